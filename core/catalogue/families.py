@@ -1,0 +1,117 @@
+"""The table of architecture families: what the engine must know of each, declared once.
+
+A family names where its decoder blocks live and which linear layers of a block read the same input tensor: those
+share one statistic and one factorisation. Everything else (rotary embeddings, masks, norms, soft caps) is the
+model's own code, run as it is.
+"""
+
+from dataclasses import dataclass
+
+from core.errors import UnsupportedArchitecture
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    `blocks` is the module list of decoder layers, `base` the attribute of the causal model that holds the backbone
+    (hub files of some families leave it out of their keys), `inputs` the linear layers of a block grouped by the
+    tensor they read, in order of execution. `transposed` marks weights stored as [in, out] (GPT-2's Conv1D).
+    """
+
+    model_type: str
+    architecture: str
+    title: str
+    base: str
+    blocks: str
+    head: str
+    inputs: tuple[tuple[str, ...], ...]
+    transposed: bool = False
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """All prunable linear layers of a block, relative to the block."""
+        return tuple(name for group in self.inputs for name in group)
+
+
+_LLAMA_INPUTS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+
+
+def _llama_like(model_type: str, architecture: str, title: str) -> Family:
+    return Family(model_type, architecture, title, "model", "model.layers", "lm_head", _LLAMA_INPUTS)
+
+
+FAMILIES: dict[str, Family] = {
+    family.architecture: family
+    for family in (
+        _llama_like("llama", "LlamaForCausalLM", "Llama"),
+        _llama_like("mistral", "MistralForCausalLM", "Mistral"),
+        _llama_like("qwen2", "Qwen2ForCausalLM", "Qwen2"),
+        _llama_like("qwen3", "Qwen3ForCausalLM", "Qwen3"),
+        _llama_like("gemma2", "Gemma2ForCausalLM", "Gemma 2"),
+        _llama_like("gemma3_text", "Gemma3ForCausalLM", "Gemma 3"),
+        _llama_like("olmo2", "Olmo2ForCausalLM", "OLMo 2"),
+        Family(
+            "phi3",
+            "Phi3ForCausalLM",
+            "Phi-3",
+            "model",
+            "model.layers",
+            "lm_head",
+            (("self_attn.qkv_proj",), ("self_attn.o_proj",), ("mlp.gate_up_proj",), ("mlp.down_proj",)),
+        ),
+        Family(
+            "gpt2",
+            "GPT2LMHeadModel",
+            "GPT-2",
+            "transformer",
+            "transformer.h",
+            "lm_head",
+            (("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
+            transposed=True,
+        ),
+        Family(
+            "opt",
+            "OPTForCausalLM",
+            "OPT",
+            "model",
+            "model.decoder.layers",
+            "lm_head",
+            (
+                ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+                ("self_attn.out_proj",),
+                ("fc1",),
+                ("fc2",),
+            ),
+        ),
+        Family(
+            "gpt_neox",
+            "GPTNeoXForCausalLM",
+            "GPT-NeoX",
+            "gpt_neox",
+            "gpt_neox.layers",
+            "embed_out",
+            (
+                ("attention.query_key_value",),
+                ("attention.dense",),
+                ("mlp.dense_h_to_4h",),
+                ("mlp.dense_4h_to_h",),
+            ),
+        ),
+    )
+}
+
+
+def family_for(architectures: list[str]) -> Family:
+    """The family of a config's `architectures`; raises UnsupportedArchitecture naming it and what is supported."""
+    for architecture in architectures:
+        if architecture in FAMILIES:
+            return FAMILIES[architecture]
+    named = ", ".join(architectures) or "none named in config.json"
+    supported = ", ".join(f"{family.title} ({family.architecture})" for family in FAMILIES.values())
+    raise UnsupportedArchitecture(f"architecture {named} is not supported; supported: {supported}", param="model")

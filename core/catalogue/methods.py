@@ -1,0 +1,130 @@
+"""The methods one can ask for, with their papers. The engine binds an implementation to each id."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from core.catalogue.parameters import (
+    MagnitudeParameters,
+    RandomParameters,
+    Selection,
+    SparseGPTParameters,
+    WandaParameters,
+)
+from core.errors import UnknownMethod
+
+
+class Paper(BaseModel):
+    """Where a method comes from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    title: str
+    authors: str
+    year: int
+    url: str
+
+
+class Needs(BaseModel):
+    """What a method needs besides the weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    calibration: bool
+    gradients: bool
+    training: bool
+
+
+class MethodInfo(BaseModel):
+    """One entry of the catalogue. `patterns` lists pattern families: 'unstructured', 'n:m'."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    title: str
+    summary: str
+    paper: Paper | None
+    task_families: tuple[str, ...]
+    patterns: tuple[str, ...]
+    needs: Needs
+    parameters: type[Selection]
+
+    def public(self) -> dict[str, Any]:
+        """The entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
+        entry = self.model_dump(exclude={"parameters"}, mode="json")
+        return entry | {"parameters": self.parameters.model_json_schema()}
+
+
+_WEIGHTS = ("unstructured", "n:m")
+_LANGUAGE = ("language-model",)
+
+METHODS: dict[str, MethodInfo] = {
+    method.id: method
+    for method in (
+        MethodInfo(
+            id="random",
+            title="Random",
+            summary="Weights removed at random: the baseline every other method must beat.",
+            paper=None,
+            task_families=_LANGUAGE,
+            patterns=_WEIGHTS,
+            needs=Needs(calibration=False, gradients=False, training=False),
+            parameters=RandomParameters,
+        ),
+        MethodInfo(
+            id="magnitude",
+            title="Magnitude",
+            summary="Removes the weights of smallest absolute value.",
+            paper=Paper(
+                title="Learning both Weights and Connections for Efficient Neural Networks",
+                authors="Han, Pool, Tran, Dally",
+                year=2015,
+                url="https://arxiv.org/abs/1506.02626",
+            ),
+            task_families=_LANGUAGE,
+            patterns=_WEIGHTS,
+            needs=Needs(calibration=False, gradients=False, training=False),
+            parameters=MagnitudeParameters,
+        ),
+        MethodInfo(
+            id="wanda",
+            title="Wanda",
+            summary="Removes, in every output row, the weights of smallest |weight| times input norm. No update.",
+            paper=Paper(
+                title="A Simple and Effective Pruning Approach for Large Language Models",
+                authors="Sun, Liu, Bair, Kolter",
+                year=2023,
+                url="https://arxiv.org/abs/2306.11695",
+            ),
+            task_families=_LANGUAGE,
+            patterns=_WEIGHTS,
+            needs=Needs(calibration=True, gradients=False, training=False),
+            parameters=WandaParameters,
+        ),
+        MethodInfo(
+            id="sparsegpt",
+            title="SparseGPT",
+            summary="Removes weights column block by column block and updates the rest to keep each layer's outputs.",
+            paper=Paper(
+                title="SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",
+                authors="Frantar, Alistarh",
+                year=2023,
+                url="https://arxiv.org/abs/2301.00774",
+            ),
+            task_families=_LANGUAGE,
+            patterns=_WEIGHTS,
+            needs=Needs(calibration=True, gradients=False, training=False),
+            parameters=SparseGPTParameters,
+        ),
+    )
+}
+
+
+def get_method(method_id: str) -> MethodInfo:
+    """The catalogue entry; raises UnknownMethod listing what there is."""
+    try:
+        return METHODS[method_id]
+    except KeyError:
+        raise UnknownMethod(
+            f"method {method_id!r} is not known: use one of {', '.join(sorted(METHODS))}", param="method"
+        ) from None

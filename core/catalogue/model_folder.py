@@ -1,0 +1,219 @@
+"""Reading a model folder as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from core.catalogue.families import Family, family_for
+from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
+from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MAX_JSON_BYTES = 64 * 2**20
+
+
+class LinearShape(BaseModel):
+    """One prunable linear layer. `name` is the module's full name, `layer` its decoder layer."""
+
+    name: str
+    layer: int
+    out_features: int
+    in_features: int
+
+    @property
+    def numel(self) -> int:
+        return self.out_features * self.in_features
+
+    def matches(self, patterns: Iterable[str]) -> bool:
+        """Whether a `skip_modules` entry means this layer: its last name, a dotted suffix, or a glob."""
+        return any(
+            self.name == pattern or self.name.endswith("." + pattern) or fnmatch.fnmatchcase(self.name, pattern)
+            for pattern in patterns
+        )
+
+
+class ModelDescription(BaseModel):
+    """What a model folder holds. `parameters` counts tied weights once; `bytes` is the size of its weights."""
+
+    family: str
+    architecture: str
+    parameters: int
+    prunable_parameters: int
+    bytes: int
+    dtype: str
+    layers: int
+    hidden_size: int
+    vocabulary_size: int
+    context_length: int
+    tied_embeddings: bool
+    linears: list[LinearShape]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json as a dictionary; raises UnsafeConfig where it could make code run, UnusableModel where unreadable."""
+    file = folder / "config.json"
+    if not folder.is_dir():
+        raise UnusableModel(f"{folder.name} is not a folder with config.json and safetensors files", param="model")
+    if not file.is_file():
+        raise UnusableModel(f"{folder.name} has no config.json", param="model")
+    config = _read_json(file)
+    for key in _keys(config):
+        if key == "auto_map" or key.startswith("_attn_implementation"):
+            raise UnsafeConfig(
+                f"config.json holds {key!r}, which selects code to run; models are data here: remove the key",
+                param="model",
+            )
+    if "quantization_config" in config:
+        raise UnusableModel(
+            "config.json holds 'quantization_config': quantised weights are not pruned; provide float16, bfloat16 or "
+            "float32 weights",
+            param="model",
+        )
+    return config
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if file.stat().st_size > _MAX_JSON_BYTES:
+        raise UnusableModel(f"{file.name} is larger than {_MAX_JSON_BYTES} bytes", param="model")
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UnusableModel(f"{file.name} is not valid JSON: {str(error)[:200]}", param="model") from error
+    if not isinstance(value, dict):
+        raise UnusableModel(f"{file.name} is not a JSON object", param="model")
+    return value
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's safetensors files; raises PickleCheckpoint, PathEscapes or MissingTensors."""
+    if (folder / INDEX_FILE).is_file():
+        weight_map = _read_json(folder / INDEX_FILE).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise UnusableModel(f"{INDEX_FILE} has no weight_map from tensor to file", param="model")
+        names = sorted(set(weight_map.values()))
+    elif (folder / SINGLE_FILE).is_file():
+        names = [SINGLE_FILE]
+    else:
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        if pickles:
+            raise PickleCheckpoint(
+                f"{', '.join(pickles[:3])} can run code when opened; convert the model to safetensors "
+                "(save_pretrained does) and use that",
+                param="model",
+            )
+        raise MissingTensors(f"{folder.name} has neither {SINGLE_FILE} nor {INDEX_FILE}", param="model")
+    root = folder.resolve()
+    files = []
+    for name in names:
+        file = (folder / name).resolve()
+        if not file.is_relative_to(root):
+            raise PathEscapes(f"{INDEX_FILE} names {name!r}, which lies outside the model folder", param="model")
+        if not file.is_file():
+            raise MissingTensors(f"{INDEX_FILE} names {name!r}, which is not in the folder", param="model")
+        files.append(file)
+    return files
+
+
+def canonical_name(family: Family, key: str) -> str:
+    """The name `from_pretrained` gives a checkpoint key: hub files of some families leave out the backbone's prefix."""
+    if key.startswith((family.base + ".", family.head + ".")):
+        return key
+    return f"{family.base}.{key}"
+
+
+def read_tensors(folder: Path, family: Family) -> dict[str, TensorEntry]:
+    """Every tensor of the folder by canonical name; raises CorruptSafetensors where two files hold one tensor."""
+    tensors: dict[str, TensorEntry] = {}
+    for file in weight_files(folder):
+        for key, entry in read_header(file).items():
+            name = canonical_name(family, key)
+            if name in tensors:
+                raise CorruptSafetensors(f"tensor {key!r} is stored twice", param="model")
+            tensors[name] = entry
+    return tensors
+
+
+def inspect_folder(folder: Path) -> ModelDescription:
+    """Describe a model folder from its config and headers; raises UnusableModel kinds or UnsupportedArchitecture."""
+    config = read_config(folder)
+    architectures = config.get("architectures")
+    family = family_for([str(each) for each in architectures] if isinstance(architectures, list) else [])
+    if config.get("model_type") != family.model_type:
+        raise UnusableModel(
+            f"config.json says model_type {config.get('model_type')!r}, {family.architecture} needs "
+            f"{family.model_type!r}",
+            param="model",
+        )
+    tensors = read_tensors(folder, family)
+    layers = _whole_number(config, "num_hidden_layers", "n_layer")
+    present = {int(match[1]) for name in tensors if (match := re.match(re.escape(family.blocks) + r"\.(\d+)\.", name))}
+    if present != set(range(layers)):
+        raise MissingTensors(
+            f"config.json says {layers} layers, the files hold {len(present)} of them", param="model"
+        )
+    linears = [_linear(family, tensors, layer, name) for layer in range(layers) for name in family.linears]
+    tied = bool(config.get("tie_word_embeddings", _TIED_BY_DEFAULT.get(family.model_type, False)))
+    head = f"{family.head}.weight"
+    if not tied and head not in tensors:
+        raise MissingTensors(f"the files lack {head}, and the config does not tie it to the embeddings", param="model")
+    counted = {name: entry for name, entry in tensors.items() if not (tied and name == head)}
+    dtypes: dict[str, int] = {}
+    for entry in counted.values():
+        dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + entry.numel
+    dtype = max(dtypes, key=lambda each: dtypes[each])
+    if dtype not in WEIGHT_DTYPES:
+        raise UnusableModel(f"weights are stored as {dtype}; float32, float16 or bfloat16 is needed", param="model")
+    return ModelDescription(
+        family=family.title,
+        architecture=family.architecture,
+        parameters=sum(entry.numel for entry in counted.values() if entry.dtype in WEIGHT_DTYPES),
+        prunable_parameters=sum(linear.numel for linear in linears),
+        bytes=sum(entry.end - entry.start for entry in counted.values()),
+        dtype=WEIGHT_DTYPES[dtype],
+        layers=layers,
+        hidden_size=_whole_number(config, "hidden_size", "n_embd"),
+        vocabulary_size=_whole_number(config, "vocab_size"),
+        context_length=_whole_number(config, "max_position_embeddings", "n_positions"),
+        tied_embeddings=tied,
+        linears=linears,
+    )
+
+
+# Families whose config class ties the embeddings unless told otherwise.
+_TIED_BY_DEFAULT = {"gemma2": True, "gemma3_text": True, "gpt2": True, "opt": True}
+
+
+def _whole_number(config: dict[str, Any], *names: str) -> int:
+    for name in names:
+        value = config.get(name)
+        if type(value) is int and value > 0:
+            return value
+    raise UnusableModel(f"config.json lacks {names[0]!r} as a whole number above 0", param="model")
+
+
+def _linear(family: Family, tensors: dict[str, TensorEntry], layer: int, name: str) -> LinearShape:
+    full = f"{family.blocks}.{layer}.{name}"
+    entry = tensors.get(f"{full}.weight")
+    if entry is None:
+        raise MissingTensors(f"the files lack {full}.weight", param="model")
+    if len(entry.shape) != 2 or 0 in entry.shape:
+        raise CorruptSafetensors(f"{full}.weight has shape {list(entry.shape)}, two dimensions are needed", param="model")
+    rows, columns = reversed(entry.shape) if family.transposed else entry.shape
+    return LinearShape(name=full, layer=layer, out_features=rows, in_features=columns)

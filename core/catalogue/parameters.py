@@ -1,0 +1,89 @@
+"""Parameters of each method, as pydantic models: the JSON schema a client sees and the check a job goes through.
+
+Three groups are shared: what to prune (`Selection`), how sparsity is spread over layers (`Allocated`), and how the
+calibration forward is run (`Propagated`).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LayerSparsities = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
+
+
+class Selection(BaseModel):
+    """Which linear layers are prunable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    skip_layers: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=list, description="Indices of decoder layers left dense."
+    )
+    skip_modules: list[str] = Field(
+        default_factory=list,
+        description="Linear layers left dense: a module name such as 'down_proj', or a glob over full names such as "
+        "'model.layers.0.*'.",
+    )
+    include_lm_head: bool = Field(False, description="Prune the output head too. Refused where it is tied.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random in the run.")
+
+
+class Propagated(BaseModel):
+    """How the calibration tokens go through the model."""
+
+    propagation: Literal["in_flight", "two_pass"] = Field(
+        "in_flight",
+        description="in_flight: each block runs once and is pruned as the tokens arrive at each linear layer. "
+        "two_pass: all statistics of a block are taken from its dense forward, then it is run again (the papers).",
+    )
+    forward_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Arithmetic of the calibration forward. auto: bfloat16 where the hardware multiplies it natively, "
+        "else float32. Statistics and solves are always float32.",
+    )
+    micro_batch: int | None = Field(
+        None, ge=1, le=4096, description="Sequences per forward; unset: chosen from the sequence length."
+    )
+
+
+class Allocated(BaseModel):
+    """How the target sparsity is spread over decoder layers."""
+
+    allocation: Literal["uniform", "owl"] | LayerSparsities = Field(
+        "uniform",
+        description="uniform; owl (Yin 2023: layers with more outlier activations stay denser); or an explicit list "
+        "with one sparsity per decoder layer.",
+    )
+    owl_outlier_ratio: float = Field(5.0, gt=0, description="owl: M, an outlier is above M times the mean.")
+    owl_range: float = Field(0.08, ge=0, lt=1, description="owl: λ, sparsity stays within ±λ of the target.")
+
+
+class RandomParameters(Selection, Allocated, Propagated):
+    """Parameters of `random`."""
+
+
+class MagnitudeParameters(Selection, Allocated, Propagated):
+    """Parameters of `magnitude`."""
+
+    scope: Literal["row", "tensor", "model"] = Field(
+        "tensor", description="Weights are compared within an output row, a tensor, or the whole model."
+    )
+
+
+class WandaParameters(Selection, Allocated, Propagated):
+    """Parameters of `wanda`."""
+
+    variant: bool = Field(
+        False,
+        description="Compare weights of different rows by the cumulative share of their row's score (the paper's "
+        "variant) instead of pruning the same number in every row.",
+    )
+
+
+class SparseGPTParameters(Selection, Allocated, Propagated):
+    """Parameters of `sparsegpt`."""
+
+    block_size: int = Field(
+        128, ge=1, le=4096, description="Columns whose mask is chosen jointly; rounded down to a multiple of m."
+    )
+    damping: float = Field(0.01, gt=0, le=1, description="Added to the Hessian's diagonal, as a share of its mean.")

@@ -1,0 +1,71 @@
+"""Sparsity patterns: `unstructured`, or `n:m` — keep n of every m consecutive input weights."""
+
+import re
+from dataclasses import dataclass
+
+from core.errors import InvalidPattern, InvalidSparsity
+
+_N_M = re.compile(r"([0-9]{1,4}):([0-9]{1,4})")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A parsed pattern. `keep` and `of` are n and m of `n:m`, None for `unstructured`."""
+
+    text: str
+    keep: int | None = None
+    of: int | None = None
+
+    @property
+    def is_n_m(self) -> bool:
+        return self.of is not None
+
+    @property
+    def sparsity(self) -> float | None:
+        """Share of weights the pattern removes, None where the pattern leaves it open."""
+        if self.keep is None or self.of is None:
+            return None
+        return 1 - self.keep / self.of
+
+
+UNSTRUCTURED = Pattern("unstructured")
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Parse a pattern; raises InvalidPattern naming what would be right."""
+    if text == UNSTRUCTURED.text:
+        return UNSTRUCTURED
+    match = _N_M.fullmatch(text)
+    if match is None:
+        raise InvalidPattern(
+            f"pattern {text!r} is not known: use 'unstructured' or 'n:m', for example '2:4' (keep 2 of 4)",
+            param="pattern",
+        )
+    keep, of = int(match[1]), int(match[2])
+    if not 0 < keep < of:
+        raise InvalidPattern(
+            f"pattern {text!r} must keep at least 1 and fewer than m of every m weights (0 < n < m)", param="pattern"
+        )
+    return Pattern(f"{keep}:{of}", keep, of)
+
+
+def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:
+    """The sparsity a request means; raises InvalidSparsity if out of range or at odds with the pattern."""
+    if sparsity is not None and not 0 <= sparsity < 1:
+        raise InvalidSparsity(f"sparsity {sparsity} is out of range: 0 ≤ sparsity < 1", param="sparsity")
+    fixed = pattern.sparsity
+    if fixed is None:
+        if sparsity is None:
+            raise InvalidSparsity(
+                f"sparsity is required with pattern {pattern.text!r}: the share of prunable weights to remove, "
+                "for example 0.5",
+                param="sparsity",
+            )
+        return sparsity
+    if sparsity is not None and abs(sparsity - fixed) > 1e-6:
+        raise InvalidSparsity(
+            f"sparsity {sparsity} disagrees with pattern {pattern.text!r}, which removes {fixed:g}: "
+            "leave sparsity out or make them agree",
+            param="sparsity",
+        )
+    return fixed

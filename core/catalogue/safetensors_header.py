@@ -1,0 +1,98 @@
+"""Reading a safetensors file's header without loading a tensor, and refusing a file that lies about itself.
+
+Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
+"""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import CorruptSafetensors
+
+MAX_HEADER_BYTES = 100_000_000
+_BITS = {
+    "F64": 64,
+    "F32": 32,
+    "F16": 16,
+    "BF16": 16,
+    "I64": 64,
+    "I32": 32,
+    "I16": 16,
+    "I8": 8,
+    "U64": 64,
+    "U32": 32,
+    "U16": 16,
+    "U8": 8,
+    "BOOL": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+}
+WEIGHT_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a file: where its bytes lie, counted from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    end: int
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
+def read_header(file: Path) -> dict[str, TensorEntry]:
+    """Entries of one file by tensor name; raises CorruptSafetensors saying what is wrong with which file."""
+
+    def corrupt(reason: str) -> CorruptSafetensors:
+        return CorruptSafetensors(f"{file.name} is not a valid safetensors file: {reason}", param="model")
+
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        if len(prefix) < 8:
+            raise corrupt(f"it has {size} bytes, fewer than the 8 of the header length")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > min(MAX_HEADER_BYTES, size - 8):
+            raise corrupt(f"its header claims {length} bytes, the file has {size}")
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise corrupt("its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise corrupt("its header is not a JSON object")
+    header.pop("__metadata__", None)
+    data = 8 + length
+    entries = {name: _entry(file, name, value, data, corrupt) for name, value in header.items()}
+    position = data
+    for entry in sorted(entries.values(), key=lambda each: (each.start, each.end)):
+        if entry.start != position:
+            raise corrupt(f"tensor {entry.name!r} overlaps another or leaves a gap")
+        position = entry.end
+    if position != size:
+        raise corrupt(f"its tensors need {position} bytes, the file has {size} (truncated or padded)")
+    return entries
+
+
+def _entry(file: Path, name: str, value: Any, data: int, corrupt: Any) -> TensorEntry:
+    try:
+        dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise corrupt(f"tensor {name!r} lacks dtype, shape or data_offsets") from error
+    whole = isinstance(shape, list) and all(type(number) is int and number >= 0 for number in [*shape, start, end])
+    if not whole:
+        raise corrupt(f"tensor {name!r} has a shape or offsets that are not whole numbers ≥ 0")
+    if dtype not in _BITS:
+        raise corrupt(f"tensor {name!r} has unknown dtype {dtype!r}")
+    if end - start != math.prod(shape) * _BITS[dtype] // 8:
+        raise corrupt(f"tensor {name!r} of shape {shape} and dtype {dtype} does not fill its {end - start} bytes")
+    return TensorEntry(name, dtype, tuple(shape), file, data + start, data + end)

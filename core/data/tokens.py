@@ -1,0 +1,79 @@
+"""Documents as windows of tokens: shuffled windows to calibrate on, evenly spaced ones to evaluate on."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from core.errors import TooLittleText
+
+# Text beyond this many characters for every token asked for is not read: a corpus need not be tokenised whole.
+_CHARACTERS_PER_TOKEN = 64
+_LEAST_CHARACTERS = 4_000_000
+_SEPARATOR = "\n\n"
+
+
+def calibration_windows(
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int, length: int, seed: int, name: str
+) -> Tensor:
+    """`samples` windows of `length` tokens in random order from the concatenated documents, [samples, length].
+
+    Raises TooLittleText, saying how much is needed and there is: no window is ever used twice.
+    """
+    windows = _windows(_stream(documents, tokenizer, samples * length), tokenizer, length)
+    if len(windows) < samples:
+        raise TooLittleText(
+            f"calibration needs {samples} × {length} = {samples * length} tokens; {name!r} has {len(windows)} windows "
+            f"of {length} ({len(windows) * length} tokens): ask for fewer samples or register more text",
+            param="calibration.samples",
+        )
+    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
+    return windows[order[:samples]].contiguous()
+
+
+def evaluation_windows(
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, name: str
+) -> Tensor:
+    """Non-overlapping windows of `length` tokens, evenly spaced over the text, [samples, length]; None takes all.
+
+    Raises TooLittleText where there are fewer than asked for, or none.
+    """
+    windows = _windows(_stream(documents, tokenizer, None), tokenizer, length)
+    wanted = len(windows) if samples is None else samples
+    if len(windows) < max(wanted, 1):
+        raise TooLittleText(
+            f"evaluation needs {max(wanted, 1)} × {length} = {max(wanted, 1) * length} tokens; {name!r} has "
+            f"{len(windows)} windows of {length} ({len(windows) * length} tokens)",
+            param="evaluation.samples",
+        )
+    return windows[torch.arange(wanted) * len(windows) // wanted].contiguous()
+
+
+def starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer begins a text with its BOS token; every window then does."""
+    return bool(tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])
+
+
+def _stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, tokens: int | None) -> Tensor:
+    """The documents' tokens one after another."""
+    limit = None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN)
+    characters = 0
+    parts: list[Tensor] = []
+    for document in documents:
+        ids = tokenizer(document + _SEPARATOR, add_special_tokens=False, verbose=False)["input_ids"]
+        parts.append(torch.tensor(ids, dtype=torch.long))
+        characters += len(document)
+        if limit is not None and characters >= limit:
+            break
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+
+
+def _windows(stream_N: Tensor, tokenizer: PreTrainedTokenizerBase, length: int) -> Tensor:
+    bos = starts_with_bos(tokenizer)
+    body = length - bos
+    count = len(stream_N) // body if body > 0 else 0
+    windows = stream_N[: count * body].view(count, body)
+    if bos:
+        windows = torch.cat([torch.full((count, 1), tokenizer.bos_token_id, dtype=torch.long), windows], dim=1)
+    return windows

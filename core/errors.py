@@ -1,0 +1,187 @@
+"""The one error tree. Every error has a stable `code`, an HTTP status and, where it applies, the `param` at fault.
+
+    SecateurError
+    ├── InvalidRequest            422  what was asked cannot be meant
+    │   ├── UnknownMethod  UnknownModel  UnknownDataset
+    │   ├── InvalidSparsity  InvalidPattern  InvalidParameters
+    │   ├── IndivisibleWidth      a layer's input width does not divide by m
+    │   ├── UnsupportedArchitecture
+    │   └── TooLittleText         fewer calibration or evaluation tokens than asked for
+    ├── UnusableModel             422  the model folder cannot be opened safely
+    │   ├── UnsafeConfig  PickleCheckpoint  CorruptSafetensors  MissingTensors  NotFiniteWeights  PathEscapes
+    ├── UnusableDataset           422
+    ├── Unauthenticated           401
+    ├── Forbidden                 403
+    ├── NotFound                  404
+    ├── Conflict                  409
+    │   └── IdempotencyConflict
+    ├── PayloadTooLarge           413
+    ├── RangeNotSatisfiable       416
+    ├── RunFailed                 500  how an attempt ended
+    │   ├── GateMissed  OutOfMemory  TimeLimitExceeded  ReloadCheckFailed  RunnerLost  InternalError
+    └── Unavailable               503
+"""
+
+from typing import Any, ClassVar
+
+
+class SecateurError(Exception):
+    """Base of all errors a user can meet.
+
+    `code` is stable and machine readable, `status` the HTTP status, `retryable` whether another attempt
+    of the same job could end differently.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def problem(self) -> dict[str, Any]:
+        """The error as stored on a job and sent by the runner: `code`, `message`, `param`, `retryable`."""
+        return {"code": self.code, "message": self.message, "param": self.param, "retryable": self.retryable}
+
+
+class InvalidRequest(SecateurError):
+    code, status, title = "invalid_request", 422, "Invalid request"
+
+
+class UnknownMethod(InvalidRequest):
+    code, title = "unknown_method", "Unknown method"
+
+
+class UnknownModel(InvalidRequest):
+    code, title = "unknown_model", "Unknown model"
+
+
+class UnknownDataset(InvalidRequest):
+    code, title = "unknown_dataset", "Unknown dataset"
+
+
+class InvalidSparsity(InvalidRequest):
+    code, title = "invalid_sparsity", "Invalid sparsity"
+
+
+class InvalidPattern(InvalidRequest):
+    code, title = "invalid_pattern", "Invalid pattern"
+
+
+class InvalidParameters(InvalidRequest):
+    code, title = "invalid_parameters", "Invalid parameters"
+
+
+class IndivisibleWidth(InvalidRequest):
+    code, title = "indivisible_width", "Input width does not divide by m"
+
+
+class UnsupportedArchitecture(InvalidRequest):
+    code, title = "unsupported_architecture", "Unsupported architecture"
+
+
+class TooLittleText(InvalidRequest):
+    code, title = "too_little_text", "Too little text"
+
+
+class UnusableModel(SecateurError):
+    code, status, title = "unusable_model", 422, "Unusable model"
+
+
+class UnsafeConfig(UnusableModel):
+    code, title = "unsafe_config", "Unsafe model config"
+
+
+class PickleCheckpoint(UnusableModel):
+    code, title = "pickle_checkpoint", "Pickle checkpoints are not opened"
+
+
+class CorruptSafetensors(UnusableModel):
+    code, title = "corrupt_safetensors", "Corrupt safetensors file"
+
+
+class MissingTensors(UnusableModel):
+    code, title = "missing_tensors", "Missing tensors"
+
+
+class NotFiniteWeights(UnusableModel):
+    code, title = "not_finite_weights", "Weights that are not finite"
+
+
+class PathEscapes(UnusableModel):
+    code, title = "path_escapes", "Path outside its root"
+
+
+class UnusableDataset(SecateurError):
+    code, status, title = "unusable_dataset", 422, "Unusable dataset"
+
+
+class Unauthenticated(SecateurError):
+    code, status, title = "unauthenticated", 401, "Not authenticated"
+
+
+class Forbidden(SecateurError):
+    code, status, title = "forbidden", 403, "Not allowed"
+
+
+class NotFound(SecateurError):
+    code, status, title = "not_found", 404, "Not found"
+
+
+class Conflict(SecateurError):
+    code, status, title = "conflict", 409, "Conflict"
+
+
+class IdempotencyConflict(Conflict):
+    code, title = "idempotency_conflict", "Idempotency key reused with another body"
+
+
+class PayloadTooLarge(SecateurError):
+    code, status, title = "payload_too_large", 413, "Body too large"
+
+
+class RangeNotSatisfiable(SecateurError):
+    code, status, title = "range_not_satisfiable", 416, "Range not satisfiable"
+
+
+class RunFailed(SecateurError):
+    code, title = "run_failed", "Run failed"
+
+
+class GateMissed(RunFailed):
+    code, title = "gate_missed", "Gate missed"
+
+
+class OutOfMemory(RunFailed):
+    code, title = "out_of_memory", "Out of memory"
+
+
+class TimeLimitExceeded(RunFailed):
+    code, title = "time_limit_exceeded", "Time limit exceeded"
+
+
+class ReloadCheckFailed(RunFailed):
+    code, title = "reload_check_failed", "Reload check failed"
+
+
+class NotReproducible(RunFailed):
+    code, title = "not_reproducible", "Resume state does not match"
+
+
+class RunnerLost(RunFailed):
+    code, title, retryable = "runner_lost", "The runner ended without a result", True
+
+
+class DiskFull(RunFailed):
+    code, title, retryable = "disk_full", "No space left on the worker's disk", True
+
+
+class InternalError(RunFailed):
+    code, title = "internal_error", "Internal error"
+
+
+class Unavailable(SecateurError):
+    code, status, title, retryable = "unavailable", 503, "Temporarily unavailable", True

@@ -1,0 +1,53 @@
+"""A model folder, opened: config object, family, and where every tensor lies."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from core.catalogue.families import FAMILIES, Family
+from core.catalogue.model_folder import ModelDescription, inspect_folder, read_tensors
+from core.catalogue.safetensors_header import TensorEntry
+from core.errors import MissingTensors, UnusableModel
+from core.models.weights import read_tensor
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """An opened folder. Nothing of it has been executed and no tensor is held."""
+
+    path: Path
+    description: ModelDescription
+    family: Family
+    config: PretrainedConfig
+    tensors: dict[str, TensorEntry]
+
+    def read(self, name: str) -> Tensor:
+        """One tensor by canonical name; raises MissingTensors."""
+        if name not in self.tensors:
+            raise MissingTensors(f"the files lack {name}", param="model")
+        return read_tensor(self.tensors[name])
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The folder's tokenizer; raises UnusableModel where there is none that opens."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # the library raises a dozen kinds for a missing or broken tokenizer
+            raise UnusableModel(f"the tokenizer of {self.path.name} cannot be opened: {error}", param="model") from error
+        return tokenizer  # type: ignore[no-any-return]
+
+
+def open_model(path: Path) -> ModelFolder:
+    """Check and open a folder; raises UnusableModel kinds or UnsupportedArchitecture."""
+    description = inspect_folder(path)
+    family = FAMILIES[description.architecture]
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # config classes validate with whatever exception their authors chose
+        raise UnusableModel(f"config.json of {path.name} is refused by its config class: {error}", param="model") from error
+    return ModelFolder(path, description, family, config, read_tensors(path, family))

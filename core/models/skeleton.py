@@ -1,0 +1,221 @@
+"""The model's own code with its decoder blocks lifted out.
+
+Parameters are built on the meta device; buffers that are not saved (rotary frequencies, embedding scales) are computed
+for real, as the constructors do. Embeddings, final norm and head hold their weights throughout; a block is given weights
+only while it is worked on.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from accelerate import init_empty_weights
+from accelerate.utils import set_module_tensor_to_device
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from core.errors import MissingTensors
+from core.models.folder import ModelFolder
+
+BlockArguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class _Recorder(nn.Module):
+    """Stands where a block stands: keeps what the block is called with and returns the hidden states unchanged."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, BlockArguments]] = []
+        # Backbones ask a block for facts of its own (Gemma and Qwen read `attention_type`).
+        for name, value in vars(block).items():
+            if not name.startswith("_") and name not in ("training", "forward"):
+                setattr(self, name, value)
+
+    def forward(self, hidden_states: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        self.seen.append((hidden_states, (arguments, keywords)))
+        return hidden_states
+
+
+class _Replacement(nn.Module):
+    """The first block's stand-in when only the head is wanted: answers with hidden states computed elsewhere."""
+
+    def __init__(self, recorder: nn.Module, hidden: Tensor) -> None:
+        super().__init__()
+        self.__dict__.update({k: v for k, v in vars(recorder).items() if not k.startswith("_")})
+        self.hidden = hidden
+
+    def forward(self, hidden_states: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        return self.hidden.to(hidden_states.dtype)
+
+
+class Skeleton:
+    """A causal language model whose blocks are taken one at a time.
+
+    Shapes: tokens [batch, time], hidden states [batch, time, hidden_size].
+    """
+
+    def __init__(self, folder: ModelFolder, *, dtype: torch.dtype, device: torch.device) -> None:
+        self.folder = folder
+        self.dtype = dtype
+        self.device = device
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(folder.config, trust_remote_code=False, dtype=dtype)
+        self.model: PreTrainedModel = model.eval()
+        self.model.requires_grad_(False)
+        owner, _, attribute = folder.family.blocks.rpartition(".")
+        self._owner = self.model.get_submodule(owner)
+        self._attribute = attribute
+        self.blocks: nn.ModuleList = getattr(self._owner, attribute)
+        self._recorders = nn.ModuleList(_Recorder(block) for block in self.blocks)
+        setattr(self._owner, attribute, self._recorders)
+        self.outer_names = self._load_outer()
+
+    def _load_outer(self) -> list[str]:
+        """Give everything outside the blocks its weights; returns the names of the tensors that were read."""
+        head = f"{self.folder.family.head}.weight"
+        tied = self.folder.description.tied_embeddings
+        read = []
+        for name, parameter in list(self.model.named_parameters(remove_duplicate=False)):
+            if tied and name == head:
+                continue
+            tensor = self.folder.read(name)
+            if tensor.shape != parameter.shape:
+                raise MissingTensors(
+                    f"{name} has shape {list(tensor.shape)}, config.json needs {list(parameter.shape)}", param="model"
+                )
+            self._set(self.model, name, tensor, self.dtype)
+            read.append(name)
+        self._tie()
+        for name, buffer in self.model.named_buffers():
+            if buffer.device != self.device:
+                set_module_tensor_to_device(self.model, name, self.device, value=buffer)
+        return read
+
+    def set_outer(self, tensors: dict[str, Tensor]) -> None:
+        """Replace weights outside the blocks, by full name."""
+        for name, tensor in tensors.items():
+            self._set(self.model, name, tensor, self.dtype)
+        self._tie()
+
+    def _tie(self) -> None:
+        if self.folder.description.tied_embeddings:
+            self.model.get_output_embeddings().weight = self.model.get_input_embeddings().weight
+
+    def _set(self, module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+        owner_name, _, attribute = name.rpartition(".")
+        owner = module.get_submodule(owner_name)
+        value = tensor.to(device=self.device, dtype=dtype)
+        owner._parameters[attribute] = nn.Parameter(value, requires_grad=False)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def block_prefix(self, index: int) -> str:
+        """The full name of a block's module."""
+        return f"{self.folder.family.blocks}.{index}"
+
+    def read_block(self, index: int) -> dict[str, Tensor]:
+        """A block's tensors by name relative to the block, in stored dtype, checked against the config's shapes."""
+        tensors = {}
+        for name, parameter in self.blocks[index].named_parameters():
+            tensor = self.folder.read(f"{self.block_prefix(index)}.{name}")
+            if tensor.shape != parameter.shape:
+                raise MissingTensors(
+                    f"{self.block_prefix(index)}.{name} has shape {list(tensor.shape)}, config.json needs "
+                    f"{list(parameter.shape)}",
+                    param="model",
+                )
+            tensors[name] = tensor
+        return tensors
+
+    def fill_block(self, index: int, tensors: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
+        """Give a block weights in the dtype its forward is to run in."""
+        block: nn.Module = self.blocks[index]
+        for name, tensor in tensors.items():
+            self._set(block, name, tensor, dtype)
+        for name, buffer in block.named_buffers():
+            if buffer.device != self.device:
+                set_module_tensor_to_device(block, name, self.device, value=buffer)
+        return block
+
+    def empty_block(self, index: int) -> None:
+        """Take a block's weights away again."""
+        for module in self.blocks[index].modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(
+                        torch.empty_like(parameter, device="meta"), requires_grad=False
+                    )
+
+    @torch.inference_mode()
+    def embed(self, tokens_BT: Tensor) -> Tensor:
+        """Hidden states as the first block receives them, [batch, time, hidden_size]."""
+        with self._recording(self._recorders[:1]):
+            self._backbone()(input_ids=tokens_BT.to(self.device), use_cache=False)
+            return self._recorder(0).seen[0][0]
+
+    @torch.inference_mode()
+    def block_arguments(self, length: int) -> list[BlockArguments]:
+        """Each block's own positional and keyword arguments for sequences of a length, hidden states left out.
+
+        Recorded with one sequence: masks and rotary embeddings broadcast over the batch.
+        """
+        with self._recording(self._recorders):
+            self._backbone()(input_ids=torch.zeros(1, length, dtype=torch.long, device=self.device), use_cache=False)
+            return [self._recorder(index).seen[0][1] for index in range(len(self))]
+
+    @torch.inference_mode()
+    def logits(self, tokens_BT: Tensor, hidden_BTD: Tensor, positions: Tensor) -> Tensor:
+        """Logits [batch, len(positions), vocabulary] from the last block's output: norm, head, soft cap, as the model does."""
+        original = self._recorders[0]
+        self._recorders[0] = _Replacement(original, hidden_BTD)
+        try:
+            answer = self.model(
+                input_ids=tokens_BT.to(self.device), use_cache=False, logits_to_keep=positions.to(self.device)
+            )
+        finally:
+            self._recorders[0] = original
+            self._forget()
+        logits: Tensor = answer.logits
+        return logits
+
+    @torch.inference_mode()
+    def head_inputs(self, tokens_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
+        """What the output head reads, [batch, time, hidden_size]: the last block's output after the final norm."""
+        seen: list[Tensor] = []
+        head = self.model.get_output_embeddings()
+        handle = head.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+        try:
+            self.logits(tokens_BT, hidden_BTD, torch.arange(tokens_BT.shape[1]))
+        finally:
+            handle.remove()
+        return seen[0]
+
+    def _backbone(self) -> nn.Module:
+        return self.model.get_submodule(self.folder.family.base)
+
+    def _recorder(self, index: int) -> _Recorder:
+        recorder = self._recorders[index]
+        assert isinstance(recorder, _Recorder)
+        return recorder
+
+    def _forget(self) -> None:
+        for recorder in self._recorders:
+            recorder.seen = []
+
+    @contextmanager
+    def _recording(self, recorders: Iterable[nn.Module]) -> Iterator[None]:
+        self._forget()
+        try:
+            yield
+        finally:
+            self._forget()
+
+
+def call_block(block: nn.Module, hidden_BTD: Tensor, arguments: BlockArguments) -> Tensor:
+    """Run a block; some return a tensor, some a tuple that starts with it."""
+    positional, keywords = arguments
+    answer = block(hidden_BTD, *positional, **keywords)
+    output: Tensor = answer[0] if isinstance(answer, tuple) else answer
+    return output

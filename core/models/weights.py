@@ -1,0 +1,53 @@
+"""Tensors streamed from and to safetensors files.
+
+Files are read with plain reads at the offsets of their headers, never mapped: a mapped file counts as resident memory
+as a whole, a read holds just the tensor asked for.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
+from core.errors import CorruptSafetensors, NotFiniteWeights
+
+DTYPES = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}
+_STORED = {stored: DTYPES[name] for stored, name in WEIGHT_DTYPES.items()}
+
+
+def read_tensor(entry: TensorEntry) -> Tensor:
+    """One tensor in its stored dtype, on the CPU.
+
+    Raises NotFiniteWeights for NaN or infinite values, CorruptSafetensors for a dtype that is no weight or a short file.
+    """
+    if entry.dtype not in _STORED:
+        raise CorruptSafetensors(f"tensor {entry.name!r} is stored as {entry.dtype}, not as a weight", param="model")
+    tensor = torch.empty(entry.shape, dtype=_STORED[entry.dtype])
+    if tensor.numel() == 0:
+        return tensor
+    buffer = memoryview(tensor.view(-1).view(torch.uint8).numpy())
+    with entry.file.open("rb", buffering=0) as stream:
+        stream.seek(entry.start)
+        read = 0
+        while read < len(buffer):
+            count = stream.readinto(buffer[read:])
+            if not count:
+                raise CorruptSafetensors(f"{entry.file.name} ends inside tensor {entry.name!r}", param="model")
+            read += count
+    # The sum is finite exactly when every value is, up to overflow: only then look closer.
+    if not torch.isfinite(tensor.sum(dtype=torch.float64)) and not torch.isfinite(tensor).all():
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise NotFiniteWeights(f"tensor {entry.name!r} holds {bad} values that are NaN or infinite", param="model")
+    return tensor
+
+
+def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
+    """The bytes of a safetensors file holding the tensors (moved to the CPU)."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of one of our own files."""
+    return load_file(file)

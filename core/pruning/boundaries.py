@@ -1,0 +1,131 @@
+"""What survives between blocks: finished blocks' tensors and the streams of activations, in a job's work folder.
+
+Everything is written as it is made, the state file with the SHA-256 of all of it last, and a boundary counts only if
+every hash holds: a process killed anywhere leaves either the newest boundary or the one before. Files are not fsynced:
+after a power loss the hashes tell, and the job starts over from what is whole.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from core.models.weights import encode_tensors, load_tensors
+
+STATE = "state.json"
+BLOCKS = "blocks"
+
+
+class Boundaries:
+    """The work folder of one attempt. `fingerprint` names everything the numbers depend on."""
+
+    def __init__(self, work: Path, fingerprint: str) -> None:
+        self.work = work
+        self.fingerprint = fingerprint
+        self._block_hashes: dict[str, str] = {}
+        self._stream_hashes: dict[str, str] = {}
+        (work / BLOCKS).mkdir(parents=True, exist_ok=True)
+
+    def block_file(self, name: str) -> Path:
+        return self.work / BLOCKS / f"{name}.safetensors"
+
+    def block_files(self) -> list[Path]:
+        """Every file of tensors written so far, in the order they were written."""
+        return [self.work / name for name in self._block_hashes]
+
+    def write_block(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Write a finished block's tensors, under their canonical names."""
+        file = self.block_file(name)
+        self._block_hashes[f"{BLOCKS}/{file.name}"] = _write(file, encode_tensors(tensors))
+
+    def write_activation(self, done: int, name: str, tensor: Tensor) -> None:
+        """Write one micro-batch of a stream as it stands after `done` blocks."""
+        folder = self._folder(done)
+        folder.mkdir(exist_ok=True)
+        file = folder / f"{name}.safetensors"
+        self._stream_hashes[f"{folder.name}/{file.name}"] = _write(file, encode_tensors({"hidden": tensor}))
+
+    def read_activation(self, done: int, name: str) -> Tensor:
+        return load_tensors(self._folder(done) / f"{name}.safetensors")["hidden"]
+
+    def complete(self, done: int, state: dict[str, Any]) -> None:
+        """Declare the boundary after `done` blocks whole; the one two before it goes."""
+        folder = self._folder(done)
+        folder.mkdir(exist_ok=True)
+        current = {name: digest for name, digest in self._stream_hashes.items() if name.startswith(f"{folder.name}/")}
+        record = {
+            "fingerprint": self.fingerprint,
+            "done": done,
+            "state": state,
+            "files": self._block_hashes | current,
+        }
+        partial = folder / f"{STATE}.partial"
+        partial.write_text(json.dumps(record))
+        partial.replace(folder / STATE)
+        shutil.rmtree(self._folder(done - 2), ignore_errors=True)
+        self._stream_hashes = current
+
+    def resume(self, previous: Path | None) -> tuple[int, dict[str, Any]] | str | None:
+        """Carry the newest whole boundary of this or an earlier attempt's folder into this one.
+
+        Returns blocks done and the state saved with them; None if there is nothing to resume; a sentence saying why
+        where there is something but it does not fit.
+        """
+        reason: str | None = None
+        for source in [self.work, *([previous] if previous else [])]:
+            for folder in sorted(source.glob("boundary-*"), reverse=True):
+                record = _read_state(folder / STATE)
+                if record is None:
+                    continue
+                if record["fingerprint"] != self.fingerprint:
+                    reason = "the earlier attempt ran with other settings (device, threads, dtype or versions)"
+                    continue
+                if any(_sha256(source / name) != digest for name, digest in record["files"].items()):
+                    reason = "the earlier attempt's files are damaged"
+                    continue
+                self._adopt(source, record["files"])
+                return int(record["done"]), dict(record["state"])
+        return f"{reason}: the job starts over" if reason else None
+
+    def _adopt(self, source: Path, files: dict[str, str]) -> None:
+        for name, digest in files.items():
+            if source != self.work:
+                target = self.work / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                try:
+                    os.link(source / name, target)
+                except OSError:
+                    shutil.copyfile(source / name, target)
+            kept = self._block_hashes if name.startswith(f"{BLOCKS}/") else self._stream_hashes
+            kept[name] = digest
+
+    def _folder(self, done: int) -> Path:
+        return self.work / f"boundary-{done:05d}"
+
+
+def _write(file: Path, content: bytes) -> str:
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sha256(file: Path) -> str | None:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _read_state(file: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,40 @@
+"""What a method is given: the linear layers that read one input tensor, each with the share of weights to remove."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from core.catalogue.patterns import Pattern
+
+
+@dataclass(frozen=True)
+class Target:
+    """How much of one linear layer to remove: `sparsity` of its weights, in a pattern.
+
+    `count` overrides the number of weights removed from the tensor where a ranking over the whole model chose it.
+    """
+
+    pattern: Pattern
+    sparsity: float
+    count: int | None = None
+
+    def of_tensor(self, numel: int) -> int:
+        """Weights to remove from the tensor as a whole."""
+        return self.count if self.count is not None else round(self.sparsity * numel)
+
+    def of_row(self, in_features: int) -> int:
+        """Weights to remove from every output row."""
+        return round(self.sparsity * in_features)
+
+
+@dataclass(frozen=True)
+class PrunableLinear:
+    """One linear layer to prune. `weight_OI` is float32, [out_features, in_features], and not written to.
+
+    `index` is the layer's place among all prunable layers of the model: it seeds what is random.
+    """
+
+    name: str
+    index: int
+    weight_OI: Tensor
+    target: Target

@@ -1,0 +1,35 @@
+"""Forwards that run side by side and wait for one another: each pauses at a barrier until all have reached it."""
+
+from collections.abc import Callable, Sequence
+
+from greenlet import getcurrent, greenlet
+from torch import Tensor
+
+
+def pause(barrier: str) -> None:
+    """Called inside a forward: wait here until every other forward has arrived at the same barrier."""
+    parent = getcurrent().parent
+    assert parent is not None
+    parent.switch(barrier)
+
+
+def run_in_lockstep(
+    forwards: Sequence[Callable[[], Tensor]], at_barrier: Callable[[str], None], on_output: Callable[[int, Tensor], None]
+) -> None:
+    """Run forwards up to each barrier in turn, call `at_barrier` once all wait there, and go on.
+
+    Each forward is a greenlet: its stack, with what it still needs, is kept while the others catch up. Outputs are
+    handed to `on_output` as they are made.
+    """
+    running = [greenlet(forward) for forward in forwards]
+    while not running[0].dead:
+        at: set[str] = set()
+        for index, each in enumerate(running):
+            answer = each.switch()
+            if each.dead:
+                on_output(index, answer)
+            else:
+                at.add(answer)
+        if at:
+            assert len(at) == 1 and not any(each.dead for each in running), "forwards of one block must agree"
+            at_barrier(at.pop())

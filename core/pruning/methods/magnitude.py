@@ -1,0 +1,32 @@
+"""Magnitude pruning (Han, Pool, Tran, Dally 2015, arXiv:1506.02626): the weights of smallest |w| go."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from core.catalogue.parameters import MagnitudeParameters, Selection
+from core.pruning.group import PrunableLinear
+from core.pruning.masks import removal_mask
+from core.pruning.methods.method import Method
+from core.pruning.saliency import magnitude
+from core.pruning.statistics import InputStatistic, Statistic
+
+
+class Magnitude(Method):
+    """score = |W_ij|, compared within a row, a tensor, or (through the targets' counts) the whole model."""
+
+    statistic = Statistic.NONE
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, MagnitudeParameters)
+        self.by_row = parameters.scope == "row"
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        return [
+            linear.weight_OI.masked_fill(
+                removal_mask(magnitude(linear.weight_OI), linear.target, by_row=self.by_row), 0
+            )
+            for linear in linears
+        ]

@@ -1,0 +1,29 @@
+"""What the engine asks of a one-shot method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from core.catalogue.parameters import Selection
+from core.pruning.group import PrunableLinear
+from core.pruning.statistics import InputStatistic, Statistic
+
+
+class Method(ABC):
+    """A one-shot method: given the linear layers that read one input and its statistics, their pruned weights.
+
+    `statistic` is what it reads of the inputs. Weights handed in are never written to.
+    """
+
+    statistic: ClassVar[Statistic]
+
+    @abstractmethod
+    def __init__(self, parameters: Selection) -> None: ...
+
+    @abstractmethod
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        """Pruned weights, float32 [out_features, in_features], in the order of `linears`. `note` goes to the report."""

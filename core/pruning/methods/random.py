@@ -1,0 +1,32 @@
+"""Random pruning: the baseline. Every weight of a tensor is equally likely to go."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from core.catalogue.parameters import RandomParameters, Selection
+from core.pruning.group import PrunableLinear
+from core.pruning.masks import removal_mask
+from core.pruning.methods.method import Method
+from core.pruning.saliency import random
+from core.pruning.statistics import InputStatistic, Statistic
+
+
+class Random(Method):
+    """score = U[0, 1), seeded by the job's seed and the layer's place."""
+
+    statistic = Statistic.NONE
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, RandomParameters)
+        self.seed = parameters.seed
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        return [
+            linear.weight_OI.masked_fill(
+                removal_mask(random(linear.weight_OI, self.seed * 1_000_003 + linear.index), linear.target, by_row=False), 0
+            )
+            for linear in linears
+        ]

@@ -1,0 +1,37 @@
+"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): column by column, with the rest updated to make up for it."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from core.catalogue.parameters import Selection, SparseGPTParameters
+from core.pruning.compensation import damped_inverse_factor, prune_columns
+from core.pruning.group import PrunableLinear
+from core.pruning.methods.method import Method
+from core.pruning.statistics import InputStatistic, Statistic
+
+
+class SparseGPT(Method):
+    """H = 2XᵀX / tokens, damped; U with UᵀU = H⁻¹; masks by w²/U_jj², update by algorithm 1."""
+
+    statistic = Statistic.GRAM
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, SparseGPTParameters)
+        self.block_size = parameters.block_size
+        self.damping = parameters.damping
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        hessian_II = inputs.gram_II * (2 / inputs.tokens)
+        factor_II, dead_I = damped_inverse_factor(
+            hessian_II, self.damping, lambda text: note(f"{linears[0].name}: {text}")
+        )
+        return prune_columns(
+            [linear.weight_OI for linear in linears],
+            [linear.target for linear in linears],
+            factor_II,
+            dead_I,
+            block_size=self.block_size,
+        )

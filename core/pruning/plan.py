@@ -1,0 +1,134 @@
+"""What a sweep is to do, with every choice made."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import transformers
+from torch import Tensor
+
+from core.catalogue.compatibility import check_job, parse_parameters, prunable_linears
+from core.catalogue.model_folder import LinearShape
+from core.catalogue.parameters import Allocated, Propagated, Selection
+from core.catalogue.patterns import Pattern, parse_pattern
+from core.models.folder import ModelFolder
+from core.models.weights import DTYPES
+from core.pruning.allocation import global_counts
+from core.pruning.group import Target
+from core.pruning.methods import Method, build_method
+
+MICRO_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One sweep's choices. `sparsities` holds one figure per decoder layer, `counts` exact numbers of weights where a
+    ranking over the whole model made them. `dtype` is the model's own, `output_dtype` the artifact's."""
+
+    method_id: str
+    pattern: Pattern
+    sparsity: float
+    parameters: Selection
+    linears: tuple[LinearShape, ...]
+    sparsities: tuple[float, ...]
+    counts: dict[str, int] | None
+    dtype: torch.dtype
+    output_dtype: torch.dtype
+    forward_dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def method(self) -> Method:
+        return build_method(self.method_id, self.parameters)
+
+    @property
+    def propagation(self) -> str:
+        assert isinstance(self.parameters, Propagated)
+        return self.parameters.propagation
+
+    @property
+    def needs_outliers(self) -> bool:
+        """Whether sparsities wait for a dense pass over the calibration tokens."""
+        return isinstance(self.parameters, Allocated) and self.parameters.allocation == "owl"
+
+    @property
+    def weight_reads(self) -> int:
+        """Times the model's weights are read: once, plus a pass for OWL, plus two for an exact global ranking."""
+        return 1 + self.needs_outliers + 2 * (self.counts is not None)
+
+    def target(self, linear: LinearShape) -> Target:
+        """What is to be removed from one linear layer."""
+        sparsity = self.sparsities[linear.layer] if linear.layer < len(self.sparsities) else self.sparsity
+        return Target(self.pattern, sparsity, self.counts[linear.name] if self.counts is not None else None)
+
+    def with_sparsities(self, sparsities: Sequence[float]) -> "Plan":
+        return replace(self, sparsities=tuple(sparsities))
+
+    def micro_batch(self, length: int) -> int:
+        """Sequences of `length` tokens per forward."""
+        assert isinstance(self.parameters, Propagated)
+        return self.parameters.micro_batch or max(1, MICRO_BATCH_TOKENS // length)
+
+    def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
+        """A hash of everything the run's numbers depend on: a later attempt continues only where it is the same."""
+        streams = {name: hashlib.sha256(each.contiguous().numpy().tobytes()).hexdigest() for name, each in tokens.items()}
+        facts = [
+            self.method_id, self.pattern.text, self.sparsity, self.parameters.model_dump(mode="json"), revision,
+            folder.description.model_dump(mode="json", exclude={"linears"}), streams, str(self.output_dtype),
+            str(self.forward_dtype), self.device.type, torch.get_num_threads(), torch.__version__,
+            transformers.__version__,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def make_plan(
+    folder: ModelFolder,
+    *,
+    method: str,
+    sparsity: float | None = None,
+    pattern: str = "unstructured",
+    parameters: dict[str, object] | None = None,
+    output_dtype: str = "keep",
+    device: torch.device | None = None,
+) -> Plan:
+    """Check a request against a model and make every choice it leaves open; raises InvalidRequest kinds."""
+    description = folder.description
+    resolved = check_job(description, method, pattern, sparsity, parameters or {})
+    checked = parse_parameters(method, resolved.parameters)
+    linears = prunable_linears(description, checked)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = DTYPES[description.dtype]
+    allocation = getattr(checked, "allocation", "uniform")
+    counts = None
+    if getattr(checked, "scope", None) == "model":
+        counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), resolved.sparsity)
+    return Plan(
+        method_id=method,
+        pattern=parse_pattern(resolved.pattern),
+        sparsity=resolved.sparsity,
+        parameters=checked,
+        linears=tuple(linears),
+        sparsities=tuple(allocation) if isinstance(allocation, list) else (resolved.sparsity,) * description.layers,
+        counts=counts,
+        dtype=dtype,
+        output_dtype=dtype if output_dtype == "keep" else DTYPES[output_dtype],
+        forward_dtype=_forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),
+        device=device,
+    )
+
+
+def _forward_dtype(asked: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Arithmetic of the calibration forward: what was asked, else bfloat16 where the hardware multiplies it natively."""
+    if asked != "auto":
+        return DTYPES[asked]
+    if dtype is not torch.float32:
+        return dtype
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bfloat16()
+    return torch.bfloat16 if native else dtype
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

@@ -1,0 +1,123 @@
+"""How calibration tokens go through a block while it is pruned: in flight, or in the papers' two passes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from core.models.skeleton import call_block
+from core.pruning.lockstep import pause, run_in_lockstep
+from core.pruning.statistics import InputStatistic
+from core.pruning.streams import Stream
+
+
+@dataclass(frozen=True)
+class InputGroup:
+    """Linear layers of a block that read the same input tensor, by name relative to the block."""
+
+    linears: tuple[str, ...]
+
+    @property
+    def first(self) -> str:
+        return self.linears[0]
+
+
+OnArrival = Callable[[InputGroup, Tensor], None]
+PruneGroup = Callable[[InputGroup, InputStatistic], None]
+
+
+@contextmanager
+def _arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArrival) -> Iterator[None]:
+    """Call `on_arrival` as a tensor reaches a group's first linear layer; check that the others read the same one."""
+    inputs: dict[InputGroup, tuple[int, tuple[int, ...]]] = {}
+
+    def first(group: InputGroup) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            on_arrival(group, arguments[0])
+            inputs[group] = (arguments[0].data_ptr(), tuple(arguments[0].shape))
+
+        return hook
+
+    def other(group: InputGroup) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            same = inputs.get(group) == (arguments[0].data_ptr(), tuple(arguments[0].shape))
+            assert same, f"{group.linears} do not read one tensor: the family table is wrong"
+
+        return hook
+
+    handles = [
+        block.get_submodule(name).register_forward_pre_hook((other if place else first)(group))
+        for group in groups
+        for place, name in enumerate(group.linears)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def prune_in_flight(
+    block: nn.Module,
+    index: int,
+    stream: Stream,
+    groups: Sequence[InputGroup],
+    new_statistic: Callable[[], InputStatistic],
+    prune_group: PruneGroup,
+) -> None:
+    """Run every micro-batch through block `index` once, pruning each group when all tokens have reached it.
+
+    The forward then goes on through the pruned weights: true-sequential propagation for one forward per block.
+    """
+    statistics: dict[InputGroup, InputStatistic] = {}
+    by_name = {group.first: group for group in groups}
+
+    def arrive(group: InputGroup, inputs: Tensor) -> None:
+        statistics.setdefault(group, new_statistic()).update(inputs)
+        pause(group.first)
+
+    def at_barrier(name: str) -> None:
+        group = by_name[name]
+        prune_group(group, statistics.pop(group))
+
+    def forward(batch: int) -> Callable[[], Tensor]:
+        return lambda: call_block(block, stream.hidden(batch), stream.arguments(index))
+
+    with _arrivals(block, groups, arrive):
+        run_in_lockstep([forward(batch) for batch in range(len(stream))], at_barrier, stream.store)
+    stream.step()
+
+
+def collect(
+    block: nn.Module,
+    index: int,
+    stream: Stream,
+    groups: Sequence[InputGroup],
+    new_statistic: Callable[[], InputStatistic],
+) -> dict[InputGroup, InputStatistic]:
+    """Statistics of every group from the block as it is; the stream stays where it was."""
+    statistics: dict[InputGroup, InputStatistic] = {}
+
+    def arrive(group: InputGroup, inputs: Tensor) -> None:
+        statistics.setdefault(group, new_statistic()).update(inputs)
+
+    with _arrivals(block, groups, arrive):
+        for _, hidden in stream.batches():
+            call_block(block, hidden, stream.arguments(index))
+    return statistics
+
+
+def prune_two_pass(
+    block: nn.Module,
+    index: int,
+    stream: Stream,
+    groups: Sequence[InputGroup],
+    new_statistic: Callable[[], InputStatistic],
+    prune_group: PruneGroup,
+) -> None:
+    """The papers' walk: all statistics from the block's dense forward, prune, run the pruned block again."""
+    for group, statistic in collect(block, index, stream, groups, new_statistic).items():
+        prune_group(group, statistic)
+    stream.advance(block, index)

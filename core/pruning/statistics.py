@@ -1,0 +1,92 @@
+"""What the calibration tokens say about a linear layer's input, gathered micro-batch by micro-batch in float32."""
+
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+
+class Statistic(Enum):
+    """What a method reads of its inputs, each level holding the ones before: nothing, norms per feature, XᵀX."""
+
+    NONE = 0
+    NORMS = 1
+    GRAM = 2
+
+
+class InputStatistic:
+    """Statistics of the input X [tokens, in_features] of one group of linear layers.
+
+    `squares_I` is Σ x² per feature, `gram_II` is XᵀX. `sample_NI` keeps a few rows of X, evenly spaced, on which
+    reconstruction errors are measured where XᵀX is not at hand.
+    """
+
+    def __init__(self, level: Statistic, *, sample_stride: int) -> None:
+        self.level = level
+        self.sample_stride = sample_stride
+        self.tokens = 0
+        self._squares_I: Tensor | None = None
+        self._gram_II: Tensor | None = None
+        self._sample: list[Tensor] = []
+
+    def update(self, inputs: Tensor) -> None:
+        """Take in a micro-batch of inputs, [..., in_features]."""
+        X_NI = inputs.detach().reshape(-1, inputs.shape[-1])
+        self._keep_sample(X_NI)
+        self.tokens += X_NI.shape[0]
+        if self.level is Statistic.NONE:
+            return
+        X_NI = X_NI.float()
+        if self.level is Statistic.GRAM:
+            if self._gram_II is None:
+                self._gram_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
+            add_gram(self._gram_II, X_NI)
+        else:
+            squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
+            self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
+
+    def _keep_sample(self, X_NI: Tensor) -> None:
+        if self.level is Statistic.GRAM:
+            return
+        first = -self.tokens % self.sample_stride
+        self._sample.append(X_NI[first :: self.sample_stride].float())
+
+    @property
+    def norms_I(self) -> Tensor:
+        """‖X_j‖₂ of each input feature j over all tokens."""
+        if self._squares_I is not None:
+            return self._squares_I.sqrt()
+        return self.gram_II.diagonal().clamp(min=0).sqrt()
+
+    @property
+    def gram_II(self) -> Tensor:
+        """XᵀX, symmetric, [in_features, in_features]."""
+        assert self._gram_II is not None
+        upper = self._gram_II.triu()
+        return upper + upper.triu(1).T
+
+    def relative_error(self, dense_OI: Tensor, pruned_OI: Tensor) -> float | None:
+        """‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over the tokens seen: all of them from XᵀX, else the sample. None without tokens."""
+        if self.tokens == 0:
+            return None
+        difference_OI = dense_OI - pruned_OI
+        if self.level is Statistic.GRAM:
+            gram_II = self.gram_II
+            lost = ((difference_OI @ gram_II) * difference_OI).sum(dtype=torch.float64)
+            whole = ((dense_OI @ gram_II) * dense_OI).sum(dtype=torch.float64)
+        else:
+            sample_IN = torch.cat(self._sample).T
+            lost = (difference_OI @ sample_IN).square().sum(dtype=torch.float64)
+            whole = (dense_OI @ sample_IN).square().sum(dtype=torch.float64)
+        if whole <= 0:
+            return 0.0
+        return float((lost.clamp(min=0) / whole).sqrt())
+
+
+def add_gram(gram_II: Tensor, X_NI: Tensor) -> None:
+    """Add XᵀX to the upper triangle of `gram_II`, in block rows, so that little of the lower one is computed."""
+    width = X_NI.shape[1]
+    tile = max(128, width // 8)
+    for start in range(0, width, tile):
+        stop = start + tile
+        gram_II[start:stop, start:].addmm_(X_NI[:, start:stop].T, X_NI[:, start:])

@@ -1,0 +1,317 @@
+"""The sweep: one walk over a model's blocks that prunes it, measures dense and pruned on the same tokens, and can be
+taken up again at any block.
+
+For each block: read its tensors; run the dense streams through it; prune it while the driving stream passes; run the
+other pruned streams through what will be saved; write the block and the streams; forget it. Resident are the embeddings
+and head, one block with its statistics, and the activation budget; nothing grows with depth.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from core.catalogue.model_folder import LinearShape
+from core.evaluation.perplexity import perplexity
+from core.models.folder import ModelFolder
+from core.models.skeleton import Skeleton
+from core.models.weights import encode_tensors
+from core.pruning.allocation import outlier_share, owl_sparsities
+from core.pruning.boundaries import Boundaries
+from core.pruning.group import PrunableLinear
+from core.pruning.plan import Plan
+from core.pruning.propagation import InputGroup, collect, prune_in_flight, prune_two_pass
+from core.pruning.saliency import weight_times_norm
+from core.pruning.statistics import InputStatistic, Statistic
+from core.pruning.streams import ActivationBudget, Stream
+
+VERIFICATION_TOKENS = 64
+_ERROR_SAMPLE_TOKENS = 1024
+OUTER = "outer"
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One linear layer in the report. `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on the inputs it saw in this run."""
+
+    name: str
+    layer: int
+    out_features: int
+    in_features: int
+    target: float
+    zeros: int
+    sparsity: float
+    reconstruction_error: float | None
+
+
+@dataclass(frozen=True)
+class PerplexityPair:
+    """Perplexity of the dense and the pruned model on the same windows."""
+
+    dense: float
+    pruned: float
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep leaves behind. `files` hold the model's tensors, in order, under their canonical names;
+    `verification` a few tokens and the logits the saved model must give for them."""
+
+    layers: list[LayerRow]
+    sparsities: tuple[float, ...]
+    perplexity: dict[str, PerplexityPair]
+    notes: list[str]
+    files: list[Path]
+    verification: Path
+    resumed_from: int
+
+
+@dataclass
+class Observer:
+    """Who wants to hear of the sweep while it runs."""
+
+    on_block: Callable[[int, int, list[LayerRow]], None] = lambda done, blocks, rows: None
+    on_stage: Callable[[str], None] = lambda stage: None
+    on_log: Callable[[str], None] = lambda message: None
+
+
+class Sweep:
+    """See the module. `calibration` and each of `evaluations` are token ids [sequences, time]."""
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        plan: Plan,
+        *,
+        calibration: Tensor | None,
+        evaluations: dict[str, Tensor],
+        work: Path,
+        previous: Path | None = None,
+        revision: str = "",
+        activation_budget_bytes: int = 4 * 2**30,
+        observer: Observer | None = None,
+    ) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.method = plan.method
+        self.observer = observer or Observer()
+        self.evaluations = list(evaluations)
+        self.notes: list[str] = []
+        self.rows: list[LayerRow] = []
+        torch.set_float32_matmul_precision("highest")
+        self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.randint(
+            folder.description.vocabulary_size, (1, min(VERIFICATION_TOKENS, folder.description.context_length)),
+            generator=generator,
+        )  # fmt: skip
+        tokens = {"verification": probe}
+        if calibration is not None:
+            tokens["calibration"] = calibration
+        tokens |= {f"evaluation-{number}": each for number, each in enumerate(evaluations.values())}
+        self.boundaries = Boundaries(work, plan.fingerprint(folder, revision, tokens))
+        self._previous = previous
+        budget = ActivationBudget(activation_budget_bytes)
+
+        def stream(name: str, tokens_NT: Tensor, dtype: torch.dtype) -> Stream:
+            batch = plan.micro_batch(tokens_NT.shape[1])
+            return Stream(name, tokens_NT, self.skeleton, self.boundaries, budget, dtype=dtype, micro_batch=batch)
+
+        self.dense = [stream(f"dense-{n}", each, plan.dtype) for n, each in enumerate(evaluations.values())]
+        self.pruned = [stream(f"pruned-{n}", each, plan.dtype) for n, each in enumerate(evaluations.values())]
+        self.verification = stream("verification", probe, plan.dtype)
+        self.calibration = None if calibration is None else stream("calibration", calibration, plan.forward_dtype)
+        # What drives the pruning: calibration tokens, else (for methods that read no inputs) what is evaluated.
+        self.driver = self.calibration or (self.pruned[0] if self.pruned else self.verification)
+        self.followers = [each for each in [*self.pruned, self.verification] if each is not self.driver]
+        self._by_module = {linear.name: (index, linear) for index, linear in enumerate(plan.linears)}
+
+    @property
+    def streams(self) -> list[Stream]:
+        mine = [*self.dense, *self.pruned, self.verification]
+        return [self.calibration, *mine] if self.calibration is not None else mine
+
+    @torch.inference_mode()
+    def run(self) -> SweepResult:
+        """Walk all blocks, then the head; raises UnusableModel kinds for tensors that cannot be used."""
+        blocks = len(self.skeleton)
+        start = self._resume()
+        if start == 0:
+            if self.plan.needs_outliers:
+                self.plan = self.plan.with_sparsities(self._outlier_sparsities())
+            for stream in self.streams:
+                stream.start()
+        self.observer.on_stage("prune")
+        for index in range(start, blocks):
+            self._block(index)
+            state = {
+                "rows": [asdict(row) for row in self.rows],
+                "notes": self.notes,
+                "sparsities": self.plan.sparsities,
+            }
+            self.boundaries.complete(index + 1, state)
+            self.observer.on_block(index + 1, blocks, [row for row in self.rows if row.layer == index])
+        self.observer.on_stage("evaluate")
+        return self._finish(start)
+
+    def _resume(self) -> int:
+        found = self.boundaries.resume(self._previous)
+        if isinstance(found, str):
+            self.notes.append(found)
+            self.observer.on_log(found)
+        if found is None or isinstance(found, str):
+            return 0
+        done, state = found
+        self.rows = [LayerRow(**row) for row in state["rows"]]
+        self.notes = list(state["notes"])
+        self.plan = self.plan.with_sparsities(state["sparsities"])
+        for stream in self.streams:
+            stream.resume(done)
+        self.observer.on_log(f"continuing after block {done} of {len(self.skeleton)}")
+        return done
+
+    def _groups(self, index: int) -> list[InputGroup]:
+        """The block's input groups, less the linear layers that are not pruned."""
+        prefix = self.skeleton.block_prefix(index)
+        kept = [
+            tuple(name for name in group if f"{prefix}.{name}" in self._by_module)
+            for group in self.folder.family.inputs
+        ]
+        return [InputGroup(names) for names in kept if names]
+
+    def _new_statistic(self, level: Statistic) -> InputStatistic:
+        return InputStatistic(level, sample_stride=max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS))
+
+    def _block(self, index: int) -> None:
+        plan, skeleton = self.plan, self.skeleton
+        tensors = skeleton.read_block(index)
+        if self.dense:
+            block = skeleton.fill_block(index, tensors, plan.dtype)
+            for stream in self.dense:
+                stream.advance(block, index)
+        block = skeleton.fill_block(index, tensors, self.driver.dtype)
+        prefix = skeleton.block_prefix(index)
+
+        def prune_group(group: InputGroup, statistic: InputStatistic) -> None:
+            names = [f"{name}.weight" for name in group.linears]
+            pruned = self._prune([f"{prefix}.{name}" for name in group.linears], [tensors[n] for n in names], statistic)
+            for linear, name, weight in zip(group.linears, names, pruned, strict=True):
+                tensors[name] = weight
+                parameter = block.get_submodule(linear).weight
+                assert isinstance(parameter, nn.Parameter)
+                parameter.data.copy_(weight)
+
+        walk = prune_in_flight if plan.propagation == "in_flight" else prune_two_pass
+        groups = self._groups(index)
+        if groups:
+            walk(block, index, self.driver, groups, lambda: self._new_statistic(self.method.statistic), prune_group)
+        else:
+            self.driver.advance(block, index)
+        tensors = {name: tensor.to(plan.output_dtype) for name, tensor in tensors.items()}
+        block = skeleton.fill_block(index, tensors, plan.dtype)
+        for stream in self.followers:
+            stream.advance(block, index)
+        skeleton.empty_block(index)
+        self.boundaries.write_block(f"{index:05d}", {f"{prefix}.{name}": each for name, each in tensors.items()})
+
+    def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
+        """Prune linear layers that share an input; rounded to the output dtype, in stored layout, rows reported."""
+        turned = [self._turn(weight.to(self.plan.device)).float() for weight in stored]
+        linears = [
+            PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
+            for module, weight_OI in zip(modules, turned, strict=True)
+        ]
+        rounded = [
+            each.to(self.plan.output_dtype) for each in self.method.prune(linears, statistic, self.notes.append)
+        ]
+        for linear, weight_OI in zip(linears, rounded, strict=True):
+            self.rows.append(self._row(linear, weight_OI.float(), statistic))
+        return [self._turn(weight_OI).contiguous() for weight_OI in rounded]
+
+    def _turn(self, weight: Tensor) -> Tensor:
+        return weight.T if self.folder.family.transposed and weight.dim() == 2 else weight
+
+    def _row(self, linear: PrunableLinear, pruned_OI: Tensor, statistic: InputStatistic) -> LayerRow:
+        shape: LinearShape = self._by_module[linear.name][1]
+        zeros = int((pruned_OI == 0).sum())
+        target = linear.target.sparsity
+        if linear.target.count is not None:
+            target = linear.target.count / shape.numel
+        return LayerRow(
+            name=linear.name,
+            layer=shape.layer,
+            out_features=shape.out_features,
+            in_features=shape.in_features,
+            target=target,
+            zeros=zeros,
+            sparsity=zeros / shape.numel,
+            reconstruction_error=statistic.relative_error(linear.weight_OI, pruned_OI),
+        )
+
+    def _outlier_sparsities(self) -> list[float]:
+        """OWL: carry the calibration tokens through the dense model and give layers with more outliers less to lose."""
+        assert self.calibration is not None
+        self.observer.on_log("OWL: a dense pass over the calibration tokens")
+        self.calibration.start()
+        shares: dict[int, float] = {}
+        for index in range(len(self.skeleton)):
+            tensors = self.skeleton.read_block(index)
+            block = self.skeleton.fill_block(index, tensors, self.calibration.dtype)
+            groups = self._groups(index)
+            if groups:
+                statistics = collect(
+                    block, index, self.calibration, groups, lambda: self._new_statistic(Statistic.NORMS)
+                )
+                shares[index] = outlier_share(
+                    (
+                        weight_times_norm(
+                            self._turn(tensors[f"{name}.weight"].to(self.plan.device)).float(), statistic.norms_I
+                        )
+                        for group, statistic in statistics.items()
+                        for name in group.linears
+                    ),
+                    self.plan.parameters.owl_outlier_ratio,  # type: ignore[attr-defined]
+                )
+            self.calibration.advance(block, index)
+            self.skeleton.empty_block(index)
+        self.calibration.resume(0)
+        chosen = owl_sparsities(
+            list(shares.values()), self.plan.sparsity, self.plan.parameters.owl_range  # type: ignore[attr-defined]
+        )
+        by_layer = dict(zip(shares, chosen, strict=True))
+        return [by_layer.get(index, self.plan.sparsity) for index in range(len(self.skeleton))]
+
+    def _finish(self, start: int) -> SweepResult:
+        skeleton = self.skeleton
+        dense = [perplexity(skeleton, self._pairs(stream)) for stream in self.dense]
+        outer = {name: self.folder.read(name).to(self.plan.output_dtype) for name in skeleton.outer_names}
+        head = self.folder.family.head
+        if head in self._by_module:
+            statistic = self._new_statistic(self.method.statistic)
+            for tokens_BT, hidden_BTD in self._pairs(self.driver):
+                statistic.update(skeleton.head_inputs(tokens_BT, hidden_BTD.to(self.plan.dtype)))
+            (outer[f"{head}.weight"],) = self._prune([head], [outer[f"{head}.weight"]], statistic)
+        skeleton.set_outer(outer)
+        pruned = [perplexity(skeleton, self._pairs(stream)) for stream in self.pruned]
+        (probe_1T,), hidden_1TD = self.verification.tokens, self.verification.hidden(0)
+        logits = skeleton.logits(probe_1T, hidden_1TD, torch.arange(probe_1T.shape[1]))
+        verification = self.boundaries.work / "verification.safetensors"
+        verification.write_bytes(encode_tensors({"tokens": probe_1T, "logits": logits.float()}))
+        self.boundaries.write_block(OUTER, outer)
+        return SweepResult(
+            layers=self.rows,
+            sparsities=self.plan.sparsities,
+            perplexity={
+                name: PerplexityPair(before, after)
+                for name, before, after in zip(self.evaluations, dense, pruned, strict=True)
+            },
+            notes=self.notes,
+            files=self.boundaries.block_files(),
+            verification=verification,
+            resumed_from=start,
+        )
+
+    def _pairs(self, stream: Stream) -> Iterable[tuple[Tensor, Tensor]]:
+        return ((stream.tokens[index], hidden) for index, hidden in stream.batches())

@@ -1,0 +1,144 @@
+"""Messages between the supervisor and the runner: one spec on the runner's stdin, JSON lines back on its stdout."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSource(_Wire):
+    """A model folder on this machine. `revision` is its content hash or commit."""
+
+    path: Path
+    name: str
+    revision: str
+
+
+class TextSource(_Wire):
+    """A registered text on this machine."""
+
+    name: str
+    path: Path
+    format: str
+    text_field: str = "text"
+
+
+class PruneSpec(_Wire):
+    """Open, prune, evaluate and write one job's artifact.
+
+    `recipe` is the full validated job body. `work` is this attempt's folder, `previous` the newest earlier attempt's,
+    whose last complete block is carried forward. `artifact` is the folder to fill.
+    """
+
+    task: Literal["prune"] = "prune"
+    job: str
+    attempt: int
+    recipe: dict[str, Any]
+    model: ModelSource
+    calibration: TextSource | None
+    evaluation: list[TextSource]
+    work: Path
+    previous: Path | None
+    artifact: Path
+    device: str | None
+    threads: int | None
+    activation_budget_bytes: int
+
+
+class MeasureSpec(_Wire):
+    """Time dense and pruned alternately in one process."""
+
+    task: Literal["measure"] = "measure"
+    dense: Path
+    pruned: Path
+    sequence_length: int
+    device: str | None
+    threads: int | None
+
+
+class VerifySpec(_Wire):
+    """Load the artifact with from_pretrained in this fresh process and compare with the expected logits."""
+
+    task: Literal["verify"] = "verify"
+    artifact: Path
+    expected: Path
+    device: str | None
+    threads: int | None
+
+
+class GenerateSpec(_Wire):
+    """Continue a prompt greedily."""
+
+    task: Literal["generate"] = "generate"
+    folder: Path
+    prompt: str
+    tokens: int
+    threads: int | None
+
+
+class ImportGgufSpec(_Wire):
+    """Dequantise a GGUF file into a safetensors model folder."""
+
+    task: Literal["import_gguf"] = "import_gguf"
+    source: Path
+    target: Path
+
+
+Spec = Annotated[PruneSpec | MeasureSpec | VerifySpec | GenerateSpec | ImportGgufSpec, Field(discriminator="task")]
+spec_adapter: TypeAdapter[Spec] = TypeAdapter(Spec)
+
+
+class StageMessage(_Wire):
+    type: Literal["stage"] = "stage"
+    stage: str
+
+
+class ProgressMessage(_Wire):
+    """`progress` runs from 0 to 1 over the runner's task."""
+
+    type: Literal["progress"] = "progress"
+    progress: float
+    block: int
+    blocks: int
+
+
+class LogMessage(_Wire):
+    type: Literal["log"] = "log"
+    level: Literal["info", "warning"]
+    message: str
+
+
+class MetricMessage(_Wire):
+    type: Literal["metric"] = "metric"
+    name: str
+    step: int
+    value: float
+
+
+class ResultMessage(_Wire):
+    type: Literal["result"] = "result"
+    result: dict[str, Any]
+
+
+class ErrorMessage(_Wire):
+    type: Literal["error"] = "error"
+    code: str
+    message: str
+    param: str | None
+    retryable: bool
+
+
+Message = Annotated[
+    StageMessage | ProgressMessage | LogMessage | MetricMessage | ResultMessage | ErrorMessage,
+    Field(discriminator="type"),
+]
+_message_adapter: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+def parse_message(line: str | bytes) -> Message:
+    """One line of the runner's stdout; raises pydantic's ValidationError on anything else."""
+    return _message_adapter.validate_json(line)
