@@ -15,21 +15,17 @@ _SEPARATOR = "\n\n"
 
 
 def calibration_windows(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int, length: int, seed: int, name: str
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, seed: int, name: str
 ) -> Tensor:
     """`samples` windows of `length` tokens in random order from the concatenated documents, [samples, length].
 
-    Raises TooLittleText, saying how much is needed and there is: no window is ever used twice.
+    None takes all. Raises TooLittleText, saying how much is needed and there is: no window is ever used twice.
     """
-    windows = _windows(_stream(documents, tokenizer, samples * length), tokenizer, length)
-    if len(windows) < samples:
-        raise TooLittleText(
-            f"calibration needs {samples} × {length} = {samples * length} tokens; {name!r} has {len(windows)} windows "
-            f"of {length} ({len(windows) * length} tokens): ask for fewer samples or register more text",
-            param="calibration.samples",
-        )
+    needed = None if samples is None else samples * length
+    windows = _windows(_stream(documents, tokenizer, needed), tokenizer, length)
+    wanted = _check_enough(windows, samples, length, name, "calibration")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
-    return windows[order[:samples]].contiguous()
+    return windows[order[:wanted]].contiguous()
 
 
 def evaluation_windows(
@@ -40,14 +36,19 @@ def evaluation_windows(
     Raises TooLittleText where there are fewer than asked for, or none.
     """
     windows = _windows(_stream(documents, tokenizer, None), tokenizer, length)
-    wanted = len(windows) if samples is None else samples
-    if len(windows) < max(wanted, 1):
-        raise TooLittleText(
-            f"evaluation needs {max(wanted, 1)} × {length} = {max(wanted, 1) * length} tokens; {name!r} has "
-            f"{len(windows)} windows of {length} ({len(windows) * length} tokens)",
-            param="evaluation.samples",
-        )
+    wanted = _check_enough(windows, samples, length, name, "evaluation")
     return windows[torch.arange(wanted) * len(windows) // wanted].contiguous()
+
+
+def _check_enough(windows: Tensor, samples: int | None, length: int, name: str, use: str) -> int:
+    wanted = max(1, len(windows) if samples is None else samples)
+    if len(windows) < wanted:
+        raise TooLittleText(
+            f"{use} needs {wanted} × {length} = {wanted * length} tokens; {name!r} has {len(windows)} windows of "
+            f"{length} ({len(windows) * length} tokens): ask for fewer or shorter samples, or register more text",
+            param=f"{use}.samples",
+        )
+    return wanted
 
 
 def starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -1,0 +1,71 @@
+"""The model card of an artifact: what was cut, what it cost, how to load it, and the recipe that reproduces it."""
+
+import json
+from typing import Any
+
+from core.catalogue.methods import get_method
+
+
+def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
+    """README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
+    metrics = report["metrics"]
+    method = get_method(recipe["method"])
+    pattern = recipe["pattern"]
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        f"tags: [pruning, {method.id}]",
+        "---",
+        "",
+        f"# {_plain(recipe['model'])}, pruned with {method.title}",
+        "",
+        f"{metrics['sparsity']['prunable']:.2%} of the prunable weights are zero ({pattern}), "
+        f"{metrics['sparsity']['model']:.2%} of all parameters.",
+        "",
+        "| | dense | pruned |",
+        "|---|---|---|",
+    ]
+    for name, figures in metrics["perplexity"].items():
+        lines.append(
+            f"| perplexity, {_plain(name)}, {figures['sequence_length']}-token windows "
+            f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}) |"
+        )
+    lines.append(f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |")
+    lines.append(f"| bytes of weights | {metrics['bytes']['dense']:,} | {metrics['bytes']['artifact']:,} |")
+    latency = metrics.get("latency")
+    if latency:
+        lines.append(
+            f"| prefill of {latency['sequence_length']} tokens on {latency['device']} "
+            f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms |"
+        )
+    lines += ["", *(f"- {_plain(note)}" for note in report.get("notes", []))]
+    lines += [
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+        "```",
+        "",
+    ]
+    if method.paper is not None:
+        paper = method.paper
+        lines += [f"Method: {paper.authors}, *{paper.title}* ({paper.year}), {paper.url}", ""]
+    lines += [
+        "The job body that reproduces this run; `secateur.json` holds the whole report:",
+        "",
+        "```json",
+        json.dumps(recipe, indent=2, sort_keys=True),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]|#"} | {"<": "&lt;", ">": "&gt;"})
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and HTML show as it is, on one line."""
+    return " ".join(text.split()).translate(_ESCAPES)

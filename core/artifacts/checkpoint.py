@@ -1,0 +1,87 @@
+"""Writing the checkpoint: block files joined into safetensors shards, and the source's config and tokenizer beside them."""
+
+import json
+import math
+import shutil
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from core.catalogue.model_folder import INDEX_FILE, SINGLE_FILE
+from core.catalogue.safetensors_header import TensorEntry, read_header
+
+SHARD_BYTES = 5 * 10**9
+_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+def write_checkpoint(files: Sequence[Path], source: Path, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> int:
+    """Join safetensors files into a model folder that `from_pretrained` opens; returns the bytes of its tensors.
+
+    Config, generation config and tokenizer are copied from `source`. Tensor bytes are copied file to file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [entry for file in files for entry in read_header(file).values()]
+    shards: list[list[TensorEntry]] = [[]]
+    filled = 0
+    for entry in entries:
+        size = entry.end - entry.start
+        if shards[-1] and filled + size > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(entry)
+        filled += size
+    total = sum(entry.end - entry.start for entry in entries)
+    if len(shards) == 1:
+        _write_shard(folder / SINGLE_FILE, shards[0])
+    else:
+        weight_map: dict[str, str] = {}
+        for number, shard in enumerate(shards, 1):
+            name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            _write_shard(folder / name, shard)
+            weight_map |= {entry.name: name for entry in shard}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True))
+    for name in _COMPANIONS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    return total
+
+
+def _write_shard(file: Path, entries: Sequence[TensorEntry]) -> None:
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for entry in entries:
+        end = position + entry.end - entry.start
+        header[entry.name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(8 * math.ceil(len(text) / 8))
+    with file.open("wb") as target:
+        target.write(struct.pack("<Q", len(text)) + text)
+        for entry in entries:
+            with entry.file.open("rb") as source:
+                source.seek(entry.start)
+                _copy(source, target, entry.end - entry.start)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
+    while size:
+        chunk = source.read(min(size, 2**24))
+        assert chunk, "a block file was cut short while it was read"
+        target.write(chunk)
+        size -= len(chunk)

@@ -1,0 +1,95 @@
+"""Latency of dense and pruned, measured in turn in one process so that both meet the same machine."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from core.catalogue.model_folder import inspect_folder
+from core.errors import OutOfMemory
+
+_ROUNDS = 3
+_DECODE_TOKENS = 8
+_LONGEST = 2048
+# A relative difference below this is within what two runs of one model differ by.
+_NOISE = 0.05
+
+
+def measure_latency(dense: Path, pruned: Path, *, sequence_length: int, device: torch.device) -> dict[str, Any]:
+    """Milliseconds of a prefill of one sequence and of a decoding step with the cache, medians over rounds.
+
+    Returns `latency` (dense_ms, pruned_ms of the prefill; decode figures; their spread) and `notes`. Raises OutOfMemory
+    where dense and pruned do not both fit.
+    """
+    _check_room(dense, pruned, device)
+    models = {name: _load(path, device) for name, path in (("dense", dense), ("pruned", pruned))}
+    length = min(sequence_length, _LONGEST, inspect_folder(dense).context_length - _DECODE_TOKENS)
+    tokens = torch.randint(100, (1, max(length, 1)), generator=torch.Generator().manual_seed(0)).to(device)
+    prefill: dict[str, list[float]] = {name: [] for name in models}
+    decode: dict[str, list[float]] = {name: [] for name in models}
+    for round_ in range(_ROUNDS + 1):
+        for name, model in models.items():
+            first, rest = _time_once(model, tokens, device)
+            if round_:  # the first round warms up
+                prefill[name].append(first)
+                decode[name].append(rest)
+    latency = {
+        "dense_ms": statistics.median(prefill["dense"]),
+        "pruned_ms": statistics.median(prefill["pruned"]),
+        "decode_dense_ms": statistics.median(decode["dense"]),
+        "decode_pruned_ms": statistics.median(decode["pruned"]),
+        "spread": max(max(each) / min(each) - 1 for each in prefill.values()),
+        "rounds": _ROUNDS,
+        "sequence_length": tokens.shape[1],
+        "device": device.type,
+    }
+    return {"latency": latency, "notes": _notes(latency)}
+
+
+def _notes(latency: dict[str, Any]) -> list[str]:
+    notes = [
+        "No speed-up is to be expected: zeros stored in dense tensors are multiplied like any other weight, and a sparse "
+        "pattern is faster only on engines with kernels for it."
+    ]
+    ratio = latency["pruned_ms"] / latency["dense_ms"]
+    if abs(ratio - 1) > max(_NOISE, latency["spread"]):
+        notes.append(f"Measured prefill of the pruned model took {ratio:.2f} × the dense one's time.")
+    return notes
+
+
+@torch.inference_mode()
+def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.device) -> tuple[float, float]:
+    def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        answer = call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return answer, (time.perf_counter() - start) * 1000
+
+    answer, prefill = timed(lambda: model(input_ids=tokens_1T, use_cache=True, logits_to_keep=1))
+    steps = []
+    for _ in range(_DECODE_TOKENS):
+        following = answer.logits[:, -1:].argmax(-1)
+        cache = answer.past_key_values
+        answer, step = timed(lambda: model(input_ids=following, past_key_values=cache, use_cache=True))  # noqa: B023
+        steps.append(step)
+    return prefill, statistics.median(steps)
+
+
+def _load(path: Path, device: torch.device) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    return model.eval().to(device)  # type: ignore[no-any-return]
+
+
+def _check_room(dense: Path, pruned: Path, device: torch.device) -> None:
+    needed = int(1.2 * (inspect_folder(dense).bytes + inspect_folder(pruned).bytes))
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")

@@ -1,0 +1,39 @@
+"""The reload check: the saved folder, opened by `from_pretrained` in a fresh process, gives the logits it must give."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from core.errors import ReloadCheckFailed
+from core.models.weights import load_tensors
+
+# Largest difference allowed, relative to the largest expected logit: another batch shape sums in another order.
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+@torch.inference_mode()
+def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dict[str, Any]:
+    """Compare logits and generate with the cache; returns the figures, raises ReloadCheckFailed saying what differs."""
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        artifact, local_files_only=True, trust_remote_code=False, output_loading_info=True
+    )
+    faults = {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}
+    if faults:
+        raise ReloadCheckFailed(f"from_pretrained does not accept the artifact as it is: {str(faults)[:500]}")
+    model = model.eval().to(device)
+    wanted = load_tensors(expected)
+    tokens_BT = wanted["tokens"].to(device)
+    logits = model(input_ids=tokens_BT).logits.float().cpu()
+    largest = float(wanted["logits"].abs().max().clamp(min=1))
+    difference = float((logits - wanted["logits"]).abs().max())
+    tolerance = _TOLERANCE[model.dtype] * largest
+    if not difference <= tolerance:
+        raise ReloadCheckFailed(
+            f"the reloaded model's logits differ by {difference:g}, at most {tolerance:g} is allowed"
+        )
+    generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    if generated.shape[1] != min(4, tokens_BT.shape[1]) + 2:
+        raise ReloadCheckFailed("the reloaded model does not generate with its cache")
+    return {"maximum_difference": difference, "tolerance": tolerance, "dtype": str(model.dtype).removeprefix("torch.")}

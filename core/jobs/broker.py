@@ -1,0 +1,58 @@
+"""The Celery app that carries hints. The API only produces; the worker registers the task on the same app."""
+
+from celery import Celery
+
+from core.jobs import folder_broker
+from core.settings import Settings
+
+PRUNE_TASK = "secateur.prune"
+CONTROL_QUEUE = "control"
+
+
+def celery_app(settings: Settings) -> Celery:
+    """The app for the configured broker: Redis, or folders in home.
+
+    Messages are hints: results are ignored, nothing is retried while a request waits, and a worker takes one at a time.
+    """
+    app = Celery("secateur", set_as_current=False)
+    app.conf.update(
+        broker_url=settings.broker_url or f"{folder_broker.SCHEME}://",
+        broker_connection_timeout=2,
+        broker_connection_retry_on_startup=True,
+        task_default_queue=settings.worker_queue,
+        task_create_missing_queues=True,
+        task_ignore_result=True,
+        task_publish_retry=False,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        accept_content=["json"],
+        task_serializer="json",
+        enable_utc=True,
+        timezone="UTC",
+    )
+    if settings.broker_url is None:
+        folder = settings.home.resolve() / "broker"
+        messages, control = folder / "messages", folder / "control"
+        for each in (messages, control):
+            each.mkdir(parents=True, exist_ok=True)
+        app.conf.broker_transport_options = {
+            "data_folder_in": str(messages),
+            "data_folder_out": str(messages),
+            "control_folder": str(control),
+            "store_processed": False,
+            "polling_interval": 0.2,
+        }
+    elif settings.broker_url.startswith("redis"):
+        app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 2}
+        app.conf.worker_disable_prefetch = True
+    return app
+
+
+def broker_answers(app: Celery) -> bool:
+    """Whether the broker can be reached now."""
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+    except Exception:  # each transport has errors of its own
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""Idempotency keys: a creating request sent twice creates once, and both times gets the first answer.
+
+The row of a key is written first, in the transaction that creates: a second request with that key waits for it, and
+finds either the answer or, where the first one failed, nothing. Answers are stored sealed with the key the client
+chose, of which only a hash is kept: one of them is a new API key, shown once and stored nowhere in the clear.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography.fernet import Fernet
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.errors import IdempotencyConflict
+from core.jobs.tables import IdempotencyKeyRow
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to a creating request: its status and its JSON."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class IdempotentRequest:
+    """What makes two requests the same: team, key, and `request` (method, path and body)."""
+
+    team_id: str
+    key: str
+    request: bytes
+    secret: bytes
+
+    @property
+    def key_hash(self) -> bytes:
+        return hashlib.sha256(self.key.encode()).digest()
+
+    @property
+    def request_hash(self) -> bytes:
+        return hashlib.sha256(self.request).digest()
+
+    @property
+    def seal(self) -> Fernet:
+        sealing_key = hmac.new(self.secret, b"idempotency\0" + self.key.encode(), hashlib.sha256).digest()
+        return Fernet(base64.urlsafe_b64encode(sealing_key))
+
+
+def answer_once(
+    session: Session, request: IdempotentRequest, create: Callable[[], Answer], remember_seconds: float
+) -> tuple[Answer, bool]:
+    """The answer to a request, and whether it is a replay. Raises IdempotencyConflict where the key had another.
+
+    An error that `create` raises is not remembered: the transaction that holds the key's row is rolled back with it.
+    """
+    row = insert(IdempotencyKeyRow).values(
+        team_id=request.team_id,
+        key_hash=request.key_hash,
+        request_hash=request.request_hash,
+        expires_at=seconds_from_now(remember_seconds),
+    )
+    fresh = session.scalar(
+        row.on_conflict_do_update(
+            index_elements=["team_id", "key_hash"],
+            set_={"request_hash": row.excluded.request_hash, "expires_at": row.excluded.expires_at, "answer": None},
+            where=IdempotencyKeyRow.expires_at <= func.clock_timestamp(),
+        ).returning(IdempotencyKeyRow.key_hash)
+    )
+    same = (IdempotencyKeyRow.team_id == request.team_id, IdempotencyKeyRow.key_hash == request.key_hash)
+    if fresh is None:
+        first = session.execute(select(IdempotencyKeyRow.request_hash, IdempotencyKeyRow.answer).where(*same)).one()
+        if first.request_hash != request.request_hash:
+            raise IdempotencyConflict("this Idempotency-Key was used with another request", param="Idempotency-Key")
+        return _unseal(request, first.answer), True
+    answer = create()
+    session.execute(
+        update(IdempotencyKeyRow)
+        .where(*same)
+        .values(answer=_seal(request, answer))
+        .execution_options(synchronize_session=False)
+    )
+    return answer, False
+
+
+def expire_idempotency_keys(session: Session) -> int:
+    """Forget keys that are past their time; how many."""
+    gone = session.scalars(
+        delete(IdempotencyKeyRow)
+        .where(IdempotencyKeyRow.expires_at <= func.clock_timestamp())
+        .returning(IdempotencyKeyRow.key_hash)
+    )
+    return len(gone.all())
+
+
+def _seal(request: IdempotentRequest, answer: Answer) -> bytes:
+    return request.seal.encrypt(json.dumps([answer.status, answer.body.decode()]).encode())
+
+
+def _unseal(request: IdempotentRequest, sealed: bytes) -> Answer:
+    status, body = json.loads(request.seal.decrypt(sealed))
+    return Answer(status, body.encode())

@@ -1,0 +1,207 @@
+"""Jobs as requests and answers show them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from core.jobs.states import EventType, JobStatus, Stage
+
+_Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+_Samples = Annotated[int, Field(ge=1, le=1_000_000)]
+_SequenceLength = Annotated[int, Field(ge=2, le=1_048_576)]
+_Label = Annotated[str, StringConstraints(max_length=500)]
+_LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")]
+
+DEFAULT_SEQUENCE_LENGTH = 2048
+"""Tokens, where the model's context is not shorter."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Calibration(_Part):
+    """The calibration set: `samples` sequences (null: all there are) of `sequence_length` tokens."""
+
+    dataset: _Reference
+    samples: _Samples | None = 128
+    sequence_length: _SequenceLength | None = Field(None, description="Unset: 2048, or the model's context if shorter.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+class Evaluation(_Part):
+    """Texts whose perplexity is measured, dense and pruned: `samples` windows (null: all there are) of each."""
+
+    datasets: Annotated[list[_Reference], Field(max_length=20)] = Field(default_factory=list)
+    sequence_length: _SequenceLength | None = Field(
+        None, description="Unset: the calibration's, else 2048, or the model's context if shorter."
+    )
+    samples: _Samples | None = None
+    tasks: Annotated[list[_Reference], Field(max_length=50)] = Field(
+        default_factory=list, description="Task accuracy: not available yet."
+    )
+
+
+class Gates(_Part):
+    """Limits a job must keep to succeed."""
+
+    max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Largest pruned / dense perplexity, on every evaluation dataset."
+    )
+
+
+class Output(_Part):
+    """The form of the checkpoint."""
+
+    format: Literal["dense", "packed"] = Field("dense", description="packed: not available yet.")
+    dtype: Literal["keep"] = "keep"
+    layout: Literal["uniform", "per_layer"] = Field("uniform", description="per_layer: not available yet.")
+
+
+class JobBody(_Part):
+    """A job to run. See /v1/methods for methods, their patterns and parameters."""
+
+    model: _Reference = Field(description="A registered model's name, or job:ID for the artifact of a job.")
+    method: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    sparsity: float | None = Field(None, description="Share of prunable weights to remove. Not needed with n:m.")
+    pattern: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "unstructured"
+    target: dict[str, Any] | None = Field(None, description="Not available yet.")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    calibration: Calibration | None = None
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    recovery: dict[str, Any] | None = Field(None, description="Not available yet.")
+    gates: Gates = Field(default_factory=Gates)
+    output: Output = Field(default_factory=Output)
+    queue: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Higher goes first.")
+    metadata: Annotated[dict[_LabelName, _Label], Field(max_length=50)] = Field(default_factory=dict)
+
+
+class JobError(BaseModel):
+    """How a job ended badly. `retryable`: another attempt could end differently."""
+
+    code: str
+    message: str
+    param: str | None
+    retryable: bool
+
+
+class Job(BaseModel):
+    """A job: its life, its figures, and the request with defaults filled in.
+
+    `model_revision` is the hash of the content that `model` meant when the job was submitted.
+    """
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: str
+    object: Literal["job"]
+    status: JobStatus
+    stage: Stage | None
+    progress: float
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: JobError | None
+    metrics: dict[str, Any] | None
+    model: str
+    model_revision: str
+    method: str
+    sparsity: float | None
+    pattern: str
+    target: dict[str, Any] | None
+    parameters: dict[str, Any]
+    calibration: Calibration | None
+    evaluation: Evaluation
+    recovery: dict[str, Any] | None
+    gates: Gates
+    output: Output
+    queue: str
+    priority: int
+    metadata: dict[str, str]
+
+
+class JobEvent(BaseModel):
+    """One event. Types: status {status, …}, stage {stage}, progress {progress, …}, log {level, message}, metric
+    {name, step, value}."""
+
+    sequence: int
+    type: EventType
+    created_at: datetime
+    attempt: int
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    """Events after a number, oldest first. `next_after` is the number to go on from."""
+
+    data: list[JobEvent]
+    has_more: bool
+    next_after: int
+
+
+class ArtifactFile(BaseModel):
+    """One file of an artifact."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class ArtifactList(BaseModel):
+    """All files of an artifact."""
+
+    data: list[ArtifactFile]
+    has_more: Literal[False]
+    next_after: None
+
+
+class InspectBody(BaseModel):
+    """A model to look at, or a job body to try without submitting."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: _Reference
+
+
+class MethodFit(BaseModel):
+    """Whether a method fits the model, and why not."""
+
+    method: str
+    fits: bool
+    reason: str | None
+
+
+class Estimate(BaseModel):
+    """Rough needs of a job, from the model's headers: nothing is loaded."""
+
+    peak_memory_bytes: int
+    disk_bytes: int
+    forward_tokens: int
+    floating_point_operations: int
+
+
+class Inspection(BaseModel):
+    """What a model is and which methods fit; for a job body also the body with defaults and what it would need."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    object: Literal["inspection"]
+    model: str
+    model_revision: str
+    family: str
+    architecture: str
+    parameters: int
+    prunable_parameters: int
+    bytes: int
+    dtype: str
+    layers: int
+    hidden_size: int
+    vocabulary_size: int
+    context_length: int
+    tied_embeddings: bool
+    methods: list[MethodFit]
+    job: JobBody | None
+    estimate: Estimate | None

@@ -1,0 +1,162 @@
+"""What can be done with jobs, within one team: submit, look, cancel, retry."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.artifacts.store import LocalStore
+from core.database import new_id
+from core.errors import NotFound
+from core.jobs.queue import request_cancel, request_retry, submitted
+from core.jobs.resolution import resolve_job
+from core.jobs.schemas import ArtifactFile, ArtifactList, EventPage, Job, JobBody, JobEvent
+from core.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow
+from core.pages import Page, read_page
+
+
+def submit(session: Session, team_id: str, body: JobBody, *, store: LocalStore, max_attempts: int) -> Job:
+    """Check a request and queue it as a job, with its first event. Its hint is the caller's to send after the commit.
+
+    Raises the InvalidRequest kind that names the fault.
+    """
+    resolved = resolve_job(session, team_id, body, store)
+    row = JobRow(
+        id=new_id("job"),
+        team_id=team_id,
+        attempts_allowed=max_attempts,
+        body=resolved.body.model_dump(mode="json"),
+        sources=dict(resolved.sources),
+        model=resolved.body.model,
+        model_revision=resolved.model.revision,
+        method=resolved.body.method,
+        queue=resolved.body.queue,
+        priority=resolved.body.priority,
+        labels=dict(resolved.body.metadata),
+    )
+    submitted(session, row)
+    session.refresh(row)
+    return job_answer(row)
+
+
+def get_job(session: Session, team_id: str, job_id: str) -> Job:
+    """Raises NotFound, also where the job is another team's."""
+    return job_answer(_find(session, team_id, job_id))
+
+
+def list_jobs(
+    session: Session,
+    team_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    status: str | None = None,
+    method: str | None = None,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Page[Job]:
+    """The team's jobs, newest first, that match every filter given."""
+    query = select(JobRow).where(JobRow.team_id == team_id)
+    if status is not None:
+        query = query.where(JobRow.status == status)
+    if method is not None:
+        query = query.where(JobRow.method == method)
+    if model is not None:
+        query = query.where(JobRow.model == model)
+    if metadata:
+        query = query.where(JobRow.labels.contains(dict(metadata)))
+    return read_page(session, query, JobRow, limit=limit, after=after, answer=job_answer)
+
+
+def cancel(session: Session, team_id: str, job_id: str) -> Job:
+    """Cancel at once what is queued, ask a running job to stop. Idempotent. Raises NotFound, Conflict."""
+    row = _find(session, team_id, job_id)
+    request_cancel(session, row.id)
+    session.refresh(row)
+    return job_answer(row)
+
+
+def retry(session: Session, team_id: str, job_id: str, *, max_attempts: int) -> Job:
+    """Queue a failed or cancelled job again. Idempotent. Raises NotFound, Conflict."""
+    row = _find(session, team_id, job_id)
+    request_retry(session, row.id, max_attempts)
+    session.refresh(row)
+    return job_answer(row)
+
+
+def read_events(session: Session, team_id: str, job_id: str, *, after: int, limit: int) -> EventPage:
+    """Events with a number above `after`, oldest first. Raises NotFound."""
+    _find(session, team_id, job_id)
+    rows = session.scalars(
+        select(JobEventRow)
+        .where(JobEventRow.job_id == job_id, JobEventRow.sequence > after)
+        .order_by(JobEventRow.sequence)
+        .limit(limit + 1)
+    ).all()
+    events = [
+        JobEvent(sequence=row.sequence, type=row.type, created_at=row.created_at, attempt=row.attempt, data=row.data)
+        for row in rows[:limit]
+    ]
+    return EventPage(data=events, has_more=len(rows) > limit, next_after=events[-1].sequence if events else after)
+
+
+def get_report(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
+    """The report of the job's newest attempt; raises NotFound where there is none (yet)."""
+    job = _find(session, team_id, job_id)
+    report: dict[str, Any] | None = session.scalar(
+        select(JobReportRow.report).where(JobReportRow.job_id == job.id, JobReportRow.attempt == job.attempt)
+    )
+    if report is None:
+        raise NotFound(f"job {job_id!r} has no report: it is {job.status}")
+    return report
+
+
+def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
+    """The files of the artifact of the job's newest attempt; none where there is no artifact (yet). Raises NotFound."""
+    job = _find(session, team_id, job_id)
+    rows = session.scalars(
+        select(ArtifactFileRow)
+        .where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)
+        .order_by(ArtifactFileRow.path)
+    )
+    files = [ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256) for row in rows]
+    return ArtifactList(data=files, has_more=False, next_after=None)
+
+
+def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tuple[int, ArtifactFile]:
+    """The attempt and the facts of one file. Raises NotFound."""
+    job = _find(session, team_id, job_id)
+    row = session.scalar(
+        select(ArtifactFileRow).where(
+            ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt, ArtifactFileRow.path == path
+        )
+    )
+    if row is None:
+        raise NotFound(f"there is no file {path!r} in this artifact")
+    return row.attempt, ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256)
+
+
+def _find(session: Session, team_id: str, job_id: str) -> JobRow:
+    row = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id))
+    if row is None:
+        raise NotFound(f"there is no job {job_id!r}")
+    return row
+
+
+def job_answer(row: JobRow) -> Job:
+    own = (
+        "id",
+        "status",
+        "stage",
+        "progress",
+        "attempt",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "error",
+        "metrics",
+    )
+    return Job.model_validate(
+        row.body | {name: getattr(row, name) for name in own} | {"object": "job", "model_revision": row.model_revision}
+    )

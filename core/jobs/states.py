@@ -1,0 +1,26 @@
+"""The states of a job and the only ways from one to another."""
+
+from typing import Literal, get_args
+
+JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+Stage = Literal["fetch", "open", "prune", "recover", "evaluate", "verify", "store"]
+EventType = Literal["status", "stage", "progress", "log", "metric"]
+
+STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+TRANSITIONS: dict[JobStatus, tuple[JobStatus, ...]] = {
+    "queued": ("running", "cancelled"),
+    "running": ("succeeded", "failed", "cancelled", "cancelling", "queued"),
+    "cancelling": ("cancelled",),
+    "succeeded": (),
+    "failed": ("queued",),
+    "cancelled": ("queued",),
+}
+"""From each state, the states that may follow. `running → queued` is a lost lease, a retryable end or a drained worker;
+`failed | cancelled → queued` is a retry somebody asked for."""
+
+HELD: tuple[JobStatus, ...] = ("running", "cancelling")
+"""States in which a worker holds the job: it has a lease and counts on its team's row."""
+
+TERMINAL: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")

@@ -1,0 +1,138 @@
+"""Tables of jobs, their events, reports and artifact files, of workers, and of remembered answers."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, PrimaryKeyConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database import Base
+from core.jobs.states import HELD, STATUSES
+
+
+def _any_of(values: tuple[str, ...]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
+
+
+class JobRow(Base):
+    """A job: the queue of record.
+
+    `attempt` fences every write of a worker; `last_event` numbers events; `attempts_allowed` is the attempt after which
+    a retryable failure is final. `body` is the request with defaults filled in, `sources` what it resolved to: paths
+    and hashes of the model and the texts. `dispatched_at` is when a hint was last sent.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(f"status IN ({_any_of(STATUSES)})", name="status"),
+        CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
+        CheckConstraint(f"(status IN ({_any_of(HELD)})) = (lease_expires_at IS NOT NULL)", name="lease_while_held"),
+        Index(
+            "ix_jobs_claim",
+            "queue",
+            "priority",
+            "created_at",
+            "id",
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index("ix_jobs_waiting_team", "team_id", "queue", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
+        Index("ix_jobs_list", "team_id", "created_at", "id"),
+        Index("ix_jobs_list_by_status", "team_id", "status", "created_at", "id"),
+        Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    status: Mapped[str] = mapped_column(server_default="queued")
+    stage: Mapped[str | None]
+    progress: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    attempts_allowed: Mapped[int]
+    last_event: Mapped[int] = mapped_column(server_default=text("0"))
+
+    body: Mapped[dict[str, Any]]
+    sources: Mapped[dict[str, Any]]
+    model: Mapped[str]
+    model_revision: Mapped[str]
+    method: Mapped[str]
+    queue: Mapped[str]
+    priority: Mapped[int]
+    labels: Mapped[dict[str, Any]] = mapped_column("metadata")
+
+    error: Mapped[dict[str, Any] | None]
+    metrics: Mapped[dict[str, Any] | None]
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    available_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    dispatched_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
+    worker_id: Mapped[str | None]
+
+
+class JobEventRow(Base):
+    """One event. Numbers are taken from the job's row while it is locked, so they are seen in order."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (PrimaryKeyConstraint("job_id", "sequence"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    sequence: Mapped[int]
+    type: Mapped[str]
+    attempt: Mapped[int]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class JobReportRow(Base):
+    """The report of one attempt."""
+
+    __tablename__ = "job_reports"
+    __table_args__ = (PrimaryKeyConstraint("job_id", "attempt"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    report: Mapped[dict[str, Any]]
+
+
+class ArtifactFileRow(Base):
+    """One file of one attempt's artifact."""
+
+    __tablename__ = "artifact_files"
+    __table_args__ = (PrimaryKeyConstraint("job_id", "attempt", "path"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    path: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+
+
+class IdempotencyKeyRow(Base):
+    """The first answer to a creating request, sealed with the key the client sent (of which only a hash is kept)."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (PrimaryKeyConstraint("team_id", "key_hash"), Index(None, "expires_at"))
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    key_hash: Mapped[bytes]
+    request_hash: Mapped[bytes]
+    answer: Mapped[bytes | None]
+    expires_at: Mapped[datetime]
+
+
+class WorkerRow(Base):
+    """A worker and its last sign of life."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    device: Mapped[str]
+    hostname: Mapped[str]
+    pid: Mapped[int]
+    job_id: Mapped[str | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

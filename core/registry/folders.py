@@ -1,0 +1,63 @@
+"""Where registered things may lie, and the hash of a model folder's content."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.errors import InvalidRequest, PathEscapes, UnusableModel
+from core.settings import Settings
+
+
+def allowed_path(settings: Settings, path: str) -> Path:
+    """The real path of something to register.
+
+    Raises InvalidRequest where the path is not absolute, PathEscapes where it lies, links followed, outside the roots
+    the operator allows: the models and datasets folders of home, and SECATEUR_ALLOWED_ROOTS.
+    """
+    given = Path(path)
+    if not given.is_absolute():
+        raise InvalidRequest(f"path {path!r} must be absolute", param="path")
+    try:
+        real = given.resolve()
+    except (OSError, RuntimeError) as error:
+        raise InvalidRequest(f"path {path!r} cannot be followed", param="path") from error
+    roots = [settings.models_root, settings.datasets_root, *settings.allowed_roots]
+    if not any(real.is_relative_to(root.resolve()) and real != root.resolve() for root in roots):
+        raise PathEscapes(
+            f"path {path!r} lies outside the folders this server registers from; its operator can add one to "
+            "SECATEUR_ALLOWED_ROOTS",
+            param="path",
+        )
+    return real
+
+
+def content_hash(folder: Path) -> str:
+    """`sha256:` of the sorted lines `<sha256 of file>  <relative name>` (what `sha256sum` prints) of a folder's files.
+
+    Raises PathEscapes where a link leads out of the folder, UnusableModel where an entry is not a regular file.
+    """
+    lines = []
+    for file in sorted(_files(folder), key=lambda each: each.relative_to(folder).as_posix()):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        lines.append(f"{digest}  {file.relative_to(folder).as_posix()}\n")
+    return "sha256:" + hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    root = folder.resolve()
+    for where, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            entry = Path(where, name)
+            if not entry.resolve().is_relative_to(root):
+                raise PathEscapes(
+                    f"{entry.relative_to(folder)} links to a place outside the model folder", param="path"
+                )
+            if entry.is_symlink() and entry.is_dir():
+                raise UnusableModel(f"{entry.relative_to(folder)} is a link to a folder", param="path")
+        for name in names:
+            entry = Path(where, name)
+            if not entry.is_file():
+                raise UnusableModel(f"{entry.relative_to(folder)} is not a regular file", param="path")
+            yield entry

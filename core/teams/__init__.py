@@ -1,0 +1,1 @@
+"""Teams, which own everything, and the API keys that act for them."""

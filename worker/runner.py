@@ -1,0 +1,243 @@
+"""The runner: the one process that opens models. A spec on stdin, JSON lines on stdout, diagnostics on stderr.
+
+It has no credentials and reaches no network; whatever a library prints goes to stderr, so that stdout carries messages
+alone.
+"""
+
+import errno
+import os
+import resource
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from core.artifacts.checkpoint import write_checkpoint
+from core.data.texts import read_documents
+from core.data.tokens import calibration_windows, evaluation_windows, starts_with_bos
+from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError, UnusableModel
+from core.evaluation.latency import measure_latency
+from core.evaluation.reload import reload_check
+from core.models.folder import open_model
+from core.pruning.plan import make_plan
+from core.pruning.sweep import LayerRow, Observer, Sweep
+from worker.protocol import (
+    ErrorMessage,
+    GenerateSpec,
+    ImportGgufSpec,
+    LogMessage,
+    MeasureSpec,
+    MetricMessage,
+    ProgressMessage,
+    PruneSpec,
+    ResultMessage,
+    Spec,
+    StageMessage,
+    VerifySpec,
+    spec_adapter,
+)
+from worker.runner_report import prune_result
+
+DEFAULT_SEQUENCE_LENGTH = 2048
+_messages = os.fdopen(os.dup(1), "w", buffering=1)
+
+
+def send(
+    message: StageMessage | ProgressMessage | LogMessage | MetricMessage | ResultMessage | ErrorMessage,
+) -> None:
+    """One line to the supervisor."""
+    _messages.write(message.model_dump_json() + "\n")
+
+
+def _device(name: str | None) -> torch.device:
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def prune(spec: PruneSpec) -> dict[str, Any]:
+    """Open, prune, evaluate and write one job's checkpoint."""
+    send(StageMessage(stage="open"))
+    device = _device(spec.device)
+    folder = open_model(spec.model.path)
+    recipe = spec.recipe
+    plan = make_plan(
+        folder,
+        method=recipe["method"],
+        sparsity=recipe["sparsity"],
+        pattern=recipe["pattern"],
+        parameters=recipe["parameters"],
+        output_dtype=recipe["output"]["dtype"],
+        device=device,
+    )
+    longest = min(DEFAULT_SEQUENCE_LENGTH, folder.description.context_length)
+    tokenizer = folder.tokenizer() if spec.calibration or spec.evaluation else None
+    calibration, evaluations = None, {}
+    calibration_length = None
+    if spec.calibration:
+        asked, source = recipe["calibration"], spec.calibration
+        assert tokenizer is not None
+        calibration_length = asked["sequence_length"] or longest
+        calibration = calibration_windows(
+            read_documents(source.path, source.format, source.text_field),
+            tokenizer,
+            samples=asked["samples"],
+            length=calibration_length,
+            seed=asked["seed"],
+            name=source.name,
+        )
+    length = recipe["evaluation"]["sequence_length"] or calibration_length or longest
+    for source in spec.evaluation:
+        assert tokenizer is not None
+        evaluations[source.name] = evaluation_windows(
+            read_documents(source.path, source.format, source.text_field),
+            tokenizer,
+            samples=recipe["evaluation"]["samples"],
+            length=length,
+            name=source.name,
+        )
+    sweep = Sweep(
+        folder,
+        plan,
+        calibration=calibration,
+        evaluations=evaluations,
+        work=spec.work,
+        previous=spec.previous,
+        revision=spec.model.revision,
+        activation_budget_bytes=spec.activation_budget_bytes,
+        observer=Observer(on_block=_on_block, on_stage=lambda stage: send(StageMessage(stage=stage)), on_log=_log),
+    )
+    result = sweep.run()
+    peak = _peak_memory(device)
+    artifact_bytes = write_checkpoint(result.files, spec.model.path, spec.artifact)
+    return prune_result(
+        spec,
+        folder.description,
+        sweep.plan,
+        result,
+        artifact_bytes=artifact_bytes,
+        peak=peak,
+        calibration_shape=None if calibration is None else tuple(calibration.shape),
+        evaluation_shapes={name: tuple(tokens.shape) for name, tokens in evaluations.items()},
+        bos=starts_with_bos(tokenizer) if tokenizer is not None else None,
+    )
+
+
+def _on_block(done: int, blocks: int, rows: list[LayerRow]) -> None:
+    send(ProgressMessage(progress=0.95 * done / blocks, block=done, blocks=blocks))
+    errors = [row.reconstruction_error for row in rows if row.reconstruction_error is not None]
+    if errors:
+        send(MetricMessage(name="reconstruction_error", step=done - 1, value=sum(errors) / len(errors)))
+
+
+def _log(message: str) -> None:
+    send(LogMessage(level="info", message=message))
+
+
+def _peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak resident bytes of this process, and of the device where there is one."""
+    peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak
+
+
+def measure(spec: MeasureSpec) -> dict[str, Any]:
+    """Latency of dense and pruned in turn."""
+    device = _device(spec.device)
+    measured = measure_latency(spec.dense, spec.pruned, sequence_length=spec.sequence_length, device=device)
+    return measured | {"peak_memory": _peak_memory(device)}
+
+
+def verify(spec: VerifySpec) -> dict[str, Any]:
+    """The reload check."""
+    device = _device(spec.device)
+    return reload_check(spec.artifact, spec.expected, device=device) | {"peak_memory": _peak_memory(device)}
+
+
+@torch.inference_mode()
+def generate(spec: GenerateSpec) -> dict[str, Any]:
+    """Continue a prompt greedily."""
+    model = AutoModelForCausalLM.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
+    inputs = tokenizer(spec.prompt, return_tensors="pt")
+    answer = model.generate(
+        **inputs, max_new_tokens=spec.tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or 0
+    )
+    return {"text": tokenizer.decode(answer[0], skip_special_tokens=True)}
+
+
+def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
+    """Dequantise a GGUF file to float32 and save it as a safetensors folder, complete or not at all."""
+    where = {"gguf_file": spec.source.name, "local_files_only": True}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(spec.source.parent, dtype=torch.float32, **where)
+        tokenizer = AutoTokenizer.from_pretrained(spec.source.parent, **where)
+    except (ValueError, KeyError, OSError, NotImplementedError) as error:
+        raise UnusableModel(f"{spec.source.name} cannot be imported: {error}", param="path") from error
+    # The loader leaves its quantisation settings behind, with which the model would refuse to be saved.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    partial = spec.target.with_name(f"{spec.target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    description = open_model(partial).description
+    partial.rename(spec.target)
+    return {"architecture": description.architecture, "parameters": description.parameters}
+
+
+def run(spec: Spec) -> dict[str, Any]:
+    """Do what a spec asks."""
+    match spec:
+        case PruneSpec():
+            return prune(spec)
+        case MeasureSpec():
+            return measure(spec)
+        case VerifySpec():
+            return verify(spec)
+        case GenerateSpec():
+            return generate(spec)
+        case ImportGgufSpec():
+            return import_gguf(spec)
+
+
+def _classify(error: BaseException) -> SecateurError:
+    """The error tree's word for what went wrong."""
+    if isinstance(error, SecateurError):
+        return error
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return OutOfMemory(f"memory ran out: {str(error)[:300]}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"no space left on the worker's disk: {error.filename or error.strerror}")
+    return InternalError(f"{type(error).__name__}: {str(error)[:500]}")
+
+
+def main() -> int:
+    """Read a spec, run it, send its result or its error; the exit code is 0 or 1."""
+    os.dup2(2, 1)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        spec = spec_adapter.validate_json(sys.stdin.buffer.read())
+        threads = getattr(spec, "threads", None) or len(os.sched_getaffinity(0))
+        torch.set_num_threads(threads)
+        result = run(spec)
+    except Exception as error:
+        traceback.print_exc()
+        known = _classify(error)
+        send(ErrorMessage(**known.problem()))
+        return 1
+    send(ResultMessage(result=result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The figures and the report of one prune task, from what the sweep found."""
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from core.catalogue.model_folder import ModelDescription
+from worker.protocol import PruneSpec
+
+if TYPE_CHECKING:
+    from core.pruning.plan import Plan
+    from core.pruning.sweep import SweepResult
+
+
+def prune_result(
+    spec: PruneSpec,
+    description: ModelDescription,
+    plan: "Plan",
+    result: "SweepResult",
+    *,
+    artifact_bytes: int,
+    peak: dict[str, int],
+    calibration_shape: tuple[int, ...] | None,
+    evaluation_shapes: dict[str, tuple[int, ...]],
+    bos: bool | None,
+) -> dict[str, Any]:
+    """`metrics`, `report` and `expected` as the supervisor wants them. Sizes in bytes."""
+    zeros = sum(row.zeros for row in result.layers)
+    prunable = sum(row.out_features * row.in_features for row in result.layers)
+    metrics = {
+        "perplexity": {
+            name: {
+                "dense": pair.dense,
+                "pruned": pair.pruned,
+                "ratio": pair.pruned / pair.dense,
+                "sequence_length": evaluation_shapes[name][1],
+            }
+            for name, pair in result.perplexity.items()
+        },
+        "sparsity": {"prunable": zeros / prunable, "model": zeros / description.parameters},
+        "parameters": {"dense": description.parameters, "nonzero": description.parameters - zeros},
+        "bytes": {"dense": description.bytes, "artifact": artifact_bytes},
+        "peak_memory_bytes": peak.get("device", peak["resident"]),
+    }
+    report = {
+        "job": spec.job,
+        "attempt": spec.attempt,
+        "model": {"name": spec.model.name, "revision": spec.model.revision}
+        | description.model_dump(mode="json", exclude={"linears"}),
+        "layers": [asdict(row) for row in result.layers],
+        "layer_sparsities": list(result.sparsities),
+        "notes": result.notes,
+        "tokens": {
+            "calibration": calibration_shape,
+            "evaluation": evaluation_shapes,
+            "windows": "non-overlapping; calibration shuffled by seed, evaluation evenly spaced over the text",
+            "bos_begins_each_window": bos,
+        },
+        "engine": {
+            "propagation": plan.propagation,
+            "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
+            "model_dtype": str(plan.dtype).removeprefix("torch."),
+            "device": plan.device.type,
+            "weight_reads": plan.weight_reads,
+            "resumed_from_block": result.resumed_from,
+        },
+        "peak_memory": peak,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("secateur-server", "torch", "transformers", "safetensors")},
+    }
+    return {"metrics": metrics, "report": report, "expected": str(result.verification)}
