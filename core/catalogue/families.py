@@ -17,6 +17,7 @@ class Family:
     `blocks` is the module list of decoder layers, `base` the attribute of the causal model that holds the backbone
     (hub files of some families leave it out of their keys), `inputs` the linear layers of a block grouped by the
     tensor they read, in order of execution. `transposed` marks weights stored as [in, out] (GPT-2's Conv1D).
+    `stored_head` is the head's name in files where it is not that of the module.
     """
 
     model_type: str
@@ -27,11 +28,26 @@ class Family:
     head: str
     inputs: tuple[tuple[str, ...], ...]
     transposed: bool = False
+    stored_head: str | None = None
 
     @property
     def linears(self) -> tuple[str, ...]:
         """All prunable linear layers of a block, relative to the block."""
         return tuple(name for group in self.inputs for name in group)
+
+    def module_name(self, key: str) -> str:
+        """The model's own name for a file's key: hub files of some families leave out the backbone's prefix."""
+        if self.stored_head is not None and key.startswith(f"{self.stored_head}."):
+            return self.head + key.removeprefix(self.stored_head)
+        if key.startswith((f"{self.base}.", f"{self.head}.")):
+            return key
+        return f"{self.base}.{key}"
+
+    def stored_name(self, name: str) -> str:
+        """The key a file has for the model's own name."""
+        if self.stored_head is not None and name.startswith(f"{self.head}."):
+            return self.stored_head + name.removeprefix(self.head)
+        return name
 
 
 _LLAMA_INPUTS = (
@@ -95,13 +111,14 @@ FAMILIES: dict[str, Family] = {
             "GPT-NeoX",
             "gpt_neox",
             "gpt_neox.layers",
-            "embed_out",
+            "lm_head",
             (
                 ("attention.query_key_value",),
                 ("attention.dense",),
                 ("mlp.dense_h_to_4h",),
                 ("mlp.dense_4h_to_h",),
             ),
+            stored_head="embed_out",
         ),
     )
 }

@@ -131,19 +131,12 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def canonical_name(family: Family, key: str) -> str:
-    """The name `from_pretrained` gives a checkpoint key: hub files of some families leave out the backbone's prefix."""
-    if key.startswith((family.base + ".", family.head + ".")):
-        return key
-    return f"{family.base}.{key}"
-
-
 def read_tensors(folder: Path, family: Family) -> dict[str, TensorEntry]:
-    """Every tensor of the folder by canonical name; raises CorruptSafetensors where two files hold one tensor."""
+    """Every tensor of the folder by the model's own name; raises CorruptSafetensors where two files hold one tensor."""
     tensors: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
         for key, entry in read_header(file).items():
-            name = canonical_name(family, key)
+            name = family.module_name(key)
             if name in tensors:
                 raise CorruptSafetensors(f"tensor {key!r} is stored twice", param="model")
             tensors[name] = entry

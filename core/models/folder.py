@@ -28,7 +28,7 @@ class ModelFolder:
     tensors: dict[str, TensorEntry]
 
     def read(self, name: str) -> Tensor:
-        """One tensor by canonical name; raises MissingTensors."""
+        """One tensor by own name; raises MissingTensors."""
         if name not in self.tensors:
             raise MissingTensors(f"the files lack {name}", param="model")
         return read_tensor(self.tensors[name])

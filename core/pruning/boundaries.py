@@ -38,7 +38,7 @@ class Boundaries:
         return [self.work / name for name in self._block_hashes]
 
     def write_block(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Write a finished block's tensors, under their canonical names."""
+        """Write a finished block's tensors, under their own names."""
         file = self.block_file(name)
         self._block_hashes[f"{BLOCKS}/{file.name}"] = _write(file, encode_tensors(tensors))
 

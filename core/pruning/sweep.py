@@ -299,7 +299,7 @@ class Sweep:
         logits = skeleton.logits(probe_1T, hidden_1TD, torch.arange(probe_1T.shape[1]))
         verification = self.boundaries.work / "verification.safetensors"
         verification.write_bytes(encode_tensors({"tokens": probe_1T, "logits": logits.float()}))
-        self.boundaries.write_block(OUTER, outer)
+        self.boundaries.write_block(OUTER, {self.folder.family.stored_name(name): each for name, each in outer.items()})
         return SweepResult(
             layers=self.rows,
             sparsities=self.plan.sparsities,

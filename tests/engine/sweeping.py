@@ -1,0 +1,43 @@
+"""Running a sweep in a test, and reading what it left."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.artifacts.checkpoint import write_checkpoint
+from core.models.folder import open_model
+from core.models.weights import load_tensors
+from core.pruning.plan import make_plan
+from core.pruning.sweep import Observer, Sweep, SweepResult
+
+
+def sweep(
+    folder: Path,
+    work: Path,
+    *,
+    calibration: Tensor | None,
+    evaluations: dict[str, Tensor] | None = None,
+    previous: Path | None = None,
+    observer: Observer | None = None,
+    budget: int = 2**30,
+    **request: Any,
+) -> SweepResult:
+    """Prune a folder; `request` is what make_plan takes."""
+    opened = open_model(folder)
+    plan = make_plan(opened, device=torch.device("cpu"), **request)
+    work.mkdir(parents=True, exist_ok=True)
+    return Sweep(
+        opened, plan, calibration=calibration, evaluations=evaluations or {}, work=work, previous=previous,
+        observer=observer, activation_budget_bytes=budget,
+    ).run()  # fmt: skip
+
+
+def tensors_of(result: SweepResult) -> dict[str, Tensor]:
+    return {name: tensor for file in result.files for name, tensor in load_tensors(file).items()}
+
+
+def save(result: SweepResult, source: Path, target: Path, *, shard_bytes: int = 10**9) -> Path:
+    write_checkpoint(result.files, source, target, shard_bytes=shard_bytes)
+    return target

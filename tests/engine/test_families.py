@@ -1,0 +1,108 @@
+"""Every family, pruned by every method, saved, reloaded in a fresh process: the logits are those of the pruned model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from core.catalogue.families import FAMILIES
+from core.models.folder import open_model
+from core.models.skeleton import Skeleton, call_block
+from tests.engine.sweeping import save, sweep, tensors_of
+from tests.engine.tiny import CONFIGS, make_model, make_tokens
+
+METHODS = ["random", "magnitude", "wanda", "sparsegpt"]
+
+RELOAD = """
+import json, sys
+from pathlib import Path
+import torch
+from core.evaluation.reload import reload_check
+for artifact, expected in json.load(sys.stdin):
+    figures = reload_check(Path(artifact), Path(expected), device=torch.device("cpu"))
+    print(artifact, figures["maximum_difference"])
+"""
+
+
+def test_every_family_of_the_table_has_a_tiny_model() -> None:
+    from tests.engine.tiny import make_config
+
+    assert {make_config(name).model_type for name in CONFIGS} == {family.model_type for family in FAMILIES.values()}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("hub_style", [False, True])
+def test_streamed_logits_equal_from_pretrained(name: str, hub_style: bool, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", name, hub_style=hub_style)
+    opened = open_model(folder)
+    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    tokens = make_tokens(2, 40)
+    with torch.inference_mode():
+        hidden = skeleton.embed(tokens)
+        for index, arguments in enumerate(skeleton.block_arguments(40)):
+            block = skeleton.fill_block(index, skeleton.read_block(index), torch.float32)
+            hidden = call_block(block, hidden, arguments)
+            skeleton.empty_block(index)
+        logits = skeleton.logits(tokens, hidden, torch.arange(40))
+        reference = AutoModelForCausalLM.from_pretrained(folder).eval()(input_ids=tokens).logits
+    torch.testing.assert_close(logits, reference, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.timeout(300)
+def test_every_family_and_method_reloads_with_equal_logits(tmp_path: Path) -> None:
+    made = []
+    for name in CONFIGS:
+        folder = make_model(tmp_path / name, name, max_shard_size="20KB" if name == "qwen3" else "1GB")
+        for method in METHODS:
+            for pattern in ("unstructured", "2:4"):
+                place = tmp_path / f"{name}-{method}-{pattern.replace(':', '-')}"
+                result = sweep(
+                    folder, place / "work", calibration=make_tokens(), method=method, pattern=pattern, sparsity=0.5
+                )
+                tensors = tensors_of(result)
+                for row in result.layers:
+                    weight = tensors[f"{row.name}.weight"]
+                    assert int((weight == 0).sum()) == row.zeros == weight.numel() // 2, row
+                assert len(result.layers) == 3 * len(open_model(folder).family.linears)
+                saved = save(result, folder, place / "artifact", shard_bytes=20_000 if name == "opt" else 10**9)
+                made.append((str(saved), str(result.verification)))
+    answer = subprocess.run(
+        [sys.executable, "-c", RELOAD], input=json.dumps(made), capture_output=True, text=True, timeout=240
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert len(answer.stdout.splitlines()) == len(made)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_in_half_precision_out(dtype: torch.dtype, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", dtype=dtype)
+    result = sweep(folder, tmp_path / "work", calibration=make_tokens(), method="sparsegpt", sparsity=0.5)
+    assert {tensor.dtype for tensor in tensors_of(result).values()} == {dtype}
+
+
+def test_sharded_source_gives_the_same_tensors_as_a_single_file(tmp_path: Path) -> None:
+    whole = make_model(tmp_path / "whole")
+    shards = make_model(tmp_path / "shards", max_shard_size="15KB")
+    assert len(list(shards.glob("*.safetensors"))) > 2
+    one = tensors_of(sweep(whole, tmp_path / "a", calibration=make_tokens(), method="wanda", sparsity=0.5))
+    two = tensors_of(sweep(shards, tmp_path / "b", calibration=make_tokens(), method="wanda", sparsity=0.5))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_dense_perplexity_equals_the_models_own_loss(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "gemma2")
+    tokens = make_tokens(5, 32, seed=3)
+    result = sweep(
+        folder, tmp_path / "work", calibration=None, evaluations={"text": tokens}, method="magnitude", sparsity=0.5
+    )
+    with torch.inference_mode():
+        loss = AutoModelForCausalLM.from_pretrained(folder).eval()(input_ids=tokens, labels=tokens).loss
+        saved = save(result, folder, tmp_path / "artifact")
+        pruned = AutoModelForCausalLM.from_pretrained(saved).eval()(input_ids=tokens, labels=tokens).loss
+    assert result.perplexity["text"].dense == pytest.approx(float(loss.exp()), rel=1e-5)
+    assert result.perplexity["text"].pruned == pytest.approx(float(pruned.exp()), rel=1e-5)

@@ -1,0 +1,63 @@
+"""Tiny random-weight models of every family, made from their own configs."""
+
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+_COMMON = {"vocab_size": 96, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_LLAMA = _COMMON | {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8,
+}  # fmt: skip
+
+CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
+    "llama": ("LlamaConfig", _LLAMA | {"tie_word_embeddings": True}),
+    "llama-untied": ("LlamaConfig", _LLAMA | {"tie_word_embeddings": False}),
+    "mistral": ("MistralConfig", _LLAMA | {"sliding_window": 8}),
+    "qwen2": ("Qwen2Config", _LLAMA | {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", _LLAMA),
+    "gemma2": ("Gemma2Config", _LLAMA | {"sliding_window": 8, "query_pre_attn_scalar": 8}),
+    "gemma3": ("Gemma3TextConfig", _LLAMA | {"sliding_window": 8, "query_pre_attn_scalar": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+    "phi3": ("Phi3Config", _LLAMA),
+    "olmo2": ("Olmo2Config", _LLAMA),
+    "gpt2": ("GPT2Config", {"vocab_size": 96, "n_positions": 64, "n_embd": 32, "n_layer": 3, "n_head": 4,
+        "bos_token_id": 1, "eos_token_id": 2}),
+    "opt": ("OPTConfig", _COMMON | {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "word_embed_proj_dim": 32}),
+    "gpt-neox": ("GPTNeoXConfig", _COMMON | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+        "num_attention_heads": 4}),
+}  # fmt: skip
+
+
+def make_config(name: str, **changes: object) -> PretrainedConfig:
+    kind, values = CONFIGS[name]
+    config = getattr(transformers, kind)(**(values | changes))
+    assert isinstance(config, PretrainedConfig)
+    return config
+
+
+def make_model(
+    folder: Path, name: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32,
+    max_shard_size: str = "1GB", hub_style: bool = False, **changes: object,
+) -> Path:  # fmt: skip
+    """Save a random model; `hub_style` drops the backbone's prefix from the keys, as older hub files do."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(make_config(name, **changes), dtype=dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    if hub_style:
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / "model.safetensors")
+        prefix = f"{model.base_model_prefix}."
+        save_file({key.removeprefix(prefix): value for key, value in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def make_tokens(samples: int = 6, length: int = 24, *, seed: int = 0, vocabulary: int = 96) -> torch.Tensor:
+    return torch.randint(3, vocabulary, (samples, length), generator=torch.Generator().manual_seed(seed))
