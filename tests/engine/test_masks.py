@@ -1,0 +1,76 @@
+"""Masks: exact counts, lowest scores, ties to the lowest index."""
+
+import numpy
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.catalogue.patterns import parse_pattern
+from core.pruning.group import Target
+from core.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
+from core.pruning.saliency import cumulative_row_share
+
+# Few distinct values, so that ties are the rule.
+scores = st.integers(1, 6).flatmap(
+    lambda rows: st.integers(1, 12).flatmap(
+        lambda columns: st.lists(
+            st.lists(st.integers(0, 3), min_size=columns, max_size=columns), min_size=rows, max_size=rows
+        )
+    )
+)
+
+
+@given(scores, st.floats(0, 1))
+def test_lowest_is_a_stable_sorts_first_count(values: list[list[int]], share: float) -> None:
+    score = torch.tensor(values, dtype=torch.float32)
+    count = round(share * score.shape[1])
+    order = numpy.argsort(score.numpy(), axis=1, kind="stable")[:, :count]
+    expected = numpy.zeros(score.shape, dtype=bool)
+    numpy.put_along_axis(expected, order, True, axis=1)
+    assert torch.equal(lowest(score, count), torch.from_numpy(expected))
+
+
+@given(scores, st.floats(0, 1))
+def test_a_tensors_mask_has_exactly_the_count_asked_for(values: list[list[int]], share: float) -> None:
+    score = torch.tensor(values, dtype=torch.float32)
+    count = round(share * score.numel())
+    assert int(lowest_in_tensor(score, count).sum()) == count
+
+
+@given(st.integers(2, 8).flatmap(lambda m: st.tuples(st.just(m), st.integers(1, m - 1))), st.integers(0, 2**31))
+def test_n_m_keeps_the_n_highest_of_every_m(shape: tuple[int, int], seed: int) -> None:
+    of, keep = shape
+    generator = torch.Generator().manual_seed(seed)
+    score = torch.randint(0, 4, (3, 5 * of), generator=generator).float()
+    mask = lowest_in_groups(score, keep, of)
+    for group, chosen in zip(score.view(-1, of), mask.view(-1, of), strict=True):
+        order = numpy.argsort(group.numpy(), kind="stable")
+        assert chosen.nonzero().flatten().tolist() == sorted(order[: of - keep].tolist())
+
+
+def test_all_scores_equal_prunes_exactly_the_first() -> None:
+    mask = lowest(torch.ones(10), 4)
+    assert mask.tolist() == [True] * 4 + [False] * 6
+
+
+def test_two_of_four_keeps_two_and_one_of_four_keeps_one() -> None:
+    score = torch.tensor([[4.0, 3, 2, 1]])
+    for text, kept in (("2:4", [True, True, False, False]), ("1:4", [True, False, False, False])):
+        target = Target(parse_pattern(text), 0.0)
+        assert (~removal_mask(score, target, by_row=True))[0].tolist() == kept
+
+
+@given(st.integers(0, 2**31), st.floats(0.05, 0.95))
+def test_the_wanda_variants_exact_count_agrees_with_a_bisected_threshold(seed: int, sparsity: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    score = torch.rand(6, 40, generator=generator, dtype=torch.float64)
+    count = round(sparsity * score.numel())
+    mask = lowest_in_tensor(cumulative_row_share(score), count)
+    ordered, order = score.sort(dim=1)
+    cumulative = ordered.cumsum(1) / ordered.sum(1, keepdim=True)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        alpha = (low + high) / 2
+        low, high = (alpha, high) if int((cumulative <= alpha).sum()) < count else (low, alpha)
+    bisected = torch.zeros_like(mask).scatter_(1, order, cumulative <= high)
+    assert torch.equal(mask, bisected)

@@ -1,0 +1,216 @@
+"""The sweep: propagation, resuming, spilling, allocation, skipping."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.errors import InvalidParameters, NotFiniteWeights
+from core.pruning.sweep import Observer
+from tests.engine.sweeping import sweep, tensors_of
+from tests.engine.tiny import make_model, make_tokens
+
+FLOAT32 = {"forward_dtype": "float32"}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return make_model(tmp_path / "model", num_hidden_layers=4)
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_in_flight_and_two_pass_agree_on_the_first_linears(model: Path, method: str, tmp_path: Path) -> None:
+    runs = [
+        sweep(
+            model, tmp_path / propagation, calibration=make_tokens(), evaluations={"text": make_tokens(seed=9)},
+            method=method, sparsity=0.5, parameters=FLOAT32 | {"propagation": propagation},
+        )
+        for propagation in ("in_flight", "two_pass")
+    ]  # fmt: skip
+    first, second = (tensors_of(run) for run in runs)
+    for name in ("q_proj", "k_proj", "v_proj"):
+        key = f"model.layers.0.self_attn.{name}.weight"
+        assert torch.equal(first[key] == 0, second[key] == 0)
+    assert not torch.equal(first["model.layers.3.mlp.down_proj.weight"], second["model.layers.3.mlp.down_proj.weight"])
+    assert runs[0].perplexity["text"].pruned == pytest.approx(runs[1].perplexity["text"].pruned, rel=0.1)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4])
+def test_micro_batches_in_lockstep_equal_one_batch(model: Path, micro_batch: int, tmp_path: Path) -> None:
+    whole, parts = (
+        tensors_of(
+            sweep(
+                model, tmp_path / f"{size}", calibration=make_tokens(), method="wanda", sparsity=0.5,
+                parameters=FLOAT32 | {"micro_batch": size},
+            )
+        )
+        for size in (6, micro_batch)
+    )  # fmt: skip
+    for name, tensor in whole.items():
+        assert ((tensor == 0) == (parts[name] == 0)).float().mean() > 0.99
+        kept = (tensor != 0) & (parts[name] != 0)
+        torch.testing.assert_close(tensor[kept], parts[name][kept])
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "magnitude", "random"])
+@pytest.mark.parametrize("block", [1, 3, 4])
+def test_killed_after_any_block_the_next_attempt_yields_identical_bytes(
+    model: Path, method: str, block: int, tmp_path: Path
+) -> None:
+    request: dict[str, Any] = {
+        "calibration": make_tokens(), "evaluations": {"text": make_tokens(seed=9)}, "method": method, "sparsity": 0.5,
+        "parameters": {"allocation": "owl"} if method == "wanda" else {},
+    }  # fmt: skip
+    whole = sweep(model, tmp_path / "whole", **request)
+
+    def stop(done: int, blocks: int, rows: object) -> None:
+        if done == block:
+            raise Killed
+
+    with pytest.raises(Killed):
+        sweep(model, tmp_path / "one", observer=Observer(on_block=stop), **request)
+    again = sweep(model, tmp_path / "two", previous=tmp_path / "one", **request)
+    assert again.resumed_from == block
+    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
+    assert again.perplexity == whole.perplexity
+    assert again.layers == whole.layers
+
+
+@pytest.mark.parametrize("damage", ["activation", "block", "state"])
+def test_a_damaged_boundary_is_not_trusted(model: Path, damage: str, tmp_path: Path) -> None:
+    request: dict[str, Any] = {"calibration": make_tokens(), "method": "wanda", "sparsity": 0.5}
+    sweep(model, tmp_path / "one", **request)
+    newest = max((tmp_path / "one").glob("boundary-*"))
+    broken = {
+        "activation": next(newest.glob("calibration-*")), "block": tmp_path / "one/blocks/00003.safetensors",
+        "state": newest / "state.json",
+    }[damage]  # fmt: skip
+    content = bytearray(broken.read_bytes())
+    content[len(content) // 2] ^= 255
+    broken.write_bytes(content)
+    again = sweep(model, tmp_path / "two", previous=tmp_path / "one", **request)
+    assert again.resumed_from == 3
+    assert not any("starts over" in note for note in again.notes)
+
+
+def test_other_settings_start_over_and_say_so(model: Path, tmp_path: Path) -> None:
+    request: dict[str, Any] = {"calibration": make_tokens(), "method": "wanda", "sparsity": 0.5}
+    sweep(model, tmp_path / "one", **request)
+    torch.set_num_threads(1)
+    again = sweep(model, tmp_path / "two", previous=tmp_path / "one", **request)
+    assert again.resumed_from == 0
+    assert any("starts over" in note for note in again.notes)
+
+
+def test_only_two_boundaries_are_kept(model: Path, tmp_path: Path) -> None:
+    sweep(model, tmp_path / "work", calibration=make_tokens(), method="wanda", sparsity=0.5)
+    assert sorted(path.name for path in (tmp_path / "work").glob("boundary-*")) == ["boundary-00003", "boundary-00004"]
+
+
+def test_streams_beyond_the_budget_give_identical_tensors(model: Path, tmp_path: Path) -> None:
+    request: dict[str, Any] = {
+        "calibration": make_tokens(), "evaluations": {"text": make_tokens(seed=9)}, "method": "sparsegpt", "sparsity": 0.5
+    }  # fmt: skip
+    roomy, none = (sweep(model, tmp_path / f"{budget}", budget=budget, **request) for budget in (2**30, 0))
+    assert [file.read_bytes() for file in roomy.files] == [file.read_bytes() for file in none.files]
+    assert roomy.perplexity == none.perplexity
+
+
+@pytest.mark.parametrize("method", ["random", "magnitude", "wanda", "sparsegpt"])
+def test_sparsity_zero_returns_the_model_unchanged(model: Path, method: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    result = sweep(model, tmp_path / "work", calibration=make_tokens(), method=method, sparsity=0.0)
+    dense = load_file(model / "model.safetensors")
+    assert all(torch.equal(tensor, dense[name]) for name, tensor in tensors_of(result).items())
+
+
+def test_owl_keeps_the_mean_and_differs_between_layers(model: Path, tmp_path: Path) -> None:
+    result = sweep(
+        model, tmp_path / "work", calibration=make_tokens(), method="wanda", sparsity=0.6,
+        parameters={"allocation": "owl", "owl_outlier_ratio": 2.0},
+    )  # fmt: skip
+    assert sum(result.sparsities) / 4 == pytest.approx(0.6, abs=1e-12)
+    assert 0.01 < max(result.sparsities) - min(result.sparsities) <= 0.16 + 1e-9
+
+
+def test_an_explicit_list_gives_each_layer_its_own_sparsity(model: Path, tmp_path: Path) -> None:
+    wanted = [0.25, 0.5, 0.0, 0.75]
+    result = sweep(
+        model, tmp_path / "work", calibration=None, method="magnitude", sparsity=0.5, parameters={"allocation": wanted}
+    )
+    for row in result.layers:
+        assert row.sparsity == pytest.approx(wanted[row.layer], abs=0.001)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.999])
+def test_scope_model_removes_exactly_the_globally_smallest(dtype: torch.dtype, sparsity: float, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = make_model(tmp_path / "model", dtype=dtype)
+    result = sweep(
+        folder, tmp_path / "work", calibration=None, method="magnitude", sparsity=sparsity, parameters={"scope": "model"}
+    )
+    dense, pruned = load_file(folder / "model.safetensors"), tensors_of(result)
+    names = [f"{row.name}.weight" for row in result.layers]
+    before = torch.cat([dense[name].abs().float().flatten() for name in names])
+    after = torch.cat([pruned[name].float().flatten() for name in names])
+    count = round(sparsity * len(before))
+    assert int((after == 0).sum()) == max(count, int((before == 0).sum()))
+    order = before.sort(stable=True).indices
+    assert (after[order[:count]] == 0).all()
+
+
+def test_skipped_layers_and_modules_stay_dense(model: Path, tmp_path: Path) -> None:
+    result = sweep(
+        model, tmp_path / "work", calibration=make_tokens(), method="sparsegpt", sparsity=0.5,
+        parameters={"skip_layers": [1], "skip_modules": ["q_proj", "model.layers.2.mlp.*"]},
+    )  # fmt: skip
+    pruned = {row.name for row in result.layers}
+    assert not any(".layers.1." in name or name.endswith("q_proj") or ".layers.2.mlp" in name for name in pruned)
+    for name, tensor in tensors_of(result).items():
+        if name.removesuffix(".weight") not in pruned:
+            assert (tensor == 0).sum() == 0
+
+
+def test_the_head_is_pruned_where_asked_and_untied(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama-untied")
+    result = sweep(
+        folder, tmp_path / "work", calibration=make_tokens(), evaluations={"text": make_tokens(seed=9)},
+        method="sparsegpt", sparsity=0.5, parameters={"include_lm_head": True},
+    )  # fmt: skip
+    assert float((tensors_of(result)["lm_head.weight"] == 0).float().mean()) == 0.5
+    assert result.layers[-1].name == "lm_head" and result.layers[-1].reconstruction_error is not None
+
+
+def test_a_tied_head_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameters, match="tied to the embeddings"):
+        sweep(model, tmp_path, calibration=None, method="magnitude", sparsity=0.5, parameters={"include_lm_head": True})
+
+
+def test_nan_weights_are_named(model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.layers.2.mlp.up_proj.weight"][3, 4] = float("nan")
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(NotFiniteWeights, match=r"model\.layers\.2\.mlp\.up_proj\.weight.* 1 values"):
+        sweep(model, tmp_path / "work", calibration=make_tokens(), method="wanda", sparsity=0.5)
+
+
+def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(model: Path, tmp_path: Path) -> None:
+    def tensors(seed: int, place: str) -> list[bytes]:
+        result = sweep(
+            model, tmp_path / place, calibration=None, method="random", sparsity=0.5, parameters={"seed": seed}
+        )
+        shutil.rmtree(tmp_path / place / "boundary-00004")
+        return [file.read_bytes() for file in result.files]
+
+    assert tensors(1, "a") == tensors(1, "b") != tensors(2, "c")
