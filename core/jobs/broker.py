@@ -16,7 +16,7 @@ def celery_app(settings: Settings) -> Celery:
     """
     app = Celery("secateur", set_as_current=False)
     app.conf.update(
-        broker_url=settings.broker_url or f"{folder_broker.SCHEME}://",
+        broker_url=settings.broker_url or f"{folder_broker.SCHEME}://home",
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
         task_default_queue=settings.worker_queue,

@@ -14,6 +14,7 @@ from core.catalogue.compatibility import check_job
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription, inspect_folder
 from core.errors import InvalidRequest, TooLittleText, UnknownDataset, UnknownModel
+from core.jobs.broker import CONTROL_QUEUE
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
 from core.jobs.tables import ArtifactFileRow, JobRow
 from core.registry.service import dataset_names, find_dataset_row, find_model_row, model_names
@@ -126,6 +127,8 @@ def _refuse_unavailable(body: JobBody) -> None:
     for param, is_asked in asked.items():
         if is_asked:
             raise InvalidRequest(f"{param} is not available yet: leave it out", param=param)
+    if body.queue == CONTROL_QUEUE:
+        raise InvalidRequest(f"queue {CONTROL_QUEUE!r} is the dispatcher's: workers do not take from it", param="queue")
 
 
 def _resolve_calibration(

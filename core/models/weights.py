@@ -37,7 +37,7 @@ def read_tensor(entry: TensorEntry) -> Tensor:
                 raise CorruptSafetensors(f"{entry.file.name} ends inside tensor {entry.name!r}", param="model")
             read += count
     # The sum is finite exactly when every value is, up to overflow: only then look closer.
-    if not torch.isfinite(tensor.sum(dtype=torch.float64)) and not torch.isfinite(tensor).all():
+    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())
         raise NotFiniteWeights(f"tensor {entry.name!r} holds {bad} values that are NaN or infinite", param="model")
     return tensor

@@ -18,10 +18,13 @@ def lowest(score: Tensor, count: int) -> Tensor:
     if count == size:
         return torch.ones_like(score, dtype=torch.bool)
     threshold = score.kthvalue(count, dim=-1, keepdim=True).values
-    below = score < threshold
-    tied = score == threshold
-    room = count - below.sum(dim=-1, keepdim=True)
-    return below | (tied & (tied.cumsum(dim=-1) <= room))
+    mask = score <= threshold
+    excess = mask.sum(dim=-1, keepdim=True) - count
+    if excess.any():
+        tied = score == threshold
+        room = tied.sum(dim=-1, keepdim=True) - excess
+        mask &= ~tied | (tied.cumsum(dim=-1) <= room)
+    return mask
 
 
 def lowest_in_tensor(score_OI: Tensor, count: int) -> Tensor:

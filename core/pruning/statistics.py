@@ -27,10 +27,12 @@ class InputStatistic:
         self.tokens = 0
         self._squares_I: Tensor | None = None
         self._gram_II: Tensor | None = None
+        self._mirrored = False
         self._sample: list[Tensor] = []
 
     def update(self, inputs: Tensor) -> None:
         """Take in a micro-batch of inputs, [..., in_features]."""
+        assert not self._mirrored
         X_NI = inputs.detach().reshape(-1, inputs.shape[-1])
         self._keep_sample(X_NI)
         self.tokens += X_NI.shape[0]
@@ -60,10 +62,13 @@ class InputStatistic:
 
     @property
     def gram_II(self) -> Tensor:
-        """XᵀX, symmetric, [in_features, in_features]."""
+        """XᵀX, symmetric, [in_features, in_features]; no more inputs are taken in after it was read."""
         assert self._gram_II is not None
-        upper = self._gram_II.triu()
-        return upper + upper.triu(1).T
+        if not self._mirrored:
+            upper = self._gram_II.triu_()
+            upper += upper.triu(1).T
+            self._mirrored = True
+        return self._gram_II
 
     def relative_error(self, dense_OI: Tensor, pruned_OI: Tensor) -> float | None:
         """‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over the tokens seen: all of them from XᵀX, else the sample. None without tokens."""
