@@ -91,7 +91,7 @@ def _entry(file: Path, name: str, value: Any, data: int, corrupt: Any) -> Tensor
     whole = isinstance(shape, list) and all(type(number) is int and number >= 0 for number in [*shape, start, end])
     if not whole:
         raise corrupt(f"tensor {name!r} has a shape or offsets that are not whole numbers ≥ 0")
-    if dtype not in _BITS:
+    if not isinstance(dtype, str) or dtype not in _BITS:
         raise corrupt(f"tensor {name!r} has unknown dtype {dtype!r}")
     if end - start != math.prod(shape) * _BITS[dtype] // 8:
         raise corrupt(f"tensor {name!r} of shape {shape} and dtype {dtype} does not fill its {end - start} bytes")

@@ -105,10 +105,11 @@ def _artifact_model(session: Session, team_id: str, reference: str, store: Local
             f"model {reference!r}: the job is {job.status}, only one that succeeded is a model", param="model"
         )
     files = session.execute(
-        select(ArtifactFileRow.sha256, ArtifactFileRow.path)
-        .where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)
-        .order_by(ArtifactFileRow.path)
+        select(ArtifactFileRow.sha256, ArtifactFileRow.path).where(
+            ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt
+        )
     )
+    # As core.registry.folders.content_hash, from the hashes taken when the files were stored.
     lines = "".join(f"{row.sha256}  {row.path}\n" for row in sorted(files, key=lambda each: each.path))
     folder = store.folder(artifact_prefix(job.id, job.attempt))
     revision = "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

@@ -5,6 +5,6 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    torch.set_num_threads(2)
+def one_thread() -> Iterator[None]:
+    torch.set_num_threads(1)
     yield

@@ -102,7 +102,7 @@ def test_a_damaged_boundary_is_not_trusted(model: Path, damage: str, tmp_path: P
 def test_other_settings_start_over_and_say_so(model: Path, tmp_path: Path) -> None:
     request: dict[str, Any] = {"calibration": make_tokens(), "method": "wanda", "sparsity": 0.5}
     sweep(model, tmp_path / "one", **request)
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     again = sweep(model, tmp_path / "two", previous=tmp_path / "one", **request)
     assert again.resumed_from == 0
     assert any("starts over" in note for note in again.notes)

@@ -28,7 +28,7 @@ from core.jobs.queue.upkeep import (
     mark_dispatched,
     remove_worker,
 )
-from core.jobs.queue.writes import EVENT_CHANNEL
+from core.jobs.queue.writes import EVENT_CHANNEL, status_of
 
 __all__ = [
     "EVENT_CHANNEL",
@@ -54,5 +54,6 @@ __all__ = [
     "request_retry",
     "set_progress",
     "set_stage",
+    "status_of",
     "submitted",
 ]
