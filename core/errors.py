@@ -1,25 +1,25 @@
 """The one error tree. Every error has a stable `code`, an HTTP status and, where it applies, the `param` at fault.
 
-    SecateurError
-    ├── InvalidRequest            422  what was asked cannot be meant
-    │   ├── UnknownMethod  UnknownModel  UnknownDataset
-    │   ├── InvalidSparsity  InvalidPattern  InvalidParameters
-    │   ├── IndivisibleWidth      a layer's input width does not divide by m
-    │   ├── UnsupportedArchitecture
-    │   └── TooLittleText         fewer calibration or evaluation tokens than asked for
-    ├── UnusableModel             422  the model folder cannot be opened safely
-    │   ├── UnsafeConfig  PickleCheckpoint  CorruptSafetensors  MissingTensors  NotFiniteWeights  PathEscapes
-    ├── UnusableDataset           422
-    ├── Unauthenticated           401
-    ├── Forbidden                 403
-    ├── NotFound                  404
-    ├── Conflict                  409
-    │   └── IdempotencyConflict
-    ├── PayloadTooLarge           413
-    ├── RangeNotSatisfiable       416
-    ├── RunFailed                 500  how an attempt ended
-    │   ├── GateMissed  OutOfMemory  TimeLimitExceeded  ReloadCheckFailed  RunnerLost  InternalError
-    └── Unavailable               503
+SecateurError
+├── InvalidRequest            422  what was asked cannot be meant
+│   ├── UnknownMethod  UnknownModel  UnknownDataset
+│   ├── InvalidSparsity  InvalidPattern  InvalidParameters
+│   ├── IndivisibleWidth      a layer's input width does not divide by m
+│   ├── UnsupportedArchitecture
+│   └── TooLittleText         fewer calibration or evaluation tokens than asked for
+├── UnusableModel             422  the model folder cannot be opened safely
+│   ├── UnsafeConfig  PickleCheckpoint  CorruptSafetensors  MissingTensors  NotFiniteWeights  PathEscapes
+├── UnusableDataset           422
+├── Unauthenticated           401
+├── Forbidden                 403
+├── NotFound                  404
+├── Conflict                  409
+│   └── IdempotencyConflict
+├── PayloadTooLarge           413
+├── RangeNotSatisfiable       416
+├── RunFailed                 500  how an attempt ended
+│   ├── GateMissed  OutOfMemory  TimeLimitExceeded  ReloadCheckFailed  RunnerLost  InternalError
+└── Unavailable               503
 """
 
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""Writing the checkpoint: block files joined into safetensors shards, and the source's config and tokenizer beside them."""
+"""Writing the checkpoint: block files joined into safetensors shards, the source's config and tokenizer beside them."""
 
 import json
 import math

@@ -74,7 +74,9 @@ def prunable_linears(description: ModelDescription, parameters: Selection) -> li
             )
         )
     if not linears:
-        raise InvalidParameters("parameters: every linear layer is skipped, nothing is left to prune", param="parameters")
+        raise InvalidParameters(
+            "parameters: every linear layer is skipped, nothing is left to prune", param="parameters"
+        )
     return linears
 
 
@@ -86,7 +88,9 @@ def check_job(
     parsed = parse_pattern(pattern)
     kind = "n:m" if parsed.is_n_m else parsed.text
     if kind not in info.patterns:
-        raise InvalidPattern(f"{method} does not offer pattern {pattern!r}: use {', '.join(info.patterns)}", param="pattern")
+        raise InvalidPattern(
+            f"{method} does not offer pattern {pattern!r}: use {', '.join(info.patterns)}", param="pattern"
+        )
     resolved = resolve_sparsity(parsed, sparsity)
     checked = parse_parameters(method, parameters)
     linears = prunable_linears(description, checked)
@@ -95,12 +99,14 @@ def check_job(
             if linear.in_features % parsed.of:
                 raise IndivisibleWidth(
                     f"{linear.name} has {linear.in_features} input weights per row, which {parsed.of} does not divide: "
-                    f"pattern {parsed.text} cannot be applied; skip it with parameters.skip_modules or choose another m",
+                    f"pattern {parsed.text} cannot be applied; skip it (parameters.skip_modules) or choose another m",
                     param="pattern",
                 )
     if isinstance(checked, Allocated):
         _check_allocation(checked, description.layers, parsed.is_n_m, resolved)
-    if getattr(checked, "scope", None) == "model" and (parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"):
+    if getattr(checked, "scope", None) == "model" and (
+        parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"
+    ):
         raise InvalidParameters(
             "parameters.scope: 'model' ranks all weights together, so it needs pattern 'unstructured' and allocation "
             "'uniform'",
@@ -120,7 +126,9 @@ def _check_allocation(parameters: Allocated, layers: int, is_n_m: bool, sparsity
         raise InvalidParameters(f"{where}: pattern n:m fixes every layer's sparsity, only 'uniform' fits", param=where)
     if isinstance(allocation, list):
         if len(allocation) != layers:
-            raise InvalidParameters(f"{where}: {len(allocation)} sparsities given, the model has {layers} layers", param=where)
+            raise InvalidParameters(
+                f"{where}: {len(allocation)} sparsities given, the model has {layers} layers", param=where
+            )
     # Re-centring can move one layer by up to twice the range from the mean.
     elif sparsity + 2 * parameters.owl_range >= 1 or sparsity - 2 * parameters.owl_range < 0:
         raise InvalidParameters(

@@ -158,9 +158,7 @@ def inspect_folder(folder: Path) -> ModelDescription:
     layers = _whole_number(config, "num_hidden_layers", "n_layer")
     present = {int(match[1]) for name in tensors if (match := re.match(re.escape(family.blocks) + r"\.(\d+)\.", name))}
     if present != set(range(layers)):
-        raise MissingTensors(
-            f"config.json says {layers} layers, the files hold {len(present)} of them", param="model"
-        )
+        raise MissingTensors(f"config.json says {layers} layers, the files hold {len(present)} of them", param="model")
     linears = [_linear(family, tensors, layer, name) for layer in range(layers) for name in family.linears]
     tied = bool(config.get("tie_word_embeddings", _TIED_BY_DEFAULT.get(family.model_type, False)))
     head = f"{family.head}.weight"
@@ -207,6 +205,8 @@ def _linear(family: Family, tensors: dict[str, TensorEntry], layer: int, name: s
     if entry is None:
         raise MissingTensors(f"the files lack {full}.weight", param="model")
     if len(entry.shape) != 2 or 0 in entry.shape:
-        raise CorruptSafetensors(f"{full}.weight has shape {list(entry.shape)}, two dimensions are needed", param="model")
+        raise CorruptSafetensors(
+            f"{full}.weight has shape {list(entry.shape)}, two dimensions are needed", param="model"
+        )
     rows, columns = reversed(entry.shape) if family.transposed else entry.shape
     return LinearShape(name=full, layer=layer, out_features=rows, in_features=columns)

@@ -12,7 +12,14 @@ from pydantic import BaseModel
 from core.errors import UnusableDataset
 
 FORMATS = ("text", "jsonl", "parquet")
-_SUFFIXES = {".txt": "text", ".md": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_SUFFIXES = {
+    ".txt": "text",
+    ".md": "text",
+    ".text": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
 _MAX_LINE_BYTES = 64 * 2**20
 
 
@@ -70,7 +77,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 yield number, line.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise UnusableDataset(f"{path.name} line {number} is not UTF-8: {error.reason}", param="path") from error
+                raise UnusableDataset(
+                    f"{path.name} line {number} is not UTF-8: {error.reason}", param="path"
+                ) from error
 
 
 def _read_text(path: Path, text_field: str) -> Iterator[str]:
@@ -116,4 +125,6 @@ def _read_parquet(path: Path, text_field: str) -> Iterator[str]:
             for batch in file.iter_batches(batch_size=256, columns=[text_field]):
                 yield from (value for value in batch.column(0).to_pylist() if value is not None)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UnusableDataset(f"{path.name} is not a readable Parquet file: {str(error)[:200]}", param="path") from error
+        raise UnusableDataset(
+            f"{path.name} is not a readable Parquet file: {str(error)[:200]}", param="path"
+        ) from error

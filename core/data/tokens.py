@@ -15,7 +15,13 @@ _SEPARATOR = "\n\n"
 
 
 def calibration_windows(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, seed: int, name: str
+    documents: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    samples: int | None,
+    length: int,
+    seed: int,
+    name: str,
 ) -> Tensor:
     """`samples` windows of `length` tokens in random order from the concatenated documents, [samples, length].
 

@@ -53,8 +53,8 @@ def measure_latency(dense: Path, pruned: Path, *, sequence_length: int, device: 
 
 def _notes(latency: dict[str, Any]) -> list[str]:
     notes = [
-        "No speed-up is to be expected: zeros stored in dense tensors are multiplied like any other weight, and a sparse "
-        "pattern is faster only on engines with kernels for it."
+        "No speed-up is to be expected: zeros stored in dense tensors are multiplied like any other weight, and a "
+        "sparse pattern is faster only on engines with kernels for it."
     ]
     ratio = latency["pruned_ms"] / latency["dense_ms"]
     if abs(ratio - 1) > max(_NOISE, latency["spread"]):
@@ -85,7 +85,8 @@ def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.de
 
 def _load(path: Path, device: torch.device) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    return model.eval().to(device)  # type: ignore[no-any-return]
+    moved: PreTrainedModel = model.eval().to(device)
+    return moved
 
 
 def _check_room(dense: Path, pruned: Path, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Perplexity over non-overlapping windows: exp of the mean negative log-likelihood of every token but a window's first."""
+"""Perplexity over non-overlapping windows: exp of the mean negative log-likelihood of all tokens but each first."""
 
 import math
 from collections.abc import Iterable

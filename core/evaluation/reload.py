@@ -16,9 +16,11 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 @torch.inference_mode()
 def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dict[str, Any]:
     """Compare logits and generate with the cache; returns the figures, raises ReloadCheckFailed saying what differs."""
-    model, loading = AutoModelForCausalLM.from_pretrained(
+    opened: Any = AutoModelForCausalLM.from_pretrained(
         artifact, local_files_only=True, trust_remote_code=False, output_loading_info=True
     )
+    model: Any = opened[0]
+    loading: dict[str, Any] = opened[1]
     faults = {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}
     if faults:
         raise ReloadCheckFailed(f"from_pretrained does not accept the artifact as it is: {str(faults)[:500]}")

@@ -38,8 +38,10 @@ class ModelFolder:
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # the library raises a dozen kinds for a missing or broken tokenizer
-            raise UnusableModel(f"the tokenizer of {self.path.name} cannot be opened: {error}", param="model") from error
-        return tokenizer  # type: ignore[no-any-return]
+            raise UnusableModel(
+                f"the tokenizer of {self.path.name} cannot be opened: {error}", param="model"
+            ) from error
+        return tokenizer
 
 
 def open_model(path: Path) -> ModelFolder:
@@ -49,5 +51,7 @@ def open_model(path: Path) -> ModelFolder:
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # config classes validate with whatever exception their authors chose
-        raise UnusableModel(f"config.json of {path.name} is refused by its config class: {error}", param="model") from error
+        raise UnusableModel(
+            f"config.json of {path.name} is refused by its config class: {error}", param="model"
+        ) from error
     return ModelFolder(path, description, family, config, read_tensors(path, family))

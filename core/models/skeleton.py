@@ -1,8 +1,8 @@
 """The model's own code with its decoder blocks lifted out.
 
 Parameters are built on the meta device; buffers that are not saved (rotary frequencies, embedding scales) are computed
-for real, as the constructors do. Embeddings, final norm and head hold their weights throughout; a block is given weights
-only while it is worked on.
+for real, as the constructors do. Embeddings, final norm and head hold their weights throughout; a block is given
+weights only while it is worked on.
 """
 
 from collections.abc import Iterable, Iterator
@@ -167,7 +167,7 @@ class Skeleton:
 
     @torch.inference_mode()
     def logits(self, tokens_BT: Tensor, hidden_BTD: Tensor, positions: Tensor) -> Tensor:
-        """Logits [batch, len(positions), vocabulary] from the last block's output: norm, head, soft cap, as the model does."""
+        """Logits [batch, len(positions), vocabulary] from the last block's output, through the model's own ending."""
         original = self._recorders[0]
         self._recorders[0] = _Replacement(original, hidden_BTD)
         try:
@@ -201,8 +201,9 @@ class Skeleton:
         return recorder
 
     def _forget(self) -> None:
-        for recorder in self._recorders:
-            recorder.seen = []
+        for index in range(len(self)):
+            if isinstance(recorder := self._recorders[index], _Recorder):
+                recorder.seen = []
 
     @contextmanager
     def _recording(self, recorders: Iterable[nn.Module]) -> Iterator[None]:

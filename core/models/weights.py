@@ -13,21 +13,22 @@ from torch import Tensor
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.errors import CorruptSafetensors, NotFiniteWeights
 
-DTYPES = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}
 _STORED = {stored: DTYPES[name] for stored, name in WEIGHT_DTYPES.items()}
 
 
 def read_tensor(entry: TensorEntry) -> Tensor:
     """One tensor in its stored dtype, on the CPU.
 
-    Raises NotFiniteWeights for NaN or infinite values, CorruptSafetensors for a dtype that is no weight or a short file.
+    Raises NotFiniteWeights for NaN or infinite values, CorruptSafetensors for a dtype that is no weight or a short
+    file.
     """
     if entry.dtype not in _STORED:
         raise CorruptSafetensors(f"tensor {entry.name!r} is stored as {entry.dtype}, not as a weight", param="model")
     tensor = torch.empty(entry.shape, dtype=_STORED[entry.dtype])
     if tensor.numel() == 0:
         return tensor
-    buffer = memoryview(tensor.view(-1).view(torch.uint8).numpy())
+    buffer = memoryview(tensor.view(-1).view(torch.uint8).numpy().data)
     with entry.file.open("rb", buffering=0) as stream:
         stream.seek(entry.start)
         read = 0

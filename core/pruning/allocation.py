@@ -1,4 +1,4 @@
-"""How the target sparsity is spread: the same everywhere, by outliers (OWL), a list per layer, or one global ranking."""
+"""How the target sparsity is spread: evenly, by outliers (OWL), by a list per layer, or by one global ranking."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -27,7 +27,9 @@ def owl_sparsities(outlier_shares: Sequence[float], sparsity: float, spread: flo
     return [float(each) for each in sparsity - (densities - densities.mean())]
 
 
-def global_counts(linears: Sequence[LinearShape], read: Callable[[LinearShape], Tensor], sparsity: float) -> dict[str, int]:
+def global_counts(
+    linears: Sequence[LinearShape], read: Callable[[LinearShape], Tensor], sparsity: float
+) -> dict[str, int]:
     """Weights to remove from each tensor when all are ranked together by |w|; ties go to the earliest.
 
     The exact threshold is found without holding the model: the bits of a non-negative float32 sort like the float, so

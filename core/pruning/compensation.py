@@ -1,6 +1,7 @@
 """Updating the weights that stay so that a layer's outputs change least: the Optimal Brain Surgeon column update."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,9 +14,7 @@ _SUB_BLOCK = 32
 _MAXIMUM_DOUBLINGS = 30
 
 
-def damped_inverse_factor(
-    hessian_II: Tensor, damping: float, note: Callable[[str], None]
-) -> tuple[Tensor, Tensor]:
+def damped_inverse_factor(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
     """U upper triangular with UᵀU = (H + λI)⁻¹, and the mask of dead inputs; λ = damping·mean(diag H).
 
     H is reversed in both dimensions before its Cholesky factor L is taken: U is then L⁻¹ reversed, one triangular
@@ -69,7 +68,10 @@ def prune_columns(
     period = _common_period(targets)
     block_size = max(period, block_size - block_size % period)
     sub_block = max(period, sub_block - sub_block % period)
-    quotas = [_spread(target.of_tensor(weight.numel()), columns, block_size) for target, weight in zip(targets, weights, strict=True)]
+    quotas = [
+        _spread(target.of_tensor(weight.numel()), columns, block_size)
+        for target, weight in zip(targets, weights, strict=True)
+    ]
     for number, start in enumerate(range(0, columns, block_size)):
         stop = min(start + block_size, columns)
         U_BB = factor_II[start:stop, start:stop]
@@ -92,9 +94,7 @@ def prune_columns(
                         assert target.pattern.keep is not None
                         mask.copy_(lowest_in_groups(score.T, target.pattern.keep, period).T)
                 torch.mul(block_BO[column], removed_BO[column] / U_BB[column, column], out=errors_BO[column])
-                block_BO[column + 1 : sub_stop].addr_(
-                    U_BB[column, column + 1 : sub_stop], errors_BO[column], alpha=-1
-                )
+                block_BO[column + 1 : sub_stop].addr_(U_BB[column, column + 1 : sub_stop], errors_BO[column], alpha=-1)
             sub = slice(sub_start, sub_stop)
             block_BO[sub_stop:].addmm_(U_BB[sub, sub_stop:].T, errors_BO[sub], alpha=-1)
         W_IO[stop:].addmm_(factor_II[start:stop, stop:].T, errors_BO, alpha=-1)
@@ -113,4 +113,4 @@ def _spread(total: int, columns: int, block_size: int) -> list[int]:
     """Split a tensor's count over its column blocks in proportion to their width, exactly."""
     edges = [*range(0, columns, block_size), columns]
     before = [round(total * edge / columns) for edge in edges]
-    return [after - earlier for earlier, after in zip(before, before[1:], strict=False)]
+    return [after - earlier for earlier, after in pairwise(before)]

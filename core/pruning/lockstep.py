@@ -14,7 +14,9 @@ def pause(barrier: str) -> None:
 
 
 def run_in_lockstep(
-    forwards: Sequence[Callable[[], Tensor]], at_barrier: Callable[[str], None], on_output: Callable[[int, Tensor], None]
+    forwards: Sequence[Callable[[], Tensor]],
+    at_barrier: Callable[[str], None],
+    on_output: Callable[[int, Tensor], None],
 ) -> None:
     """Run forwards up to each barrier in turn, call `at_barrier` once all wait there, and go on.
 

@@ -73,7 +73,9 @@ class Plan:
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
         """A hash of everything the run's numbers depend on: a later attempt continues only where it is the same."""
-        streams = {name: hashlib.sha256(each.contiguous().numpy().tobytes()).hexdigest() for name, each in tokens.items()}
+        streams = {
+            name: hashlib.sha256(each.contiguous().numpy().tobytes()).hexdigest() for name, each in tokens.items()
+        }
         facts = [
             self.method_id, self.pattern.text, self.sparsity, self.parameters.model_dump(mode="json"), revision,
             folder.description.model_dump(mode="json", exclude={"linears"}), streams, str(self.output_dtype),
@@ -120,7 +122,7 @@ def make_plan(
 
 
 def _forward_dtype(asked: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Arithmetic of the calibration forward: what was asked, else bfloat16 where the hardware multiplies it natively."""
+    """Arithmetic of the calibration forward: what was asked, else bfloat16 where the hardware has it."""
     if asked != "auto":
         return DTYPES[asked]
     if dtype is not torch.float32:

@@ -33,8 +33,15 @@ class Stream:
     """
 
     def __init__(
-        self, name: str, tokens_NT: Tensor, skeleton: Skeleton, boundaries: Boundaries, budget: ActivationBudget,
-        *, dtype: torch.dtype, micro_batch: int,
+        self,
+        name: str,
+        tokens_NT: Tensor,
+        skeleton: Skeleton,
+        boundaries: Boundaries,
+        budget: ActivationBudget,
+        *,
+        dtype: torch.dtype,
+        micro_batch: int,
     ) -> None:
         self.name = name
         self.tokens = list(tokens_NT.split(micro_batch))

@@ -223,9 +223,7 @@ class Sweep:
             PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
             for module, weight_OI in zip(modules, turned, strict=True)
         ]
-        rounded = [
-            each.to(self.plan.output_dtype) for each in self.method.prune(linears, statistic, self.notes.append)
-        ]
+        rounded = [each.to(self.plan.output_dtype) for each in self.method.prune(linears, statistic, self.notes.append)]
         for linear, weight_OI in zip(linears, rounded, strict=True):
             self.rows.append(self._row(linear, weight_OI.float(), statistic))
         return [self._turn(weight_OI).contiguous() for weight_OI in rounded]
@@ -278,7 +276,9 @@ class Sweep:
             self.skeleton.empty_block(index)
         self.calibration.resume(0)
         chosen = owl_sparsities(
-            list(shares.values()), self.plan.sparsity, self.plan.parameters.owl_range  # type: ignore[attr-defined]
+            list(shares.values()),
+            self.plan.sparsity,
+            self.plan.parameters.owl_range,  # type: ignore[attr-defined]
         )
         by_layer = dict(zip(shares, chosen, strict=True))
         return [by_layer.get(index, self.plan.sparsity) for index in range(len(self.skeleton))]

@@ -1,7 +1,6 @@
 """Model folders are data: what is unsafe, corrupt or unsupported is refused by name."""
 
 import json
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(folder: Path) -> None:
 
 
 def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
-    os.rename(folder / "model.safetensors", tmp_path / "elsewhere.safetensors")
+    (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
     (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
     with pytest.raises(PathEscapes):
         inspect_folder(folder)

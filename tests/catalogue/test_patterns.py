@@ -34,7 +34,7 @@ def test_sparsity_out_of_range_is_refused(sparsity: float) -> None:
 
 
 def test_sparsity_that_disagrees_with_the_pattern_is_refused() -> None:
-    with pytest.raises(InvalidSparsity, match="removes 0.5"):
+    with pytest.raises(InvalidSparsity, match=r"removes 0\.5"):
         resolve_sparsity(parse_pattern("2:4"), 0.6)
 
 

@@ -33,7 +33,7 @@ def plain(weight: Tensor, target: Target, hessian: Tensor, block_size: int, damp
     weight[:, dead] = 0
     hessian += damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=hessian.dtype)
     upper = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     of = target.pattern.of or 1
     block_size -= block_size % of
     done = 0

@@ -1,4 +1,4 @@
-"""Every family, pruned by every method, saved, reloaded in a fresh process: the logits are those of the pruned model."""
+"""Every family, pruned by every method, saved, reloaded in a fresh process, gives the pruned model's logits."""
 
 import json
 import subprocess

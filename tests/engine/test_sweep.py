@@ -115,7 +115,8 @@ def test_only_two_boundaries_are_kept(model: Path, tmp_path: Path) -> None:
 
 def test_streams_beyond_the_budget_give_identical_tensors(model: Path, tmp_path: Path) -> None:
     request: dict[str, Any] = {
-        "calibration": make_tokens(), "evaluations": {"text": make_tokens(seed=9)}, "method": "sparsegpt", "sparsity": 0.5
+        "calibration": make_tokens(), "evaluations": {"text": make_tokens(seed=9)}, "method": "sparsegpt",
+        "sparsity": 0.5,
     }  # fmt: skip
     roomy, none = (sweep(model, tmp_path / f"{budget}", budget=budget, **request) for budget in (2**30, 0))
     assert [file.read_bytes() for file in roomy.files] == [file.read_bytes() for file in none.files]
@@ -156,7 +157,12 @@ def test_scope_model_removes_exactly_the_globally_smallest(dtype: torch.dtype, s
 
     folder = make_model(tmp_path / "model", dtype=dtype)
     result = sweep(
-        folder, tmp_path / "work", calibration=None, method="magnitude", sparsity=sparsity, parameters={"scope": "model"}
+        folder,
+        tmp_path / "work",
+        calibration=None,
+        method="magnitude",
+        sparsity=sparsity,
+        parameters={"scope": "model"},
     )
     dense, pruned = load_file(folder / "model.safetensors"), tensors_of(result)
     names = [f"{row.name}.weight" for row in result.layers]

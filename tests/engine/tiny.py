@@ -55,7 +55,11 @@ def make_model(
 
         tensors = load_file(folder / "model.safetensors")
         prefix = f"{model.base_model_prefix}."
-        save_file({key.removeprefix(prefix): value for key, value in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+        save_file(
+            {key.removeprefix(prefix): value for key, value in tensors.items()},
+            folder / "model.safetensors",
+            {"format": "pt"},
+        )
     return folder
 
 

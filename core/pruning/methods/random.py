@@ -26,7 +26,10 @@ class Random(Method):
     ) -> list[Tensor]:
         return [
             linear.weight_OI.masked_fill(
-                removal_mask(random(linear.weight_OI, self.seed * 1_000_003 + linear.index), linear.target, by_row=False), 0
+                removal_mask(
+                    random(linear.weight_OI, self.seed * 1_000_003 + linear.index), linear.target, by_row=False
+                ),
+                0,
             )
             for linear in linears
         ]

@@ -1,0 +1,109 @@
+"""What routes ask for: the process's state, a transaction, and who is asking."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+from starlette.responses import Response
+
+from api.state import ApiState
+from core.database import transaction
+from core.errors import Unauthenticated
+from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.teams.keys import Principal, authenticate
+from core.teams.schemas import Role
+
+_bearer = HTTPBearer(auto_error=False, description="An API key: sct_…", scheme_name="API key")
+
+
+def _state(request: Request) -> ApiState:
+    state: ApiState = request.app.state.api
+    return state
+
+
+State = Annotated[ApiState, Depends(_state)]
+
+
+def _session(state: State) -> Iterator[Session]:
+    with transaction(state.sessions) as session:
+        yield session
+
+
+DatabaseSession = Annotated[Session, Depends(_session, scope="function")]
+"""One transaction around the route, committed before the answer is sent."""
+
+
+def _principal(
+    state: State, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Principal:
+    if credentials is None:
+        raise Unauthenticated("send an API key: Authorization: Bearer sct_…")
+    with transaction(state.sessions) as session:  # of its own: last use is kept whatever becomes of the request
+        return authenticate(session, credentials.credentials, state.secret)
+
+
+def _with_role(role: Role) -> Callable[[Principal], Principal]:
+    def check(principal: Annotated[Principal, Depends(_principal)]) -> Principal:
+        principal.require(role)
+        return principal
+
+    return check
+
+
+Viewer = Annotated[Principal, Depends(_with_role("viewer"))]
+Member = Annotated[Principal, Depends(_with_role("member"))]
+Admin = Annotated[Principal, Depends(_with_role("admin"))]
+
+Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page.")]
+After = Annotated[str | None, Query(max_length=200, description="`next_after` of the page before.")]
+
+
+class Once:
+    """Answers a creating request once per Idempotency-Key."""
+
+    def __init__(
+        self,
+        request: Request,
+        state: State,
+        session: DatabaseSession,
+        idempotency_key: Annotated[
+            str | None,
+            Header(min_length=1, max_length=255, description="Same key and body: the first answer is sent again."),
+        ] = None,
+    ) -> None:
+        self._route = f"{request.method} {request.url.path}\n"
+        self._state = state
+        self._session = session
+        self._key = idempotency_key
+
+    def answer(self, caller: Principal, body: BaseModel, create: Callable[[], tuple[int, BaseModel]]) -> Response:
+        """What `create` answers with (status and document), or the first answer, marked as replayed.
+
+        Raises IdempotencyConflict.
+        """
+
+        def created() -> Answer:
+            status, document = create()
+            return Answer(status, document.model_dump_json().encode())
+
+        if self._key is None:
+            return _respond(created(), replayed=False)
+        request = IdempotentRequest(
+            team_id=caller.team_id,
+            key=self._key,
+            request=(self._route + body.model_dump_json()).encode(),
+            secret=self._state.secret,
+        )
+        answer, replayed = answer_once(self._session, request, created, self._state.settings.idempotency_seconds)
+        return _respond(answer, replayed=replayed)
+
+
+def _respond(answer: Answer, *, replayed: bool) -> Response:
+    headers = {"Idempotency-Replayed": "true"} if replayed else {}
+    return Response(answer.body, answer.status, headers, media_type="application/json")
+
+
+CreateOnce = Annotated[Once, Depends(Once)]

@@ -1,0 +1,157 @@
+"""Errors as RFC 9457 problem documents, and how the OpenAPI document declares them."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from core.errors import InvalidRequest, NotFound, SecateurError, Unauthenticated, Unavailable
+
+log = structlog.get_logger()
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """What went wrong. `code` is stable; `param` names the field, header or query parameter at fault, dotted."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    param: str | None
+
+
+def problem_response(error: SecateurError, instance: str, **more: Any) -> Response:
+    """The answer to an error; `more` are further members of the document."""
+    headers = {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="secateur"'
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = "5"
+    return _respond(error.status, error.title, error.message, error.code, error.param, instance, headers, more)
+
+
+def _respond(
+    status: int,
+    title: str,
+    detail: str,
+    code: str,
+    param: str | None,
+    instance: str,
+    headers: dict[str, str],
+    more: dict[str, Any],
+) -> Response:
+    document = Problem(
+        type=f"urn:secateur:problem:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=instance,
+        code=code,
+        param=param,
+        **more,
+    )
+    return JSONResponse(document.model_dump(mode="json"), status, headers, media_type=PROBLEM_JSON)
+
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*errors: type[SecateurError], besides: Responses | None = None) -> Responses:
+    """The `responses=` of a route that raises these: grouped by status, described by their codes."""
+    grouped: dict[int, list[type[SecateurError]]] = {}
+    for error in errors:
+        grouped.setdefault(error.status, []).append(error)
+    declared: Responses = {
+        status: {"description": "; ".join(f"{each.title} (`{each.code}`)" for each in group), "model": Problem}
+        for status, group in grouped.items()
+    }
+    return declared | (besides or {})
+
+
+def _fault(error: dict[str, Any]) -> tuple[str | None, str]:
+    """(param, sentence) of one of pydantic's errors; the first place is body, query, header or path."""
+    where = [str(part) for part in error["loc"] if part not in ("body", "query", "header", "path")]
+    param = ".".join(where) or None
+    message = "unknown field" if error["type"] == "extra_forbidden" else error["msg"]
+    if error["type"] in ("model_attributes_type", "dict_type") and not where:
+        message = "the body must be a JSON object sent as application/json"
+    return param, f"{param}: {message}" if param else message
+
+
+def _invalid(errors: list[dict[str, Any]], instance: str) -> Response:
+    faults = [_fault(error) for error in errors]
+    error = InvalidRequest("; ".join(sentence for _, sentence in faults[:10]), param=faults[0][0])
+    listed = [{"param": param, "message": sentence} for param, sentence in faults]
+    return problem_response(error, instance, errors=listed)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Every error of every route, and of no route, becomes a problem document."""
+
+    @app.exception_handler(SecateurError)
+    def _(request: Request, error: SecateurError) -> Response:
+        return problem_response(error, request.url.path)
+
+    @app.exception_handler(RequestValidationError)
+    def _(request: Request, error: RequestValidationError) -> Response:
+        return _invalid(list(error.errors()), request.url.path)
+
+    @app.exception_handler(HTTPException)
+    def _(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return problem_response(NotFound(f"there is nothing at {request.url.path}"), request.url.path)
+        codes = {405: ("method_not_allowed", "Method not allowed")}
+        code, title = codes.get(error.status_code, (f"http_{error.status_code}", str(error.detail)))
+        detail = f"{request.method} is not possible here" if error.status_code == 405 else str(error.detail)
+        return _respond(error.status_code, title, detail, code, None, request.url.path, dict(error.headers or {}), {})
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(PoolTimeout)
+    def _(request: Request, error: Exception) -> Response:
+        log.warning("database not available", path=request.url.path, error=str(error))
+        return problem_response(Unavailable("the database cannot be reached right now"), request.url.path)
+
+    @app.exception_handler(Exception)
+    def _(request: Request, error: Exception) -> Response:
+        log.error("unexpected error", path=request.url.path, exc_info=error)
+        return problem_response(SecateurError("an unexpected error; it was logged"), request.url.path)
+
+
+def as_invalid_request(error: ValidationError) -> RequestValidationError:
+    """An error of a body that a route validates itself, answered like any other."""
+    return RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors()])
+
+
+def declare_problems(app: FastAPI) -> None:
+    """An OpenAPI document whose error answers are problem documents, FastAPI's own default for 422 included."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            for operations in schema["paths"].values():
+                for operation in operations.values():
+                    for status, response in operation["responses"].items():
+                        if int(status) >= 400:
+                            content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+                            response["content"] = content
+            components = schema["components"]["schemas"]
+            for unused in ("HTTPValidationError", "ValidationError"):
+                components.pop(unused, None)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

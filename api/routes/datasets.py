@@ -1,0 +1,62 @@
+"""Registered texts, for calibration and evaluation."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State, Viewer
+from api.problems import problems
+from core.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    PathEscapes,
+    Unauthenticated,
+    UnusableDataset,
+)
+from core.pages import Page
+from core.registry import service
+from core.registry.schemas import Dataset, DatasetBody
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+
+@router.get("", responses=problems(Unauthenticated, InvalidRequest))
+def list_datasets(caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Dataset]:
+    """The team's texts, newest first."""
+    return service.list_datasets(session, caller.team_id, limit=limit, after=after)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Dataset,
+    responses=problems(
+        Unauthenticated,
+        Forbidden,
+        Conflict,
+        IdempotencyConflict,
+        InvalidRequest,
+        PathEscapes,
+        UnusableDataset,
+        besides={200: {"model": Dataset, "description": "The same text has that name already"}},
+    ),
+)
+def register_dataset(
+    body: DatasetBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce
+) -> Response:
+    """Register a text file on the server: plain text, JSONL or Parquet. It is read once, to the end."""
+
+    def create() -> tuple[int, BaseModel]:
+        dataset, is_new = service.register_dataset(session, caller.team_id, body, state.settings)
+        return (201 if is_new else 200), dataset
+
+    return once.answer(caller, body, create)
+
+
+@router.get("/{name}", responses=problems(Unauthenticated, NotFound))
+def get_dataset(name: str, caller: Viewer, session: DatabaseSession) -> Dataset:
+    """A text by name or id."""
+    return service.get_dataset(session, caller.team_id, name)

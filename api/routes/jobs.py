@@ -1,0 +1,148 @@
+"""Jobs: submitted, looked at, cancelled, retried."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
+from api.problems import problems
+from api.state import ApiState
+from core.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyConflict,
+    IndivisibleWidth,
+    InvalidParameters,
+    InvalidPattern,
+    InvalidRequest,
+    InvalidSparsity,
+    NotFound,
+    TooLittleText,
+    Unauthenticated,
+    UnknownDataset,
+    UnknownMethod,
+    UnknownModel,
+)
+from core.jobs import service
+from core.jobs.hints import hint_or_note
+from core.jobs.schemas import Job, JobBody
+from core.jobs.states import JobStatus
+from core.pages import Page
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_METADATA = "metadata."
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Job,
+    responses=problems(
+        Unauthenticated,
+        Forbidden,
+        IdempotencyConflict,
+        InvalidRequest,
+        UnknownMethod,
+        UnknownModel,
+        UnknownDataset,
+        InvalidSparsity,
+        InvalidPattern,
+        InvalidParameters,
+        IndivisibleWidth,
+        TooLittleText,
+    ),
+)
+def submit_job(
+    body: JobBody,
+    caller: Member,
+    session: DatabaseSession,
+    state: State,
+    once: CreateOnce,
+    background: BackgroundTasks,
+) -> Response:
+    """Queue a job. It is checked in full first: what is queued can be run."""
+
+    def create() -> tuple[int, BaseModel]:
+        job = service.submit(session, caller.team_id, body, store=state.store, max_attempts=state.settings.max_attempts)
+        _hint_after_commit(background, state, job)
+        return 201, job
+
+    return once.answer(caller, body, create)
+
+
+@router.get(
+    "",
+    responses=problems(Unauthenticated, InvalidRequest),
+    openapi_extra={
+        "parameters": [
+            {
+                "name": "metadata.{key}",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": "Jobs whose metadata has this value under `key`; may be given for several keys.",
+            }
+        ]
+    },
+)
+def list_jobs(
+    request: Request,
+    caller: Viewer,
+    session: DatabaseSession,
+    limit: Limit = 50,
+    after: After = None,
+    status: JobStatus | None = None,
+    method: Annotated[str | None, Query(max_length=100)] = None,
+    model: Annotated[str | None, Query(max_length=300)] = None,
+) -> Page[Job]:
+    """The team's jobs, newest first."""
+    metadata = {
+        name.removeprefix(_METADATA): value
+        for name, value in request.query_params.items()
+        if name.startswith(_METADATA)
+    }
+    return service.list_jobs(
+        session,
+        caller.team_id,
+        limit=limit,
+        after=after,
+        status=status,
+        method=method,
+        model=model,
+        metadata=metadata,
+    )
+
+
+@router.get("/{job_id}", responses=problems(Unauthenticated, NotFound))
+def get_job(job_id: str, caller: Viewer, session: DatabaseSession) -> Job:
+    """One job."""
+    return service.get_job(session, caller.team_id, job_id)
+
+
+@router.post("/{job_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
+def cancel_job(job_id: str, caller: Member, session: DatabaseSession) -> Job:
+    """Cancel a queued job at once, ask a running one to stop. Idempotent."""
+    return service.cancel(session, caller.team_id, job_id)
+
+
+@router.post("/{job_id}/retry", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
+def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks) -> Job:
+    """Queue a failed or cancelled job again; it goes on from its last complete block. Idempotent."""
+    job = service.retry(session, caller.team_id, job_id, max_attempts=state.settings.max_attempts)
+    if job.status == "queued":
+        _hint_after_commit(background, state, job)
+    return job
+
+
+@router.get("/{job_id}/report", responses=problems(Unauthenticated, NotFound))
+def get_report(job_id: str, caller: Viewer, session: DatabaseSession) -> dict[str, Any]:
+    """The whole report, per layer."""
+    return service.get_report(session, caller.team_id, job_id)
+
+
+def _hint_after_commit(background: BackgroundTasks, state: ApiState, job: Job) -> None:
+    """Background tasks run when the answer is sent, which is after the commit; a broker that is down delays nobody."""
+    background.add_task(hint_or_note, state.send_hint, state.sessions, job.id, job.queue)

@@ -1,0 +1,44 @@
+"""API keys of the team; for admins."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State
+from api.problems import problems
+from core.errors import Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
+from core.pages import Page
+from core.teams import keys
+from core.teams.schemas import CreatedKey, Key, KeyBody
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
+
+
+@router.get("", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
+def list_keys(caller: Admin, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Key]:
+    """The team's keys, newest first, without their secrets."""
+    return keys.list_keys(session, caller.team_id, limit=limit, after=after)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=CreatedKey,
+    responses=problems(Unauthenticated, Forbidden, IdempotencyConflict, InvalidRequest),
+)
+def create_key(body: KeyBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce) -> Response:
+    """A new key; `key` in the answer is shown this once."""
+
+    def create() -> tuple[int, BaseModel]:
+        created = keys.create_key(
+            session, caller.team_id, role=body.role, name=body.name, expires_at=body.expires_at, secret=state.secret
+        )
+        return 201, created
+
+    return once.answer(caller, body, create)
+
+
+@router.delete("/{key_id}", responses=problems(Unauthenticated, Forbidden, NotFound))
+def revoke_key(key_id: str, caller: Admin, session: DatabaseSession) -> Key:
+    """Revoke a key for good. Idempotent."""
+    return keys.revoke_key(session, caller.team_id, key_id)

@@ -1,0 +1,39 @@
+"""The catalogue of methods."""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from api.dependencies import Viewer
+from api.problems import problems
+from core.catalogue.methods import METHODS, Needs, Paper
+from core.errors import Unauthenticated
+
+router = APIRouter(prefix="/v1/methods", tags=["methods"])
+
+
+class Method(BaseModel):
+    """A method: where it comes from, what it needs, and the JSON schema of its parameters."""
+
+    id: str
+    title: str
+    summary: str
+    paper: Paper | None
+    task_families: list[str]
+    patterns: list[str]
+    needs: Needs
+    parameters: dict[str, Any]
+
+
+class MethodList(BaseModel):
+    data: list[Method]
+    has_more: Literal[False]
+    next_after: None
+
+
+@router.get("", responses=problems(Unauthenticated))
+def list_methods(caller: Viewer) -> MethodList:
+    """Every method there is."""
+    methods = [Method.model_validate(method.public()) for method in METHODS.values()]
+    return MethodList(data=methods, has_more=False, next_after=None)

@@ -1,0 +1,111 @@
+"""Registered models, and a look at one before a job is submitted."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
+
+from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State, Viewer
+from api.problems import as_invalid_request, problems
+from core.errors import (
+    Conflict,
+    CorruptSafetensors,
+    Forbidden,
+    IdempotencyConflict,
+    IndivisibleWidth,
+    InvalidParameters,
+    InvalidPattern,
+    InvalidRequest,
+    InvalidSparsity,
+    MissingTensors,
+    NotFound,
+    PathEscapes,
+    PickleCheckpoint,
+    TooLittleText,
+    Unauthenticated,
+    UnknownDataset,
+    UnknownMethod,
+    UnknownModel,
+    UnsafeConfig,
+    UnsupportedArchitecture,
+    UnusableModel,
+)
+from core.jobs.inspection import inspect
+from core.jobs.schemas import InspectBody, Inspection
+from core.pages import Page
+from core.registry import service
+from core.registry.schemas import Model, ModelBody
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", responses=problems(Unauthenticated, InvalidRequest))
+def list_models(caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Model]:
+    """The team's models, newest first."""
+    return service.list_models(session, caller.team_id, limit=limit, after=after)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Model,
+    responses=problems(
+        Unauthenticated,
+        Forbidden,
+        Conflict,
+        IdempotencyConflict,
+        InvalidRequest,
+        PathEscapes,
+        UnsupportedArchitecture,
+        UnusableModel,
+        UnsafeConfig,
+        PickleCheckpoint,
+        CorruptSafetensors,
+        MissingTensors,
+        besides={200: {"model": Model, "description": "The same content has that name already"}},
+    ),
+)
+def register_model(
+    body: ModelBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce
+) -> Response:
+    """Register a model folder on the server: safetensors and a config, read but never executed."""
+
+    def create() -> tuple[int, BaseModel]:
+        model, is_new = service.register_model(session, caller.team_id, body, state.settings)
+        return (201 if is_new else 200), model
+
+    return once.answer(caller, body, create)
+
+
+@router.post(
+    "/inspect",
+    responses=problems(
+        Unauthenticated,
+        InvalidRequest,
+        UnknownMethod,
+        UnknownModel,
+        UnknownDataset,
+        InvalidSparsity,
+        InvalidPattern,
+        InvalidParameters,
+        IndivisibleWidth,
+        TooLittleText,
+    ),
+)
+def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, state: State) -> Inspection:
+    """What a model is and which methods fit it. With a whole job body: a dry run of submit, with rough estimates."""
+    try:
+        return inspect(
+            session,
+            caller.team_id,
+            body,
+            store=state.store,
+            activation_budget_bytes=state.settings.activation_budget_bytes,
+        )
+    except ValidationError as error:
+        raise as_invalid_request(error) from error
+
+
+@router.get("/{name}", responses=problems(Unauthenticated, NotFound))
+def get_model(name: str, caller: Viewer, session: DatabaseSession) -> Model:
+    """A model by name or id."""
+    return service.get_model(session, caller.team_id, name)

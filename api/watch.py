@@ -1,0 +1,70 @@
+"""Waking those who follow a job: one LISTEN connection per process, fanned out to its watchers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import structlog
+from sqlalchemy import make_url
+
+from core.database import database_url
+from core.jobs.queue import EVENT_CHANNEL
+from core.settings import Settings
+
+log = structlog.get_logger()
+
+_RECONNECT_SECONDS = 1.0
+
+
+class EventWatch:
+    """Watchers of jobs. Lifecycle: `running()` around the application, `watching(job)` around each stream.
+
+    A notification carries no data: a woken watcher reads the events table. So nothing is lost when the connection is:
+    on every new connection all watchers are woken.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._conninfo = make_url(database_url(settings)).set(drivername="postgresql").render_as_string(False)
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        listener = asyncio.create_task(self._listen())
+        try:
+            yield
+        finally:
+            listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listener
+
+    @contextlib.contextmanager
+    def watching(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the job has news. Begin to watch before reading what there is."""
+        event = asyncio.Event()
+        self._watchers.setdefault(job_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            watchers = self._watchers[job_id]
+            watchers.discard(event)
+            if not watchers:
+                del self._watchers[job_id]
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                    await connection.execute(f"LISTEN {EVENT_CHANNEL}")
+                    self._wake(*self._watchers)
+                    async for notification in connection.notifies():
+                        self._wake(notification.payload)
+            except psycopg.Error as error:
+                log.warning("live events interrupted", error=str(error))
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    def _wake(self, *job_ids: str) -> None:
+        for job_id in job_ids:
+            for event in self._watchers.get(job_id, ()):
+                event.set()

@@ -1,0 +1,90 @@
+"""The command line `secateur`. One file per group of commands; `output.py` is what all of them print through.
+
+Exit codes: 0 succeeded, 1 failed, 2 usage (also what the server refuses as bad input), 3 a gate was missed. Results go
+to stdout (with `--json` exactly one JSON document and nothing else), progress and errors to stderr.
+
+**Joining commands.** Another package adds commands through the entry-point group `secateur.commands`. Each entry point
+is a function `register(app: typer.Typer) -> None`, called before the command line is read, in the order of the entry
+points' names. It may add commands to `app`, and to the groups `models_app` and `datasets_app` below. A command
+registered under a name that is taken replaces the one there. The server's package does so with `models add` and
+`datasets add`, because it can take files into an embedded server's home, which a client cannot; for any other server it
+calls what it replaced:
+
+    def register(app: typer.Typer) -> None:
+        app.command("serve")(serve)
+        models_app.command("add")(add_to_home_or_call_add_model)
+
+`add_model`, `add_dataset`, `show_model`, `show_dataset`, `follow` and `print_job` are there for such commands to call.
+"""
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from secateur.cli.download import download
+from secateur.cli.jobs import cancel, jobs, report, retry, show
+from secateur.cli.methods import methods
+from secateur.cli.output import explain, print_job
+from secateur.cli.registry import (
+    add_dataset,
+    add_model,
+    datasets_app,
+    models_app,
+    show_dataset,
+    show_model,
+)
+from secateur.cli.submit import inspect, submit
+from secateur.cli.watch import follow, watch
+from secateur.errors import ApiError, ConfigurationError, SecateurError
+
+__all__ = [
+    "add_dataset",
+    "add_model",
+    "app",
+    "datasets_app",
+    "follow",
+    "main",
+    "models_app",
+    "print_job",
+    "show_dataset",
+    "show_model",
+]
+
+ENTRY_POINT_GROUP = "secateur.commands"
+
+app = typer.Typer(
+    name="secateur",
+    help="Prune neural networks: submit a model, get a smaller checkpoint and a report of what the cut cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (methods, inspect, submit, jobs, show, report, watch, cancel, retry, download):
+    app.command()(command)
+app.add_typer(models_app, name="models")
+app.add_typer(datasets_app, name="datasets")
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    _join_commands()
+    try:
+        app()
+    except SecateurError as error:
+        explain(error)
+        is_usage = isinstance(error, ConfigurationError) or (isinstance(error, ApiError) and error.status < 500)
+        sys.exit(2 if is_usage else 1)
+    except OSError as error:
+        explain(error)
+        sys.exit(1)
+
+
+def _join_commands() -> None:
+    for entry_point in sorted(entry_points(group=ENTRY_POINT_GROUP)):
+        try:
+            register = entry_point.load()
+        except ImportError as error:
+            explain(f"the commands of {entry_point.value} are not available: {error}")
+            continue
+        register(app)

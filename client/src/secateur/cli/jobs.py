@@ -1,0 +1,132 @@
+"""Looking at jobs, and cancelling and retrying them."""
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+from pydantic import JsonValue
+
+from secateur.cli.output import (
+    JobArgument,
+    JsonOption,
+    age,
+    explain,
+    number,
+    print_job,
+    print_json,
+    print_metrics,
+    print_table,
+    say,
+)
+from secateur.client import Client
+from secateur.types import Job, JobStatus, Metrics
+
+
+def jobs(
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only jobs of this method.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this label. Repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs, newest first."""
+    labels = {}
+    for text in metadata or []:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise typer.BadParameter(f"--metadata {text!r}: write KEY=VALUE")
+        labels[key] = value
+    with Client() as client:
+        found = list(islice(client.jobs(status=status, method=method, model=model, metadata=labels), limit + 1))
+    shown = found[:limit]
+    if as_json:
+        print_json(shown)
+    elif not shown:
+        say("There are no such jobs." if status or method or model or labels else "There are no jobs yet.")
+    else:
+        print_table(
+            ("job", "status", "model", "method", "pattern", "sparsity", "submitted"),
+            [
+                (
+                    job.id,
+                    _standing(job),
+                    job.model,
+                    job.method,
+                    job.pattern,
+                    number(job.sparsity),
+                    age(job.created_at),
+                )
+                for job in shown
+            ],
+            numbers=(5,),
+        )
+    if len(found) > limit:
+        explain(f"there are more than {limit}; show them with --limit")
+
+
+def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Show a job: where it stands, what was asked, what came out."""
+    with Client() as client:
+        job = client.job(job_id)
+    _print(job, as_json)
+
+
+def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Show a job's report: the figures, every layer, and remarks. With --json all of it."""
+    with Client() as client:
+        found = client.report(job_id)
+    if as_json:
+        print_json(found)
+        return
+    metrics = (found.model_extra or {}).get("metrics")
+    if isinstance(metrics, dict):
+        print_metrics(Metrics.model_validate(metrics))
+    if found.layers:
+        headers = [name for name, value in found.layers[0].items() if not isinstance(value, dict | list)]
+        rows = [[_cell(layer.get(name)) for name in headers] for layer in found.layers]
+        numeric = [index for index, name in enumerate(headers) if isinstance(found.layers[0][name], int | float)]
+        print_table([name.replace("_", " ") for name in headers], rows, numbers=numeric)
+    for note in found.notes:
+        say(f"Note: {note}")
+
+
+def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Ask a job to stop."""
+    with Client() as client:
+        job = client.cancel(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        say(f"{job.id} is {job.status}.")
+
+
+def retry(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Queue a failed or cancelled job again; it goes on from the last block it finished."""
+    with Client() as client:
+        job = client.retry(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        say(f"{job.id} is {job.status}. Follow it with: secateur watch {job.id}")
+
+
+def _print(job: Job, as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+    else:
+        print_job(job)
+
+
+def _standing(job: Job) -> str:
+    if job.status == "running":
+        return f"{job.stage or job.status} {job.progress:.0%}"
+    return "gate missed" if job.missed_gate else job.status
+
+
+def _cell(value: JsonValue) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)

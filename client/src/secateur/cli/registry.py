@@ -1,0 +1,137 @@
+"""`secateur models` and `secateur datasets`: what the server knows by name, and telling it of more."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from secateur.cli.output import JsonOption, age, count, print_json, print_pairs, print_table, say, size
+from secateur.client import Client
+from secateur.types import Dataset, Model
+
+DatasetFormat = Literal["text", "jsonl", "parquet"]
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
+FormatOption = Annotated[
+    DatasetFormat | None, typer.Option("--format", help="What the file is. Unset: its suffix says so.")
+]
+TextFieldOption = Annotated[str, typer.Option(help="The field or column with the text, in JSONL and Parquet.")]
+SourceOption = Annotated[str | None, typer.Option(help="Where it came from, for the record.")]
+
+models_app = typer.Typer(help="The models that can be pruned, and adding one.", rich_markup_mode=None)
+datasets_app = typer.Typer(help="The texts to calibrate and evaluate on, and adding one.", rich_markup_mode=None)
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the registered models; `add` registers one."""
+    if context.invoked_subcommand is None:
+        with Client() as client:
+            known = list(client.models())
+        if as_json:
+            print_json(known)
+        elif not known:
+            say("No models are registered. Add one with `secateur models add NAME PATH`.")
+        else:
+            print_table(
+                ("model", "architecture", "parameters", "prunable", "size", "dtype", "added"),
+                [
+                    (
+                        model.name,
+                        model.architecture,
+                        count(model.parameters),
+                        count(model.prunable_parameters),
+                        size(model.bytes),
+                        model.dtype,
+                        age(model.created_at),
+                    )
+                    for model in known
+                ],
+                numbers=(2, 3, 4),
+            )
+
+
+@datasets_app.callback(invoke_without_command=True)
+def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the registered texts; `add` registers one."""
+    if context.invoked_subcommand is None:
+        with Client() as client:
+            known = list(client.datasets())
+        if as_json:
+            print_json(known)
+        elif not known:
+            say("No datasets are registered. Add one with `secateur datasets add NAME FILE`.")
+        else:
+            print_table(
+                ("dataset", "format", "documents", "characters", "size", "added"),
+                [
+                    (
+                        text.name,
+                        text.format,
+                        count(text.documents),
+                        count(text.characters),
+                        size(text.bytes),
+                        age(text.created_at),
+                    )
+                    for text in known
+                ],
+                numbers=(2, 3, 4),
+            )
+
+
+@models_app.command("add")
+def add_model(
+    name: NameArgument,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The model folder, as the server sees it.")],
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a model folder that lies on the server."""
+    with Client() as client:
+        show_model(client.add_model(name, path, source=source), as_json)
+
+
+@datasets_app.command("add")
+def add_dataset(
+    name: NameArgument,
+    path: Annotated[str, typer.Argument(metavar="FILE", help="The text file, as the server sees it.")],
+    file_format: FormatOption = None,
+    text_field: TextFieldOption = "text",
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a text, JSONL or Parquet file that lies on the server."""
+    with Client() as client:
+        added = client.add_dataset(name, path, format=file_format, text_field=text_field, source=source)
+    show_dataset(added, as_json)
+
+
+def show_model(model: Model, as_json: bool) -> None:
+    """One registered model, in words or as JSON."""
+    if as_json:
+        print_json(model)
+        return
+    print_pairs(
+        [
+            ("model", model.name),
+            ("architecture", f"{model.architecture} ({model.family}), {model.dtype}"),
+            ("parameters", f"{count(model.parameters)}, of which {count(model.prunable_parameters)} can be pruned"),
+            ("size", size(model.bytes)),
+            ("content", model.revision),
+        ]
+    )
+
+
+def show_dataset(dataset: Dataset, as_json: bool) -> None:
+    """One registered text, in words or as JSON."""
+    if as_json:
+        print_json(dataset)
+        return
+    print_pairs(
+        [
+            ("dataset", dataset.name),
+            ("format", dataset.format),
+            ("content", f"{count(dataset.documents)} documents, {count(dataset.characters)} characters"),
+            ("size", size(dataset.bytes)),
+            ("sha256", dataset.sha256),
+        ]
+    )

@@ -1,0 +1,239 @@
+"""`secateur submit` and `secateur inspect`: one job body, meant or only tried."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import typer
+from pydantic import JsonValue
+
+from secateur.cli.output import JsonOption, count, print_json, print_pairs, print_table, say, size
+from secateur.cli.watch import exit_code, follow, show_end
+from secateur.client import Client
+from secateur.types import Inspection
+
+ModelArgument = Annotated[str, typer.Argument(help="A registered model, or job:ID for the artifact of a job.")]
+MethodOption = Annotated[str, typer.Option(help="How to prune; `secateur methods` lists them.")]
+SparsityOption = Annotated[float | None, typer.Option(help="Share of the prunable weights to remove, 0 to below 1.")]
+PatternOption = Annotated[str | None, typer.Option(help="unstructured (the default) or n:m, for example 2:4.")]
+ParameterOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A parameter of the method; VALUE is JSON, or else text. Repeatable."),
+]
+CalibrationOption = Annotated[str | None, typer.Option(metavar="NAME", help="The text to calibrate on.")]
+SamplesOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many sequences to calibrate on.")]
+LengthOption = Annotated[int | None, typer.Option(help="Tokens in a sequence, in calibration and evaluation.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in the run.")]
+EvaluationOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="A text to measure perplexity on. Repeatable.")
+]
+EvaluationSamplesOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many sequences to measure on.")]
+RatioOption = Annotated[float | None, typer.Option(help="Gate: the largest pruned/dense perplexity to accept.")]
+MetadataOption = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label. Repeatable.")]
+QueueOption = Annotated[str | None, typer.Option(help="The queue of the workers to run it.")]
+PriorityOption = Annotated[int | None, typer.Option(help="Higher goes first.")]
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """A job as options describe it. What is None is left to the server's defaults."""
+
+    model: str
+    method: str
+    sparsity: float | None = None
+    pattern: str | None = None
+    parameters: list[str] = field(default_factory=list)
+    calibration: str | None = None
+    calibration_samples: str | None = None
+    sequence_length: int | None = None
+    seed: int | None = None
+    evaluation: list[str] = field(default_factory=list)
+    evaluation_samples: str | None = None
+    max_perplexity_ratio: float | None = None
+    metadata: list[str] = field(default_factory=list)
+    queue: str | None = None
+    priority: int | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The job body; raises typer.BadParameter for options that cannot be meant."""
+        parameters = {name: _json_or_text(value) for name, value in _pairs(self.parameters, "--parameter").items()}
+        if self.seed is not None:
+            parameters.setdefault("seed", self.seed)
+        body: dict[str, Any] = {"model": self.model, "method": self.method}
+        body |= _given(sparsity=self.sparsity, pattern=self.pattern, queue=self.queue, priority=self.priority)
+        body |= {"parameters": parameters} if parameters else {}
+        body |= self._texts()
+        if self.max_perplexity_ratio is not None:
+            body["gates"] = {"max_perplexity_ratio": self.max_perplexity_ratio}
+        if self.metadata:
+            body["metadata"] = dict(_pairs(self.metadata, "--metadata"))
+        return body
+
+    def _texts(self) -> dict[str, JsonValue]:
+        if self.calibration is None and self.calibration_samples is not None:
+            raise typer.BadParameter("--calibration-samples needs --calibration NAME, the text to take them from")
+        if not self.evaluation and self.evaluation_samples is not None:
+            raise typer.BadParameter("--evaluation-samples needs --evaluation NAME, the text to take them from")
+        if self.calibration is None and not self.evaluation and self.sequence_length is not None:
+            raise typer.BadParameter("--sequence-length needs --calibration NAME or --evaluation NAME")
+        texts: dict[str, JsonValue] = {}
+        length = _given(sequence_length=self.sequence_length)
+        if self.calibration is not None:
+            samples = _samples(self.calibration_samples, "--calibration-samples")
+            texts["calibration"] = {"dataset": self.calibration, **samples, **length, **_given(seed=self.seed)}
+        if self.evaluation:
+            samples = _samples(self.evaluation_samples, "--evaluation-samples")
+            texts["evaluation"] = {"datasets": list(self.evaluation), **samples, **length}
+        return texts
+
+
+def submit(
+    model: ModelArgument,
+    method: MethodOption,
+    sparsity: SparsityOption = None,
+    pattern: PatternOption = None,
+    parameter: ParameterOption = None,
+    calibration: CalibrationOption = None,
+    calibration_samples: SamplesOption = None,
+    sequence_length: LengthOption = None,
+    seed: SeedOption = None,
+    evaluation: EvaluationOption = None,
+    evaluation_samples: EvaluationSamplesOption = None,
+    max_perplexity_ratio: RatioOption = None,
+    metadata: MetadataOption = None,
+    queue: QueueOption = None,
+    priority: PriorityOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job."""
+    options = JobOptions(
+        model=model,
+        method=method,
+        sparsity=sparsity,
+        pattern=pattern,
+        parameters=parameter or [],
+        calibration=calibration,
+        calibration_samples=calibration_samples,
+        sequence_length=sequence_length,
+        seed=seed,
+        evaluation=evaluation or [],
+        evaluation_samples=evaluation_samples,
+        max_perplexity_ratio=max_perplexity_ratio,
+        metadata=metadata or [],
+        queue=queue,
+        priority=priority,
+    )
+    body = options.body()
+    with Client() as client:
+        job = client.submit(**body)
+        if wait:
+            job = follow(client, job.id)
+            show_end(job, as_json)
+            raise typer.Exit(exit_code(job))
+    if as_json:
+        print_json(job)
+    else:
+        say(f"{job.id} is {job.status}. Follow it with: secateur watch {job.id}")
+
+
+def inspect(
+    model: ModelArgument,
+    method: Annotated[str | None, typer.Option(help="How to prune. Unset: only the model is looked at.")] = None,
+    sparsity: SparsityOption = None,
+    pattern: PatternOption = None,
+    parameter: ParameterOption = None,
+    calibration: CalibrationOption = None,
+    calibration_samples: SamplesOption = None,
+    sequence_length: LengthOption = None,
+    seed: SeedOption = None,
+    evaluation: EvaluationOption = None,
+    evaluation_samples: EvaluationSamplesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model is and which methods fit; with --method try a job without submitting it."""
+    body: dict[str, Any] = {}
+    if method is not None:
+        options = JobOptions(
+            model=model,
+            method=method,
+            sparsity=sparsity,
+            pattern=pattern,
+            parameters=parameter or [],
+            calibration=calibration,
+            calibration_samples=calibration_samples,
+            sequence_length=sequence_length,
+            seed=seed,
+            evaluation=evaluation or [],
+            evaluation_samples=evaluation_samples,
+        )
+        body = options.body()
+        del body["model"]
+    elif any(value is not None for value in (sparsity, pattern, parameter, calibration, evaluation)):
+        raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
+    with Client() as client:
+        inspection = client.inspect(model, **body)
+    if as_json:
+        print_json(inspection)
+    else:
+        _print_inspection(inspection)
+
+
+def _print_inspection(found: Inspection) -> None:
+    print_pairs(
+        [
+            ("model", found.model),
+            ("architecture", f"{found.architecture} ({found.family}), {found.dtype}"),
+            ("shape", f"{found.layers} layers, hidden size {found.hidden_size}, vocabulary {found.vocabulary_size}"),
+            ("context", f"{found.context_length} tokens"),
+            ("parameters", f"{count(found.parameters)}, of which {count(found.prunable_parameters)} can be pruned"),
+            ("size", size(found.bytes)),
+        ]
+    )
+    print_table(
+        ("method", "fits", "why not"),
+        [(fit.method, "yes" if fit.fits else "no", fit.reason or "") for fit in found.methods],
+    )
+    if found.estimate is not None:
+        print_pairs(
+            [
+                ("the job", "would be taken"),
+                ("peak memory, about", size(found.estimate.peak_memory_bytes)),
+                ("disk, about", size(found.estimate.disk_bytes)),
+            ]
+        )
+
+
+def _given(**fields: JsonValue) -> dict[str, JsonValue]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _samples(text: str | None, option: str) -> dict[str, JsonValue]:
+    if text is None:
+        return {}
+    if text == "all":
+        return {"samples": None}
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{option} {text!r}: give a number of at least 1, or `all`")
+    return {"samples": int(text)}
+
+
+def _pairs(given: list[str], option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise typer.BadParameter(f"{option} {text!r}: write NAME=VALUE")
+        if name in pairs:
+            raise typer.BadParameter(f"{option} {name} is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def _json_or_text(text: str) -> JsonValue:
+    """`0.5`, `true`, `[1, 2]` and `"0.5"` are JSON; what is no JSON, like `row`, is text."""
+    try:
+        value: JsonValue = json.loads(text, parse_constant=lambda constant: constant)
+    except ValueError:
+        return text
+    return value

@@ -1,0 +1,158 @@
+"""`secateur watch`: a job's life as progress bars, and the exit code its end deserves."""
+
+import sys
+from typing import Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from secateur.cli.output import JobArgument, JsonOption, explain, print_job, print_json
+from secateur.client import Client
+from secateur.types import Event, Job
+
+FAILED: Final = 1
+GATE_MISSED: Final = 3
+INTERRUPTED: Final = 130
+
+PLAIN_STEP: Final = 0.1
+"""Share of the job between two progress lines where stderr is no terminal."""
+
+
+def watch(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Follow a job to its end. The exit code says how it ended: 0 succeeded, 1 failed or cancelled, 3 gate missed."""
+    with Client() as client:
+        job = follow(client, job_id)
+    show_end(job, as_json)
+    raise typer.Exit(exit_code(job))
+
+
+def follow(client: Client, job_id: str) -> Job:
+    """Show progress on stderr, as bars on a terminal and as lines elsewhere, until the job has ended; returns it.
+
+    An interrupt leaves the job running, says so and exits.
+    """
+    try:
+        if sys.stderr.isatty():
+            with _Bars() as bars:
+                return client.wait(job_id, on_event=bars.show)
+        return client.wait(job_id, on_event=_Lines().show)
+    except KeyboardInterrupt:
+        explain(f"{job_id} goes on; see it with `secateur watch {job_id}`, end it with `secateur cancel {job_id}`")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def show_end(job: Job, as_json: bool) -> None:
+    """The job as it ended on stdout, and on stderr why if it did not succeed."""
+    if as_json:
+        print_json(job)
+    else:
+        print_job(job)
+    if job.error is not None:
+        explain(f"{job.id} {job.status}: {job.error.message} ({job.error.code})")
+    elif job.status != "succeeded":
+        explain(f"{job.id} was {job.status}")
+
+
+def exit_code(job: Job) -> int:
+    if job.status == "succeeded":
+        return 0
+    return GATE_MISSED if job.missed_gate else FAILED
+
+
+def _blocks(event: Event) -> tuple[int, int] | None:
+    block, blocks = event.data.get("block"), event.data.get("blocks")
+    return (block, blocks) if isinstance(block, int) and isinstance(blocks, int) and blocks else None
+
+
+def _progress(event: Event) -> float | None:
+    value = event.data.get("progress")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _remark(event: Event) -> str | None:
+    """What an event has to say in words, beside progress and stages."""
+    if event.type == "log":
+        level = event.data.get("level")
+        message = str(event.data.get("message", ""))
+        return message if level == "info" else f"{level}: {message}"
+    if event.type == "status" and event.data.get("status") == "queued" and event.sequence > 1:
+        error = event.data.get("error")
+        why = f": {error.get('message')}" if isinstance(error, dict) else ""
+        return f"attempt {event.attempt} ended, queued again{why}"
+    return None
+
+
+class _Bars:
+    """Two bars: the whole job under the name of its stage, and the blocks of the stage that runs."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:<10}", markup=False),
+            BarColumn(bar_width=40),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[blocks]}", markup=False),
+            TimeElapsedColumn(),
+            console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+        )
+        self._job = self._bars.add_task("queued", total=1.0, blocks="")
+        self._stage = self._bars.add_task("", total=None, visible=False, blocks="")
+
+    def __enter__(self) -> "_Bars":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, event: Event) -> None:
+        remark = _remark(event)
+        if remark is not None:
+            self._bars.console.print(Text(remark))
+        match event.type:
+            case "status":
+                status = str(event.data.get("status"))
+                self._bars.update(self._job, description=status, visible=True)
+                self._bars.update(self._stage, visible=False)
+                if status == "queued":
+                    self._bars.reset(self._job, description=status)
+                elif status == "succeeded":
+                    self._bars.update(self._job, completed=1.0)
+            case "stage":
+                stage = str(event.data.get("stage"))
+                self._bars.reset(self._stage, description=stage, total=None, visible=False, blocks="")
+                self._bars.update(self._job, description=stage)
+            case "progress":
+                self._bars.update(self._job, completed=_progress(event))
+                if (blocks := _blocks(event)) is not None:
+                    block, of = blocks
+                    self._bars.update(
+                        self._stage,
+                        description="blocks",
+                        completed=block,
+                        total=of,
+                        visible=True,
+                        blocks=f"{block} of {of}",
+                    )
+
+
+class _Lines:
+    """A line for each state and stage, and one for every tenth of the way."""
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+
+    def show(self, event: Event) -> None:
+        line = _remark(event)
+        if line is None and event.type in {"status", "stage"}:
+            line = str(event.data.get(event.type))
+            if event.type == "status":
+                self._shown = 0.0
+        progress = _progress(event) if event.type == "progress" else None
+        if progress is not None and progress >= self._shown + PLAIN_STEP:
+            self._shown = progress
+            blocks = _blocks(event)
+            line = f"{progress:4.0%}" + (f"  block {blocks[0]} of {blocks[1]}" if blocks else "")
+        if line is not None:
+            print(f"{event.created_at.astimezone():%H:%M:%S}  {line}", file=sys.stderr, flush=True)

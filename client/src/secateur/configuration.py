@@ -1,0 +1,71 @@
+"""Where the server is and which key opens it.
+
+`SECATEUR_URL` and `SECATEUR_API_KEY` say so. What they leave open is read from the folder `SECATEUR_HOME` (default
+`.secateur`), where an embedded server writes its address to `url` and its key to `api-key`. The key found there belongs
+to that server: it is never sent to another address.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from secateur.errors import ConfigurationError
+
+DEFAULT_HOME: Final = ".secateur"
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """`url` without a trailing slash."""
+
+    url: str
+    api_key: str
+
+
+def home() -> Path:
+    """The folder of the embedded server; it need not exist."""
+    return Path(os.environ.get("SECATEUR_HOME") or DEFAULT_HOME)
+
+
+def embedded_url() -> str:
+    """The address the embedded server of this home wrote down, or its default one."""
+    return (_content(home() / "url") or DEFAULT_URL).rstrip("/")
+
+
+def resolve(url: str | None = None, api_key: str | None = None) -> Configuration:
+    """Arguments first, then the environment, then the home; raises ConfigurationError where something is missing."""
+    found_url = _checked_url(url or os.environ.get("SECATEUR_URL") or embedded_url())
+    found_key = api_key or os.environ.get("SECATEUR_API_KEY")
+    if not found_key and found_url == embedded_url():
+        found_key = _content(home() / "api-key")
+    if not found_key:
+        raise ConfigurationError(
+            f"no API key for {found_url}: set SECATEUR_API_KEY, or start an embedded server with `secateur serve`, "
+            f"which writes one to {home() / 'api-key'} (set SECATEUR_HOME if its home is elsewhere)"
+        )
+    if not found_key.isascii() or not found_key.isprintable() or " " in found_key:
+        raise ConfigurationError("the API key has characters no key has; copy it again: it starts with sct_")
+    return Configuration(found_url, found_key)
+
+
+def _checked_url(text: str) -> str:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"{text!r} is not a URL ({error}); write it like {DEFAULT_URL}") from None
+    if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
+        raise ConfigurationError(f"{text!r} is not the URL of a server; write it like {DEFAULT_URL}")
+    return text.rstrip("/")
+
+
+def _content(file: Path) -> str | None:
+    try:
+        return file.read_text("utf-8").strip() or None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} cannot be read ({error}); set SECATEUR_URL and SECATEUR_API_KEY") from None

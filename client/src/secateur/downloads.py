@@ -1,0 +1,127 @@
+"""Artifact files onto this machine: continued where they were cut off, verified, and only then given their names."""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO, Final
+from urllib.parse import quote
+
+import httpx
+
+from secateur.errors import ChecksumMismatch, DownloadInterrupted, ServerError, UnexpectedAnswer, UnsafeName
+from secateur.transport import Transport
+from secateur.types import ArtifactFile
+
+MANIFEST: Final = "secateur.json"
+"""Comes last: a folder that has it has everything."""
+FRUITLESS_ATTEMPTS: Final = 5
+"""Connections in a row that bring not one byte before we give up."""
+RETRY_SECONDS: Final = 1.0
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+OnProgress = Callable[[ArtifactFile, int], None]
+
+
+def download_files(
+    transport: Transport, path: str, files: Sequence[ArtifactFile], folder: Path, on_progress: OnProgress
+) -> list[Path]:
+    """Fetch `path`/<name> for each file into `folder`. Every name is checked before the first byte is written.
+
+    Raises UnsafeName, ChecksumMismatch and DownloadInterrupted.
+    """
+    ordered = sorted(files, key=lambda file: (file.path == MANIFEST, file.path))
+    targets = [_target(folder, file.path) for file in ordered]
+    for file, target in zip(ordered, targets, strict=True):
+        if _is_here(target, file):
+            on_progress(file, file.bytes)
+        else:
+            _fetch(transport, f"{path}/{quote(file.path)}", file, target, on_progress)
+    return targets
+
+
+def _target(folder: Path, name: str) -> Path:
+    """Where a file goes; raises UnsafeName unless that lies within the folder, links followed."""
+    parts = name.split("/")
+    strange = {"", ".", ".."} & set(parts) or PureWindowsPath(name).drive or "\\" in name or not name.isprintable()
+    target = folder.joinpath(*PurePosixPath(name).parts)
+    if strange or PurePosixPath(name).is_absolute() or not target.parent.resolve().is_relative_to(folder.resolve()):
+        raise UnsafeName(f"the server lists a file named {name!r}, which leads out of {folder}: nothing was written")
+    return target
+
+
+def _is_here(target: Path, file: ArtifactFile) -> bool:
+    if target.is_symlink() or not target.is_file() or target.stat().st_size != file.bytes:
+        return False
+    with open(target, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
+
+
+def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Path, on_progress: OnProgress) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The hash in the name: what was cut off is only ever continued with more of the same file.
+    aside = target.with_name(f".{target.name}.{file.sha256[:16]}.part")
+    fruitless = 0
+    with open(aside, "a+b") as part:
+        while (held := part.seek(0, os.SEEK_END)) < file.bytes:
+            try:
+                _receive(transport, path, file, part, held, on_progress)
+            except (httpx.TransportError, ServerError) as error:
+                fruitless = 0 if part.seek(0, os.SEEK_END) > held else fruitless + 1
+                if fruitless == FRUITLESS_ATTEMPTS:
+                    reason = error if isinstance(error, ServerError) else transport.unreachable(error)
+                    raise DownloadInterrupted(
+                        f"{file.path}: {held} of {file.bytes} bytes are here, then no more came ({reason}); the same "
+                        "download again goes on from there"
+                    ) from error
+                time.sleep(RETRY_SECONDS if fruitless else 0)
+        part.flush()
+        os.fsync(part.fileno())
+        part.seek(0)
+        found = hashlib.file_digest(part, "sha256").hexdigest()
+    if held != file.bytes or found != file.sha256:
+        aside.unlink()
+        raise ChecksumMismatch(
+            f"{file.path}: the {held} bytes that came have SHA-256 {found}, the server lists {file.bytes} bytes with "
+            f"{file.sha256}; they were thrown away, download again"
+        )
+    aside.replace(target)
+    on_progress(file, file.bytes)
+
+
+def _receive(
+    transport: Transport, path: str, file: ArtifactFile, part: BinaryIO, held: int, on_progress: OnProgress
+) -> None:
+    """One connection: append what comes behind the `held` bytes, or begin anew where the server sends all of it."""
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={held}-"} if held else {})
+    with transport.stream(path, headers=headers, follow_redirects=True) as response:
+        _check_same_file(response, file)
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
+                raise UnexpectedAnswer(
+                    f"{file.path}: bytes from {held} on were asked for, the answer is "
+                    f"{response.headers.get('Content-Range')!r}"
+                )
+        else:
+            held = 0
+            part.truncate(0)
+        for chunk in response.iter_bytes():
+            part.write(chunk)
+            held += len(chunk)
+            on_progress(file, held)
+            if held > file.bytes:
+                return  # too long already: the size check says so, and no disk is filled
+        if held < file.bytes:
+            raise httpx.RemoteProtocolError("the file ended early")
+
+
+def _check_same_file(response: httpx.Response, file: ArtifactFile) -> None:
+    """Our server's ETag is the SHA-256; a bucket behind a redirect has ETags of its own, which say nothing here."""
+    etag = response.headers.get("ETag", "").strip('"')
+    if _SHA256.fullmatch(etag) and etag != file.sha256:
+        raise ChecksumMismatch(
+            f"{file.path} is now {etag}, the list said {file.sha256}: the job was run again meanwhile; download again"
+        )

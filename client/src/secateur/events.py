@@ -1,0 +1,82 @@
+"""A job's events as they happen, over connections that may break."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import httpx
+from httpx_sse import EventSource, SSEError
+from pydantic import ValidationError
+
+from secateur.errors import ServerError, UnexpectedAnswer, Unreachable
+from secateur.transport import Transport, segment
+from secateur.types import Event
+
+GIVE_UP_SECONDS: Final = 120
+"""How long a server that answered before may be away."""
+RECONNECT_SECONDS: Final = 1.0
+"""Pause before a new connection, unless the server asks for another."""
+
+
+def stream_events(
+    transport: Transport, job_id: str, after: int | None, is_finished: Callable[[], bool]
+) -> Iterator[Event]:
+    """Every event with a sequence above `after`, in order and once each, until the job has ended.
+
+    A connection that breaks is opened again with `Last-Event-ID`, which makes the server go on behind the last event
+    seen; an event that comes again all the same is dropped. An event cut off in the middle was never seen.
+
+    A stream is complete when it closes in good order behind an event that ends the job, or when it was opened after
+    `is_finished` said so (nothing may be left to send then). A retry puts events behind one that ends the job, which is
+    why the server's closing is what counts, not the event.
+
+    Raises Unreachable where the first connection fails, or none succeeds for `GIVE_UP_SECONDS`.
+    """
+    path = f"jobs/{segment(job_id)}/events"
+    last = after
+    pause = RECONNECT_SECONDS
+    opened_before = False
+    lost_at: float | None = None
+    known_finished = False
+    while True:
+        ended = False
+        try:
+            with transport.stream(path, headers=_headers(last)) as response:
+                opened_before, lost_at = True, None
+                if response.status_code == httpx.codes.NO_CONTENT:
+                    return
+                for message in EventSource(response).iter_sse():
+                    pause = pause if message.retry is None else message.retry / 1000
+                    if not message.data:
+                        continue
+                    event = _parse(message.data, response.url)
+                    if last is not None and event.sequence <= last:
+                        continue
+                    last, ended = event.sequence, event.ends_job
+                    yield event
+            if ended or known_finished:
+                return
+            known_finished = is_finished()
+            if known_finished:
+                continue
+        except SSEError as error:
+            raise UnexpectedAnswer(f"{transport.url} does not stream events: {error}") from error
+        except (httpx.TransportError, Unreachable, ServerError) as error:
+            lost_at = lost_at or time.monotonic()
+            if not opened_before or time.monotonic() - lost_at > GIVE_UP_SECONDS:
+                if isinstance(error, httpx.TransportError):
+                    raise transport.unreachable(error) from error
+                raise
+        time.sleep(pause)
+
+
+def _headers(last: int | None) -> dict[str, str]:
+    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+    return headers if last is None else headers | {"Last-Event-ID": str(last)}
+
+
+def _parse(data: str, url: httpx.URL) -> Event:
+    try:
+        return Event.model_validate_json(data)
+    except ValidationError as error:
+        raise UnexpectedAnswer(f"{url} sent an event this client cannot read: {data[:200]}") from error

@@ -1,0 +1,248 @@
+"""What the server answers. Fields this release does not know are kept, so a newer server loses nothing on the way."""
+
+from datetime import datetime
+from typing import Final, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+FINISHED: Final[frozenset[JsonValue]] = frozenset({"succeeded", "failed", "cancelled"})
+
+Item = TypeVar("Item")
+
+
+class Answer(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Page(Answer, Generic[Item]):
+    """One page of a list; `next_after` is the cursor of the next."""
+
+    data: list[Item]
+    has_more: bool
+    next_after: str | None = None
+
+
+class Paper(Answer):
+    """Where a method comes from."""
+
+    title: str
+    authors: str
+    year: int
+    url: str
+
+
+class Needs(Answer):
+    """What a method needs besides the weights."""
+
+    calibration: bool
+    gradients: bool
+    training: bool
+
+
+class Method(Answer):
+    """A pruning method; `parameters` is the JSON schema of what it takes."""
+
+    id: str
+    title: str
+    summary: str = ""
+    paper: Paper | None
+    task_families: list[str]
+    patterns: list[str]
+    needs: Needs
+    parameters: dict[str, JsonValue]
+
+
+class Model(Answer):
+    """A registered model. `revision` is the hash of its content."""
+
+    id: str
+    name: str
+    source: str
+    revision: str
+    family: str
+    architecture: str
+    parameters: int
+    prunable_parameters: int
+    bytes: int
+    dtype: str
+    created_at: datetime
+
+
+class Dataset(Answer):
+    """A registered text."""
+
+    id: str
+    name: str
+    source: str
+    format: str
+    documents: int
+    characters: int
+    bytes: int
+    sha256: str
+    created_at: datetime
+
+
+class MethodFit(Answer):
+    """Whether a method fits a model, and why not."""
+
+    method: str
+    fits: bool
+    reason: str | None
+
+
+class Estimate(Answer):
+    """Roughly what a job would need."""
+
+    peak_memory_bytes: int
+    disk_bytes: int
+
+
+class Inspection(Answer):
+    """What a model is and which methods fit; for a job body also the body with defaults (`job`) and an estimate."""
+
+    model: str
+    family: str
+    architecture: str
+    parameters: int
+    prunable_parameters: int
+    bytes: int
+    dtype: str
+    layers: int
+    hidden_size: int
+    vocabulary_size: int
+    context_length: int
+    methods: list[MethodFit]
+    job: dict[str, JsonValue] | None
+    estimate: Estimate | None
+
+
+class Problem(Answer):
+    """Why a job failed. `code` is stable."""
+
+    code: str
+    message: str
+    param: str | None = None
+    retryable: bool = False
+
+
+class Perplexity(Answer):
+    """On one evaluation set. `ratio` is pruned over dense."""
+
+    dense: float | None = None
+    pruned: float | None = None
+    ratio: float | None = None
+    sequence_length: int | None = None
+
+
+class Sparsity(Answer):
+    """The share of zeros reached, over prunable weights and over the whole model."""
+
+    prunable: float | None = None
+    model: float | None = None
+
+
+class Parameters(Answer):
+    """Numbers of parameters."""
+
+    dense: int | None = None
+    nonzero: int | None = None
+
+
+class Sizes(Answer):
+    """In bytes."""
+
+    dense: int | None = None
+    artifact: int | None = None
+
+
+class Latency(Answer):
+    """In milliseconds, measured alternately in one run."""
+
+    dense_ms: float | None = None
+    pruned_ms: float | None = None
+
+
+class Seconds(Answer):
+    """Wall time."""
+
+    prune: float | None = None
+    total: float | None = None
+
+
+class Metrics(Answer):
+    """The figures of a job, as far as it came."""
+
+    perplexity: dict[str, Perplexity] = {}
+    sparsity: Sparsity | None = None
+    parameters: Parameters | None = None
+    bytes: Sizes | None = None
+    latency: Latency | None = None
+    seconds: Seconds | None = None
+    peak_memory_bytes: int | None = None
+
+
+class Job(Answer):
+    """A job and every field of its body, defaults filled in. `progress` runs from 0 to 1."""
+
+    id: str
+    status: JobStatus
+    stage: str | None
+    progress: float
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: Problem | None
+    metrics: Metrics | None
+    model: str
+    method: str
+    pattern: str
+    sparsity: float | None = None
+    queue: str = "default"
+    priority: int = 0
+    metadata: dict[str, str] = {}
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def missed_gate(self) -> bool:
+        """Pruned and stored, but worse than a gate of the job allows."""
+        return self.status == "failed" and self.error is not None and self.error.code == "gate_missed"
+
+
+class Event(Answer):
+    """One thing that happened to a job. `sequence` counts from 1 within the job; what `data` holds goes by `type`.
+
+    `status` {status}, `stage` {stage}, `progress` {progress 0…1, block, blocks}, `log` {level, message},
+    `metric` {name, step, value}.
+    """
+
+    sequence: int
+    type: str
+    created_at: datetime
+    attempt: int
+    data: dict[str, JsonValue]
+
+    @property
+    def ends_job(self) -> bool:
+        return self.type == "status" and self.data.get("status") in FINISHED
+
+
+class Report(Answer):
+    """The whole report of a job: one row per pruned layer, remarks, and whatever else the server measured."""
+
+    layers: list[dict[str, JsonValue]] = []
+    notes: list[str] = []
+
+
+class ArtifactFile(Answer):
+    """A file of an artifact. `path` is relative, with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: str

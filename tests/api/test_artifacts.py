@@ -1,0 +1,151 @@
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import LocalStore, artifact_prefix
+from core.database import transaction
+from core.errors import NotFound
+from core.jobs.queue import claim, finish_succeeded
+from core.settings import Settings
+
+CONTENT = bytes(range(256)) * 10
+
+
+@pytest.fixture
+def artifact(
+    api: TestClient,
+    job_body: dict[str, Any],
+    sessions: sessionmaker[Session],
+    store: LocalStore,
+    tmp_path: Path,
+) -> str:
+    """Address of a stored file."""
+    job = api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
+    folder = tmp_path / "artifact"
+    (folder / "original").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(CONTENT)
+    (folder / "original" / "a b.txt").write_bytes(b"")
+    (folder / "secateur.json").write_text("{}")
+    with pytest.raises(ValueError, match="name"):
+        store.publish(folder, artifact_prefix(job, 1))
+    (folder / "original" / "a b.txt").rename(folder / "original" / "empty.txt")
+    files = store.publish(folder, artifact_prefix(job, 1))
+    with transaction(sessions) as session:
+        claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+        assert finish_succeeded(session, job, 1, metrics={}, report={}, files=files)
+    return f"/v1/jobs/{job}/artifacts"
+
+
+def test_artifacts_are_listed_with_their_hashes(api: TestClient, artifact: str) -> None:
+    files = api.get(artifact).json()["data"]
+    assert [file["path"] for file in files] == ["model.safetensors", "original/empty.txt", "secateur.json"]
+    assert files[0] == {
+        "path": "model.safetensors",
+        "bytes": len(CONTENT),
+        "sha256": hashlib.sha256(CONTENT).hexdigest(),
+    }
+
+
+def test_a_download_is_whole_and_names_its_hash(api: TestClient, artifact: str) -> None:
+    response = api.get(f"{artifact}/model.safetensors")
+    assert (response.status_code, response.content) == (200, CONTENT)
+    assert response.headers["etag"] == f'"{hashlib.sha256(CONTENT).hexdigest()}"'
+    assert response.headers["content-length"] == str(len(CONTENT))
+    assert response.headers["accept-ranges"] == "bytes"
+    assert response.headers["content-disposition"].startswith("attachment")
+    assert api.get(f"{artifact}/original/empty.txt").content == b""
+    head = api.head(f"{artifact}/model.safetensors")
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(CONTENT)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "start", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=100-199", 100, 200),
+        ("bytes=2500-", 2500, 2560),
+        ("bytes=-60", 2500, 2560),
+        ("bytes=2559-9999", 2559, 2560),
+        ("bytes=-9999", 0, 2560),
+        ("BYTES=1-2", 1, 3),
+    ],
+)
+def test_a_range_is_answered_with_206(api: TestClient, artifact: str, wanted: str, start: int, end: int) -> None:
+    response = api.get(f"{artifact}/model.safetensors", headers={"Range": wanted})
+    assert (response.status_code, response.content) == (206, CONTENT[start:end])
+    assert response.headers["content-range"] == f"bytes {start}-{end - 1}/2560"
+    assert response.headers["content-length"] == str(end - start)
+
+
+@pytest.mark.parametrize("wanted", ["bytes=2560-", "bytes=9999-10000", "bytes=-0"])
+def test_a_range_outside_the_file_is_416(api: TestClient, artifact: str, wanted: str) -> None:
+    response = api.get(f"{artifact}/model.safetensors", headers={"Range": wanted})
+    assert (response.status_code, response.json()["code"]) == (416, "range_not_satisfiable")
+    assert response.headers["content-range"] == "bytes */2560"
+    assert api.get(f"{artifact}/original/empty.txt", headers={"Range": "bytes=0-"}).status_code == 416
+
+
+@pytest.mark.parametrize("wanted", ["bytes=5-1", "bytes=a-b", "bytes=0-1,3-4", "lines=1-2", "bytes=-", "", "bytes=1-²"])
+def test_a_range_that_is_none_is_ignored(api: TestClient, artifact: str, wanted: str) -> None:
+    response = api.get(f"{artifact}/model.safetensors", headers={b"Range": wanted.encode("latin-1")})
+    assert (response.status_code, len(response.content)) == (200, len(CONTENT))
+
+
+def test_what_is_known_is_not_sent_again(api: TestClient, artifact: str) -> None:
+    etag = api.get(f"{artifact}/model.safetensors").headers["etag"]
+    for known in (etag, f'"x", W/{etag}', "*"):
+        response = api.get(f"{artifact}/model.safetensors", headers={"If-None-Match": known})
+        assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", etag)
+    assert api.get(f"{artifact}/model.safetensors", headers={"If-None-Match": '"x"'}).status_code == 200
+
+
+def test_a_range_of_another_version_gets_the_whole(api: TestClient, artifact: str) -> None:
+    etag = api.get(f"{artifact}/model.safetensors").headers["etag"]
+    for known, status in ((etag, 206), ('"x"', 200), (f"W/{etag}", 200)):
+        headers = {"Range": "bytes=0-9", "If-Range": known}
+        assert api.get(f"{artifact}/model.safetensors", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("path", ["nothing", "../../../home/api-key", "%2e%2e/%2e%2e/x", "original", "/etc/passwd", ""])
+def test_what_is_not_listed_is_not_found(api: TestClient, artifact: str, path: str) -> None:
+    assert api.get(f"{artifact}/{path}").status_code == 404
+
+
+def test_no_name_leads_out_of_the_store(store: LocalStore, settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "secateur.json").write_text("{}")
+    for prefix in ("../x", "/x", "a/../b", "", "a//b", ".", "a/"):
+        with pytest.raises(ValueError, match="name"):
+            store.publish(folder, prefix)
+    store.publish(folder, "job_1/attempt-1")
+    (settings.store_root / "secret").write_text("secret")
+    (settings.store_root / "job_1" / "attempt-1" / "link").symlink_to(settings.store_root / "secret")
+    for path in ("../../secret", "link", "missing", "", "/etc/passwd"):
+        with pytest.raises(NotFound):
+            store.open_range("job_1/attempt-1", path, 0, 1)
+
+
+def test_an_artifact_is_stored_whole_or_not_at_all(store: LocalStore, settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(CONTENT)
+    with pytest.raises(ValueError, match="not finished"):
+        store.publish(folder, "job_1/attempt-1")
+    (folder / "secateur.json").write_text("{}")
+    (folder / "link").symlink_to("/etc/passwd")
+    with pytest.raises(ValueError, match="regular"):
+        store.publish(folder, "job_1/attempt-1")
+    assert not settings.store_root.exists() or list(settings.store_root.iterdir()) == []
+    (folder / "link").unlink()
+    store.publish(folder, "job_1/attempt-1")
+    (folder / "secateur.json").write_text("{ }")
+    store.publish(folder, "job_1/attempt-1")
+    assert b"".join(store.open_range("job_1/attempt-1", "secateur.json", 0, 3)) == b"{ }"
+    store.delete("job_1/attempt-1")
+    store.delete("job_1/attempt-1")
+    assert [path for path in settings.store_root.rglob("*") if path.is_file()] == []

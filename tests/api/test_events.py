@@ -1,0 +1,141 @@
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psycopg
+from httpx_sse import EventSource, ServerSentEvent
+from sqlalchemy import make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.jobs.queue import append_event, claim, finish_cancelled, finish_succeeded, request_cancel, set_progress
+from core.settings import Settings
+
+Sessions = sessionmaker[Session]
+
+
+def stream(client: httpx.Client, job: str, last: int | None = None) -> Iterator[ServerSentEvent]:
+    headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
+    with client.stream("GET", f"/v1/jobs/{job}/events", headers=headers) as response:
+        assert response.status_code == 200, response.read()
+        yield from EventSource(response).iter_sse()
+
+
+def submit(client: httpx.Client, body: dict[str, Any]) -> str:
+    job: str = client.post("/v1/jobs", json=body).raise_for_status().json()["id"]
+    return job
+
+
+def take(sessions: Sessions) -> int:
+    with transaction(sessions) as session:
+        claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+        assert claimed is not None
+        return claimed.attempt
+
+
+def test_a_page_of_events_goes_on_from_a_number(
+    live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions
+) -> None:
+    job = submit(live_api, job_body)
+    take(sessions)
+    with transaction(sessions) as session:
+        append_event(session, job, 1, "log", {"level": "info", "message": "hello"})
+    page = live_api.get(f"/v1/jobs/{job}/events", params={"limit": 2}).json()
+    assert ([event["sequence"] for event in page["data"]], page["has_more"], page["next_after"]) == ([1, 2], True, 2)
+    rest = live_api.get(f"/v1/jobs/{job}/events", params={"after": 2}).json()
+    assert (len(rest["data"]), rest["has_more"], rest["next_after"]) == (1, False, 3)
+    event = rest["data"][0]
+    assert set(event) == {"sequence", "type", "created_at", "attempt", "data"}
+    assert (event["type"], event["data"]) == ("log", {"level": "info", "message": "hello"})
+
+
+def test_a_stream_shows_events_as_they_come_and_ends_with_the_job(
+    live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions
+) -> None:
+    job = submit(live_api, job_body)
+    seen: list[tuple[str, dict[str, Any], float]] = []
+
+    def watch() -> None:
+        for event in stream(live_api, job):
+            assert event.event == json.loads(event.data)["type"]
+            assert event.id == str(json.loads(event.data)["sequence"])
+            seen.append((event.id, json.loads(event.data)["data"], time.monotonic()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    take(sessions)
+    written = 0.0
+    for progress in (0.25, 0.5):
+        time.sleep(0.2)
+        with transaction(sessions) as session:
+            set_progress(session, job, 1, progress)
+        written = time.monotonic()
+    deadline = written + 5
+    while len(seen) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert seen[3][2] - written < 1, "events arrive when they are committed, not at the next look"
+    with transaction(sessions) as session:
+        finish_succeeded(session, job, 1, metrics={}, report={}, files=[])
+    watcher.join(timeout=5)
+    assert not watcher.is_alive()
+    assert [number for number, _, _ in seen] == ["1", "2", "3", "4", "5"]
+    assert seen[-1][1] == {"status": "succeeded"}
+
+
+def test_a_stream_is_taken_up_after_the_last_event(
+    live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions
+) -> None:
+    job = submit(live_api, job_body)
+    take(sessions)
+    with transaction(sessions) as session:
+        set_progress(session, job, 1, 0.5)
+        request_cancel(session, job)
+        finish_cancelled(session, job, 1)
+    assert [event.id for event in stream(live_api, job, last=2)] == ["3", "4", "5"]
+    assert list(stream(live_api, job, last=5)) == []
+    assert [event.id for event in stream(live_api, job)] == ["1", "2", "3", "4", "5"]
+
+
+def test_a_stream_goes_on_through_a_retry(live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions) -> None:
+    job = submit(live_api, job_body)
+    live_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
+    live_api.post(f"/v1/jobs/{job}/retry").raise_for_status()
+    statuses = []
+    for event in stream(live_api, job):
+        statuses.append(json.loads(event.data)["data"]["status"])
+        if len(statuses) == 3:
+            live_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
+    assert statuses == ["queued", "cancelled", "queued", "cancelled"]
+
+
+def test_a_last_event_id_must_be_a_number(live_api: httpx.Client, job_body: dict[str, Any]) -> None:
+    job = submit(live_api, job_body)
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "x"}
+    response = live_api.get(f"/v1/jobs/{job}/events", headers=headers)
+    assert (response.status_code, response.json()["param"]) == (422, "Last-Event-ID")
+
+
+def test_a_stream_survives_the_loss_of_its_database_connection(
+    live_api: httpx.Client, job_body: dict[str, Any], settings: Settings
+) -> None:
+    job = submit(live_api, job_body)
+    events = stream(live_api, job)
+    assert next(events).id == "1"
+    conninfo = make_url(settings.database_url or "").set(drivername="postgresql").render_as_string(False)
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    live_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
+    assert [event.id for event in events] == ["2"]
+
+
+def test_a_server_that_stops_ends_its_streams(live_api: httpx.Client, job_body: dict[str, Any]) -> None:
+    """The fixture asserts that the server ends while this stream is open."""
+    job = submit(live_api, job_body)
+    opened = stream(live_api, job)
+    assert next(opened).id == "1"

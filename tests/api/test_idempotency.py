@@ -1,0 +1,81 @@
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.jobs.queue import expire_idempotency_keys
+from core.jobs.tables import IdempotencyKeyRow, JobRow
+from core.teams.tables import ApiKeyRow
+from tests.conftest import bearer
+
+Sessions = sessionmaker[Session]
+ONCE = {"Idempotency-Key": "once"}
+
+
+def jobs(sessions: Sessions) -> int:
+    with transaction(sessions) as session:
+        return session.scalar(select(func.count()).select_from(JobRow)) or 0
+
+
+def test_the_same_request_gets_the_first_answer_again(
+    api: TestClient, job_body: dict[str, Any], sessions: Sessions
+) -> None:
+    first = api.post("/v1/jobs", json=job_body, headers=ONCE)
+    again = api.post("/v1/jobs", json=job_body, headers=ONCE)
+    assert (again.status_code, again.content) == (201, first.content)
+    assert "Idempotency-Replayed" not in first.headers and again.headers["Idempotency-Replayed"] == "true"
+    assert jobs(sessions) == 1
+
+
+def test_another_body_is_a_conflict(api: TestClient, job_body: dict[str, Any], sessions: Sessions) -> None:
+    api.post("/v1/jobs", json=job_body, headers=ONCE)
+    other = api.post("/v1/jobs", json=job_body | {"sparsity": 0.6}, headers=ONCE)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+    route = api.post("/v1/keys", json={"name": "a"}, headers=ONCE)
+    assert (route.status_code, route.json()["code"]) == (409, "idempotency_conflict")
+    assert jobs(sessions) == 1
+
+
+def test_racing_requests_create_once(live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: live_api.post("/v1/jobs", json=job_body, headers=ONCE), range(8)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    assert jobs(sessions) == 1
+
+
+def test_an_error_is_not_remembered(api: TestClient, job_body: dict[str, Any], sessions: Sessions) -> None:
+    assert api.post("/v1/jobs", json=job_body | {"method": "snip"}, headers=ONCE).status_code == 422
+    assert api.post("/v1/jobs", json=job_body, headers=ONCE).status_code == 201
+    assert jobs(sessions) == 1
+
+
+def test_keys_belong_to_a_team(api: TestClient, other_team_key: str) -> None:
+    first = api.post("/v1/keys", json={"name": "a"}, headers=ONCE).json()
+    other = api.post("/v1/keys", json={"name": "a"}, headers=ONCE | bearer(other_team_key)).json()
+    assert first["id"] != other["id"]
+
+
+def test_a_replayed_api_key_is_whole_and_stored_nowhere_in_the_clear(api: TestClient, sessions: Sessions) -> None:
+    first = api.post("/v1/keys", json={"name": "a"}, headers=ONCE).json()
+    assert api.post("/v1/keys", json={"name": "a"}, headers=ONCE).json() == first
+    with transaction(sessions) as session:
+        stored = session.scalars(select(IdempotencyKeyRow.answer)).one()
+        assert stored is not None and first["key"][12:].encode() not in stored
+        assert session.scalar(select(func.count()).select_from(ApiKeyRow)) == 2
+
+
+def test_a_key_past_its_time_is_forgotten(api: TestClient, job_body: dict[str, Any], sessions: Sessions) -> None:
+    api.post("/v1/jobs", json=job_body, headers=ONCE)
+    with transaction(sessions) as session:
+        assert expire_idempotency_keys(session) == 0
+        session.execute(update(IdempotencyKeyRow).values(expires_at=func.now()))
+    api.post("/v1/jobs", json=job_body, headers=ONCE)
+    assert jobs(sessions) == 2
+    with transaction(sessions) as session:
+        session.execute(update(IdempotencyKeyRow).values(expires_at=func.now()))
+        assert expire_idempotency_keys(session) == 1

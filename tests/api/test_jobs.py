@@ -1,0 +1,261 @@
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.app import create_app
+from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
+from core.database import transaction
+from core.jobs.queue import claim, finish_succeeded
+from core.jobs.tables import JobEventRow, JobRow
+from core.registry.folders import content_hash
+from core.settings import Settings
+from tests.conftest import bearer
+from tests.model_folders import write_llama
+
+Sessions = sessionmaker[Session]
+
+
+def test_submit_answers_with_the_job_and_its_defaults(
+    api: TestClient, job_body: dict[str, Any], sessions: Sessions
+) -> None:
+    response = api.post("/v1/jobs", json=job_body)
+    assert response.status_code == 201, response.text
+    job = response.json()
+    assert job["id"].startswith("job_")
+    assert (job["object"], job["status"], job["progress"], job["attempt"]) == ("job", "queued", 0, 0)
+    assert (job["stage"], job["error"], job["metrics"], job["started_at"], job["finished_at"]) == (None,) * 5
+    assert job["pattern"] == "unstructured" and job["parameters"]["variant"] is False
+    assert job["calibration"] == {"dataset": "numbers", "samples": 8, "sequence_length": 32, "seed": 0}
+    assert job["evaluation"] == {"datasets": ["numbers"], "samples": 4, "sequence_length": 32, "tasks": []}
+    assert job["model_revision"].startswith("sha256:")
+    assert api.get(f"/v1/jobs/{job['id']}").json() == job
+    with transaction(sessions) as session:
+        event = session.scalars(select(JobEventRow).where(JobEventRow.job_id == job["id"])).one()
+        assert (event.sequence, event.type, event.data["status"]) == (1, "status", "queued")
+
+
+def test_submit_sends_a_hint_after_the_commit(api: TestClient, job_body: dict[str, Any], settings: Settings) -> None:
+    api.post("/v1/jobs", json=job_body).raise_for_status()
+    messages = list((settings.home / "broker" / "messages").glob("*.default.msg"))
+    assert len(messages) == 1
+
+
+def test_submit_succeeds_while_the_broker_is_down(
+    settings: Settings, job_body: dict[str, Any], member_key: str, sessions: Sessions
+) -> None:
+    down = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    with TestClient(create_app(down)) as client:
+        response = client.post("/v1/jobs", json=job_body, headers=bearer(member_key))
+        assert response.status_code == 201
+        ready = client.get("/readyz")
+        assert ready.status_code == 503 and ready.json()["checks"]["broker"] is False
+    with transaction(sessions) as session:  # the dispatcher will send it
+        assert session.scalars(select(JobRow.dispatched_at)).one() is None
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "unknown method": ({"method": "snip"}, "unknown_method", "method"),
+    "unknown model": ({"model": "nothing"}, "unknown_model", "model"),
+    "hub model": ({"model": "org/name"}, "unknown_model", "model"),
+    "unknown job": ({"model": "job:job_0"}, "unknown_model", "model"),
+    "unknown calibration": ({"calibration": {"dataset": "x"}}, "unknown_dataset", "calibration.dataset"),
+    "self": ({"calibration": {"dataset": "self"}}, "unknown_dataset", "calibration.dataset"),
+    "unknown evaluation": ({"evaluation": {"datasets": ["x"]}}, "unknown_dataset", "evaluation.datasets.0"),
+    "no calibration": ({"calibration": None}, "invalid_request", "calibration"),
+    "sparsity": ({"sparsity": 1.5}, "invalid_sparsity", "sparsity"),
+    "no sparsity": ({"sparsity": None}, "invalid_sparsity", "sparsity"),
+    "sparsity and pattern": ({"sparsity": 0.3, "pattern": "2:4"}, "invalid_sparsity", "sparsity"),
+    "pattern": ({"pattern": "4:2"}, "invalid_pattern", "pattern"),
+    "width": ({"sparsity": None, "pattern": "1:5"}, "indivisible_width", "pattern"),
+    "parameter": ({"parameters": {"nonsense": 1}}, "invalid_parameters", "parameters.nonsense"),
+    "too little text": (
+        {"calibration": {"dataset": "numbers", "samples": 1000, "sequence_length": 64}},
+        "too_little_text",
+        "calibration.samples",
+    ),
+    "longer than the context": (
+        {"calibration": {"dataset": "numbers", "samples": 1, "sequence_length": 65}},
+        "invalid_request",
+        "calibration.sequence_length",
+    ),
+    "no samples": (
+        {"calibration": {"dataset": "numbers", "samples": 0}},
+        "invalid_request",
+        "calibration.samples",
+    ),
+    "gate without evaluation": (
+        {"evaluation": {}, "gates": {"max_perplexity_ratio": 2}},
+        "invalid_request",
+        "gates.max_perplexity_ratio",
+    ),
+    "unknown field": ({"colour": "green"}, "invalid_request", "colour"),
+    "unknown nested field": ({"calibration": {"dataset": "numbers", "rows": 1}}, "invalid_request", "calibration.rows"),
+    "target": ({"target": {"bytes": 1}}, "invalid_request", "target"),
+    "recovery": ({"recovery": {"steps": 1}}, "invalid_request", "recovery"),
+    "tasks": ({"evaluation": {"tasks": ["boolq"]}}, "invalid_request", "evaluation.tasks"),
+    "packed": ({"output": {"format": "packed"}}, "invalid_request", "output.format"),
+    "per layer": ({"output": {"layout": "per_layer"}}, "invalid_request", "output.layout"),
+    "the dispatcher's queue": ({"queue": "control"}, "invalid_request", "queue"),
+    "metadata": ({"metadata": {"a": 1}}, "invalid_request", "metadata.a"),
+}
+
+
+@pytest.mark.parametrize(("change", "code", "param"), REFUSALS.values(), ids=REFUSALS)
+def test_what_cannot_be_meant_is_refused_before_it_is_queued(
+    api: TestClient, job_body: dict[str, Any], sessions: Sessions, change: dict[str, Any], code: str, param: str
+) -> None:
+    response = api.post("/v1/jobs", json=job_body | change)
+    problem = response.json()
+    assert (response.status_code, problem["code"], problem["param"]) == (422, code, param), problem
+    inspected = api.post("/v1/models/inspect", json=job_body | change)
+    assert (inspected.status_code, inspected.json()["code"], inspected.json()["param"]) == (422, code, param)
+    with transaction(sessions) as session:
+        assert session.scalars(select(JobRow)).all() == []
+
+
+def test_messages_say_what_would_help(api: TestClient, job_body: dict[str, Any]) -> None:
+    def detail(**change: Any) -> str:
+        answer = api.post("/v1/jobs", json=job_body | change).json()["detail"]
+        assert isinstance(answer, str)
+        return answer
+
+    assert "tiny" in detail(model="smol") and "numbers" in detail(calibration={"dataset": "x"})
+    assert "model.layers.0.self_attn.q_proj" in detail(sparsity=None, pattern="1:5")
+    too_little = detail(calibration={"dataset": "numbers", "samples": 1000, "sequence_length": 64})
+    assert "64000 tokens" in too_little and "10001 bytes" not in too_little and "are there" in too_little
+
+
+def test_a_pattern_fixes_the_sparsity(api: TestClient, job_body: dict[str, Any]) -> None:
+    job = api.post("/v1/jobs", json=job_body | {"sparsity": None, "pattern": "2:4"}).json()
+    assert (job["pattern"], job["sparsity"]) == ("2:4", 0.5)
+
+
+def test_pages_of_jobs_follow_a_cursor_without_gap_or_repeat(api: TestClient, job_body: dict[str, Any]) -> None:
+    submitted = [api.post("/v1/jobs", json=job_body).json()["id"] for _ in range(5)]
+    seen: list[str] = []
+    after = None
+    for expected in (2, 2, 1):
+        page = api.get("/v1/jobs", params={"limit": 2} | ({"after": after} if after else {})).json()
+        assert len(page["data"]) == expected
+        assert page["has_more"] is (expected == 2) and (page["next_after"] is None) is (expected == 1)
+        seen += [job["id"] for job in page["data"]]
+        after = page["next_after"]
+    assert seen == submitted[::-1]
+    bad = api.get("/v1/jobs", params={"after": "nonsense"})
+    assert (bad.status_code, bad.json()["param"]) == (422, "after")
+
+
+def test_pages_hold_jobs_of_the_same_instant(api: TestClient, job_body: dict[str, Any], sessions: Sessions) -> None:
+    submitted = {api.post("/v1/jobs", json=job_body).json()["id"] for _ in range(3)}
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).values(created_at="2026-01-01T00:00:00Z"))
+    first = api.get("/v1/jobs", params={"limit": 1}).json()
+    rest = api.get("/v1/jobs", params={"limit": 5, "after": first["next_after"]}).json()
+    assert {job["id"] for job in first["data"] + rest["data"]} == submitted
+
+
+def test_lists_are_filtered(api: TestClient, job_body: dict[str, Any]) -> None:
+    wanda = api.post("/v1/jobs", json=job_body).json()["id"]
+    magnitude = api.post("/v1/jobs", json=job_body | {"method": "magnitude", "metadata": {"a": "1", "b": "2"}}).json()[
+        "id"
+    ]
+    api.post(f"/v1/jobs/{wanda}/cancel")
+
+    def listed(**filters: str) -> list[str]:
+        return [job["id"] for job in api.get("/v1/jobs", params=filters).raise_for_status().json()["data"]]
+
+    assert listed(status="cancelled") == listed(method="wanda") == [wanda]
+    assert listed(status="queued") == [magnitude]
+    assert listed(model="tiny") == [magnitude, wanda] and listed(model="other") == []
+    assert listed(**{"metadata.a": "1"}) == listed(**{"metadata.a": "1", "metadata.b": "2"}) == [magnitude]
+    assert listed(**{"metadata.a": "2"}) == []
+    assert api.get("/v1/jobs", params={"status": "sleeping"}).json()["param"] == "status"
+
+
+def test_cancel_and_retry_are_idempotent(api: TestClient, job_body: dict[str, Any]) -> None:
+    job = api.post("/v1/jobs", json=job_body).json()["id"]
+    for _ in range(2):
+        assert api.post(f"/v1/jobs/{job}/cancel").json()["status"] == "cancelled"
+    for _ in range(2):
+        assert api.post(f"/v1/jobs/{job}/retry").json()["status"] == "queued"
+    statuses = [event["data"]["status"] for event in api.get(f"/v1/jobs/{job}/events").json()["data"]]
+    assert statuses == ["queued", "cancelled", "queued"]
+
+
+def finished(api: TestClient, body: dict[str, Any], sessions: Sessions, store: LocalStore, settings: Settings) -> str:
+    """A job that succeeded, with a model for an artifact."""
+    job: str = api.post("/v1/jobs", json=body).raise_for_status().json()["id"]
+    folder = write_llama(settings.work_root / job, seed=1)
+    (folder / "secateur.json").write_text("{}")
+    files = store.publish(folder, artifact_prefix(job, 1))
+    with transaction(sessions) as session:
+        claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+        assert claimed is not None and claimed.job_id == job
+        assert finish_succeeded(session, job, 1, metrics={"a": 1}, report={"layers": []}, files=files)
+    return job
+
+
+def test_the_artifact_of_a_job_is_a_model(
+    api: TestClient,
+    job_body: dict[str, Any],
+    sessions: Sessions,
+    store: LocalStore,
+    settings: Settings,
+    other_team_key: str,
+) -> None:
+    first = finished(api, job_body, sessions, store, settings)
+    second = api.post("/v1/jobs", json=job_body | {"model": f"job:{first}"})
+    assert second.status_code == 201, second.text
+    assert second.json()["model_revision"] != api.get(f"/v1/jobs/{first}").json()["model_revision"]
+    with transaction(sessions) as session:
+        claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+        assert claimed is not None and claimed.model.path == store.folder(artifact_prefix(first, 1))
+        assert claimed.model.revision == content_hash(claimed.model.path)
+    third = api.post("/v1/jobs", json=job_body | {"model": f"job:{second.json()['id']}"})
+    assert third.json()["code"] == "unknown_model" and "only one that succeeded" in third.json()["detail"]
+    foreign = api.post("/v1/models/inspect", json={"model": f"job:{first}"}, headers=bearer(other_team_key))
+    assert foreign.json()["code"] == "unknown_model"
+
+
+def test_a_report_is_there_once_the_job_is_over(
+    api: TestClient, job_body: dict[str, Any], sessions: Sessions, store: LocalStore, settings: Settings
+) -> None:
+    job = finished(api, job_body, sessions, store, settings)
+    assert api.get(f"/v1/jobs/{job}/report").json() == {"layers": []}
+    waiting = api.post("/v1/jobs", json=job_body).json()["id"]
+    missing = api.get(f"/v1/jobs/{waiting}/report")
+    assert missing.status_code == 404 and "queued" in missing.json()["detail"]
+    assert api.get(f"/v1/jobs/{waiting}/artifacts").json()["data"] == []
+
+
+def test_inspect_looks_at_a_model(api: TestClient, model: str) -> None:
+    answer = api.post("/v1/models/inspect", json={"model": model}).raise_for_status().json()
+    assert (answer["architecture"], answer["layers"], answer["job"], answer["estimate"]) == (
+        "LlamaForCausalLM",
+        2,
+        None,
+        None,
+    )
+    assert {each["method"]: each["fits"] for each in answer["methods"]} == dict.fromkeys(
+        ("random", "magnitude", "wanda", "sparsegpt"), True
+    )
+
+
+def test_inspect_is_a_dry_run_of_submit(api: TestClient, job_body: dict[str, Any]) -> None:
+    answer = api.post("/v1/models/inspect", json=job_body).raise_for_status().json()
+    job = api.post("/v1/jobs", json=job_body).json()
+    assert {name: job[name] for name in answer["job"]} == answer["job"]
+    assert answer["estimate"]["disk_bytes"] > answer["bytes"]
+    assert answer["estimate"]["peak_memory_bytes"] > 0
+    assert len(api.get("/v1/jobs").json()["data"]) == 1
+
+
+def test_stored_file_paths_are_relative(store: LocalStore, settings: Settings) -> None:
+    folder = write_llama(settings.work_root / "a")
+    (folder / "secateur.json").write_text("{}")
+    files = store.publish(folder, "job_1/attempt-1")
+    assert [file.path for file in files] == ["config.json", "model.safetensors", "secateur.json"]
+    assert all(isinstance(file, StoredFile) and file.bytes > 0 for file in files)

@@ -1,0 +1,90 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.app import create_app
+from core.database import transaction
+from core.jobs.queue import heartbeat
+from core.settings import Settings
+from core.teams.tokens import new_token
+from tests.conftest import bearer
+
+_SERVE_AND_LIST_MODULES = """
+import json, sys, threading, time
+import httpx, uvicorn
+from api.app import create_app
+
+server = uvicorn.Server(uvicorn.Config(create_app(), host="127.0.0.1", port=0, log_level="warning"))
+thread = threading.Thread(target=server.run)
+thread.start()
+while not server.started:
+    time.sleep(0.01)
+base = "http://127.0.0.1:%d" % server.servers[0].sockets[0].getsockname()[1]
+headers = {"Authorization": "Bearer " + sys.argv[1]}
+for method, path, body in json.loads(sys.argv[2]):
+    httpx.request(method, base + path, json=body, headers=headers).raise_for_status()
+server.should_exit = True
+thread.join()
+print(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_a_running_api_has_loaded_neither_torch_nor_transformers(
+    settings: Settings, admin_key: str, job_body: dict[str, object]
+) -> None:
+    calls = [
+        ("GET", "/v1/methods", None),
+        ("POST", "/v1/models/inspect", job_body),
+        ("POST", "/v1/jobs", job_body),
+        ("GET", "/v1/jobs", None),
+        ("GET", "/openapi.json", None),
+    ]
+    environment = {
+        "SECATEUR_HOME": str(settings.home),
+        "SECATEUR_DATABASE_URL": settings.database_url or "",
+        "SECATEUR_SECRET_KEY": settings.secret_key or "",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", _SERVE_AND_LIST_MODULES, admin_key, json.dumps(calls)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    modules = set(ended.stdout.split())
+    assert {"api", "core", "fastapi"} <= modules
+    assert modules.isdisjoint({"torch", "transformers", "worker"})
+
+
+def test_without_a_database_requests_are_told_to_come_back(tmp_path: Path) -> None:
+    away = Settings(home=tmp_path, database_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    with TestClient(create_app(away)) as client:
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert client.get("/readyz").json()["checks"]["database"] is False
+        refused = client.get("/v1/jobs", headers=bearer(new_token()))
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    assert refused.headers["Retry-After"]
+
+
+def test_readiness_names_each_thing_that_is_needed(api_client: TestClient, sessions: sessionmaker[Session]) -> None:
+    waiting = api_client.get("/readyz")
+    assert waiting.status_code == 503 and waiting.headers["Retry-After"]
+    assert waiting.json()["checks"] == {"database": True, "broker": True, "store": True, "workers": False}
+    with transaction(sessions) as session:
+        heartbeat(session, "worker_1", queue="default", device="cpu", hostname="bed", pid=1)
+    ready = api_client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+
+
+def test_methods_are_listed_with_their_schemas(api: TestClient) -> None:
+    methods = {method["id"]: method for method in api.get("/v1/methods").json()["data"]}
+    assert set(methods) >= {"random", "magnitude", "wanda", "sparsegpt"}
+    assert methods["wanda"]["needs"] == {"calibration": True, "gradients": False, "training": False}
+    assert "block_size" in methods["sparsegpt"]["parameters"]["properties"]
+    assert methods["wanda"]["paper"]["year"] == 2023

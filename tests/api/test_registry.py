@@ -1,0 +1,129 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from core.registry.folders import content_hash
+from core.settings import Settings
+from tests.model_folders import write_llama, write_text
+
+
+def register(api: TestClient, folder: Path, name: str = "tiny") -> tuple[int, dict[str, object]]:
+    response = api.post("/v1/models", json={"name": name, "path": str(folder.absolute())})
+    return response.status_code, response.json()
+
+
+def test_a_model_is_registered_described_and_found(api: TestClient, settings: Settings) -> None:
+    folder = write_llama(settings.models_root / "tiny")
+    status, model = register(api, folder)
+    assert (status, model["architecture"], model["layers"]) == (201, "LlamaForCausalLM", 2)
+    assert model["revision"] == content_hash(folder)
+    assert "path" not in model
+    assert api.get("/v1/models/tiny").json() == api.get(f"/v1/models/{model['id']}").json() == model
+    assert api.get("/v1/models").json()["data"] == [model]
+    assert api.get("/v1/models/other").status_code == 404
+
+
+def test_a_name_keeps_its_meaning(api: TestClient, settings: Settings) -> None:
+    first = write_llama(settings.models_root / "first")
+    other = write_llama(settings.models_root / "other", seed=1)
+    assert register(api, first)[0] == 201
+    assert register(api, first)[0] == 200
+    status, problem = register(api, other)
+    assert (status, problem["code"], problem["param"]) == (409, "conflict", "name")
+
+
+@pytest.mark.parametrize("name", ["", "../a", "a/b", "job:1", "A", "a b", ".a", "a" * 97])
+def test_names_are_plain(api: TestClient, settings: Settings, name: str) -> None:
+    status, problem = register(api, write_llama(settings.models_root / "tiny"), name)
+    assert (status, problem["param"]) == (422, "name")
+
+
+def test_paths_stay_in_the_folders_the_operator_allows(api: TestClient, settings: Settings, tmp_path: Path) -> None:
+    outside = write_llama(tmp_path / "outside")
+    settings.models_root.mkdir(parents=True)
+    (settings.models_root / "link").symlink_to(outside)
+    for path in (outside, settings.models_root / ".." / ".." / "outside", settings.models_root / "link"):
+        response = api.post("/v1/models", json={"name": "tiny", "path": str(path)})
+        assert (response.status_code, response.json()["code"]) == (422, "path_escapes"), path
+    secret = write_text(settings.home / "api-key")
+    response = api.post("/v1/datasets", json={"name": "a", "path": str(secret), "format": "text"})
+    assert response.json()["code"] == "path_escapes"
+    relative = api.post("/v1/models", json={"name": "tiny", "path": "models/tiny"})
+    assert (relative.status_code, relative.json()["param"]) == (422, "path")
+
+
+def test_a_link_out_of_the_model_folder_is_refused(api: TestClient, settings: Settings, tmp_path: Path) -> None:
+    folder = write_llama(settings.models_root / "tiny")
+    (folder / "tokenizer.json").symlink_to(write_text(tmp_path / "private.txt"))
+    status, problem = register(api, folder)
+    assert (status, problem["code"]) == (422, "path_escapes")
+
+
+def test_roots_can_be_added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SECATEUR_ALLOWED_ROOTS", os.pathsep.join(["/models", str(tmp_path)]))
+    assert Settings().allowed_roots == [Path("/models"), tmp_path]
+
+
+def test_unusable_models_say_why(api: TestClient, settings: Settings) -> None:
+    good = write_llama(settings.models_root / "good")
+
+    def broken(name: str) -> Path:
+        return Path(shutil.copytree(good, settings.models_root / name))
+
+    def config(name: str, **change: object) -> Path:
+        folder = broken(name)
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+        return folder
+
+    truncated = broken("truncated")
+    weights = truncated / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    pickled = broken("pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    cases = {
+        "corrupt_safetensors": truncated,
+        "pickle_checkpoint": pickled,
+        "unsafe_config": config("unsafe", auto_map={"AutoModel": "x.Y"}),
+        "unsupported_architecture": config("mixtral", architectures=["MixtralForCausalLM"], model_type="mixtral"),
+        "missing_tensors": config("missing", num_hidden_layers=3),
+        "unusable_model": settings.models_root / "nothing",
+    }
+    for code, folder in cases.items():
+        status, problem = register(api, folder, folder.name)
+        assert (status, problem["code"], problem["param"]) == (422, code, "path"), problem
+    assert "MixtralForCausalLM" in str(register(api, cases["unsupported_architecture"])[1]["detail"])
+
+
+def test_a_text_is_registered_in_each_format(api: TestClient, settings: Settings) -> None:
+    root = settings.datasets_root
+    write_text(root / "a.txt")
+    (root / "b.jsonl").write_text('{"body": "one"}\n{"body": "two"}\n')
+    plain = api.post("/v1/datasets", json={"name": "a", "path": str((root / "a.txt").absolute())})
+    assert (plain.status_code, plain.json()["format"], plain.json()["documents"]) == (201, "text", 200)
+    lines = {"name": "b", "path": str((root / "b.jsonl").absolute()), "text_field": "body"}
+    registered = api.post("/v1/datasets", json=lines)
+    assert (registered.status_code, registered.json()["documents"]) == (201, 2)
+    assert api.post("/v1/datasets", json=lines).status_code == 200
+    wrong = api.post("/v1/datasets", json=lines | {"name": "c", "text_field": "text"})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "unusable_dataset")
+    taken = api.post("/v1/datasets", json=lines | {"name": "a"})
+    assert (taken.status_code, taken.json()["code"]) == (409, "conflict")
+    assert {each["name"] for each in api.get("/v1/datasets").json()["data"]} == {"a", "b"}
+    assert api.get("/v1/datasets/a").json() == plain.json()
+
+
+def test_the_content_hash_is_what_sha256sum_would_give(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "b").write_text("b")
+    (folder / "sub" / "a").write_text("a")
+    before = content_hash(folder)
+    moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    assert content_hash(moved) == before
+    (folder / "b").write_text("c")
+    assert content_hash(folder) != before

@@ -1,0 +1,57 @@
+"""A scripted server, a client of it, and an environment that knows nothing of the machine's own configuration."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from secateur import Client
+from secateur.cli import main
+from tests.client.command_line import Ended, RunHere
+from tests.client.scripted_server import KEY, Script, serving
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty SECATEUR_HOME, and no other configuration."""
+    for name in ("SECATEUR_URL", "SECATEUR_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "secateur-home"
+    folder.mkdir()
+    monkeypatch.setenv("SECATEUR_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def url(script: Script) -> Iterator[str]:
+    with serving(script) as address:
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, KEY) as opened:
+        yield opened
+
+
+@pytest.fixture
+def here(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
+    """The command line, run in this process against the scripted server."""
+    monkeypatch.setenv("SECATEUR_URL", url)
+    monkeypatch.setenv("SECATEUR_API_KEY", KEY)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, out, err)
+
+    return run

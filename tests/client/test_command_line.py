@@ -1,0 +1,235 @@
+import os
+import pty
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse
+
+from tests.client.command_line import COMMAND, RunHere, environment, secateur
+from tests.client.scripted_server import JOB_ID, Script, job, life, model, problem
+
+GATE_MISSED = {
+    "code": "gate_missed",
+    "message": "Perplexity rose 2.5 times; the job allows 2.4 times.",
+    "param": "gates.max_perplexity_ratio",
+    "retryable": False,
+}
+OUT_OF_MEMORY = {"code": "out_of_memory", "message": "8 GB were not enough", "param": None, "retryable": False}
+
+
+@pytest.mark.parametrize(
+    ("job_changes", "code"),
+    [
+        ({}, 0),
+        ({"status": "failed", "error": OUT_OF_MEMORY}, 1),
+        ({"status": "cancelled"}, 1),
+        ({"status": "failed", "error": GATE_MISSED}, 3),
+    ],
+)
+def test_the_exit_code_says_how_the_job_ended(url: str, script: Script, job_changes: dict[str, Any], code: int) -> None:
+    script.job = job(**job_changes)
+    script.events = life(script.job["status"])
+    waited = secateur(url, "submit", "m", "--method", "wanda", "--sparsity", "0.5", "--wait", "--json")
+    watched = secateur(url, "watch", JOB_ID)
+    assert (waited.code, watched.code) == (code, code)
+    assert waited.json == script.job
+    if code:
+        why = (script.job["error"] or {"message": "was cancelled"})["message"]
+        assert why in waited.err and why in watched.err
+
+
+def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
+    options = (
+        "--method sparsegpt --pattern 2:4 --parameter block_size=64 --parameter skip_layers=[0,1] --parameter scope=row"
+        " --parameter variant=true --calibration texts --calibration-samples 32 --sequence-length 512 --seed 7"
+        " --evaluation articles --evaluation books --evaluation-samples all --max-perplexity-ratio 2.4"
+        " --metadata commit=a=b --metadata run=1 --queue large --priority 5"
+    )
+    done = secateur(url, "submit", "smollm2-135m", *options.split())
+    assert done.code == 0, done.err
+    assert f"secateur watch {JOB_ID}" in done.out
+    assert script.requests("POST", "/v1/jobs")[0].body == {
+        "model": "smollm2-135m",
+        "method": "sparsegpt",
+        "pattern": "2:4",
+        "parameters": {"block_size": 64, "skip_layers": [0, 1], "scope": "row", "variant": True, "seed": 7},
+        "calibration": {"dataset": "texts", "samples": 32, "sequence_length": 512, "seed": 7},
+        "evaluation": {"datasets": ["articles", "books"], "samples": None, "sequence_length": 512},
+        "gates": {"max_perplexity_ratio": 2.4},
+        "metadata": {"commit": "a=b", "run": "1"},
+        "queue": "large",
+        "priority": 5,
+    }
+    secateur(url, "submit", "m", "--method", "magnitude", "--sparsity", "0")
+    assert script.requests("POST", "/v1/jobs")[1].body == {"model": "m", "method": "magnitude", "sparsity": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("submit m", "--method"),
+        ("submit m --method wanda --sparsity much", "--sparsity"),
+        ("submit m --method wanda --parameter block_size", "NAME=VALUE"),
+        ("submit m --method wanda --parameter a=1 --parameter a=2", "given twice"),
+        ("submit m --method wanda --calibration-samples 8", "--calibration"),
+        ("submit m --method wanda --calibration c --calibration-samples few", "'few'"),
+        ("submit m --method wanda --evaluation-samples 8", "--evaluation"),
+        ("submit m --method wanda --sequence-length 8", "--calibration"),
+        ("inspect m --sparsity 0.5", "--method"),
+        ("jobs --status sleeping", "sleeping"),
+        ("jobs --metadata commit", "KEY=VALUE"),
+        ("prune m", "prune"),
+        ("methods alchemy", "alchemy"),
+    ],
+)
+def test_usage_errors_exit_with_2_and_name_the_fault(here: RunHere, script: Script, arguments: str, said: str) -> None:
+    script.answers["GET /v1/methods"] = JSONResponse({"data": [], "has_more": False, "next_after": None})
+    done = here(*arguments.split())
+    assert (done.code, done.out) == (2, "") and said in done.err
+    assert not script.requests("POST", "/v1/jobs")
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 2), (404, 2), (409, 2), (422, 2), (500, 1), (503, 1)])
+def test_what_the_server_refuses_is_told_on_stderr(here: RunHere, script: Script, status: int, code: int) -> None:
+    script.answers["POST /v1/jobs"] = problem(status, "invalid_sparsity", "1.5 is not in [0, 1)", "sparsity")
+    done = here("submit", "m", "--method", "wanda", "--sparsity", "1.5", "--json")
+    assert (done.code, done.out) == (code, "")
+    assert f"secateur: sparsity: 1.5 is not in [0, 1) (invalid_sparsity, HTTP {status})\n" in done.err
+
+
+def test_without_a_server_one_learns_how_to_start_it() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        done = secateur(f"http://127.0.0.1:{unused.getsockname()[1]}", "jobs")
+    assert done.code == 1 and "secateur serve" in done.err and "Traceback" not in done.err
+
+
+def test_without_a_key_one_learns_where_to_find_it(url: str) -> None:
+    done = secateur(url, "jobs", key="")
+    assert done.code == 2 and "SECATEUR_API_KEY" in done.err
+
+
+def test_json_is_one_document_whatever_else_happens(here: RunHere, script: Script) -> None:
+    script.models, script.jobs = [model("m")], [job(), job(id="job_2")]
+    script.report = {"layers": [{"name": "q", "sparsity": 0.5}], "notes": ["n"], "seeds": {"run": 0}}
+    script.events = life("succeeded")
+    script.event_cuts = [500]
+    assert here("models", "--json").json == script.models
+    assert here("jobs", "--json", "--limit", "1").json == script.jobs[:1]
+    assert here("show", JOB_ID, "--json").json == script.job
+    assert here("watch", JOB_ID, "--json").json == script.job
+    assert here("report", JOB_ID, "--json").json == script.report
+    assert here("cancel", JOB_ID, "--json").json["status"] == "cancelling"
+
+
+def test_a_job_is_shown_in_words(here: RunHere, script: Script) -> None:
+    script.job = job(status="failed", error=GATE_MISSED)
+    shown = here("show", JOB_ID)
+    assert shown.code == 0
+    for text in ("perplexity on articles", "56.2", "× 2.25", "134.5 M", "50.00%", "80.0 s", "1.0 GB", "commit=abc"):
+        assert text in shown.out
+    assert str(GATE_MISSED["message"]) in shown.out
+
+
+def test_lists_are_shown_whole_where_nobody_looks(here: RunHere, script: Script) -> None:
+    script.jobs = [job(model="a-model-with-a-rather-long-name-of-its-own" * 2, status="failed", error=GATE_MISSED)]
+    listed = here("jobs")
+    assert listed.code == 0
+    (line,) = (line for line in listed.out.splitlines() if JOB_ID in line)
+    assert str(script.jobs[0]["model"]) in line and "gate missed" in line
+    script.jobs = []
+    assert "no jobs" in here("jobs").out
+
+
+def test_a_report_shows_every_layer_and_note(here: RunHere, script: Script) -> None:
+    script.report = {
+        "metrics": script.job["metrics"],
+        "layers": [{"name": f"model.layers.{n}.q_proj", "sparsity": 0.5, "reconstruction_error": 0.01} for n in (0, 1)],
+        "notes": ["no speed-up is to be expected [1]"],
+    }
+    shown = here("report", JOB_ID)
+    for text in ("model.layers.1.q_proj", "reconstruction error", "56.2", "Note: no speed-up is to be expected [1]"):
+        assert text in shown.out
+
+
+def test_progress_without_a_terminal_is_lines_on_stderr(url: str, script: Script) -> None:
+    script.events = life("succeeded")
+    watched = secateur(url, "watch", JOB_ID)
+    for text in ("queued", "running", "prune", "50%  block 2 of 4", "warning: a remark [1, 2]", "succeeded"):
+        assert text in watched.err
+    assert "block" not in watched.out and "perplexity on articles" in watched.out
+
+
+def test_progress_on_a_terminal_is_bars(url: str, script: Script) -> None:
+    script.events = life("succeeded")
+    script.event_pause = 0.15
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, "watch", JOB_ID, "--json"], env=environment(url), stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        drawn = _read_all(ours)
+        assert process.stdout is not None and JOB_ID in process.stdout.read().decode()
+    assert process.returncode == 0
+    for text in ("succeeded", "100 %", "━", "4 of 4", "warning: a remark [1, 2]"):
+        assert text in drawn
+
+
+def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Script) -> None:
+    script.events = life("succeeded")[:4]
+    script.stays_open = True
+    with subprocess.Popen(
+        [COMMAND, "submit", "m", "--method", "wanda", "--wait"],
+        env=environment(url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not script.requests("GET", f"/v1/jobs/{JOB_ID}/events"):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert f"secateur cancel {JOB_ID}" in err and "Traceback" not in err
+    assert not script.requests("POST", f"/v1/jobs/{JOB_ID}/cancel")
+
+
+def test_download_says_what_arrived(url: str, script: Script, tmp_path: Path) -> None:
+    script.files = {"model.safetensors": b"x" * 5000, "secateur.json": b"{}"}
+    script.file_cuts = [2000]
+    done = secateur(url, "download", JOB_ID, str(tmp_path / "artifact"))
+    assert done.code == 0 and "2 files, 5.0 kB, verified" in done.out
+    assert (tmp_path / "artifact" / "model.safetensors").read_bytes() == b"x" * 5000
+    again = secateur(url, "download", JOB_ID, str(tmp_path / "artifact"), "--json").json
+    assert [file["path"] for file in again["files"]] == ["model.safetensors", "secateur.json"]
+
+
+def test_a_bad_download_fails_and_leaves_no_file(url: str, script: Script, tmp_path: Path) -> None:
+    script.files = {"model.safetensors": b"x" * 5000}
+    script.listed = {"model.safetensors": {"sha256": "0" * 64}}
+    done = secateur(url, "download", JOB_ID, str(tmp_path / "artifact"))
+    assert done.code == 1 and "model.safetensors" in done.err
+    assert not (tmp_path / "artifact" / "model.safetensors").exists()
+    (tmp_path / "file").touch()
+    done = secateur(url, "download", JOB_ID, str(tmp_path / "file"))
+    assert done.code == 1 and str(tmp_path / "file") in done.err and "Traceback" not in done.err
+
+
+def _read_all(terminal: int) -> str:
+    read = b""
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # how Linux says that the other side is closed
+            piece = b""
+        if not piece:
+            os.close(terminal)
+            return read.decode()
+        read += piece

@@ -1,0 +1,192 @@
+"""What tests of the service share: a PostgreSQL server of their own, a fresh migrated database for each test, the API
+as its users meet it, keys for every role and another team, a model and a text."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from sqlalchemy import make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.app import create_app
+from core.artifacts.store import LocalStore
+from core.database import migrate, new_id, session_factory, transaction
+from core.registry.schemas import DatasetBody, ModelBody
+from core.registry.service import register_dataset, register_model
+from core.settings import Settings
+from core.teams.bootstrap import create_team
+from core.teams.keys import create_key
+from core.teams.schemas import Role
+from tests.model_folders import write_llama, write_text
+from worker.embedded import postgres
+
+_SECRET = "a secret for tests"
+_TEMPLATE = "migrated"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A server for the whole run, ended with it. Nothing in it has to survive a crash, so it need not wait for disks.
+
+    Not in pytest's own temporary folder: as root the server runs as another user, whom a second pytest that starts
+    meanwhile would lock out of there.
+    """
+    with TemporaryDirectory(prefix="secateur-test-") as folder, postgres(Path(folder) / "cluster") as url:
+        with _administrator(url) as connection:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute(f"CREATE DATABASE {_TEMPLATE}")
+        migrate(Settings(database_url=_on_database(url, _TEMPLATE)))
+        yield url
+
+
+@pytest.fixture
+def database_url(postgres_url: str) -> Iterator[str]:
+    """A migrated database of this test's own."""
+    name = new_id("test")
+    with _administrator(postgres_url) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        yield _on_database(postgres_url, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _administrator(url: str) -> psycopg.Connection[tuple[Any, ...]]:
+    conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg.connect(conninfo, autocommit=True)
+
+
+def _on_database(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", database_url=database_url, secret_key=_SECRET)
+
+
+@pytest.fixture
+def sessions(settings: Settings) -> Iterator[sessionmaker[Session]]:
+    factory = session_factory(settings)
+    yield factory
+    factory.kw["bind"].dispose()
+
+
+@pytest.fixture
+def store(settings: Settings) -> LocalStore:
+    return LocalStore(settings.store_root)
+
+
+@pytest.fixture
+def team(sessions: sessionmaker[Session]) -> str:
+    """Id of the team most tests act for."""
+    with transaction(sessions) as session:
+        return create_team(session, "gardeners")
+
+
+@pytest.fixture
+def other_team(sessions: sessionmaker[Session]) -> str:
+    with transaction(sessions) as session:
+        return create_team(session, "foresters")
+
+
+def _key(sessions: sessionmaker[Session], team_id: str, role: Role) -> str:
+    with transaction(sessions) as session:
+        return create_key(session, team_id, role=role, name=role, expires_at=None, secret=_SECRET.encode()).key
+
+
+@pytest.fixture
+def admin_key(sessions: sessionmaker[Session], team: str) -> str:
+    return _key(sessions, team, "admin")
+
+
+@pytest.fixture
+def member_key(sessions: sessionmaker[Session], team: str) -> str:
+    return _key(sessions, team, "member")
+
+
+@pytest.fixture
+def viewer_key(sessions: sessionmaker[Session], team: str) -> str:
+    return _key(sessions, team, "viewer")
+
+
+@pytest.fixture
+def other_team_key(sessions: sessionmaker[Session], other_team: str) -> str:
+    """An admin of another team."""
+    return _key(sessions, other_team, "admin")
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def api_client(settings: Settings) -> Iterator[TestClient]:
+    """The application, without a key."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def api(api_client: TestClient, admin_key: str) -> TestClient:
+    """The application, as an admin of the team."""
+    api_client.headers.update(bearer(admin_key))
+    return api_client
+
+
+@pytest.fixture
+def live_api(settings: Settings, admin_key: str) -> Iterator[httpx.Client]:
+    """The application behind a real server on loopback, as an admin: for streams and for requests at the same time."""
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server ended while it started"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=bearer(admin_key), timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        assert not thread.is_alive(), "the server did not end"
+
+
+@pytest.fixture
+def model(sessions: sessionmaker[Session], settings: Settings, team: str) -> str:
+    """Name of a registered model: a Llama of two layers, contexts of 64 tokens."""
+    folder = write_llama(settings.models_root / "tiny")
+    with transaction(sessions) as session:
+        body = ModelBody(name="tiny", path=str(folder.resolve()))
+        return register_model(session, team, body, settings)[0].name
+
+
+@pytest.fixture
+def dataset(sessions: sessionmaker[Session], settings: Settings, team: str) -> str:
+    """Name of a registered text of 10 000 bytes."""
+    file = write_text(settings.datasets_root / "numbers.txt")
+    with transaction(sessions) as session:
+        body = DatasetBody(name="numbers", path=str(file.resolve()))
+        return register_dataset(session, team, body, settings)[0].name
+
+
+@pytest.fixture
+def job_body(model: str, dataset: str) -> dict[str, Any]:
+    """A job that can be run."""
+    return {
+        "model": model,
+        "method": "wanda",
+        "sparsity": 0.5,
+        "calibration": {"dataset": dataset, "samples": 8, "sequence_length": 32},
+        "evaluation": {"datasets": [dataset], "samples": 4},
+        "metadata": {"commit": "abc"},
+    }

@@ -1,0 +1,1 @@
+"""The queue of record and what is done with jobs."""

@@ -1,0 +1,308 @@
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import StoredFile
+from core.database import transaction
+from core.errors import Conflict, GateMissed, OutOfMemory, RunnerLost
+from core.jobs.queue import (
+    append_event,
+    claim,
+    expire_leases,
+    finish_cancelled,
+    finish_failed,
+    finish_succeeded,
+    heartbeat,
+    hint_failed,
+    hints_due,
+    mark_dispatched,
+    release,
+    request_cancel,
+    request_retry,
+    set_progress,
+    set_stage,
+)
+from core.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow
+from core.teams.tables import TeamRow
+from tests.jobs.conftest import NewJob
+
+Sessions = sessionmaker[Session]
+LOST = RunnerLost("gone").problem()
+MEMORY = OutOfMemory("too large").problem()
+FILES = [StoredFile("secateur.json", 2, "00")]
+
+
+def take(sessions: Sessions, lease_seconds: float = 60) -> int:
+    with transaction(sessions) as session:
+        claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=lease_seconds)
+        assert claimed is not None
+        return claimed.attempt
+
+
+def row_of(sessions: Sessions, job: str) -> JobRow:
+    with transaction(sessions) as session:
+        return session.scalars(select(JobRow).where(JobRow.id == job)).one()
+
+
+def events_of(sessions: Sessions, job: str) -> list[JobEventRow]:
+    with transaction(sessions) as session:
+        found = select(JobEventRow).where(JobEventRow.job_id == job).order_by(JobEventRow.sequence)
+        return list(session.scalars(found))
+
+
+def statuses_of(sessions: Sessions, job: str) -> list[str]:
+    return [event.data["status"] for event in events_of(sessions, job) if event.type == "status"]
+
+
+def running_total(sessions: Sessions) -> int:
+    with transaction(sessions) as session:
+        return session.scalar(select(func.sum(TeamRow.running))) or 0
+
+
+STALE_WRITES: dict[str, Callable[[Session, str], object]] = {
+    "stage": lambda session, job: set_stage(session, job, 1, "prune"),
+    "progress": lambda session, job: set_progress(session, job, 1, 0.9),
+    "log": lambda session, job: append_event(session, job, 1, "log", {}),
+    "succeeded": lambda session, job: finish_succeeded(session, job, 1, metrics={}, report={}, files=FILES),
+    "failed": lambda session, job: finish_failed(session, job, 1, MEMORY, report={}, files=FILES),
+    "failed, retryable": lambda session, job: finish_failed(session, job, 1, LOST),
+    "cancelled": lambda session, job: finish_cancelled(session, job, 1),
+    "released": lambda session, job: release(session, job, 1),
+}
+
+
+@pytest.mark.parametrize("write", STALE_WRITES.values(), ids=STALE_WRITES)
+@pytest.mark.parametrize("is_cancelling", [False, True], ids=["running", "cancelling"])
+def test_a_stale_attempts_write_matches_no_row(
+    sessions: Sessions, new_job: NewJob, write: Callable[[Session, str], object], is_cancelling: bool
+) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        release(session, job, 1)
+    assert take(sessions) == 2
+    if is_cancelling:
+        with transaction(sessions) as session:
+            request_cancel(session, job)
+    before = row_of(sessions, job).last_event
+    with transaction(sessions) as session:
+        assert not write(session, job)
+    after = row_of(sessions, job)
+    assert (after.status, after.attempt, after.last_event) == ("cancelling" if is_cancelling else "running", 2, before)
+    assert len(events_of(sessions, job)) == before
+    assert running_total(sessions) == 1
+    with transaction(sessions) as session:
+        assert not session.scalars(select(ArtifactFileRow)).all()
+        assert not session.scalars(select(JobReportRow)).all()
+
+
+def test_events_are_numbered_without_gaps(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        set_stage(session, job, 1, "prune")
+        set_progress(session, job, 1, 0.5, {"block": 1, "blocks": 2})
+        append_event(session, job, 1, "log", {"level": "info", "message": "half"})
+        append_event(session, job, 1, "metric", {"name": "error", "step": 1, "value": 0.1})
+        finish_succeeded(session, job, 1, metrics={"a": 1}, report={"b": 2}, files=FILES)
+    events = events_of(sessions, job)
+    assert [event.sequence for event in events] == list(range(1, 8))
+    assert [event.type for event in events] == ["status", "status", "stage", "progress", "log", "metric", "status"]
+    assert [event.attempt for event in events] == [0, 1, 1, 1, 1, 1, 1]
+    assert events[3].data == {"progress": 0.5, "block": 1, "blocks": 2}
+
+
+def test_progress_never_goes_back_within_an_attempt(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        for progress in (0.2, 0.7, 0.4, 0.8):
+            assert set_progress(session, job, 1, progress)
+    shown = [event.data["progress"] for event in events_of(sessions, job) if event.type == "progress"]
+    assert shown == [0.2, 0.7, 0.7, 0.8]
+    with transaction(sessions) as session:
+        release(session, job, 1)
+    take(sessions)
+    assert row_of(sessions, job).progress == 0
+
+
+def test_a_retryable_end_is_queued_again_until_attempts_run_out(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job(attempts=2)
+    take(sessions)
+    with transaction(sessions) as session:
+        assert finish_failed(session, job, 1, LOST, retry_delay_seconds=0) == "queued"
+    take(sessions)
+    with transaction(sessions) as session:
+        assert finish_failed(session, job, 2, LOST, retry_delay_seconds=0) == "failed"
+    row = row_of(sessions, job)
+    assert row.error == LOST and row.finished_at is not None
+    assert statuses_of(sessions, job) == ["queued", "running", "queued", "running", "failed"]
+
+
+def test_a_job_waits_before_it_is_tried_again(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        finish_failed(session, job, 1, LOST, retry_delay_seconds=60)
+        assert claim(session, queue="default", worker_id="worker_1", lease_seconds=60) is None
+        assert hints_due(session, 30) == []
+
+
+def test_an_end_that_another_attempt_would_share_is_final(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        assert finish_failed(session, job, 1, MEMORY) == "failed"
+    assert row_of(sessions, job).error == MEMORY
+
+
+def test_a_missed_gate_keeps_report_artifact_and_figures(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions)
+    missed = GateMissed("too far", param="gates.max_perplexity_ratio").problem()
+    with transaction(sessions) as session:
+        finish_failed(session, job, 1, missed, metrics={"a": 1}, report={"b": 2}, files=FILES)
+        assert session.scalars(select(JobReportRow.report)).one() == {"b": 2}
+        assert session.scalars(select(ArtifactFileRow.path)).one() == "secateur.json"
+    row = row_of(sessions, job)
+    assert (row.status, row.metrics, row.error) == ("failed", {"a": 1}, missed)
+
+
+def test_a_drained_worker_costs_no_attempt(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job(attempts=1)
+    take(sessions)
+    with transaction(sessions) as session:
+        release(session, job, 1)
+    take(sessions)
+    with transaction(sessions) as session:
+        assert finish_failed(session, job, 2, LOST) == "failed"
+
+
+def test_a_lost_lease_puts_the_job_back(sessions: Sessions, new_job: NewJob) -> None:
+    lost, kept = new_job(), new_job()
+    take(sessions, lease_seconds=-1)
+    take(sessions)
+    with transaction(sessions) as session:
+        assert expire_leases(session) == [lost]
+    assert row_of(sessions, lost).status == "queued"
+    assert row_of(sessions, kept).status == "running"
+    assert running_total(sessions) == 1
+    assert events_of(sessions, lost)[-1].data["reason"] == "lease_expired"
+    with transaction(sessions) as session:
+        assert hints_due(session, 30) == [(lost, "default")]
+
+
+def test_a_lost_lease_after_the_last_attempt_fails_the_job(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job(attempts=1)
+    take(sessions, lease_seconds=-1)
+    with transaction(sessions) as session:
+        expire_leases(session)
+    row = row_of(sessions, job)
+    assert row.status == "failed" and row.error is not None and row.error["code"] == "runner_lost"
+
+
+def test_a_cancelling_job_whose_worker_is_lost_is_cancelled(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions, lease_seconds=-1)
+    with transaction(sessions) as session:
+        request_cancel(session, job)
+        expire_leases(session)
+    assert row_of(sessions, job).status == "cancelled"
+    assert running_total(sessions) == 0
+
+
+def test_cancel_is_idempotent_in_every_state(sessions: Sessions, new_job: NewJob) -> None:
+    waiting = new_job()
+    with transaction(sessions) as session:
+        assert [request_cancel(session, waiting) for _ in range(2)] == ["cancelled", "cancelled"]
+    held = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        assert [request_cancel(session, held) for _ in range(2)] == ["cancelling", "cancelling"]
+        assert finish_cancelled(session, held, 1) == "cancelled"
+        assert request_cancel(session, held) == "cancelled"
+    assert statuses_of(sessions, waiting) == ["queued", "cancelled"]
+    assert statuses_of(sessions, held) == ["queued", "running", "cancelling", "cancelled"]
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "retryable"])
+def test_whatever_ends_a_cancelling_job_ends_it_as_cancelled(sessions: Sessions, new_job: NewJob, end: str) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        request_cancel(session, job)
+        if end == "succeeded":
+            result = finish_succeeded(session, job, 1, metrics={}, report={}, files=FILES)
+        else:
+            result = finish_failed(session, job, 1, LOST if end == "retryable" else MEMORY)
+        assert result == "cancelled"
+        assert session.scalars(select(ArtifactFileRow)).all() == []
+
+
+def test_what_ended_otherwise_cannot_be_cancelled(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        finish_failed(session, job, 1, MEMORY)
+        with pytest.raises(Conflict):
+            request_cancel(session, job)
+
+
+def test_a_retry_gives_a_full_set_of_attempts_and_clears_the_last_end(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job(attempts=1)
+    take(sessions)
+    with transaction(sessions) as session:
+        finish_failed(session, job, 1, LOST, metrics={"a": 1})
+        assert [request_retry(session, job, 3) for _ in range(2)] == ["queued", "queued"]
+    row = row_of(sessions, job)
+    assert (row.error, row.metrics, row.finished_at, row.attempts_allowed) == (None, None, None, 4)
+    assert statuses_of(sessions, job) == ["queued", "running", "failed", "queued"]
+    assert take(sessions) == 2
+    with transaction(sessions) as session:
+        assert request_retry(session, job, 3) == "running"
+        request_cancel(session, job)
+        with pytest.raises(Conflict):
+            request_retry(session, job, 3)
+        finish_cancelled(session, job, 2)
+        assert request_retry(session, job, 3) == "queued"
+
+
+def test_what_succeeded_is_not_retried(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        finish_succeeded(session, job, 1, metrics={}, report={}, files=[])
+        with pytest.raises(Conflict):
+            request_retry(session, job, 3)
+
+
+def test_hints_are_due_until_sent_and_again_when_stale(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    with transaction(sessions) as session:
+        assert hints_due(session, 30) == []  # the API sends the first one itself
+        hint_failed(session, job)
+        assert hints_due(session, 30) == [(job, "default")]
+        mark_dispatched(session, [job])
+        assert hints_due(session, 30) == []
+        assert hints_due(session, 0) == [(job, "default")]
+        session.execute(update(JobRow).values(status="cancelled"))
+        assert hints_due(session, 0) == []
+
+
+def test_a_long_queue_gets_only_so_many_hints(
+    sessions: Sessions, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.jobs.queue.upkeep.HINTS_PER_QUEUE", 2)
+    jobs = [new_job() for _ in range(3)]
+    urgent = new_job(priority=1)
+    large = new_job(queue="large")
+    with transaction(sessions) as session:
+        assert hints_due(session, 0) == [(urgent, "default"), (jobs[0], "default"), (large, "large")]
+
+
+def test_heartbeats_register_a_worker_once(sessions: Sessions) -> None:
+    with transaction(sessions) as session:
+        for job_id in (None, "job_1"):
+            heartbeat(session, "worker_1", queue="default", device="cpu", hostname="bed", pid=1, job_id=job_id)

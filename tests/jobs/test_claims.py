@@ -1,0 +1,132 @@
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.jobs.queue import Claim, claim, finish_succeeded, release, renew
+from core.jobs.tables import JobRow
+from core.teams.tables import TeamRow
+from tests.jobs.conftest import NewJob
+
+Sessions = sessionmaker[Session]
+
+
+def take(sessions: Sessions, queue: str = "default", worker: str = "worker_1") -> Claim | None:
+    with transaction(sessions) as session:
+        return claim(session, queue=queue, worker_id=worker, lease_seconds=60)
+
+
+def taken(sessions: Sessions) -> str:
+    claimed = take(sessions)
+    assert claimed is not None
+    return claimed.job_id
+
+
+def running(sessions: Sessions, team: str) -> int:
+    with transaction(sessions) as session:
+        return session.scalars(select(TeamRow.running).where(TeamRow.id == team)).one()
+
+
+def test_racing_workers_never_claim_a_job_twice(
+    sessions: Sessions, new_job: NewJob, team: str, other_team: str
+) -> None:
+    jobs = [new_job(team if number % 2 else other_team) for number in range(40)]
+    start = threading.Barrier(8)
+
+    def work(worker: int) -> list[str]:
+        start.wait()
+        claims = []
+        while (claimed := take(sessions, worker=f"worker_{worker}")) is not None:
+            claims.append(claimed.job_id)
+        return claims
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = [job for claims in pool.map(work, range(8)) for job in claims]
+    assert Counter(claimed) == Counter(jobs)
+    assert running(sessions, team) == running(sessions, other_team) == 20
+
+
+def test_racing_workers_respect_the_quota(sessions: Sessions, new_job: NewJob, team: str) -> None:
+    for _ in range(10):
+        new_job()
+    with transaction(sessions) as session:
+        session.execute(update(TeamRow).values(max_running=3))
+    start = threading.Barrier(6)
+
+    def work(worker: int) -> bool:
+        start.wait()
+        return take(sessions, worker=f"worker_{worker}") is not None
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(work, range(6))) == 3
+    assert running(sessions, team) == 3
+
+
+def test_priority_goes_before_fairness_and_fairness_before_age(
+    sessions: Sessions, new_job: NewJob, team: str, other_team: str
+) -> None:
+    first, second = new_job(team), new_job(team)
+    other = new_job(other_team)
+    urgent = new_job(team, priority=5)
+    assert [taken(sessions) for _ in range(4)] == [urgent, other, first, second]
+
+
+def test_racing_workers_share_fairly_between_teams(
+    sessions: Sessions, new_job: NewJob, team: str, other_team: str
+) -> None:
+    """Two workers at once get a job of each team, though all of one team's are older."""
+    for _ in range(5):
+        for _ in range(2):
+            new_job(team)
+        new_job(other_team)
+        start = threading.Barrier(2)
+
+        def work(worker: int, start: threading.Barrier = start) -> Claim | None:
+            start.wait()
+            return take(sessions, worker=f"worker_{worker}")
+
+        with ThreadPoolExecutor(2) as pool:
+            claims = list(pool.map(work, range(2)))
+        assert {claimed.team_id for claimed in claims if claimed} == {team, other_team}
+        with transaction(sessions) as session:
+            session.execute(update(TeamRow).values(running=0))
+            session.execute(update(JobRow).values(status="cancelled", lease_expires_at=None))
+
+
+def test_a_worker_takes_only_jobs_of_its_queue(sessions: Sessions, new_job: NewJob) -> None:
+    large = new_job(queue="large")
+    assert take(sessions) is None
+    claimed = take(sessions, queue="large")
+    assert claimed is not None and claimed.job_id == large
+
+
+def test_a_locked_job_is_skipped_not_waited_for(sessions: Sessions, new_job: NewJob) -> None:
+    locked, free = new_job(), new_job()
+    with transaction(sessions) as session:
+        session.execute(select(JobRow).where(JobRow.id == locked).with_for_update())
+        assert taken(sessions) == free
+
+
+def test_each_claim_is_a_new_attempt_that_knows_the_earlier_ones(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    for attempt in (1, 2, 3):
+        claimed = take(sessions)
+        assert claimed is not None
+        assert (claimed.job_id, claimed.attempt) == (job, attempt)
+        assert claimed.previous_attempts == tuple(range(attempt - 1, 0, -1))
+        with transaction(sessions) as session:
+            assert release(session, job, attempt) == "queued"
+
+
+def test_a_lease_is_renewed_only_by_its_attempt(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        assert renew(session, job, 1, 60) == "running"
+        assert renew(session, job, 2, 60) == "lost"
+        assert renew(session, "job_unknown", 1, 60) == "lost"
+        assert finish_succeeded(session, job, 1, metrics={}, report={}, files=[]) == "succeeded"
+        assert renew(session, job, 1, 60) == "lost"

@@ -1,0 +1,46 @@
+"""The sample model and text, fetched once by pinned hash into a home that later runs reuse."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.data.texts import read_documents
+from core.data.tokens import calibration_windows, evaluation_windows
+from core.models.folder import ModelFolder, open_model
+from core.settings import Settings
+from worker.home import open_home
+from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
+
+HOME = Path(__file__).parents[2] / ".cache" / "samples"
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """A home with the sample model and texts in it."""
+    with open_home(Settings(home=HOME)) as home:
+        add_samples(home, lambda text: None)
+    return HOME
+
+
+@pytest.fixture(scope="session")
+def smollm2(samples: Path) -> ModelFolder:
+    torch.set_num_threads(2)
+    return open_model(samples / "models" / MODEL)
+
+
+@pytest.fixture(scope="session")
+def calibration(samples: Path, smollm2: ModelFolder) -> Tensor:
+    text = samples / "datasets" / f"{CALIBRATION}.jsonl"
+    return calibration_windows(
+        read_documents(text, "jsonl"), smollm2.tokenizer(), samples=8, length=256, seed=0, name=CALIBRATION
+    )
+
+
+@pytest.fixture(scope="session")
+def evaluation(samples: Path, smollm2: ModelFolder) -> Tensor:
+    text = samples / "datasets" / f"{EVALUATION}.jsonl"
+    return evaluation_windows(
+        read_documents(text, "jsonl"), smollm2.tokenizer(), samples=8, length=256, name=EVALUATION
+    )

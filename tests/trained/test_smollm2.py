@@ -1,0 +1,98 @@
+"""What must hold on a trained model: SmolLM2-135M, on text not used for calibration."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.patterns import UNSTRUCTURED
+from core.models.folder import ModelFolder
+from core.models.skeleton import Skeleton
+from core.pruning.boundaries import Boundaries
+from core.pruning.group import PrunableLinear, Target
+from core.pruning.methods import build_method
+from core.pruning.propagation import InputGroup, collect
+from core.pruning.statistics import InputStatistic, Statistic
+from core.pruning.streams import ActivationBudget, Stream
+from tests.engine.sweeping import sweep, tensors_of
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_layer(
+    smollm2: ModelFolder, calibration: Tensor, tmp_path: Path
+) -> None:
+    """All three on the same inputs: those of the dense model."""
+    torch.set_num_threads(2)
+    skeleton = Skeleton(smollm2, dtype=torch.float32, device=torch.device("cpu"))
+    stream = Stream(
+        "dense", calibration, skeleton, Boundaries(tmp_path, ""), ActivationBudget(2**30),
+        dtype=torch.float32, micro_batch=8,
+    )  # fmt: skip
+    methods = {name: build_method(name, parse_parameters(name, {})) for name in ("sparsegpt", "wanda", "magnitude")}
+    target = Target(UNSTRUCTURED, 0.5)
+    checked = 0
+    with torch.inference_mode():
+        stream.start()
+        for index in range(len(skeleton)):
+            block = skeleton.fill_block(index, skeleton.read_block(index), torch.float32)
+            groups = [InputGroup(names) for names in smollm2.family.inputs]
+            gathered = collect(block, index, stream, groups, lambda: InputStatistic(Statistic.GRAM, sample_stride=1))
+            for group, statistic in gathered.items():
+                linears = [
+                    PrunableLinear(name, 0, block.get_submodule(name).weight.float(), target) for name in group.linears
+                ]
+                errors = {}
+                for name, method in methods.items():
+                    pruned = method.prune(linears, statistic, lambda text: None)
+                    errors[name] = [
+                        statistic.relative_error(linear.weight_OI, weight)
+                        for linear, weight in zip(linears, pruned, strict=True)
+                    ]
+                for place, linear in enumerate(linears):
+                    figures = [errors[name][place] for name in ("sparsegpt", "wanda", "magnitude")]
+                    assert figures[0] < figures[1] < figures[2], (index, linear.name, figures)
+                    checked += 1
+            stream.advance(block, index)
+            skeleton.empty_block(index)
+    assert checked == 210
+
+
+def test_methods_and_patterns_stand_in_the_papers_order(
+    smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
+) -> None:
+    torch.set_num_threads(2)
+
+    def pruned(method: str, pattern: str) -> tuple[float, float]:
+        result = sweep(
+            smollm2.path, tmp_path / f"{method}-{pattern.replace(':', '-')}", calibration=calibration,
+            evaluations={"text": evaluation}, method=method, pattern=pattern, sparsity=0.5,
+        )  # fmt: skip
+        pair = result.perplexity["text"]
+        return pair.dense, pair.pruned
+
+    dense, wanda = pruned("wanda", "unstructured")
+    _, sparsegpt = pruned("sparsegpt", "unstructured")
+    _, sparsegpt_2_4 = pruned("sparsegpt", "2:4")
+    _, magnitude = pruned("magnitude", "unstructured")
+    assert dense < sparsegpt < wanda * 1.05
+    assert wanda * 3 < magnitude
+    assert sparsegpt < sparsegpt_2_4
+
+
+def test_dense_perplexity_is_that_of_the_whole_model_in_memory(
+    smollm2: ModelFolder, evaluation: Tensor, tmp_path: Path
+) -> None:
+    torch.set_num_threads(2)
+    few = evaluation[:2]
+    result = sweep(smollm2.path, tmp_path, calibration=None, evaluations={"text": few}, method="random", sparsity=0.0)
+    with torch.inference_mode():
+        model = AutoModelForCausalLM.from_pretrained(smollm2.path).eval()
+        loss = model(input_ids=few, labels=few).loss
+    assert result.perplexity["text"].dense == pytest.approx(float(loss.exp()), rel=1e-4)
+    assert result.perplexity["text"].pruned == result.perplexity["text"].dense
+    state = model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in tensors_of(result).items())

@@ -1,0 +1,174 @@
+"""Jobs to run, and workers to run them."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import LocalStore
+from core.database import transaction
+from core.jobs import service
+from core.jobs.schemas import Job, JobBody, JobEvent
+from core.jobs.tables import JobRow
+from core.settings import Settings
+from tests.worker.supervise import run_once
+from worker.processes import ChildProcess, spawn
+
+Answer = TypeVar("Answer")
+
+
+def eventually(look: Callable[[], Answer | None], seconds: float = 20) -> Answer:
+    """What `look` gives once it gives something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@dataclass
+class Queue:
+    """The queue of record as a test looks at it."""
+
+    sessions: sessionmaker[Session]
+    store: LocalStore
+    team: str
+
+    def submit(self, body: dict[str, Any]) -> str:
+        with transaction(self.sessions) as session:
+            parsed = JobBody.model_validate(body)
+            return service.submit(session, self.team, parsed, store=self.store, max_attempts=3).id
+
+    def job(self, job_id: str) -> Job:
+        with transaction(self.sessions) as session:
+            return service.get_job(session, self.team, job_id)
+
+    def row(self, job_id: str) -> JobRow:
+        with transaction(self.sessions) as session:
+            return session.scalars(select(JobRow).where(JobRow.id == job_id)).one()
+
+    def events(self, job_id: str) -> list[JobEvent]:
+        with transaction(self.sessions) as session:
+            return service.read_events(session, self.team, job_id, after=0, limit=1000).data
+
+    def logs(self, job_id: str) -> list[str]:
+        return [str(event.data["message"]) for event in self.events(job_id) if event.type == "log"]
+
+    def runner_pids(self, job_id: str, attempt: int = 1) -> list[int]:
+        """Of the stand-in that hangs now, and of the helper it started; waits until it does."""
+
+        def look() -> list[int] | None:
+            for event in self.events(job_id):
+                message = str(event.data.get("message"))
+                if event.attempt == attempt and message.startswith("pids "):
+                    return [int(word) for word in message.split()[1:]]
+            return None
+
+        return eventually(look)
+
+    def artifact_names(self, job_id: str) -> set[str]:
+        with transaction(self.sessions) as session:
+            return {file.path for file in service.list_artifacts(session, self.team, job_id).data}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Impatient ones."""
+    return settings.model_copy(
+        update={
+            "lease_seconds": 20.0,
+            "lease_renew_seconds": 0.2,
+            "cancel_grace_seconds": 2.0,
+            "retry_delay_seconds": 0.0,
+            "home": settings.home.resolve(),
+        }
+    )
+
+
+@pytest.fixture
+def jobs(sessions: sessionmaker[Session], store: LocalStore, team: str) -> Queue:
+    return Queue(sessions, store, team)
+
+
+@dataclass
+class Running:
+    """A supervisor at work in a thread of this process."""
+
+    stop: threading.Event
+    end: "Future[str]"
+
+    def result(self, seconds: float = 30) -> str:
+        return self.end.result(seconds)
+
+
+StartWorker = Callable[..., Running]
+
+
+@pytest.fixture
+def start_worker(settings: Settings, sessions: sessionmaker[Session]) -> Iterator[StartWorker]:
+    """Starts a worker that claims once; its keyword arguments are the stand-in runner's behaviour."""
+    started: list[tuple[threading.Thread, threading.Event]] = []
+
+    def start(changed: Settings | None = None, **behaviour: Any) -> Running:
+        stop = threading.Event()
+        end: Future[str] = Future()
+
+        def run() -> None:
+            try:
+                end.set_result(run_once(changed or settings, sessions, json.dumps(behaviour), stop, "a thread"))
+            except BaseException as error:
+                end.set_exception(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        started.append((thread, stop))
+        return Running(stop, end)
+
+    yield start
+    for thread, stop in started:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+SpawnWorker = Callable[..., ChildProcess]
+
+
+@pytest.fixture
+def spawn_worker(settings: Settings) -> Iterator[SpawnWorker]:
+    """Starts a worker that claims once, as a process of its own."""
+    started: list[ChildProcess] = []
+
+    def start(changed: Settings | None = None, **behaviour: Any) -> ChildProcess:
+        child = spawn(
+            [
+                *(sys.executable, "-m", "tests.worker.supervise"),
+                *((changed or settings).model_dump_json(), json.dumps(behaviour)),
+            ],
+            name="worker",
+            stdout=subprocess.PIPE,
+        )
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.end(grace_seconds=0)

@@ -1,0 +1,105 @@
+"""Speaks the runner's protocol and prunes nothing: `python -m tests.worker.stand_in_runner BEHAVIOUR`.
+
+BEHAVIOUR is a JSON object: `hang_in` (a task: say `pid N` in the log, then sleep), `ignore_sigterm`, `fail_in` with
+`code` and `retryable`, `crash` (text written to stderr before exit code 1), `nonsense`, `ratio` (of perplexities).
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from worker.protocol import (
+    ErrorMessage,
+    LogMessage,
+    MeasureSpec,
+    ProgressMessage,
+    PruneSpec,
+    ResultMessage,
+    StageMessage,
+    VerifySpec,
+    spec_adapter,
+)
+
+
+def send(message: Any) -> None:
+    print(message.model_dump_json(), flush=True)
+
+
+def main(behaviour: dict[str, Any]) -> int:
+    spec = spec_adapter.validate_json(sys.stdin.buffer.read())
+    assert not any(name.startswith("SECATEUR_") for name in os.environ), "credentials reach the runner"
+    if isinstance(spec, PruneSpec):
+        send(StageMessage(stage="open"))
+        send(LogMessage(level="info", message=f"previous {spec.previous.name if spec.previous else None}"))
+        send(StageMessage(stage="prune"))
+        send(ProgressMessage(progress=0.5, block=1, blocks=2))
+        boundary = spec.work / "boundary-00001"
+        boundary.mkdir()
+        (boundary / "state.json").write_text("{}")
+    misbehave(spec.task, behaviour)
+    match spec:
+        case PruneSpec():
+            send(ProgressMessage(progress=1.0, block=2, blocks=2))
+            shutil.copytree(spec.model.path, spec.artifact)
+            expected = spec.work / "expected"
+            expected.write_text("logits")
+            ratio = behaviour.get("ratio", 2.0)
+            metrics = {
+                "perplexity": {
+                    "numbers": {"dense": 10.0, "pruned": 10.0 * ratio, "ratio": ratio, "sequence_length": 32}
+                },
+                "sparsity": {"prunable": 0.5, "model": 0.4},
+                "parameters": {"dense": 2, "nonzero": 1},
+                "bytes": {"dense": 1, "artifact": 1},
+                "seconds": {"prune": 0.1},
+                "peak_memory_bytes": 1,
+            }
+            result = {"metrics": metrics, "report": {"layers": [], "notes": []}, "expected": str(expected)}
+        case MeasureSpec():
+            result = {
+                "latency": {"dense_ms": 1.0, "pruned_ms": 1.0, "sequence_length": 32, "device": "cpu"},
+                "notes": [],
+            }
+        case VerifySpec():
+            assert spec.expected.read_text() == "logits"
+            result = {"maximum_difference": 0.0, "tolerance": 1e-4}
+        case _:
+            raise AssertionError(spec.task)
+    send(ResultMessage(result=result))
+    return 0
+
+
+def misbehave(task: str, behaviour: dict[str, Any]) -> None:
+    if behaviour.get("ignore_sigterm"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if behaviour.get("hang_in") == task:
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        send(LogMessage(level="info", message=f"pids {os.getpid()} {helper.pid}"))
+        time.sleep(behaviour.get("seconds", 600))
+        helper.kill()
+        helper.wait()
+    if behaviour.get("fail_in") == task:
+        send(
+            ErrorMessage(
+                code=behaviour["code"],
+                message="as told",
+                param=behaviour.get("param"),
+                retryable=behaviour["retryable"],
+            )
+        )
+        sys.exit(1)
+    if "nonsense" in behaviour:
+        print(behaviour["nonsense"], flush=True)
+        time.sleep(600)
+    if "crash" in behaviour:
+        print(behaviour["crash"], file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

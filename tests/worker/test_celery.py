@@ -1,0 +1,155 @@
+"""Workers and dispatcher as the processes they are in production, with the real runner."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import select
+
+from core.database import transaction
+from core.jobs.broker import celery_app
+from core.jobs.hints import hint_sender
+from core.jobs.tables import WorkerRow
+from core.settings import Settings
+from tests.worker.conftest import Queue, eventually, is_alive
+from worker.processes import ChildProcess, spawn
+from worker.serve import part_commands, part_environment
+
+StartPart = Callable[..., ChildProcess]
+
+
+@pytest.fixture
+def body(model: str) -> dict[str, Any]:
+    """A job that needs no text, and so no tokenizer."""
+    return {"model": model, "method": "magnitude", "sparsity": 0.5}
+
+
+@pytest.fixture
+def start_part(settings: Settings) -> Iterator[StartPart]:
+    """Starts `worker` or `dispatcher` with the command line that `secateur serve` uses."""
+    started: list[ChildProcess] = []
+
+    def start(name: str, **variables: str) -> ChildProcess:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with open(settings.home / f"{name}.log", "ab") as log:
+            part = spawn(
+                part_commands("127.0.0.1", 0, settings)[name],
+                name=name,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                environment={
+                    **os.environ,
+                    **part_environment(settings),
+                    "SECATEUR_CANCEL_GRACE_SECONDS": "2",
+                    **variables,
+                },
+            )
+        started.append(part)
+        return part
+
+    yield start
+    for part in started:
+        part.end(grace_seconds=20)
+
+
+def is_registered(jobs: Queue) -> bool:
+    with transaction(jobs.sessions) as session:
+        return session.scalar(select(WorkerRow.id)) is not None
+
+
+def runner_of(worker: ChildProcess) -> int | None:
+    for process in psutil.Process(worker.pid).children(recursive=True):
+        if "worker.runner" in process.cmdline():
+            return process.pid
+    return None
+
+
+def test_a_worker_runs_what_it_finds_and_what_it_is_told_of(
+    jobs: Queue, body: dict[str, Any], settings: Settings, start_part: StartPart
+) -> None:
+    waiting = [jobs.submit(body), jobs.submit(body)]
+    worker = start_part("worker")
+    for job_id in waiting:
+        eventually(lambda job_id=job_id: jobs.job(job_id).status == "succeeded", seconds=90)  # type: ignore[misc]
+    assert is_registered(jobs)
+    hinted = jobs.submit(body)
+    app = celery_app(settings)
+    hint_sender(app, 60)(hinted, "default")
+    eventually(lambda: jobs.job(hinted).status == "succeeded", seconds=60)
+    app.close()
+    memory = {process.pid: process.memory_maps() for process in psutil.Process(worker.pid).children()}
+    loaded = [path for maps in memory.values() for path in (each.path for each in maps) if "libtorch" in path]
+    assert loaded == [], "the pool's process has loaded torch"
+
+
+def test_a_worker_told_to_stop_gives_its_job_back_and_says_goodbye(
+    jobs: Queue, body: dict[str, Any], settings: Settings, start_part: StartPart
+) -> None:
+    job_id = jobs.submit(body)
+    worker = start_part("worker")
+    runner = eventually(lambda: runner_of(worker), seconds=30)
+    worker.send(signal.SIGTERM)
+    assert worker.wait(20) == 0, (settings.home / "worker.log").read_text()
+    assert not is_alive(runner)
+    job = jobs.job(job_id)
+    assert job.status == "queued" and jobs.events(job_id)[-1].data["reason"] == "released"
+    assert not is_registered(jobs)
+
+
+def test_a_worker_killed_with_9_leaves_nothing_running_and_the_dispatcher_returns_its_job(
+    jobs: Queue, body: dict[str, Any], start_part: StartPart
+) -> None:
+    job_id = jobs.submit(body)
+    worker = start_part("worker", SECATEUR_LEASE_SECONDS="3", SECATEUR_LEASE_RENEW_SECONDS="1")
+    eventually(lambda: runner_of(worker), seconds=30)
+    family = [process.pid for process in psutil.Process(worker.pid).children(recursive=True)]
+    worker.send(signal.SIGKILL)
+    eventually(lambda: not any(map(is_alive, family)), seconds=10)
+    start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5")
+    eventually(lambda: jobs.events(job_id)[-1].data.get("reason") == "lease_expired", seconds=30)
+    start_part("worker")
+    eventually(lambda: jobs.job(job_id).status == "succeeded", seconds=60)
+    assert jobs.job(job_id).attempt == 2
+
+
+def test_the_dispatcher_sends_the_hint_a_broker_lost(
+    jobs: Queue, body: dict[str, Any], settings: Settings, start_part: StartPart
+) -> None:
+    start_part("worker")
+    eventually(lambda: is_registered(jobs), seconds=30)
+    job_id = jobs.submit(body)  # and no hint
+    start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5", SECATEUR_HINT_STALE_SECONDS="1")
+    eventually(lambda: jobs.job(job_id).status == "succeeded", seconds=60)
+
+
+def test_a_dispatcher_killed_with_9_takes_its_clock_along(settings: Settings, start_part: StartPart) -> None:
+    dispatcher = start_part("dispatcher")
+    clock = eventually(lambda: psutil.Process(dispatcher.pid).children(), seconds=30)
+    eventually(lambda: any((settings.home / "broker" / "control").iterdir()), seconds=30)
+    dispatcher.send(signal.SIGKILL)
+    eventually(lambda: not any(is_alive(process.pid) for process in clock), seconds=10)
+
+
+def test_a_message_appears_whole_or_not_at_all(settings: Settings) -> None:
+    app = celery_app(settings)
+    send = hint_sender(app, 60)
+    folder = Path(settings.home, "broker", "messages")
+    for number in range(20):
+        send(f"job_{number}", "default")
+    for file in folder.iterdir():
+        assert file.name.endswith(".default.msg") and json.loads(file.read_text())
+    app.close()
+
+
+def test_a_worker_imports_no_torch() -> None:
+    look = "import sys, worker.app, worker.tasks, worker.dispatcher, worker.cli; print('torch' in sys.modules)"
+    environment = {**os.environ, "SECATEUR_HOME": "/tmp/secateur-test-imports"}
+    printed = subprocess.run([sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True)
+    assert printed.stdout.strip() == "False"

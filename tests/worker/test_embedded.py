@@ -1,0 +1,153 @@
+"""The embedded PostgreSQL: started, stopped, and found again after the worst."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from tests.worker.conftest import eventually, is_alive
+from worker.embedded import PostgresFailed, is_running, postgres, start_postgres, stop_postgres
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from worker.embedded import start_postgres
+print(start_postgres(Path(sys.argv[1])), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """Not in pytest's folder, which another pytest would close to the server's user."""
+    with TemporaryDirectory(prefix="secateur-test-") as folder:
+        path = Path(folder, "postgres")
+        yield path
+        stop_postgres(path)
+
+
+def ask(url: str, query: str) -> object:
+    conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(conninfo) as connection:
+        row = connection.execute(query).fetchone()
+        return row and row[0]
+
+
+def keep_something(url: str) -> None:
+    ask(url, "WITH made AS (SELECT lo_create(4711)) SELECT * FROM made")
+
+
+def is_kept(url: str) -> bool:
+    return ask(url, "SELECT count(*) FROM pg_largeobject_metadata WHERE oid = 4711") == 1
+
+
+def postmaster(data_dir: Path) -> int:
+    return int((data_dir / "postmaster.pid").read_text().split()[0])
+
+
+def test_it_starts_answers_and_stops(data_dir: Path) -> None:
+    url = start_postgres(data_dir)
+    assert url.startswith("postgresql+psycopg://") and is_running(data_dir)
+    assert str(ask(url, "SHOW server_version")).startswith("18")
+    assert ask(url, "SHOW listen_addresses") == ""
+    pid = postmaster(data_dir)
+    assert stop_postgres(data_dir) and not is_running(data_dir) and not is_alive(pid)
+    assert not stop_postgres(data_dir)
+
+
+def test_starting_twice_is_starting_once_and_data_survives_a_stop(data_dir: Path) -> None:
+    url = start_postgres(data_dir)
+    pid = postmaster(data_dir)
+    keep_something(url)
+    assert start_postgres(data_dir) == url and postmaster(data_dir) == pid
+    stop_postgres(data_dir)
+    assert is_kept(start_postgres(data_dir))
+
+
+def test_it_recovers_after_kill_9(data_dir: Path) -> None:
+    url = start_postgres(data_dir)
+    keep_something(url)
+    os.kill(postmaster(data_dir), signal.SIGKILL)
+    eventually(lambda: not is_running(data_dir), seconds=5)
+    assert (data_dir / "postmaster.pid").exists(), "the pid file is what a killed server leaves"
+    assert is_kept(start_postgres(data_dir))
+
+
+def test_a_pid_file_that_names_another_process_is_no_server(data_dir: Path) -> None:
+    start_postgres(data_dir)
+    written = (data_dir / "postmaster.pid").read_text()
+    stop_postgres(data_dir)
+    recycled = "\n".join([str(os.getpid()), *written.split("\n")[1:]])
+    (data_dir / "postmaster.pid").write_text(recycled)
+    assert not is_running(data_dir)
+    assert not stop_postgres(data_dir), "this very process would have been ended"
+    (data_dir / "postmaster.pid").write_text(recycled)
+    assert ask(start_postgres(data_dir), "SELECT 1") == 1
+
+
+def test_a_path_too_long_for_a_socket(data_dir: Path) -> None:
+    deep = data_dir.parent / ("d" * 60) / ("e" * 60) / "postgres"
+    url = start_postgres(deep)
+    try:
+        assert ask(url, "SELECT 1") == 1
+        socket_dir = Path(str(make_url(url).query["host"]))
+        assert len(str(socket_dir)) < 90 and socket_dir.stat().st_mode & 0o077 == 0
+    finally:
+        stop_postgres(deep)
+    assert not socket_dir.exists()
+
+
+def test_a_path_with_a_space_and_a_percent_sign(data_dir: Path) -> None:
+    with postgres(data_dir.parent / "my 100% home" / "postgres") as url:
+        assert ask(url, "SELECT 1") == 1
+
+
+def test_the_socket_is_for_its_owner_alone(data_dir: Path) -> None:
+    url = start_postgres(data_dir)
+    socket_dir = Path(str(make_url(url).query["host"]))
+    assert socket_dir.stat().st_mode & 0o077 == 0
+
+
+def test_it_ends_with_an_owner_killed_with_9(data_dir: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(data_dir)], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        url = owner.stdout.readline().decode().strip()
+        assert ask(url, "SELECT 1") == 1
+        pid = postmaster(data_dir)
+        owner.kill()
+        eventually(lambda: not is_alive(pid), seconds=10)
+    assert ask(start_postgres(data_dir), "SELECT 1") == 1
+
+
+def test_a_server_of_another_process_can_be_used_and_stopped(data_dir: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(data_dir)], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        url = owner.stdout.readline().decode().strip()
+        with postgres(data_dir) as same:
+            assert same == url
+        assert is_running(data_dir), "it was not ours to stop"
+        assert stop_postgres(data_dir)
+        owner.kill()
+
+
+def test_a_cluster_of_another_version_is_refused(data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / "PG_VERSION").write_text("16\n")
+    with pytest.raises(PostgresFailed, match="16"):
+        start_postgres(data_dir)
+
+
+def test_a_server_that_cannot_start_says_why(data_dir: Path) -> None:
+    start_postgres(data_dir)
+    stop_postgres(data_dir)
+    with open(data_dir / "postgresql.conf", "a") as file:
+        file.write("no_such_setting = 1\n")
+    with pytest.raises(PostgresFailed, match="no_such_setting"):
+        start_postgres(data_dir)

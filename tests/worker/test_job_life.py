@@ -1,0 +1,272 @@
+"""From claim to end: what the supervisor makes of what the runner does, and of what is done to it."""
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
+from core.database import transaction
+from core.jobs import queue, service
+from core.settings import Settings
+from tests.worker.conftest import Queue, SpawnWorker, StartWorker, eventually, is_alive
+from tests.worker.supervise import runner
+from worker.dispatcher import dispatch
+from worker.supervisor import Supervisor
+
+TASKS = ("prune", "measure", "verify")
+
+
+def test_a_job_goes_through_its_stages_to_a_stored_artifact(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    assert start_worker().result() == "succeeded"
+    job = jobs.job(job_id)
+    assert job.status == "succeeded" and job.stage == "store" and job.progress == 1.0 and job.attempt == 1
+    stages = [event.data["stage"] for event in jobs.events(job_id) if event.type == "stage"]
+    assert stages == ["open", "prune", "evaluate", "verify", "store"]
+    assert jobs.events(job_id)[-1].data["status"] == "succeeded"
+    assert {"secateur.json", "README.md", "config.json", "model.safetensors"} <= jobs.artifact_names(job_id)
+    assert job.metrics is not None
+    seconds = job.metrics["seconds"]
+    assert seconds["prune"] > 0 and seconds["total"] >= seconds["fetch"] + seconds["prune"]
+    with transaction(jobs.sessions) as session:
+        report = service.get_report(session, jobs.team, job_id)
+    assert report["verification"]["maximum_difference"] == 0.0 and report["metrics"]["latency"]["dense_ms"] == 1.0
+    assert not (settings.work_root / job_id).exists()
+
+
+def test_progress_covers_the_whole_job_and_never_goes_back(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(job_body)
+    start_worker().result()
+    progress = [event.data["progress"] for event in jobs.events(job_id) if event.type == "progress"]
+    assert progress == sorted(progress) and progress and all(0 < value <= 1 for value in progress)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_runner_killed_with_9_is_retried_and_the_next_attempt_knows_the_last(
+    task: str, jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    worker = start_worker(hang_in=task)
+    pid, helper = jobs.runner_pids(job_id)
+    os.kill(pid, signal.SIGKILL)
+    assert worker.result() == "queued"
+    assert not is_alive(helper), "what the runner had started outlived it"
+    requeued = jobs.events(job_id)[-1].data
+    assert requeued["error"]["code"] == "runner_lost" and "SIGKILL" in requeued["error"]["message"]
+    assert (settings.work_root / job_id / "attempt-1").is_dir()
+
+    assert start_worker().result() == "succeeded"
+    assert jobs.job(job_id).attempt == 2
+    assert jobs.logs(job_id)[-1] == "previous attempt-1"
+    assert not (settings.work_root / job_id).exists()
+
+
+def test_a_runner_that_dies_at_every_attempt_fails_the_job(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    for attempt, end in enumerate(("queued", "queued", "failed"), start=1):
+        worker = start_worker(hang_in="prune")
+        os.kill(jobs.runner_pids(job_id, attempt)[0], signal.SIGSEGV)
+        assert worker.result() == end
+    job = jobs.job(job_id)
+    assert job.error is not None and job.error.code == "runner_lost" and job.attempt == 3
+    assert not (settings.work_root / job_id).exists()
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_cancel_ends_the_runner_and_all_it_started(
+    task: str, stubborn: bool, jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    changed = settings.model_copy(update={"cancel_grace_seconds": 0.5})
+    worker = start_worker(changed, hang_in=task, ignore_sigterm=stubborn)
+    pids = jobs.runner_pids(job_id)
+    with transaction(jobs.sessions) as session:
+        assert service.cancel(session, jobs.team, job_id).status == "cancelling"
+    assert worker.result() == "cancelled"
+    assert not any(map(is_alive, pids))
+    assert jobs.job(job_id).status == "cancelled"
+    assert not (settings.work_root / job_id).exists()
+
+
+def test_a_worker_that_drains_gives_its_job_back_uncounted(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(job_body)
+    worker = start_worker(hang_in="prune")
+    pids = jobs.runner_pids(job_id)
+    worker.stop.set()
+    assert worker.result() == "queued"
+    assert not any(map(is_alive, pids))
+    assert jobs.row(job_id).attempts_allowed == 4
+    assert start_worker().result() == "succeeded"
+
+
+def test_a_time_limit_ends_the_job_for_good(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    limited = settings.model_copy(update={"job_time_limit_seconds": 1.0})
+    assert start_worker(limited, hang_in="prune").result() == "failed"
+    error = jobs.job(job_id).error
+    assert error is not None and error.code == "time_limit_exceeded"
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing_more(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(job_body)
+    worker = start_worker(hang_in="prune")
+    pids = jobs.runner_pids(job_id)
+    with transaction(jobs.sessions) as session:
+        session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 hour'"))
+        assert queue.expire_leases(session) == [job_id]
+    last_event = jobs.row(job_id).last_event
+    assert worker.result() == "lost"
+    assert not any(map(is_alive, pids))
+    assert jobs.row(job_id).last_event == last_event and jobs.job(job_id).status == "queued"
+
+
+def test_a_missed_gate_fails_the_job_and_keeps_artifact_and_report(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit({**job_body, "gates": {"max_perplexity_ratio": 1.5}})
+    assert start_worker(ratio=2.0).result() == "failed"
+    job = jobs.job(job_id)
+    assert job.error is not None and job.error.code == "gate_missed"
+    assert job.metrics is not None and job.metrics["perplexity"]["numbers"]["ratio"] == 2.0
+    assert "secateur.json" in jobs.artifact_names(job_id)
+    with transaction(jobs.sessions) as session:
+        assert "1.5" in service.get_report(session, jobs.team, job_id)["gates"]["missed"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "end"),
+    [
+        ({"fail_in": "prune", "code": "not_finite_weights", "retryable": False}, "not_finite_weights", "failed"),
+        ({"fail_in": "prune", "code": "disk_full", "retryable": True}, "disk_full", "queued"),
+        ({"fail_in": "verify", "code": "reload_check_failed", "retryable": False}, "reload_check_failed", "failed"),
+        ({"crash": "MemoryError: no more"}, "out_of_memory", "failed"),
+        ({"crash": "KeyError: 'oops'"}, "internal_error", "failed"),
+        ({"nonsense": "hello"}, "internal_error", "failed"),
+    ],
+)
+def test_ends_are_classified(
+    behaviour: dict[str, Any], code: str, end: str, jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(job_body)
+    assert start_worker(**behaviour).result() == end
+    assert jobs.events(job_id)[-1].data["error"]["code"] == code
+
+
+def test_latency_that_does_not_fit_in_memory_is_left_out_with_a_note(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(job_body)
+    assert start_worker(fail_in="measure", code="out_of_memory", retryable=False).result() == "succeeded"
+    metrics = jobs.job(job_id).metrics
+    assert metrics is not None and metrics["latency"] is None
+    with transaction(jobs.sessions) as session:
+        assert "Latency was not measured" in service.get_report(session, jobs.team, job_id)["notes"][0]
+
+
+def _edit_model(settings: Settings) -> None:
+    with open(settings.models_root / "tiny" / "model.safetensors", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x77")
+
+
+def _remove_model(settings: Settings) -> None:
+    shutil.rmtree(settings.models_root / "tiny")
+
+
+def _edit_text(settings: Settings) -> None:
+    next(settings.datasets_root.iterdir()).write_text("other words")
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [(_edit_model, "unusable_model"), (_remove_model, "unusable_model"), (_edit_text, "unusable_dataset")],
+)
+def test_sources_that_changed_since_they_were_registered_are_refused(
+    change: Callable[[Settings], None],
+    code: str,
+    jobs: Queue,
+    job_body: dict[str, Any],
+    start_worker: StartWorker,
+    settings: Settings,
+) -> None:
+    job_id = jobs.submit(job_body)
+    change(settings)
+    assert start_worker().result() == "failed"
+    error = jobs.job(job_id).error
+    assert error is not None and error.code == code
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_supervisor_killed_with_9_takes_its_runner_along_and_its_job_is_run_again(
+    task: str, jobs: Queue, job_body: dict[str, Any], spawn_worker: SpawnWorker, settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    impatient = settings.model_copy(update={"lease_seconds": 1.5})
+    worker = spawn_worker(impatient, hang_in=task)
+    pid, _ = jobs.runner_pids(job_id)
+    os.kill(worker.pid, signal.SIGKILL)
+    eventually(lambda: not is_alive(pid), seconds=5)
+    assert jobs.job(job_id).status == "running", "nobody could have noticed yet"
+    hints: list[tuple[str, str]] = []
+
+    def dispatched() -> bool:
+        dispatch(jobs.sessions, settings, lambda *hint: hints.append(hint))
+        return bool(hints)
+
+    eventually(dispatched, seconds=10)
+    assert hints == [(job_id, "default")]
+    second = spawn_worker()
+    assert second.wait(30) == 0
+    assert jobs.job(job_id).status == "succeeded" and jobs.job(job_id).attempt == 2
+    assert jobs.logs(job_id)[-1] == "previous attempt-1"
+
+
+def test_of_two_workers_that_race_for_one_job_one_gets_it(
+    jobs: Queue, job_body: dict[str, Any], spawn_worker: SpawnWorker
+) -> None:
+    job_id = jobs.submit(job_body)
+    workers = [spawn_worker(), spawn_worker()]
+    assert [worker.wait(40) for worker in workers] == [0, 0]
+    ends = sorted(worker.stdout.read().decode().splitlines()[-1] for worker in workers)
+    assert ends == ["nothing", "succeeded"]
+    assert jobs.job(job_id).attempt == 1
+
+
+def test_a_job_cancelled_while_its_artifact_is_stored_keeps_nothing(
+    jobs: Queue, job_body: dict[str, Any], settings: Settings
+) -> None:
+    class StoreThatIsInterrupted(LocalStore):
+        def publish(self, folder: Path, prefix: str) -> list[StoredFile]:
+            files = super().publish(folder, prefix)
+            with transaction(jobs.sessions) as session:
+                service.cancel(session, jobs.team, job_id)
+            return files
+
+    job_id = jobs.submit(job_body)
+    store = StoreThatIsInterrupted(settings.store_root)
+    with transaction(jobs.sessions) as session:
+        claim = queue.claim(session, queue="default", worker_id="here", lease_seconds=settings.lease_seconds)
+    assert claim is not None
+    supervisor = Supervisor(settings, jobs.sessions, store, stop=threading.Event(), runner=runner("{}"))
+    assert supervisor.run(claim) == "cancelled"
+    assert not store.folder(artifact_prefix(job_id, 1)).exists()

@@ -1,0 +1,106 @@
+"""Everything that is started can be ended, with all that it started, and ends with its starter."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.worker.conftest import eventually, is_alive
+from worker.processes import run, spawn, started_at
+from worker.runner_process import memory_kills, runner_environment
+
+PARENT = """
+import subprocess, sys, time
+from worker.processes import spawn
+child = spawn([sys.executable, "-c", "import time; time.sleep(600)"], name="child")
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # ignores it too, by inheritance
+print(helper.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_dies_with_its_starter_even_by_kill_9() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(0.3)  # past the exec: it is the command that must die
+        parent.kill()
+        eventually(lambda: not is_alive(child), seconds=5)
+
+
+def test_a_group_that_ignores_sigterm_is_killed_after_its_grace() -> None:
+    child = spawn([sys.executable, "-c", STUBBORN], name="stubborn", stdout=subprocess.PIPE)
+    helper = int(child.stdout.readline())
+    began = time.monotonic()
+    assert child.end(grace_seconds=0.5) == -signal.SIGKILL
+    assert 0.5 <= time.monotonic() - began < 5
+    assert not is_alive(child.pid)
+    eventually(lambda: not is_alive(helper), seconds=5)
+
+
+def test_what_a_process_leaves_in_its_group_is_ended_with_it() -> None:
+    leaves = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
+    child = spawn([sys.executable, "-c", leaves], name="parent of a stray", stdout=subprocess.PIPE)
+    stray = int(child.stdout.readline())
+    assert child.wait(5) == 0 and is_alive(stray)
+    assert child.end() == 0
+    eventually(lambda: not is_alive(stray), seconds=5)
+
+
+def test_a_process_that_ends_by_itself_keeps_its_exit_code() -> None:
+    child = spawn([sys.executable, "-c", "raise SystemExit(7)"], name="seven")
+    assert child.wait(10) == 7
+    assert child.end(grace_seconds=5) == 7 and child.exit_code == 7
+
+
+def test_a_command_that_is_not_there_ends_with_127() -> None:
+    completed = run(["/no/such/command"], name="nothing")
+    assert completed.returncode == 127 and "/no/such/command" in completed.stdout
+
+
+def test_a_process_leads_a_group_of_its_own() -> None:
+    completed = run([sys.executable, "-c", "import os; print(os.getpid() == os.getpgid(0))"], name="leader")
+    assert completed.stdout.strip() == "True"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a process as somebody else")
+def test_a_process_of_another_user_dies_with_its_starter_too() -> None:
+    starter = PARENT.replace('name="child"', 'name="child", user="nobody"').replace("sys.executable", '"/bin/sleep"')
+    starter = starter.replace('"-c", "import time; time.sleep(600)"', '"600"')
+    with subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        eventually(lambda: Path(f"/proc/{child}/comm").read_text().strip() == "sleep", seconds=5)
+        assert Path(f"/proc/{child}").stat().st_uid != 0
+        parent.kill()
+        eventually(lambda: not is_alive(child), seconds=5)
+
+
+def test_the_start_time_names_one_process() -> None:
+    assert started_at(os.getpid()) == started_at(os.getpid()) is not None
+    ended = spawn([sys.executable, "-c", ""], name="ended")
+    ended.wait(10)
+    ended.end()
+    assert started_at(ended.pid) is None
+
+
+def test_the_runner_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SECATEUR_DATABASE_URL", "SECATEUR_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PGPASSWORD"):
+        monkeypatch.setenv(name, "secret")
+    environment = runner_environment()
+    assert "secret" not in environment.values() and environment["HF_HUB_OFFLINE"] == "1" and "PATH" in environment
+
+
+def test_kills_for_want_of_memory_are_counted() -> None:
+    assert memory_kills() >= 0

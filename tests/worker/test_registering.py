@@ -1,0 +1,73 @@
+"""Taking models and texts into a home from its own command line."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import Conflict, UnusableDataset, UnusableModel
+from core.settings import Settings
+from tests.model_folders import write_llama, write_text
+from worker.home import Home, open_home
+from worker.registering import add_dataset, add_model
+
+
+@pytest.fixture
+def home(settings: Settings) -> Iterator[Home]:
+    with open_home(settings) as opened:
+        yield opened
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def test_a_home_is_opened_with_a_key_only_its_owner_reads(home: Home) -> None:
+    key = home.settings.home / "api-key"
+    assert key.read_text().startswith("sct_") and key.stat().st_mode & 0o777 == 0o600
+    before = key.read_text()
+    with open_home(home.settings):
+        assert key.read_text() == before
+
+
+def test_a_model_folder_is_taken_in_by_links_and_known_afterwards(home: Home, tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "given")
+    model = add_model(home, "small", folder, say=quiet)
+    taken_in = home.settings.models_root / "small"
+    assert model.name == "small" and model.parameters > 0
+    assert (taken_in / "model.safetensors").samefile(folder / "model.safetensors")
+    assert add_model(home, "small", folder, say=quiet).id == model.id
+    assert [path.name for path in home.settings.models_root.iterdir()] == ["small"]
+
+
+def test_a_name_means_one_model(home: Home, tmp_path: Path) -> None:
+    add_model(home, "small", write_llama(tmp_path / "given"), say=quiet)
+    with pytest.raises(Conflict):
+        add_model(home, "small", write_llama(tmp_path / "other", seed=1), say=quiet)
+
+
+def test_what_is_no_model_is_refused_and_leaves_nothing(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no model")
+    for path in (tmp_path / "empty", tmp_path / "notes.txt"):
+        with pytest.raises(UnusableModel):
+            add_model(home, "nothing", path, say=quiet)
+    assert list(home.settings.models_root.iterdir()) == []
+
+
+def test_a_text_is_taken_in_and_a_name_means_one_text(home: Home, tmp_path: Path) -> None:
+    file = write_text(tmp_path / "given.txt")
+    dataset = add_dataset(home, "numbers", file)
+    assert dataset.format == "text" and (home.settings.datasets_root / "numbers.txt").exists()
+    assert add_dataset(home, "numbers", file).id == dataset.id
+    with pytest.raises(Conflict):
+        add_dataset(home, "numbers", write_text(tmp_path / "other.txt", words=50))
+    with pytest.raises(UnusableDataset):
+        add_dataset(home, "missing", tmp_path / "missing.txt")
+
+
+def test_the_field_of_jsonl_can_be_named(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "given.jsonl"
+    file.write_text("".join(json.dumps({"body": f"text {number}"}) + "\n" for number in range(3)))
+    assert add_dataset(home, "bodies", file, text_field="body").documents == 3

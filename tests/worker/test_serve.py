@@ -1,0 +1,190 @@
+"""`secateur serve` and `secateur stop`, as a user runs them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.worker.conftest import eventually, is_alive
+from worker.processes import ChildProcess, spawn
+
+
+def secateur(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), env=environment(home), capture_output=True, text=True, timeout=120)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from secateur.cli import main; main()", *arguments]
+
+
+def environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
+    return {**kept, "SECATEUR_HOME": str(home), "SECATEUR_CANCEL_GRACE_SECONDS": "2"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="secateur-test-") as folder:
+        path = Path(folder, "home")
+        yield path
+        secateur(path, "stop")
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[ChildProcess]:
+    """A server that is up."""
+    log = home.with_name("serve.out")
+    with open(log, "wb") as output:
+        server = spawn(
+            command("serve", "--port", str(free_port())),
+            name="serve",
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            environment=environment(home),
+        )
+    try:
+        eventually(lambda: (home / "url").exists() or not server.is_running(), seconds=60)
+        assert server.is_running(), log.read_text()
+        yield server
+    finally:
+        server.end(grace_seconds=30)
+
+
+def family(server: ChildProcess) -> dict[str, list[int]]:
+    """Every process of a server, by what it is."""
+    found: dict[str, list[int]] = {"postgres": [], "uvicorn": [], "--beat": [], "worker@%h": []}
+    for process in psutil.Process(server.pid).children(recursive=True):
+        for name, pids in found.items():
+            if any(name in word for word in process.cmdline()):
+                pids.append(process.pid)
+    assert all(found.values()), found
+    return found
+
+
+def everybody(server: ChildProcess) -> list[int]:
+    return [pid for pids in family(server).values() for pid in pids]
+
+
+def written(home: Path) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads((home / "serve.json").read_text())
+    return answer
+
+
+def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(home: Path) -> None:
+    with serving(home) as server:
+        url = (home / "url").read_text().strip()
+        key = (home / "api-key").read_text().strip()
+        assert (home / "api-key").stat().st_mode & 0o777 == 0o600
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert httpx.get(f"{url}/v1/methods", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        out = home.with_name("serve.out")
+        eventually(lambda: url in out.read_text() and str(home / "api-key") in out.read_text())
+        pids = everybody(server)
+
+        again = secateur(home, "serve", "--port", str(free_port()))
+        assert again.returncode == 1 and "already runs" in again.stderr and url in again.stderr
+
+        stopped = secateur(home, "stop")
+        assert stopped.returncode == 0 and "Stopped" in stopped.stdout
+        assert server.wait(5) == 0
+        assert not any(map(is_alive, pids))
+        assert not (home / "url").exists()
+    assert "Nothing" in secateur(home, "stop").stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_all(home: Path, number: int) -> None:
+    with serving(home) as server:
+        pids = everybody(server)
+        server.send(number)
+        assert server.wait(30) == 0
+        assert not any(map(is_alive, pids))
+
+
+def test_after_kill_9_nothing_is_left_and_the_next_server_starts(home: Path) -> None:
+    with serving(home) as server:
+        pids = everybody(server)
+        server.send(signal.SIGKILL)
+        eventually(lambda: not any(map(is_alive, pids)), seconds=15)
+    assert (home / "serve.json").exists()
+    assert secateur(home, "stop").returncode == 0
+    assert not (home / "serve.json").exists()
+    with serving(home):
+        pass
+
+
+def test_stop_ends_parts_whose_owner_is_gone_and_never_a_recycled_id(home: Path) -> None:
+    home.mkdir()
+    sleeper = spawn(["sleep", "600"], name="left over")
+    stranger = spawn(["sleep", "600"], name="stranger")
+    started = psutil.Process(sleeper.pid).create_time()
+    parts = [
+        {"name": "worker", "pid": sleeper.pid, "started_at": started},
+        {"name": "api", "pid": stranger.pid, "started_at": started - 1000},
+    ]
+    owner = {"name": "serve", "pid": stranger.pid, "started_at": started - 1000}
+    (home / "serve.json").write_text(json.dumps({"owner": owner, "parts": parts}))
+    try:
+        assert "Stopped" in secateur(home, "stop").stdout
+        assert not sleeper.is_running() and stranger.is_running()
+    finally:
+        sleeper.end()
+        stranger.end()
+
+
+@pytest.mark.parametrize("part", ["uvicorn", "--beat", "postgres"])
+def test_a_part_that_ends_is_named_and_ends_all(home: Path, part: str) -> None:
+    with serving(home) as server:
+        parts = family(server)
+        os.kill(parts[part][0], signal.SIGKILL)
+        assert server.wait(60) == 1
+        assert not any(is_alive(pid) for pids in parts.values() for pid in pids)
+    told = home.with_name("serve.out").read_text()
+    names = {"uvicorn": "The api ended", "--beat": "The dispatcher ended", "postgres": "The database ended"}
+    assert names[part] in told
+
+
+def test_a_busy_port_is_named_before_anything_starts(home: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        refused = secateur(home, "serve", "--port", str(port))
+    assert refused.returncode == 1 and str(port) in refused.stderr
+    assert not (home / "postgres").exists()
+
+
+def test_keys_and_texts_can_be_added_with_and_without_a_server(home: Path, tmp_path: Path) -> None:
+    text = tmp_path / "words.txt"
+    text.write_text("Some words to read.\n" * 50)
+    added = secateur(home, "datasets", "add", "words", str(text))
+    assert added.returncode == 0 and "words" in added.stdout, added.stderr
+    key = secateur(home, "keys", "create", "--name", "ci", "--role", "viewer").stdout.strip()
+    with serving(home):
+        url = (home / "url").read_text().strip()
+        answer = httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).json()
+        assert [each["name"] for each in answer["data"]] == ["words"]
+        listed = secateur(home, "keys", "list").stdout
+        assert "ci" in listed and key not in listed
+        key_id = next(line.split()[0] for line in listed.splitlines() if " ci " in line)
+        assert secateur(home, "keys", "revoke", key_id).returncode == 0
+        assert httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).status_code == 401
+    missing = secateur(home, "models", "add", "nothing", str(tmp_path / "missing"))
+    assert missing.returncode in (1, 2) and "missing" in missing.stderr and "Traceback" not in missing.stderr
