@@ -27,6 +27,8 @@ CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
         "bos_token_id": 1, "eos_token_id": 2}),
     "opt": ("OPTConfig", _COMMON | {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
         "word_embed_proj_dim": 32}),
+    "opt-projected": ("OPTConfig", _COMMON | {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "word_embed_proj_dim": 16, "do_layer_norm_before": False}),
     "gpt-neox": ("GPTNeoXConfig", _COMMON | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
         "num_attention_heads": 4}),
 }  # fmt: skip
