@@ -10,7 +10,6 @@ import resource
 import shutil
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -183,8 +182,7 @@ def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
     # The loader leaves its quantisation settings behind, with which the model would refuse to be saved.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
+    vars(model).update(hf_quantizer=None, is_quantized=False)
     partial = spec.target.with_name(f"{spec.target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)

@@ -28,8 +28,10 @@ def measure_latency(dense: Path, pruned: Path, *, sequence_length: int, device: 
     """
     _check_room(dense, pruned, device)
     models = {name: _load(path, device) for name, path in (("dense", dense), ("pruned", pruned))}
-    length = min(sequence_length, _LONGEST, inspect_folder(dense).context_length - _DECODE_TOKENS)
-    tokens = torch.randint(100, (1, max(length, 1)), generator=torch.Generator().manual_seed(0)).to(device)
+    description = inspect_folder(dense)
+    length = min(sequence_length, _LONGEST, description.context_length - _DECODE_TOKENS)
+    words = min(100, description.vocabulary_size)
+    tokens = torch.randint(words, (1, max(length, 1)), generator=torch.Generator().manual_seed(0)).to(device)
     prefill: dict[str, list[float]] = {name: [] for name in models}
     decode: dict[str, list[float]] = {name: [] for name in models}
     for round_ in range(_ROUNDS + 1):

@@ -84,6 +84,17 @@ class Queue:
 
         return eventually(look)
 
+    def succeeded(self, job_id: str, seconds: float = 60) -> Job:
+        """The job once it has ended, and ended well."""
+
+        def ended() -> Job | None:
+            job = self.job(job_id)
+            return job if job.finished_at is not None else None
+
+        job = eventually(ended, seconds)
+        assert job.status == "succeeded", job.error
+        return job
+
     def artifact_names(self, job_id: str) -> set[str]:
         with transaction(self.sessions) as session:
             return {file.path for file in service.list_artifacts(session, self.team, job_id).data}

@@ -77,12 +77,12 @@ def test_a_worker_runs_what_it_finds_and_what_it_is_told_of(
     waiting = [jobs.submit(body), jobs.submit(body)]
     worker = start_part("worker")
     for job_id in waiting:
-        eventually(lambda job_id=job_id: jobs.job(job_id).status == "succeeded", seconds=90)  # type: ignore[misc]
+        jobs.succeeded(job_id)
     assert is_registered(jobs)
     hinted = jobs.submit(body)
     app = celery_app(settings)
     hint_sender(app, 60)(hinted, "default")
-    eventually(lambda: jobs.job(hinted).status == "succeeded", seconds=60)
+    jobs.succeeded(hinted)
     app.close()
     memory = {process.pid: process.memory_maps() for process in psutil.Process(worker.pid).children()}
     loaded = [path for maps in memory.values() for path in (each.path for each in maps) if "libtorch" in path]
@@ -115,8 +115,7 @@ def test_a_worker_killed_with_9_leaves_nothing_running_and_the_dispatcher_return
     start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5")
     eventually(lambda: jobs.events(job_id)[-1].data.get("reason") == "lease_expired", seconds=30)
     start_part("worker")
-    eventually(lambda: jobs.job(job_id).status == "succeeded", seconds=60)
-    assert jobs.job(job_id).attempt == 2
+    assert jobs.succeeded(job_id).attempt == 2
 
 
 def test_the_dispatcher_sends_the_hint_a_broker_lost(
@@ -126,7 +125,7 @@ def test_the_dispatcher_sends_the_hint_a_broker_lost(
     eventually(lambda: is_registered(jobs), seconds=30)
     job_id = jobs.submit(body)  # and no hint
     start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5", SECATEUR_HINT_STALE_SECONDS="1")
-    eventually(lambda: jobs.job(job_id).status == "succeeded", seconds=60)
+    jobs.succeeded(job_id)
 
 
 def test_a_dispatcher_killed_with_9_takes_its_clock_along(settings: Settings, start_part: StartPart) -> None:

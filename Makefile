@@ -1,0 +1,60 @@
+# Needs Python 3.11+, pip and make; everything else comes with `make setup`, which every target runs when it has to.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.installed
+PORT ?= 8000
+PYTEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve stop test check format bench lock clean
+
+help: ## what each target does
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(SETUP) ## virtual environment with the locked dependencies in .venv
+
+$(SETUP): pyproject.toml client/pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Secateur needs Python 3.11 or newer; set PYTHON=…" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) 2>/dev/null || \
+		{ $(PYTHON) -m venv --without-pip --clear $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable client --editable '.[worker,dev]'
+	@touch $(SETUP)
+
+demo: $(SETUP) ## prune a real language model end to end: sample model, server, job, report, reload
+	@$(BIN)/secateur demo
+
+serve: $(SETUP) ## database, API, worker and dispatcher, until Ctrl-C; PORT=8000
+	@$(BIN)/secateur serve --port $(PORT)
+
+stop: $(SETUP) ## end everything embedded, the database too
+	@$(BIN)/secateur stop
+
+test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files; PYTEST_FLAGS=…
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: $(SETUP) ## lint, format, types, import rules, migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m worker.migration_check
+
+format: $(SETUP) ## apply the formatter and the safe lint fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(SETUP) ## against llm-compressor, in a virtual environment of its own
+	$(BIN)/python -m bench
+
+lock: ## refresh constraints.txt from the ranges in pyproject.toml
+	rm -rf .cache/lock
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/python -m pip install --quiet --editable client --editable '.[worker,dev]'
+	{ echo "# Written by make lock. torch and what it brings are left to pip: CPU and CUDA builds both satisfy the range."; \
+	  .cache/lock/bin/python -m pip freeze --exclude-editable | grep -vE '^(torch|triton|nvidia-|cuda-|setuptools)'; } > constraints.txt
+	rm -rf .cache/lock
+
+clean: stop ## remove the virtual environment; the home folder .secateur stays
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,134 @@
+"""Secateur against llm-compressor on one model and the same tokens: time, memory, perplexity.
+
+    python -m bench.against_llmcompressor [--fresh] [--write docs/benchmarks.md]
+
+A cell that was measured before on this machine, with this code and these releases, is not measured again, so that a
+run that was interrupted goes on where it was.
+"""
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.cells import CACHE, CellFailed, foreign_program, own_program, own_release, run
+from bench.contest import Contender, Figures, Job, Stage, contend, dense_perplexity
+from bench.contest_report import MIB, Contest, report
+from bench.machine import describe_machine, threads_available
+from bench.page import write_section
+from bench.peer import peer_environment
+from core.catalogue.model_folder import inspect_folder
+from core.settings import get_settings
+from worker.samples import CALIBRATION, EVALUATION, MODEL
+
+METHODS = ("magnitude", "wanda", "sparsegpt")
+PATTERNS = ("unstructured", "2:4")
+OURS = "Secateur"
+OURS_FLOAT32 = "Secateur, float32 forward"
+PEER = "llm-compressor"
+PEER_BATCH_TOKENS = 4096
+"""Tokens of the peer's calibration batches: as many as Secateur's micro-batches, and faster than its default of one
+sequence."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, print the tables; 1 where a run failed."""
+    settings = get_settings()
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=settings.models_root / MODEL, help="folder of safetensors")
+    for use, name in (("calibration", CALIBRATION), ("evaluation", EVALUATION)):
+        parser.add_argument(f"--{use}", type=Path, default=settings.datasets_root / f"{name}.jsonl", help="text file")
+    parser.add_argument("--samples", type=int, default=32, help="windows of each use (default 32)")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a window (default 512)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--threads", type=int, default=threads_available(), help="threads (default: cores)")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before, newest peer")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
+    given = parser.parse_args(arguments)
+    try:
+        text = _contest(given)
+    except CellFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"\n{text}", flush=True)
+    if given.write:
+        write_section(given.write, "against_llmcompressor", text)
+    return 0
+
+
+def _contest(given: argparse.Namespace) -> str:
+    _fetch_samples([given.model, given.calibration, given.evaluation])
+    python, release = peer_environment(upgrade=given.fresh)
+    print(f"{describe_machine()}; {release}", flush=True)
+    rates = run(own_program("bench.machine_cell"), {"threads": given.threads}, "machine").result
+    stage = _stage(given)
+    content = stage.content()
+    dense = dense_perplexity(stage, content)
+    ours = own_program("bench.prune_cell")
+    driver = foreign_program(python, Path(__file__).parent / "llmcompressor_driver.py", release)
+    peer_options = {"batch_size": max(1, PEER_BATCH_TOKENS // given.length), "block_size": 128, "damping": 0.01}
+    cells: list[tuple[Job, Contender, Figures | None]] = []
+    for job in [Job(method, pattern) for method in given.methods for pattern in PATTERNS]:
+        contenders = [Contender(OURS, ours, {"parameters": {}})]
+        if job.method != "magnitude":
+            contenders.append(Contender(OURS_FLOAT32, ours, {"parameters": {"forward_dtype": "float32"}}))
+        contenders.append(Contender(PEER, driver, peer_options))
+        for contender in contenders:
+            figures = contend(job, contender, stage, content)
+            cells.append((job, contender, figures))
+            print(f"{job.title}, {contender.title}: {_brief(figures)}", flush=True)
+    contest = Contest(
+        machine=describe_machine(),
+        releases=[own_release(), release],
+        model=inspect_folder(given.model),
+        tokens=given.samples * given.length,
+        rates=rates,
+        dense=dense,
+        cells=cells,
+    )
+    return report(contest, [OURS, OURS_FLOAT32], PEER)
+
+
+def _brief(figures: Figures | None) -> str:
+    if figures is None:
+        return "not offered"
+    return f"{figures.seconds:.1f} s, {figures.peak_bytes / MIB:,.0f} MiB, perplexity {figures.perplexity:,.2f}"
+
+
+def _fetch_samples(needed: list[Path]) -> None:
+    """`secateur samples`, where what it brings is needed and not there; raises CellFailed where a path is missing."""
+    home = get_settings().home
+    if any(not path.exists() and path.is_relative_to(home) for path in needed):
+        subprocess.run([Path(sys.executable).with_name("secateur"), "samples"], check=True)
+    for path in needed:
+        if not path.exists():
+            raise CellFailed(f"there is no {path}")
+
+
+def _stage(given: argparse.Namespace) -> Stage:
+    """Both sides' tokens, written once for each choice of texts and size."""
+    facts = [str(given.samples), str(given.length)]
+    for path in [*sorted(given.model.glob("tokenizer*")), given.calibration, given.evaluation]:
+        facts.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    folder = CACHE / "tokens" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:20]
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        spec = {name: str(getattr(given, name)) for name in ("model", "calibration", "evaluation")}
+        spec |= {"samples": given.samples, "length": given.length, "threads": given.threads, "output": str(partial)}
+        run(own_program("bench.tokens_cell"), spec, "tokens")
+        partial.rename(folder)
+    return Stage(
+        model=given.model.absolute(),
+        calibration=folder.absolute() / "calibration.safetensors",
+        evaluation=folder.absolute() / "evaluation.safetensors",
+        threads=given.threads,
+        fresh=given.fresh,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""A Llama-like model of any depth with random weights, written block by block, and random tokens to calibrate on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig
+
+from bench.cell_program import answer
+from core.catalogue.model_folder import INDEX_FILE
+from core.models.weights import encode_tensors
+
+VOCABULARY = 8192
+HEAD_SIZE = 64
+
+
+def write_model(spec: dict[str, Any]) -> dict[str, Any]:
+    """Write the spec's `output`: config, one safetensors shard for each block, and tokens.safetensors beside them."""
+    width, layers = spec["width"], spec["layers"]
+    generator = torch.Generator().manual_seed(0)
+
+    def matrix(rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, generator=generator).div(columns**0.5)
+
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // HEAD_SIZE,
+        num_key_value_heads=width // HEAD_SIZE,
+        tie_word_embeddings=True,
+        dtype="float32",
+    )
+    output = Path(spec["output"])
+    config.save_pretrained(output)
+    weight_map: dict[str, str] = {}
+
+    def write_shard(number: int, tensors: dict[str, Tensor]) -> None:
+        name = f"model-{number:05d}-of-{layers + 1:05d}.safetensors"
+        (output / name).write_bytes(encode_tensors(tensors))
+        weight_map.update(dict.fromkeys(tensors, name))
+
+    write_shard(1, {"model.embed_tokens.weight": matrix(VOCABULARY, width), "model.norm.weight": torch.ones(width)})
+    for layer in range(layers):
+        shapes = {f"self_attn.{each}_proj": (width, width) for each in "qkvo"}
+        shapes |= {"mlp.gate_proj": (3 * width, width), "mlp.up_proj": (3 * width, width)}
+        shapes |= {"mlp.down_proj": (width, 3 * width)}
+        tensors = {f"{name}.weight": matrix(*shape) for name, shape in shapes.items()}
+        tensors |= {f"{name}.weight": torch.ones(width) for name in ("input_layernorm", "post_attention_layernorm")}
+        write_shard(layer + 2, {f"model.layers.{layer}.{name}": each for name, each in tensors.items()})
+    (output / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    tokens_NT = torch.randint(VOCABULARY, (spec["samples"], spec["length"]), generator=generator)
+    (output / "tokens.safetensors").write_bytes(encode_tensors({"tokens": tokens_NT}))
+    return {"model_bytes": sum(file.stat().st_size for file in output.glob("model-*.safetensors"))}
+
+
+if __name__ == "__main__":
+    answer(write_model)

@@ -1,0 +1,50 @@
+"""One pruning with Secateur's engine, as a runner does it but without evaluation: load, prune, save."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.cell_program import answer
+from core.artifacts.checkpoint import write_checkpoint
+from core.models.folder import open_model
+from core.models.weights import load_tensors
+from core.pruning.plan import make_plan
+from core.pruning.sweep import Sweep
+
+
+def prune(spec: dict[str, Any]) -> dict[str, Any]:
+    """Prune the spec's `model` into its `output`, in fresh folders; each part timed in seconds."""
+    output = Path(spec["output"])
+    work = output.with_name(f"{output.name}.work")
+    shutil.rmtree(work, ignore_errors=True)
+    begun = time.perf_counter()
+    folder = open_model(Path(spec["model"]))
+    plan = make_plan(
+        folder,
+        method=spec["method"],
+        pattern=spec["pattern"],
+        sparsity=spec["sparsity"],
+        parameters=spec["parameters"],
+        device=torch.device("cpu"),
+    )
+    calibration = load_tensors(Path(spec["tokens"]))["tokens"] if plan.method_id != "magnitude" else None
+    sweep = Sweep(folder, plan, calibration=calibration, evaluations={}, work=work)
+    loaded = time.perf_counter()
+    pruned = sweep.run()
+    done = time.perf_counter()
+    write_checkpoint(pruned.files, folder.path, output)
+    saved = time.perf_counter()
+    shutil.rmtree(work)
+    return {
+        "load_seconds": loaded - begun,
+        "prune_seconds": done - loaded,
+        "save_seconds": saved - done,
+        "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
+    }
+
+
+if __name__ == "__main__":
+    answer(prune)

@@ -1,0 +1,60 @@
+"""The clock: hints that were lost are sent again, expired leases go back to the queue, old idempotency keys go.
+
+A process of its own in every mode, `celery --app worker.app worker --queues control --pool solo --beat`: workers that
+prune never consume `control`, so a job of hours cannot keep it waiting. Nothing here must happen exactly once.
+"""
+
+import os
+from typing import Any
+
+import structlog
+from celery.signals import beat_embedded_init
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import session_factory, transaction
+from core.jobs import queue
+from core.jobs.hints import SendHint, hint_sender
+from core.jobs.idempotency import expire_idempotency_keys
+from core.settings import Settings, get_settings
+from worker.app import app
+from worker.processes import follow_parent
+
+logger = structlog.get_logger()
+
+_sessions: sessionmaker[Session] | None = None
+
+
+def dispatch(sessions: sessionmaker[Session], settings: Settings, send_hint: SendHint) -> int:
+    """One round; how many hints were sent.
+
+    Rows are marked and committed before the hints go, since a quick worker would skip a row still locked. Where the
+    broker is down the marks stand, and the next round after `hint_stale_seconds` sends again.
+    """
+    with transaction(sessions) as session:
+        for job_id in queue.expire_leases(session):
+            logger.warning("lease expired", job=job_id)
+    with transaction(sessions) as session:
+        expire_idempotency_keys(session)
+        due = queue.hints_due(session, settings.hint_stale_seconds)
+        queue.mark_dispatched(session, [job_id for job_id, _ in due])
+    for job_id, queue_name in due:
+        send_hint(job_id, queue_name)
+    return len(due)
+
+
+@app.task(name="secateur.dispatch", ignore_result=True)  # type: ignore[untyped-decorator]
+def dispatch_task() -> None:
+    global _sessions
+    settings = get_settings()
+    if _sessions is None:
+        _sessions = session_factory(settings)
+    try:
+        dispatch(_sessions, settings, hint_sender(app, settings.hint_stale_seconds))
+    except Exception as error:  # the database or the broker is away: the next round comes in seconds
+        logger.warning("dispatch failed", error=str(error))
+
+
+@beat_embedded_init.connect  # type: ignore[untyped-decorator]
+def _leave_with_parent(**_: Any) -> None:
+    """The clock is a process forked from the dispatcher; alone it would fill the broker."""
+    follow_parent(lambda: os._exit(1))

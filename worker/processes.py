@@ -1,0 +1,178 @@
+"""The one place that starts processes.
+
+Everything started here leads a process group of its own, so that it can be ended with all it started, and is killed by
+the kernel when the thread that started it ends (Linux), so that nothing outlives a `kill -9` of its owner. Start
+processes from a thread that lives as long as they should: the main thread, or the supervisor's.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+LAUNCH = Path(__file__).with_name("launch.py")
+POLL_SECONDS = 0.02
+
+Stream = int | IO[Any] | None
+
+
+class ChildProcess:
+    """A started process and its group."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
+        self._popen = popen
+        self.name = name
+        self.pid = popen.pid
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        assert self._popen.stdin is not None
+        return self._popen.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        assert self._popen.stdout is not None
+        return self._popen.stdout
+
+    @property
+    def stderr(self) -> IO[bytes]:
+        assert self._popen.stderr is not None
+        return self._popen.stderr
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative is the signal that ended it. Looks without reaping: see `end`."""
+        if self._popen.returncode is not None:
+            return self._popen.returncode
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+    def is_running(self) -> bool:
+        return self.exit_code is None
+
+    def wait(self, timeout: float) -> int | None:
+        """Exit code, or None where it still runs after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while (code := self.exit_code) is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return code
+
+    def send(self, number: int) -> None:
+        """Send a signal to the process alone (not to its group)."""
+        self._popen.send_signal(number)
+
+    def send_group(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def end(self, grace_seconds: float = 0, first: int = signal.SIGTERM) -> int:
+        """End the whole group and reap its leader; every process started must come to this.
+
+        The leader, if it runs, gets the signal `first` with its group and up to `grace_seconds` to end; then all that
+        is left of the group is killed. That happens before the leader is reaped, so the group's id is still its own.
+        """
+        if self._popen.returncode is None:
+            if self.is_running() and grace_seconds > 0:
+                self.send_group(first)
+                self.wait(grace_seconds)
+            self.send_group(signal.SIGKILL)
+        code = self._popen.wait()
+        self.close()
+        return code
+
+    def close(self) -> None:
+        """Close our ends of the pipes."""
+        for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    name: str,
+    stdin: Stream = subprocess.DEVNULL,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    user: str | None = None,
+    death_signal: int = signal.SIGKILL,
+) -> ChildProcess:
+    """Start `command` in its own process group, to be sent `death_signal` when the calling thread ends.
+
+    `environment` replaces ours where given. `user` (root only) is the account to run as. A command that cannot be
+    started ends with exit code 127.
+    """
+    launcher = [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(death_signal)), user or "-"]
+    popen = subprocess.Popen(
+        [*launcher, *command],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=None if environment is None else dict(environment),
+        cwd=folder,
+        process_group=0,
+    )
+    return ChildProcess(popen, name)
+
+
+def run(
+    command: Sequence[str],
+    *,
+    name: str,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    user: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` to its end; its exit code and what it wrote, stderr folded into stdout."""
+    child = spawn(
+        command,
+        name=name,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        environment=environment,
+        folder=folder,
+        user=user,
+    )
+    try:
+        output = child.stdout.read().decode(errors="replace")
+        child.wait(timeout=60)  # it has closed its output and is about to end by itself
+    finally:
+        code = child.end(grace_seconds=5)
+    return subprocess.CompletedProcess(list(command), code, output)
+
+
+def follow_parent(on_gone: Callable[[], None]) -> None:
+    """In a process that was forked, and not started here: call `on_gone`, in a thread, once the parent has ended.
+
+    A death signal would not do: the thread that forked may end before the process that it belongs to.
+    """
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        on_gone()
+
+    threading.Thread(target=follow, name="follow parent", daemon=True).start()
+
+
+def started_at(pid: int) -> float | None:
+    """When process `pid` started (seconds since the epoch), None if there is none: with the id it names one process."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,98 @@
+"""What a running attempt writes to the queue of record: stages, progress, events, and its end."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.jobs import queue
+from core.jobs.states import EventType, Stage
+from worker.lease import Lease
+
+PROGRESS_SECONDS = 0.5
+"""At most two progress events a second."""
+LONGEST_RETRY_SECONDS = 2.0
+
+Answer = TypeVar("Answer")
+
+logger = structlog.get_logger()
+
+
+class LeaseLost(Exception):
+    """The attempt is no longer ours: nothing more may be written for it."""
+
+
+class Recorder:
+    """Writes of one attempt. Each is tried again while the database is away, for as long as the lease would hold."""
+
+    def __init__(self, sessions: sessionmaker[Session], job_id: str, attempt: int, lease: Lease) -> None:
+        self._sessions = sessions
+        self._job_id = job_id
+        self._attempt = attempt
+        self._lease = lease
+        self._progress = 0.0
+        self._progress_at = 0.0
+        self._stage: Stage = "fetch"
+        self._stage_at = time.monotonic()
+        self.stage_seconds: dict[str, float] = {}
+
+    def enter(self, stage: Stage) -> None:
+        """Begin a stage; the time of the one before is added up."""
+        self.leave()
+        if stage != self._stage:
+            self._stage = stage
+            self._checked(lambda session: queue.set_stage(session, self._job_id, self._attempt, stage))
+
+    def leave(self) -> None:
+        """Add the time since the last call to the stage that runs."""
+        now = time.monotonic()
+        self.stage_seconds[self._stage] = self.stage_seconds.get(self._stage, 0.0) + now - self._stage_at
+        self._stage_at = now
+
+    def progress(self, progress: float, data: Mapping[str, Any] | None = None) -> None:
+        """Progress of the whole job, 0 to 1; more than two a second are left out, and it never goes back."""
+        now = time.monotonic()
+        if progress <= self._progress or now < self._progress_at + PROGRESS_SECONDS:
+            return
+        self._progress, self._progress_at = min(progress, 1.0), now
+        self._checked(lambda session: queue.set_progress(session, self._job_id, self._attempt, self._progress, data))
+
+    def event(self, kind: EventType, data: Mapping[str, Any]) -> None:
+        self._checked(lambda session: queue.append_event(session, self._job_id, self._attempt, kind, data))
+
+    def end(self, write: Callable[[Session], Answer | None]) -> Answer:
+        """Write the end of the attempt; the job's new state. Raises LeaseLost where the attempt is stale."""
+        answer = self._write(write)
+        if answer is None:
+            self._lease.lose()
+            raise LeaseLost
+        return answer
+
+    def _checked(self, write: Callable[[Session], bool]) -> None:
+        if not self._write(write):
+            self._lease.lose()
+            raise LeaseLost
+
+    def _write(self, write: Callable[[Session], Answer]) -> Answer:
+        wait = 0.1
+        while self._lease.state != "lost":
+            try:
+                with transaction(self._sessions) as session:
+                    return write(session)
+            except DBAPIError as error:
+                if not error.connection_invalidated and not _is_away(error):
+                    raise
+                logger.warning("database away, trying again", error=str(error.orig))
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_RETRY_SECONDS)
+        raise LeaseLost
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Connection failures, shutdown and start-up (SQLSTATE classes 08 and 57P), or no state at all: never connected."""
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state[:2] == "08" or state[:3] == "57P"

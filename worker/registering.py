@@ -1,0 +1,101 @@
+"""Putting models and texts into a home and registering them, from the server's own command line."""
+
+import filecmp
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from core.catalogue.model_folder import inspect_folder
+from core.database import transaction
+from core.errors import Conflict, UnusableDataset, UnusableModel
+from core.registry.folders import content_hash
+from core.registry.schemas import Dataset, DatasetBody, Model, ModelBody
+from core.registry.service import register_dataset, register_model
+from worker.home import Home
+from worker.protocol import ImportGgufSpec
+from worker.runner_process import run_task
+
+Say = Callable[[str], None]
+FormatName = Literal["text", "jsonl", "parquet"]
+
+
+def add_model(home: Home, name: str, path: Path, *, source: str | None = None, say: Say) -> Model:
+    """Take in a model folder (hard-linked where the file system allows, else copied) or a GGUF file (converted).
+
+    Raises what makes a folder unusable, and Conflict where the name means another model.
+    """
+    body = ModelBody(name=name, path=str(home.settings.models_root / name), source=source or f"local:{path.name}")
+    target = Path(body.path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
+        taken_in = Path(aside, "model")
+        if path.is_dir():
+            inspect_folder(path)
+            shutil.copytree(path, taken_in, copy_function=_link_or_copy)
+        elif path.suffix == ".gguf" and path.is_file():
+            say(f"Converting {path.name} to safetensors…")
+            import_gguf(home, path, taken_in)
+        else:
+            raise UnusableModel(f"{path} is neither a model folder nor a .gguf file.", param="path")
+        _settle(taken_in, target, name)
+    return register_folder(home, body)
+
+
+def register_folder(home: Home, body: ModelBody) -> Model:
+    with transaction(home.sessions) as session:
+        return register_model(session, home.team_id, body, home.settings)[0]
+
+
+def add_dataset(
+    home: Home,
+    name: str,
+    path: Path,
+    *,
+    file_format: FormatName | None = None,
+    text_field: str = "text",
+    source: str | None = None,
+) -> Dataset:
+    """Take in a text, JSONL or Parquet file. Raises UnusableDataset, and Conflict where the name means another text."""
+    if not path.is_file():
+        raise UnusableDataset(f"{path} is not a file.", param="path")
+    target = home.settings.datasets_root / f"{name}{path.suffix}"
+    body = DatasetBody(
+        name=name, path=str(target), format=file_format, text_field=text_field, source=source or f"local:{path.name}"
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
+        taken_in = Path(aside, path.name)
+        _link_or_copy(str(path), str(taken_in))
+        if target.exists() and not filecmp.cmp(target, taken_in, shallow=False):
+            raise Conflict(f"The name {name!r} is taken by another text.", param="name")
+        taken_in.rename(target)
+    with transaction(home.sessions) as session:
+        return register_dataset(session, home.team_id, body, home.settings)[0]
+
+
+def import_gguf(home: Home, source: Path, target: Path) -> None:
+    """Convert in a process of its own: this one never loads torch."""
+    run_task(
+        ImportGgufSpec(source=source.resolve(), target=target),
+        log=home.settings.home / "logs" / "import.log",
+        on_message=lambda message: None,
+        on_wait=lambda: None,
+        grace_seconds=home.settings.cancel_grace_seconds,
+    )
+
+
+def _settle(taken_in: Path, target: Path, name: str) -> None:
+    if not target.exists():
+        taken_in.rename(target)
+    elif content_hash(taken_in) != content_hash(target):
+        raise Conflict(f"The name {name!r} is taken by another model.", param="name")
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

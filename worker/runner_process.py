@@ -1,0 +1,182 @@
+"""One task of the runner, from the supervisor's side: start, hand over the spec, read messages, tell how it ended."""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+
+from core.errors import InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
+from worker.processes import ChildProcess, spawn
+from worker.protocol import ErrorMessage, Message, ResultMessage, Spec, parse_message
+
+RUNNER: tuple[str, ...] = (sys.executable, "-m", "worker.runner")
+POLL_SECONDS = 0.2
+EXIT_SECONDS = 30
+"""Given to a runner that has closed its output to end by itself."""
+
+PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+PASSED_ON_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH", "CUBLAS_", "KMP_")
+
+
+class ReportedFailure(RunFailed):
+    """An error the runner reported itself; code, param and retryable are the runner's."""
+
+    def __init__(self, error: ErrorMessage) -> None:
+        super().__init__(error.message, param=error.param)
+        self._error = error
+
+    def problem(self) -> dict[str, Any]:
+        return {
+            "code": self._error.code,
+            "message": self._error.message,
+            "param": self._error.param,
+            "retryable": self._error.retryable,
+        }
+
+
+class Silent(RunnerLost):
+    """The runner ended well but without a result."""
+
+    retryable: ClassVar[bool] = False
+
+
+def run_task(
+    spec: Spec,
+    *,
+    log: Path,
+    on_message: Callable[[Message], None],
+    on_wait: Callable[[], None],
+    grace_seconds: float,
+    command: Sequence[str] = RUNNER,
+) -> dict[str, Any]:
+    """Run one task to its end and return its result.
+
+    `on_message` gets every message but result and error; `on_wait` is called a few times a second. Whatever either
+    raises ends the runner's group (SIGTERM, `grace_seconds`, SIGKILL) and comes out of here. `log` takes its stderr.
+
+    Raises what the runner reported (`ReportedFailure`), `OutOfMemory` where memory ran out, `RunnerLost` where a signal
+    ended it, `InternalError` for anything else.
+    """
+    kills_before = memory_kills()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as stderr:
+        child = spawn(
+            command,
+            name=f"runner {spec.task}",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            environment=runner_environment(),
+        )
+    outcome: ResultMessage | ErrorMessage | None = None
+    try:
+        with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
+            child.stdin.write(spec.model_dump_json().encode() + b"\n")
+            child.stdin.close()
+        for line in _lines(child, on_wait):
+            message = _parse(line)
+            if isinstance(message, ResultMessage | ErrorMessage):
+                outcome = message
+            else:
+                on_message(message)
+        code = _exit_code(child, on_wait)
+    finally:
+        child.end(grace_seconds)
+    if isinstance(outcome, ErrorMessage):
+        raise ReportedFailure(outcome)
+    if outcome is None or code != 0:
+        raise _unexplained_end(code, spec.task, _last_line(log), memory_kills() > kills_before)
+    return outcome.result
+
+
+def runner_environment() -> dict[str, str]:
+    """What the runner may see: an allow-list, so that no credential reaches it, and no way to a hub."""
+    passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
+    return passed | {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def memory_kills() -> int:
+    """How many processes the kernel's out-of-memory killer has ended: in our control group where it counts them, else
+    on the machine; 0 where neither counter can be read.
+    """
+    with contextlib.suppress(OSError, StopIteration):
+        own_group = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        folder = Path("/sys/fs/cgroup") / own_group.removeprefix("0::").lstrip("/")
+        return _counter(folder / "memory.events", "oom_kill")
+    with contextlib.suppress(OSError, StopIteration):
+        return _counter(Path("/proc/vmstat"), "oom_kill")
+    return 0
+
+
+def _counter(path: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.split()[0] == name)
+
+
+def _lines(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[bytes]:
+    """Lines of stdout until it is closed, or until the runner has ended and nothing more is there.
+
+    The second end is needed because a process the runner started may hold the pipe open after it.
+    """
+    pending = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            on_wait()
+            running = child.is_running()
+            if selector.select(POLL_SECONDS if running else 0):
+                chunk = os.read(child.stdout.fileno(), 1 << 16)
+                *lines, pending = (pending + chunk).split(b"\n")
+                yield from (line for line in lines if line.strip())
+                if chunk:
+                    continue
+                break
+            if not running:
+                break
+    if pending.strip():
+        yield pending
+
+
+def _exit_code(child: ChildProcess, on_wait: Callable[[], None]) -> int:
+    deadline = time.monotonic() + EXIT_SECONDS
+    while time.monotonic() < deadline:
+        on_wait()
+        if (code := child.wait(POLL_SECONDS)) is not None:
+            return code
+    raise InternalError("The runner closed its output but did not end.")
+
+
+def _parse(line: bytes) -> Message:
+    try:
+        return parse_message(line)
+    except ValidationError as error:
+        raise InternalError(f"The runner wrote a line that is no message: {line[:200]!r}") from error
+
+
+def _unexplained_end(code: int, task: str, last_line: str, killed_for_memory: bool) -> SecateurError:
+    if code == -signal.SIGKILL and killed_for_memory:
+        return OutOfMemory(f"The system ended the runner ({task}) because memory ran out.")
+    if last_line.startswith(("MemoryError", "torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError")):
+        return OutOfMemory(f"The runner ({task}) ran out of memory: {last_line}")
+    if code < 0:
+        return RunnerLost(f"The runner ({task}) was ended by {signal.Signals(-code).name}.")
+    if code == 0:
+        return Silent(f"The runner ({task}) ended without a result.")
+    return InternalError(f"The runner ({task}) ended with exit code {code}: {last_line or 'no message'}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,151 @@
+"""Runs one claimed job from fetch to store and writes how it ended.
+
+The supervisor fetches and stores; the runner, a process per task without credentials or network, opens, prunes,
+measures and verifies. This process never imports torch.
+"""
+
+import errno
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import LocalStore, artifact_prefix
+from core.errors import DiskFull, InternalError, SecateurError, TimeLimitExceeded
+from core.jobs import queue
+from core.jobs.queue import Claim
+from core.jobs.states import TERMINAL, JobStatus
+from core.settings import Settings
+from worker.attempt import Attempt, Outcome
+from worker.lease import Lease
+from worker.recording import LeaseLost, Recorder
+from worker.runner_process import RUNNER
+
+End = JobStatus | Literal["lost"]
+
+logger = structlog.get_logger()
+
+
+class CancelRequested(Exception):
+    """A user asked for the end of the job."""
+
+
+class Draining(Exception):
+    """This worker is to stop: the job goes back to the queue."""
+
+
+class Supervisor:
+    """Runs jobs one at a time. `stop`, once set, gives the running job back and returns."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: sessionmaker[Session],
+        store: LocalStore,
+        *,
+        stop: threading.Event,
+        runner: Sequence[str] = RUNNER,
+    ) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._store = store
+        self._stop = stop
+        self._runner = runner
+
+    def run(self, claim: Claim) -> End:
+        """Run a claimed job to the end of this attempt; the state the job is in then, or `lost` if it was taken away.
+
+        Raises nothing about the job: every end is written to the queue.
+        """
+        with (
+            structlog.contextvars.bound_contextvars(job=claim.job_id, attempt=claim.attempt),
+            Lease(
+                self._sessions,
+                claim.job_id,
+                claim.attempt,
+                lease_seconds=self._settings.lease_seconds,
+                renew_seconds=self._settings.lease_renew_seconds,
+            ) as lease,
+        ):
+            logger.info("job started", method=claim.body["method"], model=claim.model.name)
+            recorder = Recorder(self._sessions, claim.job_id, claim.attempt, lease)
+            try:
+                end = self._attempt(claim, lease, recorder)
+            except LeaseLost:
+                logger.warning("job lost: its lease is no longer ours")
+                return "lost"
+            if end in TERMINAL:
+                shutil.rmtree(self._settings.work_root / claim.job_id, ignore_errors=True)
+            logger.info("job ended", end=end)
+            return end
+
+    def _attempt(self, claim: Claim, lease: Lease, recorder: Recorder) -> End:
+        job = (claim.job_id, claim.attempt)
+        attempt = Attempt(claim, self._settings, recorder, self._store, runner=self._runner, on_wait=self._watch(lease))
+        try:
+            outcome = attempt.run()
+        except CancelRequested:
+            return recorder.end(lambda session: queue.finish_cancelled(session, *job))
+        except Draining:
+            return recorder.end(lambda session: queue.release(session, *job))
+        except LeaseLost:
+            raise
+        except Exception as error:
+            problem = _problem(error)
+            return recorder.end(lambda session: self._finish_failed(session, claim, problem, None))
+        if outcome.missed is not None:
+            problem = outcome.missed.problem()
+            return recorder.end(lambda session: self._finish_failed(session, claim, problem, outcome))
+        end: JobStatus = recorder.end(
+            lambda session: queue.finish_succeeded(
+                session, *job, metrics=outcome.metrics, report=outcome.report, files=outcome.files
+            )
+        )
+        if end != "succeeded":  # cancelled at the last moment
+            self._store.delete(artifact_prefix(*job))
+        return end
+
+    def _finish_failed(
+        self, session: Session, claim: Claim, problem: dict[str, Any], outcome: Outcome | None
+    ) -> JobStatus | None:
+        return queue.finish_failed(
+            session,
+            claim.job_id,
+            claim.attempt,
+            problem,
+            metrics=outcome.metrics if outcome else None,
+            report=outcome.report if outcome else None,
+            files=outcome.files if outcome else (),
+            retry_delay_seconds=self._settings.retry_delay_seconds,
+        )
+
+    def _watch(self, lease: Lease) -> Callable[[], None]:
+        """What is looked at a few times a second while a job runs; raises what ends it."""
+        deadline = time.monotonic() + self._settings.job_time_limit_seconds
+
+        def watch() -> None:
+            state = lease.state
+            if state == "lost":
+                raise LeaseLost
+            if state == "cancelling":
+                raise CancelRequested
+            if self._stop.is_set():
+                raise Draining
+            if time.monotonic() > deadline:
+                limit = self._settings.job_time_limit_seconds
+                raise TimeLimitExceeded(f"The attempt ran longer than {limit:g} s, the limit of this worker.")
+
+        return watch
+
+
+def _problem(error: Exception) -> dict[str, Any]:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        error = DiskFull(str(error))
+    if not isinstance(error, SecateurError):
+        logger.exception("unexpected end")
+        error = InternalError(f"{type(error).__name__}: {error}")
+    return error.problem()
