@@ -30,20 +30,21 @@ OURS = "Secateur"
 OURS_FLOAT32 = "Secateur, float32 forward"
 PEER = "llm-compressor"
 PEER_BATCH_TOKENS = 4096
-"""Tokens of the peer's calibration batches: as many as Secateur's micro-batches, and faster than its default of one
-sequence."""
+"""Tokens of the peer's calibration batches: as many as Secateur's micro-batches. Its default of one sequence is slower
+and needs less memory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, print the tables; 1 where a run failed."""
     settings = get_settings()
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.against_llmcompressor", description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=settings.models_root / MODEL, help="folder of safetensors")
     for use, name in (("calibration", CALIBRATION), ("evaluation", EVALUATION)):
         parser.add_argument(f"--{use}", type=Path, default=settings.datasets_root / f"{name}.jsonl", help="text file")
     parser.add_argument("--samples", type=int, default=32, help="windows of each use (default 32)")
     parser.add_argument("--length", type=int, default=512, help="tokens of a window (default 512)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--peer-batch", type=int, help=f"sequences of {PEER}'s batches (default: 4096 tokens)")
     parser.add_argument("--threads", type=int, default=threads_available(), help="threads (default: cores)")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before, newest peer")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
@@ -69,7 +70,8 @@ def _contest(given: argparse.Namespace) -> str:
     dense = dense_perplexity(stage, content)
     ours = own_program("bench.prune_cell")
     driver = foreign_program(python, Path(__file__).parent / "llmcompressor_driver.py", release)
-    peer_options = {"batch_size": max(1, PEER_BATCH_TOKENS // given.length), "block_size": 128, "damping": 0.01}
+    batch = given.peer_batch or max(1, PEER_BATCH_TOKENS // given.length)
+    peer_options = {"batch_size": batch, "block_size": 128, "damping": 0.01}
     cells: list[tuple[Job, Contender, Figures | None]] = []
     for job in [Job(method, pattern) for method in given.methods for pattern in PATTERNS]:
         contenders = [Contender(OURS, ours, {"parameters": {}})]

@@ -238,11 +238,12 @@ def _end_written(entry: dict[str, object], patience: float) -> bool:
     for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.terminate()
-    _, left = psutil.wait_procs(members, timeout=patience)
-    for member in left:
+    deadline = time.monotonic() + patience
+    while any(started_at(member.pid) for member in members) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
-    psutil.wait_procs(left, timeout=5)
     return True
 
 

@@ -1,0 +1,177 @@
+"""Jobs with the real runner: a tiny model pruned end to end, killed at each stage, refused where it cannot be used."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy
+import psutil
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from sqlalchemy.orm import Session, sessionmaker
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from core.artifacts.store import LocalStore, artifact_prefix
+from core.database import transaction
+from core.jobs import queue, service
+from core.registry.schemas import DatasetBody, ModelBody
+from core.registry.service import register_dataset, register_model
+from core.settings import Settings
+from tests.engine.tiny import make_model
+from tests.worker.conftest import Queue, eventually
+from worker.supervisor import Supervisor
+
+pytestmark = pytest.mark.timeout(300)
+LAYERS = 6
+
+
+def write_model(folder: Path) -> Path:
+    make_model(folder, num_hidden_layers=LAYERS)
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"threads": 1, "device": "cpu"})
+
+
+@pytest.fixture
+def body(sessions: sessionmaker[Session], settings: Settings, team: str) -> dict[str, Any]:
+    """A job on a model of six layers, with text it can read."""
+    folder = write_model(settings.models_root / "six-layers")
+    generator = numpy.random.default_rng(0)
+    text = settings.datasets_root / "words.txt"
+    text.parent.mkdir(parents=True, exist_ok=True)
+    text.write_text("\n\n".join(" ".join(f"w{n}" for n in generator.integers(4, 96, 50)) for _ in range(40)))
+    with transaction(sessions) as session:
+        register_model(session, team, ModelBody(name="six-layers", path=str(folder.resolve())), settings)
+        register_dataset(session, team, DatasetBody(name="words", path=str(text.resolve())), settings)
+    return {
+        "model": "six-layers", "method": "sparsegpt", "sparsity": 0.5,
+        "calibration": {"dataset": "words", "samples": 8, "sequence_length": 32},
+        "evaluation": {"datasets": ["words"], "samples": 8, "sequence_length": 32},
+    }  # fmt: skip
+
+
+Work = Callable[[], "Future[str]"]
+
+
+@pytest.fixture
+def work(settings: Settings, sessions: sessionmaker[Session], store: LocalStore) -> Work:
+    """Claim once and run what was claimed, in a thread, with the product's own runner."""
+
+    def start() -> "Future[str]":
+        end: Future[str] = Future()
+
+        def run() -> None:
+            try:
+                with transaction(sessions) as session:
+                    claim = queue.claim(session, queue="default", worker_id="a thread", lease_seconds=60)
+                assert claim is not None
+                end.set_result(Supervisor(settings, sessions, store, stop=threading.Event()).run(claim))
+            except BaseException as error:
+                end.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return end
+
+    return start
+
+
+def artifact(store: LocalStore, job_id: str, attempt: int) -> Path:
+    return store.folder(artifact_prefix(job_id, attempt))
+
+
+def test_a_job_prunes_reports_and_leaves_a_model_that_loads(
+    jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore
+) -> None:
+    job_id = jobs.submit(body)
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    job = jobs.job(job_id)
+    assert job.metrics is not None
+    assert job.metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)
+    with transaction(jobs.sessions) as session:
+        report = service.get_report(session, jobs.team, job_id)
+    assert len(report["layers"]) == 7 * LAYERS
+    assert report["verification"]["maximum_difference"] <= report["verification"]["tolerance"]
+    assert report["metrics"]["latency"]["dense_ms"] > 0 and any("No speed-up" in note for note in report["notes"])
+    folder = artifact(store, job_id, 1)
+    model, loading = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(loading.values())
+    zeros = sum(int((module.weight == 0).sum()) for module in model.modules() if isinstance(module, torch.nn.Linear))
+    assert zeros >= job.metrics["parameters"]["dense"] - job.metrics["parameters"]["nonzero"] > 0
+    again = jobs.submit({**body, "model": f"job:{job_id}", "method": "magnitude", "sparsity": 0.7})
+    assert work().result(120) == "succeeded", jobs.job(again).error
+
+
+@pytest.mark.parametrize("stage", ["open", "prune", "evaluate", "verify"])
+def test_killed_with_9_at_any_stage_the_next_attempt_yields_the_same_bytes(
+    stage: str, jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore
+) -> None:
+    job_id = jobs.submit(body)
+    end = work()
+
+    def runner_in_stage() -> psutil.Process | None:
+        job = jobs.job(job_id)
+        for child in psutil.Process().children():
+            if job.stage == stage and "worker.runner" in child.cmdline():
+                return child
+        return None
+
+    os.kill(eventually(runner_in_stage, 60).pid, signal.SIGKILL)
+    assert end.result(60) == "queued"
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    assert jobs.job(job_id).attempt == 2
+    undisturbed = jobs.submit(body)
+    assert work().result(120) == "succeeded"
+    first, second = artifact(store, job_id, 2), artifact(store, undisturbed, 1)
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    if stage in ("evaluate", "verify"):
+        assert any("continuing after block" in message for message in jobs.logs(job_id))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (
+            {"calibration": {"dataset": "words", "samples": 500, "sequence_length": 8}},
+            "too_little_text",
+            "500 × 8 = 4000",
+        ),
+        ({"evaluation": {"datasets": ["words"], "samples": 300, "sequence_length": 8}}, "too_little_text", "300 × 8"),
+        ({"gates": {"max_perplexity_ratio": 0.5}}, "gate_missed", "the gate allows 0.5"),
+    ],
+)
+def test_what_cannot_be_done_fails_once_and_says_why(
+    change: dict[str, Any], code: str, words: str, jobs: Queue, body: dict[str, Any], work: Work
+) -> None:
+    job_id = jobs.submit({**body, **change})
+    assert work().result(120) == "failed"
+    job = jobs.job(job_id)
+    assert job.error is not None and job.attempt == 1
+    assert job.error.code == code and words in job.error.message
+    assert bool(code == "gate_missed") == bool(job.metrics)
+
+
+def test_weights_that_are_not_finite_are_named(
+    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, sessions: sessionmaker[Session], team: str
+) -> None:
+    folder = write_model(settings.models_root / "broken")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.4.mlp.up_proj.weight"][0, 0] = numpy.inf
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with transaction(sessions) as session:
+        register_model(session, team, ModelBody(name="broken", path=str(folder.resolve())), settings)
+    job_id = jobs.submit({**body, "model": "broken"})
+    assert work().result(120) == "failed"
+    error = jobs.job(job_id).error
+    assert error is not None and error.code == "not_finite_weights" and "model.layers.4.mlp.up_proj" in error.message
