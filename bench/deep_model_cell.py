@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 
 from bench.cell_program import answer
 from core.catalogue.model_folder import INDEX_FILE
-from core.models.weights import encode_tensors
+from core.models.weights import write_tensors
 
 VOCABULARY = 8192
 HEAD_SIZE = 64
@@ -41,7 +41,7 @@ def write_model(spec: dict[str, Any]) -> dict[str, Any]:
 
     def write_shard(number: int, tensors: dict[str, Tensor]) -> None:
         name = f"model-{number:05d}-of-{layers + 1:05d}.safetensors"
-        (output / name).write_bytes(encode_tensors(tensors))
+        write_tensors(output / name, tensors)
         weight_map.update(dict.fromkeys(tensors, name))
 
     write_shard(1, {"model.embed_tokens.weight": matrix(VOCABULARY, width), "model.norm.weight": torch.ones(width)})
@@ -54,7 +54,7 @@ def write_model(spec: dict[str, Any]) -> dict[str, Any]:
         write_shard(layer + 2, {f"model.layers.{layer}.{name}": each for name, each in tensors.items()})
     (output / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     tokens_NT = torch.randint(VOCABULARY, (spec["samples"], spec["length"]), generator=generator)
-    (output / "tokens.safetensors").write_bytes(encode_tensors({"tokens": tokens_NT}))
+    write_tensors(output / "tokens.safetensors", {"tokens": tokens_NT})
     return {"model_bytes": sum(file.stat().st_size for file in output.glob("model-*.safetensors"))}
 
 

@@ -35,7 +35,7 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     loaded = time.perf_counter()
     pruned = sweep.run()
     done = time.perf_counter()
-    write_checkpoint(pruned.files, folder.path, output)
+    write_checkpoint(pruned.files, pruned.unchanged, folder.path, output)
     saved = time.perf_counter()
     shutil.rmtree(work)
     return {

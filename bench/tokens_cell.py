@@ -7,7 +7,7 @@ from bench.cell_program import answer
 from core.data.texts import detect_format, read_documents
 from core.data.tokens import calibration_windows, evaluation_windows
 from core.models.folder import open_model
-from core.models.weights import encode_tensors
+from core.models.weights import write_tensors
 
 
 def make_windows(spec: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def make_windows(spec: dict[str, Any]) -> dict[str, Any]:
     output = Path(spec["output"])
     output.mkdir(parents=True, exist_ok=True)
     for use, tokens in windows.items():
-        (output / f"{use}.safetensors").write_bytes(encode_tensors({"tokens": tokens}))
+        write_tensors(output / f"{use}.safetensors", {"tokens": tokens})
     return {}
 
 

@@ -71,7 +71,6 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
         sparsity=recipe["sparsity"],
         pattern=recipe["pattern"],
         parameters=recipe["parameters"],
-        output_dtype=recipe["output"]["dtype"],
         device=device,
     )
     longest = min(DEFAULT_SEQUENCE_LENGTH, folder.description.context_length)
@@ -113,7 +112,7 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     )
     result = sweep.run()
     peak = _peak_memory(device)
-    artifact_bytes = write_checkpoint(result.files, spec.model.path, spec.artifact)
+    artifact_bytes = write_checkpoint(result.files, result.unchanged, spec.model.path, spec.artifact)
     return prune_result(
         spec,
         folder.description,

@@ -1,15 +1,13 @@
 """Writing the checkpoint: block files joined into safetensors shards, the source's config and tokenizer beside them."""
 
 import json
-import math
 import shutil
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from core.catalogue.model_folder import INDEX_FILE, SINGLE_FILE
-from core.catalogue.safetensors_header import TensorEntry, read_header
+from core.catalogue.safetensors_header import TensorEntry, encode_header, read_header
 
 SHARD_BYTES = 5 * 10**9
 _COMPANIONS = (
@@ -29,13 +27,21 @@ _COMPANIONS = (
 )
 
 
-def write_checkpoint(files: Sequence[Path], source: Path, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> int:
-    """Join safetensors files into a model folder that `from_pretrained` opens; returns the bytes of its tensors.
+def write_checkpoint(
+    files: Sequence[Path],
+    unchanged: Sequence[TensorEntry],
+    source: Path,
+    folder: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> int:
+    """Join safetensors files, and tensors the source already has, into a model folder that `from_pretrained` opens.
 
-    Config, generation config and tokenizer are copied from `source`. Tensor bytes are copied file to file.
+    Config, generation config and tokenizer are copied from `source`. Tensor bytes are copied file to file. Returns the
+    bytes of all tensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    entries = [entry for file in files for entry in read_header(file).values()]
+    entries = [*unchanged, *(entry for file in files for entry in read_header(file).values())]
     shards: list[list[TensorEntry]] = [[]]
     filled = 0
     for entry in entries:
@@ -63,16 +69,9 @@ def write_checkpoint(files: Sequence[Path], source: Path, folder: Path, *, shard
 
 
 def _write_shard(file: Path, entries: Sequence[TensorEntry]) -> None:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for entry in entries:
-        end = position + entry.end - entry.start
-        header[entry.name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text = text.ljust(8 * math.ceil(len(text) / 8))
+    header = encode_header((entry.name, entry.dtype, entry.shape, entry.end - entry.start) for entry in entries)
     with file.open("wb") as target:
-        target.write(struct.pack("<Q", len(text)) + text)
+        target.write(header)
         for entry in entries:
             with entry.file.open("rb") as source:
                 source.seek(entry.start)

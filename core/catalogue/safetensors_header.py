@@ -1,4 +1,4 @@
-"""Reading a safetensors file's header without loading a tensor, and refusing a file that lies about itself.
+"""A safetensors file's header: read without loading a tensor, refusing a file that lies about itself, or written.
 
 Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
 """
@@ -6,6 +6,7 @@ Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape,
 import json
 import math
 import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,18 @@ class TensorEntry:
     @property
     def numel(self) -> int:
         return math.prod(self.shape)
+
+
+def encode_header(tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> bytes:
+    """Length and header of a file whose data are these tensors in order: (name, dtype, shape, bytes) each."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, dtype, shape, size in tensors:
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
+        position += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(8 * math.ceil(len(text) / 8))
+    return struct.pack("<Q", len(text)) + text
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:

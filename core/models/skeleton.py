@@ -86,21 +86,16 @@ class Skeleton:
                 )
             self._set(self.model, name, tensor, self.dtype)
             read.append(name)
-        self._tie()
+        if tied:
+            self.model.get_output_embeddings().weight = self.model.get_input_embeddings().weight
         for name, buffer in self.model.named_buffers():
             if buffer.device != self.device:
                 set_module_tensor_to_device(self.model, name, self.device, value=buffer)
         return read
 
-    def set_outer(self, tensors: dict[str, Tensor]) -> None:
-        """Replace weights outside the blocks, by full name."""
-        for name, tensor in tensors.items():
-            self._set(self.model, name, tensor, self.dtype)
-        self._tie()
-
-    def _tie(self) -> None:
-        if self.folder.description.tied_embeddings:
-            self.model.get_output_embeddings().weight = self.model.get_input_embeddings().weight
+    def set_outer(self, name: str, tensor: Tensor) -> None:
+        """Replace a weight outside the blocks, by full name."""
+        self._set(self.model, name, tensor, self.dtype)
 
     def _set(self, module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
         owner_name, _, attribute = name.rpartition(".")

@@ -4,17 +4,25 @@ Files are read with plain reads at the offsets of their headers, never mapped: a
 as a whole, a read holds just the tensor asked for.
 """
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
+from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.errors import CorruptSafetensors, NotFiniteWeights
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}
+_NAMES = {DTYPES[name]: stored for stored, name in WEIGHT_DTYPES.items()} | {torch.int64: "I64"}
 _STORED = {stored: DTYPES[name] for stored, name in WEIGHT_DTYPES.items()}
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """A contiguous tensor's own memory."""
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy().data)
 
 
 def read_tensor(entry: TensorEntry) -> Tensor:
@@ -28,7 +36,7 @@ def read_tensor(entry: TensorEntry) -> Tensor:
     tensor = torch.empty(entry.shape, dtype=_STORED[entry.dtype])
     if tensor.numel() == 0:
         return tensor
-    buffer = memoryview(tensor.view(-1).view(torch.uint8).numpy().data)
+    buffer = _bytes_of(tensor)
     with entry.file.open("rb", buffering=0) as stream:
         stream.seek(entry.start)
         read = 0
@@ -44,9 +52,19 @@ def read_tensor(entry: TensorEntry) -> Tensor:
     return tensor
 
 
-def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
-    """The bytes of a safetensors file holding the tensors (moved to the CPU)."""
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a safetensors file, aside and then renamed, without a second copy of any tensor; its SHA-256."""
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in held.items())
+    digest = hashlib.sha256()
+    partial = file.with_name(f"{file.name}.partial")
+    with partial.open("wb", buffering=0) as stream:
+        for rest in (memoryview(header), *(_bytes_of(each) for each in held.values() if each.numel())):
+            digest.update(rest)
+            while rest:
+                rest = rest[stream.write(rest) :]
+    partial.replace(file)
+    return digest.hexdigest()
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:

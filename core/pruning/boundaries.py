@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from core.models.weights import encode_tensors, load_tensors
+from core.models.weights import load_tensors, write_tensors
 
 STATE = "state.json"
 BLOCKS = "blocks"
@@ -40,14 +40,14 @@ class Boundaries:
     def write_block(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Write a finished block's tensors, under their own names."""
         file = self.block_file(name)
-        self._block_hashes[f"{BLOCKS}/{file.name}"] = _write(file, encode_tensors(tensors))
+        self._block_hashes[f"{BLOCKS}/{file.name}"] = write_tensors(file, tensors)
 
     def write_activation(self, done: int, name: str, tensor: Tensor) -> None:
         """Write one micro-batch of a stream as it stands after `done` blocks."""
         folder = self._folder(done)
         folder.mkdir(exist_ok=True)
         file = folder / f"{name}.safetensors"
-        self._stream_hashes[f"{folder.name}/{file.name}"] = _write(file, encode_tensors({"hidden": tensor}))
+        self._stream_hashes[f"{folder.name}/{file.name}"] = write_tensors(file, {"hidden": tensor})
 
     def read_activation(self, done: int, name: str) -> Tensor:
         return load_tensors(self._folder(done) / f"{name}.safetensors")["hidden"]
@@ -106,13 +106,6 @@ class Boundaries:
 
     def _folder(self, done: int) -> Path:
         return self.work / f"boundary-{done:05d}"
-
-
-def _write(file: Path, content: bytes) -> str:
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)
-    return hashlib.sha256(content).hexdigest()
 
 
 def _sha256(file: Path) -> str | None:

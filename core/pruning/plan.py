@@ -25,7 +25,7 @@ MICRO_BATCH_TOKENS = 4096
 @dataclass(frozen=True)
 class Plan:
     """One sweep's choices. `sparsities` holds one figure per decoder layer, `counts` exact numbers of weights where a
-    ranking over the whole model made them. `dtype` is the model's own, `output_dtype` the artifact's."""
+    ranking over the whole model made them. `dtype` is the model's own."""
 
     method_id: str
     pattern: Pattern
@@ -35,7 +35,6 @@ class Plan:
     sparsities: tuple[float, ...]
     counts: dict[str, int] | None
     dtype: torch.dtype
-    output_dtype: torch.dtype
     forward_dtype: torch.dtype
     device: torch.device
 
@@ -78,7 +77,7 @@ class Plan:
         }
         facts = [
             self.method_id, self.pattern.text, self.sparsity, self.parameters.model_dump(mode="json"), revision,
-            folder.description.model_dump(mode="json", exclude={"linears"}), streams, str(self.output_dtype),
+            folder.description.model_dump(mode="json", exclude={"linears"}), streams,
             str(self.forward_dtype), self.device.type, torch.get_num_threads(), torch.__version__,
             transformers.__version__,
         ]  # fmt: skip
@@ -92,7 +91,6 @@ def make_plan(
     sparsity: float | None = None,
     pattern: str = "unstructured",
     parameters: dict[str, object] | None = None,
-    output_dtype: str = "keep",
     device: torch.device | None = None,
 ) -> Plan:
     """Check a request against a model and make every choice it leaves open; raises InvalidRequest kinds."""
@@ -115,7 +113,6 @@ def make_plan(
         sparsities=tuple(allocation) if isinstance(allocation, list) else (resolved.sparsity,) * description.layers,
         counts=counts,
         dtype=dtype,
-        output_dtype=dtype if output_dtype == "keep" else DTYPES[output_dtype],
         forward_dtype=_forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),
         device=device,
     )

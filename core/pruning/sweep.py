@@ -7,17 +7,18 @@ and head, one block with its statistics, and the activation budget; nothing grow
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from core.catalogue.model_folder import LinearShape
+from core.catalogue.safetensors_header import TensorEntry
 from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
-from core.models.weights import encode_tensors
+from core.models.weights import write_tensors
 from core.pruning.allocation import outlier_share, owl_sparsities
 from core.pruning.boundaries import Boundaries
 from core.pruning.group import PrunableLinear
@@ -29,7 +30,7 @@ from core.pruning.streams import ActivationBudget, Stream
 
 VERIFICATION_TOKENS = 64
 _ERROR_SAMPLE_TOKENS = 1024
-OUTER = "outer"
+HEAD = "head"
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,19 @@ class PerplexityPair:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep leaves behind. `files` hold the model's tensors, in order, under their canonical names;
-    `verification` a few tokens and the logits the saved model must give for them."""
+    """What a sweep leaves behind.
+
+    `files` hold the tensors of the blocks, and of the head where it was pruned, under the names they are to be saved
+    by; `unchanged` says where all others lie in the source. `verification` holds a few tokens and the logits the saved
+    model must give for them.
+    """
 
     layers: list[LayerRow]
     sparsities: tuple[float, ...]
     perplexity: dict[str, PerplexityPair]
     notes: list[str]
     files: list[Path]
+    unchanged: list[TensorEntry]
     verification: Path
     resumed_from: int
 
@@ -209,7 +215,6 @@ class Sweep:
             walk(block, index, self.driver, groups, lambda: self._new_statistic(self.method.statistic), prune_group)
         else:
             self.driver.advance(block, index)
-        tensors = {name: tensor.to(plan.output_dtype) for name, tensor in tensors.items()}
         block = skeleton.fill_block(index, tensors, plan.dtype)
         for stream in self.followers:
             stream.advance(block, index)
@@ -217,13 +222,14 @@ class Sweep:
         self.boundaries.write_block(f"{index:05d}", {f"{prefix}.{name}": each for name, each in tensors.items()})
 
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
-        """Prune linear layers that share an input; rounded to the output dtype, in stored layout, rows reported."""
+        """Prune linear layers that share an input; rounded to their stored dtype, in stored layout, rows reported."""
         turned = [self._turn(weight.to(self.plan.device)).float() for weight in stored]
         linears = [
             PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
             for module, weight_OI in zip(modules, turned, strict=True)
         ]
-        rounded = [each.to(self.plan.output_dtype) for each in self.method.prune(linears, statistic, self.notes.append)]
+        pruned = self.method.prune(linears, statistic, self.notes.append)
+        rounded = [each.to(weight.dtype) for each, weight in zip(pruned, stored, strict=True)]
         for linear, weight_OI in zip(linears, rounded, strict=True):
             self.rows.append(self._row(linear, weight_OI.float(), statistic))
         return [self._turn(weight_OI).contiguous() for weight_OI in rounded]
@@ -286,20 +292,21 @@ class Sweep:
     def _finish(self, start: int) -> SweepResult:
         skeleton = self.skeleton
         dense = [perplexity(skeleton, self._pairs(stream)) for stream in self.dense]
-        outer = {name: self.folder.read(name).to(self.plan.output_dtype) for name in skeleton.outer_names}
-        head = self.folder.family.head
-        if head in self._by_module:
+        unchanged = set(skeleton.outer_names)
+        head, family = f"{self.folder.family.head}.weight", self.folder.family
+        if family.head in self._by_module:
             statistic = self._new_statistic(self.method.statistic)
             for tokens_BT, hidden_BTD in self._pairs(self.driver):
                 statistic.update(skeleton.head_inputs(tokens_BT, hidden_BTD.to(self.plan.dtype)))
-            (outer[f"{head}.weight"],) = self._prune([head], [outer[f"{head}.weight"]], statistic)
-        skeleton.set_outer(outer)
+            (weight,) = self._prune([family.head], [self.folder.read(head)], statistic)
+            skeleton.set_outer(head, weight)
+            self.boundaries.write_block(HEAD, {family.stored_name(head): weight})
+            unchanged.remove(head)
         pruned = [perplexity(skeleton, self._pairs(stream)) for stream in self.pruned]
         (probe_1T,), hidden_1TD = self.verification.tokens, self.verification.hidden(0)
         logits = skeleton.logits(probe_1T, hidden_1TD, torch.arange(probe_1T.shape[1]))
         verification = self.boundaries.work / "verification.safetensors"
-        verification.write_bytes(encode_tensors({"tokens": probe_1T, "logits": logits.float()}))
-        self.boundaries.write_block(OUTER, {self.folder.family.stored_name(name): each for name, each in outer.items()})
+        write_tensors(verification, {"tokens": probe_1T, "logits": logits.float()})
         return SweepResult(
             layers=self.rows,
             sparsities=self.plan.sparsities,
@@ -309,6 +316,7 @@ class Sweep:
             },
             notes=self.notes,
             files=self.boundaries.block_files(),
+            unchanged=[replace(self.folder.tensors[name], name=family.stored_name(name)) for name in sorted(unchanged)],
             verification=verification,
             resumed_from=start,
         )

@@ -39,5 +39,5 @@ def tensors_of(result: SweepResult) -> dict[str, Tensor]:
 
 
 def save(result: SweepResult, source: Path, target: Path, *, shard_bytes: int = 10**9) -> Path:
-    write_checkpoint(result.files, source, target, shard_bytes=shard_bytes)
+    write_checkpoint(result.files, result.unchanged, source, target, shard_bytes=shard_bytes)
     return target
