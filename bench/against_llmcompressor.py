@@ -25,7 +25,7 @@ from core.settings import get_settings
 from worker.samples import CALIBRATION, EVALUATION, MODEL
 
 METHODS = ("magnitude", "wanda", "sparsegpt")
-PATTERNS = ("unstructured", "2:4")
+PATTERNS = ("unstructured", "4:8", "2:4")
 OURS = "Secateur"
 OURS_FLOAT32 = "Secateur, float32 forward"
 PEER = "llm-compressor"
@@ -75,7 +75,7 @@ def _contest(given: argparse.Namespace) -> str:
     cells: list[tuple[Job, Contender, Figures | None]] = []
     for job in [Job(method, pattern) for method in given.methods for pattern in PATTERNS]:
         contenders = [Contender(OURS, ours, {"parameters": {}})]
-        if job.method != "magnitude":
+        if job.method != "magnitude" and job.pattern == "unstructured":
             contenders.append(Contender(OURS_FLOAT32, ours, {"parameters": {"forward_dtype": "float32"}}))
         contenders.append(Contender(PEER, driver, peer_options))
         for contender in contenders:
