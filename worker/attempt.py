@@ -90,6 +90,7 @@ class Attempt:
         report["gates"] = {"missed": missed.message if missed else None, **self._claim.body["gates"]}
         report["metrics"] = metrics
         finalise(spec.artifact, recipe=self._claim.body, report=report)
+        report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
         files = self._store.publish(spec.artifact, artifact_prefix(self._claim.job_id, self._claim.attempt))
         self._add_seconds(metrics)
         return Outcome(metrics, report, files, missed)

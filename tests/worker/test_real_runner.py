@@ -131,7 +131,9 @@ def test_killed_with_9_at_any_stage_the_next_attempt_yields_the_same_bytes(
     assert end.result(60) == "queued"
     assert work().result(120) == "succeeded", jobs.job(job_id).error
     assert jobs.job(job_id).attempt == 2
-    undisturbed = jobs.submit(body)
+    with transaction(jobs.sessions) as session:
+        recipe = service.get_report(session, jobs.team, job_id)["recipe"]
+    undisturbed = jobs.submit(recipe)
     assert work().result(120) == "succeeded"
     first, second = artifact(store, job_id, 2), artifact(store, undisturbed, 1)
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
