@@ -167,10 +167,6 @@ class ReloadCheckFailed(RunFailed):
     code, title = "reload_check_failed", "Reload check failed"
 
 
-class NotReproducible(RunFailed):
-    code, title = "not_reproducible", "Resume state does not match"
-
-
 class RunnerLost(RunFailed):
     code, title, retryable = "runner_lost", "The runner ended without a result", True
 

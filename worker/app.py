@@ -12,6 +12,7 @@ from celery import Celery
 from celery.signals import setup_logging
 
 from core.jobs.broker import celery_app
+from core.logs import PROCESSORS
 from core.settings import get_settings
 
 
@@ -41,13 +42,7 @@ def _log(**_: object) -> None:
     """Our own log lines and the libraries' warnings, to stderr."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", force=True)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
+        processors=PROCESSORS,
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -44,7 +44,6 @@ from worker.protocol import (
 )
 from worker.runner_report import prune_result
 
-DEFAULT_SEQUENCE_LENGTH = 2048
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
 
@@ -73,30 +72,26 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
         parameters=recipe["parameters"],
         device=device,
     )
-    longest = min(DEFAULT_SEQUENCE_LENGTH, folder.description.context_length)
     tokenizer = folder.tokenizer() if spec.calibration or spec.evaluation else None
     calibration, evaluations = None, {}
-    calibration_length = None
     if spec.calibration:
         asked, source = recipe["calibration"], spec.calibration
         assert tokenizer is not None
-        calibration_length = asked["sequence_length"] or longest
         calibration = calibration_windows(
             read_documents(source.path, source.format, source.text_field),
             tokenizer,
             samples=asked["samples"],
-            length=calibration_length,
+            length=asked["sequence_length"],
             seed=asked["seed"],
             name=source.name,
         )
-    length = recipe["evaluation"]["sequence_length"] or calibration_length or longest
     for source in spec.evaluation:
         assert tokenizer is not None
         evaluations[source.name] = evaluation_windows(
             read_documents(source.path, source.format, source.text_field),
             tokenizer,
             samples=recipe["evaluation"]["samples"],
-            length=length,
+            length=recipe["evaluation"]["sequence_length"],
             name=source.name,
         )
     sweep = Sweep(

@@ -5,7 +5,7 @@ for real, as the constructors do. Embeddings, final norm and head hold their wei
 weights only while it is worked on.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -88,14 +88,17 @@ class Skeleton:
             read.append(name)
         if tied:
             self.model.get_output_embeddings().weight = self.model.get_input_embeddings().weight
-        for name, buffer in self.model.named_buffers():
-            if buffer.device != self.device:
-                set_module_tensor_to_device(self.model, name, self.device, value=buffer)
+        self._move_buffers(self.model)
         return read
 
     def set_outer(self, name: str, tensor: Tensor) -> None:
         """Replace a weight outside the blocks, by full name."""
         self._set(self.model, name, tensor, self.dtype)
+
+    def _move_buffers(self, module: nn.Module) -> None:
+        for name, buffer in module.named_buffers():
+            if buffer.device != self.device:
+                set_module_tensor_to_device(module, name, self.device, value=buffer)
 
     def _set(self, module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
         owner_name, _, attribute = name.rpartition(".")
@@ -129,9 +132,7 @@ class Skeleton:
         block: nn.Module = self.blocks[index]
         for name, tensor in tensors.items():
             self._set(block, name, tensor, dtype)
-        for name, buffer in block.named_buffers():
-            if buffer.device != self.device:
-                set_module_tensor_to_device(block, name, self.device, value=buffer)
+        self._move_buffers(block)
         return block
 
     def empty_block(self, index: int) -> None:
@@ -146,7 +147,7 @@ class Skeleton:
     @torch.inference_mode()
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """Hidden states as the first block receives them, [batch, time, hidden_size]."""
-        with self._recording(self._recorders[:1]):
+        with self._recording():
             self._backbone()(input_ids=tokens_BT.to(self.device), use_cache=False)
             return self._recorder(0).seen[0][0]
 
@@ -156,7 +157,7 @@ class Skeleton:
 
         Recorded with one sequence: masks and rotary embeddings broadcast over the batch.
         """
-        with self._recording(self._recorders):
+        with self._recording():
             self._backbone()(input_ids=torch.zeros(1, length, dtype=torch.long, device=self.device), use_cache=False)
             return [self._recorder(index).seen[0][1] for index in range(len(self))]
 
@@ -201,7 +202,7 @@ class Skeleton:
                 recorder.seen = []
 
     @contextmanager
-    def _recording(self, recorders: Iterable[nn.Module]) -> Iterator[None]:
+    def _recording(self) -> Iterator[None]:
         self._forget()
         try:
             yield
