@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents, and how the OpenAPI document declares them."""
 
+import math
 from typing import Any
 
 import structlog
@@ -12,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from core.errors import InvalidRequest, NotFound, SecateurError, Unauthenticated, Unavailable
+from core.errors import InvalidRequest, NotFound, SecateurError, TooMany, Unauthenticated, Unavailable
 
 log = structlog.get_logger()
 
@@ -40,6 +41,8 @@ def problem_response(error: SecateurError, instance: str, **more: Any) -> Respon
         headers["WWW-Authenticate"] = 'Bearer realm="secateur"'
     if isinstance(error, Unavailable):
         headers["Retry-After"] = "5"
+    if isinstance(error, TooMany):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return _respond(error.status, error.title, error.message, error.code, error.param, instance, headers, more)
 
 

@@ -6,20 +6,30 @@ SecateurError
 │   ├── InvalidSparsity  InvalidPattern  InvalidParameters
 │   ├── IndivisibleWidth      a layer's input width does not divide by m
 │   ├── UnsupportedArchitecture
-│   └── TooLittleText         fewer calibration or evaluation tokens than asked for
+│   ├── TooLittleText         fewer calibration or evaluation tokens than asked for
+│   ├── UnknownQueue          no such queue here
+│   └── DoesNotFit            no worker of the queue has the memory or disk the job needs
 ├── UnusableModel             422  the model folder cannot be opened safely
 │   ├── UnsafeConfig  PickleCheckpoint  CorruptSafetensors  MissingTensors  NotFiniteWeights  PathEscapes
+│   ├── GatedModel            the hub has it, and asks for terms to be accepted first
+│   └── ModelTooLarge         more bytes than this service fetches
 ├── UnusableDataset           422
+├── UploadRefused             422  a part or file of an upload is not what was announced
 ├── Unauthenticated           401
 ├── Forbidden                 403
 ├── NotFound                  404
 ├── Conflict                  409
-│   └── IdempotencyConflict
+│   ├── IdempotencyConflict
+│   └── OffsetMismatch        a part of an upload that does not go on where the last one ended
 ├── PayloadTooLarge           413
 ├── RangeNotSatisfiable       416
+├── TooMany                   429, with Retry-After
+│   ├── RateLimited           requests of one key
+│   └── QuotaExceeded         a team's queued jobs, device hours or stored bytes
 ├── RunFailed                 500  how an attempt ended
 │   ├── GateMissed  OutOfMemory  TimeLimitExceeded  ReloadCheckFailed  RunnerLost  InternalError
-└── Unavailable               503
+└── Unavailable               503, with Retry-After
+    └── HubUnavailable  StoreUnavailable
 """
 
 from typing import Any, ClassVar
@@ -87,6 +97,14 @@ class TooLittleText(InvalidRequest):
     code, title = "too_little_text", "Too little text"
 
 
+class UnknownQueue(InvalidRequest):
+    code, title = "unknown_queue", "Unknown queue"
+
+
+class DoesNotFit(InvalidRequest):
+    code, title = "does_not_fit", "No worker of the queue can hold the job"
+
+
 class UnusableModel(SecateurError):
     code, status, title = "unusable_model", 422, "Unusable model"
 
@@ -115,8 +133,20 @@ class PathEscapes(UnusableModel):
     code, title = "path_escapes", "Path outside its root"
 
 
+class GatedModel(UnusableModel):
+    code, title = "gated_model", "Gated repository"
+
+
+class ModelTooLarge(UnusableModel):
+    code, title = "model_too_large", "Model too large"
+
+
 class UnusableDataset(SecateurError):
     code, status, title = "unusable_dataset", 422, "Unusable dataset"
+
+
+class UploadRefused(SecateurError):
+    code, status, title = "upload_refused", 422, "Upload refused"
 
 
 class Unauthenticated(SecateurError):
@@ -139,12 +169,34 @@ class IdempotencyConflict(Conflict):
     code, title = "idempotency_conflict", "Idempotency key reused with another body"
 
 
+class OffsetMismatch(Conflict):
+    code, title = "offset_mismatch", "Part does not go on where the last one ended"
+
+
 class PayloadTooLarge(SecateurError):
     code, status, title = "payload_too_large", 413, "Body too large"
 
 
 class RangeNotSatisfiable(SecateurError):
     code, status, title = "range_not_satisfiable", 416, "Range not satisfiable"
+
+
+class TooMany(SecateurError):
+    """`retry_after` is in seconds."""
+
+    code, status, title = "too_many", 429, "Too many"
+
+    def __init__(self, message: str, *, retry_after: float, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.retry_after = retry_after
+
+
+class RateLimited(TooMany):
+    code, title = "rate_limited", "Too many requests"
+
+
+class QuotaExceeded(TooMany):
+    code, title = "quota_exceeded", "Quota exceeded"
 
 
 class RunFailed(SecateurError):
@@ -181,3 +233,11 @@ class InternalError(RunFailed):
 
 class Unavailable(SecateurError):
     code, status, title, retryable = "unavailable", 503, "Temporarily unavailable", True
+
+
+class HubUnavailable(Unavailable):
+    code, title = "hub_unavailable", "The hub cannot be reached"
+
+
+class StoreUnavailable(Unavailable):
+    code, title = "store_unavailable", "The store cannot be reached"

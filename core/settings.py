@@ -3,9 +3,9 @@
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -21,6 +21,10 @@ class Settings(BaseSettings):
     port: int = 8000
     secret_key: str | None = Field(None, description="HMAC key of API keys; unset: generated once in home.")
 
+    queues: Annotated[list[str], NoDecode] = Field(
+        default_factory=lambda: ["default"],
+        description="Queues jobs may name, separated by commas: one per device kind.",
+    )
     worker_queue: str = "default"
     device: str | None = Field(None, description="cpu or cuda; unset: cuda where there is one.")
     threads: int | None = Field(None, description="Threads of a runner; unset: the cores of the machine.")
@@ -36,7 +40,34 @@ class Settings(BaseSettings):
     idempotency_seconds: float = 24 * 3600
     worker_fresh_seconds: float = 60
     activation_budget_bytes: int = 4 * 2**30
+    drain_seconds: float = Field(20, description="Given to a running block to finish when a worker shuts down.")
+    disk_watermark_bytes: int = Field(
+        2 * 2**30, description="A worker with less free space on its work folder's disk claims nothing."
+    )
+
+    store_url: str | None = Field(None, description="s3://bucket[/prefix]; unset: a folder in home.")
+    store_endpoint: str | None = Field(None, description="Of an S3-compatible service that is not Amazon's.")
+    store_region: str | None = None
+    store_access_key: str | None = None
+    store_secret_key: SecretStr | None = None
+    presigned_seconds: int = Field(900, description="How long a presigned download is valid.")
+
+    hub_endpoint: str = "https://huggingface.co"
+    hub_token: SecretStr | None = Field(None, description="Sent to the hub for gated and private repositories.")
+    hub_max_bytes: int = Field(500 * 10**9, description="Largest repository that is fetched.")
+    cache_max_bytes: int = Field(500 * 10**9, description="Of fetched models and texts a worker keeps.")
+
     max_body_bytes: int = 2**20
+    upload_part_bytes: int = 16 * 2**20
+    upload_max_bytes: int = Field(500 * 10**9, description="Largest upload, all files together.")
+    upload_expiry_seconds: float = Field(24 * 3600, description="An upload nobody goes on with is removed.")
+    requests_per_minute: int = Field(6000, description="Of one API key; 0: no limit.")
+    requests_burst: int = Field(600, description="Requests of one API key at once, before the rate counts.")
+
+    event_retention_days: float = Field(90, description="Events of jobs that ended longer ago are removed.")
+    orphan_seconds: float = Field(24 * 3600, description="Age at which stored files no row names are swept.")
+    log_format: Literal["logfmt", "json"] = "logfmt"
+    otlp_endpoint: str | None = Field(None, description="OpenTelemetry collector (OTLP over HTTP); unset: no traces.")
     allowed_roots: Annotated[list[Path], NoDecode] = Field(
         default_factory=list,
         description="Folders, besides models and datasets in home, that models and texts may be registered from; "
@@ -47,6 +78,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split_like_path(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @property
     def models_root(self) -> Path:
@@ -63,6 +99,11 @@ class Settings(BaseSettings):
     @property
     def work_root(self) -> Path:
         return self.home / "work"
+
+    @property
+    def cache_root(self) -> Path:
+        """Models and texts fetched from hub and store, by content; any of it may be removed at any time."""
+        return self.home / "cache"
 
 
 @lru_cache

@@ -75,6 +75,9 @@ class JobBody(_Part):
     output: Output = Field(default_factory=Output)
     queue: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
     priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Higher goes first.")
+    time_limit_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Of one attempt; never more than the service's own limit, which holds where this is unset."
+    )
     metadata: Annotated[dict[_LabelName, _Label], Field(max_length=50)] = Field(default_factory=dict)
 
 
@@ -120,6 +123,7 @@ class Job(BaseModel):
     output: Output
     queue: str
     priority: int
+    time_limit_seconds: float | None = None
     metadata: dict[str, str]
 
 

@@ -70,6 +70,38 @@ class JobRow(Base):
     finished_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]
     worker_id: Mapped[str | None]
+    estimate: Mapped[dict[str, Any] | None]
+    request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
+
+
+class AttemptRow(Base):
+    """One attempt at a job, kept as the record of what the fleet did: quotas, estimates and metrics read it.
+
+    `outcome` is null while it runs, then succeeded, failed, cancelled, released or lost. `stages` holds seconds by
+    stage; `needs` what the job was estimated to need and `measured` what it took, under the same names.
+    """
+
+    __tablename__ = "job_attempts"
+    __table_args__ = (
+        PrimaryKeyConstraint("job_id", "attempt"),
+        Index(None, "team_id", "started_at"),
+        Index("ix_job_attempts_history", "queue", "ended_at", postgresql_where=text("outcome = 'succeeded'")),
+    )
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    queue: Mapped[str]
+    method: Mapped[str]
+    worker_id: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    error_code: Mapped[str | None]
+    stages: Mapped[dict[str, Any] | None]
+    needs: Mapped[dict[str, Any] | None]
+    measured: Mapped[dict[str, Any] | None]
 
 
 class JobEventRow(Base):
@@ -124,7 +156,12 @@ class IdempotencyKeyRow(Base):
 
 
 class WorkerRow(Base):
-    """A worker and its last sign of life."""
+    """A worker, what it has, and its last sign of life.
+
+    `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why. Bytes are
+    of the whole machine or control group (`memory_bytes`), of the device (null without one), and free on the disk of
+    the work folder.
+    """
 
     __tablename__ = "workers"
 
@@ -134,5 +171,12 @@ class WorkerRow(Base):
     hostname: Mapped[str]
     pid: Mapped[int]
     job_id: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default="idle")
+    reason: Mapped[str | None]
+    device_name: Mapped[str | None]
+    device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    disk_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    version: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -1,23 +1,40 @@
-"""Tables of teams and API keys."""
+"""Tables of teams, API keys and the audit trail."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import Base
 
 
 class TeamRow(Base):
-    """A team. `running` counts its jobs that a worker holds (running or cancelling); `max_running` bounds it."""
+    """A team: its quotas (null: none) and what it uses of them.
+
+    `running` counts its jobs that a worker holds (running or cancelling), `device_seconds` the time workers spent on
+    its attempts that ended in the calendar month (UTC) that begins at `device_month`, `stored_bytes` its artifacts and
+    uploads. `weight` is its share of a queue that other teams wait in too.
+    """
 
     __tablename__ = "teams"
-    __table_args__ = (CheckConstraint("running >= 0", name="running_not_negative"),)
+    __table_args__ = (
+        CheckConstraint("running >= 0", name="running_not_negative"),
+        CheckConstraint("stored_bytes >= 0", name="stored_bytes_not_negative"),
+        CheckConstraint("weight > 0", name="weight_positive"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     running: Mapped[int] = mapped_column(server_default=text("0"))
     max_running: Mapped[int | None]
+    max_queued: Mapped[int | None]
+    max_device_seconds: Mapped[float | None] = mapped_column(Double)
+    max_stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    weight: Mapped[float] = mapped_column(Double, server_default=text("1"))
+    device_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    device_month: Mapped[datetime | None]
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
@@ -40,3 +57,22 @@ class ApiKeyRow(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class AuditRow(Base):
+    """One change somebody made: who (`key_id`, or null where the server's own command line did), what, to what.
+
+    `action` is noun and verb such as `job.cancel`; `details` never hold a secret. Rows are only ever added.
+    """
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "team_id", "created_at", "id"), Index(None, "team_id", "object_id"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    key_id: Mapped[str | None]
+    action: Mapped[str]
+    object_id: Mapped[str]
+    details: Mapped[dict[str, Any]]
+    request_id: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
