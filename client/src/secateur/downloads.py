@@ -3,15 +3,22 @@
 import hashlib
 import os
 import re
-import time
 from collections.abc import Callable, Sequence
+from io import BufferedRandom
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO, Final
+from typing import Final
 from urllib.parse import quote
 
 import httpx
 
-from secateur.errors import ChecksumMismatch, DownloadInterrupted, ServerError, UnexpectedAnswer, UnsafeName
+from secateur.errors import (
+    ChecksumMismatch,
+    DownloadInterrupted,
+    ServerError,
+    UnexpectedAnswer,
+    Unreachable,
+    UnsafeName,
+)
 from secateur.transport import Transport
 from secateur.types import ArtifactFile
 
@@ -26,7 +33,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 OnProgress = Callable[[ArtifactFile, int], None]
 
 
-def download_files(
+async def download_files(
     transport: Transport, path: str, files: Sequence[ArtifactFile], folder: Path, on_progress: OnProgress
 ) -> list[Path]:
     """Fetch `path`/<name> for each file into `folder`. Every name is checked before the first byte is written.
@@ -36,10 +43,10 @@ def download_files(
     ordered = sorted(files, key=lambda file: (file.path == MANIFEST, file.path))
     targets = [_target(folder, file.path) for file in ordered]
     for file, target in zip(ordered, targets, strict=True):
-        if _is_here(target, file):
+        if await transport.in_thread(_is_here, target, file):
             on_progress(file, file.bytes)
         else:
-            _fetch(transport, f"{path}/{quote(file.path)}", file, target, on_progress)
+            await _fetch(transport, f"{path}/{quote(file.path)}", file, target, on_progress)
     return targets
 
 
@@ -60,7 +67,7 @@ def _is_here(target: Path, file: ArtifactFile) -> bool:
         return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
 
 
-def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Path, on_progress: OnProgress) -> None:
+async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Path, on_progress: OnProgress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # The hash in the name: what was cut off is only ever continued with more of the same file.
     aside = target.with_name(f".{target.name}.{file.sha256[:16]}.part")
@@ -68,20 +75,17 @@ def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Path, on
     with open(aside, "a+b") as part:
         while (held := part.seek(0, os.SEEK_END)) < file.bytes:
             try:
-                _receive(transport, path, file, part, held, on_progress)
-            except (httpx.TransportError, ServerError) as error:
+                await _receive(transport, path, file, part, held, on_progress)
+            except (httpx.TransportError, Unreachable, ServerError) as error:
                 fruitless = 0 if part.seek(0, os.SEEK_END) > held else fruitless + 1
                 if fruitless == FRUITLESS_ATTEMPTS:
-                    reason = error if isinstance(error, ServerError) else transport.unreachable(error)
+                    reason = transport.unreachable(error) if isinstance(error, httpx.TransportError) else error
                     raise DownloadInterrupted(
                         f"{file.path}: {held} of {file.bytes} bytes are here, then no more came ({reason}); the same "
                         "download again goes on from there"
                     ) from error
-                time.sleep(RETRY_SECONDS if fruitless else 0)
-        part.flush()
-        os.fsync(part.fileno())
-        part.seek(0)
-        found = hashlib.file_digest(part, "sha256").hexdigest()
+                await transport.sleep(RETRY_SECONDS if fruitless else 0)
+        found = await transport.in_thread(_settled, part)
     if held != file.bytes or found != file.sha256:
         aside.unlink()
         raise ChecksumMismatch(
@@ -92,12 +96,21 @@ def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Path, on
     on_progress(file, file.bytes)
 
 
-def _receive(
-    transport: Transport, path: str, file: ArtifactFile, part: BinaryIO, held: int, on_progress: OnProgress
+def _settled(part: BufferedRandom) -> str:
+    """Everything on disk; returns its SHA-256."""
+    part.flush()
+    os.fsync(part.fileno())
+    part.seek(0)
+    return hashlib.file_digest(part, "sha256").hexdigest()
+
+
+async def _receive(
+    transport: Transport, path: str, file: ArtifactFile, part: BufferedRandom, held: int, on_progress: OnProgress
 ) -> None:
     """One connection: append what comes behind the `held` bytes, or begin anew where the server sends all of it."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={held}-"} if held else {})
-    with transport.stream(path, headers=headers, follow_redirects=True) as response:
+    async with transport.stream(path, headers=headers, follow_redirects=True) as stream:
+        response = stream.response
         _check_same_file(response, file)
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             if not response.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
@@ -108,8 +121,8 @@ def _receive(
         else:
             held = 0
             part.truncate(0)
-        for chunk in response.iter_bytes():
-            part.write(chunk)
+        async for chunk in stream.chunks():
+            await transport.in_thread(part.write, chunk)
             held += len(chunk)
             on_progress(file, held)
             if held > file.bytes:

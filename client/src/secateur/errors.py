@@ -8,19 +8,32 @@ SecateurError
 │   ├── UnsafeName          a file name that would leave the download folder
 │   ├── ChecksumMismatch    the bytes are not those the server announced
 │   └── DownloadInterrupted the connection kept breaking; the same call later goes on where it stopped
+├── UploadError             what is here cannot be uploaded
+│   └── UploadInterrupted   the connection kept breaking; the same call later goes on where it stopped
 └── ApiError                the server refused, with a problem document (RFC 9457)
     ├── Unauthenticated     401
     ├── Forbidden           403
     ├── NotFound            404
     ├── Conflict            409
+    │   ├── IdempotencyConflict  the key was used with another body
+    │   └── OffsetMismatch       a part does not go on where the server stands: `received`
+    ├── PayloadTooLarge     413
     ├── InvalidRequest      400, 422
+    │   ├── UnknownModel  UnknownDataset  UnknownMethod  UnknownQueue
+    │   ├── InvalidSparsity  InvalidPattern  InvalidParameters
+    │   ├── DoesNotFit           no worker of the queue can hold the job
+    │   ├── UnusableModel  UnusableDataset  GatedModel
+    │   └── UploadRefused        a part or file is not what was announced
+    ├── TooManyRequests     429, with `retry_after`
+    │   ├── RateLimited          of one API key
+    │   └── QuotaExceeded        of the team
     └── ServerError         5xx
+        └── Unavailable          503, with `retry_after`
 """
 
-from typing import Final
+from collections.abc import Mapping
 
-import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import JsonValue
 
 
 class SecateurError(Exception):
@@ -55,16 +68,44 @@ class DownloadInterrupted(DownloadError):
     """The connection kept breaking. What arrived is kept; the same call continues from there."""
 
 
-class ApiError(SecateurError):
-    """The server's refusal: HTTP `status`, stable `code`, `title`, `detail`, and the `param` at fault if any."""
+class UploadError(SecateurError):
+    """What was named cannot be uploaded, or changed while it was."""
 
-    def __init__(self, *, status: int, code: str, title: str, detail: str, param: str | None = None) -> None:
+
+class UploadInterrupted(UploadError):
+    """The connection kept breaking. The server keeps what arrived; the same call continues from there."""
+
+
+class ApiError(SecateurError):
+    """The server's refusal.
+
+    `status` is HTTP's, `code` stable, `param` the field at fault if any, `retry_after` the seconds after which the
+    server said to come back, `request_id` what its logs call the request, `members` whatever else the document holds.
+    `repeated`: the call was made before, and the connection broke before its answer came.
+    """
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        code: str,
+        title: str,
+        detail: str,
+        param: str | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        members: Mapping[str, JsonValue] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.title = title
         self.detail = detail
         self.param = param
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.members = dict(members or {})
+        self.repeated = False
 
 
 class Unauthenticated(ApiError):
@@ -83,53 +124,91 @@ class Conflict(ApiError):
     """The state of things does not allow this now."""
 
 
+class IdempotencyConflict(Conflict):
+    """The idempotency key was used before, with another body."""
+
+
+class OffsetMismatch(Conflict):
+    """A part of an upload that does not go on where the last one ended."""
+
+    @property
+    def received(self) -> int | None:
+        """How many bytes of the file the server has."""
+        received = self.members.get("received")
+        return received if isinstance(received, int) else None
+
+
+class PayloadTooLarge(ApiError):
+    """The body has more bytes than the server takes."""
+
+
 class InvalidRequest(ApiError):
     """What was asked cannot be meant; `param` names the field."""
+
+
+class UnknownModel(InvalidRequest):
+    """No model of this name."""
+
+
+class UnknownDataset(InvalidRequest):
+    """No text of this name."""
+
+
+class UnknownMethod(InvalidRequest):
+    """No method of this name."""
+
+
+class UnknownQueue(InvalidRequest):
+    """No queue of this name."""
+
+
+class InvalidSparsity(InvalidRequest):
+    """A sparsity that the method or pattern cannot reach."""
+
+
+class InvalidPattern(InvalidRequest):
+    """A pattern that the method does not know."""
+
+
+class InvalidParameters(InvalidRequest):
+    """Parameters that the method does not take."""
+
+
+class DoesNotFit(InvalidRequest):
+    """No worker of the queue has the memory or disk the job needs."""
+
+
+class UnusableModel(InvalidRequest):
+    """A model that cannot be opened safely, or is not whole."""
+
+
+class GatedModel(UnusableModel):
+    """The hub has it, and asks for its terms to be accepted first."""
+
+
+class UnusableDataset(InvalidRequest):
+    """A text that cannot be read."""
+
+
+class UploadRefused(InvalidRequest):
+    """A part or a file of an upload is not what was announced."""
+
+
+class TooManyRequests(ApiError):
+    """More than the server takes of this key or team now; `retry_after` says when to come back."""
+
+
+class RateLimited(TooManyRequests):
+    """Too many requests of this API key."""
+
+
+class QuotaExceeded(TooManyRequests):
+    """The team's quota of queued jobs, device hours or stored bytes is used up."""
 
 
 class ServerError(ApiError):
     """The server, or a proxy before it, failed."""
 
 
-_BY_STATUS: Final[dict[int, type[ApiError]]] = {
-    400: InvalidRequest,
-    401: Unauthenticated,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    422: InvalidRequest,
-}
-
-
-class _ProblemDocument(BaseModel):
-    title: str | None = None
-    detail: str
-    code: str
-    param: str | None = None
-
-
-def error_from(response: httpx.Response) -> ApiError:
-    """The error of an answer with status 400 or above, whose body has been read.
-
-    Without a problem document (a proxy's page) `code` is `http_<status>` and `detail` the start of the body.
-    """
-    status = response.status_code
-    kind = ServerError if status >= 500 else _BY_STATUS.get(status, ApiError)
-    try:
-        problem = _ProblemDocument.model_validate_json(response.content)
-    except ValidationError:
-        detail = f"{response.url} answered {status} {response.reason_phrase}"
-        text = " ".join(response.text.split())[:200]
-        return kind(
-            status=status,
-            code=f"http_{status}",
-            title=response.reason_phrase,
-            detail=f"{detail}: {text}" if text else detail,
-        )
-    return kind(
-        status=status,
-        code=problem.code,
-        title=problem.title or response.reason_phrase,
-        detail=problem.detail,
-        param=problem.param,
-    )
+class Unavailable(ServerError):
+    """Something the server needs is away for the moment."""

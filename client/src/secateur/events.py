@@ -1,14 +1,14 @@
 """A job's events as they happen, over connections that may break."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
 import httpx
-from httpx_sse import EventSource, SSEError
+from httpx_sse import SSEError
 from pydantic import ValidationError
 
-from secateur.errors import ServerError, UnexpectedAnswer, Unreachable
+from secateur.errors import ServerError, TooManyRequests, UnexpectedAnswer, Unreachable
 from secateur.transport import Transport, segment
 from secateur.types import Event
 
@@ -16,11 +16,13 @@ GIVE_UP_SECONDS: Final = 120
 """How long a server that answered before may be away."""
 RECONNECT_SECONDS: Final = 1.0
 """Pause before a new connection, unless the server asks for another."""
+QUIET_SECONDS: Final = 60.0
+"""How long a stream may bring nothing, not even a comment, before it counts as broken."""
 
 
-def stream_events(
-    transport: Transport, job_id: str, after: int | None, is_finished: Callable[[], bool]
-) -> Iterator[Event]:
+async def stream_events(
+    transport: Transport, job_id: str, after: int | None, is_finished: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[Event]:
     """Every event with a sequence above `after`, in order and once each, until the job has ended.
 
     A connection that breaks is opened again with `Last-Event-ID`, which makes the server go on behind the last event
@@ -41,36 +43,36 @@ def stream_events(
     while True:
         ended = False
         try:
-            with transport.stream(path, headers=_headers(last)) as response:
+            async with transport.stream(path, headers=_headers(last), quiet_seconds=QUIET_SECONDS) as stream:
                 opened_before, lost_at = True, None
-                if response.status_code == httpx.codes.NO_CONTENT:
+                if stream.response.status_code == httpx.codes.NO_CONTENT:
                     return
-                for message in EventSource(response).iter_sse():
+                async for message in stream.events():
                     pause = pause if message.retry is None else message.retry / 1000
                     if not message.data:
                         continue
-                    event = _parse(message.data, response.url)
+                    event = _parse(message.data, stream.response.url)
                     if last is not None and event.sequence <= last:
                         continue
                     last, ended = event.sequence, event.ends_job
                     yield event
             if ended or known_finished:
                 return
-            known_finished = is_finished()
+            known_finished = await is_finished()
             if known_finished:
                 continue
         except SSEError as error:
             raise UnexpectedAnswer(f"{transport.url} does not stream events: {error}") from error
-        except (httpx.TransportError, Unreachable, ServerError) as error:
+        except (httpx.TransportError, Unreachable, ServerError, TooManyRequests) as error:
             lost_at = lost_at or time.monotonic()
             if not opened_before or time.monotonic() - lost_at > GIVE_UP_SECONDS:
                 if isinstance(error, httpx.TransportError):
                     raise transport.unreachable(error) from error
                 raise
-        time.sleep(pause)
+        await transport.sleep(pause)
 
 
-def _headers(last: int | None) -> dict[str, str]:
+def _headers(last: int | None) -> Mapping[str, str]:
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     return headers if last is None else headers | {"Last-Event-ID": str(last)}
 

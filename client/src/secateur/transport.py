@@ -1,79 +1,181 @@
-"""One HTTP connection pool to one server: authentication, limits of time, and refusals turned into errors."""
+"""HTTP to one server: authentication, limits of time, calls repeated where that can help, refusals turned into errors.
+
+Everything above this module is written once, as coroutines over `Transport`. There are two of them: `AsyncTransport`
+waits in the event loop, `BlockingTransport` in the calling thread. The latter's coroutines never suspend, so
+`blocking_transport.run` drives them to their end without any event loop.
+
+Every call may reach the server twice: those that create carry an idempotency key, all others are idempotent. That is
+why each of them is repeated after a connection that failed or broke, and after 408, 429, 502, 503 and 504.
+"""
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.metadata import version
-from typing import Final, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
+from httpx_sse import ServerSentEvent
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from secateur.configuration import Configuration
-from secateur.errors import ConfigurationError, UnexpectedAnswer, Unreachable, error_from
+from secateur.errors import ApiError, ConfigurationError, NotFound, UnexpectedAnswer, Unreachable
+from secateur.patience import Patience
+from secateur.refusals import error_from
 
-TIMEOUT: Final = httpx.Timeout(60, connect=10)
-SLOW_TIMEOUT: Final = httpx.Timeout(3600, connect=10)
+CONNECT_SECONDS: Final = 10.0
+SLOW_SECONDS: Final = 3600.0
 """For calls that read a whole model or text on the server before they answer."""
 
-Model = TypeVar("Model", bound=BaseModel)
+Answer = TypeVar("Answer", bound=BaseModel)
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 
-class Transport:
-    """Requests below `/v1/` of one server. Not for use by several threads at once while a stream is open on it."""
+class Stream(Protocol):
+    """An answer whose body is read piece by piece."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    @property
+    def response(self) -> httpx.Response: ...
+    async def read(self) -> None: ...
+    def chunks(self) -> AsyncIterator[bytes]: ...
+    def events(self) -> AsyncIterator[ServerSentEvent]: ...
+
+
+class Transport(ABC):
+    """Requests below `/v1/` of one server."""
+
+    def __init__(self, configuration: Configuration, patience: Patience) -> None:
         self.url = configuration.url
-        self._http = httpx.Client(
-            base_url=f"{configuration.url}/v1/",
-            headers={
+        self._patience = patience
+        self._options: dict[str, Any] = {
+            "base_url": f"{configuration.url}/v1/",
+            "headers": {
                 "Authorization": f"Bearer {configuration.api_key}",
                 "User-Agent": f"secateur-python/{version('secateur')}",
             },
-            timeout=TIMEOUT,
+            "timeout": self._timeout(),
             # A proxy of the environment cannot reach this machine's own loopback.
-            trust_env=not _is_loopback(httpx.URL(configuration.url).host),
-        )
+            "trust_env": not _is_loopback(httpx.URL(configuration.url).host),
+        }
 
-    def close(self) -> None:
-        self._http.close()
+    @abstractmethod
+    async def close(self) -> None: ...
 
-    def get(self, path: str, answer: type[Model], *, params: dict[str, str | int] | None = None) -> Model:
-        return self._call("GET", path, answer, params=params)
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None: ...
 
-    def post(
+    @abstractmethod
+    async def in_thread(
+        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Run what blocks on disk or processor where it holds up nobody else."""
+
+    @abstractmethod
+    def _build(self, method: str, path: str, **parts: Any) -> httpx.Request: ...
+
+    @abstractmethod
+    async def _send(self, request: httpx.Request) -> httpx.Response: ...
+
+    @abstractmethod
+    def _open(
+        self, request: httpx.Request, follow_redirects: bool
+    ) -> contextlib.AbstractAsyncContextManager[Stream]: ...
+
+    async def call(
         self,
+        method: str,
         path: str,
-        answer: type[Model],
+        answer: type[Answer],
         *,
-        body: dict[str, JsonValue] | None = None,
+        params: Mapping[str, str | int] | None = None,
+        body: Mapping[str, JsonValue] | None = None,
+        content: bytes | None = None,
         idempotency_key: str | None = None,
-        timeout: httpx.Timeout = TIMEOUT,
-    ) -> Model:
-        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        return self._call("POST", path, answer, body=body, headers=headers, timeout=timeout)
+        slow: bool = False,
+    ) -> Answer:
+        """One call and its answer, read as `answer`; raises `secateur.errors`."""
+        response = await self._exchange(
+            method, path, params=params, body=body, content=content, idempotency_key=idempotency_key, slow=slow
+        )
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise _unexpected(response, error) from error
 
-    @contextlib.contextmanager
-    def stream(self, path: str, *, headers: dict[str, str], follow_redirects: bool = False) -> Iterator[httpx.Response]:
-        """An answer whose body is read piece by piece. Refusals raise ApiError; broken connections httpx's errors.
+    async def delete(self, path: str) -> None:
+        """Delete what is at `path`; raises NotFound unless it may have been this very call that did."""
+        try:
+            await self._exchange("DELETE", path)
+        except NotFound as error:
+            if not error.repeated:
+                raise
 
-        Redirects lose the API key when they lead to another host.
-        """
-        with self._http.stream("GET", path, headers=headers, follow_redirects=follow_redirects) as response:
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Mapping[str, JsonValue] | None = None,
+        content: bytes | None = None,
+        idempotency_key: str | None = None,
+        slow: bool = False,
+    ) -> httpx.Response:
+        parts: dict[str, Any] = {"params": params, "headers": {}}
+        if body is not None:
+            parts["json"] = body
+        if content is not None:
+            parts["content"] = content
+            parts["headers"]["Content-Type"] = "application/octet-stream"
+        if idempotency_key is not None:
+            parts["headers"]["Idempotency-Key"] = idempotency_key
+        if slow:
+            parts["timeout"] = self._timeout(SLOW_SECONDS)
+
+        async def attempt() -> httpx.Response:
+            response = await self._send(self._request(method, path, parts))
             if response.is_error:
-                response.read()
                 raise error_from(response)
             if response.is_redirect:
-                raise self._moved(response)
-            yield response
+                raise _moved(response)
+            return response
+
+        return await self._persistently(attempt)
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, path: str, *, headers: Mapping[str, str], follow_redirects: bool = False, quiet_seconds: float = 0
+    ) -> AsyncIterator[Stream]:
+        """An answer read piece by piece. Opening it raises `secateur.errors`, reading it httpx's TransportError.
+
+        Redirects lose the API key when they lead to another host. `quiet_seconds` is how long the server may say
+        nothing, however short the answers to other calls are waited for.
+        """
+        parts = {"headers": dict(headers), "timeout": self._timeout(quiet_seconds)}
+
+        async def attempt() -> Stream:
+            async with contextlib.AsyncExitStack() as opening:
+                request = self._request("GET", path, parts)
+                stream = await opening.enter_async_context(self._open(request, follow_redirects))
+                if stream.response.is_error:
+                    await stream.read()
+                    raise error_from(stream.response)
+                if stream.response.is_redirect:
+                    raise _moved(stream.response)
+                opened.push_async_exit(opening.pop_all())
+                return stream
+
+        async with contextlib.AsyncExitStack() as opened:
+            yield await self._persistently(attempt)
 
     def unreachable(self, error: httpx.TransportError) -> Unreachable:
         """What a broken or refused connection means to the user."""
         if isinstance(error, httpx.ConnectTimeout):
-            return Unreachable(
-                f"{self.url} did not answer in {TIMEOUT.connect:.0f} s: check SECATEUR_URL and the network"
-            )
+            return Unreachable(f"{self.url} did not answer in time: check SECATEUR_URL and the network")
         if isinstance(error, httpx.ConnectError):
             return Unreachable(
                 f"no Secateur server answers at {self.url} ({error}): start one here with `secateur serve`, or set "
@@ -83,41 +185,36 @@ class Transport:
             return Unreachable(f"{self.url} took the request but did not answer in time; it may still act on it")
         return Unreachable(f"the connection to {self.url} broke: {error or type(error).__name__}")
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        answer: type[Model],
-        *,
-        params: dict[str, str | int] | None = None,
-        body: dict[str, JsonValue] | None = None,
-        headers: dict[str, str] | None = None,
-        timeout: httpx.Timeout = TIMEOUT,
-    ) -> Model:
-        try:
-            response = self._http.request(method, path, params=params, json=body, headers=headers, timeout=timeout)
-        except httpx.TransportError as error:
-            raise self.unreachable(error) from error
-        except (ValueError, TypeError) as error:  # raised while encoding: NaN, or a value JSON has no form for
-            raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
-        if response.is_error:
-            raise error_from(response)
-        if response.is_redirect:
-            raise self._moved(response)
-        try:
-            return answer.model_validate_json(response.content)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the body"
-            raise UnexpectedAnswer(
-                f"{response.url} did not answer as Secateur does ({where}: {first['msg']}): check SECATEUR_URL, and "
-                "that client and server are of the same release"
-            ) from error
+    def _timeout(self, at_least: float = 0) -> httpx.Timeout:
+        seconds = self._patience.timeout
+        return httpx.Timeout(max(seconds, at_least), connect=min(seconds, CONNECT_SECONDS))
 
-    def _moved(self, response: httpx.Response) -> UnexpectedAnswer:
-        return UnexpectedAnswer(
-            f"{response.url} redirects to {response.headers.get('Location')}: set SECATEUR_URL to where the server is"
-        )
+    def _request(self, method: str, path: str, parts: Mapping[str, Any]) -> httpx.Request:
+        try:
+            return self._build(method, path, **parts)
+        except (ValueError, TypeError) as error:  # NaN, or a value JSON has no form for
+            raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
+
+    async def _persistently(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        broke = False
+        for tried in itertools.count():
+            try:
+                return await attempt()
+            except (httpx.TransportError, ApiError) as error:
+                pause = self._patience.pause(error, tried)
+                told: ApiError | Unreachable
+                if isinstance(error, ApiError):
+                    told, error.repeated = error, broke
+                else:
+                    told, broke = self.unreachable(error), True
+                if pause is None:
+                    if told is error:
+                        raise
+                    raise told from error
+            if self._patience.on_retry is not None:
+                self._patience.on_retry(told, pause)
+            await self.sleep(pause)
+        raise AssertionError("unreachable")
 
 
 def segment(text: str) -> str:
@@ -125,6 +222,21 @@ def segment(text: str) -> str:
     if text in {"", ".", ".."}:
         raise ConfigurationError(f"{text!r} is not an id: ids look like job_01ARZ3NDEKTSV4RRFFQ69G5FAV")
     return quote(text, safe="")
+
+
+def _unexpected(response: httpx.Response, error: ValidationError) -> UnexpectedAnswer:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the body"
+    return UnexpectedAnswer(
+        f"{response.url} did not answer as Secateur does ({where}: {first['msg']}): check SECATEUR_URL, and that "
+        "client and server are of the same release"
+    )
+
+
+def _moved(response: httpx.Response) -> UnexpectedAnswer:
+    return UnexpectedAnswer(
+        f"{response.url} redirects to {response.headers.get('Location')}: set SECATEUR_URL to where the server is"
+    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -22,7 +22,7 @@ class Page(Answer, Generic[Item]):
 
     data: list[Item]
     has_more: bool
-    next_after: str | None = None
+    next_after: str | int | None = None
 
 
 class Paper(Answer):
@@ -94,10 +94,12 @@ class MethodFit(Answer):
 
 
 class Estimate(Answer):
-    """Roughly what a job would need."""
+    """What a job will need, about: peaks of memory, of the device's memory (None on a CPU) and disk, and time."""
 
     peak_memory_bytes: int
+    peak_device_memory_bytes: int | None = None
     disk_bytes: int
+    seconds: float | None = None
 
 
 class Inspection(Answer):
@@ -246,3 +248,41 @@ class ArtifactFile(Answer):
     path: str
     bytes: int
     sha256: str
+
+
+class UploadFile(Answer):
+    """A file of an upload and how many of its bytes the server has."""
+
+    path: str
+    bytes: int
+    sha256: str
+    received: int
+
+
+class UploadFailure(Answer):
+    """Why an upload cannot become what it was announced as."""
+
+    code: str
+    message: str
+
+
+class Upload(Answer):
+    """A model or dataset on its way to the server, in parts of at most `part_bytes`."""
+
+    id: str
+    kind: Literal["model", "dataset"]
+    name: str
+    status: str
+    files: list[UploadFile]
+    part_bytes: int
+    error: UploadFailure | None = None
+    expires_at: datetime
+    created_at: datetime
+
+
+class UploadedPart(Answer):
+    """What the server has of a file after a part of it arrived."""
+
+    path: str
+    bytes: int
+    received: int

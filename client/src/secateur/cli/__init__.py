@@ -5,8 +5,8 @@ to stdout (with `--json` exactly one JSON document and nothing else), progress a
 
 **Joining commands.** Another package adds commands through the entry-point group `secateur.commands`. Each entry point
 is a function `register(app: typer.Typer) -> None`, called before the command line is read, in the order of the entry
-points' names. It may add commands to `app`, and to the groups `models_app` and `datasets_app` below. A command
-registered under a name that is taken replaces the one there. The server's package does so with `models add` and
+points' names. It may add commands to `app`, and to the groups `models_app`, `datasets_app` and `keys_app` below. A
+command registered under a name that is taken replaces the one there. The server's package does so with `models add` and
 `datasets add`, because it can take files into an embedded server's home, which a client cannot; for any other server it
 calls what it replaced:
 
@@ -23,7 +23,8 @@ from importlib.metadata import entry_points
 import typer
 
 from secateur.cli.download import download
-from secateur.cli.jobs import cancel, jobs, report, retry, show
+from secateur.cli.jobs import cancel, jobs_app, report, retry, show
+from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
 from secateur.cli.output import explain, print_job
 from secateur.cli.registry import (
@@ -35,8 +36,9 @@ from secateur.cli.registry import (
     show_model,
 )
 from secateur.cli.submit import inspect, submit
+from secateur.cli.team import audit, team, workers
 from secateur.cli.watch import follow, watch
-from secateur.errors import ApiError, ConfigurationError, SecateurError
+from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
 
 __all__ = [
     "add_dataset",
@@ -44,6 +46,7 @@ __all__ = [
     "app",
     "datasets_app",
     "follow",
+    "keys_app",
     "main",
     "models_app",
     "print_job",
@@ -60,8 +63,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (methods, inspect, submit, jobs, show, report, watch, cancel, retry, download):
+for command in (methods, inspect, submit, show, report, watch, cancel, retry, download, team, workers, audit):
     app.command()(command)
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
 
@@ -73,8 +78,8 @@ def main() -> None:
         app()
     except SecateurError as error:
         explain(error)
-        is_usage = isinstance(error, ConfigurationError) or (isinstance(error, ApiError) and error.status < 500)
-        sys.exit(2 if is_usage else 1)
+        passes = isinstance(error, ServerError | TooManyRequests)
+        sys.exit(2 if isinstance(error, ConfigurationError | ApiError) and not passes else 1)
     except OSError as error:
         explain(error)
         sys.exit(1)

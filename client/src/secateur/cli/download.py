@@ -1,36 +1,27 @@
 """`secateur download`: an artifact onto this machine."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from pydantic import JsonValue
 
-from secateur.cli.output import JobArgument, JsonOption, print_json, say, size
-from secateur.client import Client
+from secateur.cli.output import JobArgument, JsonOption, connect, print_json, say, size
+from secateur.cli.transfer import transfer_bars
 from secateur.types import ArtifactFile
 
 
 def download(
     job_id: JobArgument,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the files; made if missing.")],
+    unpack: Annotated[
+        bool, typer.Option("--unpack", help="Restore a packed artifact to plain safetensors, bit by bit.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Download a job's artifact, verified. What is there already, whole or in part, is not fetched again."""
     here: dict[str, ArtifactFile] = {}
-    with (
-        Client() as client,
-        Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=40),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            console=Console(stderr=True, highlight=False, markup=False, emoji=False),
-            disable=not sys.stderr.isatty(),
-        ) as bars,
-    ):
+    with connect() as client, transfer_bars() as bars:
         tasks = {file.path: bars.add_task(file.path, total=file.bytes) for file in client.artifacts(job_id)}
 
         def on_progress(file: ArtifactFile, arrived: int) -> None:
@@ -39,12 +30,23 @@ def download(
                 bars.update(tasks[file.path], completed=arrived)
 
         client.download(job_id, folder, on_progress)
+    unpacked = _unpacked(folder) if unpack else []
     if as_json:
-        print_json(
-            {
-                "folder": str(folder.resolve()),
-                "files": [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in here.values()],
-            }
-        )
-    else:
-        say(f"{len(here)} files, {size(sum(file.bytes for file in here.values()))}, verified, in {folder}")
+        files: list[JsonValue] = [
+            {"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in here.values()
+        ]
+        document: dict[str, JsonValue] = {"folder": str(folder.resolve()), "files": files}
+        if unpack:
+            document["unpacked"] = [str(path.relative_to(folder)) for path in unpacked]
+        print_json(document)
+        return
+    say(f"{len(here)} files, {size(sum(file.bytes for file in here.values()))}, verified, in {folder}")
+    if unpack:
+        total = size(sum(path.stat().st_size for path in unpacked))
+        say(f"{len(unpacked)} of them unpacked to {total}" if unpacked else "None of them is packed.")
+
+
+def _unpacked(folder: Path) -> list[Path]:
+    from secateur.packed import unpack_folder  # numpy, which no other command needs
+
+    return unpack_folder(folder)

@@ -1,4 +1,4 @@
-"""Looking at jobs, and cancelling and retrying them."""
+"""Looking at jobs and their attempts, and cancelling and retrying them."""
 
 from itertools import islice
 from typing import Annotated
@@ -10,7 +10,10 @@ from secateur.cli.output import (
     JobArgument,
     JsonOption,
     age,
+    connect,
+    duration,
     explain,
+    moment,
     number,
     print_job,
     print_json,
@@ -18,11 +21,15 @@ from secateur.cli.output import (
     print_table,
     say,
 )
-from secateur.client import Client
+from secateur.team_types import Attempt
 from secateur.types import Job, JobStatus, Metrics
 
+jobs_app = typer.Typer(help="The team's jobs, and the attempts at one.", rich_markup_mode=None)
 
+
+@jobs_app.callback(invoke_without_command=True)
 def jobs(
+    context: typer.Context,
     status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
     method: Annotated[str | None, typer.Option(help="Only jobs of this method.")] = None,
     model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
@@ -32,14 +39,16 @@ def jobs(
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first; `attempts` shows who tried one."""
+    if context.invoked_subcommand is not None:
+        return
     labels = {}
     for text in metadata or []:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise typer.BadParameter(f"--metadata {text!r}: write KEY=VALUE")
         labels[key] = value
-    with Client() as client:
+    with connect() as client:
         found = list(islice(client.jobs(status=status, method=method, model=model, metadata=labels), limit + 1))
     shown = found[:limit]
     if as_json:
@@ -67,16 +76,43 @@ def jobs(
         explain(f"there are more than {limit}; show them with --limit")
 
 
+@jobs_app.command("attempts")
+def attempts(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Show who tried a job when, how each attempt ended, and where its time went."""
+    with connect() as client:
+        known = list(client.attempts(job_id))
+    if as_json:
+        print_json(known)
+    elif not known:
+        say("No worker has tried it yet.")
+    else:
+        print_table(
+            ("attempt", "worker", "started", "took", "ended", "stages"),
+            [
+                (
+                    str(attempt.attempt),
+                    attempt.worker_id,
+                    moment(attempt.started_at),
+                    duration((attempt.ended_at - attempt.started_at).total_seconds()) if attempt.ended_at else "–",
+                    _outcome(attempt),
+                    ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in (attempt.stages or {}).items()),
+                )
+                for attempt in known
+            ],
+            numbers=(3,),
+        )
+
+
 def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Show a job: where it stands, what was asked, what came out."""
-    with Client() as client:
+    with connect() as client:
         job = client.job(job_id)
     _print(job, as_json)
 
 
 def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Show a job's report: the figures, every layer, and remarks. With --json all of it."""
-    with Client() as client:
+    with connect() as client:
         found = client.report(job_id)
     if as_json:
         print_json(found)
@@ -95,7 +131,7 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
 
 def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Ask a job to stop."""
-    with Client() as client:
+    with connect() as client:
         job = client.cancel(job_id)
     if as_json:
         print_json(job)
@@ -105,7 +141,7 @@ def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
 
 def retry(job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Queue a failed or cancelled job again; it goes on from the last block it finished."""
-    with Client() as client:
+    with connect() as client:
         job = client.retry(job_id)
     if as_json:
         print_json(job)
@@ -124,6 +160,11 @@ def _standing(job: Job) -> str:
     if job.status == "running":
         return f"{job.stage or job.status} {job.progress:.0%}"
     return "gate missed" if job.missed_gate else job.status
+
+
+def _outcome(attempt: Attempt) -> str:
+    why = f" ({attempt.error_code})" if attempt.error_code else ""
+    return f"{attempt.outcome or 'running'}{why}"
 
 
 def _cell(value: JsonValue) -> str:

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.output import JsonOption, print_json, print_pairs, print_table, say
-from secateur.client import Client
+from secateur.cli.output import JsonOption, connect, print_json, print_pairs, print_table, say
 from secateur.types import Method
 
 
@@ -14,7 +13,7 @@ def methods(
     as_json: JsonOption = False,
 ) -> None:
     """List the pruning methods, or show one with its parameters."""
-    with Client() as client:
+    with connect() as client:
         known = client.methods()
     if name is None:
         _print_methods(known, as_json)

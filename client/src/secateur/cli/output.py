@@ -13,14 +13,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from secateur.client import Client
 from secateur.errors import ApiError
 from secateur.types import Job, Metrics
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, for example job_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]
 
+RETRIES: Final = 3
+WORTH_TELLING_SECONDS: Final = 1.0
+
 WIDE: Final = 500
 """Columns where stdout is no terminal: what a program reads is not folded."""
+
+
+def connect() -> Client:
+    """A client of the configured server that says when it waits."""
+    return Client(retries=RETRIES, on_retry=_tell_retry)
+
+
+def _tell_retry(error: Exception, pause: float) -> None:
+    if pause >= WORTH_TELLING_SECONDS:
+        explain(f"{error}; trying again in {pause:.0f} s")
 
 
 def explain(error: Exception | str) -> None:
@@ -119,8 +133,8 @@ def print_metrics(metrics: Metrics) -> None:
         [
             ("sparsity of prunable weights", percent(sparsity.prunable) if sparsity else None),
             ("sparsity of the model", percent(sparsity.model) if sparsity else None),
-            ("time, pruning", duration(seconds.prune) if seconds else None),
-            ("time, total", duration(seconds.total) if seconds else None),
+            ("time, pruning", duration(seconds.prune) if seconds and seconds.prune is not None else None),
+            ("time, total", duration(seconds.total) if seconds and seconds.total is not None else None),
             ("peak memory", None if metrics.peak_memory_bytes is None else size(metrics.peak_memory_bytes)),
         ]
     )
@@ -130,8 +144,8 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def duration(seconds: float | None) -> str | None:
-    return None if seconds is None else f"{seconds:.1f} s"
+def duration(seconds: float) -> str:
+    return f"{seconds:.1f} s"
 
 
 def percent(value: float | None) -> str | None:

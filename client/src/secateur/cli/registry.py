@@ -1,36 +1,50 @@
 """`secateur models` and `secateur datasets`: what the server knows by name, and telling it of more."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from secateur.cli.output import JsonOption, age, count, print_json, print_pairs, print_table, say, size
-from secateur.client import Client
+from secateur.cli.output import (
+    JsonOption,
+    age,
+    connect,
+    count,
+    explain,
+    print_json,
+    print_pairs,
+    print_table,
+    say,
+    size,
+)
+from secateur.cli.transfer import UploadBars, transfer_bars
 from secateur.types import Dataset, Model
+from secateur.uploads import model_files
 
 DatasetFormat = Literal["text", "jsonl", "parquet"]
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
+NameOfArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")]
 FormatOption = Annotated[
     DatasetFormat | None, typer.Option("--format", help="What the file is. Unset: its suffix says so.")
 ]
 TextFieldOption = Annotated[str, typer.Option(help="The field or column with the text, in JSONL and Parquet.")]
 SourceOption = Annotated[str | None, typer.Option(help="Where it came from, for the record.")]
 
-models_app = typer.Typer(help="The models that can be pruned, and adding one.", rich_markup_mode=None)
-datasets_app = typer.Typer(help="The texts to calibrate and evaluate on, and adding one.", rich_markup_mode=None)
+models_app = typer.Typer(help="The models that can be pruned.", rich_markup_mode=None)
+datasets_app = typer.Typer(help="The texts to calibrate and evaluate on.", rich_markup_mode=None)
 
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the registered models; `add` registers one."""
+    """List the team's models; `upload` sends one, `add` registers one that lies on the server."""
     if context.invoked_subcommand is None:
-        with Client() as client:
+        with connect() as client:
             known = list(client.models())
         if as_json:
             print_json(known)
         elif not known:
-            say("No models are registered. Add one with `secateur models add NAME PATH`.")
+            say("There are no models yet. Send one with `secateur models upload NAME FOLDER`.")
         else:
             print_table(
                 ("model", "architecture", "parameters", "prunable", "size", "dtype", "added"),
@@ -52,14 +66,14 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
 
 @datasets_app.callback(invoke_without_command=True)
 def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the registered texts; `add` registers one."""
+    """List the team's texts; `upload` sends one, `add` registers one that lies on the server."""
     if context.invoked_subcommand is None:
-        with Client() as client:
+        with connect() as client:
             known = list(client.datasets())
         if as_json:
             print_json(known)
         elif not known:
-            say("No datasets are registered. Add one with `secateur datasets add NAME FILE`.")
+            say("There are no datasets yet. Send one with `secateur datasets upload NAME FILE`.")
         else:
             print_table(
                 ("dataset", "format", "documents", "characters", "size", "added"),
@@ -86,7 +100,7 @@ def add_model(
     as_json: JsonOption = False,
 ) -> None:
     """Register a model folder that lies on the server."""
-    with Client() as client:
+    with connect() as client:
         show_model(client.add_model(name, path, source=source), as_json)
 
 
@@ -100,9 +114,58 @@ def add_dataset(
     as_json: JsonOption = False,
 ) -> None:
     """Register a text, JSONL or Parquet file that lies on the server."""
-    with Client() as client:
+    with connect() as client:
         added = client.add_dataset(name, path, format=file_format, text_field=text_field, source=source)
     show_dataset(added, as_json)
+
+
+@models_app.command("upload")
+def upload_model(
+    name: NameArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with config.json and safetensors files.")],
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload a model folder of this machine. One that was cut off goes on where it stopped."""
+    _, left = model_files(folder)
+    if left:
+        explain(f"not uploaded, as no part of a model: {', '.join(left[:10])}{' …' if len(left) > 10 else ''}")
+    with connect() as client, transfer_bars() as bars:
+        model = client.upload_model(name, folder, source=source, on_progress=UploadBars(bars).show)
+    show_model(model, as_json)
+
+
+@datasets_app.command("upload")
+def upload_dataset(
+    name: NameArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .txt, .jsonl or .parquet file.")],
+    file_format: FormatOption = None,
+    text_field: TextFieldOption = "text",
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload a text, JSONL or Parquet file of this machine. One that was cut off goes on where it stopped."""
+    with connect() as client, transfer_bars() as bars:
+        dataset = client.upload_dataset(
+            name, file, format=file_format, text_field=text_field, source=source, on_progress=UploadBars(bars).show
+        )
+    show_dataset(dataset, as_json)
+
+
+@models_app.command("delete")
+def delete_model(name: NameOfArgument) -> None:
+    """Delete a model that no waiting or running job needs."""
+    with connect() as client:
+        client.delete_model(name)
+    say(f"{name} is deleted.")
+
+
+@datasets_app.command("delete")
+def delete_dataset(name: NameOfArgument) -> None:
+    """Delete a dataset that no waiting or running job needs."""
+    with connect() as client:
+        client.delete_dataset(name)
+    say(f"{name} is deleted.")
 
 
 def show_model(model: Model, as_json: bool) -> None:

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import JsonValue
 
-from secateur.cli.output import JsonOption, count, print_json, print_pairs, print_table, say, size
+from secateur.cli.output import JsonOption, connect, count, print_json, print_pairs, print_table, say, size
 from secateur.cli.watch import exit_code, follow, show_end
-from secateur.client import Client
 from secateur.types import Inspection
 
 ModelArgument = Annotated[str, typer.Argument(help="A registered model, or job:ID for the artifact of a job.")]
@@ -125,7 +124,7 @@ def submit(
         priority=priority,
     )
     body = options.body()
-    with Client() as client:
+    with connect() as client:
         job = client.submit(**body)
         if wait:
             job = follow(client, job.id)
@@ -171,7 +170,7 @@ def inspect(
         del body["model"]
     elif any(value is not None for value in (sparsity, pattern, parameter, calibration, evaluation)):
         raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
-    with Client() as client:
+    with connect() as client:
         inspection = client.inspect(model, **body)
     if as_json:
         print_json(inspection)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from secateur.cli.output import JobArgument, JsonOption, explain, print_job, print_json
+from secateur.cli.output import JobArgument, JsonOption, connect, explain, print_job, print_json
 from secateur.client import Client
 from secateur.types import Event, Job
 
@@ -22,7 +22,7 @@ PLAIN_STEP: Final = 0.1
 
 def watch(job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Follow a job to its end. The exit code says how it ended: 0 succeeded, 1 failed or cancelled, 3 gate missed."""
-    with Client() as client:
+    with connect() as client:
         job = follow(client, job_id)
     show_end(job, as_json)
     raise typer.Exit(exit_code(job))

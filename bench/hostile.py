@@ -1,0 +1,242 @@
+"""What hostile and broken clients do to the API: `python -m bench.hostile [--seconds 20]`.
+
+One uvicorn process as in production, a PostgreSQL server of its own. Before, during and after each attack an ordinary
+request is timed and the process's resident memory read.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from bench.hostile_attacks import Figures, Target, deep_json, dripping, long_bodies, watchers
+from bench.machine import describe_machine
+from bench.page import table
+from core.database import migrate, new_id, session_factory, transaction
+from core.jobs.queue import append_event, claim, submitted
+from core.jobs.references import FolderModel
+from core.jobs.schemas import JobBody
+from core.jobs.tables import JobRow
+from core.settings import Settings
+from core.teams.bootstrap import create_team
+from core.teams.keys import create_key
+from worker.embedded import postgres
+
+EVENTS, EVENT_BYTES = 500, 16_000
+"""More than the kernel's buffers of one connection hold."""
+PROBE_SECONDS = 0.05
+
+
+@dataclass
+class Probe:
+    """An ordinary request, made again and again beside whatever else goes on."""
+
+    target: Target
+    pid: int
+    milliseconds: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Probe"]:
+        stop = threading.Event()
+        thread = threading.Thread(target=self._ask, args=(stop,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            stop.set()
+            thread.join()
+
+    def _ask(self, stop: threading.Event) -> None:
+        process = psutil.Process(self.pid)
+        headers = {"Authorization": f"Bearer {self.target.key}"}
+        base = f"http://{self.target.host}:{self.target.port}"
+        with httpx.Client(base_url=base, headers=headers, timeout=60) as client:
+            while not stop.is_set():
+                began = time.perf_counter()
+                try:
+                    client.get("/v1/team").raise_for_status()
+                except httpx.HTTPError as error:
+                    self.failures.append(str(error))
+                self.milliseconds.append((time.perf_counter() - began) * 1000)
+                self.megabytes.append(process.memory_info().rss / 1e6)
+                stop.wait(PROBE_SECONDS)
+
+
+def probed(target: Target, pid: int, attack: Callable[[], Figures]) -> tuple[Probe, Figures]:
+    """An attack and how the ordinary request fared meanwhile."""
+    with Probe(target, pid).running() as probe:
+        figures = attack()
+    return probe, figures
+
+
+@contextlib.contextmanager
+def api_process(settings: Settings, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The API as it runs in production, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given: dict[str, object] = {
+        "home": settings.home,
+        "database_url": settings.database_url,
+        "secret_key": settings.secret_key,
+    }
+    given |= {"slow_client_seconds": settings.slow_client_seconds, "requests_per_minute": 0}
+    environment = os.environ | {f"SECATEUR_{name.upper()}": str(value) for name, value in given.items()}
+    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
+    options = ["--http", "api.slow_clients:BoundedConnection", "--log-level", "warning", "--no-access-log"]
+    with log.open("wb") as output:
+        process = subprocess.Popen([*command, *options], env=environment, stdout=output, stderr=output)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{port}/healthz")
+                break
+            if process.poll() is not None:
+                raise RuntimeError(f"the API ended: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield process, port
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def running_job(sessions: Any, team: str) -> str:
+    """Id of a job that a worker holds."""
+    model = FolderModel(name="m", path=Path("/m"), revision="r")
+    with transaction(sessions) as session:
+        row = JobRow(
+            id=new_id("job"),
+            team_id=team,
+            attempts_allowed=1,
+            body=JobBody(model="m", method="magnitude", sparsity=0.5).model_dump(mode="json"),
+            sources={"model": model.model_dump(mode="json"), "calibration": None, "evaluation": []},
+            model="m",
+            model_revision="r",
+            method="magnitude",
+            queue="default",
+            priority=0,
+            labels={},
+        )
+        submitted(session, row)
+    with transaction(sessions) as session:
+        assert claim(session, queue="default", worker_id="worker_1", lease_seconds=3600) is not None
+    return row.id
+
+
+def adds_events(sessions: Any, job: str) -> Callable[[int], None]:
+    """What adds a long event with a number to a job."""
+
+    def tell(number: int) -> None:
+        with transaction(sessions) as session:
+            assert append_event(session, job, 1, "log", {"number": number, "message": "x" * EVENT_BYTES})
+
+    return tell
+
+
+def attacks(target: Target, sessions: Any, job: str, seconds: float, scale: float) -> dict[str, Callable[[], Figures]]:
+    """Every attack by name; `scale` 1 is the whole of it."""
+    many = max(int(200 * scale), 5)
+    most = 4 * seconds + 20
+    body = target.head("POST", "/v1/jobs", "Content-Type: application/json", "Content-Length: 100000")
+    part = target.head("PUT", "/v1/uploads/upload_1/files/a.txt?offset=0", "Content-Length: 100000")
+
+    def ran(attack: Coroutine[Any, Any, Figures]) -> Figures:
+        return asyncio.run(attack)
+
+    pause = seconds / 10
+    return {
+        "bodies of 50 MB": lambda: ran(long_bodies(target, clients=max(int(10 * scale), 4), size=int(50e6))),
+        "JSON 10 000 levels deep": lambda: ran(deep_json(target, clients=many, levels=10_000)),
+        "headers that drip": lambda: ran(
+            dripping(target, clients=many, start=b"GET /v1/jobs HTTP/1.1\r\n", drop=b"X: y\r\n", pause=pause, most=most)
+        ),
+        "silence": lambda: ran(dripping(target, clients=many, start=b"", drop=b"", pause=pause, most=most)),
+        "bodies that drip": lambda: ran(
+            dripping(target, clients=many, start=body + b"{", drop=b" ", pause=pause, most=most)
+        ),
+        "a part that drips, refused": lambda: ran(
+            dripping(target, clients=many, start=part, drop=b"x", pause=pause, most=most)
+        ),
+        "watchers, one stalled": lambda: ran(
+            watchers(
+                target,
+                job=job,
+                clients=many,
+                events=EVENTS if scale == 1 else EVENTS // 2,
+                tell=adds_events(sessions, job),
+                most=most + 60,
+            )
+        ),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20, help="SECATEUR_SLOW_CLIENT_SECONDS of the server")
+    seconds: float = parser.parse_args().seconds
+    with tempfile.TemporaryDirectory(prefix="secateur-hostile-") as folder, postgres(Path(folder) / "cluster") as url:
+        secret = "of the bench"
+        settings = Settings(
+            home=Path(folder) / "home", database_url=url, secret_key=secret, slow_client_seconds=seconds
+        )
+        migrate(settings)
+        sessions = session_factory(settings)
+        with transaction(sessions) as session:
+            team = create_team(session, "gardeners")
+            key = create_key(session, team, role="admin", name="a", expires_at=None, secret=secret.encode()).key
+        job = running_job(sessions, team)
+        with api_process(settings, Path(folder) / "log") as (process, port):
+            target = Target("127.0.0.1", port, key)
+            print(f"{describe_machine()}; slow_client_seconds {seconds:g}\n")
+            print(report(target, process.pid, attacks(target, sessions, job, seconds, 1.0)))
+        sessions.kw["bind"].dispose()
+    return 0
+
+
+def report(target: Target, pid: int, chosen: dict[str, Callable[[], Figures]]) -> str:
+    """A row for each attack: memory and latency before, during and after, and what became of it."""
+
+    def quiet() -> Figures:
+        time.sleep(2)
+        return {}
+
+    rows = []
+    probed(target, pid, quiet)  # warm
+    for name, attack in chosen.items():
+        before, _ = probed(target, pid, quiet)
+        during, figures = probed(target, pid, attack)
+        after, _ = probed(target, pid, quiet)
+        memory = [statistics.median(before.megabytes), max(during.megabytes), statistics.median(after.megabytes)]
+        rows.append(
+            [
+                name,
+                ", ".join(f"{what}: {count}" for what, count in figures.items()),
+                " / ".join(f"{each:.0f}" for each in memory),
+                " / ".join(f"{statistics.median(each.milliseconds):.1f}" for each in (before, during, after)),
+                f"{max(during.milliseconds):.0f}",
+                str(len(during.failures)),
+            ]
+        )
+        print(f"{name}: done", file=sys.stderr)
+    header = ["attack", "what became of it", "resident MB", "median ms", "longest ms", "failed"]
+    return table(header, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The processes of a load run: PostgreSQL, Redis, an API, a dispatcher and workers, as in production but for the method
+that does nothing. All are started, ended and killed from the thread that owns the fleet.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import redis
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.catalogue.model_folder import inspect_folder
+from core.database import migrate, session_factory, transaction
+from core.registry.schemas import ModelBody
+from core.registry.service import register_model
+from core.settings import Settings
+from core.teams.bootstrap import create_team
+from core.teams.keys import create_key
+from tests.model_folders import write_llama
+from worker.embedded import start_postgres, stop_postgres
+from worker.processes import ChildProcess, spawn
+
+QUICK = {
+    "SECATEUR_DISPATCH_INTERVAL_SECONDS": "1",
+    "SECATEUR_HINT_STALE_SECONDS": "5",
+    "SECATEUR_LEASE_SECONDS": "8",
+    "SECATEUR_LEASE_RENEW_SECONDS": "2",
+    "SECATEUR_DISK_WATERMARK_BYTES": "1000000",
+}
+"""Losses are noticed in seconds rather than a minute; everything else is as it comes."""
+MODEL = "tiny"
+
+
+class Fleet:
+    """Held as a context; `folder` takes everything."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.folder = folder.resolve()
+        self.api_port, self.redis_port = free_port(), free_port()
+        self._workers = workers
+        self._parts: dict[str, ChildProcess] = {}
+        self._cleanup = ExitStack()
+        self.settings = Settings()  # replaced once there is a database
+        self.sessions: sessionmaker[Session]
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._cleanup.callback(stop_postgres, self._data)
+        self._cleanup.callback(self.end_all)
+        url = start_postgres(self._data)
+        self.settings = Settings(
+            home=self.folder / "home",
+            database_url=url,
+            broker_url=f"redis://127.0.0.1:{self.redis_port}/0",
+            secret_key="a secret for a load run",
+        )
+        migrate(self.settings)
+        self.sessions = session_factory(self.settings)
+        self._cleanup.callback(self.sessions.kw["bind"].dispose)
+        self.start_redis()
+        self.start("api")
+        self.start("dispatcher")
+        for number in range(self._workers):
+            self.start(f"worker-{number}")
+        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200, 60)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cleanup.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "postgres"
+
+    def keys(self, teams: int, clients: int) -> list[str]:
+        """A member's key for each client, whose team has the model; clients are spread over the teams."""
+        folder = write_llama(self.settings.models_root / MODEL)
+        (self.folder / "model.json").write_text(inspect_folder(folder).model_dump_json())
+        made = []
+        with transaction(self.sessions) as session:
+            for number in range(teams):
+                team = create_team(session, f"team-{number}")
+                body = ModelBody(name=MODEL, path=str(folder.resolve()))
+                register_model(session, team, body, self.settings)
+                made.append(team)
+            secret = (self.settings.secret_key or "").encode()
+            return [
+                create_key(
+                    session, made[number % teams], role="member", name="load", expires_at=None, secret=secret
+                ).key
+                for number in range(clients)
+            ]
+
+    def start(self, name: str) -> None:
+        with open(self.folder / f"{name}.log", "ab") as log:
+            self._parts[name] = spawn(
+                self._command(name), name=name, stdout=log, stderr=subprocess.STDOUT, environment=self._environment()
+            )
+
+    def kill(self, name: str) -> None:
+        """kill -9, and all that goes with it."""
+        self._parts.pop(name).end()
+
+    def is_running(self, name: str) -> bool:
+        return self._parts[name].is_running()
+
+    def pid(self, name: str) -> int:
+        return self._parts[name].pid
+
+    def end_all(self) -> None:
+        for name in sorted(self._parts, key=lambda each: each == "redis"):
+            self._parts[name].end(grace_seconds=15)
+        self._parts.clear()
+
+    def start_redis(self) -> None:
+        self.start("redis")
+        until(lambda: self.redis().ping(), 20)
+
+    def stop_redis(self) -> None:
+        self._parts.pop("redis").end(grace_seconds=10)
+
+    def redis(self) -> "redis.Redis":
+        return redis.Redis(port=self.redis_port)
+
+    def restart_postgres(self, seconds_away: float) -> None:
+        stop_postgres(self._data)
+        time.sleep(seconds_away)
+        start_postgres(self._data)
+
+    def _command(self, name: str) -> list[str]:
+        celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.load.noop_worker", "worker"]
+        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
+        match name.partition("-")[0]:
+            case "redis":
+                program = shutil.which("redis-server")
+                assert program is not None, "redis-server is not installed"
+                return [program, "--port", str(self.redis_port), "--dir", str(self.folder), "--appendonly", "yes"]
+            case "api":
+                uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "tests.load.noop:create_app"]
+                return [*uvicorn, "--port", str(self.api_port), "--log-level", "warning", "--no-access-log"]
+            case "dispatcher":
+                return [*celery, *quiet, "--pool", "solo", "--queues", "control", "--beat"]
+            case _:
+                aside = ["nice", "-n", "10"]  # in production workers have machines of their own
+                return [*aside, *celery, *quiet, "--concurrency", "1", "--hostname", f"{name}@%h"]
+
+    def _environment(self) -> dict[str, str]:
+        assert self.settings.database_url and self.settings.broker_url and self.settings.secret_key
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")},
+            "SECATEUR_HOME": str(self.settings.home),
+            "SECATEUR_DATABASE_URL": self.settings.database_url,
+            "SECATEUR_BROKER_URL": self.settings.broker_url,
+            "SECATEUR_SECRET_KEY": self.settings.secret_key,
+            "LOAD_FOLDER": str(self.folder),
+            **QUICK,
+        }
+
+
+def until(look: Callable[[], object], seconds: float) -> None:
+    """Wait until `look` gives something true; what it raises meanwhile counts as nothing."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if look():
+                return
+        except (OSError, httpx.HTTPError, redis.RedisError) as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {seconds} s") from error
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

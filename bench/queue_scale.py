@@ -1,0 +1,154 @@
+"""The queue of record with a million finished jobs and a hundred thousand that wait: `python -m bench.queue_scale`.
+
+Prints how long claim, list and submit take, alone and under load, and which indexes each of their statements reads;
+fails where one of them reads a large table from end to end. The page docs/scale.md carries the figures on.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import make_url, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from bench.machine import describe_machine
+from bench.queue_scale_fill import fill, job_body
+from bench.queue_scale_load import Load, run_load
+from bench.queue_scale_plans import Plan, explain
+from core.artifacts.store import open_store
+from core.database import migrate, session_factory
+from core.jobs import queue, service
+from core.settings import Settings
+from core.teams.audit import list_audit
+from core.teams.quotas import get_team
+from worker.embedded import postgres
+
+SERVER = {"max_connections": "300", "shared_buffers": "1GB", "max_wal_size": "8GB"}
+"""Settings of PostgreSQL that are not its defaults; commits wait for the disk."""
+SHOWN = ("server_version", *SERVER, "fsync", "synchronous_commit", "random_page_cost", "jit")
+
+console = Console(width=160)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.queue_scale", description=__doc__)
+    parser.add_argument("--finished", type=int, default=1_000_000)
+    parser.add_argument("--queued", type=int, default=100_000)
+    parser.add_argument("--teams", type=int, default=50)
+    parser.add_argument("--claimers", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=20)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="secateur-bench-") as name:
+        folder = Path(name)
+        with postgres(folder / "postgres") as url:
+            _configure(url)
+        with postgres(folder / "postgres") as url:  # some settings need a fresh start
+            settings = Settings(home=folder / "home", database_url=url, secret_key="bench", worker_fresh_seconds=60)
+            return _measure(settings, arguments)
+
+
+def _configure(url: str) -> None:
+    conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        for setting, value in SERVER.items():
+            connection.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
+
+
+def _measure(settings: Settings, arguments: argparse.Namespace) -> int:
+    migrate(settings)
+    sessions = session_factory(settings)
+    begun = time.monotonic()
+    teams = fill(sessions, settings, teams=arguments.teams, finished=arguments.finished, queued=arguments.queued)
+    console.print(
+        f"{describe_machine()}; load {os.getloadavg()[0]:.1f} before; filled in {time.monotonic() - begun:.0f} s"
+    )
+    console.print(_facts(sessions))
+    plans = _plans(sessions, settings, teams[0])
+    _show_plans(plans)
+    _show_loads(settings, teams, arguments)
+    console.print(f"load {os.getloadavg()[0]:.1f} after")
+    sessions.kw["bind"].dispose()
+    scanned = {name: found for name, found in plans.items() if any(plan.scanned for plan in found)}
+    for name, found in scanned.items():
+        console.print(f"{name} reads a large table from end to end:", *(plan.sql for plan in found if plan.scanned))
+    return 1 if scanned else 0
+
+
+def _facts(sessions: sessionmaker[Session]) -> str:
+    with sessions() as session:
+        shown = [f"{name} {session.execute(text(f'SHOW {name}')).scalar_one()}" for name in SHOWN]
+        sizes = session.execute(
+            text(
+                "SELECT relname, n_live_tup, pg_size_pretty(pg_total_relation_size(relid)) FROM pg_stat_user_tables"
+                " WHERE n_live_tup > 10000 ORDER BY relname"
+            )
+        )
+        tables = [f"{name} {rows} rows, {size}" for name, rows, size in sizes]
+    return f"PostgreSQL: {', '.join(shown)}\nTables: {'; '.join(tables)}"
+
+
+def _plans(sessions: sessionmaker[Session], settings: Settings, team: str) -> dict[str, list[Plan]]:
+    store = open_store(settings)
+    calls = {
+        "claim": lambda session: queue.claim(session, queue="default", worker_id="worker_1", lease_seconds=60),
+        "hints due": lambda session: queue.hints_due(session, 30),
+        "expire leases": queue.expire_leases,
+        "retention": lambda session: queue.remove_old_events(session, 90),
+        "submit": lambda session: service.submit(session, team, job_body(), store=store, settings=settings),
+        "list": lambda session: service.list_jobs(session, team, limit=50, after=None),
+        "list, by status": lambda session: service.list_jobs(session, team, limit=50, after=None, status="failed"),
+        "list, by method": lambda session: service.list_jobs(session, team, limit=50, after=None, method="wanda"),
+        "list, by model": lambda session: service.list_jobs(session, team, limit=50, after=None, model="model-50"),
+        "list, by metadata": lambda session: service.list_jobs(
+            session, team, limit=50, after=None, metadata={"commit": "c4ca4238a0b923820dcc509a6f75849b"}
+        ),
+        "events": lambda session: service.read_events(session, team, "job_f" + f"{50:010}", after=0, limit=200),
+        "attempts": lambda session: service.list_attempts(session, team, "job_f" + f"{50:010}", limit=50, after=None),
+        "audit": lambda session: list_audit(session, team, limit=50, after=None),
+        "audit, by action": lambda session: list_audit(session, team, limit=50, after=None, action="key.rotate"),
+        "team": lambda session: get_team(session, team),
+    }
+    return {name: explain(sessions, call) for name, call in calls.items()}
+
+
+def _show_plans(plans: dict[str, list[Plan]]) -> None:
+    table = Table("call", "ms", "pages", "indexes", title="Plans: each call's statements, run one by one")
+    for name, found in plans.items():
+        indexes = sorted({index for plan in found for index in plan.indexes})
+        milliseconds, buffers = sum(plan.milliseconds for plan in found), sum(plan.buffers for plan in found)
+        table.add_row(name, f"{milliseconds:.2f}", str(buffers), ", ".join(indexes))
+    console.print(table)
+
+
+def _show_loads(settings: Settings, teams: list[str], arguments: argparse.Namespace) -> None:
+    claimers, seconds = arguments.claimers, arguments.seconds
+    loads = {
+        "1 claimer": Load(claimers=1, pause=0, clients=0, seconds=seconds / 2),
+        "1 client": Load(claimers=0, pause=0, clients=1, seconds=seconds / 2),
+        "20 clients": Load(claimers=0, pause=0, clients=20, seconds=seconds / 2),
+        f"{claimers} claimers, a job a minute each, 20 clients": Load(claimers, pause=60, clients=20, seconds=seconds),
+        f"{claimers} claimers without a pause": Load(claimers, pause=0, clients=0, seconds=seconds),
+        f"{claimers} claimers without a pause, 20 clients": Load(claimers, pause=0, clients=20, seconds=seconds),
+        "50 writers of progress": Load(50, pause=0, clients=0, seconds=seconds / 2, progress=True),
+    }
+    table = Table("load", "call", "a second", "p50 ms", "p99 ms", "most ms", title="Calls, with their commit")
+    for name, load in loads.items():
+        timings = run_load(settings, teams, load)
+        for call, found in timings.calls.items():
+            table.add_row(
+                name,
+                call,
+                f"{len(found) / timings.seconds:.0f}",
+                *(f"{timings.percentile(call, share):.1f}" for share in (0.5, 0.99, 1)),
+            )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""A database as it is after years: finished jobs with their attempts and events, and a long queue."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.jobs.needs import Needs
+from core.jobs.schemas import JobBody
+from core.registry.schemas import ModelBody
+from core.registry.service import register_model
+from core.settings import Settings
+from core.teams.bootstrap import create_team
+from core.teams.tables import TeamRow
+
+MODEL = "tiny"
+EVENTS_PER_JOB = 4
+
+_JOBS = """
+    INSERT INTO jobs (
+        id, team_id, status, stage, progress, attempt, attempts_allowed, last_event, body, sources, model,
+        model_revision, method, queue, priority, metadata, metrics, created_at, available_at, dispatched_at,
+        started_at, finished_at
+    )
+    SELECT
+        'job_' || :kind || lpad(number::text, 10, '0'), teams[1 + number % array_length(teams, 1)], status, 'store',
+        CASE WHEN status = 'queued' THEN 0 ELSE 1 END, attempt, 3, :events, CAST(:body AS jsonb),
+        CAST(:sources AS jsonb), 'model-' || number % 200, 'sha256:0', (ARRAY['magnitude', 'wanda', 'sparsegpt'])
+        [1 + number % 3], 'default', priority, jsonb_build_object('commit', md5(number::text)),
+        CASE WHEN status = 'succeeded' THEN CAST(:metrics AS jsonb) END, created, created,
+        CASE WHEN status <> 'queued' THEN created END, finished - interval '10 minutes', finished
+    FROM (
+        SELECT
+            number, CAST(:teams AS text[]) AS teams,
+            CASE WHEN :kind = 'q' THEN 'queued' WHEN number % 20 = 0 THEN 'failed' ELSE 'succeeded' END AS status,
+            CASE WHEN :kind = 'q' THEN 0 ELSE 1 END AS attempt,
+            CASE number % 10 WHEN 0 THEN 5 WHEN 1 THEN -5 ELSE 0 END AS priority,
+            now() - make_interval(secs => CAST(:count AS int) - number) * :spread AS created,
+            CASE WHEN :kind <> 'q'
+                 THEN now() - make_interval(secs => CAST(:count AS int) - number) * :spread + interval '1 hour' END
+                AS finished
+        FROM generate_series(1, CAST(:count AS int)) AS number
+    ) AS made
+"""
+_ATTEMPTS = """
+    INSERT INTO job_attempts (
+        job_id, attempt, team_id, queue, method, worker_id, started_at, ended_at, outcome, stages, needs,
+        measured, counted
+    )
+    SELECT id, 1, team_id, queue, method, 'worker_1', started_at, finished_at, status, '{"prune": 500}',
+        CAST(:needs AS jsonb), CASE WHEN status = 'succeeded' THEN CAST(:measured AS jsonb) END, true
+    FROM jobs WHERE finished_at IS NOT NULL
+"""
+_EVENTS = """
+    INSERT INTO job_events (job_id, sequence, type, attempt, data, created_at)
+    SELECT id, number, 'progress', 1, jsonb_build_object('progress', 0.5, 'block', number, 'blocks', 30), finished_at
+    FROM jobs CROSS JOIN generate_series(1, CAST(:events AS int)) AS number WHERE finished_at IS NOT NULL
+"""
+_AUDIT = """
+    INSERT INTO audit (id, team_id, action, object_id, details, created_at)
+    SELECT 'audit_' || id, team_id, 'job.submit', id, '{}', created_at FROM jobs
+"""
+
+
+def fill(sessions: sessionmaker[Session], settings: Settings, *, teams: int, finished: int, queued: int) -> list[str]:
+    """Ids of the teams; each has a model registered as MODEL. Weights are 1, 2 and 3."""
+    folder = _write_llama(settings.models_root / MODEL)
+    with transaction(sessions) as session:
+        ids = [create_team(session, f"team {number}") for number in range(teams)]
+        for number, team in enumerate(ids):
+            register_model(session, team, ModelBody(name=MODEL, path=str(folder)), settings)
+            session.scalars(select(TeamRow).where(TeamRow.id == team)).one().weight = 1 + number % 3
+    for kind, count, spread in (("f", finished, 30), ("q", queued, 1)):
+        with transaction(sessions) as session:
+            values: dict[str, object] = {
+                "kind": kind,
+                "count": count,
+                "spread": spread,
+                "teams": ids,
+                "events": EVENTS_PER_JOB if kind == "f" else 1,
+                "body": json.dumps(_body()),
+                "sources": json.dumps(_sources(folder)),
+                "metrics": json.dumps(_METRICS),
+            }
+            session.execute(text(_JOBS), values)
+    needs = Needs(peak_memory_bytes=2**31, peak_device_memory_bytes=None, disk_bytes=2**30, seconds=600)
+    measured = needs.model_dump(mode="json")
+    attempts: dict[str, object] = {
+        "needs": json.dumps({"basis": {"formula": measured}, **measured}),
+        "measured": json.dumps(measured),
+    }
+    more: list[tuple[str, dict[str, object]]] = [
+        (_ATTEMPTS, attempts),
+        (_EVENTS, {"events": EVENTS_PER_JOB}),
+        (_AUDIT, {}),
+    ]
+    for statement, values in more:
+        with transaction(sessions) as session:
+            session.execute(text(statement), values)
+    with sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+        connection.execute(text("CHECKPOINT"))
+    return ids
+
+
+def job_body() -> JobBody:
+    """What the bench submits: checked in full, as any other."""
+    return JobBody(model=MODEL, method="magnitude", sparsity=0.5, metadata={"commit": "abc"})
+
+
+def _body() -> dict[str, object]:
+    return job_body().model_dump(mode="json")
+
+
+def _sources(folder: Path) -> dict[str, object]:
+    model = {"kind": "folder", "name": MODEL, "path": str(folder), "revision": "sha256:0"}
+    return {"model": model, "calibration": None, "evaluation": []}
+
+
+_METRICS = {
+    "perplexity": {"wikipedia": {"dense": 25.0, "pruned": 56.2, "ratio": 2.25, "sequence_length": 512}},
+    "sparsity": {"prunable": 0.5, "model": 0.39},
+    "parameters": {"dense": 134515008, "nonzero": 81430848},
+    "seconds": {"prune": 500, "total": 600},
+}
+
+
+def _write_llama(folder: Path) -> Path:
+    """The smallest model that can be submitted."""
+    width = 16
+    shapes = {"model.embed_tokens.weight": (64, width), "model.norm.weight": (width,), "lm_head.weight": (64, width)}
+    for part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj"):
+        shapes[f"model.layers.0.{part}.weight"] = (width, width)
+    for part in ("mlp.up_proj", "mlp.down_proj"):
+        shapes[f"model.layers.0.{part}.weight"] = (width, width)
+    for part in ("input_layernorm", "post_attention_layernorm"):
+        shapes[f"model.layers.0.{part}.weight"] = (width,)
+    folder.mkdir(parents=True)
+    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, folder / "model.safetensors")
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": width,
+        "intermediate_size": width,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "vocab_size": 64,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": False,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

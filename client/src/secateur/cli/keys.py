@@ -1,0 +1,98 @@
+"""`secateur keys`: the API keys of the team. Needs an admin key."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_table, say
+from secateur.team_types import CreatedKey, Key, Role
+
+KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="The key, for example key_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]
+KeyNameOption = Annotated[str, typer.Option("--name", help="What the key is for.")]
+RoleOption = Annotated[Role, typer.Option(help="What it may do: look, submit, or administer.")]
+DaysOption = Annotated[float | None, typer.Option(min=0, help="Days until it expires; unset: never.")]
+
+keys_app = typer.Typer(help="The team's API keys.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@keys_app.command("list")
+def list_keys(as_json: JsonOption = False) -> None:
+    """List all keys, newest first, without their secret part."""
+    with connect() as client:
+        known = list(client.keys())
+    show_keys(known, as_json)
+
+
+@keys_app.command("create")
+def create_key(
+    name: KeyNameOption = "command line",
+    role: RoleOption = "member",
+    days: DaysOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and print it, this once."""
+    with connect() as client:
+        made = client.create_key(name, role=role, expires_at=expiry(days))
+    show_created(made, as_json)
+
+
+@keys_app.command("rotate")
+def rotate_key(
+    key_id: KeyArgument,
+    grace_hours: Annotated[
+        float | None, typer.Option(min=0, help="Hours the old key is still good; unset: the server decides.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a successor of a key, with its name and role, and print it, this once."""
+    with connect() as client:
+        made = client.rotate_key(key_id, grace_seconds=None if grace_hours is None else grace_hours * 3600)
+    show_created(made, as_json)
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: KeyArgument, as_json: JsonOption = False) -> None:
+    """End a key for good."""
+    with connect() as client:
+        revoked = client.revoke_key(key_id)
+    show_revoked(revoked, as_json)
+
+
+def expiry(days: float | None) -> datetime | None:
+    return None if days is None else datetime.now(UTC) + timedelta(days=days)
+
+
+def show_keys(known: list[Key], as_json: bool) -> None:
+    """Keys as a table, or as JSON."""
+    if as_json:
+        print_json(known)
+        return
+    print_table(
+        ("key", "name", "role", "state", "starts with", "expires", "last used"),
+        [
+            (key.id, key.name, key.role, key.state, key.prefix, _when(key.expires_at), _when(key.last_used_at))
+            for key in known
+        ],
+    )
+
+
+def show_created(made: CreatedKey, as_json: bool) -> None:
+    """On stdout the key alone, for a script to take; what it is on stderr."""
+    if as_json:
+        print_json(made)
+        return
+    explain(f"{made.id}, {made.name}, {made.role}; it is shown this once")
+    say(made.key)
+
+
+def show_revoked(key: Key, as_json: bool) -> None:
+    """A key that is no longer good."""
+    if as_json:
+        print_json(key)
+    else:
+        say(f"{key.id} ({key.name}) is revoked.")
+
+
+def _when(time: datetime | None) -> str:
+    return "–" if time is None else moment(time)

@@ -1,0 +1,125 @@
+"""`secateur team`, `workers` and `audit`: what the team may use, who prunes for it, who changed what."""
+
+import json
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from secateur.cli.output import (
+    JsonOption,
+    age,
+    connect,
+    explain,
+    moment,
+    print_json,
+    print_pairs,
+    print_table,
+    say,
+    size,
+)
+from secateur.team_types import AuditEntry, Worker
+
+
+def team(as_json: JsonOption = False) -> None:
+    """Show the team: its quotas and what it uses of them."""
+    with connect() as client:
+        found = client.team()
+    if as_json:
+        print_json(found)
+        return
+    quotas, usage = found.quotas, found.usage
+    print_pairs([("team", found.name), ("id", found.id), ("share of queues", f"{found.weight:g}")])
+    print_table(
+        ("", "used", "of"),
+        [
+            ("running jobs", str(usage.running), _limit(quotas.max_running)),
+            ("waiting jobs", str(usage.queued), _limit(quotas.max_queued)),
+            (
+                f"device hours since {usage.month_started_at:%Y-%m-%d}",
+                f"{usage.device_seconds / 3600:.1f}",
+                "no limit" if quotas.max_device_seconds is None else f"{quotas.max_device_seconds / 3600:.1f}",
+            ),
+            (
+                "stored",
+                size(usage.stored_bytes),
+                "no limit" if quotas.max_stored_bytes is None else size(quotas.max_stored_bytes),
+            ),
+        ],
+        numbers=(1, 2),
+    )
+
+
+def workers(as_json: JsonOption = False) -> None:
+    """List the workers that gave a sign of life lately."""
+    with connect() as client:
+        known = list(client.workers())
+    if as_json:
+        print_json(known)
+    elif not known:
+        say("No worker gave a sign of life lately: jobs wait.")
+    else:
+        print_table(
+            ("worker", "queue", "state", "device", "memory", "disk free", "job", "last seen"),
+            [
+                (
+                    worker.id,
+                    worker.queue,
+                    worker.state + (f": {worker.reason}" if worker.reason else ""),
+                    _device(worker),
+                    size(worker.memory_bytes),
+                    size(worker.disk_free_bytes),
+                    worker.job_id or "",
+                    age(worker.heartbeat_at),
+                )
+                for worker in known
+            ],
+            numbers=(4, 5),
+        )
+
+
+def audit(
+    action: Annotated[str | None, typer.Option(help="Only this kind of change, for example key.rotate.")] = None,
+    object_id: Annotated[str | None, typer.Option("--object", help="Only changes to this.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the changes made in the team, newest first. Needs an admin key."""
+    with connect() as client:
+        found = list(islice(client.audit(action=action, object_id=object_id), limit + 1))
+    shown = found[:limit]
+    if as_json:
+        print_json(shown)
+    elif not shown:
+        say("There are no such changes.")
+    else:
+        print_table(
+            ("when", "what", "to", "by", "details"),
+            [
+                (
+                    moment(entry.created_at),
+                    entry.action,
+                    entry.object_id,
+                    entry.key_id or "the server's operator",
+                    _details(entry),
+                )
+                for entry in shown
+            ],
+        )
+    if len(found) > limit:
+        explain(f"there are more than {limit}; show them with --limit")
+
+
+def _limit(value: int | None) -> str:
+    return "no limit" if value is None else str(value)
+
+
+def _device(worker: Worker) -> str:
+    memory = f", {size(worker.device_memory_bytes)}" if worker.device_memory_bytes is not None else ""
+    return f"{worker.device_name or worker.device}{memory}"
+
+
+def _details(entry: AuditEntry) -> str:
+    return ", ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in entry.details.items()
+    )

@@ -1,0 +1,46 @@
+"""How long an answer is waited for, and whether a call that failed is made again."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from secateur.errors import ApiError
+
+TIMEOUT_SECONDS: Final = 60.0
+RETRIES: Final = 4
+BACKOFF_SECONDS: Final = 0.25
+"""First pause; each one after it is twice as long, up to `BACKOFF_LIMIT_SECONDS`, all of them × 0.5 … 1.5."""
+BACKOFF_LIMIT_SECONDS: Final = 8.0
+PATIENCE_SECONDS: Final = 60.0
+"""A server that says to come back later than this is not waited for: the caller learns `retry_after`."""
+
+_REPEATED: Final = frozenset({408, 429, 502, 503, 504})
+
+OnRetry = Callable[[Exception, float], None]
+"""Told of the failure and of the seconds until the call is made again."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long answers are waited for (seconds), how often a call is repeated, and who is told of it."""
+
+    timeout: float = TIMEOUT_SECONDS
+    retries: int = RETRIES
+    on_retry: OnRetry | None = None
+
+    def pause(self, error: Exception, tried: int) -> float | None:
+        """Seconds until a call that failed with `error` is made again; None where that would not help."""
+        if tried >= self.retries:
+            return None
+        if isinstance(error, ApiError):
+            if error.status not in _REPEATED:
+                return None
+            if error.retry_after is not None:
+                jittered = error.retry_after + random.uniform(0, BACKOFF_SECONDS)
+                return jittered if error.retry_after <= PATIENCE_SECONDS else None
+        elif isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+            return None  # the time the caller gave it is over
+        return min(BACKOFF_SECONDS * 2.0**tried, BACKOFF_LIMIT_SECONDS) * random.uniform(0.5, 1.5)

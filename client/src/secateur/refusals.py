@@ -1,0 +1,133 @@
+"""From an answer that refuses to the error it becomes."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from secateur.errors import (
+    ApiError,
+    Conflict,
+    DoesNotFit,
+    Forbidden,
+    GatedModel,
+    IdempotencyConflict,
+    InvalidParameters,
+    InvalidPattern,
+    InvalidRequest,
+    InvalidSparsity,
+    NotFound,
+    OffsetMismatch,
+    PayloadTooLarge,
+    QuotaExceeded,
+    RateLimited,
+    ServerError,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+    UnknownDataset,
+    UnknownMethod,
+    UnknownModel,
+    UnknownQueue,
+    UnusableDataset,
+    UnusableModel,
+    UploadRefused,
+)
+
+BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
+    400: InvalidRequest,
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    413: PayloadTooLarge,
+    422: InvalidRequest,
+    429: TooManyRequests,
+    503: Unavailable,
+}
+BY_CODE: Final[Mapping[str, type[ApiError]]] = {
+    "idempotency_conflict": IdempotencyConflict,
+    "offset_mismatch": OffsetMismatch,
+    "unknown_model": UnknownModel,
+    "unknown_dataset": UnknownDataset,
+    "unknown_method": UnknownMethod,
+    "unknown_queue": UnknownQueue,
+    "invalid_sparsity": InvalidSparsity,
+    "invalid_pattern": InvalidPattern,
+    "invalid_parameters": InvalidParameters,
+    "does_not_fit": DoesNotFit,
+    **dict.fromkeys(
+        (
+            "unusable_model",
+            "unsafe_config",
+            "pickle_checkpoint",
+            "corrupt_safetensors",
+            "missing_tensors",
+            "not_finite_weights",
+            "path_escapes",
+            "model_too_large",
+            "unsupported_architecture",
+        ),
+        UnusableModel,
+    ),
+    "gated_model": GatedModel,
+    "unusable_dataset": UnusableDataset,
+    "upload_refused": UploadRefused,
+    "rate_limited": RateLimited,
+    "quota_exceeded": QuotaExceeded,
+}
+
+
+class _ProblemDocument(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    type: str | None = None
+    title: str | None = None
+    status: int | None = None
+    instance: str | None = None
+    detail: str
+    code: str
+    param: str | None = None
+
+
+def error_from(response: httpx.Response) -> ApiError:
+    """The error of an answer with status 400 or above, whose body has been read.
+
+    The code decides its class where it stands for one that fits the status, else the status does. Without a problem
+    document (a proxy's page) `code` is `http_<status>` and `detail` the start of the body.
+    """
+    status = response.status_code
+    by_status = BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
+    retry_after = _seconds(response.headers.get("Retry-After"))
+    request_id = response.headers.get("X-Request-Id")
+    try:
+        problem = _ProblemDocument.model_validate_json(response.content)
+    except ValidationError:
+        detail = f"{response.url} answered {status} {response.reason_phrase}"
+        text = " ".join(response.text.split())[:200]
+        return by_status(
+            status=status,
+            code=f"http_{status}",
+            title=response.reason_phrase,
+            detail=f"{detail}: {text}" if text else detail,
+            retry_after=retry_after,
+            request_id=request_id,
+        )
+    by_code = BY_CODE.get(problem.code, by_status)
+    kind = by_code if issubclass(by_code, by_status) else by_status
+    return kind(
+        status=status,
+        code=problem.code,
+        title=problem.title or response.reason_phrase,
+        detail=problem.detail,
+        param=problem.param,
+        retry_after=retry_after,
+        request_id=request_id,
+        members=problem.model_extra,
+    )
+
+
+def _seconds(header: str | None) -> float | None:
+    """Retry-After as our server sends it; a date, as a proxy might, is left to the client's own pauses."""
+    return float(header) if header is not None and header.isascii() and header.isdigit() else None

@@ -1,0 +1,106 @@
+"""What the server answers about the team, its keys and the fleet."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import JsonValue
+
+from secateur.types import Answer
+
+Role = Literal["viewer", "member", "admin"]
+
+
+class Key(Answer):
+    """An API key without its secret: `prefix` is how it starts. `state` is active, expired or revoked."""
+
+    id: str
+    name: str
+    role: Role
+    state: str
+    prefix: str
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class CreatedKey(Key):
+    """A new API key: `key` is shown this once."""
+
+    key: str
+
+
+class Quotas(Answer):
+    """What the team may use at most; None: as much as there is."""
+
+    max_running: int | None
+    max_queued: int | None
+    max_device_seconds: float | None
+    max_stored_bytes: int | None
+
+
+class Usage(Answer):
+    """What the team uses. `device_seconds` counts from `month_started_at`."""
+
+    running: int
+    queued: int
+    device_seconds: float
+    month_started_at: datetime
+    stored_bytes: int
+
+
+class Team(Answer):
+    """The team of the API key. `weight` is its share of a queue that others wait in too."""
+
+    id: str
+    name: str
+    weight: float
+    quotas: Quotas
+    usage: Usage
+    created_at: datetime
+
+
+class AuditEntry(Answer):
+    """One change: what (`action`) to what (`object_id`), by which key (None: the server's operator)."""
+
+    id: str
+    action: str
+    object_id: str
+    key_id: str | None
+    request_id: str | None
+    details: dict[str, JsonValue]
+    created_at: datetime
+
+
+class Worker(Answer):
+    """A worker that gave a sign of life lately. `state` is idle, busy, paused or draining; `reason` says why."""
+
+    id: str
+    queue: str
+    device: str
+    hostname: str
+    job_id: str | None
+    state: str
+    reason: str | None = None
+    device_name: str | None = None
+    device_memory_bytes: int | None = None
+    memory_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    version: str | None = None
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+class Attempt(Answer):
+    """One attempt at a job. `outcome` is None while it runs; `stages` holds seconds by stage."""
+
+    attempt: int
+    worker_id: str
+    queue: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    error_code: str | None
+    stages: dict[str, float] | None = None
+    needs: dict[str, JsonValue] | None = None
+    measured: dict[str, JsonValue] | None = None

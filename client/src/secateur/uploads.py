@@ -1,0 +1,163 @@
+"""Models and texts from this machine to the server: hashed, sent in parts, taken up again where they were cut off."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, Literal
+from urllib.parse import quote
+
+from pydantic import JsonValue
+
+from secateur.errors import (
+    ApiError,
+    OffsetMismatch,
+    ServerError,
+    TooManyRequests,
+    Unreachable,
+    UploadError,
+    UploadInterrupted,
+)
+from secateur.transport import Transport, segment
+from secateur.types import Upload, UploadedPart, UploadFile
+
+FRUITLESS_ATTEMPTS: Final = 3
+"""Parts in a row of which not one byte arrives, each of them repeated by the transport, before we give up."""
+_HASHED_AT_ONCE: Final = 8 * 2**20
+
+_MODEL_FILES: Final = re.compile(
+    r"(generation_)?config\.json|tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.(json|txt)|merges\.txt|spiece\.model|chat_template\.(jinja|json)|model\.safetensors\.index\.json"
+    r"|[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors"
+)
+"""What the server takes of a model folder: config, tokenizer, weights as safetensors. Code and pickles stay here."""
+
+
+@dataclass(frozen=True)
+class UploadProgress:
+    """`done` of `total` bytes of the file at `path` are hashed or sent."""
+
+    path: str
+    doing: Literal["hashing", "sending"]
+    done: int
+    total: int
+
+
+OnUpload = Callable[[UploadProgress], None]
+
+
+def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The files of a model folder that are uploaded, by name, and the names of those that stay here.
+
+    Raises UploadError where there is no model.
+    """
+    if not folder.is_dir():
+        raise UploadError(f"{folder} is not a folder; name the one that holds config.json and the safetensors files")
+    found: dict[str, Path] = {}
+    left: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and _MODEL_FILES.fullmatch(path.name):
+            found[path.name] = path
+        else:
+            left.append(path.name)
+    if "config.json" not in found or not any(name.endswith(".safetensors") for name in found):
+        pickles = [name for name in left if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+        hint = f"; {pickles[0]} is no safetensors file: convert the model with save_pretrained" if pickles else ""
+        raise UploadError(f"{folder} holds no model: config.json and *.safetensors files are needed{hint}")
+    return found, left
+
+
+def sendable_name(name: str) -> str:
+    """A file's name as the server takes it: what is neither letter, digit, dot, dash nor underscore becomes one."""
+    return re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)[-200:]
+
+
+async def send_upload(
+    transport: Transport,
+    announced: dict[str, JsonValue],
+    files: dict[str, Path],
+    idempotency_key: str,
+    on_progress: OnUpload,
+) -> Upload:
+    """Announce `files` and send all of them; returns the upload, not yet completed.
+
+    What the server has already, of this call or one that was cut off before, is not sent again. Raises UploadError
+    where a file is missing or changes meanwhile, and UploadInterrupted.
+    """
+    facts: list[JsonValue] = []
+    for name, path in files.items():
+        size, sha256 = await _hashed(transport, name, path, on_progress)
+        facts.append({"path": name, "bytes": size, "sha256": sha256})
+    body = announced | {"files": facts}
+    upload = await transport.call("POST", "uploads", Upload, body=body, idempotency_key=idempotency_key)
+    for file in _in_order(upload.files):
+        await _send_file(transport, upload, file, files[file.path], on_progress)
+    return upload
+
+
+def _in_order(files: Sequence[UploadFile]) -> list[UploadFile]:
+    """Small ones first: what the server refuses by its config is refused before the weights are sent."""
+    return sorted(files, key=lambda file: (file.bytes, file.path))
+
+
+async def _hashed(transport: Transport, name: str, path: Path, on_progress: OnUpload) -> tuple[int, str]:
+    sha256 = hashlib.sha256()
+    done = 0
+
+    def advance(content: BinaryIO) -> int:
+        read = content.read(_HASHED_AT_ONCE)
+        sha256.update(read)
+        return len(read)
+
+    try:
+        total = path.stat().st_size
+        with open(path, "rb") as content:
+            while count := await transport.in_thread(advance, content):
+                done += count
+                on_progress(UploadProgress(name, "hashing", done, max(total, done)))
+    except OSError as error:
+        raise UploadError(f"{path} cannot be read: {error.strerror or error}") from error
+    return done, sha256.hexdigest()
+
+
+async def _send_file(transport: Transport, upload: Upload, file: UploadFile, path: Path, on_progress: OnUpload) -> None:
+    address = f"uploads/{segment(upload.id)}/files/{quote(file.path)}"
+    received = file.received
+    fruitless = 0
+    on_progress(UploadProgress(file.path, "sending", received, file.bytes))
+    with open(path, "rb") as content:
+        while received < file.bytes:
+            part = await transport.in_thread(_part, content, received, min(upload.part_bytes, file.bytes - received))
+            if len(part) < min(upload.part_bytes, file.bytes - received):
+                raise UploadError(f"{path} became shorter while it was sent; upload it again once it stays as it is")
+            before = received
+            trouble: ApiError | Unreachable | None = None
+            try:
+                query = {"offset": received}
+                received = (await transport.call("PUT", address, UploadedPart, params=query, content=part)).received
+            except OffsetMismatch as error:  # an answer was lost, or another client sends the same file
+                received, trouble = error.received or 0, error
+            except (Unreachable, ServerError, TooManyRequests) as error:
+                received, trouble = await _standing(transport, upload, file, received), error
+            fruitless = 0 if received > before else fruitless + 1
+            if fruitless == FRUITLESS_ATTEMPTS:
+                raise UploadInterrupted(
+                    f"{file.path}: {received} of {file.bytes} bytes are on the server, then no more went through "
+                    f"({trouble}); the same upload again goes on from there"
+                ) from trouble
+            on_progress(UploadProgress(file.path, "sending", received, file.bytes))
+
+
+async def _standing(transport: Transport, upload: Upload, file: UploadFile, known: int) -> int:
+    """How many bytes of a file the server says it has; what was known before where it does not answer."""
+    try:
+        current = await transport.call("GET", f"uploads/{segment(upload.id)}", Upload)
+    except (Unreachable, ServerError, TooManyRequests):
+        return known
+    return next((each.received for each in current.files if each.path == file.path), known)
+
+
+def _part(content: BinaryIO, start: int, length: int) -> bytes:
+    content.seek(start)
+    return content.read(length)
