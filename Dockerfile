@@ -1,10 +1,10 @@
-# Two images from one file: `--target api` (API, migrations, dispatcher; no torch) and `--target worker`.
-FROM python:3.12-slim AS base
-ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-WORKDIR /app
-RUN useradd --system --create-home --home-dir /home/secateur secateur \
-    && mkdir -p /data && chown secateur:secateur /data
-ENV SECATEUR_HOME=/data
+# Two images from one file: `--target api` (API, migrations, dispatcher; without torch) and `--target worker` (with torch
+# and its CUDA libraries; the driver comes from the host through the NVIDIA container toolkit).
+# What builds stays behind: the final images have a virtual environment, the source, and no pip.
+FROM python:3.12-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/source/constraints.txt
+WORKDIR /source
+RUN python -m venv --without-pip /venv
 COPY constraints.txt pyproject.toml README.md ./
 COPY client client
 COPY core core
@@ -12,14 +12,33 @@ COPY api api
 COPY worker worker
 COPY migrations migrations
 
-FROM base AS api
-RUN pip install --constraint constraints.txt ./client --editable .
-USER secateur
-EXPOSE 8000
-CMD ["uvicorn", "--factory", "api.app:create_app", "--host", "0.0.0.0", "--port", "8000"]
+FROM build AS build-api
+RUN python -m pip --python /venv/bin/python install ./client .
 
-FROM base AS worker
-RUN pip install --constraint constraints.txt ./client --editable '.[worker]'
-USER secateur
-CMD ["celery", "--app", "worker.app", "worker", "--concurrency", "1", "--queues", "default", \
-     "--without-gossip", "--without-mingle"]
+FROM build AS build-worker
+RUN python -m pip --python /venv/bin/python install ./client '.[worker]'
+
+FROM python:3.12-slim AS runtime
+RUN python -m pip uninstall --yes pip \
+    && useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin secateur \
+    && mkdir /data && chown 10001:10001 /data
+ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    SECATEUR_HOME=/data SECATEUR_LOG_FORMAT=json HF_HOME=/data/cache/huggingface
+WORKDIR /data
+USER 10001:10001
+
+FROM runtime AS api
+COPY --from=build-api /venv /venv
+ENV UVICORN_HOST=0.0.0.0 UVICORN_PORT=8000
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"UVICORN_PORT\"]}/healthz')"]
+CMD ["uvicorn", "--factory", "api.app:create_app", "--http", "api.slow_clients:BoundedConnection", "--no-access-log", \
+     "--timeout-graceful-shutdown", "10"]
+
+FROM runtime AS worker
+COPY --from=build-worker /venv /venv
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive", "worker", "60"]
+CMD ["celery", "--quiet", "--app", "worker.app", "worker", "--concurrency", "1", \
+     "--without-gossip", "--without-mingle", "--without-heartbeat"]

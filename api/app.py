@@ -1,15 +1,35 @@
-"""The application: `uvicorn --factory api.app:create_app`."""
+"""The application: `uvicorn --factory api.app:create_app --http api.slow_clients:BoundedConnection`."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from wsgiref.simple_server import WSGIServer
 
 from fastapi import FastAPI
+from prometheus_client import start_http_server
 
 from api.bodies import BodyLimits
-from api.problems import add_handlers, declare_problems
-from api.routes import artifacts, datasets, events, health, jobs, keys, methods, models
-from api.state import build_state
+from api.openapi import describe, operation_id
+from api.problems import add_handlers
+from api.requests import Requests
+from api.routes import (
+    artifacts,
+    audit,
+    datasets,
+    events,
+    health,
+    jobs,
+    keys,
+    methods,
+    metrics,
+    models,
+    teams,
+    uploads,
+    workers,
+)
+from api.state import ApiState, build_state
+from core import telemetry
 from core.database import database_url
 from core.logs import configure_logs
 from core.settings import Settings, get_settings
@@ -24,15 +44,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        configure_logs()
+        configure_logs(chosen)
+        telemetry.configure(chosen, "api")
         state = build_state(chosen)
         app.state.api = state
+        server = _serve_metrics(chosen, state)
+        if settings is None:  # a process of its own: what is loaded by now stays, and need not be looked through again
+            gc.collect()
+            gc.freeze()
         try:
             async with state.watch.running():
                 yield
         finally:
+            if server is not None:
+                server.shutdown()
+                server.server_close()
             state.broker.close()
             state.sessions.kw["bind"].dispose()
+            telemetry.shutdown()
 
     app = FastAPI(
         title="Secateur",
@@ -40,10 +69,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        generate_unique_id_function=operation_id,
     )
-    app.add_middleware(BodyLimits, max_bytes=chosen.max_body_bytes)
+    app.add_middleware(BodyLimits, max_bytes=chosen.max_body_bytes, slow_client_seconds=chosen.slow_client_seconds)
+    build = app.build_middleware_stack  # outside of what answers unexpected errors, which middleware cannot be
+    app.build_middleware_stack = lambda: Requests(build())  # type: ignore[method-assign]
     add_handlers(app)
-    declare_problems(app)
-    for each in (health, methods, models, datasets, jobs, events, artifacts, keys):
+    describe(app)
+    for each in (health, methods, models, datasets, jobs, events, artifacts, keys, teams, audit, workers, uploads):
         app.include_router(each.router)
+    if chosen.metrics_port is None:
+        app.include_router(metrics.router)
     return app
+
+
+def _serve_metrics(settings: Settings, state: ApiState) -> WSGIServer | None:
+    """On a port of its own, that need not be reachable from where the API is."""
+    if not settings.metrics_port:
+        return None
+    server, _ = start_http_server(settings.metrics_port, registry=state.metrics)
+    return server

@@ -1,6 +1,10 @@
-"""Bodies are bounded, and are JSON that the rest of the service can store: checked once, before any route."""
+"""Bodies are bounded, and are JSON that the rest of the service can store: checked once, before any route.
+
+The parts of uploads are neither; their route takes them in as a stream, and bounds them itself.
+"""
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -9,24 +13,31 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import problem_response
+from api.slow_clients import paced
 from core.errors import InvalidRequest, PayloadTooLarge, SecateurError
 
 _MAX_DEPTH = 32
+_PART = re.compile(r"/v1/uploads/[A-Za-z0-9_]+/files/[A-Za-z0-9._-]+")
 
 
 class BodyLimits:
     """ASGI middleware: reads a request's body up to a limit, checks it, and hands it on.
 
-    Answers 413 to a longer one, 422 to one that is not JSON, is nested too deeply, or holds what no database stores:
-    NaN, infinities, NUL characters and halves of surrogate pairs.
+    Answers 413 to a longer one, 408 to one that does not get here in time, 422 to one that is not JSON, is nested too
+    deeply, or holds what no database stores: NaN, infinities, NUL characters and halves of surrogate pairs.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, slow_client_seconds: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._seconds = slow_client_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        receive = paced(receive, self._seconds)
+        if _PART.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:

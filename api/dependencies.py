@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
@@ -13,10 +13,11 @@ from api.state import ApiState
 from core.database import transaction
 from core.errors import Unauthenticated
 from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
-from core.teams.keys import Principal, authenticate
+from core.teams.keys import authenticate
+from core.teams.principal import Principal
 from core.teams.schemas import Role
 
-_bearer = HTTPBearer(auto_error=False, description="An API key: sct_…", scheme_name="API key")
+_bearer = HTTPBearer(auto_error=False, description="An API key: sct_…", scheme_name="ApiKey")
 
 
 def _state(request: Request) -> ApiState:
@@ -37,12 +38,21 @@ DatabaseSession = Annotated[Session, Depends(_session, scope="function")]
 
 
 def _principal(
-    state: State, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request, state: State, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Principal:
-    if credentials is None:
-        raise Unauthenticated("send an API key: Authorization: Bearer sct_…")
-    with transaction(state.sessions) as session:  # of its own: last use is kept whatever becomes of the request
-        return authenticate(session, credentials.credentials, state.secret)
+    """Who is asking, within their rate; kept in the request's state for whoever logs it."""
+    try:
+        if credentials is None:
+            raise Unauthenticated("send an API key: Authorization: Bearer sct_…")
+        state.rates.count_request(credentials.credentials)
+        with transaction(state.sessions) as session:  # of its own: last use is kept whatever becomes of the request
+            principal = authenticate(session, credentials.credentials, state.secret)
+    except Unauthenticated:
+        # A valid key is never refused for its address: behind a proxy or a NAT that is the address of many.
+        state.rates.count_failure(request.client.host if request.client else "unknown")
+        raise
+    request.state.principal = principal
+    return principal
 
 
 def _with_role(role: Role) -> Callable[[Principal], Principal]:
@@ -53,9 +63,9 @@ def _with_role(role: Role) -> Callable[[Principal], Principal]:
     return check
 
 
-Viewer = Annotated[Principal, Depends(_with_role("viewer"))]
-Member = Annotated[Principal, Depends(_with_role("member"))]
-Admin = Annotated[Principal, Depends(_with_role("admin"))]
+Viewer = Annotated[Principal, Security(_with_role("viewer"), scopes=["viewer"])]
+Member = Annotated[Principal, Security(_with_role("member"), scopes=["member"])]
+Admin = Annotated[Principal, Security(_with_role("admin"), scopes=["admin"])]
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page.")]
 After = Annotated[str | None, Query(max_length=200, description="`next_after` of the page before.")]

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, and how the OpenAPI document declares them."""
+"""Errors as RFC 9457 problem documents, and how a route declares those it raises."""
 
 import math
 from typing import Any
@@ -6,14 +6,21 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from core.errors import InvalidRequest, NotFound, SecateurError, TooMany, Unauthenticated, Unavailable
+from core.errors import (
+    InvalidRequest,
+    NotFound,
+    SecateurError,
+    SlowRequest,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
 
 log = structlog.get_logger()
 
@@ -39,6 +46,8 @@ def problem_response(error: SecateurError, instance: str, **more: Any) -> Respon
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="secateur"'
+    if isinstance(error, SlowRequest):
+        headers["Connection"] = "close"  # the rest is not waited for
     if isinstance(error, Unavailable):
         headers["Retry-After"] = "5"
     if isinstance(error, TooMany):
@@ -71,17 +80,22 @@ def _respond(
 
 Responses = dict[int | str, dict[str, Any]]
 
+CODES = "x-codes"
+"""Under each error status of a route: the codes it may carry. `api.openapi` makes descriptions and examples of them."""
+
 
 def problems(*errors: type[SecateurError], besides: Responses | None = None) -> Responses:
-    """The `responses=` of a route that raises these: grouped by status, described by their codes."""
-    grouped: dict[int, list[type[SecateurError]]] = {}
+    """The `responses=` of a route that raises these, grouped by status.
+
+    What every route may answer (401, 403, 413, 422, 429 and 503 where they apply) need not be named.
+    """
+    declared: Responses = {}
     for error in errors:
-        grouped.setdefault(error.status, []).append(error)
-    declared: Responses = {
-        status: {"description": "; ".join(f"{each.title} (`{each.code}`)" for each in group), "model": Problem}
-        for status, group in grouped.items()
-    }
-    return declared | (besides or {})
+        codes = declared.setdefault(error.status, {"description": "", CODES: []})[CODES]
+        codes.append(error.code)
+    for status, more in (besides or {}).items():
+        declared[status] = {**declared.get(status, {}), **more}
+    return declared
 
 
 def _fault(error: dict[str, Any]) -> tuple[str | None, str]:
@@ -137,24 +151,3 @@ def add_handlers(app: FastAPI) -> None:
 def as_invalid_request(error: ValidationError) -> RequestValidationError:
     """An error of a body that a route validates itself, answered like any other."""
     return RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors()])
-
-
-def declare_problems(app: FastAPI) -> None:
-    """An OpenAPI document whose error answers are problem documents, FastAPI's own default for 422 included."""
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            for operations in schema["paths"].values():
-                for operation in operations.values():
-                    for status, response in operation["responses"].items():
-                        if int(status) >= 400:
-                            content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-                            response["content"] = content
-            components = schema["components"]["schemas"]
-            for unused in ("HTTPValidationError", "ValidationError"):
-                components.pop(unused, None)
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,8 +1,32 @@
 """The parts of RFC 9110 a download needs: one byte range, and lists of entity tags."""
 
 import re
+from typing import Any
 
 from core.errors import RangeNotSatisfiable
+
+_CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}, "example": "…"}}
+_FACTS = {
+    "ETag": {"description": "The file's SHA-256, in quotes.", "schema": {"type": "string"}},
+    "Accept-Ranges": {"description": "Always bytes.", "schema": {"type": "string"}},
+}
+_CONTENT_RANGE = {"description": "bytes first-last/size.", "schema": {"type": "string"}}
+
+DOWNLOAD_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole file.", "content": _CONTENT, "headers": {**_FACTS}},
+    206: {
+        "description": "The range asked for.",
+        "content": _CONTENT,
+        "headers": {**_FACTS, "Content-Range": _CONTENT_RANGE},
+    },
+    304: {"description": "Not modified.", "headers": {**_FACTS}},
+    307: {
+        "description": "The file lies in a bucket: an address that is good for a while.",
+        "headers": {"Location": {"description": "The presigned address.", "schema": {"type": "string"}}},
+    },
+    416: {"headers": {"Content-Range": _CONTENT_RANGE | {"description": "bytes */size."}}},
+}
+"""How a download may answer, for the OpenAPI document."""
 
 _ONE_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.IGNORECASE | re.ASCII)
 

@@ -1,40 +1,59 @@
 """What an API process holds, built once from the settings and shared by all requests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from anyio import CapacityLimiter
 from celery import Celery
+from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.fleet_metrics import metrics_registry
+from api.rates import Rates
 from api.watch import EventWatch
-from core.artifacts.store import LocalStore
+from core.artifacts.store import Store, open_store
 from core.database import session_factory
 from core.jobs.broker import celery_app
 from core.jobs.hints import SendHint, hint_sender
+from core.jobs.hub_lookup import HubLookup
+from core.registry.hub import Hub
 from core.settings import Settings
 from core.teams.secret import server_secret
 
 
 @dataclass(frozen=True)
 class ApiState:
-    """`send_hint` tells workers of a new job, `watch` wakes those who follow a job's events."""
+    """`send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
+    `hub` is asked before a request's transaction begins.
+    """
 
     settings: Settings
     secret: bytes
     sessions: sessionmaker[Session]
-    store: LocalStore
+    store: Store
     broker: Celery
     send_hint: SendHint
     watch: EventWatch
+    rates: Rates
+    metrics: CollectorRegistry
+    hub: HubLookup
+    part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    """Of uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
+    watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
+    """Of event streams reading what is new."""
 
 
 def build_state(settings: Settings) -> ApiState:
     broker = celery_app(settings)
+    sessions = session_factory(settings)
     return ApiState(
         settings=settings,
         secret=server_secret(settings),
-        sessions=session_factory(settings),
-        store=LocalStore(settings.store_root),
+        sessions=sessions,
+        store=open_store(settings),
         broker=broker,
         send_hint=hint_sender(broker, settings.hint_stale_seconds),
         watch=EventWatch(settings),
+        rates=Rates(settings),
+        metrics=metrics_registry(sessions, settings.worker_fresh_seconds),
+        hub=HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes),
     )

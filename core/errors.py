@@ -21,6 +21,7 @@ SecateurError
 ├── Conflict                  409
 │   ├── IdempotencyConflict
 │   └── OffsetMismatch        a part of an upload that does not go on where the last one ended
+├── SlowRequest               408  the body dripped in
 ├── PayloadTooLarge           413
 ├── RangeNotSatisfiable       416
 ├── TooMany                   429, with Retry-After
@@ -170,11 +171,21 @@ class IdempotencyConflict(Conflict):
 
 
 class OffsetMismatch(Conflict):
+    """`received` is how many bytes of the file are there: the offset to go on from."""
+
     code, title = "offset_mismatch", "Part does not go on where the last one ended"
+
+    def __init__(self, message: str, *, received: int, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.received = received
 
 
 class PayloadTooLarge(SecateurError):
     code, status, title = "payload_too_large", 413, "Body too large"
+
+
+class SlowRequest(SecateurError):
+    code, status, title = "slow_request", 408, "Request took too long to arrive"
 
 
 class RangeNotSatisfiable(SecateurError):
@@ -224,7 +235,7 @@ class RunnerLost(RunFailed):
 
 
 class DiskFull(RunFailed):
-    code, title, retryable = "disk_full", "No space left on the worker's disk", True
+    code, status, title, retryable = "disk_full", 507, "No space left on the disk", True
 
 
 class InternalError(RunFailed):

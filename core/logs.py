@@ -1,21 +1,74 @@
-"""How the service logs: structlog's events as logfmt lines, through the standard library's handlers."""
+"""How every process logs: one line an event to stderr, logfmt or JSON, ours and the libraries' alike.
+
+Whoever starts something binds what it is about (`request_id`; `worker`, `job`, `attempt`) with
+`structlog.contextvars`, and every line written meanwhile carries it.
+"""
+
+import logging
+import sys
 
 import structlog
 from structlog.typing import Processor
 
-PROCESSORS: list[Processor] = [
+from core.settings import Settings
+
+OURS = ("api", "core", "worker")
+"""Packages whose lines are shown from INFO up; libraries' from WARNING up."""
+
+_SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
-    structlog.processors.add_log_level,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
-    structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
 ]
 
 
-def configure_logs() -> None:
-    """For the start of a process. Tracebacks are plain: they never hold the values of variables, keys among them."""
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what `sys.stderr` is at the time."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> object:
+        return sys.stderr
+
+
+def configure_logs(settings: Settings) -> None:
+    """For the start of a process; again does no harm. Tracebacks are plain: they never hold the values of variables,
+    keys among them.
+    """
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+    )
+    handler = _Stderr()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_SHARED,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    for before in [each for each in root.handlers if isinstance(each, _Stderr)]:
+        root.removeHandler(before)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
+    for name in ("uvicorn", "uvicorn.error"):  # it has put up handlers of its own before the application is made
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.access").disabled = True  # `api.requests` writes that line, with more in it
     structlog.configure(
-        processors=PROCESSORS,
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
     )

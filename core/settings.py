@@ -17,29 +17,31 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".secateur"), description="Everything embedded lives here.")
     database_url: str | None = Field(None, description="postgresql+psycopg://…; unset: the embedded server.")
     broker_url: str | None = Field(None, description="redis://…; unset: Celery's filesystem transport in home.")
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = Field("127.0.0.1", description="Address `secateur serve` listens on.")
+    port: int = Field(8000, description="Port `secateur serve` listens on.")
     secret_key: str | None = Field(None, description="HMAC key of API keys; unset: generated once in home.")
 
     queues: Annotated[list[str], NoDecode] = Field(
         default_factory=lambda: ["default"],
         description="Queues jobs may name, separated by commas: one per device kind.",
     )
-    worker_queue: str = "default"
+    worker_queue: str = Field("default", description="The queue a worker takes jobs from.")
     device: str | None = Field(None, description="cpu or cuda; unset: cuda where there is one.")
     threads: int | None = Field(None, description="Threads of a runner; unset: the cores of the machine.")
 
-    lease_seconds: float = 60
-    lease_renew_seconds: float = 15
-    dispatch_interval_seconds: float = 2
-    hint_stale_seconds: float = 30
-    cancel_grace_seconds: float = 10
-    retry_delay_seconds: float = 5
-    max_attempts: int = 3
-    job_time_limit_seconds: float = 24 * 3600
-    idempotency_seconds: float = 24 * 3600
-    worker_fresh_seconds: float = 60
-    activation_budget_bytes: int = 4 * 2**30
+    lease_seconds: float = Field(60, description="A worker silent for this long has lost its job.")
+    lease_renew_seconds: float = Field(15, description="Between signs of life of a running job.")
+    dispatch_interval_seconds: float = Field(2, description="Between rounds of the dispatcher.")
+    hint_stale_seconds: float = Field(30, description="A queued job is hinted at again after this long.")
+    cancel_grace_seconds: float = Field(10, description="Between SIGINT and SIGKILL for a cancelled runner.")
+    retry_delay_seconds: float = Field(5, description="Before a job is tried again after a passing failure.")
+    max_attempts: int = Field(3, description="Attempts at a job before a passing failure is final.")
+    job_time_limit_seconds: float = Field(24 * 3600, description="Longest attempt; a job may ask for less.")
+    idempotency_seconds: float = Field(24 * 3600, description="How long an Idempotency-Key is remembered.")
+    worker_fresh_seconds: float = Field(60, description="A worker silent for this long is not counted on.")
+    activation_budget_bytes: int = Field(
+        4 * 2**30, description="Activations a runner holds in memory; what is more spills to its work folder."
+    )
     drain_seconds: float = Field(20, description="Given to a running block to finish when a worker shuts down.")
     disk_watermark_bytes: int = Field(
         2 * 2**30, description="A worker with less free space on its work folder's disk claims nothing."
@@ -47,26 +49,44 @@ class Settings(BaseSettings):
 
     store_url: str | None = Field(None, description="s3://bucket[/prefix]; unset: a folder in home.")
     store_endpoint: str | None = Field(None, description="Of an S3-compatible service that is not Amazon's.")
-    store_region: str | None = None
-    store_access_key: str | None = None
-    store_secret_key: SecretStr | None = None
-    presigned_seconds: int = Field(900, description="How long a presigned download is valid.")
+    store_region: str | None = Field(None, description="The bucket's region.")
+    store_access_key: str | None = Field(
+        None, description="Key of the store; unset: what the machine itself is given (an instance's role)."
+    )
+    store_secret_key: SecretStr | None = Field(None, description="Secret that goes with the key.")
+    store_public_endpoint: str | None = Field(
+        None, description="Where clients reach the bucket, for presigned downloads; unset: at store_endpoint."
+    )
+    presigned_seconds: int = Field(
+        900, description="How long a presigned download is valid; 0: downloads go through the API."
+    )
 
-    hub_endpoint: str = "https://huggingface.co"
+    hub_endpoint: str = Field("https://huggingface.co", description="The hub models and texts are fetched from.")
     hub_token: SecretStr | None = Field(None, description="Sent to the hub for gated and private repositories.")
     hub_max_bytes: int = Field(500 * 10**9, description="Largest repository that is fetched.")
+    hub_patience_seconds: float = Field(
+        60, description="How long a fetch waits for bytes from a hub that gives none before its attempt ends."
+    )
     cache_max_bytes: int = Field(500 * 10**9, description="Of fetched models and texts a worker keeps.")
 
-    max_body_bytes: int = 2**20
-    upload_part_bytes: int = 16 * 2**20
+    max_body_bytes: int = Field(2**20, description="Largest body of a request, parts of uploads apart.")
+    slow_client_seconds: float = Field(
+        20,
+        description="For a request's headers; for its body, besides a second for each 16 KiB of it; and for a client "
+        "that takes nothing of its answer.",
+    )
+    upload_part_bytes: int = Field(16 * 2**20, description="Largest part of an upload: one request.")
     upload_max_bytes: int = Field(500 * 10**9, description="Largest upload, all files together.")
     upload_expiry_seconds: float = Field(24 * 3600, description="An upload nobody goes on with is removed.")
     requests_per_minute: int = Field(6000, description="Of one API key; 0: no limit.")
-    requests_burst: int = Field(600, description="Requests of one API key at once, before the rate counts.")
+    requests_burst: int = Field(600, description="Requests of one API key within a second.")
 
     event_retention_days: float = Field(90, description="Events of jobs that ended longer ago are removed.")
     orphan_seconds: float = Field(24 * 3600, description="Age at which stored files no row names are swept.")
-    log_format: Literal["logfmt", "json"] = "logfmt"
+    metrics_port: int | None = Field(
+        None, description="A port of its own for /metrics, on all addresses; unset: on the API's; 0: no metrics."
+    )
+    log_format: Literal["logfmt", "json"] = Field("logfmt", description="Form of log lines.")
     otlp_endpoint: str | None = Field(None, description="OpenTelemetry collector (OTLP over HTTP); unset: no traces.")
     allowed_roots: Annotated[list[Path], NoDecode] = Field(
         default_factory=list,

@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
-from core.artifacts.store import LocalStore
+from core.artifacts.store import Store, open_store
 from core.database import migrate, new_id, session_factory, transaction
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
@@ -70,7 +70,12 @@ def _on_database(url: str, name: str) -> str:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", database_url=database_url, secret_key=_SECRET)
+    return Settings(
+        home=tmp_path / "home",
+        database_url=database_url,
+        secret_key=_SECRET,
+        hub_endpoint="http://127.0.0.1:9",  # no test asks the real one
+    )
 
 
 @pytest.fixture
@@ -81,8 +86,8 @@ def sessions(settings: Settings) -> Iterator[sessionmaker[Session]]:
 
 
 @pytest.fixture
-def store(settings: Settings) -> LocalStore:
-    return LocalStore(settings.store_root)
+def store(settings: Settings) -> Store:
+    return open_store(settings)
 
 
 @pytest.fixture

@@ -4,15 +4,11 @@ Nothing here, or imported from here, loads torch: a pool process is forked from 
 before a fork. Only the runner, started afresh, does.
 """
 
-import logging
-import sys
-
-import structlog
 from celery import Celery
 from celery.signals import setup_logging
 
 from core.jobs.broker import celery_app
-from core.logs import PROCESSORS
+from core.logs import configure_logs
 from core.settings import get_settings
 
 
@@ -39,13 +35,7 @@ def _configure(app: Celery) -> Celery:
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _log(**_: object) -> None:
-    """Our own log lines and the libraries' warnings, to stderr."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", force=True)
-    structlog.configure(
-        processors=PROCESSORS,
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    configure_logs(get_settings())
 
 
 app = _configure(celery_app(get_settings()))

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.artifacts import finalise
-from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
+from core.artifacts.store import Store, StoredFile, artifact_prefix
 from core.errors import GateMissed, OutOfMemory, SecateurError
+from core.jobs.estimates import compare
 from core.jobs.gates import evaluate_gates
 from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
 from core.jobs.states import Stage
 from core.settings import Settings
+from worker.cache import folder_bytes
 from worker.protocol import (
     LogMessage,
     MeasureSpec,
     Message,
     MetricMessage,
-    ModelSource,
+    PackSpec,
     ProgressMessage,
     PruneSpec,
     Spec,
@@ -28,9 +30,15 @@ from worker.protocol import (
 )
 from worker.recording import Recorder
 from worker.runner_process import run_task
-from worker.sources import fetch_model, fetch_text
+from worker.sources import Sources
 
-PROGRESS_SHARES = {"prune": (0.0, 0.90), "measure": (0.90, 0.95), "verify": (0.95, 0.98)}
+PROGRESS_SHARES = {
+    "generate_text": (0.0, 0.0),
+    "prune": (0.0, 0.90),
+    "measure": (0.90, 0.95),
+    "verify": (0.95, 0.98),
+    "pack": (0.98, 0.99),
+}
 """Which part of the job's progress a runner's task covers; the store stage does the rest."""
 
 
@@ -42,6 +50,8 @@ class Outcome:
     report: dict[str, Any]
     files: list[StoredFile]
     missed: GateMissed | None
+    measured: dict[str, Any]
+    """What it took, under the names of `core.jobs.needs.Needs`."""
 
 
 class Attempt:
@@ -52,7 +62,7 @@ class Attempt:
         claim: Claim,
         settings: Settings,
         recorder: Recorder,
-        store: LocalStore,
+        store: Store,
         *,
         runner: Sequence[str],
         on_wait: Callable[[], None],
@@ -63,10 +73,21 @@ class Attempt:
         self._store = store
         self._runner = runner
         self._on_wait = on_wait
+        self._prefix = artifact_prefix(claim.job_id, claim.attempt)
         self._folder = (settings.work_root / claim.job_id / f"attempt-{claim.attempt}").resolve()
 
     def run(self) -> Outcome:
-        spec = self._prune_spec()
+        with Sources(
+            self._settings,
+            self._store,
+            folder=self._folder,
+            run_runner=self._task,
+            on_message=self._tell,
+            on_wait=self._on_wait,
+        ) as sources:
+            return self._run(self._prune_spec(sources))
+
+    def _run(self, spec: PruneSpec) -> Outcome:
         pruned = self._task(spec)
         metrics: dict[str, Any] = pruned["metrics"]
         report: dict[str, Any] = pruned["report"]
@@ -82,33 +103,40 @@ class Attempt:
                 threads=self._settings.threads,
             )
         )
+        report["artifact"] = verified.pop("model")
         _keep_peak(report, "verify", verified)
         report["verification"] = verified
         self._recorder.enter("store")
+        if self._claim.body["output"]["format"] == "packed":
+            report["packed"] = self._task(PackSpec(artifact=spec.artifact))
+            metrics["bytes"]["packed"] = report["packed"]["bytes"]
         self._add_seconds(metrics)
+        measured = self._measured(spec, report, metrics)
+        report["estimate"] = compare(self._claim.estimate, measured)
         report["seconds"] = dict(self._recorder.stage_seconds)
         report["gates"] = {"missed": missed.message if missed else None, **self._claim.body["gates"]}
         report["metrics"] = metrics
         finalise(spec.artifact, recipe=self._claim.body, report=report)
         report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
-        files = self._store.publish(spec.artifact, artifact_prefix(self._claim.job_id, self._claim.attempt))
+        files = self._store.publish(spec.artifact, self._prefix, watch=self._on_wait)
         self._add_seconds(metrics)
-        return Outcome(metrics, report, files, missed)
+        measured["seconds"] = metrics["seconds"]["total"]
+        return Outcome(metrics, report, files, missed, measured)
 
-    def _prune_spec(self) -> PruneSpec:
-        """The fetch stage, and a folder for this attempt."""
+    def _prune_spec(self, sources: Sources) -> PruneSpec:
+        """A folder for this attempt, and the fetch stage."""
         claim = self._claim
-        model = fetch_model(claim)
-        calibration = claim.calibration and fetch_text(claim.calibration, "calibration.dataset")
-        evaluation = [fetch_text(text, "evaluation.datasets") for text in claim.evaluation]
-        self._on_wait()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
+        model = sources.model(claim.model)
+        calibration = claim.calibration and sources.text(claim.calibration, model, "calibration.dataset")
+        evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
+        self._on_wait()
         return PruneSpec(
             job=claim.job_id,
             attempt=claim.attempt,
             recipe=claim.body,
-            model=ModelSource(path=model.path.resolve(), name=model.name, revision=model.revision),
+            model=model,
             calibration=calibration,
             evaluation=evaluation,
             work=self._folder,
@@ -154,6 +182,11 @@ class Attempt:
         latency: dict[str, Any] = measured["latency"]
         return latency
 
+    def _tell(self, message: Message) -> None:
+        """A line for people, from runner or fetcher."""
+        assert isinstance(message, LogMessage), message
+        self._recorder.event("log", {"level": message.level, "message": message.message})
+
     def _task(self, spec: Spec) -> dict[str, Any]:
         low, high = PROGRESS_SHARES[spec.task]
 
@@ -165,7 +198,7 @@ class Attempt:
                     done = low + (high - low) * min(max(message.progress, 0.0), 1.0)
                     self._recorder.progress(done, {"block": message.block, "blocks": message.blocks})
                 case LogMessage():
-                    self._recorder.event("log", {"level": message.level, "message": message.message})
+                    self._tell(message)
                 case MetricMessage():
                     self._recorder.event("metric", {"name": message.name, "step": message.step, "value": message.value})
 
@@ -177,6 +210,22 @@ class Attempt:
             grace_seconds=self._settings.cancel_grace_seconds,
             command=self._runner,
         )
+
+    def _measured(self, spec: PruneSpec, report: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+        """What this attempt took so far, in the terms it was estimated in."""
+        folders = [self._folder]
+        if spec.model.path.is_relative_to(self._settings.cache_root.resolve()):
+            folders.append(spec.model.path)
+        if self._store.folder(self._prefix) is not None:
+            folders.append(spec.artifact)  # to be copied there
+        peaks = [report["peak_memory"], *report.get("peak_memory_of_other_processes", {}).values()]
+        on_device = [peak["device"] for peak in peaks if "device" in peak]
+        return {
+            "peak_memory_bytes": max(peak["resident"] for peak in peaks),
+            "peak_device_memory_bytes": max(on_device, default=None),
+            "disk_bytes": sum(map(folder_bytes, folders)),
+            "seconds": metrics["seconds"]["total"],
+        }
 
     def _add_seconds(self, metrics: dict[str, Any]) -> None:
         self._recorder.leave()

@@ -2,23 +2,33 @@
 `secateur.commands`. They act on SECATEUR_HOME of this machine, as its first team; no server need be running."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from sqlalchemy.orm import Session
 
 from core.database import transaction
-from core.errors import InvalidRequest, SecateurError
 from core.settings import Settings
+from core.teams.administration import team_named
 from core.teams.keys import create_key, list_keys, revoke_key
-from core.teams.schemas import Role
 from core.teams.secret import server_secret
-from secateur.cli.output import JsonOption, explain, print_table
+from secateur.cli.keys import (
+    DaysOption,
+    KeyArgument,
+    RoleOption,
+    expiry,
+    keys_app,
+    show_created,
+    show_keys,
+    show_revoked,
+)
+from secateur.cli.keys import create_key as create_key_there
+from secateur.cli.keys import list_keys as list_keys_there
+from secateur.cli.keys import revoke_key as revoke_key_there
+from secateur.cli.output import JsonOption, explain
 from secateur.cli.registry import (
     FormatOption,
     NameArgument,
@@ -32,50 +42,33 @@ from secateur.cli.registry import (
     show_model,
 )
 from secateur.configuration import embedded_url
+from secateur.team_types import CreatedKey, Key
 from secateur.types import Dataset, Model
-from worker.demo import DemoFailed, demo
-from worker.downloads import DownloadFailed
-from worker.embedded import PostgresFailed
-from worker.home import open_home
+from worker.command_errors import told
+from worker.demo import demo
+from worker.home import Home, open_home
 from worker.registering import add_dataset as take_in_dataset
 from worker.registering import add_model as take_in_model
 from worker.samples import add_samples
-from worker.serve import ServeFailed, serve, stop
-
-FAILED = 1
-USAGE = 2
-ROLES = ("viewer", "member", "admin")
+from worker.serve import serve, stop
+from worker.team_commands import teams_app
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the server's commands to the client's. `models add` and `datasets add` replace the client's."""
+    """Add the server's commands to the client's. `models add`, `datasets add` and those of `keys` replace the client's,
+    which they call where the environment names another server."""
     app.command("serve")(_serve)
     app.command("stop")(_stop)
     app.command("samples")(_samples)
     app.command("demo")(_demo)
     models_app.command("add")(_models_add)
     datasets_app.command("add")(_datasets_add)
-    keys = typer.Typer(help="API keys of this server.", no_args_is_help=True, rich_markup_mode=None)
-    keys.command("create")(_keys_create)
-    keys.command("list")(_keys_list)
-    keys.command("revoke")(_keys_revoke)
-    app.add_typer(keys, name="keys")
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors a user can do something about become a message and an exit code."""
-    try:
-        yield
-    except SecateurError as error:
-        where = f" ({error.param})" if error.param else ""
-        explain(f"{error.title}{where}: {error.message}")
-        raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from error
-    except (ServeFailed, PostgresFailed, DownloadFailed, DemoFailed) as error:
-        explain(error)
-        raise typer.Exit(FAILED) from error
+    keys_app.command("create")(_keys_create)
+    keys_app.command("list")(_keys_list)
+    keys_app.command("revoke")(_keys_revoke)
+    app.add_typer(teams_app, name="teams")
 
 
 def _serve(
@@ -84,25 +77,25 @@ def _serve(
 ) -> None:
     """Serve this home: database, API, a worker and the dispatcher, until Ctrl-C."""
     settings = Settings()
-    with _told():
+    with told():
         serve(settings, host=host or settings.host, port=settings.port if port is None else port)
 
 
 def _stop() -> None:
     """End everything that serves this home, the database too."""
-    with _told():
+    with told():
         typer.echo("Stopped." if stop(Settings()) else "Nothing was running.")
 
 
 def _samples() -> None:
     """Fetch a small language model, and text to prune it with, by pinned hash."""
-    with _told(), open_home(Settings()) as home:
+    with told(), open_home(Settings()) as home:
         add_samples(home, typer.echo)
 
 
 def _demo() -> None:
     """Prune a real language model end to end and show what came of it."""
-    with _told():
+    with told():
         demo(Settings(), Console())
 
 
@@ -116,7 +109,7 @@ def _models_add(
     if _is_elsewhere():
         add_model(name, str(path), source, as_json)
         return
-    with _told(), open_home(Settings()) as home:
+    with told(), open_home(Settings()) as home:
         added = take_in_model(home, name, path, source=source, say=explain)
     show_model(_as_client_sees(added, Model), as_json)
 
@@ -133,7 +126,7 @@ def _datasets_add(
     if _is_elsewhere():
         add_dataset(name, str(path), file_format, text_field, source, as_json)
         return
-    with _told(), open_home(Settings()) as home:
+    with told(), open_home(Settings()) as home:
         added = take_in_dataset(home, name, path, file_format=file_format, text_field=text_field, source=source)
     show_dataset(_as_client_sees(added, Dataset), as_json)
 
@@ -147,46 +140,51 @@ def _as_client_sees(answer: BaseModel, kind: type[Answer]) -> Answer:
     return kind.model_validate(answer.model_dump(mode="json"))
 
 
+TeamOption = Annotated[str | None, typer.Option(help="The team; unset: the first one.")]
+
+
+def _team(session: Session, home: Home, name: str | None) -> str:
+    return home.team_id if name is None else team_named(session, name)
+
+
 def _keys_create(
     name: Annotated[str, typer.Option(help="What the key is for.")] = "command line",
-    role: Annotated[str, typer.Option(help="viewer, member or admin.")] = "member",
-    days: Annotated[float | None, typer.Option(help="Days until it expires; unset: never.")] = None,
+    role: RoleOption = "member",
+    days: DaysOption = None,
+    team: TeamOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Make a key and show it, this once."""
-    if role not in ROLES:
-        raise typer.BadParameter(f"{role!r} is none of {', '.join(ROLES)}", param_hint="--role")
-    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
-    with _told(), open_home(Settings()) as home, transaction(home.sessions) as session:
+    """Make a key and print it, this once."""
+    if team is None and _is_elsewhere():
+        create_key_there(name, role, days, as_json)
+        return
+    with told(), open_home(Settings()) as home, transaction(home.sessions) as session:
         made = create_key(
             session,
-            home.team_id,
-            role=cast(Role, role),
+            _team(session, home, team),
+            role=role,
             name=name,
-            expires_at=expires_at,
+            expires_at=expiry(days),
             secret=server_secret(home.settings),
         )
-    typer.echo(made.key)
+    show_created(_as_client_sees(made, CreatedKey), as_json)
 
 
-def _keys_list() -> None:
-    """All keys, without their secret part."""
-    with _told(), open_home(Settings()) as home, transaction(home.sessions) as session:
-        keys = list_keys(session, home.team_id, limit=200, after=None).data
-    print_table(
-        ("key", "name", "role", "starts with", "expires", "last used", "revoked"),
-        [
-            (key.id, key.name, key.role, key.prefix, *map(_day, (key.expires_at, key.last_used_at, key.revoked_at)))
-            for key in keys
-        ],
-    )
+def _keys_list(team: TeamOption = None, as_json: JsonOption = False) -> None:
+    """List all keys, newest first, without their secret part."""
+    if team is None and _is_elsewhere():
+        list_keys_there(as_json)
+        return
+    with told(), open_home(Settings()) as home, transaction(home.sessions) as session:
+        keys = list_keys(session, _team(session, home, team), limit=200, after=None).data
+    show_keys([_as_client_sees(key, Key) for key in keys], as_json)
 
 
-def _day(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
-
-
-def _keys_revoke(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def _keys_revoke(key_id: KeyArgument, team: TeamOption = None, as_json: JsonOption = False) -> None:
     """End a key for good."""
-    with _told(), open_home(Settings()) as home, transaction(home.sessions) as session:
-        revoked = revoke_key(session, home.team_id, key_id)
-    typer.echo(f"Revoked {revoked.id} ({revoked.name}).")
+    if team is None and _is_elsewhere():
+        revoke_key_there(key_id, as_json)
+        return
+    with told(), open_home(Settings()) as home, transaction(home.sessions) as session:
+        revoked = revoke_key(session, _team(session, home, team), key_id)
+    show_revoked(_as_client_sees(revoked, Key), as_json)

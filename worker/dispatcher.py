@@ -13,11 +13,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
 from core.jobs import queue
+from core.jobs.fleet import count_ended_attempts
 from core.jobs.hints import SendHint, hint_sender
 from core.jobs.idempotency import expire_idempotency_keys
 from core.settings import Settings, get_settings
+from worker import alive
 from worker.app import app
 from worker.processes import follow_parent
+from worker.sweeping import sweep_if_due
 
 logger = structlog.get_logger()
 
@@ -37,6 +40,11 @@ def dispatch(sessions: sessionmaker[Session], settings: Settings, send_hint: Sen
         expire_idempotency_keys(session)
         due = queue.hints_due(session, settings.hint_stale_seconds)
         queue.mark_dispatched(session, [job_id for job_id, _ in due])
+    with transaction(sessions) as session:
+        count_ended_attempts(session)
+        queue.forget_workers(session)
+    with transaction(sessions) as session:
+        queue.remove_old_events(session, settings.event_retention_days)
     for job_id, queue_name in due:
         send_hint(job_id, queue_name)
     return len(due)
@@ -45,11 +53,13 @@ def dispatch(sessions: sessionmaker[Session], settings: Settings, send_hint: Sen
 @app.task(name="secateur.dispatch", ignore_result=True)  # type: ignore[untyped-decorator]
 def dispatch_task() -> None:
     global _sessions
+    alive.touch("dispatcher")
     settings = get_settings()
     if _sessions is None:
         _sessions = session_factory(settings)
     try:
         dispatch(_sessions, settings, hint_sender(app, settings.hint_stale_seconds))
+        sweep_if_due(_sessions, settings)
     except Exception as error:  # the database or the broker is away: the next round comes in seconds
         logger.warning("dispatch failed", error=str(error))
 

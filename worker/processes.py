@@ -68,8 +68,9 @@ class ChildProcess:
         return code
 
     def send(self, number: int) -> None:
-        """Send a signal to the process alone (not to its group)."""
-        self._popen.send_signal(number)
+        """Send a signal to the process alone (not to its group); without reaping it where it has ended: see `end`."""
+        if self._popen.returncode is None:
+            os.kill(self.pid, number)
 
     def send_group(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

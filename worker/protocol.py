@@ -19,12 +19,14 @@ class ModelSource(_Wire):
 
 
 class TextSource(_Wire):
-    """A registered text on this machine."""
+    """A text on this machine. `origin` says where it came from, for the report."""
 
     name: str
     path: Path
     format: str
     text_field: str = "text"
+    sha256: str | None = None
+    origin: dict[str, Any] = Field(default_factory=dict)
 
 
 class PruneSpec(_Wire):
@@ -70,6 +72,26 @@ class VerifySpec(_Wire):
     threads: int | None
 
 
+class PackSpec(_Wire):
+    """Replace the weight files of a verified artifact by packed ones."""
+
+    task: Literal["pack"] = "pack"
+    artifact: Path
+
+
+class GenerateTextSpec(_Wire):
+    """Write text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
+
+    task: Literal["generate_text"] = "generate_text"
+    folder: Path
+    target: Path
+    samples: int
+    sequence_length: int
+    seed: int
+    device: str | None
+    threads: int | None
+
+
 class GenerateSpec(_Wire):
     """Continue a prompt greedily."""
 
@@ -88,7 +110,10 @@ class ImportGgufSpec(_Wire):
     target: Path
 
 
-Spec = Annotated[PruneSpec | MeasureSpec | VerifySpec | GenerateSpec | ImportGgufSpec, Field(discriminator="task")]
+Spec = Annotated[
+    PruneSpec | MeasureSpec | VerifySpec | PackSpec | GenerateTextSpec | GenerateSpec | ImportGgufSpec,
+    Field(discriminator="task"),
+]
 spec_adapter: TypeAdapter[Spec] = TypeAdapter(Spec)
 
 

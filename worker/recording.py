@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import telemetry
 from core.database import transaction
 from core.jobs import queue
 from core.jobs.states import EventType, Stage
@@ -37,13 +38,15 @@ class Recorder:
         self._progress = 0.0
         self._progress_at = 0.0
         self._stage: Stage = "fetch"
-        self._stage_at = time.monotonic()
+        self._stage_at = self._entered_at = time.monotonic()
+        self._trace = telemetry.current_traceparent()
         self.stage_seconds: dict[str, float] = {}
 
     def enter(self, stage: Stage) -> None:
         """Begin a stage; the time of the one before is added up."""
         self.leave()
         if stage != self._stage:
+            self._trace_stage()
             self._stage = stage
             self._checked(lambda session: queue.set_stage(session, self._job_id, self._attempt, stage))
 
@@ -66,11 +69,18 @@ class Recorder:
 
     def end(self, write: Callable[[Session], Answer | None]) -> Answer:
         """Write the end of the attempt; the job's new state. Raises LeaseLost where the attempt is stale."""
+        self.leave()
+        self._trace_stage()
         answer = self._write(write)
         if answer is None:
             self._lease.lose()
             raise LeaseLost
         return answer
+
+    def _trace_stage(self) -> None:
+        now = time.monotonic()
+        telemetry.record(f"stage.{self._stage}", now - self._entered_at, parent=self._trace)
+        self._entered_at = now
 
     def _checked(self, write: Callable[[Session], bool]) -> None:
         if not self._write(write):

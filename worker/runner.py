@@ -4,11 +4,15 @@ It has no credentials and reaches no network; whatever a library prints goes to 
 alone.
 """
 
+import contextlib
 import errno
+import json
 import os
 import resource
 import shutil
+import signal
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -19,6 +23,9 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.artifacts.checkpoint import write_checkpoint
+from core.artifacts.packed import pack_folder
+from core.catalogue.model_folder import inspect_folder
+from core.data.generation import generate_documents, sequences_at_once
 from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows, starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError, UnusableModel
@@ -30,10 +37,12 @@ from core.pruning.sweep import LayerRow, Observer, Sweep
 from worker.protocol import (
     ErrorMessage,
     GenerateSpec,
+    GenerateTextSpec,
     ImportGgufSpec,
     LogMessage,
     MeasureSpec,
     MetricMessage,
+    PackSpec,
     ProgressMessage,
     PruneSpec,
     ResultMessage,
@@ -59,7 +68,8 @@ def _device(name: str | None) -> torch.device:
 
 
 def prune(spec: PruneSpec) -> dict[str, Any]:
-    """Open, prune, evaluate and write one job's checkpoint."""
+    """Open, prune, evaluate and write one job's checkpoint; SIGTERM ends it once the block it is in is saved."""
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     send(StageMessage(stage="open"))
     device = _device(spec.device)
     folder = open_model(spec.model.path)
@@ -121,11 +131,18 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     )
 
 
+_stop_asked = threading.Event()
+STOPPED = 75
+"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block: to be started again later."""
+
+
 def _on_block(done: int, blocks: int, rows: list[LayerRow]) -> None:
     send(ProgressMessage(progress=0.95 * done / blocks, block=done, blocks=blocks))
     errors = [row.reconstruction_error for row in rows if row.reconstruction_error is not None]
     if errors:
         send(MetricMessage(name="reconstruction_error", step=done - 1, value=sum(errors) / len(errors)))
+    if _stop_asked.is_set():
+        sys.exit(STOPPED)
 
 
 def _log(message: str) -> None:
@@ -150,7 +167,35 @@ def measure(spec: MeasureSpec) -> dict[str, Any]:
 def verify(spec: VerifySpec) -> dict[str, Any]:
     """The reload check."""
     device = _device(spec.device)
-    return reload_check(spec.artifact, spec.expected, device=device) | {"peak_memory": _peak_memory(device)}
+    checked = reload_check(spec.artifact, spec.expected, device=device)
+    description = inspect_folder(spec.artifact).model_dump(mode="json")
+    return checked | {"model": description, "peak_memory": _peak_memory(device)}
+
+
+def generate_text(spec: GenerateTextSpec) -> dict[str, Any]:
+    """Have the model write text, as JSON lines."""
+    device = _device(spec.device)
+    folder = open_model(spec.folder)
+    description, tokenizer = folder.description, folder.tokenizer()
+    length = min(spec.sequence_length, description.context_length - 1)
+    at_once = sequences_at_once(description, length, device)
+    model = AutoModelForCausalLM.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
+    needed = spec.samples * spec.sequence_length
+    documents = characters = 0
+    with spec.target.open("w", encoding="utf-8") as target:
+        for document in generate_documents(
+            model.eval().to(device),
+            tokenizer,
+            tokens=needed,
+            length=length,
+            seed=spec.seed,
+            at_once=at_once,
+            on_tokens=lambda done: _log(f"the model has written {done} of {needed} tokens"),
+        ):
+            documents += 1
+            characters += len(document)
+            target.write(json.dumps({"text": document}) + "\n")
+    return {"documents": documents, "characters": characters, "tokens": needed}
 
 
 @torch.inference_mode()
@@ -195,6 +240,10 @@ def run(spec: Spec) -> dict[str, Any]:
             return measure(spec)
         case VerifySpec():
             return verify(spec)
+        case PackSpec():
+            return pack_folder(spec.artifact)
+        case GenerateTextSpec():
+            return generate_text(spec)
         case GenerateSpec():
             return generate(spec)
         case ImportGgufSpec():
@@ -213,7 +262,8 @@ def _classify(error: BaseException) -> SecateurError:
 
 
 def main() -> int:
-    """Read a spec, run it, send its result or its error; the exit code is 0 or 1."""
+    """Read a spec, run it, send its result or its error; the exit code is 0 or 1. SIGINT ends it at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.dup2(2, 1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -223,7 +273,8 @@ def main() -> int:
         torch.set_num_threads(threads)
         result = run(spec)
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the disk of the log may be full
+            traceback.print_exc()
         known = _classify(error)
         send(ErrorMessage(**known.problem()))
         return 1

@@ -3,22 +3,27 @@
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from core.errors import InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
+from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
+from core.telemetry import current_traceparent, span
+from worker.fetcher_protocol import FetchSpec
 from worker.processes import ChildProcess, spawn
 from worker.protocol import ErrorMessage, Message, ResultMessage, Spec, parse_message
 
 RUNNER: tuple[str, ...] = (sys.executable, "-m", "worker.runner")
 POLL_SECONDS = 0.2
+_FULL_DISK_BYTES = 2**16
+"""With less free a process may end without a word: not even its log can be written."""
 EXIT_SECONDS = 30
 """Given to a runner that has closed its output to end by itself."""
 
@@ -42,6 +47,16 @@ class ReportedFailure(RunFailed):
         }
 
 
+class Draining(Exception):
+    """This worker is to stop: the job goes back to the queue. A runner that prunes may finish its block first, for at
+    most `seconds`.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
 class Silent(RunnerLost):
     """The runner ended well but without a result."""
 
@@ -49,22 +64,39 @@ class Silent(RunnerLost):
 
 
 def run_task(
-    spec: Spec,
+    spec: Spec | FetchSpec,
     *,
     log: Path,
     on_message: Callable[[Message], None],
     on_wait: Callable[[], None],
     grace_seconds: float,
     command: Sequence[str] = RUNNER,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run one task to its end and return its result.
+    """Run one task to its end and return its result. `environment` is the runner's own where none is given.
 
     `on_message` gets every message but result and error; `on_wait` is called a few times a second. Whatever either
-    raises ends the runner's group (SIGTERM, `grace_seconds`, SIGKILL) and comes out of here. `log` takes its stderr.
+    raises ends the runner's group (SIGINT, `grace_seconds`, SIGKILL) and comes out of here. Only `Draining` waits: the
+    runner gets SIGTERM, at which one that prunes stops after its block and any other at once, and what was asked for
+    comes out of here when it has, or has not in time. `log` takes its stderr.
 
     Raises what the runner reported (`ReportedFailure`), `OutOfMemory` where memory ran out, `RunnerLost` where a signal
     ended it, `InternalError` for anything else.
     """
+    with span(f"runner.{spec.task}"):
+        return _run(spec, log, on_message, on_wait, grace_seconds, command, environment or runner_environment())
+
+
+def _run(
+    spec: Spec | FetchSpec,
+    log: Path,
+    on_message: Callable[[Message], None],
+    on_wait: Callable[[], None],
+    grace_seconds: float,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+) -> dict[str, Any]:
+    on_wait()
     kills_before = memory_kills()
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as stderr:
@@ -74,38 +106,69 @@ def run_task(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            environment=runner_environment(),
+            environment=environment,
         )
+    waiting = _Waiting(child, on_wait)
     outcome: ResultMessage | ErrorMessage | None = None
     try:
         with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
             child.stdin.write(spec.model_dump_json().encode() + b"\n")
             child.stdin.close()
-        for line in _lines(child, on_wait):
+        for line in _lines(child, waiting):
             message = _parse(line)
             if isinstance(message, ResultMessage | ErrorMessage):
                 outcome = message
             else:
                 on_message(message)
-        code = _exit_code(child, on_wait)
+        code = _exit_code(child, waiting)
     finally:
-        child.end(grace_seconds)
+        child.end(grace_seconds, signal.SIGINT)
+    if waiting.draining is not None and not isinstance(outcome, ResultMessage):
+        raise waiting.draining
     if isinstance(outcome, ErrorMessage):
         raise ReportedFailure(outcome)
     if outcome is None or code != 0:
-        raise _unexplained_end(code, spec.task, _last_line(log), memory_kills() > kills_before)
+        raise _unexplained_end(code, spec.task, log, memory_kills() > kills_before)
     return outcome.result
+
+
+class _Waiting:
+    """Calls `on_wait`, and gives a runner that is asked to drain its time."""
+
+    def __init__(self, child: ChildProcess, on_wait: Callable[[], None]) -> None:
+        self._child = child
+        self._on_wait = on_wait
+        self._until = 0.0
+        self.draining: Draining | None = None
+
+    def __call__(self) -> None:
+        try:
+            self._on_wait()
+        except Draining as draining:
+            if self.draining is None:
+                self.draining = draining
+                self._until = time.monotonic() + draining.seconds
+                self._child.send(signal.SIGTERM)
+            elif time.monotonic() >= self._until:
+                self._child.send_group(signal.SIGKILL)  # no grace: it has had its time
+                raise
 
 
 def runner_environment() -> dict[str, str]:
     """What the runner may see: an allow-list, so that no credential reaches it, and no way to a hub."""
+    traceparent = current_traceparent()
+    trace = {} if traceparent is None else {"TRACEPARENT": traceparent}
     passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
-    return passed | {
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    return (
+        passed
+        | trace
+        | {
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    )
 
 
 def memory_kills() -> int:
@@ -165,11 +228,14 @@ def _parse(line: bytes) -> Message:
         raise InternalError(f"The runner wrote a line that is no message: {line[:200]!r}") from error
 
 
-def _unexplained_end(code: int, task: str, last_line: str, killed_for_memory: bool) -> SecateurError:
+def _unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) -> SecateurError:
+    last_line = _last_line(log)
     if code == -signal.SIGKILL and killed_for_memory:
         return OutOfMemory(f"The system ended the runner ({task}) because memory ran out.")
     if last_line.startswith(("MemoryError", "torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError")):
         return OutOfMemory(f"The runner ({task}) ran out of memory: {last_line}")
+    if "No space left on device" in last_line or shutil.disk_usage(log.parent).free < _FULL_DISK_BYTES:
+        return DiskFull(f"no space left on the worker's disk: the runner ({task}) could not go on")
     if code < 0:
         return RunnerLost(f"The runner ({task}) was ended by {signal.Signals(-code).name}.")
     if code == 0:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue.model_folder import ModelDescription
-from worker.protocol import PruneSpec
+from worker.protocol import PruneSpec, TextSource
 
 if TYPE_CHECKING:
     from core.pruning.plan import Plan
@@ -50,6 +50,10 @@ def prune_result(
         | description.model_dump(mode="json", exclude={"linears"}),
         "layers": [asdict(row) for row in result.layers],
         "layer_sparsities": list(result.sparsities),
+        "texts": {
+            "calibration": _text(spec.calibration) if spec.calibration else None,
+            "evaluation": {text.name: _text(text) for text in spec.evaluation},
+        },
         "notes": result.notes,
         "tokens": {
             "calibration": calibration_shape,
@@ -70,3 +74,8 @@ def prune_result(
         | {name: version(name) for name in ("secateur-server", "torch", "transformers", "safetensors")},
     }
     return {"metrics": metrics, "report": report, "expected": str(result.verification)}
+
+
+def _text(source: TextSource) -> dict[str, Any]:
+    """Which text it was: its hash, and for one of the hub its commit."""
+    return {"name": source.name, "sha256": source.sha256, **source.origin}

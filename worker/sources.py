@@ -1,37 +1,250 @@
-"""The fetch stage: what a claim names is there, and is still what was registered."""
+"""The fetch stage: what a claim names is brought to this machine, or is there, and is still what was registered."""
 
-import hashlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from core.errors import UnusableDataset, UnusableModel
-from core.jobs.queue import Claim, TextReference
-from core.registry.folders import content_hash
-from worker.protocol import ModelSource, TextSource
+import structlog
+
+from core.artifacts.store import MANIFEST, Store
+from core.artifacts.store.protocol import full_disk_told
+from core.errors import RunnerLost, StoreUnavailable, UnusableDataset, UnusableModel
+from core.jobs.references import FileText, FolderModel, ModelReference, SelfText, StoredModel, StoredText, TextReference
+from core.registry.folders import content_hash, file_hash
+from core.settings import Settings
+from worker.cache import HeldEntry, NodeCache
+from worker.fetcher_protocol import (
+    TEXT_FILE,
+    FetchedText,
+    FetchGeneratedSpec,
+    FetchModelSpec,
+    FetchSpec,
+    FetchTextSpec,
+    generated_key,
+    model_key,
+    text_key,
+    with_secrets,
+)
+from worker.protocol import GenerateTextSpec, Message, ModelSource, Spec, TextSource
+from worker.runner_process import PASSED_ON, run_task
+
+FETCHER: tuple[str, ...] = (sys.executable, "-m", "worker.fetcher")
+GENERATED_PREFIX = "generated"
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_TRIES = 3
+"""What was fetched may be removed, to make room for another job, before this one holds it."""
+
+logger = structlog.get_logger()
 
 
-def fetch_model(claim: Claim) -> ModelSource:
-    """The model folder, its whole content hashed again.
+class Sources:
+    """Of one attempt. What it gives lies safe in this node's cache until it is closed.
 
-    A report claims to reproduce a content hash, and nothing cheaper than reading the bytes proves it (sizes and times
-    survive an edit through a hard link). It costs one read, from which the runner's own then finds the files cached.
-    Raises UnusableModel.
+    `run_runner` runs a task of the runner; `folder` is the attempt's own, on its disk.
     """
-    if not claim.model.path.is_dir():
-        raise UnusableModel(f"The files of model {claim.model.name!r} are no longer there.", param="model")
-    if content_hash(claim.model.path) != claim.model.revision:
-        raise UnusableModel(
-            f"The files of model {claim.model.name!r} have changed since it was registered; register them under a new "
-            "name.",
-            param="model",
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        folder: Path,
+        run_runner: Callable[[Spec], dict[str, Any]],
+        on_message: Callable[[Message], None],
+        on_wait: Callable[[], None],
+        fetcher: Sequence[str] = FETCHER,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._folder = folder
+        self._run_runner = run_runner
+        self._on_message = on_message
+        self._on_wait = on_wait
+        self._fetcher = fetcher
+        self._cache = NodeCache(settings.cache_root.resolve(), max_bytes=settings.cache_max_bytes)
+        self._held: list[HeldEntry] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for entry in self._held:
+            entry.close()
+
+    def model(self, reference: ModelReference) -> ModelSource:
+        """The model's folder: in place where it lies on this machine, else in the cache.
+
+        Raises UnusableModel, and what the fetcher reports.
+        """
+        place = self._model_in_place(reference)
+        if place is not None:
+            self._check_model(reference, place)
+        else:
+            assert not isinstance(reference, FolderModel)
+            key = model_key(reference)
+            spec = FetchModelSpec(settings=with_secrets(self._settings), key=key, model=reference)
+            place = self._cached(key, spec)
+        return ModelSource(path=place.resolve(), name=reference.name, revision=reference.revision)
+
+    def text(self, reference: TextReference, model: ModelSource, param: str) -> TextSource:
+        """The text's file. Raises UnusableDataset, and what the fetcher or the runner reports."""
+        if isinstance(reference, SelfText):
+            return self._generated(reference, model)
+        if isinstance(reference, FileText):
+            return self._file(reference, reference.path, reference.sha256, param)
+        if isinstance(reference, StoredText):
+            folder = self._store.folder(reference.prefix)
+            if folder is not None:
+                return self._file(reference, folder / reference.file.path, reference.file.sha256, param)
+        key = text_key(reference)
+        entry = self._cached(key, FetchTextSpec(settings=with_secrets(self._settings), key=key, text=reference))
+        if isinstance(reference, StoredText):
+            return _text_source(reference, entry / TEXT_FILE, reference.file.sha256)
+        return _described_source(reference.name, entry)
+
+    def _model_in_place(self, reference: ModelReference) -> Path | None:
+        if isinstance(reference, FolderModel):
+            return reference.path
+        is_packed = isinstance(reference, StoredModel) and reference.unpacked_bytes is not None
+        return self._store.folder(reference.prefix) if isinstance(reference, StoredModel) and not is_packed else None
+
+    def _check_model(self, reference: ModelReference, folder: Path) -> None:
+        """The whole content is hashed again: a report claims to reproduce it, and nothing cheaper than reading the
+        bytes proves that (sizes and times survive an edit through a hard link). It costs one read, from which the
+        runner's own then finds the files cached.
+        """
+        if not folder.is_dir():
+            raise UnusableModel(f"The files of model {reference.name!r} are no longer there.", param="model")
+        if content_hash(folder, watch=self._on_wait) != reference.revision:
+            raise UnusableModel(
+                f"The files of model {reference.name!r} have changed since it was registered; register them under a "
+                "new name.",
+                param="model",
+            )
+
+    def _file(self, reference: FileText | StoredText, file: Path, sha256: str | None, param: str) -> TextSource:
+        if not file.is_file():
+            raise UnusableDataset(f"The file of dataset {reference.name!r} is no longer there.", param=param)
+        if file_hash(file, watch=self._on_wait) != sha256:
+            raise UnusableDataset(
+                f"The file of dataset {reference.name!r} has changed since it was registered.", param=param
+            )
+        return _text_source(reference, file, sha256)
+
+    def _generated(self, reference: SelfText, model: ModelSource) -> TextSource:
+        """Generated once for the whole fleet: this node's cache is asked, then the store, then the model."""
+        key = generated_key(reference, model.revision)
+        prefix = f"{GENERATED_PREFIX}/{key}"
+        here = self._store.folder(prefix)
+        if here is not None and (here / MANIFEST).is_file():
+            return _described_source(reference.name, here)
+        entry = self._find(key)
+        if entry is None and here is None:
+            spec = FetchGeneratedSpec(settings=with_secrets(self._settings), key=key, prefix=prefix)
+            if self._fetch(spec)["found"]:
+                entry = self._find(key)
+        if entry is None:
+            entry = self._generate(reference, model, key, prefix)
+        return _described_source(reference.name, entry)
+
+    def _generate(self, reference: SelfText, model: ModelSource, key: str, prefix: str) -> Path:
+        folder = self._folder / key
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = reference.model_dump(include={"samples", "sequence_length", "seed"})
+        made = self._run_runner(
+            GenerateTextSpec(
+                folder=model.path,
+                target=folder / TEXT_FILE,
+                device=self._settings.device,
+                threads=self._settings.threads,
+                **asked,
+            )
         )
-    return ModelSource(path=claim.model.path, name=claim.model.name, revision=claim.model.revision)
+        about = FetchedText(
+            sha256=file_hash(folder / TEXT_FILE),
+            documents=made["documents"],
+            characters=made["characters"],
+            origin={"kind": "self", "model_revision": model.revision, **asked, "tokens": made["tokens"]},
+        )
+        with full_disk_told():
+            (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
+        try:
+            self._store.publish(folder, prefix, watch=self._on_wait)
+        except StoreUnavailable as error:  # the next job generates it again
+            logger.warning("generated text not stored", error=error.message)
+        return folder
+
+    def _cached(self, key: str, spec: FetchSpec) -> Path:
+        for _ in range(_TRIES):
+            if (entry := self._find(key)) is not None:
+                return entry
+            self._fetch(spec)
+        if (entry := self._find(key)) is not None:
+            return entry
+        raise RunnerLost("What was fetched for this job was removed again to make room for others.")
+
+    def _find(self, key: str) -> Path | None:
+        held = self._cache.find(key)
+        if held is None:
+            return None
+        self._held.append(held)
+        return held.path
+
+    def _fetch(self, spec: FetchSpec) -> dict[str, Any]:
+        return run_task(
+            spec,
+            log=self._folder / "fetcher.log",
+            on_message=self._on_message,
+            on_wait=self._on_wait,
+            grace_seconds=0,
+            command=self._fetcher,
+            environment=fetcher_environment(self._settings),
+        )
 
 
-def fetch_text(text: TextReference, param: str) -> TextSource:
-    """The text file, hashed again. Raises UnusableDataset."""
-    if not text.path.is_file():
-        raise UnusableDataset(f"The file of dataset {text.name!r} is no longer there.", param=param)
-    with open(text.path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != text.sha256:
-        raise UnusableDataset(f"The file of dataset {text.name!r} has changed since it was registered.", param=param)
-    return TextSource(name=text.name, path=text.path, format=text.format, text_field=text.text_field)
+def fetcher_environment(settings: Settings) -> dict[str, str]:
+    """What the hub's libraries read when they are imported, and what a cloud's own credentials come through."""
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in PASSED_ON or name.upper() in _PROXIES or name.startswith(("LC_", "AWS_"))
+    }
+    home = settings.cache_root.resolve() / "hub-client"
+    return passed | {
+        "HF_ENDPOINT": settings.hub_endpoint.rstrip("/"),
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "USE_TORCH": "0",
+    }
+
+
+def _text_source(reference: FileText | StoredText, file: Path, sha256: str | None) -> TextSource:
+    return TextSource(
+        name=reference.name,
+        path=file.resolve(),
+        format=reference.format,
+        text_field=reference.text_field,
+        sha256=sha256,
+        origin={"kind": "registered"},
+    )
+
+
+def _described_source(name: str, folder: Path) -> TextSource:
+    """A text the fetcher or the runner wrote, as JSON lines."""
+    about = FetchedText.model_validate_json((folder / MANIFEST).read_bytes())
+    return TextSource(
+        name=name,
+        path=(folder / TEXT_FILE).resolve(),
+        format="jsonl",
+        sha256=about.sha256,
+        origin=about.origin,
+    )

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore, artifact_prefix
+from core import telemetry
+from core.artifacts.store import Store, artifact_prefix
 from core.errors import DiskFull, InternalError, SecateurError, TimeLimitExceeded
 from core.jobs import queue
 from core.jobs.queue import Claim
@@ -23,7 +24,7 @@ from core.settings import Settings
 from worker.attempt import Attempt, Outcome
 from worker.lease import Lease
 from worker.recording import LeaseLost, Recorder
-from worker.runner_process import RUNNER
+from worker.runner_process import RUNNER, Draining
 
 End = JobStatus | Literal["lost"]
 
@@ -34,18 +35,16 @@ class CancelRequested(Exception):
     """A user asked for the end of the job."""
 
 
-class Draining(Exception):
-    """This worker is to stop: the job goes back to the queue."""
-
-
 class Supervisor:
-    """Runs jobs one at a time. `stop`, once set, gives the running job back and returns."""
+    """Runs jobs one at a time. `stop`, once set, gives the running job back and returns, within `drain_seconds` and a
+    little: a block being pruned may be finished first.
+    """
 
     def __init__(
         self,
         settings: Settings,
         sessions: sessionmaker[Session],
-        store: LocalStore,
+        store: Store,
         *,
         stop: threading.Event,
         runner: Sequence[str] = RUNNER,
@@ -62,7 +61,19 @@ class Supervisor:
         Raises nothing about the job: every end is written to the queue.
         """
         with (
-            structlog.contextvars.bound_contextvars(job=claim.job_id, attempt=claim.attempt),
+            structlog.contextvars.bound_contextvars(
+                job=claim.job_id, attempt=claim.attempt, request_id=claim.request_id
+            ),
+            telemetry.span(
+                "job.attempt",
+                kind="consumer",
+                parent=claim.traceparent,
+                attributes={
+                    "secateur.job": claim.job_id,
+                    "secateur.attempt": claim.attempt,
+                    "secateur.method": claim.body["method"],
+                },
+            ) as span,
             Lease(
                 self._sessions,
                 claim.job_id,
@@ -80,29 +91,39 @@ class Supervisor:
                 return "lost"
             if end in TERMINAL:
                 shutil.rmtree(self._settings.work_root / claim.job_id, ignore_errors=True)
+            if span is not None:
+                span.set_attribute("secateur.end", end)
             logger.info("job ended", end=end)
             return end
 
     def _attempt(self, claim: Claim, lease: Lease, recorder: Recorder) -> End:
         job = (claim.job_id, claim.attempt)
-        attempt = Attempt(claim, self._settings, recorder, self._store, runner=self._runner, on_wait=self._watch(lease))
+        attempt = Attempt(
+            claim, self._settings, recorder, self._store, runner=self._runner, on_wait=self._watch(claim, lease)
+        )
         try:
             outcome = attempt.run()
         except CancelRequested:
-            return recorder.end(lambda session: queue.finish_cancelled(session, *job))
+            return recorder.end(lambda session: queue.finish_cancelled(session, *job, stages=recorder.stage_seconds))
         except Draining:
-            return recorder.end(lambda session: queue.release(session, *job))
+            return recorder.end(lambda session: queue.release(session, *job, stages=recorder.stage_seconds))
         except LeaseLost:
             raise
         except Exception as error:
             problem = _problem(error)
-            return recorder.end(lambda session: self._finish_failed(session, claim, problem, None))
+            return recorder.end(lambda session: self._finish_failed(session, claim, problem, None, recorder))
         if outcome.missed is not None:
             problem = outcome.missed.problem()
-            return recorder.end(lambda session: self._finish_failed(session, claim, problem, outcome))
+            return recorder.end(lambda session: self._finish_failed(session, claim, problem, outcome, recorder))
         end: JobStatus = recorder.end(
             lambda session: queue.finish_succeeded(
-                session, *job, metrics=outcome.metrics, report=outcome.report, files=outcome.files
+                session,
+                *job,
+                metrics=outcome.metrics,
+                report=outcome.report,
+                files=outcome.files,
+                stages=recorder.stage_seconds,
+                measured=outcome.measured,
             )
         )
         if end != "succeeded":  # cancelled at the last moment
@@ -110,7 +131,7 @@ class Supervisor:
         return end
 
     def _finish_failed(
-        self, session: Session, claim: Claim, problem: dict[str, Any], outcome: Outcome | None
+        self, session: Session, claim: Claim, problem: dict[str, Any], outcome: Outcome | None, recorder: Recorder
     ) -> JobStatus | None:
         return queue.finish_failed(
             session,
@@ -121,11 +142,15 @@ class Supervisor:
             report=outcome.report if outcome else None,
             files=outcome.files if outcome else (),
             retry_delay_seconds=self._settings.retry_delay_seconds,
+            stages=recorder.stage_seconds,
         )
 
-    def _watch(self, lease: Lease) -> Callable[[], None]:
+    def _watch(self, claim: Claim, lease: Lease) -> Callable[[], None]:
         """What is looked at a few times a second while a job runs; raises what ends it."""
-        deadline = time.monotonic() + self._settings.job_time_limit_seconds
+        asked, ours = claim.body.get("time_limit_seconds"), self._settings.job_time_limit_seconds
+        limit = ours if asked is None else min(asked, ours)
+        whose = "this worker" if limit == ours else "the job"
+        deadline = time.monotonic() + limit
 
         def watch() -> None:
             state = lease.state
@@ -134,10 +159,9 @@ class Supervisor:
             if state == "cancelling":
                 raise CancelRequested
             if self._stop.is_set():
-                raise Draining
+                raise Draining(self._settings.drain_seconds)
             if time.monotonic() > deadline:
-                limit = self._settings.job_time_limit_seconds
-                raise TimeLimitExceeded(f"The attempt ran longer than {limit:g} s, the limit of this worker.")
+                raise TimeLimitExceeded(f"The attempt ran longer than {limit:g} s, the limit of {whose}.")
 
         return watch
 

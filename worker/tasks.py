@@ -10,33 +10,44 @@ runner dies with the pool's process.
 """
 
 import contextlib
-import os
 import signal
-import socket
 import threading
-from pathlib import Path
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import structlog
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore
+from core import telemetry
+from core.artifacts.store import Store, open_store
 from core.database import new_id, session_factory, transaction
 from core.jobs import queue
 from core.jobs.broker import CONTROL_QUEUE, PRUNE_TASK
 from core.settings import Settings, get_settings
 from worker.app import app
+from worker.heart import Heart
+from worker.machine import disk_shortage
+from worker.runner_process import RUNNER
 from worker.supervisor import Supervisor
 
 WORKER_ID = new_id("worker")
 """Made in the parent and inherited by its pool process: both speak for one worker."""
 
-HEARTBEAT_SECONDS = 10.0
 
-_leaving = threading.Event()
-_heart: threading.Thread | None = None
+@dataclass(frozen=True)
+class Connections:
+    """Of the pool's process, made for its first hint and kept: made for each, they would keep jobs waiting."""
+
+    sessions: sessionmaker[Session]
+    store: Store
+
+
+_heart: Heart | None = None
+_connections: Connections | None = None
 
 logger = structlog.get_logger()
 
@@ -47,31 +58,50 @@ def prune(job_id: str) -> None:
 
     SIGTERM is taken over only here: the pool installs its own handler, which ends the process, after every hook.
     """
+    global _connections
+    settings = get_settings()
     stop = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     try:
-        run_eligible_jobs(get_settings(), stop)
+        if _connections is None:
+            telemetry.configure(settings, "worker")
+            _connections = Connections(session_factory(settings), open_store(settings))
+        with structlog.contextvars.bound_contextvars(worker=WORKER_ID):
+            run_eligible_jobs(settings, _connections, stop)
+        telemetry.flush()
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def run_eligible_jobs(settings: Settings, stop: threading.Event) -> None:
+def run_eligible_jobs(settings: Settings, connections: Connections, stop: threading.Event) -> None:
     """A database that is away ends the run: the dispatcher sends the next hint when it is back."""
-    sessions = session_factory(settings)
-    supervisor = Supervisor(settings, sessions, LocalStore(settings.store_root), stop=stop)
+    supervisor = Supervisor(settings, connections.sessions, connections.store, stop=stop, runner=RUNNER)
     try:
         while not stop.is_set():
-            with transaction(sessions) as session:
-                claim = queue.claim(
-                    session, queue=settings.worker_queue, worker_id=WORKER_ID, lease_seconds=settings.lease_seconds
-                )
+            claim = claim_next(settings, connections.sessions)
             if claim is None:
                 return
             supervisor.run(claim)
     except SQLAlchemyError as error:
-        logger.warning("cannot claim", error=str(error))
-    finally:
-        sessions.kw["bind"].dispose()
+        logger.warning("cannot claim", error=str(error).partition("\n")[0])
+
+
+def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
+    """The best eligible job, None where there is none or this worker's disk is nearly full."""
+    shortage = disk_shortage(settings)
+    started = time.monotonic()
+    with transaction(sessions) as session:
+        if shortage is not None:
+            queue.set_worker_state(session, WORKER_ID, "paused", reason=shortage)
+            return None
+        claim = queue.claim(
+            session, queue=settings.worker_queue, worker_id=WORKER_ID, lease_seconds=settings.lease_seconds
+        )
+        job_id = None if claim is None else claim.job_id
+        queue.set_worker_state(session, WORKER_ID, "idle" if claim is None else "busy", job_id=job_id)
+    if claim is not None:
+        telemetry.record("job.claim", time.monotonic() - started, parent=claim.traceparent)
+    return claim
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
@@ -79,15 +109,22 @@ def _enter_parent(sender: Any, **_: Any) -> None:
     if CONTROL_QUEUE in sender.app.amqp.queues.consume_from:
         return  # this is the dispatcher
     global _heart
-    _heart = threading.Thread(target=_give_signs_of_life, args=(get_settings(),), name="heartbeat", daemon=True)
+    _heart = Heart(WORKER_ID, get_settings(), on_space=_look_for_jobs)
     _heart.start()
-    with contextlib.suppress(Exception):  # jobs may have waited for a worker; without this the dispatcher hints later
+    _look_for_jobs()
+
+
+def _look_for_jobs() -> None:
+    """Jobs may have waited for this worker; without this, the dispatcher's next hint would find them."""
+    with contextlib.suppress(Exception):  # whatever a transport raises
         app.send_task(PRUNE_TASK, args=[""], queue=get_settings().worker_queue, retry=False)
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _drain(**_: Any) -> None:
     """A warm shutdown waits for the pool's process; it is told to give its job back instead of finishing it."""
+    if _heart is not None:
+        _heart.drain()
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
             child.send_signal(signal.SIGTERM)
@@ -95,28 +132,5 @@ def _drain(**_: Any) -> None:
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _leave_parent(**_: Any) -> None:
-    _leaving.set()
     if _heart is not None:
-        _heart.join(timeout=5)
-
-
-def _give_signs_of_life(settings: Settings) -> None:
-    """Until the worker shuts down; then its row goes. Has an engine of its own, which no forked process inherits."""
-    sessions = session_factory(settings)
-    device = settings.device or ("cuda" if Path("/dev/nvidiactl").exists() else "cpu")
-    wait = min(HEARTBEAT_SECONDS, settings.worker_fresh_seconds / 3)
-    while True:
-        with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
-            queue.heartbeat(
-                session,
-                WORKER_ID,
-                queue=settings.worker_queue,
-                device=device,
-                hostname=socket.gethostname(),
-                pid=os.getpid(),
-            )
-        if _leaving.wait(wait):
-            break
-    with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
-        queue.remove_worker(session, WORKER_ID)
-    sessions.kw["bind"].dispose()
+        _heart.stop(5)

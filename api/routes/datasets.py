@@ -4,8 +4,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State, Viewer
+from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.problems import problems
+from core.database import transaction
 from core.errors import (
     Conflict,
     Forbidden,
@@ -18,7 +19,9 @@ from core.errors import (
 )
 from core.pages import Page
 from core.registry import service
+from core.registry.deletion import delete_registered, forget
 from core.registry.schemas import Dataset, DatasetBody
+from core.registry.tables import DatasetRow
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -50,7 +53,7 @@ def register_dataset(
     """Register a text file on the server: plain text, JSONL or Parquet. It is read once, to the end."""
 
     def create() -> tuple[int, BaseModel]:
-        dataset, is_new = service.register_dataset(session, caller.team_id, body, state.settings)
+        dataset, is_new = service.register_dataset(session, caller, body, state.settings)
         return (201 if is_new else 200), dataset
 
     return once.answer(caller, body, create)
@@ -59,4 +62,17 @@ def register_dataset(
 @router.get("/{name}", responses=problems(Unauthenticated, NotFound))
 def get_dataset(name: str, caller: Viewer, session: DatabaseSession) -> Dataset:
     """A text by name or id."""
-    return service.get_dataset(session, caller.team_id, name)
+    return service.dataset_answer(service.get_row(session, DatasetRow, caller.team_id, name))
+
+
+@router.delete(
+    "/{name}",
+    status_code=204,
+    response_model=None,
+    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
+)
+def delete_dataset(name: str, caller: Member, state: State) -> None:
+    """Forget a text that no job waits for or runs on. What was uploaded is removed, a path of the server is not."""
+    with transaction(state.sessions) as session:
+        prefixes = delete_registered(session, caller, DatasetRow, name)
+    forget(state.store, prefixes)

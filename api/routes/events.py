@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
@@ -14,16 +15,22 @@ from api.problems import problems
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, NotFound, Unauthenticated
+from core.jobs.queue import status_of
 from core.jobs.schemas import EventPage, JobEvent
-from core.jobs.service import get_job, read_events
+from core.jobs.service import read_events
 from core.jobs.states import TERMINAL
-from core.teams.keys import Principal
+from core.teams.principal import Principal
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-_BATCH = 200
+_BATCH = 20
+"""Events of a stream that are held at once: each may be long, and there may be hundreds of streams."""
 KEEP_ALIVE_SECONDS = 15
 _SEQUENCE_LIMIT = 2**31 - 1
+_EXAMPLE = (
+    "id: 2\nevent: stage\n"
+    'data: {"sequence":2,"type":"stage","created_at":"2026-03-02T09:30:00Z","attempt":1,"data":{"stage":"prune"}}\n\n'
+)
 
 
 @router.get(
@@ -33,16 +40,16 @@ _SEQUENCE_LIMIT = 2**31 - 1
         Unauthenticated,
         NotFound,
         InvalidRequest,
-        besides={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        besides={200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}}},
     ),
 )
-async def events(
+async def list_events(
     job_id: str,
     caller: Viewer,
     state: State,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
     after: Annotated[int, Query(ge=0, le=_SEQUENCE_LIMIT, description="Number of the last event known.")] = 0,
-    accept: Annotated[str, Header(description="text/event-stream for a live stream.")] = "application/json",
+    accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
     last_event_id: Annotated[str | None, Header(description="Stream: number of the last event received.")] = None,
 ) -> Response | EventPage:
     """Events after a number, oldest first. As a stream it goes on until the job is over, and can be taken up again."""
@@ -68,25 +75,28 @@ def _read(state: ApiState, caller: Principal, job_id: str, after: int, limit: in
         return read_events(session, caller.team_id, job_id, after=after, limit=limit)
 
 
-def _is_over(state: ApiState, caller: Principal, job_id: str, last: int) -> bool:
-    """Whether the job has ended and `last` is its last event."""
+def _news(state: ApiState, caller: Principal, job_id: str, after: int) -> tuple[EventPage, bool]:
+    """The next events, and whether there will be no others: the state is read first, so that none slips between."""
     with transaction(state.sessions) as session:
-        status = get_job(session, caller.team_id, job_id).status
-        return status in TERMINAL and not read_events(session, caller.team_id, job_id, after=last, limit=1).data
+        is_over = status_of(session, job_id) in TERMINAL
+        page = read_events(session, caller.team_id, job_id, after=after, limit=_BATCH)
+    return page, is_over and not page.has_more
 
 
 async def _stream(state: ApiState, caller: Principal, job_id: str, last: int) -> AsyncIterator[ServerSentEvent]:
     with state.watch.watching(job_id) as news:
         while True:
             news.clear()
-            page = await run_in_threadpool(_read, state, caller, job_id, last, _BATCH)
+            # Few at a time: streams that all have news leave threads and database connections to other requests.
+            page, is_over = await to_thread.run_sync(_news, state, caller, job_id, last, limiter=state.watch_slots)
             for event in page.data:
                 yield _sent(event)
                 last = event.sequence
+                await asyncio.sleep(0)  # other requests have their turn, and a client that went away is noticed
+            if is_over:
+                return
             if page.has_more:
                 continue
-            if await run_in_threadpool(_is_over, state, caller, job_id, last):
-                return
             try:
                 async with asyncio.timeout(KEEP_ALIVE_SECONDS):
                     await news.wait()

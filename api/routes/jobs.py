@@ -9,8 +9,10 @@ from starlette.responses import Response
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.problems import problems
 from api.state import ApiState
+from core import telemetry
 from core.errors import (
     Conflict,
+    DoesNotFit,
     Forbidden,
     IdempotencyConflict,
     IndivisibleWidth,
@@ -19,15 +21,18 @@ from core.errors import (
     InvalidRequest,
     InvalidSparsity,
     NotFound,
+    QuotaExceeded,
     TooLittleText,
     Unauthenticated,
     UnknownDataset,
     UnknownMethod,
     UnknownModel,
+    UnknownQueue,
 )
 from core.jobs import service
 from core.jobs.hints import hint_or_note
-from core.jobs.schemas import Job, JobBody
+from core.jobs.hub_lookup import HUB_ERRORS
+from core.jobs.schemas import AttemptPage, Job, JobBody
 from core.jobs.states import JobStatus
 from core.pages import Page
 
@@ -53,6 +58,10 @@ _METADATA = "metadata."
         InvalidParameters,
         IndivisibleWidth,
         TooLittleText,
+        DoesNotFit,
+        UnknownQueue,
+        QuotaExceeded,
+        *HUB_ERRORS,
     ),
 )
 def submit_job(
@@ -64,9 +73,11 @@ def submit_job(
     background: BackgroundTasks,
 ) -> Response:
     """Queue a job. It is checked in full first: what is queued can be run."""
+    found = state.hub.of(caller.team_id, body)
 
     def create() -> tuple[int, BaseModel]:
-        job = service.submit(session, caller.team_id, body, store=state.store, max_attempts=state.settings.max_attempts)
+        with telemetry.span("job.submit"):
+            job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=found)
         _hint_after_commit(background, state, job)
         return 201, job
 
@@ -125,16 +136,28 @@ def get_job(job_id: str, caller: Viewer, session: DatabaseSession) -> Job:
 @router.post("/{job_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
 def cancel_job(job_id: str, caller: Member, session: DatabaseSession) -> Job:
     """Cancel a queued job at once, ask a running one to stop. Idempotent."""
-    return service.cancel(session, caller.team_id, job_id)
+    return service.cancel(session, caller, job_id)
 
 
-@router.post("/{job_id}/retry", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
+@router.post("/{job_id}/retry", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, QuotaExceeded))
 def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks) -> Job:
     """Queue a failed or cancelled job again; it goes on from its last complete block. Idempotent."""
-    job = service.retry(session, caller.team_id, job_id, max_attempts=state.settings.max_attempts)
+    job = service.retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
         _hint_after_commit(background, state, job)
     return job
+
+
+@router.get("/{job_id}/attempts", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+def list_attempts(
+    job_id: str,
+    caller: Viewer,
+    session: DatabaseSession,
+    limit: Limit = 50,
+    after: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="`next_after` of the page before.")] = None,
+) -> AttemptPage:
+    """The attempts at a job, newest first: which worker, how each ended, and what it took."""
+    return service.list_attempts(session, caller.team_id, job_id, limit=limit, after=after)
 
 
 @router.get("/{job_id}/report", responses=problems(Unauthenticated, NotFound))

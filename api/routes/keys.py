@@ -6,10 +6,10 @@ from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State
 from api.problems import problems
-from core.errors import Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
+from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
 from core.pages import Page
 from core.teams import keys
-from core.teams.schemas import CreatedKey, Key, KeyBody
+from core.teams.schemas import CreatedKey, Key, KeyBody, RotateBody
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
@@ -31,14 +31,31 @@ def create_key(body: KeyBody, caller: Admin, session: DatabaseSession, state: St
 
     def create() -> tuple[int, BaseModel]:
         created = keys.create_key(
-            session, caller.team_id, role=body.role, name=body.name, expires_at=body.expires_at, secret=state.secret
+            session, caller, role=body.role, name=body.name, expires_at=body.expires_at, secret=state.secret
         )
         return 201, created
 
     return once.answer(caller, body, create)
 
 
-@router.delete("/{key_id}", responses=problems(Unauthenticated, Forbidden, NotFound))
+@router.post(
+    "/{key_id}/rotate",
+    status_code=201,
+    response_model=CreatedKey,
+    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict, InvalidRequest),
+)
+def rotate_key(
+    key_id: str, body: RotateBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce
+) -> Response:
+    """A successor of a key, with its name and role; the old key is good for `grace_seconds` more."""
+
+    def create() -> tuple[int, BaseModel]:
+        return 201, keys.rotate_key(session, caller, key_id, grace_seconds=body.grace_seconds, secret=state.secret)
+
+    return once.answer(caller, body, create)
+
+
+@router.delete("/{key_id}", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
 def revoke_key(key_id: str, caller: Admin, session: DatabaseSession) -> Key:
-    """Revoke a key for good. Idempotent."""
-    return keys.revoke_key(session, caller.team_id, key_id)
+    """Revoke a key for good. Idempotent. A team keeps one admin key."""
+    return keys.revoke_key(session, caller, key_id)

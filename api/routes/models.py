@@ -4,11 +4,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State, Viewer
+from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.problems import as_invalid_request, problems
+from core.database import transaction
 from core.errors import (
     Conflict,
     CorruptSafetensors,
+    DoesNotFit,
     Forbidden,
     IdempotencyConflict,
     IndivisibleWidth,
@@ -29,11 +31,14 @@ from core.errors import (
     UnsupportedArchitecture,
     UnusableModel,
 )
+from core.jobs.hub_lookup import HUB_ERRORS
 from core.jobs.inspection import inspect
 from core.jobs.schemas import InspectBody, Inspection
 from core.pages import Page
 from core.registry import service
+from core.registry.deletion import delete_registered, forget
 from core.registry.schemas import Model, ModelBody
+from core.registry.tables import ModelRow
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -70,7 +75,7 @@ def register_model(
     """Register a model folder on the server: safetensors and a config, read but never executed."""
 
     def create() -> tuple[int, BaseModel]:
-        model, is_new = service.register_model(session, caller.team_id, body, state.settings)
+        model, is_new = service.register_model(session, caller, body, state.settings)
         return (201 if is_new else 200), model
 
     return once.answer(caller, body, create)
@@ -89,18 +94,15 @@ def register_model(
         InvalidParameters,
         IndivisibleWidth,
         TooLittleText,
+        DoesNotFit,
+        *HUB_ERRORS,
     ),
 )
 def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, state: State) -> Inspection:
     """What a model is and which methods fit it. With a whole job body: a dry run of submit, with rough estimates."""
+    found = state.hub.of(caller.team_id, body)
     try:
-        return inspect(
-            session,
-            caller.team_id,
-            body,
-            store=state.store,
-            activation_budget_bytes=state.settings.activation_budget_bytes,
-        )
+        return inspect(session, caller.team_id, body, store=state.store, settings=state.settings, hub=found)
     except ValidationError as error:
         raise as_invalid_request(error) from error
 
@@ -108,4 +110,17 @@ def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, s
 @router.get("/{name}", responses=problems(Unauthenticated, NotFound))
 def get_model(name: str, caller: Viewer, session: DatabaseSession) -> Model:
     """A model by name or id."""
-    return service.get_model(session, caller.team_id, name)
+    return service.model_answer(service.get_row(session, ModelRow, caller.team_id, name))
+
+
+@router.delete(
+    "/{name}",
+    status_code=204,
+    response_model=None,
+    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
+)
+def delete_model(name: str, caller: Member, state: State) -> None:
+    """Forget a model that no job waits for or runs on. What was uploaded is removed, a path of the server is not."""
+    with transaction(state.sessions) as session:
+        prefixes = delete_registered(session, caller, ModelRow, name)
+    forget(state.store, prefixes)

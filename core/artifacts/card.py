@@ -33,6 +33,8 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         )
     lines.append(f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |")
     lines.append(f"| bytes of weights | {metrics['bytes']['dense']:,} | {metrics['bytes']['artifact']:,} |")
+    if "packed" in report:
+        lines.append(f"| bytes of weight files, packed | | {report['packed']['bytes']:,} |")
     latency = metrics.get("latency")
     if latency:
         lines.append(
@@ -40,6 +42,11 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
             f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms |"
         )
     lines += ["", *(f"- {_plain(note)}" for note in report.get("notes", []))]
+    if "packed" in report:
+        lines += [
+            "",
+            "The weights are packed: `secateur download JOB --unpack` restores them bit by bit into a folder for:",
+        ]
     lines += [
         "",
         "```python",

@@ -6,25 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from core.catalogue.model_folder import INDEX_FILE, SINGLE_FILE
+from core.catalogue.model_files import COMPANIONS, INDEX_FILE, SINGLE_FILE
 from core.catalogue.safetensors_header import TensorEntry, encode_header, read_header
 
 SHARD_BYTES = 5 * 10**9
-_COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "spiece.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 
 
 def write_checkpoint(
@@ -62,7 +47,7 @@ def write_checkpoint(
             weight_map |= {entry.name: name for entry in shard}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True))
-    for name in _COMPANIONS:
+    for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     return total

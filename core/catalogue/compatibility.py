@@ -11,6 +11,9 @@ from core.catalogue.parameters import Allocated, Selection
 from core.catalogue.patterns import parse_pattern, resolve_sparsity
 from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern
 
+_AGREEMENT = 0.005
+"""How far the mean of an explicit allocation may lie from the sparsity asked for."""
+
 
 class ResolvedRequest(BaseModel):
     """What a request means once defaults are filled in."""
@@ -103,7 +106,7 @@ def check_job(
                     param="pattern",
                 )
     if isinstance(checked, Allocated):
-        _check_allocation(checked, description.layers, parsed.is_n_m, resolved)
+        _check_allocation(checked, description.layers, linears, parsed.is_n_m, resolved)
     if getattr(checked, "scope", None) == "model" and (
         parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"
     ):
@@ -117,7 +120,9 @@ def check_job(
     )
 
 
-def _check_allocation(parameters: Allocated, layers: int, is_n_m: bool, sparsity: float) -> None:
+def _check_allocation(
+    parameters: Allocated, layers: int, linears: list[LinearShape], is_n_m: bool, sparsity: float
+) -> None:
     where = "parameters.allocation"
     allocation = parameters.allocation
     if allocation == "uniform":
@@ -128,6 +133,15 @@ def _check_allocation(parameters: Allocated, layers: int, is_n_m: bool, sparsity
         if len(allocation) != layers:
             raise InvalidParameters(
                 f"{where}: {len(allocation)} sparsities given, the model has {layers} layers", param=where
+            )
+        listed = [*allocation, sparsity]  # the output head, one layer further, keeps to the request's own
+        removed = sum(listed[linear.layer] * linear.numel for linear in linears)
+        mean = removed / sum(linear.numel for linear in linears)
+        if abs(mean - sparsity) > _AGREEMENT:
+            raise InvalidParameters(
+                f"{where}: the list removes {mean:.4f} of the prunable weights, sparsity asks for {sparsity}: make "
+                "them agree",
+                param=where,
             )
     # Re-centring can move one layer by up to twice the range from the mean.
     elif sparsity + 2 * parameters.owl_range >= 1 or sparsity - 2 * parameters.owl_range < 0:

@@ -129,6 +129,6 @@ def family_for(architectures: list[str]) -> Family:
     for architecture in architectures:
         if architecture in FAMILIES:
             return FAMILIES[architecture]
-    named = ", ".join(architectures) or "none named in config.json"
+    named = ", ".join(repr(each[:100]) for each in architectures[:5]) or "none named in config.json"
     supported = ", ".join(f"{family.title} ({family.architecture})" for family in FAMILIES.values())
     raise UnsupportedArchitecture(f"architecture {named} is not supported; supported: {supported}", param="model")

@@ -1,7 +1,6 @@
 """Reading a model folder as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
 
 import fnmatch
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,13 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from core.catalogue.bounded_json import parse_json
 from core.catalogue.families import Family, family_for
+from core.catalogue.model_files import INDEX_FILE, PICKLES, SINGLE_FILE
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
 
-INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_JSON_BYTES = 64 * 2**20
 
 
@@ -67,7 +65,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     for key in _keys(config):
         if key == "auto_map" or key.startswith("_attn_implementation"):
             raise UnsafeConfig(
-                f"config.json holds {key!r}, which selects code to run; models are data here: remove the key",
+                f"config.json holds {key[:100]!r}, which selects code to run; models are data here: remove the key",
                 param="model",
             )
     if "quantization_config" in config:
@@ -93,8 +91,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     if file.stat().st_size > _MAX_JSON_BYTES:
         raise UnusableModel(f"{file.name} is larger than {_MAX_JSON_BYTES} bytes", param="model")
     try:
-        value = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(file.read_bytes())
+    except ValueError as error:
         raise UnusableModel(f"{file.name} is not valid JSON: {str(error)[:200]}", param="model") from error
     if not isinstance(value, dict):
         raise UnusableModel(f"{file.name} is not a JSON object", param="model")
@@ -111,7 +109,7 @@ def weight_files(folder: Path) -> list[Path]:
     elif (folder / SINGLE_FILE).is_file():
         names = [SINGLE_FILE]
     else:
-        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         if pickles:
             raise PickleCheckpoint(
                 f"{', '.join(pickles[:3])} can run code when opened; convert the model to safetensors "
@@ -122,6 +120,8 @@ def weight_files(folder: Path) -> list[Path]:
     root = folder.resolve()
     files = []
     for name in names:
+        if "\0" in name or len(name) > 250:
+            raise MissingTensors(f"{INDEX_FILE} names {name[:100]!r}, which is no file's name", param="model")
         file = (folder / name).resolve()
         if not file.is_relative_to(root):
             raise PathEscapes(f"{INDEX_FILE} names {name!r}, which lies outside the model folder", param="model")
@@ -138,7 +138,7 @@ def read_tensors(folder: Path, family: Family) -> dict[str, TensorEntry]:
         for key, entry in read_header(file).items():
             name = family.module_name(key)
             if name in tensors:
-                raise CorruptSafetensors(f"tensor {key!r} is stored twice", param="model")
+                raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
             tensors[name] = entry
     return tensors
 
@@ -150,14 +150,15 @@ def inspect_folder(folder: Path) -> ModelDescription:
     family = family_for([str(each) for each in architectures] if isinstance(architectures, list) else [])
     if config.get("model_type") != family.model_type:
         raise UnusableModel(
-            f"config.json says model_type {config.get('model_type')!r}, {family.architecture} needs "
+            f"config.json says model_type {str(config.get('model_type'))[:100]!r}, {family.architecture} needs "
             f"{family.model_type!r}",
             param="model",
         )
     tensors = read_tensors(folder, family)
     layers = _whole_number(config, "num_hidden_layers", "n_layer")
-    present = {int(match[1]) for name in tensors if (match := re.match(re.escape(family.blocks) + r"\.(\d+)\.", name))}
-    if present != set(range(layers)):
+    numbered = re.compile(re.escape(family.blocks) + r"\.([0-9]{1,6})\.")
+    present = {int(match[1]) for name in tensors if (match := numbered.match(name))}
+    if present != set(range(min(layers, len(present) + 1))):
         raise MissingTensors(f"config.json says {layers} layers, the files hold {len(present)} of them", param="model")
     linears = [_linear(family, tensors, layer, name) for layer in range(layers) for name in family.linears]
     tied = bool(config.get("tie_word_embeddings", _TIED_BY_DEFAULT.get(family.model_type, False)))
@@ -194,9 +195,9 @@ _TIED_BY_DEFAULT = {"gemma2": True, "gemma3_text": True, "gpt2": True, "opt": Tr
 def _whole_number(config: dict[str, Any], *names: str) -> int:
     for name in names:
         value = config.get(name)
-        if type(value) is int and value > 0:
+        if type(value) is int and 0 < value < 2**31:
             return value
-    raise UnusableModel(f"config.json lacks {names[0]!r} as a whole number above 0", param="model")
+    raise UnusableModel(f"config.json lacks {names[0]!r} as a whole number above 0, below 2³¹", param="model")
 
 
 def _linear(family: Family, tensors: dict[str, TensorEntry], layer: int, name: str) -> LinearShape:

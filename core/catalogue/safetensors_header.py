@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.catalogue.bounded_json import parse_json
 from core.errors import CorruptSafetensors
 
 MAX_HEADER_BYTES = 100_000_000
+_MOST_DIMENSIONS = 64
 _BITS = {
     "F64": 64,
     "F32": 32,
@@ -78,9 +80,9 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
             raise corrupt(f"its header claims {length} bytes, the file has {size}")
         raw = stream.read(length)
     try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise corrupt("its header is not JSON") from error
+        header = parse_json(raw)
+    except ValueError as error:
+        raise corrupt(f"its header is not JSON: {str(error)[:200]}") from error
     if not isinstance(header, dict):
         raise corrupt("its header is not a JSON object")
     header.pop("__metadata__", None)
@@ -89,7 +91,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     position = data
     for entry in sorted(entries.values(), key=lambda each: (each.start, each.end)):
         if entry.start != position:
-            raise corrupt(f"tensor {entry.name!r} overlaps another or leaves a gap")
+            raise corrupt(f"tensor {entry.name[:200]!r} overlaps another or leaves a gap")
         position = entry.end
     if position != size:
         raise corrupt(f"its tensors need {position} bytes, the file has {size} (truncated or padded)")
@@ -97,15 +99,17 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
 
 
 def _entry(file: Path, name: str, value: Any, data: int, corrupt: Any) -> TensorEntry:
+    shown = repr(name[:200])
     try:
         dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
-        raise corrupt(f"tensor {name!r} lacks dtype, shape or data_offsets") from error
-    whole = isinstance(shape, list) and all(type(number) is int and number >= 0 for number in [*shape, start, end])
-    if not whole:
-        raise corrupt(f"tensor {name!r} has a shape or offsets that are not whole numbers ≥ 0")
+        raise corrupt(f"tensor {shown} lacks dtype, shape or data_offsets") from error
+    if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS:
+        raise corrupt(f"tensor {shown} has no shape of at most {_MOST_DIMENSIONS} dimensions")
+    if not all(type(number) is int and 0 <= number < 2**63 for number in [*shape, start, end]):
+        raise corrupt(f"tensor {shown} has a shape or offsets that are not whole numbers ≥ 0")
     if not isinstance(dtype, str) or dtype not in _BITS:
-        raise corrupt(f"tensor {name!r} has unknown dtype {dtype!r}")
+        raise corrupt(f"tensor {shown} has unknown dtype {str(dtype)[:50]!r}")
     if end - start != math.prod(shape) * _BITS[dtype] // 8:
-        raise corrupt(f"tensor {name!r} of shape {shape} and dtype {dtype} does not fill its {end - start} bytes")
+        raise corrupt(f"tensor {shown} of shape {shape} and dtype {dtype} does not fill its {end - start} bytes")
     return TensorEntry(name, dtype, tuple(shape), file, data + start, data + end)

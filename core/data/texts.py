@@ -1,14 +1,16 @@
 """Texts on disk as documents: plain text (one document per blank-line-separated passage), JSONL, or Parquet."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow
 import pyarrow.parquet
 from pydantic import BaseModel
 
+from core.catalogue.bounded_json import parse_json
+from core.data.apart import measure_apart
 from core.errors import UnusableDataset
 
 FORMATS = ("text", "jsonl", "parquet")
@@ -46,85 +48,137 @@ def detect_format(path: Path) -> str:
 
 def read_documents(path: Path, format: str, text_field: str = "text") -> Iterator[str]:
     """The documents of a file that are not empty, in order; raises UnusableDataset naming the line or column."""
+    if not path.is_file():
+        raise UnusableDataset(f"{path.name} is not a file", param="path")
+    with path.open("rb") as stream:
+        yield from documents_in(stream, path.name, format, text_field)
+
+
+def documents_in(stream: BinaryIO, name: str, format: str, text_field: str) -> Iterator[str]:
+    """`read_documents` of a text that is open already, and can be read from any place."""
     readers = {"text": _read_text, "jsonl": _read_jsonl, "parquet": _read_parquet}
     if format not in readers:
         raise UnusableDataset(f"format {format!r} is not known: use {', '.join(FORMATS)}", param="format")
-    if not path.is_file():
-        raise UnusableDataset(f"{path.name} is not a file", param="path")
-    return (document for document in readers[format](path, text_field) if document.strip())
+    return (document for document in readers[format](stream, name, text_field) if document.strip())
 
 
 def describe(path: Path, format: str, text_field: str = "text") -> TextDescription:
     """Read a whole text and describe it; raises UnusableDataset where it cannot be read or holds nothing."""
-    documents = characters = 0
-    for document in read_documents(path, format, text_field):
-        documents += 1
-        characters += len(document)
-    if not documents:
-        raise UnusableDataset(f"{path.name} holds no text", param="path")
+    if not path.is_file():
+        raise UnusableDataset(f"{path.name} is not a file", param="path")
     with path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return TextDescription(documents=documents, characters=characters, bytes=path.stat().st_size, sha256=sha256)
+        size = stream.tell()
+        stream.seek(0)
+        return describe_stream(stream, path.name, format, text_field, size=size, sha256=sha256)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open("rb") as stream:
-        number = 0
-        while line := stream.readline(_MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > _MAX_LINE_BYTES:
-                raise UnusableDataset(f"{path.name} line {number} is longer than {_MAX_LINE_BYTES} bytes", param="path")
-            try:
-                yield number, line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UnusableDataset(
-                    f"{path.name} line {number} is not UTF-8: {error.reason}", param="path"
-                ) from error
+def describe_stream(
+    stream: BinaryIO, name: str, format: str, text_field: str, *, size: int, sha256: str
+) -> TextDescription:
+    """`describe` of a text that is open already, and whose size and hash are known."""
+    if format == "parquet":
+        documents, characters = measure_apart(stream, name, text_field, size)
+    else:
+        documents, characters = _measure(documents_in(stream, name, format, text_field))
+    if not documents:
+        raise UnusableDataset(f"{name} holds no text", param="path")
+    return TextDescription(documents=documents, characters=characters, bytes=size, sha256=sha256)
 
 
-def _read_text(path: Path, text_field: str) -> Iterator[str]:
+def measure_here(stream: BinaryIO, name: str, text_field: str) -> tuple[int, int]:
+    """Documents and characters of a Parquet file, read in this process; raises UnusableDataset."""
+    try:
+        return _measure(documents_in(stream, name, "parquet", text_field))
+    except MemoryError:
+        raise _takes_too_much(name) from None
+
+
+def _measure(documents: Iterator[str]) -> tuple[int, int]:
+    count = characters = 0
+    for document in documents:
+        count += 1
+        characters += len(document)
+    return count, characters
+
+
+def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+    number = 0
+    while line := stream.readline(_MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > _MAX_LINE_BYTES:
+            raise UnusableDataset(f"{name} line {number} is longer than {_MAX_LINE_BYTES} bytes", param="path")
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UnusableDataset(f"{name} line {number} is not UTF-8: {error.reason}", param="path") from error
+
+
+def _read_text(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
     passage: list[str] = []
-    for _, line in _lines(path):
+    length = 0
+    for _, line in _lines(stream, name):
         if line.strip():
             passage.append(line)
-        elif passage:
+            length += len(line)
+        if passage and (not line.strip() or length > _MAX_LINE_BYTES):  # no passage is too long to hold
             yield "".join(passage)
-            passage = []
+            passage, length = [], 0
     if passage:
         yield "".join(passage)
 
 
-def _read_jsonl(path: Path, text_field: str) -> Iterator[str]:
-    for number, line in _lines(path):
+def _read_jsonl(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
+    for number, line in _lines(stream, name):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UnusableDataset(f"{path.name} line {number} is not valid JSON", param="path") from error
+            record = parse_json(line.encode())
+        except ValueError as error:
+            raise UnusableDataset(
+                f"{name} line {number} is not valid JSON: {str(error)[:200]}", param="path"
+            ) from error
         value = record.get(text_field) if isinstance(record, dict) else None
         if not isinstance(value, str):
             raise UnusableDataset(
-                f"{path.name} line {number} has no string field {text_field!r}; name the field that holds the text",
+                f"{name} line {number} has no string field {text_field!r}; name the field that holds the text",
                 param="text_field",
             )
+        if not _is_text(value):
+            raise UnusableDataset(f"{name} line {number} holds half of a surrogate pair", param="path")
         yield value
 
 
-def _read_parquet(path: Path, text_field: str) -> Iterator[str]:
+def _is_text(value: str) -> bool:
+    """Whether no half of a surrogate pair is in it, which JSON can spell and no tokenizer takes."""
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_parquet(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
+    try:
+        with pyarrow.parquet.ParquetFile(stream) as file:
             columns = file.schema_arrow.names
-            if text_field not in columns:
-                raise UnusableDataset(
-                    f"{path.name} has no column {text_field!r}; it has {', '.join(columns[:20])}", param="text_field"
-                )
+            if columns.count(text_field) != 1:
+                held = ", ".join(repr(column[:100]) for column in columns[:20])
+                number = "several columns" if text_field in columns else "no column"
+                raise UnusableDataset(f"{name} has {number} {text_field!r}; it has {held}", param="text_field")
             kind = file.schema_arrow.field(text_field).type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                raise UnusableDataset(f"{path.name} column {text_field!r} is {kind}, not text", param="text_field")
+                shown = str(kind)[:100]
+                raise UnusableDataset(f"{name} column {text_field!r} is {shown}, not text", param="text_field")
             for batch in file.iter_batches(batch_size=256, columns=[text_field]):
-                yield from (value for value in batch.column(0).to_pylist() if value is not None)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UnusableDataset(
-            f"{path.name} is not a readable Parquet file: {str(error)[:200]}", param="path"
-        ) from error
+                yield from (text for value in batch.column(0) if (text := value.as_py()) is not None)
+    except pyarrow.ArrowMemoryError:
+        raise _takes_too_much(name) from None
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        raise UnusableDataset(f"{name} is not a readable Parquet file: {str(error)[:200]!r}", param="path") from error
+
+
+def _takes_too_much(name: str) -> UnusableDataset:
+    return UnusableDataset(
+        f"{name} takes more memory to read than it may: write it with smaller pages and row groups", param="path"
+    )

@@ -62,14 +62,23 @@ def starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])
 
 
+def count_tokens(document: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that one document adds to the stream that windows are cut from."""
+    return len(_ids(document, tokenizer))
+
+
+def _ids(document: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids: list[int] = tokenizer(document + _SEPARATOR, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
 def _stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, tokens: int | None) -> Tensor:
     """The documents' tokens one after another."""
     limit = None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN)
     characters = 0
     parts: list[Tensor] = []
     for document in documents:
-        ids = tokenizer(document + _SEPARATOR, add_special_tokens=False, verbose=False)["input_ids"]
-        parts.append(torch.tensor(ids, dtype=torch.long))
+        parts.append(torch.tensor(_ids(document, tokenizer), dtype=torch.long))
         characters += len(document)
         if limit is not None and characters >= limit:
             break

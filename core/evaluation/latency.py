@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from core.catalogue.model_folder import inspect_folder
 from core.errors import OutOfMemory
+from core.models.memory import free_bytes
 
 _ROUNDS = 3
 _DECODE_TOKENS = 8
@@ -93,6 +93,6 @@ def _load(path: Path, device: torch.device) -> PreTrainedModel:
 
 def _check_room(dense: Path, pruned: Path, device: torch.device) -> None:
     needed = int(1.2 * (inspect_folder(dense).bytes + inspect_folder(pruned).bytes))
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = free_bytes(device)
     if needed > free:
         raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")

@@ -1,24 +1,31 @@
-"""Looking before one submits: what a model is, what fits it, and roughly what a job would need."""
+"""Looking before one submits: what a model is, which methods fit it, and what a job would need."""
 
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import LocalStore
+from core.artifacts.store import Store
 from core.catalogue.compatibility import check_job
 from core.catalogue.methods import METHODS
 from core.catalogue.model_folder import ModelDescription
 from core.errors import SecateurError
-from core.jobs.resolution import resolve_job, resolve_model
+from core.jobs.estimates import estimate_job, require_fit
+from core.jobs.hub_lookup import HubFindings
+from core.jobs.model_resolution import resolve_model
+from core.jobs.queue_names import require_queue
+from core.jobs.resolution import resolve_job
 from core.jobs.schemas import Estimate, InspectBody, Inspection, JobBody, MethodFit
-
-_RUNTIME_BYTES = 300 * 2**20
-"""An interpreter with the libraries of the engine loaded."""
-_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+from core.settings import Settings
 
 
 def inspect(
-    session: Session, team_id: str, body: InspectBody, *, store: LocalStore, activation_budget_bytes: int
+    session: Session,
+    team_id: str,
+    body: InspectBody,
+    *,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings | None = None,
 ) -> Inspection:
     """A dry run of submit, or, with only a model given, a look at it.
 
@@ -28,13 +35,16 @@ def inspect(
     job: JobBody | None = None
     estimate: Estimate | None = None
     if set(asked) == {"model"}:
-        model = resolve_model(session, team_id, body.model, store)
+        model = resolve_model(session, team_id, body.model, store, hub or HubFindings())
         methods = _fits(model.description, "unstructured", 0.5)
     else:
-        resolved = resolve_job(session, team_id, JobBody.model_validate(asked), store)
+        checked = JobBody.model_validate(asked)
+        require_queue(session, checked.queue, settings)
+        resolved = resolve_job(session, team_id, checked, store, hub)
         model, job = resolved.model, resolved.body
         methods = _fits(model.description, job.pattern, job.sparsity)
-        estimate = _estimate(model.description, job, activation_budget_bytes)
+        estimate = estimate_job(session, team_id, resolved, settings)
+        require_fit(session, job, estimate, settings)
     described = {
         name: value for name, value in model.description.model_dump().items() if name in Inspection.model_fields
     }
@@ -59,35 +69,3 @@ def _fits(description: ModelDescription, pattern: str, sparsity: float | None) -
 
     reasons = {method: reason(method) for method in METHODS}
     return [MethodFit(method=method, fits=why is None, reason=why) for method, why in reasons.items()]
-
-
-def _estimate(description: ModelDescription, job: JobBody, activation_budget_bytes: int) -> Estimate:
-    """The prune stage holds embeddings and head, one block, its statistics, and activations up to the budget."""
-    weight_bytes = _DTYPE_BYTES[description.dtype]
-    blocks = [linear for linear in description.linears if linear.layer < description.layers]
-    per_block = sum(linear.numel for linear in blocks) // description.layers
-    widest = max(linear.in_features for linear in blocks)
-    ends = max(description.parameters - description.prunable_parameters, 0) * weight_bytes
-    tokens = _tokens(job)
-    # Streams: the calibration tokens, and each evaluation text through the dense and the pruned blocks; in float32.
-    streams = (tokens["calibration"] + 2 * tokens["evaluation"]) * description.hidden_size * 4
-    statistics = 3 * widest * widest * 4 if job.method == "sparsegpt" else widest * 4
-    activations = min(2 * streams, activation_budget_bytes)
-    passes = tokens["calibration"] + 2 * tokens["evaluation"]
-    solver = (
-        sum(2 * linear.out_features * linear.in_features**2 for linear in blocks) if job.method == "sparsegpt" else 0
-    )
-    return Estimate(
-        peak_memory_bytes=_RUNTIME_BYTES + ends + per_block * (weight_bytes + 4) + statistics + activations,
-        disk_bytes=2 * description.bytes + 2 * streams,
-        forward_tokens=passes,
-        floating_point_operations=2 * passes * description.prunable_parameters + solver,
-    )
-
-
-def _tokens(job: JobBody) -> dict[str, int]:
-    """Tokens that go through the model; where all samples are asked for, their number is known to the runner only."""
-    calibration = job.calibration
-    calibrated = 0 if calibration is None else (calibration.samples or 0) * (calibration.sequence_length or 0)
-    windows = (job.evaluation.samples or 0) * (job.evaluation.sequence_length or 0)
-    return {"calibration": calibrated, "evaluation": windows * len(job.evaluation.datasets)}

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from core.jobs.states import EventType, JobStatus, Stage
+from core.jobs.states import AttemptOutcome, EventType, JobStatus, Stage
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 _Samples = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -24,7 +24,10 @@ class _Part(BaseModel):
 class Calibration(_Part):
     """The calibration set: `samples` sequences (null: all there are) of `sequence_length` tokens."""
 
-    dataset: _Reference
+    dataset: _Reference = Field(
+        description="A registered text's name, one of the hub (wikitext, c4, org/name[@revision][:config[:split]]), or "
+        "self: text the model itself writes."
+    )
     samples: _Samples | None = 128
     sequence_length: _SequenceLength | None = Field(None, description="Unset: 2048, or the model's context if shorter.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -54,7 +57,10 @@ class Gates(_Part):
 class Output(_Part):
     """The form of the checkpoint."""
 
-    format: Literal["dense", "packed"] = Field("dense", description="packed: not available yet.")
+    format: Literal["dense", "packed"] = Field(
+        "dense",
+        description="packed: bitmasks and surviving values; `secateur download --unpack` restores it bit by bit.",
+    )
     dtype: Literal["keep"] = "keep"
     layout: Literal["uniform", "per_layer"] = Field("uniform", description="per_layer: not available yet.")
 
@@ -62,7 +68,9 @@ class Output(_Part):
 class JobBody(_Part):
     """A job to run. See /v1/methods for methods, their patterns and parameters."""
 
-    model: _Reference = Field(description="A registered model's name, or job:ID for the artifact of a job.")
+    model: _Reference = Field(
+        description="A registered model's name, org/name[@revision] on the hub, or job:ID for the artifact of a job."
+    )
     method: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     sparsity: float | None = Field(None, description="Share of prunable weights to remove. Not needed with n:m.")
     pattern: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "unstructured"
@@ -146,6 +154,33 @@ class EventPage(BaseModel):
     next_after: int
 
 
+class JobAttempt(BaseModel):
+    """One attempt at a job: the worker that held it, and how it ended (null while it runs).
+
+    `outcome` released: the worker shut down and gave the job back; lost: it stopped renewing its lease. `stages` are
+    seconds by stage, `needs` the estimate made when the job was submitted, `measured` what a success took.
+    """
+
+    attempt: int
+    worker_id: str
+    queue: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: AttemptOutcome | None
+    error_code: str | None
+    stages: dict[str, float] | None
+    needs: dict[str, Any] | None
+    measured: dict[str, Any] | None
+
+
+class AttemptPage(BaseModel):
+    """Attempts before a number, newest first. `next_after` is the number to go on from, null on the last page."""
+
+    data: list[JobAttempt]
+    has_more: bool
+    next_after: int | None
+
+
 class ArtifactFile(BaseModel):
     """One file of an artifact."""
 
@@ -178,13 +213,24 @@ class MethodFit(BaseModel):
     reason: str | None
 
 
+class EstimateBasis(BaseModel):
+    """Where an estimate comes from: `formula` from the model's headers and the job body, corrected by what so many
+    `jobs` of the same queue and method took (0: the formula alone)."""
+
+    jobs: int
+    formula: dict[str, float | None]
+
+
 class Estimate(BaseModel):
-    """Rough needs of a job, from the model's headers: nothing is loaded."""
+    """What a job will need: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one attempt."""
 
     peak_memory_bytes: int
+    peak_device_memory_bytes: int | None
     disk_bytes: int
+    seconds: float
     forward_tokens: int
     floating_point_operations: int
+    basis: EstimateBasis
 
 
 class Inspection(BaseModel):

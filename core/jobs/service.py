@@ -3,40 +3,66 @@
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import LocalStore
+from core import telemetry
+from core.artifacts.store import Store
 from core.database import new_id
 from core.errors import NotFound
+from core.jobs.estimates import estimate_job, require_fit
+from core.jobs.hub_lookup import HubFindings
 from core.jobs.queue import request_cancel, request_retry, submitted
+from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
-from core.jobs.schemas import ArtifactFile, ArtifactList, EventPage, Job, JobBody, JobEvent
-from core.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow
+from core.jobs.schemas import ArtifactFile, ArtifactList, AttemptPage, EventPage, Job, JobAttempt, JobBody, JobEvent
+from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow
 from core.pages import Page, read_page
+from core.settings import Settings
+from core.teams import audit
+from core.teams.principal import Actor, team_of
+from core.teams.quotas import require_room_in_queue
 
 
-def submit(session: Session, team_id: str, body: JobBody, *, store: LocalStore, max_attempts: int) -> Job:
+def submit(
+    session: Session,
+    caller: Actor,
+    body: JobBody,
+    *,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings | None = None,
+) -> Job:
     """Check a request and queue it as a job, with its first event. Its hint is the caller's to send after the commit.
 
-    Raises the InvalidRequest kind that names the fault.
+    Raises the InvalidRequest kind that names the fault, DoesNotFit where no worker could hold it, QuotaExceeded where
+    the team may not queue more.
     """
-    resolved = resolve_job(session, team_id, body, store)
+    team_id = team_of(caller)
+    require_queue(session, body.queue, settings)
+    resolved = resolve_job(session, team_id, body, store, hub)
+    estimate = estimate_job(session, team_id, resolved, settings)
+    require_fit(session, resolved.body, estimate, settings)
     row = JobRow(
         id=new_id("job"),
         team_id=team_id,
-        attempts_allowed=max_attempts,
+        attempts_allowed=settings.max_attempts,
+        estimate=estimate.model_dump(mode="json"),
         body=resolved.body.model_dump(mode="json"),
         sources=dict(resolved.sources),
-        model=resolved.body.model,
+        model=resolved.model.name,
         model_revision=resolved.model.revision,
         method=resolved.body.method,
         queue=resolved.body.queue,
         priority=resolved.body.priority,
         labels=dict(resolved.body.metadata),
+        request_id=structlog.contextvars.get_contextvars().get("request_id"),
+        traceparent=telemetry.current_traceparent(),
     )
+    require_room_in_queue(session, team_id, adding=1)
     submitted(session, row)
-    session.refresh(row)
+    audit.note(session, caller, "job.submit", row.id, {"model": row.model, "method": row.method, "queue": row.queue})
     return job_answer(row)
 
 
@@ -69,20 +95,36 @@ def list_jobs(
     return read_page(session, query, JobRow, limit=limit, after=after, answer=job_answer)
 
 
-def cancel(session: Session, team_id: str, job_id: str) -> Job:
+def cancel(session: Session, caller: Actor, job_id: str) -> Job:
     """Cancel at once what is queued, ask a running job to stop. Idempotent. Raises NotFound, Conflict."""
-    row = _find(session, team_id, job_id)
-    request_cancel(session, row.id)
+    row = _find(session, team_of(caller), job_id)
+    if request_cancel(session, row.id).changed:
+        audit.note(session, caller, "job.cancel", row.id)
     session.refresh(row)
     return job_answer(row)
 
 
-def retry(session: Session, team_id: str, job_id: str, *, max_attempts: int) -> Job:
-    """Queue a failed or cancelled job again. Idempotent. Raises NotFound, Conflict."""
-    row = _find(session, team_id, job_id)
-    request_retry(session, row.id, max_attempts)
+def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:
+    """Queue a failed or cancelled job again. Idempotent. Raises NotFound, Conflict, QuotaExceeded where the team may
+    not queue more."""
+    row = _find(session, team_of(caller), job_id)
+    if request_retry(session, row.id, max_attempts).changed:
+        require_room_in_queue(session, row.team_id, adding=0)  # it is queued already: the job's row is locked first
+        audit.note(session, caller, "job.retry", row.id)
     session.refresh(row)
     return job_answer(row)
+
+
+def list_attempts(session: Session, team_id: str, job_id: str, *, limit: int, after: int | None) -> AttemptPage:
+    """The attempts at a job before number `after`, newest first. Raises NotFound."""
+    job = _find(session, team_id, job_id)
+    query = select(AttemptRow).where(AttemptRow.job_id == job.id)
+    if after is not None:
+        query = query.where(AttemptRow.attempt < after)
+    rows = session.scalars(query.order_by(AttemptRow.attempt.desc()).limit(limit + 1)).all()
+    attempts = [JobAttempt.model_validate(row, from_attributes=True) for row in rows[:limit]]
+    has_more = len(rows) > limit
+    return AttemptPage(data=attempts, has_more=has_more, next_after=attempts[-1].attempt if has_more else None)
 
 
 def read_events(session: Session, team_id: str, job_id: str, *, after: int, limit: int) -> EventPage:

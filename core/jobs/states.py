@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 Stage = Literal["fetch", "open", "prune", "recover", "evaluate", "verify", "store"]
+AttemptOutcome = Literal["succeeded", "failed", "cancelled", "released", "lost"]
 EventType = Literal["status", "stage", "progress", "log", "metric"]
 
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)

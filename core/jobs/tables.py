@@ -19,7 +19,8 @@ class JobRow(Base):
 
     `attempt` fences every write of a worker; `last_event` numbers events; `attempts_allowed` is the attempt after which
     a retryable failure is final. `body` is the request with defaults filled in, `sources` what it resolved to: paths
-    and hashes of the model and the texts. `dispatched_at` is when a hint was last sent.
+    and hashes of the model and the texts. `dispatched_at` is when a hint was last sent, `events_removed_at` when
+    retention took its events.
     """
 
     __tablename__ = "jobs"
@@ -28,15 +29,28 @@ class JobRow(Base):
         CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
         CheckConstraint(f"(status IN ({_any_of(HELD)})) = (lease_expires_at IS NOT NULL)", name="lease_while_held"),
         Index(
-            "ix_jobs_claim",
+            "ix_jobs_waiting_by_team",
+            "team_id",
             "queue",
-            "priority",
+            text("priority DESC"),
             "created_at",
             "id",
             postgresql_where=text("status = 'queued'"),
         ),
-        Index("ix_jobs_waiting_team", "team_id", "queue", postgresql_where=text("status = 'queued'")),
+        Index(
+            "ix_jobs_waiting_by_queue",
+            "queue",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text("status = 'queued'"),
+        ),
         Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
+        Index(
+            "ix_jobs_events_kept",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL AND events_removed_at IS NULL"),
+        ),
         Index("ix_jobs_list", "team_id", "created_at", "id"),
         Index("ix_jobs_list_by_status", "team_id", "status", "created_at", "id"),
         Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
@@ -70,6 +84,7 @@ class JobRow(Base):
     finished_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]
     worker_id: Mapped[str | None]
+    events_removed_at: Mapped[datetime | None]
     estimate: Mapped[dict[str, Any] | None]
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
@@ -79,14 +94,16 @@ class AttemptRow(Base):
     """One attempt at a job, kept as the record of what the fleet did: quotas, estimates and metrics read it.
 
     `outcome` is null while it runs, then succeeded, failed, cancelled, released or lost. `stages` holds seconds by
-    stage; `needs` what the job was estimated to need and `measured` what it took, under the same names.
+    stage; `needs` what the job was estimated to need and `measured` what it took, under the same names. `counted` says
+    that it is part of the totals.
     """
 
     __tablename__ = "job_attempts"
     __table_args__ = (
         PrimaryKeyConstraint("job_id", "attempt"),
         Index(None, "team_id", "started_at"),
-        Index("ix_job_attempts_history", "queue", "ended_at", postgresql_where=text("outcome = 'succeeded'")),
+        Index("ix_job_attempts_history", "queue", "method", "ended_at", postgresql_where=text("outcome = 'succeeded'")),
+        Index("ix_job_attempts_to_count", "ended_at", postgresql_where=text("ended_at IS NOT NULL AND NOT counted")),
     )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -102,6 +119,38 @@ class AttemptRow(Base):
     stages: Mapped[dict[str, Any] | None]
     needs: Mapped[dict[str, Any] | None]
     measured: Mapped[dict[str, Any] | None]
+    counted: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class AttemptTotalRow(Base):
+    """How many attempts ended in one way, and the seconds they took together, since the service began.
+
+    `core.jobs.fleet` adds each ended attempt once, so these only grow, whatever becomes of the attempts' own rows.
+    `error_code` is empty where there was no error.
+    """
+
+    __tablename__ = "attempt_totals"
+    __table_args__ = (PrimaryKeyConstraint("queue", "method", "outcome", "error_code"),)
+
+    queue: Mapped[str]
+    method: Mapped[str]
+    outcome: Mapped[str]
+    error_code: Mapped[str]
+    attempts: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Double)
+
+
+class StageTotalRow(Base):
+    """A histogram of the seconds attempts spent in a stage, by how they ended. `at_most` is a bucket's upper bound."""
+
+    __tablename__ = "stage_totals"
+    __table_args__ = (PrimaryKeyConstraint("stage", "outcome", "at_most"),)
+
+    stage: Mapped[str]
+    outcome: Mapped[str]
+    at_most: Mapped[float] = mapped_column(Double)
+    attempts: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Double)
 
 
 class JobEventRow(Base):
@@ -159,8 +208,8 @@ class WorkerRow(Base):
     """A worker, what it has, and its last sign of life.
 
     `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why. Bytes are
-    of the whole machine or control group (`memory_bytes`), of the device (null without one), and free on the disk of
-    the work folder.
+    of the whole machine or control group (`memory_bytes`), of the device (null without one; used by whomever, at the
+    last sign of life), and free on the disk of the work folder.
     """
 
     __tablename__ = "workers"
@@ -175,6 +224,7 @@ class WorkerRow(Base):
     reason: Mapped[str | None]
     device_name: Mapped[str | None]
     device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    device_memory_used_bytes: Mapped[int | None] = mapped_column(BigInteger)
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     disk_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[str | None]

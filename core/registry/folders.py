@@ -2,11 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from core.errors import InvalidRequest, PathEscapes, UnusableModel
 from core.settings import Settings
+
+_CHUNK_BYTES = 16 * 2**20
 
 
 def allowed_path(settings: Settings, path: str) -> Path:
@@ -32,17 +34,30 @@ def allowed_path(settings: Settings, path: str) -> Path:
     return real
 
 
-def content_hash(folder: Path) -> str:
+def content_hash(folder: Path, *, watch: Callable[[], None] | None = None) -> str:
     """`sha256:` of the sorted lines `<sha256 of file>  <relative name>` (what `sha256sum` prints) of a folder's files.
 
+    `watch` is called between pieces, since a large model takes minutes; what it raises comes through.
     Raises PathEscapes where a link leads out of the folder, UnusableModel where an entry is not a regular file.
     """
-    lines = []
-    for file in sorted(_files(folder), key=lambda each: each.relative_to(folder).as_posix()):
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        lines.append(f"{digest}  {file.relative_to(folder).as_posix()}\n")
-    return "sha256:" + hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    return content_hash_of({f.relative_to(folder).as_posix(): file_hash(f, watch=watch) for f in _files(folder)})
+
+
+def content_hash_of(digests: Mapping[str, str]) -> str:
+    """`content_hash` of a folder that holds these files, from the SHA-256 of each by its name."""
+    lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
+    return "sha256:" + hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def file_hash(file: Path, *, watch: Callable[[], None] | None = None) -> str:
+    """SHA-256 of a file; `watch` as in `content_hash`."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if watch is not None:
+                watch()
+    return digest.hexdigest()
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -3,10 +3,14 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+FormatName = Literal["text", "jsonl", "parquet"]
+TextField = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+UploadKind = Literal["model", "dataset"]
+UploadStatus = Literal["open", "complete", "failed"]
 
 
 class ModelBody(BaseModel):
@@ -48,8 +52,8 @@ class DatasetBody(BaseModel):
 
     name: Name
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-    format: Literal["text", "jsonl", "parquet"] | None = None
-    text_field: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "text"
+    format: FormatName | None = None
+    text_field: TextField = "text"
     source: Source = "local"
 
 
@@ -67,3 +71,65 @@ class Dataset(BaseModel):
     bytes: int
     sha256: str
     created_at: datetime
+
+
+class FileToUpload(BaseModel):
+    """A file as its sender knows it. `path` is its name, without folders."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
+    bytes: Annotated[int, Field(ge=0, le=2**53)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class UploadBody(BaseModel):
+    """What will be uploaded: the files of a model folder, or one text. `format` and `text_field` are for texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: UploadKind
+    name: Name
+    files: Annotated[list[FileToUpload], Field(min_length=1, max_length=2000)]
+    format: FormatName | None = None
+    text_field: TextField = "text"
+    source: Source = "upload"
+
+
+class UploadedFile(BaseModel):
+    """A file of an upload; `received` is how many of its bytes are there."""
+
+    path: str
+    bytes: int
+    sha256: str
+    received: int
+
+
+class UploadFailure(BaseModel):
+    """Why an upload cannot become what it was announced as."""
+
+    code: str
+    message: str
+
+
+class Upload(BaseModel):
+    """An upload. Parts of at most `part_bytes` go to its files; one that gets none until `expires_at` is removed."""
+
+    id: str
+    object: Literal["upload"]
+    kind: UploadKind
+    name: str
+    status: UploadStatus
+    files: list[UploadedFile]
+    part_bytes: int
+    error: UploadFailure | None
+    expires_at: datetime
+    created_at: datetime
+
+
+class ReceivedPart(BaseModel):
+    """A file of an upload after a part arrived."""
+
+    path: str
+    bytes: int
+    received: int

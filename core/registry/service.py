@@ -1,6 +1,6 @@
 """Registering, listing and finding models and datasets of a team."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -15,11 +15,14 @@ from core.registry.folders import allowed_path, content_hash
 from core.registry.schemas import Dataset, DatasetBody, Model, ModelBody
 from core.registry.tables import DatasetRow, ModelRow
 from core.settings import Settings
+from core.teams import audit
+from core.teams.principal import Actor, team_of
 
 Problem = TypeVar("Problem", bound=SecateurError)
+Row = TypeVar("Row", ModelRow, DatasetRow)
 
 
-def register_model(session: Session, team_id: str, body: ModelBody, settings: Settings) -> tuple[Model, bool]:
+def register_model(session: Session, caller: Actor, body: ModelBody, settings: Settings) -> tuple[Model, bool]:
     """Register a model folder; True where it is new, False where the same content has that name already.
 
     Raises PathEscapes and the UnusableModel kinds, UnsupportedArchitecture, and Conflict where the name means another
@@ -29,102 +32,108 @@ def register_model(session: Session, team_id: str, body: ModelBody, settings: Se
     try:
         description = inspect_folder(folder)
     except SecateurError as error:
-        raise _about(error, "path") from error
-    row = ModelRow(
-        id=new_id("model"),
-        team_id=team_id,
-        name=body.name,
-        path=str(folder),
-        source=body.source,
-        revision=content_hash(folder),
-        description=description.model_dump(mode="json"),
+        raise about(error, "path") from error
+    row, is_new = add_model(
+        session,
+        caller,
+        {
+            "id": new_id("model"),
+            "name": body.name,
+            "path": str(folder),
+            "source": body.source,
+            "revision": content_hash(folder),
+            "description": description.model_dump(mode="json"),
+        },
     )
-    values = {
-        name: getattr(row, name) for name in ("id", "team_id", "name", "path", "source", "revision", "description")
-    }
-    created = session.scalar(
-        insert(ModelRow)
-        .values(values)
-        .on_conflict_do_nothing(index_elements=["team_id", "name"])
-        .returning(ModelRow.id)
-    )
-    stored = find_model_row(session, team_id, body.name)
-    assert stored is not None
-    if stored.revision != row.revision:
-        raise Conflict(f"the name {body.name!r} is taken by another model ({stored.revision})", param="name")
-    return model_answer(stored), created is not None
+    return model_answer(row), is_new
 
 
-def register_dataset(session: Session, team_id: str, body: DatasetBody, settings: Settings) -> tuple[Dataset, bool]:
+def register_dataset(session: Session, caller: Actor, body: DatasetBody, settings: Settings) -> tuple[Dataset, bool]:
     """Register a text file; True where it is new, False where the same text has that name already.
 
     Raises PathEscapes, UnusableDataset, and Conflict where the name means another text.
     """
     file = allowed_path(settings, body.path)
     format_name = body.format or detect_format(file)
-    description = describe(file, format_name, body.text_field)
+    row, is_new = add_dataset(
+        session,
+        caller,
+        {
+            "id": new_id("dataset"),
+            "name": body.name,
+            "path": str(file),
+            "format": format_name,
+            "text_field": body.text_field,
+            "source": body.source,
+            **describe(file, format_name, body.text_field).model_dump(),
+        },
+    )
+    return dataset_answer(row), is_new
+
+
+def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[ModelRow, bool]:
+    """Give a model its name, unless it has it already. Raises Conflict where the name means another model."""
+    row, is_new = _add(session, ModelRow, caller, values)
+    require_same_model(row, values["revision"])
+    return row, is_new
+
+
+def add_dataset(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[DatasetRow, bool]:
+    """Give a text its name, unless it has it already. Raises Conflict where the name means another text."""
+    row, is_new = _add(session, DatasetRow, caller, values)
+    require_same_text(row, values["sha256"], values["format"], values["text_field"])
+    return row, is_new
+
+
+def _add(session: Session, table: type[Row], caller: Actor, values: dict[str, Any]) -> tuple[Row, bool]:
+    team_id = team_of(caller)
     created = session.scalar(
-        insert(DatasetRow)
-        .values(
-            id=new_id("dataset"),
-            team_id=team_id,
-            name=body.name,
-            path=str(file),
-            format=format_name,
-            text_field=body.text_field,
-            source=body.source,
-            **description.model_dump(),
-        )
+        insert(table)
+        .values(team_id=team_id, **values)
         .on_conflict_do_nothing(index_elements=["team_id", "name"])
-        .returning(DatasetRow.id)
+        .returning(table.id)
     )
-    stored = find_dataset_row(session, team_id, body.name)
-    assert stored is not None
-    if (stored.sha256, stored.format, stored.text_field) != (description.sha256, format_name, body.text_field):
-        raise Conflict(f"the name {body.name!r} is taken by another text (sha256 {stored.sha256})", param="name")
-    return dataset_answer(stored), created is not None
+    row = find_row(session, table, team_id, values["name"])
+    if row is None:
+        raise Conflict(f"the name {values['name']!r} is being deleted: try again", param="name")
+    if created is not None:
+        audit.note(session, caller, f"{noun(table)}.register", row.id, {"name": row.name, "source": row.source})
+    return row, created is not None
 
 
-def find_model_row(session: Session, team_id: str, name: str) -> ModelRow | None:
-    return session.scalar(select(ModelRow).where(ModelRow.team_id == team_id, ModelRow.name == name))
+def require_same_model(row: ModelRow, revision: str) -> None:
+    if row.revision != revision:
+        raise Conflict(f"the name {row.name!r} is taken by another model ({row.revision})", param="name")
 
 
-def find_dataset_row(session: Session, team_id: str, name: str) -> DatasetRow | None:
-    return session.scalar(select(DatasetRow).where(DatasetRow.team_id == team_id, DatasetRow.name == name))
+def require_same_text(row: DatasetRow, sha256: str, format_name: str, text_field: str) -> None:
+    if (row.sha256, row.format, row.text_field) != (sha256, format_name, text_field):
+        raise Conflict(f"the name {row.name!r} is taken by another text (sha256 {row.sha256})", param="name")
 
 
-def model_names(session: Session, team_id: str) -> list[str]:
+def noun(table: type[ModelRow] | type[DatasetRow]) -> str:
+    return table.__tablename__.removesuffix("s")
+
+
+def find_row(session: Session, table: type[Row], team_id: str, name: str) -> Row | None:
+    """What a name means; it cannot be deleted before this transaction ends."""
+    query = select(table).where(table.team_id == team_id, table.name == name)
+    return session.scalar(query.with_for_update(read=True, key_share=True))
+
+
+def names(session: Session, table: type[Row], team_id: str) -> list[str]:
     """For messages: the newest names, at most 20."""
-    newest = select(ModelRow.name).where(ModelRow.team_id == team_id).order_by(ModelRow.created_at.desc()).limit(20)
+    newest = select(table.name).where(table.team_id == team_id).order_by(table.created_at.desc()).limit(20)
     return sorted(session.scalars(newest))
 
 
-def dataset_names(session: Session, team_id: str) -> list[str]:
-    """For messages: the newest names, at most 20."""
-    newest = (
-        select(DatasetRow.name).where(DatasetRow.team_id == team_id).order_by(DatasetRow.created_at.desc()).limit(20)
-    )
-    return sorted(session.scalars(newest))
-
-
-def get_model(session: Session, team_id: str, name: str) -> Model:
-    """A model by name or id; raises NotFound."""
-    row = session.scalar(
-        select(ModelRow).where(ModelRow.team_id == team_id, (ModelRow.name == name) | (ModelRow.id == name))
-    )
+def get_row(session: Session, table: type[Row], team_id: str, name: str, *, for_deletion: bool = False) -> Row:
+    """What a name or an id means; raises NotFound."""
+    query = select(table).where(table.team_id == team_id, (table.name == name) | (table.id == name))
+    row = session.scalar(query.with_for_update() if for_deletion else query)
     if row is None:
-        raise NotFound(f"there is no model {name!r}")
-    return model_answer(row)
-
-
-def get_dataset(session: Session, team_id: str, name: str) -> Dataset:
-    """A dataset by name or id; raises NotFound."""
-    row = session.scalar(
-        select(DatasetRow).where(DatasetRow.team_id == team_id, (DatasetRow.name == name) | (DatasetRow.id == name))
-    )
-    if row is None:
-        raise NotFound(f"there is no dataset {name!r}")
-    return dataset_answer(row)
+        raise NotFound(f"there is no {noun(table)} {name!r}")
+    return row
 
 
 def list_models(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Model]:
@@ -157,6 +166,7 @@ def dataset_answer(row: DatasetRow) -> Dataset:
     return Dataset.model_validate(shown | {"object": "dataset"})
 
 
-def _about(error: Problem, param: str) -> Problem:
+def about(error: Problem, param: str) -> Problem:
+    """The same error, of another field of the request."""
     error.param = param
     return error

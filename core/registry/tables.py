@@ -1,24 +1,45 @@
-"""Tables of registered models and datasets."""
+"""Tables of registered models and datasets, and of uploads that are to become one."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import Base
 
+_FILES = JSONB(none_as_null=True)
+
 
 class ModelRow(Base):
-    """A model folder. `revision` is its content hash, `description` a `ModelDescription`."""
+    """A model: a folder of this machine (`path`), or uploaded files in the store (`prefix` and `files`).
+
+    `revision` is its content hash, `description` a `ModelDescription`; `files` are path, bytes and sha256 of each.
+    """
 
     __tablename__ = "models"
-    __table_args__ = (UniqueConstraint("team_id", "name"), Index(None, "team_id", "created_at", "id"))
+    __table_args__ = (
+        UniqueConstraint("team_id", "name"),
+        Index(None, "team_id", "created_at", "id"),
+        CheckConstraint("(path IS NULL) <> (prefix IS NULL)", name="path_or_prefix"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
     name: Mapped[str]
-    path: Mapped[str]
+    path: Mapped[str | None]
+    prefix: Mapped[str | None]
+    files: Mapped[list[dict[str, Any]] | None] = mapped_column(_FILES)
     source: Mapped[str]
     revision: Mapped[str]
     description: Mapped[dict[str, Any]]
@@ -26,15 +47,24 @@ class ModelRow(Base):
 
 
 class DatasetRow(Base):
-    """A text file. `sha256` is of the file."""
+    """A text: a file of this machine (`path`), or an uploaded one in the store (`prefix`, and the one in `files`).
+
+    `sha256` is of the file.
+    """
 
     __tablename__ = "datasets"
-    __table_args__ = (UniqueConstraint("team_id", "name"), Index(None, "team_id", "created_at", "id"))
+    __table_args__ = (
+        UniqueConstraint("team_id", "name"),
+        Index(None, "team_id", "created_at", "id"),
+        CheckConstraint("(path IS NULL) <> (prefix IS NULL)", name="path_or_prefix"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
     name: Mapped[str]
-    path: Mapped[str]
+    path: Mapped[str | None]
+    prefix: Mapped[str | None]
+    files: Mapped[list[dict[str, Any]] | None] = mapped_column(_FILES)
     format: Mapped[str]
     text_field: Mapped[str]
     source: Mapped[str]
@@ -43,3 +73,74 @@ class DatasetRow(Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class UploadRow(Base):
+    """A model or text that arrives in parts. `bytes` are all files together, counted on the team while it is open.
+
+    `object_id` is the id its model or dataset will have, so that a completion that was cut off goes on in the same
+    place; `completing_until` is the lease of the process that completes it. `error` is why it failed.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        CheckConstraint("kind IN ('model', 'dataset')", name="kind"),
+        CheckConstraint("status IN ('open', 'complete', 'failed')", name="status"),
+        Index(None, "team_id", "created_at", "id"),
+        Index(None, "expires_at"),
+        Index("ix_uploads_open", "team_id", "kind", "name", unique=True, postgresql_where=text("status = 'open'")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    kind: Mapped[str]
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="open")
+    object_id: Mapped[str]
+    format: Mapped[str | None]
+    text_field: Mapped[str]
+    source: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    part_bytes: Mapped[int]
+    error: Mapped[dict[str, Any] | None]
+    completing_until: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class UploadFileRow(Base):
+    """A file of an upload, as announced, and how much of it is there.
+
+    `checked`: what it says about itself (config, safetensors header) was looked at. `stored`: its hash is right, and it
+    lies where the model or dataset will have it.
+    """
+
+    __tablename__ = "upload_files"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    received: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    checked: Mapped[bool] = mapped_column(server_default=text("false"))
+    stored: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class UploadPartRow(Base):
+    """A part that arrived; `place` is its name in the store, below the upload's prefix."""
+
+    __tablename__ = "upload_parts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["upload_id", "path"],
+            ["upload_files.upload_id", "upload_files.path"],
+            name="fk_upload_parts_file",
+            ondelete="CASCADE",
+        ),
+    )
+
+    upload_id: Mapped[str] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    start: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    place: Mapped[str]

@@ -1,44 +1,61 @@
-"""API keys: created, listed, revoked, and asked who somebody is."""
+"""API keys: created, listed, rotated, revoked, and asked who somebody is."""
 
 import hmac
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from core.database import new_id
-from core.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from core.database import new_id, seconds_from_now
+from core.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from core.pages import Page, read_page
-from core.teams.schemas import CreatedKey, Key, Role
+from core.teams import audit
+from core.teams.principal import Actor, Principal, team_of
+from core.teams.schemas import CreatedKey, Key, KeyState, Role
 from core.teams.tables import ApiKeyRow
 from core.teams.tokens import digest_of, new_token, prefix_of
 
-_RANK: dict[Role, int] = {"viewer": 0, "member": 1, "admin": 2}
-
-
-@dataclass(frozen=True)
-class Principal:
-    """Who a request acts for."""
-
-    team_id: str
-    key_id: str
-    role: Role
-
-    def require(self, role: Role) -> None:
-        """Raises Forbidden unless this key's role is `role` or above."""
-        if _RANK[self.role] < _RANK[role]:
-            raise Forbidden(f"this needs a key with role {role}; this key's role is {self.role}")
-
 
 def create_key(
-    session: Session, team_id: str, *, role: Role, name: str, expires_at: datetime | None, secret: bytes
+    session: Session, caller: Actor, *, role: Role, name: str, expires_at: datetime | None, secret: bytes
 ) -> CreatedKey:
     """A new key of a team, its plaintext in `key` this once. Raises InvalidRequest where it would be born expired."""
-    now: datetime = session.scalar(select(func.clock_timestamp()))  # type: ignore[assignment]
+    now = _now(session)
     if expires_at is not None and expires_at <= now:
         raise InvalidRequest("expires_at lies in the past", param="expires_at")
+    created = _add(session, team_of(caller), role, name, expires_at, now, secret)
+    audit.note(session, caller, "key.create", created.id, {"name": name, "role": role})
+    return created
+
+
+def rotate_key(session: Session, caller: Actor, key_id: str, *, grace_seconds: float, secret: bytes) -> CreatedKey:
+    """A successor of a key: same name and role, and where the old one expires, as long a life. The old one is good for
+    `grace_seconds` more. Raises NotFound, and Conflict where the old one is no longer good itself."""
+    row = _find(session, team_of(caller), key_id)
+    now = _now(session)
+    state = _state(row, now)
+    if state != "active":
+        raise Conflict(f"the key is {state}: make a new one instead")
+    lives_until = None if row.expires_at is None else now + (row.expires_at - row.created_at)
+    created = _add(session, row.team_id, cast(Role, row.role), row.name, lives_until, now, secret)
+    grace_ends = now + timedelta(seconds=grace_seconds)
+    row.expires_at = grace_ends if row.expires_at is None else min(row.expires_at, grace_ends)
+    session.flush()
+    details = {"successor": created.id, "grace_seconds": grace_seconds}
+    audit.note(session, caller, "key.rotate", row.id, details)
+    return created
+
+
+def _add(
+    session: Session,
+    team_id: str,
+    role: Role,
+    name: str,
+    expires_at: datetime | None,
+    now: datetime,
+    secret: bytes,
+) -> CreatedKey:
     token = new_token()
     prefix = prefix_of(token)
     assert prefix is not None
@@ -54,7 +71,7 @@ def create_key(
     )
     session.add(row)
     session.flush()
-    return CreatedKey(**key_answer(row).model_dump(), key=token)
+    return CreatedKey(**key_answer(row, now).model_dump(), key=token)
 
 
 def authenticate(session: Session, token: str, secret: bytes) -> Principal:
@@ -63,32 +80,30 @@ def authenticate(session: Session, token: str, secret: bytes) -> Principal:
     if prefix is None:
         raise Unauthenticated("this is not an API key of Secateur: keys start with sct_ and end in a checksum")
     found = session.execute(
-        select(ApiKeyRow, (ApiKeyRow.expires_at <= func.clock_timestamp()).label("expired")).where(
-            ApiKeyRow.prefix == prefix
-        )
+        select(
+            ApiKeyRow, (ApiKeyRow.expires_at <= func.clock_timestamp()).label("expired"), _use_is_due().label("due")
+        ).where(ApiKeyRow.prefix == prefix)
     ).one_or_none()
     if found is None or not hmac.compare_digest(found[0].digest, digest_of(token, secret)):
         raise Unauthenticated("this API key is not known")
-    row, expired = found
+    row, expired, due = found
     if row.revoked_at is not None:
         raise Unauthenticated("this API key was revoked")
     if expired:
         raise Unauthenticated(f"this API key expired at {row.expires_at}")
-    _note_use(session, row.id)
+    if due:
+        _note_use(session, row.id)
     return Principal(team_id=row.team_id, key_id=row.id, role=cast(Role, row.role))
 
 
+def _use_is_due() -> ColumnElement[bool]:
+    """Whether the last use that is written down is longer ago than a minute."""
+    return ApiKeyRow.last_used_at.is_(None) | (ApiKeyRow.last_used_at < seconds_from_now(-60))
+
+
 def _note_use(session: Session, key_id: str) -> None:
-    """At most one write a minute, and none that waits for another request with the same key."""
-    due = (
-        select(ApiKeyRow.id)
-        .where(
-            ApiKeyRow.id == key_id,
-            ApiKeyRow.last_used_at.is_(None)
-            | (ApiKeyRow.last_used_at < func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 1)),
-        )
-        .with_for_update(skip_locked=True)
-    )
+    """Never waits for another request with the same key."""
+    due = select(ApiKeyRow.id).where(ApiKeyRow.id == key_id, _use_is_due()).with_for_update(skip_locked=True)
     session.execute(
         update(ApiKeyRow).where(ApiKeyRow.id.in_(due)).values(last_used_at=func.clock_timestamp()),
         execution_options={"synchronize_session": False},
@@ -96,30 +111,65 @@ def _note_use(session: Session, key_id: str) -> None:
 
 
 def list_keys(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Key]:
-    """The team's keys, newest first, revoked ones included."""
+    """The team's keys, newest first, those that are no longer good included."""
+    now = _now(session)
     query = select(ApiKeyRow).where(ApiKeyRow.team_id == team_id)
-    return read_page(session, query, ApiKeyRow, limit=limit, after=after, answer=key_answer)
+    return read_page(session, query, ApiKeyRow, limit=limit, after=after, answer=lambda row: key_answer(row, now))
 
 
-def revoke_key(session: Session, team_id: str, key_id: str) -> Key:
-    """Revoke a key for good; a revoked key stays as it is. Raises NotFound."""
+def revoke_key(session: Session, caller: Actor, key_id: str) -> Key:
+    """Revoke a key for good; a revoked key stays as it is. Raises NotFound, and Conflict where it is the last admin key
+    of its team that is good."""
+    team_id = team_of(caller)
+    admins = session.scalars(  # locked in order: of two admins who revoke each other's keys at once, one is refused
+        select(ApiKeyRow.id)
+        .where(
+            ApiKeyRow.team_id == team_id,
+            ApiKeyRow.role == "admin",
+            ApiKeyRow.revoked_at.is_(None),
+            or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > func.clock_timestamp()),
+        )
+        .order_by(ApiKeyRow.id)
+        .with_for_update()
+    ).all()
+    row = _find(session, team_id, key_id)
+    if list(admins) == [key_id]:
+        raise Conflict("this is the team's last admin key: make another one first")
+    if row.revoked_at is None:
+        row.revoked_at = _now(session)
+        session.flush()
+        audit.note(session, caller, "key.revoke", row.id, {"name": row.name, "role": row.role})
+    return key_answer(row, _now(session))
+
+
+def _find(session: Session, team_id: str, key_id: str) -> ApiKeyRow:
+    """Locked. Raises NotFound."""
     row = session.scalar(
         select(ApiKeyRow).where(ApiKeyRow.id == key_id, ApiKeyRow.team_id == team_id).with_for_update()
     )
     if row is None:
         raise NotFound(f"there is no key {key_id!r}")
-    if row.revoked_at is None:
-        row.revoked_at = session.scalar(select(func.clock_timestamp()))
-        session.flush()
-    return key_answer(row)
+    return row
 
 
-def key_answer(row: ApiKeyRow) -> Key:
+def _now(session: Session) -> datetime:
+    now: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return now
+
+
+def _state(row: ApiKeyRow, now: datetime) -> KeyState:
+    if row.revoked_at is not None:
+        return "revoked"
+    return "expired" if row.expires_at is not None and row.expires_at <= now else "active"
+
+
+def key_answer(row: ApiKeyRow, now: datetime) -> Key:
     return Key(
         id=row.id,
         object="key",
         name=row.name,
         role=cast(Role, row.role),
+        state=_state(row, now),
         prefix=row.prefix,
         created_at=row.created_at,
         expires_at=row.expires_at,

@@ -1,11 +1,14 @@
-"""API keys as requests and answers show them."""
+"""Teams, API keys and the audit trail as requests and answers show them."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 Role = Literal["viewer", "member", "admin"]
+KeyState = Literal["active", "expired", "revoked"]
+
+LONGEST_GRACE_SECONDS = 30 * 24 * 3600
 
 
 class KeyBody(BaseModel):
@@ -18,6 +21,14 @@ class KeyBody(BaseModel):
     expires_at: AwareDatetime | None = None
 
 
+class RotateBody(BaseModel):
+    """How long the old key is still good once its successor is made."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    grace_seconds: Annotated[float, Field(ge=0, le=LONGEST_GRACE_SECONDS)] = 3600
+
+
 class Key(BaseModel):
     """An API key without its secret: `prefix` is how it starts."""
 
@@ -25,6 +36,7 @@ class Key(BaseModel):
     object: Literal["key"]
     name: str
     role: Role
+    state: KeyState
     prefix: str
     created_at: datetime
     expires_at: datetime | None
@@ -36,3 +48,47 @@ class CreatedKey(Key):
     """A new API key; `key` is shown this once."""
 
     key: str
+
+
+class Quotas(BaseModel):
+    """What a team may use at most; null: as much as there is. `max_device_seconds` is of a calendar month (UTC)."""
+
+    max_running: int | None
+    max_queued: int | None
+    max_device_seconds: float | None
+    max_stored_bytes: int | None
+
+
+class Usage(BaseModel):
+    """What a team uses. `device_seconds` is the time of attempts that ended since `month_started_at`."""
+
+    running: int
+    queued: int
+    device_seconds: float
+    month_started_at: datetime
+    stored_bytes: int
+
+
+class Team(BaseModel):
+    """A team: its quotas, which the operator sets, and its use. `weight` is its share of a queue others wait in too."""
+
+    id: str
+    object: Literal["team"]
+    name: str
+    weight: float
+    quotas: Quotas
+    usage: Usage
+    created_at: datetime
+
+
+class AuditEntry(BaseModel):
+    """One change: what (`action`), to what (`object_id`), and the key that did it, null where the server's operator."""
+
+    id: str
+    object: Literal["audit_entry"]
+    action: str
+    object_id: str
+    key_id: str | None
+    request_id: str | None
+    details: dict[str, Any]
+    created_at: datetime

@@ -66,7 +66,11 @@ class AuditRow(Base):
     """
 
     __tablename__ = "audit"
-    __table_args__ = (Index(None, "team_id", "created_at", "id"), Index(None, "team_id", "object_id"))
+    __table_args__ = (
+        Index(None, "team_id", "created_at", "id"),
+        Index(None, "team_id", "action", "created_at", "id"),
+        Index(None, "team_id", "object_id", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))

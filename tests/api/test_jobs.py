@@ -59,10 +59,12 @@ def test_submit_succeeds_while_the_broker_is_down(
 REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown method": ({"method": "snip"}, "unknown_method", "method"),
     "unknown model": ({"model": "nothing"}, "unknown_model", "model"),
-    "hub model": ({"model": "org/name"}, "unknown_model", "model"),
+    "no name of the hub": ({"model": "org/name/more"}, "unknown_model", "model"),
+    "no revision of the hub": ({"model": "org/name@../main"}, "unknown_model", "model"),
+    "no dataset of the hub": ({"evaluation": {"datasets": ["a/b:c:d:e"]}}, "unknown_dataset", "evaluation.datasets.0"),
     "unknown job": ({"model": "job:job_0"}, "unknown_model", "model"),
     "unknown calibration": ({"calibration": {"dataset": "x"}}, "unknown_dataset", "calibration.dataset"),
-    "self": ({"calibration": {"dataset": "self"}}, "unknown_dataset", "calibration.dataset"),
+    "self without end": ({"evaluation": {"datasets": ["self"]}}, "invalid_request", "evaluation.samples"),
     "unknown evaluation": ({"evaluation": {"datasets": ["x"]}}, "unknown_dataset", "evaluation.datasets.0"),
     "no calibration": ({"calibration": None}, "invalid_request", "calibration"),
     "sparsity": ({"sparsity": 1.5}, "invalid_sparsity", "sparsity"),
@@ -96,9 +98,9 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "target": ({"target": {"bytes": 1}}, "invalid_request", "target"),
     "recovery": ({"recovery": {"steps": 1}}, "invalid_request", "recovery"),
     "tasks": ({"evaluation": {"tasks": ["boolq"]}}, "invalid_request", "evaluation.tasks"),
-    "packed": ({"output": {"format": "packed"}}, "invalid_request", "output.format"),
     "per layer": ({"output": {"layout": "per_layer"}}, "invalid_request", "output.layout"),
-    "the dispatcher's queue": ({"queue": "control"}, "invalid_request", "queue"),
+    "the dispatcher's queue": ({"queue": "control"}, "unknown_queue", "queue"),
+    "a queue nobody serves": ({"queue": "large"}, "unknown_queue", "queue"),
     "metadata": ({"metadata": {"a": 1}}, "invalid_request", "metadata.a"),
 }
 

@@ -177,6 +177,7 @@ def test_skipping_the_layer_makes_the_pattern_fit(folder: Path) -> None:
         ({"skip_modules": ["nope"]}, "parameters.skip_modules", "matches no linear layer"),
         ({"skip_layers": [0, 1]}, "parameters", "nothing is left"),
         ({"allocation": [0.5]}, "parameters.allocation", "the model has 2 layers"),
+        ({"allocation": [0.5, 0.6]}, "parameters.allocation", r"removes 0\.5500 .* asks for 0\.5"),
         ({"allocation": "owl", "owl_range": 0.5}, "parameters.owl_range", "smaller range"),
         ({"include_lm_head": True}, "parameters.include_lm_head", "tied"),
     ],

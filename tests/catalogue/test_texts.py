@@ -43,7 +43,7 @@ def test_faults_are_named(name: str, content: bytes, words: str, tmp_path: Path)
 
 def test_a_missing_column_lists_those_there_are(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"body": ["x"], "n": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(UnusableDataset, match="no column 'text'; it has body, n"):
+    with pytest.raises(UnusableDataset, match="no column 'text'; it has 'body', 'n'"):
         describe(tmp_path / "a.parquet", "parquet")
     with pytest.raises(UnusableDataset, match="is int64, not text"):
         describe(tmp_path / "a.parquet", "parquet", "n")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from secateur import Client
+from secateur import Client, patience
 from secateur.cli import main
+from tests.client.both_clients import facing_as_client
 from tests.client.command_line import Ended, RunHere
 from tests.client.scripted_server import KEY, Script, serving
 
@@ -34,9 +35,17 @@ def url(script: Script) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url, KEY) as opened:
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are made again at once: how long the pauses are is tested by itself."""
+    monkeypatch.setattr(patience, "BACKOFF_SECONDS", 0.01)
+
+
+@pytest.fixture(params=["blocking", "async"])
+def client(url: str, request: pytest.FixtureRequest) -> Iterator[Client]:
+    """Each test holds for both clients."""
+    opening = Client if request.param == "blocking" else facing_as_client
+    with opening(url, KEY) as opened:
         yield opened
 
 

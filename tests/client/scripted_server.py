@@ -50,6 +50,8 @@ class Script:
     page_size: int = 100
     answers: dict[str, Response] = field(default_factory=dict)
     """Instead of the usual answer, by `METHOD path`."""
+    passing: dict[str, list[Response]] = field(default_factory=dict)
+    """The same for the first calls only: used up from the front."""
     events: list[dict[str, Any]] = field(default_factory=list)
     event_cuts: list[int | None] = field(default_factory=list)
     """Bytes of the event stream that go out before the connection breaks; None: it closes in good order."""
@@ -59,6 +61,8 @@ class Script:
     """Events sent again on every connection."""
     event_pause: float = 0
     """Seconds between events."""
+    slow_seconds: float = 0
+    """Before a job is shown."""
     stays_open: bool = False
     """The stream goes on behind its last event until the server stops."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -147,9 +151,11 @@ def life(*ends: str) -> list[dict[str, Any]]:
     return [event(number, kind, attempt, **data) for number, (attempt, kind, data) in enumerate(told, start=1)]
 
 
-def problem(status: int, code: str, detail: str, param: str | None = None) -> Response:
+def problem(
+    status: int, code: str, detail: str, param: str | None = None, headers: dict[str, str] | None = None, **more: Any
+) -> Response:
     document = {"type": "about:blank", "title": code, "status": status, "detail": detail, "code": code, "param": param}
-    return JSONResponse(document, status, media_type="application/problem+json")
+    return JSONResponse(document | more, status, headers, media_type="application/problem+json")
 
 
 def sse(each: dict[str, Any]) -> bytes:
@@ -164,6 +170,8 @@ def _app(script: Script) -> FastAPI:
         script.seen.append(Seen(request.method, path, dict(request.query_params), dict(request.headers), body))
         if request.headers.get("Authorization") != f"Bearer {KEY}" and not path.startswith("/bucket/"):
             raise Answered(problem(401, "unauthenticated", "this API key is not known"))
+        if passing := script.passing.get(f"{request.method} {path}"):
+            raise Answered(passing.pop(0))
         if f"{request.method} {path}" in script.answers:
             raise Answered(script.answers[f"{request.method} {path}"])
 
@@ -191,6 +199,7 @@ def _app(script: Script) -> FastAPI:
 
     @app.get("/v1/jobs/{job_id}")
     def get_job(job_id: str) -> Response:
+        time.sleep(script.slow_seconds)
         if job_id != JOB_ID:
             return problem(404, "not_found", f"there is no job '{job_id}'")
         return JSONResponse(script.job)

@@ -52,9 +52,9 @@ def test_fields_of_a_newer_server_are_kept(client: Client, script: Script) -> No
         (403, errors.Forbidden),
         (404, errors.NotFound),
         (409, errors.Conflict),
-        (413, errors.ApiError),
+        (413, errors.PayloadTooLarge),
         (422, errors.InvalidRequest),
-        (503, errors.ServerError),
+        (503, errors.Unavailable),
     ],
 )
 def test_a_problem_document_becomes_the_error_of_its_status(

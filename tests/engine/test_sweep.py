@@ -144,7 +144,12 @@ def test_owl_keeps_the_mean_and_differs_between_layers(model: Path, tmp_path: Pa
 def test_an_explicit_list_gives_each_layer_its_own_sparsity(model: Path, tmp_path: Path) -> None:
     wanted = [0.25, 0.5, 0.0, 0.75]
     result = sweep(
-        model, tmp_path / "work", calibration=None, method="magnitude", sparsity=0.5, parameters={"allocation": wanted}
+        model,
+        tmp_path / "work",
+        calibration=None,
+        method="magnitude",
+        sparsity=0.375,
+        parameters={"allocation": wanted},
     )
     for row in result.layers:
         assert row.sparsity == pytest.approx(wanted[row.layer], abs=0.001)

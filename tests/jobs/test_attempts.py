@@ -216,13 +216,13 @@ def test_a_cancelling_job_whose_worker_is_lost_is_cancelled(sessions: Sessions, 
 def test_cancel_is_idempotent_in_every_state(sessions: Sessions, new_job: NewJob) -> None:
     waiting = new_job()
     with transaction(sessions) as session:
-        assert [request_cancel(session, waiting) for _ in range(2)] == ["cancelled", "cancelled"]
+        assert [request_cancel(session, waiting).status for _ in range(2)] == ["cancelled", "cancelled"]
     held = new_job()
     take(sessions)
     with transaction(sessions) as session:
-        assert [request_cancel(session, held) for _ in range(2)] == ["cancelling", "cancelling"]
+        assert [request_cancel(session, held).status for _ in range(2)] == ["cancelling", "cancelling"]
         assert finish_cancelled(session, held, 1) == "cancelled"
-        assert request_cancel(session, held) == "cancelled"
+        assert request_cancel(session, held) == ("cancelled", False)
     assert statuses_of(sessions, waiting) == ["queued", "cancelled"]
     assert statuses_of(sessions, held) == ["queued", "running", "cancelling", "cancelled"]
 
@@ -255,18 +255,18 @@ def test_a_retry_gives_a_full_set_of_attempts_and_clears_the_last_end(sessions: 
     take(sessions)
     with transaction(sessions) as session:
         finish_failed(session, job, 1, LOST, metrics={"a": 1})
-        assert [request_retry(session, job, 3) for _ in range(2)] == ["queued", "queued"]
+        assert [request_retry(session, job, 3) for _ in range(2)] == [("queued", True), ("queued", False)]
     row = row_of(sessions, job)
     assert (row.error, row.metrics, row.finished_at, row.attempts_allowed) == (None, None, None, 4)
     assert statuses_of(sessions, job) == ["queued", "running", "failed", "queued"]
     assert take(sessions) == 2
     with transaction(sessions) as session:
-        assert request_retry(session, job, 3) == "running"
+        assert request_retry(session, job, 3) == ("running", False)
         request_cancel(session, job)
         with pytest.raises(Conflict):
             request_retry(session, job, 3)
         finish_cancelled(session, job, 2)
-        assert request_retry(session, job, 3) == "queued"
+        assert request_retry(session, job, 3) == ("queued", True)
 
 
 def test_what_succeeded_is_not_retried(sessions: Sessions, new_job: NewJob) -> None:

@@ -1,6 +1,7 @@
 """Jobs to run, and workers to run them."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,14 +16,15 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore
+from core.artifacts.store import Store
 from core.database import transaction
 from core.jobs import service
 from core.jobs.schemas import Job, JobBody, JobEvent
-from core.jobs.tables import JobRow
+from core.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
 from tests.worker.supervise import run_once
 from worker.processes import ChildProcess, spawn
+from worker.serve import part_commands, part_environment
 
 Answer = TypeVar("Answer")
 
@@ -49,13 +51,14 @@ class Queue:
     """The queue of record as a test looks at it."""
 
     sessions: sessionmaker[Session]
-    store: LocalStore
+    store: Store
+    settings: Settings
     team: str
 
     def submit(self, body: dict[str, Any]) -> str:
         with transaction(self.sessions) as session:
             parsed = JobBody.model_validate(body)
-            return service.submit(session, self.team, parsed, store=self.store, max_attempts=3).id
+            return service.submit(session, self.team, parsed, store=self.store, settings=self.settings).id
 
     def job(self, job_id: str) -> Job:
         with transaction(self.sessions) as session:
@@ -115,8 +118,8 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def jobs(sessions: sessionmaker[Session], store: LocalStore, team: str) -> Queue:
-    return Queue(sessions, store, team)
+def jobs(sessions: sessionmaker[Session], store: Store, settings: Settings, team: str) -> Queue:
+    return Queue(sessions, store, settings, team)
 
 
 @dataclass
@@ -183,3 +186,52 @@ def spawn_worker(settings: Settings) -> Iterator[SpawnWorker]:
     yield start
     for child in started:
         child.end(grace_seconds=0)
+
+
+StartPart = Callable[..., ChildProcess]
+
+
+@pytest.fixture
+def start_part(settings: Settings) -> Iterator[StartPart]:
+    """Starts `worker` or `dispatcher` with the command line that `secateur serve` uses; with `stand_in`, its behaviour,
+    the runner is the stand-in.
+    """
+    started: list[ChildProcess] = []
+
+    def start(name: str, stand_in: dict[str, Any] | None = None, **variables: str) -> ChildProcess:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        command = part_commands("127.0.0.1", 0, settings)[name]
+        if stand_in is not None:
+            command = ["tests.worker.stand_in_worker" if word == "worker.app" else word for word in command]
+            variables = {"STAND_IN": json.dumps(stand_in), **variables}
+        with open(settings.home / f"{name}.log", "ab") as log:
+            part = spawn(
+                command,
+                name=name,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                environment={
+                    **os.environ,
+                    **part_environment(settings),
+                    "SECATEUR_CANCEL_GRACE_SECONDS": "2",
+                    **variables,
+                },
+            )
+        started.append(part)
+        return part
+
+    yield start
+    for part in started:
+        part.end(grace_seconds=20)
+
+
+def is_registered(jobs: Queue) -> bool:
+    with transaction(jobs.sessions) as session:
+        return session.scalar(select(WorkerRow.id)) is not None
+
+
+def runner_of(worker: ChildProcess, module: str = "worker.runner") -> int | None:
+    for process in psutil.Process(worker.pid).children(recursive=True):
+        if module in process.cmdline():
+            return process.pid
+    return None

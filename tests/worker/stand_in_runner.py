@@ -1,7 +1,8 @@
 """Speaks the runner's protocol and prunes nothing: `python -m tests.worker.stand_in_runner BEHAVIOUR`.
 
-BEHAVIOUR is a JSON object: `hang_in` (a task: say `pid N` in the log, then sleep), `ignore_sigterm`, `fail_in` with
-`code` and `retryable`, `crash` (text written to stderr before exit code 1), `nonsense`, `ratio` (of perplexities).
+BEHAVIOUR is a JSON object: `hang_in` (a task: say `pid N` in the log, then sleep), `ignore_signals`, `fail_in` with
+`code` and `retryable`, `crash` (text written to stderr before exit code 1), `nonsense`, `ratio` (of perplexities),
+`blocks` (that take `block_seconds` each; SIGTERM ends it after the one it is in).
 """
 
 import json
@@ -10,13 +11,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
+from core.artifacts.packed import pack_folder
+from core.catalogue.model_folder import inspect_folder
 from worker.protocol import (
     ErrorMessage,
+    GenerateTextSpec,
     LogMessage,
     MeasureSpec,
+    PackSpec,
     ProgressMessage,
     PruneSpec,
     ResultMessage,
@@ -38,9 +44,12 @@ def main(behaviour: dict[str, Any]) -> int:
         send(LogMessage(level="info", message=f"previous {spec.previous.name if spec.previous else None}"))
         send(StageMessage(stage="prune"))
         send(ProgressMessage(progress=0.5, block=1, blocks=2))
-        boundary = spec.work / "boundary-00001"
-        boundary.mkdir()
-        (boundary / "state.json").write_text("{}")
+        if "TRACEPARENT" in os.environ:
+            send(LogMessage(level="info", message=f"traceparent {os.environ['TRACEPARENT']}"))
+        if "blocks" in behaviour:
+            prune_blocks(spec, behaviour["blocks"], behaviour["block_seconds"])
+        else:
+            save_boundary(spec, 1)
     misbehave(spec.task, behaviour)
     match spec:
         case PruneSpec():
@@ -59,7 +68,8 @@ def main(behaviour: dict[str, Any]) -> int:
                 "seconds": {"prune": 0.1},
                 "peak_memory_bytes": 1,
             }
-            result = {"metrics": metrics, "report": {"layers": [], "notes": []}, "expected": str(expected)}
+            report = {"layers": [], "notes": [], "peak_memory": {"resident": 100 * 2**20}}
+            result = {"metrics": metrics, "report": report, "expected": str(expected)}
         case MeasureSpec():
             result = {
                 "latency": {"dense_ms": 1.0, "pruned_ms": 1.0, "sequence_length": 32, "device": "cpu"},
@@ -67,16 +77,47 @@ def main(behaviour: dict[str, Any]) -> int:
             }
         case VerifySpec():
             assert spec.expected.read_text() == "logits"
-            result = {"maximum_difference": 0.0, "tolerance": 1e-4}
+            model = inspect_folder(spec.artifact).model_dump(mode="json")
+            result = {"maximum_difference": 0.0, "tolerance": 1e-4, "model": model}
+        case PackSpec():
+            result = pack_folder(spec.artifact)
+        case GenerateTextSpec():
+            send(LogMessage(level="info", message="the model has written text"))
+            spec.target.write_text(json.dumps({"text": f"as with seed {spec.seed}"}) + "\n")
+            result = {"documents": 1, "characters": 20, "tokens": spec.samples * spec.sequence_length}
         case _:
             raise AssertionError(spec.task)
     send(ResultMessage(result=result))
     return 0
 
 
+def prune_blocks(spec: PruneSpec, blocks: int, seconds: float) -> None:
+    """As the runner does: from the newest boundary of the attempt before on, a boundary after each."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    before = [] if spec.previous is None else [int(folder.name[-5:]) for folder in spec.previous.glob("boundary-*")]
+    done = max(before, default=0)
+    send(LogMessage(level="info", message=f"continuing after block {done}"))
+    for block in range(done + 1, blocks + 1):
+        send(LogMessage(level="info", message=f"in block {block}"))
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        save_boundary(spec, block)
+        if stop.is_set():
+            sys.exit(75)
+
+
+def save_boundary(spec: PruneSpec, done: int) -> None:
+    folder = spec.work / f"boundary-{done:05d}"
+    folder.mkdir(exist_ok=True)
+    (folder / "state.json").write_text("{}")
+
+
 def misbehave(task: str, behaviour: dict[str, Any]) -> None:
-    if behaviour.get("ignore_sigterm"):
+    if behaviour.get("ignore_signals"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if behaviour.get("hang_in") == task:
         helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         send(LogMessage(level="info", message=f"pids {os.getpid()} {helper.pid}"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore
+from core.artifacts.store import open_store
 from core.database import session_factory, transaction
 from core.jobs import queue
 from core.settings import Settings
@@ -29,7 +29,7 @@ def run_once(
         claim = queue.claim(session, queue="default", worker_id=worker_id, lease_seconds=settings.lease_seconds)
     if claim is None:
         return "nothing"
-    store = LocalStore(settings.store_root)
+    store = open_store(settings)
     return Supervisor(settings, sessions, store, stop=stop, runner=runner(behaviour)).run(claim)
 
 

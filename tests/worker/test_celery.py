@@ -5,70 +5,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import select
 
-from core.database import transaction
 from core.jobs.broker import celery_app
 from core.jobs.hints import hint_sender
-from core.jobs.tables import WorkerRow
 from core.settings import Settings
-from tests.worker.conftest import Queue, eventually, is_alive
-from worker.processes import ChildProcess, spawn
-from worker.serve import part_commands, part_environment
-
-StartPart = Callable[..., ChildProcess]
+from tests.worker.conftest import Queue, StartPart, eventually, is_alive, is_registered, runner_of
 
 
 @pytest.fixture
 def body(model: str) -> dict[str, Any]:
     """A job that needs no text, and so no tokenizer."""
     return {"model": model, "method": "magnitude", "sparsity": 0.5}
-
-
-@pytest.fixture
-def start_part(settings: Settings) -> Iterator[StartPart]:
-    """Starts `worker` or `dispatcher` with the command line that `secateur serve` uses."""
-    started: list[ChildProcess] = []
-
-    def start(name: str, **variables: str) -> ChildProcess:
-        settings.home.mkdir(parents=True, exist_ok=True)
-        with open(settings.home / f"{name}.log", "ab") as log:
-            part = spawn(
-                part_commands("127.0.0.1", 0, settings)[name],
-                name=name,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                environment={
-                    **os.environ,
-                    **part_environment(settings),
-                    "SECATEUR_CANCEL_GRACE_SECONDS": "2",
-                    **variables,
-                },
-            )
-        started.append(part)
-        return part
-
-    yield start
-    for part in started:
-        part.end(grace_seconds=20)
-
-
-def is_registered(jobs: Queue) -> bool:
-    with transaction(jobs.sessions) as session:
-        return session.scalar(select(WorkerRow.id)) is not None
-
-
-def runner_of(worker: ChildProcess) -> int | None:
-    for process in psutil.Process(worker.pid).children(recursive=True):
-        if "worker.runner" in process.cmdline():
-            return process.pid
-    return None
 
 
 def test_a_worker_runs_what_it_finds_and_what_it_is_told_of(

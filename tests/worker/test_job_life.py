@@ -92,7 +92,7 @@ def test_cancel_ends_the_runner_and_all_it_started(
 ) -> None:
     job_id = jobs.submit(job_body)
     changed = settings.model_copy(update={"cancel_grace_seconds": 0.5})
-    worker = start_worker(changed, hang_in=task, ignore_sigterm=stubborn)
+    worker = start_worker(changed, hang_in=task, ignore_signals=stubborn)
     pids = jobs.runner_pids(job_id)
     with transaction(jobs.sessions) as session:
         assert service.cancel(session, jobs.team, job_id).status == "cancelling"
@@ -256,8 +256,8 @@ def test_a_job_cancelled_while_its_artifact_is_stored_keeps_nothing(
     jobs: Queue, job_body: dict[str, Any], settings: Settings
 ) -> None:
     class StoreThatIsInterrupted(LocalStore):
-        def publish(self, folder: Path, prefix: str) -> list[StoredFile]:
-            files = super().publish(folder, prefix)
+        def publish(self, folder: Path, prefix: str, **options: Any) -> list[StoredFile]:
+            files = super().publish(folder, prefix, **options)
             with transaction(jobs.sessions) as session:
                 service.cancel(session, jobs.team, job_id)
             return files

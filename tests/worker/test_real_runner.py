@@ -1,6 +1,7 @@
 """Jobs with the real runner: a tiny model pruned end to end, killed at each stage, refused where it cannot be used."""
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from core.jobs import queue, service
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
 from core.settings import Settings
+from secateur.packed import unpack_folder
 from tests.engine.tiny import make_model
 from tests.worker.conftest import Queue, eventually
 from worker.supervisor import Supervisor
@@ -31,8 +33,8 @@ pytestmark = pytest.mark.timeout(300)
 LAYERS = 6
 
 
-def write_model(folder: Path) -> Path:
-    make_model(folder, num_hidden_layers=LAYERS)
+def write_model(folder: Path, layers: int = LAYERS) -> Path:
+    make_model(folder, num_hidden_layers=layers)
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
@@ -44,22 +46,28 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"threads": 1, "device": "cpu"})
 
 
-@pytest.fixture
-def body(sessions: sessionmaker[Session], settings: Settings, team: str) -> dict[str, Any]:
-    """A job on a model of six layers, with text it can read."""
-    folder = write_model(settings.models_root / "six-layers")
+def register_layers(
+    sessions: sessionmaker[Session], settings: Settings, team: str, *, layers: int = LAYERS, samples: int = 8
+) -> dict[str, Any]:
+    """A job on a model of some layers, with text it can read."""
+    folder = write_model(settings.models_root / "layered", layers)
     generator = numpy.random.default_rng(0)
     text = settings.datasets_root / "words.txt"
     text.parent.mkdir(parents=True, exist_ok=True)
     text.write_text("\n\n".join(" ".join(f"w{n}" for n in generator.integers(4, 96, 50)) for _ in range(40)))
     with transaction(sessions) as session:
-        register_model(session, team, ModelBody(name="six-layers", path=str(folder.resolve())), settings)
+        register_model(session, team, ModelBody(name="layered", path=str(folder.resolve())), settings)
         register_dataset(session, team, DatasetBody(name="words", path=str(text.resolve())), settings)
     return {
-        "model": "six-layers", "method": "sparsegpt", "sparsity": 0.5,
-        "calibration": {"dataset": "words", "samples": 8, "sequence_length": 32},
+        "model": "layered", "method": "sparsegpt", "sparsity": 0.5,
+        "calibration": {"dataset": "words", "samples": samples, "sequence_length": 32},
         "evaluation": {"datasets": ["words"], "samples": 8, "sequence_length": 32},
     }  # fmt: skip
+
+
+@pytest.fixture
+def body(sessions: sessionmaker[Session], settings: Settings, team: str) -> dict[str, Any]:
+    return register_layers(sessions, settings, team)
 
 
 Work = Callable[[], "Future[str]"]
@@ -109,7 +117,33 @@ def test_a_job_prunes_reports_and_leaves_a_model_that_loads(
     assert not any(loading.values())
     zeros = sum(int((module.weight == 0).sum()) for module in model.modules() if isinstance(module, torch.nn.Linear))
     assert zeros >= job.metrics["parameters"]["dense"] - job.metrics["parameters"]["nonzero"] > 0
+    figures = {name: report["estimate"][name] for name in ("peak_memory_bytes", "disk_bytes", "seconds")}
+    assert all(figure["ratio"] == figure["actual"] / figure["estimated"] for figure in figures.values())
+    assert 0.3 < figures["peak_memory_bytes"]["ratio"] < 3, "a formula that far off refuses jobs that fit"
     again = jobs.submit({**body, "model": f"job:{job_id}", "method": "magnitude", "sparsity": 0.7})
+    assert work().result(120) == "succeeded", jobs.job(again).error
+
+
+def test_a_packed_artifact_unpacks_to_the_dense_one_and_is_a_model_for_another_job(
+    jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore, tmp_path: Path
+) -> None:
+    ends = {}
+    for form in ("dense", "packed"):
+        ends[form] = jobs.submit({**body, "output": {"format": form}})
+        assert work().result(120) == "succeeded", jobs.job(ends[form]).error
+    packed = tmp_path / "packed"
+    shutil.copytree(artifact(store, ends["packed"], 1), packed)
+    assert not (packed / "model.safetensors").exists()
+    with transaction(jobs.sessions) as session:
+        report = service.get_report(session, jobs.team, ends["packed"])
+    metrics = jobs.job(ends["packed"]).metrics
+    assert metrics is not None
+    size = (packed / "model.packed.safetensors").stat().st_size
+    assert metrics["bytes"]["packed"] == report["packed"]["bytes"] == size < report["packed"]["dense_bytes"]
+    unpack_folder(packed)
+    dense = artifact(store, ends["dense"], 1) / "model.safetensors"
+    assert (packed / "model.safetensors").read_bytes() == dense.read_bytes()
+    again = jobs.submit({**body, "model": f"job:{ends['packed']}", "sparsity": 0.7})
     assert work().result(120) == "succeeded", jobs.job(again).error
 
 

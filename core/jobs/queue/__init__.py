@@ -9,32 +9,39 @@ database's.
 - `records`: stage, progress, events while running
 - `ends`: succeeded, failed, cancelled, and leases that ran out
 - `requests`: what users ask for: submitted, cancel, retry
-- `upkeep`: what the dispatcher and workers tell: hints due, heartbeats
+- `attempts`: the record of each attempt
+- `upkeep`: what the dispatcher keeps up: hints that are due, events that are past their time
+- `workers`: signs of life, and what a worker does
 
-Locks are always taken job first, then team; claim takes teams (in order of id), then skips jobs that are locked. So no
-two of these wait for each other.
+Locks are taken in one order, so no two transactions wait for each other: first the queue's turn (claims only, an
+advisory lock), then jobs (a claim, and whoever takes several, skips those that are locked), last the team's row, and
+only one of them, but for `expire_leases`, which takes teams in order of their ids.
 """
 
 from core.jobs.idempotency import expire_idempotency_keys
-from core.jobs.queue.claims import Claim, ModelReference, TextReference, claim, release, renew
+from core.jobs.queue.claims import Claim, claim, release, renew
 from core.jobs.queue.ends import expire_leases, finish_cancelled, finish_failed, finish_succeeded
 from core.jobs.queue.records import append_event, set_progress, set_stage
 from core.jobs.queue.requests import request_cancel, request_retry, submitted
-from core.jobs.queue.upkeep import (
+from core.jobs.queue.upkeep import hint_failed, hints_due, mark_dispatched, remove_old_events
+from core.jobs.queue.workers import (
+    WORKER_STATES,
+    WorkerState,
+    forget_workers,
     fresh_workers,
     heartbeat,
-    hint_failed,
-    hints_due,
-    mark_dispatched,
+    job_of_worker,
     remove_worker,
+    served_queues,
+    set_worker_state,
 )
 from core.jobs.queue.writes import EVENT_CHANNEL, status_of
 
 __all__ = [
     "EVENT_CHANNEL",
+    "WORKER_STATES",
     "Claim",
-    "ModelReference",
-    "TextReference",
+    "WorkerState",
     "append_event",
     "claim",
     "expire_idempotency_keys",
@@ -42,18 +49,23 @@ __all__ = [
     "finish_cancelled",
     "finish_failed",
     "finish_succeeded",
+    "forget_workers",
     "fresh_workers",
     "heartbeat",
     "hint_failed",
     "hints_due",
+    "job_of_worker",
     "mark_dispatched",
     "release",
+    "remove_old_events",
     "remove_worker",
     "renew",
     "request_cancel",
     "request_retry",
+    "served_queues",
     "set_progress",
     "set_stage",
+    "set_worker_state",
     "status_of",
     "submitted",
 ]

@@ -1,38 +1,23 @@
 """Claiming a job, keeping it, and giving it back."""
 
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import Row, bindparam, func, text, update
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
+from core.jobs.queue.attempts import Ending
 from core.jobs.queue.ends import finish_cancelled
-from core.jobs.queue.writes import Written, count_running, move, record
+from core.jobs.queue.writes import EVENT_CHANNEL, move
+from core.jobs.references import ModelReference, TextReference, model_references, text_references
 from core.jobs.states import HELD, JobStatus
 from core.jobs.tables import JobRow
-from core.teams.tables import TeamRow
 
-
-@dataclass(frozen=True)
-class ModelReference:
-    """What a job's model resolved to: a folder on this machine, and the hash of its content."""
-
-    name: str
-    path: Path
-    revision: str
-
-
-@dataclass(frozen=True)
-class TextReference:
-    """What a dataset's name resolved to."""
-
-    name: str
-    path: Path
-    format: str
-    text_field: str
-    sha256: str
+_CLAIM_LOCKS = 0x5ECA << 32
+"""Advisory locks of queues: this, and a hash of the queue's name."""
 
 
 @dataclass(frozen=True)
@@ -47,83 +32,135 @@ class Claim:
     calibration: TextReference | None
     evaluation: tuple[TextReference, ...]
     previous_attempts: tuple[int, ...]
+    estimate: dict[str, Any] | None
+    request_id: str | None
+    traceparent: str | None
+
+
+_TAKE_TURNS = text("""
+    SELECT
+        set_config('idle_in_transaction_session_timeout', :longest_turn, true),
+        pg_advisory_xact_lock(:turn)
+    FROM (
+        SELECT FROM jobs WHERE status = 'queued' AND queue = :queue ORDER BY priority DESC, created_at, id LIMIT 1
+    ) AS waiting
+""")
+"""No row, and no lock taken, where nothing waits in the queue. The order is the index's: without it PostgreSQL may look
+for a row that waits among the many that do not."""
+
+_LONGEST_TURN = "5s"
+"""A worker that freezes in its turn, or is cut off, loses it: the server ends its session, and the others go on."""
+
+_WAITS = """
+    team_id = {team} AND queue = :queue AND status = 'queued' AND available_at <= clock_timestamp()
+    ORDER BY priority DESC, created_at, id
+    LIMIT 1
+"""
+_MAY_RUN = """
+    (max_running IS NULL OR running < max_running)
+    AND (
+        max_device_seconds IS NULL
+        OR max_device_seconds >
+            CASE device_month WHEN date_trunc('month', clock_timestamp(), 'UTC') THEN device_seconds ELSE 0 END
+    )
+"""
+_CLAIM = text(f"""
+    WITH RECURSIVE waiting (team_id) AS (
+        (SELECT team_id FROM jobs WHERE status = 'queued' ORDER BY team_id LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT jobs.team_id FROM jobs
+            WHERE jobs.status = 'queued' AND jobs.team_id > waiting.team_id ORDER BY jobs.team_id LIMIT 1
+        )
+        FROM waiting WHERE waiting.team_id IS NOT NULL
+    ),
+    picked AS MATERIALIZED (
+        SELECT job.id, candidate.team_id
+        FROM (
+            SELECT teams.id AS team_id, running / weight AS share, best.priority, best.created_at, best.id
+            FROM waiting
+            JOIN teams ON teams.id = waiting.team_id
+            CROSS JOIN LATERAL (
+                SELECT priority, created_at, id FROM jobs WHERE {_WAITS.format(team="teams.id")}
+            ) AS best
+            WHERE {_MAY_RUN}
+            ORDER BY priority DESC, share, created_at, id
+        ) AS candidate
+        CROSS JOIN LATERAL (
+            SELECT id FROM jobs WHERE {_WAITS.format(team="candidate.team_id")} FOR NO KEY UPDATE SKIP LOCKED
+        ) AS job
+        ORDER BY candidate.priority DESC, candidate.share, candidate.created_at, candidate.id
+        LIMIT 1
+    ),
+    team AS MATERIALIZED (
+        SELECT teams.id FROM teams JOIN picked ON picked.team_id = teams.id
+        WHERE {_MAY_RUN}
+        FOR NO KEY UPDATE OF teams
+    ),
+    counted AS (
+        UPDATE teams SET running = running + 1 FROM team WHERE teams.id = team.id
+    ),
+    taken AS (
+        UPDATE jobs
+        SET status = 'running', attempt = attempt + 1, last_event = last_event + 1, stage = 'fetch', progress = 0,
+            worker_id = :worker, started_at = clock_timestamp(),
+            lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
+        FROM picked, team
+        WHERE jobs.id = picked.id
+        RETURNING jobs.*
+    ),
+    attempted AS (
+        INSERT INTO job_attempts (job_id, attempt, team_id, queue, method, worker_id, started_at, needs)
+        SELECT id, attempt, team_id, queue, method, worker_id, started_at, estimate FROM taken
+    ),
+    told AS (
+        INSERT INTO job_events (job_id, sequence, type, attempt, data)
+        SELECT id, last_event, 'status', attempt, jsonb_build_object('status', status, 'worker', worker_id) FROM taken
+    )
+    SELECT picked.id AS picked, taken.*, CASE WHEN taken.id IS NOT NULL THEN pg_notify(:channel, taken.id) END AS woken
+    FROM picked LEFT JOIN taken ON taken.id = picked.id
+""").bindparams(bindparam("channel", EVENT_CHANNEL))
+"""One row at most: null where the team's quota was filled from another queue between the two looks at it.
+
+`waiting` steps through the index from team to team (teams that wait in other queues only are dropped by `best`), the
+best row of each team is the first of its part of the index, and only one row is locked: `candidate` is in order
+already, so the rows of its join come in order, and the first is enough.
+"""
 
 
 def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float) -> Claim | None:
-    """Take the best eligible job of a queue: by priority, then the team with fewest running jobs, then age.
+    """Take the best eligible job of a queue: by priority, then the team with the fewest running jobs for its weight,
+    then age. None where nothing is eligible.
 
-    The rows of the teams that have one are locked first, so of two workers the second sees the first's job counted: in
-    fairness and quota both. None where nothing is eligible.
+    The claims of one queue take turns, from here to the commit, so of two workers the second sees the first's job
+    counted: fair shares are exact within a queue, and quotas everywhere, since they are checked again on the team's
+    locked row. One statement does it all; whatever it costs, it does not grow with the rows that wait.
     """
-    eligible = _eligible(queue)
-    waiting = select(JobRow.id).where(JobRow.team_id == TeamRow.id, *eligible).exists()
-    teams = session.scalars(
-        select(TeamRow.id).where(waiting).order_by(TeamRow.id).with_for_update(key_share=True)
-    ).all()
-    if not teams:
+    turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
+    if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:
         return None
-    picked = (
-        select(JobRow.id)
-        .join(TeamRow, TeamRow.id == JobRow.team_id)
-        .where(
-            *eligible,
-            JobRow.team_id.in_(teams),
-            or_(TeamRow.max_running.is_(None), TeamRow.running < TeamRow.max_running),
-        )
-        .order_by(JobRow.priority.desc(), TeamRow.running, JobRow.created_at, JobRow.id)
-        .limit(1)
-        .with_for_update(of=JobRow, skip_locked=True)
-        .cte("picked")
-        .prefix_with("MATERIALIZED")
-    )
-    row = session.execute(
-        update(JobRow)
-        .where(JobRow.id == picked.c.id)
-        .values(
-            status="running",
-            attempt=JobRow.attempt + 1,
-            last_event=JobRow.last_event + 1,
-            stage="fetch",
-            progress=0.0,
-            worker_id=worker_id,
-            lease_expires_at=seconds_from_now(lease_seconds),
-            started_at=func.clock_timestamp(),
-        )
-        .returning(JobRow.id, JobRow.team_id, JobRow.attempt, JobRow.last_event, JobRow.body, JobRow.sources)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if row is None:
-        return None
-    count_running(session, row.team_id, +1)
-    written = Written(row.id, row.team_id, row.attempt, row.last_event, 0.0)
-    record(session, written, "status", {"status": "running", "worker": worker_id})
-    return _claim_of(written, row.body, row.sources)
+    values = {"queue": queue, "worker": worker_id, "lease_seconds": lease_seconds}
+    while (row := session.execute(_CLAIM, values).one_or_none()) is not None:
+        if row.id is not None:
+            return _claim_of(row)
+    return None
 
 
-def _eligible(queue: str) -> tuple[ColumnElement[bool], ...]:
-    return (JobRow.status == "queued", JobRow.queue == queue, JobRow.available_at <= func.clock_timestamp())
-
-
-def _claim_of(written: Written, body: dict[str, Any], sources: dict[str, Any]) -> Claim:
-    def text_of(source: dict[str, str]) -> TextReference:
-        return TextReference(
-            name=source["name"],
-            path=Path(source["path"]),
-            format=source["format"],
-            text_field=source["text_field"],
-            sha256=source["sha256"],
-        )
-
-    model, calibration = sources["model"], sources["calibration"]
+def _claim_of(row: Row[Any]) -> Claim:
+    sources = row.sources
+    calibration = sources["calibration"]
     return Claim(
-        job_id=written.job_id,
-        attempt=written.attempt,
-        team_id=written.team_id,
-        body=body,
-        model=ModelReference(name=model["name"], path=Path(model["path"]), revision=model["revision"]),
-        calibration=None if calibration is None else text_of(calibration),
-        evaluation=tuple(text_of(source) for source in sources["evaluation"]),
-        previous_attempts=tuple(range(written.attempt - 1, 0, -1)),
+        job_id=row.id,
+        attempt=row.attempt,
+        team_id=row.team_id,
+        body=row.body,
+        model=model_references.validate_python(sources["model"]),
+        calibration=None if calibration is None else text_references.validate_python(calibration),
+        evaluation=tuple(text_references.validate_python(source) for source in sources["evaluation"]),
+        previous_attempts=tuple(range(row.attempt - 1, 0, -1)),
+        request_id=row.request_id,
+        traceparent=row.traceparent,
+        estimate=row.estimate,
     )
 
 
@@ -143,7 +180,9 @@ def renew(
     return "cancelling" if status == "cancelling" else "lost"
 
 
-def release(session: Session, job_id: str, attempt: int) -> JobStatus | None:
+def release(
+    session: Session, job_id: str, attempt: int, *, stages: Mapping[str, float] | None = None
+) -> JobStatus | None:
     """Give a job back unharmed (a worker that drains): it is queued again and the attempt does not count.
 
     A job being cancelled ends as cancelled instead. None where the attempt is stale.
@@ -160,5 +199,6 @@ def release(session: Session, job_id: str, attempt: int) -> JobStatus | None:
             "available_at": func.clock_timestamp(),
             "dispatched_at": None,
         },
+        ending=Ending("released", stages=stages),
     )
-    return finish_cancelled(session, job_id, attempt) if written is None else "queued"
+    return finish_cancelled(session, job_id, attempt, stages=stages) if written is None else "queued"

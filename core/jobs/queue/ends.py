@@ -8,10 +8,12 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import StoredFile
 from core.database import seconds_from_now
-from core.errors import RunnerLost
+from core.errors import QuotaExceeded, RunnerLost
+from core.jobs.queue.attempts import Ending
 from core.jobs.queue.writes import move
-from core.jobs.states import JobStatus
+from core.jobs.states import AttemptOutcome, JobStatus
 from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
+from core.teams.quotas import stored_bytes_missing, try_reserve_stored
 
 _LEASE_BATCH = 100
 
@@ -24,11 +26,19 @@ def finish_succeeded(
     metrics: Mapping[str, Any],
     report: Mapping[str, Any],
     files: Iterable[StoredFile],
+    stages: Mapping[str, float] | None = None,
+    measured: Mapping[str, Any] | None = None,
 ) -> JobStatus | None:
     """End an attempt whose artifact is stored and verified. The job's new state, None where the attempt is stale.
 
-    A job being cancelled ends as cancelled and keeps nothing: the caller removes the artifact.
+    A job being cancelled ends as cancelled, and one whose artifact the team's quota has no room for as failed
+    (`quota_exceeded`): neither keeps anything, and the caller removes the artifact.
     """
+    kept = list(files)
+    missing = _reserve(session, job_id, attempt, kept)
+    if missing is not None:
+        problem = QuotaExceeded(missing, retry_after=0).problem()
+        return finish_failed(session, job_id, attempt, problem, stages=stages)
     written = move(
         session,
         job_id,
@@ -37,10 +47,11 @@ def finish_succeeded(
         attempt=attempt,
         data={},
         values={"metrics": dict(metrics), "progress": 1.0, "error": None},
+        ending=Ending("succeeded", stages=stages, measured=measured),
     )
     if written is None:
-        return finish_cancelled(session, job_id, attempt)
-    _keep(session, job_id, attempt, report, files)
+        return finish_cancelled(session, job_id, attempt, stages=stages)
+    _keep(session, job_id, attempt, report, kept)
     return "succeeded"
 
 
@@ -54,34 +65,46 @@ def finish_failed(
     report: Mapping[str, Any] | None = None,
     files: Iterable[StoredFile] = (),
     retry_delay_seconds: float = 5,
+    stages: Mapping[str, float] | None = None,
 ) -> JobStatus | None:
     """End an attempt with a problem (`SecateurError.problem()`).
 
     A retryable problem with attempts left puts the job back in the queue, to be claimed after `retry_delay_seconds`;
-    any other is final, keeping what report and artifact there are (a missed gate). A job being cancelled ends as
-    cancelled. Returns the job's new state, None where the attempt is stale.
+    any other is final, keeping what report and artifact there are (a missed gate; no artifact where the team's quota
+    has no room for it). A job being cancelled ends as cancelled. Returns the job's new state, None where the attempt is
+    stale.
     """
-    error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
-    if error["retryable"] and _requeue(session, job_id, attempt, error, "failed", retry_delay_seconds):
-        return "queued"
+    return _fail(
+        session,
+        job_id,
+        attempt,
+        problem,
+        "failed",
+        metrics=metrics,
+        report=report,
+        files=list(files),
+        delay_seconds=retry_delay_seconds,
+        stages=stages,
+    )
+
+
+def finish_cancelled(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    *,
+    stages: Mapping[str, float] | None = None,
+) -> JobStatus | None:
+    """End an attempt that was asked to stop; None where the attempt is stale or nobody asked."""
     written = move(
         session,
         job_id,
-        ("running",),
-        "failed",
+        ("cancelling",),
+        "cancelled",
         attempt=attempt,
-        data={"error": error},
-        values={"error": error, "metrics": None if metrics is None else dict(metrics)},
+        data={},
+        ending=Ending("cancelled", stages=stages),
     )
-    if written is None:
-        return finish_cancelled(session, job_id, attempt)
-    _keep(session, job_id, attempt, report, files)
-    return "failed"
-
-
-def finish_cancelled(session: Session, job_id: str, attempt: int) -> JobStatus | None:
-    """End an attempt that was asked to stop; None where the attempt is stale or nobody asked."""
-    written = move(session, job_id, ("cancelling",), "cancelled", attempt=attempt, data={})
     return None if written is None else "cancelled"
 
 
@@ -99,29 +122,80 @@ def expire_leases(session: Session) -> list[str]:
     ).all()
     problem = RunnerLost("the worker stopped renewing its lease: it was lost, or cut off from the database").problem()
     for job_id, attempt in lost:
-        if not _requeue(session, job_id, attempt, problem, "lease_expired", 0):
-            finish_failed(session, job_id, attempt, problem | {"retryable": False})
+        _fail(session, job_id, attempt, problem, "lost")
     return [job_id for job_id, _ in lost]
 
 
-def _requeue(
-    session: Session, job_id: str, attempt: int, error: Mapping[str, Any], reason: str, delay_seconds: float
-) -> bool:
+def _fail(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    problem: Mapping[str, Any],
+    outcome: AttemptOutcome,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+    files: list[StoredFile] | None = None,
+    delay_seconds: float = 0,
+    stages: Mapping[str, float] | None = None,
+) -> JobStatus | None:
+    error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
+    ending = Ending(outcome, error_code=error["code"], stages=stages)
+    if error["retryable"]:
+        written = move(
+            session,
+            job_id,
+            ("running",),
+            "queued",
+            attempt=attempt,
+            data={"reason": "lease_expired" if outcome == "lost" else "failed", "error": error},
+            values={"available_at": seconds_from_now(delay_seconds), "dispatched_at": None},
+            only_if=JobRow.attempt < JobRow.attempts_allowed,
+            ending=ending,
+        )
+        if written is not None:
+            return "queued"
+    if outcome == "lost":
+        error["retryable"] = False
+    kept = files or []
+    if _reserve(session, job_id, attempt, kept) is not None:
+        kept = []
     written = move(
         session,
         job_id,
         ("running",),
-        "queued",
+        "failed",
         attempt=attempt,
-        data={"reason": reason, "error": dict(error)},
-        values={"available_at": seconds_from_now(delay_seconds), "dispatched_at": None},
-        only_if=JobRow.attempt < JobRow.attempts_allowed,
+        data={"error": error},
+        values={"error": error, "metrics": None if metrics is None else dict(metrics)},
+        ending=ending,
     )
-    return written is not None
+    if written is None:
+        return finish_cancelled(session, job_id, attempt, stages=stages)
+    _keep(session, job_id, attempt, report, kept)
+    return "failed"
+
+
+def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile]) -> str | None:
+    """Count an artifact's bytes on the team, where the attempt still runs; what is missing where they do not fit.
+
+    The job's row is locked before the team's, as everywhere.
+    """
+    count = sum(file.bytes for file in files)
+    if not count:
+        return None
+    team_id = session.scalar(
+        select(JobRow.team_id)
+        .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.status == "running")
+        .with_for_update(key_share=True)
+    )
+    if team_id is None or try_reserve_stored(session, team_id, count):
+        return None
+    return stored_bytes_missing(session, team_id, count)
 
 
 def _keep(
-    session: Session, job_id: str, attempt: int, report: Mapping[str, Any] | None, files: Iterable[StoredFile]
+    session: Session, job_id: str, attempt: int, report: Mapping[str, Any] | None, files: list[StoredFile]
 ) -> None:
     if report is not None:
         session.execute(delete(JobReportRow).where(JobReportRow.job_id == job_id, JobReportRow.attempt == attempt))

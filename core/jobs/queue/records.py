@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from core.jobs.queue.writes import record, write
+from core.jobs.queue.writes import write
 from core.jobs.states import HELD, STAGES, EventType, Stage
 from core.jobs.tables import JobRow
 
@@ -14,11 +14,7 @@ from core.jobs.tables import JobRow
 def set_stage(session: Session, job_id: str, attempt: int, stage: Stage) -> bool:
     """Record that a stage begins; False where the attempt is stale."""
     assert stage in STAGES, stage
-    written = write(session, job_id, attempt=attempt, statuses=HELD, values={"stage": stage})
-    if written is None:
-        return False
-    record(session, written, "stage", {"stage": stage})
-    return True
+    return _write(session, job_id, attempt, "stage", {"stage": stage}, {"stage": stage})
 
 
 def set_progress(
@@ -29,19 +25,24 @@ def set_progress(
     Progress never goes back: a smaller value leaves the job's as it is, and the event carries the job's.
     """
     assert 0 <= progress <= 1, progress
-    values = {"progress": func.greatest(JobRow.progress, progress)}
-    written = write(session, job_id, attempt=attempt, statuses=HELD, values=values)
-    if written is None:
-        return False
-    record(session, written, "progress", {**(data or {}), "progress": written.progress})
-    return True
+    return _write(
+        session, job_id, attempt, "progress", data or {}, {"progress": func.greatest(JobRow.progress, progress)}
+    )
 
 
 def append_event(session: Session, job_id: str, attempt: int, type: EventType, data: Mapping[str, Any]) -> bool:
     """Record a log line or a metric; False where the attempt is stale. Stages, progress and states have their own."""
     assert type in ("log", "metric"), type
-    written = write(session, job_id, attempt=attempt, statuses=HELD, values={})
-    if written is None:
-        return False
-    record(session, written, type, data)
-    return True
+    return _write(session, job_id, attempt, type, data, {})
+
+
+def _write(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    event: EventType,
+    data: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> bool:
+    written = write(session, job_id, attempt=attempt, statuses=HELD, values=values, event=event, data=data)
+    return written is not None

@@ -1,46 +1,64 @@
 """What users ask of a job: to be queued, to stop, to try again."""
 
-from sqlalchemy import func
+from typing import NamedTuple
+
+from sqlalchemy import delete, func, insert, literal, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
-from core.jobs.queue.writes import Written, move, record, status_of
+from core.jobs.queue.writes import EVENT_CHANNEL, Written, move, status_of
 from core.jobs.states import JobStatus
-from core.jobs.tables import JobRow
+from core.jobs.tables import ArtifactFileRow, JobEventRow, JobRow
+from core.teams.quotas import release_stored
+
+
+class Requested(NamedTuple):
+    """The job's state after a request, and whether the request brought it there."""
+
+    status: JobStatus
+    changed: bool
 
 
 def submitted(session: Session, row: JobRow) -> None:
     """Write a new job and its first event. Its hint counts as sent: the caller sends it after the commit."""
     row.status = "queued"
     row.last_event = 1
+    row.dispatched_at = func.clock_timestamp()
     session.add(row)
     session.flush()
-    row.dispatched_at = session.scalar(func.clock_timestamp().select())
-    session.flush()
-    record(session, Written(row.id, row.team_id, 0, 1, 0.0), "status", {"status": "queued", "reason": "submitted"})
+    first = insert(JobEventRow).values(
+        job_id=row.id,
+        sequence=1,
+        type="status",
+        attempt=0,
+        data=literal({"status": "queued", "reason": "submitted"}, JSONB),
+    )
+    session.execute(select(func.pg_notify(EVENT_CHANNEL, row.id)).add_cte(first.cte("first")))
 
 
-def request_cancel(session: Session, job_id: str) -> JobStatus:
+def request_cancel(session: Session, job_id: str) -> Requested:
     """Cancel at once what is queued, ask a running job to stop; nothing happens where that was done before.
 
-    The job's new state. Raises Conflict where the job ended otherwise. The job must exist.
+    Raises Conflict where the job ended otherwise. The job must exist.
     """
     if move(session, job_id, ("queued",), "cancelled", attempt=None, data={"reason": "requested"}):
-        return "cancelled"
+        return Requested("cancelled", True)
     if move(session, job_id, ("running",), "cancelling", attempt=None, data={"reason": "requested"}):
-        return "cancelling"
+        return Requested("cancelling", True)
     status = status_of(session, job_id)
     if status in ("cancelling", "cancelled"):
-        return status
+        return Requested(status, False)
     if status in ("queued", "running"):  # it was claimed or given back between the two statements
         return request_cancel(session, job_id)
     raise Conflict(f"the job has {status}: there is nothing to cancel")
 
 
-def request_retry(session: Session, job_id: str, max_attempts: int) -> JobStatus:
+def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested:
     """Queue a failed or cancelled job again with `max_attempts` more attempts; nothing happens where it is not over.
 
-    The job's new state. Raises Conflict where the job has succeeded or is being cancelled. The job must exist.
+    What its last attempt left in the store (of a missed gate) is its artifact no more. Raises Conflict where the job
+    has succeeded or is being cancelled. The job must exist.
     """
     written = move(
         session,
@@ -56,10 +74,20 @@ def request_retry(session: Session, job_id: str, max_attempts: int) -> JobStatus
         },
     )
     if written is not None:
-        return "queued"
+        _drop_artifact(session, written)
+        return Requested("queued", True)
     status = status_of(session, job_id)
     if status in ("queued", "running"):
-        return status
+        return Requested(status, False)
     if status == "cancelling":
         raise Conflict("the job is still being cancelled: retry it once it is")
     raise Conflict("the job has succeeded: submit it again to run it again")
+
+
+def _drop_artifact(session: Session, written: Written) -> None:
+    """Its files are swept from the store as any that no row names."""
+    sizes = session.scalars(
+        delete(ArtifactFileRow).where(ArtifactFileRow.job_id == written.job_id).returning(ArtifactFileRow.bytes)
+    ).all()
+    if sizes:
+        release_stored(session, written.team_id, sum(sizes))

@@ -1,33 +1,47 @@
-"""What the dispatcher and the workers keep up: hints that are due, and signs of life."""
+"""What the dispatcher keeps up: hints that are due, and events that are past their time."""
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.jobs.tables import JobRow, WorkerRow
+from core.jobs.tables import JobEventRow, JobRow
 
 HINTS_PER_QUEUE = 100
 """A hint only says that there is work, so a long queue needs no more of them than it could have idle workers."""
 
+_RETENTION_BATCH = 200
+"""Jobs whose events go in one round: at most some ten thousand rows."""
+
+_HINTS_DUE = text("""
+    WITH RECURSIVE queues (queue) AS (
+        (SELECT queue FROM jobs WHERE status = 'queued' ORDER BY queue LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT jobs.queue FROM jobs
+            WHERE jobs.status = 'queued' AND jobs.queue > queues.queue ORDER BY jobs.queue LIMIT 1
+        )
+        FROM queues WHERE queues.queue IS NOT NULL
+    )
+    SELECT first.id, queues.queue
+    FROM queues CROSS JOIN LATERAL (
+        SELECT id, priority, created_at, dispatched_at FROM jobs
+        WHERE queue = queues.queue AND status = 'queued' AND available_at <= clock_timestamp()
+        ORDER BY priority DESC, created_at, id
+        LIMIT :most
+    ) AS first
+    WHERE first.dispatched_at IS NULL
+        OR first.dispatched_at < clock_timestamp() - make_interval(secs => :stale_seconds)
+    ORDER BY queues.queue, first.priority DESC, first.created_at, first.id
+""")
+"""Steps through the index from queue to queue, and reads the front of each."""
+
 
 def hints_due(session: Session, stale_seconds: float) -> list[tuple[str, str]]:
     """(job, queue) of queued jobs without a hint in the last `stale_seconds`, among the first of each queue."""
-    place = func.row_number().over(
-        partition_by=JobRow.queue, order_by=(JobRow.priority.desc(), JobRow.created_at, JobRow.id)
-    )
-    first = (
-        select(JobRow.id, JobRow.queue, JobRow.dispatched_at, place.label("place"))
-        .where(JobRow.status == "queued", JobRow.available_at <= func.clock_timestamp())
-        .subquery()
-    )
-    due = select(first.c.id, first.c.queue).where(
-        first.c.place <= HINTS_PER_QUEUE,
-        or_(first.c.dispatched_at.is_(None), first.c.dispatched_at < seconds_from_now(-stale_seconds)),
-    )
-    return [(row.id, row.queue) for row in session.execute(due.order_by(first.c.queue, first.c.place))]
+    due = session.execute(_HINTS_DUE, {"most": HINTS_PER_QUEUE, "stale_seconds": stale_seconds})
+    return [(row.id, row.queue) for row in due]
 
 
 def mark_dispatched(session: Session, job_ids: Sequence[str]) -> None:
@@ -50,24 +64,28 @@ def hint_failed(session: Session, job_id: str) -> None:
     )
 
 
-def heartbeat(
-    session: Session, worker_id: str, *, queue: str, device: str, hostname: str, pid: int, job_id: str | None = None
-) -> None:
-    """A worker's sign of life; the first one registers it."""
-    facts = {"queue": queue, "device": device, "hostname": hostname, "pid": pid, "job_id": job_id}
-    session.execute(
-        insert(WorkerRow)
-        .values(id=worker_id, **facts)
-        .on_conflict_do_update(index_elements=["id"], set_={**facts, "heartbeat_at": func.clock_timestamp()})
-    )
+def remove_old_events(session: Session, retention_days: float) -> int:
+    """Remove the events of some of the jobs that ended longer ago than `retention_days`; of how many jobs.
 
-
-def remove_worker(session: Session, worker_id: str) -> None:
-    """A worker says goodbye."""
-    session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
-
-
-def fresh_workers(session: Session, fresh_seconds: float) -> int:
-    """How many workers gave a sign of life in the last `fresh_seconds`."""
-    fresh = select(func.count()).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
-    return session.scalar(fresh) or 0
+    The jobs, their attempts and their reports stay. Called again and again, a batch at a time.
+    """
+    ended = session.scalars(
+        select(JobRow.id)
+        .where(
+            JobRow.finished_at.is_not(None),
+            JobRow.events_removed_at.is_(None),
+            JobRow.finished_at < seconds_from_now(-retention_days * 24 * 3600),
+        )
+        .order_by(JobRow.finished_at)
+        .limit(_RETENTION_BATCH)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    if ended:
+        session.execute(delete(JobEventRow).where(JobEventRow.job_id.in_(ended)))
+        session.execute(
+            update(JobRow)
+            .where(JobRow.id.in_(ended))
+            .values(events_removed_at=func.clock_timestamp())
+            .execution_options(synchronize_session=False)
+        )
+    return len(ended)

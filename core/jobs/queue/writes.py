@@ -1,15 +1,17 @@
-"""The one statement that changes a job, and the events that go with it."""
+"""The one statement that changes a job, with the event that goes with it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, func, insert, literal, select, update
+from sqlalchemy import cast as as_type
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from core.jobs.queue.attempts import Ending, end_attempt
 from core.jobs.states import HELD, TERMINAL, TRANSITIONS, EventType, JobStatus
 from core.jobs.tables import JobEventRow, JobRow
-from core.teams.tables import TeamRow
 
 EVENT_CHANNEL = "secateur_events"
 """LISTEN here: the payload is the id of a job that has new events, sent when they are committed."""
@@ -17,13 +19,11 @@ EVENT_CHANNEL = "secateur_events"
 
 @dataclass(frozen=True)
 class Written:
-    """A job's row after a write; `sequence` is the number of the event that belongs to it."""
+    """A job's row after a write."""
 
     job_id: str
     team_id: str
     attempt: int
-    sequence: int
-    progress: float
 
 
 def write(
@@ -33,41 +33,43 @@ def write(
     attempt: int | None,
     statuses: Sequence[JobStatus],
     values: Mapping[str, Any],
+    event: EventType,
+    data: Mapping[str, Any],
     only_if: ColumnElement[bool] | None = None,
 ) -> Written | None:
-    """Change a job that is in one of `statuses` (and at `attempt`, where given), taking its next event number.
+    """Change a job that is in one of `statuses` (and at `attempt`, where given), store the event that belongs to it
+    under the job's next number, and wake those who watch the job once that is committed: one statement.
 
-    None where no row matches. The row stays locked until the transaction ends, so numbers are committed in order.
+    None where no row matches. The row stays locked until the transaction ends, so numbers are committed in order. The
+    event of progress carries the job's.
     """
-    statement = (
-        update(JobRow)
-        .where(JobRow.id == job_id, JobRow.status.in_(statuses))
-        .values(dict(values) | {"last_event": JobRow.last_event + 1})
-        .returning(JobRow.team_id, JobRow.attempt, JobRow.last_event, JobRow.progress)
-        .execution_options(synchronize_session=False)
-    )
+    matches = [JobRow.id == job_id, JobRow.status.in_(statuses)]
     if attempt is not None:
-        statement = statement.where(JobRow.attempt == attempt)
+        matches.append(JobRow.attempt == attempt)
     if only_if is not None:
-        statement = statement.where(only_if)
-    row = session.execute(statement).one_or_none()
-    if row is None:
-        return None
-    return Written(job_id, row.team_id, row.attempt, row.last_event, row.progress)
-
-
-def record(session: Session, written: Written, event_type: EventType, data: Mapping[str, Any]) -> None:
-    """Store the event that belongs to a write, and wake those who watch the job once it is committed."""
-    session.execute(
-        insert(JobEventRow).values(
-            job_id=written.job_id,
-            sequence=written.sequence,
-            type=event_type,
-            attempt=written.attempt,
-            data=dict(data),
-        )
+        matches.append(only_if)
+    changed = (
+        update(JobRow)
+        .where(*matches)
+        .values(dict(values) | {"last_event": JobRow.last_event + 1})
+        .returning(JobRow.id, JobRow.team_id, JobRow.attempt, JobRow.last_event, JobRow.progress)
+        .cte("changed")
     )
-    session.execute(select(func.pg_notify(EVENT_CHANNEL, written.job_id)))
+    content: ColumnElement[Any] = literal(dict(data), JSONB)
+    if event == "progress":
+        content = as_type(content, JSONB).concat(func.jsonb_build_object("progress", changed.c.progress))
+    told = (
+        insert(JobEventRow)
+        .from_select(
+            ["job_id", "sequence", "type", "attempt", "data"],
+            select(changed.c.id, changed.c.last_event, literal(event), changed.c.attempt, content),
+        )
+        .cte("told")
+    )
+    row = session.execute(
+        select(changed.c.team_id, changed.c.attempt, func.pg_notify(EVENT_CHANNEL, changed.c.id)).add_cte(told)
+    ).one_or_none()
+    return None if row is None else Written(job_id, row.team_id, row.attempt)
 
 
 def move(
@@ -80,14 +82,17 @@ def move(
     data: Mapping[str, Any],
     values: Mapping[str, Any] | None = None,
     only_if: ColumnElement[bool] | None = None,
+    ending: Ending | None = None,
 ) -> Written | None:
     """Bring a job from one of `sources` to another state, with its event; None where no row matches.
 
-    Sees to what belongs to a state: the lease, the times, and the team's count of running jobs.
+    Sees to what belongs to a state: the lease, the times, and, where a worker lets go of the job, how its attempt ended
+    (`ending`) and what that adds to the team's use.
     """
     assert all(to in TRANSITIONS[source] for source in sources), f"no way from {sources} to {to}"
     was_held = sources[0] in HELD
     assert all((source in HELD) == was_held for source in sources), sources
+    assert (ending is not None) == (was_held and to not in HELD), (sources, to, ending)
     changes: dict[str, Any] = dict(values or {}) | {"status": to}
     if to not in HELD:
         changes |= {"lease_expires_at": None, "worker_id": None}
@@ -95,22 +100,20 @@ def move(
         changes["finished_at"] = func.clock_timestamp()
     if to == "queued":
         changes |= {"finished_at": None, "stage": None, "progress": 0.0, "metrics": None, "error": None}
-    written = write(session, job_id, attempt=attempt, statuses=sources, values=changes, only_if=only_if)
-    if written is None:
-        return None
-    if was_held and to not in HELD:
-        count_running(session, written.team_id, -1)
-    record(session, written, "status", {"status": to, **data})
-    return written
-
-
-def count_running(session: Session, team_id: str, change: int) -> None:
-    session.execute(
-        update(TeamRow)
-        .where(TeamRow.id == team_id)
-        .values(running=TeamRow.running + literal(change))
-        .execution_options(synchronize_session=False)
+        changes["events_removed_at"] = None
+    written = write(
+        session,
+        job_id,
+        attempt=attempt,
+        statuses=sources,
+        values=changes,
+        event="status",
+        data={"status": to, **data},
+        only_if=only_if,
     )
+    if written is not None and ending is not None:
+        end_attempt(session, job_id, written.attempt, written.team_id, ending)
+    return written
 
 
 def status_of(session: Session, job_id: str) -> JobStatus | None:

@@ -1,0 +1,212 @@
+"""The OpenAPI document: what FastAPI derives from the routes, with every answer, header and example spelled out.
+
+A route says what only it can know: its answer, its body, the errors it raises. The rest is added here, by what the
+route is: one that needs a key may answer 401, 429 and 503, one that needs a role 403, one with a body 408 and 413.
+
+**An example for a new call**: an entry in `api.openapi_examples.EXAMPLES` under the name of the schema it takes or
+answers with (lists of it follow), or `"example": …` beside the `"schema"` in the route's own `responses=`. A new error:
+an entry in `PROBLEMS`. `tests/api/test_openapi.py` fails by name for what has none.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from api.openapi_examples import EXAMPLES, PARAMETERS
+from api.openapi_problems import PROBLEMS
+from api.problems import CODES, PROBLEM_JSON, Problem
+from core import errors
+from core.errors import SecateurError
+
+TAGS = [
+    {"name": "jobs", "description": "Submit a model and a method, follow the job, read its report."},
+    {"name": "artifacts", "description": "The pruned checkpoint a job leaves, file by file."},
+    {"name": "models", "description": "What can be pruned, and a dry run of a job."},
+    {"name": "datasets", "description": "Texts to calibrate and evaluate on."},
+    {"name": "uploads", "description": "Models and texts sent in parts; one that was cut off is taken up again."},
+    {"name": "methods", "description": "The catalogue: methods, papers, patterns, parameters."},
+    {"name": "keys", "description": "API keys of the team; for admins."},
+    {"name": "team", "description": "Quotas, what is used of them, and who changed what."},
+    {"name": "workers", "description": "Who prunes, on what, and what they do."},
+    {"name": "health", "description": "For load balancers and Prometheus; no key needed."},
+]
+SERVERS = [{"url": "/", "description": "The server this document came from."}]
+
+Document = dict[str, Any]
+_METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
+_HEADERS: dict[str, Document] = {
+    "Retry-After": {"description": "Seconds after which to come back.", "schema": {"type": "integer"}, "example": 5},
+    "WWW-Authenticate": {
+        "description": "Always Bearer.",
+        "schema": {"type": "string"},
+        "example": 'Bearer realm="secateur"',
+    },
+    "X-Request-Id": {
+        "description": "What the server's logs call this request: the one sent, or one it made.",
+        "schema": {"type": "string"},
+        "example": "req_01JD0000000000000000000000",
+    },
+    "Idempotency-Replayed": {
+        "description": "true where this is the first answer to the Idempotency-Key, sent again.",
+        "schema": {"type": "string", "enum": ["true"]},
+        "example": "true",
+    },
+}
+_HEADER_OF_STATUS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+
+
+def operation_id(route: APIRoute) -> str:
+    """The route's name: `submit_job`."""
+    return route.name
+
+
+def describe(app: FastAPI) -> None:
+    """Make `app.openapi()` the whole document."""
+
+    def openapi() -> Document:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=TAGS,
+                servers=SERVERS,
+            )
+            app.openapi_schema = _completed(document)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
+    """(method, path, operation) of every call."""
+    for path, item in document["paths"].items():
+        for method in _METHODS:
+            if method in item:
+                yield method, path, item[method]
+
+
+def required_role(operation: Document) -> str | None:
+    """The role a key must have at least; None where no key is needed."""
+    security = operation.get("security")
+    return cast(str, next(iter(security[0].values()))[0]) if security else None
+
+
+def _completed(document: Document) -> Document:
+    components = document["components"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(unused, None)
+    components["schemas"]["Problem"] = Problem.model_json_schema()
+    components["headers"] = _HEADERS
+    components["examples"] = {code: _problem(kind) for code, kind in _by_code(SecateurError).items()}
+    for method, path, operation in operations(document):
+        _complete(operation, method, path, components["schemas"])
+    return document
+
+
+def _complete(operation: Document, method: str, path: str, schemas: Document) -> None:
+    responses = operation["responses"]
+    _name_errors(operation, path)
+    for status, response in responses.items():
+        if int(status) < 400:
+            response["description"] = response["description"].replace("Successful Response", "Done.")
+        names = ["X-Request-Id"]
+        names += [_HEADER_OF_STATUS[status]] if status in _HEADER_OF_STATUS else []
+        names += ["Idempotency-Replayed"] if status in ("200", "201") and _creates(operation) else []
+        response.setdefault("headers", {}).update({name: {"$ref": f"#/components/headers/{name}"} for name in names})
+        if int(status) < 400:
+            for content in response.get("content", {}).values():
+                _exemplify(content, operation["operationId"], schemas)
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        _exemplify(content, f"{operation['operationId']} body", schemas)
+    for parameter in operation.get("parameters", []):
+        name = parameter["name"].lower()
+        example = PARAMETERS.get(f"{operation['operationId']} {name}", PARAMETERS.get(name))
+        if example is not None:
+            parameter.setdefault("example", example)
+
+
+def _name_errors(operation: Document, path: str) -> None:
+    """What the route declares and what every call of its kind may answer, each status with an example for each code."""
+    raised: dict[int, list[type[SecateurError]]] = {}
+    kinds = _by_code(SecateurError)
+    for response in operation["responses"].values():
+        for code in response.pop(CODES, []):
+            raised.setdefault(kinds[code].status, []).append(kinds[code])
+    for kind in _of_its_kind(operation):
+        if kind not in raised.setdefault(kind.status, []):
+            raised[kind.status].insert(0, kind)
+    for status, found in sorted(raised.items()):
+        response = operation["responses"].setdefault(str(status), {})
+        response["description"] = "; ".join(f"{kind.title} (`{kind.code}`)" for kind in found)
+        response["content"] = {
+            PROBLEM_JSON: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {kind.code: {"$ref": f"#/components/examples/{kind.code}"} for kind in found},
+            }
+        }
+    operation["responses"] = dict(sorted(operation["responses"].items()))
+
+
+def _of_its_kind(operation: Document) -> Iterable[type[SecateurError]]:
+    if (role := required_role(operation)) is None:
+        return
+    yield errors.Unauthenticated
+    if role != "viewer":
+        yield errors.Forbidden
+    yield errors.InvalidRequest
+    yield errors.RateLimited
+    yield errors.Unavailable
+    if "requestBody" in operation:
+        yield errors.PayloadTooLarge
+        yield errors.SlowRequest
+
+
+def _creates(operation: Document) -> bool:
+    return any(parameter["name"].lower() == "idempotency-key" for parameter in operation.get("parameters", []))
+
+
+def _exemplify(content: Document, name: str, schemas: Document) -> None:
+    if "example" not in content and "examples" not in content:
+        example = EXAMPLES.get(name, _example(content.get("schema", {}), schemas))
+        if example is not None:
+            content["example"] = example
+
+
+def _example(schema: Document, schemas: Document) -> Any:
+    """The example of a schema: its own, or for a page one of what it lists; None where there is none."""
+    name = schema.get("$ref", "").rpartition("/")[2]
+    if name in EXAMPLES:
+        return EXAMPLES[name]
+    properties = schemas.get(name, {}).get("properties", {})
+    if {"data", "has_more", "next_after"} <= set(properties):
+        listed = _example(properties["data"].get("items", {}), schemas)
+        return None if listed is None else {"data": [listed], "has_more": False, "next_after": None}
+    return None
+
+
+def _problem(kind: type[SecateurError]) -> Document:
+    detail, param, more = PROBLEMS.get(kind.code, (None, None, {}))
+    document = Problem(
+        type=f"urn:secateur:problem:{kind.code}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail or "",
+        instance="/v1/jobs",
+        code=kind.code,
+        param=param,
+        **more,
+    )
+    return {"summary": kind.title, "value": document.model_dump(mode="json")}
+
+
+def _by_code(kind: type[SecateurError]) -> dict[str, type[SecateurError]]:
+    """Every error by its code; where several share one, the base of them."""
+    found = {kind.code: kind}
+    for inner in kind.__subclasses__():
+        found = _by_code(inner) | found
+    return found

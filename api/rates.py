@@ -1,0 +1,83 @@
+"""How many requests a key may make; addresses without a valid key get as many as one key.
+
+Counted in Redis where that is the broker, so that all API processes count together; in memory otherwise. Redis is not
+worth an outage: while it is away nothing is limited.
+"""
+
+import hashlib
+import threading
+import time
+
+import structlog
+from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+from redis.exceptions import RedisError
+
+from core.errors import RateLimited
+from core.settings import Settings
+
+_REDIS = ("redis://", "rediss://", "unix://")
+_REDIS_SECONDS = 0.25
+"""Longest wait for Redis."""
+_AWAY_SECONDS = 5.0
+"""How long Redis is left alone once it did not answer."""
+
+log = structlog.get_logger()
+
+
+class Rates:
+    """Limits of a minute and of a second (bursts), sliding."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits: list[RateLimitItem] = []
+        if settings.requests_per_minute:
+            self._limits = [
+                RateLimitItemPerSecond(settings.requests_burst),
+                RateLimitItemPerMinute(settings.requests_per_minute),
+            ]
+        self._limiter = SlidingWindowCounterRateLimiter(_storage(settings.broker_url))
+        self._away_until = 0.0
+        self._is_away = False
+        self._lock = threading.Lock()
+
+    def count_request(self, token: str) -> None:
+        """A request with this token, valid or not. Raises RateLimited."""
+        self._count("key", hashlib.sha256(token.encode()).hexdigest()[:32], "requests with this key")
+
+    def count_failure(self, address: str) -> None:
+        """A request from this address whose key is none. Raises RateLimited."""
+        self._count("address", address, "requests without a valid key from this address")
+
+    def _count(self, kind: str, who: str, what: str) -> None:
+        if not self._limits or time.monotonic() < self._away_until:
+            return
+        try:
+            for limit in self._limits:
+                if not self._limiter.hit(limit, kind, who):
+                    wait = self._limiter.get_window_stats(limit, kind, who).reset_time - time.time()
+                    raise RateLimited(f"too many {what}: {limit} are allowed", retry_after=max(wait, 0))
+        except RedisError as error:
+            self._away_until = time.monotonic() + _AWAY_SECONDS
+            self._tell(is_away=True, error=str(error))
+        else:
+            self._tell(is_away=False)
+
+    def _tell(self, *, is_away: bool, error: str | None = None) -> None:
+        """Once when Redis goes, once when it is back."""
+        if is_away == self._is_away:
+            return
+        with self._lock:
+            if is_away == self._is_away:
+                return
+            self._is_away = is_away
+        if is_away:
+            log.warning("Redis does not answer: rates are not limited", error=error)
+        else:
+            log.info("Redis answers: rates are limited")
+
+
+def _storage(broker_url: str | None) -> MemoryStorage | RedisStorage:
+    if broker_url is None or not broker_url.startswith(_REDIS):
+        return MemoryStorage()
+    return RedisStorage(broker_url, socket_timeout=_REDIS_SECONDS, socket_connect_timeout=_REDIS_SECONDS)

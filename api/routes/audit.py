@@ -1,0 +1,27 @@
+"""The team's audit trail; for admins."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.dependencies import Admin, After, DatabaseSession, Limit
+from api.problems import problems
+from core.errors import Forbidden, InvalidRequest, Unauthenticated
+from core.pages import Page
+from core.teams.audit import list_audit as read_audit
+from core.teams.schemas import AuditEntry
+
+router = APIRouter(prefix="/v1/audit", tags=["team"])
+
+
+@router.get("", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
+def list_audit(
+    caller: Admin,
+    session: DatabaseSession,
+    limit: Limit = 50,
+    after: After = None,
+    action: Annotated[str | None, Query(max_length=100, description="Such as key.rotate.")] = None,
+    object_id: Annotated[str | None, Query(max_length=300, description="What was changed, such as a job's id.")] = None,
+) -> Page[AuditEntry]:
+    """Every change the team's keys and the server's operator made, newest first."""
+    return read_audit(session, caller.team_id, limit=limit, after=after, action=action, object_id=object_id)

@@ -1,0 +1,17 @@
+"""The caller's team. Quotas are the operator's to set, with `secateur teams set` on the server."""
+
+from fastapi import APIRouter
+
+from api.dependencies import DatabaseSession, Viewer
+from api.problems import problems
+from core.errors import Unauthenticated
+from core.teams import quotas
+from core.teams.schemas import Team
+
+router = APIRouter(prefix="/v1/team", tags=["team"])
+
+
+@router.get("", responses=problems(Unauthenticated))
+def get_team(caller: Viewer, session: DatabaseSession) -> Team:
+    """Quotas, and what is used of them."""
+    return quotas.get_team(session, caller.team_id)

@@ -1,0 +1,59 @@
+"""Workers: who gave a sign of life lately, what they have, what they do."""
+
+from datetime import datetime
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from api.dependencies import DatabaseSession, State, Viewer
+from api.problems import problems
+from core.errors import Unauthenticated
+from core.jobs import fleet
+from core.jobs.queue import WorkerState
+from core.jobs.tables import WorkerRow
+
+router = APIRouter(prefix="/v1/workers", tags=["workers"])
+
+
+class Worker(BaseModel):
+    """A worker. `reason` says why it is paused; `job_id` is what it runs, where that is a job of the asking team."""
+
+    id: str
+    object: Literal["worker"]
+    queue: str
+    state: WorkerState
+    reason: str | None
+    job_id: str | None
+    device: str
+    device_name: str | None
+    device_memory_bytes: int | None
+    device_memory_used_bytes: int | None
+    memory_bytes: int | None
+    disk_free_bytes: int | None
+    hostname: str
+    version: str | None
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+class WorkerList(BaseModel):
+    """All of them: there are no further pages."""
+
+    data: list[Worker]
+    has_more: Literal[False]
+    next_after: None
+
+
+@router.get("", responses=problems(Unauthenticated))
+def list_workers(caller: Viewer, session: DatabaseSession, state: State) -> WorkerList:
+    """The workers of all queues, oldest first. They serve all teams; what they do for another team is not told."""
+    rows = fleet.workers(session, state.settings.worker_fresh_seconds)
+    own = fleet.own_jobs(session, caller.team_id, [row.job_id for row in rows if row.job_id])
+    data = [_answer(row, row.job_id if row.job_id in own else None) for row in rows]
+    return WorkerList(data=data, has_more=False, next_after=None)
+
+
+def _answer(row: WorkerRow, job_id: str | None) -> Worker:
+    own = [name for name in Worker.model_fields if name not in ("object", "job_id")]
+    return Worker.model_validate({name: getattr(row, name) for name in own} | {"object": "worker", "job_id": job_id})

@@ -1,0 +1,90 @@
+"""Clients that take for ever: how long a request may take to arrive, headers and body, and an answer to be taken.
+
+A client that drips its request, or does not read what it asked for, holds a connection and mostly a task; thousands of
+them would be all a server has. uvicorn bounds only the pause between requests, so `BoundedConnection` bounds the
+headers and the reading (`uvicorn --http api.slow_clients:BoundedConnection`), and `paced` the body.
+"""
+
+import asyncio
+import socket
+from typing import Any, Final
+
+import h11
+from starlette.types import Message, Receive
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from core.errors import SlowRequest
+from core.settings import get_settings
+
+BYTES_PER_SECOND: Final = 16 * 1024
+"""Slowest body that is waited for, once the grace is over."""
+
+
+def paced(receive: Receive, grace_seconds: float) -> Receive:
+    """`receive`, raising SlowRequest where the body is not there after `grace_seconds` and a second for each
+    `BYTES_PER_SECOND` of it. Behind the body (a stream waiting for its client to go) there is no limit.
+    """
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    size = 0
+    is_complete = False
+
+    async def receive_paced() -> Message:
+        nonlocal size, is_complete
+        if is_complete:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(started + grace_seconds + size / BYTES_PER_SECOND):
+                message = await receive()
+        except TimeoutError:
+            raise SlowRequest(f"of the body {size} bytes came in {loop.time() - started:.0f} s") from None
+        size += len(message.get("body", b""))
+        is_complete = not message.get("more_body", False)
+        return message
+
+    return receive_paced
+
+
+class BoundedConnection(H11Protocol):
+    """uvicorn's connection, closed where for `slow_client_seconds` a request's headers are not all there, a client
+    sends on what was refused before it was read, or takes nothing of what it was sent.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._seconds = get_settings().slow_client_seconds
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        connected = transport.get_extra_info("socket")
+        if hasattr(socket, "TCP_USER_TIMEOUT") and connected.family in (socket.AF_INET, socket.AF_INET6):
+            # Of Linux: data that nobody acknowledges, or that a full window keeps back, ends the connection.
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._seconds * 1000))
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._calm()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """The clock runs from the first byte of a request (or the connection's opening) until its route has it."""
+        is_served = self.cycle is not None and not self.cycle.response_complete
+        is_idle = self.cycle is not None and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+        if is_served or is_idle:
+            self._calm()
+        elif self._patience is None and not self.transport.is_closing():
+            self._patience = self.loop.call_later(self._seconds, self.transport.abort)
+
+    def _calm(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None

@@ -1,0 +1,191 @@
+"""Packing a finished checkpoint: in each weight file, pruned tensors become a bitmask and their surviving values.
+
+A packed file is valid safetensors. A tensor `w` of the dense file that is worth it is stored as `w.values` (its values
+whose bits are not all zero, in order, in its own dtype) and `w.bitmask` (U8, one bit a weight, lowest bit first, the
+last byte filled up with zeros); every other tensor is stored as it is. The metadata hold the dense file's own header
+and SHA-256, so that the reader, `secateur.packed` in the client, gives back the dense file byte for byte. Values come
+first, widest dtype first, then bitmasks: each tensor begins at a multiple of its width.
+
+A weight of b bits and sparsity s takes 1 + (1 − s) b bits. Memory is bounded by a few chunks, whatever the tensor.
+"""
+
+import hashlib
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from core.catalogue.safetensors_header import TensorEntry, read_header
+
+SUFFIX = ".packed.safetensors"
+"""No loader takes a file of such a name for weights."""
+_CHUNK_WEIGHTS = 2**23
+"""Weights handled at once; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""
+_UNSIGNED = {
+    "F64": np.uint64,
+    "I64": np.uint64,
+    "F32": np.uint32,
+    "I32": np.uint32,
+    "F16": np.uint16,
+    "BF16": np.uint16,
+}
+"""Dtypes that are packed, as bits; narrower ones gain little and are stored as they are."""
+
+
+@dataclass(frozen=True)
+class PackedSize:
+    """What packing a file came to, in bytes. `bound`: 1 + (1 − s) b bits for each weight of a packed tensor, where s
+    and b are the tensor's sparsity and width; every other tensor as it is. `dense`, `packed`: whole files.
+    """
+
+    dense: int
+    packed: int
+    bound: int
+    dense_sha256: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One tensor of the packed file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    alignment: int
+
+
+def pack_folder(folder: Path) -> dict[str, Any]:
+    """Replace the weight files of a checkpoint by packed ones; what that came to, for the report.
+
+    `bytes`, `dense_bytes` and `bound_bytes` are of the weight files; `restores` names the dense files they give back,
+    with size and SHA-256. Config, index and tokenizer stay as they are. The dense files go once all are packed.
+    """
+    dense_files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(SUFFIX))
+    sizes = {file: pack_file(file, file.with_suffix(SUFFIX)) for file in dense_files}
+    for file in dense_files:
+        file.unlink()
+    return {
+        "bytes": sum(size.packed for size in sizes.values()),
+        "dense_bytes": sum(size.dense for size in sizes.values()),
+        "bound_bytes": sum(size.bound for size in sizes.values()),
+        "restores": {file.name: {"bytes": size.dense, "sha256": size.dense_sha256} for file, size in sizes.items()},
+    }
+
+
+def pack_file(dense: Path, packed: Path) -> PackedSize:
+    """Write `packed` from `dense`, both safetensors; reads it twice, to count and to write."""
+    tensors = sorted(read_header(dense).values(), key=lambda each: each.start)
+    with dense.open("rb") as source:
+        prefix = source.read(8)
+        header = source.read(*struct.unpack("<Q", prefix))
+        digest = hashlib.sha256(prefix + header)
+        survivors = {tensor.name: _count(source, tensor, digest) for tensor in tensors}
+        is_packed = {
+            tensor.name: tensor.dtype in _UNSIGNED
+            and survivors[tensor.name] * _width(tensor) + _mask_bytes(tensor) < tensor.end - tensor.start
+            for tensor in tensors
+        }
+        parts = [
+            part
+            for tensor in tensors
+            for part in (_packed_parts(tensor, survivors[tensor.name]) if is_packed[tensor.name] else _whole(tensor))
+        ]
+        if len({part.name for part in parts}) < len(parts):
+            raise ValueError(f"{dense.name} has tensors of names that packing uses")
+        metadata = {
+            "format": "secateur-packed",
+            "version": "1",
+            "dense_header": header.decode(),
+            "dense_sha256": digest.hexdigest(),
+        }
+        with packed.open("wb") as target:
+            places = _write_header(target, metadata, sorted(parts, key=lambda part: -part.alignment))
+            for tensor in tensors:
+                if is_packed[tensor.name]:
+                    _write_packed(source, target, tensor, places)
+                else:
+                    _write_at(target, places[tensor.name], _chunks(source, tensor))
+            target.flush()
+            os.fsync(target.fileno())
+    bits = sum(
+        tensor.numel + 8 * _width(tensor) * survivors[tensor.name]
+        if is_packed[tensor.name]
+        else 8 * (tensor.end - tensor.start)
+        for tensor in tensors
+    )
+    return PackedSize(dense.stat().st_size, packed.stat().st_size, math.ceil(bits / 8), digest.hexdigest())
+
+
+def _count(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash") -> int:
+    """Weights whose bits are not all zero; the tensor's bytes go into the digest of the file."""
+    count = 0
+    for chunk in _chunks(source, tensor):
+        digest.update(chunk)
+        if tensor.dtype in _UNSIGNED:
+            count += int(np.count_nonzero(np.frombuffer(chunk, _UNSIGNED[tensor.dtype])))
+    return count
+
+
+def _width(tensor: TensorEntry) -> int:
+    return np.dtype(_UNSIGNED[tensor.dtype]).itemsize if tensor.dtype in _UNSIGNED else 1
+
+
+def _mask_bytes(tensor: TensorEntry) -> int:
+    return math.ceil(tensor.numel / 8)
+
+
+def _packed_parts(tensor: TensorEntry, survivors: int) -> tuple[_Part, ...]:
+    width, mask = _width(tensor), _mask_bytes(tensor)
+    return (
+        _Part(f"{tensor.name}.values", tensor.dtype, (survivors,), survivors * width, width),
+        _Part(f"{tensor.name}.bitmask", "U8", (mask,), mask, 1),
+    )
+
+
+def _whole(tensor: TensorEntry) -> tuple[_Part, ...]:
+    return (_Part(tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.start, _width(tensor)),)
+
+
+def _write_header(target: BinaryIO, metadata: dict[str, str], parts: list[_Part]) -> dict[str, int]:
+    """Where each part begins in the file."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    position = 0
+    for part in parts:
+        offsets = [position, position + part.bytes]
+        header[part.name] = {"dtype": part.dtype, "shape": part.shape, "data_offsets": offsets}
+        position += part.bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(8 * math.ceil(len(text) / 8))
+    target.write(struct.pack("<Q", len(text)) + text)
+    return {part.name: 8 + len(text) + header[part.name]["data_offsets"][0] for part in parts}
+
+
+def _write_packed(source: BinaryIO, target: BinaryIO, tensor: TensorEntry, places: dict[str, int]) -> None:
+    values, mask = places[f"{tensor.name}.values"], places[f"{tensor.name}.bitmask"]
+    for chunk in _chunks(source, tensor):
+        weights = np.frombuffer(chunk, _UNSIGNED[tensor.dtype])
+        survives = weights != 0
+        values = _write_at(target, values, [weights[survives].tobytes()])
+        mask = _write_at(target, mask, [np.packbits(survives, bitorder="little").tobytes()])
+
+
+def _write_at(target: BinaryIO, place: int, chunks: Iterator[bytes] | list[bytes]) -> int:
+    """The place behind what was written."""
+    target.seek(place)
+    for chunk in chunks:
+        target.write(chunk)
+    return target.tell()
+
+
+def _chunks(source: BinaryIO, tensor: TensorEntry) -> Iterator[bytes]:
+    step = _CHUNK_WEIGHTS * _width(tensor)
+    for start in range(tensor.start, tensor.end, step):
+        source.seek(start)
+        yield source.read(min(step, tensor.end - start))

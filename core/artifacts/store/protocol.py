@@ -1,0 +1,164 @@
+"""What a store is, and what its kinds share: names, hashes and the way files are written."""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import quote
+
+from core.errors import DiskFull, NotFound
+
+MANIFEST = "secateur.json"
+CHUNK_BYTES = 2**20
+_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+Watch = Callable[[], None]
+"""Called a few times a second while something long runs; what it raises ends that, leaving nothing behind."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of an artifact; `path` is relative to it, with `/`."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stored file that is a part of a larger one."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What a writer that was killed left, meant for the prefix whose first two names are `prefix`."""
+
+    prefix: str
+    touched: datetime
+    discard: Callable[[], None]
+
+
+class Store(Protocol):
+    """Files under prefixes such as `JOB/attempt-1` or `models/ID`. Every name is the server's own, and is checked.
+
+    All methods may be called from any thread, and from processes forked after the store was made. They raise
+    StoreUnavailable where a store cannot be reached, and DiskFull where there is no space left.
+    """
+
+    def is_usable(self) -> bool:
+        """Whether files can be stored now."""
+
+    def publish(self, folder: Path, prefix: str, *, watch: Watch | None = None) -> list[StoredFile]:
+        """Store a folder with a manifest, the manifest last; what was at `prefix` before is replaced.
+
+        Where it fails nothing of it stays. Raises ValueError on a link, a name that cannot be stored, or a folder
+        without a manifest.
+        """
+
+    def folder(self, prefix: str) -> Path | None:
+        """Where a prefix lies on this machine; None where its files must be fetched."""
+
+    def open_range(self, prefix: str, path: str, start: int, end: int) -> Iterator[bytes]:
+        """Bytes `start` to before `end` of a file, or to its end. Raises NotFound at once, not at the first chunk."""
+
+    def fetch(self, prefix: str, path: str, target: Path, *, watch: Watch | None = None) -> None:
+        """Bring a file to this machine, fsynced, going on where an earlier call was cut off. Raises NotFound."""
+
+    def presigned(self, prefix: str, path: str, filename: str) -> str | None:
+        """An address anybody can download a file from for a while; None where the API must send it itself."""
+
+    def delete(self, prefix: str) -> None:
+        """Remove all below a prefix, or one file that has this name; nothing happens where there is neither."""
+
+    def put(self, prefix: str, path: str, source: BinaryIO) -> None:
+        """Store one small file: it is held in memory. One that is there is replaced."""
+
+    def join(self, prefix: str, parts: Sequence[Part], target: str, path: str) -> None:
+        """Make the file `path` at prefix `target` of stored parts, in order; the parts stay."""
+
+    def children(self, prefix: str | None = None) -> Iterator[str]:
+        """Names one level below a prefix, or of the top level, that hold further names."""
+
+    def touched(self, prefix: str) -> datetime | None:
+        """When something at or below a prefix was last written; None where nothing is there."""
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """What writers that still write, or were killed, have not put into its place yet."""
+
+
+def artifact_prefix(job_id: str, attempt: int) -> str:
+    """Where an attempt's artifact lies in a store: a stale attempt cannot touch a newer one's."""
+    return f"{job_id}/attempt-{attempt}"
+
+
+def checked(name: str) -> str:
+    """The name itself; raises ValueError where it could mean another place, or no store takes it."""
+    if not all(_COMPONENT.fullmatch(part) for part in name.split("/")):
+        raise ValueError(f"{name!r} is not a name a store takes")
+    return name
+
+
+def publishable(folder: Path) -> list[str]:
+    """The files of a finished artifact in the order they are stored; raises as `Store.publish`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = [checked(path.relative_to(folder).as_posix()) for path in files]
+    if MANIFEST not in names:
+        raise ValueError(f"{folder} has no {MANIFEST}: the artifact is not finished")
+    if any(path.is_symlink() or not path.is_file() for path in files):
+        raise ValueError(f"{folder} holds something that is not a regular file")
+    return sorted(names, key=lambda each: (each == MANIFEST, each))
+
+
+def missing(path: str) -> NotFound:
+    return NotFound(f"there is no file {path!r} here")
+
+
+def attachment(filename: str) -> str:
+    """A Content-Disposition that makes browsers save a file, under this name."""
+    return f"attachment; filename*=UTF-8''{quote(filename)}"
+
+
+@contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Turns the system's "no space left" into DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left: {error}") from error
+        raise
+
+
+def fetch_resuming(read_from: Callable[[int], Iterator[bytes]], size: int, target: Path, watch: Watch | None) -> None:
+    """Write the `size` bytes that `read_from(start)` gives to a file, after those an earlier call left beside it."""
+    partial = target.with_name(f"{target.name}.partial")
+    with full_disk_told(), partial.open("ab") as file:
+        if file.tell() > size:  # of something else
+            file.truncate(0)
+            file.seek(0)
+        for chunk in read_from(file.tell()):
+            if watch is not None:
+                watch()
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+        partial.replace(target)
+        sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

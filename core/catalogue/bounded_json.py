@@ -1,0 +1,43 @@
+"""JSON of strangers: parsed only where it is small enough to hold, shallow enough to walk, and says each thing once."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+MOST_VALUES: Final = 2_000_000
+"""Of one document: what parsing it takes in memory is some 100 bytes a value, however few bytes the text is."""
+MOST_LEVELS: Final = 64
+
+
+def parse_json(text: bytes) -> Any:
+    """The value of a document; raises ValueError with a short reason."""
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
+        raise ValueError(f"it holds more than {MOST_VALUES} values")
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise _too_deep() from None
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return value
+    raise _too_deep()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers differ in which of two equal names they believe; so neither is."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:100]!r} is given twice")
+    return found
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"it is nested deeper than {MOST_LEVELS} levels")

@@ -1,0 +1,44 @@
+"""Which files make a model folder: what is fetched, taken in and carried over is chosen by this allow-list."""
+
+import re
+from fnmatch import fnmatchcase
+
+CONFIG_FILE = "config.json"
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+
+COMPANIONS = (
+    CONFIG_FILE,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""Config, generation config and tokenizer: what goes with the weights. Data all of them, no code."""
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+_WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors")
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a name, without folders, is one that a safetensors file of a model may have."""
+    return _WEIGHTS.fullmatch(name) is not None
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of this name belongs into a model folder."""
+    return name in COMPANIONS or name == INDEX_FILE or is_weight_file(name)
+
+
+def is_pickle(name: str) -> bool:
+    """Whether a name is one that weights stored as pickles have."""
+    return any(fnmatchcase(name, pattern) for pattern in PICKLES)

@@ -1,0 +1,139 @@
+"""Parquet read in a process of its own, with little memory, little time and no credentials.
+
+A Parquet file of 300 bytes can unpack to 20 GB, and its decoder is C++ that was not written for files of strangers:
+what it does to memory, or to itself, must not happen to the API. The child asks for pieces of the file over a pipe, so
+that it needs neither a path nor a store. The runner needs none of this: it is such a process already.
+"""
+
+import io
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from core.errors import UnusableDataset
+
+MEMORY_BYTES: Final = 2**30
+"""Above what the child holds when it has loaded its libraries."""
+SECONDS: Final = 60.0
+BYTES_PER_SECOND: Final = 5_000_000
+"""Slowest reading that is waited for, once `SECONDS` are over."""
+
+_REQUEST: Final = struct.Struct("<qq")
+_LENGTH: Final = struct.Struct("<q")
+_RESULT: Final = -1
+_BUFFER_BYTES: Final = 2**20
+
+Measure = Callable[[BinaryIO, str, str], tuple[int, int]]
+
+
+def measure_apart(stream: BinaryIO, name: str, text_field: str, size: int) -> tuple[int, int]:
+    """Documents and characters of a Parquet file of `size` bytes that is open; raises UnusableDataset."""
+    environment = {"PATH": os.environ.get("PATH", ""), "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "core.data.apart"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    ) as child:
+        clock = threading.Timer(SECONDS + size / BYTES_PER_SECOND, child.kill)
+        clock.daemon = True
+        clock.start()
+        try:
+            result = _serve(child, stream, {"name": name, "text_field": text_field, "size": size})
+        except BrokenPipeError:
+            result = None
+        finally:
+            clock.cancel()
+            child.kill()
+    if result is None:
+        raise UnusableDataset(f"{name} could not be read in the time and memory a file of its size needs", param="path")
+    if "message" in result:
+        raise UnusableDataset(result["message"], param=result["param"])
+    return result["documents"], result["characters"]
+
+
+def _serve(child: subprocess.Popen[bytes], stream: BinaryIO, task: dict[str, Any]) -> dict[str, Any] | None:
+    """Hand the child what it asks for until it has a result; None where it ends without one."""
+    assert child.stdin is not None and child.stdout is not None
+    child.stdin.write(json.dumps(task).encode() + b"\n")
+    child.stdin.flush()
+    while True:
+        request = child.stdout.read(_REQUEST.size)
+        if len(request) < _REQUEST.size:
+            return None
+        start, length = _REQUEST.unpack(request)
+        if start == _RESULT:
+            text = child.stdout.read(length)
+            result: dict[str, Any] | None = json.loads(text) if len(text) == length else None
+            return result
+        stream.seek(start)
+        piece = stream.read(min(length, _BUFFER_BYTES))
+        child.stdin.write(_LENGTH.pack(len(piece)) + piece)
+        child.stdin.flush()
+
+
+class _Asked(io.RawIOBase):
+    """The file as the child sees it: each read asks the parent."""
+
+    def __init__(self, asking: BinaryIO, answers: BinaryIO, size: int) -> None:
+        self._asking = asking
+        self._answers = answers
+        self._size = size
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = max(start + offset, 0)
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        self._asking.write(_REQUEST.pack(self._place, len(buffer)))
+        self._asking.flush()
+        (length,) = _LENGTH.unpack(self._answers.read(_LENGTH.size))
+        buffer[:length] = self._answers.read(length)
+        self._place += length
+        return int(length)
+
+
+def serve_parent(measure: Measure) -> None:
+    """The child's whole life."""
+    asking, answers = sys.stdout.buffer, sys.stdin.buffer
+    task = json.loads(answers.readline())
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES, held + MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    result: dict[str, Any]
+    try:
+        stream = io.BufferedReader(_Asked(asking, answers, task["size"]), _BUFFER_BYTES)
+        documents, characters = measure(stream, task["name"], task["text_field"])
+        result = {"documents": documents, "characters": characters}
+    except UnusableDataset as error:
+        result = {"message": error.message, "param": error.param}
+    text = json.dumps(result).encode()
+    asking.write(_REQUEST.pack(_RESULT, len(text)) + text)
+    asking.flush()
+
+
+if __name__ == "__main__":
+    from core.data.texts import measure_here
+
+    serve_parent(measure_here)

@@ -1,0 +1,151 @@
+"""What a job will need, from the formula and from what the fleet's own jobs took; and whether any worker can hold it.
+
+For each figure, the formula's answer is multiplied by the median of measured ÷ formula over the jobs of the same queue
+and method that succeeded last and resemble this one most. With fewer than three of them the formula stands alone.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.errors import DoesNotFit
+from core.jobs.needs import Needs, Tokens, needs_of, work_of
+from core.jobs.resolution import ResolvedJob
+from core.jobs.schemas import Estimate, EstimateBasis, JobBody
+from core.jobs.tables import AttemptRow, WorkerRow
+from core.registry.service import find_row
+from core.registry.tables import DatasetRow
+from core.settings import Settings
+
+_HISTORY = 200
+"""Newest attempts that are looked at."""
+_NEAREST = 20
+_FEWEST = 3
+_CHARACTERS_PER_TOKEN = 4
+_FIGURES = tuple(Needs.model_fields)
+
+
+def estimate_job(session: Session, team_id: str, resolved: ResolvedJob, settings: Settings) -> Estimate:
+    """The estimate of a request that can be run. Time is that of one attempt, from fetch to store, without waiting."""
+    job, description = resolved.body, resolved.model.description
+    tokens = _tokens(session, team_id, job)
+    workers = _fresh_workers(session, job.queue, settings)
+    formula = needs_of(
+        description,
+        job,
+        tokens,
+        device="cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu",
+        activation_budget_bytes=settings.activation_budget_bytes,
+        is_fetched=resolved.sources["model"].get("kind", "folder") != "folder",
+    )
+    factors, jobs = _fleet_factors(session, job, formula)
+    expected = {
+        name: None if value is None else type(value)(value * factors.get(name, 1.0))
+        for name, value in formula.model_dump().items()
+    }
+    work = work_of(description, job, tokens)
+    return Estimate(
+        **expected,
+        forward_tokens=work.passes,
+        floating_point_operations=work.operations,
+        basis=EstimateBasis(jobs=jobs, formula=formula.model_dump()),
+    )
+
+
+def require_fit(session: Session, job: JobBody, estimate: Estimate, settings: Settings) -> None:
+    """Raises DoesNotFit, with the figures, where no fresh worker of the queue has room for the job.
+
+    Where the queue has no fresh worker nothing is known, and the job may wait for one. What a worker does not tell is
+    not held against it.
+    """
+    workers = _fresh_workers(session, job.queue, settings)
+    faults = [_lacks(worker, estimate) for worker in workers]
+    if workers and all(faults):
+        listed = "; ".join(sorted({fault for fault in faults if fault})[:5])
+        raise DoesNotFit(
+            f"no worker of queue {job.queue!r} can hold this job: {listed}. Use a queue with larger workers, a smaller "
+            "model, or fewer calibration and evaluation tokens",
+            param="queue",
+        )
+
+
+def _lacks(worker: WorkerRow, estimate: Estimate) -> str | None:
+    """What the worker has too little of, with both figures."""
+    pairs = (
+        ("memory", estimate.peak_memory_bytes, worker.memory_bytes),
+        ("device memory", estimate.peak_device_memory_bytes, worker.device_memory_bytes),
+        ("free disk", estimate.disk_bytes, worker.disk_free_bytes),
+    )
+    for what, needed, there in pairs:
+        if needed is not None and there is not None and needed > there:
+            return f"it needs about {_gib(needed)} of {what}, {worker.device_name or worker.device} has {_gib(there)}"
+    return None
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _fresh_workers(session: Session, queue: str, settings: Settings) -> Sequence[WorkerRow]:
+    fresh = WorkerRow.heartbeat_at > seconds_from_now(-settings.worker_fresh_seconds)
+    return session.scalars(select(WorkerRow).where(WorkerRow.queue == queue, fresh)).all()
+
+
+def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict[str, float], int]:
+    """For each figure, the median of measured ÷ formula among the nearest jobs; and how many there were."""
+    rows = session.execute(
+        select(AttemptRow.needs, AttemptRow.measured)
+        .where(
+            AttemptRow.queue == job.queue,
+            AttemptRow.method == job.method,
+            AttemptRow.outcome == "succeeded",
+            AttemptRow.needs.is_not(None),
+            AttemptRow.measured.is_not(None),
+        )
+        .order_by(AttemptRow.ended_at.desc())
+        .limit(_HISTORY)
+    ).all()
+    past = [(row.needs["basis"]["formula"], row.measured) for row in rows]
+    nearest = sorted(past, key=lambda pair: abs(math.log(pair[0]["seconds"] / formula.seconds)))[:_NEAREST]
+    factors = {}
+    for name in _FIGURES:
+        ratios = [taken[name] / said[name] for said, taken in nearest if said.get(name) and taken.get(name)]
+        if len(ratios) >= _FEWEST:
+            factors[name] = statistics.median(ratios)
+    return factors, len(nearest) if factors else 0
+
+
+def _tokens(session: Session, team_id: str, job: JobBody) -> Tokens:
+    """Tokens asked for; where all of a text is, about as many as its characters make."""
+
+    def of(dataset: str, samples: int | None, length: int) -> int:
+        if samples is not None:
+            return samples * length
+        row = find_row(session, DatasetRow, team_id, dataset)
+        return row.characters // _CHARACTERS_PER_TOKEN if row else 0
+
+    calibration, evaluation = job.calibration, job.evaluation
+    length = evaluation.sequence_length or 0
+    return Tokens(
+        calibration=of(calibration.dataset, calibration.samples, calibration.sequence_length or 0)
+        if calibration
+        else 0,
+        evaluation=sum(of(name, evaluation.samples, length) for name in evaluation.datasets),
+        window=(calibration.sequence_length if calibration else None) or length,
+    )
+
+
+def compare(estimate: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any] | None:
+    """For the report: each figure estimated at submission, measured, and their ratio; None without an estimate."""
+    if estimate is None:
+        return None
+    return {
+        name: {"estimated": estimate[name], "actual": measured[name], "ratio": measured[name] / estimate[name]}
+        for name in _FIGURES
+        if estimate.get(name) and measured.get(name) is not None
+    } | {"jobs_it_came_from": estimate["basis"]["jobs"]}

@@ -1,0 +1,156 @@
+"""What the fleet does and has done, read from the queue of record: for metrics, and for those who look at workers.
+
+What is queued or running is counted as it stands. What ended is added up: `count_ended_attempts` adds every ended
+attempt to the totals exactly once, so that counters never go back, cost the same however many jobs there were, and
+outlive the rows they were made from.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from sqlalchemy import Row, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.jobs.tables import AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
+
+STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
+"""Seconds."""
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class QueueFigures:
+    """One queue: jobs that wait, the age of the oldest of them (seconds since it was submitted), jobs workers hold."""
+
+    queue: str
+    queued: int
+    oldest_seconds: float
+    running: int
+
+
+def queue_figures(session: Session) -> list[QueueFigures]:
+    """Of every queue that has jobs now, and of every queue a worker serves. Reads indexes alone."""
+    now = func.clock_timestamp()
+    waiting = select(
+        JobRow.queue,
+        func.count(),
+        func.extract("epoch", now - func.min(JobRow.created_at)),
+    )
+    queued = {
+        name: (count, float(age))
+        for name, count, age in session.execute(waiting.where(JobRow.status == "queued").group_by(JobRow.queue))
+    }
+    held = (
+        select(JobRow.queue, func.count().label("held"))
+        .where(JobRow.lease_expires_at.is_not(None))
+        .group_by(JobRow.queue)
+    )
+    running = {row.queue: row.held for row in session.execute(held)}
+    served = session.scalars(select(WorkerRow.queue).distinct())
+    return [
+        QueueFigures(name, *queued.get(name, (0, 0.0)), running.get(name, 0))
+        for name in sorted({*queued, *running, *served})
+    ]
+
+
+def workers(session: Session, fresh_seconds: float) -> Sequence[WorkerRow]:
+    """Those that gave a sign of life in the last `fresh_seconds`, oldest first."""
+    fresh = select(WorkerRow).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    return session.scalars(fresh.order_by(WorkerRow.started_at, WorkerRow.id)).all()
+
+
+def own_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> set[str]:
+    """Which of these jobs are the team's."""
+    return set(session.scalars(select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id)))
+
+
+def attempt_totals(session: Session) -> Sequence[AttemptTotalRow]:
+    return session.scalars(select(AttemptTotalRow)).all()
+
+
+def stage_totals(session: Session) -> Sequence[StageTotalRow]:
+    return session.scalars(select(StageTotalRow)).all()
+
+
+def count_ended_attempts(session: Session) -> int:
+    """Add attempts that ended since the last time, oldest first and at most a batch, to the totals; how many."""
+    picked = (
+        select(AttemptRow.job_id, AttemptRow.attempt)
+        .where(AttemptRow.ended_at.is_not(None), ~AttemptRow.counted)
+        .order_by(AttemptRow.ended_at)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+    )
+    ended = session.execute(
+        update(AttemptRow)
+        .where(tuple_(AttemptRow.job_id, AttemptRow.attempt).in_(select(picked.c.job_id, picked.c.attempt)))
+        .values(counted=True)
+        .returning(
+            AttemptRow.queue,
+            AttemptRow.method,
+            AttemptRow.outcome,
+            AttemptRow.error_code,
+            AttemptRow.stages,
+            func.extract("epoch", AttemptRow.ended_at - AttemptRow.started_at).label("seconds"),
+        )
+        .execution_options(synchronize_session=False)
+    ).all()
+    _add_attempts(session, ended)
+    _add_stages(session, ended)
+    return len(ended)
+
+
+def _add_attempts(session: Session, ended: Sequence[Row[Any]]) -> None:
+    attempts: Counter[tuple[str, ...]] = Counter()
+    seconds: Counter[tuple[str, ...]] = Counter()
+    for row in ended:
+        key = (row.queue, row.method, row.outcome, row.error_code or "")
+        attempts[key] += 1
+        seconds[key] += row.seconds
+    names = ("queue", "method", "outcome", "error_code")
+    _add(session, AttemptTotalRow, names, attempts, seconds)
+
+
+def _add_stages(session: Session, ended: Sequence[Row[Any]]) -> None:
+    attempts: Counter[tuple[Any, ...]] = Counter()
+    seconds: Counter[tuple[Any, ...]] = Counter()
+    for row in ended:
+        for stage, took in (row.stages or {}).items():
+            key = (stage, row.outcome, next(bound for bound in STAGE_BOUNDS if took <= bound))
+            attempts[key] += 1
+            seconds[key] += took
+    _add(session, StageTotalRow, ("stage", "outcome", "at_most"), attempts, seconds)
+
+
+def _add(
+    session: Session,
+    table: type[AttemptTotalRow | StageTotalRow],
+    names: tuple[str, ...],
+    attempts: Counter[Any],
+    seconds: Counter[Any],
+) -> None:
+    """Rows are locked in one order, so that two who count at once do not wait for each other."""
+    if not attempts:
+        return
+    rows = [
+        dict(zip(names, key, strict=True)) | {"attempts": attempts[key], "seconds": float(seconds[key])}
+        for key in sorted(attempts)
+    ]
+    new = insert(table)
+    session.execute(
+        new.on_conflict_do_update(
+            index_elements=list(names),
+            set_={
+                "attempts": table.attempts + new.excluded.attempts,
+                "seconds": table.seconds + new.excluded.seconds,
+            },
+        ),
+        rows,
+    )

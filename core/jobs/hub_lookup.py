@@ -1,0 +1,172 @@
+"""What a request's hub names mean, asked before the request's own transaction begins: no connection of the database
+waits for another's network.
+
+Errors are kept, and raised where the request is checked: it is refused for its first fault in order, and an answer that
+was given once can be replayed while the hub is away.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.catalogue.model_folder import ModelDescription
+from core.database import transaction
+from core.errors import (
+    CorruptSafetensors,
+    GatedModel,
+    HubUnavailable,
+    MissingTensors,
+    ModelTooLarge,
+    PathEscapes,
+    PickleCheckpoint,
+    SecateurError,
+    UnsafeConfig,
+    UnsupportedArchitecture,
+    UnusableDataset,
+    UnusableModel,
+)
+from core.jobs.references import FileReference, Use
+from core.jobs.schemas import InspectBody, JobBody
+from core.registry.hub import Hub, is_commit, split_reference
+from core.registry.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset
+from core.registry.hub_models import HubRevision, describe_hub_model
+from core.registry.hub_tables import HubRevisionRow
+from core.registry.tables import DatasetRow
+
+JOB_PREFIX = "job:"
+_AT_ONCE = 8
+_WAIT_SECONDS = 5.0
+
+HUB_ERRORS = (
+    CorruptSafetensors,
+    GatedModel,
+    HubUnavailable,
+    MissingTensors,
+    ModelTooLarge,
+    PathEscapes,
+    PickleCheckpoint,
+    UnsafeConfig,
+    UnsupportedArchitecture,
+    UnusableDataset,
+    UnusableModel,
+)
+"""What asking the hub may find, besides that a name is unknown."""
+
+Found = TypeVar("Found")
+Asked = ParamSpec("Asked")
+
+
+@dataclass(frozen=True)
+class HubFindings:
+    """What was found, or why not, by name as in the request."""
+
+    models: dict[str, HubRevision | SecateurError] = field(default_factory=dict)
+    datasets: dict[tuple[str, Use], HubDataset | SecateurError] = field(default_factory=dict)
+
+    def model(self, reference: str) -> HubRevision:
+        """Raises what asking the hub raised."""
+        return _found(self.models.get(reference), reference, "model")
+
+    def dataset(self, name: str, use: Use, param: str) -> HubDataset:
+        """Raises what asking the hub raised."""
+        return _found(self.datasets.get((name, use)), name, param)
+
+
+def _found(answer: Found | SecateurError | None, name: str, param: str) -> Found:
+    if answer is None:  # registered when the hub was to be asked, removed since
+        raise HubUnavailable(f"the hub was not asked for {name!r}; try again", param=param)
+    if isinstance(answer, SecateurError):
+        answer.param = param
+        raise answer
+    return answer
+
+
+class HubLookup:
+    """Shared by all requests of a process. `max_bytes`: of the largest model that is fetched."""
+
+    def __init__(self, hub: Hub, sessions: sessionmaker[Session], *, max_bytes: int) -> None:
+        self._hub = hub
+        self._sessions = sessions
+        self._max_bytes = max_bytes
+        self._places = threading.BoundedSemaphore(_AT_ONCE)
+
+    def of(self, team_id: str, body: JobBody | InspectBody) -> HubFindings:
+        """What a body names on the hub; of one that is no job body, its model. Raises nothing about the hub."""
+        findings = HubFindings()
+        if "/" in body.model and not body.model.startswith(JOB_PREFIX):
+            findings.models[body.model] = self._try(self._model, body.model)
+        try:
+            job = body if isinstance(body, JobBody) else JobBody.model_validate(body.model_dump())
+        except ValidationError:
+            return findings
+        named: list[tuple[str, Use, str]] = []
+        if job.calibration is not None:
+            named.append((job.calibration.dataset, "calibration", "calibration.dataset"))
+        named += [(name, "evaluation", f"evaluation.datasets.{i}") for i, name in enumerate(job.evaluation.datasets)]
+        asked = [(name, use, param) for name, use, param in named if is_hub_dataset(name)]
+        registered = self._registered(team_id, {name for name, _, _ in asked}) if asked else set()
+        for name, use, param in asked:
+            if name not in registered:
+                findings.datasets[name, use] = self._try(find_hub_dataset, self._hub, name, use, param)
+        return findings
+
+    def _try(self, ask: Callable[Asked, Found], *args: Asked.args, **kwargs: Asked.kwargs) -> Found | SecateurError:
+        try:
+            with self._place():
+                return ask(*args, **kwargs)
+        except SecateurError as error:
+            return error
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """A hub that answers slowly must not take every thread of this process."""
+        if not self._places.acquire(timeout=_WAIT_SECONDS):
+            raise HubUnavailable("the hub answers slowly, and others are waiting for it already; try again later")
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _registered(self, team_id: str, names: set[str]) -> set[str]:
+        with transaction(self._sessions) as session:
+            query = select(DatasetRow.name).where(DatasetRow.team_id == team_id, DatasetRow.name.in_(names))
+            return set(session.scalars(query))
+
+    def _model(self, reference: str) -> HubRevision:
+        repository, revision = split_reference(reference, "model", "model")
+        if not is_commit(revision):
+            revision = self._hub.listing("model", repository, revision).commit
+        assert revision is not None
+        with transaction(self._sessions) as session:
+            row = session.get(HubRevisionRow, (repository, revision))
+        if row is not None:
+            return _revision_of(row)
+        found = describe_hub_model(self._hub, repository, revision, max_bytes=self._max_bytes)
+        with transaction(self._sessions) as session:
+            session.execute(insert(HubRevisionRow).values(_values(found)).on_conflict_do_nothing())
+        return found
+
+
+def _values(found: HubRevision) -> dict[str, object]:
+    return {
+        "repository": found.repository,
+        "revision": found.revision,
+        "description": found.description.model_dump(mode="json"),
+        "files": {file.path: file.model_dump(mode="json", exclude={"path"}) for file in found.files},
+    }
+
+
+def _revision_of(row: HubRevisionRow) -> HubRevision:
+    return HubRevision(
+        repository=row.repository,
+        revision=row.revision,
+        description=ModelDescription.model_validate(row.description),
+        files=tuple(FileReference(path=path, **facts) for path, facts in row.files.items()),
+    )

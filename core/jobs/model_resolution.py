@@ -1,0 +1,95 @@
+"""What a job's `model` means: a registered name, a repository of the hub, or another job's artifact."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.artifacts.store import Store, artifact_prefix
+from core.catalogue.model_folder import ModelDescription, inspect_folder
+from core.errors import UnknownModel
+from core.jobs.hub_lookup import JOB_PREFIX, HubFindings
+from core.jobs.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
+from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
+from core.registry.folders import content_hash_of
+from core.registry.service import find_row, names
+from core.registry.tables import ModelRow
+from secateur.packed import SUFFIX as PACKED_SUFFIX
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model as a job runs it: where it lies, what it holds, and how a job body names exactly this one."""
+
+    reference: ModelReference
+    description: ModelDescription
+    pinned: str
+
+    @property
+    def name(self) -> str:
+        return self.reference.name
+
+    @property
+    def revision(self) -> str:
+        """A commit of the hub, or the hash of the content."""
+        return self.reference.revision
+
+
+def resolve_model(session: Session, team_id: str, reference: str, store: Store, hub: HubFindings) -> ResolvedModel:
+    """Raises UnknownModel, and what asking the hub raised."""
+    if reference.startswith(JOB_PREFIX):
+        return _artifact(session, team_id, reference, store)
+    if "/" in reference:
+        found = hub.model(reference)
+        on_hub = HubModel(
+            name=found.repository, repository=found.repository, revision=found.revision, files=found.files
+        )
+        return ResolvedModel(on_hub, found.description, f"{found.repository}@{found.revision}")
+    row = find_row(session, ModelRow, team_id, reference)
+    if row is None:
+        known = ", ".join(names(session, ModelRow, team_id)) or "none"
+        raise UnknownModel(
+            f"there is no model {reference!r}; registered: {known}. A model of the hub is named org/name", param="model"
+        )
+    registered: ModelReference
+    if row.prefix is not None:
+        files = tuple(FileReference.model_validate(file) for file in row.files or ())
+        registered = StoredModel(name=row.name, prefix=row.prefix, revision=row.revision, files=files)
+    else:
+        registered = FolderModel.model_validate({"name": row.name, "path": row.path, "revision": row.revision})
+    return ResolvedModel(registered, ModelDescription.model_validate(row.description), row.name)
+
+
+def _artifact(session: Session, team_id: str, reference: str, store: Store) -> ResolvedModel:
+    job_id = reference.removeprefix(JOB_PREFIX)
+    job = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id))
+    if job is None:
+        raise UnknownModel(f"model {reference!r}: there is no job {job_id!r}", param="model")
+    if job.status != "succeeded":
+        raise UnknownModel(
+            f"model {reference!r}: the job is {job.status}, only one that succeeded is a model", param="model"
+        )
+    rows = session.scalars(
+        select(ArtifactFileRow).where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)
+    ).all()
+    files = [FileReference(path=row.path, bytes=row.bytes, sha256=row.sha256) for row in rows]
+    if not files:
+        raise UnknownModel(f"model {reference!r}: the job's artifact was deleted", param="model")
+    prefix = artifact_prefix(job.id, job.attempt)
+    report = session.get_one(JobReportRow, (job.id, job.attempt)).report
+    folder = store.folder(prefix)
+    if "artifact" in report:
+        description = ModelDescription.model_validate(report["artifact"])
+    elif folder is not None:  # of the version before, whose reports lack it and whose only store is a folder
+        description = inspect_folder(folder)
+    else:
+        raise UnknownModel(f"model {reference!r}: the job's report does not say what its artifact is", param="model")
+    is_packed = any(file.path.endswith(PACKED_SUFFIX) for file in files)
+    stored = StoredModel(
+        name=reference,
+        prefix=prefix,
+        revision=content_hash_of({row.path: row.sha256 for row in rows}),
+        files=tuple(files),
+        unpacked_bytes=description.bytes if is_packed else None,
+    )
+    return ResolvedModel(stored, description, reference)

@@ -1,0 +1,133 @@
+"""What a job needs by formula: memory, device memory, disk and time, from the model's headers and the job body alone.
+
+The formula follows the engine: the prune stage holds embeddings and head, one block with the copies it is pruned
+through, the statistics of one input group, the tokens that wait in front of a linear layer, and activations up to a
+budget; verification and latency load whole models in processes of their own. Its constants are rounded measurements on
+a CPU; what a fleet's own jobs took corrects it (`core.jobs.estimates`).
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.jobs.schemas import JobBody
+
+_LIBRARIES_BYTES = 450 * 2**20
+"""Resident in a process that has loaded the engine."""
+_LIBRARIES_WITH_CUDA_BYTES = 2 * 2**30
+_DEVICE_CONTEXT_BYTES = 600 * 2**20
+_MICRO_BATCH_TOKENS = 4096
+_LOGIT_POSITIONS = 256
+_VERIFIED_POSITIONS = 64
+_LATENCY_PASSES = 8
+"""Forwards over one sequence by which latency and verification come down to: warm-up, rounds, two models, decoding."""
+
+_WEIGHT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
+_BYTES_PER_SECOND = 5e8
+_PROCESS_SECONDS = 6.0
+"""Of each of the processes a job starts: interpreter, libraries, the model's tokenizer and config."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens that pass through the model: the calibration set, all evaluation sets together, and a window's length."""
+
+    calibration: int
+    evaluation: int
+    window: int
+
+
+class Needs(BaseModel):
+    """Bytes are peaks: of the largest process in main memory and on the device; on the worker's disk those of the job's
+    folder, of a model fetched for it, and of the artifact's copy in a local store.
+    """
+
+    peak_memory_bytes: int
+    peak_device_memory_bytes: int | None
+    disk_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """`passes`: tokens through the whole model, forwards counted; `operations`: floating-point operations in all."""
+
+    passes: int
+    operations: int
+
+
+def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
+    """Forwards of the calibration tokens (twice where the method walks twice), of the evaluation tokens through dense
+    and pruned, and the solver's operations.
+    """
+    walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
+    passes = walks * tokens.calibration + 2 * tokens.evaluation + _LATENCY_PASSES * tokens.window
+    head = 2 * description.hidden_size * description.vocabulary_size * 2 * tokens.evaluation
+    return Work(passes, 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens))
+
+
+def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
+    """SparseGPT: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the sweep over the columns."""
+    if job.method != "sparsegpt":
+        return 0
+    inputs = {(linear.layer, linear.in_features) for linear in description.linears}
+    grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
+    return grams + sum(linear.out_features * linear.in_features**2 for linear in description.linears)
+
+
+def needs_of(
+    description: ModelDescription,
+    job: JobBody,
+    tokens: Tokens,
+    *,
+    device: str,
+    activation_budget_bytes: int,
+    is_fetched: bool,
+) -> Needs:
+    """What the job needs on a worker of that kind (`cpu` or `cuda`). `is_fetched`: the model comes over the network and
+    lies on the worker's disk too.
+    """
+    width = _WEIGHT_BYTES[description.dtype]
+    forward = 2 if description.dtype != "float32" else 4
+    blocks = [linear for linear in description.linears if linear.layer == 0]
+    ends = max(description.parameters - description.prunable_parameters, 0) * width
+    block = sum(linear.numel for linear in blocks)
+    group = max(_groups(blocks), default=0)
+    widest = max(linear.in_features for linear in blocks)
+    broadest = max(linear.out_features for linear in blocks)
+    # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
+    pruning = block * (width + forward) + group * 16
+    statistics = 3 * 4 * widest**2 if job.method == "sparsegpt" else 0
+    waiting = tokens.calibration * widest * forward
+    batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
+    forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
+    logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
+    streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
+    engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
+    whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
+    work = work_of(description, job, tokens)
+    stored = description.bytes * (3 + is_fetched)  # blocks, artifact, its copy in a local store
+    moved = stored + 6 * description.bytes + 4 * streams
+    on_device = device == "cuda"
+    return Needs(
+        peak_memory_bytes=(
+            _LIBRARIES_WITH_CUDA_BYTES + block * width + streams // 8
+            if on_device
+            else _LIBRARIES_BYTES + max(engine, whole)
+        ),
+        peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + max(engine, whole) if on_device else None,
+        disk_bytes=stored + 2 * streams,
+        seconds=3 * _PROCESS_SECONDS + work.operations / _OPERATIONS_PER_SECOND[device] + moved / _BYTES_PER_SECOND,
+    )
+
+
+def _groups(linears: list[LinearShape]) -> list[int]:
+    """Weights of the linear layers of a block that are pruned together: those of one input width, at most three (two of
+    an MLP, or query, key and value)."""
+    by_width: dict[int, list[int]] = defaultdict(list)
+    for linear in linears:
+        by_width[linear.in_features].append(linear.numel)
+    return [sum(sorted(sizes)[-2:]) for sizes in by_width.values()]

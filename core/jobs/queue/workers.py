@@ -1,0 +1,101 @@
+"""What workers tell of themselves: that they live, what they have, what they do."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.jobs.tables import JobRow, WorkerRow
+
+WorkerState = Literal["idle", "busy", "paused", "draining"]
+WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
+
+_FORGOTTEN_SECONDS = 24 * 3600
+"""Rows of workers that never said goodbye stay this long, for whoever asks what became of them."""
+
+
+def heartbeat(
+    session: Session,
+    worker_id: str,
+    *,
+    queue: str,
+    device: str,
+    hostname: str,
+    pid: int,
+    job_id: str | None = None,
+    state: WorkerState = "idle",
+    reason: str | None = None,
+    device_name: str | None = None,
+    device_memory_bytes: int | None = None,
+    device_memory_used_bytes: int | None = None,
+    memory_bytes: int | None = None,
+    disk_free_bytes: int | None = None,
+    version: str | None = None,
+) -> None:
+    """A worker's sign of life; the first one registers it. See `WorkerRow` for what the values mean."""
+    facts = {
+        "queue": queue,
+        "device": device,
+        "hostname": hostname,
+        "pid": pid,
+        "job_id": job_id,
+        "state": state,
+        "reason": reason,
+        "device_name": device_name,
+        "device_memory_bytes": device_memory_bytes,
+        "device_memory_used_bytes": device_memory_used_bytes,
+        "memory_bytes": memory_bytes,
+        "disk_free_bytes": disk_free_bytes,
+        "version": version,
+    }
+    session.execute(
+        insert(WorkerRow)
+        .values(id=worker_id, **facts)
+        .on_conflict_do_update(index_elements=["id"], set_={**facts, "heartbeat_at": func.clock_timestamp()})
+    )
+
+
+def set_worker_state(
+    session: Session, worker_id: str, state: WorkerState, *, job_id: str | None = None, reason: str | None = None
+) -> None:
+    """What a worker does now. One that drains goes on draining, whatever else it does."""
+    session.execute(
+        update(WorkerRow)
+        .where(WorkerRow.id == worker_id, WorkerRow.state != "draining")
+        .values(state=state, job_id=job_id, reason=reason)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def job_of_worker(session: Session, worker_id: str) -> str | None:
+    """The job a worker holds now, as the queue says: its process may have died over it, or claimed it before the
+    worker was registered.
+    """
+    held = select(JobRow.id).where(JobRow.worker_id == worker_id, JobRow.lease_expires_at.is_not(None)).limit(1)
+    noted = held.join(WorkerRow, WorkerRow.job_id == JobRow.id).where(WorkerRow.id == worker_id)
+    return session.scalar(noted) or session.scalar(held)  # the first finds it by its key, the second among all held
+
+
+def remove_worker(session: Session, worker_id: str) -> None:
+    """A worker says goodbye."""
+    session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
+
+
+def fresh_workers(session: Session, fresh_seconds: float) -> int:
+    """How many workers gave a sign of life in the last `fresh_seconds`."""
+    fresh = select(func.count()).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    return session.scalar(fresh) or 0
+
+
+def served_queues(session: Session, fresh_seconds: float) -> Sequence[str]:
+    """Queues of workers that gave a sign of life in the last `fresh_seconds`."""
+    fresh = select(WorkerRow.queue).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    return session.scalars(fresh.distinct()).all()
+
+
+def forget_workers(session: Session) -> None:
+    """Remove the rows of workers that ended long ago without saying so."""
+    session.execute(delete(WorkerRow).where(WorkerRow.heartbeat_at < seconds_from_now(-_FORGOTTEN_SECONDS)))

@@ -1,0 +1,127 @@
+"""What a job's model and texts resolved to when it was submitted: all a worker needs to fetch them, kept as JSON in
+the job's `sources`. `kind` says where they lie: in a folder of this machine, in the store, on the hub, or nowhere yet
+(text the model itself generates)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
+
+Use = Literal["calibration", "evaluation"]
+
+
+class _Reference(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class FileReference(_Reference):
+    """One file to fetch. `path` is relative, with `/`; `git_blob` stands in for `sha256` for the hub's small files."""
+
+    path: str
+    bytes: int
+    sha256: str | None = None
+    git_blob: str | None = None
+
+
+class FolderModel(_Reference):
+    """A registered folder, used in place. `revision` is the hash of its content."""
+
+    kind: Literal["folder"] = "folder"
+    name: str
+    path: Path
+    revision: str
+
+
+class StoredModel(_Reference):
+    """An uploaded model, or a job's artifact, under a prefix of the store. `revision` is the hash of its content.
+
+    A packed artifact is unpacked where it is used: its weights then take `unpacked_bytes`.
+    """
+
+    kind: Literal["store"] = "store"
+    name: str
+    prefix: str
+    revision: str
+    files: tuple[FileReference, ...]
+    unpacked_bytes: int | None = None
+
+
+class HubModel(_Reference):
+    """Files of a repository of the hub at one commit, which is the `revision`."""
+
+    kind: Literal["hub"] = "hub"
+    name: str
+    repository: str
+    revision: str
+    files: tuple[FileReference, ...]
+
+
+class FileText(_Reference):
+    """A registered file, used in place."""
+
+    kind: Literal["folder"] = "folder"
+    name: str
+    path: Path
+    format: str
+    text_field: str
+    sha256: str
+
+
+class StoredText(_Reference):
+    """An uploaded text: one file under a prefix of the store."""
+
+    kind: Literal["store"] = "store"
+    name: str
+    prefix: str
+    file: FileReference
+    format: str
+    text_field: str
+
+
+class HubText(_Reference):
+    """A split of a hub dataset at one commit, up to so many characters (null: all of it).
+
+    Where `config` or `split` is null, the repository's default for `use` is taken when it is fetched.
+    """
+
+    kind: Literal["hub"] = "hub"
+    name: str
+    repository: str
+    revision: str
+    config: str | None
+    split: str | None
+    use: Use
+    characters: int | None
+
+
+class SelfText(_Reference):
+    """Text the model itself generates: enough for `samples` windows of `sequence_length` tokens."""
+
+    kind: Literal["self"] = "self"
+    name: str
+    samples: int
+    sequence_length: int
+    seed: int
+
+
+def _kind(value: Any) -> str:
+    """Jobs queued before there were kinds have folders and files of this machine."""
+    if isinstance(value, Mapping):
+        return str(value.get("kind", "folder"))
+    return str(value.kind)
+
+
+ModelReference = Annotated[
+    Annotated[FolderModel, Tag("folder")] | Annotated[StoredModel, Tag("store")] | Annotated[HubModel, Tag("hub")],
+    Discriminator(_kind),
+]
+TextReference = Annotated[
+    Annotated[FileText, Tag("folder")]
+    | Annotated[StoredText, Tag("store")]
+    | Annotated[HubText, Tag("hub")]
+    | Annotated[SelfText, Tag("self")],
+    Discriminator(_kind),
+]
+model_references: TypeAdapter[ModelReference] = TypeAdapter(ModelReference)
+text_references: TypeAdapter[TextReference] = TypeAdapter(TextReference)

@@ -1,0 +1,75 @@
+"""A model that lies elsewhere as a folder one can look into.
+
+Its JSON files are whole, its weight files have their full size but nothing in them behind the header, so that they take
+no room. One reader then serves folders, uploads and the hub.
+"""
+
+import struct
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from core.catalogue.model_files import CONFIG_FILE, INDEX_FILE, is_weight_file
+from core.errors import UnusableModel
+from core.jobs.references import FileReference
+
+MAX_HEADER_BYTES = 16 * 2**20
+"""Of one weight file; real ones stay under one megabyte."""
+MAX_JSON_BYTES = {CONFIG_FILE: 4 * 2**20, INDEX_FILE: 64 * 2**20}
+_FIRST_BYTES = 256 * 2**10
+"""Read of a weight file at first: most headers are shorter."""
+_AT_ONCE = 8
+
+Read = Callable[[FileReference, int, int], bytes]
+"""Bytes of a file from a start to before an end."""
+
+
+def write_hollow(folder: Path, files: Iterable[FileReference], read: Read) -> None:
+    """Fill a folder with what `inspect_folder` reads of these files. Raises UnusableModel, and what `read` raises."""
+    wanted = list(files)
+    for file in wanted:
+        if file.path in MAX_JSON_BYTES:
+            require_readable(file)
+            (folder / file.path).write_bytes(read(file, 0, file.bytes))
+    weights = [file for file in wanted if is_weight_file(file.path)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for file, header in zip(weights, pool.map(lambda each: _header(each, read), weights), strict=True):
+            write_hollow_weights(folder / file.path, header, file.bytes)
+
+
+def require_readable(file: FileReference) -> None:
+    """Raises UnusableModel where a JSON file is larger than one that makes sense."""
+    most = MAX_JSON_BYTES.get(file.path)
+    if most is not None and file.bytes > most:
+        raise UnusableModel(f"{file.path} is larger than {most} bytes", param="model")
+
+
+def header_end(file: FileReference, first: bytes) -> int | None:
+    """Where the header of a weight file ends, from its first 8 bytes; None where they make no sense.
+
+    Raises UnusableModel where it is longer than any model needs.
+    """
+    if len(first) < 8:
+        return None
+    (length,) = struct.unpack("<Q", first[:8])
+    if length > file.bytes - 8:
+        return None
+    if length > MAX_HEADER_BYTES:
+        raise UnusableModel(f"{file.path} has a header of {length} bytes, more than a model needs", param="model")
+    return 8 + int(length)
+
+
+def write_hollow_weights(target: Path, header: bytes, size: int) -> None:
+    """A weight file of `size` bytes of which only the beginning is real."""
+    with target.open("wb") as stream:
+        stream.write(header[:size])
+        stream.truncate(size)
+
+
+def _header(file: FileReference, read: Read) -> bytes:
+    """Length and header of a weight file; only its beginning where they make no sense."""
+    first = read(file, 0, min(_FIRST_BYTES, file.bytes))
+    end = header_end(file, first)
+    if end is None:
+        return first
+    return first[:end] + (read(file, len(first), end) if end > len(first) else b"")

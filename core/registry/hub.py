@@ -1,0 +1,220 @@
+"""The model hub, asked through its own client: what a revision holds, and bytes of its files.
+
+Every request has a timeout. Errors tell apart what is gated, what is not there (or private: the hub does not say
+which), and a hub that cannot be reached, which is worth another try.
+"""
+
+import errno
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import httpx2
+from huggingface_hub import HfApi, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]  # lazily
+
+from core.errors import (
+    GatedModel,
+    HubUnavailable,
+    SecateurError,
+    UnknownDataset,
+    UnknownModel,
+    UnusableDataset,
+    UnusableModel,
+)
+from core.jobs.references import FileReference
+from core.settings import Settings
+
+Kind = Literal["model", "dataset"]
+
+TIMEOUT_SECONDS = 10.0
+"""To connect, and between two pieces of an answer."""
+_LISTING_SECONDS = 60.0
+"""How long what a branch means is remembered: a sweep of jobs asks the hub once."""
+_MOST_LISTINGS = 1000
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class HubListing:
+    """The files of a repository at a commit. `configs` are those a dataset's card declares, with their splits."""
+
+    commit: str
+    files: tuple[FileReference, ...]
+    configs: dict[str, tuple[str, ...]]
+
+
+def is_commit(revision: str | None) -> bool:
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | None]:
+    """`org/name[@revision]` as (repository, revision); raises UnknownModel or UnknownDataset where it cannot be one."""
+    repository, at, revision = reference.partition("@")
+    unknown = UnknownModel if kind == "model" else UnknownDataset
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise unknown(f"{param} {reference!r} is not a name of the hub: {error}", param=param) from error
+    if "/" not in repository:
+        raise unknown(f"{param} {reference!r} is not a name of the hub: it has the form org/name", param=param)
+    if at and (not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
+        raise unknown(
+            f"{param} {reference!r}: {revision!r} is not a revision (a branch, a tag or a commit)", param=param
+        )
+    return repository, revision or None
+
+
+class Hub:
+    """Safe to share between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        token = settings.hub_token
+        self._endpoint = settings.hub_endpoint.rstrip("/")
+        self._token: str | Literal[False] = token.get_secret_value() if token else False  # False: none from elsewhere
+        self._api = HfApi(endpoint=self._endpoint, token=self._token)
+        self._listings: dict[tuple[Kind, str, str | None], tuple[float, HubListing]] = {}
+        self._lock = threading.Lock()
+
+    def listing(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
+        """What a revision (null: the default branch) holds; checks that its files may be read.
+
+        Raises UnknownModel or UnknownDataset, GatedModel or UnusableDataset, HubUnavailable.
+        """
+        asked = (kind, repository, revision)
+        with self._lock:
+            when, known = self._listings.get(asked, (0.0, None))
+            if known is not None and time.monotonic() < when + _LISTING_SECONDS:
+                return known
+        found = self._ask(kind, repository, revision)
+        with self._lock:
+            if len(self._listings) >= _MOST_LISTINGS:
+                self._listings.clear()
+            self._listings[asked] = (time.monotonic(), found)
+        return found
+
+    def _ask(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
+        with told(kind, repository, revision):
+            info = self._api.repo_info(
+                repository, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+            )
+            if info.gated:  # its facts are public, its files are not
+                self._api.auth_check(repository, repo_type=kind)
+        if not is_commit(info.sha):
+            raise HubUnavailable(f"the hub at {self._endpoint} names no commit for {repository}", param=kind)
+        files = tuple(
+            FileReference(
+                path=file.rfilename,
+                bytes=file.size or 0,
+                sha256=file.lfs.sha256 if file.lfs else None,
+                git_blob=None if file.lfs else file.blob_id,
+            )
+            for file in getattr(info, "siblings", None) or ()
+        )
+        return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)))
+
+    def read(self, kind: Kind, repository: str, commit: str, file: FileReference, *, limit: int) -> bytes:
+        """The first `limit` bytes of a file, or all of it. Raises as `listing`, and UnusableModel kinds."""
+        return b"".join(self.open_range(kind, repository, commit, file.path, 0, min(limit, file.bytes)))
+
+    def open_range(self, kind: Kind, repository: str, commit: str, path: str, start: int, end: int) -> Iterator[bytes]:
+        """Bytes `start` to before `end` of a file, in pieces; fewer where the connection ends early without an error.
+
+        Raises as `read`; the first piece is asked for when it is iterated.
+        """
+        if end <= start:
+            return
+        url = hf_hub_url(repository, path, repo_type=kind, revision=commit, endpoint=self._endpoint)
+        headers = build_hf_headers(token=self._token) | {
+            "range": f"bytes={start}-{end - 1}",
+            "accept-encoding": "identity",
+        }
+        with (
+            told(kind, repository, commit, path),
+            get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
+        ):
+            hf_raise_for_status(response)
+            skip = 0 if response.status_code == 206 else start  # a server that does not know ranges sends all
+            left = end - start
+            for chunk in response.iter_bytes():  # as they arrive: gathering more would lose it with the connection
+                piece = chunk[skip : skip + left]
+                skip = max(0, skip - len(chunk))
+                left -= len(piece)
+                if piece:
+                    yield piece
+                if left == 0:
+                    return
+
+
+@contextmanager
+def told(kind: Kind, repository: str, revision: str | None, path: str | None = None) -> Iterator[None]:
+    """What the hub's client raises, in the words of the error tree."""
+    at = f"{repository}@{revision}" if revision else repository
+    is_model = kind == "model"
+    unknown = UnknownModel if is_model else UnknownDataset
+    gated = GatedModel if is_model else UnusableDataset
+    error: SecateurError
+    try:
+        yield
+        return
+    except GatedRepoError:
+        error = gated(
+            f"{at} is gated: its owner gives access on request, and this service's hub token has none. Accept the "
+            "terms on the hub for the account of that token",
+            param=kind,
+        )
+    except (RepositoryNotFoundError, DisabledRepoError):
+        error = unknown(
+            f"the hub has no {kind} {repository!r}, or it is private and this service's token may not see it",
+            param=kind,
+        )
+    except RevisionNotFoundError:
+        error = unknown(f"{repository!r} has no revision {revision!r}", param=kind)
+    except EntryNotFoundError:
+        error = (UnusableModel if is_model else UnusableDataset)(f"{at} has no file {path!r}", param=kind)
+    except HfHubHTTPError as failure:
+        status = failure.response.status_code
+        if status == 403:
+            error = gated(f"the hub refuses this service's token access to {at}", param=kind)
+        elif status == 401:
+            error = HubUnavailable("the hub does not accept this service's token; its operator must replace it")
+        else:
+            error = HubUnavailable(f"the hub answers {status} when asked for {at}; try again later", param=kind)
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as failure:
+        if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of our own disk
+        error = HubUnavailable(
+            f"the hub cannot be reached for {at} ({type(failure).__name__}); try again later", param=kind
+        )
+    raise error
+
+
+def _configs(card: object) -> dict[str, tuple[str, ...]]:
+    """Configurations and their splits as far as a dataset's card says; data of others, so nothing is taken for granted.
+
+    A configuration whose splits are not listed one by one has none here.
+    """
+    declared = getattr(card, "configs", None)
+    found: dict[str, tuple[str, ...]] = {}
+    for each in declared if isinstance(declared, list) else ():
+        name = each.get("config_name") if isinstance(each, dict) else None
+        if not isinstance(name, str):
+            continue
+        files = each.get("data_files")
+        splits = [file.get("split") for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+        found[name] = tuple(split for split in splits if isinstance(split, str))
+    return found

@@ -1,0 +1,214 @@
+"""From an upload whose bytes are all there to a model or dataset.
+
+Each file is hashed from its parts and put together where the model or dataset will have it; what is done is remembered
+per file, so that a completion that was cut off goes on. One process at a time does this for an upload, under a lease.
+"""
+
+import contextlib
+import hashlib
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sqlalchemy import delete, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store, open_stored
+from core.catalogue.model_folder import ModelDescription, inspect_folder
+from core.data.texts import TextDescription, describe_stream
+from core.database import seconds_from_now, transaction
+from core.errors import (
+    SecateurError,
+    Unavailable,
+    UnsupportedArchitecture,
+    UnusableDataset,
+    UnusableModel,
+    UploadRefused,
+)
+from core.jobs.references import FileReference
+from core.registry.deletion import forget
+from core.registry.folders import content_hash_of
+from core.registry.hollow_folder import write_hollow
+from core.registry.schemas import Dataset, Model
+from core.registry.service import about, add_dataset, add_model, dataset_answer, get_row, model_answer
+from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
+from core.registry.upload_parts import file_prefix, parts_of
+from core.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
+from core.teams import audit
+from core.teams.principal import Principal
+from core.teams.quotas import release_stored
+
+LEASE_SECONDS = 60.0
+_RENEW_SECONDS = 15.0
+
+
+def complete_upload(
+    sessions: sessionmaker[Session], store: Store, caller: Principal, upload_id: str
+) -> tuple[Model | Dataset, bool]:
+    """Make the model or dataset; False where it was there already. May be repeated at any time.
+
+    Raises NotFound, UploadRefused where bytes are missing or have another hash than announced (those files are to be
+    sent again), the UnusableModel kinds, UnsupportedArchitecture or UnusableDataset where the whole is none (the upload
+    has failed then), Conflict where the name has been taken meanwhile, and Unavailable while another request does it.
+    """
+    with transaction(sessions) as session:
+        done = _begin(session, caller, upload_id)
+        if done is not None:
+            return done, False
+        upload = find_upload(session, caller.team_id, upload_id)
+        files = files_of(session, upload_id)
+    with _leased(sessions, upload_id):
+        wrong = [file.path for file in files if not file.stored and not _store_file(sessions, store, upload, file)]
+        if wrong:
+            raise UploadRefused(
+                f"{', '.join(wrong)}: what arrived has another SHA-256 than was announced; send it again", param="files"
+            )
+        try:
+            described = _describe(store, upload, files)
+        except (UnusableModel, UnsupportedArchitecture, UnusableDataset) as error:
+            with transaction(sessions) as session:
+                leftovers = _fail(session, caller, upload_id, error)
+            forget(store, leftovers)
+            raise about(error, "files") from error
+        with transaction(sessions) as session:
+            answer, is_new, leftovers = _register(session, caller, upload_id, files, described)
+    forget(store, leftovers)
+    return answer, is_new
+
+
+def _begin(session: Session, caller: Principal, upload_id: str) -> Model | Dataset | None:
+    """Take the lease; what the upload became where it is complete."""
+    upload = find_upload(session, caller.team_id, upload_id, for_change=True)
+    if upload.status == "complete":
+        if upload.kind == "model":
+            return model_answer(get_row(session, ModelRow, caller.team_id, upload.object_id))
+        return dataset_answer(get_row(session, DatasetRow, caller.team_id, upload.object_id))
+    if upload.error is not None:
+        raise UploadRefused(f"upload {upload_id!r} has failed: {upload.error['message']}", param="files")
+    missing = [file for file in files_of(session, upload_id) if file.received < file.bytes]
+    if missing:
+        first = missing[0]
+        raise UploadRefused(
+            f"{len(missing)} files are not all here: of {first.path} {first.received} of {first.bytes} bytes",
+            param="files",
+        )
+    if is_being_completed(session, upload):
+        raise Unavailable(f"upload {upload_id!r} is being completed by another request: ask again")
+    _set_lease(session, upload_id, LEASE_SECONDS)
+    return None
+
+
+@contextlib.contextmanager
+def _leased(sessions: sessionmaker[Session], upload_id: str) -> Iterator[None]:
+    """Keeps the lease while the body runs, however long it hashes."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(_RENEW_SECONDS):
+            with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
+                _set_lease(session, upload_id, LEASE_SECONDS)
+
+    thread = threading.Thread(target=renew, name=f"completing {upload_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
+            _set_lease(session, upload_id, None)
+
+
+def _set_lease(session: Session, upload_id: str, seconds: float | None) -> None:
+    until = None if seconds is None else seconds_from_now(seconds)
+    session.execute(update(UploadRow).where(UploadRow.id == upload_id).values(completing_until=until))
+
+
+def _store_file(sessions: sessionmaker[Session], store: Store, upload: UploadRow, file: UploadFileRow) -> bool:
+    """Put one file together; False where its hash is wrong, and it is to be sent again from the start."""
+    parts_prefix = file_prefix(upload.id, file.path)
+    with transaction(sessions) as session:
+        parts = parts_of(session, upload.id, file.path)
+    digest = hashlib.sha256()
+    for part in parts:
+        for chunk in store.open_range(parts_prefix, part.path, 0, part.bytes):
+            digest.update(chunk)
+    is_right = digest.hexdigest() == file.sha256
+    if is_right:
+        store.join(parts_prefix, parts, object_prefix(upload.kind, upload.object_id), file.path)
+    with transaction(sessions) as session:
+        session.execute(
+            update(UploadFileRow)
+            .where(UploadFileRow.upload_id == upload.id, UploadFileRow.path == file.path)
+            .values({"stored": True} if is_right else {"received": 0, "checked": False})
+        )
+        session.execute(
+            delete(UploadPartRow).where(UploadPartRow.upload_id == upload.id, UploadPartRow.path == file.path)
+        )
+    forget(store, [parts_prefix])
+    return is_right
+
+
+def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> ModelDescription | TextDescription:
+    prefix = object_prefix(upload.kind, upload.object_id)
+
+    def read(file: FileReference, start: int, end: int) -> bytes:
+        return b"".join(store.open_range(prefix, file.path, start, end))
+
+    if upload.kind == "model":
+        with tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
+            folder = Path(temporary, upload.name)
+            folder.mkdir()
+            write_hollow(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
+            return inspect_folder(folder)
+    file = files[0]
+    with open_stored(store, prefix, file.path, file.bytes) as stream:
+        return describe_stream(
+            stream, file.path, str(upload.format), upload.text_field, size=file.bytes, sha256=file.sha256
+        )
+
+
+def _register(
+    session: Session,
+    caller: Principal,
+    upload_id: str,
+    files: Sequence[UploadFileRow],
+    described: ModelDescription | TextDescription,
+) -> tuple[Model | Dataset, bool, Sequence[str]]:
+    upload = find_upload(session, caller.team_id, upload_id, for_change=True)
+    prefix = object_prefix(upload.kind, upload.object_id)
+    values = {
+        "id": upload.object_id,
+        "name": upload.name,
+        "prefix": prefix,
+        "files": [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in files],
+        "source": upload.source,
+    }
+    answer: Model | Dataset
+    if isinstance(described, ModelDescription):
+        revision = content_hash_of({file.path: file.sha256 for file in files})
+        model, is_new = add_model(
+            session, caller, {**values, "revision": revision, "description": described.model_dump(mode="json")}
+        )
+        answer = model_answer(model)
+    else:
+        of_text = {"format": upload.format, "text_field": upload.text_field, **described.model_dump()}
+        text, is_new = add_dataset(session, caller, {**values, **of_text})
+        answer = dataset_answer(text)
+    upload.status, upload.object_id = "complete", answer.id
+    audit.note(session, caller, "upload.complete", upload_id, {"kind": upload.kind, "name": upload.name})
+    leftovers = [upload_prefix(upload_id)]
+    if not is_new:  # registered meanwhile, with the same content
+        leftovers.append(prefix)
+        release_stored(session, upload.team_id, upload.bytes)
+    return answer, is_new, leftovers
+
+
+def _fail(session: Session, caller: Principal, upload_id: str, error: SecateurError) -> Sequence[str]:
+    upload = find_upload(session, caller.team_id, upload_id, for_change=True)
+    upload.status, upload.error = "failed", {"code": error.code, "message": error.message}
+    audit.note(session, caller, "upload.fail", upload_id, {"kind": upload.kind, "name": upload.name})
+    release_stored(session, upload.team_id, upload.bytes)
+    return [upload_prefix(upload_id), object_prefix(upload.kind, upload.object_id)]

@@ -1,0 +1,203 @@
+"""Parts of uploads: stored first, then counted, so that what is counted is there.
+
+Each part is a file of its own in the store under a name nobody else writes to. Of two that bring the same part the
+first to be counted wins; the other is told where to go on, and its file removed. What a model's file says about itself
+is looked at with the part that completes it, before that part is accepted.
+"""
+
+import contextlib
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Part, Store
+from core.catalogue.model_files import CONFIG_FILE, is_weight_file
+from core.catalogue.model_folder import read_config
+from core.catalogue.safetensors_header import read_header
+from core.database import transaction
+from core.errors import NotFound, OffsetMismatch, SecateurError, Unavailable, UnusableModel, UploadRefused
+from core.jobs.references import FileReference
+from core.registry.hollow_folder import header_end, write_hollow_weights
+from core.registry.schemas import ReceivedPart
+from core.registry.service import about
+from core.registry.tables import UploadFileRow, UploadPartRow, UploadRow
+from core.registry.uploads import MOST_PARTS, find_upload, prolonged, upload_prefix
+from core.settings import Settings
+
+logger = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ExpectedPart:
+    """The file a part is for, and where in it the part begins."""
+
+    upload_id: str
+    file: FileReference
+    start: int
+    most_bytes: int
+    is_checked: bool
+    before: Sequence[Part]
+    """The parts that are there, where they may be needed to look at the file."""
+
+    @property
+    def prefix(self) -> str:
+        return file_prefix(self.upload_id, self.file.path)
+
+
+def file_prefix(upload_id: str, path: str) -> str:
+    return f"{upload_prefix(upload_id)}/{path}"
+
+
+def parts_of(session: Session, upload_id: str, path: str) -> list[Part]:
+    """The parts of one file, in order."""
+    query = (
+        select(UploadPartRow)
+        .where(UploadPartRow.upload_id == upload_id, UploadPartRow.path == path)
+        .order_by(UploadPartRow.start)
+    )
+    return [Part(row.place, row.bytes) for row in session.scalars(query)]
+
+
+def expect_part(session: Session, team_id: str, upload_id: str, path: str, start: int) -> ExpectedPart:
+    """Whether a part may come, before its bytes are read.
+
+    Raises NotFound, UploadRefused where the upload is over, and OffsetMismatch.
+    """
+    upload = find_upload(session, team_id, upload_id)
+    file = session.get(UploadFileRow, (upload_id, path))
+    if file is None:
+        raise NotFound(f"upload {upload_id!r} has no file {path!r}")
+    if upload.status != "open":
+        raise UploadRefused(f"upload {upload_id!r} is {upload.status}: it takes no more parts")
+    if file.received != start:
+        raise _mismatch(path, start, file.received)
+    before = [] if file.checked else parts_of(session, upload_id, path)
+    return ExpectedPart(
+        upload_id=upload_id,
+        file=FileReference(path=path, bytes=file.bytes, sha256=file.sha256),
+        start=start,
+        most_bytes=upload.part_bytes,
+        is_checked=file.checked or not (upload.kind == "model" and (path == CONFIG_FILE or is_weight_file(path))),
+        before=before,
+    )
+
+
+def receive_part(
+    sessions: sessionmaker[Session], store: Store, settings: Settings, part: ExpectedPart, source: BinaryIO, size: int
+) -> ReceivedPart:
+    """Take a part in whole. Where it is refused, all that was there before stays.
+
+    Raises UploadRefused, the UnusableModel kind that the file turns out to be, OffsetMismatch where another part came
+    first, NotFound where the upload is gone, StoreUnavailable and DiskFull.
+    """
+    _require_size(part, size)
+    is_checked = part.is_checked or _look(store, part, source, size)
+    place = f"{part.start}-{uuid.uuid4().hex}"
+    source.seek(0)
+    store.put(part.prefix, place, source)
+    try:
+        with transaction(sessions) as session:
+            return _count(session, settings, part, place, size, is_checked)
+    except SecateurError:
+        with contextlib.suppress(Unavailable):
+            store.delete(f"{part.prefix}/{place}")
+        raise
+
+
+def _require_size(part: ExpectedPart, size: int) -> None:
+    end = part.start + size
+    if size == 0:
+        raise UploadRefused(f"the part of {part.file.path} is empty")
+    if end > part.file.bytes:
+        raise UploadRefused(
+            f"{part.file.path} was announced with {part.file.bytes} bytes, with this part it would have {end}"
+        )
+    if len(part.before) >= MOST_PARTS:
+        raise UploadRefused(f"{part.file.path} has {MOST_PARTS} parts already: send larger ones")
+
+
+def _count(
+    session: Session, settings: Settings, part: ExpectedPart, place: str, size: int, is_checked: bool
+) -> ReceivedPart:
+    """One row of the file says how far it is; only the part that goes on from there may change it."""
+    is_open = session.scalar(
+        update(UploadRow)
+        .where(UploadRow.id == part.upload_id, UploadRow.status == "open")
+        .values(expires_at=prolonged(settings))
+        .returning(UploadRow.id)
+    )
+    if is_open is None:
+        raise NotFound(f"upload {part.upload_id!r} is no longer open")
+    which = (UploadFileRow.upload_id == part.upload_id, UploadFileRow.path == part.file.path)
+    received = session.scalar(
+        update(UploadFileRow)
+        .where(*which, UploadFileRow.received == part.start)
+        .values(received=part.start + size, checked=is_checked)
+        .returning(UploadFileRow.received)
+    )
+    if received is None:
+        there = session.scalars(select(UploadFileRow.received).where(*which)).one()
+        raise _mismatch(part.file.path, part.start, there)
+    session.execute(
+        insert(UploadPartRow).values(
+            upload_id=part.upload_id, path=part.file.path, start=part.start, bytes=size, place=place
+        )
+    )
+    return ReceivedPart(path=part.file.path, bytes=part.file.bytes, received=received)
+
+
+def _look(store: Store, part: ExpectedPart, source: BinaryIO, size: int) -> bool:
+    """Whether what the file says about itself is all there. Raises the UnusableModel kind where it is not right."""
+    file, available = part.file, part.start + size
+
+    def read(end: int) -> bytes:
+        there = b""
+        for each in part.before:
+            wanted = min(each.bytes, end - len(there))
+            there += b"".join(store.open_range(part.prefix, each.path, 0, wanted)) if wanted else b""
+        source.seek(0)
+        return there + source.read(end - len(there))
+
+    with tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
+        try:
+            return _checks[file.path == CONFIG_FILE](Path(temporary), file, available, read)
+        except UnusableModel as error:
+            raise about(error, "files") from error
+
+
+def _check_config(folder: Path, file: FileReference, available: int, read: Callable[[int], bytes]) -> bool:
+    if available < file.bytes:
+        return False
+    (folder / CONFIG_FILE).write_bytes(read(file.bytes))
+    read_config(folder)
+    return True
+
+
+def _check_weights(folder: Path, file: FileReference, available: int, read: Callable[[int], bytes]) -> bool:
+    if available < min(8, file.bytes):
+        return False
+    first = read(8)
+    end = header_end(file, first)
+    if end is not None and end > available:
+        return False
+    write_hollow_weights(folder / file.path, first if end is None else read(end), file.bytes)
+    read_header(folder / file.path)
+    return True
+
+
+_checks = {True: _check_config, False: _check_weights}
+
+
+def _mismatch(path: str, start: int, received: int) -> OffsetMismatch:
+    return OffsetMismatch(
+        f"{received} bytes of {path} are there: go on from {received}, not from {start}",
+        received=received,
+        param="offset",
+    )

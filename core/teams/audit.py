@@ -1,0 +1,66 @@
+"""The audit trail: every change somebody made, written in the transaction that makes it, and never removed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from core.database import new_id
+from core.pages import Page, read_page
+from core.teams.principal import Actor, Principal, team_of
+from core.teams.schemas import AuditEntry
+from core.teams.tables import AuditRow
+
+
+def note(
+    session: Session, principal_or_team: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None
+) -> None:
+    """Write down who did what: `action` is noun and verb (`job.cancel`), `details` plain JSON without any secret.
+
+    A team's id in place of a principal stands for the server's own command line. The request's id is taken from the
+    log context, where the API binds it.
+    """
+    session.execute(
+        insert(AuditRow).values(
+            id=new_id("audit"),
+            team_id=team_of(principal_or_team),
+            key_id=principal_or_team.key_id if isinstance(principal_or_team, Principal) else None,
+            action=action,
+            object_id=object_id,
+            details=dict(details or {}),
+            request_id=structlog.contextvars.get_contextvars().get("request_id"),
+        )
+    )
+
+
+def list_audit(
+    session: Session,
+    team_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    action: str | None = None,
+    object_id: str | None = None,
+) -> Page[AuditEntry]:
+    """The team's audit trail, newest first, that matches every filter given."""
+    query = select(AuditRow).where(AuditRow.team_id == team_id)
+    if action is not None:
+        query = query.where(AuditRow.action == action)
+    if object_id is not None:
+        query = query.where(AuditRow.object_id == object_id)
+    return read_page(session, query, AuditRow, limit=limit, after=after, answer=_answer)
+
+
+def _answer(row: AuditRow) -> AuditEntry:
+    return AuditEntry(
+        id=row.id,
+        object="audit_entry",
+        action=row.action,
+        object_id=row.object_id,
+        key_id=row.key_id,
+        request_id=row.request_id,
+        details=row.details,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,191 @@
+"""Every call of the OpenAPI document, made by every kind of caller with the ids of one team."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.authorization import ALLOWED, CALLERS, OWN, expected, page
+from api.openapi import operations
+from core.artifacts.store import Store
+from core.database import transaction
+from core.settings import Settings
+from core.teams.tables import ApiKeyRow
+from tests.api.ended_job import succeeded_job
+from tests.conftest import bearer
+from tests.model_folders import write_llama, write_text
+
+Sessions = sessionmaker[Session]
+Document = dict[str, Any]
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "authorization.md"
+TEXT = b"some text\n"
+_ORDER = ("get", "put", "post", "delete")
+"""What looks comes before what changes, and what deletes comes last."""
+
+
+@dataclass(frozen=True)
+class Garden:
+    """One of each thing a call can name."""
+
+    job: str
+    model: str
+    dataset: str
+    upload: str
+    spare_key: str
+    model_path: str
+    dataset_path: str
+
+    def named(self, path: str) -> dict[str, str]:
+        """Values of the parameters in a path."""
+        return {
+            "job_id": self.job,
+            "name": self.dataset if "datasets" in path else self.model,
+            "key_id": self.spare_key,
+            "upload_id": self.upload,
+            "path": "text.txt" if "uploads" in path else "model.safetensors",
+        }
+
+    def body(self, operation: str) -> Any:
+        job = {"model": self.model, "method": "magnitude", "sparsity": 0.5}
+        return {
+            "submit_job": job,
+            "inspect_model": job,
+            "register_model": {"name": "again", "path": self.model_path},
+            "register_dataset": {"name": "again", "path": self.dataset_path},
+            "create_key": {"name": "another"},
+            "rotate_key": {"grace_seconds": 0},
+            "start_upload": {"kind": "dataset", "name": "later", "files": _announced(b"other text\n")},
+        }.get(operation)
+
+
+def _announced(text: bytes) -> list[dict[str, Any]]:
+    return [{"path": "text.txt", "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}]
+
+
+@pytest.fixture
+def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store, tmp_path: Path) -> Garden:
+    """Everything one team can have, its job ended with an artifact."""
+    folder = write_llama(settings.models_root / "oak").resolve()
+    text = write_text(settings.datasets_root / "leaves.txt").resolve()
+    for noun, name, path in (("models", "oak", folder), ("datasets", "leaves", text)):
+        api.post(f"/v1/{noun}", json={"name": name, "path": str(path)}).raise_for_status()
+    upload = {"kind": "dataset", "name": "sent", "files": _announced(TEXT)}
+    return Garden(
+        job=succeeded_job(api, sessions, store, tmp_path / "artifact", model="oak"),
+        model="oak",
+        dataset="leaves",
+        upload=api.post("/v1/uploads", json=upload).raise_for_status().json()["id"],
+        spare_key=api.post("/v1/keys", json={"name": "spare"}).raise_for_status().json()["id"],
+        model_path=str(folder),
+        dataset_path=str(text),
+    )
+
+
+@pytest.fixture
+def keys(
+    api: TestClient, sessions: Sessions, viewer_key: str, member_key: str, admin_key: str, other_team_key: str
+) -> dict[str, str | None]:
+    """The key of each caller."""
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    expired = api.post("/v1/keys", json={"name": "expired", "role": "admin", "expires_at": soon}).json()
+    revoked = api.post("/v1/keys", json={"name": "revoked", "role": "admin"}).json()
+    api.delete(f"/v1/keys/{revoked['id']}").raise_for_status()
+    with transaction(sessions) as session:
+        session.execute(update(ApiKeyRow).where(ApiKeyRow.id == expired["id"]).values(expires_at=datetime.now(UTC)))
+    found = [None, expired["key"], revoked["key"], viewer_key, member_key, admin_key, other_team_key]
+    return dict(zip(CALLERS, found, strict=True))
+
+
+@pytest.fixture
+def document(api: TestClient) -> Document:
+    document: Document = api.get("/openapi.json").json()
+    return document
+
+
+def _ask(api: TestClient, key: str | None, method: str, path: str, operation: Document, garden: Garden) -> Any:
+    name = operation["operationId"]
+    headers = {} if key is None else bearer(key)
+    arguments: dict[str, Any] = {"json": garden.body(name)}
+    if name == "send_part":
+        arguments = {"content": TEXT, "params": {"offset": 0}}
+        headers["Content-Type"] = "application/octet-stream"
+    elif "requestBody" in operation:
+        assert arguments["json"] is not None, f"{name} takes a body: say which in Garden.body"
+    api.headers.pop("Authorization", None)
+    return api.request(method, path.format(**garden.named(path)), headers=headers, follow_redirects=False, **arguments)
+
+
+def _calls(document: Document) -> list[tuple[str, str, Document]]:
+    return sorted(operations(document), key=lambda call: _ORDER.index(call[0]))
+
+
+def _everything(api: TestClient, key: str, garden: Garden) -> list[Any]:
+    paths = ("jobs/{job}", "models/{model}", "datasets/{dataset}", "uploads/{upload}", "jobs/{job}/artifacts", "team")
+    shown = [api.get(f"/v1/{path}".format(**vars(garden)), headers=bearer(key)).json() for path in paths]
+    listed = api.get("/v1/keys", headers=bearer(key)).json()["data"]
+    return [*shown, *({**each, "last_used_at": None} for each in listed)]
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_every_call_is_answered_as_the_table_says(
+    api: TestClient, document: Document, garden: Garden, keys: dict[str, str | None], admin_key: str, caller: str
+) -> None:
+    before = _everything(api, admin_key, garden)
+    outcomes: dict[str, tuple[str, str]] = {}
+    for method, path, operation in _calls(document):
+        told = expected(path, operation, caller, document["components"]["schemas"])
+        response = _ask(api, keys[caller], method, path, operation, garden)
+        status = response.status_code
+        refused = status in (401, 403, 404)
+        came = ALLOWED if told in (ALLOWED, OWN) and not refused and status < 500 else str(status)
+        outcomes[f"{method} {path}"] = (came, ALLOWED if told == OWN else told)
+        if status == 401:
+            assert response.json()["code"] == "unauthenticated"
+        if told == OWN and method == "get":
+            hidden = (garden.job, garden.model, garden.dataset, garden.upload, garden.spare_key)
+            assert not [each for each in hidden if f'"{each}"' in response.text], (path, response.text)
+    wrong = {call: outcome for call, outcome in outcomes.items() if outcome[0] != outcome[1]}
+    assert not wrong, f"(came, expected) of {caller}: {wrong}"
+    if caller not in ("member", "admin"):  # all others change nothing
+        assert _everything(api, admin_key, garden) == before
+
+
+def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
+    api: TestClient, document: Document, garden: Garden, other_team_key: str
+) -> None:
+    absent = Garden(
+        job=garden.job[:-4] + "AAAA",
+        model="ash",
+        dataset="flakes",
+        upload=garden.upload[:-4] + "AAAA",
+        spare_key=garden.spare_key[:-4] + "AAAA",
+        model_path=garden.model_path,
+        dataset_path=garden.dataset_path,
+    )
+    compared = 0
+    for method, path, operation in _calls(document):
+        if expected(path, operation, "admin of another team", document["components"]["schemas"]) in (ALLOWED, OWN):
+            continue
+        answers = []
+        for named in (garden, absent):
+            response = _ask(api, other_team_key, method, path, operation, named)
+            text = response.text
+            for placeholder in ("job", "model", "dataset", "upload", "spare_key"):
+                text = text.replace(getattr(named, placeholder), f"<{placeholder}>")
+            headers = {name: value for name, value in response.headers.items() if name not in ("x-request-id", "date")}
+            headers.pop("content-length")
+            answers.append((response.status_code, text, headers))
+        assert answers[0] == answers[1], (method, path)
+        compared += 1
+    assert compared > 15
+
+
+def test_the_page_is_what_the_document_says(document: Document) -> None:
+    assert DOCUMENT.read_text() == page(document), "run: python -m api.authorization > docs/authorization.md"

@@ -1,0 +1,51 @@
+"""Hostile and broken clients against the API as it runs in production: they are ended or refused, others are served
+meanwhile, and nothing grows. `python -m bench.hostile` does the same at full scale and prints the figures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from bench.hostile import api_process, attacks, probed, running_job
+from bench.hostile_attacks import Target
+from core.settings import Settings
+
+SECONDS = 1.0
+CLIENTS = 20
+GROWTH_MEGABYTES = 60
+"""What an attack may leave behind in a process of some 200 MB: allocators keep what they once had."""
+
+
+@pytest.fixture
+def target(settings: Settings, admin_key: str, tmp_path: Path) -> Iterator[tuple[Target, int]]:
+    """A running API and its process."""
+    impatient = settings.model_copy(update={"slow_client_seconds": SECONDS})
+    log = tmp_path / "log"
+    with api_process(impatient, log) as (process, port):
+        yield Target("127.0.0.1", port, admin_key), process.pid
+    assert "Traceback" not in log.read_text(), log.read_text()[-5000:]
+
+
+def test_hostile_clients_are_ended_and_others_are_served(
+    target: tuple[Target, int], sessions: sessionmaker[Session], team: str
+) -> None:
+    where, pid = target
+    job = running_job(sessions, team)
+    chosen = attacks(where, sessions, job, SECONDS, CLIENTS / 200)
+    probed(where, pid, lambda: chosen["JSON 10 000 levels deep"]())  # what is loaded at first use is no growth
+    came = {name: probed(where, pid, attack) for name, attack in chosen.items()}
+    for name, (probe, figures) in came.items():
+        assert not probe.failures, (name, probe.failures[:3])
+        assert "still open" not in figures, (name, figures)
+    told = {name: figures for name, (_, figures) in came.items()}
+    assert set(told["bodies of 50 MB"]) <= {"413", "reset"} and "413" in told["bodies of 50 MB"], told
+    assert told["JSON 10 000 levels deep"] == {"422": str(CLIENTS)}
+    assert set(told["headers that drip"]) <= {"closed", "reset", "longest"}
+    assert set(told["silence"]) <= {"closed", "reset", "longest"}
+    assert set(told["bodies that drip"]) <= {"408", "reset", "longest"} and "408" in told["bodies that drip"], told
+    assert set(told["a part that drips, refused"]) <= {"404", "reset", "longest"}
+    assert told["watchers, one stalled"]["got every event"] == f"{CLIENTS} of {CLIENTS}"
+    assert told["watchers, one stalled"]["stalled reader"].startswith("let go")
+    before, after = came["bodies of 50 MB"][0].megabytes[0], came["watchers, one stalled"][0].megabytes[-1]
+    assert after - before < GROWTH_MEGABYTES, f"{before:.0f} MB before, {after:.0f} MB after"

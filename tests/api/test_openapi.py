@@ -1,0 +1,163 @@
+"""The OpenAPI document says everything, and what it shows is true."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from jsonschema_rs import Draft202012Validator
+
+from api.app import create_app
+from api.openapi import TAGS, operations, required_role
+from api.problems import PROBLEM_JSON
+from core.errors import SecateurError
+from core.settings import Settings
+from secateur import errors as client_errors
+from secateur.refusals import BY_CODE, BY_STATUS
+
+Document = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def document() -> Document:
+    """No database is needed to describe the service."""
+    return create_app(Settings(database_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")).openapi()
+
+
+def _kinds(kind: type[SecateurError] = SecateurError) -> Iterator[type[SecateurError]]:
+    yield kind
+    for inner in kind.__subclasses__():
+        yield from _kinds(inner)
+
+
+def _contents(document: Document) -> Iterator[tuple[str, Document]]:
+    """(where, media type object) of every body asked for and answered with."""
+    for method, path, operation in operations(document):
+        for media, content in operation.get("requestBody", {}).get("content", {}).items():
+            yield f"{method} {path} takes {media}", content
+        for status, response in operation["responses"].items():
+            for media, content in response.get("content", {}).items():
+                yield f"{method} {path} answers {status} {media}", content
+
+
+def _examples(document: Document, content: Document) -> list[Any]:
+    if "example" in content:
+        return [content["example"]]
+    named = document["components"]["examples"]
+    return [named[each["$ref"].rpartition("/")[2]]["value"] for each in content.get("examples", {}).values()]
+
+
+def _strict(schema: Any) -> Any:
+    """The schema, refusing fields it does not name: an example may not show what is not there."""
+    if isinstance(schema, list):
+        return [_strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _strict(value) for name, value in schema.items()}
+    if "properties" in closed and "additionalProperties" not in closed:
+        closed["additionalProperties"] = False
+    return closed
+
+
+def test_every_body_and_answer_has_an_example_that_fits_its_schema(document: Document) -> None:
+    components = _strict(document["components"])
+    found = 0
+    for where, content in _contents(document):
+        examples = _examples(document, content)
+        assert examples, f"{where} has no example: add one to api/openapi_examples.py"
+        schema = _strict(content["schema"]) | {"components": components}
+        for example in examples:
+            found += 1
+            faults = [
+                f"{fault.instance_path}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(example)
+            ]
+            assert not faults, (where, faults)
+    assert found > 100
+
+
+def test_examples_show_every_field_of_an_answer(document: Document) -> None:
+    """Answers have no defaults: what a client sees is all fields, and so is the example."""
+    schemas = document["components"]["schemas"]
+    for where, content in _contents(document):
+        name = content["schema"].get("$ref", "").rpartition("/")[2]
+        if "answers" in where and name in schemas and name != "Problem":
+            for example in _examples(document, content):
+                assert set(example) == set(schemas[name]["properties"]), where
+
+
+def test_every_error_has_an_example_of_its_own_code_and_status(document: Document) -> None:
+    examples = document["components"]["examples"]
+    for kind in _kinds():
+        value = examples[kind.code]["value"]
+        assert value["detail"], f"{kind.code} has no example: add one to api/openapi_problems.py"
+        assert (value["code"], value["type"]) == (kind.code, f"urn:secateur:problem:{kind.code}")
+        assert value["status"] == kind.status or kind.__subclasses__(), kind
+    for method, path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert list(response["content"]) == [PROBLEM_JSON], (method, path, status)
+                for example in _examples(document, response["content"][PROBLEM_JSON]):
+                    assert example["status"] == int(status), (method, path, status)
+
+
+def test_every_parameter_has_an_example_that_fits(document: Document) -> None:
+    for method, path, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            assert "example" in parameter, (method, path, parameter["name"])
+            schema = parameter["schema"] | {"components": document["components"]}
+            assert Draft202012Validator(schema).is_valid(parameter["example"]), (method, path, parameter["name"])
+
+
+def test_what_any_call_of_its_kind_may_answer_is_declared(document: Document) -> None:
+    for method, path, operation in operations(document):
+        declared = set(operation["responses"])
+        role = required_role(operation)
+        assert (role is not None) is path.startswith("/v1/"), (method, path)
+        if role is not None:
+            assert {"401", "422", "429", "503"} <= declared, (method, path)
+            assert ("403" in declared) is (role != "viewer"), (method, path)
+        if "requestBody" in operation:
+            assert "413" in declared, (method, path)
+        if "{" in path:
+            assert "404" in declared, (method, path)
+        headers = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+        for status, response in operation["responses"].items():
+            assert response["description"], (method, path, status)
+            assert "X-Request-Id" in response["headers"], (method, path, status)
+            assert status not in headers or headers[status] in response["headers"], (method, path, status)
+    submit = document["paths"]["/v1/jobs"]["post"]["responses"]
+    assert "`unknown_method`" in submit["422"]["description"]
+    assert "Idempotency-Replayed" in submit["201"]["headers"]
+    download = document["paths"]["/v1/jobs/{job_id}/artifacts/{path}"]["get"]["responses"]
+    assert {"ETag", "Content-Range", "Accept-Ranges"} <= set(download["206"]["headers"])
+
+
+def test_calls_are_named_tagged_and_described(document: Document) -> None:
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in names), names
+    known = {tag["name"] for tag in TAGS}
+    used = {tag for _, _, operation in operations(document) for tag in operation["tags"]}
+    assert used == known
+    assert document["servers"] and document["openapi"].startswith("3.1")
+    for method, path, operation in operations(document):
+        assert operation["description"].endswith((".", "…")), (method, path)
+
+
+def test_the_document_is_served_and_holds_no_loose_reference(api_client: TestClient) -> None:
+    document = api_client.get("/openapi.json").json()
+    for reference in re.findall(r"#/components/(\w+)/([A-Za-z0-9._-]+)", str(document)):
+        kind, name = reference
+        assert name in document["components"][kind], reference
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert "'x-codes'" not in str(document)
+
+
+def test_the_client_has_a_class_for_every_error_a_call_can_meet(document: Document) -> None:
+    for code, example in document["components"]["examples"].items():
+        status = example["value"]["status"]
+        kind = BY_CODE.get(code, BY_STATUS.get(status, client_errors.ServerError))
+        assert status == 416 or issubclass(kind, BY_STATUS.get(status, client_errors.ServerError)), code
+    for code in BY_CODE:
+        assert code in document["components"]["examples"], f"the client knows {code}, which no error has"

@@ -1,0 +1,114 @@
+"""How many requests a key may make, and an address without one."""
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.rates import Rates
+from core.errors import RateLimited
+from core.settings import Settings
+from core.teams.tokens import new_token
+from tests.conftest import bearer
+from worker.processes import spawn
+
+BURST = 5
+
+
+@pytest.fixture
+def limited(settings: Settings) -> Iterator[TestClient]:
+    few = settings.model_copy(update={"requests_per_minute": 60, "requests_burst": BURST})
+    with TestClient(create_app(few), raise_server_exceptions=False) as client:
+        yield client
+
+
+def allowed(rates: Rates, token: str, tries: int) -> int:
+    count = 0
+    for _ in range(tries):
+        try:
+            rates.count_request(token)
+        except RateLimited:
+            break
+        count += 1
+    return count
+
+
+def test_a_key_over_its_rate_is_429_until_it_waits(limited: TestClient, admin_key: str, viewer_key: str) -> None:
+    answers = [limited.get("/v1/methods", headers=bearer(admin_key)) for _ in range(3 * BURST)]
+    refused = next(answer for answer in answers if answer.status_code != 200)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert limited.get("/v1/methods", headers=bearer(viewer_key)).status_code == 200
+    time.sleep(2)
+    assert limited.get("/v1/methods", headers=bearer(admin_key)).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["none", "malformed", "unknown"])
+def test_an_address_without_a_valid_key_is_limited_and_a_valid_key_from_there_is_not(
+    limited: TestClient, viewer_key: str, kind: str
+) -> None:
+    def headers() -> dict[str, str]:
+        return {"none": {}, "malformed": bearer("sct_x"), "unknown": bearer(new_token())}[kind]
+
+    statuses = {limited.get("/v1/methods", headers=headers()).status_code for _ in range(3 * BURST)}
+    assert statuses == {401, 429}
+    assert limited.get("/v1/methods", headers=bearer(viewer_key)).status_code == 200
+    assert limited.get("/healthz").status_code == 200
+
+
+def test_the_minute_is_limited_as_well(settings: Settings) -> None:
+    rates = Rates(settings.model_copy(update={"requests_per_minute": 8, "requests_burst": 100}))
+    assert allowed(rates, "a", 20) == 8
+    with pytest.raises(RateLimited) as refused:
+        rates.count_request("a")
+    assert 0 < refused.value.retry_after <= 60 and "8 per 1 minute" in refused.value.message
+    assert allowed(rates, "b", 20) == 8
+
+
+def test_nothing_is_limited_where_no_rate_is_set(settings: Settings) -> None:
+    assert allowed(Rates(settings.model_copy(update={"requests_per_minute": 0})), "a", 1000) == 1000
+
+
+def test_while_redis_is_away_nothing_is_limited_and_that_is_told_once(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"redis://127.0.0.1:{taken.getsockname()[1]}/0"
+        rates = Rates(settings.model_copy(update={"broker_url": url, "requests_per_minute": 1, "requests_burst": 1}))
+        with structlog.testing.capture_logs() as logs:
+            begun = time.monotonic()
+            assert allowed(rates, "a", 200) == 200
+            assert time.monotonic() - begun < 5
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("redis-server is not installed")
+    path = tmp_path / "redis.sock"
+    child = spawn([server, "--port", "0", "--unixsocket", str(path), "--save", ""], name="redis", folder=tmp_path)
+    try:
+        for _ in range(500):
+            if path.exists():
+                break
+            time.sleep(0.01)
+        yield f"unix://{path}"
+    finally:
+        child.end(5)
+
+
+def test_processes_count_together_in_redis(settings: Settings, redis_url: str) -> None:
+    shared = settings.model_copy(update={"broker_url": redis_url, "requests_per_minute": 8, "requests_burst": 100})
+    first, second = Rates(shared), Rates(shared)
+    assert allowed(first, "a", 5) == 5
+    assert allowed(second, "a", 20) == 3
+    with pytest.raises(RateLimited):
+        first.count_request("a")
+    assert allowed(second, "b", 20) == 8

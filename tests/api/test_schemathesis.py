@@ -1,0 +1,83 @@
+"""Requests made from the OpenAPI document, meant and not meant, against the real service: nothing it answers is a fault
+of the server, and nothing it answers is missing in the document."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.settings import Settings
+from tests.api.ended_job import succeeded_job
+from tests.model_folders import write_llama, write_text
+
+COMMAND = Path(sys.executable).with_name("schemathesis")
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "missing_required_header",
+    "unsupported_method",
+    "ignored_auth",
+)
+
+
+ONE_KEY = "^/v1/keys/."
+"""Calls on one key: they revoke the caller's own, sooner or later, after which all others answer 401."""
+RUNS = {
+    "with a key": (20, ["--exclude-path-regex", ONE_KEY]),
+    "with a key, on keys": (4, ["--include-path-regex", ONE_KEY]),
+    "without a key": (12, []),
+}
+"""Seconds of all phases together (edge cases alone take some ten), and which calls are made."""
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Nobody is told to slow down: here callers are in a hurry."""
+    return settings.model_copy(update={"requests_per_minute": 0, "worker_fresh_seconds": 3600})
+
+
+@pytest.fixture
+def garden(
+    live_api: httpx.Client, settings: Settings, sessions: sessionmaker[Session], store: Store, tmp_path: Path
+) -> None:
+    """What the document's examples name, so that they are taken: a model, two texts, a job, a worker."""
+    folder = write_llama(settings.models_root / "oak").resolve()
+    text = write_text(settings.datasets_root / "leaves.txt", words=40_000).resolve()
+    for noun, name, path in (
+        ("models", "smollm2-135m", folder),
+        ("datasets", "wikipedia-calibration", text),
+        ("datasets", "wikipedia-articles", text),
+    ):
+        live_api.post(f"/v1/{noun}", json={"name": name, "path": str(path)}).raise_for_status()
+    succeeded_job(live_api, sessions, store, tmp_path / "artifact", model="smollm2-135m")
+
+
+@pytest.mark.usefixtures("garden")
+@pytest.mark.parametrize("run", RUNS)
+def test_no_request_gets_an_answer_the_document_does_not_promise(
+    live_api: httpx.Client, admin_key: str, tmp_path: Path, run: str
+) -> None:
+    seconds, selected = RUNS[run]
+    is_known = run != "without a key"
+    ended = subprocess.run(
+        [
+            *(COMMAND, "run", f"{live_api.base_url}/openapi.json", *selected),
+            *(["--header", f"Authorization: Bearer {admin_key}"] if is_known else []),
+            *("--checks", ",".join(CHECKS if is_known else CHECKS[:-1])),
+            *("--max-time", str(seconds), "--max-examples", "25", "--seed", "1", "--generation-database", "none"),
+            *("--request-timeout", "5", "--continue-on-failure", "--no-color"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-20_000:] + ended.stderr[-2_000:]

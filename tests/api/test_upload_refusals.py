@@ -1,0 +1,204 @@
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.database import transaction
+from core.settings import Settings
+from core.teams.tables import TeamRow
+from tests.api.uploading import announced, send, send_rest, start, stored_bytes
+from tests.conftest import bearer
+from tests.model_folders import write_llama
+
+PART = 4096
+
+
+@pytest.fixture
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    return settings.model_copy(update={"upload_part_bytes": getattr(request, "param", PART)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_llama(tmp_path / "llama")
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"files": []}, "invalid_request"),
+        ({"name": "A"}, "invalid_request"),
+        ({"kind": "adapter"}, "invalid_request"),
+        ({"files": [{"path": "../x", "bytes": 1, "sha256": "0" * 64}]}, "invalid_request"),
+        ({"files": [{"path": "config.json", "bytes": -1, "sha256": "0" * 64}]}, "invalid_request"),
+        ({"files": [{"path": "config.json", "bytes": 1, "sha256": "0"}]}, "invalid_request"),
+        ({"files": [{"path": "config.json", "bytes": 1, "sha256": "0" * 64}]}, "missing_tensors"),
+        ({"files": [{"path": "model.safetensors", "bytes": 1, "sha256": "0" * 64}]}, "unusable_model"),
+        ({"files": [{"path": "pytorch_model.bin", "bytes": 1, "sha256": "0" * 64}]}, "pickle_checkpoint"),
+        ({"files": [{"path": "modeling_x.py", "bytes": 1, "sha256": "0" * 64}]}, "upload_refused"),
+        ({"files": [{"path": "model.safetensors", "bytes": 2**30, "sha256": "0" * 64}]}, "payload_too_large"),
+        ({"files": [{"path": "config.json", "bytes": 2**23, "sha256": "0" * 64}]}, "unusable_model"),
+        ({"kind": "dataset"}, "upload_refused"),
+        ({"kind": "dataset", "files": [{"path": "a.pdf", "bytes": 1, "sha256": "0" * 64}]}, "unusable_dataset"),
+    ],
+)
+def test_what_cannot_become_a_model_or_text_is_refused_before_it_is_sent(
+    api: TestClient, folder: Path, change: dict[str, Any], code: str
+) -> None:
+    body = announced(folder) | change
+    response = api.post("/v1/uploads", json=body)
+    assert response.json()["code"] == code, response.text
+    twice = announced(folder)
+    twice["files"].append(twice["files"][0])
+    assert api.post("/v1/uploads", json=twice).json()["code"] == "upload_refused"
+    assert api.get("/v1/uploads").json()["data"] == []
+
+
+def test_parts_that_do_not_fit_are_refused_and_nothing_is_lost(api: TestClient, folder: Path) -> None:
+    upload = start(api, announced(folder))["id"]
+    weights = (folder / "model.safetensors").read_bytes()
+
+    def refused(code: str, offset: int, content: bytes, path: str = "model.safetensors") -> dict[str, Any]:
+        response = send(api, upload, path, offset, content)
+        assert response.json()["code"] == code, response.text
+        problem: dict[str, Any] = response.json()
+        return problem
+
+    assert send(api, upload, "model.safetensors", 0, weights[:PART]).status_code == 200
+    for offset in (0, PART - 1, PART + 1, 2**50):
+        assert refused("offset_mismatch", offset, b"x")["received"] == PART
+    assert refused("payload_too_large", PART, b"x" * (PART + 1))["status"] == 413
+    refused("upload_refused", PART, b"")
+    refused("not_found", 0, b"x", "tokenizer.json")
+    refused("invalid_request", -1, b"x")
+    config = (folder / "config.json").read_bytes()
+    assert "announced with" in refused("upload_refused", 0, config + b" ", "config.json")["detail"]
+    chunked = api.put(
+        f"/v1/uploads/{upload}/files/model.safetensors?offset={PART}",
+        content=iter([b"x" * PART, b"x"]),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    assert chunked.json()["code"] == "payload_too_large"
+    form = api.put(f"/v1/uploads/{upload}/files/config.json?offset=0", data={"a": "b"})
+    assert (form.status_code, form.json()["param"]) == (422, "Content-Type")
+    incomplete = api.post(f"/v1/uploads/{upload}/complete")
+    assert incomplete.json()["code"] == "upload_refused" and "config.json" in incomplete.json()["detail"]
+    upload_now = api.get(f"/v1/uploads/{upload}").json()
+    assert {file["path"]: file["received"] for file in upload_now["files"]} == {
+        "config.json": 0,
+        "model.safetensors": PART,
+    }
+    send_rest(api, upload_now, folder)
+    assert api.post(f"/v1/uploads/{upload}/complete").status_code == 201
+
+
+@pytest.mark.parametrize("part", [1, 100, PART])
+def test_a_header_that_lies_is_refused_before_the_rest_is_accepted(api: TestClient, folder: Path, part: int) -> None:
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    (length,) = struct.unpack("<Q", content[:8])
+    content[8 : 8 + length] = content[8 : 8 + length].replace(b"F32", b"F16")
+    weights.write_bytes(content)
+    upload = start(api, announced(folder))["id"]
+    end = 8 + length
+    first = max(0, end - 3 * part) // part * part
+    if first:
+        step = first if first <= PART else PART
+        for offset in range(0, first, step):
+            assert (
+                send(api, upload, weights.name, offset, bytes(content[offset : min(offset + step, first)])).status_code
+                == 200
+            )
+    offset = first
+    while True:
+        response = send(api, upload, weights.name, offset, bytes(content[offset : offset + part]))
+        if response.status_code != 200:
+            break
+        offset += part
+    assert (response.status_code, response.json()["code"]) == (422, "corrupt_safetensors"), response.text
+    assert offset < end <= offset + part, "not refused with the part that completes the header"
+    received = {file["path"]: file["received"] for file in api.get(f"/v1/uploads/{upload}").json()["files"]}
+    assert received[weights.name] == offset
+
+
+@pytest.mark.parametrize("length", [2**63, 10**7, 2**64 - 1])
+def test_a_header_of_an_absurd_length_is_refused_with_the_first_part(
+    api: TestClient, folder: Path, length: int
+) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(struct.pack("<Q", length) + b"{" * 5000)
+    upload = start(api, announced(folder))["id"]
+    response = send(api, upload, weights.name, 0, weights.read_bytes()[:PART])
+    assert (response.status_code, response.json()["code"]) == (422, "corrupt_safetensors")
+
+
+def test_an_unsafe_config_is_refused_when_it_is_there(api: TestClient, folder: Path) -> None:
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "x.Y"}}))
+    upload = start(api, announced(folder))["id"]
+    content = config.read_bytes()
+    assert send(api, upload, "config.json", 0, content[:10]).status_code == 200
+    response = send(api, upload, "config.json", 10, content[10:])
+    assert (response.status_code, response.json()["code"]) == (422, "unsafe_config")
+
+
+def test_a_whole_that_is_no_model_fails_and_gives_its_space_back(
+    api: TestClient, folder: Path, store: Store, sessions: sessionmaker[Session], team: str
+) -> None:
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 3}))
+    body = announced(folder)
+    upload = start(api, body)
+    send_rest(api, upload, folder)
+    response = api.post(f"/v1/uploads/{upload['id']}/complete")
+    assert (response.status_code, response.json()["code"]) == (422, "missing_tensors")
+    failed = api.get(f"/v1/uploads/{upload['id']}").json()
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "missing_tensors")
+    assert stored_bytes(sessions, team) == 0
+    assert list(store.children("models")) == [] and list(store.children("uploads")) == []
+    assert api.post(f"/v1/uploads/{upload['id']}/complete").json()["code"] == "upload_refused"
+    assert send(api, upload["id"], "config.json", 0, b"x").json()["code"] == "upload_refused"
+    assert start(api, body)["id"] != upload["id"]
+
+
+def test_a_quota_is_told_at_the_start(
+    api: TestClient, folder: Path, sessions: sessionmaker[Session], team: str
+) -> None:
+    with transaction(sessions) as session:
+        session.execute(update(TeamRow).where(TeamRow.id == team).values(max_stored_bytes=100))
+    response = api.post("/v1/uploads", json=announced(folder))
+    assert (response.status_code, response.json()["code"]) == (429, "quota_exceeded")
+    assert int(response.headers["retry-after"]) > 0
+    assert api.get("/v1/uploads").json()["data"] == []
+    assert stored_bytes(sessions, team) == 0
+
+
+def test_uploads_are_the_teams_own_and_not_for_viewers(
+    api: TestClient, folder: Path, other_team_key: str, viewer_key: str, member_key: str
+) -> None:
+    body = announced(folder)
+    api.headers.update(bearer(member_key))
+    upload = start(api, body)["id"]
+    calls: list[Callable[[], httpx.Response]] = [
+        lambda: api.get(f"/v1/uploads/{upload}"),
+        lambda: api.delete(f"/v1/uploads/{upload}"),
+        lambda: api.post(f"/v1/uploads/{upload}/complete"),
+        lambda: send(api, upload, "config.json", 0, b"{}"),
+    ]
+    api.headers.update(bearer(other_team_key))
+    assert {call().status_code for call in calls} == {404}
+    assert api.get("/v1/uploads").json()["data"] == []
+    assert api.post("/v1/uploads", json=body).json()["id"] != upload
+    api.headers.update(bearer(viewer_key))
+    assert {call().status_code for call in calls} == {403}
+    assert api.post("/v1/uploads", json=body).status_code == 403
+    del api.headers["Authorization"]
+    assert {call().status_code for call in calls} == {401}

@@ -1,0 +1,184 @@
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.registry.folders import content_hash
+from core.settings import Settings
+from tests.api.uploading import announced, send, send_rest, start, stored_bytes
+from tests.model_folders import write_llama, write_text
+
+PART = 4096
+
+
+@pytest.fixture
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    return settings.model_copy(update={"upload_part_bytes": getattr(request, "param", PART)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_llama(tmp_path / "llama")
+
+
+def test_a_model_is_uploaded_and_registered(
+    api: TestClient, folder: Path, store: Store, sessions: sessionmaker[Session], team: str, job_body: dict[str, Any]
+) -> None:
+    body = announced(folder)
+    upload = start(api, body)
+    assert (upload["object"], upload["status"], upload["part_bytes"]) == ("upload", "open", PART)
+    assert [file["received"] for file in upload["files"]] == [0, 0]
+    size = sum(file["bytes"] for file in body["files"])
+    before = stored_bytes(sessions, team)
+    assert before == size
+    send_rest(api, upload, folder)
+    completed = api.post(f"/v1/uploads/{upload['id']}/complete")
+    assert completed.status_code == 201, completed.text
+    model = completed.json()
+    assert (model["name"], model["source"], model["layers"]) == ("sent", "upload", 2)
+    assert model["revision"] == content_hash(folder)
+    assert api.get("/v1/models/sent").json() == model
+    for file in body["files"]:
+        content = b"".join(store.open_range(f"models/{model['id']}", file["path"], 0, file["bytes"]))
+        assert content == (folder / file["path"]).read_bytes()
+    assert list(store.children("uploads")) == [] and list(store.unfinished()) == []
+    assert stored_bytes(sessions, team) == size
+    again = api.post(f"/v1/uploads/{upload['id']}/complete")
+    assert (again.status_code, again.json()) == (200, model)
+    assert api.get(f"/v1/uploads/{upload['id']}").json()["status"] == "complete"
+    job = api.post("/v1/jobs", json=job_body | {"model": "sent"})
+    assert job.status_code == 201, job.text
+    assert api.delete("/v1/models/sent").json()["code"] == "conflict"
+    api.post(f"/v1/jobs/{job.json()['id']}/cancel").raise_for_status()
+    assert api.delete("/v1/models/sent").status_code == 204
+    assert api.get("/v1/models/sent").status_code == 404
+    assert stored_bytes(sessions, team) == 0
+    assert list(store.children("models")) == []
+    actions = [entry["action"] for entry in api.get("/v1/audit").json()["data"]]
+    assert {"upload.start", "upload.complete", "model.register", "model.delete"} <= set(actions)
+
+
+@pytest.mark.parametrize("path", ["numbers.txt", "numbers.jsonl"])
+def test_a_text_is_uploaded_and_registered(api: TestClient, tmp_path: Path, path: str, store: Store) -> None:
+    file = write_text(tmp_path / "texts" / path)
+    if path.endswith("jsonl"):
+        file.write_text("".join(json.dumps({"body": f"number {n}"}) + "\n" for n in range(500)))
+    body = announced(file.parent, kind="dataset", text_field="body")
+    upload = start(api, body)
+    send_rest(api, upload, file.parent)
+    completed = api.post(f"/v1/uploads/{upload['id']}/complete")
+    assert completed.status_code == 201, completed.text
+    text = completed.json()
+    assert (text["object"], text["sha256"], text["text_field"]) == ("dataset", body["files"][0]["sha256"], "body")
+    assert text["documents"] == (500 if path.endswith("jsonl") else 200)
+    assert start_again(api, body)["status"] == "complete"
+    assert api.delete("/v1/datasets/sent").status_code == 204
+    assert list(store.children("datasets")) == []
+
+
+def start_again(api: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = api.post("/v1/uploads", json=body).raise_for_status().json()
+    return answer
+
+
+def test_the_same_announcement_goes_on_with_the_open_upload(api: TestClient, folder: Path) -> None:
+    body = announced(folder)
+    upload = start(api, body)
+    weights = (folder / "model.safetensors").read_bytes()
+    assert send(api, upload["id"], "model.safetensors", 0, weights[:PART]).status_code == 200
+    response = api.post("/v1/uploads", json=body | {"files": body["files"][::-1], "source": "another note"})
+    assert response.status_code == 200
+    again = response.json()
+    assert again["id"] == upload["id"]
+    assert {file["path"]: file["received"] for file in again["files"]} == {"config.json": 0, "model.safetensors": PART}
+    assert api.get("/v1/uploads").json()["data"] == [again]
+    changed = json.loads(json.dumps(body))
+    changed["files"][0]["sha256"] = "0" * 64
+    response = api.post("/v1/uploads", json=changed)
+    assert (response.status_code, response.json()["code"]) == (409, "conflict")
+    assert upload["id"] in response.json()["detail"]
+
+
+def test_a_taken_name_is_told_at_the_start(api: TestClient, folder: Path, tmp_path: Path, model: str) -> None:
+    other = announced(write_llama(tmp_path / "other", seed=1), name=model)
+    response = api.post("/v1/uploads", json=other)
+    assert (response.status_code, response.json()["code"], response.json()["param"]) == (409, "conflict", "name")
+    same = start(api, announced(folder, name=model))
+    assert same["status"] == "complete" and all(file["received"] == file["bytes"] for file in same["files"])
+    response = api.post(f"/v1/uploads/{same['id']}/complete")
+    assert (response.status_code, response.json()["name"]) == (200, model)
+
+
+def test_a_file_with_another_hash_is_sent_again_alone(api: TestClient, folder: Path) -> None:
+    upload = start(api, announced(folder))
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    for offset in range(0, len(weights), PART):
+        assert (
+            send(api, upload["id"], "model.safetensors", offset, bytes(weights[offset : offset + PART])).status_code
+            == 200
+        )
+    assert send(api, upload["id"], "config.json", 0, (folder / "config.json").read_bytes()).status_code == 200
+    response = api.post(f"/v1/uploads/{upload['id']}/complete")
+    assert (response.status_code, response.json()["code"]) == (422, "upload_refused")
+    assert "model.safetensors" in response.json()["detail"] and "config.json" not in response.json()["detail"]
+    now = api.get(f"/v1/uploads/{upload['id']}").json()
+    assert now["status"] == "open"
+    assert {file["path"]: file["received"] == file["bytes"] for file in now["files"]} == {
+        "config.json": True,
+        "model.safetensors": False,
+    }
+    send_rest(api, now, folder)
+    assert api.post(f"/v1/uploads/{upload['id']}/complete").status_code == 201
+
+
+def test_giving_up_frees_space_and_the_name(
+    api: TestClient, folder: Path, store: Store, sessions: sessionmaker[Session], team: str
+) -> None:
+    upload = start(api, announced(folder))
+    send_rest(api, upload, folder)
+    assert api.delete(f"/v1/uploads/{upload['id']}").status_code == 204
+    assert api.get(f"/v1/uploads/{upload['id']}").status_code == 404
+    assert api.delete(f"/v1/uploads/{upload['id']}").status_code == 404
+    assert (stored_bytes(sessions, team), list(store.children("uploads"))) == (0, [])
+    assert send(api, upload["id"], "config.json", 0, b"x").status_code == 404
+    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+    start(api, announced(folder))
+
+
+def test_of_two_that_send_the_same_part_one_is_told_where_to_go_on(live_api: httpx.Client, folder: Path) -> None:
+    upload = start(live_api, announced(folder))
+    weights = (folder / "model.safetensors").read_bytes()
+    barrier = threading.Barrier(8)
+
+    def client(number: int) -> None:
+        barrier.wait()
+        offset = 0
+        while offset < len(weights):
+            response = send(live_api, upload["id"], "model.safetensors", offset, weights[offset : offset + PART])
+            assert response.status_code in (200, 409), response.text
+            offset = response.json()["received"]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(client, range(8)))
+    send(live_api, upload["id"], "config.json", 0, (folder / "config.json").read_bytes()).raise_for_status()
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: live_api.post(f"/v1/uploads/{upload['id']}/complete"), range(4)))
+    statuses = sorted(response.status_code for response in done)
+    assert statuses[:1] != [] and statuses.count(201) == 1 and set(statuses) <= {200, 201, 503}, statuses
+    assert live_api.get("/v1/models/sent").json()["revision"] == content_hash(folder)
+
+
+def test_announced_twice_at_once_it_is_one_upload(live_api: httpx.Client, folder: Path) -> None:
+    body = announced(folder)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: live_api.post("/v1/uploads", json=body), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1

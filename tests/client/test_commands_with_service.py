@@ -1,0 +1,143 @@
+"""The commands on models, texts, keys, team, workers and the audit trail, against the real service."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.packed import pack_folder
+from core.artifacts.store import Store
+from secateur.cli import main
+from secateur.packed import SUFFIX
+from tests.api.ended_job import succeeded_job
+from tests.client.command_line import COMMAND, Ended, RunHere
+from tests.model_folders import write_llama, write_text
+
+
+@pytest.fixture
+def here(
+    live_api: httpx.Client, admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> RunHere:
+    """The command line, run in this process as an admin."""
+    monkeypatch.setenv("SECATEUR_URL", str(live_api.base_url))
+    monkeypatch.setenv("SECATEUR_API_KEY", admin_key)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, out, err)
+
+    return run
+
+
+def test_a_model_and_a_text_are_uploaded_and_deleted(here: RunHere, tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "oak")
+    (folder / "notes.txt").write_text("stay here")
+    sent = here("models", "upload", "oak", str(folder))
+    assert sent.code == 0 and "LlamaForCausalLM" in sent.out and "notes.txt" in sent.err
+    text = write_text(tmp_path / "leaves.txt")
+    assert here("datasets", "upload", "leaves", str(text), "--json").json["documents"] == 200
+    assert "oak" in here("models").out and "leaves" in here("datasets").out
+    assert here("models", "delete", "oak").out == "oak is deleted.\n"
+    assert here("datasets", "delete", "leaves").code == 0
+    gone = here("datasets", "delete", "leaves")
+    assert (gone.code, gone.out) == (2, "") and "not_found" in gone.err
+    assert "upload" in here("models").out and "upload" in here("datasets").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("models upload oak {tmp}/none", "is not a folder"),
+        ("models upload oak {tmp}", "holds no model"),
+        ("datasets upload leaves {tmp}/none.txt", "is not a file"),
+        ("datasets upload leaves {tmp}/a.doc", "suffix"),
+    ],
+)
+def test_what_cannot_be_uploaded_is_named(here: RunHere, tmp_path: Path, arguments: str, said: str) -> None:
+    (tmp_path / "a.doc").write_text("words")
+    done = here(*arguments.format(tmp=tmp_path).split())
+    assert done.code in (1, 2) and done.out == "" and said in done.err and "Traceback" not in done.err
+
+
+def test_an_upload_on_a_terminal_shows_bars(live_api: httpx.Client, admin_key: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "SECATEUR_URL": str(live_api.base_url), "SECATEUR_API_KEY": admin_key}
+    ours, theirs = pty.openpty()
+    command = [COMMAND, "datasets", "upload", "leaves", str(write_text(tmp_path / "leaves.txt")), "--json"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 65536):
+                shown += piece
+        except OSError:
+            pass  # how a pty says that the other end is closed
+        assert process.stdout is not None
+        assert json.loads(process.stdout.read())["name"] == "leaves"
+    os.close(ours)
+    assert process.returncode == 0 and b"sending leaves.txt" in shown
+
+
+def test_keys_are_made_rotated_and_revoked(here: RunHere, live_api: httpx.Client) -> None:
+    made = here("keys", "create", "--name", "pipeline", "--role", "viewer", "--days", "30")
+    key = made.out.strip()
+    assert made.code == 0 and key.startswith("sct_") and key not in made.err and "once" in made.err
+    assert live_api.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    (listed,) = (each for each in here("keys", "list", "--json").json if each["name"] == "pipeline")
+    successor = here("keys", "rotate", listed["id"], "--grace-hours", "0", "--json").json
+    assert successor["role"] == "viewer" and successor["key"] != key
+    assert live_api.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"}).status_code == 401
+    assert "is revoked" in here("keys", "revoke", successor["id"]).out
+    table = here("keys", "list").out
+    assert "pipeline" in table and "revoked" in table and key not in table
+    assert here("keys", "create", "--role", "gardener").code == 2
+
+
+def test_the_team_its_workers_and_what_was_changed(
+    here: RunHere, live_api: httpx.Client, sessions: sessionmaker[Session], store: Store, tmp_path: Path, model: str
+) -> None:
+    assert "No worker" in here("workers").out
+    job = succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model)
+    team = here("team")
+    for text in ("gardeners", "stored", "no limit", "device hours since"):
+        assert text in team.out
+    assert here("team", "--json").json["usage"]["stored_bytes"] == 9
+    assert "worker_1" in here("workers").out and here("workers", "--json").json[0]["queue"] == "default"
+    attempts = here("jobs", "attempts", job)
+    assert "worker_1" in attempts.out and "succeeded" in attempts.out
+    assert here("jobs", "attempts", job, "--json").json[0]["attempt"] == 1
+    changes = here("audit", "--action", "job.submit")
+    assert job in changes.out and "key_" in changes.out
+    assert here("audit", "--limit", "1", "--json").json[0]["action"]
+    assert "no such changes" in here("audit", "--object", "job_none").out
+
+
+def test_a_packed_artifact_is_unpacked_where_it_is_wanted(
+    here: RunHere, live_api: httpx.Client, sessions: sessionmaker[Session], store: Store, tmp_path: Path, model: str
+) -> None:
+    weights = np.where(np.arange(40_000) % 2, np.arange(40_000), 0).astype(np.float32)
+    checkpoint = tmp_path / "oak"
+    checkpoint.mkdir()
+    save_file({"a": weights, "b": weights[:10]}, checkpoint / "model.safetensors")
+    dense = (checkpoint / "model.safetensors").read_bytes()
+    pack_folder(checkpoint)
+    (packed,) = checkpoint.iterdir()
+    files = {packed.name: packed.read_bytes(), "secateur.json": b"{}"}
+    job = succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model, files=files)
+    plain = here("download", job, str(tmp_path / "plain"))
+    assert plain.code == 0 and (tmp_path / "plain" / packed.name).is_file()
+    done = here("download", job, str(tmp_path / "here"), "--unpack", "--json")
+    assert done.code == 0 and len(done.json["unpacked"]) == 1
+    assert not list((tmp_path / "here").glob(f"*{SUFFIX}"))
+    assert (tmp_path / "here" / "model.safetensors").read_bytes() == dense

@@ -1,0 +1,141 @@
+import inspect
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+from starlette.responses import HTMLResponse
+
+from secateur import Client, errors
+from secateur.client import AsyncClient
+from secateur.operations import Operations
+from secateur.patience import BACKOFF_LIMIT_SECONDS, PATIENCE_SECONDS, Patience
+from tests.client.both_clients import facing_as_client
+from tests.client.scripted_server import JOB_ID, KEY, Script, problem, serving
+
+JOB = f"GET /v1/jobs/{JOB_ID}"
+
+
+def test_both_clients_offer_the_same() -> None:
+    offered = {name: value for name, value in vars(Operations).items() if inspect.isfunction(value) and name[0] != "_"}
+    assert len(offered) > 30
+    for name, method in offered.items():
+        blocking, awaiting = getattr(Client, name), getattr(AsyncClient, name)
+        assert inspect.signature(blocking) == inspect.signature(method) == inspect.signature(awaiting), name
+        assert blocking.__doc__ == method.__doc__, name
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_passing_failure_is_tried_again(client: Client, script: Script, status: int) -> None:
+    script.passing[JOB] = [problem(status, "a_code", "later"), HTMLResponse("<h1>proxy</h1>", status)]
+    assert client.job(JOB_ID).id == JOB_ID
+    assert len(script.requests("GET", f"/v1/jobs/{JOB_ID}")) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500])
+def test_what_would_fail_again_is_not_tried_again(client: Client, script: Script, status: int) -> None:
+    script.passing[JOB] = [problem(status, "a_code", "no")]
+    with pytest.raises(errors.ApiError):
+        client.job(JOB_ID)
+    assert len(script.seen) == 1
+
+
+def test_a_failure_that_does_not_pass_is_raised_in_the_end(client: Client, script: Script) -> None:
+    script.answers[JOB] = problem(503, "unavailable", "the database cannot be reached right now")
+    with pytest.raises(errors.Unavailable, match="database"):
+        client.job(JOB_ID)
+    assert len(script.seen) == 5
+
+
+def test_all_tries_of_a_submission_share_one_idempotency_key(client: Client, script: Script) -> None:
+    script.passing["POST /v1/jobs"] = [problem(503, "unavailable", "later"), problem(429, "rate_limited", "later")]
+    client.submit(model="m", method="wanda")
+    keys = [each.headers["idempotency-key"] for each in script.requests("POST", "/v1/jobs")]
+    assert len(keys) == 3 and len(set(keys)) == 1
+
+
+def test_the_server_says_how_long_to_wait(url: str, script: Script) -> None:
+    told: list[tuple[str, float]] = []
+    script.passing[JOB] = [problem(429, "rate_limited", "too many requests", headers={"Retry-After": "1"})]
+    with Client(url, KEY, on_retry=lambda error, pause: told.append((str(error), pause))) as client:
+        begun = time.monotonic()
+        client.job(JOB_ID)
+    assert time.monotonic() - begun >= 1
+    [(message, pause)] = told
+    assert message == "too many requests" and 1 <= pause < 1.5
+
+
+def test_a_long_wait_is_left_to_the_caller(client: Client, script: Script) -> None:
+    more = {"Retry-After": "86400", "X-Request-Id": "req_1"}
+    script.answers["POST /v1/jobs"] = problem(429, "quota_exceeded", "no hours left", "queue", more, hours=3)
+    with pytest.raises(errors.QuotaExceeded) as caught:
+        client.submit(model="m", method="wanda")
+    error = caught.value
+    assert (error.retry_after, error.request_id, error.members, error.param) == (86400, "req_1", {"hours": 3}, "queue")
+    assert len(script.seen) == 1
+
+
+def test_pauses_grow_up_to_a_limit_and_differ() -> None:
+    patience = Patience(retries=50)
+    refused = httpx.ConnectError("refused")
+    pauses = [[patience.pause(refused, tried) or 0 for _ in range(20)] for tried in range(50)]
+    assert all(len(set(each)) > 1 for each in pauses)
+    assert max(pauses[0]) < min(pauses[3]) and all(max(each) <= 1.5 * BACKOFF_LIMIT_SECONDS for each in pauses)
+    assert patience.pause(refused, 50) is None
+    assert patience.pause(httpx.ReadTimeout("slow"), 0) is None
+    assert patience.pause(httpx.ConnectTimeout("slow"), 0) is not None
+    later: dict[str, Any] = {"status": 503, "code": "unavailable", "title": "t", "detail": "d"}
+    assert patience.pause(errors.Unavailable(**later, retry_after=PATIENCE_SECONDS), 0) is not None
+    assert patience.pause(errors.Unavailable(**later, retry_after=PATIENCE_SECONDS + 1), 0) is None
+
+
+@pytest.mark.parametrize("opening", [Client, facing_as_client])
+def test_a_server_that_is_just_starting_is_waited_for(script: Script, opening: Any) -> None:
+    with serving(script) as url:
+        port = int(url.rsplit(":", 1)[1])
+    found: list[str] = []
+
+    def ask() -> None:
+        with opening(url, KEY, retries=2000) as client:
+            found.append(client.job(JOB_ID).id)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(0.2)
+    script.stopping = False
+    with serving(script, port=port):
+        asking.join(timeout=20)
+    assert found == [JOB_ID]
+
+
+@pytest.mark.parametrize("opening", [Client, facing_as_client])
+def test_the_time_limit_is_the_callers(script: Script, url: str, opening: Any) -> None:
+    script.slow_seconds = 1
+    with (
+        opening(url, KEY, timeout=0.2) as client,
+        pytest.raises(errors.Unreachable, match="did not answer in time"),
+    ):
+        client.job(JOB_ID)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (422, "unknown_model", errors.UnknownModel),
+        (422, "pickle_checkpoint", errors.UnusableModel),
+        (422, "a_new_code", errors.InvalidRequest),
+        (409, "idempotency_conflict", errors.IdempotencyConflict),
+        (429, "a_new_code", errors.TooManyRequests),
+        (404, "unknown_model", errors.NotFound),
+        (418, "teapot", errors.ApiError),
+        (507, "disk_full", errors.ServerError),
+    ],
+)
+def test_the_code_decides_the_class_where_it_fits_the_status(
+    client: Client, script: Script, status: int, code: str, kind: type[errors.ApiError]
+) -> None:
+    script.answers[JOB] = problem(status, code, "no", headers={"Retry-After": "99"})
+    with pytest.raises(errors.ApiError) as caught:
+        client.job(JOB_ID)
+    assert type(caught.value) is kind

@@ -1,0 +1,52 @@
+"""Files as they should be, from which broken ones are made."""
+
+import io
+import json
+import struct
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from tests.model_folders import write_llama
+
+
+def _model() -> tuple[bytes, dict[str, Any]]:
+    with TemporaryDirectory() as folder:
+        model = write_llama(Path(folder) / "model", layers=1, hidden=4, intermediate=4)
+        return (model / "model.safetensors").read_bytes(), json.loads((model / "config.json").read_bytes())
+
+
+def _parquets() -> list[bytes]:
+    """One text in each compression and encoding that differ in how they are decoded."""
+    texts = [f"text number {number % 7} " * (number % 5) for number in range(300)]
+    table = pyarrow.table({"text": texts, "other": list(range(300))})
+    options: list[dict[str, Any]] = [
+        {"compression": "none"},
+        {"compression": "snappy"},
+        {"compression": "zstd", "row_group_size": 50},
+        {"compression": "gzip", "data_page_version": "2.0"},
+        {"compression": "lz4", "data_page_size": 100},
+        {"compression": "brotli", "write_statistics": False},
+        {
+            "compression": "none",
+            "use_dictionary": False,
+            "column_encoding": {"text": "DELTA_BYTE_ARRAY", "other": "PLAIN"},
+        },
+        {"compression": "none", "use_dictionary": False, "column_encoding": "DELTA_LENGTH_BYTE_ARRAY"},
+    ]
+    written = []
+    for each in options:
+        content = io.BytesIO()
+        kept = table.select(["text"]) if each.get("column_encoding") == "DELTA_LENGTH_BYTE_ARRAY" else table
+        pyarrow.parquet.write_table(kept, content, **each)
+        written.append(content.getvalue())
+    return written
+
+
+WEIGHTS, CONFIG = _model()
+HEADER: dict[str, Any] = json.loads(WEIGHTS[8 : 8 + struct.unpack("<Q", WEIGHTS[:8])[0]])
+LINES = [json.dumps({"text": f"line {number} of a text", "id": number}).encode() for number in range(5)]
+PARQUETS = _parquets()

@@ -1,0 +1,222 @@
+"""What a job is said to need: the formula, what the fleet's jobs make of it, and jobs no worker can hold."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import insert, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.database import new_id, seconds_from_now, transaction
+from core.errors import DoesNotFit
+from core.jobs import queue, service
+from core.jobs.estimates import compare, estimate_job, require_fit
+from core.jobs.inspection import inspect
+from core.jobs.needs import Tokens, needs_of, work_of
+from core.jobs.resolution import resolve_job
+from core.jobs.schemas import Estimate, InspectBody, JobBody
+from core.jobs.tables import AttemptRow, WorkerRow
+from core.settings import Settings
+
+_GIB = 2**30
+
+
+def _llama(layers: int) -> ModelDescription:
+    """About Llama-2-7B where `layers` is 32."""
+    shapes = [("self_attn.q_proj", 4096, 4096), ("self_attn.k_proj", 4096, 4096), ("self_attn.v_proj", 4096, 4096)]
+    shapes += [("self_attn.o_proj", 4096, 4096), ("mlp.gate_proj", 11008, 4096), ("mlp.up_proj", 11008, 4096)]
+    shapes += [("mlp.down_proj", 4096, 11008)]
+    linears = [
+        LinearShape(name=f"model.layers.{layer}.{name}", layer=layer, out_features=rows, in_features=columns)
+        for layer in range(layers)
+        for name, rows, columns in shapes
+    ]
+    prunable = sum(linear.numel for linear in linears)
+    parameters = prunable + 2 * 32000 * 4096
+    return ModelDescription(
+        family="Llama", architecture="LlamaForCausalLM", parameters=parameters, prunable_parameters=prunable,
+        bytes=2 * parameters, dtype="float16", layers=layers, hidden_size=4096, vocabulary_size=32000,
+        context_length=4096, tied_embeddings=False, linears=linears,
+    )  # fmt: skip
+
+
+def _job(**changes: Any) -> JobBody:
+    return JobBody.model_validate({"model": "m", "method": "wanda", "sparsity": 0.5} | changes)
+
+
+_TOKENS = Tokens(calibration=128 * 2048, evaluation=0, window=2048)
+
+
+def _needs(description: ModelDescription, *, tokens: Tokens = _TOKENS, device: str = "cuda", **changes: Any) -> Any:
+    return needs_of(
+        description, _job(**changes), tokens, device=device, activation_budget_bytes=4 * _GIB, is_fetched=False
+    )
+
+
+def test_the_prune_stage_does_not_grow_with_depth_but_whole_models_do() -> None:
+    shallow, deep = _needs(_llama(32)), _needs(_llama(64))
+    assert shallow.peak_memory_bytes == deep.peak_memory_bytes
+    assert deep.peak_device_memory_bytes > 1.8 * shallow.peak_device_memory_bytes, "verification loads the whole model"
+    assert deep.disk_bytes > 1.8 * shallow.disk_bytes
+    assert deep.seconds > 1.8 * (shallow.seconds - 18)
+
+
+def test_the_7b_model_needs_what_one_would_expect() -> None:
+    needs = _needs(_llama(32))
+    assert 13 * _GIB < needs.peak_device_memory_bytes < 24 * _GIB
+    assert _needs(_llama(32), device="cpu").peak_device_memory_bytes is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [Tokens(2 * 128 * 2048, 0, 2048), Tokens(128 * 2048, 64 * 2048, 2048)],
+    ids=["calibration", "evaluation"],
+)
+def test_more_tokens_need_more_time_and_disk(more: Tokens) -> None:
+    before, after = _needs(_llama(4)), _needs(_llama(4), tokens=more)
+    assert after.seconds > before.seconds
+    assert after.disk_bytes > before.disk_bytes
+
+
+def test_work_counts_each_walk_and_the_solver() -> None:
+    description = _llama(2)
+    once = work_of(description, _job(), _TOKENS)
+    twice = work_of(description, _job(parameters={"propagation": "two_pass"}), _TOKENS)
+    assert twice.passes - once.passes == _TOKENS.calibration
+    assert once.operations == 2 * once.passes * description.prunable_parameters
+    assert work_of(description, _job(method="sparsegpt"), _TOKENS).operations > once.operations
+
+
+def _estimate(session: Session, team: str, body: dict[str, Any], store: Store, settings: Settings) -> Estimate:
+    return estimate_job(session, team, resolve_job(session, team, JobBody.model_validate(body), store), settings)
+
+
+def _past_attempts(
+    session: Session,
+    team: str,
+    job_id: str,
+    estimate: Estimate,
+    times: list[float],
+    *,
+    method: str = "wanda",
+    first: int = 1,
+) -> None:
+    """Attempts that took so many times what the formula said."""
+    formula = estimate.basis.formula
+    for number, factor in enumerate(times, first):
+        session.execute(
+            insert(AttemptRow).values(
+                job_id=job_id, attempt=number, team_id=team, queue="default", method=method, worker_id="worker_1",
+                ended_at=seconds_from_now(-60), outcome="succeeded", needs=estimate.model_dump(mode="json"),
+                measured={name: value and value * factor for name, value in formula.items()},
+            )
+        )  # fmt: skip
+
+
+def test_the_fleets_jobs_correct_the_formula(
+    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
+) -> None:
+    with transaction(sessions) as session:
+        alone = _estimate(session, team, job_body, store, settings)
+        assert alone.basis.jobs == 0
+        assert alone.seconds == alone.basis.formula["seconds"]
+        job = service.submit(session, team, JobBody.model_validate(job_body), store=store, settings=settings)
+        _past_attempts(session, team, job.id, alone, [2.0, 2.5])
+        _past_attempts(session, team, job.id, alone, [9.0] * 5, method="sparsegpt", first=100)
+        assert _estimate(session, team, job_body, store, settings) == alone, "two of its own method are no experience"
+        _past_attempts(session, team, job.id, alone, [3.0], first=200)
+        learnt = _estimate(session, team, job_body, store, settings)
+    assert learnt.basis.jobs == 3
+    assert learnt.basis.formula == alone.basis.formula
+    for name, value in alone.basis.formula.items():
+        assert getattr(learnt, name) == (None if value is None else pytest.approx(2.5 * value, rel=1e-6)), name
+
+
+def test_a_job_resembles_those_of_its_size(
+    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
+) -> None:
+    with transaction(sessions) as session:
+        here = _estimate(session, team, job_body, store, settings)
+        job = service.submit(session, team, JobBody.model_validate(job_body), store=store, settings=settings)
+        huge = here.model_copy(deep=True)
+        huge.basis.formula = {name: value and value * 1000 for name, value in here.basis.formula.items()}
+        _past_attempts(session, team, job.id, huge, [50.0] * 30)
+        _past_attempts(session, team, job.id, here, [1.5] * 20, first=100)
+        assert _estimate(session, team, job_body, store, settings).seconds == pytest.approx(1.5 * here.seconds)
+
+
+def _worker(session: Session, *, memory: int | None, device_memory: int | None = None, disk: int | None = None) -> str:
+    worker_id = new_id("worker")
+    session.execute(
+        insert(WorkerRow).values(
+            id=worker_id, queue="default", device="cuda" if device_memory else "cpu", hostname="node", pid=1,
+            device_name="NVIDIA L4" if device_memory else None, device_memory_bytes=device_memory, memory_bytes=memory,
+            disk_free_bytes=disk,
+        )
+    )  # fmt: skip
+    return worker_id
+
+
+def test_what_no_worker_can_hold_is_refused_with_the_figures(
+    sessions: sessionmaker[Session], api: TestClient, job_body: dict[str, Any]
+) -> None:
+    with transaction(sessions) as session:
+        small = _worker(session, memory=64 * 2**20)
+        _worker(session, memory=None, disk=1000)
+    for call in ("/v1/jobs", "/v1/models/inspect"):
+        answer = api.post(call, json=job_body)
+        assert answer.status_code == 422
+        problem = answer.json()
+        assert (problem["code"], problem["param"]) == ("does_not_fit", "queue")
+        assert "0.1 GiB" in problem["detail"]
+        assert "memory" in problem["detail"]
+        assert "free disk" in problem["detail"]
+    assert api.get("/v1/jobs").json()["data"] == [], "nothing was queued"
+    with transaction(sessions) as session:
+        _worker(session, memory=64 * _GIB, disk=10 * _GIB)
+    assert api.post("/v1/jobs", json=job_body).status_code == 201, "one worker that has room is enough"
+    with transaction(sessions) as session:
+        gone = {"heartbeat_at": seconds_from_now(-3600)}
+        session.execute(update(WorkerRow).where(WorkerRow.id != small).values(gone))
+    assert api.post("/v1/jobs", json=job_body).status_code == 422, "workers that are gone do not count"
+    with transaction(sessions) as session:
+        session.execute(update(WorkerRow).values(gone))
+    assert api.post("/v1/jobs", json=job_body).status_code == 201, "with no worker to ask, the job waits for one"
+
+
+def test_device_memory_counts_on_queues_of_gpus(
+    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
+) -> None:
+    with transaction(sessions) as session:
+        _worker(session, memory=64 * _GIB, device_memory=100 * 2**20)
+        estimate = _estimate(session, team, job_body, store, settings)
+        assert estimate.peak_device_memory_bytes is not None
+        with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 0\.1 GiB"):
+            require_fit(session, JobBody.model_validate(job_body), estimate, settings)
+
+
+def test_an_estimate_is_kept_with_the_job_and_reaches_its_worker(
+    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
+) -> None:
+    with transaction(sessions) as session:
+        job = service.submit(session, team, JobBody.model_validate(job_body), store=store, settings=settings)
+        look = inspect(session, team, InspectBody.model_validate(job_body), store=store, settings=settings)
+    with transaction(sessions) as session:
+        claimed = queue.claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+        assert claimed is not None
+        attempt = session.get_one(AttemptRow, (job.id, claimed.attempt))
+    assert look.estimate is not None
+    assert claimed.estimate == attempt.needs == look.estimate.model_dump(mode="json")
+
+
+def test_the_report_compares_figure_by_figure() -> None:
+    estimate = {"peak_memory_bytes": 100, "peak_device_memory_bytes": None, "seconds": 10.0, "basis": {"jobs": 4}}
+    measured = {"peak_memory_bytes": 150, "peak_device_memory_bytes": 7, "seconds": 5.0, "disk_bytes": 1}
+    assert compare(estimate, measured) == {
+        "peak_memory_bytes": {"estimated": 100, "actual": 150, "ratio": 1.5},
+        "seconds": {"estimated": 10.0, "actual": 5.0, "ratio": 0.5},
+        "jobs_it_came_from": 4,
+    }
+    assert compare(None, measured) is None

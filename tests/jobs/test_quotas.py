@@ -1,0 +1,260 @@
+"""What a team may use, and what it uses."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import StoredFile
+from core.database import new_id, transaction
+from core.errors import GateMissed, OutOfMemory, QuotaExceeded
+from core.jobs.queue import claim, finish_failed, finish_succeeded, release, request_cancel, request_retry
+from core.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
+from core.teams.quotas import get_team, release_stored, require_room_in_queue, reserve_stored
+from core.teams.tables import TeamRow
+from tests.jobs.conftest import NewJob
+
+Sessions = sessionmaker[Session]
+HUNDRED = [StoredFile("model.safetensors", 60, "0"), StoredFile("secateur.json", 40, "0")]
+
+
+def take(sessions: Sessions, queue: str = "default") -> str | None:
+    with transaction(sessions) as session:
+        claimed = claim(session, queue=queue, worker_id="worker_1", lease_seconds=60)
+        return None if claimed is None else claimed.job_id
+
+
+def set_team(sessions: Sessions, team: str, **values: object) -> None:
+    with transaction(sessions) as session:
+        session.execute(update(TeamRow).where(TeamRow.id == team).values(**values))
+
+
+def team_row(sessions: Sessions, team: str) -> TeamRow:
+    with transaction(sessions) as session:
+        return session.scalars(select(TeamRow).where(TeamRow.id == team)).one()
+
+
+def test_jobs_are_shared_by_weight(sessions: Sessions, new_job: NewJob, team: str, other_team: str) -> None:
+    set_team(sessions, other_team, weight=3)
+    teams = {new_job(each): each for _ in range(8) for each in (team, other_team)}
+    taken = [teams[take(sessions) or ""] for _ in range(8)]
+    assert (taken.count(team), taken.count(other_team)) == (2, 6)
+
+
+def test_a_quota_is_exact_though_two_queues_are_claimed_from_at_once(
+    sessions: Sessions, new_job: NewJob, team: str
+) -> None:
+    """Claims of different queues do not wait for each other's turn: the team's row has the last word."""
+    for _ in range(5):
+        for queue in ("default", "large"):
+            new_job(queue=queue)
+        set_team(sessions, team, max_running=1)
+        start = threading.Barrier(2)
+
+        def work(queue: str, start: threading.Barrier = start) -> str | None:
+            start.wait()
+            return take(sessions, queue)
+
+        with ThreadPoolExecutor(2) as pool:
+            claimed = list(pool.map(work, ("default", "large")))
+        assert sum(job is not None for job in claimed) == 1
+        assert team_row(sessions, team).running == 1
+        with transaction(sessions) as session:
+            session.execute(update(JobRow).values(status="cancelled", lease_expires_at=None))
+        set_team(sessions, team, running=0)
+
+
+def test_a_claim_that_waited_for_the_team_sees_its_quota_filled(sessions: Sessions, new_job: NewJob, team: str) -> None:
+    new_job()
+    large = new_job(queue="large")
+    set_team(sessions, team, max_running=1)
+    with ThreadPoolExecutor(1) as pool, transaction(sessions) as session:
+        claimed = claim(session, queue="large", worker_id="worker_2", lease_seconds=60)
+        assert claimed is not None and claimed.job_id == large
+        waiting = pool.submit(take, sessions)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.5)  # it saw room, and waits for the team's row
+        session.commit()
+        assert waiting.result(timeout=10) is None
+    assert team_row(sessions, team).running == 1
+
+
+def test_the_number_of_waiting_jobs_is_exact_under_concurrency(sessions: Sessions, new_job: NewJob, team: str) -> None:
+    set_team(sessions, team, max_queued=3)
+    start = threading.Barrier(6)
+
+    def queue_one(_: int) -> bool:
+        start.wait()
+        try:
+            with transaction(sessions) as session:
+                require_room_in_queue(session, team, adding=1)
+                session.add(_job(team))
+        except QuotaExceeded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(queue_one, range(6))) == 3
+    with transaction(sessions) as session, pytest.raises(QuotaExceeded, match="3 jobs") as refused:
+        require_room_in_queue(session, team, adding=1)
+    assert refused.value.retry_after > 0
+
+
+def _job(team: str) -> JobRow:
+    return JobRow(
+        id=new_id("job"),
+        team_id=team,
+        attempts_allowed=1,
+        body={},
+        sources={},
+        model="",
+        model_revision="",
+        method="",
+        queue="default",
+        priority=0,
+        labels={},
+    )
+
+
+def test_device_time_counts_by_the_month_and_stops_the_team_when_used_up(
+    sessions: Sessions, new_job: NewJob, team: str
+) -> None:
+    set_team(sessions, team, max_device_seconds=100)
+    first, second = new_job(), new_job()
+    assert take(sessions) == first
+    with transaction(sessions) as session:
+        began = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, 90)
+        session.execute(update(AttemptRow).values(started_at=began))
+        finish_failed(session, first, 1, OutOfMemory("").problem())
+        require_room_in_queue(session, team, adding=1)
+        assert 90 <= get_team(session, team).usage.device_seconds < 100
+    assert take(sessions) == second
+    with transaction(sessions) as session:
+        session.execute(update(AttemptRow).where(AttemptRow.job_id == second).values(started_at=began))
+        release(session, second, 1)
+        with pytest.raises(QuotaExceeded, match="device hours") as refused:
+            require_room_in_queue(session, team, adding=1)
+    now = datetime.now(UTC)
+    next_month = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+    assert refused.value.retry_after == pytest.approx((next_month - now).total_seconds(), abs=60)
+    assert take(sessions) is None
+    set_team(sessions, team, device_month=datetime(2020, 1, 1, tzinfo=UTC))
+    with transaction(sessions) as session:
+        require_room_in_queue(session, team, adding=1)
+        assert get_team(session, team).usage.device_seconds == 0
+    assert take(sessions) == second
+    with transaction(sessions) as session:
+        release(session, second, 2)
+    assert team_row(sessions, team).device_seconds < 5
+
+
+def test_a_team_without_device_time_does_not_keep_others_waiting(
+    sessions: Sessions, new_job: NewJob, team: str, other_team: str
+) -> None:
+    set_team(sessions, team, max_device_seconds=0)
+    new_job(team, priority=9)
+    other = new_job(other_team)
+    assert take(sessions) == other
+
+
+def test_a_retry_needs_room_as_well(sessions: Sessions, new_job: NewJob, team: str) -> None:
+    job = new_job()
+    with transaction(sessions) as session:
+        request_cancel(session, job)
+    new_job()
+    set_team(sessions, team, max_queued=1)
+    with pytest.raises(QuotaExceeded):
+        _retry_within_quota(sessions, team, job)
+    with transaction(sessions) as session:
+        assert session.scalars(select(JobRow.status).where(JobRow.id == job)).one() == "cancelled"
+
+
+def _retry_within_quota(sessions: Sessions, team: str, job: str) -> None:
+    with transaction(sessions) as session:
+        assert request_retry(session, job, 3).changed
+        require_room_in_queue(session, team, adding=0)
+
+
+def test_stored_bytes_are_reserved_and_released(sessions: Sessions, team: str) -> None:
+    set_team(sessions, team, max_stored_bytes=100)
+    with transaction(sessions) as session:
+        reserve_stored(session, team, 60)
+        with pytest.raises(QuotaExceeded, match="41 bytes more do not fit: the team stores 60 of 100"):
+            reserve_stored(session, team, 41)
+        reserve_stored(session, team, 40)
+        release_stored(session, team, 30)
+        assert get_team(session, team).usage.stored_bytes == 70
+        release_stored(session, team, 1000)
+        assert get_team(session, team).usage.stored_bytes == 0
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["room", "no room"])
+def test_an_artifact_that_does_not_fit_fails_the_job_and_keeps_nothing(
+    sessions: Sessions, new_job: NewJob, team: str, kept: bool
+) -> None:
+    set_team(sessions, team, max_stored_bytes=150, stored_bytes=50 if kept else 51)
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        end = finish_succeeded(session, job, 1, metrics={}, report={}, files=HUNDRED)
+    with transaction(sessions) as session:
+        row = session.scalars(select(JobRow).where(JobRow.id == job)).one()
+        files = session.scalars(select(ArtifactFileRow)).all()
+        reports = session.scalars(select(JobReportRow)).all()
+    assert end == row.status == ("succeeded" if kept else "failed")
+    assert (len(files), len(reports)) == ((2, 1) if kept else (0, 0))
+    assert (row.error is None) is kept
+    if row.error is not None:
+        assert row.error["code"] == "quota_exceeded" and "100 bytes more" in row.error["message"]
+        assert not row.error["retryable"]
+    assert team_row(sessions, team).stored_bytes == (150 if kept else 51)
+
+
+def test_a_missed_gate_keeps_its_artifact_where_there_is_room_and_a_retry_frees_it(
+    sessions: Sessions, new_job: NewJob, team: str
+) -> None:
+    missed = GateMissed("too far").problem()
+    set_team(sessions, team, max_stored_bytes=150)
+    jobs = [new_job(), new_job()]
+    for job in jobs:
+        take(sessions)
+        with transaction(sessions) as session:
+            assert finish_failed(session, job, 1, missed, report={}, files=HUNDRED) == "failed"
+    with transaction(sessions) as session:
+        assert {row.job_id for row in session.scalars(select(ArtifactFileRow))} == {jobs[0]}
+        assert len(session.scalars(select(JobReportRow)).all()) == 2
+        assert get_team(session, team).usage.stored_bytes == 100
+        request_retry(session, jobs[0], 3)
+        assert get_team(session, team).usage.stored_bytes == 0
+        assert session.scalars(select(ArtifactFileRow)).all() == []
+
+
+ENDS: dict[str, Callable[[Session, str], object]] = {
+    "succeeded": lambda session, job: finish_succeeded(
+        session, job, 1, metrics={}, report={}, files=[], stages={"prune": 2.5}, measured={"seconds": 3}
+    ),
+    "failed": lambda session, job: finish_failed(session, job, 1, OutOfMemory("").problem(), stages={"prune": 2.5}),
+    "released": lambda session, job: release(session, job, 1, stages={"prune": 2.5}),
+}
+
+
+@pytest.mark.parametrize("outcome", ENDS)
+def test_an_attempt_is_kept_as_a_record(sessions: Sessions, new_job: NewJob, team: str, outcome: str) -> None:
+    job = new_job()
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).values(estimate={"seconds": 4}))
+    take(sessions)
+    with transaction(sessions) as session:
+        row = session.scalars(select(AttemptRow)).one()
+        assert (row.job_id, row.attempt, row.team_id, row.worker_id) == (job, 1, team, "worker_1")
+        assert (row.queue, row.method, row.needs) == ("default", "magnitude", {"seconds": 4})
+        assert (row.ended_at, row.outcome) == (None, None)
+        ENDS[outcome](session, job)
+        session.refresh(row)
+        assert row.outcome == outcome and row.ended_at is not None and row.stages == {"prune": 2.5}
+        assert row.error_code == ("out_of_memory" if outcome == "failed" else None)
+        assert row.measured == ({"seconds": 3} if outcome == "succeeded" else None)

@@ -1,0 +1,169 @@
+"""Everything at once on a few jobs: nothing deadlocks, and what is counted stays true."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import StoredFile
+from core.database import transaction
+from core.errors import Conflict, QuotaExceeded, RunnerLost
+from core.jobs.queue import (
+    claim,
+    expire_leases,
+    finish_failed,
+    finish_succeeded,
+    hints_due,
+    mark_dispatched,
+    release,
+    remove_old_events,
+    request_cancel,
+    request_retry,
+    set_progress,
+)
+from core.jobs.states import HELD, TRANSITIONS
+from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
+from core.teams.quotas import require_room_in_queue
+from core.teams.tables import TeamRow
+from tests.jobs.conftest import NewJob
+
+Sessions = sessionmaker[Session]
+SECONDS = 4
+FILES = [StoredFile("a", 10, "0")]
+
+
+def test_all_that_happens_to_jobs_may_happen_at_once(
+    sessions: Sessions, new_job: NewJob, team: str, other_team: str
+) -> None:
+    jobs = [
+        new_job(each, priority=number % 2, queue=queue)
+        for number in range(6)
+        for each in (team, other_team)
+        for queue in ("default", "large")
+    ]
+    with transaction(sessions) as session:
+        session.execute(update(TeamRow).values(max_running=2, max_queued=50, max_stored_bytes=60))
+    done: dict[str, int] = {}
+    ends = time.monotonic() + SECONDS
+
+    def repeat(name: str, work: Callable[[random.Random], bool]) -> Callable[[], None]:
+        def run() -> None:
+            chance = random.Random(name)
+            while time.monotonic() < ends:
+                done[name] = done.get(name, 0) + work(chance)
+
+        return run
+
+    def worker(chance: random.Random) -> bool:
+        with transaction(sessions) as session:
+            queue = chance.choice(["default", "large"])
+            claimed = claim(session, queue=queue, worker_id="worker_1", lease_seconds=chance.choice([-1, 60]))
+        if claimed is None:
+            return False
+        job, attempt = claimed.job_id, claimed.attempt
+        with transaction(sessions) as session:
+            set_progress(session, job, attempt, 0.5)
+        with transaction(sessions) as session:
+            end = chance.randrange(4)
+            if end == 0:
+                finish_succeeded(session, job, attempt, metrics={}, report={}, files=FILES)
+            elif end == 1:
+                finish_failed(session, job, attempt, RunnerLost("").problem(), files=FILES, retry_delay_seconds=0)
+            elif end == 2:
+                release(session, job, attempt)
+        return True
+
+    def user(chance: random.Random) -> bool:
+        job = chance.choice(jobs)
+        try:
+            with transaction(sessions) as session:
+                if chance.random() < 0.5:
+                    return request_cancel(session, job).changed
+                changed = request_retry(session, job, 2).changed
+                if changed:
+                    owner = session.scalars(select(JobRow.team_id).where(JobRow.id == job)).one()
+                    require_room_in_queue(session, owner, adding=0)
+                return changed
+        except (Conflict, QuotaExceeded):
+            return False
+
+    def dispatcher(chance: random.Random) -> bool:
+        with transaction(sessions) as session:
+            expired = expire_leases(session)
+        with transaction(sessions) as session:
+            mark_dispatched(session, [job for job, _ in hints_due(session, 0)])
+        with transaction(sessions) as session:
+            remove_old_events(session, 1)
+        return bool(expired)
+
+    runs = [repeat(f"worker {number}", worker) for number in range(6)]
+    runs += [repeat(f"user {number}", user) for number in range(3)]
+    runs += [repeat(f"dispatcher {number}", dispatcher) for number in range(2)]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for future in [pool.submit(run) for run in runs]:
+            future.result()  # a deadlock is an error of one of them
+    assert all(any(count for name, count in done.items() if name.startswith(who)) for who in ("worker", "user", "disp"))
+    _nothing_is_out_of_step(sessions, jobs)
+
+
+def _nothing_is_out_of_step(sessions: Sessions, jobs: list[str]) -> None:
+    with transaction(sessions) as session:
+        for row in session.scalars(select(TeamRow)):
+            held = select(func.count()).where(JobRow.team_id == row.id, JobRow.status.in_(HELD))
+            assert row.running == session.scalar(held)
+            stored = select(func.coalesce(func.sum(ArtifactFileRow.bytes), 0)).join_from(
+                ArtifactFileRow, JobRow, JobRow.id == ArtifactFileRow.job_id
+            )
+            assert row.stored_bytes == session.scalar(stored.where(JobRow.team_id == row.id)) <= 60
+        for job in jobs:
+            row = session.scalars(select(JobRow).where(JobRow.id == job)).one()
+            events = session.scalars(
+                select(JobEventRow).where(JobEventRow.job_id == job).order_by(JobEventRow.sequence)
+            ).all()
+            assert [event.sequence for event in events] == list(range(1, row.last_event + 1))
+            statuses = [event.data["status"] for event in events if event.type == "status"]
+            assert statuses[-1] == row.status
+            assert all(after in TRANSITIONS[before] for before, after in pairwise(statuses))
+            attempts = session.scalars(
+                select(AttemptRow.outcome).where(AttemptRow.job_id == job).order_by(AttemptRow.attempt)
+            ).all()
+            assert len(attempts) == row.attempt == statuses.count("running")
+            assert [outcome for outcome in attempts if outcome is None] == [None] * (row.status in HELD)
+
+
+def test_a_worker_that_freezes_in_its_turn_loses_it(
+    sessions: Sessions, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claim is undone, and the queue goes on: the next worker gets that job."""
+    monkeypatch.setattr("core.jobs.queue.claims._LONGEST_TURN", "500ms")
+    job = new_job()
+    frozen = threading.Event()
+    thawed = threading.Event()
+
+    def freeze() -> str | None:
+        try:
+            with transaction(sessions) as session:
+                claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+                assert claimed is not None and claimed.job_id == job
+                frozen.set()
+                thawed.wait(30)
+                session.execute(text("SELECT 1"))
+        except DBAPIError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(1) as pool:
+        freezing = pool.submit(freeze)
+        assert frozen.wait(10)
+        with transaction(sessions) as session:
+            claimed = claim(session, queue="default", worker_id="worker_2", lease_seconds=60)
+        thawed.set()
+        assert "idle-in-transaction" in (freezing.result() or "")
+    assert claimed is not None and (claimed.job_id, claimed.attempt) == (job, 1)

@@ -1,0 +1,137 @@
+"""Retention, and that what is done all the time costs the same however many rows there are."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event, func, select, text, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import seconds_from_now, transaction
+from core.errors import OutOfMemory
+from core.jobs.queue import claim, expire_leases, finish_failed, hints_due, remove_old_events, request_retry
+from core.jobs.tables import AttemptRow, JobEventRow, JobRow
+from core.teams.quotas import get_team
+from tests.jobs.conftest import NewJob
+
+Sessions = sessionmaker[Session]
+DAY = 24 * 3600
+WAITING = 20_000
+
+
+def ended(sessions: Sessions, new_job: NewJob, days_ago: float) -> str:
+    job = new_job()
+    with transaction(sessions) as session:
+        claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+        assert claimed is not None and claimed.job_id == job
+        finish_failed(session, job, 1, OutOfMemory("").problem())
+        session.execute(update(JobRow).where(JobRow.id == job).values(finished_at=seconds_from_now(-days_ago * DAY)))
+    return job
+
+
+def events(sessions: Sessions, job: str) -> list[int]:
+    with transaction(sessions) as session:
+        rows = session.scalars(select(JobEventRow.sequence).where(JobEventRow.job_id == job))
+        return sorted(rows)
+
+
+def remove(sessions: Sessions) -> int:
+    with transaction(sessions) as session:
+        return remove_old_events(session, 90)
+
+
+def test_events_of_jobs_that_ended_long_ago_are_removed_once(sessions: Sessions, new_job: NewJob) -> None:
+    old, recent = ended(sessions, new_job, 91), ended(sessions, new_job, 89)
+    waiting = new_job()
+    assert [remove(sessions), remove(sessions)] == [1, 0]
+    assert [len(events(sessions, job)) for job in (old, recent, waiting)] == [0, 3, 1]
+    with transaction(sessions) as session:
+        assert session.scalars(select(AttemptRow.outcome).where(AttemptRow.job_id == old)).one() == "failed"
+
+
+def test_a_batch_at_a_time_oldest_first(sessions: Sessions, new_job: NewJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.jobs.queue.upkeep._RETENTION_BATCH", 2)
+    jobs = [ended(sessions, new_job, days) for days in (91, 93, 92)]
+    assert remove(sessions) == 2
+    assert [bool(events(sessions, job)) for job in jobs] == [True, False, False]
+    assert [remove(sessions), remove(sessions)] == [1, 0]
+
+
+def test_a_job_retried_after_that_goes_on_counting_and_is_kept_again(sessions: Sessions, new_job: NewJob) -> None:
+    job = ended(sessions, new_job, 91)
+    assert remove(sessions) == 1
+    with transaction(sessions) as session:
+        assert request_retry(session, job, 3).changed
+    assert events(sessions, job) == [4]
+    with transaction(sessions) as session:
+        claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+        finish_failed(session, job, 2, OutOfMemory("").problem())
+    assert remove(sessions) == 0 and events(sessions, job) == [4, 5, 6]
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).values(finished_at=seconds_from_now(-91 * DAY)))
+    assert remove(sessions) == 1
+
+
+@pytest.fixture
+def long_queue(sessions: Sessions, new_job: NewJob, other_team: str) -> None:
+    """As many rows wait, and as many have ended."""
+    new_job(), new_job(other_team)
+    columns = "team_id, attempts_allowed, body, sources, model, model_revision, method, queue, priority, metadata"
+    many = f"""
+        INSERT INTO jobs (id, created_at, status, finished_at, {columns})
+        SELECT id || number, created_at + make_interval(secs => number), made.status, made.finished_at, {columns}
+        FROM jobs CROSS JOIN generate_series(1, CAST(:each AS int)) AS number
+        JOIN (VALUES (0, 'failed', now()), (1, 'queued', NULL)) AS made (rest, status, finished_at)
+            ON rest = number % 2
+    """
+    with transaction(sessions) as session:
+        session.execute(text(many), {"each": WAITING})
+    with sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE jobs"))
+
+
+@pytest.mark.usefixtures("long_queue")
+def test_neither_claim_nor_hints_read_the_queue_from_end_to_end(sessions: Sessions, team: str) -> None:
+    calls = {
+        "claim": lambda session: claim(session, queue="default", worker_id="worker_1", lease_seconds=60),
+        "hints": lambda session: hints_due(session, 30),
+        "leases": expire_leases,
+        "retention": lambda session: remove_old_events(session, 90),
+    }
+    for name, call in calls.items():
+        with transaction(sessions) as session:
+            plans = _plans(session, call)
+        for node in [node for plan in plans for node in _nodes(plan)]:
+            assert (node["Node Type"], node.get("Relation Name")) != ("Seq Scan", "jobs"), name
+            rows = node["Actual Rows"] * node["Actual Loops"]
+            assert rows <= 500, (name, node["Node Type"], rows)
+    with transaction(sessions) as session:
+        assert get_team(session, team).usage.queued >= WAITING / 2
+        assert session.scalar(select(func.count()).select_from(JobRow)) == 2 * WAITING + 2
+
+
+def _plans(session: Session, call: Any) -> list[dict[str, Any]]:
+    """Each statement is explained, and undone, right before it runs."""
+    found: list[dict[str, Any]] = []
+
+    def explain(_connection: Any, cursor: Any, sql: str, parameters: Any, _context: Any, _many: bool) -> None:
+        with cursor.connection.transaction(force_rollback=True):
+            plan = cursor.connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", parameters).fetchone()[0]
+        found.append((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+
+    engine = session.get_bind()
+    session.connection()
+    event.listen(engine, "before_cursor_execute", explain)
+    try:
+        call(session)
+    finally:
+        event.remove(engine, "before_cursor_execute", explain)
+    assert found
+    return found
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)

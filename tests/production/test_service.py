@@ -1,0 +1,142 @@
+"""The service as docker-compose.yml describes it, without containers: the very commands, environments and checks of
+health, over PostgreSQL, Redis and an S3 service; one real job; a backup that is restored; an end by SIGTERM.
+"""
+
+import json
+import signal
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+from s3fs import S3FileSystem
+from transformers import AutoModelForCausalLM
+
+from secateur import Client
+from tests.production.conftest import Service, eventually, needed
+from tests.worker.test_real_runner import write_model
+
+pytestmark = pytest.mark.timeout(600)
+PARTS = ("api", "dispatcher", "worker-cpu")
+
+
+def admin(service: Service) -> str:
+    made = service.run("api", ["secateur", "keys", "create", "--role", "admin", "--name", "first"])
+    assert made.returncode == 0, made.stdout
+    return made.stdout.split()[-1]
+
+
+def start(service: Service) -> None:
+    prepared = service.run("prepare")
+    assert prepared.returncode == 0, prepared.stdout
+    for name in PARTS:
+        service.start(name)
+    for name in PARTS:
+        eventually(lambda name=name: service.is_healthy(name), 90)  # type: ignore[misc]
+
+
+def stop(service: Service) -> None:
+    ends = {name: service.stop(name, 30) for name in reversed(PARTS)}
+    assert ends == {"api": -signal.SIGTERM, "dispatcher": 0, "worker-cpu": 0}, ends
+    assert "Application shutdown complete" in service.log("api"), "uvicorn ends by the signal, but in good order"
+
+
+def s3(service: Service) -> S3FileSystem:
+    url = f"http://127.0.0.1:{service.ports['store']}"
+    where = {"endpoint_url": url, "client_kwargs": {"region_name": "us-east-1"}, "skip_instance_cache": True}
+    return S3FileSystem(key="access", secret="secret", use_listings_cache=False, **where)
+
+
+def test_a_job_from_upload_to_download_a_backup_and_a_restore(service: Service, tmp_path: Path) -> None:
+    start(service)
+    key = admin(service)
+    job = run_a_job(service, key, tmp_path)
+    check_logs_and_metrics(service, job)
+    saved = back_up(service, tmp_path)
+    stop(service)
+    lose_everything(service)
+    restore(service, saved)
+    start(service)
+    with Client(service.url, key) as client:
+        assert client.job(job).status == "succeeded"
+        again = client.download(job, tmp_path / "restored")
+    first = {file.name: file.read_bytes() for file in (tmp_path / "artifact").iterdir() if file.is_file()}
+    assert {file.name for file in again} == set(first)
+    assert all(file.read_bytes() == first[file.name] for file in again)
+    stop(service)
+
+
+def run_a_job(service: Service, key: str, tmp_path: Path) -> str:
+    folder = write_model(tmp_path / "tiny")
+    text = tmp_path / "words.txt"
+    text.write_text("\n\n".join(" ".join(f"w{(7 * n + k) % 92 + 4}" for k in range(50)) for n in range(40)))
+    with Client(service.url, key) as client:
+        client.upload_model("tiny", folder)
+        client.upload_dataset("words", text)
+        eventually(lambda: [worker for worker in client.workers() if worker.queue == "cpu"])
+        submitted = client.submit(
+            model="tiny",
+            method="sparsegpt",
+            sparsity=0.5,
+            calibration={"dataset": "words", "samples": 8, "sequence_length": 32},
+            evaluation={"datasets": ["words"], "samples": 8, "sequence_length": 32},
+            queue="cpu",
+        )
+        ended = client.wait(submitted.id)
+        assert ended.status == "succeeded", (ended.error, service.log("worker-cpu")[-3000:])
+        client.download(submitted.id, tmp_path / "artifact")
+    assert s3(service).find("secateur"), "nothing is in the bucket"
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "artifact")
+    zeros = sum(int((weight == 0).sum()) for weight in model.parameters())
+    assert zeros > 0
+    return submitted.id
+
+
+def check_logs_and_metrics(service: Service, job: str) -> None:
+    lines = [json.loads(line) for line in service.log("worker-cpu").splitlines() if line.startswith("{")]
+    of_job = [line for line in lines if line.get("job") == job]
+    assert of_job and all(line["attempt"] == 1 and line["worker"].startswith("worker_") for line in of_job)
+    requests = [json.loads(line) for line in service.log("api").splitlines() if '"event": "request"' in line]
+    submitted = next(line for line in requests if (line["route"], line["method"]) == ("/v1/jobs", "POST"))
+    assert submitted["request_id"] == of_job[0]["request_id"], "a job's lines do not lead back to its request"
+    with urllib.request.urlopen(f"http://127.0.0.1:{service.ports['metrics']}/metrics") as answer:
+        seen = answer.read().decode()
+    assert 'secateur_workers{queue="cpu",state="idle"} 1.0' in seen
+
+    def is_counted() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{service.ports['metrics']}/metrics") as again:
+            return 'method="sparsegpt",outcome="succeeded",queue="cpu"} 1.0' in again.read().decode()
+
+    eventually(is_counted, 30)
+
+
+def database(service: Service, name: str = "secateur") -> list[str]:
+    return [f"--dbname=postgresql://secateur:a-password@127.0.0.1:{service.ports['postgres']}/{name}"]
+
+
+def back_up(service: Service, folder: Path) -> Path:
+    """The database first: what it names is in the store by then, whatever is published meanwhile."""
+    subprocess.run(
+        [needed("pg_dump"), "--format=custom", f"--file={folder / 'secateur.dump'}", *database(service)], check=True
+    )
+    s3(service).get("secateur/", str(folder / "bucket"), recursive=True)
+    return folder
+
+
+def lose_everything(service: Service) -> None:
+    subprocess.run(
+        [needed("psql"), "--quiet", *database(service, "postgres"), "--command=DROP DATABASE secateur WITH (FORCE)"],
+        check=True,
+    )
+    s3(service).rm("secateur", recursive=True)
+
+
+def restore(service: Service, saved: Path) -> None:
+    subprocess.run(
+        [needed("psql"), "--quiet", *database(service, "postgres"), "--command=CREATE DATABASE secateur"], check=True
+    )
+    subprocess.run(
+        [needed("pg_restore"), "--exit-on-error", *database(service), str(saved / "secateur.dump")], check=True
+    )
+    assert service.run("prepare").returncode == 0, "makes the bucket"
+    s3(service).put(f"{saved / 'bucket'}/", "secateur/", recursive=True)

@@ -1,0 +1,88 @@
+"""A hub on loopback, a service that uses it, and models and texts to put there."""
+
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from core.settings import Settings
+from tests.sources.hub_server import HubState, hub_server
+from tests.worker.conftest import jobs
+
+__all__ = ["jobs"]
+
+
+@pytest.fixture
+def hub() -> Iterator[HubState]:
+    with hub_server() as state:
+        yield state
+
+
+@pytest.fixture
+def settings(settings: Settings, hub: HubState) -> Settings:
+    return settings.model_copy(
+        update={
+            "home": settings.home.resolve(),
+            "hub_endpoint": hub.endpoint,
+            "hub_patience_seconds": 2.0,
+            "lease_renew_seconds": 0.2,
+            "retry_delay_seconds": 0.0,
+            "cancel_grace_seconds": 2.0,
+            "threads": 1,
+            "device": "cpu",
+        }
+    )
+
+
+def parquet(texts: list[str], column: str = "text") -> bytes:
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({column: texts}), buffer, row_group_size=100)
+    return buffer.getvalue()
+
+
+def json_lines(texts: list[str]) -> bytes:
+    return gzip.compress("".join(json.dumps({"text": text, "url": "u"}) + "\n" for text in texts).encode())
+
+
+def card(configs: dict[str, dict[str, str]]) -> bytes:
+    """A dataset's README that says which files belong to which configuration and split."""
+    listed = [
+        {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in splits.items()]}
+        for name, splits in configs.items()
+    ]
+    return f"---\n{json.dumps({'configs': listed})}\n---\n".encode()
+
+
+def add_wikitext(hub: HubState, train: list[str], test: list[str]) -> str:
+    """The commit of a dataset with the name and the layout of WikiText."""
+    name = "wikitext-2-raw-v1"
+    return hub.add("dataset", "Salesforce/wikitext").commit(
+        {
+            "README.md": card({name: {"train": f"{name}/train-*", "test": f"{name}/test-*"}}),
+            f"{name}/train-00000-of-00001.parquet": parquet(train),
+            f"{name}/test-00000-of-00001.parquet": parquet(test),
+        }
+    )
+
+
+def folder_files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_wordy_model(folder: Path, *, seed: int = 0) -> Path:
+    """A Llama of two layers whose words are w0 to w95, with its tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.engine.tiny import make_model
+
+    make_model(folder, seed=seed, num_hidden_layers=2)
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    return folder

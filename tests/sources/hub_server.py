@@ -1,0 +1,294 @@
+"""A hub on loopback: enough of the hub's API for its own clients, and misbehaviour on demand.
+
+Large files are redirected to another host name, as the hub does to its content network.
+"""
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
+
+TOKEN = "hf_a_token_for_tests"
+LARGE_BYTES = 2000
+_CHUNK_BYTES = 4096
+
+
+@dataclass
+class Repository:
+    """`branches` name commits; `commits` hold files by path. Private and gated ones want the token."""
+
+    kind: str
+    name: str
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    gated: bool = False
+    private: bool = False
+
+    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
+        """Add a commit of these files and nothing else."""
+        facts = sorted((path, hashlib.sha1(data).hexdigest()) for path, data in files.items())
+        name = hashlib.sha1(json.dumps([self.name, facts]).encode()).hexdigest()
+        self.commits[name] = files
+        self.branches[branch] = name
+        return name
+
+    def commit_folder(self, folder: Path, branch: str = "main") -> str:
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        return self.commit({name: path.read_bytes() for name, path in files.items()}, branch)
+
+
+@dataclass
+class HubState:
+    """What tests set and look at. `served` counts bytes of content by path; `drops` are byte counts after which the
+    next connections for a path are cut; `bytes_per_second` slows content down; `down` answers 503 to everything.
+    """
+
+    repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
+    served: Counter[str] = field(default_factory=Counter)
+    requests: list[str] = field(default_factory=list)
+    drops: dict[str, list[int]] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+    bytes_per_second: float | None = None
+    answer_seconds: float = 0
+    down: bool = False
+    token_seen_elsewhere: bool = False
+    endpoint: str = ""
+
+    def add(self, kind: str, name: str, **properties: Any) -> Repository:
+        repository = Repository(kind, name, **properties)
+        self.repositories[kind, name] = repository
+        return repository
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, code: str | None, message: str = "") -> None:
+        self.status, self.code, self.message = status, code, message
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: HubState
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self._body = self.rfile.read(length)
+        url = urlsplit(self.path)
+        self._query = parse_qs(url.query)
+        path = unquote(url.path)
+        self.state.requests.append(f"{self.command} {path}")
+        time.sleep(self.state.answer_seconds)
+        try:
+            if self.state.down:
+                raise _Refusal(503, None)
+            self._route(path)
+        except _Refusal as refusal:
+            headers = {"X-Error-Message": refusal.message}
+            if refusal.code:
+                headers["X-Error-Code"] = refusal.code
+            self._send(refusal.status, b"", headers)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def _route(self, path: str) -> None:
+        if match := re.fullmatch(r"/content/([0-9a-f]{64})/(.+)", path):
+            self._content(match[1], match[2])
+        elif match := re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(.+))?", path):
+            self._api(match[1], match[2], match[3] or "")
+        elif match := re.fullmatch(r"/(?:(dataset)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._resolve(match[1] or "model", match[2], match[3], match[4])
+        else:
+            raise _Refusal(404, None)
+
+    def _repository(self, kind: str, name: str, *, content: bool) -> Repository:
+        given = self.headers.get("Authorization")
+        if given not in (None, f"Bearer {TOKEN}"):
+            raise _Refusal(401, None, "Invalid credentials in Authorization header")
+        repository = self.state.repositories.get((kind, name))
+        if repository is None or (repository.private and given is None):
+            raise _Refusal(404 if given else 401, "RepoNotFound")
+        if repository.gated and content and given is None:
+            raise _Refusal(403, "GatedRepo")
+        return repository
+
+    def _commit(self, repository: Repository, revision: str) -> str:
+        commit = repository.branches.get(revision, revision)
+        if commit not in repository.commits:
+            raise _Refusal(404, "RevisionNotFound")
+        return commit
+
+    def _api(self, kind: str, name: str, rest: str) -> None:
+        if rest == "auth-check":
+            self._repository(kind, name, content=True)
+            self._json({})
+            return
+        repository = self._repository(kind, name, content=False)
+        what, _, revision = rest.partition("/")
+        if what in ("", "revision"):
+            commit = self._commit(repository, unquote(revision) or "main")
+            self._json(_info(repository, commit))
+        elif what == "tree":
+            revision, _, folder = revision.partition("/")
+            files = repository.commits[self._commit(repository, revision)]
+            self._json(_tree(files, folder, recursive=self._query.get("recursive", ["false"])[0].lower() == "true"))
+        elif what == "paths-info":
+            files = repository.commits[self._commit(repository, revision)]
+            asked = parse_qs(self._body.decode()).get("paths", [])
+            if self.headers.get("Content-Type") == "application/json":
+                asked = json.loads(self._body)["paths"]
+            folders = [path for path in asked if any(each.startswith(f"{path}/") for each in files)]
+            found = [_entry(path, files[path]) for path in asked if path in files]
+            self._json(found + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders])
+        else:
+            raise _Refusal(404, None)
+
+    def _resolve(self, kind: str, name: str, revision: str, path: str) -> None:
+        repository = self._repository(kind, name, content=True)
+        commit = self._commit(repository, revision)
+        data = repository.commits[commit].get(path)
+        if data is None:
+            raise _Refusal(404, "EntryNotFound")
+        headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        if len(data) >= LARGE_BYTES:
+            sha256 = hashlib.sha256(data).hexdigest()
+            elsewhere = self.state.endpoint.replace("127.0.0.1", "localhost")
+            headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data))}
+            self._send(302, b"", headers | {"Location": f"{elsewhere}/content/{sha256}/{path}"})
+        else:
+            self._bytes(path, data, headers | {"ETag": f'"{_blob(data)}"'})
+
+    def _content(self, sha256: str, path: str) -> None:
+        if "Authorization" in self.headers:
+            self.state.token_seen_elsewhere = True
+        for repository in self.state.repositories.values():
+            for files in repository.commits.values():
+                data = files.get(path)
+                if data is not None and hashlib.sha256(data).hexdigest() == sha256:
+                    self._bytes(path, data, {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes"})
+                    return
+        raise _Refusal(404, None)
+
+    def _bytes(self, path: str, data: bytes, headers: dict[str, str]) -> None:
+        if path in self.state.damaged:
+            data = bytes(len(data))
+        status, start, end = 200, 0, len(data)
+        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            status, start = 206, int(match[1])
+            end = min(int(match[2]) + 1, len(data)) if match[2] else len(data)
+            headers = headers | {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+        self._send(status, None, headers | {"Content-Length": str(end - start)})
+        if self.command == "HEAD":
+            return
+        drops = self.state.drops.get(path)
+        stop = min(end, start + drops.pop(0)) if drops else end
+        for place in range(start, stop, _CHUNK_BYTES):
+            chunk = data[place : min(place + _CHUNK_BYTES, stop)]
+            self.wfile.write(chunk)
+            self.state.served[path] += len(chunk)
+            if self.state.bytes_per_second:
+                time.sleep(len(chunk) / self.state.bytes_per_second)
+        if stop < end:
+            self.close_connection = True
+
+    def _json(self, value: Any) -> None:
+        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _send(self, status: int, body: bytes | None, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if body is not None:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if body and self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _blob(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _lfs(data: bytes) -> dict[str, Any] | None:
+    if len(data) < LARGE_BYTES:
+        return None
+    return {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+
+
+def _info(repository: Repository, commit: str) -> dict[str, Any]:
+    siblings = []
+    for path, data in sorted(repository.commits[commit].items()):
+        entry: dict[str, Any] = {"rfilename": path, "size": len(data), "blobId": _blob(data)}
+        if lfs := _lfs(data):
+            entry["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": 130}
+        siblings.append(entry)
+    readme = repository.commits[commit].get("README.md", b"").decode()
+    card = readme.split("---")[1] if readme.startswith("---") else "{}"
+    return {
+        "id": repository.name,
+        "sha": commit,
+        "private": repository.private,
+        "gated": "manual" if repository.gated else False,
+        "disabled": False,
+        "siblings": siblings,
+        "cardData": yaml.safe_load(card) or {},
+        "tags": [],
+        "downloads": 0,
+        "likes": 0,
+    }
+
+
+def _tree(files: dict[str, bytes], folder: str, *, recursive: bool) -> list[dict[str, Any]]:
+    prefix = f"{folder}/" if folder else ""
+    inside = {path.removeprefix(prefix): data for path, data in files.items() if path.startswith(prefix)}
+    if folder and not inside:
+        raise _Refusal(404, "EntryNotFound")
+    entries = [_entry(prefix + path, data) for path, data in inside.items() if recursive or "/" not in path]
+    folders = {prefix + path.rpartition("/")[0] for path in inside if "/" in path}
+    if not recursive:
+        folders = {prefix + path.partition("/")[0] for path in inside if "/" in path}
+    return entries + [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in sorted(folders)]
+
+
+def _entry(path: str, data: bytes) -> dict[str, Any]:
+    lfs = _lfs(data)
+    return {"type": "file", "path": path, "size": len(data), "oid": _blob(data)} | ({"lfs": lfs} if lfs else {})
+
+
+@contextmanager
+def hub_server() -> Iterator[HubState]:
+    """A running hub without repositories."""
+    state = HubState()
+    handler = type("Handler", (_Handler,), {"state": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    state.endpoint = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=10)

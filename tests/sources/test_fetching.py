@@ -1,0 +1,252 @@
+"""The fetcher as a worker starts it: interrupted, cheated, in pairs; and what it leaves in the cache."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import SecateurError
+from core.jobs.references import FileReference, HubModel
+from core.settings import Settings
+from tests.sources.hub_server import HubState
+from tests.worker.conftest import eventually
+from worker.cache import NodeCache
+from worker.fetcher_protocol import FetchModelSpec, model_key, with_secrets
+from worker.processes import ChildProcess, spawn
+from worker.protocol import LogMessage, Message
+from worker.runner_process import run_task
+from worker.sources import FETCHER, fetcher_environment
+
+SIZE = 400_000
+NAME = "model.safetensors"
+WEIGHTS = hashlib.shake_256(b"weights").digest(SIZE)
+SMALL = b'{"small": true}'
+
+
+@pytest.fixture
+def model(hub: HubState) -> HubModel:
+    commit = hub.add("model", "org/model").commit({"config.json": SMALL, NAME: WEIGHTS, "evil.py": b"print()"})
+    files = (
+        FileReference(
+            path="config.json", bytes=len(SMALL), git_blob=hashlib.sha1(b"blob %d\0" % len(SMALL) + SMALL).hexdigest()
+        ),
+        FileReference(path=NAME, bytes=SIZE, sha256=hashlib.sha256(WEIGHTS).hexdigest()),
+    )
+    return HubModel(name="org/model", repository="org/model", revision=commit, files=files)
+
+
+@pytest.fixture
+def cache(settings: Settings) -> NodeCache:
+    return NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)
+
+
+def spec_of(settings: Settings, model: HubModel) -> FetchModelSpec:
+    return FetchModelSpec(settings=with_secrets(settings), key=model_key(model), model=model)
+
+
+def fetch(
+    settings: Settings,
+    model: HubModel,
+    *,
+    on_wait: Callable[[], None] = lambda: None,
+    on_message: Callable[[Message], None] = lambda message: None,
+) -> dict[str, Any]:
+    return run_task(
+        spec_of(settings, model),
+        log=settings.home / "fetcher.log",
+        on_message=on_message,
+        on_wait=on_wait,
+        grace_seconds=0,
+        command=FETCHER,
+        environment=fetcher_environment(settings),
+    )
+
+
+def start(settings: Settings, model: HubModel) -> ChildProcess:
+    child = spawn(
+        FETCHER,
+        name="fetcher",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        environment=fetcher_environment(settings),
+    )
+    child.stdin.write(spec_of(settings, model).model_dump_json().encode())
+    child.stdin.close()
+    return child
+
+
+def partial_files(settings: Settings) -> list[Path]:
+    return [path for path in (settings.cache_root / "partial").rglob("*") if path.is_file()]
+
+
+def require_whole(cache: NodeCache, model: HubModel) -> None:
+    with cache.find(model_key(model)) or pytest.fail("not in the cache") as entry:
+        assert {path.name for path in entry.path.iterdir()} == {"config.json", NAME}
+        assert (entry.path / NAME).read_bytes() == WEIGHTS
+
+
+def test_only_what_is_listed_is_fetched_and_a_second_job_fetches_nothing(
+    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
+) -> None:
+    assert cache.find(model_key(model)) is None
+    fetch(settings, model)
+    require_whole(cache, model)
+    assert hub.served == {"config.json": len(SMALL), NAME: SIZE}
+    fetch(settings, model)
+    assert hub.served[NAME] == SIZE
+
+
+def test_connections_that_break_are_taken_up_where_they_broke(
+    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
+) -> None:
+    hub.drops[NAME] = [100_000, 50_000, 0, 1]
+    fetch(settings, model)
+    require_whole(cache, model)
+    assert hub.served[NAME] == SIZE  # not a byte twice
+    assert hub.requests.count(f"GET /org/model/resolve/{model.revision}/{NAME}") == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_fetch_is_gone_on_with(
+    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache, number: int
+) -> None:
+    hub.bytes_per_second = 200_000
+    child = start(settings, model)
+    eventually(lambda: hub.served[NAME] > 100_000)
+    os.kill(child.pid, number)
+    asked = time.monotonic()
+    assert child.wait(5) == -number and time.monotonic() - asked < 2
+    child.end()
+    assert cache.find(model_key(model)) is None
+    kept = sum(path.stat().st_size for path in partial_files(settings) if path.name.startswith(NAME))
+    assert 50_000 < kept < SIZE
+    hub.bytes_per_second = None
+    time.sleep(0.2)  # the server notices that nobody listens
+    before = hub.served[NAME]
+    fetch(settings, model)
+    require_whole(cache, model)
+    assert hub.served[NAME] - before == SIZE - kept
+    assert partial_files(settings) == []
+
+
+def test_what_ends_the_wait_ends_the_fetch_at_once(settings: Settings, hub: HubState, model: HubModel) -> None:
+    hub.bytes_per_second = 50_000
+
+    class Cancelled(Exception):
+        pass
+
+    def cancel() -> None:
+        if hub.served[NAME] > 20_000:
+            raise Cancelled
+
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        fetch(settings, model, on_wait=cancel)
+    assert time.monotonic() - started < SIZE / 50_000
+    assert partial_files(settings)
+
+
+def test_bytes_that_are_not_the_announced_ones_never_become_visible(
+    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
+) -> None:
+    hub.damaged.add(NAME)
+    with pytest.raises(SecateurError) as caught:
+        fetch(settings, model)
+    problem = caught.value.problem()
+    assert problem["code"] == "hub_unavailable" and problem["retryable"] and NAME in problem["message"]
+    assert cache.find(model_key(model)) is None
+    hub.damaged.clear()
+    fetch(settings, model)
+    require_whole(cache, model)
+
+
+def test_a_hub_that_is_away_ends_the_fetch_after_its_patience_and_the_rest_comes_later(
+    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
+) -> None:
+    hub.drops[NAME] = [150_000] + [0] * 100
+    with pytest.raises(SecateurError) as caught:
+        fetch(settings, model)
+    assert caught.value.problem()["code"] == "hub_unavailable" and caught.value.problem()["retryable"]
+    hub.drops.clear()
+    fetch(settings, model)
+    require_whole(cache, model)
+    assert hub.served[NAME] == SIZE
+
+
+def test_what_was_taken_from_the_hub_in_the_meantime_is_not_tried_again(
+    settings: Settings, hub: HubState, model: HubModel
+) -> None:
+    hub.repositories["model", "org/model"].gated = True
+    with pytest.raises(SecateurError) as caught:
+        fetch(settings, model)
+    assert caught.value.problem()["code"] == "gated_model" and not caught.value.problem()["retryable"]
+    del hub.repositories["model", "org/model"]
+    with pytest.raises(SecateurError) as caught:
+        fetch(settings, model)
+    assert caught.value.problem()["code"] == "unknown_model" and not caught.value.problem()["retryable"]
+
+
+def test_two_jobs_that_want_one_model_fetch_it_once(
+    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
+) -> None:
+    hub.bytes_per_second = 400_000
+    logs: list[str] = []
+    lock = threading.Lock()
+
+    def note(message: Message) -> None:
+        with lock:
+            logs.append(message.message if isinstance(message, LogMessage) else "")
+
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(fetch, settings, model, on_message=note) for _ in range(2)]
+        for each in running:
+            each.result()
+    require_whole(cache, model)
+    assert hub.served[NAME] == SIZE
+    assert sum("another job on this machine" in line for line in logs) == 1
+
+
+def test_a_model_that_is_larger_than_the_cache_is_refused_with_the_figures(
+    settings: Settings, hub: HubState, model: HubModel
+) -> None:
+    with pytest.raises(SecateurError) as caught:
+        fetch(settings.model_copy(update={"cache_max_bytes": 1000}), model)
+    assert caught.value.problem()["code"] == "model_too_large" and str(SIZE + len(SMALL)) in caught.value.message
+    assert not hub.served
+
+
+def test_credentials_go_through_the_pipe_and_the_environment_carries_none(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
+    monkeypatch.setenv("SECATEUR_SECRET_KEY", "secret")
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    environment = fetcher_environment(settings)
+    assert "HF_TOKEN" not in environment and not any(name.startswith("SECATEUR") for name in environment)
+    assert environment["https_proxy"] == "http://proxy:3128"
+    assert Settings.model_validate(with_secrets(settings)) == settings
+
+
+def test_only_the_fetcher_loads_the_library_of_datasets_and_even_that_no_torch(settings: Settings) -> None:
+    loaded = "import {}, sys; print(*sorted({{'torch', 'transformers', 'datasets'}} & set(sys.modules)))"
+    for module, expected in (
+        ("worker.supervisor, api.app", ""),
+        ("worker.fetcher, worker.fetcher_datasets", "datasets"),
+    ):
+        said = subprocess.run(
+            [sys.executable, "-c", loaded.format(module)],
+            env=fetcher_environment(settings),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert said.stdout.strip() == expected

@@ -1,0 +1,189 @@
+"""Datasets of the hub: as a request names them, and as the fetcher brings them."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.database import transaction
+from core.errors import SecateurError
+from core.jobs.references import HubText
+from core.jobs.tables import JobRow
+from core.registry.hub import Hub
+from core.registry.hub_datasets import find_hub_dataset
+from core.registry.schemas import DatasetBody
+from core.registry.service import register_dataset
+from core.settings import Settings
+from tests.model_folders import write_text
+from tests.sources.conftest import add_wikitext, card, json_lines, parquet
+from tests.sources.hub_server import HubState
+from worker.protocol import ModelSource, TextSource
+from worker.sources import Sources
+
+NO_MODEL = ModelSource(path=Path("none"), name="none", revision="none")
+TRAIN = [f"training document {number} of many" for number in range(3000)]
+TEST = ["", " = A heading = ", "a document to test on"]
+
+Fetch = Callable[..., TextSource]
+
+
+@pytest.fixture
+def fetch(settings: Settings, store: Store) -> Fetch:
+    """Fetches as a worker does what a name means to the API."""
+
+    def bring(name: str, use: Any = "calibration", characters: int | None = 50_000) -> TextSource:
+        found = find_hub_dataset(Hub(settings), name, use, "dataset")
+        text = HubText(
+            name=name,
+            repository=found.repository,
+            revision=found.revision,
+            config=found.config,
+            split=found.split,
+            use=use,
+            characters=characters,
+        )
+
+        def never(spec: object) -> dict[str, Any]:
+            raise AssertionError(spec)
+
+        with Sources(
+            settings,
+            store,
+            folder=settings.work_root,
+            run_runner=never,
+            on_message=lambda message: None,
+            on_wait=lambda: None,
+        ) as sources:
+            return sources.text(text, NO_MODEL, "dataset")
+
+    return bring
+
+
+def documents(text: TextSource) -> list[str]:
+    return [json.loads(line)["text"] for line in text.path.read_text().splitlines()]
+
+
+def test_wikitext_is_its_training_split_to_calibrate_on_and_its_test_split_to_evaluate_on(
+    fetch: Fetch, hub: HubState
+) -> None:
+    commit = add_wikitext(hub, TRAIN, TEST)
+    calibration = fetch("wikitext")
+    assert documents(calibration) == TRAIN[: len(documents(calibration))]
+    assert 50_000 <= sum(map(len, documents(calibration))) < 50_100  # so many, and no more
+    evaluation = fetch("wikitext", "evaluation", None)
+    assert documents(evaluation) == TEST[1:]
+    assert [text.origin["split"] for text in (calibration, evaluation)] == ["train", "test"]
+    assert calibration.origin["revision"] == commit and calibration.origin["config"] == "wikitext-2-raw-v1"
+    hub.served.clear()
+    assert fetch("wikitext") == calibration and not hub.served
+
+
+def test_of_c4_only_the_shards_that_are_needed_are_read(fetch: Fetch, hub: HubState) -> None:
+    shards = {f"en/c4-train.{number:05d}-of-01024.json.gz": json_lines(TRAIN) for number in range(4)}
+    readme = card({"en": {"train": "en/c4-train.*.json.gz", "validation": "en/c4-validation.*.json.gz"}})
+    validation = {"en/c4-validation.00000-of-00008.json.gz": json_lines(["to validate on"])}
+    hub.add("dataset", "allenai/c4").commit({"README.md": readme, **shards, **validation})
+    assert documents(fetch("c4", characters=1000))[0] == TRAIN[0]
+    assert [name for name in hub.served if name.startswith("en/")] == [min(shards)]
+    assert documents(fetch("c4", "evaluation")) == ["to validate on"]
+
+
+def test_any_repository_works_whose_text_is_plain_to_see(fetch: Fetch, hub: HubState) -> None:
+    hub.add("dataset", "org/songs").commit({"train.parquet": parquet(["la", "li", "lu"], column="lyrics")})
+    assert documents(fetch("org/songs")) == ["la", "li", "lu"]
+    with pytest.raises(SecateurError) as caught:
+        fetch("org/songs", "evaluation")
+    problem = caught.value.problem()
+    assert problem["code"] == "unknown_dataset" and "org/songs:default:SPLIT" in problem["message"]
+    assert documents(fetch("org/songs::train", "evaluation")) == ["la", "li", "lu"]
+
+
+def _tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo("0.txt")
+        entry.size = 5
+        archive.addfile(entry, io.BytesIO(b"hello"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "word"),
+    [
+        ({"ambiguous.py": b"raise SystemExit", "README.md": b""}, "unusable_dataset", "org/set"),
+        ({"train.tar": _tar()}, "unusable_dataset", "webdataset"),
+        ({"train.parquet": b"PAR1 and no more"}, "unusable_dataset", "org/set"),
+        ({"train.jsonl": b'{"question": "q", "answer": "a"}\n'}, "unusable_dataset", "question, answer"),
+        ({"train.jsonl": b'{"text": "  "}\n'}, "unusable_dataset", "no text"),
+    ],
+    ids=["script", "archive", "broken", "two columns", "blank"],
+)
+def test_what_is_no_text_is_refused_and_no_code_runs(
+    fetch: Fetch, hub: HubState, files: dict[str, bytes], code: str, word: str
+) -> None:
+    hub.add("dataset", "org/set").commit(files)
+    with pytest.raises(SecateurError) as caught:
+        fetch("org/set")
+    problem = caught.value.problem()
+    assert (problem["code"], problem["retryable"]) == (code, False), problem
+    assert word in problem["message"]
+
+
+def test_connections_that_break_do_not_end_it(fetch: Fetch, hub: HubState) -> None:
+    hub.add("dataset", "org/set").commit({"train.parquet": parquet(TRAIN)})
+    hub.drops["train.parquet"] = [10, 1000]
+    assert documents(fetch("org/set"))[0] == TRAIN[0] and hub.drops["train.parquet"] == []
+
+
+def test_a_request_is_checked_against_what_the_dataset_says_of_itself(
+    api: TestClient, hub: HubState, job_body: dict[str, Any], sessions: sessionmaker[Session]
+) -> None:
+    commit = add_wikitext(hub, TRAIN, TEST)
+    hub.add("dataset", "org/gated", gated=True).commit({"train.parquet": parquet(TRAIN)})
+
+    def submit(dataset: str) -> tuple[int, dict[str, Any]]:
+        changed = job_body | {"calibration": {"dataset": dataset, "samples": 4, "sequence_length": 16}}
+        response = api.post("/v1/jobs", json=changed)
+        return response.status_code, response.json()
+
+    for name, code, word in (
+        ("Salesforce/wikitext:wikitext-9", "unknown_dataset", "wikitext-2-raw-v1"),
+        ("Salesforce/wikitext:wikitext-2-raw-v1:tset", "unknown_dataset", "train, test"),
+        ("org/nothing", "unknown_dataset", "org/nothing"),
+        ("org/gated", "unusable_dataset", "gated"),
+    ):
+        status, problem = submit(name)
+        assert (status, problem["code"], problem["param"]) == (422, code, "calibration.dataset"), problem
+        assert word in problem["detail"]
+    status, job = submit("wikitext")
+    assert status == 201 and job["calibration"]["dataset"] == "wikitext"
+    with transaction(sessions) as session:
+        source = session.scalars(select(JobRow.sources)).one()["calibration"]
+    assert (source["kind"], source["revision"], source["split"]) == ("hub", commit, "train")
+    hub.down = True
+    assert submit("Salesforce/wikitext:wikitext-2-raw-v1")[0] == 201  # asked a moment ago
+    assert submit("org/other")[1]["code"] == "hub_unavailable"
+
+
+def test_a_registered_text_of_the_same_name_goes_first(
+    api: TestClient,
+    hub: HubState,
+    job_body: dict[str, Any],
+    sessions: sessionmaker[Session],
+    settings: Settings,
+    team: str,
+) -> None:
+    hub.down = True
+    file = write_text(settings.datasets_root / "mine.txt")
+    with transaction(sessions) as session:
+        register_dataset(session, team, DatasetBody(name="wikitext", path=str(file.resolve())), settings)
+    changed = job_body | {"calibration": {"dataset": "wikitext", "samples": 4, "sequence_length": 16}}
+    assert api.post("/v1/jobs", json=changed).status_code == 201

@@ -1,0 +1,225 @@
+"""Models of the hub as users meet them: named in a request, looked at before anything is queued or fetched."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.app import create_app
+from core.database import transaction
+from core.jobs.tables import JobRow
+from core.registry.hub_tables import HubRevisionRow
+from core.settings import Settings
+from tests.conftest import bearer
+from tests.model_folders import write_llama
+from tests.sources.conftest import folder_files
+from tests.sources.hub_server import TOKEN, HubState, Repository
+
+
+@pytest.fixture
+def repository(hub: HubState, tmp_path: Path) -> Repository:
+    repository = hub.add("model", "Org/Tiny-Llama")
+    repository.commit_folder(write_llama(tmp_path / "tiny"))
+    return repository
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, bytes]:
+    """Of a model that could be used."""
+    return folder_files(write_llama(tmp_path / "another", seed=1))
+
+
+@pytest.fixture
+def with_token(settings: Settings, admin_key: str) -> Iterator[TestClient]:
+    """The application with a token of the hub."""
+    changed = settings.model_copy(update={"hub_token": SecretStr(TOKEN)})
+    with TestClient(create_app(changed), raise_server_exceptions=False) as client:
+        client.headers.update(bearer(admin_key))
+        yield client
+
+
+def body(dataset: str, model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "method": "wanda",
+        "sparsity": 0.5,
+        "calibration": {"dataset": dataset, "samples": 8, "sequence_length": 32},
+    }
+
+
+def test_a_branch_is_resolved_to_a_commit_and_the_job_names_it(
+    api: TestClient, repository: Repository, dataset: str, sessions: sessionmaker[Session]
+) -> None:
+    commit = repository.branches["main"]
+    job = api.post("/v1/jobs", json=body(dataset, "Org/Tiny-Llama")).json()
+    assert (job["model"], job["model_revision"]) == (f"Org/Tiny-Llama@{commit}", commit), job
+    with transaction(sessions) as session:
+        source = session.scalars(select(JobRow.sources)).one()["model"]
+    assert source["kind"] == "hub" and source["revision"] == commit
+    assert {file["path"] for file in source["files"]} == {"config.json", "model.safetensors"}
+    listed = api.get("/v1/jobs", params={"model": "Org/Tiny-Llama"}).json()["data"]
+    assert [each["id"] for each in listed] == [job["id"]]
+    again = api.post("/v1/jobs", json=body(dataset, job["model"])).json()
+    assert again["model_revision"] == commit
+
+
+def test_inspecting_describes_it_as_it_would_a_folder_and_reads_only_headers(
+    api: TestClient, hub: HubState, model: str, tmp_path: Path
+) -> None:
+    large = write_llama(tmp_path / "large", hidden=64, intermediate=4096)
+    hub.add("model", "org/large").commit_folder(large)
+    inspected = api.post("/v1/models/inspect", json={"model": "org/large"}).json()
+    assert inspected["layers"] == 2 and inspected["hidden_size"] == 64, inspected
+    assert inspected["bytes"] > 2**22 and sum(hub.served.values()) < 2**20
+    registered = api.post("/v1/models/inspect", json={"model": model}).json()
+    hub.add("model", "org/tiny").commit_folder(write_llama(tmp_path / "as-registered"))
+    on_hub = api.post("/v1/models/inspect", json={"model": "org/tiny"}).json()
+    differing = {name for name in registered if registered[name] != on_hub[name]}
+    assert differing == {"model", "model_revision"}
+
+
+def test_a_commit_is_described_once(
+    api: TestClient, hub: HubState, repository: Repository, sessions: sessionmaker[Session]
+) -> None:
+    commit = repository.branches["main"]
+    first = api.post("/v1/models/inspect", json={"model": f"Org/Tiny-Llama@{commit}"}).json()
+    hub.down = True  # what a commit holds never changes
+    assert api.post("/v1/models/inspect", json={"model": f"Org/Tiny-Llama@{commit}"}).json() == first
+    with transaction(sessions) as session:
+        assert session.scalars(select(HubRevisionRow.revision)).all() == [commit]
+
+
+def test_a_revision_that_moved_is_another_commit(
+    api: TestClient, repository: Repository, files: dict[str, bytes]
+) -> None:
+    before = repository.branches["main"]
+    after = repository.commit(files, branch="v2")
+    one = api.post("/v1/models/inspect", json={"model": "Org/Tiny-Llama"}).json()
+    other = api.post("/v1/models/inspect", json={"model": "Org/Tiny-Llama@v2"}).json()
+    assert (one["model_revision"], other["model_revision"]) == (before, after)
+
+
+def answer(client: TestClient, model: str) -> tuple[int, str, str]:
+    response = client.post("/v1/models/inspect", json={"model": model})
+    problem = response.json()
+    return response.status_code, problem.get("code", ""), problem.get("detail", "")
+
+
+def test_gated_missing_private_and_unreachable_are_told_apart(
+    api: TestClient, with_token: TestClient, hub: HubState, files: dict[str, bytes]
+) -> None:
+    hub.add("model", "org/gated", gated=True).commit(files)
+    hub.add("model", "org/private", private=True).commit(files)
+    status, code, detail = answer(api, "org/gated")
+    assert (status, code) == (422, "gated_model") and "terms" in detail
+    assert [answer(with_token, name)[0] for name in ("org/gated", "org/private")] == [200, 200]
+    for missing in ("org/private", "org/nothing"):
+        status, code, detail = answer(api, missing)
+        assert (status, code) == (422, "unknown_model") and "private" in detail
+    status, code, detail = answer(with_token, "org/private@no-such-branch")
+    assert (status, code) == (422, "unknown_model") and "no-such-branch" in detail
+    hub.down = True
+    response = api.post("/v1/models/inspect", json={"model": "org/anything"})
+    assert (response.status_code, response.json()["code"]) == (503, "hub_unavailable")
+    assert int(response.headers["Retry-After"]) > 0
+    assert not hub.token_seen_elsewhere
+
+
+def test_a_token_the_hub_does_not_take_is_the_operators_to_mend(
+    settings: Settings, admin_key: str, hub: HubState, files: dict[str, bytes]
+) -> None:
+    hub.add("model", "org/model").commit(files)
+    wrong = settings.model_copy(update={"hub_token": SecretStr("hf_wrong")})
+    with TestClient(create_app(wrong), headers=bearer(admin_key)) as client:
+        status, code, detail = answer(client, "org/model")
+    assert (status, code) == (503, "hub_unavailable") and "operator" in detail
+
+
+def _with_config(files: dict[str, bytes], **changes: object) -> dict[str, bytes]:
+    config = json.loads(files["config.json"]) | changes
+    return files | {"config.json": json.dumps(config).encode()}
+
+
+def _index(files: dict[str, bytes], shard: str) -> dict[str, bytes]:
+    rest = {name: data for name, data in files.items() if name != "model.safetensors"}
+    return rest | {"model.safetensors.index.json": json.dumps({"weight_map": {"x": shard}}).encode()}
+
+
+def test_what_could_run_code_or_is_no_model_is_refused_by_name(
+    api: TestClient, hub: HubState, files: dict[str, bytes]
+) -> None:
+    weights = files["model.safetensors"]
+    without = {"config.json": files["config.json"]}
+    lies = len(weights).to_bytes(8, "little") + weights[8:]
+    cases: dict[str, tuple[dict[str, bytes], str, str]] = {
+        "pickle": (without | {"pytorch_model.bin": b"cos\nsystem"}, "pickle_checkpoint", "pytorch_model.bin"),
+        "code": (_with_config(files, auto_map={"AutoModel": "x.Y"}), "unsafe_config", "auto_map"),
+        "other": (_with_config(files, architectures=["BertModel"]), "unsupported_architecture", "BertModel"),
+        "nothing": ({"README.md": b"hello"}, "unusable_model", "config.json"),
+        "weightless": (without, "missing_tensors", "model.safetensors"),
+        "broken": (files | {"model.safetensors": lies}, "corrupt_safetensors", "model.safetensors"),
+        "short": (files | {"model.safetensors": weights[:-5]}, "corrupt_safetensors", "truncated"),
+        "escaping": (_index(files, "../../../etc/passwd"), "path_escapes", "passwd"),
+        "shardless": (_index(files, "model-1.safetensors"), "missing_tensors", "model-1.safetensors"),
+    }
+    for name, (content, code, word) in cases.items():
+        hub.add("model", f"org/{name}").commit(content)
+        status, got, detail = answer(api, f"org/{name}")
+        assert (status, got) == (422, code), (name, detail)
+        assert word in detail and f"org/{name}" in detail, detail
+
+
+def test_a_model_larger_than_the_service_fetches_is_refused_with_the_figures(
+    settings: Settings, admin_key: str, repository: Repository
+) -> None:
+    small = settings.model_copy(update={"hub_max_bytes": 10_000})
+    size = sum(map(len, repository.commits[repository.branches["main"]].values()))
+    with TestClient(create_app(small), headers=bearer(admin_key)) as client:
+        status, code, detail = answer(client, "Org/Tiny-Llama")
+    assert (status, code) == (422, "model_too_large") and str(size) in detail and "10000" in detail
+
+
+def test_a_hub_that_is_slow_holds_no_database_connection(
+    api: TestClient, hub: HubState, repository: Repository, dataset: str
+) -> None:
+    pool = api.app.state.api.sessions.kw["bind"].pool  # type: ignore[attr-defined]
+    hub.answer_seconds = 0.3
+    held = []
+    request = threading.Thread(target=api.post, args=("/v1/jobs",), kwargs={"json": body(dataset, "Org/Tiny-Llama")})
+    request.start()
+    while not hub.requests:
+        time.sleep(0.01)
+    while len(hub.requests) < 4:  # listing, config, header twice (redirected)
+        held.append(pool.checkedout())
+        time.sleep(0.02)
+    request.join()
+    assert len(held) > 5 and max(held) == 0
+
+
+def test_an_answer_is_replayed_while_the_hub_is_away(
+    settings: Settings, api: TestClient, admin_key: str, hub: HubState, repository: Repository, dataset: str
+) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first = api.post("/v1/jobs", json=body(dataset, "Org/Tiny-Llama"), headers=headers)
+    hub.down = True
+    with TestClient(create_app(settings), headers=bearer(admin_key)) as elsewhere:  # which remembers no listing
+        again = elsewhere.post("/v1/jobs", json=body(dataset, "Org/Tiny-Llama"), headers=headers)
+        other = elsewhere.post("/v1/jobs", json=body(dataset, "Org/Tiny-Llama"))
+    assert first.status_code == again.status_code == 201 and again.json() == first.json()
+    assert other.status_code == 503
+
+
+def test_the_first_fault_in_order_is_told_though_the_hub_was_asked_before(
+    api: TestClient, hub: HubState, dataset: str
+) -> None:
+    hub.down = True
+    response = api.post("/v1/jobs", json=body(dataset, "Org/Tiny-Llama") | {"method": "snip"})
+    assert response.json()["code"] == "unknown_method"

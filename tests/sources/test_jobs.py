@@ -1,0 +1,219 @@
+"""Whole jobs on models and texts from elsewhere: with the product's own runner, on nodes that share only database and
+store; and fetches that are cancelled, drained or given up."""
+
+import io
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store, artifact_prefix, open_store
+from core.database import transaction
+from core.jobs import queue, service
+from core.jobs.hub_lookup import HubLookup
+from core.jobs.schemas import JobBody
+from core.registry.hub import Hub
+from core.settings import Settings
+from tests.sources.conftest import add_wikitext, write_wordy_model
+from tests.sources.hub_server import HubState
+from tests.stores.conftest import s3_endpoint, s3_service, s3_settings
+from tests.worker.conftest import Queue, Running, StartWorker, eventually, start_worker
+from worker.runner_process import RUNNER
+from worker.supervisor import Supervisor
+
+__all__ = ["s3_endpoint", "s3_service", "s3_settings", "start_worker"]
+
+pytestmark = pytest.mark.timeout(300)
+STAND_IN = (sys.executable, "-m", "tests.worker.stand_in_runner", "{}")
+
+
+@pytest.fixture
+def in_bucket(settings: Settings, s3_settings: Settings) -> Settings:
+    """The service with its store in a bucket."""
+    names = [name for name in Settings.model_fields if name.startswith("store_")]
+    return settings.model_copy(update={name: getattr(s3_settings, name) for name in names})
+
+
+@pytest.fixture
+def texts(hub: HubState) -> str:
+    """The commit of a dataset the wordy model can read."""
+    generator = numpy.random.default_rng(0)
+    passages = [" ".join(f"w{word}" for word in generator.integers(4, 96, 50)) for _ in range(60)]
+    return add_wikitext(hub, passages[:40], passages[40:])
+
+
+@pytest.fixture
+def commit(hub: HubState, tmp_path: Path) -> str:
+    """Of the wordy model on the hub."""
+    return hub.add("model", "org/wordy").commit_folder(write_wordy_model(tmp_path / "wordy"))
+
+
+class Fleet:
+    """Nodes that share a database and a store, and one user."""
+
+    def __init__(self, settings: Settings, sessions: sessionmaker[Session], team: str, folder: Path) -> None:
+        self._settings, self._sessions, self._team, self._folder = settings, sessions, team, folder
+        self.queue = Queue(sessions, open_store(settings), settings, team)
+
+    def submit(self, **body: Any) -> str:
+        parsed = JobBody.model_validate(body)
+        lookup = HubLookup(Hub(self._settings), self._sessions, max_bytes=self._settings.hub_max_bytes)
+        found = lookup.of(self._team, parsed)
+        with transaction(self._sessions) as session:
+            store = self.queue.store
+            return service.submit(session, self._team, parsed, store=store, settings=self._settings, hub=found).id
+
+    def work(self, node: str, runner: Sequence[str] = STAND_IN) -> str:
+        """Run one job on a node, whose disk no other has."""
+        settings = self._settings.model_copy(update={"home": self._folder / node})
+        with transaction(self._sessions) as session:
+            claim = queue.claim(session, queue="default", worker_id=node, lease_seconds=60)
+        assert claim is not None
+        stop = threading.Event()
+        supervisor = Supervisor(settings, self._sessions, open_store(settings), stop=stop, runner=runner)
+        return str(supervisor.run(claim))
+
+    def wrote(self, job_id: str) -> bool:
+        """Whether the model was made to write text."""
+        return any("has written" in line for line in self.queue.logs(job_id))
+
+    def report(self, job_id: str) -> dict[str, Any]:
+        with transaction(self._sessions) as session:
+            return service.get_report(session, self._team, job_id)
+
+
+def test_a_model_and_texts_of_the_hub_end_to_end(
+    settings: Settings, sessions: sessionmaker[Session], team: str, hub: HubState, texts: str, commit: str
+) -> None:
+    fleet = Fleet(settings, sessions, team, settings.home)
+    body = {
+        "model": "org/wordy", "method": "wanda", "sparsity": 0.5,
+        "calibration": {"dataset": "wikitext", "samples": 8, "sequence_length": 32},
+        "evaluation": {"datasets": ["wikitext", "self"], "samples": 4, "sequence_length": 32},
+    }  # fmt: skip
+    job_id = fleet.submit(**body)
+    assert fleet.work("node", RUNNER) == "succeeded", fleet.queue.job(job_id).error
+    report = fleet.report(job_id)
+    assert report["model"]["revision"] == commit and report["recipe"]["model"] == f"org/wordy@{commit}"
+    calibration, evaluation = report["texts"]["calibration"], report["texts"]["evaluation"]
+    assert (calibration["revision"], calibration["split"]) == (texts, "train")
+    assert (evaluation["wikitext"]["split"], evaluation["self"]["kind"]) == ("test", "self")
+    assert evaluation["self"]["model_revision"] == commit and len(evaluation["self"]["sha256"]) == 64
+    metrics = fleet.queue.job(job_id).metrics or {}
+    assert set(metrics["perplexity"]) == {"wikitext", "self"}
+    # On its own text a model is as sure as its entropy lets it be, and surer than on words drawn at random.
+    assert metrics["perplexity"]["self"]["dense"] < metrics["perplexity"]["wikitext"]["dense"]
+    assert fleet.wrote(job_id) and any("fetching org/wordy" in line for line in fleet.queue.logs(job_id))
+    hub.served.clear()
+    again = fleet.submit(**report["recipe"])
+    assert fleet.work("node") == "succeeded", fleet.queue.job(again).error
+    assert not hub.served and not fleet.wrote(again)
+
+
+def test_nodes_share_through_a_bucket_what_one_wrote(
+    in_bucket: Settings, sessions: sessionmaker[Session], team: str, commit: str, tmp_path: Path
+) -> None:
+    fleet = Fleet(in_bucket, sessions, team, tmp_path)
+    on_itself = {
+        "model": "org/wordy", "method": "wanda", "sparsity": 0.5,
+        "calibration": {"dataset": "self", "samples": 8, "sequence_length": 32},
+    }  # fmt: skip
+    wrote = []
+    for node, seed in (("one", 0), ("two", 0), ("two", 0), ("one", 1)):
+        body = {**on_itself, "calibration": {**on_itself["calibration"], "seed": seed}}
+        job_id = fleet.submit(**body)
+        assert fleet.work(node) == "succeeded", fleet.queue.job(job_id).error
+        wrote.append(fleet.wrote(job_id))
+    assert wrote == [True, False, False, True]
+
+
+def test_a_packed_artifact_in_a_bucket_is_a_model_for_the_next_job(
+    in_bucket: Settings, sessions: sessionmaker[Session], team: str, hub: HubState, commit: str, tmp_path: Path
+) -> None:
+    fleet = Fleet(in_bucket, sessions, team, tmp_path)
+    first = fleet.submit(model="org/wordy", method="magnitude", sparsity=0.5, output={"format": "packed"})
+    assert fleet.work("one") == "succeeded", fleet.queue.job(first).error
+    packed = [name for name in fleet.queue.artifact_names(first) if name.endswith(".safetensors")]
+    assert packed == ["model.packed.safetensors"]
+    chained = {"model": f"job:{first}", "method": "magnitude", "sparsity": 0.7}
+    second = fleet.submit(**chained)
+    assert fleet.work("two") == "succeeded", fleet.queue.job(second).error
+    entries = (tmp_path / "two" / "cache" / "entries").rglob("model.safetensors")
+    original = hub.repositories["model", "org/wordy"].commits[commit]["model.safetensors"]
+    assert [entry.read_bytes() for entry in entries] == [original]
+    fleet.queue.store.put(artifact_prefix(first, 1), packed[0], io.BytesIO(b"something else"))
+    third = fleet.submit(**chained)
+    assert fleet.work("two") == "succeeded"  # what the node has is still what was stored
+    assert fleet.queue.job(third).error is None
+    fleet.submit(**chained)
+    assert fleet.work("three") == "queued"  # damaged on its way, as far as a worker can tell
+    fleet.queue.store.delete(artifact_prefix(first, 1))
+    assert fleet.work("three") == "failed"
+
+
+@pytest.fixture
+def slow_job(
+    settings: Settings, sessions: sessionmaker[Session], team: str, hub: HubState, commit: str
+) -> Iterator[str]:
+    fleet = Fleet(settings, sessions, team, settings.home)
+    job_id = fleet.submit(model="org/wordy", method="magnitude", sparsity=0.5)
+    hub.served.clear()
+    hub.bytes_per_second = 10_000
+    yield job_id
+    hub.bytes_per_second = None
+
+
+def wait_for_bytes(hub: HubState) -> None:
+    eventually(lambda: hub.served["model.safetensors"] > 8000, 30)
+
+
+def test_cancelling_ends_a_download_at_once(
+    slow_job: str, hub: HubState, start_worker: StartWorker, jobs: Queue, team: str
+) -> None:
+    worker: Running = start_worker()
+    wait_for_bytes(hub)
+    with transaction(jobs.sessions) as session:
+        service.cancel(session, team, slow_job)
+    assert worker.result(10) == "cancelled"
+    assert jobs.job(slow_job).status == "cancelled"
+
+
+def test_draining_gives_the_job_back_and_the_next_worker_goes_on_with_the_download(
+    slow_job: str, hub: HubState, start_worker: StartWorker, jobs: Queue, settings: Settings
+) -> None:
+    worker: Running = start_worker()
+    wait_for_bytes(hub)
+    worker.stop.set()
+    assert worker.result(10) == "queued"
+    kept = next((settings.cache_root / "partial").rglob("model.safetensors*")).stat().st_size
+    hub.bytes_per_second = None
+    eventually(lambda: hub.served["model.safetensors"] > kept or True)
+    before = hub.served["model.safetensors"]
+    assert start_worker().result(30) == "succeeded", jobs.job(slow_job).error
+    size = sum(path.stat().st_size for path in (settings.cache_root / "entries").rglob("model.safetensors"))
+    assert hub.served["model.safetensors"] - before <= size - kept + 8192
+
+
+def test_a_hub_that_is_away_costs_attempts_and_not_the_job(
+    settings: Settings,
+    sessions: sessionmaker[Session],
+    team: str,
+    hub: HubState,
+    commit: str,
+    start_worker: StartWorker,
+    jobs: Queue,
+    store: Store,
+) -> None:
+    fleet = Fleet(settings, sessions, team, settings.home)
+    job_id = fleet.submit(model="org/wordy", method="magnitude", sparsity=0.5)
+    hub.down = True
+    assert start_worker().result(30) == "queued"
+    hub.down = False
+    assert start_worker().result(30) == "succeeded", jobs.job(job_id).error
+    events = [event.data for event in jobs.events(job_id) if event.type == "status"]
+    assert any("hub_unavailable" in str(data) for data in events), events

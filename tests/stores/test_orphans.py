@@ -1,0 +1,234 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import LocalStore, Store, artifact_prefix, open_store
+from core.database import new_id, seconds_from_now, transaction
+from core.errors import NotFound
+from core.jobs.queue import claim, finish_failed, submitted
+from core.jobs.states import HELD, STATUSES
+from core.jobs.tables import ArtifactFileRow, JobRow
+from core.registry.orphans import sweep_orphans
+from core.registry.tables import DatasetRow, ModelRow, UploadRow
+from core.settings import Settings
+from core.teams.quotas import reserve_stored
+from core.teams.tables import TeamRow
+from tests.stores.conftest import write_artifact
+from worker import sweeping
+
+Sessions = sessionmaker[Session]
+
+
+@pytest.fixture
+def settings(settings: Settings, store_settings: Settings) -> Settings:
+    """Of the database and the store; everything is old enough at once."""
+    of_store = {name: value for name, value in store_settings if name.startswith("store_")}
+    return settings.model_copy(update=of_store | {"orphan_seconds": 0.0, "home": store_settings.home})
+
+
+def job(team: str, **columns: object) -> JobRow:
+    model = {"name": "tiny", "path": "/tiny", "revision": "0"}
+    return JobRow(
+        id=new_id("job"),
+        team_id=team,
+        attempts_allowed=3,
+        body={},
+        sources={"model": model, "calibration": None, "evaluation": []},
+        model="tiny",
+        model_revision="sha256:0",
+        method="magnitude",
+        queue="default",
+        priority=0,
+        labels={},
+        **columns,
+    )
+
+
+def new_job(session: Session, team: str, status: str, attempt: int) -> str:
+    lease = func.clock_timestamp() if status in HELD else None
+    row = job(team, status=status, attempt=attempt, lease_expires_at=lease)
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def put(store: Store, prefix: str) -> str:
+    store.put(prefix, "a", io.BytesIO(b"a"))
+    return prefix
+
+
+def name_artifact(session: Session, job_id: str, attempt: int) -> None:
+    row = {"job_id": job_id, "attempt": attempt, "path": "a", "bytes": 1, "sha256": "0"}
+    session.execute(insert(ArtifactFileRow).values(row))
+
+
+def is_there(store: Store, prefix: str) -> bool:
+    return store.touched(prefix) is not None
+
+
+def test_attempts_are_swept_unless_named_or_in_a_workers_hands(
+    store: Store, settings: Settings, sessions: Sessions, team: str
+) -> None:
+    """Every state of a job, with the artifact of its newest attempt or of an older one, named by a row or not."""
+    kept, orphans = set(), set()
+    for status, is_newest, is_named in product(STATUSES, (True, False), (True, False)):
+        attempt = 2 if is_newest else 1
+        with transaction(sessions) as session:
+            job_id = new_job(session, team, status, 2)
+            if is_named:
+                name_artifact(session, job_id, attempt)
+        prefix = put(store, artifact_prefix(job_id, attempt))
+        (kept if is_named or (status in HELD and is_newest) else orphans).add(prefix)
+    with transaction(sessions) as session:  # two attempts of one job, one of them left an artifact
+        job_id = new_job(session, team, "succeeded", 2)
+        name_artifact(session, job_id, 2)
+    orphans.add(put(store, artifact_prefix(job_id, 1)))
+    kept.add(put(store, artifact_prefix(job_id, 2)))
+    kept.add(put(store, "job_0ofanotherdatabase/attempt-1"))
+    kept.add(put(store, "generated/abc"))
+    time.sleep(1.1)  # S3 tells whole seconds
+    assert set(sweep_orphans(sessions, store, settings)) == orphans
+    assert {prefix for prefix in kept | orphans if is_there(store, prefix)} == kept
+    assert sweep_orphans(sessions, store, settings) == []
+
+
+def test_what_is_young_stays(settings: Settings, sessions: Sessions, team: str, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    with transaction(sessions) as session:
+        young, old = (artifact_prefix(new_job(session, team, "failed", 1), 1) for _ in range(2))
+    for prefix in (young, old, "models/model_old"):
+        put(store, prefix)
+    long_ago = time.time() - 7200
+    for path in [*store.folder(old).rglob("*"), store.folder(old), store.folder("models/model_old")]:
+        os.utime(path, (long_ago, long_ago))  # of the model only the folder: its file was written just now
+    assert sweep_orphans(sessions, store, settings.model_copy(update={"orphan_seconds": 3600.0})) == [old]
+
+
+def test_models_and_uploads_are_swept_unless_named(
+    store: Store, settings: Settings, sessions: Sessions, team: str
+) -> None:
+    def upload(session: Session, status: str) -> UploadRow:
+        row = UploadRow(
+            id=new_id("upload"),
+            team_id=team,
+            kind="model",
+            name=new_id("x"),
+            status=status,
+            object_id=new_id("model"),
+            text_field="text",
+            source="upload",
+            bytes=10,
+            part_bytes=100,
+            expires_at=datetime.now(UTC) + timedelta(hours=1),
+        )
+        session.add(row)
+        return row
+
+    common = {"team_id": team, "source": "upload", "files": []}
+    with transaction(sessions) as session:
+        session.add(ModelRow(id="model_1", name="m", prefix="models/model_1", revision="r", description={}, **common))
+        text = {"format": "text", "text_field": "text", "documents": 1, "characters": 1, "bytes": 1, "sha256": "0"}
+        session.add(DatasetRow(id="dataset_1", name="d", prefix="datasets/dataset_1", **text, **common))
+        open_one, failed, complete = (upload(session, status) for status in ("open", "failed", "complete"))
+    kept = {"models/model_1", "datasets/dataset_1", f"uploads/{open_one.id}", f"models/{open_one.object_id}"}
+    orphans = {
+        "models/model_0",
+        "datasets/dataset_0",
+        "uploads/upload_0",
+        f"uploads/{failed.id}",
+        f"models/{failed.object_id}",
+        f"uploads/{complete.id}",
+    }
+    for prefix in kept | orphans:
+        put(store, prefix)
+    time.sleep(1.1)
+    assert set(sweep_orphans(sessions, store, settings)) == orphans
+    assert {prefix for prefix in kept | orphans if is_there(store, prefix)} == kept
+
+
+def test_expired_uploads_go_and_give_their_space_back(
+    store: Store, settings: Settings, sessions: Sessions, team: str
+) -> None:
+    with transaction(sessions) as session:
+        for name, is_expired, lease in (("a", True, None), ("b", False, None), ("c", True, 60.0), ("d", True, -1.0)):
+            reserve_stored(session, team, 10)
+            session.add(
+                UploadRow(
+                    id=f"upload_{name}",
+                    team_id=team,
+                    kind="dataset",
+                    name=name,
+                    object_id=f"dataset_{name}",
+                    text_field="text",
+                    source="upload",
+                    bytes=10,
+                    part_bytes=100,
+                    expires_at=seconds_from_now(-1 if is_expired else 3600),
+                    completing_until=None if lease is None else seconds_from_now(lease),
+                )
+            )
+    for name in "abcd":
+        put(store, f"uploads/upload_{name}/x.txt")
+    sweep_orphans(sessions, store, settings)
+    with transaction(sessions) as session:
+        assert set(session.scalars(select(UploadRow.id))) == {"upload_b", "upload_c"}
+        assert session.scalars(select(TeamRow.stored_bytes).where(TeamRow.id == team)).one() == 20
+    assert set(store.children("uploads")) == {"upload_b", "upload_c"}
+
+
+def test_a_publisher_killed_midway_leaves_nothing_listed_and_is_swept_once_it_is_over(
+    store: Store, settings: Settings, sessions: Sessions, team: str, tmp_path: Path
+) -> None:
+    big = os.urandom(2**20) * 96
+    folder = write_artifact(tmp_path / "artifact", a_safetensors=b"small", b_safetensors=big, c_safetensors=big)
+    with transaction(sessions) as session:
+        submitted(session, job(team))
+        claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+    assert claimed is not None
+    prefix = artifact_prefix(claimed.job_id, 1)
+    command = [sys.executable, "-m", "tests.stores.publish", settings.model_dump_json(), str(folder), prefix]
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(store.unfinished()):
+            assert process.poll() is None and time.monotonic() < deadline, "it was not seen at work"
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert list(store.unfinished()) != []
+    with pytest.raises(NotFound):
+        store.open_range(prefix, "secateur.json", 0, 1)
+    time.sleep(1.1)
+    assert sweep_orphans(sessions, store, settings) == []
+    assert list(store.unfinished()) != [], "taken from a worker that may still be at work"
+    with transaction(sessions) as session:
+        problem = {"code": "runner_lost", "message": "", "param": None, "retryable": False}
+        assert finish_failed(session, claimed.job_id, 1, problem) == "failed"
+        assert session.scalars(select(ArtifactFileRow)).all() == []
+    sweep_orphans(sessions, store, settings)
+    assert list(store.unfinished()) == [] and not is_there(store, prefix)
+    assert list(open_store(settings).children()) == []
+
+
+def test_the_dispatcher_sweeps_beside_its_rounds_and_not_in_each(
+    store: Store, settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "_next_sweep", 0.0)
+    for prefix in ("models/model_0", "models/model_1"):
+        put(store, prefix)
+        time.sleep(1.1)
+        sweeping.sweep_if_due(sessions, settings)
+        assert sweeping._sweep is not None
+        sweeping._sweep.join(20)
+    assert not is_there(store, "models/model_0"), "not swept"
+    assert is_there(store, "models/model_1"), "swept again within a moment"

@@ -1,0 +1,128 @@
+"""SIGTERM: a worker finishes the block it is in, gives the job back and leaves; the next one goes on from there."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from safetensors.numpy import load_file
+from sqlalchemy import select
+
+from core.artifacts.store import Store, artifact_prefix
+from core.database import transaction
+from core.jobs import queue
+from core.jobs.tables import AttemptRow, WorkerRow
+from core.settings import Settings
+from tests.worker.conftest import Queue, StartPart, eventually, is_alive, is_registered, runner_of
+from tests.worker.test_real_runner import register_layers
+
+
+def in_block(jobs: Queue, job_id: str, block: int) -> bool:
+    return f"in block {block}" in jobs.logs(job_id)
+
+
+def outcomes(jobs: Queue, job_id: str) -> list[str | None]:
+    with transaction(jobs.sessions) as session:
+        attempts = session.scalars(select(AttemptRow).where(AttemptRow.job_id == job_id).order_by(AttemptRow.attempt))
+        return [attempt.outcome for attempt in attempts]
+
+
+def boundaries(settings: Settings, job_id: str) -> list[str]:
+    return sorted(folder.name for folder in (settings.work_root / job_id / "attempt-1").glob("boundary-*"))
+
+
+def test_the_block_is_finished_and_the_next_worker_goes_on_after_it(
+    jobs: Queue, job_body: dict[str, Any], settings: Settings, start_part: StartPart
+) -> None:
+    job_id = jobs.submit(job_body)
+    worker = start_part("worker", stand_in={"blocks": 20, "block_seconds": 1.5})
+    eventually(lambda: in_block(jobs, job_id, 2), 60)
+    runner = runner_of(worker, "tests.worker.stand_in_runner")
+    assert runner is not None
+    worker.send(signal.SIGTERM)
+
+    def is_seen_draining() -> bool:
+        with transaction(jobs.sessions) as session:
+            return session.scalar(select(WorkerRow.state)) == "draining"
+
+    eventually(is_seen_draining, 5)
+    assert worker.wait(25) == 0, (settings.home / "worker.log").read_text()
+    assert not is_alive(runner) and not is_registered(jobs)
+    row = jobs.row(job_id)
+    assert row.status == "queued" and row.attempts_allowed - row.attempt == 3, "the attempt counted"
+    assert jobs.events(job_id)[-1].data["reason"] == "released"
+    assert boundaries(settings, job_id) == ["boundary-00001", "boundary-00002"]
+    start_part("worker", stand_in={"blocks": 3, "block_seconds": 0.0})
+    assert jobs.succeeded(job_id).attempt == 2
+    assert "continuing after block 2" in jobs.logs(job_id)
+    assert outcomes(jobs, job_id) == ["released", "succeeded"]
+
+
+def test_a_block_that_takes_longer_than_the_drain_is_dropped(
+    jobs: Queue, job_body: dict[str, Any], settings: Settings, start_part: StartPart
+) -> None:
+    job_id = jobs.submit(job_body)
+    worker = start_part("worker", stand_in={"blocks": 20, "block_seconds": 60}, SECATEUR_DRAIN_SECONDS="1")
+    eventually(lambda: in_block(jobs, job_id, 1), 60)
+    runner = runner_of(worker, "tests.worker.stand_in_runner")
+    asked = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert worker.wait(25) == 0, (settings.home / "worker.log").read_text()
+    assert time.monotonic() - asked < 30, "longer than an orchestrator waits"
+    assert runner is not None and not is_alive(runner)
+    assert jobs.row(job_id).status == "queued" and boundaries(settings, job_id) == []
+
+
+@pytest.mark.parametrize("task", ["measure", "verify"])
+def test_a_task_without_blocks_is_ended_at_once(
+    task: str, jobs: Queue, job_body: dict[str, Any], start_worker: Any, settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    worker = start_worker(settings.model_copy(update={"drain_seconds": 60.0}), hang_in=task)
+    pids = jobs.runner_pids(job_id)
+    worker.stop.set()
+    assert worker.result(20) == "queued"
+    assert not any(map(is_alive, pids))
+    assert outcomes(jobs, job_id) == ["released"]
+
+
+def test_a_cancelled_job_does_not_wait_for_its_block(
+    jobs: Queue, job_body: dict[str, Any], start_worker: Any, settings: Settings
+) -> None:
+    job_id = jobs.submit(job_body)
+    patient = settings.model_copy(update={"cancel_grace_seconds": 50.0})
+    worker = start_worker(patient, blocks=3, block_seconds=60)
+    eventually(lambda: in_block(jobs, job_id, 1), 60)
+    with transaction(jobs.sessions) as session:
+        queue.request_cancel(session, job_id)
+    assert worker.result(20) == "cancelled"
+
+
+def test_the_real_runner_saves_its_block_and_goes_on_after_it(
+    jobs: Queue, settings: Settings, store: Store, start_part: StartPart, team: str
+) -> None:
+    body = register_layers(jobs.sessions, settings, team, layers=24, samples=32)
+    job_id = jobs.submit(body)
+    worker = start_part("worker", SECATEUR_THREADS="1", SECATEUR_DEVICE="cpu")
+    eventually(lambda: jobs.job(job_id).progress > 0, 90)
+    worker.send(signal.SIGTERM)
+    assert worker.wait(29) == 0, (settings.home / "worker.log").read_text()
+    row = jobs.row(job_id)
+    assert row.status == "queued" and row.attempts_allowed - row.attempt == 3
+    left = boundaries(settings, job_id)
+    assert 1 <= len(left) <= 2 and int(left[-1][-5:]) < 24
+    undisturbed = jobs.submit(body)
+    start_part("worker", SECATEUR_THREADS="1", SECATEUR_DEVICE="cpu")
+    jobs.succeeded(job_id, 120)
+    assert f"continuing after block {int(left[-1][-5:])} of 24" in jobs.logs(job_id)
+    jobs.succeeded(undisturbed, 120)
+    first, second = (read(store.folder(artifact_prefix(*job))) for job in ((job_id, 2), (undisturbed, 1)))
+    assert first.keys() == second.keys()
+    assert all(numpy.array_equal(first[name], second[name]) for name in first)
+
+
+def read(folder: Path | None) -> dict[str, Any]:
+    assert folder is not None
+    return load_file(folder / "model.safetensors")

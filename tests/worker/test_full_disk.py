@@ -1,0 +1,231 @@
+"""A full disk at each stage: said clearly, nothing half done is listed, and all is well once there is space again."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import artifact_prefix, open_store
+from core.database import transaction
+from core.jobs import queue, service
+from core.jobs.hub_lookup import HubLookup
+from core.jobs.schemas import JobBody
+from core.registry.hub import Hub
+from core.registry.schemas import DatasetBody, ModelBody
+from core.registry.service import register_dataset, register_model
+from core.settings import Settings
+from tests.model_folders import write_llama, write_text
+from tests.sources.conftest import write_wordy_model
+from tests.sources.hub_server import HubState, hub_server
+from tests.worker.conftest import Queue
+from tests.worker.filling_runner import fill
+from worker.runner_process import RUNNER
+from worker.supervisor import Supervisor
+
+pytestmark = pytest.mark.timeout(300)
+DISK_BYTES = 6 * 2**20
+STAND_IN = "tests.worker.stand_in_runner"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small one of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"a disk of its own cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubState]:
+    with hub_server() as state:
+        yield state
+
+
+@pytest.fixture
+def settings(settings: Settings, disk: Path, hub: HubState) -> Settings:
+    """Everything a worker writes is on the small disk; what is registered is not."""
+    return settings.model_copy(
+        update={
+            "home": disk / "home",
+            "hub_endpoint": hub.endpoint,
+            "threads": 1,
+            "device": "cpu",
+            "disk_watermark_bytes": 0,
+        }
+    )
+
+
+@pytest.fixture
+def body(sessions: sessionmaker[Session], settings: Settings, team: str, tmp_path: Path) -> dict[str, Any]:
+    """A job whose model and text lie on another disk."""
+    elsewhere = settings.model_copy(update={"allowed_roots": [tmp_path]})
+    model, text = write_wordy_model(tmp_path / "model"), write_text(tmp_path / "numbers.txt")
+    with transaction(sessions) as session:
+        register_model(session, team, ModelBody(name="wordy", path=str(model.resolve())), elsewhere)
+        register_dataset(session, team, DatasetBody(name="numbers", path=str(text.resolve())), elsewhere)
+    return {
+        "model": "wordy",
+        "method": "wanda",
+        "sparsity": 0.5,
+        "calibration": {"dataset": "numbers", "samples": 4, "sequence_length": 32},
+    }
+
+
+Work = Callable[..., str]
+
+
+@pytest.fixture
+def work(settings: Settings, sessions: sessionmaker[Session]) -> Work:
+    """Claim once and run what was claimed."""
+
+    def run(*command: str) -> str:
+        runner = (sys.executable, "-m", *command) if command else RUNNER
+        with transaction(sessions) as session:
+            claim = queue.claim(session, queue="default", worker_id="a thread", lease_seconds=60)
+        assert claim is not None
+        stop = threading.Event()
+        return str(Supervisor(settings, sessions, open_store(settings), stop=stop, runner=runner).run(claim))
+
+    return run
+
+
+def free(disk: Path) -> None:
+    (disk / "of-somebody-else").unlink()
+
+
+def last_error(jobs: Queue, job_id: str) -> dict[str, Any]:
+    """Of an attempt that ended in another try."""
+    errors = [event.data["error"] for event in jobs.events(job_id) if event.data.get("error")]
+    assert errors, jobs.events(job_id)
+    error: dict[str, Any] = errors[-1]
+    return error
+
+
+def require_clear_end(jobs: Queue, settings: Settings, job_id: str) -> None:
+    """The attempt says the disk is full, and has left nothing that could be taken for an artifact."""
+    error = last_error(jobs, job_id)
+    assert error["code"] == "disk_full" and error["retryable"], error
+    assert "space" in error["message"], error
+    assert jobs.artifact_names(job_id) == set()
+    left = [path for path in settings.store_root.rglob("*") if path.is_file()]
+    assert left == [], left
+
+
+def require_whole_artifact(jobs: Queue, settings: Settings, job_id: str, team: str) -> None:
+    with transaction(jobs.sessions) as session:
+        files = service.list_artifacts(session, team, job_id).data
+    assert {"config.json", "model.safetensors", "secateur.json"} <= {file.path for file in files}
+    folder = open_store(settings).folder(artifact_prefix(job_id, jobs.job(job_id).attempt))
+    assert folder is not None
+    for file in files:
+        assert hashlib.sha256((folder / file.path).read_bytes()).hexdigest() == file.sha256
+
+
+@pytest.mark.parametrize(
+    ("runner", "task"),
+    [
+        ("worker.runner", "prune"),
+        (STAND_IN, "measure"),
+        (STAND_IN, "verify"),
+    ],
+    ids=["open", "evaluate", "verify"],
+)
+def test_the_disk_fills_while_a_job_runs(
+    runner: str, task: str,
+    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str,
+) -> None:  # fmt: skip
+    job_id = jobs.submit(body)
+    assert work("tests.worker.filling_runner", runner, task, "start", str(disk)) == "queued"
+    require_clear_end(jobs, settings, job_id)
+    free(disk)
+    assert work(STAND_IN, "{}") == "succeeded", jobs.job(job_id).error
+    require_whole_artifact(jobs, settings, job_id, team)
+
+
+def test_the_disk_fills_between_blocks_and_the_next_attempt_goes_on_after_the_block_it_had_saved(
+    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str
+) -> None:
+    job_id = jobs.submit(body)
+    assert work("tests.worker.filling_runner", "worker.runner", "prune", "block", str(disk)) == "queued"
+    require_clear_end(jobs, settings, job_id)
+    free(disk)
+    assert work() == "succeeded", jobs.job(job_id).error
+    assert any("continuing after block" in line for line in jobs.logs(job_id))
+    require_whole_artifact(jobs, settings, job_id, team)
+
+
+def test_the_disk_fills_while_the_artifact_is_stored(
+    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str, tmp_path: Path,
+    sessions: sessionmaker[Session],
+) -> None:  # fmt: skip
+    """There is room for one copy of the artifact, and not for the second, in the store."""
+    model = write_llama(tmp_path / "large", hidden=64, intermediate=3000)
+    elsewhere = settings.model_copy(update={"allowed_roots": [tmp_path]})
+    with transaction(sessions) as session:
+        register_model(session, team, ModelBody(name="large", path=str(model.resolve())), elsewhere)
+    size = (model / "model.safetensors").stat().st_size
+    assert DISK_BYTES / 2 < size < DISK_BYTES
+    job_id = jobs.submit(body | {"model": "large"})
+    assert work(STAND_IN, "{}") == "queued"
+    require_clear_end(jobs, settings, job_id)
+    assert jobs.job(job_id).status == "queued"
+    subprocess.run(["mount", "-o", f"remount,size={3 * DISK_BYTES}", str(disk)], check=True)
+    assert work(STAND_IN, "{}") == "succeeded", jobs.job(job_id).error
+    require_whole_artifact(jobs, settings, job_id, team)
+
+
+def test_the_disk_is_too_full_to_fetch_and_fills_while_it_fetches(
+    jobs: Queue, work: Work, settings: Settings, disk: Path, team: str, tmp_path: Path, hub: HubState,
+    sessions: sessionmaker[Session],
+) -> None:  # fmt: skip
+    hub.add("model", "org/tiny").commit_folder(write_llama(tmp_path / "tiny", hidden=64, intermediate=700))
+    parsed = JobBody.model_validate({"model": "org/tiny", "method": "magnitude", "sparsity": 0.5})
+    found = HubLookup(Hub(settings), sessions, max_bytes=10**9).of(team, parsed)
+    with transaction(sessions) as session:
+        job_id = service.submit(session, team, parsed, store=jobs.store, settings=settings, hub=found).id
+    settings.work_root.mkdir(parents=True)
+    fill(disk)
+    hub.served.clear()
+    assert work(STAND_IN, "{}") == "queued"  # seen before anything was fetched
+    assert not hub.served
+    require_clear_end(jobs, settings, job_id)
+    free(disk)
+    hub.bytes_per_second = 2_000_000
+
+    def fill_meanwhile() -> None:
+        while hub.served["model.safetensors"] < 200_000:
+            threading.Event().wait(0.01)
+        fill(disk)
+
+    meanwhile = threading.Thread(target=fill_meanwhile)
+    meanwhile.start()
+    assert work(STAND_IN, "{}") == "queued"
+    meanwhile.join()
+    require_clear_end(jobs, settings, job_id)
+    assert not any(path.is_file() for path in (settings.cache_root / "partial").rglob("*"))  # not left full by us
+    free(disk)
+    hub.bytes_per_second = None
+    assert work(STAND_IN, "{}") == "succeeded", jobs.job(job_id).error
+    require_whole_artifact(jobs, settings, job_id, team)
+
+
+def test_a_disk_that_stays_full_ends_the_job_with_that_error(
+    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path
+) -> None:
+    job_id = jobs.submit(body)
+    fill(disk)
+    ends = [work(STAND_IN, "{}") for _ in range(settings.max_attempts)]
+    assert ends == ["queued"] * (settings.max_attempts - 1) + ["failed"]
+    error = jobs.job(job_id).error
+    assert error is not None and error.code == "disk_full" and "space" in error.message

@@ -1,0 +1,150 @@
+"""What workers tell of themselves, and a disk that is nearly full."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import pytest
+from fastapi.testclient import TestClient
+
+from core.database import transaction
+from core.jobs.queue import heartbeat
+from core.settings import Settings
+from tests.conftest import bearer
+from tests.worker.conftest import Queue, StartPart, eventually
+from worker import machine
+
+MIB = 2**20
+OFTEN = {"SECATEUR_WORKER_FRESH_SECONDS": "1.5"}
+"""A sign of life twice a second."""
+
+
+def listed(api: TestClient) -> list[dict[str, Any]]:
+    workers: list[dict[str, Any]] = api.get("/v1/workers").json()["data"]
+    return workers
+
+
+def test_a_worker_tells_what_it_has_and_what_it_does(
+    api: TestClient,
+    jobs: Queue,
+    job_body: dict[str, Any],
+    start_part: StartPart,
+    other_team_key: str,
+    api_client: TestClient,
+) -> None:
+    start_part("worker", stand_in={"hang_in": "prune", "seconds": 3}, **OFTEN)
+    [worker] = eventually(lambda: listed(api), 60)
+    assert worker["state"] == "idle" and worker["object"] == "worker" and worker["job_id"] is None
+    assert worker["memory_bytes"] > 0 and worker["disk_free_bytes"] > 0 and worker["version"]
+    job_id = api.post("/v1/jobs", json=job_body).json()["id"]
+    busy = eventually(lambda: [each for each in listed(api) if each["state"] == "busy"])
+    assert busy[0]["job_id"] == job_id
+    [others] = api_client.get("/v1/workers", headers=bearer(other_team_key)).json()["data"]
+    assert others["state"] == "busy" and others["job_id"] is None, "another team's job is told"
+    jobs.succeeded(job_id)
+    assert eventually(lambda: [each for each in listed(api) if each["state"] == "idle"])[0]["job_id"] is None
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="secateur-test-") as folder:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", folder], capture_output=True, text=True
+        )
+        if mounted.returncode != 0:
+            pytest.skip(f"no file system can be mounted here: {mounted.stderr}")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    if "small_disk" not in request.fixturenames:
+        return settings
+    return settings.model_copy(update={"home": request.getfixturevalue("small_disk") / "home"})
+
+
+def test_below_the_watermark_a_worker_claims_nothing_and_goes_on_when_there_is_space(
+    small_disk: Path, api: TestClient, jobs: Queue, job_body: dict[str, Any], start_part: StartPart
+) -> None:
+    start_part("worker", stand_in={}, SECATEUR_DISK_WATERMARK_BYTES=str(64 * MIB), **OFTEN)
+    eventually(lambda: listed(api), 60)
+    ballast = small_disk / "ballast"
+    with open(ballast, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 220 * MIB)
+    [paused] = eventually(lambda: [each for each in listed(api) if each["state"] == "paused"])
+    assert "0.06 GiB" in paused["reason"] and "watermark" in paused["reason"]
+    job_id = api.post("/v1/jobs", json=job_body).json()["id"]
+    assert api.get("/readyz").status_code == 200
+    eventually(lambda: [each for each in listed(api) if each["heartbeat_at"] > paused["heartbeat_at"]])
+    row = jobs.row(job_id)
+    assert (row.status, row.attempt) == ("queued", 0)
+    ballast.unlink()
+    assert jobs.succeeded(job_id).attempt == 1
+    assert listed(api)[0]["reason"] is None
+
+
+def test_a_worker_that_died_over_its_job_is_not_busy_with_it_for_ever(
+    api: TestClient, jobs: Queue, job_body: dict[str, Any], start_part: StartPart
+) -> None:
+    lease = {"SECATEUR_LEASE_SECONDS": "4", "SECATEUR_LEASE_RENEW_SECONDS": "0.5"}
+    worker = start_part("worker", stand_in={"hang_in": "prune"}, **lease, **OFTEN)
+    job_id = api.post("/v1/jobs", json=job_body).json()["id"]
+    eventually(lambda: [each for each in listed(api) if each["state"] == "busy"], 60)
+    pool_process = psutil.Process(worker.pid).children()[0]
+    pool_process.kill()
+    assert api.post(f"/v1/jobs/{job_id}/cancel").json()["status"] == "cancelling"
+    start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5")
+    eventually(lambda: jobs.job(job_id).status == "cancelled", 60)
+    eventually(lambda: [each for each in listed(api) if each["state"] == "idle"], 30)
+
+
+def test_readers_need_a_key(api_client: TestClient, viewer_key: str) -> None:
+    assert api_client.get("/v1/workers").status_code == 401
+    assert api_client.get("/v1/workers", headers=bearer(viewer_key)).json()["data"] == []
+
+
+def test_workers_that_went_silent_are_not_listed(api: TestClient, jobs: Queue) -> None:
+    with transaction(jobs.sessions) as session:
+        heartbeat(session, "worker_silent", queue="default", device="cpu", hostname="bed", pid=1)
+    assert [each["id"] for each in listed(api)] == ["worker_silent"]
+    with transaction(jobs.sessions) as session:
+        session.connection().exec_driver_sql("UPDATE workers SET heartbeat_at = now() - interval '10 minutes'")
+    assert listed(api) == []
+
+
+def test_memory_and_disk_are_those_of_this_machine(tmp_path: Path) -> None:
+    assert 0 < machine.memory_bytes() <= psutil.virtual_memory().total
+    assert machine.disk_free_bytes(tmp_path / "not" / "yet" / "there") > 0
+
+
+NVIDIA_SMI = """#!/bin/sh
+case "$*" in *--id=1*) echo "NVIDIA H100 80GB HBM3, 81559, 1024" ;; *) echo "A, device, [N/A], 3" ;; esac
+"""
+
+
+def test_the_device_is_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(NVIDIA_SMI)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert machine.first_device() == machine.Device("A, device", None, 3 * MIB)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    assert machine.first_device() == machine.Device("NVIDIA H100 80GB HBM3", 81559 * MIB, 1024 * MIB)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.first_device() is None
+
+
+@pytest.mark.gpu
+def test_the_gpu_of_this_machine_is_found() -> None:
+    if not Path("/dev/nvidiactl").exists():
+        pytest.skip("needs an NVIDIA GPU")
+    device = machine.first_device()
+    assert device is not None and device.memory_bytes is not None and device.memory_bytes > 2**30

@@ -1,0 +1,152 @@
+"""The fetcher: `python -m worker.fetcher`, the process that brings models and texts from hub and store to this node.
+
+A spec on stdin, JSON lines on stdout, diagnostics on stderr. It is a process of its own so that a cancelled or draining
+job ends a download at once, by a signal; what has arrived stays, and the next one goes on from there. It has the
+credentials of hub and store, and opens no model that it fetches.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+from core.artifacts.store import MANIFEST, open_store
+from core.errors import DiskFull, InternalError, NotFound, SecateurError, UnusableModel
+from core.jobs.references import HubModel, HubText, StoredModel, StoredText
+from core.registry.hub import Hub
+from core.settings import Settings
+from secateur.packed import CorruptPackedFile, unpack_folder
+from worker.cache import NodeCache
+from worker.fetcher_files import fetch_files, from_hub, from_store
+from worker.fetcher_protocol import (
+    TEXT_FILE,
+    FetchedText,
+    FetchGeneratedSpec,
+    FetchModelSpec,
+    FetchSpec,
+    FetchTextSpec,
+    fetch_specs,
+)
+from worker.protocol import ErrorMessage, LogMessage, ResultMessage
+
+_BYTES_PER_CHARACTER = 2
+"""Of a text in UTF-8, about: what it takes is not known before it is there."""
+_GENERATED_BYTES = 64 * 2**20
+
+_messages = os.fdopen(os.dup(1), "w", buffering=1)
+
+
+def say(message: str) -> None:
+    _messages.write(LogMessage(level="info", message=message).model_dump_json() + "\n")
+
+
+def waiting() -> None:
+    say("waiting for another job on this machine that fetches the same")
+
+
+def fetch(spec: FetchSpec) -> dict[str, Any]:
+    """Do what a spec asks; the entry is in the cache then, except where a result says otherwise."""
+    settings = Settings.model_validate(spec.settings)
+    cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)
+    match spec:
+        case FetchModelSpec():
+            _fetch_model(spec, settings, cache)
+        case FetchTextSpec(text=HubText() as text):
+            _fetch_hub_text(spec.key, text, settings, cache)
+        case FetchTextSpec(text=StoredText() as text):
+            _fetch_stored_text(spec.key, text, settings, cache)
+        case FetchGeneratedSpec():
+            return {"found": _fetch_generated(spec, settings, cache)}
+    return {}
+
+
+def _fetch_model(spec: FetchModelSpec, settings: Settings, cache: NodeCache) -> None:
+    model = spec.model
+    unpacked = model.unpacked_bytes or 0 if isinstance(model, StoredModel) else 0
+    size = sum(file.bytes for file in model.files) + unpacked
+    with cache.fill(spec.key, size, on_waiting=waiting) as folder:
+        if folder is None:
+            return
+        what = f"{model.name}@{model.revision[:12]}" if isinstance(model, HubModel) else model.name
+        say(f"fetching {what}: {size / 1e9:.2f} GB")
+        if isinstance(model, HubModel):
+            patience = settings.hub_patience_seconds
+            one = from_hub(Hub(settings), "model", model.repository, model.revision, patience_seconds=patience)
+        else:
+            one = from_store(open_store(settings), model.prefix)
+        fetch_files(model.files, folder, one, what=what, say=say)
+        try:
+            unpack_folder(folder)
+        except CorruptPackedFile as error:
+            raise UnusableModel(
+                f"the packed artifact {model.name} cannot be unpacked: {error}", param="model"
+            ) from error
+
+
+def _fetch_stored_text(key: str, text: StoredText, settings: Settings, cache: NodeCache) -> None:
+    with cache.fill(key, text.file.bytes, on_waiting=waiting) as folder:
+        if folder is None:
+            return
+        fetch_files([text.file], folder, from_store(open_store(settings), text.prefix), what=text.name, say=say)
+        (folder / text.file.path).rename(folder / TEXT_FILE)
+
+
+def _fetch_hub_text(key: str, text: HubText, settings: Settings, cache: NodeCache) -> None:
+    from worker.fetcher_datasets import MOST_CHARACTERS, read_hub_text  # slow to load, and for this alone
+
+    most = text.characters or MOST_CHARACTERS
+    with cache.fill(key, most * _BYTES_PER_CHARACTER, on_waiting=waiting) as folder:
+        if folder is None:
+            return
+        say(f"fetching {text.name} ({text.repository}@{text.revision[:12]})")
+        token = settings.hub_token.get_secret_value() if settings.hub_token else None
+        about = read_hub_text(text, folder / TEXT_FILE, token)
+        (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
+
+
+def _fetch_generated(spec: FetchGeneratedSpec, settings: Settings, cache: NodeCache) -> bool:
+    """False where no worker has stored it, or what is stored is not whole."""
+    store = open_store(settings)
+    try:
+        with cache.fill(spec.key, _GENERATED_BYTES, on_waiting=waiting) as folder:
+            if folder is None:
+                return True
+            for name in (MANIFEST, TEXT_FILE):
+                store.fetch(spec.prefix, name, folder / name)
+            about = FetchedText.model_validate_json((folder / MANIFEST).read_bytes())
+            with (folder / TEXT_FILE).open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != about.sha256:
+                    raise ValueError("the text is not the one that was stored")
+    except (NotFound, ValueError):
+        return False
+    return True
+
+
+def main() -> int:
+    """Read a spec, do it, send the result or the error; the exit code is 0 or 1."""
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, whatever the threads do
+    try:
+        result = fetch(fetch_specs.validate_json(sys.stdin.buffer.read()))
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the disk of the log may be full
+            traceback.print_exc()
+        known = error if isinstance(error, SecateurError) else _unexpected(error)
+        _messages.write(ErrorMessage(**known.problem()).model_dump_json() + "\n")
+        return 1
+    _messages.write(ResultMessage(result=result).model_dump_json() + "\n")
+    return 0
+
+
+def _unexpected(error: Exception) -> SecateurError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"no space left on the worker's disk: {error.filename or error.strerror}")
+    return InternalError(f"{type(error).__name__}: {str(error)[:500]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

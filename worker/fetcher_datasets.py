@@ -1,0 +1,144 @@
+"""A split of a hub dataset as JSON lines, through the `datasets` library: streamed, so many characters and no more.
+
+Only formats that are data are read; the library runs no code of a repository. It may load torch, so it is imported in
+the fetcher's process alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
+from huggingface_hub.errors import HfHubHTTPError
+
+from core.errors import UnknownDataset, UnusableDataset
+from core.jobs.references import HubText
+from core.registry.hub import told
+from worker.fetcher_protocol import FetchedText
+
+MOST_CHARACTERS = 256 * 2**20
+"""Of a split that is asked for whole."""
+_FORMATS = ("arrow", "csv", "json", "parquet", "text")
+_DEFAULT_SPLITS = {"calibration": ("train",), "evaluation": ("test", "validation")}
+_TEXT_FIELD = "text"
+
+
+def read_hub_text(text: HubText, target: Path, token: str | None) -> FetchedText:
+    """Write the text's documents, one JSON object a line.
+
+    Raises UnknownDataset where configuration or split are not there, UnusableDataset where it is not text,
+    HubUnavailable.
+    """
+    datasets.config.STREAMING_READ_MAX_RETRIES = 1  # the client below tries again by itself, and then the attempt
+    with _told(text):
+        builder = datasets.load_dataset_builder(
+            text.repository, text.config, revision=text.revision, token=token or False
+        )
+        _check_format(builder, text)
+        split = _choose_split(builder, text)
+        rows = builder.as_streaming_dataset(split=split)
+        documents, characters, sha256 = _write(rows, target, text)
+    if not documents:
+        raise UnusableDataset(f"{text.name}: split {split!r} holds no text", param="dataset")
+    return FetchedText(
+        sha256=sha256,
+        documents=documents,
+        characters=characters,
+        origin={
+            "kind": "hub",
+            "repository": text.repository,
+            "revision": text.revision,
+            "config": builder.config.name,
+            "split": split,
+        },
+    )
+
+
+def _check_format(builder: datasets.DatasetBuilder, text: HubText) -> None:
+    modules = [each.__module__.split(".") for each in type(builder).__mro__]
+    kinds = [parts[2] for parts in modules if parts[:2] == ["datasets", "packaged_modules"] and len(parts) > 2]
+    if not kinds or kinds[0] not in _FORMATS:
+        raise UnusableDataset(
+            f"{text.name} is stored as {kinds[0] if kinds else 'something else'}; one of {', '.join(_FORMATS)} is "
+            "needed",
+            param="dataset",
+        )
+
+
+def _choose_split(builder: datasets.DatasetBuilder, text: HubText) -> str:
+    files = builder.config.data_files
+    there = [str(name) for name in (files or builder.info.splits or {})]
+    if text.split is not None:
+        if text.split not in there:
+            raise UnknownDataset(
+                f"{text.name}: there is no split {text.split!r}; there is {', '.join(there)}", param="dataset"
+            )
+        return text.split
+    for name in _DEFAULT_SPLITS[text.use]:
+        if name in there:
+            return name
+    raise UnknownDataset(
+        f"{text.name} has none of the splits usual for {text.use} ({', '.join(_DEFAULT_SPLITS[text.use])}); name one: "
+        f"{text.repository}:{builder.config.name}:SPLIT, where SPLIT is {' or '.join(there)}",
+        param="dataset",
+    )
+
+
+def _write(rows: Iterable[dict[str, Any]], target: Path, text: HubText) -> tuple[int, int, str]:
+    documents = characters = 0
+    digest = hashlib.sha256()
+    field: str | None = None
+    with target.open("wb") as file:
+        for row in rows:
+            field = field or _text_field(row, text)
+            document = row.get(field)
+            if not isinstance(document, str) or not document.strip():
+                continue
+            documents += 1
+            characters += len(document)
+            if text.characters is None and characters > MOST_CHARACTERS:
+                raise UnusableDataset(
+                    f"{text.name} holds more than {MOST_CHARACTERS} characters: ask for a number of samples",
+                    param="dataset",
+                )
+            line = json.dumps({"text": document}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+            digest.update(line)
+            file.write(line)
+            if text.characters is not None and characters >= text.characters:
+                break
+    return documents, characters, digest.hexdigest()
+
+
+def _text_field(row: dict[str, Any], text: HubText) -> str:
+    strings = [name for name, value in row.items() if isinstance(value, str)]
+    if _TEXT_FIELD in strings:
+        return _TEXT_FIELD
+    if len(strings) == 1:
+        return strings[0]
+    raise UnusableDataset(
+        f"{text.name} has no column {_TEXT_FIELD!r}, and {len(strings)} others hold text ({', '.join(strings[:10])}): "
+        "which is meant is not clear",
+        param="dataset",
+    )
+
+
+@contextmanager
+def _told(text: HubText) -> Iterator[None]:
+    """The library's errors in the words of the error tree."""
+    with told("dataset", text.repository, text.revision):
+        try:
+            yield
+        except DatasetNotFoundError as error:
+            raise UnknownDataset(f"{text.name}: {_short(error)}", param="dataset") from error
+        except (ValueError, DatasetsError, FileNotFoundError) as error:
+            if isinstance(error, HfHubHTTPError):
+                raise
+            raise UnusableDataset(f"{text.name} cannot be read: {_short(error)}", param="dataset") from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,146 @@
+"""Files of hub and store, brought into a folder: several at once, gone on with where they broke off, each with its
+final name only once its hash is right."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.artifacts.store import Store
+from core.artifacts.store.protocol import full_disk_told
+from core.errors import HubUnavailable, NotFound, StoreUnavailable, Unavailable, UnusableModel
+from core.jobs.references import FileReference
+from core.registry.hub import Hub, Kind
+
+AT_ONCE = 4
+SAY_SECONDS = 10.0
+_CHUNK_BYTES = 2**20
+
+Say = Callable[[str], None]
+FetchFile = Callable[[FileReference, Path, Callable[[], None]], None]
+"""Brings the bytes of a file to a path, going on with what is there; calls back between pieces."""
+
+
+class Stopped(Exception):
+    """Another file of the same folder failed."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where files come from, and the error that says it gives none, or not the right ones, for now."""
+
+    fetch: FetchFile
+    unavailable: type[Unavailable]
+
+
+def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *, what: str, say: Say) -> None:
+    """All files, smallest first. Raises what `origin` raises, and that it is unavailable where bytes arrive damaged."""
+    stop = threading.Event()
+
+    def one(file: FileReference) -> None:
+        def between() -> None:
+            if stop.is_set():
+                raise Stopped
+
+        try:
+            _fetch_one(file, folder, origin, between)
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ordered = sorted(files, key=lambda file: file.bytes)
+        running = [pool.submit(one, file) for file in ordered]
+        with _progress(files, folder, what, say):
+            failures = [failure for each in running if (failure := each.exception()) is not None]
+    for failure in failures:
+        if not isinstance(failure, Stopped):
+            raise failure
+
+
+def _fetch_one(file: FileReference, folder: Path, origin: Origin, between: Callable[[], None]) -> None:
+    target = folder / file.path
+    if target.is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    arriving = target.with_name(f"{target.name}.arriving")
+    if not arriving.is_file() or arriving.stat().st_size != file.bytes:
+        origin.fetch(file, arriving, between)
+    if not _is_right(arriving, file, between):
+        arriving.unlink()
+        raise origin.unavailable(f"{file.path} arrived damaged: its hash is not the one that was announced")
+    arriving.rename(target)
+
+
+def _is_right(path: Path, file: FileReference, between: Callable[[], None]) -> bool:
+    """By SHA-256, or as git names small files: SHA-1 of a header and the content."""
+    if path.stat().st_size != file.bytes:
+        return False
+    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.bytes, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            between()
+            digest.update(chunk)
+    return digest.hexdigest() == (file.sha256 or file.git_blob)
+
+
+def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_seconds: float) -> Origin:
+    """Broken connections are taken up again, until nothing has come for `patience_seconds`."""
+
+    def fetch(file: FileReference, path: Path, between: Callable[[], None]) -> None:
+        since, wait = time.monotonic(), 0.25
+        with full_disk_told(), path.open("ab") as target:
+            if target.tell() > file.bytes:  # of something else
+                target.truncate(0)
+            while (start := target.tell()) < file.bytes:
+                error = HubUnavailable(f"the hub sends less of {file.path} than it announced", param=kind)
+                try:
+                    for chunk in hub.open_range(kind, repository, commit, file.path, start, file.bytes):
+                        between()
+                        target.write(chunk)
+                except HubUnavailable as broken:
+                    error = broken
+                target.flush()
+                if target.tell() > start:
+                    since, wait = time.monotonic(), 0.25
+                elif time.monotonic() + wait > since + patience_seconds:
+                    raise error
+                else:
+                    time.sleep(wait)
+                    wait = min(2 * wait, 10.0)
+
+    return Origin(fetch, HubUnavailable)
+
+
+@contextmanager
+def _progress(files: Sequence[FileReference], folder: Path, what: str, say: Say) -> Iterator[None]:
+    """Says how much has arrived, every now and then."""
+    total = sum(file.bytes for file in files)
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(SAY_SECONDS):
+            arrived = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            say(f"fetching {what}: {arrived / 1e9:.2f} of {total / 1e9:.2f} GB")
+
+    teller = threading.Thread(target=tell, name="progress", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+
+
+def from_store(store: Store, prefix: str) -> Origin:
+    def fetch(file: FileReference, path: Path, between: Callable[[], None]) -> None:
+        try:
+            store.fetch(prefix, file.path, path, watch=between)
+        except NotFound as error:
+            raise UnusableModel(f"{file.path} is no longer in the store") from error
+
+    return Origin(fetch, StoreUnavailable)

@@ -1,0 +1,85 @@
+"""What the supervisor asks of the fetcher: one spec on its stdin; JSON lines come back as from the runner."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
+
+from core.jobs.references import HubModel, HubText, SelfText, StoredModel, StoredText
+from core.settings import Settings
+
+TEXT_FILE = "text"
+_GENERATION = 1
+"""Raised when the way text is generated changes."""
+
+
+class _FetchSpec(BaseModel):
+    """`settings` with its secrets: they go through the pipe, and nowhere else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    settings: dict[str, Any]
+    key: str
+
+
+class FetchModelSpec(_FetchSpec):
+    """Bring a model's files into the cache, verified and unpacked."""
+
+    task: Literal["fetch_model"] = "fetch_model"
+    model: Annotated[HubModel | StoredModel, Field(discriminator="kind")]
+
+
+class FetchTextSpec(_FetchSpec):
+    """Bring a text into the cache: one file, and what it is."""
+
+    task: Literal["fetch_text"] = "fetch_text"
+    text: Annotated[HubText | StoredText, Field(discriminator="kind")]
+
+
+class FetchGeneratedSpec(_FetchSpec):
+    """Bring text that was generated earlier from the store into the cache; the result says whether it was there."""
+
+    task: Literal["fetch_generated"] = "fetch_generated"
+    prefix: str
+
+
+FetchSpec = Annotated[FetchModelSpec | FetchTextSpec | FetchGeneratedSpec, Field(discriminator="task")]
+fetch_specs: TypeAdapter[FetchSpec] = TypeAdapter(FetchSpec)
+
+
+class FetchedText(BaseModel):
+    """What a text in the cache is, kept beside it under the name of a manifest: where it came from, and its hash."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    documents: int
+    characters: int
+    origin: dict[str, Any]
+
+
+def with_secrets(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON that gives the same settings again."""
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    secrets = {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
+    return settings.model_dump(mode="json") | secrets
+
+
+def model_key(model: HubModel | StoredModel) -> str:
+    """Models with the same files are one entry, wherever they come from."""
+    return "model-" + _hash(sorted((file.path, file.bytes, file.sha256 or file.git_blob) for file in model.files))
+
+
+def text_key(text: HubText | StoredText) -> str:
+    if isinstance(text, StoredText):
+        return f"text-{text.file.sha256}"
+    return "text-" + _hash([text.repository, text.revision, text.config, text.split, text.use, text.characters])
+
+
+def generated_key(text: SelfText, model_revision: str) -> str:
+    return "generated-" + _hash([_GENERATION, model_revision, text.samples, text.sequence_length, text.seed])
+
+
+def _hash(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

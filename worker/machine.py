@@ -1,0 +1,85 @@
+"""What this machine, or the part of it a worker may use, has: device, memory, disk. Without torch."""
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from core.settings import Settings
+from worker.cache import NodeCache
+from worker.processes import run
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU. Bytes are of all of it; `memory_used_bytes` by whomever."""
+
+    name: str
+    memory_bytes: int | None
+    memory_used_bytes: int | None
+
+
+def first_device() -> Device | None:
+    """The GPU a runner will use, the first that is visible to it; None where there is none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "" or shutil.which("nvidia-smi") is None:
+        return None
+    first = [] if visible is None else [f"--id={visible.partition(',')[0]}"]
+    query = ["nvidia-smi", *first, "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"]
+    answer = run(query, name="nvidia-smi")
+    if answer.returncode != 0 or not answer.stdout.strip():
+        return None
+    name, total, used = (part.strip() for part in answer.stdout.splitlines()[0].rsplit(",", 2))
+    return Device(name, _bytes(total), _bytes(used))
+
+
+def memory_bytes() -> int:
+    """What this process's control group may use, or the machine has."""
+    machine = psutil.virtual_memory().total
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        with contextlib.suppress(OSError, ValueError):  # no such version of control groups, or "max"
+            return min(machine, int(limit.read_text()))
+    return machine
+
+
+def disk_free_bytes(folder: Path) -> int:
+    """Free space on the disk where `folder` is, or will be."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    return next(each for each in (folder, *folder.resolve().parents) if each.exists())
+
+
+def disk_room_bytes(settings: Settings) -> int:
+    """What a job finds: free space on the disk of the work folder, and what the cache there gives up for it."""
+    free = disk_free_bytes(settings.work_root)
+    cache = settings.cache_root
+    if not cache.is_dir() or cache.stat().st_dev != _existing(settings.work_root).stat().st_dev:
+        return free
+    return free + NodeCache(cache, max_bytes=settings.cache_max_bytes).reclaimable_bytes()
+
+
+def disk_shortage(settings: Settings) -> str | None:
+    """Why this worker should claim nothing now: its disk is nearly full, though the cache gave up what it could."""
+    free = disk_free_bytes(settings.work_root)
+    if free < settings.disk_watermark_bytes and settings.cache_root.is_dir():
+        cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)
+        cache.reclaim(settings.disk_watermark_bytes)
+        free = disk_free_bytes(settings.work_root)
+    if free >= settings.disk_watermark_bytes:
+        return None
+    return (
+        f"the disk of {settings.work_root} has {free / 2**30:.2f} GiB free, less than the watermark of "
+        f"{settings.disk_watermark_bytes / 2**30:.2f} GiB"
+    )
+
+
+def _bytes(mebibytes: str) -> int | None:
+    """Some devices say [N/A]."""
+    return int(mebibytes) * _MIB if mebibytes.isdigit() else None

@@ -1,0 +1,44 @@
+"""`python -m worker.prepare`: what must be there before a version runs. Safe to run again, and by several at once.
+
+Brings the database to this version's schema, which the version before tolerates, and makes the store's bucket where it
+is missing.
+"""
+
+import sys
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from core.artifacts.store import open_store
+from core.artifacts.store.s3 import S3Store
+from core.database import migrate
+from core.errors import StoreUnavailable
+from core.logs import configure_logs
+from core.settings import Settings
+
+logger = structlog.get_logger("worker.prepare")
+
+
+def prepare(settings: Settings) -> None:
+    """Raises ValueError for settings that cannot be meant, SQLAlchemyError, StoreUnavailable."""
+    migrate(settings)
+    logger.info("the database has this version's schema")
+    store = open_store(settings)
+    if isinstance(store, S3Store):
+        made = store.make_bucket()
+        logger.info("the bucket is there", url=settings.store_url, made=made)
+
+
+def main() -> int:
+    settings = Settings()  # pyright: ignore[reportCallIssue]
+    configure_logs(settings)
+    try:
+        prepare(settings)
+    except (SQLAlchemyError, StoreUnavailable, ValueError) as error:
+        logger.error("not prepared", error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
