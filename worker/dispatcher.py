@@ -24,6 +24,8 @@ from worker.sweeping import sweep_if_due
 
 logger = structlog.get_logger()
 
+_DISPATCHER = os.getpid()
+"""Loaded before the clock is forked."""
 _sessions: sessionmaker[Session] | None = None
 
 
@@ -67,4 +69,4 @@ def dispatch_task() -> None:
 @beat_embedded_init.connect  # type: ignore[untyped-decorator]
 def _leave_with_parent(**_: Any) -> None:
     """The clock is a process forked from the dispatcher; alone it would fill the broker."""
-    follow_parent(lambda: os._exit(1))
+    follow_parent(_DISPATCHER, lambda: os._exit(1))

@@ -155,12 +155,12 @@ def run(
     return subprocess.CompletedProcess(list(command), code, output)
 
 
-def follow_parent(on_gone: Callable[[], None]) -> None:
-    """In a process that was forked, and not started here: call `on_gone`, in a thread, once the parent has ended.
+def follow_parent(parent: int, on_gone: Callable[[], None]) -> None:
+    """In a process that was forked, and not started here: call `on_gone`, in a thread, once process `parent` has ended.
 
-    A death signal would not do: the thread that forked may end before the process that it belongs to.
+    A death signal would not do: the thread that forked may end before the process that it belongs to. Nor would asking
+    here who the parent is: it may be gone already.
     """
-    parent = os.getppid()
 
     def follow() -> None:
         while os.getppid() == parent:

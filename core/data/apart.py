@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -55,6 +56,8 @@ def measure_apart(stream: BinaryIO, name: str, text_field: str, size: int) -> tu
         finally:
             clock.cancel()
             child.kill()
+            with suppress(BrokenPipeError):  # what the child did not read is of no use to anyone
+                child.communicate()
     if result is None:
         raise UnusableDataset(f"{name} could not be read in the time and memory a file of its size needs", param="path")
     if "message" in result:

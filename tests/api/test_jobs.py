@@ -9,6 +9,7 @@ from api.app import create_app
 from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
 from core.database import transaction
 from core.jobs.queue import claim, finish_succeeded
+from core.jobs.references import StoredModel
 from core.jobs.tables import JobEventRow, JobRow
 from core.registry.folders import content_hash
 from core.settings import Settings
@@ -214,8 +215,9 @@ def test_the_artifact_of_a_job_is_a_model(
     assert second.json()["model_revision"] != api.get(f"/v1/jobs/{first}").json()["model_revision"]
     with transaction(sessions) as session:
         claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
-        assert claimed is not None and claimed.model.path == store.folder(artifact_prefix(first, 1))
-        assert claimed.model.revision == content_hash(claimed.model.path)
+    assert claimed is not None and isinstance(claimed.model, StoredModel)
+    assert claimed.model.prefix == artifact_prefix(first, 1)
+    assert claimed.model.revision == content_hash(store.folder(claimed.model.prefix))
     third = api.post("/v1/jobs", json=job_body | {"model": f"job:{second.json()['id']}"})
     assert third.json()["code"] == "unknown_model" and "only one that succeeded" in third.json()["detail"]
     foreign = api.post("/v1/models/inspect", json={"model": f"job:{first}"}, headers=bearer(other_team_key))

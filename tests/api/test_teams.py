@@ -18,6 +18,7 @@ from core.teams.administration import found_team, list_teams, set_limits
 from core.teams.keys import authenticate
 from core.teams.quotas import month_start
 from core.teams.tables import TeamRow
+from secateur.cli import keys_app
 from tests.conftest import bearer
 from worker.cli import register
 
@@ -132,6 +133,7 @@ def test_the_command_line_of_the_operator(settings: Settings, monkeypatch: pytes
     monkeypatch.setenv("SECATEUR_HOME", str(settings.home))
     monkeypatch.setenv("SECATEUR_DATABASE_URL", settings.database_url or "")
     app = typer.Typer()
+    app.add_typer(keys_app, name="keys")
     register(app)
     runner = CliRunner()
 
