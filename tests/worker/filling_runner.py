@@ -1,7 +1,7 @@
 """A runner on a machine whose disk somebody fills: `python -m tests.worker.filling_runner RUNNER TASK WHEN FOLDER`.
 
 RUNNER is the module that does the work, and gets its spec as always. Its task TASK (other tasks are left alone) meets a
-full disk at FOLDER: from its `start`, or from when it has saved a `block`.
+full disk at FOLDER: from its `start`, or from the moment it has saved a `block`.
 """
 
 import json
@@ -9,9 +9,10 @@ import os
 import runpy
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
+from typing import Any
+
+from core.pruning.boundaries import STATE
 
 
 def fill(folder: Path) -> None:
@@ -36,15 +37,22 @@ def main() -> None:
     if spec["task"] == task and when == "start":
         fill(Path(folder))
     elif spec["task"] == task:
-        threading.Thread(target=_fill_after_a_block, args=(Path(spec["work"]), Path(folder)), daemon=True).start()
+        sys.addaudithook(_FillOnceABlockIsSaved(Path(folder)))
     sys.argv = [module, "{}"]
     runpy.run_module(module, run_name="__main__")
 
 
-def _fill_after_a_block(work: Path, folder: Path) -> None:
-    while not any(work.glob("boundary-*/state.json")):
-        time.sleep(0.001)
-    fill(folder)
+class _FillOnceABlockIsSaved:
+    """What is saved is complete with the renaming of its state."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._is_full = False
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and not self._is_full and str(arguments[1]).endswith(STATE):
+            self._is_full = True
+            fill(self._folder)
 
 
 if __name__ == "__main__":
