@@ -92,6 +92,8 @@ def _process(settings: Settings, teams: list[str], load: Load, number: int, barr
         while time.monotonic() < ends:
             if load.pause:
                 time.sleep(min(random.expovariate(1 / load.pause), max(0, ends - time.monotonic())))
+                if time.monotonic() >= ends:  # or all whose pause was longer would claim at once
+                    return
             claimed = timed("claim", partial(queue.claim, queue="default", worker_id=name, lease_seconds=60))
             assert isinstance(claimed, queue.Claim)
             job = (claimed.job_id, claimed.attempt)
