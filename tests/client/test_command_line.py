@@ -48,7 +48,7 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         "--method sparsegpt --pattern 2:4 --parameter block_size=64 --parameter skip_layers=[0,1] --parameter scope=row"
         " --parameter variant=true --calibration texts --calibration-samples 32 --sequence-length 512 --seed 7"
         " --evaluation articles --evaluation books --evaluation-samples all --max-perplexity-ratio 2.4"
-        " --metadata commit=a=b --metadata run=1 --queue large --priority 5"
+        " --metadata commit=a=b --metadata run=1 --queue large --priority 5 --format packed --time-limit 600"
     )
     done = secateur(url, "submit", "smollm2-135m", *options.split())
     assert done.code == 0, done.err
@@ -64,6 +64,8 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         "metadata": {"commit": "a=b", "run": "1"},
         "queue": "large",
         "priority": 5,
+        "time_limit_seconds": 600.0,
+        "output": {"format": "packed"},
     }
     secateur(url, "submit", "m", "--method", "magnitude", "--sparsity", "0")
     assert script.requests("POST", "/v1/jobs")[1].body == {"model": "m", "method": "magnitude", "sparsity": 0.0}

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import JsonValue
@@ -11,7 +11,10 @@ from secateur.cli.output import JsonOption, connect, count, print_json, print_pa
 from secateur.cli.watch import exit_code, follow, show_end
 from secateur.types import Inspection
 
-ModelArgument = Annotated[str, typer.Argument(help="A registered model, or job:ID for the artifact of a job.")]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(help="A registered model, org/name[@revision] on the hub, or job:ID for the artifact of a job."),
+]
 MethodOption = Annotated[str, typer.Option(help="How to prune; `secateur methods` lists them.")]
 SparsityOption = Annotated[float | None, typer.Option(help="Share of the prunable weights to remove, 0 to below 1.")]
 PatternOption = Annotated[str | None, typer.Option(help="unstructured (the default) or n:m, for example 2:4.")]
@@ -31,6 +34,11 @@ RatioOption = Annotated[float | None, typer.Option(help="Gate: the largest prune
 MetadataOption = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label. Repeatable.")]
 QueueOption = Annotated[str | None, typer.Option(help="The queue of the workers to run it.")]
 PriorityOption = Annotated[int | None, typer.Option(help="Higher goes first.")]
+FormatOption = Annotated[
+    Literal["dense", "packed"] | None,
+    typer.Option(help="packed: bitmasks and surviving values; `download --unpack` restores it."),
+]
+TimeLimitOption = Annotated[float | None, typer.Option(metavar="SECONDS", help="Of one attempt.")]
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ class JobOptions:
     metadata: list[str] = field(default_factory=list)
     queue: str | None = None
     priority: int | None = None
+    format: str | None = None
+    time_limit_seconds: float | None = None
 
     def body(self) -> dict[str, Any]:
         """The job body; raises typer.BadParameter for options that cannot be meant."""
@@ -60,6 +70,8 @@ class JobOptions:
             parameters.setdefault("seed", self.seed)
         body: dict[str, Any] = {"model": self.model, "method": self.method}
         body |= _given(sparsity=self.sparsity, pattern=self.pattern, queue=self.queue, priority=self.priority)
+        body |= _given(time_limit_seconds=self.time_limit_seconds)
+        body |= {"output": {"format": self.format}} if self.format is not None else {}
         body |= {"parameters": parameters} if parameters else {}
         body |= self._texts()
         if self.max_perplexity_ratio is not None:
@@ -102,6 +114,8 @@ def submit(
     metadata: MetadataOption = None,
     queue: QueueOption = None,
     priority: PriorityOption = None,
+    format: FormatOption = None,
+    time_limit: TimeLimitOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -122,6 +136,8 @@ def submit(
         metadata=metadata or [],
         queue=queue,
         priority=priority,
+        format=format,
+        time_limit_seconds=time_limit,
     )
     body = options.body()
     with connect() as client:
