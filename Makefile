@@ -31,8 +31,8 @@ serve: $(SETUP) ## database, API, worker and dispatcher, until Ctrl-C; PORT=8000
 stop: $(SETUP) ## end everything embedded, the database too
 	@$(BIN)/secateur stop
 
-test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files; PYTEST_FLAGS=…
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, two files at a time; PYTEST_FLAGS=…
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 check: $(SETUP) ## lint, format, types, import rules, migrations
 	$(BIN)/ruff check .

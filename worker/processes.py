@@ -24,6 +24,11 @@ POLL_SECONDS = 0.02
 Stream = int | IO[Any] | None
 
 
+def peak_resident_bytes(pid: int | str = "self") -> int:
+    """Most main memory a process held so far. `getrusage` would count what held it before `exec`: its parent's."""
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+
 class ChildProcess:
     """A started process and its group."""
 

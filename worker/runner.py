@@ -8,7 +8,6 @@ import contextlib
 import errno
 import json
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -34,6 +33,7 @@ from core.evaluation.reload import reload_check
 from core.models.folder import open_model
 from core.pruning.plan import make_plan
 from core.pruning.sweep import LayerRow, Observer, Sweep
+from worker.processes import peak_resident_bytes
 from worker.protocol import (
     ErrorMessage,
     GenerateSpec,
@@ -151,7 +151,7 @@ def _log(message: str) -> None:
 
 def _peak_memory(device: torch.device) -> dict[str, int]:
     """Peak resident bytes of this process, and of the device where there is one."""
-    peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    peak = {"resident": peak_resident_bytes()}
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device)
     return peak

@@ -62,7 +62,8 @@ def resolve_model(session: Session, team_id: str, reference: str, store: Store, 
 
 def _artifact(session: Session, team_id: str, reference: str, store: Store) -> ResolvedModel:
     job_id = reference.removeprefix(JOB_PREFIX)
-    job = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id))
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
+    job = session.scalar(query.with_for_update(read=True, key_share=True))  # its artifact is not deleted meanwhile
     if job is None:
         raise UnknownModel(f"model {reference!r}: there is no job {job_id!r}", param="model")
     if job.status != "succeeded":

@@ -11,10 +11,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, open_store
 from core.database import transaction
+from core.jobs.hub_lookup import HubFindings
+from core.jobs.model_resolution import resolve_model
+from core.jobs.tables import JobRow
 from core.registry.folders import content_hash
 from core.settings import Settings
 from core.teams.tables import TeamRow
@@ -156,3 +160,16 @@ def test_an_artifact_is_deleted_unless_it_is_needed(
     assert (chained.status_code, chained.json()["code"]) == (422, "unknown_model")
     with transaction(sessions) as session:
         assert session.scalars(select(TeamRow.stored_bytes).where(TeamRow.id == team)).one() == 0
+
+
+def test_an_artifact_cannot_be_deleted_while_a_job_is_made_of_it(
+    job: dict[str, Any], store: Store, sessions: sessionmaker[Session], team: str
+) -> None:
+    query = select(JobRow.id).where(JobRow.id == job["id"]).with_for_update(nowait=True)  # deletion's, but it waits
+    with sessions() as submits, sessions() as deletes:
+        resolve_model(submits, team, f"job:{job['id']}", store, HubFindings())
+        with pytest.raises(OperationalError, match="could not obtain lock"):
+            deletes.execute(query)
+        deletes.rollback()
+        submits.rollback()
+        deletes.execute(query)
