@@ -68,12 +68,13 @@ def measure(
     rate: float,
     alone: int,
     chaos: bool,
+    pooled: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Findings:
     """One run. `rate` is of all clients together, in jobs a second (0: as fast as they can); `alone` is how many jobs
     are first sent one at a time, to workers that are free.
     """
-    with Fleet(folder, workers) as fleet:
+    with Fleet(folder, workers, pooled=pooled) as fleet:
         keys = fleet.keys(teams, clients)
         say(f"{workers} workers, {clients} clients of {teams} teams at {fleet.url}")
         free_submit, first = _alone(fleet, keys[0], alone)
@@ -299,6 +300,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=20, help="jobs a second of all clients; 0: as fast as they can")
     parser.add_argument("--alone", type=int, default=100, help="jobs sent one at a time first")
     parser.add_argument("--chaos", action="store_true")
+    parser.add_argument("--pooled", action="store_true", help="workers reach PostgreSQL through PgBouncer")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="secateur-load-") as folder:
         found = measure(Path(folder), say=lambda line: print(line, flush=True), **vars(asked))

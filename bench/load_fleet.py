@@ -16,6 +16,7 @@ from typing import Self
 
 import httpx
 import redis
+from sqlalchemy import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.catalogue.model_folder import inspect_folder
@@ -41,11 +42,14 @@ MODEL = "tiny"
 
 
 class Fleet:
-    """Held as a context; `folder` takes everything."""
+    """Held as a context; `folder` takes everything. `pooled`: workers and dispatcher reach PostgreSQL through
+    PgBouncer, which lends connections for a transaction at a time; the API, which listens, reaches it directly.
+    """
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    def __init__(self, folder: Path, workers: int, *, pooled: bool = False) -> None:
         self.folder = folder.resolve()
-        self.api_port, self.redis_port = free_port(), free_port()
+        self.api_port, self.redis_port, self._pooler_port = free_port(), free_port(), free_port()
+        self._pooled = pooled
         self._workers = workers
         self._parts: dict[str, ChildProcess] = {}
         self._cleanup = ExitStack()
@@ -67,6 +71,9 @@ class Fleet:
         self.sessions = session_factory(self.settings)
         self._cleanup.callback(self.sessions.kw["bind"].dispose)
         self.start_redis()
+        if self._pooled:
+            (self.folder / "pgbouncer.ini").write_text(self._pooling(url))
+            self.start("pooler")
         self.start("api")
         self.start("dispatcher")
         for number in range(self._workers):
@@ -109,7 +116,11 @@ class Fleet:
     def start(self, name: str) -> None:
         with open(self.folder / f"{name}.log", "ab") as log:
             self._parts[name] = spawn(
-                self._command(name), name=name, stdout=log, stderr=subprocess.STDOUT, environment=self._environment()
+                self._command(name),
+                name=name,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                environment=self._environment(name),
             )
 
     def kill(self, name: str) -> None:
@@ -123,7 +134,8 @@ class Fleet:
         return self._parts[name].pid
 
     def end_all(self) -> None:
-        for name in sorted(self._parts, key=lambda each: each == "redis"):
+        last = ("pooler", "redis")  # what the others need; a pooler waits for them
+        for name in sorted(self._parts, key=lambda each: each in last):
             self._parts[name].end(grace_seconds=15)
         self._parts.clear()
 
@@ -153,18 +165,44 @@ class Fleet:
             case "api":
                 uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "tests.load.noop:create_app"]
                 return [*uvicorn, "--port", str(self.api_port), "--log-level", "warning", "--no-access-log"]
+            case "pooler":
+                program = shutil.which("pgbouncer")
+                assert program is not None, "pgbouncer is not installed"
+                return [program, str(self.folder / "pgbouncer.ini")]
             case "dispatcher":
                 return [*celery, *quiet, "--pool", "solo", "--queues", "control", "--beat"]
             case _:
                 aside = ["nice", "-n", "10"]  # in production workers have machines of their own
                 return [*aside, *celery, *quiet, "--concurrency", "1", "--hostname", f"{name}@%h"]
 
-    def _environment(self) -> dict[str, str]:
+    def _pooling(self, url: str) -> str:
+        """Three connections for all workers together."""
+        at = make_url(url)
+        return f"""[databases]
+{at.database} = host={at.query["host"]} user={at.username}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {self._pooler_port}
+unix_socket_dir =
+auth_type = any
+{f"user = {self._data.owner()}" if os.geteuid() == 0 else ""}
+pool_mode = transaction
+default_pool_size = 3
+max_client_conn = 1000
+max_prepared_statements = 200
+ignore_startup_parameters = options
+"""
+
+    def _environment(self, name: str) -> dict[str, str]:
         assert self.settings.database_url and self.settings.broker_url and self.settings.secret_key
+        database_url = self.settings.database_url
+        if self._pooled and name != "api":
+            pooler = make_url(database_url).set(host="127.0.0.1", port=self._pooler_port, query={})
+            database_url = pooler.render_as_string(hide_password=False)
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")},
             "SECATEUR_HOME": str(self.settings.home),
-            "SECATEUR_DATABASE_URL": self.settings.database_url,
+            "SECATEUR_DATABASE_URL": database_url,
             "SECATEUR_BROKER_URL": self.settings.broker_url,
             "SECATEUR_SECRET_KEY": self.settings.secret_key,
             "LOAD_FOLDER": str(self.folder),

@@ -14,13 +14,18 @@ pytestmark = [
 ]
 
 
-def run(*, jobs: int, rate: float, chaos: bool) -> Findings:
-    with TemporaryDirectory(prefix="secateur-test-") as folder:
-        return measure(Path(folder), jobs=jobs, clients=6, workers=3, teams=3, rate=rate, alone=2, chaos=chaos)
+def run(*, jobs: int, rate: float, chaos: bool = False, pooled: bool = False) -> Findings:
+    with TemporaryDirectory(prefix="secateur-test-") as name:
+        return measure(
+            Path(name), jobs=jobs, clients=6, workers=3, teams=3, rate=rate, alone=2, chaos=chaos, pooled=pooled
+        )
 
 
-def test_no_job_is_lost_none_runs_twice_and_teams_take_turns() -> None:
-    found = run(jobs=48, rate=0, chaos=False)
+@pytest.mark.parametrize("pooled", [False, True], ids=["", "through PgBouncer"])
+def test_no_job_is_lost_none_runs_twice_and_teams_take_turns(pooled: bool) -> None:
+    if pooled and shutil.which("pgbouncer") is None:
+        pytest.skip("pgbouncer is not installed")
+    found = run(jobs=48, rate=0, pooled=pooled)
     assert found.ended == {"succeeded": 48} and len(set(found.submitted)) == 48
     assert found.attempts == {1: 48}, "an attempt was lost"
     assert set(found.runs.values()) == {1} and found.runs.total() == 48 + 3, "jobs sent alone included"
