@@ -32,7 +32,8 @@ from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
 from core.models.folder import open_model
 from core.pruning.plan import make_plan
-from core.pruning.sweep import LayerRow, Observer, Sweep
+from core.pruning.sweep import Sweep
+from core.pruning.walk import GroupRow, LayerRow, Observer
 from worker.processes import peak_resident_bytes
 from worker.protocol import (
     ErrorMessage,

@@ -10,14 +10,14 @@ from worker.protocol import PruneSpec, TextSource
 
 if TYPE_CHECKING:
     from core.pruning.plan import Plan
-    from core.pruning.sweep import SweepResult
+    from core.pruning.walk import PruneResult
 
 
 def prune_result(
     spec: PruneSpec,
     description: ModelDescription,
     plan: "Plan",
-    result: "SweepResult",
+    result: "PruneResult",
     *,
     artifact_bytes: int,
     peak: dict[str, int],

@@ -36,7 +36,7 @@ def inspect(
     estimate: Estimate | None = None
     if set(asked) == {"model"}:
         model = resolve_model(session, team_id, body.model, store, hub or HubFindings())
-        methods = _fits(model.description, "unstructured", 0.5)
+        methods = _fits(model.description, None, 0.5)
     else:
         checked = JobBody.model_validate(asked)
         require_queue(session, checked.queue, settings)
@@ -59,7 +59,7 @@ def inspect(
     )
 
 
-def _fits(description: ModelDescription, pattern: str, sparsity: float | None) -> list[MethodFit]:
+def _fits(description: ModelDescription, pattern: str | None, sparsity: float | None) -> list[MethodFit]:
     def reason(method: str) -> str | None:
         try:
             check_job(description, method, pattern, sparsity, {})

@@ -72,8 +72,14 @@ class JobBody(_Part):
         description="A registered model's name, org/name[@revision] on the hub, or job:ID for the artifact of a job."
     )
     method: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    sparsity: float | None = Field(None, description="Share of prunable weights to remove. Not needed with n:m.")
-    pattern: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "unstructured"
+    sparsity: float | None = Field(
+        None,
+        description="Share of prunable weights to make zero, or, structured, of the model's parameters to remove. Not "
+        "needed with n:m.",
+    )
+    pattern: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = Field(
+        None, description="unstructured, n:m (keep n of every m) or structured; unset: what the method does."
+    )
     target: dict[str, Any] | None = Field(None, description="Not available yet.")
     parameters: dict[str, Any] = Field(default_factory=dict)
     calibration: Calibration | None = None

@@ -70,9 +70,7 @@ class Stream:
     def arguments(self, block: int) -> BlockArguments:
         """What block `block` is called with besides the hidden states, in this stream's dtype."""
         if self._arguments is None:
-            recorded = self._skeleton.block_arguments(self.length)
-            cast: dict[int, Tensor] = {}
-            self._arguments = [_cast(each, self.dtype, cast) for each in recorded]
+            self._arguments = block_arguments(self._skeleton, self.length, self.dtype)
         return self._arguments[block]
 
     def hidden(self, index: int) -> Tensor:
@@ -88,6 +86,12 @@ class Stream:
 
     def step(self) -> None:
         self.done += 1
+
+    def stay(self) -> None:
+        """Pass a block by: the state after it is that before it."""
+        for batch, hidden in self.batches():
+            self.store(batch, hidden)
+        self.step()
 
     def advance(self, block: nn.Module, index: int) -> None:
         """Run all micro-batches through block `index` as it is."""
@@ -110,6 +114,12 @@ class Stream:
 
     def _activation(self, index: int) -> str:
         return f"{self.name}-{index:04d}"
+
+
+def block_arguments(skeleton: Skeleton, length: int, dtype: torch.dtype) -> list[BlockArguments]:
+    """What each block is called with besides hidden states [sequences, length, hidden_size] of that dtype."""
+    cast: dict[int, Tensor] = {}
+    return [_cast(each, dtype, cast) for each in skeleton.block_arguments(length)]
 
 
 def _cast(arguments: BlockArguments, dtype: torch.dtype, done: dict[int, Tensor]) -> BlockArguments:
