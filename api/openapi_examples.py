@@ -10,9 +10,26 @@ _JOB = "job_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _UPLOAD = "upload_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _CALIBRATION = {"dataset": "wikipedia-calibration", "samples": 32, "sequence_length": 512, "seed": 0}
-_EVALUATION = {"datasets": ["wikipedia-articles"], "sequence_length": 512, "samples": 64, "tasks": []}
+_EVALUATION = {
+    "datasets": ["wikipedia-articles"],
+    "sequence_length": 512,
+    "samples": 64,
+    "tasks": ["piqa"],
+    "task_limit": 100,
+}
 _METRICS = {
     "perplexity": {"wikipedia-articles": {"dense": 25.0, "pruned": 56.2, "ratio": 2.25, "sequence_length": 512}},
+    "tasks": {
+        "piqa": {
+            "dense": 0.68,
+            "pruned": 0.62,
+            "dense_stderr": 0.0469,
+            "pruned_stderr": 0.0488,
+            "metric": "acc",
+            "samples": 100,
+        }
+    },
+    "task_mean": {"dense": 0.68, "pruned": 0.62},
     "sparsity": {"prunable": 0.5, "model": 0.39},
     "parameters": {"dense": 134515008, "nonzero": 81430848},
     "bytes": {"dense": 269060552, "artifact": 269060552},

@@ -26,16 +26,19 @@ from worker.protocol import (
     PruneSpec,
     Spec,
     StageMessage,
+    TextSource,
     VerifySpec,
 )
 from worker.recording import Recorder
 from worker.runner_process import run_task
 from worker.sources import Sources
+from worker.task_accuracy import compare_tasks
 
 PROGRESS_SHARES = {
     "generate_text": (0.0, 0.0),
     "prune": (0.0, 0.90),
-    "measure": (0.90, 0.95),
+    "measure": (0.90, 0.92),
+    "tasks": (0.92, 0.95),
     "verify": (0.95, 0.98),
     "pack": (0.98, 0.99),
 }
@@ -85,14 +88,16 @@ class Attempt:
             on_message=self._tell,
             on_wait=self._on_wait,
         ) as sources:
-            return self._run(self._prune_spec(sources))
+            spec = self._prune_spec(sources)
+            return self._run(spec, [sources.questions(task) for task in self._claim.tasks])
 
-    def _run(self, spec: PruneSpec) -> Outcome:
+    def _run(self, spec: PruneSpec, questions: list[TextSource]) -> Outcome:
         pruned = self._task(spec)
         metrics: dict[str, Any] = pruned["metrics"]
         report: dict[str, Any] = pruned["report"]
         self._recorder.enter("evaluate")
         metrics["latency"] = self._latency(spec, report)
+        metrics |= compare_tasks(self._task, spec, questions, self._settings, report)
         missed = evaluate_gates(Gates.model_validate(self._claim.body["gates"]), metrics)
         self._recorder.enter("verify")
         verified = self._task(
@@ -187,8 +192,10 @@ class Attempt:
         assert isinstance(message, LogMessage), message
         self._recorder.event("log", {"level": message.level, "message": message.message})
 
-    def _task(self, spec: Spec) -> dict[str, Any]:
-        low, high = PROGRESS_SHARES[spec.task]
+    def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+        """`part` is what the task covers of its share of the job's progress."""
+        start, end = PROGRESS_SHARES[spec.task]
+        low, high = (start + (end - start) * place for place in part)
 
         def on_message(message: Message) -> None:
             match message:
@@ -196,7 +203,7 @@ class Attempt:
                     self._recorder.enter(cast(Stage, message.stage))
                 case ProgressMessage():
                     done = low + (high - low) * min(max(message.progress, 0.0), 1.0)
-                    self._recorder.progress(done, {"block": message.block, "blocks": message.blocks})
+                    self._recorder.progress(done, message.model_dump(include={"block", "blocks"}, exclude_none=True))
                 case LogMessage():
                     self._tell(message)
                 case MetricMessage():

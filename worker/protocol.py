@@ -62,6 +62,19 @@ class MeasureSpec(_Wire):
     threads: int | None
 
 
+class TasksSpec(_Wire):
+    """Ask one model the questions of zero-shot tasks, at most `limit` of each. `work` is a folder for what the harness
+    writes meanwhile."""
+
+    task: Literal["tasks"] = "tasks"
+    folder: Path
+    questions: list[TextSource]
+    limit: int | None
+    work: Path
+    device: str | None
+    threads: int | None
+
+
 class VerifySpec(_Wire):
     """Load the artifact with from_pretrained in this fresh process and compare with the expected logits."""
 
@@ -111,7 +124,7 @@ class ImportGgufSpec(_Wire):
 
 
 Spec = Annotated[
-    PruneSpec | MeasureSpec | VerifySpec | PackSpec | GenerateTextSpec | GenerateSpec | ImportGgufSpec,
+    PruneSpec | MeasureSpec | TasksSpec | VerifySpec | PackSpec | GenerateTextSpec | GenerateSpec | ImportGgufSpec,
     Field(discriminator="task"),
 ]
 spec_adapter: TypeAdapter[Spec] = TypeAdapter(Spec)
@@ -123,12 +136,12 @@ class StageMessage(_Wire):
 
 
 class ProgressMessage(_Wire):
-    """`progress` runs from 0 to 1 over the runner's task."""
+    """`progress` runs from 0 to 1 over the runner's task, `block` up to `blocks` where it goes block by block."""
 
     type: Literal["progress"] = "progress"
     progress: float
-    block: int
-    blocks: int
+    block: int | None = None
+    blocks: int | None = None
 
 
 class LogMessage(_Wire):

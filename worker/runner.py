@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+from importlib.metadata import version
 from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -49,6 +50,7 @@ from worker.protocol import (
     ResultMessage,
     Spec,
     StageMessage,
+    TasksSpec,
     VerifySpec,
     spec_adapter,
 )
@@ -165,6 +167,22 @@ def measure(spec: MeasureSpec) -> dict[str, Any]:
     return measured | {"peak_memory": _peak_memory(device)}
 
 
+def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
+    """Zero-shot accuracy of one model."""
+    from core.evaluation.tasks import measure_tasks  # slow to load, and for this alone
+
+    device = _device(spec.device)
+    measured = measure_tasks(
+        spec.folder,
+        {each.name: each.path for each in spec.questions},
+        limit=spec.limit,
+        work=spec.work,
+        device=device,
+        on_progress=lambda done: send(ProgressMessage(progress=done)),
+    )
+    return {"tasks": measured, "lm_eval": version("lm_eval"), "peak_memory": _peak_memory(device)}
+
+
 def verify(spec: VerifySpec) -> dict[str, Any]:
     """The reload check."""
     device = _device(spec.device)
@@ -239,6 +257,8 @@ def run(spec: Spec) -> dict[str, Any]:
             return prune(spec)
         case MeasureSpec():
             return measure(spec)
+        case TasksSpec():
+            return answer_tasks(spec)
         case VerifySpec():
             return verify(spec)
         case PackSpec():

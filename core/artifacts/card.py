@@ -31,6 +31,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
             f"| perplexity, {_plain(name)}, {figures['sequence_length']}-token windows "
             f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}) |"
         )
+    lines += _tasks(metrics)
     lines.append(f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |")
     lines.append(f"| bytes of weights | {metrics['bytes']['dense']:,} | {metrics['bytes']['artifact']:,} |")
     if "packed" in report:
@@ -68,6 +69,19 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _tasks(metrics: dict[str, Any]) -> list[str]:
+    """Zero-shot accuracy, each with its standard error, and the mean of all tasks."""
+    lines = []
+    for name, figures in metrics.get("tasks", {}).items():
+        cells = (f"{figures[model]:.2%} ± {figures[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))
+        what = f"{name} ({figures['metric']}, {figures['samples']:,} questions)"
+        lines.append(f"| {_plain(what)} | {' | '.join(cells)} |")
+    if len(lines) > 1:
+        average = metrics["task_mean"]
+        lines.append(f"| mean of the {len(lines)} tasks | {average['dense']:.2%} | {average['pruned']:.2%} |")
+    return lines
 
 
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]|#"} | {"<": "&lt;", ">": "&gt;"})

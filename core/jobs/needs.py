@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.jobs.schemas import JobBody
 
 _LIBRARIES_BYTES = 450 * 2**20
@@ -33,11 +34,13 @@ _PROCESS_SECONDS = 6.0
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens that pass through the model: the calibration set, all evaluation sets together, and a window's length."""
+    """Tokens that pass through the model: the calibration set, all evaluation sets together, a window's length, and all
+    questions of zero-shot tasks."""
 
     calibration: int
     evaluation: int
     window: int
+    tasks: int = 0
 
 
 class Needs(BaseModel):
@@ -60,12 +63,13 @@ class Work:
 
 
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
-    """Forwards of the calibration tokens (twice where the method walks twice), of the evaluation tokens through dense
-    and pruned, and the solver's operations.
+    """Forwards of the calibration tokens (twice where the method walks twice), of the evaluation tokens and the tasks'
+    questions through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
-    passes = walks * tokens.calibration + 2 * tokens.evaluation + _LATENCY_PASSES * tokens.window
-    head = 2 * description.hidden_size * description.vocabulary_size * 2 * tokens.evaluation
+    measured = tokens.evaluation + tokens.tasks
+    passes = walks * tokens.calibration + 2 * measured + _LATENCY_PASSES * tokens.window
+    head = 2 * description.hidden_size * description.vocabulary_size * 2 * measured
     return Work(passes, 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens))
 
 
@@ -108,7 +112,11 @@ def needs_of(
     streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
+    if tokens.tasks:
+        one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
+        whole = max(whole, description.bytes + max(LOGITS_BYTES[device], one))
     work = work_of(description, job, tokens)
+    processes = 5 if tokens.tasks else 3
     stored = description.bytes * (3 + is_fetched)  # blocks, artifact, its copy in a local store
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"
@@ -120,7 +128,9 @@ def needs_of(
         ),
         peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + max(engine, whole) if on_device else None,
         disk_bytes=stored + 2 * streams,
-        seconds=3 * _PROCESS_SECONDS + work.operations / _OPERATIONS_PER_SECOND[device] + moved / _BYTES_PER_SECOND,
+        seconds=processes * _PROCESS_SECONDS
+        + work.operations / _OPERATIONS_PER_SECOND[device]
+        + moved / _BYTES_PER_SECOND,
     )
 
 

@@ -16,6 +16,7 @@ from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.references import TextReference, Use
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
+from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import TextNeeds, resolve_text
 
 
@@ -67,6 +68,7 @@ def resolve_job(
         "model": model.reference.model_dump(mode="json"),
         "calibration": None if text is None else text.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in texts],
+        "tasks": [each.model_dump(mode="json") for each in resolve_tasks(body.evaluation.tasks, found)],
     }
     return ResolvedJob(body=filled, model=model, sources=sources)
 
@@ -76,7 +78,6 @@ def _refuse_unavailable(body: JobBody) -> None:
     asked = {
         "target": body.target is not None,
         "recovery": body.recovery is not None,
-        "evaluation.tasks": bool(body.evaluation.tasks),
         "output.layout": body.output.layout != "uniform",
     }
     for param, is_asked in asked.items():

@@ -34,7 +34,8 @@ class Calibration(_Part):
 
 
 class Evaluation(_Part):
-    """Texts whose perplexity is measured, dense and pruned: `samples` windows (null: all there are) of each."""
+    """What is measured, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each,
+    and the zero-shot accuracy on tasks, on the first `task_limit` questions (null: all there are) of each."""
 
     datasets: Annotated[list[_Reference], Field(max_length=20)] = Field(default_factory=list)
     sequence_length: _SequenceLength | None = Field(
@@ -42,8 +43,11 @@ class Evaluation(_Part):
     )
     samples: _Samples | None = None
     tasks: Annotated[list[_Reference], Field(max_length=50)] = Field(
-        default_factory=list, description="Task accuracy: not available yet."
+        default_factory=list,
+        description="boolq, piqa, hellaswag, winogrande, arc_easy, arc_challenge, openbookqa: tasks of "
+        "lm-evaluation-harness, without examples.",
     )
+    task_limit: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
 
 
 class Gates(_Part):

@@ -48,6 +48,7 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         "--method sparsegpt --pattern 2:4 --parameter block_size=64 --parameter skip_layers=[0,1] --parameter scope=row"
         " --parameter variant=true --calibration texts --calibration-samples 32 --sequence-length 512 --seed 7"
         " --evaluation articles --evaluation books --evaluation-samples all --max-perplexity-ratio 2.4"
+        " --task boolq --task arc_easy --task-limit 100"
         " --metadata commit=a=b --metadata run=1 --queue large --priority 5 --format packed --time-limit 600"
     )
     done = secateur(url, "submit", "smollm2-135m", *options.split())
@@ -59,7 +60,13 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         "pattern": "2:4",
         "parameters": {"block_size": 64, "skip_layers": [0, 1], "scope": "row", "variant": True, "seed": 7},
         "calibration": {"dataset": "texts", "samples": 32, "sequence_length": 512, "seed": 7},
-        "evaluation": {"datasets": ["articles", "books"], "samples": None, "sequence_length": 512},
+        "evaluation": {
+            "datasets": ["articles", "books"],
+            "samples": None,
+            "sequence_length": 512,
+            "tasks": ["boolq", "arc_easy"],
+            "task_limit": 100,
+        },
         "gates": {"max_perplexity_ratio": 2.4},
         "metadata": {"commit": "a=b", "run": "1"},
         "queue": "large",
@@ -82,6 +89,8 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         ("submit m --method wanda --calibration c --calibration-samples few", "'few'"),
         ("submit m --method wanda --evaluation-samples 8", "--evaluation"),
         ("submit m --method wanda --sequence-length 8", "--calibration"),
+        ("submit m --method wanda --task-limit 8", "--task"),
+        ("submit m --method wanda --task piqa --task-limit many", "'many'"),
         ("inspect m --sparsity 0.5", "--method"),
         ("jobs --status sleeping", "sleeping"),
         ("jobs --metadata commit", "KEY=VALUE"),

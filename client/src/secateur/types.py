@@ -139,6 +139,24 @@ class Perplexity(Answer):
     sequence_length: int | None = None
 
 
+class TaskAccuracy(Answer):
+    """Zero-shot accuracy on a task, with standard errors, over `samples` questions. `metric`: acc, or acc_norm."""
+
+    dense: float | None = None
+    pruned: float | None = None
+    dense_stderr: float | None = None
+    pruned_stderr: float | None = None
+    metric: str | None = None
+    samples: int | None = None
+
+
+class TaskMean(Answer):
+    """The mean accuracy of all tasks."""
+
+    dense: float | None = None
+    pruned: float | None = None
+
+
 class Sparsity(Answer):
     """The share of zeros reached, over prunable weights and over the whole model."""
 
@@ -178,6 +196,8 @@ class Metrics(Answer):
     """The figures of a job, as far as it came."""
 
     perplexity: dict[str, Perplexity] = {}
+    tasks: dict[str, TaskAccuracy] = {}
+    task_mean: TaskMean | None = None
     sparsity: Sparsity | None = None
     parameters: Parameters | None = None
     bytes: Sizes | None = None

@@ -117,6 +117,7 @@ def print_metrics(metrics: Metrics) -> None:
     rows: list[tuple[str, str, str, str]] = []
     for name, figures in metrics.perplexity.items():
         rows.append((f"perplexity on {name}", number(figures.dense), number(figures.pruned), times(figures.ratio)))
+    rows += _task_rows(metrics)
     if metrics.parameters is not None:
         dense, nonzero = metrics.parameters.dense, metrics.parameters.nonzero
         rows.append(("nonzero parameters", count(dense), count(nonzero), times(_ratio(nonzero, dense))))
@@ -182,6 +183,28 @@ def age(time: datetime) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
+
+
+def _task_rows(metrics: Metrics) -> list[tuple[str, str, str, str]]:
+    rows = [
+        (
+            f"{task.metric} on {name}",
+            _accuracy(task.dense, task.dense_stderr),
+            _accuracy(task.pruned, task.pruned_stderr),
+            times(_ratio(task.pruned, task.dense)),
+        )
+        for name, task in metrics.tasks.items()
+    ]
+    mean = metrics.task_mean
+    if mean is not None and len(rows) > 1:
+        ratio = times(_ratio(mean.pruned, mean.dense))
+        rows.append(("mean of the tasks", _accuracy(mean.dense), _accuracy(mean.pruned), ratio))
+    return rows
+
+
+def _accuracy(value: float | None, stderr: float | None = None) -> str:
+    """A share of questions, with its standard error."""
+    return (percent(value) or "–") + (f" ± {stderr:.2%}" if stderr is not None else "")
 
 
 def _scaled(value: float, step: int, units: Sequence[str]) -> str:

@@ -30,6 +30,10 @@ EvaluationOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="A text to measure perplexity on. Repeatable.")
 ]
 EvaluationSamplesOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many sequences to measure on.")]
+TaskOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="A zero-shot task to measure accuracy on. Repeatable.")
+]
+TaskLimitOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many questions of each task to ask.")]
 RatioOption = Annotated[float | None, typer.Option(help="Gate: the largest pruned/dense perplexity to accept.")]
 MetadataOption = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label. Repeatable.")]
 QueueOption = Annotated[str | None, typer.Option(help="The queue of the workers to run it.")]
@@ -56,6 +60,8 @@ class JobOptions:
     seed: int | None = None
     evaluation: list[str] = field(default_factory=list)
     evaluation_samples: str | None = None
+    tasks: list[str] = field(default_factory=list)
+    task_limit: str | None = None
     max_perplexity_ratio: float | None = None
     metadata: list[str] = field(default_factory=list)
     queue: str | None = None
@@ -85,6 +91,8 @@ class JobOptions:
             raise typer.BadParameter("--calibration-samples needs --calibration NAME, the text to take them from")
         if not self.evaluation and self.evaluation_samples is not None:
             raise typer.BadParameter("--evaluation-samples needs --evaluation NAME, the text to take them from")
+        if not self.tasks and self.task_limit is not None:
+            raise typer.BadParameter("--task-limit needs --task NAME, the task whose questions to ask")
         if self.calibration is None and not self.evaluation and self.sequence_length is not None:
             raise typer.BadParameter("--sequence-length needs --calibration NAME or --evaluation NAME")
         texts: dict[str, JsonValue] = {}
@@ -92,10 +100,13 @@ class JobOptions:
         if self.calibration is not None:
             samples = _samples(self.calibration_samples, "--calibration-samples")
             texts["calibration"] = {"dataset": self.calibration, **samples, **length, **_given(seed=self.seed)}
+        measured: dict[str, JsonValue] = {}
         if self.evaluation:
             samples = _samples(self.evaluation_samples, "--evaluation-samples")
-            texts["evaluation"] = {"datasets": list(self.evaluation), **samples, **length}
-        return texts
+            measured |= {"datasets": list(self.evaluation), **samples, **length}
+        if self.tasks:
+            measured |= {"tasks": list(self.tasks), **_samples(self.task_limit, "--task-limit", "task_limit")}
+        return texts | ({"evaluation": measured} if measured else {})
 
 
 def submit(
@@ -110,6 +121,8 @@ def submit(
     seed: SeedOption = None,
     evaluation: EvaluationOption = None,
     evaluation_samples: EvaluationSamplesOption = None,
+    task: TaskOption = None,
+    task_limit: TaskLimitOption = None,
     max_perplexity_ratio: RatioOption = None,
     metadata: MetadataOption = None,
     queue: QueueOption = None,
@@ -132,6 +145,8 @@ def submit(
         seed=seed,
         evaluation=evaluation or [],
         evaluation_samples=evaluation_samples,
+        tasks=task or [],
+        task_limit=task_limit,
         max_perplexity_ratio=max_perplexity_ratio,
         metadata=metadata or [],
         queue=queue,
@@ -164,6 +179,8 @@ def inspect(
     seed: SeedOption = None,
     evaluation: EvaluationOption = None,
     evaluation_samples: EvaluationSamplesOption = None,
+    task: TaskOption = None,
+    task_limit: TaskLimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a model is and which methods fit; with --method try a job without submitting it."""
@@ -181,10 +198,12 @@ def inspect(
             seed=seed,
             evaluation=evaluation or [],
             evaluation_samples=evaluation_samples,
+            tasks=task or [],
+            task_limit=task_limit,
         )
         body = options.body()
         del body["model"]
-    elif any(value is not None for value in (sparsity, pattern, parameter, calibration, evaluation)):
+    elif any(value is not None for value in (sparsity, pattern, parameter, calibration, evaluation, task)):
         raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
     with connect() as client:
         inspection = client.inspect(model, **body)
@@ -223,14 +242,14 @@ def _given(**fields: JsonValue) -> dict[str, JsonValue]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _samples(text: str | None, option: str) -> dict[str, JsonValue]:
+def _samples(text: str | None, option: str, name: str = "samples") -> dict[str, JsonValue]:
     if text is None:
         return {}
     if text == "all":
-        return {"samples": None}
+        return {name: None}
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"{option} {text!r}: give a number of at least 1, or `all`")
-    return {"samples": int(text)}
+    return {name: int(text)}
 
 
 def _pairs(given: list[str], option: str) -> dict[str, str]:
