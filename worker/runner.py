@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -32,8 +33,7 @@ from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError, Unu
 from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
 from core.models.folder import open_model
-from core.pruning.plan import make_plan
-from core.pruning.sweep import Sweep
+from core.pruning.run import walk_for
 from core.pruning.walk import GroupRow, LayerRow, Observer
 from worker.processes import peak_resident_bytes
 from worker.protocol import (
@@ -77,14 +77,6 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     device = _device(spec.device)
     folder = open_model(spec.model.path)
     recipe = spec.recipe
-    plan = make_plan(
-        folder,
-        method=recipe["method"],
-        sparsity=recipe["sparsity"],
-        pattern=recipe["pattern"],
-        parameters=recipe["parameters"],
-        device=device,
-    )
     tokenizer = folder.tokenizer() if spec.calibration or spec.evaluation else None
     calibration, evaluations = None, {}
     if spec.calibration:
@@ -107,9 +99,10 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
             length=recipe["evaluation"]["sequence_length"],
             name=source.name,
         )
-    sweep = Sweep(
+    walk = walk_for(
         folder,
-        plan,
+        {name: recipe[name] for name in ("method", "sparsity", "pattern", "parameters")},
+        device=device,
         calibration=calibration,
         evaluations=evaluations,
         work=spec.work,
@@ -118,13 +111,15 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
         activation_budget_bytes=spec.activation_budget_bytes,
         observer=Observer(on_block=_on_block, on_stage=lambda stage: send(StageMessage(stage=stage)), on_log=_log),
     )
-    result = sweep.run()
+    result = walk.run()
     peak = _peak_memory(device)
-    artifact_bytes = write_checkpoint(result.files, result.unchanged, spec.model.path, spec.artifact)
+    artifact_bytes = write_checkpoint(
+        result.files, result.unchanged, spec.model.path, spec.artifact, config=result.config
+    )
     return prune_result(
         spec,
         folder.description,
-        sweep.plan,
+        walk.plan,
         result,
         artifact_bytes=artifact_bytes,
         peak=peak,
@@ -139,11 +134,12 @@ STOPPED = 75
 """Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block: to be started again later."""
 
 
-def _on_block(done: int, blocks: int, rows: list[LayerRow]) -> None:
+def _on_block(done: int, blocks: int, rows: Sequence[LayerRow | GroupRow]) -> None:
     send(ProgressMessage(progress=0.95 * done / blocks, block=done, blocks=blocks))
-    errors = [row.reconstruction_error for row in rows if row.reconstruction_error is not None]
-    if errors:
-        send(MetricMessage(name="reconstruction_error", step=done - 1, value=sum(errors) / len(errors)))
+    errors = [row.reconstruction_error for row in rows if isinstance(row, LayerRow)]
+    measured = [error for error in errors if error is not None]
+    if measured:
+        send(MetricMessage(name="reconstruction_error", step=done - 1, value=sum(measured) / len(measured)))
     if _stop_asked.is_set():
         sys.exit(STOPPED)
 

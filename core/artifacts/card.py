@@ -20,8 +20,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         "",
         f"# {_plain(recipe['model'])}, pruned with {method.title}",
         "",
-        f"{metrics['sparsity']['prunable']:.2%} of the prunable weights are zero ({pattern}), "
-        f"{metrics['sparsity']['model']:.2%} of all parameters.",
+        _what_went(metrics["sparsity"], pattern),
         "",
         "| | dense | pruned |",
         "|---|---|---|",
@@ -82,6 +81,14 @@ def _tasks(metrics: dict[str, Any]) -> list[str]:
         average = metrics["task_mean"]
         lines.append(f"| mean of the {len(lines)} tasks | {average['dense']:.2%} | {average['pruned']:.2%} |")
     return lines
+
+
+def _what_went(share: dict[str, float], pattern: str) -> str:
+    if pattern == "structured":
+        return f"{share['model']:.2%} of all parameters were removed, {share['prunable']:.2%} of those of its layers."
+    return (
+        f"{share['prunable']:.2%} of the prunable weights are zero ({pattern}), {share['model']:.2%} of all parameters."
+    )
 
 
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]|#"} | {"<": "&lt;", ">": "&gt;"})

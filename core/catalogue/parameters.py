@@ -1,7 +1,7 @@
 """Parameters of each method, as pydantic models: the JSON schema a client sees and the check a job goes through.
 
-Methods that zero weights share what to prune (`Selection`), how sparsity is spread over layers (`Allocated`), and how the
-calibration forward is run (`Propagated`); those that remove heads and channels share `Width`, and those whose work
+Methods that zero weights share what to prune (`Selection`), how sparsity is spread over layers (`Allocated`), and how
+the calibration forward is run (`Propagated`); those that remove heads and channels share `Width`, and those whose work
 can be scaled `Budgeted`.
 """
 
@@ -146,7 +146,7 @@ class DepthParameters(MethodParameters, Budgeted):
     criterion: Literal["perplexity", "angular", "block_influence"] = Field(
         "perplexity",
         description="perplexity: remove, one after the other, the layer without which perplexity on the "
-        "calibration text is lowest (quick: only layers that were among the best alone are tried again). angular: the run of "
-        "layers whose input and output point in the most similar directions. block_influence: the layers that change their "
-        "input least, each for itself.",
+        "calibration text is lowest (quick: on at most 1024 tokens, and only layers that were among the best alone are "
+        "tried again). angular: the run of layers whose input and output point in the most similar directions. "
+        "block_influence: the layers that change their input least, each for itself.",
     )

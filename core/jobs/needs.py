@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.jobs.schemas import JobBody
@@ -63,10 +64,12 @@ class Work:
 
 
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
-    """Forwards of the calibration tokens (twice where the method walks twice), of the evaluation tokens and the tasks'
-    questions through dense and pruned, and the solver's operations.
+    """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients), of the
+    evaluation tokens and the tasks' questions through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
+    if get_method(job.method).needs.gradients:
+        walks = 4
     measured = tokens.evaluation + tokens.tasks
     passes = walks * tokens.calibration + 2 * measured + _LATENCY_PASSES * tokens.window
     head = 2 * description.hidden_size * description.vocabulary_size * 2 * measured
@@ -111,6 +114,13 @@ def needs_of(
     logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
     streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
+    method = get_method(job.method)
+    if method.needs.gradients:  # of a block, in float32: weights, sums of gradients and of their squares, one of each
+        engine += block * 16 + min(
+            4 * description.layers * description.hidden_size * tokens.calibration, activation_budget_bytes
+        )
+    if job.method == "depth":  # all blocks at once
+        engine += description.prunable_parameters * forward
     whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
     if tokens.tasks:
         one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT

@@ -11,6 +11,7 @@ from core.artifacts.store import Store
 from core.catalogue.compatibility import check_job
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
+from core.catalogue.patterns import STRUCTURED
 from core.errors import InvalidRequest
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
@@ -46,6 +47,11 @@ def resolve_job(
             f'calibration is required: {body.method} measures activations on text, for example "calibration": '
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
+        )
+    if body.output.format == "packed" and checked.pattern == STRUCTURED.text:
+        raise InvalidRequest(
+            "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use 'dense'",
+            param="output.format",
         )
     calibration, text = _resolve_calibration(session, team_id, body, model.description, found)
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, found)

@@ -129,7 +129,7 @@ def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: La
 def cut_config(
     raw: Mapping[str, Any], config: PretrainedConfig, family: Family, structure: ModelStructure, cut: Cut
 ) -> dict[str, Any]:
-    """config.json of what a cut leaves, all layers of one shape; the source's as it is written and as its class reads it."""
+    """config.json of what a cut leaves, all layers of one shape, from the source's, raw and as its class reads it."""
     first = structure.layers[0]
     changed = dict(raw)
     changed["num_hidden_layers" if "num_hidden_layers" in raw else "n_layer"] = len(cut.layers)
