@@ -8,8 +8,8 @@ from core.catalogue.families import FAMILIES
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
 from core.catalogue.parameters import Allocated, Selection
-from core.catalogue.patterns import parse_pattern, resolve_sparsity
-from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern
+from core.catalogue.patterns import UNSTRUCTURED, parse_pattern, resolve_sparsity
+from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, InvalidSparsity
 
 _AGREEMENT = 0.005
 """How far the mean of an explicit allocation may lie from the sparsity asked for."""
@@ -22,7 +22,7 @@ class ResolvedRequest(BaseModel):
 
     method: str
     pattern: str
-    sparsity: float
+    sparsity: float | None
     parameters: dict[str, Any]
 
 
@@ -88,6 +88,8 @@ def check_job(
 ) -> ResolvedRequest:
     """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault."""
     info = get_method(method)
+    if not info.prunes:
+        return _without_target(description, method, pattern, sparsity, parameters)
     parsed = parse_pattern(pattern)
     kind = "n:m" if parsed.is_n_m else parsed.text
     if kind not in info.patterns:
@@ -118,6 +120,20 @@ def check_job(
     return ResolvedRequest(
         method=method, pattern=parsed.text, sparsity=resolved, parameters=checked.model_dump(mode="json")
     )
+
+
+def _without_target(
+    description: ModelDescription, method: str, pattern: str, sparsity: float | None, parameters: dict[str, Any]
+) -> ResolvedRequest:
+    if sparsity is not None:
+        raise InvalidSparsity(f"{method} prunes nothing: leave sparsity out", param="sparsity")
+    if pattern != UNSTRUCTURED.text:
+        raise InvalidPattern(
+            f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
+        )
+    checked = parse_parameters(method, parameters)
+    prunable_linears(description, checked)
+    return ResolvedRequest(method=method, pattern=pattern, sparsity=None, parameters=checked.model_dump(mode="json"))
 
 
 def _check_allocation(

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from core.catalogue.parameters import (
     MagnitudeParameters,
     RandomParameters,
+    RecoverParameters,
     Selection,
     SparseGPTParameters,
     WandaParameters,
@@ -36,7 +37,7 @@ class Needs(BaseModel):
 
 
 class MethodInfo(BaseModel):
-    """One entry of the catalogue. `patterns` lists pattern families: 'unstructured', 'n:m'."""
+    """One entry of the catalogue. `patterns` lists pattern families: 'unstructured', 'n:m'; none: nothing is pruned."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,6 +49,11 @@ class MethodInfo(BaseModel):
     patterns: tuple[str, ...]
     needs: Needs
     parameters: type[Selection]
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it takes a pattern and a target."""
+        return bool(self.patterns)
 
     def public(self) -> dict[str, Any]:
         """The entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
@@ -115,6 +121,17 @@ METHODS: dict[str, MethodInfo] = {
             patterns=_WEIGHTS,
             needs=Needs(calibration=True, gradients=False, training=False),
             parameters=SparseGPTParameters,
+        ),
+        MethodInfo(
+            id="recover",
+            title="Recover",
+            summary="Prunes nothing: trains a model that was pruned before, or any other, and keeps every zero it has. "
+            "What is trained, and how, is the job's recovery.",
+            paper=None,
+            task_families=_LANGUAGE,
+            patterns=(),
+            needs=Needs(calibration=False, gradients=True, training=True),
+            parameters=RecoverParameters,
         ),
     )
 }

@@ -4,9 +4,9 @@ Three groups are shared: what to prune (`Selection`), how sparsity is spread ove
 calibration forward is run (`Propagated`).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 
 LayerSparsities = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
 
@@ -87,3 +87,22 @@ class SparseGPTParameters(Selection, Allocated, Propagated):
         128, ge=1, le=4096, description="Columns whose mask is chosen jointly; rounded down to a multiple of m."
     )
     damping: float = Field(0.01, gt=0, le=1, description="Added to the Hessian's diagonal, as a share of its mean.")
+
+
+class RecoverParameters(Selection, Propagated):
+    """Parameters of `recover`: none of its own, what it does is said in the job's `recovery`."""
+
+    @model_validator(mode="after")
+    def _as_they_are(self) -> Self:
+        changed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        ]
+        if changed:
+            raise ValueError(f"recover prunes nothing and takes no parameters ({', '.join(changed)}): use recovery")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "properties": {}}

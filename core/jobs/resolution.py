@@ -14,6 +14,7 @@ from core.catalogue.model_folder import ModelDescription
 from core.errors import InvalidRequest
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
+from core.jobs.recovery_resolution import resolve_recovery
 from core.jobs.references import TextReference, Use
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
 from core.jobs.text_resolution import TextNeeds, resolve_text
@@ -53,6 +54,7 @@ def resolve_job(
             "gates.max_perplexity_ratio needs a text to measure on: name one in evaluation.datasets",
             param="gates.max_perplexity_ratio",
         )
+    recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, found)
     filled = body.model_copy(
         update={
             "model": model.pinned,
@@ -61,12 +63,14 @@ def resolve_job(
             "parameters": checked.parameters,
             "calibration": calibration,
             "evaluation": evaluation,
+            "recovery": recovery.recovery,
         }
     )
     sources = {
         "model": model.reference.model_dump(mode="json"),
         "calibration": None if text is None else text.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in texts],
+        **recovery.sources,
     }
     return ResolvedJob(body=filled, model=model, sources=sources)
 
@@ -75,7 +79,6 @@ def _refuse_unavailable(body: JobBody) -> None:
     """Fields the contract names and this version cannot honour are refused, not ignored."""
     asked = {
         "target": body.target is not None,
-        "recovery": body.recovery is not None,
         "evaluation.tasks": bool(body.evaluation.tasks),
         "output.layout": body.output.layout != "uniform",
     }

@@ -69,6 +69,10 @@ class Boundaries:
         shutil.rmtree(self._folder(done - 2), ignore_errors=True)
         self._stream_hashes = current
 
+    def forget(self, done: int) -> None:
+        """Remove what was written after `done` blocks: of a walk that is not taken up again."""
+        shutil.rmtree(self._folder(done), ignore_errors=True)
+
     def resume(self, previous: Path | None) -> tuple[int, dict[str, Any]] | str | None:
         """Carry the newest whole boundary of this or an earlier attempt's folder into this one.
 

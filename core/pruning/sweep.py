@@ -6,7 +6,7 @@ other pruned streams through what will be saved; write the block and the streams
 and head, one block with its statistics, and the activation budget; nothing grows with depth.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,17 +18,16 @@ from core.catalogue.safetensors_header import TensorEntry
 from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
-from core.models.weights import write_tensors
 from core.pruning.allocation import outlier_share, owl_sparsities
 from core.pruning.boundaries import Boundaries
 from core.pruning.group import PrunableLinear
+from core.pruning.measuring import pairs, verification_tokens, write_verification
 from core.pruning.plan import Plan
 from core.pruning.propagation import InputGroup, collect, prune_in_flight, prune_two_pass
 from core.pruning.saliency import weight_times_norm
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.streams import ActivationBudget, Stream
 
-VERIFICATION_TOKENS = 64
 _ERROR_SAMPLE_TOKENS = 1024
 HEAD = "head"
 
@@ -108,11 +107,7 @@ class Sweep:
         self.rows: list[LayerRow] = []
         torch.set_float32_matmul_precision("highest")
         self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.randint(
-            folder.description.vocabulary_size, (1, min(VERIFICATION_TOKENS, folder.description.context_length)),
-            generator=generator,
-        )  # fmt: skip
+        probe = verification_tokens(folder.description)
         tokens = {"verification": probe}
         if calibration is not None:
             tokens["calibration"] = calibration
@@ -291,22 +286,20 @@ class Sweep:
 
     def _finish(self, start: int) -> SweepResult:
         skeleton = self.skeleton
-        dense = [perplexity(skeleton, self._pairs(stream)) for stream in self.dense]
+        dense = [perplexity(skeleton, pairs(stream)) for stream in self.dense]
         unchanged = set(skeleton.outer_names)
         head, family = f"{self.folder.family.head}.weight", self.folder.family
         if family.head in self._by_module:
             statistic = self._new_statistic(self.method.statistic)
-            for tokens_BT, hidden_BTD in self._pairs(self.driver):
+            for tokens_BT, hidden_BTD in pairs(self.driver):
                 statistic.update(skeleton.head_inputs(tokens_BT, hidden_BTD.to(self.plan.dtype)))
             (weight,) = self._prune([family.head], [self.folder.read(head)], statistic)
             skeleton.set_outer(head, weight)
             self.boundaries.write_block(HEAD, {family.stored_name(head): weight})
             unchanged.remove(head)
-        pruned = [perplexity(skeleton, self._pairs(stream)) for stream in self.pruned]
-        (probe_1T,), hidden_1TD = self.verification.tokens, self.verification.hidden(0)
-        logits = skeleton.logits(probe_1T, hidden_1TD, torch.arange(probe_1T.shape[1]))
+        pruned = [perplexity(skeleton, pairs(stream)) for stream in self.pruned]
         verification = self.boundaries.work / "verification.safetensors"
-        write_tensors(verification, {"tokens": probe_1T, "logits": logits.float()})
+        write_verification(skeleton, self.verification, verification)
         return SweepResult(
             layers=self.rows,
             sparsities=self.plan.sparsities,
@@ -320,6 +313,3 @@ class Sweep:
             verification=verification,
             resumed_from=start,
         )
-
-    def _pairs(self, stream: Stream) -> Iterable[tuple[Tensor, Tensor]]:
-        return ((stream.tokens[index], hidden) for index, hidden in stream.batches())

@@ -31,6 +31,8 @@ class Claim:
     model: ModelReference
     calibration: TextReference | None
     evaluation: tuple[TextReference, ...]
+    recovery: TextReference | None
+    teacher: ModelReference | None
     previous_attempts: tuple[int, ...]
     estimate: dict[str, Any] | None
     request_id: str | None
@@ -148,7 +150,7 @@ def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float)
 
 def _claim_of(row: Row[Any]) -> Claim:
     sources = row.sources
-    calibration = sources["calibration"]
+    calibration, recovery, teacher = (sources.get(name) for name in ("calibration", "recovery", "teacher"))
     return Claim(
         job_id=row.id,
         attempt=row.attempt,
@@ -157,6 +159,8 @@ def _claim_of(row: Row[Any]) -> Claim:
         model=model_references.validate_python(sources["model"]),
         calibration=None if calibration is None else text_references.validate_python(calibration),
         evaluation=tuple(text_references.validate_python(source) for source in sources["evaluation"]),
+        recovery=None if recovery is None else text_references.validate_python(recovery),
+        teacher=None if teacher is None else model_references.validate_python(teacher),
         previous_attempts=tuple(range(row.attempt - 1, 0, -1)),
         request_id=row.request_id,
         traceparent=row.traceparent,

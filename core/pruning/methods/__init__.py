@@ -4,12 +4,14 @@ from core.catalogue.parameters import Selection
 from core.pruning.methods.magnitude import Magnitude
 from core.pruning.methods.method import Method
 from core.pruning.methods.random import Random
+from core.pruning.methods.recover import Recover
 from core.pruning.methods.sparsegpt import SparseGPT
 from core.pruning.methods.wanda import Wanda
 
 IMPLEMENTATIONS: dict[str, type[Method]] = {
     "magnitude": Magnitude,
     "random": Random,
+    "recover": Recover,
     "sparsegpt": SparseGPT,
     "wanda": Wanda,
 }
