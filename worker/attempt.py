@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from core.artifacts import finalise
 from core.artifacts.store import Store, StoredFile, artifact_prefix
+from core.catalogue.methods import get_method
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.jobs.estimates import compare
 from core.jobs.gates import evaluate_gates
@@ -24,11 +25,13 @@ from worker.protocol import (
     PackSpec,
     ProgressMessage,
     PruneSpec,
+    RecoverSpec,
     Spec,
     StageMessage,
     VerifySpec,
 )
 from worker.recording import Recorder
+from worker.recovery import add_recovery, recover_spec
 from worker.runner_process import run_task
 from worker.sources import Sources
 
@@ -40,6 +43,8 @@ PROGRESS_SHARES = {
     "pack": (0.98, 0.99),
 }
 """Which part of the job's progress a runner's task covers; the store stage does the rest."""
+
+SHARES_WITH_RECOVERY = PROGRESS_SHARES | {"prune": (0.0, 0.40), "recover": (0.40, 0.90)}
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,20 @@ class Attempt:
             on_message=self._tell,
             on_wait=self._on_wait,
         ) as sources:
-            return self._run(self._prune_spec(sources))
+            spec = self._prune_spec(sources)
+            return self._run(spec, recover_spec(self._claim, sources, spec, self._folder / "artifact"))
 
-    def _run(self, spec: PruneSpec) -> Outcome:
+    def _run(self, spec: PruneSpec, training: RecoverSpec | None) -> Outcome:
         pruned = self._task(spec)
         metrics: dict[str, Any] = pruned["metrics"]
         report: dict[str, Any] = pruned["report"]
+        expected = Path(pruned["expected"])
+        if training is not None:
+            recovered = self._task(training)
+            add_recovery(metrics, report, recovered)
+            _keep_peak(report, "recover", recovered)
+            expected = Path(recovered["expected"])
+            spec = spec.model_copy(update={"artifact": training.artifact})
         self._recorder.enter("evaluate")
         metrics["latency"] = self._latency(spec, report)
         missed = evaluate_gates(Gates.model_validate(self._claim.body["gates"]), metrics)
@@ -98,7 +111,7 @@ class Attempt:
         verified = self._task(
             VerifySpec(
                 artifact=spec.artifact,
-                expected=Path(pruned["expected"]),
+                expected=expected,
                 device=self._settings.device,
                 threads=self._settings.threads,
             )
@@ -129,7 +142,8 @@ class Attempt:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         model = sources.model(claim.model)
-        calibration = claim.calibration and sources.text(claim.calibration, model, "calibration.dataset")
+        asked = claim.calibration if get_method(claim.body["method"]).prunes else None
+        calibration = asked and sources.text(asked, model, "calibration.dataset")
         evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
         self._on_wait()
         return PruneSpec(
@@ -141,7 +155,7 @@ class Attempt:
             evaluation=evaluation,
             work=self._folder,
             previous=self._previous(),
-            artifact=self._folder / "artifact",
+            artifact=self._folder / ("artifact" if claim.recovery is None else "pruned"),
             device=self._settings.device,
             threads=self._settings.threads,
             activation_budget_bytes=self._settings.activation_budget_bytes,
@@ -188,7 +202,8 @@ class Attempt:
         self._recorder.event("log", {"level": message.level, "message": message.message})
 
     def _task(self, spec: Spec) -> dict[str, Any]:
-        low, high = PROGRESS_SHARES[spec.task]
+        shares = PROGRESS_SHARES if self._claim.recovery is None else SHARES_WITH_RECOVERY
+        low, high = shares[spec.task]
 
         def on_message(message: Message) -> None:
             match message:
