@@ -2,8 +2,8 @@
 
 The formula follows the engine: the prune stage holds embeddings and head, one block with the copies it is pruned
 through, the statistics of one input group, the tokens that wait in front of a linear layer, and activations up to a
-budget; verification and latency load whole models in processes of their own. Its constants are rounded measurements on
-a CPU; what a fleet's own jobs took corrects it (`core.jobs.estimates`).
+budget; training, verification and latency load whole models in processes of their own. Its constants are rounded
+measurements on a CPU; what a fleet's own jobs took corrects it (`core.jobs.estimates`).
 """
 
 from collections import defaultdict
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from core.catalogue.model_folder import LinearShape, ModelDescription
 from core.jobs.schemas import JobBody
+from core.jobs.training_needs import training_bytes, training_work
 
 _LIBRARIES_BYTES = 450 * 2**20
 """Resident in a process that has loaded the engine."""
@@ -64,9 +65,12 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
-    passes = walks * tokens.calibration + 2 * tokens.evaluation + _LATENCY_PASSES * tokens.window
-    head = 2 * description.hidden_size * description.vocabulary_size * 2 * tokens.evaluation
-    return Work(passes, 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens))
+    measured = 2 if job.recovery is None else 3
+    passes = walks * tokens.calibration + measured * tokens.evaluation + _LATENCY_PASSES * tokens.window
+    head = 2 * description.hidden_size * description.vocabulary_size * measured * tokens.evaluation
+    pruning = 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens)
+    training = training_work(description, job.recovery)
+    return Work(passes + training.tokens, pruning + training.operations)
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
@@ -108,13 +112,15 @@ def needs_of(
     streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
+    training = training_bytes(description, job.recovery, device=device)
+    whole = max(whole, training.memory)
     work = work_of(description, job, tokens)
-    stored = description.bytes * (3 + is_fetched)  # blocks, artifact, its copy in a local store
+    stored = description.bytes * (3 + is_fetched) + training.disk  # blocks, artifact, its copy in a local store
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"
     return Needs(
         peak_memory_bytes=(
-            _LIBRARIES_WITH_CUDA_BYTES + block * width + streams // 8
+            _LIBRARIES_WITH_CUDA_BYTES + max(block * width + streams // 8, training.checkpoint)
             if on_device
             else _LIBRARIES_BYTES + max(engine, whole)
         ),
