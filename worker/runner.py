@@ -28,11 +28,12 @@ from core.artifacts.packed import pack_folder
 from core.catalogue.model_folder import inspect_folder
 from core.data.generation import generate_documents, sequences_at_once
 from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, evaluation_windows, starts_with_bos
+from core.data.tokens import calibration_windows, starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError, UnusableModel
 from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
 from core.models.folder import open_model
+from core.pruning.recovery.training import RecoveryStopped
 from core.pruning.run import walk_for
 from core.pruning.walk import GroupRow, LayerRow, Observer
 from worker.processes import peak_resident_bytes
@@ -43,10 +44,12 @@ from worker.protocol import (
     ImportGgufSpec,
     LogMessage,
     MeasureSpec,
+    Message,
     MetricMessage,
     PackSpec,
     ProgressMessage,
     PruneSpec,
+    RecoverSpec,
     ResultMessage,
     Spec,
     StageMessage,
@@ -54,14 +57,13 @@ from worker.protocol import (
     VerifySpec,
     spec_adapter,
 )
+from worker.runner_recover import evaluation_sets, recover_artifact
 from worker.runner_report import prune_result
 
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
 
-def send(
-    message: StageMessage | ProgressMessage | LogMessage | MetricMessage | ResultMessage | ErrorMessage,
-) -> None:
+def send(message: Message) -> None:
     """One line to the supervisor."""
     _messages.write(message.model_dump_json() + "\n")
 
@@ -78,7 +80,7 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     folder = open_model(spec.model.path)
     recipe = spec.recipe
     tokenizer = folder.tokenizer() if spec.calibration or spec.evaluation else None
-    calibration, evaluations = None, {}
+    calibration = None
     if spec.calibration:
         asked, source = recipe["calibration"], spec.calibration
         assert tokenizer is not None
@@ -90,15 +92,12 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
             seed=asked["seed"],
             name=source.name,
         )
-    for source in spec.evaluation:
-        assert tokenizer is not None
-        evaluations[source.name] = evaluation_windows(
-            read_documents(source.path, source.format, source.text_field),
-            tokenizer,
-            samples=recipe["evaluation"]["samples"],
-            length=recipe["evaluation"]["sequence_length"],
-            name=source.name,
-        )
+    evaluations = {} if tokenizer is None else evaluation_sets(recipe, spec.evaluation, tokenizer)
+
+    def on_stage(stage: str) -> None:
+        if stage != "evaluate" or not recipe.get("recovery"):  # else what is measured now belongs to pruning
+            send(StageMessage(stage=stage))
+
     walk = walk_for(
         folder,
         {name: recipe[name] for name in ("method", "sparsity", "pattern", "parameters")},
@@ -109,7 +108,7 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
         previous=spec.previous,
         revision=spec.model.revision,
         activation_budget_bytes=spec.activation_budget_bytes,
-        observer=Observer(on_block=_on_block, on_stage=lambda stage: send(StageMessage(stage=stage)), on_log=_log),
+        observer=Observer(on_block=_on_block, on_stage=on_stage, on_log=_log),
     )
     result = walk.run()
     peak = _peak_memory(device)
@@ -131,7 +130,8 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
 
 _stop_asked = threading.Event()
 STOPPED = 75
-"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block: to be started again later."""
+"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step: to be started again
+later."""
 
 
 def _on_block(done: int, blocks: int, rows: Sequence[LayerRow | GroupRow]) -> None:
@@ -154,6 +154,17 @@ def _peak_memory(device: torch.device) -> dict[str, int]:
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device)
     return peak
+
+
+def recover(spec: RecoverSpec) -> dict[str, Any]:
+    """Train a pruned model and measure it again; SIGTERM ends it once the step it is in is saved."""
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    device = _device(spec.device)
+    try:
+        recovered = recover_artifact(spec, device=device, send=send, should_stop=_stop_asked.is_set)
+    except RecoveryStopped:
+        sys.exit(STOPPED)
+    return recovered | {"peak_memory": _peak_memory(device)}
 
 
 def measure(spec: MeasureSpec) -> dict[str, Any]:
@@ -251,6 +262,8 @@ def run(spec: Spec) -> dict[str, Any]:
     match spec:
         case PruneSpec():
             return prune(spec)
+        case RecoverSpec():
+            return recover(spec)
         case MeasureSpec():
             return measure(spec)
         case TasksSpec():

@@ -50,8 +50,8 @@ def prune_result(
         "layers": [asdict(row) for row in result.layers],
         "layer_sparsities": list(result.sparsities),
         "texts": {
-            "calibration": _text(spec.calibration) if spec.calibration else None,
-            "evaluation": {text.name: _text(text) for text in spec.evaluation},
+            "calibration": described_text(spec.calibration) if spec.calibration else None,
+            "evaluation": {text.name: described_text(text) for text in spec.evaluation},
         },
         "notes": result.notes,
         "tokens": {
@@ -71,6 +71,6 @@ def prune_result(
     return {"metrics": metrics, "report": report, "expected": str(result.verification)}
 
 
-def _text(source: TextSource) -> dict[str, Any]:
+def described_text(source: TextSource) -> dict[str, Any]:
     """Which text it was: its hash, and for one of the hub its commit."""
     return {"name": source.name, "sha256": source.sha256, **source.origin}

@@ -11,6 +11,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
     metrics = report["metrics"]
     method = get_method(recipe["method"])
     pattern = recipe["pattern"]
+    recovery = report.get("recovery")
     lines = [
         "---",
         "library_name: transformers",
@@ -18,17 +19,19 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         f"tags: [pruning, {method.id}]",
         "---",
         "",
-        f"# {_plain(recipe['model'])}, pruned with {method.title}",
+        f"# {_plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
-        _what_went(metrics["sparsity"], pattern),
+        _what_went(metrics["sparsity"], pattern if method.prunes else None),
         "",
-        "| | dense | pruned |",
+        *(_recovery_lines(recovery) if recovery else []),
+        *(["| | dense | pruned |"] if method.prunes else ["| | given | trained |"]),
         "|---|---|---|",
     ]
     for name, figures in metrics["perplexity"].items():
         lines.append(
             f"| perplexity, {_plain(name)}, {figures['sequence_length']}-token windows "
-            f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}) |"
+            f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}"
+            f"{_before(figures) if method.prunes else ''}) |"
         )
     lines += _tasks(metrics)
     lines.append(f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |")
@@ -83,12 +86,26 @@ def _tasks(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _what_went(share: dict[str, float], pattern: str) -> str:
+def _what_went(share: dict[str, float], pattern: str | None) -> str:
     if pattern == "structured":
         return f"{share['model']:.2%} of all parameters were removed, {share['prunable']:.2%} of those of its layers."
-    return (
-        f"{share['prunable']:.2%} of the prunable weights are zero ({pattern}), {share['model']:.2%} of all parameters."
-    )
+    kind = f" ({pattern})" if pattern else ""
+    return f"{share['prunable']:.2%} of the prunable weights are zero{kind}, {share['model']:.2%} of all parameters."
+
+
+def _recovery_lines(recovery: dict[str, Any]) -> list[str]:
+    sparsity = recovery["sparsity"]
+    return [
+        f"Recovered with {recovery['method']} ({recovery['trained']}, {recovery['trained_parameters']:,} parameters): "
+        f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {_plain(recovery['text']['name'])}. Sparsity "
+        f"{sparsity['before']:.4%} before, {sparsity['after']:.4%} after: every pruned weight is still zero.",
+        "",
+    ]
+
+
+def _before(figures: dict[str, Any]) -> str:
+    before = figures.get("before_recovery")
+    return f"; {before:.3f} before recovery" if before is not None else ""
 
 
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]|#"} | {"<": "&lt;", ">": "&gt;"})

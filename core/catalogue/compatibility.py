@@ -8,9 +8,9 @@ from core.catalogue.families import FAMILIES
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
 from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
-from core.catalogue.patterns import Pattern, parse_pattern, resolve_sparsity
+from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
 from core.catalogue.structure import Counts, ModelStructure, attention_mode, layer_count, uniform_counts
-from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, UnusableModel
+from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, InvalidSparsity, UnusableModel
 
 _AGREEMENT = 0.005
 """How far the mean of an explicit allocation may lie from the sparsity asked for."""
@@ -23,7 +23,7 @@ class ResolvedRequest(BaseModel):
 
     method: str
     pattern: str
-    sparsity: float
+    sparsity: float | None
     parameters: dict[str, Any]
 
 
@@ -119,6 +119,8 @@ def check_job(
 ) -> ResolvedRequest:
     """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault."""
     info = get_method(method)
+    if not info.prunes:
+        return _without_target(description, method, pattern, sparsity, parameters)
     parsed = parse_pattern(pattern or info.patterns[0])
     kind = "n:m" if parsed.is_n_m else parsed.text
     if kind not in info.patterns:
@@ -158,6 +160,19 @@ def _check_masks(description: ModelDescription, checked: Selection, parsed: Patt
             "'uniform'",
             param="parameters.scope",
         )
+
+
+def _without_target(
+    description: ModelDescription, method: str, pattern: str | None, sparsity: float | None, parameters: dict[str, Any]
+) -> ResolvedRequest:
+    if sparsity is not None:
+        raise InvalidSparsity(f"{method} prunes nothing: leave sparsity out", param="sparsity")
+    if pattern not in (None, UNSTRUCTURED.text):
+        raise InvalidPattern(
+            f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
+        )
+    checked = parse_parameters(method, parameters).model_dump(mode="json")
+    return ResolvedRequest(method=method, pattern=UNSTRUCTURED.text, sparsity=None, parameters=checked)
 
 
 def _check_allocation(

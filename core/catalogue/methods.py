@@ -12,6 +12,7 @@ from core.catalogue.parameters import (
     MethodParameters,
     RandomParameters,
     RandomStructuredParameters,
+    RecoverParameters,
     SparseGPTParameters,
     WandaParameters,
 )
@@ -40,7 +41,7 @@ class Needs(BaseModel):
 
 
 class MethodInfo(BaseModel):
-    """One entry of the catalogue. `patterns` lists pattern families, the default first."""
+    """One entry of the catalogue. `patterns` lists pattern families, the default first; none: nothing is pruned."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,6 +53,11 @@ class MethodInfo(BaseModel):
     patterns: tuple[str, ...]
     needs: Needs
     parameters: type[MethodParameters]
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it takes a pattern and a target."""
+        return bool(self.patterns)
 
     def public(self) -> dict[str, Any]:
         """The entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
@@ -170,6 +176,17 @@ METHODS: dict[str, MethodInfo] = {
             patterns=_GROUPS,
             needs=Needs(calibration=True, gradients=False, training=False),
             parameters=DepthParameters,
+        ),
+        MethodInfo(
+            id="recover",
+            title="Recover",
+            summary="Prunes nothing: trains a model that was pruned before, or any other, and keeps every zero it has. "
+            "What is trained, and how, is the job's recovery.",
+            paper=None,
+            task_families=_LANGUAGE,
+            patterns=(),
+            needs=Needs(calibration=False, gradients=True, training=True),
+            parameters=RecoverParameters,
         ),
     )
 }

@@ -5,9 +5,9 @@ the calibration forward is run (`Propagated`); those that remove heads and chann
 can be scaled `Budgeted`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 
 from core.catalogue.structure import AttentionMode
 
@@ -150,3 +150,22 @@ class DepthParameters(MethodParameters, Budgeted):
         "tried again). angular: the run of layers whose input and output point in the most similar directions. "
         "block_influence: the layers that change their input least, each for itself.",
     )
+
+
+class RecoverParameters(Selection, Propagated):
+    """Parameters of `recover`: none of its own, what it does is said in the job's `recovery`."""
+
+    @model_validator(mode="after")
+    def _as_they_are(self) -> Self:
+        changed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        ]
+        if changed:
+            raise ValueError(f"recover prunes nothing and takes no parameters ({', '.join(changed)}): use recovery")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "properties": {}}

@@ -111,8 +111,7 @@ class HubLookup:
     def of(self, team_id: str, body: JobBody | InspectBody) -> HubFindings:
         """What a body names on the hub; of one that is no job body, its model. Raises nothing about the hub."""
         findings = HubFindings()
-        if "/" in body.model and not body.model.startswith(JOB_PREFIX):
-            findings.models[body.model] = self._try(self._model, body.model)
+        self._find_model(findings, body.model)
         try:
             job = body if isinstance(body, JobBody) else JobBody.model_validate(body.model_dump())
         except ValidationError:
@@ -121,6 +120,11 @@ class HubLookup:
         if job.calibration is not None:
             named.append((job.calibration.dataset, "calibration", "calibration.dataset"))
         named += [(name, "evaluation", f"evaluation.datasets.{i}") for i, name in enumerate(job.evaluation.datasets)]
+        if job.recovery is not None:
+            if job.recovery.teacher is not None:
+                self._find_model(findings, job.recovery.teacher)
+            if job.recovery.dataset is not None:
+                named.append((job.recovery.dataset, "calibration", "recovery.dataset"))
         asked = [(name, use, param) for name, use, param in named if is_hub_dataset(name)]
         registered = self._registered(team_id, {name for name, _, _ in asked}) if asked else set()
         for name, use, param in asked:
@@ -133,6 +137,10 @@ class HubLookup:
                 param = f"evaluation.tasks.{index}"
                 findings.tasks[name] = self._try(find_hub_dataset, self._hub, dataset, "evaluation", param)
         return findings
+
+    def _find_model(self, findings: HubFindings, reference: str) -> None:
+        if "/" in reference and not reference.startswith(JOB_PREFIX) and reference not in findings.models:
+            findings.models[reference] = self._try(self._model, reference)
 
     def _try(self, ask: Callable[Asked, Found], *args: Asked.args, **kwargs: Asked.kwargs) -> Found | SecateurError:
         try:

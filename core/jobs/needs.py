@@ -2,8 +2,8 @@
 
 The formula follows the engine: the prune stage holds embeddings and head, one block with the copies it is pruned
 through, the statistics of one input group, the tokens that wait in front of a linear layer, and activations up to a
-budget; verification and latency load whole models in processes of their own. Its constants are rounded measurements on
-a CPU; what a fleet's own jobs took corrects it (`core.jobs.estimates`).
+budget; training, verification and latency load whole models in processes of their own. Its constants are rounded
+measurements on a CPU; what a fleet's own jobs took corrects it (`core.jobs.estimates`).
 """
 
 from collections import defaultdict
@@ -15,6 +15,7 @@ from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.jobs.schemas import JobBody
+from core.jobs.training_needs import training_bytes, training_work
 
 _LIBRARIES_BYTES = 450 * 2**20
 """Resident in a process that has loaded the engine."""
@@ -68,12 +69,17 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     evaluation tokens and the tasks' questions through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
-    if get_method(job.method).needs.gradients:
+    if get_method(job.method).needs.gradients and job.method != "recover":
         walks = 4
     measured = tokens.evaluation + tokens.tasks
-    passes = walks * tokens.calibration + 2 * measured + _LATENCY_PASSES * tokens.window
-    head = 2 * description.hidden_size * description.vocabulary_size * 2 * measured
-    return Work(passes, 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens))
+    models = 2 if job.recovery is None else 3
+    passes = (
+        walks * tokens.calibration + 2 * tokens.tasks + models * tokens.evaluation + _LATENCY_PASSES * tokens.window
+    )
+    head = 2 * description.hidden_size * description.vocabulary_size * models * measured
+    pruning = 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens)
+    training = training_work(description, job.recovery)
+    return Work(passes + training.tokens, pruning + training.operations)
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
@@ -125,14 +131,16 @@ def needs_of(
     if tokens.tasks:
         one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
         whole = max(whole, description.bytes + max(LOGITS_BYTES[device], one))
+    training = training_bytes(description, job.recovery, device=device)
+    whole = max(whole, training.memory)
     work = work_of(description, job, tokens)
     processes = 5 if tokens.tasks else 3
-    stored = description.bytes * (3 + is_fetched)  # blocks, artifact, its copy in a local store
+    stored = description.bytes * (3 + is_fetched) + training.disk  # blocks, artifact, its copy in a local store
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"
     return Needs(
         peak_memory_bytes=(
-            _LIBRARIES_WITH_CUDA_BYTES + block * width + streams // 8
+            _LIBRARIES_WITH_CUDA_BYTES + max(block * width + streams // 8, training.checkpoint)
             if on_device
             else _LIBRARIES_BYTES + max(engine, whole)
         ),

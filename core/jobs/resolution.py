@@ -15,6 +15,7 @@ from core.catalogue.patterns import STRUCTURED
 from core.errors import InvalidRequest
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
+from core.jobs.recovery_resolution import resolve_recovery
 from core.jobs.references import TextReference, Use
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
 from core.jobs.task_resolution import resolve_tasks
@@ -60,6 +61,7 @@ def resolve_job(
             "gates.max_perplexity_ratio needs a text to measure on: name one in evaluation.datasets",
             param="gates.max_perplexity_ratio",
         )
+    recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, found)
     filled = body.model_copy(
         update={
             "model": model.pinned,
@@ -68,6 +70,7 @@ def resolve_job(
             "parameters": checked.parameters,
             "calibration": calibration,
             "evaluation": evaluation,
+            "recovery": recovery.recovery,
         }
     )
     sources = {
@@ -75,6 +78,7 @@ def resolve_job(
         "calibration": None if text is None else text.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in texts],
         "tasks": [each.model_dump(mode="json") for each in resolve_tasks(body.evaluation.tasks, found)],
+        **recovery.sources,
     }
     return ResolvedJob(body=filled, model=model, sources=sources)
 
@@ -83,7 +87,6 @@ def _refuse_unavailable(body: JobBody) -> None:
     """Fields the contract names and this version cannot honour are refused, not ignored."""
     asked = {
         "target": body.target is not None,
-        "recovery": body.recovery is not None,
         "output.layout": body.output.layout != "uniform",
     }
     for param, is_asked in asked.items():

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from core.catalogue.recovery import Recovery
 from core.jobs.states import AttemptOutcome, EventType, JobStatus, Stage
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
@@ -88,7 +89,7 @@ class JobBody(_Part):
     parameters: dict[str, Any] = Field(default_factory=dict)
     calibration: Calibration | None = None
     evaluation: Evaluation = Field(default_factory=Evaluation)
-    recovery: dict[str, Any] | None = Field(None, description="Not available yet.")
+    recovery: Recovery | None = Field(None, description="Training after pruning.")
     gates: Gates = Field(default_factory=Gates)
     output: Output = Field(default_factory=Output)
     queue: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
@@ -136,7 +137,7 @@ class Job(BaseModel):
     parameters: dict[str, Any]
     calibration: Calibration | None
     evaluation: Evaluation
-    recovery: dict[str, Any] | None
+    recovery: Recovery | None
     gates: Gates
     output: Output
     queue: str

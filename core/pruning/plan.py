@@ -138,19 +138,20 @@ def make_plan(
     checked = parse_parameters(method, resolved.parameters)
     assert isinstance(checked, Selection), "structured methods have a plan of their own"
     linears = prunable_linears(description, checked)
+    sparsity = resolved.sparsity or 0.0
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[description.dtype]
     allocation = getattr(checked, "allocation", "uniform")
     counts = None
     if getattr(checked, "scope", None) == "model":
-        counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), resolved.sparsity)
+        counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), sparsity)
     return Plan(
         method_id=method,
         pattern=parse_pattern(resolved.pattern),
-        sparsity=resolved.sparsity,
+        sparsity=sparsity,
         parameters=checked,
         linears=tuple(linears),
-        sparsities=tuple(allocation) if isinstance(allocation, list) else (resolved.sparsity,) * description.layers,
+        sparsities=tuple(allocation) if isinstance(allocation, list) else (sparsity,) * description.layers,
         counts=counts,
         dtype=dtype,
         forward_dtype=_forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),

@@ -29,7 +29,7 @@ class ActivationBudget:
 class Stream:
     """One set of tokens [sequences, time] and its hidden states after the blocks done so far.
 
-    `dtype` is the arithmetic its forwards run in.
+    `dtype` is the arithmetic its forwards run in. One that is not `resumable` writes only what does not fit the budget.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Stream:
         *,
         dtype: torch.dtype,
         micro_batch: int,
+        resumable: bool = True,
     ) -> None:
         self.name = name
         self.tokens = list(tokens_NT.split(micro_batch))
@@ -52,6 +53,7 @@ class Stream:
         self._skeleton = skeleton
         self._boundaries = boundaries
         self._budget = budget
+        self._resumable = resumable
         self._held: list[Tensor | None] = [None] * len(self.tokens)
         self._arguments: list[BlockArguments] | None = None
 
@@ -108,7 +110,7 @@ class Stream:
         if earlier is not None:
             self._budget.give(earlier.nbytes)
         fits = self._budget.take(hidden.nbytes)
-        if done or not fits:
+        if (done and self._resumable) or not fits:
             self._boundaries.write_activation(done, self._activation(index), hidden)
         self._held[index] = hidden if fits else None
 

@@ -70,20 +70,18 @@ def make_structured_plan(
     resolved = check_job(description, method, pattern, sparsity, parameters or {})
     checked = parse_parameters(method, resolved.parameters)
     structure = require_structure(description)
+    ratio = resolved.sparsity
+    assert ratio is not None
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[description.dtype]
     narrows = isinstance(checked, Width)
     return StructuredPlan(
         method_id=method,
-        sparsity=resolved.sparsity,
+        sparsity=ratio,
         parameters=checked,
         attention=attention_mode(checked.attention, structure) if isinstance(checked, Width) else "none",
-        counts=require_counts(description, checked, resolved.sparsity, device=device.type)
-        if isinstance(checked, Width)
-        else None,
-        removed_layers=0
-        if narrows
-        else layer_count(structure, parameters=description.parameters, ratio=resolved.sparsity),
+        counts=require_counts(description, checked, ratio, device=device.type) if isinstance(checked, Width) else None,
+        removed_layers=0 if narrows else layer_count(structure, parameters=description.parameters, ratio=ratio),
         dtype=dtype,
         forward_dtype=dtype if device.type == "cuda" else torch.float32,
         device=device,

@@ -17,12 +17,13 @@ from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.allocation import outlier_share, owl_sparsities
 from core.pruning.group import PrunableLinear
+from core.pruning.measuring import pairs
 from core.pruning.plan import Plan
 from core.pruning.propagation import InputGroup, collect, prune_in_flight, prune_two_pass
 from core.pruning.saliency import weight_times_norm
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.streams import Stream
-from core.pruning.walk import LayerRow, PruneResult, Walk, pairs
+from core.pruning.walk import LayerRow, PruneResult, Walk
 
 _ERROR_SAMPLE_TOKENS = 1024
 HEAD = "head"

@@ -12,11 +12,9 @@ from core.catalogue.safetensors_header import TensorEntry
 from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
-from core.models.weights import write_tensors
 from core.pruning.boundaries import Boundaries
+from core.pruning.measuring import pairs, verification_tokens, write_verification
 from core.pruning.streams import ActivationBudget, Stream
-
-VERIFICATION_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -127,10 +125,7 @@ class Walk:
         self.evaluation_tokens = list(evaluations.values())
         self.calibration_tokens = calibration
         torch.set_float32_matmul_precision("highest")
-        self.probe = torch.randint(
-            folder.description.vocabulary_size, (1, min(VERIFICATION_TOKENS, folder.description.context_length)),
-            generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
+        self.probe = verification_tokens(folder.description)
         tokens = {"verification": self.probe}
         if calibration is not None:
             tokens["calibration"] = calibration
@@ -178,17 +173,10 @@ class Walk:
 
     def write_verification(self, skeleton: Skeleton, stream: Stream) -> Path:
         """Write the probe's tokens and the logits at the end of all blocks."""
-        (probe_1T,), hidden_1TD = stream.tokens, stream.hidden(0)
-        logits = skeleton.logits(probe_1T, hidden_1TD, torch.arange(probe_1T.shape[1]))
         file = self.boundaries.work / "verification.safetensors"
-        write_tensors(file, {"tokens": probe_1T, "logits": logits.float()})
+        write_verification(skeleton, stream, file)
         return file
 
     def stored(self, names: Iterable[str]) -> list[TensorEntry]:
         """Where tensors lie in the source, under the names they are saved by."""
         return [replace(self.folder.tensors[name], name=self.folder.family.stored_name(name)) for name in sorted(names)]
-
-
-def pairs(stream: Stream) -> Iterable[tuple[Tensor, Tensor]]:
-    """Tokens with the hidden states they have come to, batch by batch."""
-    return ((stream.tokens[index], hidden) for index, hidden in stream.batches())

@@ -99,10 +99,82 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown field": ({"colour": "green"}, "invalid_request", "colour"),
     "unknown nested field": ({"calibration": {"dataset": "numbers", "rows": 1}}, "invalid_request", "calibration.rows"),
     "target": ({"target": {"bytes": 1}}, "invalid_request", "target"),
-    "recovery": ({"recovery": {"steps": 1}}, "invalid_request", "recovery"),
     "unknown task": ({"evaluation": {"tasks": ["boolq", "mmlu"]}}, "invalid_request", "evaluation.tasks.1"),
     "a task twice": ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "invalid_request", "evaluation.tasks.1"),
     "one question": ({"evaluation": {"tasks": ["piqa"], "task_limit": 1}}, "invalid_request", "evaluation.task_limit"),
+    "recovery without method": ({"recovery": {"steps": 1}}, "invalid_request", "recovery.method"),
+    "unknown recovery": ({"recovery": {"method": "hope"}}, "invalid_request", "recovery.method"),
+    "unknown field of recovery": ({"recovery": {"method": "lora", "rows": 1}}, "invalid_request", "recovery.rows"),
+    "no step": ({"recovery": {"method": "lora", "steps": 0}}, "invalid_request", "recovery.steps"),
+    "no rank": ({"recovery": {"method": "lora", "lora": {"r": 0}}}, "invalid_request", "recovery.lora.r"),
+    "adapters on nothing": (
+        {"recovery": {"method": "lora", "lora": {"targets": ["nothing"]}}},
+        "invalid_request",
+        "recovery.lora.targets",
+    ),
+    "adapters without adapters": ({"recovery": {"method": "finetune", "lora": {}}}, "invalid_request", "recovery.lora"),
+    "temperature": ({"recovery": {"method": "lora", "temperature": 2}}, "invalid_request", "recovery.temperature"),
+    "teacher of a job that prunes": (
+        {"recovery": {"method": "distill", "teacher": "tiny"}},
+        "invalid_request",
+        "recovery.teacher",
+    ),
+    "recovery without text": (
+        {"method": "magnitude", "calibration": None, "recovery": {"method": "lora"}},
+        "invalid_request",
+        "recovery.dataset",
+    ),
+    "unknown text to train on": (
+        {"recovery": {"method": "lora", "dataset": "x"}},
+        "unknown_dataset",
+        "recovery.dataset",
+    ),
+    "too little text to train on": (
+        {"recovery": {"method": "lora", "dataset": "numbers", "samples": 1000, "sequence_length": 64}},
+        "too_little_text",
+        "recovery.samples",
+    ),
+    "self without end, to train on": (
+        {"recovery": {"method": "lora", "dataset": "self"}},
+        "invalid_request",
+        "recovery.samples",
+    ),
+    "training beyond the context": (
+        {"recovery": {"method": "lora", "sequence_length": 65}},
+        "invalid_request",
+        "recovery.sequence_length",
+    ),
+    "recover without recovery": ({"method": "recover", "sparsity": None}, "invalid_request", "recovery"),
+    "recover with sparsity": (
+        {"method": "recover", "sparsity": 0.5, "recovery": {"method": "lora"}},
+        "invalid_sparsity",
+        "sparsity",
+    ),
+    "recover with pattern": (
+        {"method": "recover", "sparsity": None, "pattern": "2:4", "recovery": {"method": "lora"}},
+        "invalid_pattern",
+        "pattern",
+    ),
+    "recover with parameters": (
+        {
+            "method": "recover",
+            "sparsity": None,
+            "parameters": {"skip_layers": [0]},
+            "recovery": {"method": "lora"},
+        },
+        "invalid_parameters",
+        "parameters",
+    ),
+    "recover without teacher": (
+        {"method": "recover", "sparsity": None, "recovery": {"method": "distill"}},
+        "invalid_request",
+        "recovery.teacher",
+    ),
+    "recover with unknown teacher": (
+        {"method": "recover", "sparsity": None, "recovery": {"method": "distill", "teacher": "job:job_0"}},
+        "unknown_model",
+        "recovery.teacher",
+    ),
     "per layer": ({"output": {"layout": "per_layer"}}, "invalid_request", "output.layout"),
     "the dispatcher's queue": ({"queue": "control"}, "unknown_queue", "queue"),
     "a queue nobody serves": ({"queue": "large"}, "unknown_queue", "queue"),
@@ -267,7 +339,7 @@ def test_inspect_looks_at_a_model(api: TestClient, model: str) -> None:
         None,
     )
     assert {each["method"]: each["fits"] for each in answer["methods"]} == dict.fromkeys(
-        ("random", "magnitude", "wanda", "sparsegpt"), True
+        ("random", "magnitude", "wanda", "sparsegpt", "recover"), True
     )
 
 

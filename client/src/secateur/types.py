@@ -131,9 +131,10 @@ class Problem(Answer):
 
 
 class Perplexity(Answer):
-    """On one evaluation set. `ratio` is pruned over dense."""
+    """On one evaluation set. `ratio` is pruned over dense; `before_recovery` is of the pruned model before training."""
 
     dense: float | None = None
+    before_recovery: float | None = None
     pruned: float | None = None
     ratio: float | None = None
     sequence_length: int | None = None
@@ -223,6 +224,7 @@ class Job(Answer):
     method: str
     pattern: str
     sparsity: float | None = None
+    recovery: dict[str, JsonValue] | None = None
     queue: str = "default"
     priority: int = 0
     metadata: dict[str, str] = {}

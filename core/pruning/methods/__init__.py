@@ -8,6 +8,7 @@ from core.pruning.methods.magnitude import Magnitude
 from core.pruning.methods.method import Method
 from core.pruning.methods.random import Random
 from core.pruning.methods.random_structured import RandomStructured
+from core.pruning.methods.recover import Recover
 from core.pruning.methods.sparsegpt import SparseGPT
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.methods.wanda import Wanda
@@ -15,6 +16,7 @@ from core.pruning.methods.wanda import Wanda
 IMPLEMENTATIONS: dict[str, type[Method]] = {
     "magnitude": Magnitude,
     "random": Random,
+    "recover": Recover,
     "sparsegpt": SparseGPT,
     "wanda": Wanda,
 }

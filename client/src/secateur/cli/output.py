@@ -100,8 +100,9 @@ def print_job(job: Job) -> None:
             ("model", job.model),
             (
                 "method",
-                f"{job.method}, {job.pattern}" + (f", sparsity {job.sparsity:g}" if job.sparsity is not None else ""),
+                job.method + (f", {job.pattern}, sparsity {job.sparsity:g}" if job.sparsity is not None else ""),
             ),
+            ("recovery", _recovery(job.recovery)),
             ("attempt", str(job.attempt) if job.attempt > 1 else None),
             ("submitted", moment(job.created_at)),
             ("finished", moment(job.finished_at) if job.finished_at else None),
@@ -112,10 +113,18 @@ def print_job(job: Job) -> None:
         print_metrics(job.metrics)
 
 
+def _recovery(recovery: dict[str, JsonValue] | None) -> str | None:
+    return None if recovery is None else f"{recovery.get('method')}, {recovery.get('steps')} steps"
+
+
 def print_metrics(metrics: Metrics) -> None:
     """Dense beside pruned, then what the run took."""
     rows: list[tuple[str, str, str, str]] = []
     for name, figures in metrics.perplexity.items():
+        if figures.before_recovery is not None:
+            unrecovered, ratio = figures.before_recovery, _ratio(figures.before_recovery, figures.dense)
+            shown = (number(figures.dense), number(unrecovered), times(ratio))
+            rows.append((f"perplexity on {name}, before recovery", *shown))
         rows.append((f"perplexity on {name}", number(figures.dense), number(figures.pruned), times(figures.ratio)))
     rows += _task_rows(metrics)
     if metrics.parameters is not None:

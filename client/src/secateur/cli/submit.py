@@ -35,6 +35,22 @@ TaskOption = Annotated[
 ]
 TaskLimitOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many questions of each task to ask.")]
 RatioOption = Annotated[float | None, typer.Option(help="Gate: the largest pruned/dense perplexity to accept.")]
+RecoveryOption = Annotated[
+    Literal["finetune", "lora", "distill"] | None,
+    typer.Option(help="Train after pruning, zeros kept: every parameter, adapters, or against the dense model."),
+]
+RecoveryStepsOption = Annotated[int | None, typer.Option(help="Optimiser steps of the recovery.")]
+RecoveryDatasetOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The text to train on; unset, the calibration's.")
+]
+RecoveryParameterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help='Anything else of the recovery; VALUE is JSON, or else text: learning_rate=1e-4, lora={"r": 16}. '
+        "Repeatable.",
+    ),
+]
 MetadataOption = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label. Repeatable.")]
 QueueOption = Annotated[str | None, typer.Option(help="The queue of the workers to run it.")]
 PriorityOption = Annotated[int | None, typer.Option(help="Higher goes first.")]
@@ -63,6 +79,10 @@ class JobOptions:
     tasks: list[str] = field(default_factory=list)
     task_limit: str | None = None
     max_perplexity_ratio: float | None = None
+    recovery: str | None = None
+    recovery_steps: int | None = None
+    recovery_dataset: str | None = None
+    recovery_parameters: list[str] = field(default_factory=list)
     metadata: list[str] = field(default_factory=list)
     queue: str | None = None
     priority: int | None = None
@@ -80,11 +100,24 @@ class JobOptions:
         body |= {"output": {"format": self.format}} if self.format is not None else {}
         body |= {"parameters": parameters} if parameters else {}
         body |= self._texts()
+        body |= self._recovery()
         if self.max_perplexity_ratio is not None:
             body["gates"] = {"max_perplexity_ratio": self.max_perplexity_ratio}
         if self.metadata:
             body["metadata"] = dict(_pairs(self.metadata, "--metadata"))
         return body
+
+    def _recovery(self) -> dict[str, JsonValue]:
+        given = _given(steps=self.recovery_steps, dataset=self.recovery_dataset)
+        for name, value in _pairs(self.recovery_parameters, "--recovery-parameter").items():
+            if name in ("method", *given):
+                raise typer.BadParameter(f"--recovery-parameter {name} has an option of its own, which is given too")
+            given[name] = _json_or_text(value)
+        if self.recovery is None:
+            if given:
+                raise typer.BadParameter(f"--recovery METHOD is needed to train with {', '.join(given)}")
+            return {}
+        return {"recovery": {"method": self.recovery, **given}}
 
     def _texts(self) -> dict[str, JsonValue]:
         if self.calibration is None and self.calibration_samples is not None:
@@ -123,6 +156,10 @@ def submit(
     evaluation_samples: EvaluationSamplesOption = None,
     task: TaskOption = None,
     task_limit: TaskLimitOption = None,
+    recovery: RecoveryOption = None,
+    recovery_steps: RecoveryStepsOption = None,
+    recovery_dataset: RecoveryDatasetOption = None,
+    recovery_parameter: RecoveryParameterOption = None,
     max_perplexity_ratio: RatioOption = None,
     metadata: MetadataOption = None,
     queue: QueueOption = None,
@@ -147,6 +184,10 @@ def submit(
         evaluation_samples=evaluation_samples,
         tasks=task or [],
         task_limit=task_limit,
+        recovery=recovery,
+        recovery_steps=recovery_steps,
+        recovery_dataset=recovery_dataset,
+        recovery_parameters=recovery_parameter or [],
         max_perplexity_ratio=max_perplexity_ratio,
         metadata=metadata or [],
         queue=queue,
