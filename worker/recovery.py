@@ -53,7 +53,7 @@ def add_recovery(metrics: dict[str, Any], report: dict[str, Any], recovered: dic
         prunable = sum(row["out_features"] * row["in_features"] for row in rows)
         metrics["sparsity"] = {"prunable": zeros / prunable, "model": zeros / parameters}
         metrics["parameters"] = {"dense": parameters, "nonzero": parameters - zeros}
-        peak = recovered["peak_memory"]
-        metrics["peak_memory_bytes"] = max(metrics["peak_memory_bytes"], peak.get("device", peak["resident"]))
-        report["recovery"] = recovered["recovery"] | {"peak_memory": peak}
+    peak = recovered["peak_memory"]
+    metrics["peak_memory_bytes"] = max(metrics["peak_memory_bytes"], peak.get("device", peak["resident"]))
+    report["recovery"] = recovered["recovery"] | {"peak_memory": peak}
     report.setdefault("notes", []).append("Reconstruction errors are those of the layers as pruned, before recovery.")
