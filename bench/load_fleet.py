@@ -159,16 +159,13 @@ class Fleet:
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
         match name.partition("-")[0]:
             case "redis":
-                program = shutil.which("redis-server")
-                assert program is not None, "redis-server is not installed"
-                return [program, "--port", str(self.redis_port), "--dir", str(self.folder), "--appendonly", "yes"]
+                options = ["--port", str(self.redis_port), "--dir", str(self.folder), "--appendonly", "yes"]
+                return [_installed("redis-server"), *options]
             case "api":
                 uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "tests.load.noop:create_app"]
                 return [*uvicorn, "--port", str(self.api_port), "--log-level", "warning", "--no-access-log"]
             case "pooler":
-                program = shutil.which("pgbouncer")
-                assert program is not None, "pgbouncer is not installed"
-                return [program, str(self.folder / "pgbouncer.ini")]
+                return [_installed("pgbouncer"), str(self.folder / "pgbouncer.ini")]
             case "dispatcher":
                 return [*celery, *quiet, "--pool", "solo", "--queues", "control", "--beat"]
             case _:
@@ -208,6 +205,13 @@ ignore_startup_parameters = options
             "LOAD_FOLDER": str(self.folder),
             **QUICK,
         }
+
+
+def _installed(name: str) -> str:
+    """Where a program lies."""
+    program = shutil.which(name)
+    assert program is not None, f"{name} is not installed"
+    return program
 
 
 def until(look: Callable[[], object], seconds: float) -> None:

@@ -69,8 +69,13 @@ class JobOptions:
         if self.seed is not None:
             parameters.setdefault("seed", self.seed)
         body: dict[str, Any] = {"model": self.model, "method": self.method}
-        body |= _given(sparsity=self.sparsity, pattern=self.pattern, queue=self.queue, priority=self.priority)
-        body |= _given(time_limit_seconds=self.time_limit_seconds)
+        body |= _given(
+            sparsity=self.sparsity,
+            pattern=self.pattern,
+            queue=self.queue,
+            priority=self.priority,
+            time_limit_seconds=self.time_limit_seconds,
+        )
         body |= {"output": {"format": self.format}} if self.format is not None else {}
         body |= {"parameters": parameters} if parameters else {}
         body |= self._texts()
