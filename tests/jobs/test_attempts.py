@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import StoredFile
@@ -289,6 +289,19 @@ def test_hints_are_due_until_sent_and_again_when_stale(sessions: Sessions, new_j
         assert hints_due(session, 0) == [(job, "default")]
         session.execute(update(JobRow).values(status="cancelled"))
         assert hints_due(session, 0) == []
+
+
+def test_two_dispatchers_do_not_wait_for_each_other(sessions: Sessions, new_job: NewJob) -> None:
+    first, second = new_job(), new_job()
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).values(dispatched_at=None))
+    with transaction(sessions) as one, transaction(sessions) as other:
+        mark_dispatched(one, [first])
+        other.execute(text("SET LOCAL lock_timeout = '2s'"))
+        mark_dispatched(other, [second, first])
+        mark_dispatched(one, [second])  # a deadlock, did either wait
+    with transaction(sessions) as session:
+        assert hints_due(session, 30) == []
 
 
 def test_a_long_queue_gets_only_so_many_hints(

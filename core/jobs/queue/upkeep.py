@@ -45,10 +45,15 @@ def hints_due(session: Session, stale_seconds: float) -> list[tuple[str, str]]:
 
 
 def mark_dispatched(session: Session, job_ids: Sequence[str]) -> None:
-    """Note that hints are sent. Commit first, then send: a worker that is quick skips a row that is being written."""
+    """Note that hints are sent. Commit first, then send: a worker that is quick skips a row that is being written.
+
+    A job that another transaction is writing to is left as it is: two dispatchers that waited for each other's rows
+    would be a deadlock, and a hint too many does no harm.
+    """
+    free = select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.status == "queued")
     session.execute(
         update(JobRow)
-        .where(JobRow.id.in_(job_ids), JobRow.status == "queued")
+        .where(JobRow.id.in_(free.with_for_update(key_share=True, skip_locked=True)))
         .values(dispatched_at=func.clock_timestamp())
         .execution_options(synchronize_session=False)
     )
