@@ -10,9 +10,34 @@ _JOB = "job_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _UPLOAD = "upload_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _CALIBRATION = {"dataset": "wikipedia-calibration", "samples": 32, "sequence_length": 512, "seed": 0}
-_EVALUATION = {"datasets": ["wikipedia-articles"], "sequence_length": 512, "samples": 64, "tasks": []}
+_EVALUATION = {
+    "datasets": ["wikipedia-articles"],
+    "sequence_length": 512,
+    "samples": 64,
+    "tasks": ["piqa"],
+    "task_limit": 100,
+}
 _METRICS = {
-    "perplexity": {"wikipedia-articles": {"dense": 25.0, "pruned": 56.2, "ratio": 2.25, "sequence_length": 512}},
+    "perplexity": {
+        "wikipedia-articles": {
+            "dense": 25.0,
+            "before_recovery": 56.2,
+            "pruned": 41.5,
+            "ratio": 1.66,
+            "sequence_length": 512,
+        }
+    },
+    "tasks": {
+        "piqa": {
+            "dense": 0.68,
+            "pruned": 0.62,
+            "dense_stderr": 0.0469,
+            "pruned_stderr": 0.0488,
+            "metric": "acc",
+            "samples": 100,
+        }
+    },
+    "task_mean": {"dense": 0.68, "pruned": 0.62},
     "sparsity": {"prunable": 0.5, "model": 0.39},
     "parameters": {"dense": 134515008, "nonzero": 81430848},
     "bytes": {"dense": 269060552, "artifact": 269060552},
@@ -26,6 +51,7 @@ _BODY = {
     "sparsity": 0.5,
     "calibration": _CALIBRATION,
     "evaluation": _EVALUATION,
+    "recovery": {"method": "lora", "steps": 200},
     "gates": {"max_perplexity_ratio": 2.4},
     "metadata": {"commit": "abc"},
 }
@@ -34,7 +60,22 @@ _WHOLE_BODY = {
     "pattern": "unstructured",
     "target": None,
     "parameters": {"variant": False},
-    "recovery": None,
+    "recovery": {
+        "method": "lora",
+        "steps": 200,
+        "learning_rate": 0.0001,
+        "batch_size": 8,
+        "warmup_ratio": 0.05,
+        "schedule": "cosine",
+        "dataset": None,
+        "samples": None,
+        "sequence_length": 512,
+        "seed": 0,
+        "lora": {"r": 8, "alpha": 16.0, "dropout": 0.05, "targets": None},
+        "temperature": None,
+        "teacher": None,
+        "checkpoint_every": 50,
+    },
     "output": {"format": "dense", "dtype": "keep", "layout": "uniform"},
     "queue": "default",
     "priority": 0,
@@ -177,6 +218,15 @@ EXAMPLES: Final[dict[str, Any]] = {
         "job": _WHOLE_BODY,
         "metrics": _METRICS,
         "layers": [{"name": "model.layers.0.self_attn.q_proj", "sparsity": 0.5, "relative_error": 0.071}],
+        "recovery": {
+            "method": "lora",
+            "trained": "adapters",
+            "trained_parameters": 2_442_240,
+            "steps": 200,
+            "tokens": 819_200,
+            "loss": [[1, 3.91], [200, 3.52]],
+            "sparsity": {"before": 0.5, "after": 0.5},
+        },
         "notes": ["latency is of dense kernels: unstructured zeros are multiplied like other numbers"],
         "seeds": {"run": 0},
     },

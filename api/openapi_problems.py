@@ -72,5 +72,9 @@ PROBLEMS: Final[dict[str, Example]] = {
     "out_of_memory": Example("34.4 GB of memory were not enough"),
     "time_limit_exceeded": Example("the attempt ran longer than 86400 s"),
     "reload_check_failed": Example("the artifact's logits differ from those of the pruned model"),
+    "recovery_diverged": Example(
+        "the loss of training step 12 is not finite: lower recovery.learning_rate (0.01)", "recovery.learning_rate"
+    ),
+    "zeros_refilled": Example("recovery filled 3 of the 165888 pruned weights of model.layers.0.self_attn.q_proj"),
     "runner_lost": Example("the runner ended with signal 9"),
 }

@@ -55,5 +55,5 @@ def build_state(settings: Settings) -> ApiState:
         watch=EventWatch(settings),
         rates=Rates(settings),
         metrics=metrics_registry(sessions, settings.worker_fresh_seconds),
-        hub=HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes),
+        hub=HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks),
     )

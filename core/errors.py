@@ -29,6 +29,8 @@ SecateurError
 │   └── QuotaExceeded         a team's queued jobs, device hours or stored bytes
 ├── RunFailed                 500  how an attempt ended
 │   ├── GateMissed  OutOfMemory  TimeLimitExceeded  ReloadCheckFailed  RunnerLost  InternalError
+│   ├── RecoveryDiverged      the training loss is no longer a number
+│   └── ZerosRefilled         a pruned weight came back
 └── Unavailable               503, with Retry-After
     └── HubUnavailable  StoreUnavailable
 """
@@ -228,6 +230,14 @@ class TimeLimitExceeded(RunFailed):
 
 class ReloadCheckFailed(RunFailed):
     code, title = "reload_check_failed", "Reload check failed"
+
+
+class RecoveryDiverged(RunFailed):
+    code, title = "recovery_diverged", "Recovery diverged"
+
+
+class ZerosRefilled(RunFailed):
+    code, title = "zeros_refilled", "Recovery refilled pruned weights"
 
 
 class RunnerLost(RunFailed):

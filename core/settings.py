@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     hub_patience_seconds: float = Field(
         60, description="How long a fetch waits for bytes from a hub that gives none before its attempt ends."
     )
+    tasks_root: Path | None = Field(
+        None, description="Local copies of zero-shot tasks, `TASK/SPLIT.jsonl`; unset: `tasks` in home."
+    )
     cache_max_bytes: int = Field(500 * 10**9, description="Of fetched models and texts a worker keeps.")
 
     max_body_bytes: int = Field(2**20, description="Largest body of a request, parts of uploads apart.")
@@ -111,6 +114,10 @@ class Settings(BaseSettings):
     @property
     def datasets_root(self) -> Path:
         return self.home / "datasets"
+
+    @property
+    def local_tasks(self) -> Path:
+        return self.tasks_root or self.home / "tasks"
 
     @property
     def store_root(self) -> Path:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from core.artifacts import finalise
 from core.artifacts.store import Store, StoredFile, artifact_prefix
+from core.catalogue.methods import get_method
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.jobs.estimates import compare
 from core.jobs.gates import evaluate_gates
@@ -24,22 +25,29 @@ from worker.protocol import (
     PackSpec,
     ProgressMessage,
     PruneSpec,
+    RecoverSpec,
     Spec,
     StageMessage,
+    TextSource,
     VerifySpec,
 )
 from worker.recording import Recorder
+from worker.recovery import add_recovery, recover_spec
 from worker.runner_process import run_task
 from worker.sources import Sources
+from worker.task_accuracy import compare_tasks
 
 PROGRESS_SHARES = {
     "generate_text": (0.0, 0.0),
     "prune": (0.0, 0.90),
-    "measure": (0.90, 0.95),
+    "measure": (0.90, 0.92),
+    "tasks": (0.92, 0.95),
     "verify": (0.95, 0.98),
     "pack": (0.98, 0.99),
 }
 """Which part of the job's progress a runner's task covers; the store stage does the rest."""
+
+SHARES_WITH_RECOVERY = PROGRESS_SHARES | {"prune": (0.0, 0.40), "recover": (0.40, 0.90)}
 
 
 @dataclass(frozen=True)
@@ -85,20 +93,30 @@ class Attempt:
             on_message=self._tell,
             on_wait=self._on_wait,
         ) as sources:
-            return self._run(self._prune_spec(sources))
+            spec = self._prune_spec(sources)
+            questions = [sources.questions(task) for task in self._claim.tasks]
+            return self._run(spec, questions, recover_spec(self._claim, sources, spec, self._folder / "artifact"))
 
-    def _run(self, spec: PruneSpec) -> Outcome:
+    def _run(self, spec: PruneSpec, questions: list[TextSource], training: RecoverSpec | None) -> Outcome:
         pruned = self._task(spec)
         metrics: dict[str, Any] = pruned["metrics"]
         report: dict[str, Any] = pruned["report"]
+        expected = Path(pruned["expected"])
+        if training is not None:
+            recovered = self._task(training)
+            add_recovery(metrics, report, recovered)
+            _keep_peak(report, "recover", recovered)
+            expected = Path(recovered["expected"])
+            spec = spec.model_copy(update={"artifact": training.artifact})
         self._recorder.enter("evaluate")
         metrics["latency"] = self._latency(spec, report)
+        metrics |= compare_tasks(self._task, spec, questions, self._settings, report)
         missed = evaluate_gates(Gates.model_validate(self._claim.body["gates"]), metrics)
         self._recorder.enter("verify")
         verified = self._task(
             VerifySpec(
                 artifact=spec.artifact,
-                expected=Path(pruned["expected"]),
+                expected=expected,
                 device=self._settings.device,
                 threads=self._settings.threads,
             )
@@ -129,7 +147,8 @@ class Attempt:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         model = sources.model(claim.model)
-        calibration = claim.calibration and sources.text(claim.calibration, model, "calibration.dataset")
+        asked = claim.calibration if get_method(claim.body["method"]).prunes else None
+        calibration = asked and sources.text(asked, model, "calibration.dataset")
         evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
         self._on_wait()
         return PruneSpec(
@@ -141,7 +160,7 @@ class Attempt:
             evaluation=evaluation,
             work=self._folder,
             previous=self._previous(),
-            artifact=self._folder / "artifact",
+            artifact=self._folder / ("artifact" if claim.recovery is None else "pruned"),
             device=self._settings.device,
             threads=self._settings.threads,
             activation_budget_bytes=self._settings.activation_budget_bytes,
@@ -187,8 +206,11 @@ class Attempt:
         assert isinstance(message, LogMessage), message
         self._recorder.event("log", {"level": message.level, "message": message.message})
 
-    def _task(self, spec: Spec) -> dict[str, Any]:
-        low, high = PROGRESS_SHARES[spec.task]
+    def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+        """`part` is what the task covers of its share of the job's progress."""
+        shares = PROGRESS_SHARES if self._claim.recovery is None else SHARES_WITH_RECOVERY
+        start, end = shares[spec.task]
+        low, high = (start + (end - start) * place for place in part)
 
         def on_message(message: Message) -> None:
             match message:
@@ -196,7 +218,7 @@ class Attempt:
                     self._recorder.enter(cast(Stage, message.stage))
                 case ProgressMessage():
                     done = low + (high - low) * min(max(message.progress, 0.0), 1.0)
-                    self._recorder.progress(done, {"block": message.block, "blocks": message.blocks})
+                    self._recorder.progress(done, message.model_dump(include={"block", "blocks"}, exclude_none=True))
                 case LogMessage():
                     self._tell(message)
                 case MetricMessage():

@@ -51,6 +51,7 @@ from worker.registering import add_dataset as take_in_dataset
 from worker.registering import add_model as take_in_model
 from worker.samples import add_samples
 from worker.serve import serve, stop
+from worker.task_samples import add_task_samples
 from worker.team_commands import teams_app
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -87,10 +88,14 @@ def _stop() -> None:
         typer.echo("Stopped." if stop(Settings()) else "Nothing was running.")
 
 
-def _samples() -> None:
+def _samples(
+    tasks: Annotated[bool, typer.Option("--tasks", help="Also the questions of the zero-shot tasks: 86 MB.")] = False,
+) -> None:
     """Fetch a small language model, and text to prune it with, by pinned hash."""
     with told(), open_home(Settings()) as home:
         add_samples(home, typer.echo)
+        if tasks:
+            add_task_samples(home.settings, typer.echo)
 
 
 def _demo() -> None:

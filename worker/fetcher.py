@@ -28,6 +28,7 @@ from worker.fetcher_protocol import (
     FetchGeneratedSpec,
     FetchModelSpec,
     FetchSpec,
+    FetchTaskSpec,
     FetchTextSpec,
     fetch_specs,
 )
@@ -36,6 +37,7 @@ from worker.protocol import ErrorMessage, LogMessage, ResultMessage
 _BYTES_PER_CHARACTER = 2
 """Of a text in UTF-8, about: what it takes is not known before it is there."""
 _GENERATED_BYTES = 64 * 2**20
+_QUESTIONS_BYTES = 32 * 2**20
 
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
@@ -59,6 +61,8 @@ def fetch(spec: FetchSpec) -> dict[str, Any]:
             _fetch_hub_text(spec.key, text, settings, cache)
         case FetchTextSpec(text=StoredText() as text):
             _fetch_stored_text(spec.key, text, settings, cache)
+        case FetchTaskSpec():
+            _fetch_questions(spec, settings, cache)
         case FetchGeneratedSpec():
             return {"found": _fetch_generated(spec, settings, cache)}
     return {}
@@ -103,9 +107,24 @@ def _fetch_hub_text(key: str, text: HubText, settings: Settings, cache: NodeCach
         if folder is None:
             return
         say(f"fetching {text.name} ({text.repository}@{text.revision[:12]})")
-        token = settings.hub_token.get_secret_value() if settings.hub_token else None
-        about = read_hub_text(text, folder / TEXT_FILE, token)
+        about = read_hub_text(text, folder / TEXT_FILE, _token(settings))
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
+
+
+def _fetch_questions(spec: FetchTaskSpec, settings: Settings, cache: NodeCache) -> None:
+    from worker.fetcher_datasets import read_hub_rows  # slow to load, and for this alone
+
+    questions = spec.questions
+    with cache.fill(spec.key, _QUESTIONS_BYTES, on_waiting=waiting) as folder:
+        if folder is None:
+            return
+        say(f"fetching {questions.name} ({questions.repository}@{questions.revision[:12]})")
+        about = read_hub_rows(questions, folder / TEXT_FILE, _token(settings))
+        (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
+
+
+def _token(settings: Settings) -> str | None:
+    return settings.hub_token.get_secret_value() if settings.hub_token else None
 
 
 def _fetch_generated(spec: FetchGeneratedSpec, settings: Settings, cache: NodeCache) -> bool:

@@ -6,7 +6,7 @@ the fetcher's process alone.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ _FORMATS = ("arrow", "csv", "json", "parquet", "text")
 _DEFAULT_SPLITS = {"calibration": ("train",), "evaluation": ("test", "validation")}
 _TEXT_FIELD = "text"
 
+_Row = dict[str, Any]
+_Choose = Callable[[Iterable[_Row], HubText], Iterator[_Row]]
+
 
 def read_hub_text(text: HubText, target: Path, token: str | None) -> FetchedText:
     """Write the text's documents, one JSON object a line.
@@ -33,6 +36,15 @@ def read_hub_text(text: HubText, target: Path, token: str | None) -> FetchedText
     Raises UnknownDataset where configuration or split are not there, UnusableDataset where it is not text,
     HubUnavailable.
     """
+    return _read(text, target, token, _documents)
+
+
+def read_hub_rows(text: HubText, target: Path, token: str | None) -> FetchedText:
+    """Write all columns of the rows, one JSON object a line. Raises as `read_hub_text`."""
+    return _read(text, target, token, lambda rows, text: iter(rows))
+
+
+def _read(text: HubText, target: Path, token: str | None, choose: _Choose) -> FetchedText:
     datasets.config.STREAMING_READ_MAX_RETRIES = 1  # the client below tries again by itself, and then the attempt
     with _told(text):
         builder = datasets.load_dataset_builder(
@@ -41,7 +53,7 @@ def read_hub_text(text: HubText, target: Path, token: str | None) -> FetchedText
         _check_format(builder, text)
         split = _choose_split(builder, text)
         rows = builder.as_streaming_dataset(split=split)
-        documents, characters, sha256 = _write(rows, target, text)
+        documents, characters, sha256 = _write(choose(rows, text), target, text)
     if not documents:
         raise UnusableDataset(f"{text.name}: split {split!r} holds no text", param="dataset")
     return FetchedText(
@@ -88,24 +100,29 @@ def _choose_split(builder: datasets.DatasetBuilder, text: HubText) -> str:
     )
 
 
-def _write(rows: Iterable[dict[str, Any]], target: Path, text: HubText) -> tuple[int, int, str]:
+def _documents(rows: Iterable[_Row], text: HubText) -> Iterator[_Row]:
+    """The rows' texts that are not empty."""
+    field: str | None = None
+    for row in rows:
+        field = field or _text_field(row, text)
+        document = row.get(field)
+        if isinstance(document, str) and document.strip():
+            yield {"text": document}
+
+
+def _write(rows: Iterable[_Row], target: Path, text: HubText) -> tuple[int, int, str]:
     documents = characters = 0
     digest = hashlib.sha256()
-    field: str | None = None
     with target.open("wb") as file:
         for row in rows:
-            field = field or _text_field(row, text)
-            document = row.get(field)
-            if not isinstance(document, str) or not document.strip():
-                continue
             documents += 1
-            characters += len(document)
+            characters += sum(len(value) for value in row.values() if isinstance(value, str))
             if text.characters is None and characters > MOST_CHARACTERS:
                 raise UnusableDataset(
                     f"{text.name} holds more than {MOST_CHARACTERS} characters: ask for a number of samples",
                     param="dataset",
                 )
-            line = json.dumps({"text": document}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+            line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
             digest.update(line)
             file.write(line)
             if text.characters is not None and characters >= text.characters:

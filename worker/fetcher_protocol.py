@@ -44,7 +44,14 @@ class FetchGeneratedSpec(_FetchSpec):
     prefix: str
 
 
-FetchSpec = Annotated[FetchModelSpec | FetchTextSpec | FetchGeneratedSpec, Field(discriminator="task")]
+class FetchTaskSpec(_FetchSpec):
+    """Bring the questions of a zero-shot task into the cache: whole rows, as JSON lines."""
+
+    task: Literal["fetch_task"] = "fetch_task"
+    questions: HubText
+
+
+FetchSpec = Annotated[FetchModelSpec | FetchTextSpec | FetchGeneratedSpec | FetchTaskSpec, Field(discriminator="task")]
 fetch_specs: TypeAdapter[FetchSpec] = TypeAdapter(FetchSpec)
 
 
@@ -75,6 +82,10 @@ def text_key(text: HubText | StoredText) -> str:
     if isinstance(text, StoredText):
         return f"text-{text.file.sha256}"
     return "text-" + _hash([text.repository, text.revision, text.config, text.split, text.use, text.characters])
+
+
+def questions_key(questions: HubText) -> str:
+    return "task-" + _hash([questions.repository, questions.revision, questions.config, questions.split])
 
 
 def generated_key(text: SelfText, model_revision: str) -> str:

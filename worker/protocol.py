@@ -51,6 +51,28 @@ class PruneSpec(_Wire):
     activation_budget_bytes: int
 
 
+class RecoverSpec(_Wire):
+    """Train a pruned model, keep its zeros, write the artifact and measure it.
+
+    `recipe` is the full validated job body, `model` the folder to train, `artifact` the one to fill, `teacher` what
+    distill learns from. `work` is this attempt's folder, `previous` those of earlier attempts that saved steps, the
+    newest first.
+    """
+
+    task: Literal["recover"] = "recover"
+    recipe: dict[str, Any]
+    model: Path
+    artifact: Path
+    teacher: ModelSource | None
+    text: TextSource
+    evaluation: list[TextSource]
+    work: Path
+    previous: list[Path]
+    device: str | None
+    threads: int | None
+    activation_budget_bytes: int
+
+
 class MeasureSpec(_Wire):
     """Time dense and pruned alternately in one process."""
 
@@ -58,6 +80,19 @@ class MeasureSpec(_Wire):
     dense: Path
     pruned: Path
     sequence_length: int
+    device: str | None
+    threads: int | None
+
+
+class TasksSpec(_Wire):
+    """Ask one model the questions of zero-shot tasks, at most `limit` of each. `work` is a folder for what the harness
+    writes meanwhile."""
+
+    task: Literal["tasks"] = "tasks"
+    folder: Path
+    questions: list[TextSource]
+    limit: int | None
+    work: Path
     device: str | None
     threads: int | None
 
@@ -111,7 +146,15 @@ class ImportGgufSpec(_Wire):
 
 
 Spec = Annotated[
-    PruneSpec | MeasureSpec | VerifySpec | PackSpec | GenerateTextSpec | GenerateSpec | ImportGgufSpec,
+    PruneSpec
+    | RecoverSpec
+    | MeasureSpec
+    | TasksSpec
+    | VerifySpec
+    | PackSpec
+    | GenerateTextSpec
+    | GenerateSpec
+    | ImportGgufSpec,
     Field(discriminator="task"),
 ]
 spec_adapter: TypeAdapter[Spec] = TypeAdapter(Spec)
@@ -123,12 +166,12 @@ class StageMessage(_Wire):
 
 
 class ProgressMessage(_Wire):
-    """`progress` runs from 0 to 1 over the runner's task."""
+    """`progress` runs from 0 to 1 over the runner's task; `block` of `blocks` are done, or steps of training."""
 
     type: Literal["progress"] = "progress"
     progress: float
-    block: int
-    blocks: int
+    block: int | None = None
+    blocks: int | None = None
 
 
 class LogMessage(_Wire):

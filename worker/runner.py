@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -26,13 +28,14 @@ from core.artifacts.packed import pack_folder
 from core.catalogue.model_folder import inspect_folder
 from core.data.generation import generate_documents, sequences_at_once
 from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, evaluation_windows, starts_with_bos
+from core.data.tokens import calibration_windows, starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError, UnusableModel
 from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
 from core.models.folder import open_model
-from core.pruning.plan import make_plan
-from core.pruning.sweep import LayerRow, Observer, Sweep
+from core.pruning.recovery.training import RecoveryStopped
+from core.pruning.run import walk_for
+from core.pruning.walk import GroupRow, LayerRow, Observer
 from worker.processes import peak_resident_bytes
 from worker.protocol import (
     ErrorMessage,
@@ -41,24 +44,26 @@ from worker.protocol import (
     ImportGgufSpec,
     LogMessage,
     MeasureSpec,
+    Message,
     MetricMessage,
     PackSpec,
     ProgressMessage,
     PruneSpec,
+    RecoverSpec,
     ResultMessage,
     Spec,
     StageMessage,
+    TasksSpec,
     VerifySpec,
     spec_adapter,
 )
+from worker.runner_recover import evaluation_sets, recover_artifact
 from worker.runner_report import prune_result
 
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
 
-def send(
-    message: StageMessage | ProgressMessage | LogMessage | MetricMessage | ResultMessage | ErrorMessage,
-) -> None:
+def send(message: Message) -> None:
     """One line to the supervisor."""
     _messages.write(message.model_dump_json() + "\n")
 
@@ -74,16 +79,8 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     device = _device(spec.device)
     folder = open_model(spec.model.path)
     recipe = spec.recipe
-    plan = make_plan(
-        folder,
-        method=recipe["method"],
-        sparsity=recipe["sparsity"],
-        pattern=recipe["pattern"],
-        parameters=recipe["parameters"],
-        device=device,
-    )
     tokenizer = folder.tokenizer() if spec.calibration or spec.evaluation else None
-    calibration, evaluations = None, {}
+    calibration = None
     if spec.calibration:
         asked, source = recipe["calibration"], spec.calibration
         assert tokenizer is not None
@@ -95,33 +92,33 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
             seed=asked["seed"],
             name=source.name,
         )
-    for source in spec.evaluation:
-        assert tokenizer is not None
-        evaluations[source.name] = evaluation_windows(
-            read_documents(source.path, source.format, source.text_field),
-            tokenizer,
-            samples=recipe["evaluation"]["samples"],
-            length=recipe["evaluation"]["sequence_length"],
-            name=source.name,
-        )
-    sweep = Sweep(
+    evaluations = {} if tokenizer is None else evaluation_sets(recipe, spec.evaluation, tokenizer)
+
+    def on_stage(stage: str) -> None:
+        if stage != "evaluate" or not recipe.get("recovery"):  # else what is measured now belongs to pruning
+            send(StageMessage(stage=stage))
+
+    walk = walk_for(
         folder,
-        plan,
+        {name: recipe[name] for name in ("method", "sparsity", "pattern", "parameters")},
+        device=device,
         calibration=calibration,
         evaluations=evaluations,
         work=spec.work,
         previous=spec.previous,
         revision=spec.model.revision,
         activation_budget_bytes=spec.activation_budget_bytes,
-        observer=Observer(on_block=_on_block, on_stage=lambda stage: send(StageMessage(stage=stage)), on_log=_log),
+        observer=Observer(on_block=_on_block, on_stage=on_stage, on_log=_log),
     )
-    result = sweep.run()
+    result = walk.run()
     peak = _peak_memory(device)
-    artifact_bytes = write_checkpoint(result.files, result.unchanged, spec.model.path, spec.artifact)
+    artifact_bytes = write_checkpoint(
+        result.files, result.unchanged, spec.model.path, spec.artifact, config=result.config
+    )
     return prune_result(
         spec,
         folder.description,
-        sweep.plan,
+        walk.plan,
         result,
         artifact_bytes=artifact_bytes,
         peak=peak,
@@ -133,14 +130,16 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
 
 _stop_asked = threading.Event()
 STOPPED = 75
-"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block: to be started again later."""
+"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step: to be started again
+later."""
 
 
-def _on_block(done: int, blocks: int, rows: list[LayerRow]) -> None:
+def _on_block(done: int, blocks: int, rows: Sequence[LayerRow | GroupRow]) -> None:
     send(ProgressMessage(progress=0.95 * done / blocks, block=done, blocks=blocks))
-    errors = [row.reconstruction_error for row in rows if row.reconstruction_error is not None]
-    if errors:
-        send(MetricMessage(name="reconstruction_error", step=done - 1, value=sum(errors) / len(errors)))
+    errors = [row.reconstruction_error for row in rows if isinstance(row, LayerRow)]
+    measured = [error for error in errors if error is not None]
+    if measured:
+        send(MetricMessage(name="reconstruction_error", step=done - 1, value=sum(measured) / len(measured)))
     if _stop_asked.is_set():
         sys.exit(STOPPED)
 
@@ -157,11 +156,38 @@ def _peak_memory(device: torch.device) -> dict[str, int]:
     return peak
 
 
+def recover(spec: RecoverSpec) -> dict[str, Any]:
+    """Train a pruned model and measure it again; SIGTERM ends it once the step it is in is saved."""
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    device = _device(spec.device)
+    try:
+        recovered = recover_artifact(spec, device=device, send=send, should_stop=_stop_asked.is_set)
+    except RecoveryStopped:
+        sys.exit(STOPPED)
+    return recovered | {"peak_memory": _peak_memory(device)}
+
+
 def measure(spec: MeasureSpec) -> dict[str, Any]:
     """Latency of dense and pruned in turn."""
     device = _device(spec.device)
     measured = measure_latency(spec.dense, spec.pruned, sequence_length=spec.sequence_length, device=device)
     return measured | {"peak_memory": _peak_memory(device)}
+
+
+def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
+    """Zero-shot accuracy of one model."""
+    from core.evaluation.tasks import measure_tasks  # slow to load, and for this alone
+
+    device = _device(spec.device)
+    measured = measure_tasks(
+        spec.folder,
+        {each.name: each.path for each in spec.questions},
+        limit=spec.limit,
+        work=spec.work,
+        device=device,
+        on_progress=lambda done: send(ProgressMessage(progress=done)),
+    )
+    return {"tasks": measured, "lm_eval": version("lm_eval"), "peak_memory": _peak_memory(device)}
 
 
 def verify(spec: VerifySpec) -> dict[str, Any]:
@@ -236,8 +262,12 @@ def run(spec: Spec) -> dict[str, Any]:
     match spec:
         case PruneSpec():
             return prune(spec)
+        case RecoverSpec():
+            return recover(spec)
         case MeasureSpec():
             return measure(spec)
+        case TasksSpec():
+            return answer_tasks(spec)
         case VerifySpec():
             return verify(spec)
         case PackSpec():

@@ -10,14 +10,15 @@ from worker.protocol import PruneSpec, TextSource
 
 if TYPE_CHECKING:
     from core.pruning.plan import Plan
-    from core.pruning.sweep import SweepResult
+    from core.pruning.structured_plan import StructuredPlan
+    from core.pruning.walk import PruneResult
 
 
 def prune_result(
     spec: PruneSpec,
     description: ModelDescription,
-    plan: "Plan",
-    result: "SweepResult",
+    plan: "Plan | StructuredPlan",
+    result: "PruneResult",
     *,
     artifact_bytes: int,
     peak: dict[str, int],
@@ -26,8 +27,6 @@ def prune_result(
     bos: bool | None,
 ) -> dict[str, Any]:
     """`metrics`, `report` and `expected` as the supervisor wants them. Sizes in bytes."""
-    zeros = sum(row.zeros for row in result.layers)
-    prunable = sum(row.out_features * row.in_features for row in result.layers)
     metrics = {
         "perplexity": {
             name: {
@@ -38,8 +37,8 @@ def prune_result(
             }
             for name, pair in result.perplexity.items()
         },
-        "sparsity": {"prunable": zeros / prunable, "model": zeros / description.parameters},
-        "parameters": {"dense": description.parameters, "nonzero": description.parameters - zeros},
+        "sparsity": {"prunable": result.removed / result.prunable, "model": result.removed / description.parameters},
+        "parameters": {"dense": description.parameters, "nonzero": description.parameters - result.removed},
         "bytes": {"dense": description.bytes, "artifact": artifact_bytes},
         "peak_memory_bytes": peak.get("device", peak["resident"]),
     }
@@ -51,8 +50,8 @@ def prune_result(
         "layers": [asdict(row) for row in result.layers],
         "layer_sparsities": list(result.sparsities),
         "texts": {
-            "calibration": _text(spec.calibration) if spec.calibration else None,
-            "evaluation": {text.name: _text(text) for text in spec.evaluation},
+            "calibration": described_text(spec.calibration) if spec.calibration else None,
+            "evaluation": {text.name: described_text(text) for text in spec.evaluation},
         },
         "notes": result.notes,
         "tokens": {
@@ -62,11 +61,7 @@ def prune_result(
             "bos_begins_each_window": bos,
         },
         "engine": {
-            "propagation": plan.propagation,
-            "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
-            "model_dtype": str(plan.dtype).removeprefix("torch."),
-            "device": plan.device.type,
-            "weight_reads": plan.weight_reads,
+            **plan.facts(),
             "resumed_from_block": result.resumed_from,
         },
         "peak_memory": peak,
@@ -76,6 +71,6 @@ def prune_result(
     return {"metrics": metrics, "report": report, "expected": str(result.verification)}
 
 
-def _text(source: TextSource) -> dict[str, Any]:
+def described_text(source: TextSource) -> dict[str, Any]:
     """Which text it was: its hash, and for one of the hub its commit."""
     return {"name": source.name, "sha256": source.sha256, **source.origin}

@@ -11,8 +11,18 @@ import structlog
 
 from core.artifacts.store import MANIFEST, Store
 from core.artifacts.store.protocol import full_disk_told
+from core.catalogue.tasks import TASKS, local_copy
 from core.errors import RunnerLost, StoreUnavailable, UnusableDataset, UnusableModel
-from core.jobs.references import FileText, FolderModel, ModelReference, SelfText, StoredModel, StoredText, TextReference
+from core.jobs.references import (
+    FileText,
+    FolderModel,
+    ModelReference,
+    SelfText,
+    StoredModel,
+    StoredText,
+    TaskReference,
+    TextReference,
+)
 from core.registry.folders import content_hash, file_hash
 from core.settings import Settings
 from worker.cache import HeldEntry, NodeCache
@@ -22,9 +32,11 @@ from worker.fetcher_protocol import (
     FetchGeneratedSpec,
     FetchModelSpec,
     FetchSpec,
+    FetchTaskSpec,
     FetchTextSpec,
     generated_key,
     model_key,
+    questions_key,
     text_key,
     with_secrets,
 )
@@ -107,6 +119,25 @@ class Sources:
         if isinstance(reference, StoredText):
             return _text_source(reference, entry / TEXT_FILE, reference.file.sha256)
         return _described_source(reference.name, entry)
+
+    def questions(self, task: TaskReference) -> TextSource:
+        """The questions of a zero-shot task: this node's own copy, or else the hub's.
+
+        Raises UnusableDataset, and what the fetcher reports.
+        """
+        here = local_copy(self._settings.local_tasks.resolve(), TASKS[task.name])
+        if here is not None:
+            origin = {"kind": "local", "split": here.stem}
+            sha256 = file_hash(here, watch=self._on_wait)
+            return TextSource(name=task.name, path=here, format="jsonl", sha256=sha256, origin=origin)
+        if task.hub is None:
+            raise UnusableDataset(
+                f"The questions of {task.name} are a local copy: this worker lacks it in {self._settings.local_tasks}.",
+                param="evaluation.tasks",
+            )
+        key = questions_key(task.hub)
+        spec = FetchTaskSpec(settings=with_secrets(self._settings), key=key, questions=task.hub)
+        return _described_source(task.name, self._cached(key, spec))
 
     def _model_in_place(self, reference: ModelReference) -> Path | None:
         if isinstance(reference, FolderModel):

@@ -11,6 +11,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
     metrics = report["metrics"]
     method = get_method(recipe["method"])
     pattern = recipe["pattern"]
+    recovery = report.get("recovery")
     lines = [
         "---",
         "library_name: transformers",
@@ -18,19 +19,21 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         f"tags: [pruning, {method.id}]",
         "---",
         "",
-        f"# {_plain(recipe['model'])}, pruned with {method.title}",
+        f"# {_plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
-        f"{metrics['sparsity']['prunable']:.2%} of the prunable weights are zero ({pattern}), "
-        f"{metrics['sparsity']['model']:.2%} of all parameters.",
+        _what_went(metrics["sparsity"], pattern if method.prunes else None),
         "",
-        "| | dense | pruned |",
+        *(_recovery_lines(recovery) if recovery else []),
+        *(["| | dense | pruned |"] if method.prunes else ["| | given | trained |"]),
         "|---|---|---|",
     ]
     for name, figures in metrics["perplexity"].items():
         lines.append(
             f"| perplexity, {_plain(name)}, {figures['sequence_length']}-token windows "
-            f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}) |"
+            f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}"
+            f"{_before(figures) if method.prunes else ''}) |"
         )
+    lines += _tasks(metrics)
     lines.append(f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |")
     lines.append(f"| bytes of weights | {metrics['bytes']['dense']:,} | {metrics['bytes']['artifact']:,} |")
     if "packed" in report:
@@ -68,6 +71,41 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _tasks(metrics: dict[str, Any]) -> list[str]:
+    """Zero-shot accuracy, each with its standard error, and the mean of all tasks."""
+    lines = []
+    for name, figures in metrics.get("tasks", {}).items():
+        cells = (f"{figures[model]:.2%} ± {figures[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))
+        what = f"{name} ({figures['metric']}, {figures['samples']:,} questions)"
+        lines.append(f"| {_plain(what)} | {' | '.join(cells)} |")
+    if len(lines) > 1:
+        average = metrics["task_mean"]
+        lines.append(f"| mean of the {len(lines)} tasks | {average['dense']:.2%} | {average['pruned']:.2%} |")
+    return lines
+
+
+def _what_went(share: dict[str, float], pattern: str | None) -> str:
+    if pattern == "structured":
+        return f"{share['model']:.2%} of all parameters were removed, {share['prunable']:.2%} of those of its layers."
+    kind = f" ({pattern})" if pattern else ""
+    return f"{share['prunable']:.2%} of the prunable weights are zero{kind}, {share['model']:.2%} of all parameters."
+
+
+def _recovery_lines(recovery: dict[str, Any]) -> list[str]:
+    sparsity = recovery["sparsity"]
+    return [
+        f"Recovered with {recovery['method']} ({recovery['trained']}, {recovery['trained_parameters']:,} parameters): "
+        f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {_plain(recovery['text']['name'])}. Sparsity "
+        f"{sparsity['before']:.4%} before, {sparsity['after']:.4%} after: every pruned weight is still zero.",
+        "",
+    ]
+
+
+def _before(figures: dict[str, Any]) -> str:
+    before = figures.get("before_recovery")
+    return f"; {before:.3f} before recovery" if before is not None else ""
 
 
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]|#"} | {"<": "&lt;", ">": "&gt;"})

@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from core.catalogue.model_files import COMPANIONS, INDEX_FILE, SINGLE_FILE
+from core.catalogue.model_files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 from core.catalogue.safetensors_header import TensorEntry, encode_header, read_header
 
 SHARD_BYTES = 5 * 10**9
@@ -18,12 +18,13 @@ def write_checkpoint(
     source: Path,
     folder: Path,
     *,
+    config: Mapping[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> int:
     """Join safetensors files, and tensors the source already has, into a model folder that `from_pretrained` opens.
 
-    Config, generation config and tokenizer are copied from `source`. Tensor bytes are copied file to file. Returns the
-    bytes of all tensors.
+    Config (unless another is given), generation config and tokenizer are copied from `source`. Tensor bytes are copied
+    file to file. Returns the bytes of all tensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = [*unchanged, *(entry for file in files for entry in read_header(file).values())]
@@ -50,6 +51,8 @@ def write_checkpoint(
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+    if config is not None:
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
     return total
 
 

@@ -7,9 +7,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core.catalogue.families import FAMILIES
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
-from core.catalogue.parameters import Allocated, Selection
-from core.catalogue.patterns import parse_pattern, resolve_sparsity
-from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern
+from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
+from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
+from core.catalogue.structure import Counts, ModelStructure, attention_mode, layer_count, uniform_counts
+from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, InvalidSparsity, UnusableModel
 
 _AGREEMENT = 0.005
 """How far the mean of an explicit allocation may lie from the sparsity asked for."""
@@ -22,11 +23,11 @@ class ResolvedRequest(BaseModel):
 
     method: str
     pattern: str
-    sparsity: float
+    sparsity: float | None
     parameters: dict[str, Any]
 
 
-def parse_parameters(method_id: str, parameters: dict[str, Any]) -> Selection:
+def parse_parameters(method_id: str, parameters: dict[str, Any]) -> MethodParameters:
     """Validate a method's parameters; raises InvalidParameters with the dotted name of the first one at fault."""
     try:
         return get_method(method_id).parameters.model_validate(parameters)
@@ -83,19 +84,63 @@ def prunable_linears(description: ModelDescription, parameters: Selection) -> li
     return linears
 
 
+DEFAULT_ROUND_TO = {"cpu": 8, "cuda": 64}
+
+
+def require_counts(description: ModelDescription, parameters: Width, ratio: float, *, device: str = "cpu") -> Counts:
+    """What every layer keeps, on that kind of device; raises InvalidSparsity naming the nearest ratio there is."""
+    structure = require_structure(description)
+    return uniform_counts(
+        structure,
+        hidden_size=description.hidden_size,
+        parameters=description.parameters,
+        ratio=ratio,
+        attention=attention_mode(parameters.attention, structure),
+        round_to=parameters.round_to or DEFAULT_ROUND_TO[device],
+    )
+
+
+def require_structure(description: ModelDescription) -> ModelStructure:
+    """What can be removed; raises UnusableModel where an earlier version described the model without it."""
+    if description.structure is None:
+        raise UnusableModel(
+            "the model was registered before structured pruning was there: register it again under another name",
+            param="model",
+        )
+    return description.structure
+
+
 def check_job(
-    description: ModelDescription, method: str, pattern: str, sparsity: float | None, parameters: dict[str, Any]
+    description: ModelDescription,
+    method: str,
+    pattern: str | None,
+    sparsity: float | None,
+    parameters: dict[str, Any],
 ) -> ResolvedRequest:
     """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault."""
     info = get_method(method)
-    parsed = parse_pattern(pattern)
+    if not info.prunes:
+        return _without_target(description, method, pattern, sparsity, parameters)
+    parsed = parse_pattern(pattern or info.patterns[0])
     kind = "n:m" if parsed.is_n_m else parsed.text
     if kind not in info.patterns:
         raise InvalidPattern(
-            f"{method} does not offer pattern {pattern!r}: use {', '.join(info.patterns)}", param="pattern"
+            f"{method} does not offer pattern {parsed.text!r}: use {', '.join(info.patterns)}", param="pattern"
         )
     resolved = resolve_sparsity(parsed, sparsity)
     checked = parse_parameters(method, parameters)
+    if isinstance(checked, Selection):
+        _check_masks(description, checked, parsed, resolved)
+    elif isinstance(checked, Width):
+        require_counts(description, checked, resolved)
+    else:
+        layer_count(require_structure(description), parameters=description.parameters, ratio=resolved)
+    return ResolvedRequest(
+        method=method, pattern=parsed.text, sparsity=resolved, parameters=checked.model_dump(mode="json")
+    )
+
+
+def _check_masks(description: ModelDescription, checked: Selection, parsed: Pattern, sparsity: float) -> None:
     linears = prunable_linears(description, checked)
     if parsed.of is not None:
         for linear in linears:
@@ -106,7 +151,7 @@ def check_job(
                     param="pattern",
                 )
     if isinstance(checked, Allocated):
-        _check_allocation(checked, description.layers, linears, parsed.is_n_m, resolved)
+        _check_allocation(checked, description.layers, linears, parsed.is_n_m, sparsity)
     if getattr(checked, "scope", None) == "model" and (
         parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"
     ):
@@ -115,9 +160,19 @@ def check_job(
             "'uniform'",
             param="parameters.scope",
         )
-    return ResolvedRequest(
-        method=method, pattern=parsed.text, sparsity=resolved, parameters=checked.model_dump(mode="json")
-    )
+
+
+def _without_target(
+    description: ModelDescription, method: str, pattern: str | None, sparsity: float | None, parameters: dict[str, Any]
+) -> ResolvedRequest:
+    if sparsity is not None:
+        raise InvalidSparsity(f"{method} prunes nothing: leave sparsity out", param="sparsity")
+    if pattern not in (None, UNSTRUCTURED.text):
+        raise InvalidPattern(
+            f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
+        )
+    checked = parse_parameters(method, parameters).model_dump(mode="json")
+    return ResolvedRequest(method=method, pattern=UNSTRUCTURED.text, sparsity=None, parameters=checked)
 
 
 def _check_allocation(

@@ -7,6 +7,7 @@ model's own code, run as it is.
 
 from dataclasses import dataclass
 
+from core.catalogue.structure import Part
 from core.errors import UnsupportedArchitecture
 
 
@@ -17,7 +18,9 @@ class Family:
     `blocks` is the module list of decoder layers, `base` the attribute of the causal model that holds the backbone
     (hub files of some families leave it out of their keys), `inputs` the linear layers of a block grouped by the
     tensor they read, in order of execution. `transposed` marks weights stored as [in, out] (GPT-2's Conv1D).
-    `stored_head` is the head's name in files where it is not that of the module.
+    `stored_head` is the head's name in files where it is not that of the module. `channels` and `heads` are what goes
+    with an FFN channel and with a head (empty where the head size follows from the hidden size, so that none can go);
+    `width_key` is the config's name for the number of channels, `heads_divide_hidden` whether the config insists on it.
     """
 
     model_type: str
@@ -27,8 +30,22 @@ class Family:
     blocks: str
     head: str
     inputs: tuple[tuple[str, ...], ...]
+    channels: tuple[Part, ...]
+    heads: tuple[Part, ...] = ()
+    width_key: str = "intermediate_size"
+    heads_divide_hidden: bool = False
     transposed: bool = False
     stored_head: str | None = None
+
+    @property
+    def attention_output(self) -> str:
+        """The linear layer that reads what the heads put out: the second group of inputs, in every family."""
+        return self.inputs[1][0]
+
+    @property
+    def channel_reader(self) -> str:
+        """The linear layer that reads the FFN's channels: the last one."""
+        return self.inputs[-1][0]
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -56,22 +73,52 @@ _LLAMA_INPUTS = (
     ("mlp.gate_proj", "mlp.up_proj"),
     ("mlp.down_proj",),
 )
+_LLAMA_CHANNELS = (
+    Part("mlp.gate_proj", "out", ("channel",)),
+    Part("mlp.up_proj", "out", ("channel",)),
+    Part("mlp.down_proj", "in", ("channel",)),
+)
+_LLAMA_HEADS = (
+    Part("self_attn.q_proj", "out", ("query",)),
+    Part("self_attn.k_proj", "out", ("key",)),
+    Part("self_attn.v_proj", "out", ("key",)),
+    Part("self_attn.o_proj", "in", ("query",)),
+)
+_NORMS_OVER_ALL_HEADS = (Part("self_attn.q_norm", "out", ("query",)), Part("self_attn.k_norm", "out", ("key",)))
 
 
-def _llama_like(model_type: str, architecture: str, title: str) -> Family:
-    return Family(model_type, architecture, title, "model", "model.layers", "lm_head", _LLAMA_INPUTS)
+def _llama_like(
+    model_type: str,
+    architecture: str,
+    title: str,
+    *,
+    heads: tuple[Part, ...] = _LLAMA_HEADS,
+    heads_divide_hidden: bool = False,
+) -> Family:
+    return Family(
+        model_type,
+        architecture,
+        title,
+        "model",
+        "model.layers",
+        "lm_head",
+        _LLAMA_INPUTS,
+        _LLAMA_CHANNELS,
+        heads,
+        heads_divide_hidden=heads_divide_hidden,
+    )
 
 
 FAMILIES: dict[str, Family] = {
     family.architecture: family
     for family in (
-        _llama_like("llama", "LlamaForCausalLM", "Llama"),
+        _llama_like("llama", "LlamaForCausalLM", "Llama", heads_divide_hidden=True),
         _llama_like("mistral", "MistralForCausalLM", "Mistral"),
         _llama_like("qwen2", "Qwen2ForCausalLM", "Qwen2"),
         _llama_like("qwen3", "Qwen3ForCausalLM", "Qwen3"),
-        _llama_like("gemma2", "Gemma2ForCausalLM", "Gemma 2"),
-        _llama_like("gemma3_text", "Gemma3ForCausalLM", "Gemma 3"),
-        _llama_like("olmo2", "Olmo2ForCausalLM", "OLMo 2"),
+        _llama_like("gemma2", "Gemma2ForCausalLM", "Gemma 2", heads_divide_hidden=True),
+        _llama_like("gemma3_text", "Gemma3ForCausalLM", "Gemma 3", heads_divide_hidden=True),
+        _llama_like("olmo2", "Olmo2ForCausalLM", "OLMo 2", heads=_LLAMA_HEADS + _NORMS_OVER_ALL_HEADS),
         Family(
             "phi3",
             "Phi3ForCausalLM",
@@ -80,6 +127,11 @@ FAMILIES: dict[str, Family] = {
             "model.layers",
             "lm_head",
             (("self_attn.qkv_proj",), ("self_attn.o_proj",), ("mlp.gate_up_proj",), ("mlp.down_proj",)),
+            (Part("mlp.gate_up_proj", "out", ("channel", "channel")), Part("mlp.down_proj", "in", ("channel",))),
+            (
+                Part("self_attn.qkv_proj", "out", ("query", "key", "key")),
+                Part("self_attn.o_proj", "in", ("query",)),
+            ),
         ),
         Family(
             "gpt2",
@@ -89,6 +141,8 @@ FAMILIES: dict[str, Family] = {
             "transformer.h",
             "lm_head",
             (("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
+            (Part("mlp.c_fc", "out", ("channel",)), Part("mlp.c_proj", "in", ("channel",))),
+            width_key="n_inner",
             transposed=True,
         ),
         Family(
@@ -104,6 +158,8 @@ FAMILIES: dict[str, Family] = {
                 ("fc1",),
                 ("fc2",),
             ),
+            (Part("fc1", "out", ("channel",)), Part("fc2", "in", ("channel",))),
+            width_key="ffn_dim",
         ),
         Family(
             "gpt_neox",
@@ -118,6 +174,7 @@ FAMILIES: dict[str, Family] = {
                 ("mlp.dense_h_to_4h",),
                 ("mlp.dense_4h_to_h",),
             ),
+            (Part("mlp.dense_h_to_4h", "out", ("channel",)), Part("mlp.dense_4h_to_h", "in", ("channel",))),
             stored_head="embed_out",
         ),
     )

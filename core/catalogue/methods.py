@@ -5,9 +5,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from core.catalogue.parameters import (
+    DepthParameters,
+    L2StructuredParameters,
+    LLMPrunerParameters,
     MagnitudeParameters,
+    MethodParameters,
     RandomParameters,
-    Selection,
+    RandomStructuredParameters,
+    RecoverParameters,
     SparseGPTParameters,
     WandaParameters,
 )
@@ -36,7 +41,7 @@ class Needs(BaseModel):
 
 
 class MethodInfo(BaseModel):
-    """One entry of the catalogue. `patterns` lists pattern families: 'unstructured', 'n:m'."""
+    """One entry of the catalogue. `patterns` lists pattern families, the default first; none: nothing is pruned."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,7 +52,12 @@ class MethodInfo(BaseModel):
     task_families: tuple[str, ...]
     patterns: tuple[str, ...]
     needs: Needs
-    parameters: type[Selection]
+    parameters: type[MethodParameters]
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it takes a pattern and a target."""
+        return bool(self.patterns)
 
     def public(self) -> dict[str, Any]:
         """The entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
@@ -56,6 +66,7 @@ class MethodInfo(BaseModel):
 
 
 _WEIGHTS = ("unstructured", "n:m")
+_GROUPS = ("structured",)
 _LANGUAGE = ("language-model",)
 
 METHODS: dict[str, MethodInfo] = {
@@ -115,6 +126,67 @@ METHODS: dict[str, MethodInfo] = {
             patterns=_WEIGHTS,
             needs=Needs(calibration=True, gradients=False, training=False),
             parameters=SparseGPTParameters,
+        ),
+        MethodInfo(
+            id="random-structured",
+            title="Random, structured",
+            summary="Heads and channels removed at random: the baseline every other structured method must beat.",
+            paper=None,
+            task_families=_LANGUAGE,
+            patterns=_GROUPS,
+            needs=Needs(calibration=False, gradients=False, training=False),
+            parameters=RandomStructuredParameters,
+        ),
+        MethodInfo(
+            id="l2-structured",
+            title="L2 norm, structured",
+            summary="Removes the heads and channels whose weights have the smallest L2 norm: a warning, not advice.",
+            paper=None,
+            task_families=_LANGUAGE,
+            patterns=_GROUPS,
+            needs=Needs(calibration=False, gradients=False, training=False),
+            parameters=L2StructuredParameters,
+        ),
+        MethodInfo(
+            id="llm-pruner",
+            title="LLM-Pruner",
+            summary="Removes the heads and channels whose weights matter least to the loss, by its Taylor expansion.",
+            paper=Paper(
+                title="LLM-Pruner: On the Structural Pruning of Large Language Models",
+                authors="Ma, Fang, Wang",
+                year=2023,
+                url="https://arxiv.org/abs/2305.11627",
+            ),
+            task_families=_LANGUAGE,
+            patterns=_GROUPS,
+            needs=Needs(calibration=True, gradients=True, training=False),
+            parameters=LLMPrunerParameters,
+        ),
+        MethodInfo(
+            id="depth",
+            title="Depth",
+            summary="Removes whole layers: those perplexity suffers least without, or that turn their input least.",
+            paper=Paper(
+                title="The Unreasonable Ineffectiveness of the Deeper Layers",
+                authors="Gromov, Tirumala, Shapourian, Glorioso, Roberts",
+                year=2024,
+                url="https://arxiv.org/abs/2403.17887",
+            ),
+            task_families=_LANGUAGE,
+            patterns=_GROUPS,
+            needs=Needs(calibration=True, gradients=False, training=False),
+            parameters=DepthParameters,
+        ),
+        MethodInfo(
+            id="recover",
+            title="Recover",
+            summary="Prunes nothing: trains a model that was pruned before, or any other, and keeps every zero it has. "
+            "What is trained, and how, is the job's recovery.",
+            paper=None,
+            task_families=_LANGUAGE,
+            patterns=(),
+            needs=Needs(calibration=False, gradients=True, training=True),
+            parameters=RecoverParameters,
         ),
     )
 }

@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from core.catalogue.block_shapes import read_structure
 from core.catalogue.bounded_json import parse_json
 from core.catalogue.families import Family, family_for
 from core.catalogue.model_files import INDEX_FILE, PICKLES, SINGLE_FILE
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
+from core.catalogue.structure import ModelStructure
 from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
 
 _MAX_JSON_BYTES = 64 * 2**20
@@ -38,7 +40,9 @@ class LinearShape(BaseModel):
 
 
 class ModelDescription(BaseModel):
-    """What a model folder holds. `parameters` counts tied weights once; `bytes` is the size of its weights."""
+    """What a model folder holds. `parameters` counts tied weights once; `bytes` is the size of its weights; `structure`
+    is missing from what an earlier version described.
+    """
 
     family: str
     architecture: str
@@ -52,6 +56,7 @@ class ModelDescription(BaseModel):
     context_length: int
     tied_embeddings: bool
     linears: list[LinearShape]
+    structure: ModelStructure | None = None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -185,6 +190,7 @@ def inspect_folder(folder: Path) -> ModelDescription:
         context_length=_whole_number(config, "max_position_embeddings", "n_positions"),
         tied_embeddings=tied,
         linears=linears,
+        structure=read_structure(family, config, tensors, layers),
     )
 
 

@@ -1,20 +1,29 @@
 """Parameters of each method, as pydantic models: the JSON schema a client sees and the check a job goes through.
 
-Three groups are shared: what to prune (`Selection`), how sparsity is spread over layers (`Allocated`), and how the
-calibration forward is run (`Propagated`).
+Methods that zero weights share what to prune (`Selection`), how sparsity is spread over layers (`Allocated`), and how
+the calibration forward is run (`Propagated`); those that remove heads and channels share `Width`, and those whose work
+can be scaled `Budgeted`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+
+from core.catalogue.structure import AttentionMode
 
 LayerSparsities = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
 
 
-class Selection(BaseModel):
-    """Which linear layers are prunable."""
+class MethodParameters(BaseModel):
+    """What every method takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random in the run.")
+
+
+class Selection(MethodParameters):
+    """Which linear layers are prunable."""
 
     skip_layers: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=list, description="Indices of decoder layers left dense."
@@ -25,7 +34,6 @@ class Selection(BaseModel):
         "'model.layers.0.*'.",
     )
     include_lm_head: bool = Field(False, description="Prune the output head too. Refused where it is tied.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random in the run.")
 
 
 class Propagated(BaseModel):
@@ -87,3 +95,77 @@ class SparseGPTParameters(Selection, Allocated, Propagated):
         128, ge=1, le=4096, description="Columns whose mask is chosen jointly; rounded down to a multiple of m."
     )
     damping: float = Field(0.01, gt=0, le=1, description="Added to the Hessian's diagonal, as a share of its mean.")
+
+
+class Width(MethodParameters):
+    """Which groups are removable, and to what counts."""
+
+    attention: AttentionMode | None = Field(
+        None,
+        description="Heads are removed as a KV head with its query heads (kv_groups), as the same number of query "
+        "heads in every group (query_heads), or not at all (none). Unset: kv_groups where there are several and the "
+        "family allows it.",
+    )
+    round_to: int | None = Field(
+        None, ge=1, le=4096, description="Channels kept are a multiple of this. Unset: 8 on a CPU, 64 on CUDA."
+    )
+
+
+class Budgeted(BaseModel):
+    """How much work a method does."""
+
+    budget: Literal["quick", "standard"] = Field(
+        "standard", description="standard: the paper's; quick: what a CPU does in minutes."
+    )
+
+
+class RandomStructuredParameters(Width):
+    """Parameters of `random-structured`."""
+
+
+class L2StructuredParameters(Width):
+    """Parameters of `l2-structured`."""
+
+
+class LLMPrunerParameters(Width):
+    """Parameters of `llm-pruner`."""
+
+    importance: Literal["first_order", "mixed"] = Field(
+        "first_order", description="first_order: |w·g|; mixed: |w·g − ½·F·w²|, F the mean of per-sample g²."
+    )
+    aggregation: Literal["element_wise", "vector_wise"] = Field(
+        "element_wise",
+        description="element_wise: the sum of every weight's importance; vector_wise: the signed importances of a row "
+        "or column are added up before the absolute value is taken.",
+    )
+
+
+class DepthParameters(MethodParameters, Budgeted):
+    """Parameters of `depth`."""
+
+    criterion: Literal["perplexity", "angular", "block_influence"] = Field(
+        "perplexity",
+        description="perplexity: remove, one after the other, the layer without which perplexity on the "
+        "calibration text is lowest (quick: on at most 1024 tokens, and only layers that were among the best alone are "
+        "tried again). angular: the run of layers whose input and output point in the most similar directions. "
+        "block_influence: the layers that change their input least, each for itself.",
+    )
+
+
+class RecoverParameters(Selection, Propagated):
+    """Parameters of `recover`: none of its own, what it does is said in the job's `recovery`."""
+
+    @model_validator(mode="after")
+    def _as_they_are(self) -> Self:
+        changed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        ]
+        if changed:
+            raise ValueError(f"recover prunes nothing and takes no parameters ({', '.join(changed)}): use recovery")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "properties": {}}

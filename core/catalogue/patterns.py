@@ -1,4 +1,5 @@
-"""Sparsity patterns: `unstructured`, or `n:m` — keep n of every m consecutive input weights."""
+"""Sparsity patterns: `unstructured`; `n:m`, keep n of every m consecutive input weights; or `structured`, whole heads,
+channels or layers are removed and the model gets smaller."""
 
 import re
 from dataclasses import dataclass
@@ -29,16 +30,22 @@ class Pattern:
 
 
 UNSTRUCTURED = Pattern("unstructured")
+STRUCTURED = Pattern("structured")
+
+
+_SHARE_OF = {UNSTRUCTURED.text: "prunable weights", STRUCTURED.text: "the model's parameters"}
 
 
 def parse_pattern(text: str) -> Pattern:
     """Parse a pattern; raises InvalidPattern naming what would be right."""
-    if text == UNSTRUCTURED.text:
-        return UNSTRUCTURED
+    for named in (UNSTRUCTURED, STRUCTURED):
+        if text == named.text:
+            return named
     match = _N_M.fullmatch(text)
     if match is None:
         raise InvalidPattern(
-            f"pattern {text!r} is not known: use 'unstructured' or 'n:m', for example '2:4' (keep 2 of 4)",
+            f"pattern {text!r} is not known: use 'unstructured', 'structured' or 'n:m', for example '2:4' (keep 2 "
+            "of 4)",
             param="pattern",
         )
     keep, of = int(match[1]), int(match[2])
@@ -57,8 +64,8 @@ def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:
     if fixed is None:
         if sparsity is None:
             raise InvalidSparsity(
-                f"sparsity is required with pattern {pattern.text!r}: the share of prunable weights to remove, "
-                "for example 0.5",
+                f"sparsity is required with pattern {pattern.text!r}: the share of {_SHARE_OF[pattern.text]} to "
+                "remove, for example 0.5",
                 param="sparsity",
             )
         return sparsity

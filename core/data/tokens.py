@@ -1,4 +1,4 @@
-"""Documents as windows of tokens: shuffled windows to calibrate on, evenly spaced ones to evaluate on."""
+"""Documents as windows of tokens: shuffled windows to calibrate and train on, evenly spaced ones to evaluate on."""
 
 from collections.abc import Iterable
 
@@ -32,6 +32,23 @@ def calibration_windows(
     wanted = _check_enough(windows, samples, length, name, "calibration")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[:wanted]].contiguous()
+
+
+def training_windows(
+    documents: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    samples: int | None,
+    most: int,
+    length: int,
+    seed: int,
+    name: str,
+) -> Tensor:
+    """As calibration_windows; None takes all there are, up to `most`. Raises TooLittleText."""
+    windows = _windows(_stream(documents, tokenizer, (samples or most) * length), tokenizer, length)
+    wanted = _check_enough(windows, samples, length, name, "recovery")
+    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
+    return windows[order[: min(wanted, most)]].contiguous()
 
 
 def evaluation_windows(

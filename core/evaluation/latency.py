@@ -50,18 +50,21 @@ def measure_latency(dense: Path, pruned: Path, *, sequence_length: int, device: 
         "sequence_length": tokens.shape[1],
         "device": device.type,
     }
-    return {"latency": latency, "notes": _notes(latency)}
+    is_smaller = inspect_folder(pruned).parameters < description.parameters
+    return {"latency": latency, "notes": [*([] if is_smaller else [_NO_SPEED_UP]), *_measured(latency)]}
 
 
-def _notes(latency: dict[str, Any]) -> list[str]:
-    notes = [
-        "No speed-up is to be expected: zeros stored in dense tensors are multiplied like any other weight, and a "
-        "sparse pattern is faster only on engines with kernels for it."
-    ]
+_NO_SPEED_UP = (
+    "No speed-up is to be expected: zeros stored in dense tensors are multiplied like any other weight, and a sparse "
+    "pattern is faster only on engines with kernels for it."
+)
+
+
+def _measured(latency: dict[str, Any]) -> list[str]:
     ratio = latency["pruned_ms"] / latency["dense_ms"]
     if abs(ratio - 1) > max(_NOISE, latency["spread"]):
-        notes.append(f"Measured prefill of the pruned model took {ratio:.2f} × the dense one's time.")
-    return notes
+        return [f"Measured prefill of the pruned model took {ratio:.2f} × the dense one's time."]
+    return []
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from core.catalogue.tasks import forward_tokens
 from core.database import seconds_from_now
 from core.errors import DoesNotFit
 from core.jobs.needs import Needs, Tokens, needs_of, work_of
@@ -137,6 +138,7 @@ def _tokens(session: Session, team_id: str, job: JobBody) -> Tokens:
         else 0,
         evaluation=sum(of(name, evaluation.samples, length) for name in evaluation.datasets),
         window=(calibration.sequence_length if calibration else None) or length,
+        tasks=forward_tokens(evaluation.tasks, evaluation.task_limit),
     )
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.catalogue.model_folder import ModelDescription
+from core.catalogue.tasks import TASKS, local_copy
 from core.database import transaction
 from core.errors import (
     CorruptSafetensors,
@@ -69,6 +71,7 @@ class HubFindings:
 
     models: dict[str, HubRevision | SecateurError] = field(default_factory=dict)
     datasets: dict[tuple[str, Use], HubDataset | SecateurError] = field(default_factory=dict)
+    tasks: dict[str, HubDataset | SecateurError] = field(default_factory=dict)
 
     def model(self, reference: str) -> HubRevision:
         """Raises what asking the hub raised."""
@@ -77,6 +80,10 @@ class HubFindings:
     def dataset(self, name: str, use: Use, param: str) -> HubDataset:
         """Raises what asking the hub raised."""
         return _found(self.datasets.get((name, use)), name, param)
+
+    def task(self, name: str, param: str) -> HubDataset | None:
+        """The dataset a task asks from; None where it was not asked for. Raises what asking the hub raised."""
+        return _found(self.tasks[name], name, param) if name in self.tasks else None
 
 
 def _found(answer: Found | SecateurError | None, name: str, param: str) -> Found:
@@ -89,19 +96,22 @@ def _found(answer: Found | SecateurError | None, name: str, param: str) -> Found
 
 
 class HubLookup:
-    """Shared by all requests of a process. `max_bytes`: of the largest model that is fetched."""
+    """Shared by all requests of a process. `max_bytes`: of the largest model that is fetched. Tasks with a local copy
+    in `local_tasks` are not asked for."""
 
-    def __init__(self, hub: Hub, sessions: sessionmaker[Session], *, max_bytes: int) -> None:
+    def __init__(
+        self, hub: Hub, sessions: sessionmaker[Session], *, max_bytes: int, local_tasks: Path | None = None
+    ) -> None:
         self._hub = hub
         self._sessions = sessions
         self._max_bytes = max_bytes
+        self._local_tasks = local_tasks
         self._places = threading.BoundedSemaphore(_AT_ONCE)
 
     def of(self, team_id: str, body: JobBody | InspectBody) -> HubFindings:
         """What a body names on the hub; of one that is no job body, its model. Raises nothing about the hub."""
         findings = HubFindings()
-        if "/" in body.model and not body.model.startswith(JOB_PREFIX):
-            findings.models[body.model] = self._try(self._model, body.model)
+        self._find_model(findings, body.model)
         try:
             job = body if isinstance(body, JobBody) else JobBody.model_validate(body.model_dump())
         except ValidationError:
@@ -110,12 +120,27 @@ class HubLookup:
         if job.calibration is not None:
             named.append((job.calibration.dataset, "calibration", "calibration.dataset"))
         named += [(name, "evaluation", f"evaluation.datasets.{i}") for i, name in enumerate(job.evaluation.datasets)]
+        if job.recovery is not None:
+            if job.recovery.teacher is not None:
+                self._find_model(findings, job.recovery.teacher)
+            if job.recovery.dataset is not None:
+                named.append((job.recovery.dataset, "calibration", "recovery.dataset"))
         asked = [(name, use, param) for name, use, param in named if is_hub_dataset(name)]
         registered = self._registered(team_id, {name for name, _, _ in asked}) if asked else set()
         for name, use, param in asked:
             if name not in registered:
                 findings.datasets[name, use] = self._try(find_hub_dataset, self._hub, name, use, param)
+        for index, name in enumerate(job.evaluation.tasks):
+            task = TASKS.get(name)
+            if task is not None and not (self._local_tasks and local_copy(self._local_tasks, task)):
+                dataset = f"{task.repository}:{task.config or ''}:{task.splits[0]}"
+                param = f"evaluation.tasks.{index}"
+                findings.tasks[name] = self._try(find_hub_dataset, self._hub, dataset, "evaluation", param)
         return findings
+
+    def _find_model(self, findings: HubFindings, reference: str) -> None:
+        if "/" in reference and not reference.startswith(JOB_PREFIX) and reference not in findings.models:
+            findings.models[reference] = self._try(self._model, reference)
 
     def _try(self, ask: Callable[Asked, Found], *args: Asked.args, **kwargs: Asked.kwargs) -> Found | SecateurError:
         try:

@@ -6,8 +6,9 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
 from core.catalogue.compatibility import check_job
-from core.catalogue.methods import METHODS
+from core.catalogue.methods import METHODS, get_method
 from core.catalogue.model_folder import ModelDescription
+from core.catalogue.patterns import UNSTRUCTURED
 from core.errors import SecateurError
 from core.jobs.estimates import estimate_job, require_fit
 from core.jobs.hub_lookup import HubFindings
@@ -36,13 +37,14 @@ def inspect(
     estimate: Estimate | None = None
     if set(asked) == {"model"}:
         model = resolve_model(session, team_id, body.model, store, hub or HubFindings())
-        methods = _fits(model.description, "unstructured", 0.5)
+        methods = _fits(model.description)
     else:
         checked = JobBody.model_validate(asked)
         require_queue(session, checked.queue, settings)
         resolved = resolve_job(session, team_id, checked, store, hub)
         model, job = resolved.model, resolved.body
-        methods = _fits(model.description, job.pattern, job.sparsity)
+        prunes = get_method(job.method).prunes
+        methods = _fits(model.description, job.pattern, job.sparsity) if prunes else _fits(model.description)
         estimate = estimate_job(session, team_id, resolved, settings)
         require_fit(session, job, estimate, settings)
     described = {
@@ -59,10 +61,13 @@ def inspect(
     )
 
 
-def _fits(description: ModelDescription, pattern: str, sparsity: float | None) -> list[MethodFit]:
+def _fits(description: ModelDescription, pattern: str | None = None, sparsity: float | None = 0.5) -> list[MethodFit]:
+    """Pattern and sparsity are those of methods that prune."""
+
     def reason(method: str) -> str | None:
         try:
-            check_job(description, method, pattern, sparsity, {})
+            target = (pattern, sparsity) if METHODS[method].prunes else (UNSTRUCTURED.text, None)
+            check_job(description, method, *target, {})
         except SecateurError as error:
             return error.message
         return None

@@ -2,8 +2,8 @@
 
 The formula follows the engine: the prune stage holds embeddings and head, one block with the copies it is pruned
 through, the statistics of one input group, the tokens that wait in front of a linear layer, and activations up to a
-budget; verification and latency load whole models in processes of their own. Its constants are rounded measurements on
-a CPU; what a fleet's own jobs took corrects it (`core.jobs.estimates`).
+budget; training, verification and latency load whole models in processes of their own. Its constants are rounded
+measurements on a CPU; what a fleet's own jobs took corrects it (`core.jobs.estimates`).
 """
 
 from collections import defaultdict
@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.jobs.schemas import JobBody
+from core.jobs.training_needs import training_bytes, training_work
 
 _LIBRARIES_BYTES = 450 * 2**20
 """Resident in a process that has loaded the engine."""
@@ -33,11 +36,13 @@ _PROCESS_SECONDS = 6.0
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens that pass through the model: the calibration set, all evaluation sets together, and a window's length."""
+    """Tokens that pass through the model: the calibration set, all evaluation sets together, a window's length, and all
+    questions of zero-shot tasks."""
 
     calibration: int
     evaluation: int
     window: int
+    tasks: int = 0
 
 
 class Needs(BaseModel):
@@ -60,13 +65,21 @@ class Work:
 
 
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
-    """Forwards of the calibration tokens (twice where the method walks twice), of the evaluation tokens through dense
-    and pruned, and the solver's operations.
+    """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients), of the
+    evaluation tokens and the tasks' questions through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
-    passes = walks * tokens.calibration + 2 * tokens.evaluation + _LATENCY_PASSES * tokens.window
-    head = 2 * description.hidden_size * description.vocabulary_size * 2 * tokens.evaluation
-    return Work(passes, 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens))
+    if get_method(job.method).needs.gradients and job.method != "recover":
+        walks = 4
+    measured = tokens.evaluation + tokens.tasks
+    models = 2 if job.recovery is None else 3
+    passes = (
+        walks * tokens.calibration + 2 * tokens.tasks + models * tokens.evaluation + _LATENCY_PASSES * tokens.window
+    )
+    head = 2 * description.hidden_size * description.vocabulary_size * models * measured
+    pruning = 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens)
+    training = training_work(description, job.recovery)
+    return Work(passes + training.tokens, pruning + training.operations)
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
@@ -107,20 +120,35 @@ def needs_of(
     logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
     streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
+    method = get_method(job.method)
+    if method.needs.gradients:  # of a block, in float32: weights, sums of gradients and of their squares, one of each
+        engine += block * 16 + min(
+            4 * description.layers * description.hidden_size * tokens.calibration, activation_budget_bytes
+        )
+    if job.method == "depth":  # all blocks at once
+        engine += description.prunable_parameters * forward
     whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
+    if tokens.tasks:
+        one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
+        whole = max(whole, description.bytes + max(LOGITS_BYTES[device], one))
+    training = training_bytes(description, job.recovery, device=device)
+    whole = max(whole, training.memory)
     work = work_of(description, job, tokens)
-    stored = description.bytes * (3 + is_fetched)  # blocks, artifact, its copy in a local store
+    processes = 5 if tokens.tasks else 3
+    stored = description.bytes * (3 + is_fetched) + training.disk  # blocks, artifact, its copy in a local store
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"
     return Needs(
         peak_memory_bytes=(
-            _LIBRARIES_WITH_CUDA_BYTES + block * width + streams // 8
+            _LIBRARIES_WITH_CUDA_BYTES + max(block * width + streams // 8, training.checkpoint)
             if on_device
             else _LIBRARIES_BYTES + max(engine, whole)
         ),
         peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + max(engine, whole) if on_device else None,
         disk_bytes=stored + 2 * streams,
-        seconds=3 * _PROCESS_SECONDS + work.operations / _OPERATIONS_PER_SECOND[device] + moved / _BYTES_PER_SECOND,
+        seconds=processes * _PROCESS_SECONDS
+        + work.operations / _OPERATIONS_PER_SECOND[device]
+        + moved / _BYTES_PER_SECOND,
     )
 
 

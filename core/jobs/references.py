@@ -105,6 +105,13 @@ class SelfText(_Reference):
     seed: int
 
 
+class TaskReference(_Reference):
+    """The questions of a zero-shot task. `hub` null: a local copy, which whoever runs the job must have."""
+
+    name: str
+    hub: HubText | None
+
+
 def _kind(value: Any) -> str:
     """Jobs queued before there were kinds have folders and files of this machine."""
     if isinstance(value, Mapping):

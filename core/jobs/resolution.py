@@ -11,11 +11,14 @@ from core.artifacts.store import Store
 from core.catalogue.compatibility import check_job
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
+from core.catalogue.patterns import STRUCTURED
 from core.errors import InvalidRequest
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
+from core.jobs.recovery_resolution import resolve_recovery
 from core.jobs.references import TextReference, Use
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
+from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import TextNeeds, resolve_text
 
 
@@ -46,6 +49,11 @@ def resolve_job(
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )
+    if body.output.format == "packed" and checked.pattern == STRUCTURED.text:
+        raise InvalidRequest(
+            "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use 'dense'",
+            param="output.format",
+        )
     calibration, text = _resolve_calibration(session, team_id, body, model.description, found)
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, found)
     if body.gates.max_perplexity_ratio is not None and not evaluation.datasets:
@@ -53,6 +61,7 @@ def resolve_job(
             "gates.max_perplexity_ratio needs a text to measure on: name one in evaluation.datasets",
             param="gates.max_perplexity_ratio",
         )
+    recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, found)
     filled = body.model_copy(
         update={
             "model": model.pinned,
@@ -61,12 +70,15 @@ def resolve_job(
             "parameters": checked.parameters,
             "calibration": calibration,
             "evaluation": evaluation,
+            "recovery": recovery.recovery,
         }
     )
     sources = {
         "model": model.reference.model_dump(mode="json"),
         "calibration": None if text is None else text.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in texts],
+        "tasks": [each.model_dump(mode="json") for each in resolve_tasks(body.evaluation.tasks, found)],
+        **recovery.sources,
     }
     return ResolvedJob(body=filled, model=model, sources=sources)
 
@@ -75,8 +87,6 @@ def _refuse_unavailable(body: JobBody) -> None:
     """Fields the contract names and this version cannot honour are refused, not ignored."""
     asked = {
         "target": body.target is not None,
-        "recovery": body.recovery is not None,
-        "evaluation.tasks": bool(body.evaluation.tasks),
         "output.layout": body.output.layout != "uniform",
     }
     for param, is_asked in asked.items():

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from core.catalogue.recovery import Recovery
 from core.jobs.states import AttemptOutcome, EventType, JobStatus, Stage
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
@@ -34,7 +35,8 @@ class Calibration(_Part):
 
 
 class Evaluation(_Part):
-    """Texts whose perplexity is measured, dense and pruned: `samples` windows (null: all there are) of each."""
+    """What is measured, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each,
+    and the zero-shot accuracy on tasks, on the first `task_limit` questions (null: all there are) of each."""
 
     datasets: Annotated[list[_Reference], Field(max_length=20)] = Field(default_factory=list)
     sequence_length: _SequenceLength | None = Field(
@@ -42,8 +44,11 @@ class Evaluation(_Part):
     )
     samples: _Samples | None = None
     tasks: Annotated[list[_Reference], Field(max_length=50)] = Field(
-        default_factory=list, description="Task accuracy: not available yet."
+        default_factory=list,
+        description="boolq, piqa, hellaswag, winogrande, arc_easy, arc_challenge, openbookqa: tasks of "
+        "lm-evaluation-harness, without examples.",
     )
+    task_limit: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
 
 
 class Gates(_Part):
@@ -72,13 +77,19 @@ class JobBody(_Part):
         description="A registered model's name, org/name[@revision] on the hub, or job:ID for the artifact of a job."
     )
     method: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    sparsity: float | None = Field(None, description="Share of prunable weights to remove. Not needed with n:m.")
-    pattern: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "unstructured"
+    sparsity: float | None = Field(
+        None,
+        description="Share of prunable weights to make zero, or, structured, of the model's parameters to remove. Not "
+        "needed with n:m.",
+    )
+    pattern: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = Field(
+        None, description="unstructured, n:m (keep n of every m) or structured; unset: what the method does."
+    )
     target: dict[str, Any] | None = Field(None, description="Not available yet.")
     parameters: dict[str, Any] = Field(default_factory=dict)
     calibration: Calibration | None = None
     evaluation: Evaluation = Field(default_factory=Evaluation)
-    recovery: dict[str, Any] | None = Field(None, description="Not available yet.")
+    recovery: Recovery | None = Field(None, description="Training after pruning.")
     gates: Gates = Field(default_factory=Gates)
     output: Output = Field(default_factory=Output)
     queue: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
@@ -126,7 +137,7 @@ class Job(BaseModel):
     parameters: dict[str, Any]
     calibration: Calibration | None
     evaluation: Evaluation
-    recovery: dict[str, Any] | None
+    recovery: Recovery | None
     gates: Gates
     output: Output
     queue: str

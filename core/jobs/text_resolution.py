@@ -24,13 +24,21 @@ texts are fetched whole."""
 
 @dataclass(frozen=True)
 class TextNeeds:
-    """What a text is for. `param` names its place in the body; `samples` null means all there are."""
+    """What a text is for. `param` names its place in the body; `samples` null means all there are, or `most` of them
+    where no more are used.
+    """
 
     use: Use
     param: str
     samples: int | None
     sequence_length: int
     seed: int
+    most: int | None = None
+
+    @property
+    def part(self) -> str:
+        """The part of the body that asks for it: calibration, evaluation, recovery."""
+        return self.param.partition(".")[0]
 
 
 def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hub: HubFindings) -> TextReference:
@@ -43,7 +51,8 @@ def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hu
         return _generated(needs)
     if is_hub_dataset(name):
         found = hub.dataset(name, needs.use, needs.param)
-        tokens = None if needs.samples is None else needs.samples * needs.sequence_length
+        samples = needs.samples or needs.most
+        tokens = None if samples is None else samples * needs.sequence_length
         return HubText(
             name=name,
             repository=found.repository,
@@ -78,8 +87,8 @@ def _registered(row: DatasetRow) -> TextReference:
 def _generated(needs: TextNeeds) -> SelfText:
     if needs.samples is None:
         raise InvalidRequest(
-            f"{needs.use}.samples: {SELF!r} is text made for the job, so say how many samples of it are needed",
-            param=f"{needs.use}.samples",
+            f"{needs.part}.samples: {SELF!r} is text made for the job, so say how many samples of it are needed",
+            param=f"{needs.part}.samples",
         )
     return SelfText(
         name=SELF,
@@ -97,7 +106,7 @@ def _check_enough(row: DatasetRow, needs: TextNeeds) -> None:
     there = most if row.format == "parquet" else min(most, row.bytes)  # a Parquet file is compressed
     if there < needed:
         raise TooLittleText(
-            f"{needs.use}: {row.name!r} is too short: {needed} tokens are needed ({samples} × "
+            f"{needs.part}: {row.name!r} is too short: {needed} tokens are needed ({samples} × "
             f"{needs.sequence_length}), {there} bytes of text are there",
-            param=f"{needs.use}.samples",
+            param=f"{needs.part}.samples",
         )

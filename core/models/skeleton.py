@@ -55,7 +55,10 @@ class Skeleton:
     Shapes: tokens [batch, time], hidden states [batch, time, hidden_size].
     """
 
-    def __init__(self, folder: ModelFolder, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, folder: ModelFolder, *, dtype: torch.dtype, device: torch.device, outer: PreTrainedModel | None = None
+    ) -> None:
+        """`outer`: a model of the same embeddings, final norm and head, whose tensors are shared instead of read."""
         self.folder = folder
         self.dtype = dtype
         self.device = device
@@ -69,9 +72,9 @@ class Skeleton:
         self.blocks: nn.ModuleList = getattr(self._owner, attribute)
         self._recorders = nn.ModuleList(_Recorder(block) for block in self.blocks)
         setattr(self._owner, attribute, self._recorders)
-        self.outer_names = self._load_outer()
+        self.outer_names = self._load_outer(outer)
 
-    def _load_outer(self) -> list[str]:
+    def _load_outer(self, outer: PreTrainedModel | None) -> list[str]:
         """Give everything outside the blocks its weights; returns the names of the tensors that were read."""
         head = f"{self.folder.family.head}.weight"
         tied = self.folder.description.tied_embeddings
@@ -79,7 +82,7 @@ class Skeleton:
         for name, parameter in list(self.model.named_parameters(remove_duplicate=False)):
             if tied and name == head:
                 continue
-            tensor = self.folder.read(name)
+            tensor = self.folder.read(name) if outer is None else outer.get_parameter(name)
             if tensor.shape != parameter.shape:
                 raise MissingTensors(
                     f"{name} has shape {list(tensor.shape)}, config.json needs {list(parameter.shape)}", param="model"
@@ -144,14 +147,14 @@ class Skeleton:
                         torch.empty_like(parameter, device="meta"), requires_grad=False
                     )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """Hidden states as the first block receives them, [batch, time, hidden_size]."""
         with self._recording():
             self._backbone()(input_ids=tokens_BT.to(self.device), use_cache=False)
             return self._recorder(0).seen[0][0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def block_arguments(self, length: int) -> list[BlockArguments]:
         """Each block's own positional and keyword arguments for sequences of a length, hidden states left out.
 
@@ -161,7 +164,6 @@ class Skeleton:
             self._backbone()(input_ids=torch.zeros(1, length, dtype=torch.long, device=self.device), use_cache=False)
             return [self._recorder(index).seen[0][1] for index in range(len(self))]
 
-    @torch.inference_mode()
     def logits(self, tokens_BT: Tensor, hidden_BTD: Tensor, positions: Tensor) -> Tensor:
         """Logits [batch, len(positions), vocabulary] from the last block's output, through the model's own ending."""
         original = self._recorders[0]
@@ -176,7 +178,7 @@ class Skeleton:
         logits: Tensor = answer.logits
         return logits
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def head_inputs(self, tokens_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
         """What the output head reads, [batch, time, hidden_size]: the last block's output after the final norm."""
         seen: list[Tensor] = []

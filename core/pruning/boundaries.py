@@ -69,6 +69,10 @@ class Boundaries:
         shutil.rmtree(self._folder(done - 2), ignore_errors=True)
         self._stream_hashes = current
 
+    def forget(self, done: int) -> None:
+        """Remove what was written after `done` blocks: of a walk that is not taken up again."""
+        shutil.rmtree(self._folder(done), ignore_errors=True)
+
     def resume(self, previous: Path | None) -> tuple[int, dict[str, Any]] | str | None:
         """Carry the newest whole boundary of this or an earlier attempt's folder into this one.
 
@@ -78,13 +82,13 @@ class Boundaries:
         reason: str | None = None
         for source in [self.work, *([previous] if previous else [])]:
             for folder in sorted(source.glob("boundary-*"), reverse=True):
-                record = _read_state(folder / STATE)
+                record = read_state(folder / STATE)
                 if record is None:
                     continue
                 if record["fingerprint"] != self.fingerprint:
                     reason = "the earlier attempt ran with other settings (device, threads, dtype or versions)"
                     continue
-                if any(_sha256(source / name) != digest for name, digest in record["files"].items()):
+                if any(file_sha256(source / name) != digest for name, digest in record["files"].items()):
                     reason = "the earlier attempt's files are damaged"
                     continue
                 self._adopt(source, record["files"])
@@ -108,7 +112,8 @@ class Boundaries:
         return self.work / f"boundary-{done:05d}"
 
 
-def _sha256(file: Path) -> str | None:
+def file_sha256(file: Path) -> str | None:
+    """None where it cannot be read."""
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -116,7 +121,8 @@ def _sha256(file: Path) -> str | None:
         return None
 
 
-def _read_state(file: Path) -> dict[str, Any] | None:
+def read_state(file: Path) -> dict[str, Any] | None:
+    """A JSON object, None where there is none to read."""
     try:
         record = json.loads(file.read_text())
     except (OSError, ValueError):

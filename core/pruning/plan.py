@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 import transformers
@@ -72,16 +73,54 @@ class Plan:
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
         """A hash of everything the run's numbers depend on: a later attempt continues only where it is the same."""
-        streams = {
-            name: hashlib.sha256(each.contiguous().numpy().tobytes()).hexdigest() for name, each in tokens.items()
-        }
-        facts = [
-            self.method_id, self.pattern.text, self.sparsity, self.parameters.model_dump(mode="json"), revision,
-            folder.description.model_dump(mode="json", exclude={"linears"}), streams,
-            str(self.forward_dtype), self.device.type, torch.get_num_threads(), torch.__version__,
-            transformers.__version__,
-        ]  # fmt: skip
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        choices = [self.method_id, self.pattern.text, self.sparsity, self.parameters.model_dump(mode="json")]
+        return fingerprint(choices, folder, revision, tokens, self.forward_dtype, self.device)
+
+    def facts(self) -> dict[str, Any]:
+        """How the engine worked, for the report."""
+        return {"propagation": self.propagation, **engine_facts(self)}
+
+
+class Engine(Protocol):
+    """What the report says of any plan."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def forward_dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def weight_reads(self) -> int: ...
+
+
+def engine_facts(plan: Engine) -> dict[str, Any]:
+    return {
+        "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
+        "model_dtype": str(plan.dtype).removeprefix("torch."),
+        "device": plan.device.type,
+        "weight_reads": plan.weight_reads,
+    }
+
+
+def fingerprint(
+    choices: list[Any],
+    folder: ModelFolder,
+    revision: str,
+    tokens: dict[str, Tensor],
+    forward_dtype: torch.dtype,
+    device: torch.device,
+) -> str:
+    """A hash of a plan's choices, the model, the tokens and the arithmetic."""
+    streams = {name: hashlib.sha256(each.contiguous().numpy().tobytes()).hexdigest() for name, each in tokens.items()}
+    facts = [
+        *choices, revision, folder.description.model_dump(mode="json", exclude={"linears"}), streams,
+        str(forward_dtype), device.type, torch.get_num_threads(), torch.__version__, transformers.__version__,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def make_plan(
@@ -89,7 +128,7 @@ def make_plan(
     *,
     method: str,
     sparsity: float | None = None,
-    pattern: str = "unstructured",
+    pattern: str | None = None,
     parameters: dict[str, object] | None = None,
     device: torch.device | None = None,
 ) -> Plan:
@@ -97,20 +136,22 @@ def make_plan(
     description = folder.description
     resolved = check_job(description, method, pattern, sparsity, parameters or {})
     checked = parse_parameters(method, resolved.parameters)
+    assert isinstance(checked, Selection), "structured methods have a plan of their own"
     linears = prunable_linears(description, checked)
+    sparsity = resolved.sparsity or 0.0
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[description.dtype]
     allocation = getattr(checked, "allocation", "uniform")
     counts = None
     if getattr(checked, "scope", None) == "model":
-        counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), resolved.sparsity)
+        counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), sparsity)
     return Plan(
         method_id=method,
         pattern=parse_pattern(resolved.pattern),
-        sparsity=resolved.sparsity,
+        sparsity=sparsity,
         parameters=checked,
         linears=tuple(linears),
-        sparsities=tuple(allocation) if isinstance(allocation, list) else (resolved.sparsity,) * description.layers,
+        sparsities=tuple(allocation) if isinstance(allocation, list) else (sparsity,) * description.layers,
         counts=counts,
         dtype=dtype,
         forward_dtype=_forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),

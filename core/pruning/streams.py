@@ -29,7 +29,7 @@ class ActivationBudget:
 class Stream:
     """One set of tokens [sequences, time] and its hidden states after the blocks done so far.
 
-    `dtype` is the arithmetic its forwards run in.
+    `dtype` is the arithmetic its forwards run in. One that is not `resumable` writes only what does not fit the budget.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Stream:
         *,
         dtype: torch.dtype,
         micro_batch: int,
+        resumable: bool = True,
     ) -> None:
         self.name = name
         self.tokens = list(tokens_NT.split(micro_batch))
@@ -52,6 +53,7 @@ class Stream:
         self._skeleton = skeleton
         self._boundaries = boundaries
         self._budget = budget
+        self._resumable = resumable
         self._held: list[Tensor | None] = [None] * len(self.tokens)
         self._arguments: list[BlockArguments] | None = None
 
@@ -70,9 +72,7 @@ class Stream:
     def arguments(self, block: int) -> BlockArguments:
         """What block `block` is called with besides the hidden states, in this stream's dtype."""
         if self._arguments is None:
-            recorded = self._skeleton.block_arguments(self.length)
-            cast: dict[int, Tensor] = {}
-            self._arguments = [_cast(each, self.dtype, cast) for each in recorded]
+            self._arguments = block_arguments(self._skeleton, self.length, self.dtype)
         return self._arguments[block]
 
     def hidden(self, index: int) -> Tensor:
@@ -89,6 +89,12 @@ class Stream:
     def step(self) -> None:
         self.done += 1
 
+    def stay(self) -> None:
+        """Pass a block by: the state after it is that before it."""
+        for batch, hidden in self.batches():
+            self.store(batch, hidden)
+        self.step()
+
     def advance(self, block: nn.Module, index: int) -> None:
         """Run all micro-batches through block `index` as it is."""
         for batch, hidden in self.batches():
@@ -104,12 +110,18 @@ class Stream:
         if earlier is not None:
             self._budget.give(earlier.nbytes)
         fits = self._budget.take(hidden.nbytes)
-        if done or not fits:
+        if (done and self._resumable) or not fits:
             self._boundaries.write_activation(done, self._activation(index), hidden)
         self._held[index] = hidden if fits else None
 
     def _activation(self, index: int) -> str:
         return f"{self.name}-{index:04d}"
+
+
+def block_arguments(skeleton: Skeleton, length: int, dtype: torch.dtype) -> list[BlockArguments]:
+    """What each block is called with besides hidden states [sequences, length, hidden_size] of that dtype."""
+    cast: dict[int, Tensor] = {}
+    return [_cast(each, dtype, cast) for each in skeleton.block_arguments(length)]
 
 
 def _cast(arguments: BlockArguments, dtype: torch.dtype, done: dict[int, Tensor]) -> BlockArguments:

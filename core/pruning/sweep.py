@@ -6,129 +6,53 @@ other pruned streams through what will be saved; write the block and the streams
 and head, one block with its statistics, and the activation budget; nothing grows with depth.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.catalogue.model_folder import LinearShape
-from core.catalogue.safetensors_header import TensorEntry
-from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
-from core.models.weights import write_tensors
 from core.pruning.allocation import outlier_share, owl_sparsities
-from core.pruning.boundaries import Boundaries
 from core.pruning.group import PrunableLinear
+from core.pruning.measuring import pairs
 from core.pruning.plan import Plan
 from core.pruning.propagation import InputGroup, collect, prune_in_flight, prune_two_pass
 from core.pruning.saliency import weight_times_norm
 from core.pruning.statistics import InputStatistic, Statistic
-from core.pruning.streams import ActivationBudget, Stream
+from core.pruning.streams import Stream
+from core.pruning.walk import LayerRow, PruneResult, Walk
 
-VERIFICATION_TOKENS = 64
 _ERROR_SAMPLE_TOKENS = 1024
 HEAD = "head"
 
 
-@dataclass(frozen=True)
-class LayerRow:
-    """One linear layer in the report. `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on the inputs it saw in this run."""
+class Sweep(Walk):
+    """See the module."""
 
-    name: str
-    layer: int
-    out_features: int
-    in_features: int
-    target: float
-    zeros: int
-    sparsity: float
-    reconstruction_error: float | None
-
-
-@dataclass(frozen=True)
-class PerplexityPair:
-    """Perplexity of the dense and the pruned model on the same windows."""
-
-    dense: float
-    pruned: float
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What a sweep leaves behind.
-
-    `files` hold the tensors of the blocks, and of the head where it was pruned, under the names they are to be saved
-    by; `unchanged` says where all others lie in the source. `verification` holds a few tokens and the logits the saved
-    model must give for them.
-    """
-
-    layers: list[LayerRow]
-    sparsities: tuple[float, ...]
-    perplexity: dict[str, PerplexityPair]
-    notes: list[str]
-    files: list[Path]
-    unchanged: list[TensorEntry]
-    verification: Path
-    resumed_from: int
-
-
-@dataclass
-class Observer:
-    """Who wants to hear of the sweep while it runs."""
-
-    on_block: Callable[[int, int, list[LayerRow]], None] = lambda done, blocks, rows: None
-    on_stage: Callable[[str], None] = lambda stage: None
-    on_log: Callable[[str], None] = lambda message: None
-
-
-class Sweep:
-    """See the module. `calibration` and each of `evaluations` are token ids [sequences, time]."""
-
-    def __init__(
-        self,
-        folder: ModelFolder,
-        plan: Plan,
-        *,
-        calibration: Tensor | None,
-        evaluations: dict[str, Tensor],
-        work: Path,
-        previous: Path | None = None,
-        revision: str = "",
-        activation_budget_bytes: int = 4 * 2**30,
-        observer: Observer | None = None,
-    ) -> None:
-        self.folder = folder
+    def __init__(self, folder: ModelFolder, plan: Plan, **setting: Any) -> None:
+        """`setting` is what a `Walk` is given."""
+        super().__init__(folder, plan, **setting)
         self.plan = plan
         self.method = plan.method
-        self.observer = observer or Observer()
-        self.evaluations = list(evaluations)
-        self.notes: list[str] = []
         self.rows: list[LayerRow] = []
-        torch.set_float32_matmul_precision("highest")
         self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.randint(
-            folder.description.vocabulary_size, (1, min(VERIFICATION_TOKENS, folder.description.context_length)),
-            generator=generator,
-        )  # fmt: skip
-        tokens = {"verification": probe}
-        if calibration is not None:
-            tokens["calibration"] = calibration
-        tokens |= {f"evaluation-{number}": each for number, each in enumerate(evaluations.values())}
-        self.boundaries = Boundaries(work, plan.fingerprint(folder, revision, tokens))
-        self._previous = previous
-        budget = ActivationBudget(activation_budget_bytes)
 
-        def stream(name: str, tokens_NT: Tensor, dtype: torch.dtype) -> Stream:
-            batch = plan.micro_batch(tokens_NT.shape[1])
-            return Stream(name, tokens_NT, self.skeleton, self.boundaries, budget, dtype=dtype, micro_batch=batch)
+        def streams(name: str) -> list[Stream]:
+            return [
+                self.stream(f"{name}-{number}", each, self.skeleton, plan.dtype)
+                for number, each in enumerate(self.evaluation_tokens)
+            ]
 
-        self.dense = [stream(f"dense-{n}", each, plan.dtype) for n, each in enumerate(evaluations.values())]
-        self.pruned = [stream(f"pruned-{n}", each, plan.dtype) for n, each in enumerate(evaluations.values())]
-        self.verification = stream("verification", probe, plan.dtype)
-        self.calibration = None if calibration is None else stream("calibration", calibration, plan.forward_dtype)
+        self.dense, self.pruned = streams("dense"), streams("pruned")
+        self.verification = self.stream("verification", self.probe, self.skeleton, plan.dtype)
+        self.calibration = (
+            None
+            if self.calibration_tokens is None
+            else self.stream("calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype)
+        )
         # What drives the pruning: calibration tokens, else (for methods that read no inputs) what is evaluated.
         self.driver = self.calibration or (self.pruned[0] if self.pruned else self.verification)
         self.followers = [each for each in [*self.pruned, self.verification] if each is not self.driver]
@@ -140,7 +64,7 @@ class Sweep:
         return [self.calibration, *mine] if self.calibration is not None else mine
 
     @torch.inference_mode()
-    def run(self) -> SweepResult:
+    def run(self) -> PruneResult:
         """Walk all blocks, then the head; raises UnusableModel kinds for tensors that cannot be used."""
         blocks = len(self.skeleton)
         start = self._resume()
@@ -163,19 +87,13 @@ class Sweep:
         return self._finish(start)
 
     def _resume(self) -> int:
-        found = self.boundaries.resume(self._previous)
-        if isinstance(found, str):
-            self.notes.append(found)
-            self.observer.on_log(found)
-        if found is None or isinstance(found, str):
+        found = self.resume(self.streams, len(self.skeleton))
+        if found is None:
             return 0
         done, state = found
         self.rows = [LayerRow(**row) for row in state["rows"]]
         self.notes = list(state["notes"])
         self.plan = self.plan.with_sparsities(state["sparsities"])
-        for stream in self.streams:
-            stream.resume(done)
-        self.observer.on_log(f"continuing after block {done} of {len(self.skeleton)}")
         return done
 
     def _groups(self, index: int) -> list[InputGroup]:
@@ -289,37 +207,29 @@ class Sweep:
         by_layer = dict(zip(shares, chosen, strict=True))
         return [by_layer.get(index, self.plan.sparsity) for index in range(len(self.skeleton))]
 
-    def _finish(self, start: int) -> SweepResult:
+    def _finish(self, start: int) -> PruneResult:
         skeleton = self.skeleton
-        dense = [perplexity(skeleton, self._pairs(stream)) for stream in self.dense]
+        dense = self.perplexities(skeleton, self.dense)
         unchanged = set(skeleton.outer_names)
         head, family = f"{self.folder.family.head}.weight", self.folder.family
         if family.head in self._by_module:
             statistic = self._new_statistic(self.method.statistic)
-            for tokens_BT, hidden_BTD in self._pairs(self.driver):
+            for tokens_BT, hidden_BTD in pairs(self.driver):
                 statistic.update(skeleton.head_inputs(tokens_BT, hidden_BTD.to(self.plan.dtype)))
             (weight,) = self._prune([family.head], [self.folder.read(head)], statistic)
             skeleton.set_outer(head, weight)
             self.boundaries.write_block(HEAD, {family.stored_name(head): weight})
             unchanged.remove(head)
-        pruned = [perplexity(skeleton, self._pairs(stream)) for stream in self.pruned]
-        (probe_1T,), hidden_1TD = self.verification.tokens, self.verification.hidden(0)
-        logits = skeleton.logits(probe_1T, hidden_1TD, torch.arange(probe_1T.shape[1]))
-        verification = self.boundaries.work / "verification.safetensors"
-        write_tensors(verification, {"tokens": probe_1T, "logits": logits.float()})
-        return SweepResult(
+        return PruneResult(
             layers=self.rows,
             sparsities=self.plan.sparsities,
-            perplexity={
-                name: PerplexityPair(before, after)
-                for name, before, after in zip(self.evaluations, dense, pruned, strict=True)
-            },
+            removed=sum(row.zeros for row in self.rows),
+            prunable=sum(row.out_features * row.in_features for row in self.rows),
+            perplexity=self.compare(dense, self.perplexities(skeleton, self.pruned)),
             notes=self.notes,
             files=self.boundaries.block_files(),
-            unchanged=[replace(self.folder.tensors[name], name=family.stored_name(name)) for name in sorted(unchanged)],
-            verification=verification,
+            unchanged=self.stored(unchanged),
+            config=None,
+            verification=self.write_verification(skeleton, self.verification),
             resumed_from=start,
         )
-
-    def _pairs(self, stream: Stream) -> Iterable[tuple[Tensor, Tensor]]:
-        return ((stream.tokens[index], hidden) for index, hidden in stream.batches())

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
 from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
+from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.jobs.queue import claim, finish_succeeded
 from core.jobs.references import StoredModel
@@ -15,6 +16,7 @@ from core.registry.folders import content_hash
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.model_folders import write_llama
+from tests.task_questions import write_questions
 
 Sessions = sessionmaker[Session]
 
@@ -30,7 +32,8 @@ def test_submit_answers_with_the_job_and_its_defaults(
     assert (job["stage"], job["error"], job["metrics"], job["started_at"], job["finished_at"]) == (None,) * 5
     assert job["pattern"] == "unstructured" and job["parameters"]["variant"] is False
     assert job["calibration"] == {"dataset": "numbers", "samples": 8, "sequence_length": 32, "seed": 0}
-    assert job["evaluation"] == {"datasets": ["numbers"], "samples": 4, "sequence_length": 32, "tasks": []}
+    evaluation = {"datasets": ["numbers"], "samples": 4, "sequence_length": 32, "tasks": [], "task_limit": None}
+    assert job["evaluation"] == evaluation
     assert job["model_revision"].startswith("sha256:")
     assert api.get(f"/v1/jobs/{job['id']}").json() == job
     with transaction(sessions) as session:
@@ -97,8 +100,82 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown field": ({"colour": "green"}, "invalid_request", "colour"),
     "unknown nested field": ({"calibration": {"dataset": "numbers", "rows": 1}}, "invalid_request", "calibration.rows"),
     "target": ({"target": {"bytes": 1}}, "invalid_request", "target"),
-    "recovery": ({"recovery": {"steps": 1}}, "invalid_request", "recovery"),
-    "tasks": ({"evaluation": {"tasks": ["boolq"]}}, "invalid_request", "evaluation.tasks"),
+    "unknown task": ({"evaluation": {"tasks": ["boolq", "mmlu"]}}, "invalid_request", "evaluation.tasks.1"),
+    "a task twice": ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "invalid_request", "evaluation.tasks.1"),
+    "one question": ({"evaluation": {"tasks": ["piqa"], "task_limit": 1}}, "invalid_request", "evaluation.task_limit"),
+    "recovery without method": ({"recovery": {"steps": 1}}, "invalid_request", "recovery.method"),
+    "unknown recovery": ({"recovery": {"method": "hope"}}, "invalid_request", "recovery.method"),
+    "unknown field of recovery": ({"recovery": {"method": "lora", "rows": 1}}, "invalid_request", "recovery.rows"),
+    "no step": ({"recovery": {"method": "lora", "steps": 0}}, "invalid_request", "recovery.steps"),
+    "no rank": ({"recovery": {"method": "lora", "lora": {"r": 0}}}, "invalid_request", "recovery.lora.r"),
+    "adapters on nothing": (
+        {"recovery": {"method": "lora", "lora": {"targets": ["nothing"]}}},
+        "invalid_request",
+        "recovery.lora.targets",
+    ),
+    "adapters without adapters": ({"recovery": {"method": "finetune", "lora": {}}}, "invalid_request", "recovery.lora"),
+    "temperature": ({"recovery": {"method": "lora", "temperature": 2}}, "invalid_request", "recovery.temperature"),
+    "teacher of a job that prunes": (
+        {"recovery": {"method": "distill", "teacher": "tiny"}},
+        "invalid_request",
+        "recovery.teacher",
+    ),
+    "recovery without text": (
+        {"method": "magnitude", "calibration": None, "recovery": {"method": "lora"}},
+        "invalid_request",
+        "recovery.dataset",
+    ),
+    "unknown text to train on": (
+        {"recovery": {"method": "lora", "dataset": "x"}},
+        "unknown_dataset",
+        "recovery.dataset",
+    ),
+    "too little text to train on": (
+        {"recovery": {"method": "lora", "dataset": "numbers", "samples": 1000, "sequence_length": 64}},
+        "too_little_text",
+        "recovery.samples",
+    ),
+    "self without end, to train on": (
+        {"recovery": {"method": "lora", "dataset": "self"}},
+        "invalid_request",
+        "recovery.samples",
+    ),
+    "training beyond the context": (
+        {"recovery": {"method": "lora", "sequence_length": 65}},
+        "invalid_request",
+        "recovery.sequence_length",
+    ),
+    "recover without recovery": ({"method": "recover", "sparsity": None}, "invalid_request", "recovery"),
+    "recover with sparsity": (
+        {"method": "recover", "sparsity": 0.5, "recovery": {"method": "lora"}},
+        "invalid_sparsity",
+        "sparsity",
+    ),
+    "recover with pattern": (
+        {"method": "recover", "sparsity": None, "pattern": "2:4", "recovery": {"method": "lora"}},
+        "invalid_pattern",
+        "pattern",
+    ),
+    "recover with parameters": (
+        {
+            "method": "recover",
+            "sparsity": None,
+            "parameters": {"skip_layers": [0]},
+            "recovery": {"method": "lora"},
+        },
+        "invalid_parameters",
+        "parameters",
+    ),
+    "recover without teacher": (
+        {"method": "recover", "sparsity": None, "recovery": {"method": "distill"}},
+        "invalid_request",
+        "recovery.teacher",
+    ),
+    "recover with unknown teacher": (
+        {"method": "recover", "sparsity": None, "recovery": {"method": "distill", "teacher": "job:job_0"}},
+        "unknown_model",
+        "recovery.teacher",
+    ),
     "per layer": ({"output": {"layout": "per_layer"}}, "invalid_request", "output.layout"),
     "the dispatcher's queue": ({"queue": "control"}, "unknown_queue", "queue"),
     "a queue nobody serves": ({"queue": "large"}, "unknown_queue", "queue"),
@@ -128,7 +205,26 @@ def test_messages_say_what_would_help(api: TestClient, job_body: dict[str, Any])
     assert "tiny" in detail(model="smol") and "numbers" in detail(calibration={"dataset": "x"})
     assert "model.layers.0.self_attn.q_proj" in detail(sparsity=None, pattern="1:5")
     too_little = detail(calibration={"dataset": "numbers", "samples": 1000, "sequence_length": 64})
+    unknown_task = detail(evaluation={"tasks": ["mmlu"]})
+    assert "'mmlu'" in unknown_task and "boolq, piqa, hellaswag, winogrande, arc_easy" in unknown_task
     assert "64000 tokens" in too_little and "10001 bytes" not in too_little and "are there" in too_little
+
+
+def test_tasks_are_asked_of_the_hub_unless_there_is_a_local_copy(
+    api: TestClient, job_body: dict[str, Any], settings: Settings
+) -> None:
+    change = {"evaluation": {"tasks": ["winogrande", "piqa"], "task_limit": 8}}
+    write_questions(settings.local_tasks, "winogrande")
+    problem = api.post("/v1/jobs", json=job_body | change)
+    assert (problem.status_code, problem.json()["code"], problem.json()["param"]) == (
+        503, "hub_unavailable", "evaluation.tasks.1",
+    )  # fmt: skip
+    without = api.post("/v1/models/inspect", json=job_body).json()["estimate"]
+    write_questions(settings.local_tasks, "piqa")
+    answer = api.post("/v1/jobs", json=job_body | change)
+    assert (answer.status_code, answer.json()["evaluation"]["tasks"]) == (201, ["winogrande", "piqa"])
+    needs = api.post("/v1/models/inspect", json=job_body | change).json()["estimate"]
+    assert needs["forward_tokens"] > without["forward_tokens"] and needs["seconds"] > without["seconds"]
 
 
 def test_a_pattern_fixes_the_sparsity(api: TestClient, job_body: dict[str, Any]) -> None:
@@ -243,9 +339,7 @@ def test_inspect_looks_at_a_model(api: TestClient, model: str) -> None:
         None,
         None,
     )
-    assert {each["method"]: each["fits"] for each in answer["methods"]} == dict.fromkeys(
-        ("random", "magnitude", "wanda", "sparsegpt"), True
-    )
+    assert {each["method"]: each["fits"] for each in answer["methods"]} == dict.fromkeys(METHODS, True)
 
 
 def test_inspect_is_a_dry_run_of_submit(api: TestClient, job_body: dict[str, Any]) -> None:

@@ -48,6 +48,9 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         "--method sparsegpt --pattern 2:4 --parameter block_size=64 --parameter skip_layers=[0,1] --parameter scope=row"
         " --parameter variant=true --calibration texts --calibration-samples 32 --sequence-length 512 --seed 7"
         " --evaluation articles --evaluation books --evaluation-samples all --max-perplexity-ratio 2.4"
+        " --task boolq --task arc_easy --task-limit 100"
+        " --recovery lora --recovery-steps 200 --recovery-dataset books --recovery-parameter learning_rate=1e-4"
+        ' --recovery-parameter lora={"r":16} --recovery-parameter schedule=linear'
         " --metadata commit=a=b --metadata run=1 --queue large --priority 5 --format packed --time-limit 600"
     )
     done = secateur(url, "submit", "smollm2-135m", *options.split())
@@ -59,7 +62,21 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         "pattern": "2:4",
         "parameters": {"block_size": 64, "skip_layers": [0, 1], "scope": "row", "variant": True, "seed": 7},
         "calibration": {"dataset": "texts", "samples": 32, "sequence_length": 512, "seed": 7},
-        "evaluation": {"datasets": ["articles", "books"], "samples": None, "sequence_length": 512},
+        "evaluation": {
+            "datasets": ["articles", "books"],
+            "samples": None,
+            "sequence_length": 512,
+            "tasks": ["boolq", "arc_easy"],
+            "task_limit": 100,
+        },
+        "recovery": {
+            "method": "lora",
+            "steps": 200,
+            "dataset": "books",
+            "learning_rate": 1e-4,
+            "lora": {"r": 16},
+            "schedule": "linear",
+        },
         "gates": {"max_perplexity_ratio": 2.4},
         "metadata": {"commit": "a=b", "run": "1"},
         "queue": "large",
@@ -82,6 +99,11 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         ("submit m --method wanda --calibration c --calibration-samples few", "'few'"),
         ("submit m --method wanda --evaluation-samples 8", "--evaluation"),
         ("submit m --method wanda --sequence-length 8", "--calibration"),
+        ("submit m --method wanda --task-limit 8", "--task"),
+        ("submit m --method wanda --task piqa --task-limit many", "'many'"),
+        ("submit m --method wanda --recovery hope", "hope"),
+        ("submit m --method wanda --recovery-steps 5", "--recovery METHOD"),
+        ("submit m --method wanda --recovery lora --recovery-steps 5 --recovery-parameter steps=6", "steps"),
         ("inspect m --sparsity 0.5", "--method"),
         ("jobs --status sleeping", "sleeping"),
         ("jobs --metadata commit", "KEY=VALUE"),
@@ -136,6 +158,11 @@ def test_a_job_is_shown_in_words(here: RunHere, script: Script) -> None:
     for text in ("perplexity on articles", "56.2", "× 2.25", "134.5 M", "50.00%", "80.0 s", "1.0 GB", "commit=abc"):
         assert text in shown.out
     assert str(GATE_MISSED["message"]) in shown.out
+    figures = {"dense": 25.0, "before_recovery": 162.1, "pruned": 78.7, "ratio": 3.148, "sequence_length": 512}
+    script.job = job(recovery={"method": "lora", "steps": 200}, metrics={"perplexity": {"articles": figures}})
+    recovered = here("show", JOB_ID).out
+    for text in ("lora, 200 steps", "before recovery", "162.1", "× 6.48", "78.7", "× 3.15"):
+        assert text in recovered
 
 
 def test_lists_are_shown_whole_where_nobody_looks(here: RunHere, script: Script) -> None:

@@ -10,7 +10,8 @@ from core.artifacts.checkpoint import write_checkpoint
 from core.models.folder import open_model
 from core.models.weights import load_tensors
 from core.pruning.plan import make_plan
-from core.pruning.sweep import Observer, Sweep, SweepResult
+from core.pruning.sweep import Sweep
+from core.pruning.walk import Observer, PruneResult
 
 
 def sweep(
@@ -23,7 +24,7 @@ def sweep(
     observer: Observer | None = None,
     budget: int = 2**30,
     **request: Any,
-) -> SweepResult:
+) -> PruneResult:
     """Prune a folder; `request` is what make_plan takes."""
     opened = open_model(folder)
     plan = make_plan(opened, device=torch.device("cpu"), **request)
@@ -34,10 +35,10 @@ def sweep(
     ).run()  # fmt: skip
 
 
-def tensors_of(result: SweepResult) -> dict[str, Tensor]:
+def tensors_of(result: PruneResult) -> dict[str, Tensor]:
     return {name: tensor for file in result.files for name, tensor in load_tensors(file).items()}
 
 
-def save(result: SweepResult, source: Path, target: Path, *, shard_bytes: int = 10**9) -> Path:
+def save(result: PruneResult, source: Path, target: Path, *, shard_bytes: int = 10**9) -> Path:
     write_checkpoint(result.files, result.unchanged, source, target, shard_bytes=shard_bytes)
     return target

@@ -7,14 +7,15 @@ import torch
 
 from core.models.folder import open_model
 from core.pruning.plan import make_plan
-from core.pruning.sweep import Sweep, SweepResult
+from core.pruning.sweep import Sweep
+from core.pruning.walk import PruneResult
 from tests.engine.sweeping import tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: none here")]
 
 
-def prune(folder: Path, work: Path, device: str, method: str, pattern: str) -> SweepResult:
+def prune(folder: Path, work: Path, device: str, method: str, pattern: str) -> PruneResult:
     opened = open_model(folder)
     plan = make_plan(
         opened, method=method, pattern=pattern, sparsity=0.5, parameters={"forward_dtype": "float32"},

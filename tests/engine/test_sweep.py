@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.errors import InvalidParameters, NotFiniteWeights
-from core.pruning.sweep import Observer
+from core.pruning.walk import Observer
 from tests.engine.sweeping import sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store
 from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.recovery import Recovery, complete_recovery
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import DoesNotFit
 from core.jobs import queue, service
@@ -220,3 +221,27 @@ def test_the_report_compares_figure_by_figure() -> None:
         "jobs_it_came_from": 4,
     }
     assert compare(None, measured) is None
+
+
+def test_training_needs_grow_with_what_is_trained_and_a_teacher() -> None:
+    def peak(**recovery: Any) -> int:
+        completed = complete_recovery(Recovery.model_validate(recovery), _llama(32), 512)
+        return int(_needs(_llama(32), recovery=completed.model_dump()).peak_device_memory_bytes)
+
+    parameters = _llama(32).parameters
+    everything, adapters = peak(method="finetune"), peak(method="lora")
+    assert 16 * parameters < everything < 20 * parameters
+    assert 4 * parameters < adapters < 6 * parameters, "float16 is trained from float32"
+    assert peak(method="distill") > adapters + 4 * parameters
+    work = {
+        steps: work_of(_llama(32), _job(recovery={"method": "lora", "steps": steps, "sequence_length": 512}), _TOKENS)
+        for steps in (100, 200)
+    }
+    more = work[200].operations - work[100].operations
+    assert work[200].passes - work[100].passes == 100 * 8 * 512
+    assert more == pytest.approx(8 * 100 * 8 * 512 * parameters, rel=0.05)
+
+    trained = _needs(_llama(32), recovery=complete_recovery(Recovery(method="finetune"), _llama(32), 512).model_dump())
+    plain = _needs(_llama(32))
+    assert trained.disk_bytes > plain.disk_bytes + 2 * 12 * parameters, "two checkpoints, while one replaces the other"
+    assert trained.seconds > plain.seconds

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from core.catalogue.tasks import TASKS
 from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows
 from core.models.folder import ModelFolder, open_model
 from core.settings import Settings
 from worker.home import open_home
 from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
+from worker.task_samples import add_task_samples
 
 HOME = Path(__file__).parents[2] / ".cache" / "samples"
 
@@ -22,6 +24,14 @@ def samples() -> Path:
     with open_home(Settings(home=HOME)) as home:
         add_samples(home, lambda text: None)
     return HOME
+
+
+@pytest.fixture(scope="session")
+def task_questions() -> dict[str, Path]:
+    """The real questions of each task."""
+    settings = Settings(home=HOME)
+    add_task_samples(settings, lambda text: None)
+    return {name: settings.local_tasks / name / "validation.jsonl" for name in TASKS}
 
 
 @pytest.fixture(scope="session")

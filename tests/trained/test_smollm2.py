@@ -1,5 +1,6 @@
 """What must hold on a trained model: SmolLM2-135M, on text not used for calibration."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.patterns import UNSTRUCTURED
+from core.catalogue.tasks import TASKS
+from core.evaluation.tasks import measure_tasks
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.boundaries import Boundaries
@@ -96,3 +99,22 @@ def test_dense_perplexity_is_that_of_the_whole_model_in_memory(
     assert result.perplexity["text"].pruned == result.perplexity["text"].dense
     state = model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in tensors_of(result).items())
+
+
+def test_zero_shot_accuracy_is_above_chance_with_the_right_standard_error(
+    smollm2: ModelFolder, task_questions: dict[str, Path], tmp_path: Path
+) -> None:
+    torch.set_num_threads(2)
+    found = measure_tasks(
+        smollm2.path,
+        {name: task_questions[name] for name in ("piqa", "arc_easy")},
+        limit=40,
+        work=tmp_path,
+        device=torch.device("cpu"),
+        on_progress=lambda done: None,
+    )
+    for name, chance in (("piqa", 1 / 2), ("arc_easy", 1 / 4)):
+        share, error = (found[name][f"{TASKS[name].metric}{suffix}"] for suffix in ("", "_stderr"))
+        assert found[name]["samples"] == 40
+        assert error == pytest.approx(math.sqrt(share * (1 - share) / 39))
+        assert share > chance + error, (name, share)

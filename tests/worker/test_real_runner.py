@@ -124,6 +124,26 @@ def test_a_job_prunes_reports_and_leaves_a_model_that_loads(
     assert work().result(120) == "succeeded", jobs.job(again).error
 
 
+def test_a_structured_job_leaves_a_smaller_model_that_is_one_for_another_job(
+    jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore
+) -> None:
+    job_id = jobs.submit({**body, "method": "llm-pruner", "sparsity": 0.2})
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    job = jobs.job(job_id)
+    assert job.pattern == "structured" and job.metrics is not None
+    figures = job.metrics
+    model = AutoModelForCausalLM.from_pretrained(artifact(store, job_id, 1))
+    assert model.num_parameters() == figures["parameters"]["nonzero"] < figures["parameters"]["dense"]
+    assert figures["bytes"]["artifact"] < figures["bytes"]["dense"]
+    assert figures["sparsity"]["model"] == pytest.approx(0.2, abs=0.1)
+    with transaction(jobs.sessions) as session:
+        report = service.get_report(session, jobs.team, job_id)
+    assert {row["kind"] for row in report["layers"]} == {"heads", "channels"}
+    assert not any("No speed-up" in note for note in report["notes"])
+    again = jobs.submit({**body, "model": f"job:{job_id}", "method": "magnitude", "sparsity": 0.5})
+    assert work().result(120) == "succeeded", jobs.job(again).error
+
+
 def test_a_packed_artifact_unpacks_to_the_dense_one_and_is_a_model_for_another_job(
     jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore, tmp_path: Path
 ) -> None:

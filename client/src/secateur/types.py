@@ -131,12 +131,31 @@ class Problem(Answer):
 
 
 class Perplexity(Answer):
-    """On one evaluation set. `ratio` is pruned over dense."""
+    """On one evaluation set. `ratio` is pruned over dense; `before_recovery` is of the pruned model before training."""
 
     dense: float | None = None
+    before_recovery: float | None = None
     pruned: float | None = None
     ratio: float | None = None
     sequence_length: int | None = None
+
+
+class TaskAccuracy(Answer):
+    """Zero-shot accuracy on a task, with standard errors, over `samples` questions. `metric`: acc, or acc_norm."""
+
+    dense: float | None = None
+    pruned: float | None = None
+    dense_stderr: float | None = None
+    pruned_stderr: float | None = None
+    metric: str | None = None
+    samples: int | None = None
+
+
+class TaskMean(Answer):
+    """The mean accuracy of all tasks."""
+
+    dense: float | None = None
+    pruned: float | None = None
 
 
 class Sparsity(Answer):
@@ -178,6 +197,8 @@ class Metrics(Answer):
     """The figures of a job, as far as it came."""
 
     perplexity: dict[str, Perplexity] = {}
+    tasks: dict[str, TaskAccuracy] = {}
+    task_mean: TaskMean | None = None
     sparsity: Sparsity | None = None
     parameters: Parameters | None = None
     bytes: Sizes | None = None
@@ -203,6 +224,7 @@ class Job(Answer):
     method: str
     pattern: str
     sparsity: float | None = None
+    recovery: dict[str, JsonValue] | None = None
     queue: str = "default"
     priority: int = 0
     metadata: dict[str, str] = {}

@@ -12,7 +12,7 @@ from core.database import seconds_from_now
 from core.jobs.queue.attempts import Ending
 from core.jobs.queue.ends import finish_cancelled
 from core.jobs.queue.writes import EVENT_CHANNEL, move
-from core.jobs.references import ModelReference, TextReference, model_references, text_references
+from core.jobs.references import ModelReference, TaskReference, TextReference, model_references, text_references
 from core.jobs.states import HELD, JobStatus
 from core.jobs.tables import JobRow
 
@@ -31,6 +31,9 @@ class Claim:
     model: ModelReference
     calibration: TextReference | None
     evaluation: tuple[TextReference, ...]
+    tasks: tuple[TaskReference, ...]
+    recovery: TextReference | None
+    teacher: ModelReference | None
     previous_attempts: tuple[int, ...]
     estimate: dict[str, Any] | None
     request_id: str | None
@@ -148,7 +151,7 @@ def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float)
 
 def _claim_of(row: Row[Any]) -> Claim:
     sources = row.sources
-    calibration = sources["calibration"]
+    calibration, recovery, teacher = (sources.get(name) for name in ("calibration", "recovery", "teacher"))
     return Claim(
         job_id=row.id,
         attempt=row.attempt,
@@ -157,6 +160,9 @@ def _claim_of(row: Row[Any]) -> Claim:
         model=model_references.validate_python(sources["model"]),
         calibration=None if calibration is None else text_references.validate_python(calibration),
         evaluation=tuple(text_references.validate_python(source) for source in sources["evaluation"]),
+        tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
+        recovery=None if recovery is None else text_references.validate_python(recovery),
+        teacher=None if teacher is None else model_references.validate_python(teacher),
         previous_attempts=tuple(range(row.attempt - 1, 0, -1)),
         request_id=row.request_id,
         traceparent=row.traceparent,

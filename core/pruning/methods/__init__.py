@@ -1,17 +1,31 @@
 """One short file per published method, composed of the parts beside this folder, and bound to the catalogue by id."""
 
-from core.catalogue.parameters import Selection
+from core.catalogue.parameters import MethodParameters, Selection
+from core.pruning.methods.depth import Depth
+from core.pruning.methods.l2_structured import L2Structured
+from core.pruning.methods.llm_pruner import LLMPruner
 from core.pruning.methods.magnitude import Magnitude
 from core.pruning.methods.method import Method
 from core.pruning.methods.random import Random
+from core.pruning.methods.random_structured import RandomStructured
+from core.pruning.methods.recover import Recover
 from core.pruning.methods.sparsegpt import SparseGPT
+from core.pruning.methods.structured import StructuredMethod
 from core.pruning.methods.wanda import Wanda
 
 IMPLEMENTATIONS: dict[str, type[Method]] = {
     "magnitude": Magnitude,
     "random": Random,
+    "recover": Recover,
     "sparsegpt": SparseGPT,
     "wanda": Wanda,
+}
+
+STRUCTURED: dict[str, type[StructuredMethod]] = {
+    "depth": Depth,
+    "l2-structured": L2Structured,
+    "llm-pruner": LLMPruner,
+    "random-structured": RandomStructured,
 }
 
 
@@ -20,4 +34,9 @@ def build_method(method_id: str, parameters: Selection) -> Method:
     return IMPLEMENTATIONS[method_id](parameters)
 
 
-__all__ = ["IMPLEMENTATIONS", "Method", "build_method"]
+def build_structured_method(method_id: str, parameters: MethodParameters) -> StructuredMethod:
+    """The same for methods that remove heads, channels or layers."""
+    return STRUCTURED[method_id](parameters)
+
+
+__all__ = ["IMPLEMENTATIONS", "STRUCTURED", "Method", "StructuredMethod", "build_method", "build_structured_method"]

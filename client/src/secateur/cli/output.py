@@ -100,8 +100,9 @@ def print_job(job: Job) -> None:
             ("model", job.model),
             (
                 "method",
-                f"{job.method}, {job.pattern}" + (f", sparsity {job.sparsity:g}" if job.sparsity is not None else ""),
+                job.method + (f", {job.pattern}, sparsity {job.sparsity:g}" if job.sparsity is not None else ""),
             ),
+            ("recovery", _recovery(job.recovery)),
             ("attempt", str(job.attempt) if job.attempt > 1 else None),
             ("submitted", moment(job.created_at)),
             ("finished", moment(job.finished_at) if job.finished_at else None),
@@ -112,11 +113,20 @@ def print_job(job: Job) -> None:
         print_metrics(job.metrics)
 
 
+def _recovery(recovery: dict[str, JsonValue] | None) -> str | None:
+    return None if recovery is None else f"{recovery.get('method')}, {recovery.get('steps')} steps"
+
+
 def print_metrics(metrics: Metrics) -> None:
     """Dense beside pruned, then what the run took."""
     rows: list[tuple[str, str, str, str]] = []
     for name, figures in metrics.perplexity.items():
+        if figures.before_recovery is not None:
+            unrecovered, ratio = figures.before_recovery, _ratio(figures.before_recovery, figures.dense)
+            shown = (number(figures.dense), number(unrecovered), times(ratio))
+            rows.append((f"perplexity on {name}, before recovery", *shown))
         rows.append((f"perplexity on {name}", number(figures.dense), number(figures.pruned), times(figures.ratio)))
+    rows += _task_rows(metrics)
     if metrics.parameters is not None:
         dense, nonzero = metrics.parameters.dense, metrics.parameters.nonzero
         rows.append(("nonzero parameters", count(dense), count(nonzero), times(_ratio(nonzero, dense))))
@@ -182,6 +192,28 @@ def age(time: datetime) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
+
+
+def _task_rows(metrics: Metrics) -> list[tuple[str, str, str, str]]:
+    rows = [
+        (
+            f"{task.metric} on {name}",
+            _accuracy(task.dense, task.dense_stderr),
+            _accuracy(task.pruned, task.pruned_stderr),
+            times(_ratio(task.pruned, task.dense)),
+        )
+        for name, task in metrics.tasks.items()
+    ]
+    mean = metrics.task_mean
+    if mean is not None and len(rows) > 1:
+        ratio = times(_ratio(mean.pruned, mean.dense))
+        rows.append(("mean of the tasks", _accuracy(mean.dense), _accuracy(mean.pruned), ratio))
+    return rows
+
+
+def _accuracy(value: float | None, stderr: float | None = None) -> str:
+    """A share of questions, with its standard error."""
+    return (percent(value) or "–") + (f" ± {stderr:.2%}" if stderr is not None else "")
 
 
 def _scaled(value: float, step: int, units: Sequence[str]) -> str:

@@ -30,7 +30,27 @@ EvaluationOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="A text to measure perplexity on. Repeatable.")
 ]
 EvaluationSamplesOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many sequences to measure on.")]
+TaskOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="A zero-shot task to measure accuracy on. Repeatable.")
+]
+TaskLimitOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many questions of each task to ask.")]
 RatioOption = Annotated[float | None, typer.Option(help="Gate: the largest pruned/dense perplexity to accept.")]
+RecoveryOption = Annotated[
+    Literal["finetune", "lora", "distill"] | None,
+    typer.Option(help="Train after pruning, zeros kept: every parameter, adapters, or against the dense model."),
+]
+RecoveryStepsOption = Annotated[int | None, typer.Option(help="Optimiser steps of the recovery.")]
+RecoveryDatasetOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The text to train on; unset, the calibration's.")
+]
+RecoveryParameterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help='Anything else of the recovery; VALUE is JSON, or else text: learning_rate=1e-4, lora={"r": 16}. '
+        "Repeatable.",
+    ),
+]
 MetadataOption = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label. Repeatable.")]
 QueueOption = Annotated[str | None, typer.Option(help="The queue of the workers to run it.")]
 PriorityOption = Annotated[int | None, typer.Option(help="Higher goes first.")]
@@ -56,7 +76,13 @@ class JobOptions:
     seed: int | None = None
     evaluation: list[str] = field(default_factory=list)
     evaluation_samples: str | None = None
+    tasks: list[str] = field(default_factory=list)
+    task_limit: str | None = None
     max_perplexity_ratio: float | None = None
+    recovery: str | None = None
+    recovery_steps: int | None = None
+    recovery_dataset: str | None = None
+    recovery_parameters: list[str] = field(default_factory=list)
     metadata: list[str] = field(default_factory=list)
     queue: str | None = None
     priority: int | None = None
@@ -79,17 +105,32 @@ class JobOptions:
         body |= {"output": {"format": self.format}} if self.format is not None else {}
         body |= {"parameters": parameters} if parameters else {}
         body |= self._texts()
+        body |= self._recovery()
         if self.max_perplexity_ratio is not None:
             body["gates"] = {"max_perplexity_ratio": self.max_perplexity_ratio}
         if self.metadata:
             body["metadata"] = dict(_pairs(self.metadata, "--metadata"))
         return body
 
+    def _recovery(self) -> dict[str, JsonValue]:
+        given = _given(steps=self.recovery_steps, dataset=self.recovery_dataset)
+        for name, value in _pairs(self.recovery_parameters, "--recovery-parameter").items():
+            if name in ("method", *given):
+                raise typer.BadParameter(f"--recovery-parameter {name} has an option of its own, which is given too")
+            given[name] = _json_or_text(value)
+        if self.recovery is None:
+            if given:
+                raise typer.BadParameter(f"--recovery METHOD is needed to train with {', '.join(given)}")
+            return {}
+        return {"recovery": {"method": self.recovery, **given}}
+
     def _texts(self) -> dict[str, JsonValue]:
         if self.calibration is None and self.calibration_samples is not None:
             raise typer.BadParameter("--calibration-samples needs --calibration NAME, the text to take them from")
         if not self.evaluation and self.evaluation_samples is not None:
             raise typer.BadParameter("--evaluation-samples needs --evaluation NAME, the text to take them from")
+        if not self.tasks and self.task_limit is not None:
+            raise typer.BadParameter("--task-limit needs --task NAME, the task whose questions to ask")
         if self.calibration is None and not self.evaluation and self.sequence_length is not None:
             raise typer.BadParameter("--sequence-length needs --calibration NAME or --evaluation NAME")
         texts: dict[str, JsonValue] = {}
@@ -97,10 +138,13 @@ class JobOptions:
         if self.calibration is not None:
             samples = _samples(self.calibration_samples, "--calibration-samples")
             texts["calibration"] = {"dataset": self.calibration, **samples, **length, **_given(seed=self.seed)}
+        measured: dict[str, JsonValue] = {}
         if self.evaluation:
             samples = _samples(self.evaluation_samples, "--evaluation-samples")
-            texts["evaluation"] = {"datasets": list(self.evaluation), **samples, **length}
-        return texts
+            measured |= {"datasets": list(self.evaluation), **samples, **length}
+        if self.tasks:
+            measured |= {"tasks": list(self.tasks), **_samples(self.task_limit, "--task-limit", "task_limit")}
+        return texts | ({"evaluation": measured} if measured else {})
 
 
 def submit(
@@ -115,6 +159,12 @@ def submit(
     seed: SeedOption = None,
     evaluation: EvaluationOption = None,
     evaluation_samples: EvaluationSamplesOption = None,
+    task: TaskOption = None,
+    task_limit: TaskLimitOption = None,
+    recovery: RecoveryOption = None,
+    recovery_steps: RecoveryStepsOption = None,
+    recovery_dataset: RecoveryDatasetOption = None,
+    recovery_parameter: RecoveryParameterOption = None,
     max_perplexity_ratio: RatioOption = None,
     metadata: MetadataOption = None,
     queue: QueueOption = None,
@@ -137,6 +187,12 @@ def submit(
         seed=seed,
         evaluation=evaluation or [],
         evaluation_samples=evaluation_samples,
+        tasks=task or [],
+        task_limit=task_limit,
+        recovery=recovery,
+        recovery_steps=recovery_steps,
+        recovery_dataset=recovery_dataset,
+        recovery_parameters=recovery_parameter or [],
         max_perplexity_ratio=max_perplexity_ratio,
         metadata=metadata or [],
         queue=queue,
@@ -169,6 +225,8 @@ def inspect(
     seed: SeedOption = None,
     evaluation: EvaluationOption = None,
     evaluation_samples: EvaluationSamplesOption = None,
+    task: TaskOption = None,
+    task_limit: TaskLimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a model is and which methods fit; with --method try a job without submitting it."""
@@ -186,10 +244,12 @@ def inspect(
             seed=seed,
             evaluation=evaluation or [],
             evaluation_samples=evaluation_samples,
+            tasks=task or [],
+            task_limit=task_limit,
         )
         body = options.body()
         del body["model"]
-    elif any(value is not None for value in (sparsity, pattern, parameter, calibration, evaluation)):
+    elif any(value is not None for value in (sparsity, pattern, parameter, calibration, evaluation, task)):
         raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
     with connect() as client:
         inspection = client.inspect(model, **body)
@@ -228,14 +288,14 @@ def _given(**fields: JsonValue) -> dict[str, JsonValue]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _samples(text: str | None, option: str) -> dict[str, JsonValue]:
+def _samples(text: str | None, option: str, name: str = "samples") -> dict[str, JsonValue]:
     if text is None:
         return {}
     if text == "all":
-        return {"samples": None}
+        return {name: None}
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"{option} {text!r}: give a number of at least 1, or `all`")
-    return {"samples": int(text)}
+    return {name: int(text)}
 
 
 def _pairs(given: list[str], option: str) -> dict[str, str]:

@@ -66,6 +66,11 @@ def _blocks(event: Event) -> tuple[int, int] | None:
     return (block, blocks) if isinstance(block, int) and isinstance(blocks, int) and blocks else None
 
 
+def _unit(stage: str) -> str:
+    """What progress is counted in."""
+    return "step" if stage == "recover" else "block"
+
+
 def _progress(event: Event) -> float | None:
     value = event.data.get("progress")
     return float(value) if isinstance(value, int | float) else None
@@ -85,7 +90,7 @@ def _remark(event: Event) -> str | None:
 
 
 class _Bars:
-    """Two bars: the whole job under the name of its stage, and the blocks of the stage that runs."""
+    """Two bars: the whole job under the name of its stage, and the blocks or steps of the stage that runs."""
 
     def __init__(self) -> None:
         self._bars = Progress(
@@ -98,6 +103,7 @@ class _Bars:
         )
         self._job = self._bars.add_task("queued", total=1.0, blocks="")
         self._stage = self._bars.add_task("", total=None, visible=False, blocks="")
+        self._unit = _unit("")
 
     def __enter__(self) -> "_Bars":
         self._bars.start()
@@ -121,6 +127,7 @@ class _Bars:
                     self._bars.update(self._job, completed=1.0)
             case "stage":
                 stage = str(event.data.get("stage"))
+                self._unit = _unit(stage)
                 self._bars.reset(self._stage, description=stage, total=None, visible=False, blocks="")
                 self._bars.update(self._job, description=stage)
             case "progress":
@@ -129,7 +136,7 @@ class _Bars:
                     block, of = blocks
                     self._bars.update(
                         self._stage,
-                        description="blocks",
+                        description=f"{self._unit}s",
                         completed=block,
                         total=of,
                         visible=True,
@@ -142,6 +149,7 @@ class _Lines:
 
     def __init__(self) -> None:
         self._shown = 0.0
+        self._unit = _unit("")
 
     def show(self, event: Event) -> None:
         line = _remark(event)
@@ -149,10 +157,11 @@ class _Lines:
             line = str(event.data.get(event.type))
             if event.type == "status":
                 self._shown = 0.0
+            self._unit = _unit(line)
         progress = _progress(event) if event.type == "progress" else None
         if progress is not None and progress >= self._shown + PLAIN_STEP:
             self._shown = progress
             blocks = _blocks(event)
-            line = f"{progress:4.0%}" + (f"  block {blocks[0]} of {blocks[1]}" if blocks else "")
+            line = f"{progress:4.0%}" + (f"  {self._unit} {blocks[0]} of {blocks[1]}" if blocks else "")
         if line is not None:
             print(f"{event.created_at.astimezone():%H:%M:%S}  {line}", file=sys.stderr, flush=True)

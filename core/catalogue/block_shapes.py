@@ -1,0 +1,97 @@
+"""The removable groups of a model, from its config and the headers of its weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.catalogue.families import Family
+from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
+from core.catalogue.structure import LayerShape, ModelStructure, Part, Run
+from core.errors import UnusableModel
+
+
+def read_structure(
+    family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], layers: int
+) -> ModelStructure:
+    """Channels, heads and parameters of every layer; raises UnusableModel where config and tensors do not agree."""
+    blocks = [_block(family, tensors, layer) for layer in range(layers)]
+    heads = config.get("num_attention_heads", config.get("n_head"))
+    if type(heads) is not int or heads < 1:
+        raise UnusableModel("config.json lacks 'num_attention_heads' as a whole number above 0", param="model")
+    width = _features(family, blocks[0], Part(family.attention_output, "in", ("query",)))
+    if width % heads:
+        raise UnusableModel(
+            f"config.json says {heads} heads, which do not divide the {width} features of all", param="model"
+        )
+    head_dim = width // heads
+    shapes = [_shape(family, block, heads, head_dim) for block in blocks]
+    first = shapes[0]
+    group = first.heads // first.kv_heads
+
+    def parameters(parts: tuple[Part, ...], rows: Mapping[Run, int]) -> int:
+        return sum(
+            blocks[0][name].numel // _size(family, part, blocks[0][name]) * sum(rows.get(run, 0) for run in part.runs)
+            for part in parts
+            for name in cut_tensors(part)
+            if name in blocks[0]
+        )
+
+    return ModelStructure(
+        head_dim=head_dim,
+        heads_divide_hidden=family.heads_divide_hidden,
+        channel_parameters=parameters(family.channels, {"channel": 1}),
+        head_parameters=parameters(family.heads, {"query": head_dim}),
+        kv_group_parameters=parameters(family.heads, {"query": group * head_dim, "key": head_dim}),
+        layers=shapes,
+    )
+
+
+def cut_tensors(part: Part) -> tuple[str, ...]:
+    """The tensors of a part, relative to the block, that shrink with it: weights, and biases of output features."""
+    return (f"{part.module}.weight", f"{part.module}.bias") if part.side == "out" else (f"{part.module}.weight",)
+
+
+def cut_dimension(family: Family, part: Part, dimensions: int) -> int:
+    """Which dimension of a part's tensor with that many `dimensions` its groups lie along."""
+    if dimensions == 1:
+        return 0
+    return int((part.side == "in") != family.transposed)
+
+
+def _block(family: Family, tensors: Mapping[str, TensorEntry], layer: int) -> dict[str, TensorEntry]:
+    prefix = f"{family.blocks}.{layer}."
+    return {
+        name.removeprefix(prefix): entry
+        for name, entry in tensors.items()
+        if name.startswith(prefix) and entry.dtype in WEIGHT_DTYPES
+    }
+
+
+def _shape(family: Family, block: Mapping[str, TensorEntry], heads: int, head_dim: int) -> LayerShape:
+    kv_heads = heads
+    for part in family.heads:
+        keys = part.runs.count("key")
+        if keys:
+            rows = _features(family, block, part) - part.runs.count("query") * heads * head_dim
+            kv_heads = rows // (keys * head_dim)
+            break
+    if kv_heads < 1 or heads % kv_heads:
+        raise UnusableModel(f"{heads} heads cannot share {kv_heads} key and value heads evenly", param="model")
+    return LayerShape(
+        channels=_features(family, block, family.channels[-1]),
+        heads=heads,
+        kv_heads=kv_heads,
+        parameters=sum(entry.numel for entry in block.values()),
+    )
+
+
+def _features(family: Family, block: Mapping[str, TensorEntry], part: Part) -> int:
+    return _size(family, part, block[f"{part.module}.weight"])
+
+
+def _size(family: Family, part: Part, entry: TensorEntry) -> int:
+    size = entry.shape[cut_dimension(family, part, len(entry.shape))] if len(entry.shape) in (1, 2) else 0
+    if size == 0:
+        raise UnusableModel(
+            f"{entry.name} has shape {list(entry.shape)}, one or two dimensions are needed", param="model"
+        )
+    return size

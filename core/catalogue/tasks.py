@@ -1,0 +1,171 @@
+"""Zero-shot tasks one can ask for, under the names of lm-evaluation-harness: those by which pruning papers compare.
+
+A local copy of a task's questions is one file of JSON lines, `TASK/SPLIT.jsonl`, with the columns of its hub dataset.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from core.catalogue.methods import Paper
+
+LOGITS_BYTES = {"cpu": 2**29, "cuda": 2**32}
+"""What the logits of a batch of questions may take, unless one question takes more."""
+BYTES_PER_LOGIT = 8
+"""Of a logit and its log-softmax."""
+LONGEST_TOKENS = 1300
+"""Of a question, about."""
+
+
+class TaskInfo(BaseModel):
+    """One task. `metric` is the accuracy that is reported: in `acc_norm` each answer's log-likelihood is divided by
+    its length in characters.
+
+    `splits` are those the questions may come from, the one that papers report first; `columns` what each question has.
+    `documents` are the questions of the first split, `tokens` those of an average question with all its answers, as
+    the forward passes see them: both for estimates alone.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    title: str
+    paper: Paper
+    repository: str
+    config: str | None = None
+    splits: tuple[str, ...] = ("validation",)
+    columns: tuple[str, ...]
+    metric: Literal["acc", "acc_norm"]
+    documents: int
+    tokens: int
+
+
+_ARC = Paper(
+    title="Think you have Solved Question Answering? Try ARC, the AI2 Reasoning Challenge",
+    authors="Clark et al.",
+    year=2018,
+    url="https://arxiv.org/abs/1803.05457",
+)
+_CHOICES = ("choices", "answerKey")
+
+_TASKS = (
+    TaskInfo(
+        id="boolq",
+        title="BoolQ: yes or no, from a passage",
+        paper=Paper(
+            title="BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions",
+            authors="Clark et al.",
+            year=2019,
+            url="https://arxiv.org/abs/1905.10044",
+        ),
+        repository="aps/super_glue",
+        config="boolq",
+        columns=("passage", "question", "label"),
+        metric="acc",
+        documents=3270,
+        tokens=145,
+    ),
+    TaskInfo(
+        id="piqa",
+        title="PIQA: which way of doing something works",
+        paper=Paper(
+            title="PIQA: Reasoning about Physical Commonsense in Natural Language",
+            authors="Bisk et al.",
+            year=2020,
+            url="https://arxiv.org/abs/1911.11641",
+        ),
+        repository="baber/piqa",
+        columns=("goal", "sol1", "sol2", "label"),
+        metric="acc",
+        documents=1838,
+        tokens=70,
+    ),
+    TaskInfo(
+        id="hellaswag",
+        title="HellaSwag: how a description goes on",
+        paper=Paper(
+            title="HellaSwag: Can a Machine Really Finish Your Sentence?",
+            authors="Zellers et al.",
+            year=2019,
+            url="https://arxiv.org/abs/1905.07830",
+        ),
+        repository="Rowan/hellaswag",
+        columns=("activity_label", "ctx_a", "ctx_b", "endings", "label"),
+        metric="acc_norm",
+        documents=10042,
+        tokens=315,
+    ),
+    TaskInfo(
+        id="winogrande",
+        title="WinoGrande: whom a sentence means",
+        paper=Paper(
+            title="WinoGrande: An Adversarial Winograd Schema Challenge at Scale",
+            authors="Sakaguchi et al.",
+            year=2020,
+            url="https://arxiv.org/abs/1907.10641",
+        ),
+        repository="allenai/winogrande",
+        config="winogrande_xl",
+        columns=("sentence", "option1", "option2", "answer"),
+        metric="acc",
+        documents=1267,
+        tokens=45,
+    ),
+    TaskInfo(
+        id="arc_easy",
+        title="ARC, easy set: science questions of schools",
+        paper=_ARC,
+        repository="allenai/ai2_arc",
+        config="ARC-Easy",
+        splits=("test", "validation"),
+        columns=("question", *_CHOICES),
+        metric="acc_norm",
+        documents=2376,
+        tokens=105,
+    ),
+    TaskInfo(
+        id="arc_challenge",
+        title="ARC, challenge set: science questions of schools",
+        paper=_ARC,
+        repository="allenai/ai2_arc",
+        config="ARC-Challenge",
+        splits=("test", "validation"),
+        columns=("question", *_CHOICES),
+        metric="acc_norm",
+        documents=1172,
+        tokens=140,
+    ),
+    TaskInfo(
+        id="openbookqa",
+        title="OpenBookQA: elementary science",
+        paper=Paper(
+            title="Can a Suit of Armor Conduct Electricity? A New Dataset for Open Book Question Answering",
+            authors="Mihaylov et al.",
+            year=2018,
+            url="https://arxiv.org/abs/1809.02789",
+        ),
+        repository="allenai/openbookqa",
+        config="main",
+        splits=("test", "validation"),
+        columns=("question_stem", *_CHOICES),
+        metric="acc_norm",
+        documents=500,
+        tokens=50,
+    ),
+)
+
+TASKS: dict[str, TaskInfo] = {task.id: task for task in _TASKS}
+
+
+def local_copy(root: Path, task: TaskInfo) -> Path | None:
+    """The task's questions under a folder of local copies, of the first of its splits that is there."""
+    files = (root / task.id / f"{split}.jsonl" for split in task.splits)
+    return next((file for file in files if file.is_file()), None)
+
+
+def forward_tokens(tasks: Iterable[str], limit: int | None) -> int:
+    """Tokens that pass through one model, about, where at most `limit` questions of each task are asked."""
+    asked = [TASKS[name] for name in tasks]
+    return sum(task.tokens * min(limit or task.documents, task.documents) for task in asked)

@@ -1,0 +1,36 @@
+"""What the names of zero-shot tasks mean: tasks of the catalogue, with the commit of the hub dataset each asks from."""
+
+from collections.abc import Sequence
+
+from core.catalogue.tasks import TASKS
+from core.errors import InvalidRequest
+from core.jobs.hub_lookup import HubFindings
+from core.jobs.references import HubText, TaskReference
+from core.registry.hub_datasets import HubDataset
+
+
+def resolve_tasks(asked: Sequence[str], hub: HubFindings) -> list[TaskReference]:
+    """Raises InvalidRequest where a name is unknown or there twice, and what asking the hub raised.
+
+    A task the hub was not asked for has a local copy in this service's home.
+    """
+    for index, name in enumerate(asked):
+        param = f"evaluation.tasks.{index}"
+        if name not in TASKS:
+            raise InvalidRequest(f"{param}: there is no task {name!r}; there is {', '.join(TASKS)}", param=param)
+        if name in asked[:index]:
+            raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
+    return [_reference(name, hub.task(name, f"evaluation.tasks.{index}")) for index, name in enumerate(asked)]
+
+
+def _reference(name: str, found: HubDataset | None) -> TaskReference:
+    hub = found and HubText(
+        name=name,
+        repository=found.repository,
+        revision=found.revision,
+        config=found.config,
+        split=found.split,
+        use="evaluation",
+        characters=None,
+    )
+    return TaskReference(name=name, hub=hub)

@@ -1,0 +1,30 @@
+"""L2 structured pruning: the heads and channels of smallest weight norm go. LLM-Pruner's table 1 has it collapse."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from core.catalogue.parameters import MethodParameters
+from core.pruning.methods.structured import StructuredMethod
+from core.pruning.scene import Scene
+from core.pruning.structure import Cut, Kind, Slot
+
+
+class L2Structured(StructuredMethod):
+    """score = Σ w² over all weights that go with the group, whose order is that of the norm."""
+
+    weight_reads = 1
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        pass
+
+    def choose(self, scene: Scene) -> Cut:
+        scores: list[Mapping[Kind, Tensor]] = []
+        for layer in range(scene.layers):
+            tensors = scene.skeleton.read_block(layer)
+
+            def squares(slot: Slot, tensors: Mapping[str, Tensor] = tensors) -> Tensor:
+                return slot.per_feature(tensors[slot.name].float().square())
+
+            scores.append({groups.kind: groups.sum(squares, tensors) for groups in scene.groups(layer)})
+        return scene.keep_highest(scores)

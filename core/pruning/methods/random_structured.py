@@ -1,0 +1,26 @@
+"""Random structured pruning: the baseline. Every head or channel of a layer is equally likely to go."""
+
+import torch
+
+from core.catalogue.parameters import MethodParameters
+from core.pruning.methods.structured import StructuredMethod
+from core.pruning.scene import Scene
+from core.pruning.structure import Cut
+
+
+class RandomStructured(StructuredMethod):
+    """score = U[0, 1), seeded by the job's seed."""
+
+    weight_reads = 0
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        self.seed = parameters.seed
+
+    def choose(self, scene: Scene) -> Cut:
+        generator = torch.Generator().manual_seed(self.seed)
+        return scene.keep_highest(
+            [
+                {each.kind: torch.rand(each.units, generator=generator) for each in scene.groups(layer)}
+                for layer in range(scene.layers)
+            ]
+        )

@@ -1,0 +1,83 @@
+"""LoRA (Hu 2021, arXiv:2106.09685) through peft, on weights that hold zeros.
+
+Merging BA into a pruned weight fills its zeros again, and masking only the merge gives another model than was trained.
+So the update has the weight's zeros from the first step: W + alpha/r · M⊙(BA), M = (W ≠ 0), as in SparsePEFT (Muñoz
+2024, arXiv:2410.03750). The merge then loses nothing and fills nothing.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, LoraModel
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from core.catalogue.recovery import Lora
+
+_ADAPTER = "default"
+
+
+class MaskedLoraLinear(LoraLinear):
+    """A linear layer whose adapter leaves the weight's zeros as they are; without zeros it is peft's own layer.
+
+    With zeros, weight and update are added before the tokens pass (one product, not two), and dropout falls on A's
+    weights (DropConnect) instead of on the inputs.
+    """
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, **settings: Any) -> None:
+        super().__init__(base_layer, adapter_name, **settings)
+        self.holds_zeros = bool((self._weight == 0).any())
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """The update in the weight's own layout, zero where the weight is."""
+        return self._masked(super().get_delta_weight(adapter))
+
+    def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        if not self.holds_zeros or self.merged or self.disable_adapters:
+            answer: Tensor = super().forward(x, *arguments, **keywords)
+            return answer
+        A_RI = self.lora_dropout[_ADAPTER](self.lora_A[_ADAPTER].weight)
+        update_OI = (self.lora_B[_ADAPTER].weight @ A_RI) * self.scaling[_ADAPTER]
+        update = self._masked(update_OI.T if self.fan_in_fan_out else update_OI)
+        weight = (self._weight + update).to(self._weight.dtype)
+        bias: nn.Parameter | None = self.get_base_layer().bias  # type: ignore[assignment]
+        return functional.linear(x, weight.T if self.fan_in_fan_out else weight, bias)
+
+    @property
+    def _weight(self) -> Tensor:
+        weight = self.get_base_layer().weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def _masked(self, update: Tensor) -> Tensor:
+        return update.masked_fill(self._weight == 0, 0) if self.holds_zeros else update
+
+
+def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, transposed: bool) -> LoraModel:
+    """Freeze the model and put adapters on linear layers, given by full name; their A is random, their B zero.
+
+    `transposed` marks weights stored as [in, out]. Seeded by torch's global generator.
+    """
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules="|".join(map(re.escape, linears)),  # a pattern: a list would match names that end alike, too
+        fan_in_fan_out=transposed,
+        bias="none",
+    )
+    config._register_custom_module({nn.Linear: MaskedLoraLinear, Conv1D: MaskedLoraLinear})
+    return LoraModel(model, config, _ADAPTER)
+
+
+@torch.no_grad()
+def merge_adapters(model: LoraModel) -> PreTrainedModel:
+    """The model with every update added to its weight, zeros kept, and the adapters gone."""
+    merged = model.merge_and_unload()
+    assert isinstance(merged, PreTrainedModel)
+    return merged

@@ -1,0 +1,83 @@
+"""What survives between steps of training: trained tensors and the optimiser's moments, in safetensors, and how far it
+came, in JSON with the SHA-256 of both.
+
+Written aside, renamed, and the one before removed: a process killed anywhere leaves a whole checkpoint. Rates, order of
+the sequences and random numbers follow from the seed and the step alone, so nothing else need be kept.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from core.models.weights import load_tensors, write_tensors
+from core.pruning.boundaries import STATE, file_sha256, read_state
+
+FOLDER = "recovery"
+PATTERN = f"{FOLDER}/step-*/{STATE}"
+"""Of the state files below an attempt's folder: a checkpoint is there."""
+_TRAINED = "trained.safetensors"
+_MOMENTS = "moments.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """After `step` steps: trained tensors by name, the optimiser's moments by `name/moment`, the loss of each step."""
+
+    step: int
+    trained: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+    losses: Sequence[float]
+
+
+class Checkpoints:
+    """In the work folder of one attempt. `fingerprint` names everything the numbers depend on."""
+
+    def __init__(self, work: Path, fingerprint: str) -> None:
+        self._folder = work / FOLDER
+        self._fingerprint = fingerprint
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint; only then the one before goes."""
+        target = self._folder / f"step-{checkpoint.step:07d}"
+        partial = self._folder / f"partial-{checkpoint.step:07d}"
+        for leftover in (partial, target):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        record = {
+            "fingerprint": self._fingerprint,
+            "step": checkpoint.step,
+            "losses": list(checkpoint.losses),
+            "files": {
+                _TRAINED: write_tensors(partial / _TRAINED, checkpoint.trained),
+                _MOMENTS: write_tensors(partial / _MOMENTS, checkpoint.moments),
+            },
+        }
+        (partial / STATE).write_text(json.dumps(record))
+        partial.rename(target)
+        for earlier in self._folder.glob("*-*"):
+            if earlier != target:
+                shutil.rmtree(earlier, ignore_errors=True)
+
+    def newest(self, previous: Sequence[Path] = ()) -> Checkpoint | str | None:
+        """The newest whole checkpoint of this attempt's folder, else of the first earlier one that has any.
+
+        None where there is none; a sentence saying why where there is one but it does not fit.
+        """
+        reason: str | None = None
+        for folder in (self._folder, *(each / FOLDER for each in previous)):
+            for place in sorted(folder.glob("step-*"), reverse=True):
+                record = read_state(place / STATE)
+                if record is None:
+                    continue
+                if record["fingerprint"] != self._fingerprint:
+                    reason = "the earlier attempt trained with other settings (weights, device, threads or versions)"
+                elif any(file_sha256(place / name) != digest for name, digest in record["files"].items()):
+                    reason = "the earlier attempt's training state is damaged"
+                else:
+                    trained, moments = (load_tensors(place / name) for name in (_TRAINED, _MOMENTS))
+                    return Checkpoint(int(record["step"]), trained, moments, record["losses"])
+        return f"{reason}: training starts over" if reason else None

@@ -1,0 +1,37 @@
+"""What must stay zero while a model is trained."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class ZeroPattern:
+    """The weights of some parameters that are zero now, and stay so.
+
+    `parameters` are the ones to look at, by name; those without a zero cost nothing. Held as one byte a weight.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._parameters = parameters
+        masks = {name: parameter.detach() == 0 for name, parameter in parameters.items()}
+        self._zeros: dict[str, Tensor] = {name: mask for name, mask in masks.items() if bool(mask.any())}
+
+    @torch.no_grad()
+    def hold_gradients(self) -> None:
+        """Take the gradients of pruned weights away, so that clipping does not count them."""
+        for name, zeros in self._zeros.items():
+            gradient = self._parameters[name].grad
+            if gradient is not None:
+                gradient.masked_fill_(zeros, 0)
+
+    @torch.no_grad()
+    def hold_weights(self) -> None:
+        """Make pruned weights zero again."""
+        for name, zeros in self._zeros.items():
+            self._parameters[name].masked_fill_(zeros, 0)
+
+
+def weight_names(linears: Iterable[str]) -> list[str]:
+    """Parameter names of linear layers' weights."""
+    return [f"{linear}.weight" for linear in linears]

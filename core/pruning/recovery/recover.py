@@ -1,0 +1,244 @@
+"""Recovery of one model folder: opened by `from_pretrained`, trained, and left as the tensors that changed.
+
+The whole model is in memory. What is trained is float32, whatever the folder stores; a 16-bit model on CUDA is run in
+bfloat16 (autocast), and what adapters leave frozen is then held in bfloat16 if it is stored so. Trained tensors are
+rounded to their stored dtype on the way out, and only then is it counted what is zero.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import LoraModel
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from core.catalogue.model_folder import weight_files
+from core.catalogue.recovery import Recovery, complete_recovery
+from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
+from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
+from core.models.folder import ModelFolder, open_model
+from core.models.weights import DTYPES, read_tensor, write_tensors
+from core.pruning.boundaries import file_sha256
+from core.pruning.recovery.adapters import add_adapters, merge_adapters
+from core.pruning.recovery.checkpoints import Checkpoints
+from core.pruning.recovery.losses import Loss, distillation_loss, next_token_loss
+from core.pruning.recovery.masks import ZeroPattern, weight_names
+from core.pruning.recovery.training import Observer, Training
+
+VERSIONS = ("torch", "transformers", "accelerate", "peft")
+RECOVERED = "recovered"
+_TEACHER = "recovery.teacher"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The model to learn from: a folder, and the hash or commit of what it holds."""
+
+    path: Path
+    revision: str
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What training leaves behind.
+
+    `files` hold the trained tensors under the names they are to be saved by, `unchanged` says where all others lie in
+    the source. `zeros` are (before, after) of each linear layer that was looked at. `losses` has one figure a step.
+    """
+
+    files: list[Path]
+    unchanged: list[TensorEntry]
+    zeros: dict[str, tuple[int, int]]
+    losses: list[float]
+    trained: str
+    trained_parameters: int
+    tokens: int
+    seconds: float
+    resumed_from: int
+    processes: int
+
+
+def recover(
+    source: Path,
+    recovery: Recovery,
+    windows_NT: Tensor,
+    *,
+    linears: Sequence[str],
+    work: Path,
+    previous: Sequence[Path] = (),
+    teacher: Teacher | None = None,
+    device: torch.device | None = None,
+    observer: Observer | None = None,
+) -> Recovered:
+    """Train the model in `source` on token sequences [sequences, time].
+
+    `linears` are the layers whose zeros are counted, and kept; `work` is this attempt's folder, `previous` those of
+    earlier attempts, the newest first, whose newest checkpoint is carried on from. In a run of several processes every
+    one calls this; all return the same, and the main one has written the files.
+
+    Raises RecoveryStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
+    model.
+    """
+    began = time.monotonic()
+    observer = observer or Observer()
+    folder = open_model(source)
+    recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stored = DTYPES[folder.description.dtype]
+    is_mixed = device.type == "cuda" and stored is not torch.float32
+    frozen_dtype = stored if is_mixed and stored is torch.bfloat16 else torch.float32
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if is_mixed else "no")
+    torch.manual_seed(recovery.seed)
+    model = _open(source, frozen_dtype if recovery.lora else torch.float32).to(accelerator.device)
+    _require_whole(folder, model)
+    _checkpoint_activations(model)
+    parameters = dict(model.named_parameters())
+    module: PreTrainedModel | LoraModel = model
+    if recovery.lora is not None:
+        adapted = [each.name for each in folder.description.linears if each.matches(recovery.lora.targets or ["*"])]
+        module = add_adapters(model, recovery.lora, adapted, transposed=folder.family.transposed)
+        module.to(accelerator.device)
+        trained, changed, zeros = "adapters", weight_names(adapted), ZeroPattern({})
+    else:
+        zeros = ZeroPattern({name: parameters[name] for name in weight_names(linears)})
+        trained, changed = "every parameter", list(parameters)
+    loss: Loss = next_token_loss
+    if recovery.method == "distill":
+        assert recovery.temperature is not None
+        opened = _open_teacher(teacher, folder, frozen_dtype).to(accelerator.device)
+        loss = distillation_loss(opened, recovery.temperature)
+    checkpoints = Checkpoints(work, _fingerprint(folder, recovery, windows_NT, linears, teacher, accelerator))
+    training = Training(
+        module,
+        windows_NT,
+        recovery,
+        loss=loss,
+        zeros=zeros,
+        accelerator=accelerator,
+        checkpoints=checkpoints,
+        observer=observer,
+    )
+    trained_parameters = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    training.run(checkpoints.newest(previous))
+    merged = merge_adapters(module) if isinstance(module, LoraModel) else module
+    if accelerator.is_main_process:
+        _write(folder, dict(merged.named_parameters()), changed, work / RECOVERED)
+    accelerator.wait_for_everyone()
+    files = sorted((work / RECOVERED).glob("*.safetensors"))
+    return Recovered(
+        files=files,
+        unchanged=[
+            replace(folder.tensors[name], name=folder.family.stored_name(name))
+            for name in sorted(set(parameters) - set(changed))
+        ],
+        zeros=_zeros(folder, files, linears),
+        losses=training.losses,
+        trained=trained,
+        trained_parameters=trained_parameters,
+        tokens=recovery.steps * recovery.batch_size * windows_NT.shape[1],
+        seconds=time.monotonic() - began,
+        resumed_from=training.resumed_from,
+        processes=accelerator.num_processes,
+    )
+
+
+def _open(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        path, local_files_only=True, trust_remote_code=False, dtype=dtype
+    )
+    return model
+
+
+def _checkpoint_activations(model: PreTrainedModel) -> None:
+    """Keep only what enters each block, and run the block again on the way back. Later 5.x renamed the method."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def _require_whole(folder: ModelFolder, model: PreTrainedModel) -> None:
+    """`from_pretrained` makes up what the files lack."""
+    lacking = [name for name, _ in model.named_parameters() if name not in folder.tensors]
+    if lacking:
+        raise MissingTensors(f"the files lack {', '.join(lacking[:3])}", param="model")
+
+
+def _open_teacher(teacher: Teacher | None, student: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
+    if teacher is None:
+        raise InvalidRequest("recovery.teacher is required: distill needs a model to learn from", param=_TEACHER)
+    words = open_model(teacher.path).description.vocabulary_size
+    if words != student.description.vocabulary_size:
+        raise InvalidRequest(
+            f"recovery.teacher has a vocabulary of {words}, the model one of {student.description.vocabulary_size}: "
+            "distill compares word by word",
+            param=_TEACHER,
+        )
+    opened = _open(teacher.path, dtype)
+    opened.eval().requires_grad_(False)
+    return opened
+
+
+def _write(folder: ModelFolder, parameters: dict[str, nn.Parameter], changed: Sequence[str], target: Path) -> None:
+    """Trained tensors in their stored dtypes, a file for each block and one for the rest."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    blocks = re.compile(re.escape(folder.family.blocks) + r"\.([0-9]+)\.")
+    groups: dict[str, list[str]] = {}
+    for name in changed:
+        block = blocks.match(name)
+        groups.setdefault(f"block-{int(block[1]):05d}" if block else "outer", []).append(name)
+    for group, names in groups.items():
+        tensors = {
+            folder.family.stored_name(name): parameters[name].detach().to(_stored_dtype(folder.tensors[name]))
+            for name in names
+        }
+        write_tensors(target / f"{group}.safetensors", tensors)
+
+
+def _stored_dtype(entry: TensorEntry) -> torch.dtype:
+    return DTYPES[WEIGHT_DTYPES[entry.dtype]]
+
+
+def _zeros(folder: ModelFolder, files: Sequence[Path], linears: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Zeros of each linear layer in the source and in what was written; raises ZerosRefilled if one was lost."""
+    written = {folder.family.module_name(key): entry for file in files for key, entry in read_header(file).items()}
+    counts: dict[str, tuple[int, int]] = {}
+    for linear, name in zip(linears, weight_names(linears), strict=True):
+        before = folder.read(name) == 0
+        after = read_tensor(written[name]) == 0 if name in written else before
+        refilled = int((before & ~after).sum())
+        if refilled:
+            raise ZerosRefilled(f"recovery filled {refilled} of the {int(before.sum())} pruned weights of {linear}")
+        counts[linear] = (int(before.sum()), int(after.sum()))
+    return counts
+
+
+def _fingerprint(
+    folder: ModelFolder,
+    recovery: Recovery,
+    windows_NT: Tensor,
+    linears: Sequence[str],
+    teacher: Teacher | None,
+    accelerator: Accelerator,
+) -> str:
+    facts: list[Any] = [
+        recovery.model_dump(mode="json", exclude={"dataset", "samples", "teacher", "checkpoint_every"}),
+        [file_sha256(file) for file in (folder.path / "config.json", *weight_files(folder.path))],
+        hashlib.sha256(windows_NT.contiguous().numpy().tobytes()).hexdigest(),
+        sorted(linears),
+        teacher and teacher.revision,
+        accelerator.device.type,
+        accelerator.num_processes,
+        torch.get_num_threads(),
+        [version(name) for name in VERSIONS],
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,162 @@
+"""The removal: a method chooses what goes, and one walk over the blocks takes it out while dense and cut model are
+measured on the same tokens. It can be taken up again once the choice is made, and at any block.
+
+Resident are embeddings and head, one block as it was and as it is, and the activation budget; what a method needs to
+choose comes before, and is its own affair.
+"""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from core.catalogue.compatibility import require_structure
+from core.catalogue.model_folder import read_config
+from core.models.folder import ModelFolder
+from core.models.skeleton import Skeleton
+from core.pruning.scene import Scene
+from core.pruning.streams import Stream
+from core.pruning.structure import Cut, cut_config, layer_groups, slice_block
+from core.pruning.structured_plan import StructuredPlan
+from core.pruning.walk import GroupRow, PruneResult, Walk
+
+_CUT = "cut.json"
+
+
+class Removal(Walk):
+    """See the module."""
+
+    def __init__(self, folder: ModelFolder, plan: StructuredPlan, **setting: Any) -> None:
+        """`setting` is what a `Walk` is given."""
+        super().__init__(folder, plan, **setting)
+        self.plan = plan
+        self.structure = require_structure(folder.description)
+        self.rows: list[GroupRow] = []
+        self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
+
+    def run(self) -> PruneResult:
+        """Choose, then walk all blocks; raises UnusableModel kinds for tensors that cannot be used."""
+        self.observer.on_stage("prune")
+        cut = self._earlier_cut() or self._choose()
+        return self._remove(cut)
+
+    def _choose(self) -> Cut:
+        plan = self.plan
+        calibration = self.calibration_tokens
+        cut = plan.method.choose(
+            Scene(
+                folder=self.folder,
+                structure=self.structure,
+                skeleton=self.skeleton,
+                attention=plan.attention,
+                counts=plan.counts,
+                removed_layers=plan.removed_layers,
+                calibration=calibration,
+                forward_dtype=plan.forward_dtype,
+                micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
+                budget=self.budget,
+                scratch=self.boundaries.work / "scratch",
+                say=self.observer.on_log,
+            )
+        )
+        record = {"fingerprint": self.boundaries.fingerprint, "cut": cut.model_dump(mode="json")}
+        partial = self.boundaries.work / f"{_CUT}.partial"
+        partial.write_text(json.dumps(record))
+        partial.replace(partial.with_name(_CUT))
+        return cut
+
+    def _earlier_cut(self) -> Cut | None:
+        """What this attempt or the one before it chose, under the same circumstances."""
+        for folder in [self.boundaries.work, *([self.previous] if self.previous else [])]:
+            try:
+                record = json.loads((folder / _CUT).read_text())
+            except (OSError, ValueError):
+                continue
+            if record["fingerprint"] == self.boundaries.fingerprint:
+                return Cut.model_validate(record["cut"])
+        return None
+
+    @torch.inference_mode()
+    def _remove(self, cut: Cut) -> PruneResult:
+        plan, skeleton, family = self.plan, self.skeleton, self.folder.family
+        raw = cut_config(read_config(self.folder.path), self.folder.config, family, self.structure, cut)
+        config = type(self.folder.config).from_dict(raw)
+        narrow = Skeleton(
+            replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=skeleton.model
+        )
+
+        def streams(name: str, through: Skeleton) -> list[Stream]:
+            return [
+                self.stream(f"{name}-{number}", each, through, plan.dtype)
+                for number, each in enumerate(self.evaluation_tokens)
+            ]
+
+        dense, pruned = streams("dense", skeleton), streams("pruned", narrow)
+        verification = self.stream("verification", self.probe, narrow, plan.dtype)
+        found = self.resume([*dense, *pruned, verification], len(skeleton))
+        start = 0
+        if found is None:
+            for stream in [*dense, *pruned, verification]:
+                stream.start()
+        else:
+            start, state = found
+            self.rows = [GroupRow(**row) for row in state["rows"]]
+            self.notes = list(state["notes"])
+        places = {layer: place for place, layer in enumerate(cut.layers)}
+        for index in range(start, len(skeleton)):
+            tensors = skeleton.read_block(index)
+            if dense:
+                block = skeleton.fill_block(index, tensors, plan.dtype)
+                for stream in dense:
+                    stream.advance(block, index)
+                skeleton.empty_block(index)
+            self._report(index, cut)
+            if index in places:
+                place = places[index]
+                groups = layer_groups(family, self.structure, index, cut.attention)
+                sliced = slice_block(tensors, groups, cut.layers[index])
+                block = narrow.fill_block(place, sliced, plan.dtype)
+                for stream in [*pruned, verification]:
+                    stream.advance(block, place)
+                narrow.empty_block(place)
+                prefix = narrow.block_prefix(place)
+                self.boundaries.write_block(f"{index:05d}", {f"{prefix}.{name}": each for name, each in sliced.items()})
+            else:
+                for stream in [*pruned, verification]:
+                    stream.stay()
+            state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes}
+            self.boundaries.complete(index + 1, state)
+            self.observer.on_block(index + 1, len(skeleton), [row for row in self.rows if row.layer == index])
+        self.observer.on_stage("evaluate")
+        removed = sum(row.removed_parameters for row in self.rows)
+        return PruneResult(
+            layers=self.rows,
+            sparsities=(),
+            removed=removed,
+            prunable=self.structure.parameters,
+            perplexity=self.compare(self.perplexities(skeleton, dense), self.perplexities(narrow, pruned)),
+            notes=self.notes,
+            files=self.boundaries.block_files(),
+            unchanged=self.stored(skeleton.outer_names),
+            config=raw,
+            verification=self.write_verification(narrow, verification),
+            resumed_from=start,
+        )
+
+    def _report(self, index: int, cut: Cut) -> None:
+        name = self.skeleton.block_prefix(index)
+        if index not in cut.layers:
+            gone = self.structure.layers[index].parameters
+            self.rows.append(GroupRow(name, index, "layer", 1, 0, gone))
+            return
+        for groups in layer_groups(self.folder.family, self.structure, index, cut.attention):
+            kept = cut.layers[index].of(groups.kind)
+            after = groups.units if kept is None else len(kept)
+            each = self._unit_parameters(groups.kind, cut)
+            self.rows.append(GroupRow(name, index, groups.kind, groups.units, after, (groups.units - after) * each))
+
+    def _unit_parameters(self, kind: str, cut: Cut) -> int:
+        if kind == "channels":
+            return self.structure.channel_parameters
+        return self.structure.kv_group_parameters if cut.attention == "kv_groups" else self.structure.head_parameters

@@ -1,0 +1,149 @@
+"""Removing groups: which rows and columns of which tensors go with a channel or a head, and the config that fits."""
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from core.catalogue.block_shapes import cut_dimension, cut_tensors
+from core.catalogue.families import Family
+from core.catalogue.structure import AttentionMode, ModelStructure, Part, Run
+
+Kind: TypeAlias = Literal["heads", "channels"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor of a block and the dimension of it that holds groups.
+
+    `runs` are stretches of that dimension: (features of one group, 0), or (0, features no group owns).
+    """
+
+    name: str
+    dimension: int
+    units: int
+    runs: tuple[tuple[int, int], ...]
+
+    def features(self, kept: Tensor) -> Tensor:
+        """Where along the dimension the features of the groups `kept` lie, in stored order."""
+        stretches, start = [], 0
+        for size, unowned in self.runs:
+            if size:
+                stretches.append((start + kept[:, None] * size + torch.arange(size)).flatten())
+            else:
+                stretches.append(torch.arange(start, start + unowned))
+            start += size * self.units + unowned
+        return torch.cat(stretches)
+
+    def per_feature(self, values: Tensor) -> Tensor:
+        """The sum of a tensor's values over everything but the dimension: [features]."""
+        return values if values.dim() == 1 else values.sum(1 - self.dimension)
+
+    def per_unit(self, features: Tensor) -> Tensor:
+        """The sum of a figure of each feature over the groups they belong to: [units]."""
+        total, start = features.new_zeros(self.units), 0
+        for size, unowned in self.runs:
+            end = start + size * self.units + unowned
+            if size:
+                total += features[start:end].reshape(self.units, size).sum(1)
+            start = end
+        return total
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The removable groups of one decoder layer: how many of a kind, and what goes with each."""
+
+    kind: Kind
+    units: int
+    slots: tuple[Slot, ...]
+
+    def sum(self, per_feature: Callable[[Slot], Tensor], present: Container[str]) -> Tensor:
+        """A figure of every feature of every tensor that is `present`, added up over each group: [units]."""
+        return torch.stack([slot.per_unit(per_feature(slot)) for slot in self.slots if slot.name in present]).sum(0)
+
+
+def layer_groups(family: Family, structure: ModelStructure, layer: int, attention: AttentionMode) -> list[Groups]:
+    """The groups of decoder layer `layer`; heads as `attention` counts them, none where it is 'none'."""
+    shape = structure.layers[layer]
+    group, head_dim = shape.heads // shape.kv_heads, structure.head_dim
+    found = [_groups(family, "channels", family.channels, shape.channels, {"channel": (1, 0)})]
+    if attention == "kv_groups":
+        sizes: dict[Run, tuple[int, int]] = {"query": (group * head_dim, 0), "key": (head_dim, 0)}
+        found.insert(0, _groups(family, "heads", family.heads, shape.kv_heads, sizes))
+    elif attention == "query_heads":
+        sizes = {"query": (head_dim, 0), "key": (0, shape.kv_heads * head_dim)}
+        found.insert(0, _groups(family, "heads", family.heads, shape.heads, sizes))
+    return found
+
+
+def _groups(
+    family: Family, kind: Kind, parts: Sequence[Part], units: int, sizes: Mapping[Run, tuple[int, int]]
+) -> Groups:
+    slots = []
+    for part in parts:
+        runs = tuple(sizes[run] for run in part.runs)
+        if any(size for size, _ in runs):
+            for name in cut_tensors(part):
+                dimensions = 1 if name.endswith(".bias") or part.module.endswith("_norm") else 2
+                slots.append(Slot(name, cut_dimension(family, part, dimensions), units, runs))
+    return Groups(kind, units, tuple(slots))
+
+
+class LayerCut(BaseModel):
+    """The groups a decoder layer keeps, by index, ascending; None: all."""
+
+    heads: list[int] | None = None
+    channels: list[int] | None = None
+
+    def of(self, kind: Kind) -> list[int] | None:
+        return self.heads if kind == "heads" else self.channels
+
+
+class Cut(BaseModel):
+    """What is kept of a model: decoder layers by their number in the source, with what each of them keeps."""
+
+    attention: AttentionMode
+    layers: dict[int, LayerCut]
+
+
+def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: LayerCut) -> dict[str, Tensor]:
+    """A block's tensors without the groups the cut leaves out, by the same names."""
+    sliced = dict(tensors)
+    for each in groups:
+        kept = cut.of(each.kind)
+        if kept is None:
+            continue
+        index = torch.tensor(kept)
+        for slot in each.slots:
+            if slot.name in sliced:
+                rows = slot.features(index).to(sliced[slot.name].device)
+                sliced[slot.name] = sliced[slot.name].index_select(slot.dimension, rows).contiguous()
+    return sliced
+
+
+def cut_config(
+    raw: Mapping[str, Any], config: PretrainedConfig, family: Family, structure: ModelStructure, cut: Cut
+) -> dict[str, Any]:
+    """config.json of what a cut leaves, all layers of one shape, from the source's, raw and as its class reads it."""
+    first = structure.layers[0]
+    changed = dict(raw)
+    changed["num_hidden_layers" if "num_hidden_layers" in raw else "n_layer"] = len(cut.layers)
+    if getattr(config, "layer_types", None):
+        changed["layer_types"] = [config.layer_types[layer] for layer in cut.layers]
+    shapes = {(len(each.heads or ()), len(each.channels or ())) for each in cut.layers.values()}
+    assert len(shapes) == 1, "layers of one shape"
+    heads, channels = shapes.pop()
+    if channels:
+        changed[family.width_key] = channels
+    if heads:
+        changed["head_dim"] = structure.head_dim
+        changed["num_key_value_heads"] = heads if cut.attention == "kv_groups" else first.kv_heads
+        changed["num_attention_heads"] = (
+            heads * (first.heads // first.kv_heads) if cut.attention == "kv_groups" else heads
+        )
+    return changed

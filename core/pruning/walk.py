@@ -1,0 +1,182 @@
+"""What every walk over a model's blocks shares: token streams, boundaries to resume at, and the figures at its end."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from core.catalogue.safetensors_header import TensorEntry
+from core.evaluation.perplexity import perplexity
+from core.models.folder import ModelFolder
+from core.models.skeleton import Skeleton
+from core.pruning.boundaries import Boundaries
+from core.pruning.measuring import pairs, verification_tokens, write_verification
+from core.pruning.streams import ActivationBudget, Stream
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One linear layer in the report. `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on the inputs it saw in this run."""
+
+    name: str
+    layer: int
+    out_features: int
+    in_features: int
+    target: float
+    zeros: int
+    sparsity: float
+    reconstruction_error: float | None
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """The heads or channels of one decoder layer in the report: how many there were and are, and the parameters gone.
+
+    `kind` is 'heads' (KV groups or query heads, as the job chose), 'channels' or 'layer'.
+    """
+
+    name: str
+    layer: int
+    kind: str
+    before: int
+    after: int
+    removed_parameters: int
+
+
+@dataclass(frozen=True)
+class PerplexityPair:
+    """Perplexity of the dense and the pruned model on the same windows."""
+
+    dense: float
+    pruned: float
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What a walk that prunes leaves behind.
+
+    `files` hold the tensors of the blocks, and of the head where it was pruned, under the names they are to be saved
+    by; `unchanged` says where all others lie in the source; `config` is the new config.json where it is not the
+    source's. `removed` counts weights that are zero or gone, `prunable` those that could have been.
+    `verification` holds a few tokens and the logits the saved model must give for them.
+    """
+
+    layers: Sequence[LayerRow | GroupRow]
+    sparsities: tuple[float, ...]
+    removed: int
+    prunable: int
+    perplexity: dict[str, PerplexityPair]
+    notes: list[str]
+    files: list[Path]
+    unchanged: list[TensorEntry]
+    config: dict[str, Any] | None
+    verification: Path
+    resumed_from: int
+
+
+@dataclass
+class Observer:
+    """Who wants to hear of a walk while it runs."""
+
+    on_block: Callable[[int, int, Sequence[LayerRow | GroupRow]], None] = lambda done, blocks, rows: None
+    on_stage: Callable[[str], None] = lambda stage: None
+    on_log: Callable[[str], None] = lambda message: None
+
+
+class Choices(Protocol):
+    """What a walk must know of the plan it follows."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def micro_batch(self, length: int) -> int: ...
+
+    def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str: ...
+
+
+class Walk:
+    """Streams of `calibration` and of each of `evaluations`, token ids [sequences, time], and of a few more tokens by
+    which the saved model is verified. `work` is this attempt's folder, `previous` an earlier attempt's.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        plan: Choices,
+        *,
+        calibration: Tensor | None,
+        evaluations: dict[str, Tensor],
+        work: Path,
+        previous: Path | None = None,
+        revision: str = "",
+        activation_budget_bytes: int = 4 * 2**30,
+        observer: Observer | None = None,
+    ) -> None:
+        self.folder = folder
+        self.observer = observer or Observer()
+        self.notes: list[str] = []
+        self.evaluations = list(evaluations)
+        self.evaluation_tokens = list(evaluations.values())
+        self.calibration_tokens = calibration
+        torch.set_float32_matmul_precision("highest")
+        self.probe = verification_tokens(folder.description)
+        tokens = {"verification": self.probe}
+        if calibration is not None:
+            tokens["calibration"] = calibration
+        tokens |= {f"evaluation-{number}": each for number, each in enumerate(self.evaluation_tokens)}
+        self.boundaries = Boundaries(work, plan.fingerprint(folder, revision, tokens))
+        self.previous = previous
+        self.budget = ActivationBudget(activation_budget_bytes)
+        self._micro_batch = plan.micro_batch
+
+    def stream(self, name: str, tokens_NT: Tensor, skeleton: Skeleton, dtype: torch.dtype) -> Stream:
+        """A stream of these tokens through the blocks of `skeleton`."""
+        return Stream(
+            name,
+            tokens_NT,
+            skeleton,
+            self.boundaries,
+            self.budget,
+            dtype=dtype,
+            micro_batch=self._micro_batch(tokens_NT.shape[1]),
+        )
+
+    def resume(self, streams: Iterable[Stream], blocks: int) -> tuple[int, dict[str, Any]] | None:
+        """Take the streams up at the newest whole boundary: blocks done, and the state saved with them; None: start."""
+        found = self.boundaries.resume(self.previous)
+        if isinstance(found, str):
+            self.notes.append(found)
+            self.observer.on_log(found)
+        if found is None or isinstance(found, str):
+            return None
+        for stream in streams:
+            stream.resume(found[0])
+        self.observer.on_log(f"continuing after block {found[0]} of {blocks}")
+        return found
+
+    def perplexities(self, skeleton: Skeleton, streams: Iterable[Stream]) -> list[float]:
+        """Of each stream, at the end of all blocks."""
+        return [perplexity(skeleton, pairs(stream)) for stream in streams]
+
+    def compare(self, dense: Sequence[float], pruned: Sequence[float]) -> dict[str, PerplexityPair]:
+        """By evaluation set."""
+        return {
+            name: PerplexityPair(before, after)
+            for name, before, after in zip(self.evaluations, dense, pruned, strict=True)
+        }
+
+    def write_verification(self, skeleton: Skeleton, stream: Stream) -> Path:
+        """Write the probe's tokens and the logits at the end of all blocks."""
+        file = self.boundaries.work / "verification.safetensors"
+        write_verification(skeleton, stream, file)
+        return file
+
+    def stored(self, names: Iterable[str]) -> list[TensorEntry]:
+        """Where tensors lie in the source, under the names they are saved by."""
+        return [replace(self.folder.tensors[name], name=self.folder.family.stored_name(name)) for name in sorted(names)]

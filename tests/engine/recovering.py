@@ -1,0 +1,90 @@
+"""Recovery in tests: tiny pruned models; and, run as a module by several processes, one recovery among them.
+
+`python -m tests.engine.recovering MODEL WORK`: trains, and leaves `rank-N.json` with the losses and a hash of the
+weights that process N has after its last step.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from core.artifacts.checkpoint import write_checkpoint
+from core.catalogue.recovery import Lora, Recovery
+from core.models.folder import open_model
+from core.pruning.masks import lowest_in_groups
+from core.pruning.recovery.recover import Recovered, recover
+from tests.engine.tiny import make_model, make_tokens
+
+SHARED = Recovery(method="finetune", steps=6, batch_size=4, learning_rate=3e-3, checkpoint_every=100)
+
+
+def make_pruned(folder: Path, name: str = "llama", **changes: Any) -> Path:
+    """A tiny model with 2 of every 4 weights of its linear layers zero."""
+    make_model(folder, name, **changes)
+    opened = open_model(folder)
+    linears = {f"{linear.name}.weight" for linear in opened.description.linears}
+    tensors = load_file(folder / "model.safetensors")
+    for key, weight in tensors.items():
+        if opened.family.module_name(key) in linears:
+            turned = weight.T if opened.family.transposed else weight
+            pruned = turned.masked_fill(lowest_in_groups(turned.float().abs(), 2, 4), 0)
+            tensors[key] = (pruned.T if opened.family.transposed else pruned).contiguous()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def linears_of(folder: Path) -> list[str]:
+    return [linear.name for linear in open_model(folder).description.linears]
+
+
+def train(folder: Path, work: Path, recovery: Recovery, windows: Tensor | None = None, **more: Any) -> Recovered:
+    """On random tokens where none are given, all zeros of the linear layers kept."""
+    work.mkdir(parents=True, exist_ok=True)
+    return recover(
+        folder,
+        recovery,
+        make_tokens(10) if windows is None else windows,
+        linears=linears_of(folder),
+        work=work,
+        device=torch.device("cpu"),
+        **more,
+    )
+
+
+def save(recovered: Recovered, source: Path, target: Path) -> Path:
+    write_checkpoint(recovered.files, recovered.unchanged, source, target)
+    return target
+
+
+def tiny_lora(**changes: Any) -> Lora:
+    return Lora(**{"r": 2, "alpha": 4, "dropout": 0.1, **changes})
+
+
+def main() -> None:
+    model, work = Path(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    digests: list[str] = []
+
+    def hash_weights(optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
+        digest = hashlib.sha256()
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                digest.update(parameter.detach().numpy().tobytes())
+        digests.append(digest.hexdigest())
+
+    register_optimizer_step_post_hook(hash_weights)
+    recovered = train(model, work, SHARED)
+    told = {"losses": recovered.losses, "weights": digests[-1], "processes": recovered.processes}
+    (work / f"rank-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

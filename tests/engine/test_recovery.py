@@ -1,0 +1,283 @@
+"""Recovery: zeros stay zero, what is saved is what was trained, and an interruption changes nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from core.catalogue.recovery import Lora, Recovery, complete_recovery
+from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
+from core.models.folder import open_model
+from core.pruning.measuring import measure
+from core.pruning.recovery.adapters import add_adapters, merge_adapters
+from core.pruning.recovery.masks import ZeroPattern
+from core.pruning.recovery.recover import Recovered, Teacher, recover
+from core.pruning.recovery.training import Observer, RecoveryStopped, Training, rate
+from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train
+from tests.engine.sweeping import save as save_swept
+from tests.engine.sweeping import sweep
+from tests.engine.tiny import make_model, make_tokens
+
+FAMILIES = ["llama", "llama-untied", "gemma3", "gpt2", "opt", "gpt-neox", "phi3", "olmo2"]
+METHODS: dict[str, dict[str, Any]] = {
+    "finetune": {"method": "finetune"},
+    "lora": {"method": "lora", "lora": tiny_lora()},
+    "distill": {"method": "distill", "lora": tiny_lora(), "temperature": 2.0},
+    "distill everything": {"method": "distill", "lora": None},
+}
+
+
+def recipe(name: str, **changes: Any) -> Recovery:
+    given = {"steps": 8, "batch_size": 4, "learning_rate": 3e-3, "seed": 1, "checkpoint_every": 3}
+    return Recovery(**(METHODS[name] | given | changes))
+
+
+def teacher_for(name: str, folder: Path) -> Teacher | None:
+    return Teacher(folder, "dense") if name.startswith("distill") else None
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_zero_stays_and_the_result_loads(family: str, method: str, tmp_path: Path) -> None:
+    source = make_pruned(tmp_path / "pruned", family, dtype=torch.bfloat16)
+    dense = make_model(tmp_path / "dense", family, dtype=torch.bfloat16)
+    recovered = train(source, tmp_path / "work", recipe(method, steps=3), teacher=teacher_for(method, dense))
+    target = save(recovered, source, tmp_path / "out")
+    before, after = load_file(source / "model.safetensors"), load_file(target / "model.safetensors")
+    family_of, linears = open_model(source).family, {f"{name}.weight" for name in linears_of(source)}
+    changed = 0
+    for key, weight in after.items():
+        assert weight.dtype == torch.bfloat16
+        if family_of.module_name(key) in linears:
+            assert not ((before[key] == 0) & (weight != 0)).any()
+        changed += not torch.equal(before[key], weight)
+    assert changed >= len(linears)
+    assert all(first > 0 and second >= first for first, second in recovered.zeros.values())
+    model, loading = AutoModelForCausalLM.from_pretrained(target, output_loading_info=True)
+    assert not any(loading.values())
+    if METHODS[method].get("lora"):
+        frozen = {name for name, _ in model.named_parameters()} - linears
+        assert {family_of.module_name(entry.name) for entry in recovered.unchanged} == frozen
+
+
+def test_a_model_without_zeros_is_trained_alike(tmp_path: Path) -> None:
+    for method in ("finetune", "lora"):
+        smaller = make_model(tmp_path / method, intermediate_size=24)
+        recovered = train(smaller, tmp_path / "work" / method, recipe(method))
+        assert set(recovered.zeros.values()) == {(0, 0)}
+        assert len(recovered.losses) == 8 and recovered.tokens == 8 * 4 * 24
+
+
+def test_zeros_of_an_untied_head_are_kept(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model", "llama-untied")
+    result = sweep(
+        source, tmp_path / "prune", calibration=None, method="magnitude", sparsity=0.5,
+        parameters={"include_lm_head": True},
+    )  # fmt: skip
+    pruned = save_swept(result, source, tmp_path / "pruned")
+    recovered = recover(
+        pruned, recipe("finetune"), make_tokens(8), linears=[*linears_of(pruned), "lm_head"], work=tmp_path / "work",
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    before, after = recovered.zeros["lm_head"]
+    assert before == 96 * 32 // 2 and after >= before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_lowers_the_loss(method: str, tmp_path: Path) -> None:
+    source, dense = make_pruned(tmp_path / "pruned"), make_model(tmp_path / "dense")
+    asked = recipe(method, steps=40, learning_rate=1e-2)
+    losses = train(source, tmp_path / "work", asked, make_tokens(4), teacher=teacher_for(method, dense)).losses
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_merged_adapters_are_the_model_that_was_trained(family: str, tmp_path: Path) -> None:
+    source = make_pruned(tmp_path / "pruned", family)
+    tokens = make_tokens(2)
+    model = AutoModelForCausalLM.from_pretrained(source).eval()
+    zeros = {name: each == 0 for name, each in model.named_parameters() if each.dim() == 2}
+    before = model(tokens).logits
+    adapted = add_adapters(model, tiny_lora(), linears_of(source), transposed=family == "gpt2").eval()
+    assert torch.equal(adapted(tokens).logits, before), "B starts at zero"
+    with torch.no_grad():
+        for name, each in adapted.named_parameters():
+            if "lora_B" in name:
+                each.normal_(std=0.1)
+        trained = adapted(tokens).logits
+        merged = merge_adapters(adapted)
+        assert not torch.allclose(trained, before, atol=1e-2)
+        torch.testing.assert_close(merged(tokens).logits, trained, rtol=1e-4, atol=1e-4)
+    for name, each in merged.named_parameters():
+        if name in zeros:
+            assert (each[zeros[name]] == 0).all(), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp_path: Path) -> None:
+    source, dense = make_pruned(tmp_path / "pruned"), make_model(tmp_path / "dense")
+    asked, teacher = recipe(method), teacher_for(method, dense)
+    whole = train(source, tmp_path / "whole", asked, teacher=teacher)
+    seen: list[int] = []
+    watching = Observer(on_step=lambda done, of, loss: seen.append(done), should_stop=lambda: len(seen) >= 4)
+    with pytest.raises(RecoveryStopped):
+        train(source, tmp_path / "first", asked, teacher=teacher, observer=watching)
+    assert seen == [1, 2, 3, 4, 5], "it stops after the step that was under way"
+    logs: list[str] = []
+    second = train(
+        source, tmp_path / "second", asked, teacher=teacher, previous=[tmp_path / "nothing", tmp_path / "first"],
+        observer=Observer(on_log=logs.append),
+    )  # fmt: skip
+    assert second.resumed_from == 5 and logs == ["continuing after step 5 of 8"]
+    assert second.losses == whole.losses
+    assert contents(second) == contents(whole)
+
+
+def test_a_checkpoint_that_is_damaged_or_of_other_settings_is_not_used(tmp_path: Path) -> None:
+    source = make_pruned(tmp_path / "pruned")
+    whole = train(source, tmp_path / "whole", recipe("lora"))
+    kept = sorted(path.name for path in (tmp_path / "whole" / "recovery").iterdir())
+    assert kept == ["step-0000008"], "the newest alone"
+    logs: list[str] = []
+    train(
+        source, tmp_path / "other", recipe("lora", seed=2), previous=[tmp_path / "whole"],
+        observer=Observer(on_log=logs.append),
+    )  # fmt: skip
+    assert "other settings" in logs[0]
+    moments = tmp_path / "whole" / "recovery" / kept[0] / "moments.safetensors"
+    moments.write_bytes(moments.read_bytes()[:-1] + b"\1")
+    again = train(
+        source, tmp_path / "again", recipe("lora"), previous=[tmp_path / "whole"],
+        observer=Observer(on_log=logs.append),
+    )  # fmt: skip
+    assert "damaged" in logs[1] and again.resumed_from == 0
+    assert contents(again) == contents(whole)
+
+
+def contents(recovered: Recovered) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in recovered.files}
+
+
+def test_a_zero_that_came_back_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_pruned(tmp_path / "pruned")
+    for name in ("hold_gradients", "hold_weights"):
+        monkeypatch.setattr(ZeroPattern, name, lambda self: None)
+    with pytest.raises(ZerosRefilled, match=r"model\.layers\.0\.self_attn\.q_proj"):
+        train(source, tmp_path / "work", recipe("finetune"))
+
+
+def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_pruned(tmp_path / "pruned")
+    monkeypatch.setattr(
+        "core.pruning.recovery.recover.next_token_loss", lambda model, tokens: model(tokens).logits.sum() * float("nan")
+    )
+    with pytest.raises(RecoveryDiverged, match="step 1 is not finite") as caught:
+        train(source, tmp_path / "work", recipe("finetune"))
+    assert caught.value.param == "recovery.learning_rate"
+
+
+def test_the_batch_does_not_depend_on_how_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_pruned(tmp_path / "pruned")
+    whole = train(source, tmp_path / "whole", SHARED)
+    monkeypatch.setattr("core.catalogue.recovery.TRAINING_TOKENS", 24)
+    parts = train(source, tmp_path / "parts", SHARED)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
+
+
+def test_two_processes_do_the_work_of_one(tmp_path: Path) -> None:
+    source = make_pruned(tmp_path / "pruned")
+    alone = train(source, tmp_path / "alone", SHARED)
+    work = tmp_path / "work"
+    work.mkdir()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "tests.engine.recovering", str(source), str(work)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((work / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and first["processes"] == 2
+    assert first["losses"] == pytest.approx(alone.losses, rel=1e-4)
+    assert first["losses"][-1] < first["losses"][0]
+    for file in alone.files:
+        mine, theirs = load_file(file), load_file(work / "recovered" / file.name)
+        for name, weight in mine.items():
+            assert torch.equal(weight == 0, theirs[name] == 0), name
+            torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-3)
+
+
+def test_a_forward_walk_measures_what_the_sweep_measures(tmp_path: Path) -> None:
+    source, text = make_pruned(tmp_path / "pruned"), make_tokens(5)
+    swept = sweep(source, tmp_path / "sweep", calibration=None, evaluations={"text": text}, method="recover")
+    for number, budget in enumerate((2**30, 0)):
+        measured = measure(
+            open_model(source), {"text": text}, work=tmp_path / str(number), device=torch.device("cpu"),
+            activation_budget_bytes=budget,
+        )  # fmt: skip
+        assert measured.perplexity["text"] == swept.perplexity["text"].pruned == swept.perplexity["text"].dense
+        assert measured.verification.read_bytes() == swept.verification.read_bytes()
+    assert {row.sparsity for row in swept.layers} == {0.5}
+
+
+def test_the_rate_rises_in_a_line_and_falls_to_zero() -> None:
+    for schedule in ("cosine", "linear"):
+        asked = Recovery(method="lora", steps=100, warmup_ratio=0.1, learning_rate=1.0, schedule=schedule)
+        rates = [rate(step, asked) for step in range(100)]
+        assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+        assert rates[10] == 1.0 and rates[9:] == sorted(rates[9:], reverse=True) and 0 < rates[99] < 0.02
+        assert rates[55] == pytest.approx(0.5, abs=0.01)
+
+
+def test_every_sequence_is_seen_once_before_any_is_seen_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[list[int]] = []
+    original = Training.batch
+    monkeypatch.setattr(Training, "batch", lambda self, step: batches.append(original(self, step)) or batches[-1])
+    train(make_pruned(tmp_path / "pruned"), tmp_path / "work", recipe("lora", steps=5), make_tokens(10))
+    seen = [number for batch in batches for number in batch]
+    assert sorted(seen[:10]) == sorted(seen[10:20]) == list(range(10)) and seen[:10] != seen[10:20]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"method": "finetune", "lora": {}}, "recovery.lora"),
+        ({"method": "lora", "temperature": 1.0}, "recovery.temperature"),
+        ({"method": "finetune", "teacher": "x"}, "recovery.teacher"),
+        ({"method": "lora", "lora": {"targets": ["nothing"]}}, "recovery.lora.targets"),
+        ({"method": "lora", "sequence_length": 65}, "recovery.sequence_length"),
+    ],
+)
+def test_what_does_not_apply_is_refused_by_name(asked: dict[str, Any], param: str, tmp_path: Path) -> None:
+    description = open_model(make_model(tmp_path / "model")).description
+    with pytest.raises(InvalidRequest) as caught:
+        complete_recovery(Recovery.model_validate(asked), description)
+    assert caught.value.param == param and caught.value.message.startswith(param)
+
+
+def test_defaults_are_those_of_the_papers_and_completing_twice_changes_nothing(tmp_path: Path) -> None:
+    description = open_model(make_model(tmp_path / "model")).description
+    expected = {"finetune": (None, 2e-5), "lora": (Lora(), 1e-4), "distill": (Lora(), 1e-4)}
+    for method, (lora, learning_rate) in expected.items():
+        first = complete_recovery(Recovery.model_validate({"method": method}), description, 32)
+        assert (first.lora, first.learning_rate, first.sequence_length) == (lora, learning_rate, 32)
+        assert complete_recovery(Recovery.model_validate(first.model_dump()), description) == first
+    everything = complete_recovery(Recovery.model_validate({"method": "distill", "lora": None}), description)
+    assert everything.lora is None and everything.learning_rate == 2e-5 and everything.temperature == 1.0
+    assert (Lora().r, Lora().alpha, Lora().dropout) == (8, 16, 0.05)
+
+
+def test_a_teacher_is_needed_and_must_share_the_vocabulary(tmp_path: Path) -> None:
+    source, other = make_pruned(tmp_path / "pruned"), make_model(tmp_path / "other", vocab_size=64)
+    for teacher in (None, Teacher(other, "x")):
+        with pytest.raises(InvalidRequest) as caught:
+            train(source, tmp_path / "work", recipe("distill"), teacher=teacher)
+        assert caught.value.param == "recovery.teacher"

@@ -1,0 +1,308 @@
+"""Structured pruning: counts that meet the ratio, the right rows and columns, gradients, and models that load."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from core.artifacts.checkpoint import write_checkpoint
+from core.catalogue.compatibility import check_job
+from core.catalogue.model_folder import ModelDescription, inspect_folder
+from core.catalogue.structure import LayerShape, ModelStructure, uniform_counts
+from core.errors import InvalidParameters, InvalidSparsity
+from core.models.folder import open_model
+from core.models.skeleton import Skeleton
+from core.models.weights import load_tensors
+from core.pruning.gradients import walk_back
+from core.pruning.removal import Removal
+from core.pruning.run import walk_for
+from core.pruning.shelf import Shelf
+from core.pruning.streams import ActivationBudget
+from core.pruning.structure import Cut, LayerCut, layer_groups, slice_block
+from core.pruning.walk import Observer, PruneResult
+from tests.engine.test_families import RELOAD
+from tests.engine.tiny import CONFIGS, make_model, make_tokens
+
+WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
+HEADLESS = ["gpt2", "opt", "opt-projected", "gpt-neox"]
+
+
+def removal(folder: Path, work: Path, method: str, sparsity: float, **setting: Any) -> PruneResult:
+    parameters = setting.pop("parameters", {})
+    request = {"method": method, "sparsity": sparsity, "pattern": None, "parameters": parameters}
+    work.mkdir(parents=True, exist_ok=True)
+    walk = walk_for(
+        open_model(folder), request, device=torch.device("cpu"), work=work,
+        **{"calibration": make_tokens(), "evaluations": {}} | setting,
+    )  # fmt: skip
+    assert isinstance(walk, Removal)
+    return walk.run()
+
+
+def save(result: PruneResult, source: Path, target: Path) -> Path:
+    write_checkpoint(result.files, result.unchanged, source, target, config=result.config)
+    return target
+
+
+def silence(weight: torch.Tensor, *, columns: torch.Tensor) -> None:
+    weight[:, columns] = 0
+
+
+def edit(folder: Path, changes: dict[str, Any]) -> None:
+    """Change weights by name, each by a function of the tensor."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for name, change in changes.items():
+            change(model.get_parameter(name))
+    model.save_pretrained(folder)
+
+
+@pytest.mark.timeout(300)
+def test_what_is_left_of_every_family_reloads_in_a_fresh_process(tmp_path: Path) -> None:
+    made = []
+    for name in CONFIGS:
+        folder = make_model(tmp_path / name, name)
+        for method in [*WIDTHS, "depth"]:
+            place = tmp_path / f"{name}-{method}"
+            result = removal(folder, place / "work", method, 0.25)
+            artifact = save(result, folder, place / "artifact")
+            dense, cut = inspect_folder(folder), inspect_folder(artifact)
+            assert dense.parameters - cut.parameters == result.removed > 0
+            assert cut.bytes < dense.bytes
+            made.append((str(artifact), str(result.verification)))
+    for extreme, kind in (
+        ({"num_key_value_heads": 1}, "one KV head"),
+        ({"num_key_value_heads": 4}, "as many as heads"),
+    ):
+        folder = make_model(tmp_path / kind, "llama", **extreme)
+        result = removal(folder, tmp_path / f"{kind}-work", "llm-pruner", 0.25)
+        made.append((str(save(result, folder, tmp_path / f"{kind}-artifact")), str(result.verification)))
+    answer = subprocess.run(
+        [sys.executable, "-c", RELOAD], input=json.dumps(made), capture_output=True, text=True, timeout=240
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert len(answer.stdout.splitlines()) == len(made)
+
+
+@pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in HEADLESS and name != "olmo2"])
+def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, tmp_path: Path) -> None:
+    """Heads and channels whose outputs are multiplied by zero: a block without them gives the same outputs."""
+    folder = make_model(tmp_path / "model", name)
+    opened = open_model(folder)
+    family, structure = opened.family, opened.description.structure
+    assert structure is not None
+    groups = {each.kind: each for each in layer_groups(family, structure, 1, attention)}
+    cut = LayerCut(heads=[1] if attention == "kv_groups" else [1, 2], channels=list(range(5, 40)))
+    outputs = {"heads": family.attention_output, "channels": family.channel_reader}
+    changes = {}
+    for kind, each in groups.items():
+        slot = next(slot for slot in each.slots if slot.name == f"{outputs[kind]}.weight")
+        gone = torch.tensor([unit for unit in range(each.units) if unit not in (cut.of(kind) or [])])
+
+        changes[f"{family.blocks}.1.{slot.name}"] = partial(silence, columns=slot.features(gone))
+    edit(folder, changes)
+    opened = open_model(folder)
+    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    tensors = slice_block(skeleton.read_block(1), list(groups.values()), cut)
+    assert tensors[f"{family.channel_reader}.weight"].shape[1] == 35
+    whole = AutoModelForCausalLM.from_pretrained(folder).eval()
+    expected = whole(input_ids=make_tokens(2)).logits
+    layer = whole.get_submodule(f"{family.blocks}.1")
+    for name_, tensor in tensors.items():
+        layer.get_submodule(name_.rpartition(".")[0])._parameters[name_.rpartition(".")[2]] = torch.nn.Parameter(tensor)
+    attention_module = layer.self_attn
+    if attention == "kv_groups":
+        changed = {"num_key_value_heads": 1, "num_heads": 2, "num_attention_heads": 2}
+    else:
+        changed = {"num_heads": 2, "num_attention_heads": 2, "num_key_value_groups": 1}
+    config = type(whole.config).from_dict(
+        whole.config.to_dict()
+        | {"num_attention_heads": 2, "head_dim": 8}
+        | ({"num_key_value_heads": 1} if attention == "kv_groups" else {})
+    )
+    config._attn_implementation = whole.config._attn_implementation
+    attention_module.config = config
+    for attribute, value in changed.items():
+        if hasattr(attention_module, attribute):
+            setattr(attention_module, attribute, value)
+    torch.testing.assert_close(whole(input_ids=make_tokens(2)).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["l2-structured", "llm-pruner"])
+def test_a_useless_kv_group_is_the_one_that_goes(method: str, tmp_path: Path) -> None:
+    """GQA is scored and cut on the same heads: query heads 2 and 3 belong to KV head 1."""
+    folder = make_model(tmp_path / "model", "llama", num_attention_heads=4, num_key_value_heads=2)
+
+    def useless(rows: slice, dimension: int) -> Any:
+        return lambda weight: weight[rows].mul_(1e-4) if dimension == 0 else weight[:, rows].mul_(1e-4)
+
+    prefix = "model.layers.{}.self_attn"
+    planted = {0: 1, 1: 0, 2: 1}
+    for layer, kv in planted.items():
+        query, key = slice(kv * 16, kv * 16 + 16), slice(kv * 8, kv * 8 + 8)
+        edit(folder, {
+            f"{prefix.format(layer)}.q_proj.weight": useless(query, 0),
+            f"{prefix.format(layer)}.k_proj.weight": useless(key, 0),
+            f"{prefix.format(layer)}.v_proj.weight": useless(key, 0),
+            f"{prefix.format(layer)}.o_proj.weight": useless(query, 1),
+        })  # fmt: skip
+    result = removal(folder, tmp_path / "work", method, 0.25)
+    cut = Cut.model_validate(json.loads((tmp_path / "work" / "cut.json").read_text())["cut"])
+    assert {layer: each.heads for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
+    before = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    after = {name: tensor for file in result.files for name, tensor in load_tensors(file).items()}
+    assert torch.equal(
+        after["model.layers.1.self_attn.q_proj.weight"], before["model.layers.1.self_attn.q_proj.weight"][16:]
+    )
+    assert torch.equal(
+        after["model.layers.0.self_attn.o_proj.weight"], before["model.layers.0.self_attn.o_proj.weight"][:, :16]
+    )
+
+
+@pytest.mark.parametrize("criterion", ["perplexity", "angular", "block_influence"])
+def test_a_layer_that_does_nothing_is_the_one_that_goes(criterion: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "gemma3")
+    layer = "model.layers.1"
+    edit(folder, {
+        f"{layer}.post_attention_layernorm.weight": lambda weight: weight.fill_(-1),
+        f"{layer}.post_feedforward_layernorm.weight": lambda weight: weight.fill_(-1),
+    })  # fmt: skip
+    tokens = make_tokens(4)
+    result = removal(
+        folder, tmp_path / "work", "depth", 0.25, parameters={"criterion": criterion}, evaluations={"text": tokens}
+    )
+    if criterion == "perplexity":  # random weights: another layer may even hurt
+        assert result.perplexity["text"].pruned <= result.perplexity["text"].dense * 1.05
+    else:
+        assert result.perplexity["text"].pruned == pytest.approx(result.perplexity["text"].dense, rel=1e-5)
+        assert result.config is not None and result.config["layer_types"] == ["sliding_attention", "sliding_attention"]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "phi3"])
+def test_gradients_block_by_block_are_those_of_the_whole_model(name: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", name)
+    opened = open_model(folder)
+    tokens = make_tokens(3, 20)
+    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    names = [[f"{linear}.weight" for linear in opened.family.linears]] * len(skeleton)
+    found, squares = {}, {}
+
+    def keep(block: int, weights: Any, gradients: Any, squared: Any) -> None:
+        for each, gradient in gradients.items():
+            found[f"{opened.family.blocks}.{block}.{each}"] = gradient
+            squares[f"{opened.family.blocks}.{block}.{each}"] = squared[each]
+
+    shelf = Shelf(ActivationBudget(4 * 20 * 32 * 4), tmp_path / "scratch")  # some in memory, some in files
+    loss = walk_back(skeleton, tokens, torch.float32, names, keep, squares=True, shelf=shelf)
+    assert not list((tmp_path / "scratch").iterdir()), "what was read is gone"
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    total, expected = 0.0, {}
+    for sequence in tokens.split(1):
+        model.zero_grad()
+        each = model(input_ids=sequence, labels=sequence).loss
+        each.backward()
+        total += each.item() / 3
+        for key in found:
+            gradient = model.get_parameter(key).grad
+            assert gradient is not None
+            expected.setdefault(key, []).append(gradient.clone())
+    assert loss == pytest.approx(total, rel=1e-4)
+    for key, gradients in expected.items():
+        stacked = torch.stack(gradients)
+        torch.testing.assert_close(found[key], stacked.mean(0), atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(squares[key], stacked.square().mean(0), atol=2e-5, rtol=2e-3)
+
+
+def test_a_walk_that_was_cut_off_goes_on_with_the_same_choice_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "qwen3")
+    whole = removal(folder, tmp_path / "whole", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)})
+
+    def stop(done: int, blocks: int, rows: Any) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        removal(
+            folder, tmp_path / "one", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)},
+            observer=Observer(on_block=stop),
+        )  # fmt: skip
+    said: list[str] = []
+    again = removal(
+        folder, tmp_path / "two", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)},
+        previous=tmp_path / "one", observer=Observer(on_log=said.append),
+    )  # fmt: skip
+    assert again.resumed_from == 2 and not any("gradients" in line for line in said)
+    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
+    assert again.perplexity == whole.perplexity and again.layers == whole.layers
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kv_heads=st.integers(1, 8),
+    group=st.integers(1, 8),
+    channels=st.integers(16, 4096),
+    ratio=st.floats(0, 0.9),
+    round_to=st.sampled_from([1, 8, 64]),
+    divides=st.booleans(),
+    attention=st.sampled_from(["kv_groups", "query_heads"]),
+)
+def test_counts_meet_the_ratio_within_one_aligned_group_or_say_what_is_nearest(
+    kv_heads: int, group: int, channels: int, ratio: float, round_to: int, divides: bool, attention: Any
+) -> None:
+    hidden, head_dim, layers = kv_heads * group * 16, 16, 3
+    head, key = 2 * hidden * head_dim, 2 * hidden * head_dim
+    block = kv_heads * (group * head + key) + 3 * hidden * channels
+    shape = LayerShape(channels=channels, heads=kv_heads * group, kv_heads=kv_heads, parameters=block)
+    structure = ModelStructure(
+        head_dim=head_dim, heads_divide_hidden=divides, channel_parameters=3 * hidden, head_parameters=head,
+        kv_group_parameters=group * head + key, layers=[shape] * layers,
+    )  # fmt: skip
+    total = layers * block + 1000
+    try:
+        counts = uniform_counts(
+            structure, hidden_size=hidden, parameters=total, ratio=ratio, attention=attention, round_to=round_to
+        )
+    except InvalidSparsity:
+        return
+    assert abs(layers * counts.removed - ratio * total) <= layers * round_to * 3 * hidden + 1e-6
+    assert 0 < counts.channels <= channels and (counts.channels % round_to == 0 or counts.channels == channels)
+    assert counts.heads % counts.kv_heads == 0 and 0 < counts.kv_heads <= kv_heads
+    assert not divides or counts.heads == shape.heads or hidden % counts.heads == 0
+    lost = (channels - counts.channels) * 3 * hidden
+    lost += (kv_heads * group - counts.heads) * head + (kv_heads - counts.kv_heads) * key
+    assert lost == counts.removed
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelDescription]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: inspect_folder(make_model(folder / name, name)) for name in ("llama", "gpt2")}
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "sparsity", "parameters", "error", "says"),
+    [
+        ("llama", "llm-pruner", 0.95, {}, InvalidSparsity, "the nearest is"),
+        ("llama", "llm-pruner", None, {}, InvalidSparsity, "share of the model's parameters"),
+        ("llama", "depth", 0.05, {}, InvalidSparsity, "whole layers are 0."),
+        ("llama", "depth", 0.95, {}, InvalidSparsity, "whole layers are 0."),
+        ("gpt2", "llm-pruner", 0.2, {"attention": "kv_groups"}, InvalidParameters, "heads of this family cannot"),
+        ("llama", "llm-pruner", 0.2, {"round_to": 0}, InvalidParameters, "parameters.round_to"),
+        ("llama", "depth", 0.3, {"round_to": 8}, InvalidParameters, "depth takes: "),
+    ],
+)
+def test_what_cannot_be_is_refused_before_it_is_queued(
+    described: dict[str, ModelDescription], model: str, method: str, sparsity: float | None, parameters: dict[str, Any],
+    error: type[Exception], says: str,
+) -> None:  # fmt: skip
+    with pytest.raises(error, match=says):
+        check_job(described[model], method, None, sparsity, parameters)

@@ -1,0 +1,94 @@
+"""Zero-shot accuracy by the harness, on tiny models and questions: what it counts, and what it refuses."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from core.catalogue.tasks import TASKS
+from core.errors import UnusableDataset
+from core.evaluation.tasks import measure_tasks
+from tests.sources.conftest import write_wordy_model
+from tests.task_questions import questions, write_questions
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wordy_model(tmp_path_factory.mktemp("models") / "wordy")
+
+
+def measure(
+    model: Path, files: Mapping[str, Path], work: Path, limit: int | None = None
+) -> dict[str, dict[str, float]]:
+    return measure_tasks(model, files, limit=limit, work=work, device=CPU, on_progress=lambda done: None)
+
+
+def test_all_seven_tasks_are_the_harness_s_own_and_give_the_same_each_time(model: Path, tmp_path: Path) -> None:
+    files = {task: write_questions(tmp_path / "tasks", task) for task in TASKS}
+    heard: list[float] = []
+    found = measure_tasks(model, files, limit=None, work=tmp_path, device=CPU, on_progress=heard.append)
+    assert list(found) == list(TASKS)
+    for task, figures in found.items():
+        assert figures["samples"] == 12 and figures["version"] >= 1, task
+        metrics = {name for name in figures if name.startswith("acc") and not name.endswith("stderr")}
+        assert TASKS[task].metric in metrics <= {"acc", "acc_norm"}
+        for metric in metrics:
+            share = figures[metric]
+            assert figures[f"{metric}_stderr"] == pytest.approx(math.sqrt(share * (1 - share) / 11))
+    assert heard == sorted(heard) and heard[-1] == 1.0
+    assert measure(model, files, tmp_path) == found
+
+
+def test_an_answer_counts_by_its_log_likelihood_after_the_question(model: Path, tmp_path: Path) -> None:
+    network = AutoModelForCausalLM.from_pretrained(model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    @torch.inference_mode()
+    def log_likelihood(question: str, answer: str) -> float:
+        start, whole = (tokenizer(text, return_tensors="pt").input_ids for text in (question, f"{question} {answer}"))
+        scores_TV = network(whole).logits[0].log_softmax(-1)
+        return sum(float(scores_TV[at - 1, whole[0, at]]) for at in range(start.shape[1], whole.shape[1]))
+
+    right = {"acc": 0, "acc_norm": 0}
+    for asked in questions("piqa"):
+        answers = (asked["sol1"], asked["sol2"])
+        scores = [log_likelihood(f"Question: {asked['goal']}\nAnswer:", answer) for answer in answers]
+        by_length = [score / len(answer) for score, answer in zip(scores, answers, strict=True)]
+        right["acc"] += (scores[1] > scores[0]) == asked["label"]
+        right["acc_norm"] += (by_length[1] > by_length[0]) == asked["label"]
+    found = measure(model, {"piqa": write_questions(tmp_path / "tasks", "piqa")}, tmp_path)["piqa"]
+    assert {metric: found[metric] for metric in right} == {metric: count / 12 for metric, count in right.items()}
+    assert right["acc"] != right["acc_norm"], "questions that tell the two apart"
+
+
+def test_a_limit_takes_the_first_questions(model: Path, tmp_path: Path) -> None:
+    whole = write_questions(tmp_path / "whole", "arc_easy")
+    start = tmp_path / "start.jsonl"
+    start.write_text("".join(whole.read_text().splitlines(keepends=True)[:5]))
+    limited = measure(model, {"arc_easy": whole}, tmp_path / "one", limit=5)
+    assert limited == measure(model, {"arc_easy": start}, tmp_path / "other")
+    assert limited["arc_easy"]["samples"] == 5
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([{"goal": "g", "sol1": "a", "label": 0}] * 2, "sol2"),
+        ([{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}], "fewer than two"),
+        (["no JSON"], "line 1"),
+        ([["a", "list"], 5], "line 2"),
+    ],
+)
+def test_a_file_that_is_not_the_task_s_is_refused(model: Path, tmp_path: Path, lines: list[Any], said: str) -> None:
+    file = tmp_path / "validation.jsonl"
+    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    with pytest.raises(UnusableDataset, match=said) as refused:
+        measure(model, {"piqa": file}, tmp_path / "work")
+    assert refused.value.param == "evaluation.tasks"

@@ -1,0 +1,109 @@
+"""Questions of zero-shot tasks from the hub: pinned when a job is submitted, fetched once, whole rows."""
+
+import io
+import json
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.database import transaction
+from core.jobs.references import TaskReference
+from core.jobs.tables import JobRow
+from core.settings import Settings
+from tests.sources.conftest import card
+from tests.sources.hub_server import HubState
+from tests.task_questions import questions, write_questions
+from worker.protocol import TextSource
+from worker.runner_process import ReportedFailure
+from worker.sources import Sources
+
+ROWS = questions("arc_easy", 30)
+
+
+def rows_as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def commit(hub: HubState) -> str:
+    """Of a dataset with the name and the layout of ARC's."""
+    return hub.add("dataset", "allenai/ai2_arc").commit(
+        {
+            "README.md": card({"ARC-Easy": {"test": "ARC-Easy/test-*", "validation": "ARC-Easy/validation-*"}}),
+            "ARC-Easy/test-00000-of-00001.parquet": rows_as_parquet(ROWS),
+            "ARC-Easy/validation-00000-of-00001.parquet": rows_as_parquet(ROWS[:3]),
+        }
+    )
+
+
+def fetched(settings: Settings, store: Store, task: TaskReference) -> tuple[TextSource, list[dict[str, Any]]]:
+    """What a worker has of a task, and the questions in it."""
+
+    def never(spec: object) -> dict[str, Any]:
+        raise AssertionError(spec)
+
+    with Sources(
+        settings,
+        store,
+        folder=settings.work_root,
+        run_runner=never,
+        on_message=lambda message: None,
+        on_wait=lambda: None,
+    ) as sources:
+        source = sources.questions(task)
+        return source, [json.loads(line) for line in source.path.read_text().splitlines()]
+
+
+def test_a_job_pins_the_commit_and_a_worker_fetches_the_split_papers_report(
+    api: TestClient,
+    job_body: dict[str, Any],
+    sessions: sessionmaker[Session],
+    settings: Settings,
+    store: Store,
+    hub: HubState,
+    commit: str,
+) -> None:
+    answer = api.post("/v1/jobs", json=job_body | {"evaluation": {"tasks": ["arc_easy"]}})
+    assert answer.status_code == 201, answer.text
+    with transaction(sessions) as session:
+        [task] = [TaskReference.model_validate(each) for each in session.scalars(select(JobRow.sources)).one()["tasks"]]
+    hub.repositories["dataset", "allenai/ai2_arc"].commit({"README.md": b"nothing any more"})
+    source, rows = fetched(settings, store, task)
+    assert rows == ROWS
+    assert source.origin == {
+        "kind": "hub",
+        "repository": "allenai/ai2_arc",
+        "revision": commit,
+        "config": "ARC-Easy",
+        "split": "test",
+    }
+    hub.down = True
+    assert fetched(settings, store, task)[0] == source
+    here = write_questions(settings.local_tasks, "arc_easy")
+    assert fetched(settings, store, task)[0].path == here.resolve(), "a worker's own copy goes first"
+
+
+def test_a_dataset_the_hub_lacks_is_refused_and_one_that_went_fails_the_attempt(
+    api: TestClient, job_body: dict[str, Any], settings: Settings, store: Store, hub: HubState, commit: str
+) -> None:
+    refused = api.post("/v1/jobs", json=job_body | {"evaluation": {"tasks": ["arc_easy", "arc_challenge"]}})
+    assert (refused.status_code, refused.json()["code"], refused.json()["param"]) == (
+        422,
+        "unknown_dataset",
+        "evaluation.tasks.1",
+    )
+    gone = {"name": "arc_easy", "hub": {
+        "name": "arc_easy", "repository": "allenai/ai2_arc", "revision": "0" * 40, "config": "ARC-Easy",
+        "split": "test", "use": "evaluation", "characters": None,
+    }}  # fmt: skip
+    with pytest.raises(ReportedFailure) as failed:
+        fetched(settings, store, TaskReference.model_validate(gone))
+    assert failed.value.problem()["code"] == "unknown_dataset"

@@ -1,0 +1,64 @@
+"""Structured methods on the sample model: the order the papers report, on text they were not calibrated on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.catalogue.model_folder import inspect_folder
+from core.models.folder import ModelFolder
+from core.pruning.run import walk_for
+from core.pruning.walk import PruneResult
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads() -> None:
+    torch.set_num_threads(2)
+
+
+def removed(
+    model: ModelFolder, work: Path, calibration: Tensor, evaluation: Tensor, method: str, **parameters: Any
+) -> PruneResult:
+    work.mkdir()
+    request = {"method": method, "sparsity": 0.2, "pattern": None, "parameters": parameters}
+    return walk_for(
+        model, request, device=torch.device("cpu"), calibration=calibration, evaluations={"text": evaluation}, work=work
+    ).run()
+
+
+def test_taylor_before_random_before_l2(
+    smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
+) -> None:
+    results = {
+        method: removed(smollm2, tmp_path / method, calibration[:4], evaluation[:2], method)
+        for method in ("llm-pruner", "random-structured", "l2-structured")
+    }
+    perplexities = {method: result.perplexity["text"].pruned for method, result in results.items()}
+    print({method: round(value, 1) for method, value in perplexities.items()})
+    assert perplexities["llm-pruner"] < perplexities["random-structured"] < perplexities["l2-structured"]
+    total = inspect_folder(smollm2.path).parameters
+    one_group = 30 * 8 * 3 * 576
+    assert all(abs(result.removed - 0.2 * total) <= one_group for result in results.values())
+
+
+def test_depth_by_perplexity_is_no_worse_than_by_direction(
+    smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
+) -> None:
+    perplexities = {
+        criterion: removed(
+            smollm2,
+            tmp_path / criterion,
+            calibration[:2, :128],
+            evaluation[:2],
+            "depth",
+            criterion=criterion,
+            budget="quick",
+        )
+        .perplexity["text"]
+        .pruned
+        for criterion in ("perplexity", "angular")
+    }
+    print({criterion: round(value, 1) for criterion, value in perplexities.items()})
+    assert perplexities["perplexity"] <= perplexities["angular"]

@@ -1,0 +1,150 @@
+"""The runner's part in recovery: train the pruned model, write it, and measure it as the pruned one was measured."""
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from core.artifacts.checkpoint import write_checkpoint
+from core.catalogue.compatibility import prunable_linears
+from core.catalogue.parameters import Selection
+from core.catalogue.recovery import Recovery
+from core.data.texts import read_documents
+from core.data.tokens import evaluation_windows, training_windows
+from core.models.folder import open_model
+from core.pruning.measuring import measure
+from core.pruning.recovery.recover import VERSIONS, Recovered, Teacher, recover
+from core.pruning.recovery.training import Observer
+from worker.protocol import LogMessage, Message, MetricMessage, ProgressMessage, RecoverSpec, StageMessage, TextSource
+from worker.runner_report import described_text
+
+LOSS_POINTS = 200
+"""Of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
+
+
+def recover_artifact(
+    spec: RecoverSpec, *, device: torch.device, send: Callable[[Message], None], should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """`perplexity`, `zeros` by linear layer, `expected` (logits to verify) and `recovery` (for the report).
+
+    Raises RecoveryStopped once `should_stop` says so and the step is saved.
+    """
+    send(StageMessage(stage="recover"))
+    folder = open_model(spec.model)
+    tokenizer = folder.tokenizer()
+    recovery = Recovery.model_validate(spec.recipe["recovery"])
+    assert recovery.sequence_length is not None
+    windows_NT = training_windows(
+        read_documents(spec.text.path, spec.text.format, spec.text.text_field),
+        tokenizer,
+        samples=recovery.samples,
+        most=recovery.steps * recovery.batch_size,
+        length=recovery.sequence_length,
+        seed=recovery.seed,
+        name=spec.text.name,
+    )
+    evaluations = evaluation_sets(spec.recipe, spec.evaluation, tokenizer)
+    linears = prunable_linears(folder.description, Selection(include_lm_head=not folder.description.tied_embeddings))
+    recovered = recover(
+        spec.model,
+        recovery,
+        windows_NT,
+        linears=[linear.name for linear in linears],
+        work=spec.work,
+        previous=spec.previous,
+        teacher=None if spec.teacher is None else Teacher(spec.teacher.path, spec.teacher.revision),
+        device=device,
+        observer=Observer(
+            on_step=_reporter(send, recovery.steps),
+            on_log=lambda message: send(LogMessage(level="info", message=message)),
+            should_stop=should_stop,
+        ),
+    )
+    write_checkpoint(recovered.files, recovered.unchanged, spec.model, spec.artifact)
+    send(StageMessage(stage="evaluate"))
+    measured = measure(
+        open_model(spec.artifact),
+        evaluations,
+        work=spec.work / "measuring",
+        device=device,
+        micro_batch=spec.recipe["parameters"].get("micro_batch"),
+        activation_budget_bytes=spec.activation_budget_bytes,
+    )
+    return {
+        "perplexity": measured.perplexity,
+        "zeros": recovered.zeros,
+        "expected": str(measured.verification),
+        "recovery": _report(spec, recovery, recovered, windows_NT, sum(linear.numel for linear in linears)),
+    }
+
+
+def evaluation_sets(
+    recipe: dict[str, Any], sources: Sequence[TextSource], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Tensor]:
+    """Token ids [windows, time] of each evaluation text, as the job body asks for them."""
+    asked = recipe["evaluation"]
+    return {
+        source.name: evaluation_windows(
+            read_documents(source.path, source.format, source.text_field),
+            tokenizer,
+            samples=asked["samples"],
+            length=asked["sequence_length"],
+            name=source.name,
+        )
+        for source in sources
+    }
+
+
+def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
+    """(steps done, mean loss) at up to LOSS_POINTS places, the last step among them."""
+    stride = _stride(len(losses))
+    ends = [*range(stride, len(losses), stride), len(losses)]
+    return [(end, _mean(losses[start:end])) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _stride(steps: int) -> int:
+    return max(1, -(-steps // LOSS_POINTS))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _reporter(send: Callable[[Message], None], steps: int) -> Callable[[int, int, float], None]:
+    """Tells progress after every step, and the points of the loss curve as they are reached."""
+    since: list[float] = []
+
+    def on_step(done: int, of: int, loss: float) -> None:
+        since.append(loss)
+        send(ProgressMessage(progress=0.95 * done / of, block=done, blocks=of))
+        if done % _stride(steps) == 0 or done == of:
+            send(MetricMessage(name="recovery_loss", step=done, value=_mean(since)))
+            since.clear()
+
+    return on_step
+
+
+def _report(
+    spec: RecoverSpec, recovery: Recovery, recovered: Recovered, windows_NT: Tensor, prunable: int
+) -> dict[str, Any]:
+    before, after = (sum(pair[place] for pair in recovered.zeros.values()) for place in (0, 1))
+    return {
+        "method": recovery.method,
+        "trained": recovered.trained,
+        "trained_parameters": recovered.trained_parameters,
+        "steps": recovery.steps,
+        "tokens": recovered.tokens,
+        "windows": list(windows_NT.shape),
+        "text": described_text(spec.text),
+        "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
+        "loss": loss_curve(recovered.losses),
+        "seconds": recovered.seconds,
+        "resumed_from_step": recovered.resumed_from,
+        "processes": recovered.processes,
+        "zeros": {"before": before, "after": after},
+        "sparsity": {"before": before / prunable, "after": after / prunable},
+        "versions": {name: version(name) for name in VERSIONS},
+    }
