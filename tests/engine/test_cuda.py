@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
+from core.catalogue.recovery import Recovery
 from core.models.folder import open_model
 from core.pruning.plan import make_plan
+from core.pruning.recovery.recover import Teacher, recover
 from core.pruning.sweep import Sweep
 from core.pruning.walk import PruneResult
+from tests.engine.recovering import linears_of, make_pruned
 from tests.engine.sweeping import tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
@@ -39,3 +43,18 @@ def test_cuda_prunes_as_the_cpu_does(name: str, method: str, pattern: str, tmp_p
     for row in cuda.layers:
         key = f"{row.name}.weight"
         assert ((ours[key] == 0) == (theirs[key] == 0)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", ["finetune", "lora", "distill"])
+def test_cuda_trains_and_keeps_every_zero(method: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process, one device and arithmetic; here several
+    source, dense = make_pruned(tmp_path / "pruned", dtype=dtype), make_model(tmp_path / "dense", dtype=dtype)
+    asked = Recovery.model_validate({"method": method, "steps": 40, "batch_size": 4, "learning_rate": 1e-2})
+    recovered = recover(
+        source, asked, make_tokens(4), linears=linears_of(source), work=tmp_path / "work",
+        teacher=Teacher(dense, "dense") if method == "distill" else None, device=torch.device("cuda"),
+    )  # fmt: skip
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert sum(recovered.losses[-4:]) < 0.9 * sum(recovered.losses[:4])
+    assert all(after >= before > 0 for before, after in recovered.zeros.values())

@@ -41,10 +41,11 @@ class MaskedLoraLinear(LoraLinear):
         if not self.holds_zeros or self.merged or self.disable_adapters:
             answer: Tensor = super().forward(x, *arguments, **keywords)
             return answer
-        A_RI = self.lora_dropout[_ADAPTER](self.lora_A[_ADAPTER].weight)
-        update_OI = (self.lora_B[_ADAPTER].weight @ A_RI) * self.scaling[_ADAPTER]
-        update = self._masked(update_OI.T if self.fan_in_fan_out else update_OI)
-        weight = (self._weight + update).to(self._weight.dtype)
+        with torch.autocast(x.device.type, enabled=False):  # as precise as the merge
+            A_RI = self.lora_dropout[_ADAPTER](self.lora_A[_ADAPTER].weight)
+            update_OI = (self.lora_B[_ADAPTER].weight @ A_RI) * self.scaling[_ADAPTER]
+            update = self._masked(update_OI.T if self.fan_in_fan_out else update_OI)
+            weight = (self._weight + update).to(self._weight.dtype)
         bias: nn.Parameter | None = self.get_base_layer().bias  # type: ignore[assignment]
         return functional.linear(x, weight.T if self.fan_in_fan_out else weight, bias)
 

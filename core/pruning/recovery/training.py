@@ -70,7 +70,6 @@ class Training:
         assert recovery.learning_rate is not None
         self._optimizer = torch.optim.AdamW(self._trained.values(), lr=recovery.learning_rate, weight_decay=0.0)
         self._model: nn.Module = accelerator.prepare(model)
-        self._order = lru_cache(maxsize=2)(self._shuffled)
         self.losses: list[float] = []
         self.resumed_from = 0
 
@@ -131,12 +130,7 @@ class Training:
         """The sequences of a step, by number: every one once in random order, then all again in another."""
         count, size = len(self._windows), self._recovery.batch_size
         places = range(step * size, (step + 1) * size)
-        return [self._order(place // count)[place % count] for place in places]
-
-    def _shuffled(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(self._recovery.seed * 1_000_003 + epoch)
-        order: list[int] = torch.randperm(len(self._windows), generator=generator).tolist()
-        return order
+        return [_order(count, self._recovery.seed, place // count)[place % count] for place in places]
 
     def _save(self, step: int) -> None:
         if self._accelerator.is_main_process:
@@ -156,6 +150,14 @@ class Training:
             self._optimizer.state[parameter] = {"step": torch.tensor(float(checkpoint.step)), **moments}
         self.losses = list(checkpoint.losses)
         self.resumed_from = checkpoint.step
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> list[int]:
+    """Numbers below `count`, shuffled."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order
 
 
 def rate(step: int, recovery: Recovery) -> float:
