@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from core.catalogue.parameters import (
+    BonsaiParameters,
     DepthParameters,
     L2StructuredParameters,
     LLMPrunerParameters,
@@ -161,6 +162,22 @@ METHODS: dict[str, MethodInfo] = {
             patterns=_GROUPS,
             needs=Needs(calibration=True, gradients=True, training=False),
             parameters=LLMPrunerParameters,
+        ),
+        MethodInfo(
+            id="bonsai",
+            title="Bonsai",
+            summary="Removes the heads and channels that measured perplexity suffers least without: masked sub-models "
+            "are run forward, and each unit's importance is regressed from theirs.",
+            paper=Paper(
+                title="Everybody Prune Now: Structured Pruning of LLMs with only Forward Passes",
+                authors="Dery, Kolawole, Kagy, Smith, Neubig, Talwalkar",
+                year=2024,
+                url="https://arxiv.org/abs/2402.05406",
+            ),
+            task_families=_LANGUAGE,
+            patterns=_GROUPS,
+            needs=Needs(calibration=True, gradients=False, training=False),
+            parameters=BonsaiParameters,
         ),
         MethodInfo(
             id="depth",

@@ -152,6 +152,31 @@ class DepthParameters(MethodParameters, Budgeted):
     )
 
 
+class BonsaiParameters(Width, Budgeted):
+    """Parameters of `bonsai`. Figures that are not given are those of the budget."""
+
+    budget: Literal["quick", "standard"] = Field(
+        "standard",
+        description="standard: the paper's 200 masks per round, 5 % of the units' parameters per round and 32 "
+        "sequences per mask. quick: 32, 15 % and 4, which a CPU does in minutes on a small model.",
+    )
+    masks_per_round: int = Field(
+        200, ge=10, le=10_000, multiple_of=2, description="Sub-models measured in every round, in complementary pairs."
+    )
+    round_share: float = Field(
+        0.05, gt=0, le=1, description="p: share of the units' parameters removed per round; candidates are twice that."
+    )
+    sequences: int = Field(
+        32, ge=1, le=4096, description="Calibration sequences each mask is measured on, drawn anew in every round."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_budget(cls, given: Any) -> Any:
+        quick = {"masks_per_round": 32, "round_share": 0.15, "sequences": 4}
+        return quick | given if isinstance(given, dict) and given.get("budget") == "quick" else given
+
+
 class RecoverParameters(Selection, Propagated):
     """Parameters of `recover`: none of its own, what it does is said in the job's `recovery`."""
 

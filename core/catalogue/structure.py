@@ -59,6 +59,11 @@ class ModelStructure(BaseModel):
         """Of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
+    def removable(self, attention: AttentionMode) -> int:
+        """Parameters of the first layer's groups."""
+        channels = self.layers[0].channels * self.channel_parameters
+        return channels if attention == "none" else channels + self.layers[0].kv_heads * self.kv_group_parameters
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -111,9 +116,6 @@ def uniform_counts(
             param="output.layout",
         )
     wanted = ratio * parameters / len(structure.layers)
-    removable = first.channels * structure.channel_parameters
-    if attention != "none":
-        removable += first.kv_heads * structure.kv_group_parameters
     options = []
     for heads, kv_heads, lost in _attention_options(structure, first, hidden_size, attention):
         channels = _nearest_width(first.channels, (wanted - lost) / structure.channel_parameters, round_to)
@@ -129,7 +131,7 @@ def uniform_counts(
             f"model's parameters without emptying a layer; the nearest is {share:.4f}",
             param="sparsity",
         )
-    share = wanted / removable
+    share = wanted / structure.removable(attention)
     return min(reached, key=lambda each: (abs((first.heads - each.heads) / first.heads - share), -each.heads))
 
 

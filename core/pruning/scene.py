@@ -49,35 +49,51 @@ class Scene:
     def groups(self, layer: int) -> list[Groups]:
         return layer_groups(self.folder.family, self.structure, layer, self.attention)
 
-    def keep_highest(self, scores: Scores) -> Cut:
-        """Of every layer the groups of highest score, as many as the counts say; ties keep the later ones."""
-        return Cut(attention=self.attention, layers={n: self._layer_cut(n, each) for n, each in enumerate(scores)})
+    def units_at(self, share: float) -> dict[Kind, int]:
+        """How many groups of each kind every layer keeps once `share` of those that are to go has gone: all of them at
+        0, as many as the counts say at 1.
+        """
+        assert self.counts is not None
+        whole, step = self.structure.layers[0], 1
+        heads = (whole.kv_heads, self.counts.kv_heads)
+        if self.attention == "query_heads":
+            heads, step = (whole.heads, self.counts.heads), whole.kv_heads
+        return {
+            "heads": heads[0] - step * round(share * (heads[0] - heads[1]) / step),
+            "channels": whole.channels - round(share * (whole.channels - self.counts.channels)),
+        }
+
+    def keep_highest(self, scores: Scores, units: Mapping[Kind, int] | None = None) -> Cut:
+        """Of every layer the groups of highest score, `units` of each kind or as many as the counts say; ties keep the
+        later ones.
+        """
+        keep = units or self.units_at(1)
+        return Cut(
+            attention=self.attention, layers={n: self._layer_cut(n, each, keep) for n, each in enumerate(scores)}
+        )
 
     def without_layers(self, removed: Sequence[int]) -> Cut:
         """Everything but these layers."""
         kept = [layer for layer in range(self.layers) if layer not in removed]
         return Cut(attention=self.attention, layers={layer: LayerCut() for layer in kept})
 
-    def _layer_cut(self, layer: int, scores: Mapping[Kind, Tensor]) -> LayerCut:
-        assert self.counts is not None
-        shape = self.structure.layers[layer]
+    def _layer_cut(self, layer: int, scores: Mapping[Kind, Tensor], keep: Mapping[Kind, int]) -> LayerCut:
         cut = LayerCut()
         for kind, score_U in scores.items():
             if not torch.isfinite(score_U).all():
                 raise NotFiniteWeights(f"layer {layer}: the importance of its {kind} is not finite", param="model")
+            if keep[kind] == len(score_U):
+                continue
             if kind == "channels":
-                if self.counts.channels < shape.channels:
-                    cut.channels = _highest(score_U, self.counts.channels)
-            elif self.attention == "kv_groups":
-                if self.counts.kv_heads < shape.kv_heads:
-                    cut.heads = _highest(score_U, self.counts.kv_heads)
-            elif self.counts.heads < shape.heads:
-                groups = shape.kv_heads
-                of_group = [
-                    [head + number * (shape.heads // groups) for head in _highest(part, self.counts.heads // groups)]
-                    for number, part in enumerate(score_U.chunk(groups))
+                cut.channels = _highest(score_U, keep[kind])
+            else:
+                groups = self.structure.layers[layer].kv_heads if self.attention == "query_heads" else 1
+                size = len(score_U) // groups
+                cut.heads = [
+                    group * size + head
+                    for group, part in enumerate(score_U.split(size))
+                    for head in _highest(part, keep[kind] // groups)
                 ]
-                cut.heads = [head for heads in of_group for head in heads]
         return cut
 
 

@@ -31,7 +31,7 @@ from core.pruning.walk import Observer, PruneResult
 from tests.engine.test_families import RELOAD
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
-WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
+WIDTHS = ["random-structured", "l2-structured", "llm-pruner", "bonsai"]
 HEADLESS = ["gpt2", "opt", "opt-projected", "gpt-neox"]
 
 

@@ -1,6 +1,7 @@
 """One short file per published method, composed of the parts beside this folder, and bound to the catalogue by id."""
 
 from core.catalogue.parameters import MethodParameters, Selection
+from core.pruning.methods.bonsai import Bonsai
 from core.pruning.methods.depth import Depth
 from core.pruning.methods.l2_structured import L2Structured
 from core.pruning.methods.llm_pruner import LLMPruner
@@ -22,6 +23,7 @@ IMPLEMENTATIONS: dict[str, type[Method]] = {
 }
 
 STRUCTURED: dict[str, type[StructuredMethod]] = {
+    "bonsai": Bonsai,
     "depth": Depth,
     "l2-structured": L2Structured,
     "llm-pruner": LLMPruner,
