@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from core.catalogue.model_files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE
+from core.catalogue.per_layer import MODELLING_FILE, modelling_file, per_layer_family
 from core.catalogue.safetensors_header import TensorEntry, encode_header, read_header
 
 SHARD_BYTES = 5 * 10**9
@@ -23,8 +24,9 @@ def write_checkpoint(
 ) -> int:
     """Join safetensors files, and tensors the source already has, into a model folder that `from_pretrained` opens.
 
-    Config (unless another is given), generation config and tokenizer are copied from `source`. Tensor bytes are copied
-    file to file. Returns the bytes of all tensors.
+    Config (unless another is given), generation config and tokenizer are copied from `source`; where the config gives
+    layers shapes of their own, the modelling file that builds them is written beside it. Tensor bytes are copied file
+    to file. Returns the bytes of all tensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = [*unchanged, *(entry for file in files for entry in read_header(file).values())]
@@ -53,6 +55,9 @@ def write_checkpoint(
             shutil.copyfile(source / name, folder / name)
     if config is not None:
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
+    family = per_layer_family(json.loads((folder / CONFIG_FILE).read_bytes()))
+    if family is not None:
+        (folder / MODELLING_FILE).write_text(modelling_file(family))
     return total
 
 

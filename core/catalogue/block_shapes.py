@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.catalogue.families import Family
+from core.catalogue.per_layer import HEADS_KEY, layer_settings
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.catalogue.structure import LayerShape, ModelStructure, Part, Run
 from core.errors import UnusableModel
@@ -14,16 +15,17 @@ def read_structure(
 ) -> ModelStructure:
     """Channels, heads and parameters of every layer; raises UnusableModel where config and tensors do not agree."""
     blocks = [_block(family, tensors, layer) for layer in range(layers)]
-    heads = config.get("num_attention_heads", config.get("n_head"))
+    heads = config.get(HEADS_KEY, config.get("n_head"))
     if type(heads) is not int or heads < 1:
-        raise UnusableModel("config.json lacks 'num_attention_heads' as a whole number above 0", param="model")
+        raise UnusableModel(f"config.json lacks {HEADS_KEY!r} as a whole number above 0", param="model")
+    heads_of = [each.get(HEADS_KEY, heads) for each in layer_settings(config) or [{}] * layers]
     width = _features(family, blocks[0], Part(family.attention_output, "in", ("query",)))
-    if width % heads:
+    if width % heads_of[0]:
         raise UnusableModel(
-            f"config.json says {heads} heads, which do not divide the {width} features of all", param="model"
+            f"config.json says {heads_of[0]} heads, which do not divide the {width} features of all", param="model"
         )
-    head_dim = width // heads
-    shapes = [_shape(family, block, heads, head_dim) for block in blocks]
+    head_dim = width // heads_of[0]
+    shapes = [_shape(family, block, count, head_dim) for block, count in zip(blocks, heads_of, strict=True)]
     first = shapes[0]
     group = first.heads // first.kv_heads
 

@@ -7,20 +7,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core.catalogue.families import FAMILIES
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.narrowing import require_narrowing, require_structure
 from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
 from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
-from core.catalogue.structure import Counts, ModelStructure, attention_mode, layer_count, uniform_counts
-from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, InvalidSparsity, UnusableModel
+from core.catalogue.per_layer import Layout
+from core.catalogue.structure import layer_count
+from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
 
 _AGREEMENT = 0.005
 """How far the mean of an explicit allocation may lie from the sparsity asked for."""
 
 
 class ResolvedRequest(BaseModel):
-    """What a request means once defaults are filled in."""
+    """What a request means once defaults are filled in. `layout` is that of the model that comes out."""
 
     model_config = ConfigDict(frozen=True)
 
+    layout: Layout = "uniform"
     method: str
     pattern: str
     sparsity: float | None
@@ -84,41 +87,21 @@ def prunable_linears(description: ModelDescription, parameters: Selection) -> li
     return linears
 
 
-DEFAULT_ROUND_TO = {"cpu": 8, "cuda": 64}
-
-
-def require_counts(description: ModelDescription, parameters: Width, ratio: float, *, device: str = "cpu") -> Counts:
-    """What every layer keeps, on that kind of device; raises InvalidSparsity naming the nearest ratio there is."""
-    structure = require_structure(description)
-    return uniform_counts(
-        structure,
-        hidden_size=description.hidden_size,
-        parameters=description.parameters,
-        ratio=ratio,
-        attention=attention_mode(parameters.attention, structure),
-        round_to=parameters.round_to or DEFAULT_ROUND_TO[device],
-    )
-
-
-def require_structure(description: ModelDescription) -> ModelStructure:
-    """What can be removed; raises UnusableModel where an earlier version described the model without it."""
-    if description.structure is None:
-        raise UnusableModel(
-            "the model was registered before structured pruning was there: register it again under another name",
-            param="model",
-        )
-    return description.structure
-
-
 def check_job(
     description: ModelDescription,
     method: str,
     pattern: str | None,
     sparsity: float | None,
     parameters: dict[str, Any],
+    *,
+    layout: Layout | None = None,
 ) -> ResolvedRequest:
-    """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault."""
+    """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault.
+
+    `layout` is the one asked for, None: the model's own.
+    """
     info = get_method(method)
+    layout = _layout(description, method, layout)
     if not info.prunes:
         return _without_target(description, method, pattern, sparsity, parameters)
     parsed = parse_pattern(pattern or info.patterns[0])
@@ -132,12 +115,29 @@ def check_job(
     if isinstance(checked, Selection):
         _check_masks(description, checked, parsed, resolved)
     elif isinstance(checked, Width):
-        require_counts(description, checked, resolved)
+        require_narrowing(description, checked, resolved, layout=layout)
     else:
         layer_count(require_structure(description), parameters=description.parameters, ratio=resolved)
     return ResolvedRequest(
-        method=method, pattern=parsed.text, sparsity=resolved, parameters=checked.model_dump(mode="json")
+        layout=layout,
+        method=method,
+        pattern=parsed.text,
+        sparsity=resolved,
+        parameters=checked.model_dump(mode="json"),
     )
+
+
+def _layout(description: ModelDescription, method: str, asked: Layout | None) -> Layout:
+    """The layout of what comes out: what was asked for where layers get narrower, else the model's own."""
+    if issubclass(get_method(method).parameters, Width):
+        return asked or description.layout
+    if asked == "per_layer" and description.layout == "uniform":
+        raise InvalidRequest(
+            f"output.layout: {method} leaves layers as wide as they are, so 'per_layer' would change nothing: leave it "
+            "out",
+            param="output.layout",
+        )
+    return description.layout
 
 
 def _check_masks(description: ModelDescription, checked: Selection, parsed: Pattern, sparsity: float) -> None:
@@ -172,7 +172,9 @@ def _without_target(
             f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
         )
     checked = parse_parameters(method, parameters).model_dump(mode="json")
-    return ResolvedRequest(method=method, pattern=UNSTRUCTURED.text, sparsity=None, parameters=checked)
+    return ResolvedRequest(
+        layout=description.layout, method=method, pattern=UNSTRUCTURED.text, sparsity=None, parameters=checked
+    )
 
 
 def _check_allocation(

@@ -12,6 +12,7 @@ from core.catalogue.block_shapes import read_structure
 from core.catalogue.bounded_json import parse_json
 from core.catalogue.families import Family, family_for
 from core.catalogue.model_files import INDEX_FILE, PICKLES, SINGLE_FILE
+from core.catalogue.per_layer import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_family
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.catalogue.structure import ModelStructure
 from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
@@ -41,7 +42,7 @@ class LinearShape(BaseModel):
 
 class ModelDescription(BaseModel):
     """What a model folder holds. `parameters` counts tied weights once; `bytes` is the size of its weights; `structure`
-    is missing from what an earlier version described.
+    is missing from what an earlier version described. `layout` is 'per_layer' where config.json describes layers apart.
     """
 
     family: str
@@ -57,18 +58,31 @@ class ModelDescription(BaseModel):
     tied_embeddings: bool
     linears: list[LinearShape]
     structure: ModelStructure | None = None
+    layout: Layout = "uniform"
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json as a dictionary; raises UnsafeConfig where it could make code run, UnusableModel where unreadable."""
+def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
+    """config.json as a dictionary; raises UnsafeConfig where it could make code run, UnusableModel where unreadable.
+
+    `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged. Only then may it
+    have layers of different shapes.
+    """
     file = folder / "config.json"
     if not folder.is_dir():
         raise UnusableModel(f"{folder.name} is not a folder with config.json and safetensors files", param="model")
     if not file.is_file():
         raise UnusableModel(f"{folder.name} has no config.json", param="model")
     config = _read_json(file)
-    for key in _keys(config):
-        if key == "auto_map" or key.startswith("_attn_implementation"):
+    is_ours = own_artifact and per_layer_family(config) is not None
+    plain = {key: value for key, value in config.items() if key not in (AUTO_MAP_KEY, LAYERS_KEY)} if is_ours else config
+    for key in _keys(plain):
+        if key == LAYERS_KEY or (key == AUTO_MAP_KEY and LAYERS_KEY in config):
+            raise UnsafeConfig(
+                f"config.json holds {key!r}: a model whose layers differ in shape needs code to open and is taken only "
+                "from the job that made it; name it job:ID",
+                param="model",
+            )
+        if key == AUTO_MAP_KEY or key.startswith("_attn_implementation"):
             raise UnsafeConfig(
                 f"config.json holds {key[:100]!r}, which selects code to run; models are data here: remove the key",
                 param="model",
@@ -148,11 +162,16 @@ def read_tensors(folder: Path, family: Family) -> dict[str, TensorEntry]:
     return tensors
 
 
-def inspect_folder(folder: Path) -> ModelDescription:
-    """Describe a model folder from its config and headers; raises UnusableModel kinds or UnsupportedArchitecture."""
-    config = read_config(folder)
+def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescription:
+    """Describe a model folder from its config and headers; raises UnusableModel kinds or UnsupportedArchitecture.
+
+    `own_artifact` is what `read_config` calls so.
+    """
+    config = read_config(folder, own_artifact=own_artifact)
     architectures = config.get("architectures")
-    family = family_for([str(each) for each in architectures] if isinstance(architectures, list) else [])
+    names = [str(each) for each in architectures] if isinstance(architectures, list) else []
+    apart = per_layer_family(config)
+    family = apart if apart is not None and names == [class_name(apart)] else family_for(names)
     if config.get("model_type") != family.model_type:
         raise UnusableModel(
             f"config.json says model_type {str(config.get('model_type'))[:100]!r}, {family.architecture} needs "
@@ -191,6 +210,7 @@ def inspect_folder(folder: Path) -> ModelDescription:
         tied_embeddings=tied,
         linears=linears,
         structure=read_structure(family, config, tensors, layers),
+        layout="uniform" if apart is None else "per_layer",
     )
 
 

@@ -5,7 +5,7 @@ the calibration forward is run (`Propagated`); those that remove heads and chann
 can be scaled `Budgeted`.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 
@@ -98,7 +98,12 @@ class SparseGPTParameters(Selection, Allocated, Propagated):
 
 
 class Width(MethodParameters):
-    """Which groups are removable, and to what counts."""
+    """Which groups are removable, and to what counts.
+
+    `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone.
+    """
+
+    paper_protects: ClassVar[tuple[int, int]] = (0, 0)
 
     attention: AttentionMode | None = Field(
         None,
@@ -108,6 +113,36 @@ class Width(MethodParameters):
     )
     round_to: int | None = Field(
         None, ge=1, le=4096, description="Channels kept are a multiple of this. Unset: 8 on a CPU, 64 on CUDA."
+    )
+    protected_first: int | None = Field(
+        None,
+        ge=0,
+        le=4096,
+        description="First layers that lose nothing, so that the others lose more; needs output.layout 'per_layer'. "
+        "Unset: what the method's paper leaves alone (LLM-Pruner and its baselines: 4 of 32, scaled with the depth).",
+    )
+    protected_last: int | None = Field(
+        None, ge=0, le=4096, description="The same of the last layers (LLM-Pruner and its baselines: 2 of 32)."
+    )
+
+    def protected(self, layers: int) -> frozenset[int]:
+        """The layers of a model of so many that lose nothing where layers may differ."""
+        asked = (self.protected_first, self.protected_last)
+        first, last = (
+            round(share * layers / 32) if own is None else own
+            for own, share in zip(asked, self.paper_protects, strict=True)
+        )
+        return frozenset(layer for layer in range(layers) if layer < first or layer >= layers - last)
+
+
+class Ranked(Width):
+    """For methods that score every group: what their scores are compared within."""
+
+    scope: Literal["layer", "model"] = Field(
+        "layer",
+        description="layer: of every layer that is not protected the same share goes. model: the groups of all of them "
+        "are ranked together, by importance per parameter, each layer's divided by its root mean square; needs "
+        "output.layout 'per_layer'.",
     )
 
 
@@ -119,16 +154,22 @@ class Budgeted(BaseModel):
     )
 
 
-class RandomStructuredParameters(Width):
+class RandomStructuredParameters(Ranked):
     """Parameters of `random-structured`."""
 
+    paper_protects = (4, 2)
 
-class L2StructuredParameters(Width):
+
+class L2StructuredParameters(Ranked):
     """Parameters of `l2-structured`."""
 
+    paper_protects = (4, 2)
 
-class LLMPrunerParameters(Width):
+
+class LLMPrunerParameters(Ranked):
     """Parameters of `llm-pruner`."""
+
+    paper_protects = (4, 2)
 
     importance: Literal["first_order", "mixed"] = Field(
         "first_order", description="first_order: |w·g|; mixed: |w·g − ½·F·w²|, F the mean of per-sample g²."

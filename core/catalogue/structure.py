@@ -4,7 +4,7 @@ Removable groups are FFN channels (their rows in the layers that make them, thei
 heads (a KV head with its contiguous group of query heads, or the same number of query heads in every group) and layers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from core.errors import InvalidParameters, InvalidSparsity
 
 Run = Literal["channel", "query", "key"]
+Kind = Literal["heads", "channels"]
 AttentionMode = Literal["kv_groups", "query_heads", "none"]
 
 
@@ -40,7 +41,8 @@ class LayerShape(BaseModel):
 
 class ModelStructure(BaseModel):
     """The removable groups of a model. Parameters are those of one group in one layer; 0 where the family offers no
-    removal of heads (`head_parameters`: of a query head alone, `kv_group_parameters`: of a KV head with its group).
+    removal of heads (`head_parameters`: of a query head alone, `kv_group_parameters`: of a KV head with its group, as
+    large as the first layer's).
     """
 
     head_dim: int
@@ -59,15 +61,25 @@ class ModelStructure(BaseModel):
         """Of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
-    def removable(self, attention: AttentionMode) -> int:
-        """Parameters of the first layer's groups."""
-        channels = self.layers[0].channels * self.channel_parameters
-        return channels if attention == "none" else channels + self.layers[0].kv_heads * self.kv_group_parameters
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all layers have one shape."""
+        return len({(layer.channels, layer.heads, layer.kv_heads) for layer in self.layers}) == 1
+
+    def unit_parameters(self, layer: int, kind: Kind, attention: AttentionMode) -> int:
+        """Parameters of one group of a layer, heads as `attention` counts them."""
+        if kind == "channels":
+            return self.channel_parameters
+        if attention == "query_heads":
+            return self.head_parameters
+        first, shape = self.layers[0], self.layers[layer]
+        more = shape.heads // shape.kv_heads - first.heads // first.kv_heads
+        return self.kv_group_parameters + more * self.head_parameters
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What every layer keeps, and the parameters one layer loses by it."""
+    """What a layer keeps, and the parameters it loses by it."""
 
     channels: int
     heads: int
@@ -83,7 +95,7 @@ def attention_mode(asked: AttentionMode | None, structure: ModelStructure) -> At
     if asked is None:
         if not structure.removes_heads:
             return "none"
-        return "kv_groups" if structure.layers[0].kv_heads > 1 else "query_heads"
+        return "kv_groups" if any(layer.kv_heads > 1 for layer in structure.layers) else "query_heads"
     if asked != "none" and not structure.removes_heads:
         raise InvalidParameters(
             "parameters.attention: heads of this family cannot be removed, its head size follows from the hidden size; "
@@ -93,7 +105,7 @@ def attention_mode(asked: AttentionMode | None, structure: ModelStructure) -> At
     return asked
 
 
-def uniform_counts(
+def group_counts(
     structure: ModelStructure,
     *,
     hidden_size: int,
@@ -101,38 +113,87 @@ def uniform_counts(
     ratio: float,
     attention: AttentionMode,
     round_to: int,
-) -> Counts:
-    """The one shape all layers get so that `ratio` of the model's `parameters` goes.
+    is_uniform: bool = True,
+    protected: Collection[int] = (),
+) -> tuple[Counts, ...]:
+    """What each layer keeps so that `ratio` of the model's `parameters` goes: where the result `is_uniform` the same of
+    every layer, else all of the `protected` ones, and the same share of the others.
 
     Attention and FFN lose the same share of theirs as nearly as whole heads allow, and the channels, a multiple of
     `round_to` of them, make up for the rest: the ratio is met within one aligned group of channels in every layer.
     Raises InvalidSparsity naming the nearest ratio where no count reaches it.
     """
-    first = structure.layers[0]
-    if any((layer.channels, layer.heads, layer.kv_heads) != (first.channels, first.heads, first.kv_heads)
-           for layer in structure.layers):  # fmt: skip
-        raise InvalidParameters(
-            "output.layout: the layers of this model have different shapes already; use 'per_layer'",
-            param="output.layout",
+    removable = [
+        0 if layer in protected else _removable(structure, layer, attention) for layer in range(len(structure.layers))
+    ]
+    share = ratio * parameters / sum(removable)
+    tolerance = round_to * structure.channel_parameters
+    # A layer with a shape of its own has a config of its own, which nothing checks.
+    divide = hidden_size if is_uniform and structure.heads_divide_hidden else 0
+    found: list[Counts] = []
+    missed = False
+    for layer, (shape, most) in enumerate(zip(structure.layers, removable, strict=True)):
+        if not most:
+            found.append(Counts(shape.channels, shape.heads, shape.kv_heads, 0))
+            continue
+        options = [
+            _with_heads(structure, shape, each, share * most, round_to)
+            for each in _attention_options(structure, layer, divide, attention)
+        ]
+        reached = [each for each in options if abs(each.removed - share * most) <= tolerance]
+        missed = missed or not reached
+        found.append(
+            min(reached, key=lambda each: (abs((shape.heads - each.heads) / shape.heads - share), -each.heads))
+            if reached
+            else min(options, key=lambda each: abs(each.removed - share * most))
         )
-    wanted = ratio * parameters / len(structure.layers)
-    options = []
-    for heads, kv_heads, lost in _attention_options(structure, first, hidden_size, attention):
-        channels = _nearest_width(first.channels, (wanted - lost) / structure.channel_parameters, round_to)
-        options.append(
-            Counts(channels, heads, kv_heads, lost + (first.channels - channels) * structure.channel_parameters)
-        )
-    reached = [each for each in options if abs(each.removed - wanted) <= round_to * structure.channel_parameters]
-    if not reached:
-        nearest = min(options, key=lambda each: abs(each.removed - wanted))
-        share = nearest.removed * len(structure.layers) / parameters
-        raise InvalidSparsity(
-            f"sparsity {ratio:g}: no number of channels (in steps of {round_to}) and heads removes that share of the "
-            f"model's parameters without emptying a layer; the nearest is {share:.4f}",
-            param="sparsity",
-        )
-    share = wanted / structure.removable(attention)
-    return min(reached, key=lambda each: (abs((first.heads - each.heads) / first.heads - share), -each.heads))
+    if missed:
+        raise unreachable(ratio, sum(each.removed for each in found) / parameters, round_to)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The groups of all layers but the `protected` compete: those that matter least go until about `removed` parameters,
+    `ratio` of the model's, are gone, channels in steps of `round_to`, and of either kind none of a layer's last.
+    """
+
+    ratio: float
+    removed: float
+    protected: frozenset[int]
+    round_to: int
+
+
+def rank_groups(
+    structure: ModelStructure,
+    *,
+    parameters: int,
+    ratio: float,
+    attention: AttentionMode,
+    round_to: int,
+    protected: frozenset[int],
+) -> Ranking:
+    """Raises InvalidSparsity naming the most there is where `ratio` of the model's `parameters` is more."""
+    most = 0
+    for layer, shape in enumerate(structure.layers):
+        if layer not in protected:
+            most += max(shape.channels - round_to, 0) * structure.channel_parameters
+            if attention != "none":
+                heads = shape.kv_heads if attention == "kv_groups" else shape.heads
+                last = 1 if attention == "kv_groups" else shape.kv_heads
+                most += (heads - last) * structure.unit_parameters(layer, "heads", attention)
+    if ratio * parameters > most:
+        raise unreachable(ratio, most / parameters, round_to)
+    return Ranking(ratio, ratio * parameters, protected, round_to)
+
+
+def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
+    """That no counts remove `ratio` of the model's parameters, the nearest being `nearest`."""
+    return InvalidSparsity(
+        f"sparsity {ratio:g}: no number of channels (in steps of {round_to}) and heads removes that share of the "
+        f"model's parameters without emptying a layer; the nearest is {nearest:.4f}",
+        param="sparsity",
+    )
 
 
 def layer_count(structure: ModelStructure, *, parameters: int, ratio: float) -> int:
@@ -153,25 +214,38 @@ def layer_count(structure: ModelStructure, *, parameters: int, ratio: float) -> 
     return count
 
 
+def _removable(structure: ModelStructure, layer: int, attention: AttentionMode) -> int:
+    """Parameters of all groups of a layer."""
+    shape = structure.layers[layer]
+    heads = 0 if attention == "none" else shape.kv_heads * structure.unit_parameters(layer, "heads", "kv_groups")
+    return heads + shape.channels * structure.channel_parameters
+
+
 def _attention_options(
-    structure: ModelStructure, layer: LayerShape, hidden_size: int, attention: AttentionMode
+    structure: ModelStructure, layer: int, divide: int, attention: AttentionMode
 ) -> Iterator[tuple[int, int, int]]:
-    """Numbers of heads and KV heads the family's config accepts, and the parameters a layer loses by them."""
-    group = layer.heads // layer.kv_heads
-    kept: Iterable[tuple[int, int, int]] = [(layer.heads, layer.kv_heads, 0)]
+    """Numbers of heads and KV heads, and the parameters a layer loses by them; heads must divide `divide` (0: any)."""
+    shape = structure.layers[layer]
+    group = shape.heads // shape.kv_heads
+    kept: Iterable[tuple[int, int, int]] = [(shape.heads, shape.kv_heads, 0)]
     if attention == "kv_groups":
-        kept = [
-            (count * group, count, (layer.kv_heads - count) * structure.kv_group_parameters)
-            for count in range(1, layer.kv_heads + 1)
-        ]
+        each = structure.unit_parameters(layer, "heads", attention)
+        kept = [(count * group, count, (shape.kv_heads - count) * each) for count in range(1, shape.kv_heads + 1)]
     elif attention == "query_heads":
-        kept = [
-            (count * layer.kv_heads, layer.kv_heads, (group - count) * layer.kv_heads * structure.head_parameters)
-            for count in range(1, group + 1)
-        ]
+        each = shape.kv_heads * structure.head_parameters
+        kept = [(count * shape.kv_heads, shape.kv_heads, (group - count) * each) for count in range(1, group + 1)]
     for heads, kv_heads, lost in kept:
-        if heads == layer.heads or not structure.heads_divide_hidden or hidden_size % heads == 0:
+        if heads == shape.heads or divide % heads == 0:
             yield heads, kv_heads, lost
+
+
+def _with_heads(
+    structure: ModelStructure, shape: LayerShape, heads: tuple[int, int, int], wanted: float, round_to: int
+) -> Counts:
+    """An attention option with as many channels as make up for the rest."""
+    kept, kv_heads, lost = heads
+    channels = _nearest_width(shape.channels, (wanted - lost) / structure.channel_parameters, round_to)
+    return Counts(channels, kept, kv_heads, lost + (shape.channels - channels) * structure.channel_parameters)
 
 
 def _nearest_width(channels: int, lost: float, round_to: int) -> int:

@@ -42,7 +42,9 @@ def resolve_job(
     _refuse_unavailable(body)
     method = get_method(body.method)
     model = resolve_model(session, team_id, body.model, store, found)
-    checked = check_job(model.description, body.method, body.pattern, body.sparsity, body.parameters)
+    checked = check_job(
+        model.description, body.method, body.pattern, body.sparsity, body.parameters, layout=body.output.layout
+    )
     if method.needs.calibration and body.calibration is None:
         raise InvalidRequest(
             f'calibration is required: {body.method} measures activations on text, for example "calibration": '
@@ -71,6 +73,7 @@ def resolve_job(
             "calibration": calibration,
             "evaluation": evaluation,
             "recovery": recovery.recovery,
+            "output": body.output.model_copy(update={"layout": checked.layout}),
         }
     )
     sources = {
@@ -85,13 +88,8 @@ def resolve_job(
 
 def _refuse_unavailable(body: JobBody) -> None:
     """Fields the contract names and this version cannot honour are refused, not ignored."""
-    asked = {
-        "target": body.target is not None,
-        "output.layout": body.output.layout != "uniform",
-    }
-    for param, is_asked in asked.items():
-        if is_asked:
-            raise InvalidRequest(f"{param} is not available yet: leave it out", param=param)
+    if body.target is not None:
+        raise InvalidRequest("target is not available yet: leave it out", param="target")
 
 
 def _resolve_calibration(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from core.catalogue.per_layer import Layout
 from core.catalogue.recovery import Recovery
 from core.jobs.states import AttemptOutcome, EventType, JobStatus, Stage
 
@@ -67,7 +68,12 @@ class Output(_Part):
         description="packed: bitmasks and surviving values; `secateur download --unpack` restores it bit by bit.",
     )
     dtype: Literal["keep"] = "keep"
-    layout: Literal["uniform", "per_layer"] = Field("uniform", description="per_layer: not available yet.")
+    layout: Layout = Field(
+        "uniform",
+        description="Of what is left when heads and channels go. uniform: every layer gets the same shape, and the "
+        "model loads everywhere. per_layer: layers may differ, and `from_pretrained` needs trust_remote_code=True. "
+        "Where nothing gets narrower, the model's own.",
+    )
 
 
 class JobBody(_Part):

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from core.catalogue.families import FAMILIES, Family
-from core.catalogue.model_folder import ModelDescription, inspect_folder, read_tensors
+from core.catalogue.model_folder import ModelDescription, inspect_folder, read_config, read_tensors
+from core.catalogue.per_layer import AUTO_MAP_KEY
 from core.catalogue.safetensors_header import TensorEntry
 from core.errors import MissingTensors, UnusableModel
 from core.models.weights import read_tensor
@@ -19,11 +21,12 @@ transformers.utils.logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """An opened folder. Nothing of it has been executed and no tensor is held."""
+    """An opened folder. Nothing of it has been executed and no tensor is held. `raw_config` is config.json as it is."""
 
     path: Path
     description: ModelDescription
     family: Family
+    raw_config: dict[str, Any]
     config: PretrainedConfig
     tensors: dict[str, TensorEntry]
 
@@ -44,9 +47,12 @@ class ModelFolder:
         return tokenizer
 
 
-def open_model(path: Path) -> ModelFolder:
-    """Check and open a folder; raises UnusableModel kinds or UnsupportedArchitecture."""
-    description = inspect_folder(path)
+def open_model(path: Path, *, own_artifact: bool = False) -> ModelFolder:
+    """Check and open a folder; raises UnusableModel kinds or UnsupportedArchitecture.
+
+    `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged.
+    """
+    description = inspect_folder(path, own_artifact=own_artifact)
     family = FAMILIES[description.architecture]
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
@@ -54,4 +60,6 @@ def open_model(path: Path) -> ModelFolder:
         raise UnusableModel(
             f"config.json of {path.name} is refused by its config class: {error}", param="model"
         ) from error
-    return ModelFolder(path, description, family, config, read_tensors(path, family))
+    vars(config).pop(AUTO_MAP_KEY, None)  # nothing that is handed the config can come to run what it names
+    raw = read_config(path, own_artifact=own_artifact)
+    return ModelFolder(path, description, family, raw, config, read_tensors(path, family))

@@ -13,10 +13,11 @@ import torch
 from accelerate import init_empty_weights
 from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from core.errors import MissingTensors
 from core.models.folder import ModelFolder
+from core.models.per_layer import build_model
 
 BlockArguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -63,7 +64,7 @@ class Skeleton:
         self.dtype = dtype
         self.device = device
         with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(folder.config, trust_remote_code=False, dtype=dtype)
+            model = build_model(folder, dtype)
         self.model: PreTrainedModel = model.eval()
         self.model.requires_grad_(False)
         owner, _, attribute = folder.family.blocks.rpartition(".")

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from core.catalogue.compatibility import require_structure
-from core.catalogue.model_folder import read_config
+from core.catalogue.narrowing import require_structure
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.scene import Scene
@@ -49,8 +48,7 @@ class Removal(Walk):
                 folder=self.folder,
                 structure=self.structure,
                 skeleton=self.skeleton,
-                attention=plan.attention,
-                counts=plan.counts,
+                narrowing=plan.narrowing,
                 removed_layers=plan.removed_layers,
                 calibration=calibration,
                 forward_dtype=plan.forward_dtype,
@@ -80,7 +78,7 @@ class Removal(Walk):
     @torch.inference_mode()
     def _remove(self, cut: Cut) -> PruneResult:
         plan, skeleton, family = self.plan, self.skeleton, self.folder.family
-        raw = cut_config(read_config(self.folder.path), self.folder.config, family, self.structure, cut)
+        raw = cut_config(self.folder.raw_config, self.folder.config, family, self.structure, cut)
         config = type(self.folder.config).from_dict(raw)
         narrow = Skeleton(
             replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=skeleton.model
@@ -153,10 +151,5 @@ class Removal(Walk):
         for groups in layer_groups(self.folder.family, self.structure, index, cut.attention):
             kept = cut.layers[index].of(groups.kind)
             after = groups.units if kept is None else len(kept)
-            each = self._unit_parameters(groups.kind, cut)
+            each = self.structure.unit_parameters(index, groups.kind, cut.attention)
             self.rows.append(GroupRow(name, index, groups.kind, groups.units, after, (groups.units - after) * each))
-
-    def _unit_parameters(self, kind: str, cut: Cut) -> int:
-        if kind == "channels":
-            return self.structure.channel_parameters
-        return self.structure.kv_group_parameters if cut.attention == "kv_groups" else self.structure.head_parameters

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from core.catalogue.per_layer import Layout
 from core.models.folder import ModelFolder
 from core.pruning.methods import STRUCTURED
 from core.pruning.plan import make_plan
@@ -14,12 +15,18 @@ from core.pruning.sweep import Sweep
 
 
 def walk_for(
-    folder: ModelFolder, request: Mapping[str, Any], *, device: torch.device | None = None, **setting: Any
+    folder: ModelFolder,
+    request: Mapping[str, Any],
+    *,
+    layout: Layout | None = None,
+    device: torch.device | None = None,
+    **setting: Any,
 ) -> Sweep | Removal:
-    """`request` has method, sparsity, pattern and parameters; `setting` is what a `Walk` is given.
+    """`request` has method, sparsity, pattern and parameters; `layout` is that of the model to be made, None: the
+    model's own; `setting` is what a `Walk` is given.
 
     Raises InvalidRequest kinds where the request does not fit the model.
     """
     if request["method"] in STRUCTURED:
-        return Removal(folder, make_structured_plan(folder, device=device, **request), **setting)
+        return Removal(folder, make_structured_plan(folder, layout=layout, device=device, **request), **setting)
     return Sweep(folder, make_plan(folder, device=device, **request), **setting)

@@ -7,14 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.catalogue.structure import AttentionMode, Counts, ModelStructure
+from core.catalogue.narrowing import Narrowing
+from core.catalogue.structure import AttentionMode, Counts, Kind, ModelStructure
 from core.errors import NotFiniteWeights
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.masks import lowest
+from core.pruning.ranking import ranked_counts
 from core.pruning.shelf import Shelf
 from core.pruning.streams import ActivationBudget
-from core.pruning.structure import Cut, Groups, Kind, LayerCut, layer_groups
+from core.pruning.structure import Cut, Groups, LayerCut, layer_groups
 
 Scores = Sequence[Mapping[Kind, Tensor]]
 """For each decoder layer the score of each of its groups, by kind: [units], the highest are kept."""
@@ -23,14 +25,13 @@ Scores = Sequence[Mapping[Kind, Tensor]]
 @dataclass(frozen=True)
 class Scene:
     """`skeleton` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
-    for the activations that do not fit in `budget`.
+    for the activations that do not fit in `budget`. `narrowing` is None where whole layers go, `removed_layers` of them.
     """
 
     folder: ModelFolder
     structure: ModelStructure
     skeleton: Skeleton
-    attention: AttentionMode
-    counts: Counts | None
+    narrowing: Narrowing | None
     removed_layers: int
     calibration: Tensor | None
     forward_dtype: torch.dtype
@@ -43,33 +44,39 @@ class Scene:
     def layers(self) -> int:
         return len(self.structure.layers)
 
+    @property
+    def attention(self) -> AttentionMode:
+        """How heads are counted."""
+        return "none" if self.narrowing is None else self.narrowing.attention
+
+    @property
+    def counts(self) -> Sequence[Counts] | None:
+        """What each layer keeps, where that does not depend on the scores."""
+        return None if self.narrowing is None else self.narrowing.counts
+
     def shelf(self) -> Shelf:
         return Shelf(self.budget, self.scratch)
 
     def groups(self, layer: int) -> list[Groups]:
         return layer_groups(self.folder.family, self.structure, layer, self.attention)
 
-    def units_at(self, share: float) -> dict[Kind, int]:
-        """How many groups of each kind every layer keeps once `share` of those that are to go has gone: all of them at
-        0, as many as the counts say at 1.
-        """
-        assert self.counts is not None
-        whole, step = self.structure.layers[0], 1
-        heads = (whole.kv_heads, self.counts.kv_heads)
-        if self.attention == "query_heads":
-            heads, step = (whole.heads, self.counts.heads), whole.kv_heads
-        return {
-            "heads": heads[0] - step * round(share * (heads[0] - heads[1]) / step),
-            "channels": whole.channels - round(share * (whole.channels - self.counts.channels)),
-        }
+    def keep_highest(self, scores: Scores) -> Cut:
+        """Of every layer the groups of highest score, as many as its counts say; ties keep the later ones.
 
-    def keep_highest(self, scores: Scores, units: Mapping[Kind, int] | None = None) -> Cut:
-        """Of every layer the groups of highest score, `units` of each kind or as many as the counts say; ties keep the
-        later ones.
+        Where the groups of all layers compete, the scores make the counts too.
         """
-        keep = units or self.units_at(1)
+        assert self.narrowing is not None
+        for layer, kinds in enumerate(scores):
+            for kind, score_U in kinds.items():
+                if not torch.isfinite(score_U).all():
+                    raise NotFiniteWeights(f"layer {layer}: the importance of its {kind} is not finite", param="model")
+        counts = self.narrowing.counts
+        if counts is None:
+            assert self.narrowing.ranking is not None
+            counts = ranked_counts(self.structure, scores, self.attention, self.narrowing.ranking)
         return Cut(
-            attention=self.attention, layers={n: self._layer_cut(n, each, keep) for n, each in enumerate(scores)}
+            attention=self.attention,
+            layers={n: self._layer_cut(n, *each) for n, each in enumerate(zip(scores, counts, strict=True))},
         )
 
     def without_layers(self, removed: Sequence[int]) -> Cut:
@@ -77,23 +84,23 @@ class Scene:
         kept = [layer for layer in range(self.layers) if layer not in removed]
         return Cut(attention=self.attention, layers={layer: LayerCut() for layer in kept})
 
-    def _layer_cut(self, layer: int, scores: Mapping[Kind, Tensor], keep: Mapping[Kind, int]) -> LayerCut:
+    def _layer_cut(self, layer: int, scores: Mapping[Kind, Tensor], counts: Counts) -> LayerCut:
+        shape = self.structure.layers[layer]
         cut = LayerCut()
         for kind, score_U in scores.items():
-            if not torch.isfinite(score_U).all():
-                raise NotFiniteWeights(f"layer {layer}: the importance of its {kind} is not finite", param="model")
-            if keep[kind] == len(score_U):
-                continue
             if kind == "channels":
-                cut.channels = _highest(score_U, keep[kind])
-            else:
-                groups = self.structure.layers[layer].kv_heads if self.attention == "query_heads" else 1
-                size = len(score_U) // groups
-                cut.heads = [
-                    group * size + head
-                    for group, part in enumerate(score_U.split(size))
-                    for head in _highest(part, keep[kind] // groups)
+                if counts.channels < shape.channels:
+                    cut.channels = _highest(score_U, counts.channels)
+            elif self.attention == "kv_groups":
+                if counts.kv_heads < shape.kv_heads:
+                    cut.heads = _highest(score_U, counts.kv_heads)
+            elif counts.heads < shape.heads:
+                groups = shape.kv_heads
+                of_group = [
+                    [head + number * (shape.heads // groups) for head in _highest(part, counts.heads // groups)]
+                    for number, part in enumerate(score_U.chunk(groups))
                 ]
+                cut.heads = [head for heads in of_group for head in heads]
         return cut
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from pydantic import BaseModel
@@ -11,9 +11,8 @@ from transformers import PretrainedConfig
 
 from core.catalogue.block_shapes import cut_dimension, cut_tensors
 from core.catalogue.families import Family
-from core.catalogue.structure import AttentionMode, ModelStructure, Part, Run
-
-Kind: TypeAlias = Literal["heads", "channels"]
+from core.catalogue.per_layer import HEADS_KEY, KV_HEADS_KEY, layer_settings, per_layer_config
+from core.catalogue.structure import AttentionMode, Kind, LayerShape, ModelStructure, Part, Run
 
 
 @dataclass(frozen=True)
@@ -129,21 +128,40 @@ def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: La
 def cut_config(
     raw: Mapping[str, Any], config: PretrainedConfig, family: Family, structure: ModelStructure, cut: Cut
 ) -> dict[str, Any]:
-    """config.json of what a cut leaves, all layers of one shape, from the source's, raw and as its class reads it."""
-    first = structure.layers[0]
+    """config.json of what a cut leaves, from the source's, raw and as its class reads it.
+
+    Of layers that all have one shape it is a plain config of the family; else it says in what each layer differs.
+    """
     changed = dict(raw)
     changed["num_hidden_layers" if "num_hidden_layers" in raw else "n_layer"] = len(cut.layers)
     if getattr(config, "layer_types", None):
         changed["layer_types"] = [config.layer_types[layer] for layer in cut.layers]
-    shapes = {(len(each.heads or ()), len(each.channels or ())) for each in cut.layers.values()}
-    assert len(shapes) == 1, "layers of one shape"
-    heads, channels = shapes.pop()
-    if channels:
-        changed[family.width_key] = channels
-    if heads:
+    layers = [_settings(family, _left(structure.layers[n], each, cut.attention)) for n, each in cut.layers.items()]
+    shared = _settings(family, structure.layers[0])
+    if layer_settings(raw) is not None:
+        shared = {name: raw[name] for name in shared}
+    first = layers[0]
+    accepts = not family.heads_divide_hidden or config.hidden_size % first[HEADS_KEY] == 0
+    if accepts and all(each == first for each in layers):
+        shared = first
+    if family.heads:
         changed["head_dim"] = structure.head_dim
-        changed["num_key_value_heads"] = heads if cut.attention == "kv_groups" else first.kv_heads
-        changed["num_attention_heads"] = (
-            heads * (first.heads // first.kv_heads) if cut.attention == "kv_groups" else heads
-        )
-    return changed
+    own = [{name: value for name, value in each.items() if value != shared[name]} for each in layers]
+    return per_layer_config(changed | shared, family, own)
+
+
+def _left(shape: LayerShape, cut: LayerCut, attention: AttentionMode) -> LayerShape:
+    """A layer's shape after a cut, its parameters not counted anew."""
+    heads, kv_heads = shape.heads, shape.kv_heads
+    if cut.heads is not None and attention == "kv_groups":
+        heads, kv_heads = len(cut.heads) * (heads // kv_heads), len(cut.heads)
+    elif cut.heads is not None:
+        heads = len(cut.heads)
+    channels = shape.channels if cut.channels is None else len(cut.channels)
+    return shape.model_copy(update={"channels": channels, "heads": heads, "kv_heads": kv_heads})
+
+
+def _settings(family: Family, shape: LayerShape) -> dict[str, int]:
+    """What the family's config calls a layer's shape, as far as it can be cut."""
+    heads = {HEADS_KEY: shape.heads, KV_HEADS_KEY: shape.kv_heads} if family.heads else {}
+    return {family.width_key: shape.channels, **heads}

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.catalogue.compatibility import check_job, parse_parameters, require_counts, require_structure
+from core.catalogue.compatibility import check_job, parse_parameters
+from core.catalogue.narrowing import Narrowing, require_narrowing, require_structure
 from core.catalogue.parameters import MethodParameters, Width
-from core.catalogue.structure import AttentionMode, Counts, attention_mode, layer_count
+from core.catalogue.per_layer import Layout
+from core.catalogue.structure import AttentionMode, layer_count
 from core.models.folder import ModelFolder
 from core.models.weights import DTYPES
 from core.pruning.methods import build_structured_method
@@ -18,7 +20,7 @@ from core.pruning.plan import MICRO_BATCH_TOKENS, engine_facts, fingerprint
 
 @dataclass(frozen=True)
 class StructuredPlan:
-    """One run's choices: what every layer keeps, for methods that narrow layers (`counts`), or how many layers go.
+    """One run's choices: how layers get narrower, or how many layers go.
 
     `sparsity` is a share of all parameters of the model. `dtype` is the model's own.
     """
@@ -26,8 +28,8 @@ class StructuredPlan:
     method_id: str
     sparsity: float
     parameters: MethodParameters
-    attention: AttentionMode
-    counts: Counts | None
+    layout: Layout
+    narrowing: Narrowing | None
     removed_layers: int
     dtype: torch.dtype
     forward_dtype: torch.dtype
@@ -36,6 +38,11 @@ class StructuredPlan:
     @property
     def method(self) -> StructuredMethod:
         return build_structured_method(self.method_id, self.parameters)
+
+    @property
+    def attention(self) -> AttentionMode:
+        """How heads are counted."""
+        return "none" if self.narrowing is None else self.narrowing.attention
 
     @property
     def weight_reads(self) -> int:
@@ -48,12 +55,18 @@ class StructuredPlan:
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
         """A hash of everything the run's numbers depend on: a later attempt continues only where it is the same."""
-        choices = [self.method_id, self.sparsity, self.parameters.model_dump(mode="json")]
+        choices = [self.method_id, self.sparsity, self.layout, self.parameters.model_dump(mode="json")]
         return fingerprint(choices, folder, revision, tokens, self.forward_dtype, self.device)
 
     def facts(self) -> dict[str, Any]:
         """How the engine worked, for the report."""
-        return {"attention": self.attention, **engine_facts(self)}
+        protected = [] if self.narrowing is None else sorted(self.narrowing.protected)
+        return {
+            "attention": self.attention,
+            "layout": self.layout,
+            "protected_layers": protected,
+            **engine_facts(self),
+        }
 
 
 def make_structured_plan(
@@ -63,25 +76,34 @@ def make_structured_plan(
     sparsity: float | None = None,
     pattern: str | None = None,
     parameters: dict[str, object] | None = None,
+    layout: Layout | None = None,
     device: torch.device | None = None,
 ) -> StructuredPlan:
-    """Check a request against a model and make every choice it leaves open; raises InvalidRequest kinds."""
+    """Check a request against a model and make every choice it leaves open; raises InvalidRequest kinds.
+
+    `layout` is that of the model to be made, None: the model's own.
+    """
     description = folder.description
-    resolved = check_job(description, method, pattern, sparsity, parameters or {})
+    resolved = check_job(description, method, pattern, sparsity, parameters or {}, layout=layout)
     checked = parse_parameters(method, resolved.parameters)
     structure = require_structure(description)
     ratio = resolved.sparsity
     assert ratio is not None
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[description.dtype]
-    narrows = isinstance(checked, Width)
+    narrowing = None
+    if isinstance(checked, Width):
+        narrowing = require_narrowing(description, checked, ratio, layout=resolved.layout, device=device.type)
+    whole_layers = 0
+    if narrowing is None:
+        whole_layers = layer_count(structure, parameters=description.parameters, ratio=ratio)
     return StructuredPlan(
         method_id=method,
         sparsity=ratio,
         parameters=checked,
-        attention=attention_mode(checked.attention, structure) if isinstance(checked, Width) else "none",
-        counts=require_counts(description, checked, ratio, device=device.type) if isinstance(checked, Width) else None,
-        removed_layers=0 if narrows else layer_count(structure, parameters=description.parameters, ratio=ratio),
+        layout=resolved.layout,
+        narrowing=narrowing,
+        removed_layers=whole_layers,
         dtype=dtype,
         forward_dtype=dtype if device.type == "cuda" else torch.float32,
         device=device,

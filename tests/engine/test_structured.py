@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.compatibility import check_job
 from core.catalogue.model_folder import ModelDescription, inspect_folder
-from core.catalogue.structure import LayerShape, ModelStructure, uniform_counts
+from core.catalogue.structure import LayerShape, ModelStructure, group_counts
 from core.errors import InvalidParameters, InvalidSparsity
 from core.models.folder import open_model
 from core.models.skeleton import Skeleton
@@ -268,7 +268,7 @@ def test_counts_meet_the_ratio_within_one_aligned_group_or_say_what_is_nearest(
     )  # fmt: skip
     total = layers * block + 1000
     try:
-        counts = uniform_counts(
+        counts = group_counts(
             structure, hidden_size=hidden, parameters=total, ratio=ratio, attention=attention, round_to=round_to
         )
     except InvalidSparsity:

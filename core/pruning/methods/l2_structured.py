@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from core.catalogue.parameters import MethodParameters
+from core.catalogue.structure import Kind
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene
-from core.pruning.structure import Cut, Kind, Slot
+from core.pruning.structure import Cut, Slot
 
 
 class L2Structured(StructuredMethod):

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from core.catalogue.parameters import LLMPrunerParameters, MethodParameters
+from core.catalogue.structure import Kind
 from core.pruning.gradients import walk_back
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene
-from core.pruning.structure import Cut, Groups, Kind, Slot
+from core.pruning.structure import Cut, Groups, Slot
 
 
 class LLMPruner(StructuredMethod):

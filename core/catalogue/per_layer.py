@@ -1,0 +1,139 @@
+"""Checkpoints whose decoder layers differ in shape: what their config.json says beyond that of the family, and the
+modelling file that builds them in `from_pretrained`.
+
+    "architectures": ["PerLayerLlamaForCausalLM"],
+    "auto_map": {"AutoModelForCausalLM": "modeling_secateur.PerLayerLlamaForCausalLM"},
+    "secateur_layers": [{}, {"intermediate_size": 1024, "num_attention_heads": 6, "num_key_value_heads": 2}, ...]
+
+`secateur_layers` has one object per decoder layer with the settings in which it differs from the rest of config.json.
+Only this service's own, verified artifacts may say so; what they name is never executed to open them as input
+(`core.models.per_layer` builds the same layers).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from core.catalogue.families import FAMILIES, Family
+from core.errors import UnsafeConfig, UnusableModel
+
+Layout: TypeAlias = Literal["uniform", "per_layer"]
+
+LAYERS_KEY: Final = "secateur_layers"
+AUTO_MAP_KEY: Final = "auto_map"
+MODELLING_FILE: Final = "modeling_secateur.py"
+HEADS_KEY: Final = "num_attention_heads"
+KV_HEADS_KEY: Final = "num_key_value_heads"
+_PREFIX = "PerLayer"
+
+_MODELLING = '''\
+"""{title} whose decoder layers differ in shape. For transformers 5; needs nothing else:
+
+    AutoModelForCausalLM.from_pretrained("path/to/this/folder", trust_remote_code=True)
+
+"{layers_key}" in config.json has one object per decoder layer with the settings in which it differs from the rest.
+"""
+
+import copy
+
+from transformers import {architecture}
+
+
+class {name}({architecture}):
+    def __init__(self, config):
+        super().__init__(config)
+        layers = self.get_submodule("{blocks}")
+        self._layer_configs = []
+        for index, changes in enumerate(config.{layers_key}):
+            if changes:
+                own = copy.deepcopy(config)
+                for setting, value in changes.items():
+                    setattr(own, setting, value)
+                own._attn_implementation = config._attn_implementation
+                self._layer_configs.append(own)
+                layers[index] = type(layers[index])(own, index)
+        self.post_init()
+
+    def set_attn_implementation(self, *arguments, **keywords):
+        super().set_attn_implementation(*arguments, **keywords)
+        for own in self._layer_configs:
+            own._attn_implementation = self.config._attn_implementation
+'''
+
+
+def modelling_file(family: Family) -> str:
+    """The text of a family's modelling file: transformers is all it imports."""
+    return _MODELLING.format(
+        title=family.title,
+        name=class_name(family),
+        architecture=family.architecture,
+        blocks=family.blocks,
+        layers_key=LAYERS_KEY,
+    )
+
+
+def class_name(family: Family) -> str:
+    """What the modelling file calls the family's model: an engine that does not know it refuses it by name."""
+    return _PREFIX + family.architecture
+
+
+def per_layer_config(config: Mapping[str, Any], family: Family, layers: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+    """config.json with these settings of each layer; as any other model of the family has it where there are none."""
+    changed = {key: value for key, value in config.items() if key not in (LAYERS_KEY, AUTO_MAP_KEY)}
+    if not any(layers):
+        return changed | {"architectures": [family.architecture]}
+    ours = {"architectures": [class_name(family)], AUTO_MAP_KEY: _auto_map(family)}
+    return changed | ours | {LAYERS_KEY: [dict(each) for each in layers]}
+
+
+def layer_settings(config: Mapping[str, Any]) -> list[Mapping[str, int]] | None:
+    """Of each layer, from the config of one of our own artifacts; None where all have one shape."""
+    found: list[Mapping[str, int]] | None = config.get(LAYERS_KEY)
+    return found
+
+
+def per_layer_family(config: Mapping[str, Any]) -> Family | None:
+    """The family of a config whose layers differ, None where it says nothing of the kind.
+
+    Raises UnsafeConfig for code that is not ours, UnusableModel for settings that no version of ours writes.
+    """
+    if AUTO_MAP_KEY not in config and LAYERS_KEY not in config:
+        return None
+    families = {family.model_type: family for family in FAMILIES.values()}
+    family = families.get(str(config.get("model_type")))
+    if family is None or config.get(AUTO_MAP_KEY) != _auto_map(family):
+        raise UnsafeConfig(
+            f"config.json holds {AUTO_MAP_KEY!r}, which selects code to run, and not that of an artifact of this "
+            "service",
+            param="model",
+        )
+    layers = config.get(LAYERS_KEY)
+    known = {family.width_key, HEADS_KEY, KV_HEADS_KEY}
+    if (
+        not isinstance(layers, list)
+        or len(layers) != config.get("num_hidden_layers", config.get("n_layer"))
+        or not all(
+            isinstance(each, dict)
+            and each.keys() <= known
+            and all(type(value) is int and value > 0 for value in each.values())
+            for each in layers
+        )
+    ):
+        raise UnusableModel(
+            f"config.json: {LAYERS_KEY!r} must have one object per layer with whole numbers for "
+            f"{', '.join(sorted(known))}",
+            param="model",
+        )
+    return family
+
+
+def has_modelling_file(folder: Path, family: Family) -> bool:
+    """Whether the modelling file of a folder is, by its SHA-256, the one this version writes for the family."""
+    file = folder / MODELLING_FILE
+    wanted = hashlib.sha256(modelling_file(family).encode()).digest()
+    return file.is_file() and hashlib.sha256(file.read_bytes()).digest() == wanted
+
+
+def _auto_map(family: Family) -> dict[str, str]:
+    return {"AutoModelForCausalLM": f"{MODELLING_FILE.removesuffix('.py')}.{class_name(family)}"}

@@ -1,0 +1,63 @@
+"""Models as `from_pretrained` makes them, whatever the shapes of their layers: built from a config, or opened with their
+weights.
+
+Where the config gives layers settings of their own, each of these is built from a copy of the config that has them.
+That is what the modelling file beside such weights does, too (`core.catalogue.per_layer`); here nothing of a folder is
+executed.
+"""
+
+import copy
+from functools import cache
+from typing import Any
+
+import torch
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel
+
+from core.catalogue.families import Family
+from core.catalogue.per_layer import LAYERS_KEY, class_name
+from core.models.folder import ModelFolder
+
+
+def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a folder's config with weights of its own making, on the device that is current."""
+    model: PreTrainedModel = _model_class(folder)._from_config(folder.config, dtype=dtype)
+    return model
+
+
+def load_model(folder: ModelFolder, **options: Any) -> PreTrainedModel:
+    """The model with the folder's weights, on the CPU; `options` is what `from_pretrained` takes."""
+    model: PreTrainedModel = _model_class(folder).from_pretrained(
+        folder.path, config=copy.deepcopy(folder.config), local_files_only=True, **options
+    )
+    return model.eval()
+
+
+def _model_class(folder: ModelFolder) -> Any:
+    """The class of transformers, or one that builds every layer from its own settings."""
+    if getattr(folder.config, LAYERS_KEY, None) is None:
+        return getattr(transformers, folder.family.architecture)
+    return _per_layer_class(folder.family)
+
+
+@cache
+def _per_layer_class(family: Family) -> Any:
+    base = getattr(transformers, family.architecture)
+
+    def build(self: Any, config: PretrainedConfig) -> None:
+        base.__init__(self, config)
+        layers = self.get_submodule(family.blocks)
+        for index, settings in enumerate(getattr(config, LAYERS_KEY)):
+            if settings:
+                layers[index] = type(layers[index])(_with(config, settings), index)
+        self.post_init()
+
+    return type(class_name(family), (base,), {"__init__": build})
+
+
+def _with(config: PretrainedConfig, settings: dict[str, int]) -> PretrainedConfig:
+    own = copy.deepcopy(config)
+    for name, value in settings.items():
+        setattr(own, name, value)
+    own._attn_implementation = config._attn_implementation
+    return own

@@ -1,0 +1,98 @@
+"""Ranking the groups of all layers together: how many of each layer's are among the least important of the model.
+
+A group's importance is taken per parameter it frees, and within each layer divided by the root mean square over the
+layer's parameters, heads and channels together (Molchanov 2016, arXiv:1611.06440, eq. 7, divides by the L2 norm, which
+is the same where layers have as many groups): layers are comparable whatever the scale of their gradients, and a head
+is with the channels it stands against.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from core.catalogue.structure import AttentionMode, Counts, Kind, ModelStructure, Ranking, unreachable
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Groups of a layer that go together, after those of lower importance: aligned channels, or a head of each group.
+
+    `importance` is per parameter.
+    """
+
+    layer: int
+    kind: Kind
+    groups: int
+    parameters: int
+    importance: float
+
+
+def ranked_counts(
+    structure: ModelStructure, scores: Sequence[Mapping[Kind, Tensor]], attention: AttentionMode, ranking: Ranking
+) -> tuple[Counts, ...]:
+    """What each layer keeps, from the score of each of its groups, by kind: [units].
+
+    Heads go as far as they are among the lowest of all steps that make up `ranking.removed`; channels make up for the
+    rest, so that the whole model meets it within half a step of channels. Raises InvalidSparsity where it cannot.
+    """
+    steps = [
+        step
+        for layer, kinds in enumerate(scores)
+        if layer not in ranking.protected
+        for step in _steps(structure, layer, kinds, attention, ranking.round_to)
+    ]
+    steps.sort(key=lambda step: step.importance)
+    wanted = ranking.removed
+    taken: list[_Step] = []
+    total = 0
+    for step in steps:
+        if total >= wanted:
+            break
+        total += step.parameters
+        if step.kind == "heads":
+            taken.append(step)
+    while (left := wanted - sum(step.parameters for step in taken)) < 0:
+        taken.pop()
+    for step in steps:
+        if step.kind == "channels" and left >= step.parameters / 2:
+            left -= step.parameters
+            taken.append(step)
+        elif step.kind == "channels":
+            break
+    if left > ranking.round_to * structure.channel_parameters:
+        reached = ranking.ratio * (1 - left / wanted)
+        raise unreachable(ranking.ratio, reached, ranking.round_to)
+    return tuple(_without(structure, layer, taken, attention) for layer in range(len(structure.layers)))
+
+
+def _steps(
+    structure: ModelStructure, layer: int, scores: Mapping[Kind, Tensor], attention: AttentionMode, round_to: int
+) -> Iterator[_Step]:
+    """A layer's groups in ascending importance, but the last that must stay of each kind."""
+    sizes = {kind: structure.unit_parameters(layer, kind, attention) for kind in scores}
+    per_parameter = {kind: score_U.double() / sizes[kind] for kind, score_U in scores.items()}
+    squares = sum(sizes[kind] * float(each.square().sum()) for kind, each in per_parameter.items())
+    scale = (squares / sum(sizes[kind] * len(each) for kind, each in per_parameter.items())) ** 0.5 or 1.0
+    for kind, each in per_parameter.items():
+        if kind == "channels":
+            ascending = (each / scale).sort().values
+            odd = len(ascending) % round_to
+            parts = [ascending[:odd]] if odd else []
+            parts += ascending[odd:].split(round_to)
+        else:
+            rows = structure.layers[layer].kv_heads if attention == "query_heads" else 1
+            parts = list((each / scale).reshape(rows, -1).sort().values.T)
+        for part in parts[:-1]:
+            yield _Step(layer, kind, len(part), len(part) * sizes[kind], float(part.mean()))
+
+
+def _without(structure: ModelStructure, layer: int, steps: Sequence[_Step], attention: AttentionMode) -> Counts:
+    shape = structure.layers[layer]
+    mine = [step for step in steps if step.layer == layer]
+    gone = {kind: sum(step.groups for step in mine if step.kind == kind) for kind in ("heads", "channels")}
+    heads, kv_heads = shape.heads - gone["heads"], shape.kv_heads
+    if attention == "kv_groups":
+        kv_heads = shape.kv_heads - gone["heads"]
+        heads = kv_heads * (shape.heads // shape.kv_heads)
+    return Counts(shape.channels - gone["channels"], heads, kv_heads, sum(step.parameters for step in mine))
