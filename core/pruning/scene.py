@@ -11,6 +11,7 @@ from core.catalogue.structure import AttentionMode, Counts, ModelStructure
 from core.errors import NotFiniteWeights
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
+from core.pruning.changed_weights import ChangedWeights
 from core.pruning.masks import lowest
 from core.pruning.shelf import Shelf
 from core.pruning.streams import ActivationBudget
@@ -23,7 +24,7 @@ Scores = Sequence[Mapping[Kind, Tensor]]
 @dataclass(frozen=True)
 class Scene:
     """`skeleton` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
-    for the activations that do not fit in `budget`.
+    for the activations that do not fit in `budget`; `changed` takes the weights a method trains while it chooses.
     """
 
     folder: ModelFolder
@@ -37,6 +38,7 @@ class Scene:
     micro_batch: int
     budget: ActivationBudget
     scratch: Path
+    changed: ChangedWeights
     say: Callable[[str], None]
 
     @property
@@ -49,32 +51,36 @@ class Scene:
     def groups(self, layer: int) -> list[Groups]:
         return layer_groups(self.folder.family, self.structure, layer, self.attention)
 
-    def keep_highest(self, scores: Scores) -> Cut:
-        """Of every layer the groups of highest score, as many as the counts say; ties keep the later ones."""
-        return Cut(attention=self.attention, layers={n: self._layer_cut(n, each) for n, each in enumerate(scores)})
+    def keep_highest(self, scores: Scores, counts: Counts | None = None) -> Cut:
+        """Of every layer the groups of highest score, as many as `counts` say, or else the scene's; ties keep the
+        later ones.
+        """
+        wanted = counts or self.counts
+        assert wanted is not None
+        kept = {layer: self._layer_cut(layer, each, wanted) for layer, each in enumerate(scores)}
+        return Cut(attention=self.attention, layers=kept)
 
     def without_layers(self, removed: Sequence[int]) -> Cut:
         """Everything but these layers."""
         kept = [layer for layer in range(self.layers) if layer not in removed]
         return Cut(attention=self.attention, layers={layer: LayerCut() for layer in kept})
 
-    def _layer_cut(self, layer: int, scores: Mapping[Kind, Tensor]) -> LayerCut:
-        assert self.counts is not None
+    def _layer_cut(self, layer: int, scores: Mapping[Kind, Tensor], counts: Counts) -> LayerCut:
         shape = self.structure.layers[layer]
         cut = LayerCut()
         for kind, score_U in scores.items():
             if not torch.isfinite(score_U).all():
                 raise NotFiniteWeights(f"layer {layer}: the importance of its {kind} is not finite", param="model")
             if kind == "channels":
-                if self.counts.channels < shape.channels:
-                    cut.channels = _highest(score_U, self.counts.channels)
+                if counts.channels < shape.channels:
+                    cut.channels = _highest(score_U, counts.channels)
             elif self.attention == "kv_groups":
-                if self.counts.kv_heads < shape.kv_heads:
-                    cut.heads = _highest(score_U, self.counts.kv_heads)
-            elif self.counts.heads < shape.heads:
+                if counts.kv_heads < shape.kv_heads:
+                    cut.heads = _highest(score_U, counts.kv_heads)
+            elif counts.heads < shape.heads:
                 groups = shape.kv_heads
                 of_group = [
-                    [head + number * (shape.heads // groups) for head in _highest(part, self.counts.heads // groups)]
+                    [head + number * (shape.heads // groups) for head in _highest(part, counts.heads // groups)]
                     for number, part in enumerate(score_U.chunk(groups))
                 ]
                 cut.heads = [head for heads in of_group for head in heads]
