@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from core.catalogue.adapted_parameters import LoRAPruneParameters
 from core.catalogue.parameters import (
     BonsaiParameters,
     DepthParameters,
@@ -178,6 +179,22 @@ METHODS: dict[str, MethodInfo] = {
             patterns=_GROUPS,
             needs=Needs(calibration=True, gradients=False, training=False),
             parameters=BonsaiParameters,
+        ),
+        MethodInfo(
+            id="loraprune",
+            title="LoRAPrune",
+            summary="Removes heads and channels little by little while low-rank adapters are trained, scored by the "
+            "adapters' gradients alone.",
+            paper=Paper(
+                title="LoRAPrune: Structured Pruning Meets Low-Rank Parameter-Efficient Fine-Tuning",
+                authors="Zhang, Chen, Shen, Yang, Ou, Yu, Zhuang",
+                year=2023,
+                url="https://arxiv.org/abs/2305.18403",
+            ),
+            task_families=_LANGUAGE,
+            patterns=_GROUPS,
+            needs=Needs(calibration=True, gradients=True, training=True),
+            parameters=LoRAPruneParameters,
         ),
         MethodInfo(
             id="depth",

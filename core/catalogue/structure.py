@@ -76,6 +76,12 @@ class ModelStructure(BaseModel):
         more = shape.heads // shape.kv_heads - first.heads // first.kv_heads
         return self.kv_group_parameters + more * self.head_parameters
 
+    def removable(self, layer: int, attention: AttentionMode) -> int:
+        """Parameters of all groups of a layer."""
+        shape = self.layers[layer]
+        heads = 0 if attention == "none" else shape.kv_heads * self.unit_parameters(layer, "heads", "kv_groups")
+        return heads + shape.channels * self.channel_parameters
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -124,7 +130,7 @@ def group_counts(
     Raises InvalidSparsity naming the nearest ratio where no count reaches it.
     """
     removable = [
-        0 if layer in protected else _removable(structure, layer, attention) for layer in range(len(structure.layers))
+        0 if layer in protected else structure.removable(layer, attention) for layer in range(len(structure.layers))
     ]
     share = ratio * parameters / sum(removable)
     tolerance = round_to * structure.channel_parameters
@@ -212,13 +218,6 @@ def layer_count(structure: ModelStructure, *, parameters: int, ratio: float) -> 
             param="sparsity",
         )
     return count
-
-
-def _removable(structure: ModelStructure, layer: int, attention: AttentionMode) -> int:
-    """Parameters of all groups of a layer."""
-    shape = structure.layers[layer]
-    heads = 0 if attention == "none" else shape.kv_heads * structure.unit_parameters(layer, "heads", "kv_groups")
-    return heads + shape.channels * structure.channel_parameters
 
 
 def _attention_options(

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from core.catalogue.adapted_parameters import Adapted
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.recovery import Recovery
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_bytes, training_work
@@ -69,7 +71,10 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     evaluation tokens and the tasks' questions through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
-    if get_method(job.method).needs.gradients and job.method != "recover":
+    choosing = _training_to_choose(job, tokens)
+    if choosing is not None:
+        walks = 0
+    elif get_method(job.method).needs.gradients and job.method != "recover":
         walks = 4
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
@@ -78,8 +83,16 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     )
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     pruning = 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens)
-    training = training_work(description, job.recovery)
-    return Work(passes + training.tokens, pruning + training.operations)
+    trainings = [training_work(description, each) for each in (choosing, job.recovery)]
+    return Work(passes + sum(each.tokens for each in trainings), pruning + sum(each.operations for each in trainings))
+
+
+def _training_to_choose(job: JobBody, tokens: Tokens) -> Recovery | None:
+    """The training by which some methods choose what goes."""
+    parameters = get_method(job.method).parameters
+    if not issubclass(parameters, Adapted):
+        return None
+    return parameters.model_validate(job.parameters).training(max(1, tokens.window))
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
@@ -121,7 +134,10 @@ def needs_of(
     streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     method = get_method(job.method)
-    if method.needs.gradients:  # of a block, in float32: weights, sums of gradients and of their squares, one of each
+    choosing = _training_to_choose(job, tokens)
+    if choosing is not None:  # beside the whole model, what the walk holds throughout
+        engine = max(engine, ends + training_bytes(description, choosing, device=device).memory)
+    elif method.needs.gradients:  # of a block, in float32: weights, sums of gradients and of their squares, one of each
         engine += block * 16 + min(
             4 * description.layers * description.hidden_size * tokens.calibration, activation_budget_bytes
         )
@@ -136,6 +152,7 @@ def needs_of(
     work = work_of(description, job, tokens)
     processes = 5 if tokens.tasks else 3
     stored = description.bytes * (3 + is_fetched) + training.disk  # blocks, artifact, its copy in a local store
+    stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"
     return Needs(

@@ -14,6 +14,7 @@ import torch
 from core.catalogue.narrowing import require_structure
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
+from core.pruning.changed_weights import ChangedWeights
 from core.pruning.scene import Scene
 from core.pruning.streams import Stream
 from core.pruning.structure import Cut, cut_config, layer_groups, slice_block
@@ -33,11 +34,15 @@ class Removal(Walk):
         self.structure = require_structure(folder.description)
         self.rows: list[GroupRow] = []
         self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
+        self.changed = ChangedWeights(self.boundaries.work)
 
     def run(self) -> PruneResult:
         """Choose, then walk all blocks; raises UnusableModel kinds for tensors that cannot be used."""
         self.observer.on_stage("prune")
         cut = self._earlier_cut() or self._choose()
+        if self.changed.hashes:
+            blocks = len(self.changed.hashes)
+            self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
         return self._remove(cut)
 
     def _choose(self) -> Cut:
@@ -55,14 +60,22 @@ class Removal(Walk):
                 micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
                 budget=self.budget,
                 scratch=self.boundaries.work / "scratch",
+                changed=self.changed,
                 say=self.observer.on_log,
             )
         )
-        record = {"fingerprint": self.boundaries.fingerprint, "cut": cut.model_dump(mode="json")}
+        self._record(cut)
+        return cut
+
+    def _record(self, cut: Cut) -> None:
+        record = {
+            "fingerprint": self.boundaries.fingerprint,
+            "cut": cut.model_dump(mode="json"),
+            "changed": self.changed.hashes,
+        }
         partial = self.boundaries.work / f"{_CUT}.partial"
         partial.write_text(json.dumps(record))
         partial.replace(partial.with_name(_CUT))
-        return cut
 
     def _earlier_cut(self) -> Cut | None:
         """What this attempt or the one before it chose, under the same circumstances."""
@@ -71,8 +84,11 @@ class Removal(Walk):
                 record = json.loads((folder / _CUT).read_text())
             except (OSError, ValueError):
                 continue
-            if record["fingerprint"] == self.boundaries.fingerprint:
-                return Cut.model_validate(record["cut"])
+            is_same = record["fingerprint"] == self.boundaries.fingerprint
+            if is_same and self.changed.adopt(folder, record.get("changed", {})):
+                cut = Cut.model_validate(record["cut"])
+                self._record(cut)
+                return cut
         return None
 
     @torch.inference_mode()
@@ -113,7 +129,7 @@ class Removal(Walk):
             if index in places:
                 place = places[index]
                 groups = layer_groups(family, self.structure, index, cut.attention)
-                sliced = slice_block(tensors, groups, cut.layers[index])
+                sliced = slice_block(self.changed.over(index, tensors), groups, cut.layers[index])
                 block = narrow.fill_block(place, sliced, plan.dtype)
                 for stream in [*pruned, verification]:
                     stream.advance(block, place)

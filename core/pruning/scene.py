@@ -12,8 +12,10 @@ from core.catalogue.structure import AttentionMode, Counts, Kind, ModelStructure
 from core.errors import NotFiniteWeights
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
+from core.pruning.changed_weights import ChangedWeights
 from core.pruning.masks import lowest
 from core.pruning.ranking import ranked_counts
+from core.pruning.schedule import counts_at
 from core.pruning.shelf import Shelf
 from core.pruning.streams import ActivationBudget
 from core.pruning.structure import Cut, Groups, LayerCut, layer_groups
@@ -25,7 +27,8 @@ Scores = Sequence[Mapping[Kind, Tensor]]
 @dataclass(frozen=True)
 class Scene:
     """`skeleton` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
-    for the activations that do not fit in `budget`. `narrowing` is None where whole layers go, `removed_layers` of them.
+    for the activations that do not fit in `budget`; `changed` takes the weights a method trains while it chooses.
+    `narrowing` is None where whole layers go, `removed_layers` of them.
     """
 
     folder: ModelFolder
@@ -38,6 +41,7 @@ class Scene:
     micro_batch: int
     budget: ActivationBudget
     scratch: Path
+    changed: ChangedWeights
     say: Callable[[str], None]
 
     @property
@@ -60,8 +64,16 @@ class Scene:
     def groups(self, layer: int) -> list[Groups]:
         return layer_groups(self.folder.family, self.structure, layer, self.attention)
 
-    def keep_highest(self, scores: Scores) -> Cut:
-        """Of every layer the groups of highest score, as many as its counts say; ties keep the later ones.
+    def counts_at(self, share: float) -> tuple[Counts, ...]:
+        """What each layer keeps once `share` of what is to go has gone: all at 0, what the counts say at 1."""
+        assert self.counts is not None
+        return tuple(
+            counts_at(share, counts, shape) for counts, shape in zip(self.counts, self.structure.layers, strict=True)
+        )
+
+    def keep_highest(self, scores: Scores, counts: Sequence[Counts] | None = None) -> Cut:
+        """Of every layer the groups of highest score, as many as `counts` say, or else the scene's; ties keep the
+        later ones.
 
         Where the groups of all layers compete, the scores make the counts too.
         """
@@ -70,7 +82,7 @@ class Scene:
             for kind, score_U in kinds.items():
                 if not torch.isfinite(score_U).all():
                     raise NotFiniteWeights(f"layer {layer}: the importance of its {kind} is not finite", param="model")
-        counts = self.narrowing.counts
+        counts = counts or self.counts
         if counts is None:
             assert self.narrowing.ranking is not None
             counts = ranked_counts(self.structure, scores, self.attention, self.narrowing.ranking)

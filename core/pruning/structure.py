@@ -42,6 +42,14 @@ class Slot:
         """The sum of a tensor's values over everything but the dimension: [features]."""
         return values if values.dim() == 1 else values.sum(1 - self.dimension)
 
+    def spread(self, values_U: Tensor, unowned: float) -> Tensor:
+        """A figure of each group at every feature it owns, `unowned` at those no group owns: [features]."""
+        stretches = [
+            values_U.repeat_interleave(size) if size else values_U.new_full((rest,), unowned)
+            for size, rest in self.runs
+        ]
+        return torch.cat(stretches)
+
     def per_unit(self, features: Tensor) -> Tensor:
         """The sum of a figure of each feature over the groups they belong to: [units]."""
         total, start = features.new_zeros(self.units), 0

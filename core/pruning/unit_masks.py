@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.families import Family
+from core.catalogue.structure import Kind
 from core.pruning.statistics import InputStatistic, Statistic
-from core.pruning.structure import Cut, Groups, Kind, Slot
+from core.pruning.structure import Cut, Groups, Slot
 
 
 @dataclass(frozen=True)

@@ -166,8 +166,8 @@ def contents(recovered: Recovered) -> dict[str, bytes]:
 
 def test_a_zero_that_came_back_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_pruned(tmp_path / "pruned")
-    for name in ("hold_gradients", "hold_weights"):
-        monkeypatch.setattr(ZeroPattern, name, lambda self: None)
+    for name in ("after_backward", "after_step"):
+        monkeypatch.setattr(ZeroPattern, name, lambda self, step: None)
     with pytest.raises(ZerosRefilled, match=r"model\.layers\.0\.self_attn\.q_proj"):
         train(source, tmp_path / "work", recipe("finetune"))
 

@@ -1,12 +1,13 @@
 """Bonsai (Dery, Kolawole, Kagy, Smith, Neubig, Talwalkar 2024, arXiv:2402.05406): with forward passes only."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from core.catalogue.parameters import BonsaiParameters, MethodParameters
+from core.catalogue.structure import Counts
 from core.errors import NotFiniteWeights
 from core.evaluation.perplexity import perplexity
 from core.models.skeleton import call_block
@@ -14,7 +15,7 @@ from core.pruning.mask_regression import regress
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene
 from core.pruning.streams import block_arguments
-from core.pruning.structure import Cut, Kind
+from core.pruning.structure import Cut
 from core.pruning.unit_masks import UnitMasks
 
 
@@ -43,11 +44,12 @@ class Bonsai(StructuredMethod):
         skeleton = scene.skeleton
         generator = torch.Generator().manual_seed(self.parameters.seed)
         model = _MaskedModel(scene)
-        share = scene.counts.removed / scene.structure.removable(scene.attention)
+        removable = sum(scene.structure.removable(layer, scene.attention) for layer in range(scene.layers))
+        share = sum(each.removed for each in scene.counts) / removable
         rounds = math.ceil(share / self.parameters.round_share - 1e-9)
-        before, cut = scene.units_at(0), scene.without_layers([])
+        before, cut = scene.counts_at(0), scene.without_layers([])
         for number in range(1, rounds + 1):
-            after = scene.units_at(number / rounds)
+            after = scene.counts_at(number / rounds)
             cut, said = self._round(scene, model, model.masks.kept_by(cut), before, after, generator)
             scene.say(f"round {number} of {rounds}: {said}")
             before = after
@@ -60,24 +62,24 @@ class Bonsai(StructuredMethod):
         scene: Scene,
         model: "_MaskedModel",
         there_U: Tensor,
-        before: Mapping[Kind, int],
-        after: Mapping[Kind, int],
+        before: Sequence[Counts],
+        after: Sequence[Counts],
         generator: torch.Generator,
     ) -> tuple[Cut, str]:
-        """From the units still there, `before` of each kind in every layer, to what is kept of them, `after`."""
+        """From the units still there, as many as `before` says, to what is kept of them, `after`."""
         assert scene.calibration is not None
         masks = model.masks
 
-        def keep_highest(score_U: Tensor, among_U: Tensor, units: Mapping[Kind, int]) -> Cut:
+        def keep_highest(score_U: Tensor, among_U: Tensor, counts: Sequence[Counts]) -> Cut:
             """Only units `among` these may go."""
             inside = score_U[among_U]
             stays_U = torch.where(there_U, inside.max() + 1, inside.min() - 1)
-            return scene.keep_highest(masks.split(torch.where(among_U, score_U, stays_U)), units)
+            return scene.keep_highest(masks.split(torch.where(among_U, score_U, stays_U)), counts)
 
         drawn = torch.randperm(len(scene.calibration), generator=generator)[: self.parameters.sequences]
         tokens_NT = scene.calibration[drawn]
         prior_U, now = model.prior(tokens_NT, there_U)
-        twice = {kind: max(0, 2 * after[kind] - before[kind]) for kind in after}
+        twice = [_twice(*each) for each in zip(before, after, strict=True)]
         candidates_U = there_U & ~masks.kept_by(keep_highest(prior_U, there_U, twice))
         if not candidates_U.any():
             return keep_highest(prior_U, there_U, after), "nothing to remove"
@@ -130,6 +132,16 @@ class _MaskedModel:
         for block, arguments in zip(self.blocks, self.arguments, strict=True):
             hidden_BTD = call_block(block, hidden_BTD, arguments)
         return hidden_BTD
+
+
+def _twice(before: Counts, after: Counts) -> Counts:
+    """What a layer would keep if twice as much went."""
+    return Counts(
+        channels=max(0, 2 * after.channels - before.channels),
+        heads=max(0, 2 * after.heads - before.heads),
+        kv_heads=max(0, 2 * after.kv_heads - before.kv_heads),
+        removed=2 * after.removed - before.removed,
+    )
 
 
 def _drop_weights(masks: UnitMasks, prior_U: Tensor, candidates_U: Tensor) -> Tensor:

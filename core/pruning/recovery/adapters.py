@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.catalogue.recovery import Lora
 
-_ADAPTER = "default"
+ADAPTER = "default"
 
 
 class MaskedLoraLinear(LoraLinear):
@@ -42,8 +42,8 @@ class MaskedLoraLinear(LoraLinear):
             answer: Tensor = super().forward(x, *arguments, **keywords)
             return answer
         with torch.autocast(x.device.type, enabled=False):  # as precise as the merge
-            A_RI = self.lora_dropout[_ADAPTER](self.lora_A[_ADAPTER].weight)
-            update_OI = (self.lora_B[_ADAPTER].weight @ A_RI) * self.scaling[_ADAPTER]
+            A_RI = self.lora_dropout[ADAPTER](self.lora_A[ADAPTER].weight)
+            update_OI = (self.lora_B[ADAPTER].weight @ A_RI) * self.scaling[ADAPTER]
             update = self._masked(update_OI.T if self.fan_in_fan_out else update_OI)
             weight = (self._weight + update).to(self._weight.dtype)
         bias: nn.Parameter | None = self.get_base_layer().bias  # type: ignore[assignment]
@@ -73,7 +73,7 @@ def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, 
         bias="none",
     )
     config._register_custom_module({nn.Linear: MaskedLoraLinear, Conv1D: MaskedLoraLinear})
-    return LoraModel(model, config, _ADAPTER)
+    return LoraModel(model, config, ADAPTER)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ class ZeroPattern:
         self._zeros: dict[str, Tensor] = {name: mask for name, mask in masks.items() if bool(mask.any())}
 
     @torch.no_grad()
-    def hold_gradients(self) -> None:
+    def after_backward(self, step: int) -> None:
         """Take the gradients of pruned weights away, so that clipping does not count them."""
         for name, zeros in self._zeros.items():
             gradient = self._parameters[name].grad
@@ -26,7 +26,7 @@ class ZeroPattern:
                 gradient.masked_fill_(zeros, 0)
 
     @torch.no_grad()
-    def hold_weights(self) -> None:
+    def after_step(self, step: int) -> None:
         """Make pruned weights zero again."""
         for name, zeros in self._zeros.items():
             self._parameters[name].masked_fill_(zeros, 0)

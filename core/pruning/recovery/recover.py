@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from peft import LoraModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from core.catalogue.model_folder import weight_files
 from core.catalogue.recovery import Recovery, complete_recovery
@@ -33,6 +33,7 @@ from core.pruning.recovery.adapters import add_adapters, merge_adapters
 from core.pruning.recovery.checkpoints import Checkpoints
 from core.pruning.recovery.losses import Loss, distillation_loss, next_token_loss
 from core.pruning.recovery.masks import ZeroPattern, weight_names
+from core.pruning.recovery.opening import arithmetic, checkpoint_activations, open_whole
 from core.pruning.recovery.training import Observer, Training
 
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
@@ -94,14 +95,11 @@ def recover(
     folder = open_model(source)
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    stored = DTYPES[folder.description.dtype]
-    is_mixed = device.type == "cuda" and stored is not torch.float32
-    frozen_dtype = stored if is_mixed and stored is torch.bfloat16 else torch.float32
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if is_mixed else "no")
+    accelerator, frozen_dtype = arithmetic(DTYPES[folder.description.dtype], device)
     torch.manual_seed(recovery.seed)
-    model = _open(source, frozen_dtype if recovery.lora else torch.float32).to(accelerator.device)
+    model = open_whole(source, frozen_dtype if recovery.lora else torch.float32).to(accelerator.device)
     _require_whole(folder, model)
-    _checkpoint_activations(model)
+    checkpoint_activations(model)
     parameters = dict(model.named_parameters())
     module: PreTrainedModel | LoraModel = model
     if recovery.lora is not None:
@@ -123,7 +121,7 @@ def recover(
         windows_NT,
         recovery,
         loss=loss,
-        zeros=zeros,
+        rule=zeros,
         accelerator=accelerator,
         checkpoints=checkpoints,
         observer=observer,
@@ -152,19 +150,6 @@ def recover(
     )
 
 
-def _open(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, dtype=dtype
-    )
-    return model
-
-
-def _checkpoint_activations(model: PreTrainedModel) -> None:
-    """Keep only what enters each block, and run the block again on the way back. Later 5.x renamed the method."""
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-
-
 def _require_whole(folder: ModelFolder, model: PreTrainedModel) -> None:
     """`from_pretrained` makes up what the files lack."""
     lacking = [name for name, _ in model.named_parameters() if name not in folder.tensors]
@@ -182,7 +167,7 @@ def _open_teacher(teacher: Teacher | None, student: ModelFolder, dtype: torch.dt
             "distill compares word by word",
             param=_TEACHER,
         )
-    opened = _open(teacher.path, dtype)
+    opened = open_whole(teacher.path, dtype)
     opened.eval().requires_grad_(False)
     return opened
 

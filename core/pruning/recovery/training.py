@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +20,6 @@ from core.catalogue.recovery import Recovery, sequences_at_once
 from core.errors import InvalidRequest, RecoveryDiverged
 from core.pruning.recovery.checkpoints import Checkpoint, Checkpoints
 from core.pruning.recovery.losses import Loss
-from core.pruning.recovery.masks import ZeroPattern
 
 LARGEST_GRADIENT_NORM = 1.0
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -38,8 +38,20 @@ class Observer:
     should_stop: Callable[[], bool] = lambda: False
 
 
+class StepRule(Protocol):
+    """What is done beside the optimiser at each step, counted from 0."""
+
+    def after_backward(self, step: int) -> None:
+        """The gradients of the whole batch are there, not yet clipped."""
+
+    def after_step(self, step: int) -> None:
+        """The optimiser has moved what is trained, and the gradients are gone."""
+
+
 class Training:
-    """See the module. `windows_NT` are the token sequences; `zeros` the pattern of weights that stay zero."""
+    """See the module. `windows_NT` are the token sequences; `rule` may hold weights or look at gradients. Without
+    `checkpoints` nothing is saved.
+    """
 
     def __init__(
         self,
@@ -48,9 +60,9 @@ class Training:
         recovery: Recovery,
         *,
         loss: Loss,
-        zeros: ZeroPattern,
+        rule: StepRule,
         accelerator: Accelerator,
-        checkpoints: Checkpoints,
+        checkpoints: Checkpoints | None,
         observer: Observer,
     ) -> None:
         if recovery.batch_size % accelerator.num_processes:
@@ -62,7 +74,7 @@ class Training:
         self._windows = windows_NT
         self._recovery = recovery
         self._loss = loss
-        self._zeros = zeros
+        self._rule = rule
         self._accelerator = accelerator
         self._checkpoints = checkpoints
         self._observer = observer
@@ -111,7 +123,7 @@ class Training:
                 loss = self._loss(self._model, part_BT) * (len(part_BT) / len(tokens_BT))
                 accelerator.backward(loss)
             total += loss.detach()
-        self._zeros.hold_gradients()
+        self._rule.after_backward(step)
         torch.nn.utils.clip_grad_norm_(self._trained.values(), LARGEST_GRADIENT_NORM)
         stop = torch.tensor(float(self._observer.should_stop()), device=accelerator.device)
         mean, stopped = accelerator.reduce(torch.stack([total, stop]), "mean").tolist()
@@ -123,7 +135,7 @@ class Training:
             )
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._zeros.hold_weights()
+        self._rule.after_step(step)
         return mean, stopped > 0
 
     def batch(self, step: int) -> list[int]:
@@ -133,7 +145,7 @@ class Training:
         return [_order(count, self._recovery.seed, place // count)[place % count] for place in places]
 
     def _save(self, step: int) -> None:
-        if self._accelerator.is_main_process:
+        if self._accelerator.is_main_process and self._checkpoints is not None:
             moments = {
                 f"{name}/{moment}": self._optimizer.state[parameter][moment]
                 for name, parameter in self._trained.items()

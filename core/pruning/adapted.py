@@ -1,0 +1,173 @@
+"""A whole model with adapters on all its linear layers and masks over its removable groups, trained on the calibration
+tokens: what LoRAPrune and LoRAShear choose by. The model's own weights are frozen and never get a gradient.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.catalogue.recovery import Recovery
+from core.catalogue.structure import Kind
+from core.models.skeleton import Skeleton
+from core.pruning.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
+from core.pruning.recovery.losses import next_token_loss
+from core.pruning.recovery.opening import arithmetic, checkpoint_activations, open_whole
+from core.pruning.recovery.training import Observer, StepRule, Training
+from core.pruning.scene import Scene
+from core.pruning.structure import Cut, Groups, Slot
+
+UnitScores = list[dict[Kind, Tensor]]
+"""For each decoder layer a figure of each of its groups, by kind: [units], float32, on the CPU."""
+
+
+class AdaptedModel:
+    """The model of a scene. `groups` are those of each decoder layer; every one is there until it is masked."""
+
+    def __init__(self, scene: Scene, recovery: Recovery) -> None:
+        assert recovery.lora is not None
+        self._scene = scene
+        self._recovery = recovery
+        self.family = scene.folder.family
+        self.groups = [scene.groups(layer) for layer in range(scene.layers)]
+        self._accelerator, frozen_dtype = arithmetic(scene.skeleton.dtype, scene.skeleton.device)
+        torch.manual_seed(recovery.seed)
+        model = open_whole(scene.folder.path, frozen_dtype)
+        checkpoint_activations(model)
+        linears = [each.name for each in scene.folder.description.linears]
+        self.module = add_adapters(model, recovery.lora, linears, transposed=self.family.transposed)
+        self.module.to(scene.skeleton.device).eval()
+        self.blocks: Sequence[nn.Module] = list(model.get_submodule(self.family.blocks).children())
+        self._kept: dict[tuple[int, Kind], Tensor] = {}
+        for layer, groups in enumerate(self.groups):
+            for each in groups:
+                self._mask_reader(layer, each)
+
+    def _mask_reader(self, layer: int, groups: Groups) -> None:
+        """Have the linear layer that reads these groups' features read zeros from those that are masked."""
+        name = self.reader(groups.kind)
+        slot = next(each for each in groups.slots if each.name == f"{name}.weight")
+
+        def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Any, ...] | None:
+            kept_U = self._kept.get((layer, groups.kind))
+            if kept_U is None:
+                return None
+            mask_F = slot.spread(kept_U.to(given[0]), unowned=1.0)
+            return (given[0] * mask_F, *given[1:])
+
+        self.blocks[layer].get_submodule(name).register_forward_pre_hook(hook)
+
+    def reader(self, kind: Kind) -> str:
+        """The linear layer of a block that reads what heads or channels put out."""
+        return self.family.attention_output if kind == "heads" else self.family.channel_reader
+
+    def keep(self, layer: int, kind: Kind, kept_U: Tensor) -> None:
+        """Mask all groups of a kind but those where `kept_U` [units] is True."""
+        self._kept[layer, kind] = kept_U.to(self._scene.skeleton.device)
+
+    def keep_cut(self, cut: Cut) -> None:
+        """Mask what a cut leaves out."""
+        for layer, groups in enumerate(self.groups):
+            for each in groups:
+                kept = cut.layers[layer].of(each.kind)
+                mask_U = torch.ones(each.units, dtype=torch.bool)
+                if kept is not None:
+                    mask_U[:] = False
+                    mask_U[kept] = True
+                self.keep(layer, each.kind, mask_U)
+
+    def linear(self, layer: int, slot: Slot) -> MaskedLoraLinear | None:
+        """The adapted linear layer whose weight a slot is, None for biases and norms."""
+        name, _, kind = slot.name.rpartition(".")
+        module = self.blocks[layer].get_submodule(name)
+        return module if kind == "weight" and isinstance(module, MaskedLoraLinear) else None
+
+    @torch.no_grad()
+    def unit_sums(self, figure: Callable[[MaskedLoraLinear], Tensor], *, normalised: bool) -> UnitScores:
+        """A figure of every weight of every adapted linear layer, in the weight's layout, summed over each group.
+
+        `normalised`: what a linear layer adds has Euclidean norm 1 over all groups, so that no module outweighs others.
+        """
+
+        def of(layer: int, slot: Slot) -> Tensor | None:
+            linear = self.linear(layer, slot)
+            if linear is None:
+                return None
+            sums_U = slot.per_unit(slot.per_feature(figure(linear)))
+            return sums_U / sums_U.norm().clamp(min=torch.finfo(sums_U.dtype).tiny) if normalised else sums_U
+
+        return [
+            {
+                each.kind: torch.stack(
+                    [sums_U for slot in each.slots if (sums_U := of(layer, slot)) is not None]
+                ).sum(0).cpu()
+                for each in groups
+            }
+            for layer, groups in enumerate(self.groups)
+        ]  # fmt: skip
+
+    def train(self, tokens_NT: Tensor, rule: StepRule) -> None:
+        """All steps, on sequences [sequences, time] gone over as often as it takes; raises RecoveryDiverged."""
+        every = max(1, self._recovery.steps // 10)
+
+        def say(done: int, steps: int, loss: float) -> None:
+            if done % every == 0 or done == steps:
+                self._scene.say(f"step {done} of {steps}: loss {loss:.4f}")
+
+        Training(
+            self.module,
+            tokens_NT,
+            self._recovery,
+            loss=next_token_loss,
+            rule=rule,
+            accelerator=self._accelerator,
+            checkpoints=None,
+            observer=Observer(on_step=say),
+        ).run()
+
+    def write_merged(self) -> None:
+        """Merge the adapters and leave every linear layer's weight, as the model stores it, to the removal."""
+        parameters = dict(merge_adapters(self.module).named_parameters())
+        skeleton: Skeleton = self._scene.skeleton
+        for layer in range(self._scene.layers):
+            names = [f"{linear}.weight" for linear in self.family.linears]
+            prefix = skeleton.block_prefix(layer)
+            merged = {name: parameters[f"{prefix}.{name}"].detach().to(skeleton.dtype) for name in names}
+            self._scene.changed.write(layer, merged)
+
+
+def effective_weight(linear: MaskedLoraLinear) -> Tensor:
+    """W + scale·BA in float32, in the weight's own layout."""
+    weight = linear.get_base_layer().weight
+    assert isinstance(weight, Tensor)
+    return weight.float() + linear.get_delta_weight(ADAPTER)
+
+
+def estimated_gradient(linear: MaskedLoraLinear) -> Tensor:
+    """ĝ = scale·(g_B·A + B·g_A − g_B·g_A), in the weight's own layout (LoRAPrune, Zhang 2023, arXiv:2305.18403).
+
+    A gradient step of unit rate takes A and B to A − g_A and B − g_B; scale·BA, and with it the weight, moves by −ĝ.
+    Needs the gradients of the adapter alone.
+    """
+    A, B = (each[ADAPTER].weight for each in (linear.lora_A, linear.lora_B))
+    assert isinstance(A, Tensor) and isinstance(B, Tensor)
+    g_A, g_B = A.grad, B.grad
+    assert g_A is not None and g_B is not None, "called after a backward"
+    g_OI: Tensor = linear.scaling[ADAPTER] * (g_B @ A + B @ g_A - g_B @ g_A)
+    return (g_OI.T if linear.fan_in_fan_out else g_OI).float()
+
+
+class MovingAverage:
+    """score = momentum·score + (1 − momentum)·new, starting at 0."""
+
+    def __init__(self, momentum: float) -> None:
+        self._momentum = momentum
+        self.scores: UnitScores = []
+
+    def add(self, new: Sequence[Mapping[Kind, Tensor]]) -> None:
+        before = self.scores or [{kind: torch.zeros_like(each) for kind, each in layer.items()} for layer in new]
+        self.scores = [
+            {kind: self._momentum * old[kind] + (1 - self._momentum) * each for kind, each in layer.items()}
+            for old, layer in zip(before, new, strict=True)
+        ]

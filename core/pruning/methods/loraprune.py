@@ -1,0 +1,72 @@
+"""LoRAPrune (Zhang, Chen, Shen, Yang, Ou, Yu, Zhuang 2023, arXiv:2305.18403): groups go while adapters are trained."""
+
+import torch
+from torch import Tensor
+
+from core.catalogue.adapted_parameters import LoRAPruneParameters
+from core.catalogue.parameters import MethodParameters
+from core.pruning.adapted import AdaptedModel, MovingAverage, UnitScores, effective_weight, estimated_gradient
+from core.pruning.methods.structured import StructuredMethod
+from core.pruning.recovery.adapters import MaskedLoraLinear
+from core.pruning.scene import Scene
+from core.pruning.schedule import cubic
+from core.pruning.structure import Cut
+
+
+class LoRAPrune(StructuredMethod):
+    """importance of a weight = (ĝ ⊙ (W + scale·BA))², ĝ = scale·(g_B·A + B·g_A − g_B·g_A) (eq. 8–10); summed over the
+    group, normalised per linear layer, averaged over the steps.
+
+    At every step the groups of a layer with the least go, by a cubic schedule, and stay masked; at the end they are
+    removed and the adapters merged into what is left.
+    """
+
+    weight_reads = 1
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, LoRAPruneParameters)
+        self.parameters = parameters
+
+    def choose(self, scene: Scene) -> Cut:
+        assert scene.calibration is not None
+        recovery = self.parameters.training(scene.calibration.shape[1])
+        adapted = AdaptedModel(scene, recovery)
+        removal = GradualRemoval(scene, adapted, recovery.steps, self.parameters.momentum)
+        adapted.train(scene.calibration, removal)
+        adapted.write_merged()
+        return removal.cut
+
+
+class GradualRemoval:
+    """At each step of training, who is to go by now. `cut` is what is kept so far."""
+
+    def __init__(self, scene: Scene, adapted: AdaptedModel, steps: int, momentum: float) -> None:
+        self._scene, self._adapted, self._steps = scene, adapted, steps
+        self._average = MovingAverage(momentum)
+        self.cut = Cut(attention=scene.attention, layers={})
+
+    def after_backward(self, step: int) -> None:
+        self._average.add(self._adapted.unit_sums(importance, normalised=True))
+        counts = self._scene.counts_at(cubic(step + 1, self._steps))
+        self.cut = self._scene.keep_highest(self._of_those_left(), counts)
+        self._adapted.keep_cut(self.cut)
+
+    def after_step(self, step: int) -> None:
+        """Nothing: what is masked is not read, wherever its weights move."""
+
+    def _of_those_left(self) -> UnitScores:
+        """The scores, below all others where a group is masked already: nothing comes back."""
+        scores = [dict(layer) for layer in self._average.scores]
+        for layer, kept in self.cut.layers.items():
+            for kind, score_U in scores[layer].items():
+                left = kept.of(kind)
+                if left is not None:
+                    lost_U = torch.ones_like(score_U, dtype=torch.bool)
+                    lost_U[left] = False
+                    scores[layer][kind] = score_U.masked_fill(lost_U, -1.0)
+        return scores
+
+
+def importance(linear: MaskedLoraLinear) -> Tensor:
+    """(ĝ ⊙ (W + scale·BA))² of each weight."""
+    return (estimated_gradient(linear) * effective_weight(linear)).square()

@@ -1,0 +1,31 @@
+"""A whole model in memory, made ready to be trained."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+
+def arithmetic(stored: torch.dtype, device: torch.device) -> tuple[Accelerator, torch.dtype]:
+    """How a model stored in a dtype is trained on a device, and in which dtype what stays frozen is held.
+
+    A 16-bit model on CUDA is run in bfloat16 (autocast), and its frozen part is held as it is if that is bfloat16.
+    """
+    is_mixed = device.type == "cuda" and stored is not torch.float32
+    frozen_dtype = stored if is_mixed and stored is torch.bfloat16 else torch.float32
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if is_mixed else "no"), frozen_dtype
+
+
+def open_whole(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a folder, all of it, in that dtype."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        path, local_files_only=True, trust_remote_code=False, dtype=dtype
+    )
+    return model
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Keep only what enters each block, and run the block again on the way back. Later 5.x renamed the method."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})

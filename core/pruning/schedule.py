@@ -1,0 +1,35 @@
+"""How much is gone at which step of training: cubic (Zhu & Gupta 2017, arXiv:1710.01878), with a rest at both ends."""
+
+from dataclasses import replace
+from math import floor
+
+from core.catalogue.structure import Counts, LayerShape
+
+WARM_UP = 0.1
+COOL_DOWN = 0.1
+
+
+def cubic(done: int, steps: int, *, warm_up: float = WARM_UP, cool_down: float = COOL_DOWN) -> float:
+    """The share of what is to be removed that is gone after `done` of `steps` steps.
+
+    1 − (1 − p)³, p rising from 0, where the warm-up ends, to 1, where the cool-down begins; these are shares of the
+    steps. Exactly 0 before, exactly 1 after.
+    """
+    first, last = warm_up * steps, (1 - cool_down) * steps
+    if done >= last:
+        return 1.0
+    return 1 - (1 - max(0.0, done - first) / (last - first)) ** 3
+
+
+def counts_at(share: float, counts: Counts, shape: LayerShape) -> Counts:
+    """What a layer keeps while only `share` of what it is to lose is gone; `counts` themselves at 1."""
+
+    def kept(before: int, after: int, step: int = 1) -> int:
+        return before - step * floor(share * (before - after) / step)
+
+    kv_heads = kept(shape.kv_heads, counts.kv_heads)
+    if counts.kv_heads < shape.kv_heads:
+        heads = kv_heads * (shape.heads // shape.kv_heads)
+    else:
+        heads = kept(shape.heads, counts.heads, shape.kv_heads)
+    return replace(counts, channels=kept(shape.channels, counts.channels), heads=heads, kv_heads=kv_heads)

@@ -1,0 +1,208 @@
+"""Methods that train adapters while they prune: exact counts, what is trained is what is saved, frozen weights."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from core.catalogue.adapted_parameters import LoRAPruneParameters
+from core.catalogue.compatibility import check_job, require_counts
+from core.catalogue.model_folder import inspect_folder
+from core.catalogue.recovery import Lora
+from core.catalogue.structure import Counts, LayerShape
+from core.errors import InvalidParameters
+from core.jobs.needs import Tokens, needs_of, work_of
+from core.jobs.schemas import JobBody
+from core.models.weights import load_tensors
+from core.pruning.adapted import AdaptedModel, estimated_gradient
+from core.pruning.methods.loraprune import GradualRemoval
+from core.pruning.recovery.adapters import MaskedLoraLinear, add_adapters
+from core.pruning.schedule import counts_at, cubic
+from core.pruning.structure import Cut
+from core.pruning.walk import Observer
+from tests.engine.test_structured import edit, removal, save
+from tests.engine.tiny import make_model, make_tokens
+
+QUICK: dict[str, Any] = {"steps": 10, "batch_size": 2, "learning_rate": 1e-3, "lora": {"r": 4, "alpha": 8}}
+METHODS = ["loraprune"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("family", "dtype", "attention"),
+    [
+        ("llama", torch.bfloat16, "kv_groups"),
+        ("qwen3", torch.float32, "query_heads"),
+        ("phi3", torch.float32, "kv_groups"),
+        ("gpt2", torch.float32, None),
+    ],
+)
+def test_every_layer_keeps_what_was_asked_and_what_was_trained_is_what_loads(
+    method: str, family: str, dtype: torch.dtype, attention: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_model(tmp_path / "model", family, dtype=dtype)
+    tokens, trained = make_tokens(2, seed=5), []
+    original = AdaptedModel.write_merged
+
+    def remember(self: AdaptedModel) -> None:
+        with torch.no_grad():
+            trained.append(self.module(input_ids=tokens).logits)
+        original(self)
+
+    monkeypatch.setattr(AdaptedModel, "write_merged", remember)
+    parameters = QUICK | {"attention": attention}
+    result = removal(folder, tmp_path / "work", method, 0.25, parameters=parameters)
+    description = inspect_folder(folder)
+    counts = require_counts(description, LoRAPruneParameters.model_validate(parameters), 0.25)
+    assert result.removed == counts.removed * description.layers > 0
+    artifact = save(result, folder, tmp_path / "artifact")
+    loaded, info = AutoModelForCausalLM.from_pretrained(artifact, output_loading_info=True, dtype="auto")
+    assert not any(info.values())
+    with torch.no_grad():
+        expected = load_tensors(result.verification)
+        torch.testing.assert_close(loaded(expected["tokens"]).logits.float(), expected["logits"], atol=1e-4, rtol=1e-4)
+        exact = {"atol": 0.05, "rtol": 0.05} if dtype is torch.bfloat16 else {"atol": 1e-4, "rtol": 1e-4}
+        torch.testing.assert_close(loaded(tokens).logits.float(), trained[0], **exact)
+    dense = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict()
+    ends = {name for name, each in loaded.state_dict().items() if torch.equal(each, dense.get(name, torch.zeros(0)))}
+    assert {name for name in dense if "embed_tokens" in name or "wte" in name} <= ends, "what is not adapted stays"
+
+
+def test_only_adapters_get_gradients_and_all_of_them_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = GradualRemoval.after_backward
+
+    def look(self: GradualRemoval, step: int) -> None:
+        for name, each in self._adapted.module.named_parameters():
+            assert (each.grad is not None) == each.requires_grad == ("lora_" in name), name
+        seen.append(step)
+        original(self, step)
+
+    monkeypatch.setattr(GradualRemoval, "after_backward", look)
+    removal(make_model(tmp_path / "model"), tmp_path / "work", "loraprune", 0.25, parameters=QUICK)
+    assert seen == list(range(10))
+
+
+def test_the_gradient_is_what_a_step_of_unit_rate_takes_off_the_update() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5))
+    adapted = add_adapters(model, Lora(r=2, alpha=6, dropout=0), ["0"], transposed=False)  # type: ignore[arg-type]
+    linear = adapted.model[0]
+    assert isinstance(linear, MaskedLoraLinear)
+    A, B = linear.lora_A["default"].weight, linear.lora_B["default"].weight
+    torch.nn.init.normal_(B)
+    adapted(torch.randn(3, 6)).square().sum().backward()
+    assert A.grad is not None and B.grad is not None
+    before = 3.0 * B @ A
+    after = 3.0 * (B - B.grad) @ (A - A.grad)
+    torch.testing.assert_close(estimated_gradient(linear), before - after)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_planted_useless_groups_are_found(method: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama")
+
+    def useless(rows: slice, dimension: int) -> Any:
+        return lambda weight: weight.narrow(dimension, rows.start, rows.stop - rows.start).mul_(1e-3)
+
+    heads, channels = {0: 1, 1: 0, 2: 1}, slice(11, 19)
+    for layer, kv in heads.items():
+        attention, mlp = f"model.layers.{layer}.self_attn", f"model.layers.{layer}.mlp"
+        query, key = slice(kv * 16, kv * 16 + 16), slice(kv * 8, kv * 8 + 8)
+        edit(folder, {
+            f"{attention}.q_proj.weight": useless(query, 0),
+            f"{attention}.k_proj.weight": useless(key, 0),
+            f"{attention}.v_proj.weight": useless(key, 0),
+            f"{attention}.o_proj.weight": useless(query, 1),
+            f"{mlp}.gate_proj.weight": useless(channels, 0),
+            f"{mlp}.up_proj.weight": useless(channels, 0),
+            f"{mlp}.down_proj.weight": useless(channels, 1),
+        })  # fmt: skip
+    removal(folder, tmp_path / "work", method, 0.25, parameters=QUICK)
+    cut = chosen(tmp_path / "work")
+    left = [channel for channel in range(48) if channel not in range(11, 19)]
+    assert {layer: each.heads for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
+    assert all(each.channels == left for each in cut.layers.values())
+
+
+def chosen(work: Path) -> Cut:
+    return Cut.model_validate(json.loads((work / "cut.json").read_text())["cut"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_was_trained_and_chosen_is_not_trained_again(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, text = make_model(tmp_path / "model"), {"text": make_tokens(seed=1)}
+    whole = removal(folder, tmp_path / "whole", method, 0.25, parameters=QUICK, evaluations=text)
+    assert whole.perplexity["text"].dense == removal(
+        folder, tmp_path / "random", "random-structured", 0.25, evaluations=text
+    ).perplexity["text"].dense, "the dense figure is that of the source"  # fmt: skip
+
+    def stop(done: int, blocks: int, rows: Any) -> None:
+        raise KeyboardInterrupt
+
+    def attempt(name: str, **more: Any) -> Any:
+        return removal(folder, tmp_path / name, method, 0.25, parameters=QUICK, evaluations=text, **more)
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt("one", observer=Observer(on_block=stop))
+
+    def refuse(self: AdaptedModel, tokens: Tensor, rule: Any) -> None:
+        raise AssertionError("trained again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AdaptedModel, "train", refuse)
+        with pytest.raises(KeyboardInterrupt):
+            attempt("two", previous=tmp_path / "one", observer=Observer(on_block=stop))
+        third = attempt("three", previous=tmp_path / "two")
+        assert [file.read_bytes() for file in third.files] == [file.read_bytes() for file in whole.files]
+        assert third.notes == whole.notes and "trained" in whole.notes[0]
+        damaged = tmp_path / "two" / "changed" / "00002.safetensors"
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"\1")
+        with pytest.raises(AssertionError, match="trained again"):
+            attempt("four", previous=tmp_path / "two")
+
+
+@pytest.mark.parametrize("steps", [10, 37, 312])
+def test_the_schedule_is_cubic_between_warm_up_and_cool_down_and_ends_exactly(steps: int) -> None:
+    shares = [cubic(done, steps) for done in range(1, steps + 1)]
+    assert shares == sorted(shares) and set(shares[: steps // 10]) == {0.0}
+    resting = [share for done, share in enumerate(shares, 1) if done >= 0.9 * steps]
+    assert set(resting) == {1.0} and len(resting) >= steps // 10
+    assert cubic(50, 100) == pytest.approx(1 - 0.5**3) and cubic(90, 100) == 1.0 and cubic(89, 100) < 1
+    shape = LayerShape(channels=48, heads=8, kv_heads=2, parameters=0)
+    wanted = Counts(channels=31, heads=4, kv_heads=2, removed=7)
+    kept = [counts_at(share, wanted, shape) for share in shares]
+    assert kept[-1] == wanted and all(each.heads % 2 == 0 for each in kept)
+    assert all(a.channels >= b.channels for a, b in pairwise(kept))
+    assert counts_at(0, wanted, shape).channels == 48
+
+
+def test_what_it_needs_counts_the_training(tmp_path: Path) -> None:
+    description = inspect_folder(make_model(tmp_path / "model"))
+    tokens = Tokens(calibration=8 * 24, evaluation=0, window=24)
+
+    def job(method: str, **parameters: Any) -> JobBody:
+        return JobBody.model_validate({"model": "m", "method": method, "sparsity": 0.25, "parameters": parameters})
+
+    def memory(asked: JobBody) -> int:
+        needs = needs_of(
+            description, asked, tokens, device="cpu", activation_budget_bytes=2**30, is_fetched=False
+        )  # fmt: skip
+        return needs.peak_memory_bytes
+
+    assert memory(job("loraprune")) > memory(job("llm-pruner"))
+    short, long = (work_of(description, job("loraprune", steps=steps), tokens) for steps in (10, 20))
+    assert long.operations > short.operations and long.passes - short.passes == 10 * 128 * 24
+
+
+def test_adapters_go_on_every_linear_layer(tmp_path: Path) -> None:
+    description = inspect_folder(make_model(tmp_path / "model"))
+    with pytest.raises(InvalidParameters, match=r"parameters.lora: .*leave it out"):
+        check_job(description, "loraprune", None, 0.25, {"lora": {"targets": ["q_proj"]}})
