@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.catalogue.adapted_parameters import LoRAPruneParameters
-from core.catalogue.compatibility import check_job, require_counts
+from core.catalogue.compatibility import check_job
 from core.catalogue.model_folder import inspect_folder
+from core.catalogue.narrowing import require_narrowing
 from core.catalogue.recovery import Lora
 from core.catalogue.structure import Counts, LayerShape
 from core.errors import InvalidParameters
@@ -58,7 +59,7 @@ def test_every_layer_keeps_what_was_asked_and_what_was_trained_is_what_loads(
     parameters = QUICK | {"attention": attention}
     result = removal(folder, tmp_path / "work", method, 0.25, parameters=parameters)
     description = inspect_folder(folder)
-    counts = require_counts(description, LoRAPruneParameters.model_validate(parameters), 0.25)
+    counts = (require_narrowing(description, LoRAPruneParameters.model_validate(parameters), 0.25).counts or ())[0]
     assert result.removed == counts.removed * description.layers > 0
     artifact = save(result, folder, tmp_path / "artifact")
     loaded, info = AutoModelForCausalLM.from_pretrained(artifact, output_loading_info=True, dtype="auto")
