@@ -167,11 +167,14 @@ class Attempt:
         )
 
     def _previous(self) -> Path | None:
-        """The newest earlier attempt within reach that finished a block: one that died before is no help."""
-        for number in self._claim.previous_attempts:
-            folder = self._folder.with_name(f"attempt-{number}")
-            if any(folder.glob("boundary-*/state.json")):
-                return folder
+        """The newest earlier attempt within reach that finished a block, else that chose what goes: one that died
+        before is no help.
+        """
+        folders = [self._folder.with_name(f"attempt-{number}") for number in self._claim.previous_attempts]
+        for saved in ("boundary-*/state.json", "cut.json"):
+            for folder in folders:
+                if any(folder.glob(saved)):
+                    return folder
         return None
 
     def _latency(self, spec: PruneSpec, report: dict[str, Any]) -> dict[str, Any] | None:

@@ -92,7 +92,7 @@ def _training_to_choose(job: JobBody, tokens: Tokens) -> Recovery | None:
     parameters = get_method(job.method).parameters
     if not issubclass(parameters, Adapted):
         return None
-    return parameters.model_validate(job.parameters).training(max(1, tokens.window))
+    return parameters.model_validate(job.parameters).training(max(2, tokens.window))
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
