@@ -160,7 +160,7 @@ class Attempt:
             evaluation=evaluation,
             work=self._folder,
             previous=self._previous(),
-            artifact=self._folder / ("artifact" if claim.recovery is None else "pruned"),
+            artifact=self._folder / ("pruned" if claim.recovery else "artifact"),
             device=self._settings.device,
             threads=self._settings.threads,
             activation_budget_bytes=self._settings.activation_budget_bytes,
@@ -211,7 +211,7 @@ class Attempt:
 
     def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
         """`part` is what the task covers of its share of the job's progress."""
-        shares = PROGRESS_SHARES if self._claim.recovery is None else SHARES_WITH_RECOVERY
+        shares = SHARES_WITH_RECOVERY if self._claim.recovery else PROGRESS_SHARES
         start, end = shares[spec.task]
         low, high = (start + (end - start) * place for place in part)
 
