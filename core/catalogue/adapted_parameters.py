@@ -50,6 +50,10 @@ class Adapted(Width, Budgeted):
             lora=self.lora,
         )
 
+    def probed(self, layers: int) -> int:
+        """Tokens that pass through a model of so many layers before training begins, forward only."""
+        return 0
+
 
 class LoRAPruneParameters(Adapted):
     """Parameters of `loraprune`."""
@@ -92,6 +96,10 @@ class LoRAShearParameters(Adapted):
     def probed_tokens(self) -> int:
         """Calibration tokens on which it is measured what is absent, where a sequence is not longer."""
         return 256 if self.budget == "quick" else 8192
+
+    def probed(self, layers: int) -> int:
+        """Each bundle is left out in turn, and on average half of the layers are run again."""
+        return layers * self.most_bundles * self.probed_tokens if self.exempt else 0
 
     @model_validator(mode="after")
     def _long_enough(self) -> Self:
