@@ -138,12 +138,9 @@ def check_recover(jobs: Queue, body: dict[str, Any], work: Work, store: LocalSto
     assert job.metrics["sparsity"]["prunable"] == 0.5
     assert_zeros_kept(weights(store, jobs, pruned), weights(store, jobs, job_id))
     assert report["recovery"]["teacher"]["name"] == "layered" and report["recovery"]["trained"] == "every parameter"
-    assert (
-        report["texts"]["calibration"] is None
-        and [text["name"] for text in report["recovery"]["texts"]] == ["words"] * 2
-    )
-    rounds = report["recovery"]["rounds"]
-    assert {each["stage"] for each in rounds} == {0, 1} and rounds[0]["degradation"]["words"] > 0
+    rounds, texts = report["recovery"]["rounds"], report["recovery"]["texts"]
+    assert report["texts"]["calibration"] is None and [text["name"] for text in texts] == ["words", "words"]
+    assert {each["stage"] for each in rounds} == {0, 1} and rounds[0]["degradation"].keys() == {"words"}
 
 
 def test_killed_drained_and_taken_up_again_it_ends_with_the_same_bytes(
