@@ -68,6 +68,8 @@ _WHOLE_BODY = {
         "warmup_ratio": 0.05,
         "schedule": "cosine",
         "dataset": None,
+        "stages": None,
+        "resample_every": None,
         "samples": None,
         "sequence_length": 512,
         "seed": 0,

@@ -161,18 +161,21 @@ class Attempt:
             evaluation=evaluation,
             work=self._folder,
             previous=self._previous(),
-            artifact=self._folder / ("artifact" if claim.recovery is None else "pruned"),
+            artifact=self._folder / ("pruned" if claim.recovery else "artifact"),
             device=self._settings.device,
             threads=self._settings.threads,
             activation_budget_bytes=self._settings.activation_budget_bytes,
         )
 
     def _previous(self) -> Path | None:
-        """The newest earlier attempt within reach that finished a block: one that died before is no help."""
-        for number in self._claim.previous_attempts:
-            folder = self._folder.with_name(f"attempt-{number}")
-            if any(folder.glob("boundary-*/state.json")):
-                return folder
+        """The newest earlier attempt within reach that finished a block, else that chose what goes: one that died
+        before is no help.
+        """
+        folders = [self._folder.with_name(f"attempt-{number}") for number in self._claim.previous_attempts]
+        for saved in ("boundary-*/state.json", "cut.json"):
+            for folder in folders:
+                if any(folder.glob(saved)):
+                    return folder
         return None
 
     def _latency(self, spec: PruneSpec, report: dict[str, Any]) -> dict[str, Any] | None:
@@ -209,7 +212,7 @@ class Attempt:
 
     def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
         """`part` is what the task covers of its share of the job's progress."""
-        shares = PROGRESS_SHARES if self._claim.recovery is None else SHARES_WITH_RECOVERY
+        shares = SHARES_WITH_RECOVERY if self._claim.recovery else PROGRESS_SHARES
         start, end = shares[spec.task]
         low, high = (start + (end - start) * place for place in part)
 

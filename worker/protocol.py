@@ -55,8 +55,8 @@ class RecoverSpec(_Wire):
     """Train a pruned model, keep its zeros, write the artifact and measure it.
 
     `recipe` is the full validated job body, `model` the folder to train, `artifact` the one to fill, `teacher` what
-    distill learns from. `work` is this attempt's folder, `previous` those of earlier attempts that saved steps, the
-    newest first.
+    distill learns from, `dense` what stages are measured against (none: nothing); `texts` are those of all stages in
+    turn. `work` is this attempt's folder, `previous` those of earlier attempts that saved steps, the newest first.
     """
 
     task: Literal["recover"] = "recover"
@@ -64,7 +64,8 @@ class RecoverSpec(_Wire):
     model: Path
     artifact: Path
     teacher: ModelSource | None
-    text: TextSource
+    dense: ModelSource | None
+    texts: list[TextSource]
     evaluation: list[TextSource]
     work: Path
     previous: list[Path]

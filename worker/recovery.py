@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from core.catalogue.methods import get_method
+from core.catalogue.recovery import Recovery, stage_texts
 from core.jobs.queue import Claim
-from worker.protocol import ModelSource, PruneSpec, RecoverSpec
+from core.jobs.references import TextReference
+from worker.protocol import ModelSource, PruneSpec, RecoverSpec, TextSource
 from worker.sources import Sources
 
 SAVED_STEPS = "recovery/step-*/state.json"
@@ -13,16 +16,24 @@ SAVED_STEPS = "recovery/step-*/state.json"
 
 def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path) -> RecoverSpec | None:
     """What follows pruning where the job asks for it, text and teacher fetched; `artifact` is the folder to fill."""
-    if claim.recovery is None:
+    if not claim.recovery:
         return None
-    text = spec.calibration if claim.recovery == claim.calibration else None
+    recovery = Recovery.model_validate(claim.body["recovery"])
+    params = [param for _, param, _ in stage_texts(recovery)] or ["recovery.dataset"]
+    teacher = _teacher(claim, sources, spec)
+
+    def text(reference: TextReference, param: str) -> TextSource:
+        is_there = spec.calibration is not None and reference == claim.calibration
+        return spec.calibration if is_there and spec.calibration else sources.text(reference, spec.model, param)
+
     earlier = [spec.work.with_name(f"attempt-{number}") for number in claim.previous_attempts]
     return RecoverSpec(
         recipe=claim.body,
         model=spec.artifact,
         artifact=artifact,
-        teacher=_teacher(claim, sources, spec),
-        text=text or sources.text(claim.recovery, spec.model, "recovery.dataset"),
+        teacher=teacher,
+        dense=spec.model if get_method(claim.body["method"]).prunes else teacher,
+        texts=[text(reference, param) for reference, param in zip(claim.recovery, params, strict=True)],
         evaluation=spec.evaluation,
         work=spec.work,
         previous=[folder for folder in earlier if any(folder.glob(SAVED_STEPS))],

@@ -1,6 +1,8 @@
 """The runner's part in recovery: train the pruned model, write it, and measure it as the pruned one was measured."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,13 +16,17 @@ from core.catalogue.parameters import Selection
 from core.catalogue.recovery import Recovery
 from core.data.texts import read_documents
 from core.data.tokens import evaluation_windows, training_windows
+from core.errors import TooLittleText
 from core.models.folder import open_model
 from core.pruning.measuring import measure
 from core.pruning.recovery.recover import VERSIONS, Recovered, Teacher, recover
+from core.pruning.recovery.sampling import Source
 from core.pruning.recovery.training import Observer
 from worker.protocol import LogMessage, Message, MetricMessage, ProgressMessage, RecoverSpec, StageMessage, TextSource
 from worker.runner_report import described_text
 
+HELD_SEQUENCES = 8
+"""Of a stage's text at most: the model is measured on them, not trained."""
 LOSS_POINTS = 200
 """Of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
 
@@ -36,16 +42,13 @@ def recover_artifact(
     folder = open_model(spec.model)
     tokenizer = folder.tokenizer()
     recovery = Recovery.model_validate(spec.recipe["recovery"])
-    assert recovery.sequence_length is not None
-    windows_NT = training_windows(
-        read_documents(spec.text.path, spec.text.format, spec.text.text_field),
-        tokenizer,
-        samples=recovery.samples,
-        most=recovery.steps * recovery.batch_size,
-        length=recovery.sequence_length,
-        seed=recovery.seed,
-        name=spec.text.name,
-    )
+    sources: list[Source] = []
+    if recovery.stages:
+        sources = _stage_sources(spec, recovery, tokenizer, device)
+        windows_NT = torch.cat([source.windows_NT for source in sources])
+    else:
+        most = recovery.steps * recovery.batch_size
+        windows_NT = _windows(spec.texts[0], recovery, tokenizer, samples=recovery.samples, most=most)
     evaluations = evaluation_sets(spec.recipe, spec.evaluation, tokenizer)
     linears = prunable_linears(folder.description, Selection(include_lm_head=not folder.description.tied_embeddings))
     recovered = recover(
@@ -56,6 +59,7 @@ def recover_artifact(
         work=spec.work,
         previous=spec.previous,
         teacher=None if spec.teacher is None else Teacher(spec.teacher.path, spec.teacher.revision),
+        sources=sources,
         device=device,
         observer=Observer(
             on_step=_reporter(send, recovery.steps),
@@ -79,6 +83,54 @@ def recover_artifact(
         "expected": str(measured.verification),
         "recovery": _report(spec, recovery, recovered, windows_NT, sum(linear.numel for linear in linears)),
     }
+
+
+def _windows(
+    text: TextSource, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, *, samples: int | None, most: int
+) -> Tensor:
+    assert recovery.sequence_length is not None
+    return training_windows(
+        read_documents(text.path, text.format, text.text_field),
+        tokenizer,
+        samples=samples,
+        most=most,
+        length=recovery.sequence_length,
+        seed=recovery.seed,
+        name=text.name,
+    )
+
+
+def _stage_sources(
+    spec: RecoverSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> list[Source]:
+    """Each stage's texts, some sequences of each held back, and what the dense model loses on these.
+
+    Raises TooLittleText where a text has not two sequences.
+    """
+    assert recovery.stages is not None
+    stages = [(number, stage) for number, stage in enumerate(recovery.stages) for _ in stage.datasets]
+    sources = []
+    for (stage_number, stage), text in zip(stages, spec.texts, strict=True):
+        most = stage.steps * recovery.batch_size + HELD_SEQUENCES
+        windows_NT = _windows(text, recovery, tokenizer, samples=None, most=most)
+        if len(windows_NT) < 2:
+            raise TooLittleText(
+                f"recovery.stages.{stage_number}: {text.name!r} has one sequence of {windows_NT.shape[1]} tokens, two "
+                "are needed, one to measure on: register more text, or ask for shorter sequences",
+                param=f"recovery.stages.{stage_number}.datasets",
+            )
+        held = min(HELD_SEQUENCES, max(1, len(windows_NT) // 5))
+        sources.append(Source(text.name, stage_number, windows_NT[held:], windows_NT[:held], 0.0))
+    if spec.dense is None:
+        return sources
+    dense = measure(
+        open_model(spec.dense.path),
+        {str(number): source.held_NT for number, source in enumerate(sources)},
+        work=spec.work / "dense",
+        device=device,
+        activation_budget_bytes=spec.activation_budget_bytes,
+    ).perplexity
+    return [replace(source, reference=math.log(dense[str(number)])) for number, source in enumerate(sources)]
 
 
 def evaluation_sets(
@@ -135,10 +187,11 @@ def _report(
         "method": recovery.method,
         "trained": recovered.trained,
         "trained_parameters": recovered.trained_parameters,
-        "steps": recovery.steps,
+        "steps": len(recovered.losses),
+        "rounds": recovered.rounds,
         "tokens": recovered.tokens,
         "windows": list(windows_NT.shape),
-        "text": described_text(spec.text),
+        "texts": [described_text(text) for text in spec.texts],
         "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
         "loss": loss_curve(recovered.losses),
         "seconds": recovered.seconds,

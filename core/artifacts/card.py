@@ -95,9 +95,10 @@ def _what_went(share: dict[str, float], pattern: str | None) -> str:
 
 def _recovery_lines(recovery: dict[str, Any]) -> list[str]:
     sparsity = recovery["sparsity"]
+    texts = ", ".join(_plain(text["name"]) for text in recovery["texts"])
     return [
         f"Recovered with {recovery['method']} ({recovery['trained']}, {recovery['trained_parameters']:,} parameters): "
-        f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {_plain(recovery['text']['name'])}. Sparsity "
+        f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {texts}. Sparsity "
         f"{sparsity['before']:.4%} before, {sparsity['after']:.4%} after: every pruned weight is still zero.",
         "",
     ]

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from core.catalogue.adapted_parameters import LoRAPruneParameters
+from core.catalogue.adapted_parameters import LoRAPruneParameters, LoRAShearParameters
 from core.catalogue.parameters import (
     BonsaiParameters,
     DepthParameters,
@@ -195,6 +195,22 @@ METHODS: dict[str, MethodInfo] = {
             patterns=_GROUPS,
             needs=Needs(calibration=True, gradients=True, training=True),
             parameters=LoRAPruneParameters,
+        ),
+        MethodInfo(
+            id="lorashear",
+            title="LoRAShear",
+            summary="Has heads and channels shrink to zero while low-rank adapters move what they know into the rest; "
+            "spares those whose absence alone costs most.",
+            paper=Paper(
+                title="LoRAShear: Efficient Large Language Model Structured Pruning and Knowledge Recovery",
+                authors="Chen, Ding, Yadav, Zharkov, Liang",
+                year=2023,
+                url="https://arxiv.org/abs/2310.18356",
+            ),
+            task_families=_LANGUAGE,
+            patterns=_GROUPS,
+            needs=Needs(calibration=True, gradients=True, training=True),
+            parameters=LoRAShearParameters,
         ),
         MethodInfo(
             id="depth",

@@ -16,6 +16,8 @@ DEFAULT_SEQUENCE_LENGTH = 512
 _LEARNING_RATE_FULL = 2e-5
 _LEARNING_RATE_LORA = 1e-4
 
+_ROUND_STEPS = 50
+
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
@@ -36,6 +38,13 @@ class Lora(_Part):
     )
 
 
+class RecoveryStage(_Part):
+    """Texts that are trained on together, for a number of steps at most."""
+
+    datasets: Annotated[list[_Name], Field(min_length=1, max_length=16)]
+    steps: int = Field(ge=1, le=1_000_000)
+
+
 class Recovery(_Part):
     """Training after pruning. Pruned weights stay zero, to the last one, whatever the method."""
 
@@ -43,7 +52,9 @@ class Recovery(_Part):
         description="finetune: every parameter is trained, pruned weights held at zero. lora: low-rank adapters on the "
         "linear layers, merged into the surviving weights. distill: either, against the original model's predictions."
     )
-    steps: int = Field(200, ge=1, le=1_000_000, description="Optimiser steps.")
+    steps: int = Field(
+        200, ge=1, le=1_000_000, description="Optimiser steps. With stages, those of all of them together."
+    )
     learning_rate: float | None = Field(
         None, gt=0, le=1, description="Peak, of AdamW. Unset: 1e-4 with adapters, 2e-5 without."
     )
@@ -51,6 +62,16 @@ class Recovery(_Part):
     warmup_ratio: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the rate rises, linearly.")
     schedule: Literal["cosine", "linear"] = Field("cosine", description="How the rate falls to zero afterwards.")
     dataset: _Name | None = Field(None, description="The text to train on. Unset: the calibration's.")
+    stages: Annotated[list[RecoveryStage], Field(min_length=1, max_length=4)] | None = Field(
+        None,
+        description="In place of dataset and steps: stages one after the other, such as pre-training texts and then "
+        "instructions, as LoRAShear recovers. In each, sequences are drawn from its datasets in proportion to how much "
+        "worse the model is on each than the dense one, measured again after every round; it ends early once a round "
+        "has won back nothing.",
+    )
+    resample_every: int | None = Field(
+        None, ge=1, le=1_000_000, description="Steps of a round of a stage. Unset: 50, with stages."
+    )
     samples: int | None = Field(
         None,
         ge=1,
@@ -87,6 +108,7 @@ def complete_recovery(asked: Recovery, description: ModelDescription, sequence_l
                 raise _inapplicable(name, asked.method, "distill")
     if asked.method == "finetune" and asked.lora is not None:
         raise _inapplicable("lora", asked.method, "lora and distill")
+    _check_stages(asked)
     lora = asked.lora
     if asked.method == "lora" or (asked.method == "distill" and "lora" not in asked.model_fields_set):
         lora = lora or Lora()
@@ -110,8 +132,45 @@ def complete_recovery(asked: Recovery, description: ModelDescription, sequence_l
             "learning_rate": asked.learning_rate or (_LEARNING_RATE_LORA if lora else _LEARNING_RATE_FULL),
             "temperature": (asked.temperature or 1.0) if asked.method == "distill" else None,
             "sequence_length": length,
+            "steps": sum(stage.steps for stage in asked.stages) if asked.stages else asked.steps,
+            "resample_every": (asked.resample_every or _ROUND_STEPS) if asked.stages else None,
         }
     )
+
+
+def _check_stages(asked: Recovery) -> None:
+    """Raises InvalidRequest for what does not go together with stages, or needs them."""
+    if asked.stages is None:
+        if asked.resample_every is not None:
+            raise InvalidRequest(
+                "recovery.resample_every belongs to stages: leave it out, or say what they are",
+                param="recovery.resample_every",
+            )
+        return
+    for name in ("dataset", "samples"):
+        if getattr(asked, name) is not None:
+            raise InvalidRequest(
+                f"recovery.{name} and stages exclude each other: leave one out", param=f"recovery.{name}"
+            )
+    total = sum(stage.steps for stage in asked.stages)
+    if "steps" in asked.model_fields_set and asked.steps != total:
+        raise InvalidRequest(
+            f"recovery.steps: the stages have {total} steps together: leave it out", param="recovery.steps"
+        )
+    for number, stage in enumerate(asked.stages):
+        for place, name in enumerate(stage.datasets):
+            if name in stage.datasets[:place]:
+                where = f"recovery.stages.{number}.datasets.{place}"
+                raise InvalidRequest(f"{where}: {name!r} is named twice", param=where)
+
+
+def stage_texts(recovery: Recovery) -> list[tuple[str, str, RecoveryStage]]:
+    """Of each text of each stage the name, its place in the body, and the stage."""
+    return [
+        (name, f"recovery.stages.{number}.datasets.{place}", stage)
+        for number, stage in enumerate(recovery.stages or [])
+        for place, name in enumerate(stage.datasets)
+    ]
 
 
 def sequences_at_once(recovery: Recovery) -> int:

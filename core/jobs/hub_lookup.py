@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.catalogue.model_folder import ModelDescription
+from core.catalogue.recovery import stage_texts
 from core.catalogue.tasks import TASKS, local_copy
 from core.database import transaction
 from core.errors import (
@@ -125,6 +126,7 @@ class HubLookup:
                 self._find_model(findings, job.recovery.teacher)
             if job.recovery.dataset is not None:
                 named.append((job.recovery.dataset, "calibration", "recovery.dataset"))
+            named += [(name, "calibration", param) for name, param, _ in stage_texts(job.recovery)]
         asked = [(name, use, param) for name, use, param in named if is_hub_dataset(name)]
         registered = self._registered(team_id, {name for name, _, _ in asked}) if asked else set()
         for name, use, param in asked:

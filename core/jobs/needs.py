@@ -71,8 +71,8 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     evaluation tokens and the tasks' questions through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
-    choosing = _training_to_choose(job, tokens)
-    if choosing is not None:
+    adapted = _adapted(job)
+    if adapted is not None:
         walks = 0
     elif get_method(job.method).needs.gradients and job.method != "recover":
         walks = 4
@@ -81,18 +81,22 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     passes = (
         walks * tokens.calibration + 2 * tokens.tasks + models * tokens.evaluation + _LATENCY_PASSES * tokens.window
     )
+    passes += 0 if adapted is None else adapted.probed(description.layers)
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     pruning = 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens)
+    choosing = None if adapted is None else _training_to_choose(adapted, tokens)
     trainings = [training_work(description, each) for each in (choosing, job.recovery)]
     return Work(passes + sum(each.tokens for each in trainings), pruning + sum(each.operations for each in trainings))
 
 
-def _training_to_choose(job: JobBody, tokens: Tokens) -> Recovery | None:
-    """The training by which some methods choose what goes."""
+def _adapted(job: JobBody) -> Adapted | None:
+    """The parameters of a method that chooses by training, None of any other."""
     parameters = get_method(job.method).parameters
-    if not issubclass(parameters, Adapted):
-        return None
-    return parameters.model_validate(job.parameters).training(max(1, tokens.window))
+    return parameters.model_validate(job.parameters) if issubclass(parameters, Adapted) else None
+
+
+def _training_to_choose(adapted: Adapted, tokens: Tokens) -> Recovery:
+    return adapted.training(max(2, tokens.window))
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
@@ -134,8 +138,9 @@ def needs_of(
     streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     method = get_method(job.method)
-    choosing = _training_to_choose(job, tokens)
-    if choosing is not None:  # beside the whole model, what the walk holds throughout
+    adapted = _adapted(job)
+    if adapted is not None:  # beside the whole model, what the walk holds throughout
+        choosing = _training_to_choose(adapted, tokens)
         engine = max(engine, ends + training_bytes(description, choosing, device=device).memory)
     elif method.needs.gradients:  # of a block, in float32: weights, sums of gradients and of their squares, one of each
         engine += block * 16 + min(
@@ -152,7 +157,7 @@ def needs_of(
     work = work_of(description, job, tokens)
     processes = 5 if tokens.tasks else 3
     stored = description.bytes * (3 + is_fetched) + training.disk  # blocks, artifact, its copy in a local store
-    stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
+    stored += 0 if adapted is None else description.prunable_parameters * width  # as trained
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"
     return Needs(

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from core.artifacts.store import Store
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.recovery import Recovery, complete_recovery
+from core.catalogue.recovery import Recovery, complete_recovery, stage_texts
 from core.errors import InvalidRequest, SecateurError
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
@@ -50,7 +50,11 @@ def resolve_recovery(
         )
     asked = complete_recovery(body.recovery, description, calibration.sequence_length if calibration else None)
     assert asked.sequence_length is not None
-    text = calibration_text
+    length, texts = asked.sequence_length, []
+    for name, param, stage in stage_texts(asked):
+        needs = TextNeeds("calibration", param, None, length, asked.seed, stage.steps * asked.batch_size)
+        texts.append(resolve_text(session, team_id, name, needs, hub))
+    text = texts[0] if texts else calibration_text
     if asked.dataset is not None:
         most = asked.steps * asked.batch_size
         needs = TextNeeds("calibration", "recovery.dataset", asked.samples, asked.sequence_length, asked.seed, most)
@@ -61,7 +65,7 @@ def resolve_recovery(
             'recovery, or "calibration": {"dataset": "NAME"} to the job',
             param="recovery.dataset",
         )
-    sources = {"recovery": text.model_dump(mode="json")}
+    sources: dict[str, Any] = {"recovery": [each.model_dump(mode="json") for each in texts or [text]]}
     if asked.method == "distill":
         if prunes and asked.teacher is not None:
             raise InvalidRequest(

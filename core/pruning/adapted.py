@@ -2,7 +2,7 @@
 tokens: what LoRAPrune and LoRAShear choose by. The model's own weights are frozen and never get a gradient.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,9 @@ UnitScores = list[dict[Kind, Tensor]]
 
 
 class AdaptedModel:
-    """The model of a scene. `groups` are those of each decoder layer; every one is there until it is masked."""
+    """The model of a scene, its own weights in `dtype`. `groups` are those of each decoder layer; every one is there
+    until it is masked.
+    """
 
     def __init__(self, scene: Scene, recovery: Recovery) -> None:
         assert recovery.lora is not None
@@ -31,9 +33,9 @@ class AdaptedModel:
         self._recovery = recovery
         self.family = scene.folder.family
         self.groups = [scene.groups(layer) for layer in range(scene.layers)]
-        self._accelerator, frozen_dtype = arithmetic(scene.skeleton.dtype, scene.skeleton.device)
+        self._accelerator, self.dtype = arithmetic(scene.skeleton.dtype, scene.skeleton.device)
         torch.manual_seed(recovery.seed)
-        model = open_whole(scene.folder.path, frozen_dtype)
+        model = open_whole(scene.folder.path, self.dtype)
         checkpoint_activations(model)
         linears = [each.name for each in scene.folder.description.linears]
         self.module = add_adapters(model, recovery.lora, linears, transposed=self.family.transposed)
@@ -66,16 +68,28 @@ class AdaptedModel:
         """Mask all groups of a kind but those where `kept_U` [units] is True."""
         self._kept[layer, kind] = kept_U.to(self._scene.skeleton.device)
 
+    def drop(self, layer: int, kind: Kind, gone_U: Tensor) -> None:
+        """Mask more groups of a kind: those where `gone_U` [units] is True."""
+        kept_U = self._kept.get((layer, kind))
+        self.keep(layer, kind, ~gone_U if kept_U is None else kept_U & ~gone_U.to(kept_U.device))
+
     def keep_cut(self, cut: Cut) -> None:
         """Mask what a cut leaves out."""
         for layer, groups in enumerate(self.groups):
             for each in groups:
-                kept = cut.layers[layer].of(each.kind)
-                mask_U = torch.ones(each.units, dtype=torch.bool)
-                if kept is not None:
-                    mask_U[:] = False
-                    mask_U[kept] = True
-                self.keep(layer, each.kind, mask_U)
+                self.keep(layer, each.kind, kept_units(cut, layer, each))
+
+    def linears(self) -> Iterator[MaskedLoraLinear]:
+        """All that are adapted."""
+        return (each for each in self.module.modules() if isinstance(each, MaskedLoraLinear))
+
+    def weight(self, layer: int, slot: Slot) -> nn.Parameter | None:
+        """The model's own tensor that a slot is, without what the adapters add; None where it has none."""
+        name, _, kind = slot.name.rpartition(".")
+        module = self.blocks[layer].get_submodule(name)
+        owner = module.get_base_layer() if isinstance(module, MaskedLoraLinear) else module
+        found = getattr(owner, kind, None)
+        return found if isinstance(found, nn.Parameter) else None
 
     def linear(self, layer: int, slot: Slot) -> MaskedLoraLinear | None:
         """The adapted linear layer whose weight a slot is, None for biases and norms."""
@@ -137,11 +151,20 @@ class AdaptedModel:
             self._scene.changed.write(layer, merged)
 
 
+def kept_units(cut: Cut, layer: int, groups: Groups) -> Tensor:
+    """True for the groups a cut keeps: [units]."""
+    kept = cut.layers[layer].of(groups.kind)
+    kept_U = torch.full((groups.units,), kept is None)
+    if kept is not None:
+        kept_U[kept] = True
+    return kept_U
+
+
 def effective_weight(linear: MaskedLoraLinear) -> Tensor:
     """W + scale·BA in float32, in the weight's own layout."""
     weight = linear.get_base_layer().weight
     assert isinstance(weight, Tensor)
-    return weight.float() + linear.get_delta_weight(ADAPTER)
+    return weight.float() + linear.update(*linear.factors)
 
 
 def estimated_gradient(linear: MaskedLoraLinear) -> Tensor:
@@ -150,8 +173,7 @@ def estimated_gradient(linear: MaskedLoraLinear) -> Tensor:
     A gradient step of unit rate takes A and B to A − g_A and B − g_B; scale·BA, and with it the weight, moves by −ĝ.
     Needs the gradients of the adapter alone.
     """
-    A, B = (each[ADAPTER].weight for each in (linear.lora_A, linear.lora_B))
-    assert isinstance(A, Tensor) and isinstance(B, Tensor)
+    A, B = linear.factors
     g_A, g_B = A.grad, B.grad
     assert g_A is not None and g_B is not None, "called after a backward"
     g_OI: Tensor = linear.scaling[ADAPTER] * (g_B @ A + B @ g_A - g_B @ g_A)
@@ -171,3 +193,15 @@ class MovingAverage:
             {kind: self._momentum * old[kind] + (1 - self._momentum) * each for kind, each in layer.items()}
             for old, layer in zip(before, new, strict=True)
         ]
+
+
+def of_those_left(scores: UnitScores, cut: Cut) -> UnitScores:
+    """Scores, none below 0, with −1 for what a cut has left out already: nothing comes back."""
+    left = [dict(layer) for layer in scores]
+    for layer, each in cut.layers.items():
+        for kind, score_U in left[layer].items():
+            kept = each.of(kind)
+            if kept is not None:
+                left[layer][kind] = torch.full_like(score_U, -1.0)
+                left[layer][kind][kept] = score_U[kept]
+    return left

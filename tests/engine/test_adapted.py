@@ -7,20 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.catalogue.adapted_parameters import LoRAPruneParameters
-from core.catalogue.compatibility import check_job
+from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.model_folder import inspect_folder
 from core.catalogue.narrowing import require_narrowing
+from core.catalogue.parameters import Width
 from core.catalogue.recovery import Lora
 from core.catalogue.structure import Counts, LayerShape
 from core.errors import InvalidParameters
 from core.jobs.needs import Tokens, needs_of, work_of
 from core.jobs.schemas import JobBody
 from core.models.weights import load_tensors
-from core.pruning.adapted import AdaptedModel, estimated_gradient
+from core.pruning.adapted import AdaptedModel, estimated_gradient, kept_units
+from core.pruning.half_space import HalfSpaceRemoval, half_space_step
+from core.pruning.knowledge import Bundle, most_damaging
 from core.pruning.methods.loraprune import GradualRemoval
 from core.pruning.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.pruning.schedule import counts_at, cubic
@@ -29,8 +33,8 @@ from core.pruning.walk import Observer
 from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import make_model, make_tokens
 
-QUICK: dict[str, Any] = {"steps": 10, "batch_size": 2, "learning_rate": 1e-3, "lora": {"r": 4, "alpha": 8}}
-METHODS = ["loraprune"]
+QUICK: dict[str, Any] = {"steps": 20, "batch_size": 2, "learning_rate": 1e-3, "lora": {"r": 4, "alpha": 8}}
+METHODS = {"loraprune": QUICK, "lorashear": QUICK | {"periods": 2}}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -56,10 +60,12 @@ def test_every_layer_keeps_what_was_asked_and_what_was_trained_is_what_loads(
         original(self)
 
     monkeypatch.setattr(AdaptedModel, "write_merged", remember)
-    parameters = QUICK | {"attention": attention}
+    parameters = METHODS[method] | {"attention": attention}
     result = removal(folder, tmp_path / "work", method, 0.25, parameters=parameters)
     description = inspect_folder(folder)
-    counts = (require_narrowing(description, LoRAPruneParameters.model_validate(parameters), 0.25).counts or ())[0]
+    checked = parse_parameters(method, parameters)
+    assert isinstance(checked, Width)
+    counts = (require_narrowing(description, checked, 0.25).counts or ())[0]
     assert result.removed == counts.removed * description.layers > 0
     artifact = save(result, folder, tmp_path / "artifact")
     loaded, info = AutoModelForCausalLM.from_pretrained(artifact, output_loading_info=True, dtype="auto")
@@ -86,7 +92,7 @@ def test_only_adapters_get_gradients_and_all_of_them_do(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(GradualRemoval, "after_backward", look)
     removal(make_model(tmp_path / "model"), tmp_path / "work", "loraprune", 0.25, parameters=QUICK)
-    assert seen == list(range(10))
+    assert seen == list(range(20))
 
 
 def test_the_gradient_is_what_a_step_of_unit_rate_takes_off_the_update() -> None:
@@ -124,11 +130,106 @@ def test_planted_useless_groups_are_found(method: str, tmp_path: Path) -> None:
             f"{mlp}.up_proj.weight": useless(channels, 0),
             f"{mlp}.down_proj.weight": useless(channels, 1),
         })  # fmt: skip
-    removal(folder, tmp_path / "work", method, 0.25, parameters=QUICK)
+    parameters = METHODS[method] | ({"exempt": 0} if method == "lorashear" else {})  # absence may help a random model
+    removal(folder, tmp_path / "work", method, 0.25, parameters=parameters)
     cut = chosen(tmp_path / "work")
     left = [channel for channel in range(48) if channel not in range(11, 19)]
     assert {layer: each.heads for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
     assert all(each.channels == left for each in cut.layers.values())
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 10_000), epsilon=st.sampled_from([0.0, 0.3, 0.9]))
+def test_a_group_becomes_zero_exactly_when_its_step_leaves_the_half_space(seed: int, epsilon: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(6, 9, generator=generator, dtype=torch.float64)
+    moved = x + 0.5 * torch.randn(6, 9, generator=generator, dtype=torch.float64)
+    length = 2 * x.norm(dim=1) * torch.rand(6, generator=generator, dtype=torch.float64)
+    length[0] = 0
+    trial = moved - length[:, None] * x / x.norm(dim=1, keepdim=True)
+    zero, share = half_space_step(x.square().sum(1), (moved * x).sum(1), length, epsilon)
+    leaves = (trial * x).sum(1) < epsilon * x.square().sum(1)
+    assert torch.equal(zero[1:], leaves[1:]) and not zero[0] and share[0] == 0
+    torch.testing.assert_close((moved - share[:, None] * x)[~zero], trial[~zero])
+    assert (share[zero] == 0).all()
+
+
+def test_what_goes_shrinks_in_a_line_and_is_gone_when_the_period_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, float, int, int]] = []
+    original = HalfSpaceRemoval.after_step
+
+    def look(self: HalfSpaceRemoval, step: int) -> None:
+        original(self, step)
+        groups = self._adapted.groups[0][1]
+        goes_U = ~kept_units(self.cut, 0, groups) if self.cut.layers else torch.zeros(48, dtype=torch.bool)
+        weight = self._adapted.weight(0, groups.slots[0])
+        kept_U = self._adapted._kept.get((0, "channels"), torch.ones(48, dtype=torch.bool))
+        assert weight is not None
+        seen.append((step, float(weight[goes_U].norm()), int(goes_U.sum()), int((~kept_U).sum())))
+
+    monkeypatch.setattr(HalfSpaceRemoval, "after_step", look)
+    parameters = QUICK | {"periods": 1, "learning_rate": 1e-6}
+    removal(make_model(tmp_path / "model"), tmp_path / "work", "lorashear", 0.25, parameters=parameters)
+    norms = {step: norm for step, norm, going, _ in seen if going}
+    assert min(norms) == 2 and [going for *_, going, _ in seen[:2]] == [0, 0]
+    for step in range(2, 16):
+        assert norms[step] / norms[2] == pytest.approx((17 - step) / 15, abs=1e-3)
+    assert {gone for step, *_, gone in seen if step < 16} == {0} and {
+        gone for step, *_, gone in seen if step >= 17
+    } == {seen[-1][2]}
+
+
+def test_the_costliest_groups_are_exempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_model(tmp_path / "model")
+    found: list[Bundle] = []
+    original = HalfSpaceRemoval.__init__
+
+    def remember(self: HalfSpaceRemoval, *arguments: Any, exempt: list[Bundle], **more: Any) -> None:
+        found.extend(exempt)
+        original(self, *arguments, exempt=exempt, **more)
+
+    monkeypatch.setattr(HalfSpaceRemoval, "__init__", remember)
+    parameters = QUICK | {"periods": 2, "exempt": 0.2, "bundles": 6}
+    removal(folder, tmp_path / "work", "lorashear", 0.25, parameters=parameters)
+    cut = chosen(tmp_path / "work")
+    assert {(each.layer, each.kind) for each in found} == {
+        (n, kind) for n in range(3) for kind in ("heads", "channels")
+    }
+    assert sum(each.kind == "channels" for each in found) == 6
+    for each in found:
+        assert set(each.units) <= set(cut.layers[each.layer].of(each.kind) or [])
+
+
+def test_the_damage_of_a_bundle_is_what_the_loss_rises_by_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, tokens = make_model(tmp_path / "model", "gemma3"), make_tokens(3)
+    found: list[Bundle] = []
+    monkeypatch.setattr(
+        "core.pruning.methods.lorashear.most_damaging", lambda bundles, share: found.extend(bundles) or []
+    )
+    removal(folder, tmp_path / "work", "lorashear", 0.25, parameters=QUICK | {"periods": 1}, calibration=tokens)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(model(input_ids=tokens, labels=tokens).loss)
+
+    whole = loss()
+    for bundle in (found[0], found[-1], found[len(found) // 2]):
+        name = "self_attn.o_proj" if bundle.kind == "heads" else "mlp.down_proj"
+        weight = model.get_parameter(f"model.layers.{bundle.layer}.{name}.weight")
+        size = 16 if bundle.kind == "heads" else 1
+        kept = weight.detach().clone()
+        with torch.no_grad():
+            for unit in bundle.units:
+                weight[:, unit * size : unit * size + size] = 0
+            assert bundle.damage == pytest.approx(loss() - whole, abs=1e-4)
+            weight.copy_(kept)
+    assert sum(len(each.units) for each in found if each.layer == 1 and each.kind == "channels") == 48
+    assert len(most_damaging(found, 0.1, among=lambda bundle: None)) == -(-len(found) // 10)
 
 
 def chosen(work: Path) -> Cut:
@@ -140,7 +241,7 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, text = make_model(tmp_path / "model"), {"text": make_tokens(seed=1)}
-    whole = removal(folder, tmp_path / "whole", method, 0.25, parameters=QUICK, evaluations=text)
+    whole = removal(folder, tmp_path / "whole", method, 0.25, parameters=METHODS[method], evaluations=text)
     assert whole.perplexity["text"].dense == removal(
         folder, tmp_path / "random", "random-structured", 0.25, evaluations=text
     ).perplexity["text"].dense, "the dense figure is that of the source"  # fmt: skip
@@ -149,7 +250,7 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
         raise KeyboardInterrupt
 
     def attempt(name: str, **more: Any) -> Any:
-        return removal(folder, tmp_path / name, method, 0.25, parameters=QUICK, evaluations=text, **more)
+        return removal(folder, tmp_path / name, method, 0.25, parameters=METHODS[method], evaluations=text, **more)
 
     with pytest.raises(KeyboardInterrupt):
         attempt("one", observer=Observer(on_block=stop))

@@ -125,7 +125,8 @@ def check_recover(jobs: Queue, body: dict[str, Any], work: Work, store: LocalSto
     """`recover` trains the artifact of a job and keeps its zeros."""
     training = {
         "model": f"job:{pruned}", "method": "recover", "evaluation": body["evaluation"],
-        "recovery": {"method": "distill", "lora": None, "teacher": "layered", "dataset": "words", "steps": 6,
+        "recovery": {"method": "distill", "lora": None, "teacher": "layered", "resample_every": 2,
+                     "stages": [{"datasets": ["words"], "steps": 4}, {"datasets": ["words"], "steps": 2}],
                      "batch_size": 4, "sequence_length": 32, "learning_rate": 0.01},
     }  # fmt: skip
     job_id = jobs.submit(training)
@@ -137,7 +138,9 @@ def check_recover(jobs: Queue, body: dict[str, Any], work: Work, store: LocalSto
     assert job.metrics["sparsity"]["prunable"] == 0.5
     assert_zeros_kept(weights(store, jobs, pruned), weights(store, jobs, job_id))
     assert report["recovery"]["teacher"]["name"] == "layered" and report["recovery"]["trained"] == "every parameter"
-    assert report["texts"]["calibration"] is None and report["recovery"]["text"]["name"] == "words"
+    rounds, texts = report["recovery"]["rounds"], report["recovery"]["texts"]
+    assert report["texts"]["calibration"] is None and [text["name"] for text in texts] == ["words", "words"]
+    assert {each["stage"] for each in rounds} == {0, 1} and rounds[0]["degradation"].keys() == {"words"}
 
 
 def test_killed_drained_and_taken_up_again_it_ends_with_the_same_bytes(

@@ -22,7 +22,9 @@ _CLAIM_LOCKS = 0x5ECA << 32
 
 @dataclass(frozen=True)
 class Claim:
-    """A job in a worker's hands. `body` is the request with defaults; `previous_attempts` are newest first."""
+    """A job in a worker's hands. `body` is the request with defaults; `recovery` the texts it trains on, none
+    where it does not; `previous_attempts` are newest first.
+    """
 
     job_id: str
     attempt: int
@@ -32,7 +34,7 @@ class Claim:
     calibration: TextReference | None
     evaluation: tuple[TextReference, ...]
     tasks: tuple[TaskReference, ...]
-    recovery: TextReference | None
+    recovery: tuple[TextReference, ...]
     teacher: ModelReference | None
     previous_attempts: tuple[int, ...]
     estimate: dict[str, Any] | None
@@ -152,6 +154,7 @@ def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float)
 def _claim_of(row: Row[Any]) -> Claim:
     sources = row.sources
     calibration, recovery, teacher = (sources.get(name) for name in ("calibration", "recovery", "teacher"))
+    trained_on = recovery if isinstance(recovery, list) else [recovery] if recovery else []  # one, in older jobs
     return Claim(
         job_id=row.id,
         attempt=row.attempt,
@@ -161,7 +164,7 @@ def _claim_of(row: Row[Any]) -> Claim:
         calibration=None if calibration is None else text_references.validate_python(calibration),
         evaluation=tuple(text_references.validate_python(source) for source in sources["evaluation"]),
         tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
-        recovery=None if recovery is None else text_references.validate_python(recovery),
+        recovery=tuple(text_references.validate_python(source) for source in trained_on),
         teacher=None if teacher is None else model_references.validate_python(teacher),
         previous_attempts=tuple(range(row.attempt - 1, 0, -1)),
         request_id=row.request_id,

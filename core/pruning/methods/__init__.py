@@ -6,6 +6,7 @@ from core.pruning.methods.depth import Depth
 from core.pruning.methods.l2_structured import L2Structured
 from core.pruning.methods.llm_pruner import LLMPruner
 from core.pruning.methods.loraprune import LoRAPrune
+from core.pruning.methods.lorashear import LoRAShear
 from core.pruning.methods.magnitude import Magnitude
 from core.pruning.methods.method import Method
 from core.pruning.methods.random import Random
@@ -29,6 +30,7 @@ STRUCTURED: dict[str, type[StructuredMethod]] = {
     "l2-structured": L2Structured,
     "llm-pruner": LLMPruner,
     "loraprune": LoRAPrune,
+    "lorashear": LoRAShear,
     "random-structured": RandomStructured,
 }
 

@@ -1,11 +1,10 @@
 """LoRAPrune (Zhang, Chen, Shen, Yang, Ou, Yu, Zhuang 2023, arXiv:2305.18403): groups go while adapters are trained."""
 
-import torch
 from torch import Tensor
 
 from core.catalogue.adapted_parameters import LoRAPruneParameters
 from core.catalogue.parameters import MethodParameters
-from core.pruning.adapted import AdaptedModel, MovingAverage, UnitScores, effective_weight, estimated_gradient
+from core.pruning.adapted import AdaptedModel, MovingAverage, effective_weight, estimated_gradient, of_those_left
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.recovery.adapters import MaskedLoraLinear
 from core.pruning.scene import Scene
@@ -48,23 +47,11 @@ class GradualRemoval:
     def after_backward(self, step: int) -> None:
         self._average.add(self._adapted.unit_sums(importance, normalised=True))
         counts = self._scene.counts_at(cubic(step + 1, self._steps))
-        self.cut = self._scene.keep_highest(self._of_those_left(), counts)
+        self.cut = self._scene.keep_highest(of_those_left(self._average.scores, self.cut), counts)
         self._adapted.keep_cut(self.cut)
 
     def after_step(self, step: int) -> None:
         """Nothing: what is masked is not read, wherever its weights move."""
-
-    def _of_those_left(self) -> UnitScores:
-        """The scores, below all others where a group is masked already: nothing comes back."""
-        scores = [dict(layer) for layer in self._average.scores]
-        for layer, kept in self.cut.layers.items():
-            for kind, score_U in scores[layer].items():
-                left = kept.of(kind)
-                if left is not None:
-                    lost_U = torch.ones_like(score_U, dtype=torch.bool)
-                    lost_U[left] = False
-                    scores[layer][kind] = score_U.masked_fill(lost_U, -1.0)
-        return scores
 
 
 def importance(linear: MaskedLoraLinear) -> Tensor:

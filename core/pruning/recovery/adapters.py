@@ -42,12 +42,23 @@ class MaskedLoraLinear(LoraLinear):
             answer: Tensor = super().forward(x, *arguments, **keywords)
             return answer
         with torch.autocast(x.device.type, enabled=False):  # as precise as the merge
-            A_RI = self.lora_dropout[ADAPTER](self.lora_A[ADAPTER].weight)
-            update_OI = (self.lora_B[ADAPTER].weight @ A_RI) * self.scaling[ADAPTER]
-            update = self._masked(update_OI.T if self.fan_in_fan_out else update_OI)
+            A_RI, B_OR = self.factors
+            update = self.update(self.lora_dropout[ADAPTER](A_RI), B_OR)
             weight = (self._weight + update).to(self._weight.dtype)
         bias: nn.Parameter | None = self.get_base_layer().bias  # type: ignore[assignment]
         return functional.linear(x, weight.T if self.fan_in_fan_out else weight, bias)
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A [rank, in_features] and B [out_features, rank]."""
+        A_RI, B_OR = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        assert isinstance(A_RI, Tensor) and isinstance(B_OR, Tensor)
+        return A_RI, B_OR
+
+    def update(self, A_RI: Tensor, B_OR: Tensor) -> Tensor:
+        """What factors add to the weight, in its own layout: alpha/r · M⊙(BA)."""
+        update_OI = (B_OR @ A_RI) * self.scaling[ADAPTER]
+        return self._masked(update_OI.T if self.fan_in_fan_out else update_OI)
 
     @property
     def _weight(self) -> Tensor:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -25,12 +26,15 @@ _MOMENTS = "moments.safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """After `step` steps: trained tensors by name, the optimiser's moments by `name/moment`, the loss of each step."""
+    """After `step` steps: trained tensors by name, the optimiser's moments by `name/moment`, the loss of each step, and
+    the rounds of adaptive sampling.
+    """
 
     step: int
     trained: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
     losses: Sequence[float]
+    rounds: Sequence[dict[str, Any]] = ()
 
 
 class Checkpoints:
@@ -51,6 +55,7 @@ class Checkpoints:
             "fingerprint": self._fingerprint,
             "step": checkpoint.step,
             "losses": list(checkpoint.losses),
+            "rounds": list(checkpoint.rounds),
             "files": {
                 _TRAINED: write_tensors(partial / _TRAINED, checkpoint.trained),
                 _MOMENTS: write_tensors(partial / _MOMENTS, checkpoint.moments),
@@ -79,5 +84,5 @@ class Checkpoints:
                     reason = "the earlier attempt's training state is damaged"
                 else:
                     trained, moments = (load_tensors(place / name) for name in (_TRAINED, _MOMENTS))
-                    return Checkpoint(int(record["step"]), trained, moments, record["losses"])
+                    return Checkpoint(int(record["step"]), trained, moments, record["losses"], record.get("rounds", []))
         return f"{reason}: training starts over" if reason else None

@@ -34,6 +34,7 @@ from core.pruning.recovery.checkpoints import Checkpoints
 from core.pruning.recovery.losses import Loss, distillation_loss, next_token_loss
 from core.pruning.recovery.masks import ZeroPattern, weight_names
 from core.pruning.recovery.opening import arithmetic, checkpoint_activations, open_whole
+from core.pruning.recovery.sampling import Adaptive, InOrder, Source
 from core.pruning.recovery.training import Observer, Training
 
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
@@ -67,6 +68,7 @@ class Recovered:
     seconds: float
     resumed_from: int
     processes: int
+    rounds: list[dict[str, Any]]
 
 
 def recover(
@@ -78,10 +80,12 @@ def recover(
     work: Path,
     previous: Sequence[Path] = (),
     teacher: Teacher | None = None,
+    sources: Sequence[Source] = (),
     device: torch.device | None = None,
     observer: Observer | None = None,
 ) -> Recovered:
-    """Train the model in `source` on token sequences [sequences, time].
+    """Train the model in `source` on token sequences [sequences, time]: where it recovers in stages, on those of all
+    `sources` in turn.
 
     `linears` are the layers whose zeros are counted, and kept; `work` is this attempt's folder, `previous` those of
     earlier attempts, the newest first, whose newest checkpoint is carried on from. In a run of several processes every
@@ -115,7 +119,8 @@ def recover(
         assert recovery.temperature is not None
         opened = _open_teacher(teacher, folder, frozen_dtype).to(accelerator.device)
         loss = distillation_loss(opened, recovery.temperature)
-    checkpoints = Checkpoints(work, _fingerprint(folder, recovery, windows_NT, linears, teacher, accelerator))
+    checkpoints = Checkpoints(work, _fingerprint(folder, recovery, windows_NT, sources, linears, teacher, accelerator))
+    sampling = Adaptive(sources, recovery) if recovery.stages else InOrder(len(windows_NT), recovery)
     training = Training(
         module,
         windows_NT,
@@ -125,6 +130,7 @@ def recover(
         accelerator=accelerator,
         checkpoints=checkpoints,
         observer=observer,
+        sampling=sampling,
     )
     trained_parameters = sum(each.numel() for each in module.parameters() if each.requires_grad)
     training.run(checkpoints.newest(previous))
@@ -143,10 +149,11 @@ def recover(
         losses=training.losses,
         trained=trained,
         trained_parameters=trained_parameters,
-        tokens=recovery.steps * recovery.batch_size * windows_NT.shape[1],
+        tokens=len(training.losses) * recovery.batch_size * windows_NT.shape[1],
         seconds=time.monotonic() - began,
         resumed_from=training.resumed_from,
         processes=accelerator.num_processes,
+        rounds=sampling.rounds,
     )
 
 
@@ -211,6 +218,7 @@ def _fingerprint(
     folder: ModelFolder,
     recovery: Recovery,
     windows_NT: Tensor,
+    sources: Sequence[Source],
     linears: Sequence[str],
     teacher: Teacher | None,
     accelerator: Accelerator,
@@ -225,5 +233,6 @@ def _fingerprint(
         accelerator.num_processes,
         torch.get_num_threads(),
         [version(name) for name in VERSIONS],
+        [(len(each.windows_NT), each.held_NT.tolist(), each.reference) for each in sources],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 from core.catalogue.recovery import Recovery, sequences_at_once
 from core.errors import InvalidRequest, RecoveryDiverged
 from core.pruning.recovery.checkpoints import Checkpoint, Checkpoints
-from core.pruning.recovery.losses import Loss
+from core.pruning.recovery.losses import Loss, next_token_loss
+from core.pruning.recovery.sampling import InOrder, Sampling
 
 LARGEST_GRADIENT_NORM = 1.0
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -49,8 +49,8 @@ class StepRule(Protocol):
 
 
 class Training:
-    """See the module. `windows_NT` are the token sequences; `rule` may hold weights or look at gradients. Without
-    `checkpoints` nothing is saved.
+    """See the module. `windows_NT` are the token sequences, `sampling` says which of them a step takes (unset: all in
+    turn); `rule` may hold weights or look at gradients. Without `checkpoints` nothing is saved.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Training:
         accelerator: Accelerator,
         checkpoints: Checkpoints | None,
         observer: Observer,
+        sampling: Sampling | None = None,
     ) -> None:
         if recovery.batch_size % accelerator.num_processes:
             raise InvalidRequest(
@@ -73,6 +74,7 @@ class Training:
             )
         self._windows = windows_NT
         self._recovery = recovery
+        self._sampling = sampling or InOrder(len(windows_NT), recovery)
         self._loss = loss
         self._rule = rule
         self._accelerator = accelerator
@@ -98,6 +100,8 @@ class Training:
         self._model.train()
         steps, every = self._recovery.steps, self._recovery.checkpoint_every
         for step in range(self.resumed_from, steps):
+            if not self._sampling.begin(step, self._held_loss):
+                continue
             loss, stop = self._step(step)
             self.losses.append(loss)
             self._observer.on_step(step + 1, steps, loss)
@@ -139,10 +143,17 @@ class Training:
         return mean, stopped > 0
 
     def batch(self, step: int) -> list[int]:
-        """The sequences of a step, by number: every one once in random order, then all again in another."""
-        count, size = len(self._windows), self._recovery.batch_size
-        places = range(step * size, (step + 1) * size)
-        return [_order(count, self._recovery.seed, place // count)[place % count] for place in places]
+        """The sequences of a step, by number."""
+        return self._sampling.batch(step)
+
+    @torch.no_grad()
+    def _held_loss(self, windows_NT: Tensor) -> float:
+        """The model's mean loss on sequences it is not trained on, in nats a token."""
+        self._model.eval()
+        parts = windows_NT.split(sequences_at_once(self._recovery))
+        losses = [next_token_loss(self._model, part.to(self._accelerator.device)) * len(part) for part in parts]
+        self._model.train()
+        return float(torch.stack(losses).sum()) / len(windows_NT)
 
     def _save(self, step: int) -> None:
         if self._accelerator.is_main_process and self._checkpoints is not None:
@@ -151,7 +162,7 @@ class Training:
                 for name, parameter in self._trained.items()
                 for moment in _MOMENTS
             }
-            self._checkpoints.save(Checkpoint(step, self._trained, moments, self.losses))
+            self._checkpoints.save(Checkpoint(step, self._trained, moments, self.losses, self._sampling.rounds))
         self._accelerator.wait_for_everyone()
 
     @torch.no_grad()
@@ -159,17 +170,10 @@ class Training:
         for name, parameter in self._trained.items():
             parameter.copy_(checkpoint.trained[name])
             moments = {each: checkpoint.moments[f"{name}/{each}"].to(parameter.device) for each in _MOMENTS}
-            self._optimizer.state[parameter] = {"step": torch.tensor(float(checkpoint.step)), **moments}
+            self._optimizer.state[parameter] = {"step": torch.tensor(float(len(checkpoint.losses))), **moments}
         self.losses = list(checkpoint.losses)
+        self._sampling.rounds = list(checkpoint.rounds)
         self.resumed_from = checkpoint.step
-
-
-@lru_cache(maxsize=2)
-def _order(count: int, seed: int, epoch: int) -> list[int]:
-    """Numbers below `count`, shuffled."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order: list[int] = torch.randperm(count, generator=generator).tolist()
-    return order
 
 
 def rate(step: int, recovery: Recovery) -> float:

@@ -1,0 +1,146 @@
+"""Groups that shrink to zero while the rest of the model is trained: LoRA half-space projected gradient, LHSPG
+(LoRAShear, Chen 2023, arXiv:2310.18356, section 3.3).
+"""
+
+from collections.abc import Sequence
+from math import floor
+
+import torch
+from torch import Tensor
+
+from core.catalogue.structure import Kind
+from core.pruning.adapted import (
+    AdaptedModel,
+    MovingAverage,
+    UnitScores,
+    effective_weight,
+    estimated_gradient,
+    kept_units,
+    of_those_left,
+)
+from core.pruning.knowledge import Bundle
+from core.pruning.recovery.adapters import MaskedLoraLinear
+from core.pruning.scene import Scene
+from core.pruning.schedule import COOL_DOWN, WARM_UP
+from core.pruning.structure import Cut, Groups, Slot
+
+_MOMENTUM = 0.9
+
+
+class HalfSpaceRemoval:
+    """In each period the redundant groups of a layer are picked, an equal part of all that is to go, by the adapters'
+    |ĝ ⊙ (W + scale·BA)|. While all else is trained they shrink in a line, weights and adapters together, and become
+    zero where a step would leave the half-space, at the latest when the period ends. `exempt` are not picked as long as
+    there are others.
+
+    `cut` is what is kept so far; what shrinks is left out. A tenth of the steps comes before the first period, so that
+    the scores are known, and another after the last.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        adapted: AdaptedModel,
+        *,
+        steps: int,
+        periods: int,
+        epsilon: float,
+        exempt: Sequence[Bundle],
+    ) -> None:
+        self._scene, self._adapted, self._epsilon = scene, adapted, epsilon
+        first, last = floor(WARM_UP * steps), floor((1 - COOL_DOWN) * steps)
+        self._starts = [first + period * (last - first) // periods for period in range(periods + 1)]
+        self._exempt = exempt
+        self._average = MovingAverage(_MOMENTUM)
+        self._factors: dict[MaskedLoraLinear, tuple[Tensor, Tensor]] = {}
+        self._lengths: dict[tuple[int, Kind], Tensor] = {}
+        self.cut = Cut(attention=scene.attention, layers={})
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        self._average.add(self._adapted.unit_sums(importance, normalised=True))
+        self._factors = {each: (A.clone(), B.clone()) for each in self._adapted.linears() for A, B in [each.factors]}
+        if step in self._starts[:-1]:
+            self._pick(self._starts.index(step))
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        for layer, groups in enumerate(self._adapted.groups):
+            for each in groups:
+                if (layer, each.kind) in self._lengths:
+                    self._shrink(layer, each)
+        if step + 1 in self._starts[1:]:
+            self._lengths.clear()
+            self._adapted.keep_cut(self.cut)
+
+    def _pick(self, period: int) -> None:
+        """Say which groups go in this period, and what a step takes off each so that they are gone when it ends."""
+        earlier = self.cut
+        counts = self._scene.counts_at((period + 1) / (len(self._starts) - 1))
+        self.cut = self._scene.keep_highest(of_those_left(self._preferring_exempt(), earlier), counts)
+        steps = self._starts[period + 1] - self._starts[period]
+        for layer, groups in enumerate(self._adapted.groups):
+            for each in groups:
+                goes_U = ~kept_units(self.cut, layer, each)
+                if earlier.layers:
+                    goes_U &= kept_units(earlier, layer, each)
+                if goes_U.any():
+                    norm2_U, _ = self._products(layer, each)
+                    self._lengths[layer, each.kind] = norm2_U.sqrt() * goes_U.to(norm2_U) / steps
+
+    def _preferring_exempt(self) -> UnitScores:
+        scores = [dict(layer) for layer in self._average.scores]
+        for each in self._exempt:
+            score_U = scores[each.layer][each.kind].clone()
+            score_U[list(each.units)] += self._average.scores[each.layer][each.kind].max() + 1
+            scores[each.layer][each.kind] = score_U
+        return scores
+
+    def _shrink(self, layer: int, groups: Groups) -> None:
+        length_U = self._lengths[layer, groups.kind]
+        zero_U, share_U = half_space_step(*self._products(layer, groups), length_U, self._epsilon)
+        for slot in groups.slots:
+            pair = self._before_and_after(layer, slot)
+            weight = self._adapted.weight(layer, slot)
+            if pair is not None and weight is not None:
+                share_F = slot.spread(share_U.to(weight.device), unowned=0.0)
+                weight.sub_(pair[0] * (share_F if weight.dim() == 1 else share_F.unsqueeze(1 - slot.dimension)))
+        self._adapted.drop(layer, groups.kind, zero_U)
+        self._lengths[layer, groups.kind] = length_U.masked_fill(zero_U, 0)
+
+    def _products(self, layer: int, groups: Groups) -> tuple[Tensor, Tensor]:
+        """‖x‖² of each group before the optimiser's step, and ⟨x⁺, x⟩, x⁺ after it: [units], on the CPU."""
+        norm2_U, dot_U = torch.zeros(groups.units), torch.zeros(groups.units)
+        for slot in groups.slots:
+            pair = self._before_and_after(layer, slot)
+            if pair is not None:
+                before, after = pair
+                norm2_U += slot.per_unit(slot.per_feature(before.square())).cpu()
+                dot_U += slot.per_unit(slot.per_feature(before * after)).cpu()
+        return norm2_U, dot_U
+
+    def _before_and_after(self, layer: int, slot: Slot) -> tuple[Tensor, Tensor] | None:
+        """A tensor of a group before and after the optimiser's step, in float32; None where the model has none."""
+        weight, linear = self._adapted.weight(layer, slot), self._adapted.linear(layer, slot)
+        if weight is None:
+            return None
+        if linear is None:
+            return weight.float(), weight.float()
+        return weight.float() + linear.update(*self._factors[linear]), effective_weight(linear)
+
+
+def half_space_step(norm2_U: Tensor, dot_U: Tensor, length_U: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Which groups [units] become zero, and the share of itself that every other one loses.
+
+    x is a group, x⁺ where the optimiser moved it, x̂ = x⁺ − length·x/‖x‖ the whole step; `norm2` is ‖x‖², `dot` ⟨x⁺, x⟩.
+    It becomes zero where ⟨x̂, x⟩ < ε·‖x‖²; groups of length 0 stay as they are.
+    """
+    norm_U = norm2_U.sqrt()
+    zero_U = (length_U > 0) & (dot_U - length_U * norm_U < epsilon * norm2_U)
+    share_U = length_U / norm_U.clamp(min=torch.finfo(norm_U.dtype).tiny)
+    return zero_U, share_U.masked_fill(zero_U, 0)
+
+
+def importance(linear: MaskedLoraLinear) -> Tensor:
+    """|ĝ ⊙ (W + scale·BA)| of each weight."""
+    return (estimated_gradient(linear) * effective_weight(linear)).abs()

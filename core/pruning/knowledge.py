@@ -1,0 +1,86 @@
+"""Where a model's knowledge lies: what the absence of each part alone costs (LoRAShear, Chen 2023, arXiv:2310.18356,
+section 3.2).
+
+Figures are comparable over the whole model. Where all layers must keep the same numbers of groups, no layer can be
+spared as a whole: then the costliest bundles of every layer are, and where layers may differ, those of the model.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.catalogue.structure import Kind
+from core.evaluation.perplexity import perplexity
+from core.models.skeleton import call_block
+from core.pruning.adapted import AdaptedModel, effective_weight
+from core.pruning.scene import Scene
+from core.pruning.streams import block_arguments
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Groups of one kind in a layer, by index; `damage`: by how much the loss rises without them, in nats a token."""
+
+    layer: int
+    kind: Kind
+    units: tuple[int, ...]
+    damage: float
+
+
+def knowledge_distribution(scene: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[Bundle]:
+    """The damage of every bundle, on token ids [sequences, time].
+
+    A layer's groups of a kind are put in the order of their weights' L2 norm and divided into `most` bundles, or as
+    many as there are groups. What enters a layer is kept: only the layers from the masked one on are run again.
+    """
+    skeleton, dtype = scene.skeleton, adapted.dtype
+    tokens = list(tokens_NT.split(scene.micro_batch))
+    arguments = block_arguments(skeleton, tokens_NT.shape[1], dtype)
+    norms = adapted.unit_sums(lambda linear: effective_weight(linear).square(), normalised=False)
+
+    def loss(start: int, entering: Sequence[Tensor]) -> float:
+        def end(hidden: Tensor) -> Tensor:
+            for layer in range(start, scene.layers):
+                hidden = call_block(adapted.blocks[layer], hidden, arguments[layer])
+            return hidden
+
+        return math.log(perplexity(skeleton, zip(tokens, map(end, entering), strict=True)))
+
+    found = []
+    with torch.inference_mode():
+        hidden = [skeleton.embed(each).to(dtype) for each in tokens]
+        whole = loss(0, hidden)
+        for layer, groups in enumerate(adapted.groups):
+            for each in groups:
+                order = norms[layer][each.kind].argsort()
+                for part in order.tensor_split(min(most, each.units)):
+                    kept_U = torch.ones(each.units, dtype=torch.bool)
+                    kept_U[part] = False
+                    adapted.keep(layer, each.kind, kept_U)
+                    damage = loss(layer, hidden) - whole
+                    found.append(Bundle(layer, each.kind, tuple(sorted(part.tolist())), damage))
+                adapted.keep(layer, each.kind, torch.ones(each.units, dtype=torch.bool))
+            hidden = [call_block(adapted.blocks[layer], each, arguments[layer]) for each in hidden]
+    return found
+
+
+def within_layer(bundle: Bundle) -> Hashable:
+    """Bundles are compared with those of the same layer and kind."""
+    return bundle.layer, bundle.kind
+
+
+def most_damaging(
+    bundles: Sequence[Bundle], share: float, among: Callable[[Bundle], Hashable] = within_layer
+) -> list[Bundle]:
+    """Of those that `among` puts together, the share of greatest damage, rounded up."""
+    rivals: dict[Hashable, list[Bundle]] = {}
+    for each in bundles:
+        rivals.setdefault(among(each), []).append(each)
+    return [
+        each
+        for those in rivals.values()
+        for each in sorted(those, key=lambda one: -one.damage)[: math.ceil(share * len(those))]
+    ]

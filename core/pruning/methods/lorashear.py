@@ -1,0 +1,48 @@
+"""LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge moves before groups are removed."""
+
+from core.catalogue.adapted_parameters import LoRAShearParameters
+from core.catalogue.parameters import MethodParameters
+from core.pruning.adapted import AdaptedModel
+from core.pruning.half_space import HalfSpaceRemoval
+from core.pruning.knowledge import Bundle, knowledge_distribution, most_damaging
+from core.pruning.methods.structured import StructuredMethod
+from core.pruning.scene import Scene
+from core.pruning.structure import Cut
+
+
+class LoRAShear(StructuredMethod):
+    """Where knowledge lies is measured first, by what the absence of each bundle of groups costs: the costliest are
+    exempt. Then, in periods, the rest of a layer's groups with the least |ĝ ⊙ (W + scale·BA)| shrink to zero by
+    half-space projection while adapters are trained on what stays.
+    """
+
+    weight_reads = 1
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, LoRAShearParameters)
+        self.parameters = parameters
+
+    def choose(self, scene: Scene) -> Cut:
+        assert scene.calibration is not None
+        asked = self.parameters
+        recovery = asked.training(scene.calibration.shape[1])
+        adapted = AdaptedModel(scene, recovery)
+        exempt = self._exempt(scene, adapted) if asked.exempt else []
+        removal = HalfSpaceRemoval(
+            scene, adapted, steps=recovery.steps, periods=asked.periods, epsilon=asked.epsilon, exempt=exempt
+        )
+        adapted.train(scene.calibration, removal)
+        adapted.write_merged()
+        return removal.cut
+
+    def _exempt(self, scene: Scene, adapted: AdaptedModel) -> list[Bundle]:
+        assert scene.calibration is not None
+        probed = scene.calibration[: max(1, self.parameters.probed_tokens // scene.calibration.shape[1])]
+        bundles = knowledge_distribution(scene, adapted, probed, self.parameters.most_bundles)
+        exempt = most_damaging(bundles, self.parameters.exempt)
+        worst = max(bundles, key=lambda each: each.damage)
+        scene.say(
+            f"of {len(bundles)} bundles of heads and channels {len(exempt)} are exempt; without the costliest, "
+            f"{len(worst.units)} {worst.kind} of layer {worst.layer}, the loss rises by {worst.damage:.3f}"
+        )
+        return exempt
