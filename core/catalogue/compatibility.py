@@ -9,7 +9,14 @@ from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
 from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
 from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
-from core.catalogue.structure import Counts, ModelStructure, attention_mode, layer_count, uniform_counts
+from core.catalogue.structure import (
+    Counts,
+    ModelStructure,
+    attention_mode,
+    layer_count,
+    uniform_counts,
+    uniform_ladder,
+)
 from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, InvalidSparsity, UnusableModel
 
 _AGREEMENT = 0.005
@@ -87,8 +94,13 @@ def prunable_linears(description: ModelDescription, parameters: Selection) -> li
 DEFAULT_ROUND_TO = {"cpu": 8, "cuda": 64}
 
 
-def require_counts(description: ModelDescription, parameters: Width, ratio: float, *, device: str = "cpu") -> Counts:
-    """What every layer keeps, on that kind of device; raises InvalidSparsity naming the nearest ratio there is."""
+def require_counts(
+    description: ModelDescription, parameters: Width, ratio: float, *, device: str = "cpu", at_least: bool = False
+) -> Counts:
+    """What every layer keeps, on that kind of device; raises InvalidSparsity naming the nearest ratio there is.
+
+    `at_least`: no less than `ratio` goes, else what is nearest to it.
+    """
     structure = require_structure(description)
     return uniform_counts(
         structure,
@@ -97,7 +109,27 @@ def require_counts(description: ModelDescription, parameters: Width, ratio: floa
         ratio=ratio,
         attention=attention_mode(parameters.attention, structure),
         round_to=parameters.round_to or DEFAULT_ROUND_TO[device],
+        at_least=at_least,
     )
+
+
+def reachable_sparsities(
+    description: ModelDescription, parameters: MethodParameters, *, device: str = "cpu"
+) -> list[float]:
+    """Every share of the model's parameters that structured pruning can remove with all layers of one shape, on that
+    kind of device: ascending, the first 0. A job with one of them for its sparsity removes just that.
+    """
+    structure = require_structure(description)
+    if isinstance(parameters, Width):
+        ladder = uniform_ladder(
+            structure,
+            hidden_size=description.hidden_size,
+            attention=attention_mode(parameters.attention, structure),
+            round_to=parameters.round_to or DEFAULT_ROUND_TO[device],
+        )
+        return [each.removed * len(structure.layers) / description.parameters for each in ladder]
+    layer = structure.parameters / len(structure.layers)
+    return [count * layer / description.parameters for count in range(len(structure.layers))]
 
 
 def require_structure(description: ModelDescription) -> ModelStructure:
@@ -116,8 +148,13 @@ def check_job(
     pattern: str | None,
     sparsity: float | None,
     parameters: dict[str, Any],
+    *,
+    at_least: bool = False,
 ) -> ResolvedRequest:
-    """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault."""
+    """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault.
+
+    `at_least`: the sparsity stands for a target, and where groups are removed no less of it may go.
+    """
     info = get_method(method)
     if not info.prunes:
         return _without_target(description, method, pattern, sparsity, parameters)
@@ -132,9 +169,10 @@ def check_job(
     if isinstance(checked, Selection):
         _check_masks(description, checked, parsed, resolved)
     elif isinstance(checked, Width):
-        require_counts(description, checked, resolved)
+        require_counts(description, checked, resolved, at_least=at_least)
     else:
-        layer_count(require_structure(description), parameters=description.parameters, ratio=resolved)
+        structure = require_structure(description)
+        layer_count(structure, parameters=description.parameters, ratio=resolved, at_least=at_least)
     return ResolvedRequest(
         method=method, pattern=parsed.text, sparsity=resolved, parameters=checked.model_dump(mode="json")
     )

@@ -4,6 +4,7 @@ Removable groups are FFN channels (their rows in the layers that make them, thei
 heads (a KV head with its contiguous group of query heads, or the same number of query heads in every group) and layers.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -69,6 +70,10 @@ class Counts:
     kv_heads: int
     removed: int
 
+    def unevenness(self, layer: LayerShape, share: float) -> float:
+        """How far the share of heads that goes is from `share`, that of the layer's removable parameters."""
+        return abs(1 - self.heads / layer.heads - share)
+
 
 def attention_mode(asked: AttentionMode | None, structure: ModelStructure) -> AttentionMode:
     """The mode a request means: KV groups where there are several, else query heads, none where none can be removed.
@@ -96,12 +101,45 @@ def uniform_counts(
     ratio: float,
     attention: AttentionMode,
     round_to: int,
+    at_least: bool = False,
 ) -> Counts:
-    """The one shape all layers get so that `ratio` of the model's `parameters` goes.
+    """The one shape all layers get so that `ratio` of the model's `parameters` goes, within one aligned group of
+    channels in every layer: the shape of `uniform_ladder` that takes the most even shares of attention and FFN; or,
+    `at_least`, the first one that removes no less.
+
+    Raises InvalidSparsity naming the nearest ratio where no count reaches it.
+    """
+    first, layers = structure.layers[0], len(structure.layers)
+    wanted = ratio * parameters / layers
+    ladder = uniform_ladder(structure, hidden_size=hidden_size, attention=attention, round_to=round_to)
+    slack = round_to * structure.channel_parameters + _ROUNDING
+    reached = [each for each in ladder if abs(each.removed - wanted) <= slack]
+    if at_least:
+        reached = [each for each in reached if each.removed >= wanted - _ROUNDING][:1]
+    if not reached:
+        nearest = min(ladder, key=lambda each: abs(each.removed - wanted))
+        raise InvalidSparsity(
+            f"sparsity {ratio:g}: no number of channels (in steps of {round_to}) and heads removes that share of the "
+            f"model's parameters without emptying a layer; the nearest is {nearest.removed * layers / parameters:.4f}",
+            param="sparsity",
+        )
+    share = wanted / _removable(structure, attention)
+    return min(reached, key=lambda each: (each.unevenness(first, share), -each.heads, abs(each.removed - wanted)))
+
+
+_ROUNDING = 1e-6
+"""Parameters of a layer that a ratio, a float, may mean too many or too few."""
+
+
+def uniform_ladder(
+    structure: ModelStructure, *, hidden_size: int, attention: AttentionMode, round_to: int
+) -> list[Counts]:
+    """Shapes that all layers can get, each removing more than the one before: from nothing to all but one aligned group
+    of channels and the fewest heads, in steps of at most one aligned group.
 
     Attention and FFN lose the same share of theirs as nearly as whole heads allow, and the channels, a multiple of
-    `round_to` of them, make up for the rest: the ratio is met within one aligned group of channels in every layer.
-    Raises InvalidSparsity naming the nearest ratio where no count reaches it.
+    `round_to` of them, make up for the rest: a number of heads has the stretch of the ladder whose share it is nearest
+    to, and a step at either end. Raises InvalidParameters where the layers have different shapes.
     """
     first = structure.layers[0]
     if any((layer.channels, layer.heads, layer.kv_heads) != (first.channels, first.heads, first.kv_heads)
@@ -110,37 +148,45 @@ def uniform_counts(
             "output.layout: the layers of this model have different shapes already; use 'per_layer'",
             param="output.layout",
         )
-    wanted = ratio * parameters / len(structure.layers)
-    removable = first.channels * structure.channel_parameters
-    if attention != "none":
-        removable += first.kv_heads * structure.kv_group_parameters
-    options = []
-    for heads, kv_heads, lost in _attention_options(structure, first, hidden_size, attention):
-        channels = _nearest_width(first.channels, (wanted - lost) / structure.channel_parameters, round_to)
-        options.append(
-            Counts(channels, heads, kv_heads, lost + (first.channels - channels) * structure.channel_parameters)
-        )
-    reached = [each for each in options if abs(each.removed - wanted) <= round_to * structure.channel_parameters]
-    if not reached:
-        nearest = min(options, key=lambda each: abs(each.removed - wanted))
-        share = nearest.removed * len(structure.layers) / parameters
-        raise InvalidSparsity(
-            f"sparsity {ratio:g}: no number of channels (in steps of {round_to}) and heads removes that share of the "
-            f"model's parameters without emptying a layer; the nearest is {share:.4f}",
-            param="sparsity",
-        )
-    share = wanted / removable
-    return min(reached, key=lambda each: (abs((first.heads - each.heads) / first.heads - share), -each.heads))
+    aligned = range(first.channels // round_to * round_to, 0, -round_to)
+    widths = [first.channels, *(width for width in aligned if width < first.channels)]
+    lost_by_width = [(first.channels - width) * structure.channel_parameters for width in widths]
+    step = round_to * structure.channel_parameters
+    removable = _removable(structure, attention)
+    options = sorted(_attention_options(structure, first, hidden_size, attention), key=lambda each: each[2])
+    begin = 0.0
+    ladder: dict[int, Counts] = {}
+    for (heads, kv_heads, lost), following in zip(options, [*options[1:], None], strict=True):
+        end = math.inf
+        if following is not None:
+            between = (1 - (heads + following[0]) / (2 * first.heads)) * removable
+            end = min(max(between, following[2]), lost + lost_by_width[-1])
+        for channels, narrowed in zip(widths, lost_by_width, strict=True):
+            removed = lost + narrowed
+            if begin - step < removed < end + step:
+                counts = Counts(channels, heads, kv_heads, removed)
+                alike = [counts, ladder.get(removed, counts)]
+                ladder[removed] = min(alike, key=lambda each: each.unevenness(first, each.removed / removable))
+        begin = end
+    return [ladder[removed] for removed in sorted(ladder)]
 
 
-def layer_count(structure: ModelStructure, *, parameters: int, ratio: float) -> int:
-    """How many whole layers to remove so that the share of the model's parameters is nearest `ratio`.
+def _removable(structure: ModelStructure, attention: AttentionMode) -> int:
+    """Parameters of one layer's groups."""
+    channels = structure.layers[0].channels * structure.channel_parameters
+    return channels if attention == "none" else channels + structure.layers[0].kv_heads * structure.kv_group_parameters
+
+
+def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_least: bool = False) -> int:
+    """How many whole layers to remove so that the share of the model's parameters is nearest `ratio`, or, `at_least`,
+    no less.
 
     Raises InvalidSparsity where none, or all, would go.
     """
     layers = len(structure.layers)
     each = structure.parameters / layers
-    count = round(ratio * parameters / each)
+    wanted = ratio * parameters
+    count = math.ceil((wanted - _ROUNDING) / each) if at_least else round(wanted / each)
     if ratio > 0 and not 0 < count < layers:
         least, most = each / parameters, (layers - 1) * each / parameters
         raise InvalidSparsity(
@@ -170,11 +216,3 @@ def _attention_options(
     for heads, kv_heads, lost in kept:
         if heads == layer.heads or not structure.heads_divide_hidden or hidden_size % heads == 0:
             yield heads, kv_heads, lost
-
-
-def _nearest_width(channels: int, lost: float, round_to: int) -> int:
-    """The width that loses about `lost` channels: a multiple of `round_to`, at least one of it, or all there are."""
-    if lost <= 0:
-        return channels
-    aligned = max(1, round((channels - lost) / round_to)) * round_to
-    return min(aligned, channels)

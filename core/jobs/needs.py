@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.safetensors_header import WEIGHT_BYTES
+from core.catalogue.targets import bytes_in_turn
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_bytes, training_work
@@ -26,8 +28,9 @@ _LOGIT_POSITIONS = 256
 _VERIFIED_POSITIONS = 64
 _LATENCY_PASSES = 8
 """Forwards over one sequence by which latency and verification come down to: warm-up, rounds, two models, decoding."""
+_SEARCH_STEPS = 10
+"""Shapes that are timed to find one fast enough, at most about this many."""
 
-_WEIGHT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
 _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
@@ -73,13 +76,21 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
         walks = 4
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
+    timed = 1 + _SEARCH_STEPS * _seeks_latency(job)
     passes = (
-        walks * tokens.calibration + 2 * tokens.tasks + models * tokens.evaluation + _LATENCY_PASSES * tokens.window
+        walks * tokens.calibration
+        + 2 * tokens.tasks
+        + models * tokens.evaluation
+        + timed * _LATENCY_PASSES * tokens.window
     )
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     pruning = 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens)
     training = training_work(description, job.recovery)
     return Work(passes + training.tokens, pruning + training.operations)
+
+
+def _seeks_latency(job: JobBody) -> bool:
+    return job.target is not None and job.target.latency_ratio is not None
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
@@ -103,7 +114,7 @@ def needs_of(
     """What the job needs on a worker of that kind (`cpu` or `cuda`). `is_fetched`: the model comes over the network and
     lies on the worker's disk too.
     """
-    width = _WEIGHT_BYTES[description.dtype]
+    width = WEIGHT_BYTES[description.dtype]
     forward = 2 if description.dtype != "float32" else 4
     blocks = [linear for linear in description.linears if linear.layer == 0]
     ends = max(description.parameters - description.prunable_parameters, 0) * width
@@ -131,10 +142,12 @@ def needs_of(
     if tokens.tasks:
         one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
         whole = max(whole, description.bytes + max(LOGITS_BYTES[device], one))
+    if _seeks_latency(job):
+        whole = max(whole, bytes_in_turn(description.bytes, description.bytes))
     training = training_bytes(description, job.recovery, device=device)
     whole = max(whole, training.memory)
     work = work_of(description, job, tokens)
-    processes = 5 if tokens.tasks else 3
+    processes = (5 if tokens.tasks else 3) + _seeks_latency(job)
     stored = description.bytes * (3 + is_fetched) + training.disk  # blocks, artifact, its copy in a local store
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"

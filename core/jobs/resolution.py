@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
-from core.catalogue.compatibility import check_job
+from core.catalogue.compatibility import ResolvedRequest, check_job
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.patterns import STRUCTURED
-from core.errors import InvalidRequest
+from core.catalogue.targets import resolve_target
+from core.errors import InvalidRequest, InvalidTarget
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.recovery_resolution import resolve_recovery
@@ -42,7 +43,7 @@ def resolve_job(
     _refuse_unavailable(body)
     method = get_method(body.method)
     model = resolve_model(session, team_id, body.model, store, found)
-    checked = check_job(model.description, body.method, body.pattern, body.sparsity, body.parameters)
+    checked = _check(model.description, body)
     if method.needs.calibration and body.calibration is None:
         raise InvalidRequest(
             f'calibration is required: {body.method} measures activations on text, for example "calibration": '
@@ -86,12 +87,23 @@ def resolve_job(
 def _refuse_unavailable(body: JobBody) -> None:
     """Fields the contract names and this version cannot honour are refused, not ignored."""
     asked = {
-        "target": body.target is not None,
         "output.layout": body.output.layout != "uniform",
     }
     for param, is_asked in asked.items():
         if is_asked:
             raise InvalidRequest(f"{param} is not available yet: leave it out", param=param)
+
+
+def _check(description: ModelDescription, body: JobBody) -> ResolvedRequest:
+    asked = (body.method, body.pattern, body.sparsity, body.parameters)
+    if body.target is None:
+        return check_job(description, *asked)
+    if body.target.latency_ratio is not None and body.output.layout == "per_layer":
+        raise InvalidTarget(
+            "target.latency_ratio is not available with layers of different shapes: use output.layout 'uniform'",
+            param="target.latency_ratio",
+        )
+    return resolve_target(description, *asked, body.target, is_packed=body.output.format == "packed")
 
 
 def _resolve_calibration(

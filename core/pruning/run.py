@@ -14,12 +14,18 @@ from core.pruning.sweep import Sweep
 
 
 def walk_for(
-    folder: ModelFolder, request: Mapping[str, Any], *, device: torch.device | None = None, **setting: Any
+    folder: ModelFolder,
+    request: Mapping[str, Any],
+    *,
+    at_least: bool = False,
+    device: torch.device | None = None,
+    **setting: Any,
 ) -> Sweep | Removal:
-    """`request` has method, sparsity, pattern and parameters; `setting` is what a `Walk` is given.
+    """`request` has method, sparsity, pattern and parameters; `setting` is what a `Walk` is given. `at_least`: the
+    sparsity stands for a target, so that no fewer groups may go.
 
     Raises InvalidRequest kinds where the request does not fit the model.
     """
     if request["method"] in STRUCTURED:
-        return Removal(folder, make_structured_plan(folder, device=device, **request), **setting)
+        return Removal(folder, make_structured_plan(folder, at_least=at_least, device=device, **request), **setting)
     return Sweep(folder, make_plan(folder, device=device, **request), **setting)

@@ -1,6 +1,6 @@
 """What a structured run is to do, with every choice made."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -48,7 +48,8 @@ class StructuredPlan:
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
         """A hash of everything the run's numbers depend on: a later attempt continues only where it is the same."""
-        choices = [self.method_id, self.sparsity, self.parameters.model_dump(mode="json")]
+        kept = [self.counts and asdict(self.counts), self.removed_layers]
+        choices = [self.method_id, self.sparsity, self.parameters.model_dump(mode="json"), kept]
         return fingerprint(choices, folder, revision, tokens, self.forward_dtype, self.device)
 
     def facts(self) -> dict[str, Any]:
@@ -63,25 +64,33 @@ def make_structured_plan(
     sparsity: float | None = None,
     pattern: str | None = None,
     parameters: dict[str, object] | None = None,
+    at_least: bool = False,
     device: torch.device | None = None,
 ) -> StructuredPlan:
-    """Check a request against a model and make every choice it leaves open; raises InvalidRequest kinds."""
+    """Check a request against a model and make every choice it leaves open; raises InvalidRequest kinds.
+
+    `at_least`: no less than `sparsity` goes, else what is nearest to it.
+    """
     description = folder.description
-    resolved = check_job(description, method, pattern, sparsity, parameters or {})
+    resolved = check_job(description, method, pattern, sparsity, parameters or {}, at_least=at_least)
     checked = parse_parameters(method, resolved.parameters)
     structure = require_structure(description)
     ratio = resolved.sparsity
     assert ratio is not None
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[description.dtype]
-    narrows = isinstance(checked, Width)
+    counts, removed_layers = None, 0
+    if isinstance(checked, Width):
+        counts = require_counts(description, checked, ratio, device=device.type, at_least=at_least)
+    else:
+        removed_layers = layer_count(structure, parameters=description.parameters, ratio=ratio, at_least=at_least)
     return StructuredPlan(
         method_id=method,
         sparsity=ratio,
         parameters=checked,
         attention=attention_mode(checked.attention, structure) if isinstance(checked, Width) else "none",
-        counts=require_counts(description, checked, ratio, device=device.type) if isinstance(checked, Width) else None,
-        removed_layers=0 if narrows else layer_count(structure, parameters=description.parameters, ratio=ratio),
+        counts=counts,
+        removed_layers=removed_layers,
         dtype=dtype,
         forward_dtype=dtype if device.type == "cuda" else torch.float32,
         device=device,
