@@ -104,7 +104,7 @@ def uniform_counts(
     at_least: bool = False,
 ) -> Counts:
     """The one shape all layers get so that `ratio` of the model's `parameters` goes, within one aligned group of
-    channels in every layer: the shape of `uniform_ladder` that takes the most even shares of attention and FFN; or,
+    channels in every layer: the step of `uniform_ladder` that takes the most even shares of attention and FFN; or,
     `at_least`, the first one that removes no less.
 
     Raises InvalidSparsity naming the nearest ratio where no count reaches it.
@@ -123,7 +123,7 @@ def uniform_counts(
             f"model's parameters without emptying a layer; the nearest is {nearest.removed * layers / parameters:.4f}",
             param="sparsity",
         )
-    share = wanted / _removable(structure, attention)
+    share = wanted / _removable(structure, 0, attention)
     return min(reached, key=lambda each: (each.unevenness(first, share), -each.heads, abs(each.removed - wanted)))
 
 
@@ -134,13 +134,7 @@ _ROUNDING = 1e-6
 def uniform_ladder(
     structure: ModelStructure, *, hidden_size: int, attention: AttentionMode, round_to: int
 ) -> list[Counts]:
-    """Shapes that all layers can get, each removing more than the one before: from nothing to all but one aligned group
-    of channels and the fewest heads, in steps of at most one aligned group.
-
-    Attention and FFN lose the same share of theirs as nearly as whole heads allow, and the channels, a multiple of
-    `round_to` of them, make up for the rest: a number of heads has the stretch of the ladder whose share it is nearest
-    to, and a step at either end. Raises InvalidParameters where the layers have different shapes.
-    """
+    """`layer_ladder` of every layer; raises InvalidParameters where the layers have different shapes."""
     first = structure.layers[0]
     if any((layer.channels, layer.heads, layer.kv_heads) != (first.channels, first.heads, first.kv_heads)
            for layer in structure.layers):  # fmt: skip
@@ -148,33 +142,47 @@ def uniform_ladder(
             "output.layout: the layers of this model have different shapes already; use 'per_layer'",
             param="output.layout",
         )
-    aligned = range(first.channels // round_to * round_to, 0, -round_to)
-    widths = [first.channels, *(width for width in aligned if width < first.channels)]
-    lost_by_width = [(first.channels - width) * structure.channel_parameters for width in widths]
+    return layer_ladder(structure, 0, hidden_size=hidden_size, attention=attention, round_to=round_to)
+
+
+def layer_ladder(
+    structure: ModelStructure, layer: int, *, hidden_size: int, attention: AttentionMode, round_to: int
+) -> list[Counts]:
+    """What a layer can keep, each step removing more than the one before: from nothing to all but one aligned group of
+    channels and the fewest heads, in steps of at most one aligned group.
+
+    Attention and FFN lose the same share of theirs as nearly as whole heads allow, and the channels, a multiple of
+    `round_to` of them, make up for the rest: a number of heads has the stretch of the ladder whose share it is nearest
+    to, and a step at either end.
+    """
+    shape, removable = structure.layers[layer], _removable(structure, layer, attention)
     step = round_to * structure.channel_parameters
-    removable = _removable(structure, attention)
-    options = sorted(_attention_options(structure, first, hidden_size, attention), key=lambda each: each[2])
+    aligned = range(shape.channels // round_to * round_to, 0, -round_to)
+    widths = [shape.channels, *(width for width in aligned if width < shape.channels)]
+    narrowest = (shape.channels - widths[-1]) * structure.channel_parameters
+    options = sorted(_attention_options(structure, shape, hidden_size, attention), key=lambda each: each[2])
     begin = 0.0
     ladder: dict[int, Counts] = {}
     for (heads, kv_heads, lost), following in zip(options, [*options[1:], None], strict=True):
         end = math.inf
         if following is not None:
-            between = (1 - (heads + following[0]) / (2 * first.heads)) * removable
-            end = min(max(between, following[2]), lost + lost_by_width[-1])
-        for channels, narrowed in zip(widths, lost_by_width, strict=True):
-            removed = lost + narrowed
+            between = (1 - (heads + following[0]) / (2 * shape.heads)) * removable
+            end = min(max(between, following[2]), lost + narrowest)
+        for channels in widths:
+            removed = lost + (shape.channels - channels) * structure.channel_parameters
             if begin - step < removed < end + step:
                 counts = Counts(channels, heads, kv_heads, removed)
                 alike = [counts, ladder.get(removed, counts)]
-                ladder[removed] = min(alike, key=lambda each: each.unevenness(first, each.removed / removable))
+                ladder[removed] = min(alike, key=lambda each: each.unevenness(shape, each.removed / removable))
         begin = end
     return [ladder[removed] for removed in sorted(ladder)]
 
 
-def _removable(structure: ModelStructure, attention: AttentionMode) -> int:
-    """Parameters of one layer's groups."""
-    channels = structure.layers[0].channels * structure.channel_parameters
-    return channels if attention == "none" else channels + structure.layers[0].kv_heads * structure.kv_group_parameters
+def _removable(structure: ModelStructure, layer: int, attention: AttentionMode) -> int:
+    """Parameters of all groups of a layer."""
+    shape = structure.layers[layer]
+    heads = 0 if attention == "none" else shape.kv_heads * structure.kv_group_parameters
+    return heads + shape.channels * structure.channel_parameters
 
 
 def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_least: bool = False) -> int:
