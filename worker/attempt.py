@@ -28,7 +28,6 @@ from worker.protocol import (
     RecoverSpec,
     Spec,
     StageMessage,
-    TextSource,
     VerifySpec,
 )
 from worker.recording import Recorder
@@ -36,7 +35,7 @@ from worker.recovery import add_recovery, recover_spec
 from worker.runner_process import run_task
 from worker.sources import Sources
 from worker.targets import add_target, search_spec
-from worker.task_accuracy import compare_tasks
+from worker.task_accuracy import TaskAccuracy
 
 PROGRESS_SHARES = {
     "generate_text": (0.0, 0.0),
@@ -97,9 +96,10 @@ class Attempt:
         ) as sources:
             spec = self._prune_spec(sources)
             questions = [sources.questions(task) for task in self._claim.tasks]
-            return self._run(spec, questions, recover_spec(self._claim, sources, spec, self._folder / "artifact"))
+            training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
+            return self._run(spec, TaskAccuracy(spec, questions, self._settings, sources.cache), training)
 
-    def _run(self, spec: PruneSpec, questions: list[TextSource], training: RecoverSpec | None) -> Outcome:
+    def _run(self, spec: PruneSpec, accuracy: TaskAccuracy, training: RecoverSpec | None) -> Outcome:
         found = self._search(spec)
         if found is not None:
             spec = spec.model_copy(update={"recipe": spec.recipe | {"sparsity": found["sparsity"]}})
@@ -116,7 +116,7 @@ class Attempt:
             spec = spec.model_copy(update={"artifact": training.artifact})
         self._recorder.enter("evaluate")
         metrics["latency"] = self._latency(spec, report, needed=found is not None)
-        metrics |= compare_tasks(self._task, spec, questions, self._settings, report)
+        metrics |= accuracy.compare(self._task, spec.artifact, report)
         missed = evaluate_gates(Gates.model_validate(self._claim.body["gates"]), metrics)
         self._recorder.enter("verify")
         verified = self._task(
@@ -145,6 +145,7 @@ class Attempt:
         finalise(spec.artifact, recipe=self._claim.body, report=report)
         report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
         files = self._store.publish(spec.artifact, self._prefix, watch=self._on_wait)
+        accuracy.keep_pruned(files, report)
         self._add_seconds(metrics)
         measured["seconds"] = metrics["seconds"]["total"]
         return Outcome(metrics, report, files, missed, measured)

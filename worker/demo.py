@@ -46,7 +46,7 @@ def demo(settings: Settings, console: Console) -> None:
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     console.print("[bold]Server[/]")
-    with _server(settings) as url, Client(url, (home / "api-key").read_text().strip()) as client:
+    with serving(settings) as url, Client(url, (home / "api-key").read_text().strip()) as client:
         console.print(f"  {url}", highlight=False, soft_wrap=True)
         console.print("[bold]Samples[/]")
         with open_home(settings) as opened:
@@ -68,7 +68,7 @@ def demo(settings: Settings, console: Console) -> None:
 
 
 @contextlib.contextmanager
-def _server(settings: Settings) -> Iterator[str]:
+def serving(settings: Settings) -> Iterator[str]:
     """The server of this home where one runs, else one of our own on a free port, ended with the demo."""
     home = settings.home.resolve()
     log = home / "logs" / "serve.log"

@@ -77,7 +77,7 @@ class Sources:
         self._on_message = on_message
         self._on_wait = on_wait
         self._fetcher = fetcher
-        self._cache = NodeCache(settings.cache_root.resolve(), max_bytes=settings.cache_max_bytes)
+        self.cache = NodeCache(settings.cache_root.resolve(), max_bytes=settings.cache_max_bytes)
         self._held: list[HeldEntry] = []
 
     def __enter__(self) -> Self:
@@ -221,7 +221,7 @@ class Sources:
         raise RunnerLost("What was fetched for this job was removed again to make room for others.")
 
     def _find(self, key: str) -> Path | None:
-        held = self._cache.find(key)
+        held = self.cache.find(key)
         if held is None:
             return None
         self._held.append(held)

@@ -1,55 +1,109 @@
-"""Zero-shot accuracy of dense and pruned, each asked by a runner of its own, side by side."""
+"""Zero-shot accuracy of dense and pruned, each asked by a runner of its own, side by side.
 
-from collections.abc import Callable
+What a model answered is kept on the node by the model's content and the questions: the dense model of a hundred jobs,
+and the artifact that the next job starts from, are asked once.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from core.artifacts.store import StoredFile
 from core.catalogue.tasks import TASKS
+from core.errors import DiskFull, ModelTooLarge
+from core.registry.folders import content_hash_of
 from core.settings import Settings
+from worker.cache import NodeCache
 from worker.protocol import PruneSpec, TasksSpec, TextSource
+
+_FILE = "accuracy.json"
 
 Ask = Callable[[TasksSpec, tuple[float, float]], dict[str, Any]]
 """Runs a runner's task, given the part of its share of the progress that it covers."""
 
 
-def compare_tasks(
-    ask: Ask, spec: PruneSpec, questions: list[TextSource], settings: Settings, report: dict[str, Any]
-) -> dict[str, Any]:
-    """`tasks` and `task_mean` for the metrics; nothing where no task was asked for. The rest goes into `report`."""
-    if not questions:
-        return {}
-    limit = spec.recipe["evaluation"]["task_limit"]
+class TaskAccuracy:
+    """The accuracy of one attempt's models on its `questions`; `cache` holds what was measured on this node before."""
 
-    def measured(folder: Path, part: tuple[float, float]) -> dict[str, Any]:
-        return ask(
-            TasksSpec(
-                folder=folder,
-                questions=questions,
-                limit=limit,
-                work=spec.work / "tasks",
-                device=settings.device,
-                threads=settings.threads,
-            ),
-            part,
+    def __init__(self, spec: PruneSpec, questions: Sequence[TextSource], settings: Settings, cache: NodeCache) -> None:
+        self._spec = spec
+        self._questions = questions
+        self._settings = settings
+        self._cache = cache
+        self._limit = spec.recipe["evaluation"]["task_limit"] if questions else None
+
+    def compare(self, ask: Ask, pruned: Path, report: dict[str, Any]) -> dict[str, Any]:
+        """`tasks` and `task_mean` for the metrics; nothing where no task was asked for. The rest goes into `report`."""
+        if not self._questions:
+            return {}
+        dense = self._earlier(self._spec.model.revision)
+        answers = {"dense": dense or self._measure(ask, self._spec.model.path, (0.0, 0.5))}
+        self._keep(self._spec.model.revision, answers["dense"])
+        answers["pruned"] = self._measure(ask, pruned, (0.5, 1.0))
+        for name, answer in answers.items():
+            if peak := answer.pop("peak_memory", None):
+                report.setdefault("peak_memory_of_other_processes", {})[f"tasks_{name}"] = peak
+        report["versions"]["lm_eval"] = answers["pruned"]["lm_eval"]
+        report["tasks"] = {
+            "limit": self._limit,
+            "examples_in_prompt": 0,
+            "questions": {each.name: {"sha256": each.sha256, **each.origin} for each in self._questions},
+            "measured": {name: answer["tasks"] for name, answer in answers.items()},
+        }
+        notes = _notes(self._questions)
+        if dense:
+            notes.append("The dense model's task accuracy was measured by an earlier job, on the same questions.")
+        report.setdefault("notes", []).extend(notes)
+        tasks = {each.name: _pair(each.name, answers) for each in self._questions}
+        return {
+            "tasks": tasks,
+            "task_mean": {name: mean(figures[name] for figures in tasks.values()) for name in answers},
+        }
+
+    def keep_pruned(self, files: Sequence[StoredFile], report: Mapping[str, Any]) -> None:
+        """Note what the pruned model answered under the content its artifact has in the store."""
+        if self._questions:
+            revision = content_hash_of({file.path: file.sha256 for file in files})
+            answer = {"tasks": report["tasks"]["measured"]["pruned"], "lm_eval": report["versions"]["lm_eval"]}
+            self._keep(revision, answer)
+
+    def _measure(self, ask: Ask, folder: Path, part: tuple[float, float]) -> dict[str, Any]:
+        spec = TasksSpec(
+            folder=folder,
+            questions=list(self._questions),
+            limit=self._limit,
+            work=self._spec.work / "tasks",
+            device=self._settings.device,
+            threads=self._settings.threads,
         )
+        return ask(spec, part)
 
-    answers = {"dense": measured(spec.model.path, (0.0, 0.5)), "pruned": measured(spec.artifact, (0.5, 1.0))}
-    for name, answer in answers.items():
-        report.setdefault("peak_memory_of_other_processes", {})[f"tasks_{name}"] = answer["peak_memory"]
-    report["versions"]["lm_eval"] = answers["dense"]["lm_eval"]
-    report["tasks"] = {
-        "limit": limit,
-        "examples_in_prompt": 0,
-        "questions": {each.name: {"sha256": each.sha256, **each.origin} for each in questions},
-        "measured": {name: answer["tasks"] for name, answer in answers.items()},
-    }
-    report.setdefault("notes", []).extend(_notes(questions))
-    tasks = {each.name: _pair(each.name, answers) for each in questions}
-    return {
-        "tasks": tasks,
-        "task_mean": {name: mean(figures[name] for figures in tasks.values()) for name in answers},
-    }
+    def _earlier(self, revision: str) -> dict[str, Any] | None:
+        held = self._cache.find(self._key(revision))
+        if held is None:
+            return None
+        with held:
+            answer: dict[str, Any] = json.loads((held.path / _FILE).read_text())
+            return answer
+
+    def _keep(self, revision: str, answer: Mapping[str, Any]) -> None:
+        kept = json.dumps({name: answer[name] for name in ("tasks", "lm_eval")})
+        fill = self._cache.fill(self._key(revision), len(kept))
+        with contextlib.suppress(DiskFull, ModelTooLarge), fill as folder:  # else it is measured again
+            if folder is not None:
+                (folder / _FILE).write_text(kept)
+
+    def _key(self, revision: str) -> str:
+        """Everything the answers depend on."""
+        releases = [version(name) for name in ("lm_eval", "torch", "transformers")]
+        questions = [(each.name, each.sha256) for each in self._questions]
+        facts = [revision, questions, self._limit, self._settings.device, releases]
+        return "accuracy-" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _pair(name: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -61,7 +115,7 @@ def _pair(name: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return figures | {"metric": metric, "samples": answers["dense"]["tasks"][name]["samples"]}
 
 
-def _notes(questions: list[TextSource]) -> list[str]:
+def _notes(questions: Sequence[TextSource]) -> list[str]:
     return [
         f"The questions of {each.name} are those of its split {each.origin['split']}; papers report "
         f"{TASKS[each.name].splits[0]}."

@@ -59,6 +59,24 @@ def test_dense_and_pruned_answer_the_questions_of_the_home(
     assert progress == sorted(progress) and any(0.92 < done <= 0.95 for done in progress)
 
 
+def test_a_model_answers_the_same_questions_once(
+    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings
+) -> None:
+    write_questions(settings.local_tasks, "winogrande", 20)
+    asked = {**body, "method": "magnitude", "sparsity": 0.9, "calibration": None}
+    asked["evaluation"] = {"tasks": ["winogrande"], "task_limit": 16}
+    first = jobs.submit(asked)
+    assert work().result(120) == "succeeded", jobs.job(first).error
+    second = jobs.submit({**asked, "model": f"job:{first}", "sparsity": 0.95})
+    assert work().result(120) == "succeeded", jobs.job(second).error
+    before, after = ((jobs.job(job).metrics or {})["tasks"]["winogrande"] for job in (first, second))
+    assert (after["dense"], after["dense_stderr"]) == (before["pruned"], before["pruned_stderr"])
+    with transaction(jobs.sessions) as session:
+        report = service.get_report(session, jobs.team, second)
+    assert "tasks_dense" not in report["peak_memory_of_other_processes"]
+    assert [note for note in report["notes"] if "measured by an earlier job" in note]
+
+
 def test_a_worker_without_the_questions_fails_the_job_and_says_which(
     jobs: Queue, body: dict[str, Any], work: Work, settings: Settings
 ) -> None:

@@ -1,0 +1,243 @@
+"""Every structured method, as jobs of the service: `python -m bench.structured [--write docs/structured.md]`.
+
+Each cell is a job body. It prunes, or trains what an earlier cell pruned (`recover`), and measures perplexity on text
+that was not used for calibration, the seven zero-shot tasks, parameters and latency. Figures are cached by the hash of
+the bodies and of the releases, so that the command goes on where it was ended.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.cells import own_release, recall, remember
+from bench.machine import describe_machine
+from bench.page import table, write_section
+from core.catalogue.methods import METHODS, MethodInfo
+from core.catalogue.parameters import Budgeted
+from core.catalogue.tasks import TASKS
+from core.settings import Settings
+from secateur import Client, Job
+from secateur.errors import SecateurError
+from worker.demo import serving
+from worker.home import open_home
+from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
+from worker.task_samples import add_task_samples
+
+SECTION = "bench-structured"
+SPARSITIES = (0.2, 0.5)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured and trained. Lengths in tokens."""
+
+    task_limit: int
+    windows: int
+    steps: int
+    batch_size: int
+    training_length: int
+
+    def pruning(self, method: MethodInfo, sparsity: float) -> dict[str, Any]:
+        """The body of the job that prunes."""
+        is_budgeted = issubclass(method.parameters, Budgeted)
+        return {
+            "model": MODEL,
+            "method": method.id,
+            "sparsity": sparsity,
+            "parameters": {"budget": "quick"} if is_budgeted else {},
+            "calibration": {"dataset": CALIBRATION, "samples": 32, "sequence_length": 512, "seed": 0},
+            "evaluation": self._evaluation(),
+        }
+
+    def recovery(self, pruned: str) -> dict[str, Any]:
+        """The body of the job that trains what `pruned` left."""
+        return {
+            "model": pruned,
+            "method": "recover",
+            "recovery": {
+                "method": "lora",
+                "dataset": CALIBRATION,
+                "steps": self.steps,
+                "batch_size": self.batch_size,
+                "sequence_length": self.training_length,
+                "learning_rate": 5e-4,
+            },
+            "evaluation": self._evaluation(),
+        }
+
+    def _evaluation(self) -> dict[str, Any]:
+        return {
+            "datasets": [EVALUATION],
+            "samples": self.windows,
+            "sequence_length": 512,
+            "tasks": list(TASKS),
+            "task_limit": self.task_limit,
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One job: what to call it, its body, and the cell whose artifact it starts from."""
+
+    method: str
+    sparsity: float
+    is_recovered: bool
+    body: dict[str, Any]
+    after: "Cell | None" = None
+
+    @property
+    def key(self) -> str:
+        """The hash of its body and of the one it starts from, of releases and machine."""
+        facts = [self.body, self.after and self.after.body, own_release(), describe_machine()]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def cells(methods: Sequence[MethodInfo], scale: Scale) -> Iterator[Cell]:
+    """Before and after recovery, method by method."""
+    for sparsity in SPARSITIES:
+        for method in methods:
+            before = Cell(method.id, sparsity, False, scale.pruning(method, sparsity))
+            yield before
+            yield Cell(method.id, sparsity, True, scale.recovery("job:…"), before)
+
+
+class Bench:
+    """Runs cells at a server, or recalls what they gave."""
+
+    def __init__(self, client: Client, say: Callable[[str], None]) -> None:
+        self._client = client
+        self._say = say
+
+    def figures(self, cell: Cell) -> dict[str, Any] | None:
+        """None where the job failed; `say` hears why."""
+        known = recall(cell.key)
+        if known is not None:
+            return known
+        body = dict(cell.body)
+        if cell.after is not None:
+            before = self._artifact(cell.after)
+            if before is None:
+                return None
+            body["model"] = f"job:{before}"
+        job = self._run(body)
+        title = f"{cell.method} {cell.sparsity:.0%}{', recovered' if cell.is_recovered else ''}"
+        if job.status != "succeeded" or job.metrics is None:
+            self._say(f"{title}: {job.status}: {job.error.message if job.error else 'no figures'}")
+            return None
+        figures = {"job": job.id, **job.metrics.model_dump(mode="json")}
+        remember(cell.key, figures)
+        self._say("  ".join(_row(cell, figures)))
+        return figures
+
+    def _artifact(self, cell: Cell) -> str | None:
+        """The job whose artifact a cell left; it runs again where this server does not have it."""
+        figures = self.figures(cell)
+        if figures is None:
+            return None
+        try:
+            if self._client.artifacts(figures["job"]):
+                return str(figures["job"])
+        except SecateurError:
+            pass
+        self._say(f"{cell.method} {cell.sparsity:.0%} is pruned again: its artifact is not here any more")
+        job = self._run(cell.body)
+        if job.status != "succeeded":
+            return None
+        remember(cell.key, figures | {"job": job.id})
+        return job.id
+
+    def _run(self, body: dict[str, Any]) -> Job:
+        return self._client.wait(self._client.submit(**body).id)
+
+
+def page(found: Sequence[tuple[Cell, dict[str, Any] | None]], scale: Scale, command: str) -> str:
+    """The table, its first row the dense model's, and what its columns mean."""
+    dense = next((figures for cell, figures in found if figures and not cell.is_recovered), None)
+    rows = [] if dense is None else [_dense_row(dense)]
+    rows += [_row(cell, figures) for cell, figures in found]
+    header = ("method", "removed, training", "perplexity", f"{len(TASKS)}-task mean", "parameters", "prefill", "decode")
+    return f"""{table((*header, "seconds", "peak MiB"), rows)}
+
+{describe_machine()}; {own_release()}. `{command}`
+
+Perplexity on {scale.windows} windows of 512 tokens of {EVALUATION}, none of them used for calibration (32 × 512 tokens
+of {CALIBRATION}). Task mean over the first {scale.task_limit} questions of each task, with its standard error. Methods
+with a `budget` ran with `quick`. Recovery: LoRA, {scale.steps} steps of {scale.batch_size} sequences of
+{scale.training_length} tokens. Prefill (512 tokens) and decoding are against the dense model in the same run; a model
+that recovered has the shape of the pruned one. Seconds and peak memory are of the stage that prunes, or that trains."""
+
+
+def _dense_row(figures: dict[str, Any]) -> tuple[str, ...]:
+    perplexity = figures["perplexity"][EVALUATION]["dense"]
+    parameters = f"{figures['parameters']['dense'] / 1e6:.1f} M"
+    return ("dense", "", f"{perplexity:.2f}", _mean(figures, "dense"), parameters, "1", "1", "", "")
+
+
+def _row(cell: Cell, figures: dict[str, Any] | None) -> tuple[str, ...]:
+    where = (cell.method, f"{cell.sparsity:.0%}{', recovered' if cell.is_recovered else ''}")
+    if figures is None:
+        return (*where, *["failed"] * 7)
+    latency = figures.get("latency")
+    speed = ["", ""]
+    if latency and not cell.is_recovered:
+        speed = [
+            f"{latency['pruned_ms'] / latency['dense_ms']:.2f} ×",
+            f"{latency['decode_pruned_ms'] / latency['decode_dense_ms']:.2f} ×",
+        ]
+    return (
+        *where,
+        f"{figures['perplexity'][EVALUATION]['pruned']:.2f}",
+        _mean(figures, "pruned"),
+        f"{figures['parameters']['nonzero'] / 1e6:.1f} M",
+        *speed,
+        f"{figures['seconds']['recover' if cell.is_recovered else 'prune']:.0f}",
+        f"{figures['peak_memory_bytes'] / 2**20:,.0f}",
+    )
+
+
+def _mean(figures: dict[str, Any], model: str) -> str:
+    """With the standard error of a mean of independent means."""
+    errors = [task[f"{model}_stderr"] for task in figures["tasks"].values()]
+    error = sum(each**2 for each in errors) ** 0.5 / len(errors)
+    return f"{figures['task_mean'][model]:.1%} ± {error:.1%}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.structured", description=__doc__)
+    parser.add_argument("--task-limit", type=int, default=20, help="questions of each task")
+    parser.add_argument("--windows", type=int, default=32, help="windows of 512 tokens whose perplexity is measured")
+    parser.add_argument("--steps", type=int, default=48, help="of recovery")
+    parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
+    options = parser.parse_args(arguments)
+    scale = Scale(options.task_limit, options.windows, options.steps, batch_size=4, training_length=256)
+    methods = [each for each in METHODS.values() if "structured" in each.patterns]
+    chosen = [each for each in methods if not options.methods or each.id in options.methods]
+    console = Console(highlight=False, soft_wrap=True)
+    settings = Settings()
+    found = []
+    with serving(settings) as url:
+        with open_home(settings) as home:
+            add_samples(home, console.print)
+        add_task_samples(settings, console.print)
+        with Client(url, (settings.home / "api-key").read_text().strip()) as client:
+            bench = Bench(client, console.print)
+            for cell in cells(chosen, scale):
+                found.append((cell, bench.figures(cell)))
+    command = " ".join(["python -m bench.structured", *(arguments if arguments is not None else sys.argv[1:])])
+    text = page(found, scale, command)
+    console.print(text, markup=False)
+    if options.write:
+        write_section(Path(options.write), SECTION, text)
+    return int(any(figures is None for _, figures in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
