@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.catalogue.compatibility import (
     ResolvedRequest,
@@ -25,21 +25,29 @@ _AGREEMENT = 1e-9
 """How far a sparsity that is given too may lie from what the target means: that of a job's own recipe."""
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Target(BaseModel):
-    """What the artifact may have at most, one of the three."""
+    """What the artifact may have at most, one of the three; the others are left out where it is shown."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     parameters: _Size | None = Field(
-        None, description="Structured: parameters of the artifact. Else: parameters that are not zero, of all."
+        None,
+        exclude_if=_is_none,
+        description="Structured: parameters of the artifact. Else: parameters that are not zero, of all.",
     )
     bytes: _Size | None = Field(
         None,
+        exclude_if=_is_none,
         description="Bytes of the artifact's tensors, as `metrics.bytes.artifact` counts them; packed, as "
         "`report.packed.bound_bytes`. Headers of the files, some hundred bytes a tensor, come on top.",
     )
     latency_ratio: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
+        exclude_if=_is_none,
         description="Structured: pruned / dense milliseconds of a prefill of one sequence, on the job's own worker, as "
         "`metrics.latency` measures them. The sparsity is searched for by the worker.",
     )
@@ -49,10 +57,6 @@ class Target(BaseModel):
         if sum(value is not None for _, value in self) != 1:
             raise ValueError('name exactly one of parameters, bytes and latency_ratio, such as {"parameters": 1e8}')
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_given(self, serialise: SerializerFunctionWrapHandler) -> dict[str, float]:
-        return {name: value for name, value in serialise(self).items() if value is not None}
 
     @property
     def kind(self) -> str:
