@@ -31,6 +31,9 @@ PROBLEMS: Final[dict[str, Example]] = {
     "unknown_dataset": Example("there is no dataset 'wiki'", "calibration.dataset"),
     "unknown_queue": Example("there is no queue 'larger': use one of default, large", "queue"),
     "invalid_sparsity": Example("sparsity 1.5 is not in [0, 1)", "sparsity"),
+    "invalid_target": Example(
+        "target.parameters 1,000: out of reach of depth on this model: the nearest is 31,852,224", "target.parameters"
+    ),
     "invalid_pattern": Example("pattern '2:3:4' is neither unstructured nor n:m such as 2:4", "pattern"),
     "invalid_parameters": Example("parameters.blocksize: unknown; sparsegpt takes: block_size", "parameters.blocksize"),
     "indivisible_width": Example("model.layers.0.mlp.down_proj has 1535 inputs, which 4 does not divide", "pattern"),
@@ -76,5 +79,11 @@ PROBLEMS: Final[dict[str, Example]] = {
         "the loss of training step 12 is not finite: lower recovery.learning_rate (0.01)", "recovery.learning_rate"
     ),
     "zeros_refilled": Example("recovery filled 3 of the 165888 pruned weights of model.layers.0.self_attn.q_proj"),
+    "target_unreachable": Example(
+        "target.latency_ratio 0.1: the fastest shape took 0.31 × the dense model's time", "target.latency_ratio"
+    ),
+    "latency_too_noisy": Example(
+        "timings of the dense model differ by 41%, the target asks for a gain of 30%", "target.latency_ratio"
+    ),
     "runner_lost": Example("the runner ended with signal 9"),
 }

@@ -3,7 +3,7 @@
 SecateurError
 ├── InvalidRequest            422  what was asked cannot be meant
 │   ├── UnknownMethod  UnknownModel  UnknownDataset
-│   ├── InvalidSparsity  InvalidPattern  InvalidParameters
+│   ├── InvalidSparsity  InvalidTarget  InvalidPattern  InvalidParameters
 │   ├── IndivisibleWidth      a layer's input width does not divide by m
 │   ├── UnsupportedArchitecture
 │   ├── TooLittleText         fewer calibration or evaluation tokens than asked for
@@ -30,7 +30,9 @@ SecateurError
 ├── RunFailed                 500  how an attempt ended
 │   ├── GateMissed  OutOfMemory  TimeLimitExceeded  ReloadCheckFailed  RunnerLost  InternalError
 │   ├── RecoveryDiverged      the training loss is no longer a number
-│   └── ZerosRefilled         a pruned weight came back
+│   ├── ZerosRefilled         a pruned weight came back
+│   ├── TargetUnreachable     no shape of the model is as fast as asked
+│   └── LatencyTooNoisy       timings differ by more than the gain asked for
 └── Unavailable               503, with Retry-After
     └── HubUnavailable  StoreUnavailable
 """
@@ -78,6 +80,10 @@ class UnknownDataset(InvalidRequest):
 
 class InvalidSparsity(InvalidRequest):
     code, title = "invalid_sparsity", "Invalid sparsity"
+
+
+class InvalidTarget(InvalidRequest):
+    code, title = "invalid_target", "Invalid target"
 
 
 class InvalidPattern(InvalidRequest):
@@ -238,6 +244,14 @@ class RecoveryDiverged(RunFailed):
 
 class ZerosRefilled(RunFailed):
     code, title = "zeros_refilled", "Recovery refilled pruned weights"
+
+
+class TargetUnreachable(RunFailed):
+    code, title = "target_unreachable", "Target out of reach"
+
+
+class LatencyTooNoisy(RunFailed):
+    code, title = "latency_too_noisy", "Timings too uneven for the target"
 
 
 class RunnerLost(RunFailed):

@@ -34,10 +34,12 @@ from worker.recording import Recorder
 from worker.recovery import add_recovery, recover_spec
 from worker.runner_process import run_task
 from worker.sources import Sources
+from worker.targets import add_target, search_spec
 from worker.task_accuracy import TaskAccuracy
 
 PROGRESS_SHARES = {
     "generate_text": (0.0, 0.0),
+    "search": (0.0, 0.0),
     "prune": (0.0, 0.90),
     "measure": (0.90, 0.92),
     "tasks": (0.92, 0.95),
@@ -98,10 +100,14 @@ class Attempt:
             return self._run(spec, TaskAccuracy(spec, questions, self._settings, sources.cache), training)
 
     def _run(self, spec: PruneSpec, accuracy: TaskAccuracy, training: RecoverSpec | None) -> Outcome:
+        found = self._search(spec)
+        if found is not None:
+            spec = spec.model_copy(update={"recipe": spec.recipe | {"sparsity": found["sparsity"]}})
         pruned = self._task(spec)
         metrics: dict[str, Any] = pruned["metrics"]
         report: dict[str, Any] = pruned["report"]
         expected = Path(pruned["expected"])
+        _keep_peak(report, "search", found or {})
         if training is not None:
             recovered = self._task(training)
             add_recovery(metrics, report, recovered)
@@ -109,7 +115,7 @@ class Attempt:
             expected = Path(recovered["expected"])
             spec = spec.model_copy(update={"artifact": training.artifact})
         self._recorder.enter("evaluate")
-        metrics["latency"] = self._latency(spec, report)
+        metrics["latency"] = self._latency(spec, report, needed=found is not None)
         metrics |= accuracy.compare(self._task, spec.artifact, report)
         missed = evaluate_gates(Gates.model_validate(self._claim.body["gates"]), metrics)
         self._recorder.enter("verify")
@@ -128,6 +134,8 @@ class Attempt:
         if self._claim.body["output"]["format"] == "packed":
             report["packed"] = self._task(PackSpec(artifact=spec.artifact))
             metrics["bytes"]["packed"] = report["packed"]["bytes"]
+        missed_target = add_target(self._claim.body, metrics, report, found)
+        missed = missed or missed_target
         self._add_seconds(metrics)
         measured = self._measured(spec, report, metrics)
         report["estimate"] = compare(self._claim.estimate, measured)
@@ -178,25 +186,33 @@ class Attempt:
                     return folder
         return None
 
-    def _latency(self, spec: PruneSpec, report: dict[str, Any]) -> dict[str, Any] | None:
-        """Dense against pruned; None, with a note in the report, where the two do not fit in memory in turn."""
-        lengths = [
-            part["sequence_length"]
-            for part in (self._claim.body["calibration"], self._claim.body["evaluation"])
-            if part
-        ]
+    @property
+    def _timed_length(self) -> int:
+        """Tokens of the sequence by which models are timed."""
+        parts = (self._claim.body["calibration"], self._claim.body["evaluation"])
+        return next((part["sequence_length"] for part in parts if part and part["sequence_length"]), 512)
+
+    def _search(self, spec: PruneSpec) -> dict[str, Any] | None:
+        """What sparsity a latency target means; None where the job has none."""
+        search = search_spec(self._claim, spec, sequence_length=self._timed_length)
+        return None if search is None else self._task(search)
+
+    def _latency(self, spec: PruneSpec, report: dict[str, Any], *, needed: bool) -> dict[str, Any] | None:
+        """Dense against pruned; None, with a note in the report, where the two do not fit in memory in turn and it is
+        not `needed`.
+        """
         try:
             measured = self._task(
                 MeasureSpec(
                     dense=spec.model.path,
                     pruned=spec.artifact,
-                    sequence_length=next((length for length in lengths if length), 512),
+                    sequence_length=self._timed_length,
                     device=self._settings.device,
                     threads=self._settings.threads,
                 )
             )
         except SecateurError as error:
-            if error.problem()["code"] != OutOfMemory.code:
+            if needed or error.problem()["code"] != OutOfMemory.code:
                 raise
             report.setdefault("notes", []).append(f"Latency was not measured: {error.message}")
             return None

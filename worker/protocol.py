@@ -51,6 +51,22 @@ class PruneSpec(_Wire):
     activation_budget_bytes: int
 
 
+class SearchSpec(_Wire):
+    """Find the sparsity for the job's `target.latency_ratio` by timing shapes against the dense model.
+
+    `recipe` is the full validated job body, `work` this attempt's folder, `previous` those of earlier attempts.
+    """
+
+    task: Literal["search"] = "search"
+    recipe: dict[str, Any]
+    model: ModelSource
+    sequence_length: int
+    work: Path
+    previous: list[Path]
+    device: str | None
+    threads: int | None
+
+
 class RecoverSpec(_Wire):
     """Train a pruned model, keep its zeros, write the artifact and measure it.
 
@@ -147,7 +163,8 @@ class ImportGgufSpec(_Wire):
 
 
 Spec = Annotated[
-    PruneSpec
+    SearchSpec
+    | PruneSpec
     | RecoverSpec
     | MeasureSpec
     | TasksSpec

@@ -51,6 +51,7 @@ from worker.protocol import (
     PruneSpec,
     RecoverSpec,
     ResultMessage,
+    SearchSpec,
     Spec,
     StageMessage,
     TasksSpec,
@@ -59,6 +60,7 @@ from worker.protocol import (
 )
 from worker.runner_recover import evaluation_sets, recover_artifact
 from worker.runner_report import prune_result
+from worker.runner_search import search_target
 
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
@@ -70,6 +72,12 @@ def send(message: Message) -> None:
 
 def _device(name: str | None) -> torch.device:
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def search(spec: SearchSpec) -> dict[str, Any]:
+    """Time shapes against the dense model until one is just fast enough."""
+    device = _device(spec.device)
+    return search_target(spec, device=device, send=send) | {"peak_memory": _peak_memory(device)}
 
 
 def prune(spec: PruneSpec) -> dict[str, Any]:
@@ -101,6 +109,7 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     walk = walk_for(
         folder,
         {name: recipe[name] for name in ("method", "sparsity", "pattern", "parameters")},
+        at_least=recipe.get("target") is not None,
         device=device,
         calibration=calibration,
         evaluations=evaluations,
@@ -260,6 +269,8 @@ def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
 def run(spec: Spec) -> dict[str, Any]:
     """Do what a spec asks."""
     match spec:
+        case SearchSpec():
+            return search(spec)
         case PruneSpec():
             return prune(spec)
         case RecoverSpec():

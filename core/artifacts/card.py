@@ -44,7 +44,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
             f"| prefill of {latency['sequence_length']} tokens on {latency['device']} "
             f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms |"
         )
-    lines += ["", *(f"- {_plain(note)}" for note in report.get("notes", []))]
+    lines += ["", *_target(metrics), *(f"- {_plain(note)}" for note in report.get("notes", []))]
     if "packed" in report:
         lines += [
             "",
@@ -84,6 +84,23 @@ def _tasks(metrics: dict[str, Any]) -> list[str]:
         average = metrics["task_mean"]
         lines.append(f"| mean of the {len(lines)} tasks | {average['dense']:.2%} | {average['pruned']:.2%} |")
     return lines
+
+
+_TARGETS = {
+    "parameters": ("at most {:,} parameters that are not zero", "{:,}"),
+    "bytes": ("at most {:,} bytes of tensors", "{:,}"),
+    "latency_ratio": ("a prefill in at most {:.3g} × the dense model's time", "{:.3g} ×"),
+}
+
+
+def _target(metrics: dict[str, Any]) -> list[str]:
+    """What the job asked of the artifact, and what it has."""
+    target = metrics.get("target")
+    if target is None:
+        return []
+    asked, reached = _TARGETS[target["kind"]]
+    spread = f", timings spread by {target['spread']:.1%}" if target["kind"] == "latency_ratio" else ""
+    return [f"- Target: {asked.format(target['asked'])}; reached {reached.format(target['reached'])}{spread}."]
 
 
 def _what_went(share: dict[str, float], pattern: str | None) -> str:

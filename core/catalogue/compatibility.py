@@ -95,10 +95,12 @@ def check_job(
     parameters: dict[str, Any],
     *,
     layout: Layout | None = None,
+    at_least: bool = False,
 ) -> ResolvedRequest:
     """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault.
 
-    `layout` is the one asked for, None: the model's own.
+    `layout` is the one asked for, None: the model's own. `at_least`: the sparsity stands for a target, and where groups
+    are removed no less of it may go.
     """
     info = get_method(method)
     layout = _layout(description, method, layout)
@@ -115,9 +117,10 @@ def check_job(
     if isinstance(checked, Selection):
         _check_masks(description, checked, parsed, resolved)
     elif isinstance(checked, Width):
-        require_narrowing(description, checked, resolved, layout=layout)
+        require_narrowing(description, checked, resolved, layout=layout, at_least=at_least)
     else:
-        layer_count(require_structure(description), parameters=description.parameters, ratio=resolved)
+        structure = require_structure(description)
+        layer_count(structure, parameters=description.parameters, ratio=resolved, at_least=at_least)
     return ResolvedRequest(
         layout=layout,
         method=method,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.parameters import Ranked, Width
+from core.catalogue.parameters import MethodParameters, Ranked, Width
 from core.catalogue.per_layer import Layout
 from core.catalogue.structure import (
     AttentionMode,
@@ -12,6 +12,7 @@ from core.catalogue.structure import (
     Ranking,
     attention_mode,
     group_counts,
+    layer_ladder,
     rank_groups,
 )
 from core.errors import InvalidParameters, UnusableModel
@@ -37,8 +38,9 @@ def require_narrowing(
     *,
     layout: Layout = "uniform",
     device: str = "cpu",
+    at_least: bool = False,
 ) -> Narrowing:
-    """What a request for `ratio` means on that kind of device.
+    """What a request for `ratio` means on that kind of device. `at_least`: no less goes, else what is nearest to it.
 
     Raises InvalidSparsity naming the nearest ratio there is, and InvalidParameters where the layout does not allow what
     is asked for, or nothing is left to remove.
@@ -56,6 +58,7 @@ def require_narrowing(
             attention=attention,
             round_to=round_to,
             protected=protected,
+            at_least=at_least,
         )
         return Narrowing(attention, protected, None, ranking)
     counts = group_counts(
@@ -67,8 +70,31 @@ def require_narrowing(
         round_to=round_to,
         is_uniform=layout == "uniform",
         protected=protected,
+        at_least=at_least,
     )
     return Narrowing(attention, protected, counts, None)
+
+
+def reachable_sparsities(
+    description: ModelDescription, parameters: MethodParameters, *, layout: Layout = "uniform", device: str = "cpu"
+) -> list[float]:
+    """Shares of the model's parameters that structured pruning can remove on that kind of device: ascending, from 0 to
+    the most there is. With all layers of one shape, every share: a job with one of them for its sparsity removes just
+    that.
+    """
+    structure = require_structure(description)
+    layers = range(len(structure.layers))
+    if not isinstance(parameters, Width):
+        return [count * structure.parameters / len(layers) / description.parameters for count in layers]
+    attention = attention_mode(parameters.attention, structure)
+    round_to = parameters.round_to or DEFAULT_ROUND_TO[device]
+    if layout == "uniform":
+        divide = description.hidden_size if structure.heads_divide_hidden else 0
+        ladder = layer_ladder(structure, 0, divide=divide, attention=attention, round_to=round_to)
+        return [each.removed * len(layers) / description.parameters for each in ladder]
+    free = [layer for layer in layers if layer not in parameters.protected(description.layers)]
+    ends = [layer_ladder(structure, layer, divide=0, attention=attention, round_to=round_to)[-1] for layer in free]
+    return [0.0, sum(each.removed for each in ends) / description.parameters]
 
 
 def _check_width(description: ModelDescription, structure: ModelStructure, parameters: Width, layout: Layout) -> None:

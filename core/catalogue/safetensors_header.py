@@ -34,6 +34,7 @@ _BITS = {
     "F8_E5M2": 8,
 }
 WEIGHT_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+WEIGHT_BYTES = {name: _BITS[stored] // 8 for stored, name in WEIGHT_DTYPES.items()}
 
 
 @dataclass(frozen=True)

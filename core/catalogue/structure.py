@@ -4,6 +4,7 @@ Removable groups are FFN channels (their rows in the layers that make them, thei
 heads (a KV head with its contiguous group of query heads, or the same number of query heads in every group) and layers.
 """
 
+import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -92,6 +93,10 @@ class Counts:
     kv_heads: int
     removed: int
 
+    def unevenness(self, layer: LayerShape, share: float) -> float:
+        """How far the share of heads that goes is from `share`, that of the layer's removable parameters."""
+        return abs(1 - self.heads / layer.heads - share)
+
 
 def attention_mode(asked: AttentionMode | None, structure: ModelStructure) -> AttentionMode:
     """The mode a request means: KV groups where there are several, else query heads, none where none can be removed.
@@ -111,6 +116,10 @@ def attention_mode(asked: AttentionMode | None, structure: ModelStructure) -> At
     return asked
 
 
+_ROUNDING = 1e-6
+"""Parameters of a layer that a ratio, a float, may mean too many or too few."""
+
+
 def group_counts(
     structure: ModelStructure,
     *,
@@ -121,19 +130,20 @@ def group_counts(
     round_to: int,
     is_uniform: bool = True,
     protected: Collection[int] = (),
+    at_least: bool = False,
 ) -> tuple[Counts, ...]:
     """What each layer keeps so that `ratio` of the model's `parameters` goes: where the result `is_uniform` the same of
     every layer, else all of the `protected` ones, and the same share of the others.
 
-    Attention and FFN lose the same share of theirs as nearly as whole heads allow, and the channels, a multiple of
-    `round_to` of them, make up for the rest: the ratio is met within one aligned group of channels in every layer.
-    Raises InvalidSparsity naming the nearest ratio where no count reaches it.
+    In every layer the ratio is met within one aligned group of channels, by the step of its `layer_ladder` that takes
+    the most even shares of attention and FFN; or, `at_least`, by the first one that removes no less. Raises
+    InvalidSparsity naming the nearest ratio where no count reaches it.
     """
     removable = [
         0 if layer in protected else structure.removable(layer, attention) for layer in range(len(structure.layers))
     ]
     share = ratio * parameters / sum(removable)
-    tolerance = round_to * structure.channel_parameters
+    slack = round_to * structure.channel_parameters + _ROUNDING
     # A layer with a shape of its own has a config of its own, which nothing checks.
     divide = hidden_size if is_uniform and structure.heads_divide_hidden else 0
     found: list[Counts] = []
@@ -142,32 +152,67 @@ def group_counts(
         if not most:
             found.append(Counts(shape.channels, shape.heads, shape.kv_heads, 0))
             continue
-        options = [
-            _with_heads(structure, shape, each, share * most, round_to)
-            for each in _attention_options(structure, layer, divide, attention)
-        ]
-        reached = [each for each in options if abs(each.removed - share * most) <= tolerance]
+        wanted = share * most
+        ladder = layer_ladder(structure, layer, divide=divide, attention=attention, round_to=round_to)
+        reached = [each for each in ladder if abs(each.removed - wanted) <= slack]
+        if at_least:
+            reached = [each for each in reached if each.removed >= wanted - _ROUNDING][:1]
         missed = missed or not reached
         found.append(
-            min(reached, key=lambda each: (abs((shape.heads - each.heads) / shape.heads - share), -each.heads))
+            min(reached, key=lambda each: (each.unevenness(shape, share), -each.heads, abs(each.removed - wanted)))
             if reached
-            else min(options, key=lambda each: abs(each.removed - share * most))
+            else min(ladder, key=lambda each: abs(each.removed - wanted))
         )
     if missed:
         raise unreachable(ratio, sum(each.removed for each in found) / parameters, round_to)
     return tuple(found)
 
 
+def layer_ladder(
+    structure: ModelStructure, layer: int, *, divide: int, attention: AttentionMode, round_to: int
+) -> list[Counts]:
+    """What a layer can keep, each step removing more than the one before: from nothing to all but one aligned group of
+    channels and the fewest heads, in steps of at most one aligned group.
+
+    Attention and FFN lose the same share of theirs as nearly as whole heads allow, and the channels, a multiple of
+    `round_to` of them, make up for the rest: a number of heads has the stretch of the ladder whose share it is nearest
+    to, and a step at either end. The number of heads must divide `divide` (0: any does).
+    """
+    shape, removable = structure.layers[layer], structure.removable(layer, attention)
+    step = round_to * structure.channel_parameters
+    aligned = range(shape.channels // round_to * round_to, 0, -round_to)
+    widths = [shape.channels, *(width for width in aligned if width < shape.channels)]
+    narrowest = (shape.channels - widths[-1]) * structure.channel_parameters
+    options = sorted(_attention_options(structure, layer, divide, attention), key=lambda each: each[2])
+    begin = 0.0
+    ladder: dict[int, Counts] = {}
+    for (heads, kv_heads, lost), following in zip(options, [*options[1:], None], strict=True):
+        end = math.inf
+        if following is not None:
+            between = (1 - (heads + following[0]) / (2 * shape.heads)) * removable
+            end = min(max(between, following[2]), lost + narrowest)
+        for channels in widths:
+            removed = lost + (shape.channels - channels) * structure.channel_parameters
+            if begin - step < removed < end + step:
+                counts = Counts(channels, heads, kv_heads, removed)
+                alike = [counts, ladder.get(removed, counts)]
+                ladder[removed] = min(alike, key=lambda each: each.unevenness(shape, each.removed / removable))
+        begin = end
+    return [ladder[removed] for removed in sorted(ladder)]
+
+
 @dataclass(frozen=True)
 class Ranking:
     """The groups of all layers but the `protected` compete: those that matter least go until about `removed` parameters,
     `ratio` of the model's, are gone, channels in steps of `round_to`, and of either kind none of a layer's last.
+    `at_least`: no fewer, else what is nearest.
     """
 
     ratio: float
     removed: float
     protected: frozenset[int]
     round_to: int
+    at_least: bool
 
 
 def rank_groups(
@@ -178,6 +223,7 @@ def rank_groups(
     attention: AttentionMode,
     round_to: int,
     protected: frozenset[int],
+    at_least: bool = False,
 ) -> Ranking:
     """Raises InvalidSparsity naming the most there is where `ratio` of the model's `parameters` is more."""
     most = 0
@@ -190,7 +236,7 @@ def rank_groups(
                 most += (heads - last) * structure.unit_parameters(layer, "heads", attention)
     if ratio * parameters > most:
         raise unreachable(ratio, most / parameters, round_to)
-    return Ranking(ratio, ratio * parameters, protected, round_to)
+    return Ranking(ratio, ratio * parameters, protected, round_to, at_least)
 
 
 def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
@@ -202,14 +248,16 @@ def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
     )
 
 
-def layer_count(structure: ModelStructure, *, parameters: int, ratio: float) -> int:
-    """How many whole layers to remove so that the share of the model's parameters is nearest `ratio`.
+def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_least: bool = False) -> int:
+    """How many whole layers to remove so that the share of the model's parameters is nearest `ratio`, or, `at_least`,
+    no less.
 
     Raises InvalidSparsity where none, or all, would go.
     """
     layers = len(structure.layers)
     each = structure.parameters / layers
-    count = round(ratio * parameters / each)
+    wanted = ratio * parameters
+    count = math.ceil((wanted - _ROUNDING) / each) if at_least else round(wanted / each)
     if ratio > 0 and not 0 < count < layers:
         least, most = each / parameters, (layers - 1) * each / parameters
         raise InvalidSparsity(
@@ -236,20 +284,3 @@ def _attention_options(
     for heads, kv_heads, lost in kept:
         if heads == shape.heads or divide % heads == 0:
             yield heads, kv_heads, lost
-
-
-def _with_heads(
-    structure: ModelStructure, shape: LayerShape, heads: tuple[int, int, int], wanted: float, round_to: int
-) -> Counts:
-    """An attention option with as many channels as make up for the rest."""
-    kept, kv_heads, lost = heads
-    channels = _nearest_width(shape.channels, (wanted - lost) / structure.channel_parameters, round_to)
-    return Counts(channels, kept, kv_heads, lost + (shape.channels - channels) * structure.channel_parameters)
-
-
-def _nearest_width(channels: int, lost: float, round_to: int) -> int:
-    """The width that loses about `lost` channels: a multiple of `round_to`, at least one of it, or all there are."""
-    if lost <= 0:
-        return channels
-    aligned = max(1, round((channels - lost) / round_to)) * round_to
-    return min(aligned, channels)

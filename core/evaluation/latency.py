@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from core.catalogue.model_folder import inspect_folder
+from core.catalogue.targets import bytes_in_turn
 from core.errors import OutOfMemory
 from core.models.memory import free_bytes
 
@@ -21,37 +22,60 @@ _NOISE = 0.05
 
 
 def measure_latency(dense: Path, pruned: Path, *, sequence_length: int, device: torch.device) -> dict[str, Any]:
-    """Milliseconds of a prefill of one sequence and of a decoding step with the cache, medians over rounds.
+    """Dense against pruned, as `DenseClock.against` answers, under `latency`; and `notes`.
 
-    Returns `latency` (dense_ms, pruned_ms of the prefill; decode figures; their spread) and `notes`. Raises OutOfMemory
-    where dense and pruned do not both fit.
+    Raises OutOfMemory where the two do not both fit.
     """
-    _check_room(dense, pruned, device)
-    models = {name: _load(path, device) for name, path in (("dense", dense), ("pruned", pruned))}
-    description = inspect_folder(dense)
-    length = min(sequence_length, _LONGEST, description.context_length - _DECODE_TOKENS)
-    words = min(100, description.vocabulary_size)
-    tokens = torch.randint(words, (1, max(length, 1)), generator=torch.Generator().manual_seed(0)).to(device)
-    prefill: dict[str, list[float]] = {name: [] for name in models}
-    decode: dict[str, list[float]] = {name: [] for name in models}
-    for round_ in range(_ROUNDS + 1):
-        for name, model in models.items():
-            first, rest = _time_once(model, tokens, device)
-            if round_:  # the first round warms up
-                prefill[name].append(first)
-                decode[name].append(rest)
-    latency = {
-        "dense_ms": statistics.median(prefill["dense"]),
-        "pruned_ms": statistics.median(prefill["pruned"]),
-        "decode_dense_ms": statistics.median(decode["dense"]),
-        "decode_pruned_ms": statistics.median(decode["pruned"]),
-        "spread": max(max(each) / min(each) - 1 for each in prefill.values()),
-        "rounds": _ROUNDS,
-        "sequence_length": tokens.shape[1],
-        "device": device.type,
-    }
-    is_smaller = inspect_folder(pruned).parameters < description.parameters
+    description, artifact = inspect_folder(dense), inspect_folder(pruned)
+    clock = DenseClock(dense, sequence_length=sequence_length, device=device, beside=artifact.bytes)
+    latency = clock.against(_load(pruned, device))
+    is_smaller = artifact.parameters < description.parameters
     return {"latency": latency, "notes": [*([] if is_smaller else [_NO_SPEED_UP]), *_measured(latency)]}
+
+
+class DenseClock:
+    """The dense model, loaded, for others to be timed against in turn, on one sequence of up to 2048 tokens."""
+
+    def __init__(self, dense: Path, *, sequence_length: int, device: torch.device, beside: int) -> None:
+        """`beside`: bytes of the largest other model. Raises OutOfMemory where it would not fit."""
+        description = inspect_folder(dense)
+        needed, free = bytes_in_turn(description.bytes, beside), free_bytes(device)
+        if needed > free:
+            raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")
+        self.device = device
+        self._model = _load(dense, device)
+        length = min(sequence_length, _LONGEST, description.context_length - _DECODE_TOKENS)
+        words = min(100, description.vocabulary_size)
+        tokens = torch.randint(words, (1, max(length, 1)), generator=torch.Generator().manual_seed(0))
+        self._tokens_1T = tokens.to(device)
+
+    def against(self, pruned: PreTrainedModel) -> dict[str, Any]:
+        """Milliseconds of a prefill of the sequence and of a decoding step with the cache, medians over rounds.
+
+        `dense_ms` and `pruned_ms` are of the prefill, `spread` is by how much the slowest of its rounds took longer
+        than the fastest, `dense_spread` that of the dense model alone.
+        """
+        models = {"dense": self._model, "pruned": pruned}
+        prefill: dict[str, list[float]] = {name: [] for name in models}
+        decode: dict[str, list[float]] = {name: [] for name in models}
+        for round_ in range(_ROUNDS + 1):
+            for name, model in models.items():
+                first, rest = _time_once(model, self._tokens_1T, self.device)
+                if round_:  # the first round warms up
+                    prefill[name].append(first)
+                    decode[name].append(rest)
+        spreads = {name: max(each) / min(each) - 1 for name, each in prefill.items()}
+        return {
+            "dense_ms": statistics.median(prefill["dense"]),
+            "pruned_ms": statistics.median(prefill["pruned"]),
+            "decode_dense_ms": statistics.median(decode["dense"]),
+            "decode_pruned_ms": statistics.median(decode["pruned"]),
+            "spread": max(spreads.values()),
+            "dense_spread": spreads["dense"],
+            "rounds": _ROUNDS,
+            "sequence_length": self._tokens_1T.shape[1],
+            "device": self.device.type,
+        }
 
 
 _NO_SPEED_UP = (
@@ -92,10 +116,3 @@ def _load(path: Path, device: torch.device) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     moved: PreTrainedModel = model.eval().to(device)
     return moved
-
-
-def _check_room(dense: Path, pruned: Path, device: torch.device) -> None:
-    needed = int(1.2 * (inspect_folder(dense).bytes + inspect_folder(pruned).bytes))
-    free = free_bytes(device)
-    if needed > free:
-        raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")

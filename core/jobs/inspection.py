@@ -44,7 +44,8 @@ def inspect(
         resolved = resolve_job(session, team_id, checked, store, hub)
         model, job = resolved.model, resolved.body
         prunes = get_method(job.method).prunes
-        methods = _fits(model.description, job.pattern, job.sparsity) if prunes else _fits(model.description)
+        known = {} if job.sparsity is None else {"sparsity": job.sparsity}
+        methods = _fits(model.description, job.pattern, **known) if prunes else _fits(model.description)
         estimate = estimate_job(session, team_id, resolved, settings)
         require_fit(session, job, estimate, settings)
     described = {

@@ -15,6 +15,8 @@ from core.catalogue.adapted_parameters import Adapted
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
 from core.catalogue.recovery import Recovery
+from core.catalogue.safetensors_header import WEIGHT_BYTES
+from core.catalogue.targets import bytes_in_turn
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_bytes, training_work
@@ -28,8 +30,9 @@ _LOGIT_POSITIONS = 256
 _VERIFIED_POSITIONS = 64
 _LATENCY_PASSES = 8
 """Forwards over one sequence by which latency and verification come down to: warm-up, rounds, two models, decoding."""
+_SEARCH_STEPS = 10
+"""Shapes that are timed to find one fast enough, at most about this many."""
 
-_WEIGHT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
 _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
@@ -78,8 +81,12 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
         walks = 4
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
+    timed = 1 + _SEARCH_STEPS * _seeks_latency(job)
     passes = (
-        walks * tokens.calibration + 2 * tokens.tasks + models * tokens.evaluation + _LATENCY_PASSES * tokens.window
+        walks * tokens.calibration
+        + 2 * tokens.tasks
+        + models * tokens.evaluation
+        + timed * _LATENCY_PASSES * tokens.window
     )
     passes += 0 if adapted is None else adapted.probed(description.layers)
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
@@ -97,6 +104,10 @@ def _adapted(job: JobBody) -> Adapted | None:
 
 def _training_to_choose(adapted: Adapted, tokens: Tokens) -> Recovery:
     return adapted.training(max(2, tokens.window))
+
+
+def _seeks_latency(job: JobBody) -> bool:
+    return job.target is not None and job.target.latency_ratio is not None
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
@@ -120,7 +131,7 @@ def needs_of(
     """What the job needs on a worker of that kind (`cpu` or `cuda`). `is_fetched`: the model comes over the network and
     lies on the worker's disk too.
     """
-    width = _WEIGHT_BYTES[description.dtype]
+    width = WEIGHT_BYTES[description.dtype]
     forward = 2 if description.dtype != "float32" else 4
     blocks = [linear for linear in description.linears if linear.layer == 0]
     ends = max(description.parameters - description.prunable_parameters, 0) * width
@@ -152,10 +163,12 @@ def needs_of(
     if tokens.tasks:
         one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
         whole = max(whole, description.bytes + max(LOGITS_BYTES[device], one))
+    if _seeks_latency(job):
+        whole = max(whole, bytes_in_turn(description.bytes, description.bytes))
     training = training_bytes(description, job.recovery, device=device)
     whole = max(whole, training.memory)
     work = work_of(description, job, tokens)
-    processes = 5 if tokens.tasks else 3
+    processes = (5 if tokens.tasks else 3) + _seeks_latency(job)
     stored = description.bytes * (3 + is_fetched) + training.disk  # blocks, artifact, its copy in a local store
     stored += 0 if adapted is None else description.prunable_parameters * width  # as trained
     moved = stored + 6 * description.bytes + 4 * streams

@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
-from core.catalogue.compatibility import check_job
+from core.catalogue.compatibility import ResolvedRequest, check_job
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.patterns import STRUCTURED
+from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
@@ -39,12 +40,9 @@ def resolve_job(
     `hub` is what was found there for this body (`HubLookup.of`).
     """
     found = hub or HubFindings()
-    _refuse_unavailable(body)
     method = get_method(body.method)
     model = resolve_model(session, team_id, body.model, store, found)
-    checked = check_job(
-        model.description, body.method, body.pattern, body.sparsity, body.parameters, layout=body.output.layout
-    )
+    checked = _check(model.description, body)
     if method.needs.calibration and body.calibration is None:
         raise InvalidRequest(
             f'calibration is required: {body.method} measures activations on text, for example "calibration": '
@@ -86,10 +84,13 @@ def resolve_job(
     return ResolvedJob(body=filled, model=model, sources=sources)
 
 
-def _refuse_unavailable(body: JobBody) -> None:
-    """Fields the contract names and this version cannot honour are refused, not ignored."""
-    if body.target is not None:
-        raise InvalidRequest("target is not available yet: leave it out", param="target")
+def _check(description: ModelDescription, body: JobBody) -> ResolvedRequest:
+    asked = (body.method, body.pattern, body.sparsity, body.parameters)
+    if body.target is None:
+        return check_job(description, *asked, layout=body.output.layout)
+    return resolve_target(
+        description, *asked, body.target, layout=body.output.layout, is_packed=body.output.format == "packed"
+    )
 
 
 def _resolve_calibration(

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from core.catalogue.per_layer import Layout
 from core.catalogue.recovery import Recovery
+from core.catalogue.targets import Target
 from core.jobs.states import AttemptOutcome, EventType, JobStatus, Stage
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
@@ -86,12 +87,15 @@ class JobBody(_Part):
     sparsity: float | None = Field(
         None,
         description="Share of prunable weights to make zero, or, structured, of the model's parameters to remove. Not "
-        "needed with n:m.",
+        "needed with n:m, nor with a target, which it is filled in from (not from a latency, which a worker measures).",
     )
     pattern: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = Field(
         None, description="unstructured, n:m (keep n of every m) or structured; unset: what the method does."
     )
-    target: dict[str, Any] | None = Field(None, description="Not available yet.")
+    target: Target | None = Field(
+        None,
+        description="In place of sparsity: what the artifact may have at most. Not with n:m, which fixes what goes.",
+    )
     parameters: dict[str, Any] = Field(default_factory=dict)
     calibration: Calibration | None = None
     evaluation: Evaluation = Field(default_factory=Evaluation)
@@ -139,7 +143,7 @@ class Job(BaseModel):
     method: str
     sparsity: float | None
     pattern: str
-    target: dict[str, Any] | None
+    target: Target | None
     parameters: dict[str, Any]
     calibration: Calibration | None
     evaluation: Evaluation

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from core.catalogue.structure import AttentionMode, Counts, Kind, ModelStructure, Ranking, unreachable
 
+_ROUNDING = 0.5
+"""Parameters of the model that a ratio, a float, may mean too many or too few."""
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -34,7 +37,8 @@ def ranked_counts(
     """What each layer keeps, from the score of each of its groups, by kind: [units].
 
     Heads go as far as they are among the lowest of all steps that make up `ranking.removed`; channels make up for the
-    rest, so that the whole model meets it within half a step of channels. Raises InvalidSparsity where it cannot.
+    rest, so that the whole model meets it within half a step of channels, or, `at_least`, within one. Raises
+    InvalidSparsity where it cannot.
     """
     steps = [
         step
@@ -55,7 +59,7 @@ def ranked_counts(
     while (left := wanted - sum(step.parameters for step in taken)) < 0:
         taken.pop()
     for step in steps:
-        if step.kind == "channels" and left >= step.parameters / 2:
+        if step.kind == "channels" and left > (_ROUNDING if ranking.at_least else step.parameters / 2):
             left -= step.parameters
             taken.append(step)
         elif step.kind == "channels":

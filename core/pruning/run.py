@@ -19,14 +19,17 @@ def walk_for(
     request: Mapping[str, Any],
     *,
     layout: Layout | None = None,
+    at_least: bool = False,
     device: torch.device | None = None,
     **setting: Any,
 ) -> Sweep | Removal:
     """`request` has method, sparsity, pattern and parameters; `layout` is that of the model to be made, None: the
-    model's own; `setting` is what a `Walk` is given.
+    model's own; `at_least`: the sparsity stands for a target, so that no fewer groups may go; `setting` is what a
+    `Walk` is given.
 
     Raises InvalidRequest kinds where the request does not fit the model.
     """
     if request["method"] in STRUCTURED:
-        return Removal(folder, make_structured_plan(folder, layout=layout, device=device, **request), **setting)
+        plan = make_structured_plan(folder, layout=layout, at_least=at_least, device=device, **request)
+        return Removal(folder, plan, **setting)
     return Sweep(folder, make_plan(folder, device=device, **request), **setting)

@@ -22,13 +22,14 @@ from core.pruning.plan import MICRO_BATCH_TOKENS, engine_facts, fingerprint
 class StructuredPlan:
     """One run's choices: how layers get narrower, or how many layers go.
 
-    `sparsity` is a share of all parameters of the model. `dtype` is the model's own.
+    `sparsity` is a share of all parameters of the model, `at_least` that no less goes. `dtype` is the model's own.
     """
 
     method_id: str
     sparsity: float
     parameters: MethodParameters
     layout: Layout
+    at_least: bool
     narrowing: Narrowing | None
     removed_layers: int
     dtype: torch.dtype
@@ -55,7 +56,7 @@ class StructuredPlan:
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
         """A hash of everything the run's numbers depend on: a later attempt continues only where it is the same."""
-        choices = [self.method_id, self.sparsity, self.layout, self.parameters.model_dump(mode="json")]
+        choices = [self.method_id, self.sparsity, self.at_least, self.layout, self.parameters.model_dump(mode="json")]
         return fingerprint(choices, folder, revision, tokens, self.forward_dtype, self.device)
 
     def facts(self) -> dict[str, Any]:
@@ -77,14 +78,16 @@ def make_structured_plan(
     pattern: str | None = None,
     parameters: dict[str, object] | None = None,
     layout: Layout | None = None,
+    at_least: bool = False,
     device: torch.device | None = None,
 ) -> StructuredPlan:
     """Check a request against a model and make every choice it leaves open; raises InvalidRequest kinds.
 
-    `layout` is that of the model to be made, None: the model's own.
+    `layout` is that of the model to be made, None: the model's own. `at_least`: no less than `sparsity` goes, else what
+    is nearest to it.
     """
     description = folder.description
-    resolved = check_job(description, method, pattern, sparsity, parameters or {}, layout=layout)
+    resolved = check_job(description, method, pattern, sparsity, parameters or {}, layout=layout, at_least=at_least)
     checked = parse_parameters(method, resolved.parameters)
     structure = require_structure(description)
     ratio = resolved.sparsity
@@ -93,15 +96,18 @@ def make_structured_plan(
     dtype = DTYPES[description.dtype]
     narrowing = None
     if isinstance(checked, Width):
-        narrowing = require_narrowing(description, checked, ratio, layout=resolved.layout, device=device.type)
+        narrowing = require_narrowing(
+            description, checked, ratio, layout=resolved.layout, device=device.type, at_least=at_least
+        )
     whole_layers = 0
     if narrowing is None:
-        whole_layers = layer_count(structure, parameters=description.parameters, ratio=ratio)
+        whole_layers = layer_count(structure, parameters=description.parameters, ratio=ratio, at_least=at_least)
     return StructuredPlan(
         method_id=method,
         sparsity=ratio,
         parameters=checked,
         layout=resolved.layout,
+        at_least=at_least,
         narrowing=narrowing,
         removed_layers=whole_layers,
         dtype=dtype,

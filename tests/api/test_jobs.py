@@ -99,7 +99,6 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "unknown field": ({"colour": "green"}, "invalid_request", "colour"),
     "unknown nested field": ({"calibration": {"dataset": "numbers", "rows": 1}}, "invalid_request", "calibration.rows"),
-    "target": ({"target": {"bytes": 1}}, "invalid_request", "target"),
     "unknown task": ({"evaluation": {"tasks": ["boolq", "mmlu"]}}, "invalid_request", "evaluation.tasks.1"),
     "a task twice": ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "invalid_request", "evaluation.tasks.1"),
     "one question": ({"evaluation": {"tasks": ["piqa"], "task_limit": 1}}, "invalid_request", "evaluation.task_limit"),

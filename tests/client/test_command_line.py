@@ -86,6 +86,10 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
     }
     secateur(url, "submit", "m", "--method", "magnitude", "--sparsity", "0")
     assert script.requests("POST", "/v1/jobs")[1].body == {"model": "m", "method": "magnitude", "sparsity": 0.0}
+    for target, value in (("parameters=1e8", 1e8), ("latency_ratio=0.7", 0.7)):
+        secateur(url, "submit", "m", "--method", "depth", "--target", target)
+        body = {"model": "m", "method": "depth", "target": {target.partition("=")[0]: value}}
+        assert script.requests("POST", "/v1/jobs")[-1].body == body
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,9 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         ("submit m --method wanda --recovery hope", "hope"),
         ("submit m --method wanda --recovery-steps 5", "--recovery METHOD"),
         ("submit m --method wanda --recovery lora --recovery-steps 5 --recovery-parameter steps=6", "steps"),
+        ("submit m --method depth --target 1e8", "NAME=VALUE"),
         ("inspect m --sparsity 0.5", "--method"),
+        ("inspect m --target bytes=5", "--method"),
         ("jobs --status sleeping", "sleeping"),
         ("jobs --metadata commit", "KEY=VALUE"),
         ("prune m", "prune"),

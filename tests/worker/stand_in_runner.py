@@ -2,7 +2,8 @@
 
 BEHAVIOUR is a JSON object: `hang_in` (a task: say `pid N` in the log, then sleep), `ignore_signals`, `fail_in` with
 `code` and `retryable`, `crash` (text written to stderr before exit code 1), `nonsense`, `ratio` (of perplexities),
-`blocks` (that take `block_seconds` each; SIGTERM ends it after the one it is in).
+`latency` (ratio, whose spread is 0.05), `blocks` (that take `block_seconds` each; SIGTERM ends it after the one it is
+in).
 """
 
 import json
@@ -26,6 +27,7 @@ from worker.protocol import (
     ProgressMessage,
     PruneSpec,
     ResultMessage,
+    SearchSpec,
     StageMessage,
     VerifySpec,
     spec_adapter,
@@ -52,6 +54,10 @@ def main(behaviour: dict[str, Any]) -> int:
             save_boundary(spec, 1)
     misbehave(spec.task, behaviour)
     match spec:
+        case SearchSpec():
+            send(LogMessage(level="info", message=f"search after {[folder.name for folder in spec.previous]}"))
+            step = {"sparsity": 0.25, "ratio": spec.recipe["target"]["latency_ratio"]}
+            result = {"sparsity": 0.25, "spread": 0.05, "steps": [step], "peak_memory": {"resident": 2**20}}
         case PruneSpec():
             send(ProgressMessage(progress=1.0, block=2, blocks=2))
             shutil.copytree(spec.model.path, spec.artifact)
@@ -68,11 +74,19 @@ def main(behaviour: dict[str, Any]) -> int:
                 "seconds": {"prune": 0.1},
                 "peak_memory_bytes": 1,
             }
-            report = {"layers": [], "notes": [], "peak_memory": {"resident": 100 * 2**20}}
+            report = {
+                "layers": [], "notes": [], "peak_memory": {"resident": 100 * 2**20}, "told": spec.recipe["sparsity"],
+            }  # fmt: skip
             result = {"metrics": metrics, "report": report, "expected": str(expected)}
         case MeasureSpec():
             result = {
-                "latency": {"dense_ms": 1.0, "pruned_ms": 1.0, "sequence_length": 32, "device": "cpu"},
+                "latency": {
+                    "dense_ms": 1.0,
+                    "pruned_ms": behaviour.get("latency", 1.0),
+                    "spread": 0.05,
+                    "sequence_length": 32,
+                    "device": "cpu",
+                },
                 "notes": [],
             }
         case VerifySpec():

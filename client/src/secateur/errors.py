@@ -20,7 +20,7 @@ SecateurError
     ├── PayloadTooLarge     413
     ├── InvalidRequest      400, 422
     │   ├── UnknownModel  UnknownDataset  UnknownMethod  UnknownQueue
-    │   ├── InvalidSparsity  InvalidPattern  InvalidParameters
+    │   ├── InvalidSparsity  InvalidTarget  InvalidPattern  InvalidParameters
     │   ├── DoesNotFit           no worker of the queue can hold the job
     │   ├── UnusableModel  UnusableDataset  GatedModel
     │   └── UploadRefused        a part or file is not what was announced
@@ -164,6 +164,10 @@ class UnknownQueue(InvalidRequest):
 
 class InvalidSparsity(InvalidRequest):
     """A sparsity that the method or pattern cannot reach."""
+
+
+class InvalidTarget(InvalidRequest):
+    """A target that the method cannot reach, or that means nothing with it; the message names the nearest."""
 
 
 class InvalidPattern(InvalidRequest):

@@ -146,7 +146,8 @@ class Operations:
         await self._transport.delete(f"uploads/{segment(upload_id)}")
 
     async def submit(self, /, *, idempotency_key: str | None = None, **body: Any) -> Job:
-        """Queue a job: `submit(model="smollm2-135m", method="wanda", sparsity=0.5, calibration={"dataset": …})`.
+        """Queue a job: `submit(model="smollm2-135m", method="wanda", sparsity=0.5, calibration={"dataset": …})`; in
+        place of the sparsity `target={"parameters": 1e8}`, or `bytes` or `latency_ratio`.
 
         The same `idempotency_key` with the same body gives the same job again, never a second one; unset, each call
         has a new key, which the repetitions of the call share.

@@ -186,6 +186,18 @@ class Latency(Answer):
     pruned_ms: float | None = None
 
 
+class TargetReached(Answer):
+    """What the job's target asked for and what the artifact has: `kind` parameters, bytes or latency_ratio; `spread`
+    by how much, relative, the timings of a latency differ; `sparsity` what the target meant."""
+
+    kind: str
+    asked: float
+    reached: float
+    met: bool
+    spread: float = 0.0
+    sparsity: float | None = None
+
+
 class Seconds(Answer):
     """Wall time."""
 
@@ -203,6 +215,7 @@ class Metrics(Answer):
     parameters: Parameters | None = None
     bytes: Sizes | None = None
     latency: Latency | None = None
+    target: TargetReached | None = None
     seconds: Seconds | None = None
     peak_memory_bytes: int | None = None
 
@@ -224,6 +237,7 @@ class Job(Answer):
     method: str
     pattern: str
     sparsity: float | None = None
+    target: dict[str, float] | None = None
     recovery: dict[str, JsonValue] | None = None
     queue: str = "default"
     priority: int = 0

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from secateur.client import Client
 from secateur.errors import ApiError
-from secateur.types import Job, Metrics
+from secateur.types import Job, Metrics, TargetReached
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, for example job_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]
@@ -102,6 +102,7 @@ def print_job(job: Job) -> None:
                 "method",
                 job.method + (f", {job.pattern}, sparsity {job.sparsity:g}" if job.sparsity is not None else ""),
             ),
+            ("target", _target(job.target, job.metrics.target if job.metrics else None)),
             ("recovery", _recovery(job.recovery)),
             ("attempt", str(job.attempt) if job.attempt > 1 else None),
             ("submitted", moment(job.created_at)),
@@ -111,6 +112,14 @@ def print_job(job: Job) -> None:
     )
     if job.metrics is not None:
         print_metrics(job.metrics)
+
+
+def _target(asked: Mapping[str, float] | None, reached: TargetReached | None) -> str | None:
+    """What was asked, and once it is known what that came to."""
+    if asked is None:
+        return None
+    ((kind, figure),) = asked.items()
+    return f"at most {figure:,} {kind}" + (f", reached {reached.reached:,.6g}" if reached else "")
 
 
 def _recovery(recovery: dict[str, JsonValue] | None) -> str | None:

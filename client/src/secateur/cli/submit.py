@@ -17,6 +17,13 @@ ModelArgument = Annotated[
 ]
 MethodOption = Annotated[str, typer.Option(help="How to prune; `secateur methods` lists them.")]
 SparsityOption = Annotated[float | None, typer.Option(help="Share of the prunable weights to remove, 0 to below 1.")]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="In place of --sparsity: parameters=1e8, bytes=2.5e8 or latency_ratio=0.7, at most.",
+    ),
+]
 PatternOption = Annotated[str | None, typer.Option(help="unstructured (the default) or n:m, for example 2:4.")]
 ParameterOption = Annotated[
     list[str] | None,
@@ -68,6 +75,7 @@ class JobOptions:
     model: str
     method: str
     sparsity: float | None = None
+    target: str | None = None
     pattern: str | None = None
     parameters: list[str] = field(default_factory=list)
     calibration: str | None = None
@@ -102,6 +110,8 @@ class JobOptions:
             priority=self.priority,
             time_limit_seconds=self.time_limit_seconds,
         )
+        if self.target is not None:
+            body["target"] = {name: _json_or_text(value) for name, value in _pairs([self.target], "--target").items()}
         body |= {"output": {"format": self.format}} if self.format is not None else {}
         body |= {"parameters": parameters} if parameters else {}
         body |= self._texts()
@@ -151,6 +161,7 @@ def submit(
     model: ModelArgument,
     method: MethodOption,
     sparsity: SparsityOption = None,
+    target: TargetOption = None,
     pattern: PatternOption = None,
     parameter: ParameterOption = None,
     calibration: CalibrationOption = None,
@@ -179,6 +190,7 @@ def submit(
         model=model,
         method=method,
         sparsity=sparsity,
+        target=target,
         pattern=pattern,
         parameters=parameter or [],
         calibration=calibration,
@@ -217,6 +229,7 @@ def inspect(
     model: ModelArgument,
     method: Annotated[str | None, typer.Option(help="How to prune. Unset: only the model is looked at.")] = None,
     sparsity: SparsityOption = None,
+    target: TargetOption = None,
     pattern: PatternOption = None,
     parameter: ParameterOption = None,
     calibration: CalibrationOption = None,
@@ -227,6 +240,7 @@ def inspect(
     evaluation_samples: EvaluationSamplesOption = None,
     task: TaskOption = None,
     task_limit: TaskLimitOption = None,
+    format: FormatOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a model is and which methods fit; with --method try a job without submitting it."""
@@ -236,6 +250,7 @@ def inspect(
             model=model,
             method=method,
             sparsity=sparsity,
+            target=target,
             pattern=pattern,
             parameters=parameter or [],
             calibration=calibration,
@@ -246,10 +261,11 @@ def inspect(
             evaluation_samples=evaluation_samples,
             tasks=task or [],
             task_limit=task_limit,
+            format=format,
         )
         body = options.body()
         del body["model"]
-    elif any(value is not None for value in (sparsity, pattern, parameter, calibration, evaluation, task)):
+    elif any(value is not None for value in (sparsity, target, pattern, parameter, calibration, evaluation, task)):
         raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
     with connect() as client:
         inspection = client.inspect(model, **body)
@@ -278,10 +294,19 @@ def _print_inspection(found: Inspection) -> None:
         print_pairs(
             [
                 ("the job", "would be taken"),
+                ("sparsity", _meant(found.job)),
                 ("peak memory, about", size(found.estimate.peak_memory_bytes)),
                 ("disk, about", size(found.estimate.disk_bytes)),
             ]
         )
+
+
+def _meant(job: dict[str, JsonValue] | None) -> str | None:
+    """The sparsity of a job, which a target is resolved to."""
+    if job is None or job.get("target") is None:
+        return None
+    sparsity = job.get("sparsity")
+    return f"{sparsity}, by the target" if sparsity is not None else "searched for by the worker"
 
 
 def _given(**fields: JsonValue) -> dict[str, JsonValue]:

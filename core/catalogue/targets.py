@@ -1,0 +1,186 @@
+"""Targets: how large, or how fast, the artifact is to be, and the sparsity that means for a model."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from core.catalogue.compatibility import ResolvedRequest, check_job, parse_parameters, prunable_linears
+from core.catalogue.methods import get_method
+from core.catalogue.model_folder import ModelDescription
+from core.catalogue.narrowing import reachable_sparsities
+from core.catalogue.parameters import MethodParameters, Selection
+from core.catalogue.patterns import parse_pattern
+from core.catalogue.per_layer import Layout
+from core.catalogue.safetensors_header import WEIGHT_BYTES
+from core.errors import InvalidSparsity, InvalidTarget
+
+_Size = Annotated[int, Field(ge=1, le=10**18)]
+_AGREEMENT = 1e-9
+"""How far a sparsity that is given too may lie from what the target means: that of a job's own recipe."""
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class Target(BaseModel):
+    """What the artifact may have at most, one of the three; the others are left out where it is shown."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+    parameters: _Size | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="Structured: parameters of the artifact. Else: parameters that are not zero, of all.",
+    )
+    bytes: _Size | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="Bytes of the artifact's tensors, as `metrics.bytes.artifact` counts them; packed, as "
+        "`report.packed.bound_bytes`. Headers of the files, some hundred bytes a tensor, come on top.",
+    )
+    latency_ratio: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="Structured: pruned / dense milliseconds of a prefill of one sequence, on the job's own worker, as "
+        "`metrics.latency` measures them. The sparsity is searched for by the worker.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(value is not None for _, value in self) != 1:
+            raise ValueError('name exactly one of parameters, bytes and latency_ratio, such as {"parameters": 1e8}')
+        return self
+
+    @property
+    def kind(self) -> str:
+        return next(name for name, value in self if value is not None)
+
+    @property
+    def asked(self) -> float:
+        asked: float = getattr(self, self.kind)
+        return asked
+
+
+def bytes_in_turn(dense: int, pruned: int) -> int:
+    """Memory in which two models of so many bytes can be timed in turn."""
+    return int(1.2 * (dense + pruned))
+
+
+def resolve_target(
+    description: ModelDescription,
+    method: str,
+    pattern: str | None,
+    sparsity: float | None,
+    parameters: dict[str, Any],
+    target: Target,
+    *,
+    layout: Layout | None = None,
+    is_packed: bool = False,
+) -> ResolvedRequest:
+    """As `check_job`, the sparsity being the least that keeps to `target`; None where a worker has to search for it.
+
+    `sparsity` may be given where it is just that, as in the recipe of an earlier job. Raises the InvalidRequest kind
+    that names the fault: InvalidTarget with the nearest figure there is where the one asked for is out of reach.
+    """
+    info = get_method(method)
+    if not info.prunes:
+        raise InvalidTarget(f"{method} prunes nothing: leave target out", param="target")
+    parsed = parse_pattern(pattern or info.patterns[0])
+    checked = parse_parameters(method, parameters)
+    if parsed.is_n_m or isinstance(getattr(checked, "allocation", None), list):
+        fixing = f"pattern {parsed.text!r} fixes" if parsed.is_n_m else "the list in parameters.allocation fixes"
+        raise InvalidTarget(
+            f"target: {fixing} how much goes: leave target out, or use pattern 'unstructured' and allocation 'uniform'",
+            param="target",
+        )
+    param = f"target.{target.kind}"
+    zeroes = isinstance(checked, Selection)
+    if zeroes and target.latency_ratio is not None:
+        raise InvalidTarget(
+            f"{param}: no speed-up is expected of zeros, and {method} makes nothing else: use a method with pattern "
+            "'structured', which removes heads, channels or layers",
+            param=param,
+        )
+    if zeroes and target.bytes is not None and not is_packed:
+        raise InvalidTarget(
+            f"{param}: zeros take as many bytes as any other weight in a dense file: use output.format 'packed', or a "
+            "method with pattern 'structured'",
+            param=param,
+        )
+    layout = layout or description.layout
+    if target.latency_ratio is not None:
+        if layout == "per_layer":
+            raise InvalidTarget(
+                f"{param} is not available with layers of different shapes, which shapes come out is not known before: "
+                "use output.layout 'uniform'",
+                param=param,
+            )
+        if sparsity is not None:
+            raise InvalidSparsity(
+                "sparsity and target are both given: leave sparsity out, the worker searches for it", param="sparsity"
+            )
+        most = reachable_sparsities(description, checked)[-1]
+        resolved = check_job(description, method, pattern, most, parameters, layout=layout)
+        return resolved.model_copy(update={"sparsity": None})
+    dense = description.parameters if target.parameters is not None else description.bytes
+    if target.asked > dense:
+        raise InvalidTarget(
+            f"{param} {target.asked:,}: the dense model has {dense:,} already, ask for no more", param=param
+        )
+    scale = _zeros(description, checked, target) if isinstance(checked, Selection) else _groups(description, target)
+    meant = scale.sparsity_of(target.asked) if target.asked < dense else 0.0
+    if sparsity is not None and abs(sparsity - meant) > _AGREEMENT:
+        raise InvalidSparsity(
+            f"sparsity {sparsity} and target are both given, and {target.kind} {target.asked:,} means sparsity "
+            f"{meant:.6g}: leave one of them out",
+            param="sparsity",
+        )
+    try:
+        return check_job(description, method, pattern, meant, parameters, layout=layout, at_least=True)
+    except InvalidSparsity:
+        nearest = scale.nearest(description, checked, meant, layout)
+        raise InvalidTarget(
+            f"{param} {target.asked:,} is out of reach of {method} on this model: the nearest is {nearest:,}",
+            param=param,
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """A figure of the artifact as it falls with the sparsity s: `start − slope·s`. `margin` is added to a sparsity that
+    counts weights, since every row may round it down by half a weight."""
+
+    start: float
+    slope: float
+    margin: float = 0.0
+
+    def sparsity_of(self, figure: float) -> float:
+        return (self.start - figure) / self.slope + self.margin
+
+    def nearest(self, description: ModelDescription, checked: MethodParameters, sparsity: float, layout: Layout) -> int:
+        """The figure within reach that is nearest to that of a sparsity out of reach."""
+        if self.margin:  # whatever is below 1
+            return math.floor(self.start - self.slope * (1 - self.margin)) + 1
+        reachable = reachable_sparsities(description, checked, layout=layout)
+        beyond = [each for each in reachable if each >= sparsity]
+        return round(self.start - self.slope * (beyond[0] if beyond else reachable[-1]))
+
+
+def _zeros(description: ModelDescription, checked: Selection, target: Target) -> _Scale:
+    """Nonzero parameters, or bytes: a bit for each prunable weight, and its own width where it survives."""
+    linears = prunable_linears(description, checked)
+    prunable = sum(linear.numel for linear in linears)
+    margin = 0.5 / min(linear.in_features for linear in linears)
+    if target.parameters is not None:
+        return _Scale(description.parameters, prunable, margin)
+    return _Scale(description.bytes + prunable / 8, prunable * WEIGHT_BYTES[description.dtype], margin)
+
+
+def _groups(description: ModelDescription, target: Target) -> _Scale:
+    """Parameters that are left, or their bytes."""
+    if target.parameters is not None:
+        return _Scale(description.parameters, description.parameters)
+    return _Scale(description.bytes, description.parameters * WEIGHT_BYTES[description.dtype])

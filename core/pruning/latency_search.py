@@ -1,0 +1,166 @@
+"""The least sparsity at which a structured method's model is as fast as asked, found by timing shapes.
+
+Layers of one shape run as fast whatever weights they hold, so the shapes are timed with random weights, before anything
+is chosen or removed.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.model_folder import read_config
+from core.catalogue.narrowing import reachable_sparsities, require_structure
+from core.catalogue.structure import AttentionMode, Counts
+from core.errors import LatencyTooNoisy, TargetUnreachable
+from core.evaluation.latency import DenseClock
+from core.models.folder import ModelFolder
+from core.models.weights import DTYPES
+from core.pruning.plan import fingerprint
+from core.pruning.structure import Cut, LayerCut, cut_config
+from core.pruning.structured_plan import StructuredPlan, make_structured_plan
+
+RECORD = "latency-target.json"
+"""In an attempt's folder: what was found, and under which circumstances."""
+PARAM = "target.latency_ratio"
+
+
+class Step(BaseModel):
+    """A shape that was timed: pruned / dense milliseconds of the prefill."""
+
+    sparsity: float
+    ratio: float
+
+
+class Found(BaseModel):
+    """The sparsity to prune to. `spread`: by how much the dense model's slowest round took longer than its fastest."""
+
+    sparsity: float
+    spread: float
+    steps: list[Step]
+
+
+class Timing(NamedTuple):
+    """pruned / dense milliseconds, and by how much the dense model's own timings differ, relative."""
+
+    ratio: float
+    dense_spread: float
+
+
+def search(
+    sparsities: Sequence[float], asked: float, time_at: Callable[[float], Timing], on_step: Callable[[Step], None]
+) -> Found:
+    """By bisection over `sparsities`, ascending from 0, of which more is taken never to be slower: the least that takes
+    at most `asked` of the dense time, or one that does by no more than the dense timings spread.
+
+    Raises LatencyTooNoisy where that spread is larger than the gain asked for, TargetUnreachable where the largest
+    sparsity is too slow.
+    """
+    steps: list[Step] = []
+
+    def time(place: int) -> Timing:
+        timing = time_at(sparsities[place])
+        steps.append(Step(sparsity=sparsities[place], ratio=timing.ratio))
+        on_step(steps[-1])
+        return timing
+
+    slow, fast = 0, len(sparsities) - 1
+    ratio, spread = time(fast)
+    if spread > 1 - asked:
+        raise LatencyTooNoisy(
+            f"{PARAM} {asked:g}: the dense model's own timings differ by {spread:.1%}, more than the gain of "
+            f"{1 - asked:.1%} asked for: use a worker with nothing else to do, longer sequences, or a smaller ratio",
+            param=PARAM,
+        )
+    if ratio > asked:
+        raise TargetUnreachable(
+            f"{PARAM} {asked:g} is out of reach: the nearest ratio measured is {ratio:.3f}, at sparsity "
+            f"{sparsities[fast]:.4f}, the largest there is",
+            param=PARAM,
+        )
+    while fast - slow > 1 and ratio < asked / (1 + spread):
+        middle = (slow + fast) // 2
+        tried = time(middle).ratio
+        if tried <= asked:
+            fast, ratio = middle, tried
+        else:
+            slow = middle
+    return Found(sparsity=sparsities[fast], spread=spread, steps=steps)
+
+
+def search_model(
+    folder: ModelFolder,
+    recipe: dict[str, Any],
+    *,
+    sequence_length: int,
+    device: torch.device,
+    revision: str,
+    work: Path,
+    previous: Sequence[Path],
+    on_step: Callable[[Step], None],
+) -> Found:
+    """The sparsity for a job's `target.latency_ratio`; what an earlier attempt found (in one of the folders `previous`)
+    under the same circumstances is not searched for again.
+
+    Raises what `search` does, and OutOfMemory where dense and pruned do not both fit.
+    """
+    description, asked = folder.description, recipe["target"]["latency_ratio"]
+    choices = [recipe["method"], recipe["parameters"], asked, sequence_length]
+    same = fingerprint(choices, folder, revision, {}, DTYPES[description.dtype], device)
+    found = next(_recorded([work, *previous], same), None)
+    if found is None:
+        clock = DenseClock(folder.path, sequence_length=sequence_length, device=device, beside=description.bytes)
+
+        def time_at(sparsity: float) -> Timing:
+            request = {name: recipe[name] for name in ("method", "pattern", "parameters")}
+            plan = make_structured_plan(folder, sparsity=sparsity, device=device, **request)
+            latency = clock.against(random_model(shape_config(folder, plan), DTYPES[description.dtype], device))
+            return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
+
+        checked = parse_parameters(recipe["method"], recipe["parameters"])
+        found = search(reachable_sparsities(description, checked, device=device.type), asked, time_at, on_step)
+    record = {"fingerprint": same, "found": found.model_dump(mode="json")}
+    partial = work / f"{RECORD}.partial"
+    partial.write_text(json.dumps(record))
+    partial.replace(work / RECORD)
+    return found
+
+
+def _recorded(folders: Sequence[Path], same: str) -> Iterator[Found]:
+    for folder in folders:
+        try:
+            record = json.loads((folder / RECORD).read_text())
+        except (OSError, ValueError):
+            continue
+        if record["fingerprint"] == same:
+            yield Found.model_validate(record["found"])
+
+
+def shape_config(folder: ModelFolder, plan: StructuredPlan) -> PretrainedConfig:
+    """The config of what a plan leaves, whichever groups it chooses."""
+    structure = require_structure(folder.description)
+    layers = range(len(structure.layers) - plan.removed_layers)
+    kept = LayerCut() if plan.narrowing is None else _first_groups((plan.narrowing.counts or ())[0], plan.attention)
+    cut = Cut(attention=plan.attention, layers=dict.fromkeys(layers, kept))
+    raw = cut_config(read_config(folder.path), folder.config, folder.family, structure, cut)
+    return type(folder.config).from_dict(raw)
+
+
+def _first_groups(counts: Counts, attention: AttentionMode) -> LayerCut:
+    heads = {"kv_groups": counts.kv_heads, "query_heads": counts.heads, "none": None}[attention]
+    return LayerCut(
+        heads=None if heads is None else list(range(heads)),
+        channels=list(range(counts.channels)),
+    )
+
+
+def random_model(config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """A model of that shape, its weights random."""
+    with torch.device(device):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=dtype).eval()
+    return model

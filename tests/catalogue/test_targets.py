@@ -1,0 +1,114 @@
+"""What a target means: at most the figure asked for, and within one aligned group of channels in every layer."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.model_folder import ModelDescription, inspect_folder
+from core.catalogue.narrowing import reachable_sparsities, require_narrowing, require_structure
+from core.catalogue.parameters import Width
+from core.catalogue.structure import group_counts, layer_count
+from core.catalogue.targets import Target, resolve_target
+from core.errors import InvalidTarget
+from tests.engine.tiny import CONFIGS, make_model
+
+ROUND_TO = 8
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelDescription]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: inspect_folder(make_model(folder / name, name)) for name in CONFIGS}
+
+
+def left(description: ModelDescription, method: str, target: Target, parameters: dict[str, Any]) -> int:
+    """Parameters that are left once a target was resolved and its sparsity turned into counts."""
+    resolved = resolve_target(description, method, None, None, parameters, target)
+    assert resolved.sparsity is not None
+    structure = require_structure(description)
+    checked = parse_parameters(method, parameters)
+    if isinstance(checked, Width):
+        narrowing = require_narrowing(description, checked, resolved.sparsity, at_least=True)
+        return description.parameters - sum(each.removed for each in narrowing.counts or ())
+    gone = layer_count(structure, parameters=description.parameters, ratio=resolved.sparsity, at_least=True)
+    return description.parameters - gone * structure.layers[0].parameters
+
+
+def attentions(description: ModelDescription) -> list[str]:
+    return ["kv_groups", "query_heads", "none"] if require_structure(description).removes_heads else ["none"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("round_to", [1, ROUND_TO, 64])
+def test_the_ladder_goes_from_nothing_to_nearly_all_in_steps_of_one_aligned_group(
+    name: str, round_to: int, described: dict[str, ModelDescription]
+) -> None:
+    description = described[name]
+    structure = require_structure(description)
+    for attention in attentions(description):
+        parameters = {"attention": attention, "round_to": round_to}
+        ladder = reachable_sparsities(description, parse_parameters("llm-pruner", parameters))
+        removed = [each * description.parameters / description.layers for each in ladder]
+        steps = [after - before for before, after in pairwise(removed)]
+        longest = structure.channel_parameters * min(round_to, structure.layers[0].channels)
+        assert ladder[0] == 0 and all(step > 0 for step in steps)
+        if round_to < structure.layers[0].channels:  # else there is no channel to make up for a head with
+            assert max(steps) <= longest + 1e-6
+        for sparsity in ladder:
+            counts, *_ = group_counts(
+                structure, hidden_size=description.hidden_size, parameters=description.parameters, ratio=sparsity,
+                attention=attention, round_to=round_to, at_least=True,  # type: ignore[arg-type]
+            )  # fmt: skip
+            assert counts.removed * description.layers / description.parameters == pytest.approx(sparsity, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["parameters", "bytes"])
+@pytest.mark.parametrize("method", ["llm-pruner", "depth"])
+@given(data=st.data())
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_a_target_is_never_exceeded_met_within_one_group_and_monotone(
+    kind: str, method: str, described: dict[str, ModelDescription], data: st.DataObject
+) -> None:
+    description = described[data.draw(st.sampled_from(sorted(CONFIGS)))]
+    structure = require_structure(description)
+    parameters: dict[str, Any] = {}
+    group = structure.layers[0].parameters
+    if method == "llm-pruner":
+        parameters = {"attention": data.draw(st.sampled_from(attentions(description))), "round_to": ROUND_TO}
+        group = description.layers * ROUND_TO * structure.channel_parameters
+    each = 1 if kind == "parameters" else description.bytes // description.parameters
+    least = reachable_sparsities(description, parse_parameters(method, parameters))[-1]
+    figures = st.integers(round((1 - least) * description.parameters) * each, description.parameters * each)
+    small, large = sorted((data.draw(figures), data.draw(figures)))
+    answers = [left(description, method, Target(**{kind: asked}), parameters) for asked in (small, large)]
+    for asked, answer in zip((small, large), answers, strict=True):
+        assert answer * each <= asked < (answer + group) * each + each
+    assert answers[0] <= answers[1]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("method", ["l2-structured", "depth", "wanda"])
+def test_what_is_out_of_reach_names_the_nearest_figure_which_is_within_reach(
+    name: str, method: str, described: dict[str, ModelDescription]
+) -> None:
+    description = described[name]
+    is_packed = method == "wanda"
+    for kind in ("parameters", "bytes"):
+        with pytest.raises(InvalidTarget, match="the nearest is") as refused:
+            resolve_target(description, method, None, None, {}, Target(**{kind: 1}), is_packed=is_packed)
+        nearest = int(refused.value.message.rpartition(" ")[2].replace(",", ""))
+        asked = Target(**{kind: nearest})
+        assert resolve_target(description, method, None, None, {}, asked, is_packed=is_packed).sparsity
+        below = Target(**{kind: nearest - 1})
+        with pytest.raises(InvalidTarget):
+            resolve_target(description, method, None, None, {}, below, is_packed=is_packed)
+        dense = description.parameters if kind == "parameters" else description.bytes
+        whole = resolve_target(description, method, None, None, {}, Target(**{kind: dense}), is_packed=is_packed)
+        assert whole.sparsity == 0
+        with pytest.raises(InvalidTarget, match=f"the dense model has {dense:,}"):
+            resolve_target(description, method, None, None, {}, Target(**{kind: dense + 1}), is_packed=is_packed)

@@ -1,0 +1,197 @@
+"""Targets in the engine: artifacts that are no larger than asked, and the search for a latency."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.artifacts.checkpoint import write_checkpoint
+from core.artifacts.packed import pack_folder
+from core.catalogue.model_folder import inspect_folder
+from core.catalogue.targets import Target, resolve_target
+from core.errors import LatencyTooNoisy, TargetUnreachable
+from core.models.folder import open_model
+from core.pruning import latency_search
+from core.pruning.latency_search import (
+    RECORD,
+    Found,
+    Step,
+    Timing,
+    random_model,
+    search,
+    search_model,
+    shape_config,
+)
+from core.pruning.run import walk_for
+from core.pruning.structured_plan import make_structured_plan
+from core.pruning.walk import PruneResult
+from tests.engine.sweeping import save, sweep
+from tests.engine.tiny import CONFIGS, make_model, make_tokens
+
+CPU = torch.device("cpu")
+
+
+def prune_to(folder: Path, work: Path, method: str, target: Target) -> PruneResult:
+    """Remove groups until the target is met."""
+    opened = open_model(folder)
+    resolved = resolve_target(opened.description, method, None, None, {}, target)
+    work.mkdir(parents=True)
+    return walk_for(
+        opened, resolved.model_dump(exclude={"layout"}), at_least=True, device=CPU, work=work, calibration=make_tokens(), evaluations={}
+    ).run()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("method", "kind"), [("l2-structured", "parameters"), ("depth", "bytes")])
+def test_what_is_left_of_every_family_is_no_larger_than_asked(
+    name: str, method: str, kind: str, tmp_path: Path
+) -> None:
+    folder = make_model(tmp_path / "model", name, dtype=torch.bfloat16)
+    dense = inspect_folder(folder)
+    asked = int(0.77 * getattr(dense, kind))
+    result = prune_to(folder, tmp_path / "work", method, Target(**{kind: asked}))
+    artifact = tmp_path / "artifact"
+    written = write_checkpoint(result.files, result.unchanged, folder, artifact, config=result.config)
+    reached = inspect_folder(artifact).parameters if kind == "parameters" else written
+    assert dense.structure is not None
+    layer = dense.structure.layers[0].parameters * (1 if kind == "parameters" else 2)
+    assert asked - layer < reached <= asked
+    assert inspect_folder(artifact).parameters == dense.parameters - result.removed
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("wanda", {}),
+        ("wanda", {"variant": True}),
+        ("wanda", {"allocation": "owl"}),
+        ("magnitude", {"scope": "row"}),
+        ("magnitude", {"scope": "model"}),
+        ("sparsegpt", {"skip_modules": ["down_proj"]}),
+        ("random", {"include_lm_head": True}),
+    ],
+)
+def test_zeros_are_as_many_as_the_target_needs(method: str, parameters: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama-untied", dtype=torch.bfloat16)
+    dense = inspect_folder(folder)
+    for kind, share in (("parameters", 0.613), ("bytes", 0.67)):
+        asked = int(share * getattr(dense, kind))
+        target = Target(**{kind: asked})
+        resolved = resolve_target(dense, method, None, None, parameters, target, is_packed=True)
+        work = tmp_path / kind
+        result = sweep(folder, work, calibration=make_tokens(), **resolved.model_dump(exclude={"layout"}))
+        weights = sum(row.out_features for row in result.layers)  # type: ignore[union-attr]
+        if kind == "parameters":
+            reached, tolerance = dense.parameters - result.removed, weights
+        else:
+            reached = pack_folder(save(result, folder, work / "artifact"))["bound_bytes"]
+            tolerance = 2 * weights
+        assert asked - tolerance <= reached <= asked
+
+
+SPARSITIES = [number / 40 for number in range(33)]
+
+
+def fake(gain: float, *, noise: float = 0.0) -> Any:
+    """A model whose prefill gets faster by `gain` of what is removed."""
+    return lambda sparsity: Timing(1 - gain * sparsity, noise)
+
+
+@pytest.mark.parametrize("asked", [0.95, 0.7, 0.5, 0.3])
+def test_the_search_ends_at_the_least_sparsity_that_is_fast_enough(asked: float) -> None:
+    told: list[Step] = []
+    found = search(SPARSITIES, asked, fake(1.0), told.append)
+    assert found.sparsity == next(each for each in SPARSITIES if 1 - each <= asked)
+    assert found.steps == told and len(told) <= math.ceil(math.log2(len(SPARSITIES))) + 1
+    assert min(step.sparsity for step in told if step.ratio <= asked) == found.sparsity
+
+
+def test_the_search_ends_once_the_ratio_is_no_further_below_than_timings_spread() -> None:
+    found = search(SPARSITIES, 0.7, fake(1.0, noise=0.2), lambda step: None)
+    ratio = next(step.ratio for step in found.steps if step.sparsity == found.sparsity)
+    assert 0.7 / 1.2 <= ratio <= 0.7 and found.spread == 0.2
+    assert len(found.steps) < len(search(SPARSITIES, 0.7, fake(1.0), lambda step: None).steps)
+
+
+def test_timings_that_differ_by_more_than_the_gain_end_the_search_at_once() -> None:
+    told: list[Step] = []
+    with pytest.raises(LatencyTooNoisy, match=r"differ by 35.0%, more than the gain of 30.0%") as refused:
+        search(SPARSITIES, 0.7, fake(1.0, noise=0.35), told.append)
+    assert len(told) == 1
+    problem = refused.value.problem()
+    assert (problem["code"], problem["param"], problem["retryable"]) == (
+        "latency_too_noisy", "target.latency_ratio", False,
+    )  # fmt: skip
+
+
+def test_a_ratio_that_no_shape_has_is_named_with_the_nearest() -> None:
+    with pytest.raises(TargetUnreachable, match=r"nearest ratio measured is 0.200, at sparsity 0.8000") as refused:
+        search(SPARSITIES, 0.1, fake(1.0), lambda step: None)
+    assert refused.value.problem()["code"] == "target_unreachable" and not refused.value.retryable
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("method", ["random-structured", "depth"])
+def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", name)
+    request = {"method": method, "sparsity": 0.25, "pattern": None, "parameters": {}}
+    opened = open_model(folder)
+    timed = random_model(shape_config(opened, make_structured_plan(opened, device=CPU, **request)), torch.float32, CPU)
+    walk = walk_for(opened, request, device=CPU, work=tmp_path, calibration=make_tokens(), evaluations={})
+    result = walk.run()
+    made = inspect_folder(_written(result, folder, tmp_path / "artifact"))
+    assert timed.num_parameters() == made.parameters < opened.description.parameters
+    assert torch.isfinite(timed(input_ids=make_tokens(1)).logits).all()
+
+
+def _written(result: PruneResult, source: Path, target: Path) -> Path:
+    write_checkpoint(result.files, result.unchanged, source, target, config=result.config)
+    return target
+
+
+class FakeClock:
+    """Times a model by its parameters."""
+
+    timed = 0
+
+    def __init__(self, dense: Path, **setting: Any) -> None:
+        self._dense = inspect_folder(dense).parameters
+
+    def against(self, pruned: Any) -> dict[str, float]:
+        FakeClock.timed += 1
+        return {"dense_ms": self._dense, "pruned_ms": pruned.num_parameters(), "dense_spread": 0.0}
+
+
+@pytest.mark.parametrize("method", ["llm-pruner", "depth"])
+def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumstances(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency_search, "DenseClock", FakeClock)
+    folder = open_model(make_model(tmp_path / "model", "llama"))
+    recipe = {"method": method, "pattern": "structured", "parameters": {}, "target": {"latency_ratio": 0.75}}
+
+    def run(name: str, previous: Sequence[str] = (), **changes: Any) -> Found:
+        (tmp_path / name).mkdir()
+        return search_model(
+            folder, recipe, revision="1", work=tmp_path / name, previous=[tmp_path / each for each in previous],
+            device=CPU, on_step=lambda step: None, **{"sequence_length": 16} | changes,
+        )  # fmt: skip
+
+    first = run("one")
+    description = folder.description
+    plan = make_structured_plan(folder, method=method, sparsity=first.sparsity, at_least=True, device=CPU)
+    shape = random_model(shape_config(folder, plan), torch.float32, CPU)
+    assert shape.num_parameters() <= 0.75 * description.parameters
+    assert shape.num_parameters() / description.parameters == pytest.approx(1 - first.sparsity)
+    before = FakeClock.timed
+    assert run("two", ["one"]) == first and FakeClock.timed == before
+    assert run("three", ["none", "two"]) == first and FakeClock.timed == before
+    run("four", ["three"], sequence_length=17)
+    assert FakeClock.timed > before
+    (tmp_path / "four" / RECORD).write_text("{")
+    assert json.loads((tmp_path / "three" / RECORD).read_text())["found"] == first.model_dump(mode="json")
+    assert run("five", ["four"]) == first

@@ -1,0 +1,66 @@
+"""A job with a latency target: what the supervisor makes of what the runner searched for and measured."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from core.database import transaction
+from core.jobs import service
+from core.settings import Settings
+from tests.worker.conftest import Queue, StartWorker
+
+
+@pytest.fixture
+def body(job_body: dict[str, Any]) -> dict[str, Any]:
+    return job_body | {"method": "llm-pruner", "sparsity": None, "target": {"latency_ratio": 0.7}}
+
+
+def report_of(jobs: Queue, job_id: str) -> dict[str, Any]:
+    with transaction(jobs.sessions) as session:
+        return service.get_report(session, jobs.team, job_id)
+
+
+@pytest.mark.parametrize(("latency", "end"), [(0.65, "succeeded"), (0.72, "succeeded"), (0.75, "failed")])
+def test_the_latency_measured_at_the_end_decides_within_its_spread(
+    latency: float, end: str, jobs: Queue, body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(body)
+    assert start_worker(latency=latency).result() == end
+    job, report = jobs.job(job_id), report_of(jobs, job_id)
+    assert job.metrics is not None and job.sparsity is None
+    figures = {"kind": "latency_ratio", "asked": 0.7, "reached": latency, "spread": 0.05, "sparsity": 0.25}
+    assert job.metrics["target"] == figures | {"met": end == "succeeded"}
+    assert report["target"]["search"]["steps"] == [{"sparsity": 0.25, "ratio": 0.7}]
+    assert report["told"] == 0.25 and report["recipe"]["sparsity"] is None
+    assert report["recipe"]["target"] == {"latency_ratio": 0.7}
+    assert "model.safetensors" in jobs.artifact_names(job_id), "kept, as where any gate is missed"
+    if end == "failed":
+        assert job.error is not None and (job.error.code, job.error.param) == ("gate_missed", "target.latency_ratio")
+        assert "0.7 was asked for" in job.error.message and "reached 0.75" in job.error.message
+
+
+def test_another_attempt_searches_with_what_the_one_before_left(
+    jobs: Queue, body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(body)
+    worker = start_worker(hang_in="prune")
+    os.kill(jobs.runner_pids(job_id)[0], signal.SIGKILL)
+    assert worker.result() == "queued"
+    assert start_worker(latency=0.7).result() == "succeeded"
+    searches = [message for message in jobs.logs(job_id) if message.startswith("search after")]
+    assert searches == ["search after []", "search after ['attempt-1']"]
+
+
+@pytest.mark.parametrize(
+    ("task", "code"), [("search", "latency_too_noisy"), ("search", "out_of_memory"), ("measure", "out_of_memory")]
+)
+def test_a_latency_that_cannot_be_told_fails_the_job_once_and_leaves_nothing(
+    task: str, code: str, jobs: Queue, body: dict[str, Any], start_worker: StartWorker, settings: Settings
+) -> None:
+    job_id = jobs.submit(body)
+    assert start_worker(fail_in=task, code=code, retryable=False).result() == "failed"
+    job = jobs.job(job_id)
+    assert job.error is not None and (job.error.code, job.attempt) == (code, 1)
+    assert jobs.artifact_names(job_id) == set() and not (settings.work_root / job_id).exists()
