@@ -22,7 +22,7 @@ def cubic(done: int, steps: int, *, warm_up: float = WARM_UP, cool_down: float =
 
 
 def counts_at(share: float, counts: Counts, shape: LayerShape) -> Counts:
-    """What a layer keeps while only `share` of what it is to lose is gone, to the nearest whole group: `counts` at 1."""
+    """What a layer keeps while only `share` of what it is to lose is gone, to the nearest group; `counts` at 1."""
 
     def kept(before: int, after: int, step: int = 1) -> int:
         return before - step * floor(share * (before - after) / step + 0.5)
