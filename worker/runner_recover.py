@@ -18,7 +18,16 @@ from core.models.folder import open_model
 from core.pruning.measuring import measure
 from core.pruning.recovery.recover import VERSIONS, Recovered, Teacher, recover
 from core.pruning.recovery.training import Observer
-from worker.protocol import LogMessage, Message, MetricMessage, ProgressMessage, RecoverSpec, StageMessage, TextSource
+from worker.protocol import (
+    LogMessage,
+    Message,
+    MetricMessage,
+    ModelSource,
+    ProgressMessage,
+    RecoverSpec,
+    StageMessage,
+    TextSource,
+)
 from worker.runner_report import described_text
 
 LOSS_POINTS = 200
@@ -33,7 +42,7 @@ def recover_artifact(
     Raises RecoveryStopped once `should_stop` says so and the step is saved.
     """
     send(StageMessage(stage="recover"))
-    folder = open_model(spec.model)
+    folder = open_model(spec.model, own_artifact=True)  # this attempt has just written it
     tokenizer = folder.tokenizer()
     recovery = Recovery.model_validate(spec.recipe["recovery"])
     assert recovery.sequence_length is not None
@@ -49,13 +58,13 @@ def recover_artifact(
     evaluations = evaluation_sets(spec.recipe, spec.evaluation, tokenizer)
     linears = prunable_linears(folder.description, Selection(include_lm_head=not folder.description.tied_embeddings))
     recovered = recover(
-        spec.model,
+        folder,
         recovery,
         windows_NT,
         linears=[linear.name for linear in linears],
         work=spec.work,
         previous=spec.previous,
-        teacher=None if spec.teacher is None else Teacher(spec.teacher.path, spec.teacher.revision),
+        teacher=_teacher(spec.teacher),
         device=device,
         observer=Observer(
             on_step=_reporter(send, recovery.steps),
@@ -66,7 +75,7 @@ def recover_artifact(
     write_checkpoint(recovered.files, recovered.unchanged, spec.model, spec.artifact)
     send(StageMessage(stage="evaluate"))
     measured = measure(
-        open_model(spec.artifact),
+        open_model(spec.artifact, own_artifact=True),
         evaluations,
         work=spec.work / "measuring",
         device=device,
@@ -79,6 +88,12 @@ def recover_artifact(
         "expected": str(measured.verification),
         "recovery": _report(spec, recovery, recovered, windows_NT, sum(linear.numel for linear in linears)),
     }
+
+
+def _teacher(source: ModelSource | None) -> Teacher | None:
+    if source is None:
+        return None
+    return Teacher(open_model(source.path, own_artifact=source.own_artifact), source.revision)
 
 
 def evaluation_sets(

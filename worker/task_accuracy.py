@@ -1,13 +1,12 @@
 """Zero-shot accuracy of dense and pruned, each asked by a runner of its own, side by side."""
 
 from collections.abc import Callable
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from core.catalogue.tasks import TASKS
 from core.settings import Settings
-from worker.protocol import PruneSpec, TasksSpec, TextSource
+from worker.protocol import ModelPlace, PruneSpec, TasksSpec, TextSource
 
 Ask = Callable[[TasksSpec, tuple[float, float]], dict[str, Any]]
 """Runs a runner's task, given the part of its share of the progress that it covers."""
@@ -21,10 +20,10 @@ def compare_tasks(
         return {}
     limit = spec.recipe["evaluation"]["task_limit"]
 
-    def measured(folder: Path, part: tuple[float, float]) -> dict[str, Any]:
+    def measured(model: ModelPlace, part: tuple[float, float]) -> dict[str, Any]:
         return ask(
             TasksSpec(
-                folder=folder,
+                model=model,
                 questions=questions,
                 limit=limit,
                 work=spec.work / "tasks",
@@ -34,7 +33,7 @@ def compare_tasks(
             part,
         )
 
-    answers = {"dense": measured(spec.model.path, (0.0, 0.5)), "pruned": measured(spec.artifact, (0.5, 1.0))}
+    answers = {"dense": measured(spec.model.place, (0.0, 0.5)), "pruned": measured(spec.made, (0.5, 1.0))}
     for name, answer in answers.items():
         report.setdefault("peak_memory_of_other_processes", {})[f"tasks_{name}"] = answer["peak_memory"]
     report["versions"]["lm_eval"] = answers["dense"]["lm_eval"]

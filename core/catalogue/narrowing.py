@@ -1,4 +1,4 @@
-"""How much of each layer goes when heads and channels are removed: the check before a job is queued, and the engine's."""
+"""How much of each layer goes when heads and channels are removed: checked before queueing, and by the engine."""
 
 from dataclasses import dataclass
 
@@ -71,9 +71,7 @@ def require_narrowing(
     return Narrowing(attention, protected, counts, None)
 
 
-def _check_width(
-    description: ModelDescription, structure: ModelStructure, parameters: Width, layout: Layout
-) -> None:
+def _check_width(description: ModelDescription, structure: ModelStructure, parameters: Width, layout: Layout) -> None:
     if layout == "uniform":
         if description.layout == "per_layer" or not structure.is_uniform:
             raise InvalidParameters(

@@ -154,8 +154,8 @@ def group_counts(
 
 @dataclass(frozen=True)
 class Ranking:
-    """The groups of all layers but the `protected` compete: those that matter least go until about `removed` parameters,
-    `ratio` of the model's, are gone, channels in steps of `round_to`, and of either kind none of a layer's last.
+    """The groups of all layers but the `protected` compete: those that matter least go until about `removed`
+    parameters, `ratio` of the model's, are gone; channels in steps of `round_to`, and of either kind no layer's last.
     """
 
     ratio: float

@@ -3,15 +3,15 @@
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from core.catalogue.model_folder import inspect_folder
 from core.errors import OutOfMemory
+from core.models.folder import ModelFolder
 from core.models.memory import free_bytes
+from core.models.per_layer import load_model
 
 _ROUNDS = 3
 _DECODE_TOKENS = 8
@@ -20,15 +20,17 @@ _LONGEST = 2048
 _NOISE = 0.05
 
 
-def measure_latency(dense: Path, pruned: Path, *, sequence_length: int, device: torch.device) -> dict[str, Any]:
+def measure_latency(
+    dense: ModelFolder, pruned: ModelFolder, *, sequence_length: int, device: torch.device
+) -> dict[str, Any]:
     """Milliseconds of a prefill of one sequence and of a decoding step with the cache, medians over rounds.
 
     Returns `latency` (dense_ms, pruned_ms of the prefill; decode figures; their spread) and `notes`. Raises OutOfMemory
     where dense and pruned do not both fit.
     """
     _check_room(dense, pruned, device)
-    models = {name: _load(path, device) for name, path in (("dense", dense), ("pruned", pruned))}
-    description = inspect_folder(dense)
+    models = {name: load_model(folder, device) for name, folder in (("dense", dense), ("pruned", pruned))}
+    description = dense.description
     length = min(sequence_length, _LONGEST, description.context_length - _DECODE_TOKENS)
     words = min(100, description.vocabulary_size)
     tokens = torch.randint(words, (1, max(length, 1)), generator=torch.Generator().manual_seed(0)).to(device)
@@ -50,7 +52,7 @@ def measure_latency(dense: Path, pruned: Path, *, sequence_length: int, device: 
         "sequence_length": tokens.shape[1],
         "device": device.type,
     }
-    is_smaller = inspect_folder(pruned).parameters < description.parameters
+    is_smaller = pruned.description.parameters < description.parameters
     return {"latency": latency, "notes": [*([] if is_smaller else [_NO_SPEED_UP]), *_measured(latency)]}
 
 
@@ -88,14 +90,8 @@ def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.de
     return prefill, statistics.median(steps)
 
 
-def _load(path: Path, device: torch.device) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    moved: PreTrainedModel = model.eval().to(device)
-    return moved
-
-
-def _check_room(dense: Path, pruned: Path, device: torch.device) -> None:
-    needed = int(1.2 * (inspect_folder(dense).bytes + inspect_folder(pruned).bytes))
+def _check_room(dense: ModelFolder, pruned: ModelFolder, device: torch.device) -> None:
+    needed = int(1.2 * (dense.description.bytes + pruned.description.bytes))
     free = free_bytes(device)
     if needed > free:
         raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")

@@ -25,7 +25,8 @@ Scores = Sequence[Mapping[Kind, Tensor]]
 @dataclass(frozen=True)
 class Scene:
     """`skeleton` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
-    for the activations that do not fit in `budget`. `narrowing` is None where whole layers go, `removed_layers` of them.
+    for the activations that do not fit in `budget`. `narrowing` is None where whole layers go, `removed_layers` of
+    them.
     """
 
     folder: ModelFolder

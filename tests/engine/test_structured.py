@@ -268,11 +268,13 @@ def test_counts_meet_the_ratio_within_one_aligned_group_or_say_what_is_nearest(
     )  # fmt: skip
     total = layers * block + 1000
     try:
-        counts = group_counts(
+        found = group_counts(
             structure, hidden_size=hidden, parameters=total, ratio=ratio, attention=attention, round_to=round_to
         )
     except InvalidSparsity:
         return
+    counts = found[0]
+    assert len(found) == layers and set(found) == {counts}
     assert abs(layers * counts.removed - ratio * total) <= layers * round_to * 3 * hidden + 1e-6
     assert 0 < counts.channels <= channels and (counts.channels % round_to == 0 or counts.channels == channels)
     assert counts.heads % counts.kv_heads == 0 and 0 < counts.kv_heads <= kv_heads

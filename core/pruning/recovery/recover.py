@@ -20,13 +20,14 @@ import torch
 from accelerate import Accelerator
 from peft import LoraModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from core.catalogue.model_folder import weight_files
 from core.catalogue.recovery import Recovery, complete_recovery
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
-from core.models.folder import ModelFolder, open_model
+from core.models.folder import ModelFolder
+from core.models.per_layer import load_model
 from core.models.weights import DTYPES, read_tensor, write_tensors
 from core.pruning.boundaries import file_sha256
 from core.pruning.recovery.adapters import add_adapters, merge_adapters
@@ -44,7 +45,7 @@ _TEACHER = "recovery.teacher"
 class Teacher:
     """The model to learn from: a folder, and the hash or commit of what it holds."""
 
-    path: Path
+    folder: ModelFolder
     revision: str
 
 
@@ -69,7 +70,7 @@ class Recovered:
 
 
 def recover(
-    source: Path,
+    folder: ModelFolder,
     recovery: Recovery,
     windows_NT: Tensor,
     *,
@@ -80,7 +81,7 @@ def recover(
     device: torch.device | None = None,
     observer: Observer | None = None,
 ) -> Recovered:
-    """Train the model in `source` on token sequences [sequences, time].
+    """Train the model of `folder` on token sequences [sequences, time].
 
     `linears` are the layers whose zeros are counted, and kept; `work` is this attempt's folder, `previous` those of
     earlier attempts, the newest first, whose newest checkpoint is carried on from. In a run of several processes every
@@ -91,7 +92,6 @@ def recover(
     """
     began = time.monotonic()
     observer = observer or Observer()
-    folder = open_model(source)
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stored = DTYPES[folder.description.dtype]
@@ -99,7 +99,7 @@ def recover(
     frozen_dtype = stored if is_mixed and stored is torch.bfloat16 else torch.float32
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if is_mixed else "no")
     torch.manual_seed(recovery.seed)
-    model = _open(source, frozen_dtype if recovery.lora else torch.float32).to(accelerator.device)
+    model = load_model(folder, accelerator.device, dtype=frozen_dtype if recovery.lora else torch.float32)
     _require_whole(folder, model)
     _checkpoint_activations(model)
     parameters = dict(model.named_parameters())
@@ -115,7 +115,7 @@ def recover(
     loss: Loss = next_token_loss
     if recovery.method == "distill":
         assert recovery.temperature is not None
-        opened = _open_teacher(teacher, folder, frozen_dtype).to(accelerator.device)
+        opened = _open_teacher(teacher, folder, accelerator.device, frozen_dtype)
         loss = distillation_loss(opened, recovery.temperature)
     checkpoints = Checkpoints(work, _fingerprint(folder, recovery, windows_NT, linears, teacher, accelerator))
     training = Training(
@@ -152,13 +152,6 @@ def recover(
     )
 
 
-def _open(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, dtype=dtype
-    )
-    return model
-
-
 def _checkpoint_activations(model: PreTrainedModel) -> None:
     """Keep only what enters each block, and run the block again on the way back. Later 5.x renamed the method."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -172,18 +165,20 @@ def _require_whole(folder: ModelFolder, model: PreTrainedModel) -> None:
         raise MissingTensors(f"the files lack {', '.join(lacking[:3])}", param="model")
 
 
-def _open_teacher(teacher: Teacher | None, student: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
+def _open_teacher(
+    teacher: Teacher | None, student: ModelFolder, device: torch.device, dtype: torch.dtype
+) -> PreTrainedModel:
     if teacher is None:
         raise InvalidRequest("recovery.teacher is required: distill needs a model to learn from", param=_TEACHER)
-    words = open_model(teacher.path).description.vocabulary_size
+    words = teacher.folder.description.vocabulary_size
     if words != student.description.vocabulary_size:
         raise InvalidRequest(
             f"recovery.teacher has a vocabulary of {words}, the model one of {student.description.vocabulary_size}: "
             "distill compares word by word",
             param=_TEACHER,
         )
-    opened = _open(teacher.path, dtype)
-    opened.eval().requires_grad_(False)
+    opened = load_model(teacher.folder, device, dtype=dtype)
+    opened.requires_grad_(False)
     return opened
 
 
