@@ -9,6 +9,7 @@ from typing import Any, cast
 from core.artifacts import finalise
 from core.artifacts.store import Store, StoredFile, artifact_prefix
 from core.catalogue.methods import get_method
+from core.catalogue.per_layer import MODELLING_FILE
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.jobs.estimates import compare
 from core.jobs.gates import evaluate_gates
@@ -32,7 +33,7 @@ from worker.protocol import (
 )
 from worker.recording import Recorder
 from worker.recovery import add_recovery, recover_spec
-from worker.runner_process import run_task
+from worker.runner_process import run_task, runner_environment
 from worker.sources import Sources
 from worker.targets import add_target, search_spec
 from worker.task_accuracy import TaskAccuracy
@@ -116,7 +117,7 @@ class Attempt:
             spec = spec.model_copy(update={"artifact": training.artifact})
         self._recorder.enter("evaluate")
         metrics["latency"] = self._latency(spec, report, needed=found is not None)
-        metrics |= accuracy.compare(self._task, spec.artifact, report)
+        metrics |= accuracy.compare(self._task, spec.made, report)
         missed = evaluate_gates(Gates.model_validate(self._claim.body["gates"]), metrics)
         self._recorder.enter("verify")
         verified = self._task(
@@ -130,6 +131,11 @@ class Attempt:
         report["artifact"] = verified.pop("model")
         _keep_peak(report, "verify", verified)
         report["verification"] = verified
+        if verified.get("trust_remote_code"):
+            report.setdefault("notes", []).append(
+                "Layers differ in shape: from_pretrained needs trust_remote_code=True, which runs this folder's own "
+                f"{MODELLING_FILE}."
+            )
         self._recorder.enter("store")
         if self._claim.body["output"]["format"] == "packed":
             report["packed"] = self._task(PackSpec(artifact=spec.artifact))
@@ -204,8 +210,8 @@ class Attempt:
         try:
             measured = self._task(
                 MeasureSpec(
-                    dense=spec.model.path,
-                    pruned=spec.artifact,
+                    dense=spec.model.place,
+                    pruned=spec.made,
                     sequence_length=self._timed_length,
                     device=self._settings.device,
                     threads=self._settings.threads,
@@ -251,6 +257,7 @@ class Attempt:
             on_wait=self._on_wait,
             grace_seconds=self._settings.cancel_grace_seconds,
             command=self._runner,
+            environment=runner_environment() | {"HF_MODULES_CACHE": str(self._folder / "modules")},
         )
 
     def _measured(self, spec: PruneSpec, report: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,22 @@ class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelSource(_Wire):
-    """A model folder on this machine. `revision` is its content hash or commit."""
+class ModelPlace(_Wire):
+    """A model folder on this machine. `own_artifact`: this service wrote it, and its content was found unchanged."""
 
     path: Path
+    own_artifact: bool = False
+
+
+class ModelSource(ModelPlace):
+    """The same with its name; `revision` is its content hash or commit."""
+
     name: str
     revision: str
+
+    @property
+    def place(self) -> ModelPlace:
+        return ModelPlace(path=self.path, own_artifact=self.own_artifact)
 
 
 class TextSource(_Wire):
@@ -49,6 +59,11 @@ class PruneSpec(_Wire):
     device: str | None
     threads: int | None
     activation_budget_bytes: int
+
+    @property
+    def made(self) -> ModelPlace:
+        """The artifact, once it is filled."""
+        return ModelPlace(path=self.artifact, own_artifact=True)
 
 
 class SearchSpec(_Wire):
@@ -94,8 +109,8 @@ class MeasureSpec(_Wire):
     """Time dense and pruned alternately in one process."""
 
     task: Literal["measure"] = "measure"
-    dense: Path
-    pruned: Path
+    dense: ModelPlace
+    pruned: ModelPlace
     sequence_length: int
     device: str | None
     threads: int | None
@@ -106,7 +121,7 @@ class TasksSpec(_Wire):
     writes meanwhile."""
 
     task: Literal["tasks"] = "tasks"
-    folder: Path
+    model: ModelPlace
     questions: list[TextSource]
     limit: int | None
     work: Path
@@ -135,7 +150,7 @@ class GenerateTextSpec(_Wire):
     """Write text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
 
     task: Literal["generate_text"] = "generate_text"
-    folder: Path
+    model: ModelPlace
     target: Path
     samples: int
     sequence_length: int

@@ -32,7 +32,8 @@ from core.data.tokens import calibration_windows, starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError, UnusableModel
 from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
-from core.models.folder import open_model
+from core.models.folder import ModelFolder, open_model
+from core.models.per_layer import load_model
 from core.pruning.recovery.training import RecoveryStopped
 from core.pruning.run import walk_for
 from core.pruning.walk import GroupRow, LayerRow, Observer
@@ -46,6 +47,7 @@ from worker.protocol import (
     MeasureSpec,
     Message,
     MetricMessage,
+    ModelPlace,
     PackSpec,
     ProgressMessage,
     PruneSpec,
@@ -70,6 +72,10 @@ def send(message: Message) -> None:
     _messages.write(message.model_dump_json() + "\n")
 
 
+def _opened(place: ModelPlace) -> ModelFolder:
+    return open_model(place.path, own_artifact=place.own_artifact)
+
+
 def _device(name: str | None) -> torch.device:
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -85,7 +91,7 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     send(StageMessage(stage="open"))
     device = _device(spec.device)
-    folder = open_model(spec.model.path)
+    folder = _opened(spec.model)
     recipe = spec.recipe
     tokenizer = folder.tokenizer() if spec.calibration or spec.evaluation else None
     calibration = None
@@ -109,6 +115,7 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     walk = walk_for(
         folder,
         {name: recipe[name] for name in ("method", "sparsity", "pattern", "parameters")},
+        layout=recipe["output"]["layout"],
         at_least=recipe.get("target") is not None,
         device=device,
         calibration=calibration,
@@ -179,7 +186,8 @@ def recover(spec: RecoverSpec) -> dict[str, Any]:
 def measure(spec: MeasureSpec) -> dict[str, Any]:
     """Latency of dense and pruned in turn."""
     device = _device(spec.device)
-    measured = measure_latency(spec.dense, spec.pruned, sequence_length=spec.sequence_length, device=device)
+    dense, pruned = _opened(spec.dense), _opened(spec.pruned)
+    measured = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=device)
     return measured | {"peak_memory": _peak_memory(device)}
 
 
@@ -189,7 +197,7 @@ def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
 
     device = _device(spec.device)
     measured = measure_tasks(
-        spec.folder,
+        _opened(spec.model),
         {each.name: each.path for each in spec.questions},
         limit=spec.limit,
         work=spec.work,
@@ -203,23 +211,22 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
     """The reload check."""
     device = _device(spec.device)
     checked = reload_check(spec.artifact, spec.expected, device=device)
-    description = inspect_folder(spec.artifact).model_dump(mode="json")
+    description = inspect_folder(spec.artifact, own_artifact=True).model_dump(mode="json")
     return checked | {"model": description, "peak_memory": _peak_memory(device)}
 
 
 def generate_text(spec: GenerateTextSpec) -> dict[str, Any]:
     """Have the model write text, as JSON lines."""
     device = _device(spec.device)
-    folder = open_model(spec.folder)
+    folder = _opened(spec.model)
     description, tokenizer = folder.description, folder.tokenizer()
     length = min(spec.sequence_length, description.context_length - 1)
     at_once = sequences_at_once(description, length, device)
-    model = AutoModelForCausalLM.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
     needed = spec.samples * spec.sequence_length
     documents = characters = 0
     with spec.target.open("w", encoding="utf-8") as target:
         for document in generate_documents(
-            model.eval().to(device),
+            load_model(folder, device),
             tokenizer,
             tokens=needed,
             length=length,

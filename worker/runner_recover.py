@@ -22,7 +22,16 @@ from core.pruning.measuring import measure
 from core.pruning.recovery.recover import VERSIONS, Recovered, Teacher, recover
 from core.pruning.recovery.sampling import Source
 from core.pruning.recovery.training import Observer
-from worker.protocol import LogMessage, Message, MetricMessage, ProgressMessage, RecoverSpec, StageMessage, TextSource
+from worker.protocol import (
+    LogMessage,
+    Message,
+    MetricMessage,
+    ModelSource,
+    ProgressMessage,
+    RecoverSpec,
+    StageMessage,
+    TextSource,
+)
 from worker.runner_report import described_text
 
 HELD_SEQUENCES = 8
@@ -39,7 +48,7 @@ def recover_artifact(
     Raises RecoveryStopped once `should_stop` says so and the step is saved.
     """
     send(StageMessage(stage="recover"))
-    folder = open_model(spec.model)
+    folder = open_model(spec.model, own_artifact=True)  # this attempt has just written it
     tokenizer = folder.tokenizer()
     recovery = Recovery.model_validate(spec.recipe["recovery"])
     sources: list[Source] = []
@@ -52,13 +61,13 @@ def recover_artifact(
     evaluations = evaluation_sets(spec.recipe, spec.evaluation, tokenizer)
     linears = prunable_linears(folder.description, Selection(include_lm_head=not folder.description.tied_embeddings))
     recovered = recover(
-        spec.model,
+        folder,
         recovery,
         windows_NT,
         linears=[linear.name for linear in linears],
         work=spec.work,
         previous=spec.previous,
-        teacher=None if spec.teacher is None else Teacher(spec.teacher.path, spec.teacher.revision),
+        teacher=_teacher(spec.teacher),
         sources=sources,
         device=device,
         observer=Observer(
@@ -70,7 +79,7 @@ def recover_artifact(
     write_checkpoint(recovered.files, recovered.unchanged, spec.model, spec.artifact)
     send(StageMessage(stage="evaluate"))
     measured = measure(
-        open_model(spec.artifact),
+        open_model(spec.artifact, own_artifact=True),
         evaluations,
         work=spec.work / "measuring",
         device=device,
@@ -124,13 +133,19 @@ def _stage_sources(
     if spec.dense is None:
         return sources
     dense = measure(
-        open_model(spec.dense.path),
+        open_model(spec.dense.path, own_artifact=spec.dense.own_artifact),
         {str(number): source.held_NT for number, source in enumerate(sources)},
         work=spec.work / "dense",
         device=device,
         activation_budget_bytes=spec.activation_budget_bytes,
     ).perplexity
     return [replace(source, reference=math.log(dense[str(number)])) for number, source in enumerate(sources)]
+
+
+def _teacher(source: ModelSource | None) -> Teacher | None:
+    if source is None:
+        return None
+    return Teacher(open_model(source.path, own_artifact=source.own_artifact), source.revision)
 
 
 def evaluation_sets(

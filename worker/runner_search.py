@@ -28,7 +28,7 @@ def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Mes
         send(LogMessage(level="info", message=message))
 
     found = search_model(
-        open_model(spec.model.path),
+        open_model(spec.model.path, own_artifact=spec.model.own_artifact),
         spec.recipe,
         sequence_length=spec.sequence_length,
         device=device,

@@ -102,7 +102,12 @@ class Sources:
             key = model_key(reference)
             spec = FetchModelSpec(settings=with_secrets(self._settings), key=key, model=reference)
             place = self._cached(key, spec)
-        return ModelSource(path=place.resolve(), name=reference.name, revision=reference.revision)
+        return ModelSource(
+            path=place.resolve(),
+            own_artifact=isinstance(reference, StoredModel) and reference.is_artifact,
+            name=reference.name,
+            revision=reference.revision,
+        )
 
     def text(self, reference: TextReference, model: ModelSource, param: str) -> TextSource:
         """The text's file. Raises UnusableDataset, and what the fetcher or the runner reports."""
@@ -190,7 +195,7 @@ class Sources:
         asked = reference.model_dump(include={"samples", "sequence_length", "seed"})
         made = self._run_runner(
             GenerateTextSpec(
-                folder=model.path,
+                model=model.place,
                 target=folder / TEXT_FILE,
                 device=self._settings.device,
                 threads=self._settings.threads,

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -19,7 +18,7 @@ from core.errors import DiskFull, ModelTooLarge
 from core.registry.folders import content_hash_of
 from core.settings import Settings
 from worker.cache import NodeCache
-from worker.protocol import PruneSpec, TasksSpec, TextSource
+from worker.protocol import ModelPlace, PruneSpec, TasksSpec, TextSource
 
 _FILE = "accuracy.json"
 
@@ -37,12 +36,12 @@ class TaskAccuracy:
         self._cache = cache
         self._limit = spec.recipe["evaluation"]["task_limit"] if questions else None
 
-    def compare(self, ask: Ask, pruned: Path, report: dict[str, Any]) -> dict[str, Any]:
+    def compare(self, ask: Ask, pruned: ModelPlace, report: dict[str, Any]) -> dict[str, Any]:
         """`tasks` and `task_mean` for the metrics; nothing where no task was asked for. The rest goes into `report`."""
         if not self._questions:
             return {}
         dense = self._earlier(self._spec.model.revision)
-        answers = {"dense": dense or self._measure(ask, self._spec.model.path, (0.0, 0.5))}
+        answers = {"dense": dense or self._measure(ask, self._spec.model.place, (0.0, 0.5))}
         self._keep(self._spec.model.revision, answers["dense"])
         answers["pruned"] = self._measure(ask, pruned, (0.5, 1.0))
         for name, answer in answers.items():
@@ -72,9 +71,9 @@ class TaskAccuracy:
             answer = {"tasks": report["tasks"]["measured"]["pruned"], "lm_eval": report["versions"]["lm_eval"]}
             self._keep(revision, answer)
 
-    def _measure(self, ask: Ask, folder: Path, part: tuple[float, float]) -> dict[str, Any]:
+    def _measure(self, ask: Ask, model: ModelPlace, part: tuple[float, float]) -> dict[str, Any]:
         spec = TasksSpec(
-            folder=folder,
+            model=model,
             questions=list(self._questions),
             limit=self._limit,
             work=self._spec.work / "tasks",

@@ -12,6 +12,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
     method = get_method(recipe["method"])
     pattern = recipe["pattern"]
     recovery = report.get("recovery")
+    trust = ", trust_remote_code=True" if report.get("verification", {}).get("trust_remote_code") else ""
     lines = [
         "---",
         "library_name: transformers",
@@ -55,7 +56,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         "```python",
         "from transformers import AutoModelForCausalLM",
         "",
-        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{trust})',
         "```",
         "",
     ]

@@ -74,10 +74,8 @@ def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
         raise UnusableModel(f"{folder.name} has no config.json", param="model")
     config = _read_json(file)
     is_ours = own_artifact and per_layer_family(config) is not None
-    plain = (
-        {key: value for key, value in config.items() if key not in (AUTO_MAP_KEY, LAYERS_KEY)} if is_ours else config
-    )
-    for key in _keys(plain):
+    ours = (AUTO_MAP_KEY, LAYERS_KEY) if is_ours else ()
+    for key in _keys({key: value for key, value in config.items() if key not in ours}):
         if key == LAYERS_KEY or (key == AUTO_MAP_KEY and LAYERS_KEY in config):
             raise UnsafeConfig(
                 f"config.json holds {key!r}: a model whose layers differ in shape needs code to open and is taken only "

@@ -1,4 +1,4 @@
-"""How much of each layer goes when heads and channels are removed: the check before a job is queued, and the engine's."""
+"""How much of each layer goes when heads and channels are removed: checked before queueing, and by the engine."""
 
 from dataclasses import dataclass
 

@@ -203,8 +203,8 @@ def layer_ladder(
 
 @dataclass(frozen=True)
 class Ranking:
-    """The groups of all layers but the `protected` compete: those that matter least go until about `removed` parameters,
-    `ratio` of the model's, are gone, channels in steps of `round_to`, and of either kind none of a layer's last.
+    """The groups of all layers but the `protected` compete: those that matter least go until about `removed`
+    parameters, `ratio` of the model's, are gone; channels in steps of `round_to`, and of either kind no layer's last.
     `at_least`: no fewer, else what is nearest.
     """
 

@@ -3,16 +3,16 @@
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from core.catalogue.model_folder import inspect_folder
 from core.catalogue.targets import bytes_in_turn
 from core.errors import OutOfMemory
+from core.models.folder import ModelFolder
 from core.models.memory import free_bytes
+from core.models.per_layer import load_model
 
 _ROUNDS = 3
 _DECODE_TOKENS = 8
@@ -21,29 +21,30 @@ _LONGEST = 2048
 _NOISE = 0.05
 
 
-def measure_latency(dense: Path, pruned: Path, *, sequence_length: int, device: torch.device) -> dict[str, Any]:
+def measure_latency(
+    dense: ModelFolder, pruned: ModelFolder, *, sequence_length: int, device: torch.device
+) -> dict[str, Any]:
     """Dense against pruned, as `DenseClock.against` answers, under `latency`; and `notes`.
 
     Raises OutOfMemory where the two do not both fit.
     """
-    description, artifact = inspect_folder(dense), inspect_folder(pruned)
-    clock = DenseClock(dense, sequence_length=sequence_length, device=device, beside=artifact.bytes)
-    latency = clock.against(_load(pruned, device))
-    is_smaller = artifact.parameters < description.parameters
+    clock = DenseClock(dense, sequence_length=sequence_length, device=device, beside=pruned.description.bytes)
+    latency = clock.against(load_model(pruned, device))
+    is_smaller = pruned.description.parameters < dense.description.parameters
     return {"latency": latency, "notes": [*([] if is_smaller else [_NO_SPEED_UP]), *_measured(latency)]}
 
 
 class DenseClock:
     """The dense model, loaded, for others to be timed against in turn, on one sequence of up to 2048 tokens."""
 
-    def __init__(self, dense: Path, *, sequence_length: int, device: torch.device, beside: int) -> None:
+    def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, beside: int) -> None:
         """`beside`: bytes of the largest other model. Raises OutOfMemory where it would not fit."""
-        description = inspect_folder(dense)
+        description = dense.description
         needed, free = bytes_in_turn(description.bytes, beside), free_bytes(device)
         if needed > free:
             raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")
         self.device = device
-        self._model = _load(dense, device)
+        self._model = load_model(dense, device)
         length = min(sequence_length, _LONGEST, description.context_length - _DECODE_TOKENS)
         words = min(100, description.vocabulary_size)
         tokens = torch.randint(words, (1, max(length, 1)), generator=torch.Generator().manual_seed(0))
@@ -110,9 +111,3 @@ def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.de
         answer, step = timed(lambda: model(input_ids=following, past_key_values=cache, use_cache=True))  # noqa: B023
         steps.append(step)
     return prefill, statistics.median(steps)
-
-
-def _load(path: Path, device: torch.device) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    moved: PreTrainedModel = model.eval().to(device)
-    return moved

@@ -1,4 +1,7 @@
-"""The reload check: the saved folder, opened by `from_pretrained` in a fresh process, gives the logits it must give."""
+"""The reload check: the saved folder, opened by `from_pretrained` in a fresh process, gives the logits it must give.
+
+This is the one place where the modelling file of an artifact is executed, and only if it is what this version writes.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from core.catalogue.model_folder import read_config
+from core.catalogue.per_layer import MODELLING_FILE, has_modelling_file, per_layer_family
 from core.errors import ReloadCheckFailed
 from core.models.weights import load_tensors
 
@@ -16,8 +21,11 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 @torch.inference_mode()
 def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dict[str, Any]:
     """Compare logits and generate with the cache; returns the figures, raises ReloadCheckFailed saying what differs."""
+    family = per_layer_family(read_config(artifact, own_artifact=True))
+    if family is not None and not has_modelling_file(artifact, family):
+        raise ReloadCheckFailed(f"{MODELLING_FILE} is not the file that was written for {family.title}")
     opened: Any = AutoModelForCausalLM.from_pretrained(
-        artifact, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        artifact, local_files_only=True, trust_remote_code=family is not None, output_loading_info=True
     )
     model: Any = opened[0]
     loading: dict[str, Any] = opened[1]
@@ -38,4 +46,9 @@ def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dic
     generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
     if generated.shape[1] != min(4, tokens_BT.shape[1]) + 2:
         raise ReloadCheckFailed("the reloaded model does not generate with its cache")
-    return {"maximum_difference": difference, "tolerance": tolerance, "dtype": str(model.dtype).removeprefix("torch.")}
+    return {
+        "maximum_difference": difference,
+        "tolerance": tolerance,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "trust_remote_code": family is not None,
+    }

@@ -18,11 +18,12 @@ from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, TASKS
 from core.errors import UnusableDataset
-from core.models.folder import open_model
+from core.models.folder import ModelFolder
+from core.models.per_layer import load_model
 
 _HARNESS = Path(lm_eval.tasks.__file__).parent
 _CONFIGS = {
@@ -38,7 +39,7 @@ _LARGEST_BATCH = 64
 
 
 def measure_tasks(
-    folder: Path,
+    folder: ModelFolder,
     questions: Mapping[str, Path],
     *,
     limit: int | None,
@@ -46,7 +47,7 @@ def measure_tasks(
     device: torch.device,
     on_progress: Callable[[float], None],
 ) -> dict[str, dict[str, float]]:
-    """Ask the model in `folder` the first `limit` questions of each task, without examples.
+    """Ask the model of `folder` the first `limit` questions of each task, without examples.
 
     `questions` are JSON lines with the columns of the task's hub dataset; `on_progress` hears of 0 to 1. Returns for
     each task `samples`, the harness's `version` of it, `acc` and `acc_stderr`, and `acc_norm` and `acc_norm_stderr`
@@ -55,8 +56,7 @@ def measure_tasks(
     Raises UnusableDataset where a file is not the task's.
     """
     datasets.disable_progress_bars()
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    lm = _Model(model.eval().to(device), open_model(folder).tokenizer())
+    lm = _Model(load_model(folder, device), folder.tokenizer())
     measured = {}
     for index, (name, file) in enumerate(questions.items()):
         lm.on_progress = _part(on_progress, index, len(questions))

@@ -82,7 +82,7 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> R
     if "artifact" in report:
         description = ModelDescription.model_validate(report["artifact"])
     elif folder is not None:  # of the version before, whose reports lack it and whose only store is a folder
-        description = inspect_folder(folder)
+        description = inspect_folder(folder, own_artifact=True)
     else:
         raise UnknownModel(f"model {reference!r}: the job's report does not say what its artifact is", param="model")
     is_packed = any(file.path.endswith(PACKED_SUFFIX) for file in files)
@@ -92,5 +92,6 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> R
         revision=content_hash_of({row.path: row.sha256 for row in rows}),
         files=tuple(files),
         unpacked_bytes=description.bytes if is_packed else None,
+        is_artifact=True,
     )
     return ResolvedModel(stored, description, reference)

@@ -133,7 +133,7 @@ def needs_of(
     """
     width = WEIGHT_BYTES[description.dtype]
     forward = 2 if description.dtype != "float32" else 4
-    blocks = [linear for linear in description.linears if linear.layer == 0]
+    blocks = _largest_block(description)
     ends = max(description.parameters - description.prunable_parameters, 0) * width
     block = sum(linear.numel for linear in blocks)
     group = max(_groups(blocks), default=0)
@@ -185,6 +185,14 @@ def needs_of(
         + work.operations / _OPERATIONS_PER_SECOND[device]
         + moved / _BYTES_PER_SECOND,
     )
+
+
+def _largest_block(description: ModelDescription) -> list[LinearShape]:
+    """Layers may differ in shape."""
+    blocks: dict[int, list[LinearShape]] = defaultdict(list)
+    for linear in description.linears:
+        blocks[linear.layer].append(linear)
+    return max(blocks.values(), key=lambda block: sum(linear.numel for linear in block))
 
 
 def _groups(linears: list[LinearShape]) -> list[int]:

@@ -36,7 +36,8 @@ class FolderModel(_Reference):
 class StoredModel(_Reference):
     """An uploaded model, or a job's artifact, under a prefix of the store. `revision` is the hash of its content.
 
-    A packed artifact is unpacked where it is used: its weights then take `unpacked_bytes`.
+    A packed artifact is unpacked where it is used: its weights then take `unpacked_bytes`. Only what `is_artifact` may
+    have layers of different shapes.
     """
 
     kind: Literal["store"] = "store"
@@ -45,6 +46,7 @@ class StoredModel(_Reference):
     revision: str
     files: tuple[FileReference, ...]
     unpacked_bytes: int | None = None
+    is_artifact: bool = False
 
 
 class HubModel(_Reference):

@@ -1,5 +1,4 @@
-"""Models as `from_pretrained` makes them, whatever the shapes of their layers: built from a config, or opened with their
-weights.
+"""Models as `from_pretrained` makes them, whatever the shapes of their layers: from a config, or with their weights.
 
 Where the config gives layers settings of their own, each of these is built from a copy of the config that has them.
 That is what the modelling file beside such weights does, too (`core.catalogue.per_layer`); here nothing of a folder is
@@ -25,12 +24,13 @@ def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def load_model(folder: ModelFolder, **options: Any) -> PreTrainedModel:
-    """The model with the folder's weights, on the CPU; `options` is what `from_pretrained` takes."""
-    model: PreTrainedModel = _model_class(folder).from_pretrained(
-        folder.path, config=copy.deepcopy(folder.config), local_files_only=True, **options
+def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The model with the folder's weights, in their stored dtype where none is given."""
+    model = _model_class(folder).from_pretrained(
+        folder.path, config=copy.deepcopy(folder.config), local_files_only=True, dtype=dtype or "auto"
     )
-    return model.eval()
+    opened: PreTrainedModel = model.eval().to(device)
+    return opened
 
 
 def _model_class(folder: ModelFolder) -> Any:

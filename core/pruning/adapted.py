@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from core.catalogue.recovery import Recovery
 from core.catalogue.structure import Kind
+from core.models.per_layer import load_model
 from core.models.skeleton import Skeleton
 from core.pruning.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.pruning.recovery.losses import next_token_loss
-from core.pruning.recovery.opening import arithmetic, checkpoint_activations, open_whole
+from core.pruning.recovery.opening import arithmetic, checkpoint_activations
 from core.pruning.recovery.training import Observer, StepRule, Training
 from core.pruning.scene import Scene
 from core.pruning.structure import Cut, Groups, Slot
@@ -35,7 +36,7 @@ class AdaptedModel:
         self.groups = [scene.groups(layer) for layer in range(scene.layers)]
         self._accelerator, self.dtype = arithmetic(scene.skeleton.dtype, scene.skeleton.device)
         torch.manual_seed(recovery.seed)
-        model = open_whole(scene.folder.path, self.dtype)
+        model = load_model(scene.folder, scene.skeleton.device, dtype=self.dtype)
         checkpoint_activations(model)
         linears = [each.name for each in scene.folder.description.linears]
         self.module = add_adapters(model, recovery.lora, linears, transposed=self.family.transposed)

@@ -114,7 +114,7 @@ def search_model(
     same = fingerprint(choices, folder, revision, {}, DTYPES[description.dtype], device)
     found = next(_recorded([work, *previous], same), None)
     if found is None:
-        clock = DenseClock(folder.path, sequence_length=sequence_length, device=device, beside=description.bytes)
+        clock = DenseClock(folder, sequence_length=sequence_length, device=device, beside=description.bytes)
 
         def time_at(sparsity: float) -> Timing:
             request = {name: recipe[name] for name in ("method", "pattern", "parameters")}

@@ -49,7 +49,7 @@ def train(folder: Path, work: Path, recovery: Recovery, windows: Tensor | None =
     """On random tokens where none are given, all zeros of the linear layers kept."""
     work.mkdir(parents=True, exist_ok=True)
     return recover(
-        folder,
+        open_model(folder),
         recovery,
         make_tokens(10) if windows is None else windows,
         linears=linears_of(folder),

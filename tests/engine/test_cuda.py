@@ -52,8 +52,8 @@ def test_cuda_trains_and_keeps_every_zero(method: str, dtype: torch.dtype, tmp_p
     source, dense = make_pruned(tmp_path / "pruned", dtype=dtype), make_model(tmp_path / "dense", dtype=dtype)
     asked = Recovery.model_validate({"method": method, "steps": 40, "batch_size": 4, "learning_rate": 1e-2})
     recovered = recover(
-        source, asked, make_tokens(4), linears=linears_of(source), work=tmp_path / "work",
-        teacher=Teacher(dense, "dense") if method == "distill" else None, device=torch.device("cuda"),
+        open_model(source), asked, make_tokens(4), linears=linears_of(source), work=tmp_path / "work",
+        teacher=Teacher(open_model(dense), "dense") if method == "distill" else None, device=torch.device("cuda"),
     )  # fmt: skip
     AcceleratorState._reset_state(reset_partial_state=True)
     assert sum(recovered.losses[-4:]) < 0.9 * sum(recovered.losses[:4])

@@ -39,7 +39,7 @@ def recipe(name: str, **changes: Any) -> Recovery:
 
 
 def teacher_for(name: str, folder: Path) -> Teacher | None:
-    return Teacher(folder, "dense") if name.startswith("distill") else None
+    return Teacher(open_model(folder), "dense") if name.startswith("distill") else None
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -82,8 +82,8 @@ def test_zeros_of_an_untied_head_are_kept(tmp_path: Path) -> None:
     )  # fmt: skip
     pruned = save_swept(result, source, tmp_path / "pruned")
     recovered = recover(
-        pruned, recipe("finetune"), make_tokens(8), linears=[*linears_of(pruned), "lm_head"], work=tmp_path / "work",
-        device=torch.device("cpu"),
+        open_model(pruned), recipe("finetune"), make_tokens(8), linears=[*linears_of(pruned), "lm_head"],
+        work=tmp_path / "work", device=torch.device("cpu"),
     )  # fmt: skip
     before, after = recovered.zeros["lm_head"]
     assert before == 96 * 32 // 2 and after >= before
@@ -277,7 +277,7 @@ def test_defaults_are_those_of_the_papers_and_completing_twice_changes_nothing(t
 
 def test_a_teacher_is_needed_and_must_share_the_vocabulary(tmp_path: Path) -> None:
     source, other = make_pruned(tmp_path / "pruned"), make_model(tmp_path / "other", vocab_size=64)
-    for teacher in (None, Teacher(other, "x")):
+    for teacher in (None, Teacher(open_model(other), "x")):
         with pytest.raises(InvalidRequest) as caught:
             train(source, tmp_path / "work", recipe("distill"), teacher=teacher)
         assert caught.value.param == "recovery.teacher"

@@ -41,7 +41,13 @@ def prune_to(folder: Path, work: Path, method: str, target: Target) -> PruneResu
     resolved = resolve_target(opened.description, method, None, None, {}, target)
     work.mkdir(parents=True)
     return walk_for(
-        opened, resolved.model_dump(exclude={"layout"}), at_least=True, device=CPU, work=work, calibration=make_tokens(), evaluations={}
+        opened,
+        resolved.model_dump(exclude={"layout"}),
+        at_least=True,
+        device=CPU,
+        work=work,
+        calibration=make_tokens(),
+        evaluations={},
     ).run()
 
 

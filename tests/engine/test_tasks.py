@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.catalogue.tasks import TASKS
 from core.errors import UnusableDataset
 from core.evaluation.tasks import measure_tasks
+from core.models.folder import open_model
 from tests.sources.conftest import write_wordy_model
 from tests.task_questions import questions, write_questions
 
@@ -27,13 +28,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measure(
     model: Path, files: Mapping[str, Path], work: Path, limit: int | None = None
 ) -> dict[str, dict[str, float]]:
-    return measure_tasks(model, files, limit=limit, work=work, device=CPU, on_progress=lambda done: None)
+    return measure_tasks(open_model(model), files, limit=limit, work=work, device=CPU, on_progress=lambda done: None)
 
 
 def test_all_seven_tasks_are_the_harness_s_own_and_give_the_same_each_time(model: Path, tmp_path: Path) -> None:
     files = {task: write_questions(tmp_path / "tasks", task) for task in TASKS}
     heard: list[float] = []
-    found = measure_tasks(model, files, limit=None, work=tmp_path, device=CPU, on_progress=heard.append)
+    found = measure_tasks(open_model(model), files, limit=None, work=tmp_path, device=CPU, on_progress=heard.append)
     assert list(found) == list(TASKS)
     for task, figures in found.items():
         assert figures["samples"] == 12 and figures["version"] >= 1, task

@@ -106,7 +106,7 @@ def test_zero_shot_accuracy_is_above_chance_with_the_right_standard_error(
 ) -> None:
     torch.set_num_threads(2)
     found = measure_tasks(
-        smollm2.path,
+        smollm2,
         {name: task_questions[name] for name in ("piqa", "arc_easy")},
         limit=40,
         work=tmp_path,

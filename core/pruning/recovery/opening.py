@@ -1,10 +1,8 @@
 """A whole model in memory, made ready to be trained."""
 
-from pathlib import Path
-
 import torch
 from accelerate import Accelerator
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 
 def arithmetic(stored: torch.dtype, device: torch.device) -> tuple[Accelerator, torch.dtype]:
@@ -15,14 +13,6 @@ def arithmetic(stored: torch.dtype, device: torch.device) -> tuple[Accelerator, 
     is_mixed = device.type == "cuda" and stored is not torch.float32
     frozen_dtype = stored if is_mixed and stored is torch.bfloat16 else torch.float32
     return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if is_mixed else "no"), frozen_dtype
-
-
-def open_whole(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a folder, all of it, in that dtype."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, dtype=dtype
-    )
-    return model
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

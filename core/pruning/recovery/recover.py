@@ -26,14 +26,15 @@ from core.catalogue.model_folder import weight_files
 from core.catalogue.recovery import Recovery, complete_recovery
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
-from core.models.folder import ModelFolder, open_model
+from core.models.folder import ModelFolder
+from core.models.per_layer import load_model
 from core.models.weights import DTYPES, read_tensor, write_tensors
 from core.pruning.boundaries import file_sha256
 from core.pruning.recovery.adapters import add_adapters, merge_adapters
 from core.pruning.recovery.checkpoints import Checkpoints
 from core.pruning.recovery.losses import Loss, distillation_loss, next_token_loss
 from core.pruning.recovery.masks import ZeroPattern, weight_names
-from core.pruning.recovery.opening import arithmetic, checkpoint_activations, open_whole
+from core.pruning.recovery.opening import arithmetic, checkpoint_activations
 from core.pruning.recovery.sampling import Adaptive, InOrder, Source
 from core.pruning.recovery.training import Observer, Training
 
@@ -46,7 +47,7 @@ _TEACHER = "recovery.teacher"
 class Teacher:
     """The model to learn from: a folder, and the hash or commit of what it holds."""
 
-    path: Path
+    folder: ModelFolder
     revision: str
 
 
@@ -72,7 +73,7 @@ class Recovered:
 
 
 def recover(
-    source: Path,
+    folder: ModelFolder,
     recovery: Recovery,
     windows_NT: Tensor,
     *,
@@ -84,7 +85,7 @@ def recover(
     device: torch.device | None = None,
     observer: Observer | None = None,
 ) -> Recovered:
-    """Train the model in `source` on token sequences [sequences, time]: where it recovers in stages, on those of all
+    """Train the model of `folder` on token sequences [sequences, time]: where it recovers in stages, on those of all
     `sources` in turn.
 
     `linears` are the layers whose zeros are counted, and kept; `work` is this attempt's folder, `previous` those of
@@ -96,12 +97,11 @@ def recover(
     """
     began = time.monotonic()
     observer = observer or Observer()
-    folder = open_model(source)
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     accelerator, frozen_dtype = arithmetic(DTYPES[folder.description.dtype], device)
     torch.manual_seed(recovery.seed)
-    model = open_whole(source, frozen_dtype if recovery.lora else torch.float32).to(accelerator.device)
+    model = load_model(folder, accelerator.device, dtype=frozen_dtype if recovery.lora else torch.float32)
     _require_whole(folder, model)
     checkpoint_activations(model)
     parameters = dict(model.named_parameters())
@@ -117,7 +117,7 @@ def recover(
     loss: Loss = next_token_loss
     if recovery.method == "distill":
         assert recovery.temperature is not None
-        opened = _open_teacher(teacher, folder, frozen_dtype).to(accelerator.device)
+        opened = _open_teacher(teacher, folder, accelerator.device, frozen_dtype)
         loss = distillation_loss(opened, recovery.temperature)
     checkpoints = Checkpoints(work, _fingerprint(folder, recovery, windows_NT, sources, linears, teacher, accelerator))
     sampling = Adaptive(sources, recovery) if recovery.stages else InOrder(len(windows_NT), recovery)
@@ -164,18 +164,20 @@ def _require_whole(folder: ModelFolder, model: PreTrainedModel) -> None:
         raise MissingTensors(f"the files lack {', '.join(lacking[:3])}", param="model")
 
 
-def _open_teacher(teacher: Teacher | None, student: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
+def _open_teacher(
+    teacher: Teacher | None, student: ModelFolder, device: torch.device, dtype: torch.dtype
+) -> PreTrainedModel:
     if teacher is None:
         raise InvalidRequest("recovery.teacher is required: distill needs a model to learn from", param=_TEACHER)
-    words = open_model(teacher.path).description.vocabulary_size
+    words = teacher.folder.description.vocabulary_size
     if words != student.description.vocabulary_size:
         raise InvalidRequest(
             f"recovery.teacher has a vocabulary of {words}, the model one of {student.description.vocabulary_size}: "
             "distill compares word by word",
             param=_TEACHER,
         )
-    opened = open_whole(teacher.path, dtype)
-    opened.eval().requires_grad_(False)
+    opened = load_model(teacher.folder, device, dtype=dtype)
+    opened.requires_grad_(False)
     return opened
 
 
