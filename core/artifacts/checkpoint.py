@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +31,9 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = [*unchanged, *(entry for file in files for entry in read_header(file).values())]
+    family = per_layer_family(json.loads((source / CONFIG_FILE).read_bytes()) if config is None else config)
+    if family is not None:  # transformers renames what files hold only for classes of its own
+        entries = [replace(entry, name=family.module_name(entry.name)) for entry in entries]
     shards: list[list[TensorEntry]] = [[]]
     filled = 0
     for entry in entries:
@@ -55,7 +59,6 @@ def write_checkpoint(
             shutil.copyfile(source / name, folder / name)
     if config is not None:
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
-    family = per_layer_family(json.loads((folder / CONFIG_FILE).read_bytes()))
     if family is not None:
         (folder / MODELLING_FILE).write_text(modelling_file(family))
     return total

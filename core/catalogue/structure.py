@@ -212,7 +212,7 @@ class Ranking:
     removed: float
     protected: frozenset[int]
     round_to: int
-    at_least: bool
+    at_least: bool = False
 
 
 def rank_groups(

@@ -175,7 +175,32 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "unknown_model",
         "recovery.teacher",
     ),
-    "per layer": ({"output": {"layout": "per_layer"}}, "invalid_request", "output.layout"),
+    "per layer, and nothing gets narrower": (
+        {"output": {"layout": "per_layer"}},
+        "invalid_request",
+        "output.layout",
+    ),
+    "a layout there is not": ({"output": {"layout": "diagonal"}}, "invalid_request", "output.layout"),
+    "protected layers in a uniform layout": (
+        {"method": "llm-pruner", "sparsity": 0.2, "parameters": {"protected_first": 1}},
+        "invalid_parameters",
+        "parameters.protected_first",
+    ),
+    "ranked over the model in a uniform layout": (
+        {"method": "l2-structured", "sparsity": 0.2, "parameters": {"scope": "model"}},
+        "invalid_parameters",
+        "parameters.scope",
+    ),
+    "more than the unprotected layers have": (
+        {
+            "method": "l2-structured",
+            "sparsity": 0.9,
+            "parameters": {"protected_first": 1},
+            "output": {"layout": "per_layer"},
+        },
+        "invalid_sparsity",
+        "sparsity",
+    ),
     "the dispatcher's queue": ({"queue": "control"}, "unknown_queue", "queue"),
     "a queue nobody serves": ({"queue": "large"}, "unknown_queue", "queue"),
     "metadata": ({"metadata": {"a": 1}}, "invalid_request", "metadata.a"),

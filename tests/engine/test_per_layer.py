@@ -105,7 +105,7 @@ def test_every_family_loads_by_its_modelling_file_and_by_our_own_builder(tmp_pat
         place = tmp_path / f"{name}-{changes.get('num_key_value_heads', '')}"
         folder = make_model(place / "model", name, **changes)
         dense = inspect_folder(folder)
-        for method, parameters in (("llm-pruner", PROTECTED), ("random-structured", {"scope": "model", "round_to": 4})):
+        for method, parameters in (("llm-pruner", PROTECTED), ("random-structured", {"scope": "model", "round_to": 1})):
             artifact, result = prune(folder, place / method, method, 0.2, parameters)
             opened = open_model(artifact, own_artifact=True)
             assert opened.description.layout == "per_layer"
@@ -115,22 +115,23 @@ def test_every_family_loads_by_its_modelling_file_and_by_our_own_builder(tmp_pat
             if method == "llm-pruner":
                 assert shapes.layers[0] == dense.structure.layers[0]
             expected = load_tensors(result.verification)
-            logits = load_model(opened, CPU)(input_ids=expected["tokens"]).logits
+            with torch.inference_mode():
+                logits = load_model(opened, CPU)(input_ids=expected["tokens"]).logits
             torch.testing.assert_close(logits, expected["logits"], atol=1e-4, rtol=1e-4)
             made.append((str(artifact), str(result.verification)))
     load_all(made, tmp_path)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["llama", "phi3", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "gpt-neox"])
 def test_an_artifact_whose_layers_differ_is_a_model_for_everything(name: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
-    first, _ = prune(folder, tmp_path / "first", "random-structured", 0.2, PROTECTED)
+    first, _ = prune(folder, tmp_path / "first", "random-structured", 0.1, PROTECTED)
     made = []
     evaluations = {"text": make_tokens(2, seed=5)}
     for method, sparsity, layout, more in (
-        ("llm-pruner", 0.2, "per_layer", {"parameters": PROTECTED}),
-        ("l2-structured", 0.2, "per_layer", {"parameters": {"scope": "model"}}),
+        ("llm-pruner", 0.1, "per_layer", {"parameters": PROTECTED}),
+        ("l2-structured", 0.1, "per_layer", {"parameters": {"scope": "model", "round_to": 1}}),
         ("depth", 0.3, "uniform", {"parameters": {"criterion": "angular"}}),
         ("wanda", 0.5, "uniform", {"pattern": "unstructured"}),
         ("sparsegpt", None, "uniform", {"pattern": "2:4"}),
@@ -151,7 +152,9 @@ def test_an_artifact_whose_layers_differ_is_a_model_for_everything(name: str, tm
     for method in ("finetune", "lora"):
         work = tmp_path / method
         linears = [linear.name for linear in recovered_from.description.linears]
-        recovered = recover(recovered_from, recipe(method), make_tokens(8), linears=linears, work=work, device=CPU)
+        recovered = recover(
+            recovered_from, recipe(method, steps=2), make_tokens(8), linears=linears, work=work, device=CPU
+        )
         write_checkpoint(recovered.files, recovered.unchanged, recovered_from.path, work / "artifact")
         saved = open_model(work / "artifact", own_artifact=True)
         assert saved.description.structure == recovered_from.description.structure

@@ -183,6 +183,35 @@ def test_a_job_with_a_target_ends_as_its_report_says(
         assert target["sparsity"] == target["search"]["sparsity"] and 0 < kept < LAYERS
 
 
+def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_model_for_another_job(
+    jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore
+) -> None:
+    asked = {"method": "llm-pruner", "sparsity": 0.2, "parameters": {"protected_first": 1, "protected_last": 1}}
+    job_id = jobs.submit({**body, **asked, "output": {"layout": "per_layer"}})
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    with transaction(jobs.sessions) as session:
+        report = service.get_report(session, jobs.team, job_id)
+    assert report["verification"]["trust_remote_code"] and report["engine"]["protected_layers"] == [0, LAYERS - 1]
+    assert report["artifact"]["layout"] == "per_layer"
+    assert any("trust_remote_code=True" in note for note in report["notes"])
+    folder = artifact(store, job_id, 1)
+    assert 'from_pretrained("path/to/this/folder", trust_remote_code=True)' in (folder / "README.md").read_text()
+    channels = [row["after"] for row in report["layers"] if row["kind"] == "channels"]
+    assert channels[0] == channels[-1] == 48 > channels[1]
+    packed = {**body, "model": f"job:{job_id}", "output": {"format": "packed"}}
+    again = jobs.submit(packed)
+    assert work().result(120) == "succeeded", jobs.job(again).error
+    job = jobs.job(again)
+    assert job.output.layout == "per_layer"
+    third = jobs.submit({
+        **body, **asked, "sparsity": 0.05, "model": f"job:{again}", "output": {"layout": "per_layer"},
+        "calibration": {"dataset": "self", "samples": 4, "sequence_length": 16},
+        "recovery": {"method": "distill", "steps": 2, "batch_size": 2},
+    })  # fmt: skip
+    assert work().result(120) == "succeeded", jobs.job(third).error
+    assert jobs.job(third).parameters["protected_last"] == 1
+
+
 def test_a_packed_artifact_unpacks_to_the_dense_one_and_is_a_model_for_another_job(
     jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore, tmp_path: Path
 ) -> None:

@@ -65,6 +65,10 @@ FormatOption = Annotated[
     Literal["dense", "packed"] | None,
     typer.Option(help="packed: bitmasks and surviving values; `download --unpack` restores it."),
 ]
+LayoutOption = Annotated[
+    Literal["uniform", "per_layer"] | None,
+    typer.Option(help="per_layer: structured methods may leave layers of different shapes."),
+]
 TimeLimitOption = Annotated[float | None, typer.Option(metavar="SECONDS", help="Of one attempt.")]
 
 
@@ -95,6 +99,7 @@ class JobOptions:
     queue: str | None = None
     priority: int | None = None
     format: str | None = None
+    layout: str | None = None
     time_limit_seconds: float | None = None
 
     def body(self) -> dict[str, Any]:
@@ -112,7 +117,8 @@ class JobOptions:
         )
         if self.target is not None:
             body["target"] = {name: _json_or_text(value) for name, value in _pairs([self.target], "--target").items()}
-        body |= {"output": {"format": self.format}} if self.format is not None else {}
+        output = _given(format=self.format, layout=self.layout)
+        body |= {"output": output} if output else {}
         body |= {"parameters": parameters} if parameters else {}
         body |= self._texts()
         body |= self._recovery()
@@ -181,6 +187,7 @@ def submit(
     queue: QueueOption = None,
     priority: PriorityOption = None,
     format: FormatOption = None,
+    layout: LayoutOption = None,
     time_limit: TimeLimitOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how.")] = False,
     as_json: JsonOption = False,
@@ -210,6 +217,7 @@ def submit(
         queue=queue,
         priority=priority,
         format=format,
+        layout=layout,
         time_limit_seconds=time_limit,
     )
     body = options.body()
