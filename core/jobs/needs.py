@@ -8,11 +8,14 @@ measurements on a CPU; what a fleet's own jobs took corrects it (`core.jobs.esti
 
 from collections import defaultdict
 from dataclasses import dataclass
+from math import ceil
 
 from pydantic import BaseModel
 
+from core.catalogue.compatibility import parse_parameters
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.parameters import BonsaiParameters
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_bytes, training_work
@@ -65,21 +68,32 @@ class Work:
 
 
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
-    """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients), of the
-    evaluation tokens and the tasks' questions through dense and pruned, and the solver's operations.
+    """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients, and as
+    often as Bonsai measures masks), of the evaluation tokens and the tasks' questions through dense and pruned, and the
+    solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
     if get_method(job.method).needs.gradients and job.method != "recover":
         walks = 4
+    calibration = walks * tokens.calibration
+    if job.method == "bonsai":
+        calibration = _masked_tokens(description, job, tokens)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
-    passes = (
-        walks * tokens.calibration + 2 * tokens.tasks + models * tokens.evaluation + _LATENCY_PASSES * tokens.window
-    )
+    passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + _LATENCY_PASSES * tokens.window
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     pruning = 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens)
     training = training_work(description, job.recovery)
     return Work(passes + training.tokens, pruning + training.operations)
+
+
+def _masked_tokens(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
+    """Tokens Bonsai runs forward: in every round those of its sequences, once for the prior and once for each mask."""
+    parameters = parse_parameters(job.method, job.parameters)
+    assert isinstance(parameters, BonsaiParameters)
+    share = (job.sparsity or 0) * description.parameters / description.prunable_parameters
+    measured = min(parameters.sequences * tokens.window, tokens.calibration)
+    return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
@@ -127,6 +141,8 @@ def needs_of(
         )
     if job.method == "depth":  # all blocks at once
         engine += description.prunable_parameters * forward
+    if job.method == "bonsai":  # the same, before the walk that removes, and no tokens but those under way
+        engine = max(engine, ends + description.prunable_parameters * forward + max(forward_pass, logits))
     whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
     if tokens.tasks:
         one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT

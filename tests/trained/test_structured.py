@@ -62,3 +62,16 @@ def test_depth_by_perplexity_is_no_worse_than_by_direction(
     }
     print({criterion: round(value, 1) for criterion, value in perplexities.items()})
     assert perplexities["perplexity"] <= perplexities["angular"]
+
+
+def test_bonsai_on_a_quick_budget_before_random(
+    smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
+) -> None:
+    perplexities = {
+        method: removed(smollm2, tmp_path / method, calibration[:4, :128], evaluation[:2], method, **parameters)
+        .perplexity["text"]
+        .pruned
+        for method, parameters in {"bonsai": {"budget": "quick"}, "random-structured": {}}.items()
+    }
+    print({method: round(value, 1) for method, value in perplexities.items()})
+    assert perplexities["bonsai"] < perplexities["random-structured"] / 2
