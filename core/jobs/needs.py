@@ -8,12 +8,15 @@ measurements on a CPU; what a fleet's own jobs took corrects it (`core.jobs.esti
 
 from collections import defaultdict
 from dataclasses import dataclass
+from math import ceil
 
 from pydantic import BaseModel
 
 from core.catalogue.adapted_parameters import Adapted
+from core.catalogue.compatibility import parse_parameters
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.parameters import BonsaiParameters
 from core.catalogue.recovery import Recovery
 from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.catalogue.targets import bytes_in_turn
@@ -70,8 +73,9 @@ class Work:
 
 
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
-    """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients), of the
-    evaluation tokens and the tasks' questions through dense and pruned, and the solver's operations.
+    """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients, and as
+    often as Bonsai measures masks), of the evaluation tokens and the tasks' questions through dense and pruned, and the
+    solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
     adapted = _adapted(job)
@@ -79,15 +83,13 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
         walks = 0
     elif get_method(job.method).needs.gradients and job.method != "recover":
         walks = 4
+    calibration = walks * tokens.calibration
+    if job.method == "bonsai":
+        calibration = _masked_tokens(description, job, tokens)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
     timed = 1 + _SEARCH_STEPS * _seeks_latency(job)
-    passes = (
-        walks * tokens.calibration
-        + 2 * tokens.tasks
-        + models * tokens.evaluation
-        + timed * _LATENCY_PASSES * tokens.window
-    )
+    passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
     passes += 0 if adapted is None else adapted.probed(description.layers)
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     pruning = 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens)
@@ -98,8 +100,8 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
 
 def _adapted(job: JobBody) -> Adapted | None:
     """The parameters of a method that chooses by training, None of any other."""
-    parameters = get_method(job.method).parameters
-    return parameters.model_validate(job.parameters) if issubclass(parameters, Adapted) else None
+    parameters = parse_parameters(job.method, job.parameters)
+    return parameters if isinstance(parameters, Adapted) else None
 
 
 def _training_to_choose(adapted: Adapted, tokens: Tokens) -> Recovery:
@@ -108,6 +110,15 @@ def _training_to_choose(adapted: Adapted, tokens: Tokens) -> Recovery:
 
 def _seeks_latency(job: JobBody) -> bool:
     return job.target is not None and job.target.latency_ratio is not None
+
+
+def _masked_tokens(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
+    """Tokens Bonsai runs forward: in every round those of its sequences, once for the prior and once for each mask."""
+    parameters = parse_parameters(job.method, job.parameters)
+    assert isinstance(parameters, BonsaiParameters)
+    share = (job.sparsity or 0) * description.parameters / description.prunable_parameters
+    measured = min(parameters.sequences * tokens.window, tokens.calibration)
+    return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
@@ -159,6 +170,8 @@ def needs_of(
         )
     if job.method == "depth":  # all blocks at once
         engine += description.prunable_parameters * forward
+    if job.method == "bonsai":  # the same, before the walk that removes, and no tokens but those under way
+        engine = max(engine, ends + description.prunable_parameters * forward + max(forward_pass, logits))
     whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
     if tokens.tasks:
         one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT

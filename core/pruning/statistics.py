@@ -51,7 +51,7 @@ class InputStatistic:
         if self.level is Statistic.GRAM:
             return
         first = -self.tokens % self.sample_stride
-        self._sample.append(X_NI[first :: self.sample_stride].float())
+        self._sample.append(X_NI[first :: self.sample_stride].to(torch.float32, copy=True))  # a view would keep X
 
     @property
     def norms_I(self) -> Tensor:

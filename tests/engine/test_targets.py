@@ -14,7 +14,7 @@ from core.artifacts.packed import pack_folder
 from core.catalogue.model_folder import inspect_folder
 from core.catalogue.targets import Target, resolve_target
 from core.errors import LatencyTooNoisy, TargetUnreachable
-from core.models.folder import open_model
+from core.models.folder import ModelFolder, open_model
 from core.pruning import latency_search
 from core.pruning.latency_search import (
     RECORD,
@@ -164,8 +164,8 @@ class FakeClock:
 
     timed = 0
 
-    def __init__(self, dense: Path, **setting: Any) -> None:
-        self._dense = inspect_folder(dense).parameters
+    def __init__(self, dense: ModelFolder, **setting: Any) -> None:
+        self._dense = dense.description.parameters
 
     def against(self, pruned: Any) -> dict[str, float]:
         FakeClock.timed += 1

@@ -90,6 +90,25 @@ def test_work_counts_each_walk_and_the_solver() -> None:
     assert work_of(description, _job(method="sparsegpt"), _TOKENS).operations > once.operations
 
 
+def test_bonsai_holds_the_model_and_runs_every_mask_forward() -> None:
+    description = _llama(32)
+    blocks = 2 * description.prunable_parameters
+    streamed, held = (
+        _needs(description, tokens=Tokens(32 * 512, 0, 512), method=method, sparsity=0.2)
+        for method in ("l2-structured", "bonsai")
+    )
+    assert held.peak_device_memory_bytes - 600 * 2**20 > blocks + 2 * 2 * 32000 * 4096
+    assert held.peak_device_memory_bytes < streamed.peak_device_memory_bytes + 2 * _GIB, "verification holds one too"
+
+    def passes(**parameters: Any) -> int:
+        job = _job(method="bonsai", sparsity=0.2, parameters={"round_share": 0.1} | parameters)
+        return work_of(description, job, _TOKENS).passes
+
+    assert passes(masks_per_round=400) - passes(masks_per_round=200) == 3 * 200 * 32 * 2048
+    assert passes(sequences=64) - passes() == 3 * 201 * 32 * 2048
+    assert passes(budget="quick") < passes() / 10
+
+
 def _estimate(session: Session, team: str, body: dict[str, Any], store: Store, settings: Settings) -> Estimate:
     return estimate_job(session, team, resolve_job(session, team, JobBody.model_validate(body), store), settings)
 

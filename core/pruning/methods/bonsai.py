@@ -122,9 +122,8 @@ class _MaskedModel:
 
     def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
         """mean |W_out|·rms(activation) of each unit, and the perplexity, with only these kept."""
-        with self.masks.masked(kept_U), self.masks.watched() as seen:
-            batches = tokens_NT.split(self.scene.micro_batch)
-            found = perplexity(self.scene.skeleton, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
+        with self.masks.watched() as seen:
+            found = self.perplexity(tokens_NT, kept_U)
         return self.masks.output_magnitudes(seen).double(), found
 
     def _run(self, tokens_BT: Tensor) -> Tensor:

@@ -1,0 +1,177 @@
+"""Bonsai: masked is removed, the regression finds what matters, and choices meet the counts round by round."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import scipy.stats
+import sklearn.linear_model
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from core.catalogue.parameters import BonsaiParameters
+from core.models.folder import open_model
+from core.pruning.mask_regression import kendall_tau, lasso, regress, ridge
+from core.pruning.structure import Cut, layer_groups
+from core.pruning.unit_masks import UnitMasks
+from core.pruning.walk import Observer
+from tests.engine.test_structured import HEADLESS, edit, removal, save
+from tests.engine.tiny import CONFIGS, make_model, make_tokens
+
+FEW = {"masks_per_round": 20, "round_share": 0.1, "sequences": 4}
+
+
+def chosen(work: Path) -> Cut:
+    return Cut.model_validate_json((work / "cut.json").read_text().partition('"cut": ')[2][:-1])
+
+
+def masks_of(folder: Path, model: torch.nn.Module, attention: Any) -> UnitMasks:
+    opened = open_model(folder)
+    structure = opened.description.structure
+    assert structure is not None
+    blocks = model.get_submodule(opened.family.blocks)
+    assert isinstance(blocks, torch.nn.ModuleList)
+    groups = [layer_groups(opened.family, structure, layer, attention) for layer in range(len(blocks))]
+    return UnitMasks(opened.family, list(blocks), groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [(name, "none" if name in HEADLESS else "kv_groups") for name in CONFIGS if name != "olmo2"]
+    + [(name, "query_heads") for name in ("llama", "phi3", "qwen3")]
+    + [("olmo2", "none")],
+)
+def test_a_model_with_units_masked_gives_the_logits_of_one_without_them(
+    name: str, attention: Any, tmp_path: Path
+) -> None:
+    folder = make_model(tmp_path / "model", name)
+    result = removal(
+        folder, tmp_path / "work", "random-structured", 0.25, parameters={"attention": attention, "round_to": 1}
+    )
+    cut = chosen(tmp_path / "work")
+    tokens = make_tokens(2)
+    sliced = AutoModelForCausalLM.from_pretrained(save(result, folder, tmp_path / "sliced")).eval()
+    whole = AutoModelForCausalLM.from_pretrained(folder).eval()
+    masks = masks_of(folder, whole, attention)
+    kept_U = masks.kept_by(cut)
+    assert attention == "none" or any(each.heads is not None for each in cut.layers.values())
+    assert 0 < kept_U.sum() < len(masks)
+    with torch.inference_mode():
+        dense, expected = whole(input_ids=tokens).logits, sliced(input_ids=tokens).logits
+        with masks.masked(kept_U):
+            masked = whole(input_ids=tokens).logits
+        torch.testing.assert_close(masked, expected, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(dense, expected, atol=1e-3)
+        assert torch.equal(whole(input_ids=tokens).logits, dense), "no mask is left behind"
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_the_prior_is_mean_weight_times_rms_activation_of_what_is_still_there(name: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", name)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    masks = masks_of(folder, model, "none" if name == "gpt2" else "kv_groups")
+    kept_U = torch.arange(len(masks)) % 5 != 0
+    reader = open_model(folder).family.channel_reader
+    module = model.get_submodule(f"{open_model(folder).family.blocks}.1.{reader}")
+    seen: list[torch.Tensor] = []
+    with torch.inference_mode(), masks.masked(kept_U), masks.watched() as statistics:
+        module.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+        for batch in make_tokens(6).split(4):
+            model(input_ids=batch)
+        prior_U = masks.output_magnitudes(statistics)
+    inputs_NF = torch.cat([each.flatten(0, 1) for each in seen])
+    weight = module.get_parameter("weight").detach()
+    columns = weight if name == "gpt2" else weight.T
+    expected_F = inputs_NF.square().mean(0).sqrt() * columns.abs().mean(1)
+    torch.testing.assert_close(masks.split(prior_U)[1]["channels"], expected_F)
+    assert (prior_U[~kept_U] == 0).all() and (prior_U[kept_U] > 0).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), share=st.sampled_from([0.01, 0.1, 0.5]))
+def test_ridge_lasso_and_tau_are_those_of_the_libraries(seed: int, share: float) -> None:
+    random = numpy.random.default_rng(seed)
+    X, y = random.normal(size=(20, 50)), random.normal(size=20)
+    penalty = share * float(abs(X.T @ y).max()) / 20
+    X_NU, y_N = torch.tensor(X), torch.tensor(y)
+    theirs = sklearn.linear_model.Lasso(alpha=penalty, fit_intercept=False, max_iter=100_000, tol=1e-10).fit(X, y).coef_
+
+    def objective(beta: numpy.ndarray) -> float:
+        return float(((y - X @ beta) ** 2).sum() / 40 + penalty * abs(beta).sum())
+
+    ours = lasso(X_NU, y_N, penalty).numpy()
+    assert objective(ours) <= objective(theirs) * (1 + 1e-3)
+    assert ours == pytest.approx(theirs, abs=0.02)
+    theirs = sklearn.linear_model.Ridge(alpha=20 * share, fit_intercept=False).fit(X, y).coef_
+    assert ridge(X_NU, y_N, share).numpy() == pytest.approx(theirs, rel=1e-6, abs=1e-9)
+    first, second = random.integers(0, 6, 30), random.integers(0, 6, 30)
+    found = kendall_tau(torch.tensor(first).double(), torch.tensor(second).double())
+    assert found == pytest.approx(scipy.stats.kendalltau(first, second).statistic)
+
+
+@pytest.mark.parametrize(("dense", "penalty"), [(True, "L2"), (False, "L1")])
+def test_importance_is_found_from_fewer_masks_than_units(dense: bool, penalty: str) -> None:
+    """Performance a sum over all units, or over a few of them: the penalty that suits is the one chosen."""
+    generator = torch.Generator().manual_seed(0)
+    units, pairs = 60, 25
+    worth_U = torch.rand(units, generator=generator).double() if dense else torch.zeros(units).double()
+    if not dense:
+        worth_U[[3, 30, 44]] = torch.tensor([3.0, 2.0, 1.0]).double()
+    halves = [torch.randperm(units, generator=generator) < units // 2 for _ in range(pairs)]
+    kept_NU = torch.stack([mask for half in halves for mask in (half, ~half)])
+    found = regress(kept_NU, kept_NU.double() @ worth_U - 20, generator)
+    assert found.penalty == penalty
+    assert found.tau > 0.4
+    if dense:
+        assert torch.corrcoef(torch.stack([found.importance_U, worth_U]))[0, 1] > 0.6
+    else:
+        assert found.importance_U.argsort(descending=True)[:3].tolist() == [3, 30, 44]
+
+
+def test_rounds_that_follow_one_another_end_at_the_counts_and_take_the_silent_channels(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama")
+
+    def silence_half(weight: torch.Tensor) -> None:
+        weight[:, 8:32] = 0
+
+    edit(folder, {f"model.layers.{layer}.mlp.down_proj.weight": silence_half for layer in range(3)})
+    said: list[str] = []
+    result = removal(
+        folder, tmp_path / "work", "bonsai", 0.25, parameters=FEW | {"attention": "none", "round_to": 1},
+        evaluations={"text": make_tokens(seed=1)}, observer=Observer(on_log=said.append),
+    )  # fmt: skip
+    kept = [each.channels for each in chosen(tmp_path / "work").layers.values()]
+    assert all(each is not None and 24 <= len(each) < 48 and {*range(8), *range(32, 48)} <= {*each} for each in kept)
+    assert result.perplexity["text"].pruned == pytest.approx(result.perplexity["text"].dense, rel=1e-5)
+    rounds = [line for line in said if line.startswith("round")]
+    assert len(rounds) > 2 and all("Kendall's τ" in line for line in rounds)
+
+
+@pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
+def test_the_same_seed_chooses_the_same_and_every_layer_keeps_the_counts(attention: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama", num_attention_heads=8, num_key_value_heads=4, hidden_size=64)
+    cuts = []
+    for place, seed in (("one", 0), ("two", 0), ("three", 1)):
+        removal(
+            folder, tmp_path / place, "bonsai", 0.4, parameters=FEW | {"attention": attention, "seed": seed},
+        )  # fmt: skip
+        cuts.append(chosen(tmp_path / place))
+    assert cuts[0] == cuts[1] != cuts[2]
+    for cut in cuts:
+        shapes = {(len(each.heads or range(8)), len(each.channels or range(48))) for each in cut.layers.values()}
+        assert len(shapes) == 1
+    if attention == "query_heads":
+        for each in cuts[0].layers.values():
+            assert each.heads is not None
+            assert {head // 2 for head in each.heads} == {0, 1, 2, 3}, "the same number in every group"
+
+
+def test_a_budget_fills_in_what_is_not_given() -> None:
+    standard, quick = BonsaiParameters(), BonsaiParameters(budget="quick", masks_per_round=64)
+    assert (standard.masks_per_round, standard.round_share, standard.sequences) == (200, 0.05, 32)
+    assert quick.masks_per_round == 64
+    assert quick.round_share > standard.round_share and quick.sequences < standard.sequences
+    assert BonsaiParameters.model_validate(quick.model_dump()) == quick
