@@ -1,5 +1,6 @@
 """Bonsai: masked is removed, the regression finds what matters, and choices meet the counts round by round."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ FEW = {"masks_per_round": 20, "round_share": 0.1, "sequences": 4}
 
 
 def chosen(work: Path) -> Cut:
-    return Cut.model_validate_json((work / "cut.json").read_text().partition('"cut": ')[2][:-1])
+    return Cut.model_validate(json.loads((work / "cut.json").read_text())["cut"])
 
 
 def masks_of(folder: Path, model: torch.nn.Module, attention: Any) -> UnitMasks:
