@@ -142,7 +142,10 @@ class AdaptedModel:
         ).run()
 
     def write_merged(self) -> None:
-        """Merge the adapters and leave every linear layer's weight, as the model stores it, to the removal."""
+        """Merge the adapters and leave every linear layer's weight, as the model stores it, to the removal.
+
+        The model is of no use afterwards.
+        """
         parameters = dict(merge_adapters(self.module).named_parameters())
         skeleton: Skeleton = self._scene.skeleton
         for layer in range(self._scene.layers):
@@ -150,6 +153,7 @@ class AdaptedModel:
             prefix = skeleton.block_prefix(layer)
             merged = {name: parameters[f"{prefix}.{name}"].detach().to(skeleton.dtype) for name in names}
             self._scene.changed.write(layer, merged)
+        self.module.to("meta")  # under autocast the model refers to itself: its memory shall not wait for the collector
 
 
 def kept_units(cut: Cut, layer: int, groups: Groups) -> Tensor:
