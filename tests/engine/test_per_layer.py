@@ -1,4 +1,4 @@
-"""Layers of different shapes: counts and rankings that meet the ratio, checkpoints that load, and what is never run."""
+"""Layers of different shapes: checkpoints that load and are models for other jobs, and code that is never run."""
 
 import ast
 import json
@@ -10,22 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.compatibility import check_job
 from core.catalogue.families import FAMILIES
-from core.catalogue.model_folder import ModelDescription, inspect_folder
-from core.catalogue.parameters import LLMPrunerParameters
+from core.catalogue.model_folder import inspect_folder
 from core.catalogue.per_layer import LAYERS_KEY, MODELLING_FILE, modelling_file
-from core.catalogue.structure import Kind, LayerShape, ModelStructure, Ranking, group_counts, rank_groups
-from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity, ReloadCheckFailed, UnsafeConfig
+from core.catalogue.structure import LayerShape
+from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
 from core.evaluation.reload import reload_check
 from core.models.folder import open_model
 from core.models.per_layer import load_model
 from core.models.weights import load_tensors
-from core.pruning.ranking import ranked_counts
 from core.pruning.recovery.recover import recover
 from core.pruning.run import walk_for
 from core.pruning.structure import Cut
@@ -206,138 +202,6 @@ def test_heads_that_the_familys_config_would_refuse_are_fine_where_layers_have_c
     structure = inspect_folder(artifact, own_artifact=True).structure
     assert structure is not None and structure.is_uniform and structure.layers[0].heads == 3  # 3 do not divide 32
     load_all([(str(artifact), str(result.verification))], tmp_path)
-
-
-def test_the_paper_s_protected_layers_scale_with_the_depth() -> None:
-    unset = LLMPrunerParameters()
-    assert unset.protected(32) == frozenset({0, 1, 2, 3, 30, 31})
-    assert unset.protected(30) == frozenset({0, 1, 2, 3, 28, 29})
-    assert unset.protected(3) == frozenset()
-    assert LLMPrunerParameters(protected_first=0, protected_last=2).protected(4) == frozenset({2, 3})
-
-
-shapes = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(16, 2000)), min_size=2, max_size=6)
-
-
-def structure_of(drawn: list[tuple[int, int, int]]) -> ModelStructure:
-    """Layers of (KV heads, group, channels) in a model of hidden size 64 and heads of 8 features."""
-    hidden, head_dim = 64, 8
-    head = key = 2 * hidden * head_dim
-    layers = [
-        LayerShape(
-            channels=channels, heads=kv * group, kv_heads=kv,
-            parameters=kv * (group * head + key) + 3 * hidden * channels,
-        )
-        for kv, group, channels in drawn
-    ]  # fmt: skip
-    return ModelStructure(
-        head_dim=head_dim, heads_divide_hidden=True, channel_parameters=3 * hidden, head_parameters=head,
-        kv_group_parameters=drawn[0][1] * head + key, layers=layers,
-    )  # fmt: skip
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    drawn=shapes,
-    ratio=st.floats(0, 0.9),
-    round_to=st.sampled_from([1, 8, 64]),
-    attention=st.sampled_from(["kv_groups", "query_heads", "none"]),
-    first=st.integers(0, 1),
-    rank=st.booleans(),
-    seed=st.integers(0, 1000),
-)
-def test_protected_layers_stay_and_the_others_meet_the_ratio(
-    drawn: list[tuple[int, int, int]],
-    ratio: float,
-    round_to: int,
-    attention: Any,
-    first: int,
-    rank: bool,
-    seed: int,
-) -> None:
-    structure = structure_of(drawn)
-    total = structure.parameters + 1000
-    protected = frozenset(range(first))
-    asked: dict[str, Any] = {
-        "parameters": total, "ratio": ratio, "attention": attention, "round_to": round_to, "protected": protected
-    }  # fmt: skip
-    step = round_to * structure.channel_parameters
-    try:
-        if rank:
-            ranking = rank_groups(structure, **asked)
-            counts = ranked_counts(structure, random_scores(structure, attention, seed), attention, ranking)
-            tolerance = step
-        else:
-            counts = group_counts(structure, hidden_size=64, is_uniform=False, **asked)
-            tolerance = step * (len(drawn) - first)
-    except InvalidSparsity:
-        return
-    assert abs(sum(each.removed for each in counts) - ratio * total) <= tolerance + 1e-6
-    for layer, (shape, each) in enumerate(zip(structure.layers, counts, strict=True)):
-        assert 0 < each.channels <= shape.channels
-        assert each.channels % round_to == 0 or each.channels == shape.channels
-        assert 0 < each.kv_heads <= shape.kv_heads and each.heads % each.kv_heads == 0
-        lost = (shape.channels - each.channels) * structure.channel_parameters
-        query, keys = shape.heads - each.heads, shape.kv_heads - each.kv_heads
-        assert each.removed == lost + (query + keys) * structure.head_parameters
-        if attention == "kv_groups":
-            assert each.heads * shape.kv_heads == shape.heads * each.kv_heads
-        elif attention == "query_heads":
-            assert each.kv_heads == shape.kv_heads
-        if layer in protected:
-            assert each.removed == 0
-
-
-def random_scores(structure: ModelStructure, attention: str, seed: int) -> list[dict[Kind, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(seed)
-    scores: list[dict[Kind, torch.Tensor]] = []
-    for layer in structure.layers:
-        kinds: dict[Kind, int] = {"channels": layer.channels}
-        if attention != "none":
-            kinds["heads"] = layer.kv_heads if attention == "kv_groups" else layer.heads
-        scores.append({kind: torch.rand(units, generator=generator) for kind, units in kinds.items()})
-    return scores
-
-
-def test_a_layer_of_less_importance_loses_more_whatever_the_scale_of_its_scores() -> None:
-    structure = structure_of([(2, 2, 256)] * 3)
-    even = torch.full((256,), 1.0)
-    poor = torch.cat([torch.full((128,), 0.01), torch.full((128,), 1.0)])
-    heads = torch.full((2,), 1e3)
-    scores: list[dict[Kind, torch.Tensor]] = [
-        {"heads": heads, "channels": even},
-        {"heads": 5 * heads, "channels": 5 * poor},
-        {"heads": heads, "channels": even},
-    ]
-    ranking = Ranking(0.1, 96 * structure.channel_parameters, frozenset(), 8)
-    counts = ranked_counts(structure, scores, "kv_groups", ranking)
-    assert [(each.channels, each.heads) for each in counts] == [(256, 4), (256 - 96, 4), (256, 4)]
-
-
-@pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> ModelDescription:
-    return inspect_folder(make_model(tmp_path_factory.mktemp("models") / "llama", "llama"))
-
-
-@pytest.mark.parametrize(
-    ("method", "sparsity", "layout", "parameters", "error", "says"),
-    [
-        ("llm-pruner", 0.2, "uniform", {"protected_first": 1}, InvalidParameters, "needs output.layout 'per_layer'"),
-        ("l2-structured", 0.2, "uniform", {"protected_last": 1}, InvalidParameters, "needs output.layout 'per_layer'"),
-        ("llm-pruner", 0.2, "uniform", {"scope": "model"}, InvalidParameters, "needs output.layout 'per_layer'"),
-        ("llm-pruner", 0.2, "per_layer", {"protected_first": 3}, InvalidParameters, "all 3 layers are protected"),
-        ("llm-pruner", 0.6, "per_layer", {"protected_first": 2}, InvalidSparsity, "the nearest is 0.2"),
-        ("llm-pruner", 0.6, "per_layer", {"scope": "model", "protected_first": 2}, InvalidSparsity, "nearest is 0.2"),
-        ("magnitude", 0.5, "per_layer", {}, InvalidRequest, "leaves layers as wide as they are"),
-        ("depth", 0.3, "per_layer", {}, InvalidRequest, "leaves layers as wide as they are"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_is_refused_before_it_is_queued(
-    described: ModelDescription, method: str, sparsity: float, layout: Any, parameters: dict[str, Any],
-    error: type[Exception], says: str,
-) -> None:  # fmt: skip
-    with pytest.raises(error, match=says):
-        check_job(described, method, None, sparsity, parameters, layout=layout)
 
 
 def test_differing_layers_stay_differing(tmp_path: Path) -> None:
