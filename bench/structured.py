@@ -6,10 +6,11 @@ the bodies and of the releases, so that the command goes on where it was ended.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Scale:
             "method": method.id,
             "sparsity": sparsity,
             "parameters": {"budget": "quick"} if is_budgeted else {},
-            "calibration": {"dataset": CALIBRATION, "samples": 32, "sequence_length": 512, "seed": 0},
+            "calibration": {"dataset": CALIBRATION, "samples": 64, "sequence_length": 128, "seed": 0},
             "evaluation": self._evaluation(),
         }
 
@@ -82,7 +83,7 @@ class Scale:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One job: what to call it, its body, and the cell whose artifact it starts from."""
 
@@ -100,12 +101,13 @@ class Cell:
 
 
 def cells(methods: Sequence[MethodInfo], scale: Scale) -> Iterator[Cell]:
-    """Before and after recovery, method by method."""
-    for sparsity in SPARSITIES:
-        for method in methods:
-            before = Cell(method.id, sparsity, False, scale.pruning(method, sparsity))
-            yield before
-            yield Cell(method.id, sparsity, True, scale.recovery("job:…"), before)
+    """All that prune, then all that train what those left."""
+    before = [
+        Cell(each.id, sparsity, False, scale.pruning(each, sparsity)) for sparsity in SPARSITIES for each in methods
+    ]
+    yield from before
+    for cell in before:
+        yield Cell(cell.method, cell.sparsity, True, scale.recovery("job:…"), cell)
 
 
 class Bench:
@@ -157,17 +159,18 @@ class Bench:
         return self._client.wait(self._client.submit(**body).id)
 
 
-def page(found: Sequence[tuple[Cell, dict[str, Any] | None]], scale: Scale, command: str) -> str:
+def page(found: Mapping[Cell, dict[str, Any] | None], scale: Scale, command: str) -> str:
     """The table, its first row the dense model's, and what its columns mean."""
-    dense = next((figures for cell, figures in found if figures and not cell.is_recovered), None)
+    dense = next((figures for cell, figures in found.items() if figures and not cell.is_recovered), None)
     rows = [] if dense is None else [_dense_row(dense)]
-    rows += [_row(cell, figures) for cell, figures in found]
+    order = sorted(found, key=lambda cell: (cell.sparsity, list(METHODS).index(cell.method), cell.is_recovered))
+    rows += [_row(cell, found[cell]) for cell in order]
     header = ("method", "removed, training", "perplexity", f"{len(TASKS)}-task mean", "parameters", "prefill", "decode")
     return f"""{table((*header, "seconds", "peak MiB"), rows)}
 
 {describe_machine()}; {own_release()}. `{command}`
 
-Perplexity on {scale.windows} windows of 512 tokens of {EVALUATION}, none of them used for calibration (32 × 512 tokens
+Perplexity on {scale.windows} windows of 512 tokens of {EVALUATION}, none of them used for calibration (64 × 128 tokens
 of {CALIBRATION}). Task mean over the first {scale.task_limit} questions of each task, with its standard error. Methods
 with a `budget` ran with `quick`. Recovery: LoRA, {scale.steps} steps of {scale.batch_size} sequences of
 {scale.training_length} tokens. Prefill (512 tokens) and decoding are against the dense model in the same run; a model
@@ -211,32 +214,33 @@ def _mean(figures: dict[str, Any], model: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.structured", description=__doc__)
-    parser.add_argument("--task-limit", type=int, default=20, help="questions of each task")
-    parser.add_argument("--windows", type=int, default=32, help="windows of 512 tokens whose perplexity is measured")
-    parser.add_argument("--steps", type=int, default=48, help="of recovery")
+    parser.add_argument("--task-limit", type=int, default=5, help="questions of each task")
+    parser.add_argument("--windows", type=int, default=16, help="windows of 512 tokens whose perplexity is measured")
+    parser.add_argument("--steps", type=int, default=24, help="of recovery")
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
     options = parser.parse_args(arguments)
-    scale = Scale(options.task_limit, options.windows, options.steps, batch_size=4, training_length=256)
+    scale = Scale(options.task_limit, options.windows, options.steps, batch_size=4, training_length=128)
     methods = [each for each in METHODS.values() if "structured" in each.patterns]
     chosen = [each for each in methods if not options.methods or each.id in options.methods]
     console = Console(highlight=False, soft_wrap=True)
     settings = Settings()
-    found = []
+    found: dict[Cell, dict[str, Any] | None] = {}
     with serving(settings) as url:
         with open_home(settings) as home:
             add_samples(home, console.print)
         add_task_samples(settings, console.print)
         with Client(url, (settings.home / "api-key").read_text().strip()) as client:
             bench = Bench(client, console.print)
-            for cell in cells(chosen, scale):
-                found.append((cell, bench.figures(cell)))
+            with contextlib.suppress(KeyboardInterrupt):  # what there is, is shown; the rest is run the next time
+                for cell in cells(chosen, scale):
+                    found[cell] = bench.figures(cell)
     command = " ".join(["python -m bench.structured", *(arguments if arguments is not None else sys.argv[1:])])
     text = page(found, scale, command)
     console.print(text, markup=False)
     if options.write:
         write_section(Path(options.write), SECTION, text)
-    return int(any(figures is None for _, figures in found))
+    return int(any(figures is None for figures in found.values()))
 
 
 if __name__ == "__main__":
