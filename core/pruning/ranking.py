@@ -78,8 +78,7 @@ def _steps(
         if kind == "channels":
             ascending = (each / scale).sort().values
             odd = len(ascending) % round_to
-            parts = [ascending[:odd]] if odd else []
-            parts += ascending[odd:].split(round_to)
+            parts = [part for part in (ascending[:odd], *ascending[odd:].split(round_to)) if len(part)]
         else:
             rows = structure.layers[layer].kv_heads if attention == "query_heads" else 1
             parts = list((each / scale).reshape(rows, -1).sort().values.T)
