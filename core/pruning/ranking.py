@@ -52,7 +52,7 @@ def ranked_counts(
         total += step.parameters
         if step.kind == "heads":
             taken.append(step)
-    while (left := wanted - sum(step.parameters for step in taken)) < 0:
+    while (left := wanted - sum(step.parameters for step in taken)) < -structure.channel_parameters / 2:
         taken.pop()
     for step in steps:
         if step.kind == "channels" and left >= step.parameters / 2:
