@@ -56,7 +56,7 @@ def ranked_counts(
         total += step.parameters
         if step.kind == "heads":
             taken.append(step)
-    while (left := wanted - sum(step.parameters for step in taken)) < 0:
+    while (left := wanted - sum(step.parameters for step in taken)) < -structure.channel_parameters / 2:
         taken.pop()
     for step in steps:
         if step.kind == "channels" and left > (_ROUNDING if ranking.at_least else step.parameters / 2):
@@ -82,8 +82,7 @@ def _steps(
         if kind == "channels":
             ascending = (each / scale).sort().values
             odd = len(ascending) % round_to
-            parts = [ascending[:odd]] if odd else []
-            parts += ascending[odd:].split(round_to)
+            parts = [part for part in (ascending[:odd], *ascending[odd:].split(round_to)) if len(part)]
         else:
             rows = structure.layers[layer].kv_heads if attention == "query_heads" else 1
             parts = list((each / scale).reshape(rows, -1).sort().values.T)

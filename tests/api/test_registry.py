@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from core.catalogue.families import FAMILIES
+from core.catalogue.per_layer import per_layer_config
 from core.registry.folders import content_hash
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text
@@ -97,6 +99,10 @@ def test_unusable_models_say_why(api: TestClient, settings: Settings) -> None:
         status, problem = register(api, folder, folder.name)
         assert (status, problem["code"], problem["param"]) == (422, code, "path"), problem
     assert "MixtralForCausalLM" in str(register(api, cases["unsupported_architecture"])[1]["detail"])
+    ours = json.loads((good / "config.json").read_text())
+    differing = per_layer_config(ours, FAMILIES["LlamaForCausalLM"], [{}, {"intermediate_size": 8}])
+    status, problem = register(api, config("copied-artifact", **differing))
+    assert (status, problem["code"]) == (422, "unsafe_config") and "name it job:ID" in str(problem["detail"])
 
 
 def test_a_text_is_registered_in_each_format(api: TestClient, settings: Settings) -> None:

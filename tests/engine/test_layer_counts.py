@@ -146,3 +146,16 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=says):
         check_job(described, method, None, sparsity, parameters, layout=layout)
+
+
+def test_a_ratio_that_is_one_head_takes_that_head_whatever_its_rounding() -> None:
+    structure = structure_of([(2, 2, 256)] * 3)
+    scores = random_scores(structure, "kv_groups", 0)
+    scores[1]["heads"] = torch.tensor([1e-6, 1.0])
+    for total in range(structure.parameters, structure.parameters + 200):
+        ranking = rank_groups(
+            structure, parameters=total, ratio=structure.kv_group_parameters / total, attention="kv_groups", round_to=8,
+            protected=frozenset(),
+        )  # fmt: skip
+        counts = ranked_counts(structure, scores, "kv_groups", ranking)
+        assert [(each.channels, each.kv_heads) for each in counts] == [(256, 2), (256, 1), (256, 2)]
