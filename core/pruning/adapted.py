@@ -181,7 +181,7 @@ def estimated_gradient(linear: MaskedLoraLinear) -> Tensor:
     A, B = linear.factors
     g_A, g_B = A.grad, B.grad
     assert g_A is not None and g_B is not None, "called after a backward"
-    g_OI: Tensor = linear.scaling[ADAPTER] * (g_B @ A + B @ g_A - g_B @ g_A)
+    g_OI: Tensor = torch.cat([g_B, B], 1) @ torch.cat([A - g_A, g_A]) * linear.scaling[ADAPTER]
     return (g_OI.T if linear.fan_in_fan_out else g_OI).float()
 
 

@@ -3,6 +3,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import floor
 
 import torch
@@ -67,7 +68,7 @@ class HalfSpaceRemoval:
     def after_step(self, step: int) -> None:
         for layer, groups in enumerate(self._adapted.groups):
             for each in groups:
-                if (layer, each.kind) in self._lengths:
+                if (layer, each.kind) in self._lengths and bool(self._lengths[layer, each.kind].any()):
                     self._shrink(layer, each)
         if step + 1 in self._starts[1:]:
             self._lengths.clear()
@@ -84,9 +85,12 @@ class HalfSpaceRemoval:
                 goes_U = ~kept_units(self.cut, layer, each)
                 if earlier.layers:
                     goes_U &= kept_units(earlier, layer, each)
-                if goes_U.any():
-                    norm2_U, _ = self._products(layer, each)
-                    self._lengths[layer, each.kind] = norm2_U.sqrt() * goes_U.to(norm2_U) / steps
+                units = goes_U.nonzero().flatten()
+                if len(units):
+                    norm2_K, _ = self._products(layer, each, units)
+                    self._lengths[layer, each.kind] = torch.zeros(each.units).index_copy(
+                        0, units, norm2_K.sqrt() / steps
+                    )
 
     def _preferring_exempt(self) -> UnitScores:
         scores = [dict(layer) for layer in self._average.scores]
@@ -98,35 +102,42 @@ class HalfSpaceRemoval:
 
     def _shrink(self, layer: int, groups: Groups) -> None:
         length_U = self._lengths[layer, groups.kind]
-        zero_U, share_U = half_space_step(*self._products(layer, groups), length_U, self._epsilon)
+        units = length_U.nonzero().flatten()
+        zero_K, share_K = half_space_step(*self._products(layer, groups, units), length_U[units], self._epsilon)
         for slot in groups.slots:
-            pair = self._before_and_after(layer, slot)
-            weight = self._adapted.weight(layer, slot)
-            if pair is not None and weight is not None:
-                share_F = slot.spread(share_U.to(weight.device), unowned=0.0)
-                weight.sub_(pair[0] * (share_F if weight.dim() == 1 else share_F.unsqueeze(1 - slot.dimension)))
+            weight, part = self._adapted.weight(layer, slot), replace(slot, units=len(units))
+            if weight is not None:
+                before, _ = self._before_and_after(layer, slot, units)
+                share_F = part.spread(share_K.to(weight.device), unowned=0.0)
+                lost = before * (share_F if weight.dim() == 1 else share_F.unsqueeze(1 - slot.dimension))
+                weight.index_add_(slot.dimension, slot.features(units).to(weight.device), -lost.to(weight.dtype))
+        zero_U = torch.zeros_like(length_U, dtype=torch.bool).index_copy(0, units, zero_K)
         self._adapted.drop(layer, groups.kind, zero_U)
         self._lengths[layer, groups.kind] = length_U.masked_fill(zero_U, 0)
 
-    def _products(self, layer: int, groups: Groups) -> tuple[Tensor, Tensor]:
-        """‖x‖² of each group before the optimiser's step, and ⟨x⁺, x⟩, x⁺ after it: [units], on the CPU."""
-        norm2_U, dot_U = torch.zeros(groups.units), torch.zeros(groups.units)
+    def _products(self, layer: int, groups: Groups, units: Tensor) -> tuple[Tensor, Tensor]:
+        """‖x‖² of some groups before the optimiser's step, and ⟨x⁺, x⟩, x⁺ after it: [len(units)], on the CPU."""
+        norm2_K, dot_K = torch.zeros(len(units)), torch.zeros(len(units))
         for slot in groups.slots:
-            pair = self._before_and_after(layer, slot)
-            if pair is not None:
-                before, after = pair
-                norm2_U += slot.per_unit(slot.per_feature(before.square())).cpu()
-                dot_U += slot.per_unit(slot.per_feature(before * after)).cpu()
-        return norm2_U, dot_U
+            if self._adapted.weight(layer, slot) is not None:
+                before, after = self._before_and_after(layer, slot, units)
+                part = replace(slot, units=len(units))
+                norm2_K += part.per_unit(part.per_feature(before.square())).cpu()
+                dot_K += part.per_unit(part.per_feature(before * after)).cpu()
+        return norm2_K, dot_K
 
-    def _before_and_after(self, layer: int, slot: Slot) -> tuple[Tensor, Tensor] | None:
-        """A tensor of a group before and after the optimiser's step, in float32; None where the model has none."""
+    def _before_and_after(self, layer: int, slot: Slot, units: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of a tensor that some groups own, before and after the optimiser's step, in float32."""
         weight, linear = self._adapted.weight(layer, slot), self._adapted.linear(layer, slot)
-        if weight is None:
-            return None
+        assert weight is not None
+        index = slot.features(units).to(weight.device)
         if linear is None:
-            return weight.float(), weight.float()
-        return weight.float() + linear.update(*self._factors[linear]), effective_weight(linear)
+            part = weight.index_select(slot.dimension, index).float()
+            return part, part
+        before, after = (
+            linear.effective(factors, slot.dimension, index) for factors in (self._factors[linear], linear.factors)
+        )
+        return before, after
 
 
 def half_space_step(norm2_U: Tensor, dot_U: Tensor, length_U: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

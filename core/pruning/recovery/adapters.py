@@ -60,6 +60,18 @@ class MaskedLoraLinear(LoraLinear):
         update_OI = (B_OR @ A_RI) * self.scaling[ADAPTER]
         return self._masked(update_OI.T if self.fan_in_fan_out else update_OI)
 
+    def effective(self, factors: tuple[Tensor, Tensor], dimension: int, index: Tensor) -> Tensor:
+        """Weight and update of factors in float32, only where `index` says along a dimension of the weight."""
+        A_RI, B_OR = factors
+        if (dimension == 0) != self.fan_in_fan_out:
+            B_OR = B_OR[index]
+        else:
+            A_RI = A_RI[:, index]
+        weight = self._weight.index_select(dimension, index)
+        update_OI = (B_OR @ A_RI) * self.scaling[ADAPTER]
+        update = update_OI.T if self.fan_in_fan_out else update_OI
+        return weight.float() + (update.masked_fill(weight == 0, 0) if self.holds_zeros else update)
+
     @property
     def _weight(self) -> Tensor:
         weight = self.get_base_layer().weight
