@@ -64,7 +64,7 @@ def ranked_counts(
             taken.append(step)
         elif step.kind == "channels":
             break
-    if left > ranking.round_to * structure.channel_parameters:
+    if left > (_ROUNDING if ranking.at_least else ranking.round_to * structure.channel_parameters):
         reached = ranking.ratio * (1 - left / wanted)
         raise unreachable(ranking.ratio, reached, ranking.round_to)
     return tuple(_without(structure, layer, taken, attention) for layer in range(len(structure.layers)))

@@ -52,6 +52,7 @@ def structure_of(drawn: list[tuple[int, int, int]]) -> ModelStructure:
     attention=st.sampled_from(["kv_groups", "query_heads", "none"]),
     first=st.integers(0, 1),
     rank=st.booleans(),
+    at_least=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_protected_layers_stay_and_the_others_meet_the_ratio(
@@ -61,13 +62,15 @@ def test_protected_layers_stay_and_the_others_meet_the_ratio(
     attention: Any,
     first: int,
     rank: bool,
+    at_least: bool,
     seed: int,
 ) -> None:
     structure = structure_of(drawn)
     total = structure.parameters + 1000
     protected = frozenset(range(first))
     asked: dict[str, Any] = {
-        "parameters": total, "ratio": ratio, "attention": attention, "round_to": round_to, "protected": protected
+        "parameters": total, "ratio": ratio, "attention": attention, "round_to": round_to, "protected": protected,
+        "at_least": at_least,
     }  # fmt: skip
     step = round_to * structure.channel_parameters
     try:
@@ -80,7 +83,8 @@ def test_protected_layers_stay_and_the_others_meet_the_ratio(
             tolerance = step * (len(drawn) - first)
     except InvalidSparsity:
         return
-    assert abs(sum(each.removed for each in counts) - ratio * total) <= tolerance + 1e-6
+    more = sum(each.removed for each in counts) - ratio * total
+    assert (-1 if at_least else -tolerance - 1e-6) <= more <= tolerance + 1e-6
     for layer, (shape, each) in enumerate(zip(structure.layers, counts, strict=True)):
         assert 0 < each.channels <= shape.channels
         assert each.channels % round_to == 0 or each.channels == shape.channels
