@@ -70,7 +70,8 @@ class MaskedLoraLinear(LoraLinear):
         weight = self._weight.index_select(dimension, index)
         update_OI = (B_OR @ A_RI) * self.scaling[ADAPTER]
         update = update_OI.T if self.fan_in_fan_out else update_OI
-        return weight.float() + (update.masked_fill(weight == 0, 0) if self.holds_zeros else update)
+        found: Tensor = weight.float() + (update.masked_fill(weight == 0, 0) if self.holds_zeros else update)
+        return found
 
     @property
     def _weight(self) -> Tensor:
