@@ -1,5 +1,8 @@
 """The sample model and text, fetched once by pinned hash into a home that later runs reuse."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,10 +21,19 @@ from worker.task_samples import add_task_samples
 HOME = Path(__file__).parents[2] / ".cache" / "samples"
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Only one process of the run fills the home; the others find it filled."""
+    HOME.parent.mkdir(exist_ok=True)
+    with HOME.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """A home with the sample model and texts in it."""
-    with open_home(Settings(home=HOME)) as home:
+    with alone(), open_home(Settings(home=HOME)) as home:
         add_samples(home, lambda text: None)
     return HOME
 
@@ -30,7 +42,8 @@ def samples() -> Path:
 def task_questions() -> dict[str, Path]:
     """The real questions of each task."""
     settings = Settings(home=HOME)
-    add_task_samples(settings, lambda text: None)
+    with alone():
+        add_task_samples(settings, lambda text: None)
     return {name: settings.local_tasks / name / "validation.jsonl" for name in TASKS}
 
 
