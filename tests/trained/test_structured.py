@@ -64,21 +64,13 @@ def test_depth_by_perplexity_is_no_worse_than_by_direction(
     assert perplexities["perplexity"] <= perplexities["angular"]
 
 
-def test_adapters_trained_while_pruning_leave_more_than_chance(
-    smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
-) -> None:
-    trained = {"budget": "quick", "steps": 20, "batch_size": 2}
-    asked: dict[str, dict[str, Any]] = {
-        "random-structured": {},
-        "loraprune": trained,
-        "lorashear": trained | {"periods": 2, "bundles": 2},
-    }
+def test_loraprune_before_random(smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path) -> None:
+    short = {"budget": "quick", "steps": 16, "batch_size": 2}
     results = {
         method: removed(smollm2, tmp_path / method, calibration[:, :128], evaluation[:2], method, **parameters)
-        for method, parameters in asked.items()
+        for method, parameters in (("random-structured", {}), ("loraprune", short))
     }
     perplexities = {method: result.perplexity["text"].pruned for method, result in results.items()}
     print({method: round(value, 1) for method, value in perplexities.items()})
     assert perplexities["loraprune"] < perplexities["random-structured"]
-    assert perplexities["lorashear"] < perplexities["random-structured"]
-    assert len({result.removed for result in results.values()}) == 1
+    assert results["loraprune"].removed == results["random-structured"].removed
