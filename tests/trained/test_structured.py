@@ -67,12 +67,10 @@ def test_depth_by_perplexity_is_no_worse_than_by_direction(
 def test_masks_measured_and_adapters_trained_leave_more_than_chance(
     smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
 ) -> None:
-    trained = {"budget": "quick", "steps": 20, "batch_size": 2}
     asked: dict[str, dict[str, Any]] = {
         "random-structured": {},
         "bonsai": {"budget": "quick"},
-        "loraprune": trained,
-        "lorashear": trained | {"periods": 2, "bundles": 2},
+        "loraprune": {"budget": "quick", "steps": 16, "batch_size": 2},
     }
     results = {
         method: removed(smollm2, tmp_path / method, calibration[:, :128], evaluation[:2], method, **parameters)
@@ -82,5 +80,4 @@ def test_masks_measured_and_adapters_trained_leave_more_than_chance(
     print({method: round(value, 1) for method, value in perplexities.items()})
     assert perplexities["bonsai"] < perplexities["random-structured"]
     assert perplexities["loraprune"] < perplexities["random-structured"]
-    assert perplexities["lorashear"] < perplexities["random-structured"]
     assert len({result.removed for result in results.values()}) == 1
