@@ -68,7 +68,7 @@ def test_bonsai_on_a_quick_budget_before_random(
     smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
 ) -> None:
     perplexities = {
-        method: removed(smollm2, tmp_path / method, calibration[:4, :128], evaluation[:2], method, **parameters)
+        method: removed(smollm2, tmp_path / method, calibration[:4, :64], evaluation[:2], method, **parameters)
         .perplexity["text"]
         .pruned
         for method, parameters in {"bonsai": {"budget": "quick"}, "random-structured": {}}.items()
