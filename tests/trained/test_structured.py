@@ -73,7 +73,7 @@ def test_masks_measured_and_adapters_trained_leave_more_than_chance(
         "loraprune": {"budget": "quick", "steps": 16, "batch_size": 2},
     }
     results = {
-        method: removed(smollm2, tmp_path / method, calibration[:, :128], evaluation[:2], method, **parameters)
+        method: removed(smollm2, tmp_path / method, calibration[:, :64], evaluation[:2], method, **parameters)
         for method, parameters in asked.items()
     }
     perplexities = {method: result.perplexity["text"].pruned for method, result in results.items()}
