@@ -1,6 +1,7 @@
 """The sample model and text, fetched once by pinned hash into a home that later runs reuse."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,14 @@ from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
 from worker.task_samples import add_task_samples
 
 HOME = Path(__file__).parents[2] / ".cache" / "samples"
+
+
+@pytest.fixture(autouse=True)
+def threads() -> None:
+    """The cores are shared between the processes of the run: threads that wait for each other on cores others use take
+    several times as long as one alone."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
 
 
 @contextmanager
@@ -49,7 +58,6 @@ def task_questions() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def smollm2(samples: Path) -> ModelFolder:
-    torch.set_num_threads(2)
     return open_model(samples / "models" / MODEL)
 
 

@@ -24,7 +24,6 @@ STEPS, BATCH, LENGTH = 20, 4, 64
 def test_adapters_win_back_perplexity_and_lose_no_zero(
     smollm2: ModelFolder, samples: Path, calibration: Tensor, evaluation: Tensor, tmp_path: Path
 ) -> None:
-    torch.set_num_threads(2)
     swept = sweep(
         smollm2.path, tmp_path / "prune", calibration=calibration, evaluations={"text": evaluation}, method="wanda",
         pattern="2:4",

@@ -29,7 +29,6 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
     smollm2: ModelFolder, calibration: Tensor, tmp_path: Path
 ) -> None:
     """All three on the same inputs: those of the dense model."""
-    torch.set_num_threads(2)
     skeleton = Skeleton(smollm2, dtype=torch.float32, device=torch.device("cpu"))
     stream = Stream(
         "dense", calibration, skeleton, Boundaries(tmp_path, ""), ActivationBudget(2**30),
@@ -67,7 +66,6 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
 def test_methods_and_patterns_stand_in_the_papers_order(
     smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
 ) -> None:
-    torch.set_num_threads(2)
 
     def pruned(method: str, pattern: str) -> tuple[float, float]:
         result = sweep(
@@ -89,7 +87,6 @@ def test_methods_and_patterns_stand_in_the_papers_order(
 def test_dense_perplexity_is_that_of_the_whole_model_in_memory(
     smollm2: ModelFolder, evaluation: Tensor, tmp_path: Path
 ) -> None:
-    torch.set_num_threads(2)
     few = evaluation[:2]
     result = sweep(smollm2.path, tmp_path, calibration=None, evaluations={"text": few}, method="random", sparsity=0.0)
     with torch.inference_mode():
@@ -104,7 +101,6 @@ def test_dense_perplexity_is_that_of_the_whole_model_in_memory(
 def test_zero_shot_accuracy_is_above_chance_with_the_right_standard_error(
     smollm2: ModelFolder, task_questions: dict[str, Path], tmp_path: Path
 ) -> None:
-    torch.set_num_threads(2)
     found = measure_tasks(
         smollm2,
         {name: task_questions[name] for name in ("piqa", "arc_easy")},

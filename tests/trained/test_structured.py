@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -11,11 +10,6 @@ from core.catalogue.model_folder import inspect_folder
 from core.models.folder import ModelFolder
 from core.pruning.run import walk_for
 from core.pruning.walk import PruneResult
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _threads() -> None:
-    torch.set_num_threads(2)
 
 
 def removed(
