@@ -36,6 +36,23 @@ SPARSITIES = (0.2, 0.5)
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A method, and what its jobs say of the layout."""
+
+    title: str
+    method: MethodInfo
+    output: dict[str, str]
+
+
+def entries() -> list[Entry]:
+    """Every structured method with all layers of one shape; LLM-Pruner also as in its paper, with protected layers."""
+    found = [Entry(each.id, each, {}) for each in METHODS.values() if "structured" in each.patterns]
+    place = next(number for number, each in enumerate(found) if each.title == "llm-pruner")
+    found.insert(place + 1, Entry("llm-pruner per_layer", found[place].method, {"layout": "per_layer"}))
+    return found
+
+
+@dataclass(frozen=True)
 class Scale:
     """How much is measured and trained. Lengths in tokens."""
 
@@ -45,12 +62,13 @@ class Scale:
     batch_size: int
     training_length: int
 
-    def pruning(self, method: MethodInfo, sparsity: float) -> dict[str, Any]:
+    def pruning(self, entry: Entry, sparsity: float) -> dict[str, Any]:
         """The body of the job that prunes."""
-        is_budgeted = issubclass(method.parameters, Budgeted)
+        is_budgeted = issubclass(entry.method.parameters, Budgeted)
         return {
             "model": MODEL,
-            "method": method.id,
+            "method": entry.method.id,
+            "output": entry.output,
             "sparsity": sparsity,
             "parameters": {"budget": "quick"} if is_budgeted else {},
             "calibration": {"dataset": CALIBRATION, "samples": 64, "sequence_length": 128, "seed": 0},
@@ -87,7 +105,7 @@ class Scale:
 class Cell:
     """One job: what to call it, its body, and the cell whose artifact it starts from."""
 
-    method: str
+    title: str
     sparsity: float
     is_recovered: bool
     body: dict[str, Any]
@@ -100,14 +118,14 @@ class Cell:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def cells(methods: Sequence[MethodInfo], scale: Scale) -> Iterator[Cell]:
+def cells(contest: Sequence[Entry], scale: Scale) -> Iterator[Cell]:
     """All that prune, then all that train what those left."""
     before = [
-        Cell(each.id, sparsity, False, scale.pruning(each, sparsity)) for sparsity in SPARSITIES for each in methods
+        Cell(each.title, sparsity, False, scale.pruning(each, sparsity)) for sparsity in SPARSITIES for each in contest
     ]
     yield from before
     for cell in before:
-        yield Cell(cell.method, cell.sparsity, True, scale.recovery("job:…"), cell)
+        yield Cell(cell.title, cell.sparsity, True, scale.recovery("job:…"), cell)
 
 
 class Bench:
@@ -129,7 +147,7 @@ class Bench:
                 return None
             body["model"] = f"job:{before}"
         job = self._run(body)
-        title = f"{cell.method} {cell.sparsity:.0%}{', recovered' if cell.is_recovered else ''}"
+        title = f"{cell.title} {cell.sparsity:.0%}{', recovered' if cell.is_recovered else ''}"
         if job.status != "succeeded" or job.metrics is None:
             self._say(f"{title}: {job.status}: {job.error.message if job.error else 'no figures'}")
             return None
@@ -148,7 +166,7 @@ class Bench:
                 return str(figures["job"])
         except SecateurError:
             pass
-        self._say(f"{cell.method} {cell.sparsity:.0%} is pruned again: its artifact is not here any more")
+        self._say(f"{cell.title} {cell.sparsity:.0%} is pruned again: its artifact is not here any more")
         job = self._run(cell.body)
         if job.status != "succeeded":
             return None
@@ -163,7 +181,8 @@ def page(found: Mapping[Cell, dict[str, Any] | None], scale: Scale, command: str
     """The table, its first row the dense model's, and what its columns mean."""
     dense = next((figures for cell, figures in found.items() if figures and not cell.is_recovered), None)
     rows = [] if dense is None else [_dense_row(dense)]
-    order = sorted(found, key=lambda cell: (cell.sparsity, list(METHODS).index(cell.method), cell.is_recovered))
+    places = [each.title for each in entries()]
+    order = sorted(found, key=lambda cell: (cell.sparsity, places.index(cell.title), cell.is_recovered))
     rows += [_row(cell, found[cell]) for cell in order]
     header = ("method", "removed, training", "perplexity", f"{len(TASKS)}-task mean", "parameters", "prefill", "decode")
     return f"""{table((*header, "seconds", "peak MiB"), rows)}
@@ -184,7 +203,7 @@ def _dense_row(figures: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _row(cell: Cell, figures: dict[str, Any] | None) -> tuple[str, ...]:
-    where = (cell.method, f"{cell.sparsity:.0%}{', recovered' if cell.is_recovered else ''}")
+    where = (cell.title, f"{cell.sparsity:.0%}{', recovered' if cell.is_recovered else ''}")
     if figures is None:
         return (*where, *["failed"] * 7)
     latency = figures.get("latency")
@@ -221,8 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
     options = parser.parse_args(arguments)
     scale = Scale(options.task_limit, options.windows, options.steps, batch_size=4, training_length=128)
-    methods = [each for each in METHODS.values() if "structured" in each.patterns]
-    chosen = [each for each in methods if not options.methods or each.id in options.methods]
+    chosen = [each for each in entries() if not options.methods or each.method.id in options.methods]
     console = Console(highlight=False, soft_wrap=True)
     settings = Settings()
     found: dict[Cell, dict[str, Any] | None] = {}
