@@ -119,13 +119,12 @@ class Cell:
 
 
 def cells(contest: Sequence[Entry], scale: Scale) -> Iterator[Cell]:
-    """All that prune, then all that train what those left."""
-    before = [
-        Cell(each.title, sparsity, False, scale.pruning(each, sparsity)) for sparsity in SPARSITIES for each in contest
-    ]
-    yield from before
-    for cell in before:
-        yield Cell(cell.title, cell.sparsity, True, scale.recovery("job:…"), cell)
+    """At each sparsity all that prune, then all that train what those left."""
+    for sparsity in SPARSITIES:
+        before = [Cell(each.title, sparsity, False, scale.pruning(each, sparsity)) for each in contest]
+        yield from before
+        for cell in before:
+            yield Cell(cell.title, cell.sparsity, True, scale.recovery("job:…"), cell)
 
 
 class Bench:
@@ -234,12 +233,12 @@ def _mean(figures: dict[str, Any], model: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.structured", description=__doc__)
     parser.add_argument("--task-limit", type=int, default=5, help="questions of each task")
-    parser.add_argument("--windows", type=int, default=16, help="windows of 512 tokens whose perplexity is measured")
+    parser.add_argument("--windows", type=int, default=8, help="windows of 512 tokens whose perplexity is measured")
     parser.add_argument("--steps", type=int, default=24, help="of recovery")
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
     options = parser.parse_args(arguments)
-    scale = Scale(options.task_limit, options.windows, options.steps, batch_size=4, training_length=128)
+    scale = Scale(options.task_limit, options.windows, options.steps, batch_size=4, training_length=64)
     chosen = [each for each in entries() if not options.methods or each.method.id in options.methods]
     console = Console(highlight=False, soft_wrap=True)
     settings = Settings()
