@@ -33,7 +33,7 @@ from worker.protocol import (
 )
 from worker.recording import Recorder
 from worker.recovery import add_recovery, recover_spec
-from worker.runner_process import run_task, runner_environment
+from worker.runner_process import run_task
 from worker.sources import Sources
 from worker.targets import add_target, search_spec
 from worker.task_accuracy import TaskAccuracy
@@ -257,7 +257,7 @@ class Attempt:
             on_wait=self._on_wait,
             grace_seconds=self._settings.cancel_grace_seconds,
             command=self._runner,
-            environment=runner_environment() | {"HF_MODULES_CACHE": str(self._folder / "modules")},
+            modules=self._folder / "modules",
         )
 
     def _measured(self, spec: PruneSpec, report: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:

@@ -72,8 +72,10 @@ def run_task(
     grace_seconds: float,
     command: Sequence[str] = RUNNER,
     environment: Mapping[str, str] | None = None,
+    modules: Path | None = None,
 ) -> dict[str, Any]:
-    """Run one task to its end and return its result. `environment` is the runner's own where none is given.
+    """Run one task to its end and return its result. `environment` is the runner's own where none is given; `modules`
+    the folder for the modelling file it may have to import.
 
     `on_message` gets every message but result and error; `on_wait` is called a few times a second. Whatever either
     raises ends the runner's group (SIGINT, `grace_seconds`, SIGKILL) and comes out of here. Only `Draining` waits: the
@@ -84,7 +86,10 @@ def run_task(
     ended it, `InternalError` for anything else.
     """
     with span(f"runner.{spec.task}"):
-        return _run(spec, log, on_message, on_wait, grace_seconds, command, environment or runner_environment())
+        seen = dict(environment or runner_environment())
+        if modules is not None:
+            seen["HF_MODULES_CACHE"] = str(modules)
+        return _run(spec, log, on_message, on_wait, grace_seconds, command, seen)
 
 
 def _run(

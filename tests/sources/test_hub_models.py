@@ -204,7 +204,8 @@ def test_a_hub_that_is_slow_holds_no_database_connection(
         held.append(now)
         time.sleep(0.02)
     request.join()
-    assert len(held) > 5 and max(held) == 0
+    # Between two answers it is looked up whether the commit is known: a moment, where one answer takes fifteen looks.
+    assert len(held) > 5 and sum(held) < 5, held
 
 
 def test_an_answer_is_replayed_while_the_hub_is_away(
