@@ -17,7 +17,7 @@ from core.pruning.recovery.losses import next_token_loss
 from core.pruning.recovery.opening import arithmetic, checkpoint_activations
 from core.pruning.recovery.training import Observer, StepRule, Training
 from core.pruning.scene import Scene
-from core.pruning.structure import Cut, Groups, Slot
+from core.pruning.structure import Cut, Groups, Slot, reading_slot
 
 UnitScores = list[dict[Kind, Tensor]]
 """For each decoder layer a figure of each of its groups, by kind: [units], float32, on the CPU."""
@@ -49,8 +49,7 @@ class AdaptedModel:
 
     def _mask_reader(self, layer: int, groups: Groups) -> None:
         """Have the linear layer that reads these groups' features read zeros from those that are masked."""
-        name = self.reader(groups.kind)
-        slot = next(each for each in groups.slots if each.name == f"{name}.weight")
+        slot = reading_slot(self.family, groups)
 
         def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Any, ...] | None:
             kept_U = self._kept.get((layer, groups.kind))
@@ -59,11 +58,7 @@ class AdaptedModel:
             mask_F = slot.spread(kept_U.to(given[0]), unowned=1.0)
             return (given[0] * mask_F, *given[1:])
 
-        self.blocks[layer].get_submodule(name).register_forward_pre_hook(hook)
-
-    def reader(self, kind: Kind) -> str:
-        """The linear layer of a block that reads what heads or channels put out."""
-        return self.family.attention_output if kind == "heads" else self.family.channel_reader
+        self.blocks[layer].get_submodule(slot.name.removesuffix(".weight")).register_forward_pre_hook(hook)
 
     def keep(self, layer: int, kind: Kind, kept_U: Tensor) -> None:
         """Mask all groups of a kind but those where `kept_U` [units] is True."""
@@ -78,7 +73,7 @@ class AdaptedModel:
         """Mask what a cut leaves out."""
         for layer, groups in enumerate(self.groups):
             for each in groups:
-                self.keep(layer, each.kind, kept_units(cut, layer, each))
+                self.keep(layer, each.kind, cut.layers[layer].mask(each.kind, each.units))
 
     def linears(self) -> Iterator[MaskedLoraLinear]:
         """All that are adapted."""
@@ -154,15 +149,6 @@ class AdaptedModel:
             merged = {name: parameters[f"{prefix}.{name}"].detach().to(skeleton.dtype) for name in names}
             self._scene.changed.write(layer, merged)
         self.module.to("meta")  # under autocast the model refers to itself: its memory shall not wait for the collector
-
-
-def kept_units(cut: Cut, layer: int, groups: Groups) -> Tensor:
-    """True for the groups a cut keeps: [units]."""
-    kept = cut.layers[layer].of(groups.kind)
-    kept_U = torch.full((groups.units,), kept is None)
-    if kept is not None:
-        kept_U[kept] = True
-    return kept_U
 
 
 def effective_weight(linear: MaskedLoraLinear) -> Tensor:

@@ -16,7 +16,6 @@ from core.pruning.adapted import (
     UnitScores,
     effective_weight,
     estimated_gradient,
-    kept_units,
     of_those_left,
 )
 from core.pruning.knowledge import Bundle
@@ -82,9 +81,9 @@ class HalfSpaceRemoval:
         steps = self._starts[period + 1] - self._starts[period]
         for layer, groups in enumerate(self._adapted.groups):
             for each in groups:
-                goes_U = ~kept_units(self.cut, layer, each)
+                goes_U = ~self.cut.layers[layer].mask(each.kind, each.units)
                 if earlier.layers:
-                    goes_U &= kept_units(earlier, layer, each)
+                    goes_U &= earlier.layers[layer].mask(each.kind, each.units)
                 units = goes_U.nonzero().flatten()
                 if len(units):
                     norm2_K, _ = self._products(layer, each, units)

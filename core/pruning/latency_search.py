@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.model_folder import read_config
 from core.catalogue.narrowing import reachable_sparsities, require_structure
 from core.catalogue.structure import AttentionMode, Counts
 from core.errors import LatencyTooNoisy, TargetUnreachable
@@ -147,7 +146,7 @@ def shape_config(folder: ModelFolder, plan: StructuredPlan) -> PretrainedConfig:
     layers = range(len(structure.layers) - plan.removed_layers)
     kept = LayerCut() if plan.narrowing is None else _first_groups((plan.narrowing.counts or ())[0], plan.attention)
     cut = Cut(attention=plan.attention, layers=dict.fromkeys(layers, kept))
-    raw = cut_config(read_config(folder.path), folder.config, folder.family, structure, cut)
+    raw = cut_config(folder.raw_config, folder.config, folder.family, structure, cut)
     return type(folder.config).from_dict(raw)
 
 

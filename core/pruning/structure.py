@@ -101,6 +101,12 @@ def _groups(
     return Groups(kind, units, tuple(slots))
 
 
+def reading_slot(family: Family, groups: Groups) -> Slot:
+    """The weight of the linear layer that reads what these heads or channels put out."""
+    reader = family.attention_output if groups.kind == "heads" else family.channel_reader
+    return next(slot for slot in groups.slots if slot.name == f"{reader}.weight")
+
+
 class LayerCut(BaseModel):
     """The groups a decoder layer keeps, by index, ascending; None: all."""
 
@@ -109,6 +115,14 @@ class LayerCut(BaseModel):
 
     def of(self, kind: Kind) -> list[int] | None:
         return self.heads if kind == "heads" else self.channels
+
+    def mask(self, kind: Kind, units: int) -> Tensor:
+        """True for the groups of a kind that are kept, of so many: [units]."""
+        kept = self.of(kind)
+        kept_U = torch.full((units,), kept is None)
+        if kept is not None:
+            kept_U[kept] = True
+        return kept_U
 
 
 class Cut(BaseModel):

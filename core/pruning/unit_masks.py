@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from core.catalogue.families import Family
 from core.catalogue.structure import Kind
 from core.pruning.statistics import InputStatistic, Statistic
-from core.pruning.structure import Cut, Groups, Slot
+from core.pruning.structure import Cut, Groups, Slot, reading_slot
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,11 @@ class UnitMasks:
     """
 
     def __init__(self, family: Family, blocks: Sequence[nn.Module], groups: Sequence[Sequence[Groups]]) -> None:
-        names = {"heads": family.attention_output, "channels": family.channel_reader}
         self._readers = [
-            _Reader(
-                layer,
-                each.kind,
-                block.get_submodule(names[each.kind]),
-                next(slot for slot in each.slots if slot.name == f"{names[each.kind]}.weight"),
-            )
+            _Reader(layer, each.kind, block.get_submodule(slot.name.removesuffix(".weight")), slot)
             for layer, block in enumerate(blocks)
             for each in groups[layer]
+            for slot in [reading_slot(family, each)]
         ]
         self._sizes = [reader.slot.units for reader in self._readers]
         self._layers = len(blocks)
@@ -65,13 +60,7 @@ class UnitMasks:
 
     def kept_by(self, cut: Cut) -> Tensor:
         """The mask of what a cut keeps, [units]."""
-        kept_U = torch.ones(len(self), dtype=torch.bool)
-        for reader, part in zip(self._readers, kept_U.split(self._sizes), strict=True):
-            kept = cut.layers[reader.layer].of(reader.kind)
-            if kept is not None:
-                part.fill_(False)
-                part[kept] = True
-        return kept_U
+        return torch.cat([cut.layers[each.layer].mask(each.kind, each.slot.units) for each in self._readers])
 
     @contextmanager
     def masked(self, kept_U: Tensor) -> Iterator[None]:

@@ -22,7 +22,7 @@ from core.errors import InvalidParameters
 from core.jobs.needs import Tokens, needs_of, work_of
 from core.jobs.schemas import JobBody
 from core.models.weights import load_tensors
-from core.pruning.adapted import AdaptedModel, estimated_gradient, kept_units
+from core.pruning.adapted import AdaptedModel, estimated_gradient
 from core.pruning.half_space import HalfSpaceRemoval, half_space_step
 from core.pruning.knowledge import Bundle, most_damaging
 from core.pruning.methods.loraprune import GradualRemoval
@@ -163,7 +163,11 @@ def test_what_goes_shrinks_in_a_line_and_is_gone_when_the_period_ends(
     def look(self: HalfSpaceRemoval, step: int) -> None:
         original(self, step)
         groups = self._adapted.groups[0][1]
-        goes_U = ~kept_units(self.cut, 0, groups) if self.cut.layers else torch.zeros(48, dtype=torch.bool)
+        goes_U = (
+            ~self.cut.layers[0].mask(groups.kind, groups.units)
+            if self.cut.layers
+            else torch.zeros(48, dtype=torch.bool)
+        )
         weight = self._adapted.weight(0, groups.slots[0])
         kept_U = self._adapted._kept.get((0, "channels"), torch.ones(48, dtype=torch.bool))
         assert weight is not None
