@@ -20,7 +20,8 @@ from rich.console import Console
 from bench.cells import own_release, recall, remember
 from bench.machine import describe_machine
 from bench.page import table, write_section
-from core.catalogue.methods import METHODS, MethodInfo
+from core.catalogue.method_info import MethodInfo
+from core.catalogue.methods import METHODS
 from core.catalogue.parameters import Budgeted
 from core.catalogue.tasks import TASKS
 from core.settings import Settings

@@ -7,7 +7,8 @@ from pydantic import BaseModel
 
 from api.dependencies import Viewer
 from api.problems import problems
-from core.catalogue.methods import METHODS, Needs, Paper
+from core.catalogue.method_info import Needs, Paper
+from core.catalogue.methods import METHODS
 from core.errors import Unauthenticated
 
 router = APIRouter(prefix="/v1/methods", tags=["methods"])

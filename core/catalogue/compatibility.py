@@ -5,8 +5,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.catalogue.families import FAMILIES
+from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
-from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.model_folder import ModelDescription
 from core.catalogue.narrowing import require_narrowing, require_structure
 from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
 from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity

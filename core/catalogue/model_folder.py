@@ -1,8 +1,7 @@
 """Reading a model folder as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
 
-import fnmatch
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,9 @@ from pydantic import BaseModel
 
 from core.catalogue.block_shapes import read_structure
 from core.catalogue.bounded_json import parse_json
+from core.catalogue.classifiers import ClassifierFamily
 from core.catalogue.families import Family, family_for
+from core.catalogue.linear_shape import LinearShape
 from core.catalogue.model_files import INDEX_FILE, PICKLES, SINGLE_FILE
 from core.catalogue.per_layer import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_family
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
@@ -18,26 +19,6 @@ from core.catalogue.structure import ModelStructure
 from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
 
 _MAX_JSON_BYTES = 64 * 2**20
-
-
-class LinearShape(BaseModel):
-    """One prunable linear layer. `name` is the module's full name, `layer` its decoder layer."""
-
-    name: str
-    layer: int
-    out_features: int
-    in_features: int
-
-    @property
-    def numel(self) -> int:
-        return self.out_features * self.in_features
-
-    def matches(self, patterns: Iterable[str]) -> bool:
-        """Whether a `skip_modules` entry means this layer: its last name, a dotted suffix, or a glob."""
-        return any(
-            self.name == pattern or self.name.endswith("." + pattern) or fnmatch.fnmatchcase(self.name, pattern)
-            for pattern in patterns
-        )
 
 
 class ModelDescription(BaseModel):
@@ -150,7 +131,7 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_tensors(folder: Path, family: Family) -> dict[str, TensorEntry]:
+def read_tensors(folder: Path, family: Family | ClassifierFamily) -> dict[str, TensorEntry]:
     """Every tensor of the folder by the model's own name; raises CorruptSafetensors where two files hold one tensor."""
     tensors: dict[str, TensorEntry] = {}
     for file in weight_files(folder):

@@ -174,8 +174,9 @@ def stage_texts(recovery: Recovery) -> list[tuple[str, str, RecoveryStage]]:
 
 
 def sequences_at_once(recovery: Recovery) -> int:
-    """Sequences in a forward of training; the batch of a step is taken in parts of so many."""
-    assert recovery.sequence_length is not None
+    """Sequences in a forward of training; the batch of a step is taken in parts of so many. Images go all at once."""
+    if recovery.sequence_length is None:
+        return recovery.batch_size
     return min(recovery.batch_size, max(1, TRAINING_TOKENS // recovery.sequence_length))
 
 

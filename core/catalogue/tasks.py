@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from core.catalogue.methods import Paper
+from core.catalogue.method_info import Paper
 
 LOGITS_BYTES = {"cpu": 2**29, "cuda": 2**32}
 """What the logits of a batch of questions may take, unless one question takes more."""

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from core.catalogue.adapted_parameters import Adapted
 from core.catalogue.compatibility import parse_parameters
+from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
-from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.model_folder import ModelDescription
 from core.catalogue.parameters import BonsaiParameters
 from core.catalogue.recovery import Recovery
 from core.catalogue.safetensors_header import WEIGHT_BYTES

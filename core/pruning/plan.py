@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from core.catalogue.compatibility import check_job, parse_parameters, prunable_linears
-from core.catalogue.model_folder import LinearShape
+from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated, Propagated, Selection
 from core.catalogue.patterns import Pattern, parse_pattern
 from core.models.folder import ModelFolder

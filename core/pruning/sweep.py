@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.model_folder import LinearShape
+from core.catalogue.linear_shape import LinearShape
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.allocation import outlier_share, owl_sparsities

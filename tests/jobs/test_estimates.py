@@ -8,7 +8,8 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store
-from core.catalogue.model_folder import LinearShape, ModelDescription
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.model_folder import ModelDescription
 from core.catalogue.recovery import Recovery, complete_recovery
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import DoesNotFit

@@ -14,7 +14,8 @@ from fastapi import FastAPI
 
 import api.app
 import api.state
-from core.catalogue.methods import METHODS, MethodInfo, Needs
+from core.catalogue.method_info import MethodInfo, Needs
+from core.catalogue.methods import METHODS
 from core.catalogue.parameters import RandomParameters
 from core.jobs.hints import SendHint, hint_sender
 

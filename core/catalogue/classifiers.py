@@ -1,0 +1,207 @@
+"""Image classifiers: which architectures are known, and what a folder of one holds, read as data, nothing executed.
+
+Layers are named as the model names its modules; files of some families use older names, which `renames` translates.
+"""
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
+
+from pydantic import BaseModel
+
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
+from core.errors import CorruptSafetensors, MissingTensors, UnusableModel
+
+SHAPES_KEY = "secateur_shapes"
+"""In config.json of a classifier that lost filters or channels: the groups of its grouped convolutions by module. All
+other shapes are those of its tensors."""
+REFERENCE_TYPE = "secateur_reference"
+"""`model_type` of the small networks this project defines itself (`core.models.reference`)."""
+
+_VIT_RENAMES = (
+    (r"\.encoder\.layer\.([0-9]+)\.", r".layers.\1."),
+    (r"\.attention\.attention\.query\.", ".attention.q_proj."),
+    (r"\.attention\.attention\.key\.", ".attention.k_proj."),
+    (r"\.attention\.attention\.value\.", ".attention.v_proj."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+)
+
+
+@dataclass(frozen=True)
+class ClassifierFamily:
+    """One architecture of image classifiers.
+
+    `head` is the module that gives the logits, `renames` are (pattern, replacement) from a file's keys to the model's
+    own names, in order; `prefix` is put before keys that lack it (hub files of timm models do).
+    """
+
+    model_type: str
+    architecture: str
+    title: str
+    head: str = "classifier"
+    renames: tuple[tuple[str, str], ...] = ()
+    prefix: str = ""
+
+    def module_name(self, key: str) -> str:
+        """The model's own name for a file's key."""
+        if self.prefix and not key.startswith(self.prefix):
+            key = self.prefix + key
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+
+CLASSIFIERS: dict[str, ClassifierFamily] = {
+    family.architecture: family
+    for family in (
+        ClassifierFamily("resnet", "ResNetForImageClassification", "ResNet", "classifier.1"),
+        ClassifierFamily("mobilenet_v2", "MobileNetV2ForImageClassification", "MobileNetV2"),
+        ClassifierFamily("regnet", "RegNetForImageClassification", "RegNet", "classifier.1"),
+        ClassifierFamily("convnext", "ConvNextForImageClassification", "ConvNeXt"),
+        ClassifierFamily("vit", "ViTForImageClassification", "ViT", renames=_VIT_RENAMES),
+        ClassifierFamily("deit", "DeiTForImageClassification", "DeiT", renames=_VIT_RENAMES),
+        ClassifierFamily("timm_wrapper", "TimmWrapperForImageClassification", "timm", "", prefix="timm_model."),
+        ClassifierFamily(REFERENCE_TYPE, "ReferenceNetwork", "Reference network", "network.head"),
+    )
+}
+
+
+class ImageShape(BaseModel):
+    """What a classifier takes: channels, and height and width where its config says them."""
+
+    channels: int
+    height: int | None
+    width: int | None
+
+
+class ClassifierDescription(BaseModel):
+    """What a classifier's folder holds. `linears` are its convolutions and linear layers, each as the matrix [outputs,
+    kernel x inputs] that is pruned; `layer` is its place in order of names. `reshaped`: filters or channels were
+    removed, so that `from_pretrained` alone does not open it; config.json says so under a key of ours.
+    """
+
+    task: Literal["image-classification"] = "image-classification"
+    family: str
+    architecture: str
+    parameters: int
+    prunable_parameters: int
+    bytes: int
+    dtype: str
+    linears: list[LinearShape]
+    classes: int
+    labels: list[str]
+    image: ImageShape
+    reshaped: bool = False
+
+    @property
+    def layers(self) -> int:
+        return len(self.linears)
+
+
+def describe_classifier(
+    config: dict[str, Any], family: ClassifierFamily, tensors: dict[str, TensorEntry]
+) -> ClassifierDescription:
+    """From config.json and headers; raises UnusableModel kinds."""
+    if config.get("model_type") != family.model_type:
+        raise UnusableModel(
+            f"config.json says model_type {str(config.get('model_type'))[:100]!r}, {family.architecture} needs "
+            f"{family.model_type!r}",
+            param="model",
+        )
+    linears = [
+        LinearShape(
+            name=name.removesuffix(".weight"),
+            layer=0,
+            out_features=entry.shape[0],
+            in_features=math.prod(entry.shape[1:]),
+        )
+        for name, entry in sorted(tensors.items(), key=lambda pair: _natural(pair[0]))
+        if name.endswith(".weight") and len(entry.shape) in (2, 4)
+    ]
+    for number, linear in enumerate(linears):
+        if not linear.numel:
+            raise CorruptSafetensors(f"{linear.name}.weight holds nothing", param="model")
+        linears[number] = linear.model_copy(update={"layer": number})
+    if not linears:
+        raise MissingTensors("the files hold no weight of a convolution or linear layer", param="model")
+    dtypes: Counter[str] = Counter()
+    for entry in tensors.values():
+        if entry.dtype in WEIGHT_DTYPES:
+            dtypes[entry.dtype] += entry.numel
+    if not dtypes:
+        raise UnusableModel("weights are stored in no float dtype; float32, float16 or bfloat16 is needed")
+    labels = _labels(config)
+    head = tensors.get(f"{family.head}.weight")
+    if head is not None and head.shape[0] != len(labels):
+        raise UnusableModel(
+            f"config.json names {len(labels)} labels, the classifier's head {family.head} has {head.shape[0]} outputs",
+            param="model",
+        )
+    return ClassifierDescription(
+        family=family.title,
+        architecture=family.architecture,
+        parameters=sum(
+            entry.numel
+            for name, entry in tensors.items()
+            if entry.dtype in WEIGHT_DTYPES and not name.endswith((".running_mean", ".running_var"))
+        ),
+        prunable_parameters=sum(linear.numel for linear in linears),
+        bytes=sum(entry.end - entry.start for entry in tensors.values()),
+        dtype=WEIGHT_DTYPES[dtypes.most_common(1)[0][0]],
+        linears=linears,
+        classes=len(labels),
+        labels=labels,
+        image=_image(config),
+        reshaped=SHAPES_KEY in config,
+    )
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """A key that sorts layer 10 behind layer 9."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", name) if part]
+
+
+def _labels(config: dict[str, Any]) -> list[str]:
+    """The names of the classes, in order."""
+    named = config.get("id2label")
+    if isinstance(named, dict) and named:
+        try:
+            by_number = {int(number): str(label) for number, label in named.items()}
+        except ValueError:
+            by_number = {}
+        if sorted(by_number) == list(range(len(named))):
+            return [by_number[number] for number in range(len(named))]
+        raise UnusableModel("config.json: the keys of id2label are not 0, 1, 2, …", param="model")
+    listed = config.get("label_names")
+    if isinstance(listed, list) and listed:
+        return [str(label) for label in listed]
+    number = next((config[key] for key in ("num_labels", "num_classes") if type(config.get(key)) is int), 2)
+    if not 0 < number < 10**6:
+        raise UnusableModel(f"config.json names {number} classes", param="model")
+    return [f"LABEL_{each}" for each in range(number)]
+
+
+def _image(config: dict[str, Any]) -> ImageShape:
+    """What the config says of the images: its own keys, or what timm keeps of the images it was trained on."""
+    trained = config.get("pretrained_cfg")
+    trained_on = trained.get("input_size") if isinstance(trained, dict) else None
+    channels, height, width = trained_on if _is_sizes(trained_on, 3) else (3, None, None)
+    arguments = config.get("model_args")
+    for own in (config.get("num_channels"), arguments.get("in_chans") if isinstance(arguments, dict) else None):
+        if type(own) is int and own > 0:
+            channels = own
+    size = config.get("image_size")
+    if type(size) is int and size > 0:
+        height = width = size
+    elif _is_sizes(size, 2):
+        height, width = size
+    return ImageShape(channels=channels, height=height, width=width)
+
+
+def _is_sizes(value: Any, count: int) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and len(value) == count and all(type(each) is int and each > 0 for each in value)

@@ -1,0 +1,79 @@
+"""An image classifier's folder, opened, and the whole model loaded from it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
+
+import core.models.reference  # noqa: F401  registers the networks of its own
+from core.catalogue.classifiers import CLASSIFIERS, SHAPES_KEY, ClassifierDescription, ClassifierFamily
+from core.catalogue.descriptions import describe_folder
+from core.catalogue.model_folder import read_config, read_tensors
+from core.catalogue.safetensors_header import TensorEntry
+from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
+from core.models.resized import resize_modules
+from core.models.weights import read_tensor
+
+COUNTERS = ".num_batches_tracked"
+"""What batch-norm counts while it is trained; nothing that is computed here depends on it."""
+
+
+@dataclass(frozen=True)
+class ClassifierFolder:
+    """An opened folder. Nothing of it has been executed and no tensor is held."""
+
+    path: Path
+    description: ClassifierDescription
+    family: ClassifierFamily
+    raw_config: dict[str, Any]
+    tensors: dict[str, TensorEntry]
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Groups of convolutions whose number pruning changed."""
+        groups: dict[str, int] = self.raw_config.get(SHAPES_KEY, {})
+        return groups
+
+
+def open_classifier(path: Path) -> ClassifierFolder:
+    """Check and open a folder; raises UnusableModel kinds or UnsupportedArchitecture."""
+    description = describe_folder(path)
+    if not isinstance(description, ClassifierDescription):
+        raise UnsupportedArchitecture(f"{description.architecture} is no image classifier", param="model")
+    family = CLASSIFIERS[description.architecture]
+    return ClassifierFolder(path, description, family, read_config(path), read_tensors(path, family))
+
+
+def load_classifier(folder: ClassifierFolder, device: torch.device | None = None) -> PreTrainedModel:
+    """The whole model in float32, in evaluation mode; `model(pixel_values=images_BCHW).logits` are [batch, classes].
+
+    Raises UnusableModel where its config is refused, and MissingTensors where the files and the model differ.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+    except Exception as error:  # config classes and timm raise whatever their authors chose
+        raise UnusableModel(
+            f"config.json of {folder.path.name} is refused by its model class: {str(error)[:300]}", param="model"
+        ) from error
+    state = {name: read_tensor(entry) for name, entry in folder.tensors.items() if not name.endswith(COUNTERS)}
+    resize_modules(model, state, folder.groups)
+    load_state(model, state)
+    return model.float().eval().to(device or torch.device("cpu"))
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy tensors into a model; raises MissingTensors naming what is missing or not its own."""
+    try:
+        answer = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise UnusableModel(f"the files do not fit the model: {str(error)[:500]}", param="model") from error
+    missing = sorted(key for key in answer.missing_keys if not key.endswith(COUNTERS))
+    if missing or answer.unexpected_keys:
+        raise MissingTensors(
+            f"the files lack {missing[:5]} and hold {sorted(answer.unexpected_keys)[:5]}, which the model has not",
+            param="model",
+        )

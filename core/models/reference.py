@@ -1,0 +1,154 @@
+"""Small networks of the field's history, in Hugging Face form: what the classical papers prune.
+
+They are built by name from their config alone, so that a job, an artifact and its reload are the same as of any model.
+The classes are registered with transformers' auto classes when this module is imported.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+
+from core.catalogue.classifiers import REFERENCE_TYPE
+
+
+class ReferenceConfig(PretrainedConfig):
+    """`network` is one of NETWORKS; `hidden_sizes` the widths of `mlp`'s hidden layers, and the channels of each stage
+    of `vgg`; images are [num_channels, image_size, image_size].
+    """
+
+    model_type = REFERENCE_TYPE
+
+    def __init__(
+        self,
+        network: str = "lenet-300-100",
+        hidden_sizes: list[int] | None = None,
+        num_channels: int = 1,
+        image_size: int = 28,
+        **kwargs: Any,
+    ) -> None:
+        self.network = network
+        self.hidden_sizes = hidden_sizes or [32]
+        self.num_channels = num_channels
+        self.image_size = image_size
+        super().__init__(**kwargs)
+
+
+class ScaledAverage(nn.Module):
+    """Mean over 2 x 2 windows, times a trained coefficient, plus a trained bias, per map (LeCun 1989)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(2)
+        self.scale = nn.Conv2d(channels, channels, 1, groups=channels)
+        nn.init.ones_(self.scale.weight)
+        nn.init.zeros_(self.scale.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.scale(self.pool(maps))  # type: ignore[no-any-return]
+
+
+class _Chain(nn.Module):
+    """`body` and `head` in turn."""
+
+    def __init__(self, body: nn.Sequential, head: nn.Linear) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))  # type: ignore[no-any-return]
+
+
+def _mlp(config: ReferenceConfig, widths: list[int], activation: type[nn.Module]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten()]
+    size = config.num_channels * config.image_size**2
+    for width in widths:
+        layers += [nn.Linear(size, width), activation()]
+        size = width
+    return _Chain(nn.Sequential(*layers), nn.Linear(size, config.num_labels))
+
+
+def _lenet_5(config: ReferenceConfig) -> nn.Module:
+    """20 and 50 filters of 5 x 5 and 500 hidden units: 431 thousand parameters, the one Han (2015) prunes."""
+    side = ((config.image_size - 4) // 2 - 4) // 2
+    body = nn.Sequential(
+        nn.Conv2d(config.num_channels, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(50 * side**2, 500),
+        nn.ReLU(),
+    )
+    return _Chain(body, nn.Linear(500, config.num_labels))
+
+
+def _digits_1989(config: ReferenceConfig) -> nn.Module:
+    """LeCun's network of 1989, on 28 x 28 images: 4 maps of 5 x 5, averaged, 12 maps that read two of them each,
+    averaged, 10 outputs.
+
+    The original leaves out 4 of the 24 kernels of the second layer (2 578 parameters); here all are there (2 678).
+    """
+    side = ((config.image_size - 4) // 2 - 4) // 2
+    body = nn.Sequential(
+        nn.Conv2d(config.num_channels, 4, 5),
+        nn.Tanh(),
+        ScaledAverage(4),
+        nn.Tanh(),
+        nn.Conv2d(4, 12, 5, groups=2),
+        nn.Tanh(),
+        ScaledAverage(12),
+        nn.Tanh(),
+        nn.Flatten(),
+    )
+    return _Chain(body, nn.Linear(12 * side**2, config.num_labels))
+
+
+def _vgg(config: ReferenceConfig) -> nn.Module:
+    """Two 3 x 3 convolutions with batch-norm per stage, halved after each; the mean of every map is what is read."""
+    layers: list[nn.Module] = []
+    channels = config.num_channels
+    for width in config.hidden_sizes:
+        for _ in range(2):
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return _Chain(nn.Sequential(*layers), nn.Linear(channels, config.num_labels))
+
+
+NETWORKS = {
+    "mlp": lambda config: _mlp(config, config.hidden_sizes, nn.Tanh),
+    "lenet-300-100": lambda config: _mlp(config, [300, 100], nn.ReLU),
+    "lenet-5": _lenet_5,
+    "digits-1989": _digits_1989,
+    "vgg": _vgg,
+}
+
+
+class ReferenceNetwork(PreTrainedModel):
+    """One of NETWORKS; `pixel_values` [batch, channels, height, width] to logits [batch, classes]."""
+
+    config_class = ReferenceConfig
+    config: ReferenceConfig
+    base_model_prefix = "network"
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: ReferenceConfig) -> None:
+        super().__init__(config)
+        if config.network not in NETWORKS:
+            raise ValueError(f"network {config.network!r} is not known: use {', '.join(NETWORKS)}")
+        self.network = NETWORKS[config.network](config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Each layer's own initialisation stands."""
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> ImageClassifierOutputWithNoAttention:
+        return ImageClassifierOutputWithNoAttention(logits=self.network(pixel_values))
+
+
+AutoConfig.register(REFERENCE_TYPE, ReferenceConfig)
+AutoModelForImageClassification.register(ReferenceConfig, ReferenceNetwork)

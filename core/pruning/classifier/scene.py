@@ -1,0 +1,99 @@
+"""What a method for classifiers is given, and whom it tells how far it is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.patterns import UNSTRUCTURED, Pattern
+from core.data.images import ImageSet
+from core.errors import InvalidRequest
+from core.pruning.classifier.rounds import Rounds
+
+
+@dataclass
+class Observer:
+    """Who wants to hear of pruning while it runs, and may stop it: `on_progress` gets a share from 0 to 1, `on_metric`
+    a name, a step and a value."""
+
+    on_progress: Callable[[float], None] = lambda done: None
+    on_log: Callable[[str], None] = lambda message: None
+    on_metric: Callable[[str, int, float], None] = lambda name, step, value: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Scene:
+    """A classifier, loaded, and all that is asked of it.
+
+    `model` is float32, in evaluation mode, on `device`, and changed in place: `model(pixel_values=images_BCHW).logits`
+    are [batch, classes]. `layers` are those that may be pruned, in order, named as its modules. `images` are those to
+    calibrate and retrain on. `notes` and `figures` go into the report; `rounds` is where an iterative method saves what
+    it has done, and finds what an earlier attempt did.
+    """
+
+    model: nn.Module
+    layers: Sequence[LinearShape]
+    sparsity: float = 0.0
+    pattern: Pattern = UNSTRUCTURED
+    images: ImageSet | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    observer: Observer = field(default_factory=Observer)
+    rounds: Rounds | None = None
+    batch_size: int = 128
+    notes: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def calibration(self) -> ImageSet:
+        """The images; raises InvalidRequest where there are none."""
+        if self.images is None:
+            raise InvalidRequest(
+                "calibration is required: this method measures on labelled images", param="calibration"
+            )
+        return self.images
+
+    def module(self, name: str) -> nn.Module:
+        return self.model.get_submodule(name)
+
+    def logits(self, images_BCHW: Tensor) -> Tensor:
+        """[batch, classes]."""
+        logits: Tensor = self.model(pixel_values=images_BCHW.to(self.device)).logits
+        return logits
+
+    def batches(self, images: ImageSet) -> "Batches":
+        return Batches(images, self.batch_size, self.device)
+
+
+class Batches:
+    """Images [batch, channels, height, width] and labels [batch] of a set, in order, on a device."""
+
+    def __init__(self, images: ImageSet, size: int, device: torch.device) -> None:
+        self._images, self._size, self._device = images, size, device
+
+    def __iter__(self) -> Any:
+        for numbers in torch.arange(len(self._images)).split(self._size):
+            yield self._images.batch(numbers).to(self._device), self._images.labels_N[numbers].to(self._device)
+
+
+@torch.no_grad()
+def mean_loss(scene: Scene, images: ImageSet) -> float:
+    """Mean cross-entropy over a set, in nats."""
+    total = 0.0
+    for pixels_BCHW, labels_B in scene.batches(images):
+        total += float(nn.functional.cross_entropy(scene.logits(pixels_BCHW), labels_B, reduction="sum"))
+    return total / len(images)
+
+
+def zero_masks(model: nn.Module, layers: Sequence[LinearShape]) -> Mapping[str, nn.Parameter]:
+    """The weights of layers by parameter name, as `ZeroPattern` takes them."""
+    return {f"{layer.name}.weight": _weight(model, layer.name) for layer in layers}
+
+
+def _weight(model: nn.Module, name: str) -> nn.Parameter:
+    weight = model.get_submodule(name).weight
+    assert isinstance(weight, nn.Parameter)
+    return weight

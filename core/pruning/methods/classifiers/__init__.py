@@ -1,0 +1,14 @@
+"""The methods for image classifiers, one short file per published method, bound to the catalogue by id."""
+
+from core.catalogue.parameters import MethodParameters
+from core.pruning.methods.classifiers.method import ClassifierMethod
+
+CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {}
+
+
+def build_classifier_method(method_id: str, parameters: MethodParameters) -> ClassifierMethod:
+    """The engine's implementation of a catalogue entry for classifiers, with its parameters."""
+    return CLASSIFIER_IMPLEMENTATIONS[method_id](parameters)
+
+
+__all__ = ["CLASSIFIER_IMPLEMENTATIONS", "ClassifierMethod", "build_classifier_method"]
