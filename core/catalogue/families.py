@@ -7,7 +7,7 @@ model's own code, run as it is.
 
 from dataclasses import dataclass
 
-from core.catalogue.classifiers import CLASSIFIERS
+from core.catalogue.classifiers import CLASSIFIERS, ClassifierFamily
 from core.catalogue.structure import Part
 from core.errors import UnsupportedArchitecture
 
@@ -188,6 +188,6 @@ def family_for(architectures: list[str]) -> Family:
         if architecture in FAMILIES:
             return FAMILIES[architecture]
     named = ", ".join(repr(each[:100]) for each in architectures[:5]) or "none named in config.json"
-    known = [*FAMILIES.values(), *CLASSIFIERS.values()]
+    known: list[Family | ClassifierFamily] = [*FAMILIES.values(), *CLASSIFIERS.values()]
     supported = ", ".join(f"{family.title} ({family.architecture})" for family in known)
     raise UnsupportedArchitecture(f"architecture {named} is not supported; supported: {supported}", param="model")

@@ -62,7 +62,8 @@ def load_classifier(folder: ClassifierFolder, device: torch.device | None = None
     state = {name: read_tensor(entry) for name, entry in folder.tensors.items() if not name.endswith(COUNTERS)}
     resize_modules(model, state, folder.groups)
     load_state(model, state)
-    return model.float().eval().to(device or torch.device("cpu"))
+    model.float().eval().to(device or torch.device("cpu"))
+    return model
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor]) -> None:

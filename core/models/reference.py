@@ -49,6 +49,10 @@ class ScaledAverage(nn.Module):
         return self.scale(self.pool(maps))  # type: ignore[no-any-return]
 
 
+def _classes(config: ReferenceConfig) -> int:
+    return len(config.id2label or {})
+
+
 class _Chain(nn.Module):
     """`body` and `head` in turn."""
 
@@ -67,7 +71,7 @@ def _mlp(config: ReferenceConfig, widths: list[int], activation: type[nn.Module]
     for width in widths:
         layers += [nn.Linear(size, width), activation()]
         size = width
-    return _Chain(nn.Sequential(*layers), nn.Linear(size, config.num_labels))
+    return _Chain(nn.Sequential(*layers), nn.Linear(size, _classes(config)))
 
 
 def _lenet_5(config: ReferenceConfig) -> nn.Module:
@@ -82,7 +86,7 @@ def _lenet_5(config: ReferenceConfig) -> nn.Module:
         nn.Linear(50 * side**2, 500),
         nn.ReLU(),
     )
-    return _Chain(body, nn.Linear(500, config.num_labels))
+    return _Chain(body, nn.Linear(500, _classes(config)))
 
 
 def _digits_1989(config: ReferenceConfig) -> nn.Module:
@@ -103,7 +107,7 @@ def _digits_1989(config: ReferenceConfig) -> nn.Module:
         nn.Tanh(),
         nn.Flatten(),
     )
-    return _Chain(body, nn.Linear(12 * side**2, config.num_labels))
+    return _Chain(body, nn.Linear(12 * side**2, _classes(config)))
 
 
 def _vgg(config: ReferenceConfig) -> nn.Module:
@@ -116,7 +120,7 @@ def _vgg(config: ReferenceConfig) -> nn.Module:
             channels = width
         layers.append(nn.MaxPool2d(2))
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return _Chain(nn.Sequential(*layers), nn.Linear(channels, config.num_labels))
+    return _Chain(nn.Sequential(*layers), nn.Linear(channels, _classes(config)))
 
 
 NETWORKS = {
@@ -141,7 +145,7 @@ class ReferenceNetwork(PreTrainedModel):
         if config.network not in NETWORKS:
             raise ValueError(f"network {config.network!r} is not known: use {', '.join(NETWORKS)}")
         self.network = NETWORKS[config.network](config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Each layer's own initialisation stands."""
