@@ -7,7 +7,7 @@ PORT ?= 8000
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test check format bench bench-structured lock clean
+.PHONY: help setup demo serve stop test check format bench bench-structured claims lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ format: $(SETUP) ## apply the formatter and the safe lint fixes
 
 bench: $(SETUP) ## against llm-compressor, in a virtual environment of its own
 	$(BIN)/python -m bench
+
+claims: $(SETUP) ## what the classical papers claim, tried here: docs/claims.md; goes on where it was ended
+	$(BIN)/python -m bench.claims --write docs/claims.md
 
 bench-structured: $(SETUP) ## every structured method on a real model, before and after recovery; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md

@@ -10,13 +10,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 CACHE = Path(".cache/bench")
-_SOURCES = Path(__file__).parent.parent / "core"
+_ROOT = Path(__file__).parent.parent
+_SOURCES = _ROOT / "core"
+_ENGINE = ("artifacts", "catalogue", "data", "evaluation", "models", "pruning")
 
 
 class CellFailed(Exception):
@@ -44,6 +47,14 @@ class Measured:
 def own_program(module: str) -> Program:
     """A module of this package that uses the engine, in this interpreter."""
     sources = [*sorted(_SOURCES.rglob("*.py")), _file_of("bench.cell_program"), _file_of(module)]
+    return Program((sys.executable, "-m", module), f"{own_release()} {_digest(sources)}")
+
+
+def engine_program(module: str, more: Sequence[Path]) -> Program:
+    """The same where only the engine is used, so that what jobs, teams and the registry do changes nothing; `more` are
+    further sources that count."""
+    engine = [file for folder in _ENGINE for file in sorted((_SOURCES / folder).rglob("*.py"))]
+    sources = [*engine, *more, _file_of("bench.cell_program"), _file_of(module)]
     return Program((sys.executable, "-m", module), f"{own_release()} {_digest(sources)}")
 
 
@@ -106,7 +117,7 @@ def remember(key: str, figures: dict[str, Any]) -> None:
 
 
 def _file_of(module: str) -> Path:
-    return Path(__file__).parent / f"{module.rpartition('.')[2]}.py"
+    return _ROOT.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def _digest(files: list[Path]) -> str:

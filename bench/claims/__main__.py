@@ -1,0 +1,45 @@
+"""Try every claim: `python -m bench.claims [--only NAME …] [--write docs/claims.md]`.
+
+It goes on where it was ended; Ctrl-C writes the page with what there is.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.claims.report import write_page
+from bench.claims.rules import CLAIMS
+from bench.claims.running import complete, recalled
+from bench.claims.sources import MissingData, fashion_mnist_files, fetch_language_files
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.claims", description=__doc__)
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", choices=[each.name for each in CLAIMS], help="these claims"
+    )
+    parser.add_argument("--write", metavar="PAGE", default="docs/claims.md")
+    options = parser.parse_args(arguments)
+    chosen = [each for each in CLAIMS if not options.only or each.name in options.only]
+    found = recalled(CLAIMS)
+    succeeded = False
+    try:
+        if any("language" in each.reads for each in chosen):
+            fetch_language_files(print)
+        possible = chosen
+        if any("fashion-mnist" in each.reads for each in chosen):
+            try:
+                fashion_mnist_files()
+            except MissingData as missing:
+                print(missing, file=sys.stderr)
+                possible = [each for each in chosen if "fashion-mnist" not in each.reads]
+        succeeded = complete(possible, found, lambda line: print(line, flush=True)) and possible == chosen
+    except KeyboardInterrupt:
+        print("ended early: the page shows what there is, the rest is run the next time", file=sys.stderr)
+    write_page(Path(options.write), CLAIMS, found, "make claims")
+    return int(not succeeded)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Claim 4: LeNet-5 without retraining, in rounds against one shot, and layer by layer."""
+
+from typing import Any
+
+from bench.claims.data import fashion_mnist
+from bench.claims.networks import LENET_5, RETRAINING_RATE, layers, outcome, prune, pruned, trained
+from bench.claims.record import Record
+from core.data.chosen_images import draw_images
+from core.pruning.classifier.scan import scan
+from core.pruning.classifier.scene import Scene
+
+SCAN_IMAGES = 4000
+
+
+def measure(seed: int, setting: dict[str, Any], record: Record) -> None:
+    """All three parts."""
+    data = fashion_mnist()
+    dense = trained(LENET_5, data.train, seed)
+    record.fact("dense error", outcome(dense, data.test).error)
+    for sparsity in (*setting["sparsities"], *setting["high_sparsities"]):
+        model, _ = pruned(dense, "magnitude", sparsity, scope="tensor")
+        record.point("error", "no retraining", sparsity, outcome(model, data.test).error)
+    rounds, steps = setting["rounds"], setting["retrain_steps"]
+    for sparsity in setting["high_sparsities"]:
+        for line, turns, each in (("iterative", rounds, steps), ("one shot, retrained", 1, rounds * steps)):
+            model, _ = pruned(
+                dense,
+                "iterative-magnitude",
+                sparsity,
+                data.train,
+                rounds=turns,
+                retrain_steps=each,
+                allocation="uniform",
+                learning_rate=RETRAINING_RATE,
+                batch_size=64,
+                seed=seed,
+            )
+            record.point("error", line, sparsity, outcome(model, data.test).error)
+    images = draw_images(data.train, SCAN_IMAGES, seed)
+    scene = Scene(dense, layers(dense), images=images)
+    found = scan(scene, images, setting["rates"], lambda name, rate: _one_layer(scene, name, rate))
+    for name, points in found.items():
+        for rate, loss, _ in points:
+            record.point("sensitivity", name.removeprefix("network."), rate, loss)
+
+
+def _one_layer(scene: Scene, name: str, rate: float) -> None:
+    """Magnitude on one layer, all others left alone."""
+    others = [each.name for each in scene.layers if each.name != name]
+    prune(scene.model, "magnitude", rate, skip_modules=others)

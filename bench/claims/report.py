@@ -1,0 +1,101 @@
+"""docs/claims.md: every claim with its rule, plot and figures, and the line that says how it is decided."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from bench.cells import own_release
+from bench.claims.claim import FEWEST_SEEDS, Claim, Part, Run
+from bench.claims.plots import Series, draw, series
+from bench.claims.running import Found
+from bench.machine import describe_machine
+from bench.page import table
+
+_NOT_RUN = "not run yet"
+
+
+def write_page(page: Path, claims: Sequence[Claim], found: Found, command: str) -> None:
+    """The page, whole, and beside it a folder of its name with a plot of every claim that ran."""
+    plots = page.with_suffix("")
+    for claim in claims:
+        runs = _runs(claim, found)
+        if runs:
+            draw(claim.panels, runs, plots / f"{claim.name}.svg")
+    page.write_text(text(claims, found, command, plots.name))
+
+
+def text(claims: Sequence[Claim], found: Found, command: str, plots: str) -> str:
+    """The page; `plots` is the folder of the plots as seen from it."""
+    rows = [
+        (f"{number}", claim.title, f"**{_decided(claim, _runs(claim, found))}**")
+        for number, claim in enumerate(claims, 1)
+    ]
+    parts = [
+        f"""# Claims
+
+What the papers behind these methods claim, tried with this service's own methods on small networks and a small language
+model. Written whole by `{command}`; `make claims` goes on where it was ended.
+
+{describe_machine()}; {own_release()}.
+
+**The rule.** Every claim is put as questions with yes or no for an answer, written before the run. A question is asked
+of each seed's figures: it *holds* where every seed says yes, *does not hold here* where none does, and is
+*inconclusive* where they disagree or fewer than {FEWEST_SEEDS} ran. A claim holds where all its questions do, does not
+where any does not, and is inconclusive otherwise. In the plots a line is the mean over seeds, the band reaches from the
+least to the largest; in the tables ± is the sample standard deviation over seeds.
+
+{table(("", "claim", "decided"), rows)}
+"""
+    ]
+    parts += [_section(number, claim, _runs(claim, found), plots) for number, claim in enumerate(claims, 1)]
+    return "\n".join(parts)
+
+
+def _runs(claim: Claim, found: Found) -> list[Run]:
+    return [found[claim.name, seed] for seed in claim.seeds if (claim.name, seed) in found]
+
+
+def _decided(claim: Claim, runs: Sequence[Run]) -> str:
+    return claim.verdict(runs) if runs else _NOT_RUN
+
+
+def _section(number: int, claim: Claim, runs: Sequence[Run], plots: str) -> str:
+    questions = "\n".join(f"- {part.question}{_answers(part, runs)}" for part in claim.parts)
+    blocks = [f"## {number}. {claim.title}", "; ".join(claim.papers) + ".", claim.setup, questions]
+    if runs:
+        blocks.append(f"![{claim.title}]({plots}/{claim.name}.svg)")
+        blocks += [f"{panel.title} ({panel.y}):\n\n{_table(series(runs, panel.key))}" for panel in claim.panels]
+        facts = _facts(runs)
+        if facts:
+            blocks.append(facts)
+        blocks.append(f"{len(runs)} of {len(claim.seeds)} seeds ran.")
+    blocks.append(f"Claim {number}: **{_decided(claim, runs)}**")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _answers(part: Part, runs: Sequence[Run]) -> str:
+    if not runs:
+        return ""
+    answers = ["yes" if part.answer(run) else "no" for run in runs]
+    return f" *{part.verdict(runs).capitalize()}* ({', '.join(answers)})."
+
+
+def _table(lines: Sequence[Series]) -> str:
+    xs = list(dict.fromkeys(x for line in lines for x in line.xs))
+    if all(not isinstance(x, str) for x in xs):
+        xs.sort(key=float)
+    rows = []
+    for line in lines:
+        values = dict(zip(line.xs, line.values, strict=True))
+        rows.append((line.name, "", *(_spread(values[x]) if x in values else "" for x in xs)))
+    return table(("", "", *(str(x) for x in xs)), rows)
+
+
+def _facts(runs: Sequence[Run]) -> str:
+    names = dict.fromkeys(name for run in runs for name in run.facts)
+    figures = [f"{name} {_spread([run.facts[name] for run in runs if name in run.facts])}" for name in names]
+    return "; ".join(figures) + "." if figures else ""
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.3g}" + (f" ± {stdev(values):.1g}" if len(values) > 1 else "")

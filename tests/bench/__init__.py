@@ -1,0 +1,1 @@
+"""The rules and pages of the benchmarks; no benchmark is run."""

@@ -1,0 +1,121 @@
+"""The rules of the claims, their data, and the page that is written from them. No claim is measured here."""
+
+import gzip
+import itertools
+import math
+import struct
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.claims.claim import Claim, Run, Verdict
+from bench.claims.data import _read_idx, digits, is_monk, monk, xor
+from bench.claims.knee import knee
+from bench.claims.report import text, write_page
+from bench.claims.rules import CLAIMS
+from bench.claims.running import Cell
+from bench.claims.sources import MissingData
+from tests.bench.claim_figures import ADVERSE, FAVOURABLE
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_a_claim_holds_where_every_seed_says_so_and_not_where_none_does(claim: Claim) -> None:
+    good, bad = FAVOURABLE[claim.name], ADVERSE[claim.name]
+    assert claim.verdict([good] * 3) is Verdict.HOLDS
+    assert [part.verdict([bad] * 3) for part in claim.parts] == [Verdict.FAILS] * len(claim.parts)
+    assert claim.verdict([bad] * 3) is Verdict.FAILS
+    assert claim.verdict([good, good, bad]) is Verdict.INCONCLUSIVE
+    assert claim.verdict([good] * 2) is Verdict.INCONCLUSIVE
+    assert len(claim.seeds) >= 3
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_one_part_that_fails_decides_a_claim(claim: Claim) -> None:
+    good = FAVOURABLE[claim.name]
+    failing = [*claim.parts, type(claim.parts[0])("never", lambda run: False)]
+    assert Claim(**{**vars(claim), "parts": tuple(failing)}).verdict([good] * 3) is Verdict.FAILS
+
+
+def test_every_measurement_is_there_and_its_cells_have_names_of_their_own() -> None:
+    keys = {Cell(claim, seed).key for claim in CLAIMS for seed in claim.seeds}
+    assert len(keys) == sum(len(claim.seeds) for claim in CLAIMS)
+
+
+def test_the_page_is_written_whole_with_what_ran_and_what_did_not(tmp_path: Path) -> None:
+    page = tmp_path / "claims.md"
+    first = CLAIMS[0]
+    found = {(first.name, seed): FAVOURABLE[first.name] for seed in first.seeds[:3]}
+    write_page(page, CLAIMS, found, "make claims")
+    written = page.read_text()
+    assert "Claim 1: **holds**" in written
+    assert written.count("**not run yet**") == 2 * (len(CLAIMS) - 1)
+    assert "3 of 5 seeds ran" in written
+    assert all(part.question in written for claim in CLAIMS for part in claim.parts)
+    plot = tmp_path / "claims" / f"{first.name}.svg"
+    assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
+    assert f"(claims/{first.name}.svg)" in written
+    before = plot.read_bytes()
+    write_page(page, CLAIMS, found, "make claims")
+    assert plot.read_bytes() == before
+    assert text(CLAIMS, {}, "make claims", "claims").count("**not run yet**") == 2 * len(CLAIMS)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_every_claim_can_be_drawn(claim: Claim, tmp_path: Path) -> None:
+    found = {(claim.name, seed): FAVOURABLE[claim.name] for seed in claim.seeds}
+    write_page(tmp_path / "page.md", [claim], found, "make claims")
+    assert (tmp_path / "page" / f"{claim.name}.svg").stat().st_size > 0
+
+
+def test_monk_problems_have_the_published_numbers_of_members() -> None:
+    cases = list(itertools.product(*(range(1, count + 1) for count in (3, 3, 2, 3, 4, 2))))
+    assert [sum(is_monk(problem, case) for case in cases) for problem in (1, 2, 3)] == [216, 142, 228]
+
+
+@pytest.mark.parametrize(("problem", "cases"), [(1, 124), (2, 169), (3, 122)])
+def test_monk_cases_are_apart_and_only_the_third_has_noise(problem: int, cases: int) -> None:
+    split = monk(problem, seed=4)
+    assert (len(split.train), len(split.test)) == (cases, 432 - cases)
+    rows = {
+        tuple(row): label
+        for images in (split.train, split.test)
+        for row, label in zip(
+            images.batch(range(len(images))).flatten(1).int().tolist(), images.labels_N.tolist(), strict=True
+        )
+    }
+    assert len(rows) == 432
+    assert all(sum(row) == 6 and len(row) == 17 for row in rows)
+    members = {1: 216, 2: 142, 3: 228}[problem]
+    assert (sum(rows.values()) != members) <= (problem == 3)
+
+
+def test_digits_for_training_and_testing_are_apart_and_drawn_by_the_seed() -> None:
+    one, other = digits(0, enlarged=False), digits(1, enlarged=True)
+    assert (len(one.train), len(one.test)) == (1200, 597)
+    assert other.train.batch([0]).shape == (1, 1, 28, 28)
+    assert not torch.equal(one.train.labels_N, other.train.labels_N)
+    assert xor().labels_N.tolist() == [0, 1, 1, 0]
+
+
+def test_idx_files_are_read_and_others_refused(tmp_path: Path) -> None:
+    file = tmp_path / "images.gz"
+    file.write_bytes(gzip.compress(struct.pack(">HBBII", 0, 8, 2, 2, 3) + bytes(range(6))))
+    assert _read_idx(file).tolist() == [[0, 1, 2], [3, 4, 5]]
+    file.write_bytes(gzip.compress(struct.pack(">HBBII", 0, 8, 2, 2, 3) + bytes(range(5))))
+    with pytest.raises(MissingData, match="holds 5 values"):
+        _read_idx(file)
+
+
+def test_the_knee_is_the_last_sparsity_before_the_first_that_harms() -> None:
+    points: list[tuple[float | str, float]] = [(0.1, 1.0), (0.2, 1.02), (0.3, 1.2), (0.4, 1.0)]
+    assert knee(points, 1.05) == 0.2
+    assert knee(points, 0.5) == 0
+    assert knee(points, math.inf) == 0.4
+
+
+def test_a_line_is_read_by_place() -> None:
+    run = Run.of({"curves": {"loss": {"obd": [[0.1, 1.0], [0.2, 3.0]]}}, "facts": {}})
+    assert run.value("loss", "obd", 0.2) == 3
+    assert run.mean("loss", "obd", (0.1, 0.2)) == 2
