@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from bench.claims.sources import MissingData, fashion_mnist_files
 from core.data.images import TensorImages
 
+IMAGE_SHAPE = (1, 28, 28)
+"""Of Fashion-MNIST: channels, height and width."""
 _FASHION_MEAN, _FASHION_DEVIATION = 0.2860, 0.3530  # of the training pixels, from 0 to 1
 _DIGITS_FOR_TRAINING = 1200
 _MONK_VALUES = (3, 3, 2, 3, 4, 2)

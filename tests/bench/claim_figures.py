@@ -85,7 +85,7 @@ def _taylor(correlation: float, taylor: float, random: float) -> Run:
     return run(
         {
             "correlation": {name: flat(value, "Spearman") for name, value in rankings.items()},
-            "error": {name: flat(value, 0.3, 0.5) for name, value in errors.items()},
+            "error": {name: flat(value, 0.3, 0.5, 0.7) for name, value in errors.items()},
         }
     )
 
