@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,12 @@ def prune(
     images: ImageSet | None = None,
     *,
     pattern: str = "unstructured",
+    among: Sequence[LinearShape] | None = None,
     **parameters: Any,
 ) -> Scene:
-    """Prune in place by one of the service's methods; what the scene holds afterwards is the method's own report."""
-    scene = Scene(model, layers(model), sparsity=sparsity, pattern=parse_pattern(pattern), images=images)
+    """Prune in place by one of the service's methods, all layers or those of `among`; the scene then holds the method's
+    own report."""
+    scene = Scene(model, among or layers(model), sparsity=sparsity, pattern=parse_pattern(pattern), images=images)
     build_classifier_method(method, parse_parameters(method, parameters)).prune(scene)
     return scene
 

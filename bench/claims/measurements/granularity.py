@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.claims.data import fashion_mnist
 from bench.claims.language import Language
-from bench.claims.networks import RETRAINING_RATE, VGG, outcome, prune, train, trained
+from bench.claims.networks import RETRAINING_RATE, VGG, layers, outcome, prune, train, trained
 from bench.claims.record import Record
 
 FIRST = "network.body.0"
@@ -26,10 +26,11 @@ def _network(seed: int, setting: dict[str, Any], record: Record) -> None:
         for line in ("weights", "n:m", "filters"):
             model = copy.deepcopy(dense)
             before = model.num_parameters()
+            later = [layer for layer in layers(model) if layer.name != FIRST]
             if line == "weights":
-                prune(model, "magnitude", share, skip_modules=[FIRST], scope="tensor")
+                prune(model, "magnitude", share, among=later, scope="tensor")
             elif line == "n:m":
-                prune(model, "magnitude", share, pattern=_PATTERNS[share], skip_modules=[FIRST])
+                prune(model, "magnitude", share, pattern=_PATTERNS[share], among=later)
             else:
                 prune(model, "filter-l1", share, data.train, pattern="structured", retrain_steps=0)
                 record.fact(f"parameters removed as filters, {share:.0%} asked", 1 - model.num_parameters() / before)

@@ -5,6 +5,7 @@ from typing import Any
 from bench.claims.data import fashion_mnist
 from bench.claims.networks import LENET_5, RETRAINING_RATE, layers, outcome, prune, pruned, trained
 from bench.claims.record import Record
+from core.catalogue.linear_shape import LinearShape
 from core.data.chosen_images import draw_images
 from core.pruning.classifier.scan import scan
 from core.pruning.classifier.scene import Scene
@@ -38,13 +39,11 @@ def measure(seed: int, setting: dict[str, Any], record: Record) -> None:
             record.point("error", line, sparsity, outcome(model, data.test).error)
     images = draw_images(data.train, SCAN_IMAGES, seed)
     scene = Scene(dense, layers(dense), images=images)
-    found = scan(scene, images, setting["rates"], lambda name, rate: _one_layer(scene, name, rate))
+    found = scan(scene, images, setting["rates"], lambda layer, rate: _alone(scene, layer, rate))
     for name, points in found.items():
         for rate, loss, _ in points:
             record.point("sensitivity", name.removeprefix("network."), rate, loss)
 
 
-def _one_layer(scene: Scene, name: str, rate: float) -> None:
-    """Magnitude on one layer, all others left alone."""
-    others = [each.name for each in scene.layers if each.name != name]
-    prune(scene.model, "magnitude", rate, skip_modules=others)
+def _alone(scene: Scene, layer: LinearShape, rate: float) -> None:
+    prune(scene.model, "magnitude", rate, among=[layer], scope="tensor")
