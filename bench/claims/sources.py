@@ -1,7 +1,6 @@
 """Where the data sets and the language model of the claims lie on this machine. Loads no torch."""
 
-import shutil
-import subprocess
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
 from worker.task_samples import add_task_samples
 
 PACKAGE = "dataset-fashion-mnist"
+PACKAGE_FILES = Path("/var/lib/dpkg/info") / f"{PACKAGE}.list"
+FOLDER_VARIABLE = "FASHION_MNIST"
+FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 RECALL = "arc_easy"
 
 
@@ -20,15 +22,21 @@ class MissingData(Exception):
 
 
 def fashion_mnist_files() -> dict[str, Path]:
-    """The four files of Debian's package, by name; raises MissingData."""
-    listed = ""
-    if shutil.which("dpkg"):
-        answer = subprocess.run(["dpkg", "-L", PACKAGE], capture_output=True, text=True, check=False)
-        listed = answer.stdout
-    files = {Path(line).name: Path(line) for line in listed.splitlines() if line.endswith("-ubyte.gz")}
-    if len(files) != 4 or not all(file.is_file() for file in files.values()):
-        raise MissingData(f"Fashion-MNIST is not on this machine: apt-get install {PACKAGE}")
-    return files
+    """The four files of Debian's package by name, of the folder that FASHION_MNIST names, else of the package where it
+    is installed; raises MissingData."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder:
+        found = {file.name: file for file in Path(folder).glob("*-ubyte.gz")}
+    else:
+        listed = PACKAGE_FILES.read_text().splitlines() if PACKAGE_FILES.is_file() else []
+        found = {Path(line).name: Path(line) for line in listed}
+    missing = [name for name in FILES if name not in found or not found[name].is_file()]
+    if missing:
+        raise MissingData(
+            f"Fashion-MNIST is not on this machine ({', '.join(missing)}): `apt-get install {PACKAGE}`, or name a "
+            f"folder that holds its four files in {FOLDER_VARIABLE}"
+        )
+    return {name: found[name] for name in FILES}
 
 
 @dataclass(frozen=True)
