@@ -18,6 +18,7 @@ from core.catalogue.parameters import (
 _WEIGHTS = ("unstructured", "n:m")
 _GROUPS = ("structured",)
 _LANGUAGE = ("language-model",)
+_BOTH = ("language-model", "image-classification")
 
 LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
     MethodInfo(
@@ -25,7 +26,7 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
         title="Random",
         summary="Weights removed at random: the baseline every other method must beat.",
         paper=None,
-        task_families=_LANGUAGE,
+        task_families=_BOTH,
         patterns=_WEIGHTS,
         needs=Needs(calibration=False, gradients=False, training=False),
         parameters=RandomParameters,
@@ -40,7 +41,7 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
             year=2015,
             url="https://arxiv.org/abs/1506.02626",
         ),
-        task_families=_LANGUAGE,
+        task_families=_BOTH,
         patterns=_WEIGHTS,
         needs=Needs(calibration=False, gradients=False, training=False),
         parameters=MagnitudeParameters,
@@ -55,7 +56,7 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
             year=2023,
             url="https://arxiv.org/abs/2306.11695",
         ),
-        task_families=_LANGUAGE,
+        task_families=_BOTH,
         patterns=_WEIGHTS,
         needs=Needs(calibration=True, gradients=False, training=False),
         parameters=WandaParameters,
@@ -70,7 +71,7 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
             year=2023,
             url="https://arxiv.org/abs/2301.00774",
         ),
-        task_families=_LANGUAGE,
+        task_families=_BOTH,
         patterns=_WEIGHTS,
         needs=Needs(calibration=True, gradients=False, training=False),
         parameters=SparseGPTParameters,
