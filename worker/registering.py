@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.catalogue.model_folder import inspect_folder
 from core.database import transaction
-from core.errors import Conflict, UnusableDataset, UnusableModel
+from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
 from core.registry.folders import content_hash, dataset_hash
 from core.registry.schemas import Dataset, DatasetBody, FormatName, Model, ModelBody
 from core.registry.service import register_dataset, register_model
@@ -85,8 +85,13 @@ def add_dataset(
             raise Conflict(f"The name {name!r} is taken by another dataset.", param="name")
         if is_new:
             taken_in.rename(target)
-    with transaction(home.sessions) as session:
-        return register_dataset(session, home.team_id, body, home.settings)[0]
+    try:
+        with transaction(home.sessions) as session:
+            return register_dataset(session, home.team_id, body, home.settings)[0]
+    except SecateurError:
+        if is_new:  # what is no dataset does not keep the name
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        raise
 
 
 def import_gguf(home: Home, source: Path, target: Path) -> None:

@@ -26,9 +26,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs wil
 NameOfArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")]
 FormatOption = Annotated[
     DatasetFormat | None,
-    typer.Option(
-        "--format", help="What it is. Unset: the suffix says so (.parquet is text), and a folder holds images."
-    ),
+    typer.Option("--format", help="What it is. Unset: as the suffix says (.parquet is text); a folder holds images."),
 ]
 TextFieldOption = Annotated[str, typer.Option(help="The field or column with the text, in JSONL and Parquet.")]
 ImageFieldOption = Annotated[
