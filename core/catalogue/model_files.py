@@ -21,8 +21,10 @@ COMPANIONS = (
     "spiece.model",
     "chat_template.jinja",
     "chat_template.json",
+    "preprocessor_config.json",
 )
-"""Config, generation config and tokenizer: what goes with the weights. Data all of them, no code."""
+"""Config, generation config, tokenizer and what is done to images: what goes with the weights. Data all of them, no
+code."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
