@@ -74,9 +74,9 @@ def _bars(axes: Axes, lines: Sequence[Series]) -> None:
     width = 0.8 / len(lines)
     for number, line in enumerate(lines):
         lowest, highest = _extent(line.values)
-        whiskers = [
-            [mean - low for mean, low in zip(line.means, lowest, strict=True)],
-            [high - mean for mean, high in zip(line.means, highest, strict=True)],
+        whiskers = [  # a mean of equal figures may lie a rounding beyond them
+            [max(0.0, mean - low) for mean, low in zip(line.means, lowest, strict=True)],
+            [max(0.0, high - mean) for mean, high in zip(line.means, highest, strict=True)],
         ]
         middle = (number - (len(lines) - 1) / 2) * width
         axes.bar([places[x] + middle for x in line.xs], line.means, width, yerr=whiskers, capsize=2, label=line.name)

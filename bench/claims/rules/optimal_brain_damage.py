@@ -17,8 +17,9 @@ CLAIM = Claim(
     papers=("LeCun, Denker, Solla: Optimal Brain Damage (1989)",),
     setup="The digit network of 1989 (2 678 parameters), trained on handwritten digits of 8 × 8 pixels enlarged to "
     "its 28 × 28. Weights of the whole network are ranked together and deleted at once, without retraining: by "
-    "½·h·w² with the Gauss–Newton diagonal h over all training images, or by |w|. The predicted increase of the"
-    " training loss is the sum of ½·h·w² over what is deleted.",
+    "½·h·w² with the Gauss–Newton diagonal h over all training images, or by |w|. Beside it, for no rule, h of "
+    "the squared error of the outputs, the paper's loss, in which these networks were not trained. The "
+    "predicted increase of the training loss is the sum of ½·h·w² over what is deleted.",
     setting={"sparsities": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), "steps": 600, "learning_rate": 5e-3},
     parts=(
         Part(
