@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except MissingData as missing:
                 print(missing, file=sys.stderr)
                 possible = [each for each in chosen if "fashion-mnist" not in each.reads]
-        succeeded = complete(possible, found, lambda line: print(line, flush=True)) and possible == chosen
+        succeeded = (
+            complete(possible, found, lambda line: print(f"{line}\n", end="", flush=True)) and possible == chosen
+        )
     except KeyboardInterrupt:
         print("ended early: the page shows what there is, the rest is run the next time", file=sys.stderr)
     write_page(Path(options.write), CLAIMS, found, "make claims")

@@ -6,16 +6,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from bench.claims.data import digits, monk, xor
-from bench.claims.networks import Recipe, outcome, pruned, trained
+from bench.claims.networks import Recipe, layers, outcome, pruned, trained
 from bench.claims.record import Record
 from core.data.images import ImageSet
 
-METHODS: dict[str, dict[str, Any]] = {
-    "obs": {"mode": "exact", "curvature_images": None},
-    "obd": {"rounds": 1, "retrain_steps": 0, "curvature_images": None},
-    "magnitude": {"scope": "model"},
-}
-_SQUARED_ERROR = {"obs": {"curvature": "squared_error"}, "obd": {"curvature": "squared_error"}}
+METHODS = ("obs", "obd", "magnitude")
 _HIDDEN_UNITS = {1: 3, 2: 2, 3: 2}
 _TOLERATED = 0.01
 
@@ -28,14 +23,16 @@ def measure(seed: int, setting: dict[str, Any], record: Record) -> None:
         _monk(problem, seed, setting, record)
 
 
-def _cut(dense: PreTrainedModel, method: str, sparsity: float, images: ImageSet, **more: Any) -> PreTrainedModel:
-    model, _ = pruned(dense, method, sparsity, images, **METHODS[method], **more)
+def _cut(dense: PreTrainedModel, method: str, sparsity: float, images: ImageSet, at_once: int = 1) -> PreTrainedModel:
+    """Pruned without retraining, the curvature taken anew after every `at_once` deletions."""
+    weights = sum(layer.numel for layer in layers(dense))
+    parameters: dict[str, Any] = {
+        "obs": {"mode": "exact", "reestimate_every": at_once, "curvature_images": None},
+        "obd": {"rounds": max(1, round(sparsity * weights / at_once)), "retrain_steps": 0, "curvature_images": None},
+        "magnitude": {"scope": "model"},
+    }[method]
+    model, _ = pruned(dense, method, sparsity, images, **parameters)
     return model
-
-
-def _papers_cut(dense: PreTrainedModel, method: str, sparsity: float, images: ImageSet) -> PreTrainedModel:
-    """With the curvature of the squared error of the outputs, as in the papers."""
-    return _cut(dense, method, sparsity, images, **_SQUARED_ERROR.get(method, {}))
 
 
 def _digits(seed: int, setting: dict[str, Any], record: Record) -> None:
@@ -44,7 +41,8 @@ def _digits(seed: int, setting: dict[str, Any], record: Record) -> None:
     dense = trained(Recipe("small digits", network, setting["steps"], setting["learning_rate"]), data.train, seed)
     record.fact("digits: dense training loss", outcome(dense, data.train).loss)
     for sparsity, method in itertools.product(setting["sparsities"], METHODS):
-        record.point("loss", method, sparsity, outcome(_cut(dense, method, sparsity, data.train), data.train).loss)
+        model = _cut(dense, method, sparsity, data.train, setting["at_once"])
+        record.point("loss", method, sparsity, outcome(model, data.train).loss)
 
 
 def _xor(seed: int, setting: dict[str, Any], record: Record) -> None:
@@ -61,9 +59,7 @@ def _xor(seed: int, setting: dict[str, Any], record: Record) -> None:
             record.fact("XOR: networks that did not learn it, left out", number + 1 - len(found))
             break
     for method in METHODS:
-        solved = [
-            outcome(_papers_cut(each, method, setting["xor_sparsity"], cases), cases).error == 0 for each in found
-        ]
+        solved = [outcome(_cut(each, method, setting["xor_sparsity"], cases), cases).error == 0 for each in found]
         record.point("xor", method, "solved", sum(solved) / len(solved))
 
 
@@ -83,7 +79,7 @@ def _monk(problem: int, seed: int, setting: dict[str, Any], record: Record) -> N
     for method in METHODS:
         share, best = 0.0, dense
         for sparsity in setting["monk_sparsities"]:
-            model = _papers_cut(dense, method, sparsity, data.train)
+            model = _cut(dense, method, sparsity, data.train)
             if outcome(model, data.train).error > limit:
                 break
             share, best = sparsity, model

@@ -16,10 +16,11 @@ CLAIM = Claim(
     title="OBD beats magnitude on the digit network, and predicts what a deletion costs",
     papers=("LeCun, Denker, Solla: Optimal Brain Damage (1989)",),
     setup="The digit network of 1989 (2 678 parameters), trained on handwritten digits of 8 × 8 pixels enlarged to "
-    "its 28 × 28. Weights of the whole network are ranked together and deleted at once, without retraining: by "
-    "½·h·w² with the Gauss–Newton diagonal h over all training images, or by |w|. Beside it, for no rule, h of "
-    "the squared error of the outputs, the paper's loss, in which these networks were not trained. The "
-    "predicted increase of the training loss is the sum of ½·h·w² over what is deleted.",
+    "its 28 × 28. Weights of the whole network are ranked together and deleted without retraining: by ½·h·w², h"
+    " the Gauss–Newton diagonal over all training images, taken anew after every 5 % of the weights as the "
+    "paper's recipe repeats itself; or by |w|. For no rule: all deleted at once; and h of the squared error of "
+    "the outputs, the paper's loss, for which these networks were not trained. What OBD predicts is the sum of "
+    "½·h·w² over what is deleted at once. The setting was chosen in trials on seeds 0 to 4.",
     setting={"sparsities": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), "steps": 600, "learning_rate": 5e-3},
     parts=(
         Part(
@@ -27,15 +28,15 @@ CLAIM = Claim(
             lambda run: run.mean("loss", "obd", COMPARED) < run.mean("loss", "magnitude", COMPARED),
         ),
         Part(
-            "At 20 % deleted the loss has increased by between half and twice what OBD predicted.",
+            "With 20 % deleted at once the loss has increased by between half and twice what OBD predicted.",
             _is_predicted,
         ),
     ),
     panels=(
         Panel("loss", "Training loss", "share deleted", "cross-entropy, nats", is_logarithmic=True),
-        Panel("prediction", "Increase of the loss after OBD", "share deleted", "nats", is_logarithmic=True),
+        Panel("prediction", "Increase of the loss, OBD at once", "share deleted", "nats", is_logarithmic=True),
         Panel("error", "Test error", "share deleted", "error"),
     ),
-    seeds=(0, 1, 2, 3, 4),
+    seeds=(10, 11, 12, 13, 14),
     reads=frozenset({"digits"}),
 )

@@ -23,21 +23,24 @@ CLAIM = Claim(
     name="optimal_brain_surgeon",
     title="OBS deletes better than OBD, and OBD better than magnitude, without retraining",
     papers=("Hassibi, Stork: Second order derivatives for network pruning: Optimal Brain Surgeon (1993)",),
-    setup="No network is retrained; OBS is exact, on the whole network. Digits: a perceptron of 64-16-10. XOR and "
-    "MONK with the curvature of the squared error of the outputs, as in the papers. XOR: networks of 2-2-2 that"
-    " solve it; two of the eight weights are deleted, and a deletion is right if the network still solves XOR. "
-    "The MONK problems: perceptrons of 17-3-2, 17-2-2 and 17-2-2 on one-hot attributes, generated from the "
-    "published rules; the original draws of training cases are not at hand, so 124, 169 and 122 cases are drawn"
-    " by the seed, MONK-3 with 5 % of labels flipped; the test cases are the rest of the 432. What can be "
-    "deleted is the largest share up to which training accuracy never falls more than a point below the dense "
-    "network's.",
+    setup="No network is retrained. As in the papers the curvature is taken anew as deletion goes on: after every "
+    "weight, on the digits after every twentieth of them. OBS is exact, on the whole network. Digits: a "
+    "perceptron of 64-16-10. XOR: networks of 2-2-2 that solve it; one of the eight weights is deleted, and "
+    "that is right if the network still solves XOR. The networks are not trained to the end: saturated ones "
+    "have next to no curvature left, and there OBS too errs more often. MONK: perceptrons of 17-3-2, 17-2-2 and"
+    " 17-2-2 on one-hot attributes, the cases generated from the published rules; the original draws are not at"
+    " hand, so 124, 169 and 122 training cases are drawn by the seed, 5 % of the labels of MONK-3 flipped; the "
+    "test cases are the rest of the 432. What can be deleted is the largest share up to which training accuracy"
+    " never falls more than a point below the dense network's. The settings were chosen in trials on seeds 0 to"
+    " 2.",
     setting={
         "sparsities": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
         "steps": 500,
         "learning_rate": 5e-3,
+        "at_once": 59,
         "xor_networks": 4,
-        "xor_steps": 400,
-        "xor_sparsity": 0.25,
+        "xor_steps": 150,
+        "xor_sparsity": 0.125,
         "monk_steps": 600,
         "monk_sparsities": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     },
@@ -66,5 +69,6 @@ CLAIM = Claim(
         Panel("monks", "MONK: what can be deleted", "", "share of weights"),
         Panel("monk_error", "MONK: test error at that share", "", "error"),
     ),
+    seeds=(10, 11, 12),
     reads=frozenset({"digits"}),
 )
