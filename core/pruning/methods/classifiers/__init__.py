@@ -1,9 +1,14 @@
 """The methods for image classifiers, one short file per published method, bound to the catalogue by id."""
 
 from core.catalogue.parameters import MethodParameters
+from core.pruning.methods.classifiers.filter_l1 import FilterL1
+from core.pruning.methods.classifiers.filter_taylor import FilterTaylor
 from core.pruning.methods.classifiers.method import ClassifierMethod
 
-CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {}
+CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {
+    "filter-l1": FilterL1,
+    "filter-taylor": FilterTaylor,
+}
 
 
 def build_classifier_method(method_id: str, parameters: MethodParameters) -> ClassifierMethod:
