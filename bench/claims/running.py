@@ -101,13 +101,14 @@ def _measure(cell: Cell, stopping: threading.Event, say: Callable[[str], None]) 
     if stopping.is_set():
         return None
     say(f"{title}: begun")
+    key = cell.key  # of the sources as they are now, whatever becomes of them meanwhile
     try:
-        measured = run(cell.program, cell.spec, cell.key)
+        measured = run(cell.program, cell.spec, key)
     except CellFailed as failure:
         if not stopping.is_set():
             say(f"{title}: failed: {failure}")
         return None
-    remember(cell.key, measured.result)
+    remember(key, measured.result)
     facts = ", ".join(f"{name} {value:.4g}" for name, value in measured.result["facts"].items())
     say(f"{title}: {measured.seconds:.0f} s: {facts or 'done'}")
     return measured.result
