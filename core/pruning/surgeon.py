@@ -34,7 +34,7 @@ class Deletion:
 def inverse_hessian(rows: Iterable[Tensor], size: int, *, alpha: float, samples: int) -> Tensor:
     """(αI + 1/samples · Σ v vᵀ)⁻¹ over all rows v of `rows`, [vectors, P] each: float64 [P, P], on their device.
 
-    Recursive from α⁻¹I (Hassibi & Stork 1993, eq. 20). There it takes in one vector at a time, Sherman–Morrison; here
+    Recursive from α⁻¹I, as Hassibi & Stork have it. There it takes in one vector at a time, Sherman–Morrison; here
     a block V of them, H⁻¹ − H⁻¹Vᵀ (samples·I + V H⁻¹ Vᵀ)⁻¹ V H⁻¹, which is the same after each block.
     """
     inverse_PP: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Dropout of a network that has lost weights (Han 2015, section 3.3): fewer connections need less of it."""
+"""Dropout of a network that has lost weights (Han 2015, section 3.2): fewer connections need less of it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -117,8 +117,8 @@ def prunable_weights(scene: Scene) -> int:
 
 @torch.no_grad()
 def zero_lowest(scene: Scene, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Make the `count` weights of lowest score (0 or above) zero: all layers ranked together, those that are zero already
-    first. Returns, by name, which of them were not zero before."""
+    """Make the `count` weights of lowest score, which is 0 or above, zero: all layers ranked together, weights that are
+    zero already first. Returns, by name, which of them were not zero before."""
     weights = matrices(scene)
     flat = torch.cat([scores[name].masked_fill(weight_OI == 0, -1).flatten() for name, weight_OI in weights.items()])
     parts = lowest(flat, count).split([each.numel() for each in weights.values()])

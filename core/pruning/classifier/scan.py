@@ -1,5 +1,5 @@
 """How much each layer alone can lose: the loss of the whole network against the rate at which one layer is pruned, all
-others dense, nothing retrained (Han 2015, section 3.2; Li 2016, section 3.2)."""
+others dense, nothing retrained (Han 2015, figure 6; Li 2016, section 3.2)."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -57,8 +57,9 @@ def rates_from_scan(
     layers: Sequence[LinearShape], curves: Mapping[str, Curve], dense_loss: float, sparsity: float
 ) -> dict[str, float]:
     """A rate for each layer by name: together they remove `sparsity` of the layers' weights, and the last weight
-    removed costs the same in each, see `core.catalogue.water_filling`. Raises InvalidSparsity above the highest rate of the
-    scan: beyond it nothing is known.
+    removed costs the same in each, see `core.catalogue.water_filling`.
+
+    Raises InvalidSparsity above the highest rate of the scan: beyond it nothing is known.
     """
     highest = max(rate for curve in curves.values() for rate, _, _ in curve)
     if sparsity > highest:

@@ -15,7 +15,7 @@ from core.pruning.methods.classifiers.method import ClassifierMethod
 
 
 class OBD(ClassifierMethod):
-    """s_k = ½·h_kk·w_k² (eq. 5), the lowest of the whole network first; h_kk as `curvature` says, anew in each round.
+    """s_k = ½·h_kk·w_k², the lowest of the whole network first; h_kk as `curvature` says, anew in each round.
 
     Each round's figures hold the loss increase the saliencies predict, their sum, and the measured one, both on the
     images the curvature is taken of.
