@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, open_stored
 from core.catalogue.model_folder import ModelDescription, inspect_folder
-from core.data.image_files import ImagesDescription, describe_image_stream
+from core.data.image_description import ImagesDescription, describe_image_stream
 from core.data.image_rows import IMAGE_PARQUET
 from core.data.texts import TextDescription, describe_stream
 from core.database import seconds_from_now, transaction
