@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, open_stored
 from core.catalogue.model_folder import ModelDescription, inspect_folder
-from core.data.image_files import ImagesDescription, describe_image_stream
+from core.data.image_description import ImagesDescription, describe_image_stream
 from core.data.image_rows import IMAGE_PARQUET
 from core.data.texts import TextDescription, describe_stream
 from core.database import seconds_from_now, transaction
@@ -169,11 +169,12 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
             write_hollow(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
             return inspect_folder(folder)
     file = files[0]
-    content = {"size": file.bytes, "sha256": file.sha256}
-    with open_stored(store, prefix, file.path, file.bytes) as stream:
+    size, sha256 = file.bytes, file.sha256
+    with open_stored(store, prefix, file.path, size) as stream:
         if upload.format == IMAGE_PARQUET:
-            return describe_image_stream(stream, file.path, str(upload.image_field), str(upload.label_field), **content)
-        return describe_stream(stream, file.path, str(upload.format), upload.text_field, **content)
+            fields = (str(upload.image_field), str(upload.label_field))
+            return describe_image_stream(stream, file.path, *fields, size=size, sha256=sha256)
+        return describe_stream(stream, file.path, str(upload.format), upload.text_field, size=size, sha256=sha256)
 
 
 def _register(
