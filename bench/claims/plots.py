@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.claims.claim import Panel, Run
 
-_STYLE = {"svg.hashsalt": "claims", "svg.fonttype": "none", "font.size": 8, "axes.grid": True, "grid.alpha": 0.3}
+_STYLE: Any = {"svg.hashsalt": "claims", "svg.fonttype": "none", "font.size": 8, "axes.grid": True, "grid.alpha": 0.3}
 _MARKERS = "osv^D<>pP*"
 _INCHES = (4.2, 3.1)
 

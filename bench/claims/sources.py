@@ -51,8 +51,9 @@ class LanguageFiles:
     @classmethod
     def of(cls, settings: Settings) -> "LanguageFiles":
         """Where they lie in a home, there or not."""
-        texts = (settings.datasets_root / f"{name}.jsonl" for name in (CALIBRATION, EVALUATION))
-        return cls(settings.models_root / MODEL, *texts, settings.local_tasks / RECALL / "validation.jsonl")
+        calibration, evaluation = (settings.datasets_root / f"{name}.jsonl" for name in (CALIBRATION, EVALUATION))
+        questions = settings.local_tasks / RECALL / "validation.jsonl"
+        return cls(settings.models_root / MODEL, calibration, evaluation, questions)
 
     def are_there(self) -> bool:
         """All of them."""

@@ -1,12 +1,14 @@
 """Claim 3: OBS, OBD and magnitude without retraining: digits, XOR, the MONK problems."""
 
+import copy
 import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from bench.claims.data import digits, monk, xor
-from bench.claims.networks import Recipe, layers, outcome, pruned, trained
+from bench.claims.networks import Recipe, layers, outcome, prune, trained
 from bench.claims.record import Record
 from core.data.images import ImageSet
 
@@ -23,16 +25,24 @@ def measure(seed: int, setting: dict[str, Any], record: Record) -> None:
         _monk(problem, seed, setting, record)
 
 
-def _cut(dense: PreTrainedModel, method: str, sparsity: float, images: ImageSet, at_once: int = 1) -> PreTrainedModel:
-    """Pruned without retraining, the curvature taken anew after every `at_once` deletions."""
-    weights = sum(layer.numel for layer in layers(dense))
-    parameters: dict[str, Any] = {
-        "obs": {"mode": "exact", "reestimate_every": at_once, "curvature_images": None},
-        "obd": {"rounds": max(1, round(sparsity * weights / at_once)), "retrain_steps": 0, "curvature_images": None},
-        "magnitude": {"scope": "model"},
-    }[method]
-    model, _ = pruned(dense, method, sparsity, images, **parameters)
-    return model
+def _cut(
+    dense: PreTrainedModel, method: str, sparsities: Sequence[float], images: ImageSet, at_once: int = 1
+) -> Iterator[tuple[float, PreTrainedModel]]:
+    """The network after each sparsity, without retraining, each from the one before; the curvature is taken anew after
+    every `at_once` deletions."""
+    model, weights, gone = copy.deepcopy(dense), sum(layer.numel for layer in layers(dense)), 0.0
+    for sparsity in sparsities:
+        parameters: dict[str, Any] = {
+            "obs": {"mode": "exact", "reestimate_every": at_once, "curvature_images": None},
+            "obd": {"rounds": 1, "retrain_steps": 0, "curvature_images": None},
+            "magnitude": {"scope": "model"},
+        }[method]
+        deletions = round(sparsity * weights) - round(gone * weights)
+        turns = max(1, round(deletions / at_once)) if method == "obd" else 1
+        for turn in range(1, turns + 1):
+            prune(model, method, gone + (sparsity - gone) * turn / turns, images, **parameters)
+        gone = sparsity
+        yield sparsity, model
 
 
 def _digits(seed: int, setting: dict[str, Any], record: Record) -> None:
@@ -40,9 +50,9 @@ def _digits(seed: int, setting: dict[str, Any], record: Record) -> None:
     network = {"network": "mlp", "hidden_sizes": [16], "image_size": 8, "num_labels": 10}
     dense = trained(Recipe("small digits", network, setting["steps"], setting["learning_rate"]), data.train, seed)
     record.fact("digits: dense training loss", outcome(dense, data.train).loss)
-    for sparsity, method in itertools.product(setting["sparsities"], METHODS):
-        model = _cut(dense, method, sparsity, data.train, setting["at_once"])
-        record.point("loss", method, sparsity, outcome(model, data.train).loss)
+    for method in METHODS:
+        for sparsity, model in _cut(dense, method, setting["sparsities"], data.train, setting["at_once"]):
+            record.point("loss", method, sparsity, outcome(model, data.train).loss)
 
 
 def _xor(seed: int, setting: dict[str, Any], record: Record) -> None:
@@ -59,7 +69,8 @@ def _xor(seed: int, setting: dict[str, Any], record: Record) -> None:
             record.fact("XOR: networks that did not learn it, left out", number + 1 - len(found))
             break
     for method in METHODS:
-        solved = [outcome(_cut(each, method, setting["xor_sparsity"], cases), cases).error == 0 for each in found]
+        cut = [model for each in found for _, model in _cut(each, method, [setting["xor_sparsity"]], cases)]
+        solved = [outcome(model, cases).error == 0 for model in cut]
         record.point("xor", method, "solved", sum(solved) / len(solved))
 
 
@@ -77,11 +88,10 @@ def _monk(problem: int, seed: int, setting: dict[str, Any], record: Record) -> N
     limit = outcome(dense, data.train).error + _TOLERATED
     record.fact(f"{name}: dense test error", outcome(dense, data.test).error)
     for method in METHODS:
-        share, best = 0.0, dense
-        for sparsity in setting["monk_sparsities"]:
-            model = _cut(dense, method, sparsity, data.train)
+        share, error = 0.0, outcome(dense, data.test).error
+        for sparsity, model in _cut(dense, method, setting["monk_sparsities"], data.train):
             if outcome(model, data.train).error > limit:
                 break
-            share, best = sparsity, model
+            share, error = sparsity, outcome(model, data.test).error
         record.point("monks", method, name, share)
-        record.point("monk_error", method, name, outcome(best, data.test).error)
+        record.point("monk_error", method, name, error)
