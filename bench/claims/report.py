@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from bench.cells import own_release
-from bench.claims.claim import FEWEST_SEEDS, Claim, Part, Run
+from bench.claims.claim import FEWEST_SEEDS, Claim, Part, Run, Verdict
 from bench.claims.plots import Series, draw, series
 from bench.claims.running import Found
 from bench.machine import describe_machine
@@ -27,7 +27,12 @@ def write_page(page: Path, claims: Sequence[Claim], found: Found, command: str) 
 def text(claims: Sequence[Claim], found: Found, command: str, plots: str) -> str:
     """The page; `plots` is the folder of the plots as seen from it."""
     rows = [
-        (f"{number}", claim.title, f"**{_decided(claim, _runs(claim, found))}**")
+        (
+            f"{number}",
+            claim.title,
+            _questions(claim, _runs(claim, found)),
+            f"**{_decided(claim, _runs(claim, found))}**",
+        )
         for number, claim in enumerate(claims, 1)
     ]
     parts = [
@@ -44,7 +49,7 @@ of each seed's figures: it *holds* where every seed says yes, *does not hold her
 where any does not, and is inconclusive otherwise. In the plots a line is the mean over seeds, the band reaches from the
 least to the largest; in the tables ± is the sample standard deviation over seeds.
 
-{table(("", "claim", "decided"), rows)}
+{table(("claim", "what it says", "questions", "decided"), rows)}
 """
     ]
     parts += [_section(number, claim, _runs(claim, found), plots) for number, claim in enumerate(claims, 1)]
@@ -59,12 +64,21 @@ def _decided(claim: Claim, runs: Sequence[Run]) -> str:
     return claim.verdict(runs) if runs else _NOT_RUN
 
 
+def _questions(claim: Claim, runs: Sequence[Run]) -> str:
+    """How many were decided in which way."""
+    verdicts = [part.verdict(runs) for part in claim.parts] if runs else []
+    counts = [f"{verdicts.count(each)} {each.removesuffix(' here')}" for each in Verdict if each in verdicts]
+    return ", ".join(counts)
+
+
 def _section(number: int, claim: Claim, runs: Sequence[Run], plots: str) -> str:
     questions = "\n".join(f"- {part.question}{_answers(part, runs)}" for part in claim.parts)
     blocks = [f"## {number}. {claim.title}", "; ".join(claim.papers) + ".", claim.setup, questions]
     if runs:
         blocks.append(f"![{claim.title}]({plots}/{claim.name}.svg)")
-        blocks += [f"{panel.title} ({panel.y}):\n\n{_table(series(runs, panel.key))}" for panel in claim.panels]
+        blocks += [
+            f"{panel.title} ({panel.y}):\n\n{_table(series(runs, panel.key), panel.x)}" for panel in claim.panels
+        ]
         facts = _facts(runs)
         if facts:
             blocks.append(facts)
@@ -80,15 +94,15 @@ def _answers(part: Part, runs: Sequence[Run]) -> str:
     return f" *{part.verdict(runs).capitalize()}* ({', '.join(answers)})."
 
 
-def _table(lines: Sequence[Series]) -> str:
+def _table(lines: Sequence[Series], label: str) -> str:
     xs = list(dict.fromkeys(x for line in lines for x in line.xs))
     if all(not isinstance(x, str) for x in xs):
         xs.sort(key=float)
     rows = []
     for line in lines:
         values = dict(zip(line.xs, line.values, strict=True))
-        rows.append((line.name, "", *(_spread(values[x]) if x in values else "" for x in xs)))
-    return table(("", "", *(str(x) for x in xs)), rows)
+        rows.append((line.name, *(_spread(values[x]) if x in values else "" for x in xs)))
+    return table((label or "line", *(str(x) for x in xs)), rows)
 
 
 def _facts(runs: Sequence[Run]) -> str:

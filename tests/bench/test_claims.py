@@ -51,7 +51,9 @@ def test_the_page_is_written_whole_with_what_ran_and_what_did_not(tmp_path: Path
     write_page(page, CLAIMS, found, "make claims")
     written = page.read_text()
     assert "Claim 1: **holds**" in written
+    assert " 2 holds |" in written
     assert written.count("**not run yet**") == 2 * (len(CLAIMS) - 1)
+    assert all(set(line) <= set("|:- ") and ":-" in line for line in written.splitlines() if line.startswith("| :"))
     assert "3 of 3 seeds ran" in written
     assert all(part.question in written for claim in CLAIMS for part in claim.parts)
     plot = tmp_path / "claims" / f"{first.name}.svg"
