@@ -32,15 +32,15 @@ def _cut(
     every `at_once` deletions."""
     model, weights, gone = copy.deepcopy(dense), sum(layer.numel for layer in layers(dense)), 0.0
     for sparsity in sparsities:
-        parameters: dict[str, Any] = {
+        options: dict[str, dict[str, Any]] = {
             "obs": {"mode": "exact", "reestimate_every": at_once, "curvature_images": None},
             "obd": {"rounds": 1, "retrain_steps": 0, "curvature_images": None},
             "magnitude": {"scope": "model"},
-        }[method]
+        }
         deletions = round(sparsity * weights) - round(gone * weights)
         turns = max(1, round(deletions / at_once)) if method == "obd" else 1
         for turn in range(1, turns + 1):
-            prune(model, method, gone + (sparsity - gone) * turn / turns, images, **parameters)
+            prune(model, method, gone + (sparsity - gone) * turn / turns, images, **options[method])
         gone = sparsity
         yield sparsity, model
 

@@ -39,11 +39,10 @@ def measure(seed: int, setting: dict[str, Any], record: Record) -> None:
             record.point("error", line, sparsity, outcome(model, data.test).error)
     images = draw_images(data.train, SCAN_IMAGES, seed)
     scene = Scene(dense, layers(dense), images=images)
-    found = scan(scene, images, setting["rates"], lambda layer, rate: _alone(scene, layer, rate))
-    for name, points in found.items():
+
+    def alone(layer: LinearShape, rate: float) -> None:
+        prune(dense, "magnitude", rate, among=[layer], scope="tensor")
+
+    for name, points in scan(scene, images, setting["rates"], alone).items():
         for rate, loss, _ in points:
             record.point("sensitivity", name.removeprefix("network."), rate, loss)
-
-
-def _alone(scene: Scene, layer: LinearShape, rate: float) -> None:
-    prune(scene.model, "magnitude", rate, among=[layer], scope="tensor")
