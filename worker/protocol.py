@@ -105,6 +105,28 @@ class RecoverSpec(_Wire):
     activation_budget_bytes: int
 
 
+class ClassifierSpec(_Wire):
+    """Open, prune, recover, evaluate and write one image classifier.
+
+    `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts that
+    saved rounds or steps, the newest first. `artifact` is the folder to fill.
+    """
+
+    task: Literal["classifier"] = "classifier"
+    job: str
+    attempt: int
+    recipe: dict[str, Any]
+    model: ModelSource
+    calibration: ImageSource | None
+    recovery: ImageSource | None
+    evaluation: list[ImageSource]
+    work: Path
+    previous: list[Path]
+    artifact: Path
+    device: str | None
+    threads: int | None
+
+
 class MeasureSpec(_Wire):
     """Time dense and pruned alternately in one process."""
 
@@ -181,6 +203,7 @@ Spec = Annotated[
     SearchSpec
     | PruneSpec
     | RecoverSpec
+    | ClassifierSpec
     | MeasureSpec
     | TasksSpec
     | VerifySpec

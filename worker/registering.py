@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from core.catalogue.model_folder import inspect_folder
+from core.catalogue.descriptions import describe_folder
 from core.database import transaction
 from core.errors import Conflict, UnusableDataset, UnusableModel
 from core.registry.folders import content_hash
@@ -33,7 +33,7 @@ def add_model(home: Home, name: str, path: Path, *, source: str | None = None, s
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
         taken_in = Path(aside, "model")
         if path.is_dir():
-            inspect_folder(path)
+            describe_folder(path)
             shutil.copytree(path, taken_in, copy_function=_link_or_copy)
         elif path.suffix == ".gguf" and path.is_file():
             say(f"Converting {path.name} to safetensors…")

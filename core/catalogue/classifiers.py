@@ -92,15 +92,12 @@ class ClassifierDescription(BaseModel):
     prunable_parameters: int
     bytes: int
     dtype: str
+    layers: int
     linears: list[LinearShape]
     classes: int
     labels: list[str]
     image: ImageShape
     reshaped: bool = False
-
-    @property
-    def layers(self) -> int:
-        return len(self.linears)
 
 
 def describe_classifier(
@@ -119,6 +116,7 @@ def describe_classifier(
             layer=0,
             out_features=entry.shape[0],
             in_features=math.prod(entry.shape[1:]),
+            kernel=math.prod(entry.shape[2:]),
         )
         for name, entry in sorted(tensors.items(), key=lambda pair: _natural(pair[0]))
         if name.endswith(".weight") and len(entry.shape) in (2, 4)
@@ -153,6 +151,7 @@ def describe_classifier(
         prunable_parameters=sum(linear.numel for linear in linears),
         bytes=sum(entry.end - entry.start for entry in tensors.values()),
         dtype=WEIGHT_DTYPES[dtypes.most_common(1)[0][0]],
+        layers=len(linears),
         linears=linears,
         classes=len(labels),
         labels=labels,
