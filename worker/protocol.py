@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from core.catalogue.classifiers import NetworkName
+
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -191,6 +193,19 @@ class GenerateSpec(_Wire):
     threads: int | None
 
 
+class NewNetworkSpec(_Wire):
+    """Write a small network of the field's history, untrained, as a model folder."""
+
+    task: Literal["new_network"] = "new_network"
+    network: NetworkName
+    classes: int
+    channels: int
+    image_size: int
+    hidden_sizes: list[int]
+    seed: int
+    target: Path
+
+
 class ImportGgufSpec(_Wire):
     """Dequantise a GGUF file into a safetensors model folder."""
 
@@ -210,6 +225,7 @@ Spec = Annotated[
     | PackSpec
     | GenerateTextSpec
     | GenerateSpec
+    | NewNetworkSpec
     | ImportGgufSpec,
     Field(discriminator="task"),
 ]

@@ -46,6 +46,7 @@ from worker.protocol import (
     Message,
     MetricMessage,
     ModelPlace,
+    NewNetworkSpec,
     PackSpec,
     ProgressMessage,
     PruneSpec,
@@ -58,7 +59,7 @@ from worker.protocol import (
     VerifySpec,
     spec_adapter,
 )
-from worker.runner_models import generate, generate_text, import_gguf
+from worker.runner_models import generate, generate_text, import_gguf, new_network
 from worker.runner_recover import evaluation_sets, recover_artifact
 from worker.runner_report import prune_result
 from worker.runner_search import search_target
@@ -267,6 +268,8 @@ def run(spec: Spec) -> dict[str, Any]:
             return generate_text(spec, device=_device(spec.device), log=_log)
         case GenerateSpec():
             return generate(spec)
+        case NewNetworkSpec():
+            return new_network(spec)
         case ImportGgufSpec():
             return import_gguf(spec)
 

@@ -1,4 +1,5 @@
-"""The runner's tasks on a model that is not pruned: text it writes, a prompt it continues, an import from GGUF."""
+"""The runner's tasks on a model that is not pruned: text it writes, a prompt it continues, an import from
+GGUF, a new network."""
 
 import json
 import shutil
@@ -12,7 +13,8 @@ from core.data.generation import generate_documents, sequences_at_once
 from core.errors import UnusableModel
 from core.models.folder import open_model
 from core.models.per_layer import load_model
-from worker.protocol import GenerateSpec, GenerateTextSpec, ImportGgufSpec
+from core.models.reference import ReferenceConfig, ReferenceNetwork
+from worker.protocol import GenerateSpec, GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
 
 
 def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
@@ -70,3 +72,28 @@ def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
     description = open_model(partial).description
     partial.rename(spec.target)
     return {"architecture": description.architecture, "parameters": description.parameters}
+
+
+def new_network(spec: NewNetworkSpec) -> dict[str, Any]:
+    """A reference network with random weights, complete or not at all."""
+    torch.manual_seed(spec.seed)
+    config = ReferenceConfig(
+        network=spec.network,
+        num_labels=spec.classes,
+        num_channels=spec.channels,
+        image_size=spec.image_size,
+        hidden_sizes=spec.hidden_sizes,
+        architectures=["ReferenceNetwork"],
+    )
+    try:
+        model = ReferenceNetwork(config)
+    except RuntimeError as error:  # torch refuses layers of no width
+        raise UnusableModel(
+            f"{spec.network} cannot be built for images of {spec.image_size} x {spec.image_size}: {error}",
+            param="image_size",
+        ) from error
+    partial = spec.target.with_name(f"{spec.target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    partial.rename(spec.target)
+    return {"parameters": model.num_parameters()}

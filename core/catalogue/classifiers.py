@@ -20,6 +20,7 @@ SHAPES_KEY = "secateur_shapes"
 other shapes are those of its tensors."""
 REFERENCE_TYPE = "secateur_reference"
 """`model_type` of the small networks this project defines itself (`core.models.reference`)."""
+NetworkName = Literal["mlp", "lenet-300-100", "lenet-5", "digits-1989", "vgg"]
 
 _VIT_RENAMES = (
     (r"\.encoder\.layer\.([0-9]+)\.", r".layers.\1."),
