@@ -154,17 +154,25 @@ class Attempt(ABC):
         made.report["verification"] = verified
 
     def _latency(
-        self, model: ModelSource, pruned: ModelPlace, report: dict[str, Any], *, length: int, needed: bool = False
+        self,
+        model: ModelSource,
+        pruned: ModelPlace,
+        report: dict[str, Any],
+        *,
+        sequence_length: int | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        needed: bool = False,
     ) -> dict[str, Any] | None:
         """Dense against pruned; None, with a note in the report, where the two do not fit in memory in turn and it is
-        not `needed`. `length` is that of the sequence language models are timed by.
+        not `needed`. By what they are timed is as `MeasureSpec` has it.
         """
         try:
             measured = self._task(
                 MeasureSpec(
                     dense=model.place,
                     pruned=pruned,
-                    sequence_length=length,
+                    sequence_length=sequence_length,
+                    image_shape=image_shape,
                     device=self._settings.device,
                     threads=self._settings.threads,
                 )

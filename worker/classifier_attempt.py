@@ -47,5 +47,5 @@ class ClassifierAttempt(Attempt):
         metrics, report = made["metrics"], made["report"]
         self._recorder.enter("evaluate")
         pruned = ModelPlace(path=spec.artifact, own_artifact=True)
-        metrics["latency"] = self._latency(model, pruned, report, length=0)
+        metrics["latency"] = self._latency(model, pruned, report, image_shape=report["images"]["shape"])
         return Made(metrics, report, spec.artifact, Path(made["expected"]), model)

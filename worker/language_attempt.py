@@ -50,7 +50,7 @@ class LanguageAttempt(Attempt):
             spec, expected = self._recover(spec, training, metrics, report)
         self._recorder.enter("evaluate")
         metrics["latency"] = self._latency(
-            spec.model, spec.made, report, length=self._timed_length, needed=found is not None
+            spec.model, spec.made, report, sequence_length=self._timed_length, needed=found is not None
         )
         metrics |= accuracy.compare(self._task, spec.made, report)
         return Made(metrics, report, spec.artifact, expected, spec.model, found, accuracy.keep_pruned)

@@ -130,12 +130,14 @@ class ClassifierSpec(_Wire):
 
 
 class MeasureSpec(_Wire):
-    """Time dense and pruned alternately in one process."""
+    """Time dense and pruned alternately in one process: language models by a sequence of tokens, image classifiers by
+    images [channels, height, width]."""
 
     task: Literal["measure"] = "measure"
     dense: ModelPlace
     pruned: ModelPlace
-    sequence_length: int
+    sequence_length: int | None = None
+    image_shape: tuple[int, int, int] | None = None
     device: str | None
     threads: int | None
 

@@ -13,7 +13,6 @@ import threading
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -30,6 +29,7 @@ from core.data.tokens import calibration_windows, starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
+from core.models.classifier import open_classifier
 from core.models.folder import ModelFolder, open_model
 from core.pruning.recovery.training import RecoveryStopped
 from core.pruning.run import walk_for
@@ -74,10 +74,6 @@ def send(message: Message) -> None:
 
 def _opened(place: ModelPlace) -> ModelFolder:
     return open_model(place.path, own_artifact=place.own_artifact)
-
-
-def _is_classifier(folder: Path) -> bool:
-    return isinstance(describe_folder(folder, own_artifact=True), ClassifierDescription)
 
 
 def _device(name: str | None) -> torch.device:
@@ -206,13 +202,15 @@ def classify(spec: ClassifierSpec) -> dict[str, Any]:
 def measure(spec: MeasureSpec) -> dict[str, Any]:
     """Latency of dense and pruned in turn."""
     device = _device(spec.device)
-    if _is_classifier(spec.pruned.path):
+    if spec.image_shape is not None:
         from core.evaluation.classifier_latency import measure_classifier_latency
 
-        timed = measure_classifier_latency(spec.dense.path, spec.pruned.path, device=device)
-        return timed | {"peak_memory": _peak_memory(device)}
-    dense, pruned = _opened(spec.dense), _opened(spec.pruned)
-    measured = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=device)
+        pair = (open_classifier(place.path) for place in (spec.dense, spec.pruned))
+        measured = measure_classifier_latency(*pair, image_shape=spec.image_shape, device=device)
+    else:
+        assert spec.sequence_length is not None
+        dense, pruned = _opened(spec.dense), _opened(spec.pruned)
+        measured = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=device)
     return measured | {"peak_memory": _peak_memory(device)}
 
 
@@ -237,9 +235,9 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
     device = _device(spec.device)
     description = describe_folder(spec.artifact, own_artifact=True)
     if isinstance(description, ClassifierDescription):
-        from core.evaluation.classifier_reload import reload_classifier
+        from core.evaluation.classifier_reload import classifier_reload_check
 
-        checked = reload_classifier(spec.artifact, spec.expected, device=device)
+        checked = classifier_reload_check(spec.artifact, spec.expected, device=device)
     else:
         checked = reload_check(spec.artifact, spec.expected, device=device)
     return checked | {"model": description.model_dump(mode="json"), "peak_memory": _peak_memory(device)}

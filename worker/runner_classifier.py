@@ -17,16 +17,17 @@ from core.artifacts.classifier_checkpoint import round_to_stored, write_classifi
 from core.catalogue.compatibility import parse_parameters, prunable_linears
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
+from core.catalogue.model_files import ONNX_FILE
 from core.catalogue.parameters import Selection
 from core.catalogue.patterns import parse_pattern
 from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
 from core.errors import ZerosRefilled
 from core.evaluation.accuracy import Accuracy, measure_accuracy
+from core.evaluation.classifier_reload import write_expected
 from core.evaluation.flops import count_flops
 from core.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.models.onnx_export import ONNX_FILE, export_onnx
-from core.models.weights import write_tensors
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scene import Observer, Scene, zero_masks
@@ -102,20 +103,20 @@ def prune_classifier(
         build_classifier_method(recipe["method"], parameters).prune(scene)
         model.eval()
     round_to_stored(model, folder)
-    peak_stage: dict[str, Any] = {}
+    recovered: dict[str, Any] = {}
     before: dict[str, Accuracy] = {}
     if recovery is not None:
         assert images.recovery is not None
         before = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
         send(StageMessage(stage="recover"))
-        peak_stage = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
+        recovered = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
         round_to_stored(model, folder)
-        _require_zeros(model, layers, peak_stage.pop("held"))
+        _require_zeros(model, layers, recovered.pop("held"))
     send(StageMessage(stage="evaluate"))
     pruned = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
     artifact_bytes = write_classifier(model, folder, spec.artifact)
     onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
-    expected = _expected(spec, model, images, shape, device)
+    expected = _write_expected(spec, model, images, shape)
     rows = _rows(folder, model, layers)
     parameters_left = sum(each.numel() for each in model.parameters())
     zeros = sum(row["zeros"] for row in rows)
@@ -159,8 +160,8 @@ def prune_classifier(
             for name in ("secateur-server", "torch", "transformers", "safetensors", "onnx", "onnxruntime", "timm")
         },
     }
-    if peak_stage:
-        report["recovery"] = peak_stage
+    if recovered:
+        report["recovery"] = recovered
     return {"metrics": metrics, "report": report, "expected": str(expected)}
 
 
@@ -278,20 +279,16 @@ def _require_zeros(model: nn.Module, layers: list[LinearShape], held: dict[str, 
             raise ZerosRefilled(f"recovery refilled pruned weights of {layer.name}")
 
 
-def _expected(
-    spec: ClassifierSpec, model: nn.Module, images: _Images, shape: tuple[int, int, int], device: torch.device
-) -> Path:
+def _write_expected(spec: ClassifierSpec, model: nn.Module, images: _Images, shape: tuple[int, int, int]) -> Path:
     """The file of images and logits that the artifact is checked against: real images where the job has any."""
     real = next((each for each in (*images.evaluation.values(), images.calibration, images.recovery) if each), None)
     if real is None:
-        pixels = torch.randn(VERIFIED_IMAGES, *shape, generator=torch.Generator().manual_seed(0))
+        pixels_NCHW = torch.randn(VERIFIED_IMAGES, *shape, generator=torch.Generator().manual_seed(0))
     else:
         count = min(VERIFIED_IMAGES, len(real))
-        pixels = real.batch(torch.arange(count) * len(real) // count)
-    with torch.no_grad():
-        parts = [model(pixel_values=part.to(device)).logits.float().cpu() for part in pixels.split(32)]
+        pixels_NCHW = real.batch(torch.arange(count) * len(real) // count)
     file = spec.work / "expected.safetensors"
-    write_tensors(file, {"images": pixels, "logits": torch.cat(parts)})
+    write_expected(model, pixels_NCHW, file)
     return file
 
 
