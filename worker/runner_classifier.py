@@ -22,6 +22,8 @@ from core.catalogue.parameters import Selection
 from core.catalogue.patterns import parse_pattern
 from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
+from core.data.opened_images import Choice, ImagePlace, open_images
+from core.data.preprocessing import read_preprocessing
 from core.errors import ZerosRefilled
 from core.evaluation.accuracy import Accuracy, measure_accuracy
 from core.evaluation.classifier_reload import write_expected
@@ -43,7 +45,6 @@ from worker.protocol import (
     ProgressMessage,
     StageMessage,
 )
-from worker.runner_images import open_source
 from worker.runner_recover import loss_curve
 
 Send = Callable[[Message], None]
@@ -79,7 +80,7 @@ def prune_classifier(
     selection = parameters if isinstance(parameters, Selection) else Selection()
     layers = prunable_linears(folder.description, selection)
     send(StageMessage(stage="evaluate"))
-    dense = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
+    dense = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     dense_flops = count_flops(model, shape)
     teacher = copy.deepcopy(model) if recovery is not None and recovery.method == "distill" else None
     scene = Scene(
@@ -107,13 +108,13 @@ def prune_classifier(
     before: dict[str, Accuracy] = {}
     if recovery is not None:
         assert images.recovery is not None
-        before = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
+        before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
         send(StageMessage(stage="recover"))
         recovered = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
         round_to_stored(model, folder)
         _require_zeros(model, layers, recovered.pop("held"))
     send(StageMessage(stage="evaluate"))
-    pruned = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
+    pruned = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     artifact_bytes = write_classifier(model, folder, spec.artifact)
     onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
     expected = _write_expected(spec, model, images, shape)
@@ -169,20 +170,25 @@ def _open_images(
     spec: ClassifierSpec, folder: ClassifierFolder, recovery: Recovery | None, note: Callable[[str], None]
 ) -> _Images:
     recipe = spec.recipe
+    preprocessing = read_preprocessing(folder.path, folder.raw_config, folder.description.image)
 
-    def opened(source: ImageSource, samples: int | None, seed: int | None) -> ImageSet:
-        return open_source(source, folder, samples=samples, seed=seed, cache=spec.work / "images", note=note)
+    def opened(source: ImageSource, choice: Choice) -> ImageSet:
+        place = ImagePlace(
+            source.name, source.path, source.format, source.sha256, source.image_field, source.label_field
+        )
+        return open_images(
+            place, preprocessing, folder.description.labels, choice=choice, cache=spec.work / "images", note=note
+        )
 
     calibration = recovered = None
     if spec.calibration is not None:
         asked = recipe["calibration"]
-        calibration = opened(spec.calibration, asked["samples"], asked["seed"])
+        calibration = opened(spec.calibration, Choice(asked["samples"], asked["seed"], "calibration"))
     if spec.recovery is not None:
         assert recovery is not None
-        recovered = opened(spec.recovery, recovery.samples, recovery.seed)
-    samples = recipe["evaluation"]["samples"]
-    evaluation = {each.name: opened(each, samples, None) for each in spec.evaluation}
-    return _Images(calibration, recovered, evaluation)
+        recovered = opened(spec.recovery, Choice(recovery.samples, recovery.seed, "recovery"))
+    choice = Choice(recipe["evaluation"]["samples"])
+    return _Images(calibration, recovered, {each.name: opened(each, choice) for each in spec.evaluation})
 
 
 def _image_shape(folder: ClassifierFolder, images: _Images) -> tuple[int, int, int]:
@@ -319,8 +325,8 @@ def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> dict[st
         "dense": dense.top1,
         "pruned": pruned.top1,
         "difference": pruned.top1 - dense.top1,
-        "dense_stderr": dense.stderr,
-        "pruned_stderr": pruned.stderr,
+        "dense_stderr": dense.standard_error,
+        "pruned_stderr": pruned.standard_error,
         "dense_loss": dense.loss,
         "pruned_loss": pruned.loss,
         "samples": pruned.samples,
