@@ -29,7 +29,7 @@ from core.evaluation.accuracy import Accuracy, measure_accuracy
 from core.evaluation.classifier_reload import write_expected
 from core.evaluation.flops import count_flops
 from core.models.classifier import ClassifierFolder, load_classifier, open_classifier
-from core.models.onnx_export import ONNX_FILE, export_onnx
+from core.models.onnx_export import export_onnx
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scene import Observer, Scene, zero_masks
@@ -273,7 +273,7 @@ def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:
 
 
 def _weight(model: nn.Module, layer: LinearShape) -> Tensor:
-    weight: Tensor = model.get_submodule(layer.name).weight.detach()  # type: ignore[union-attr,operator]
+    weight: Tensor = model.get_submodule(layer.name).weight.detach()
     return weight
 
 
