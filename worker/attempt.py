@@ -19,6 +19,7 @@ from core.jobs.states import Stage
 from core.settings import Settings
 from worker.cache import folder_bytes
 from worker.protocol import (
+    JobSpec,
     LogMessage,
     MeasureSpec,
     Message,
@@ -27,6 +28,7 @@ from worker.protocol import (
     ProgressMessage,
     PruneSpec,
     RecoverSpec,
+    SensitivitySpec,
     Spec,
     StageMessage,
     VerifySpec,
@@ -41,6 +43,7 @@ from worker.task_accuracy import TaskAccuracy
 PROGRESS_SHARES = {
     "generate_text": (0.0, 0.0),
     "search": (0.0, 0.0),
+    "sensitivity": (0.0, 0.99),
     "prune": (0.0, 0.90),
     "measure": (0.90, 0.92),
     "tasks": (0.92, 0.95),
@@ -96,6 +99,8 @@ class Attempt:
             on_wait=self._on_wait,
         ) as sources:
             spec = self._prune_spec(sources)
+            if get_method(self._claim.body["method"]).measures:
+                return self._measure(SensitivitySpec.model_validate(spec.model_dump(exclude={"task"})))
             questions = [sources.questions(task) for task in self._claim.tasks]
             training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
             return self._run(spec, TaskAccuracy(spec, questions, self._settings, sources.cache), training)
@@ -141,7 +146,20 @@ class Attempt:
             report["packed"] = self._task(PackSpec(artifact=spec.artifact))
             metrics["bytes"]["packed"] = report["packed"]["bytes"]
         missed_target = add_target(self._claim.body, metrics, report, found)
-        missed = missed or missed_target
+        outcome = self._publish(spec, metrics, report, missed or missed_target)
+        accuracy.keep_pruned(outcome.files, report)
+        return self._ended(outcome)
+
+    def _measure(self, spec: SensitivitySpec) -> Outcome:
+        """Figures in place of a model: nothing is verified, timed or gated."""
+        found = self._task(spec)
+        self._recorder.enter("store")
+        return self._ended(self._publish(spec, found["metrics"], found["report"], None))
+
+    def _publish(
+        self, spec: JobSpec, metrics: dict[str, Any], report: dict[str, Any], missed: GateMissed | None
+    ) -> Outcome:
+        """Complete the report, write card and manifest, and store the artifact."""
         self._add_seconds(metrics)
         measured = self._measured(spec, report, metrics)
         report["estimate"] = compare(self._claim.estimate, measured)
@@ -151,10 +169,13 @@ class Attempt:
         finalise(spec.artifact, recipe=self._claim.body, report=report)
         report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
         files = self._store.publish(spec.artifact, self._prefix, watch=self._on_wait)
-        accuracy.keep_pruned(files, report)
-        self._add_seconds(metrics)
-        measured["seconds"] = metrics["seconds"]["total"]
         return Outcome(metrics, report, files, missed, measured)
+
+    def _ended(self, outcome: Outcome) -> Outcome:
+        """With the time storing took."""
+        self._add_seconds(outcome.metrics)
+        outcome.measured["seconds"] = outcome.metrics["seconds"]["total"]
+        return outcome
 
     def _prune_spec(self, sources: Sources) -> PruneSpec:
         """A folder for this attempt, and the fetch stage."""
@@ -162,7 +183,8 @@ class Attempt:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         model = sources.model(claim.model)
-        asked = claim.calibration if get_method(claim.body["method"]).prunes else None
+        method = get_method(claim.body["method"])
+        asked = claim.calibration if method.prunes or method.measures else None
         calibration = asked and sources.text(asked, model, "calibration.dataset")
         evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
         self._on_wait()
@@ -260,7 +282,7 @@ class Attempt:
             modules=self._folder / "modules",
         )
 
-    def _measured(self, spec: PruneSpec, report: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    def _measured(self, spec: JobSpec, report: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
         """What this attempt took so far, in the terms it was estimated in."""
         folders = [self._folder]
         if spec.model.path.is_relative_to(self._settings.cache_root.resolve()):

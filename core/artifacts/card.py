@@ -20,7 +20,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         f"tags: [pruning, {method.id}]",
         "---",
         "",
-        f"# {_plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
+        f"# {plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
         _what_went(metrics["sparsity"], pattern if method.prunes else None),
         "",
@@ -30,7 +30,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
     ]
     for name, figures in metrics["perplexity"].items():
         lines.append(
-            f"| perplexity, {_plain(name)}, {figures['sequence_length']}-token windows "
+            f"| perplexity, {plain(name)}, {figures['sequence_length']}-token windows "
             f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}"
             f"{_before(figures) if method.prunes else ''}) |"
         )
@@ -45,7 +45,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
             f"| prefill of {latency['sequence_length']} tokens on {latency['device']} "
             f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms |"
         )
-    lines += ["", *_target(metrics), *(f"- {_plain(note)}" for note in report.get("notes", []))]
+    lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.get("notes", []))]
     if "packed" in report:
         lines += [
             "",
@@ -80,7 +80,7 @@ def _tasks(metrics: dict[str, Any]) -> list[str]:
     for name, figures in metrics.get("tasks", {}).items():
         cells = (f"{figures[model]:.2%} ± {figures[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))
         what = f"{name} ({figures['metric']}, {figures['samples']:,} questions)"
-        lines.append(f"| {_plain(what)} | {' | '.join(cells)} |")
+        lines.append(f"| {plain(what)} | {' | '.join(cells)} |")
     if len(lines) > 1:
         average = metrics["task_mean"]
         lines.append(f"| mean of the {len(lines)} tasks | {average['dense']:.2%} | {average['pruned']:.2%} |")
@@ -113,7 +113,7 @@ def _what_went(share: dict[str, float], pattern: str | None) -> str:
 
 def _recovery_lines(recovery: dict[str, Any]) -> list[str]:
     sparsity = recovery["sparsity"]
-    texts = ", ".join(_plain(text["name"]) for text in recovery["texts"])
+    texts = ", ".join(plain(text["name"]) for text in recovery["texts"])
     return [
         f"Recovered with {recovery['method']} ({recovery['trained']}, {recovery['trained_parameters']:,} parameters): "
         f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {texts}. Sparsity "
@@ -130,6 +130,6 @@ def _before(figures: dict[str, Any]) -> str:
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]|#"} | {"<": "&lt;", ">": "&gt;"})
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown and HTML show as it is, on one line."""
     return " ".join(text.split()).translate(_ESCAPES)

@@ -6,12 +6,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.catalogue.families import FAMILIES
 from core.catalogue.linear_shape import LinearShape
-from core.catalogue.methods import get_method
+from core.catalogue.methods import METHODS, get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.narrowing import require_narrowing, require_structure
 from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
 from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
 from core.catalogue.per_layer import Layout
+from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.catalogue.structure import layer_count
 from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
 
@@ -175,10 +176,51 @@ def _without_target(
         raise InvalidPattern(
             f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
         )
-    checked = parse_parameters(method, parameters).model_dump(mode="json")
+    checked = parse_parameters(method, parameters)
+    if isinstance(checked, SensitivityParameters):
+        checked = _check_measured(description, checked)
     return ResolvedRequest(
-        layout=description.layout, method=method, pattern=UNSTRUCTURED.text, sparsity=None, parameters=checked
+        layout=description.layout,
+        method=method,
+        pattern=UNSTRUCTURED.text,
+        sparsity=None,
+        parameters=checked.model_dump(mode="json"),
     )
+
+
+def _check_measured(description: ModelDescription, asked: SensitivityParameters) -> SensitivityParameters:
+    """What a sensitivity job measures must be able to prune the model, layer by layer; its defaults are filled in."""
+    try:
+        info = get_method(asked.method)
+        pattern = parse_pattern(asked.pattern)
+        rates = asked.rates_of(pattern)
+        if not issubclass(info.parameters, Selection) or not info.prunes:
+            able = [each.id for each in METHODS.values() if each.prunes and issubclass(each.parameters, Selection)]
+            raise InvalidParameters(
+                f"parameters.method: {asked.method} does not make single weights zero: use one of {', '.join(able)}",
+                param="parameters.method",
+            )
+        own = {"seed": asked.seed} | asked.parameters
+        parameters = check_job(description, asked.method, pattern.text, rates[-1], own).parameters
+    except InvalidRequest as error:
+        within = (error.param or "method").removeprefix("parameters.")
+        error.param = f"parameters.{within if within in ('method', 'pattern', 'rates') else 'parameters'}"
+        raise
+    spread = {"allocation": "uniform", "include_lm_head": False}
+    for name, only in spread.items():
+        if parameters.get(name, only) != only:
+            raise InvalidParameters(
+                f"parameters.parameters.{name}: each decoder layer is measured alone and at the same rates: leave "
+                f"{name} out",
+                param=f"parameters.parameters.{name}",
+            )
+    if parameters.get("scope") == "model":
+        raise InvalidParameters(
+            "parameters.parameters.scope: 'model' ranks the weights of all layers together, here each is pruned alone: "
+            "use 'tensor' or 'row'",
+            param="parameters.parameters.scope",
+        )
+    return asked.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": parameters})
 
 
 def _check_allocation(
@@ -190,6 +232,11 @@ def _check_allocation(
         return
     if is_n_m:
         raise InvalidParameters(f"{where}: pattern n:m fixes every layer's sparsity, only 'uniform' fits", param=where)
+    if isinstance(allocation, str) and allocation != "owl":
+        raise InvalidParameters(
+            f"{where}: what {allocation!r} measured is looked up when a job is submitted: give the list itself here",
+            param=where,
+        )
     if isinstance(allocation, list):
         if len(allocation) != layers:
             raise InvalidParameters(

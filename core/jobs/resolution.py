@@ -19,6 +19,7 @@ from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.recovery_resolution import resolve_recovery
 from core.jobs.references import TextReference, Use
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
+from core.jobs.sensitivity_resolution import allocated_body, measured_body
 from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import TextNeeds, resolve_text
 
@@ -42,10 +43,14 @@ def resolve_job(
     found = hub or HubFindings()
     method = get_method(body.method)
     model = resolve_model(session, team_id, body.model, store, found)
+    if method.measures:
+        body = measured_body(body)
+    body = allocated_body(session, team_id, body, model)
     checked = _check(model.description, body)
-    if method.needs.calibration and body.calibration is None:
+    reader = get_method(checked.parameters["method"]) if method.measures else method
+    if reader.needs.calibration and body.calibration is None:
         raise InvalidRequest(
-            f'calibration is required: {body.method} measures activations on text, for example "calibration": '
+            f'calibration is required: {reader.id} measures activations on text, for example "calibration": '
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )
