@@ -139,7 +139,7 @@ def test_what_does_not_fit_the_budget_is_spilled_read_again_and_changes_nothing(
     ],
 )
 def test_what_cannot_be_measured_is_refused_by_name(model: Path, asked: dict[str, Any], param: str, words: str) -> None:
-    with pytest.raises(InvalidRequest, match=".") as caught:
+    with pytest.raises(InvalidRequest) as caught:
         check_job(open_model(model).description, "sensitivity", None, None, asked)
     assert caught.value.param == param and words in caught.value.message
 
