@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from core.artifacts.card import plain
+from core.artifacts.markdown import plain
 from core.catalogue.sensitivity import Sensitivity, SensitivityPoint
 
 

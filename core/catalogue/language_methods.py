@@ -19,6 +19,7 @@ from core.catalogue.sensitivity_parameters import SensitivityParameters
 _WEIGHTS = ("unstructured", "n:m")
 _GROUPS = ("structured",)
 _LANGUAGE = ("language-model",)
+_BOTH = ("language-model", "image-classification")
 
 LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
     MethodInfo(
@@ -180,7 +181,7 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
         summary="Prunes nothing: trains a model that was pruned before, or any other, and keeps every zero it has. "
         "What is trained, and how, is the job's recovery.",
         paper=None,
-        task_families=_LANGUAGE,
+        task_families=_BOTH,
         patterns=(),
         needs=Needs(calibration=False, gradients=True, training=True),
         parameters=RecoverParameters,

@@ -13,6 +13,7 @@ from math import ceil
 from pydantic import BaseModel
 
 from core.catalogue.adapted_parameters import Adapted
+from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
@@ -22,6 +23,7 @@ from core.catalogue.recovery import Recovery
 from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.catalogue.targets import bytes_in_turn
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
+from core.jobs.classifier_needs import ClassifierWork
 from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_bytes, training_work
 
@@ -40,6 +42,7 @@ _SEARCH_STEPS = 10
 _OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
 _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
+_CLASSIFIER_PROCESSES = 4
 """Of each of the processes a job starts: interpreter, libraries, the model's tokenizer and config."""
 
 
@@ -225,6 +228,22 @@ def needs_of(
         seconds=processes * _PROCESS_SECONDS
         + work.operations / _OPERATIONS_PER_SECOND[device]
         + moved / _BYTES_PER_SECOND,
+    )
+
+
+def classifier_needs(
+    description: ClassifierDescription, work: ClassifierWork, *, device: str, is_fetched: bool
+) -> Needs:
+    """What a job on an image classifier needs on a worker of that kind."""
+    on_device = device == "cuda"
+    stored = description.bytes * (4 + is_fetched)  # rounds, artifact in two forms, its copy in a local store
+    return Needs(
+        peak_memory_bytes=_LIBRARIES_WITH_CUDA_BYTES if on_device else _LIBRARIES_BYTES + work.memory_bytes,
+        peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + work.memory_bytes if on_device else None,
+        disk_bytes=stored,
+        seconds=_CLASSIFIER_PROCESSES * _PROCESS_SECONDS
+        + work.operations / _OPERATIONS_PER_SECOND[device]
+        + stored / _BYTES_PER_SECOND,
     )
 
 

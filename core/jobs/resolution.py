@@ -8,12 +8,15 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
+from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.compatibility import ResolvedRequest, check_job
+from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
+from core.jobs.classifier_resolution import resolve_classifier_job
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.recovery_resolution import resolve_recovery
@@ -47,6 +50,10 @@ def resolve_job(
         body = measured_body(body)
     body = allocated_body(session, team_id, body, model)
     checked = _check(model.description, body)
+    if isinstance(model.description, ClassifierDescription):
+        of_images, sources = resolve_classifier_job(session, team_id, body, checked, model.description, found)
+        filled = of_images.model_copy(update={"model": model.pinned})
+        return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
     reader = get_method(checked.parameters["method"]) if method.measures else method
     if reader.needs.calibration and body.calibration is None:
         raise InvalidRequest(
@@ -61,6 +68,11 @@ def resolve_job(
         )
     calibration, text = _resolve_calibration(session, team_id, body, model.description, found)
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, found)
+    if body.gates.max_accuracy_drop is not None:
+        raise InvalidRequest(
+            "gates.max_accuracy_drop belongs to image classifiers: use max_perplexity_ratio",
+            param="gates.max_accuracy_drop",
+        )
     if body.gates.max_perplexity_ratio is not None and not evaluation.datasets:
         raise InvalidRequest(
             "gates.max_perplexity_ratio needs a text to measure on: name one in evaluation.datasets",
@@ -89,7 +101,7 @@ def resolve_job(
     return ResolvedJob(body=filled, model=model, sources=sources)
 
 
-def _check(description: ModelDescription, body: JobBody) -> ResolvedRequest:
+def _check(description: Description, body: JobBody) -> ResolvedRequest:
     asked = (body.method, body.pattern, body.sparsity, body.parameters)
     if body.target is None:
         return check_job(description, *asked, layout=body.output.layout)

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.catalogue.model_folder import inspect_folder
+from core.catalogue.descriptions import describe_folder
 from core.data.texts import describe, detect_format
 from core.database import new_id
 from core.errors import Conflict, NotFound, SecateurError
@@ -30,7 +30,7 @@ def register_model(session: Session, caller: Actor, body: ModelBody, settings: S
     """
     folder = allowed_path(settings, body.path)
     try:
-        description = inspect_folder(folder)
+        description = describe_folder(folder)
     except SecateurError as error:
         raise about(error, "path") from error
     row, is_new = add_model(

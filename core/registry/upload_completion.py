@@ -16,7 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, open_stored
-from core.catalogue.model_folder import ModelDescription, inspect_folder
+from core.catalogue.classifiers import ClassifierDescription
+from core.catalogue.descriptions import Description, describe_folder
+from core.catalogue.model_folder import ModelDescription
 from core.data.texts import TextDescription, describe_stream
 from core.database import seconds_from_now, transaction
 from core.errors import (
@@ -151,7 +153,7 @@ def _store_file(sessions: sessionmaker[Session], store: Store, upload: UploadRow
     return is_right
 
 
-def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> ModelDescription | TextDescription:
+def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> Description | TextDescription:
     prefix = object_prefix(upload.kind, upload.object_id)
 
     def read(file: FileReference, start: int, end: int) -> bytes:
@@ -162,7 +164,7 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
             folder = Path(temporary, upload.name)
             folder.mkdir()
             write_hollow(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
-            return inspect_folder(folder)
+            return describe_folder(folder)
     file = files[0]
     with open_stored(store, prefix, file.path, file.bytes) as stream:
         return describe_stream(
@@ -175,7 +177,7 @@ def _register(
     caller: Principal,
     upload_id: str,
     files: Sequence[UploadFileRow],
-    described: ModelDescription | TextDescription,
+    described: Description | TextDescription,
 ) -> tuple[Model | Dataset, bool, Sequence[str]]:
     upload = find_upload(session, caller.team_id, upload_id, for_change=True)
     prefix = object_prefix(upload.kind, upload.object_id)
@@ -187,7 +189,7 @@ def _register(
         "source": upload.source,
     }
     answer: Model | Dataset
-    if isinstance(described, ModelDescription):
+    if isinstance(described, ModelDescription | ClassifierDescription):
         revision = content_hash_of({file.path: file.sha256 for file in files})
         model, is_new = add_model(
             session, caller, {**values, "revision": revision, "description": described.model_dump(mode="json")}

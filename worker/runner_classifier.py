@@ -1,0 +1,333 @@
+"""The runner's task on an image classifier: open, prune, recover, evaluate, write."""
+
+import copy
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
+from core.catalogue.compatibility import parse_parameters, prunable_linears
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.methods import get_method
+from core.catalogue.model_files import ONNX_FILE
+from core.catalogue.parameters import Selection
+from core.catalogue.patterns import parse_pattern
+from core.catalogue.recovery import Recovery
+from core.data.images import ImageSet
+from core.errors import ZerosRefilled
+from core.evaluation.accuracy import Accuracy, measure_accuracy
+from core.evaluation.classifier_reload import write_expected
+from core.evaluation.flops import count_flops
+from core.models.classifier import ClassifierFolder, load_classifier, open_classifier
+from core.models.onnx_export import export_onnx
+from core.pruning.classifier.retraining import retrain
+from core.pruning.classifier.rounds import Rounds
+from core.pruning.classifier.scene import Observer, Scene, zero_masks
+from core.pruning.methods.classifiers import build_classifier_method
+from core.pruning.recovery.checkpoints import Checkpoints
+from core.pruning.recovery.training import Observer as TrainingObserver
+from worker.protocol import (
+    ClassifierSpec,
+    ImageSource,
+    LogMessage,
+    Message,
+    MetricMessage,
+    ProgressMessage,
+    StageMessage,
+)
+from worker.runner_images import open_source
+from worker.runner_recover import loss_curve
+
+Send = Callable[[Message], None]
+
+VERIFIED_IMAGES = 100
+"""Whose logits the artifact is checked on, in both its forms."""
+_PRUNED = 0.45
+"""Share of the task's progress that pruning takes where recovery follows."""
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Image sets of one job, opened."""
+
+    calibration: ImageSet | None
+    recovery: ImageSet | None
+    evaluation: dict[str, ImageSet]
+
+
+def prune_classifier(
+    spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """`metrics`, `report` and `expected` as the supervisor wants them. Raises RecoveryStopped once asked to stop and
+    what it had done is saved."""
+    send(StageMessage(stage="open"))
+    recipe, notes = spec.recipe, list[str]()
+    folder = open_classifier(spec.model.path)
+    model = load_classifier(folder, device)
+    recovery = None if recipe["recovery"] is None else Recovery.model_validate(recipe["recovery"])
+    images = _open_images(spec, folder, recovery, notes.append)
+    shape = _image_shape(folder, images)
+    parameters = parse_parameters(recipe["method"], recipe["parameters"])
+    selection = parameters if isinstance(parameters, Selection) else Selection()
+    layers = prunable_linears(folder.description, selection)
+    send(StageMessage(stage="evaluate"))
+    dense = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
+    dense_flops = count_flops(model, shape)
+    teacher = copy.deepcopy(model) if recovery is not None and recovery.method == "distill" else None
+    scene = Scene(
+        model,
+        layers,
+        sparsity=recipe["sparsity"] or 0.0,
+        pattern=parse_pattern(recipe["pattern"]),
+        images=images.calibration,
+        device=device,
+        observer=Observer(
+            on_progress=lambda done: send(ProgressMessage(progress=done * (_PRUNED if recovery else 0.9))),
+            on_log=lambda message: send(LogMessage(level="info", message=message)),
+            on_metric=lambda name, step, value: send(MetricMessage(name=name, step=step, value=value)),
+            should_stop=should_stop,
+        ),
+        rounds=Rounds(spec.work, _fingerprint(spec, folder, device), spec.previous),
+        notes=notes,
+    )
+    if get_method(recipe["method"]).prunes:
+        send(StageMessage(stage="prune"))
+        build_classifier_method(recipe["method"], parameters).prune(scene)
+        model.eval()
+    round_to_stored(model, folder)
+    recovered: dict[str, Any] = {}
+    before: dict[str, Accuracy] = {}
+    if recovery is not None:
+        assert images.recovery is not None
+        before = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
+        send(StageMessage(stage="recover"))
+        recovered = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
+        round_to_stored(model, folder)
+        _require_zeros(model, layers, recovered.pop("held"))
+    send(StageMessage(stage="evaluate"))
+    pruned = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
+    artifact_bytes = write_classifier(model, folder, spec.artifact)
+    onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
+    expected = _write_expected(spec, model, images, shape)
+    rows = _rows(folder, model, layers)
+    parameters_left = sum(each.numel() for each in model.parameters())
+    zeros = sum(row["zeros"] for row in rows)
+    removed = folder.description.parameters - parameters_left + zeros
+    metrics = {
+        "perplexity": {},
+        "accuracy": {name: _pair(dense[name], pruned[name], before.get(name)) for name in images.evaluation},
+        "flops": {"dense": dense_flops, "pruned": count_flops(model, shape)},
+        "sparsity": {
+            "prunable": removed / sum(layer.numel for layer in layers),
+            "model": removed / folder.description.parameters,
+        },
+        "parameters": {
+            "dense": folder.description.parameters,
+            "nonzero": folder.description.parameters - removed,
+        },
+        "bytes": {"dense": folder.description.bytes, "artifact": artifact_bytes, "onnx": onnx_bytes},
+    }
+    report = {
+        "job": spec.job,
+        "attempt": spec.attempt,
+        "model": {"name": spec.model.name, "revision": spec.model.revision}
+        | folder.description.model_dump(mode="json", exclude={"linears", "labels"}),
+        "layers": rows,
+        "images": {
+            "calibration": _described(spec.calibration),
+            "recovery": _described(spec.recovery),
+            "evaluation": {each.name: _described(each) for each in spec.evaluation},
+            "shape": list(shape),
+            "counts": {
+                "calibration": None if images.calibration is None else len(images.calibration),
+                "evaluation": {name: len(each) for name, each in images.evaluation.items()},
+            },
+        },
+        "method": scene.figures,
+        "notes": notes,
+        "engine": {"device": device.type, "model_dtype": folder.description.dtype, "forward_dtype": "float32"},
+        "versions": {"python": platform.python_version()}
+        | {
+            name: version(name)
+            for name in ("secateur-server", "torch", "transformers", "safetensors", "onnx", "onnxruntime", "timm")
+        },
+    }
+    if recovered:
+        report["recovery"] = recovered
+    return {"metrics": metrics, "report": report, "expected": str(expected)}
+
+
+def _open_images(
+    spec: ClassifierSpec, folder: ClassifierFolder, recovery: Recovery | None, note: Callable[[str], None]
+) -> _Images:
+    recipe = spec.recipe
+
+    def opened(source: ImageSource, samples: int | None, seed: int | None) -> ImageSet:
+        return open_source(source, folder, samples=samples, seed=seed, cache=spec.work / "images", note=note)
+
+    calibration = recovered = None
+    if spec.calibration is not None:
+        asked = recipe["calibration"]
+        calibration = opened(spec.calibration, asked["samples"], asked["seed"])
+    if spec.recovery is not None:
+        assert recovery is not None
+        recovered = opened(spec.recovery, recovery.samples, recovery.seed)
+    samples = recipe["evaluation"]["samples"]
+    evaluation = {each.name: opened(each, samples, None) for each in spec.evaluation}
+    return _Images(calibration, recovered, evaluation)
+
+
+def _image_shape(folder: ClassifierFolder, images: _Images) -> tuple[int, int, int]:
+    """Channels, height and width of the images the model is run on: those of the job, else of its config."""
+    for each in (*images.evaluation.values(), images.calibration, images.recovery):
+        if each is not None:
+            channels, height, width = each.batch([0]).shape[1:]
+            return channels, height, width
+    image = folder.description.image
+    return image.channels, image.height or 224, image.width or 224
+
+
+def _fingerprint(spec: ClassifierSpec, folder: ClassifierFolder, device: torch.device) -> str:
+    """A hash of everything the rounds of a method depend on."""
+    facts = [
+        {name: spec.recipe[name] for name in ("method", "sparsity", "pattern", "parameters", "calibration")},
+        spec.model.revision,
+        None if spec.calibration is None else spec.calibration.sha256,
+        device.type,
+        torch.get_num_threads(),
+        torch.__version__,
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _recover(
+    spec: ClassifierSpec,
+    folder: ClassifierFolder,
+    scene: Scene,
+    images: ImageSet,
+    recovery: Recovery,
+    teacher: nn.Module | None,
+    send: Send,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Train; what the report says of it, and under `held` the zeros of each layer that had to stay."""
+    assert spec.recovery is not None
+    held = zero_masks(scene.model, [layer for layer in scene.layers if _has_zeros(scene.model, layer)])
+    zeros = {name: each.detach() == 0 for name, each in held.items()}
+    weights = hashlib.sha256()
+    for each in scene.model.parameters():
+        weights.update(each.detach().cpu().numpy().tobytes())
+    facts = [recovery.model_dump(mode="json"), spec.recovery.sha256, weights.hexdigest(), torch.get_num_threads()]
+    checkpoints = Checkpoints(spec.work, hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest())
+
+    def on_step(done: int, steps: int, loss: float) -> None:
+        send(ProgressMessage(progress=_PRUNED + (0.9 - _PRUNED) * done / steps, block=done, blocks=steps))
+        if done % max(1, steps // 200) == 0 or done == steps:
+            send(MetricMessage(name="recovery_loss", step=done, value=loss))
+
+    losses = retrain(
+        scene.model,
+        images,
+        recovery,
+        held,
+        teacher=teacher,
+        checkpoints=checkpoints,
+        previous=checkpoints.newest(spec.previous),
+        observer=TrainingObserver(
+            on_step=on_step,
+            on_log=lambda message: send(LogMessage(level="info", message=message)),
+            should_stop=should_stop,
+        ),
+    )
+    total = sum(layer.numel for layer in scene.layers)
+    kept = sum(int(mask.sum()) for mask in zeros.values())
+    return {
+        "method": recovery.method,
+        "trained": "every parameter",
+        "trained_parameters": sum(each.numel() for each in scene.model.parameters()),
+        "steps": len(losses),
+        "images": len(losses) * recovery.batch_size,
+        "texts": [_described(spec.recovery)],
+        "loss": loss_curve(losses),
+        "sparsity": {"before": kept / total, "after": kept / total},
+        "held": zeros,
+    }
+
+
+def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:
+    return bool((_weight(model, layer) == 0).any())
+
+
+def _weight(model: nn.Module, layer: LinearShape) -> Tensor:
+    weight: Tensor = model.get_submodule(layer.name).weight.detach()  # type: ignore[union-attr,operator]
+    return weight
+
+
+def _require_zeros(model: nn.Module, layers: list[LinearShape], held: dict[str, Tensor]) -> None:
+    """Raises ZerosRefilled naming the first layer of which a pruned weight came back."""
+    for layer in layers:
+        zeros = held.get(f"{layer.name}.weight")
+        if zeros is not None and bool((_weight(model, layer)[zeros] != 0).any()):
+            raise ZerosRefilled(f"recovery refilled pruned weights of {layer.name}")
+
+
+def _write_expected(spec: ClassifierSpec, model: nn.Module, images: _Images, shape: tuple[int, int, int]) -> Path:
+    """The file of images and logits that the artifact is checked against: real images where the job has any."""
+    real = next((each for each in (*images.evaluation.values(), images.calibration, images.recovery) if each), None)
+    if real is None:
+        pixels_NCHW = torch.randn(VERIFIED_IMAGES, *shape, generator=torch.Generator().manual_seed(0))
+    else:
+        count = min(VERIFIED_IMAGES, len(real))
+        pixels_NCHW = real.batch(torch.arange(count) * len(real) // count)
+    file = spec.work / "expected.safetensors"
+    write_expected(model, pixels_NCHW, file)
+    return file
+
+
+def _rows(folder: ClassifierFolder, model: nn.Module, layers: list[LinearShape]) -> list[dict[str, Any]]:
+    """Of each prunable layer its shape before and after, and its zeros."""
+    rows = []
+    for layer in layers:
+        weight = _weight(model, layer)
+        zeros = int((weight == 0).sum())
+        left = weight.numel()
+        rows.append(
+            {
+                "name": layer.name,
+                "layer": layer.layer,
+                "out_features": layer.out_features,
+                "in_features": layer.in_features,
+                "kept_shape": list(weight.shape),
+                "zeros": zeros,
+                "removed": layer.numel - left,
+                "sparsity": (layer.numel - left + zeros) / layer.numel,
+            }
+        )
+    return rows
+
+
+def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "dense": dense.top1,
+        "pruned": pruned.top1,
+        "difference": pruned.top1 - dense.top1,
+        "dense_stderr": dense.stderr,
+        "pruned_stderr": pruned.stderr,
+        "dense_loss": dense.loss,
+        "pruned_loss": pruned.loss,
+        "samples": pruned.samples,
+    }
+    return figures if before is None else figures | {"before_recovery": before.top1}
+
+
+def _described(source: ImageSource | None) -> dict[str, Any] | None:
+    """Which set it was: its hash, and for one of the hub its commit."""
+    return None if source is None else {"name": source.name, "sha256": source.sha256, **source.origin}
