@@ -1,4 +1,4 @@
-"""Weight sharing by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788) of layers that are trained, and maybe pruned.
+"""Weight sharing by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788) of layers that are trained, or pruned too.
 
 The paper trains the shared values from the start; here they are fitted to the weights there are. Only surviving weights
 are hashed: the more are pruned, the fewer share a bucket. The hash is `secateur.hashed`'s, which also expands.
