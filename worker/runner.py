@@ -24,6 +24,7 @@ from core.artifacts.checkpoint import write_checkpoint
 from core.artifacts.packed import pack_folder
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import describe_folder
+from core.catalogue.methods import get_method
 from core.data.tokens import starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.evaluation.latency import measure_latency
@@ -188,13 +189,15 @@ def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
 
 
 def classify(spec: ClassifierSpec) -> dict[str, Any]:
-    """Prune an image classifier; SIGTERM ends it once the round or step it is in is saved."""
+    """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once the round or step it is in is saved."""
     from worker.runner_classifier import prune_classifier  # its libraries are slow to load, and for this alone
+    from worker.runner_classifier_sensitivity import measure_classifier
 
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     device = _device(spec.device)
     try:
-        made = prune_classifier(spec, device=device, send=send, should_stop=_stop_asked.is_set)
+        work = measure_classifier if get_method(spec.recipe["method"]).measures else prune_classifier
+        made = work(spec, device=device, send=send, should_stop=_stop_asked.is_set)
     except RecoveryStopped:
         sys.exit(STOPPED)
     peak = _peak_memory(device)

@@ -109,7 +109,8 @@ def measure_sensitivity(
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("secateur-server", "torch", "transformers", "safetensors", "matplotlib")},
     }
-    return {"metrics": sensitivity_metrics(found, peak), "report": report}
+    metrics = sensitivity_metrics(found) | {"peak_memory_bytes": peak.get("device", peak["resident"])}
+    return {"metrics": metrics, "report": report}
 
 
 NO_MODEL = "Nothing was pruned and no model was made, so there is none to reload, verify or time."
@@ -122,7 +123,7 @@ def write_sensitivity(found: Sensitivity, folder: Path) -> None:
     (folder / CHART).write_text(sensitivity_chart(found), "utf-8")
 
 
-def sensitivity_metrics(found: Sensitivity, peak: dict[str, int]) -> dict[str, Any]:
+def sensitivity_metrics(found: Sensitivity) -> dict[str, Any]:
     """The figures a list of jobs shows: the dense model's, and which layer lost most at the highest rate."""
     most = max(found.curves, key=lambda curve: curve.points[-1].loss)
     return {
@@ -131,6 +132,5 @@ def sensitivity_metrics(found: Sensitivity, peak: dict[str, int]) -> dict[str, A
             "layers": len(found.curves),
             "rates": len(found.rates),
             "most_sensitive": most.name,
-        },
-        "peak_memory_bytes": peak.get("device", peak["resident"]),
+        }
     }

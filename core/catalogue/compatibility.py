@@ -8,6 +8,7 @@ from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import Description
 from core.catalogue.families import FAMILIES
 from core.catalogue.linear_shape import LinearShape
+from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS, get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.narrowing import require_narrowing, require_structure
@@ -252,16 +253,23 @@ def _without_target(
     )
 
 
+def method_at_work(request: ResolvedRequest) -> MethodInfo:
+    """The method that reads the calibration set: the request's own, or the one whose sensitivity it measures."""
+    info = get_method(request.method)
+    return get_method(request.parameters["method"]) if info.measures else info
+
+
 def _check_measured(description: Description, asked: SensitivityParameters) -> SensitivityParameters:
     """What a sensitivity job measures must be able to prune the model, layer by layer; its defaults are filled in."""
     try:
         info = get_method(asked.method)
         pattern = parse_pattern(asked.pattern)
         rates = asked.rates_of(pattern)
-        if not issubclass(info.parameters, Selection) or not info.prunes:
-            able = [each.id for each in METHODS.values() if each.prunes and issubclass(each.parameters, Selection)]
+        if not _is_measurable(info):
+            able = [each.id for each in METHODS.values() if _is_measurable(each)]
             raise InvalidParameters(
-                f"parameters.method: {asked.method} does not make single weights zero: use one of {', '.join(able)}",
+                f"parameters.method: {asked.method} does not make weights of a layer zero in one go: use one of "
+                f"{', '.join(able)}",
                 param="parameters.method",
             )
         own = {"seed": asked.seed} | asked.parameters
@@ -285,6 +293,11 @@ def _check_measured(description: Description, asked: SensitivityParameters) -> S
             param="parameters.parameters.scope",
         )
     return asked.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": parameters})
+
+
+def _is_measurable(info: MethodInfo) -> bool:
+    """Whether it can prune one layer alone, by its weights, without training."""
+    return info.prunes and not info.needs.training and issubclass(info.parameters, Selection)
 
 
 def _check_allocation(

@@ -197,7 +197,7 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
             year=2015,
             url="https://arxiv.org/abs/1506.02626",
         ),
-        task_families=_LANGUAGE,
+        task_families=("language-model", "image-classification"),
         patterns=(),
         needs=Needs(calibration=False, gradients=False, training=False),
         parameters=SensitivityParameters,

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
 from core.catalogue.classifiers import ClassifierDescription
-from core.catalogue.compatibility import ResolvedRequest, check_job
+from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work
 from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
@@ -54,7 +54,7 @@ def resolve_job(
         of_images, sources = resolve_classifier_job(session, team_id, body, checked, model.description, found)
         filled = of_images.model_copy(update={"model": model.pinned})
         return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
-    reader = get_method(checked.parameters["method"]) if method.measures else method
+    reader = method_at_work(checked)
     if reader.needs.calibration and body.calibration is None:
         raise InvalidRequest(
             f'calibration is required: {reader.id} measures activations on text, for example "calibration": '

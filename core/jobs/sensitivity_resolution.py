@@ -4,8 +4,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.catalogue.compatibility import parse_parameters, prunable_linears
+from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
-from core.catalogue.model_folder import ModelDescription
 from core.catalogue.parameters import Allocated, Selection
 from core.catalogue.patterns import parse_pattern, resolve_sparsity
 from core.catalogue.sensitivity import Sensitivity
@@ -82,10 +82,10 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
 
 
 def layer_sparsities(
-    found: Sensitivity, description: ModelDescription, parameters: Selection, sparsity: float, named: str
+    found: Sensitivity, description: Description, parameters: Selection, sparsity: float, named: str
 ) -> list[float]:
-    """One sparsity per decoder layer; 0 of layers the request leaves dense. `named` is how the job was asked for."""
-    if found.scope != "layer":
+    """One sparsity per layer; 0 of layers the request leaves dense. `named` is how the job was asked for."""
+    if found.scope != "layer" and found.task == "language-model":
         raise InvalidParameters(
             f"{_WHERE}: {named} measured single linear layers (scope 'module'), an allocation is by decoder layer: "
             "measure with scope 'layer'",
@@ -131,7 +131,7 @@ def _measured(session: Session, team_id: str, asked: str, model: ResolvedModel) 
             f"{_WHERE}: {asked} is {job.status}, its figures are there once it has succeeded", param=_WHERE
         )
     report = session.get_one(JobReportRow, (job.id, job.attempt)).report
-    layers = ("architecture", "layers", "prunable_parameters")
+    layers = ("architecture", "prunable_parameters")
     differing = [name for name in layers if report["model"].get(name) != getattr(model.description, name)]
     if job.model_revision != model.revision and differing:
         raise InvalidParameters(
