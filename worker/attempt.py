@@ -55,13 +55,14 @@ class Outcome:
 @dataclass(frozen=True)
 class Made:
     """What pruning, recovery and evaluation left: the figures, the artifact's folder, and what the reload check is to
-    compare with. `model` is where the model lay that was pruned. `keep` is called with the stored files.
+    compare with, None where no model was made. `model` is where the model lay that was pruned. `keep` is called with
+    the stored files.
     """
 
     metrics: dict[str, Any]
     report: dict[str, Any]
     artifact: Path
-    expected: Path
+    expected: Path | None
     model: ModelSource
     found: dict[str, Any] | None = None
     keep: Callable[[Sequence[StoredFile], dict[str, Any]], None] = lambda files, report: None
@@ -117,8 +118,9 @@ class Attempt(ABC):
         """Gates, the reload check, the stored artifact."""
         metrics, report = made.metrics, made.report
         missed = evaluate_gates(Gates.model_validate(self._claim.body["gates"]), metrics)
-        self._recorder.enter("verify")
-        self._verify(made)
+        if made.expected is not None:
+            self._recorder.enter("verify")
+            self._verify(made, made.expected)
         self._recorder.enter("store")
         if self._claim.body["output"]["format"] == "packed":
             report["packed"] = self._task(PackSpec(artifact=made.artifact))
@@ -139,12 +141,12 @@ class Attempt(ABC):
         measured["seconds"] = metrics["seconds"]["total"]
         return Outcome(metrics, report, files, missed, measured)
 
-    def _verify(self, made: Made) -> None:
+    def _verify(self, made: Made, expected: Path) -> None:
         """Have a fresh process open the artifact; what it found goes into the report."""
         verified = self._task(
             VerifySpec(
                 artifact=made.artifact,
-                expected=made.expected,
+                expected=expected,
                 device=self._settings.device,
                 threads=self._settings.threads,
             )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from core.catalogue.methods import get_method
 from core.jobs.references import ImageReference
 from worker.attempt import Attempt, Made
 from worker.protocol import ClassifierSpec, ImageSource, ModelPlace
@@ -11,6 +12,9 @@ from worker.sources import Sources
 
 SAVED_ROUNDS = "rounds/round-*/state.json"
 """In an attempt's folder: the state files of rounds of an iterative method."""
+
+SAVED_CURVES = "curves.json"
+"""The same of the layers whose sensitivity was measured."""
 
 
 class ClassifierAttempt(Attempt):
@@ -37,7 +41,7 @@ class ClassifierAttempt(Attempt):
             recovery=source(images.recovery, "recovery.dataset"),
             evaluation=[sources.images(each, "evaluation.datasets") for each in images.evaluation],
             work=self._folder,
-            previous=self._earlier(SAVED_STEPS, SAVED_ROUNDS),
+            previous=self._earlier(SAVED_STEPS, SAVED_ROUNDS, SAVED_CURVES),
             artifact=self._folder / "artifact",
             device=self._settings.device,
             threads=self._settings.threads,
@@ -45,6 +49,8 @@ class ClassifierAttempt(Attempt):
         self._on_wait()
         made = self._task(spec)
         metrics, report = made["metrics"], made["report"]
+        if get_method(claim.body["method"]).measures:
+            return Made(metrics, report, spec.artifact, None, model)
         self._recorder.enter("evaluate")
         pruned = ModelPlace(path=spec.artifact, own_artifact=True)
         metrics["latency"] = self._latency(model, pruned, report, image_shape=report["images"]["shape"])

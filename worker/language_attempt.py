@@ -7,7 +7,7 @@ from typing import Any
 from core.catalogue.methods import get_method
 from core.catalogue.per_layer import MODELLING_FILE
 from worker.attempt import Attempt, Made, keep_peak
-from worker.protocol import PruneSpec, RecoverSpec
+from worker.protocol import PruneSpec, RecoverSpec, SensitivitySpec
 from worker.recovery import add_recovery, recover_spec
 from worker.sources import Sources
 from worker.targets import search_spec
@@ -16,6 +16,7 @@ from worker.task_accuracy import TaskAccuracy
 _SHARES = {
     "generate_text": (0.0, 0.0),
     "search": (0.0, 0.0),
+    "sensitivity": (0.0, 0.99),
     "prune": (0.0, 0.90),
     "measure": (0.90, 0.92),
     "tasks": (0.92, 0.95),
@@ -34,6 +35,9 @@ class LanguageAttempt(Attempt):
 
     def _make(self, sources: Sources) -> Made:
         spec = self._prune_spec(sources)
+        if get_method(self._claim.body["method"]).measures:
+            measured = self._task(SensitivitySpec.model_validate(spec.model_dump(exclude={"task"})))
+            return Made(measured["metrics"], measured["report"], spec.artifact, None, spec.model)
         questions = [sources.questions(task) for task in self._claim.tasks]
         training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
         accuracy = TaskAccuracy(spec, questions, self._settings, sources.cache)
@@ -64,8 +68,8 @@ class LanguageAttempt(Attempt):
         keep_peak(report, "recover", recovered)
         return spec.model_copy(update={"artifact": training.artifact}), Path(recovered["expected"])
 
-    def _verify(self, made: Made) -> None:
-        super()._verify(made)
+    def _verify(self, made: Made, expected: Path) -> None:
+        super()._verify(made, expected)
         if made.report["verification"].get("trust_remote_code"):
             made.report.setdefault("notes", []).append(
                 "Layers differ in shape: from_pretrained needs trust_remote_code=True, which runs this folder's own "
@@ -76,7 +80,8 @@ class LanguageAttempt(Attempt):
         """The fetch stage."""
         claim = self._claim
         model = sources.model(claim.model)
-        asked = claim.calibration if get_method(claim.body["method"]).prunes else None
+        method = get_method(claim.body["method"])
+        asked = claim.calibration if method.prunes or method.measures else None
         calibration = asked and sources.text(asked, model, "calibration.dataset")
         evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
         self._on_wait()

@@ -54,14 +54,13 @@ class ImageSource(_Wire):
     origin: dict[str, Any] = Field(default_factory=dict)
 
 
-class PruneSpec(_Wire):
-    """Open, prune, evaluate and write one job's artifact.
+class JobSpec(_Wire):
+    """What a job's first task is told.
 
     `recipe` is the full validated job body. `work` is this attempt's folder, `previous` the newest earlier attempt's,
     whose last complete block is carried forward. `artifact` is the folder to fill.
     """
 
-    task: Literal["prune"] = "prune"
     job: str
     attempt: int
     recipe: dict[str, Any]
@@ -75,10 +74,22 @@ class PruneSpec(_Wire):
     threads: int | None
     activation_budget_bytes: int
 
+
+class PruneSpec(JobSpec):
+    """Open, prune, evaluate and write one job's artifact."""
+
+    task: Literal["prune"] = "prune"
+
     @property
     def made(self) -> ModelPlace:
         """The artifact, once it is filled."""
         return ModelPlace(path=self.artifact, own_artifact=True)
+
+
+class SensitivitySpec(JobSpec):
+    """Measure the loss against the pruning rate of each layer, and write figures and chart."""
+
+    task: Literal["sensitivity"] = "sensitivity"
 
 
 class SearchSpec(_Wire):
@@ -232,6 +243,7 @@ class ImportGgufSpec(_Wire):
 Spec = Annotated[
     SearchSpec
     | PruneSpec
+    | SensitivitySpec
     | RecoverSpec
     | ClassifierSpec
     | MeasureSpec

@@ -24,8 +24,8 @@ from core.artifacts.checkpoint import write_checkpoint
 from core.artifacts.packed import pack_folder
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import describe_folder
-from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, starts_with_bos
+from core.catalogue.methods import get_method
+from core.data.tokens import starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
@@ -53,6 +53,7 @@ from worker.protocol import (
     RecoverSpec,
     ResultMessage,
     SearchSpec,
+    SensitivitySpec,
     Spec,
     StageMessage,
     TasksSpec,
@@ -60,9 +61,10 @@ from worker.protocol import (
     spec_adapter,
 )
 from worker.runner_models import generate, generate_text, import_gguf, new_network
-from worker.runner_recover import evaluation_sets, recover_artifact
+from worker.runner_recover import calibration_set, evaluation_sets, recover_artifact
 from worker.runner_report import prune_result
 from worker.runner_search import search_target
+from worker.runner_sensitivity import measure_sensitivity
 
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
@@ -94,18 +96,7 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     folder = _opened(spec.model)
     recipe = spec.recipe
     tokenizer = folder.tokenizer() if spec.calibration or spec.evaluation else None
-    calibration = None
-    if spec.calibration:
-        asked, source = recipe["calibration"], spec.calibration
-        assert tokenizer is not None
-        calibration = calibration_windows(
-            read_documents(source.path, source.format, source.text_field),
-            tokenizer,
-            samples=asked["samples"],
-            length=asked["sequence_length"],
-            seed=asked["seed"],
-            name=source.name,
-        )
+    calibration = calibration_set(recipe, spec.calibration, tokenizer)
     evaluations = {} if tokenizer is None else evaluation_sets(recipe, spec.evaluation, tokenizer)
 
     def on_stage(stage: str) -> None:
@@ -183,14 +174,30 @@ def recover(spec: RecoverSpec) -> dict[str, Any]:
     return recovered | {"peak_memory": _peak_memory(device)}
 
 
+def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
+    """Measure each layer alone; SIGTERM ends it once the layer it is at is saved."""
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    device = _device(spec.device)
+
+    def stop_if_asked() -> None:
+        if _stop_asked.is_set():
+            sys.exit(STOPPED)
+
+    return measure_sensitivity(
+        spec, device=device, send=send, stop_if_asked=stop_if_asked, peak_memory=lambda: _peak_memory(device)
+    )
+
+
 def classify(spec: ClassifierSpec) -> dict[str, Any]:
-    """Prune an image classifier; SIGTERM ends it once the round or step it is in is saved."""
+    """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once the round or step it is in is saved."""
     from worker.runner_classifier import prune_classifier  # its libraries are slow to load, and for this alone
+    from worker.runner_classifier_sensitivity import measure_classifier
 
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     device = _device(spec.device)
     try:
-        made = prune_classifier(spec, device=device, send=send, should_stop=_stop_asked.is_set)
+        work = measure_classifier if get_method(spec.recipe["method"]).measures else prune_classifier
+        made = work(spec, device=device, send=send, should_stop=_stop_asked.is_set)
     except RecoveryStopped:
         sys.exit(STOPPED)
     peak = _peak_memory(device)
@@ -250,6 +257,8 @@ def run(spec: Spec) -> dict[str, Any]:
             return search(spec)
         case PruneSpec():
             return prune(spec)
+        case SensitivitySpec():
+            return sensitivity(spec)
         case RecoverSpec():
             return recover(spec)
         case ClassifierSpec():

@@ -56,7 +56,7 @@ _PRUNED = 0.45
 
 
 @dataclass(frozen=True)
-class _Images:
+class Images:
     """Image sets of one job, opened."""
 
     calibration: ImageSet | None
@@ -74,7 +74,7 @@ def prune_classifier(
     folder = open_classifier(spec.model.path)
     model = load_classifier(folder, device)
     recovery = None if recipe["recovery"] is None else Recovery.model_validate(recipe["recovery"])
-    images = _open_images(spec, folder, recovery, notes.append)
+    images = open_image_sets(spec, folder, recovery, notes.append)
     shape = _image_shape(folder, images)
     parameters = parse_parameters(recipe["method"], recipe["parameters"])
     selection = parameters if isinstance(parameters, Selection) else Selection()
@@ -96,7 +96,7 @@ def prune_classifier(
             on_metric=lambda name, step, value: send(MetricMessage(name=name, step=step, value=value)),
             should_stop=should_stop,
         ),
-        rounds=Rounds(spec.work, _fingerprint(spec, folder, device), spec.previous),
+        rounds=Rounds(spec.work, fingerprint(spec, folder, device), spec.previous),
         notes=notes,
     )
     if get_method(recipe["method"]).prunes:
@@ -143,9 +143,9 @@ def prune_classifier(
         | folder.description.model_dump(mode="json", exclude={"linears", "labels"}),
         "layers": rows,
         "images": {
-            "calibration": _described(spec.calibration),
-            "recovery": _described(spec.recovery),
-            "evaluation": {each.name: _described(each) for each in spec.evaluation},
+            "calibration": described_images(spec.calibration),
+            "recovery": described_images(spec.recovery),
+            "evaluation": {each.name: described_images(each) for each in spec.evaluation},
             "shape": list(shape),
             "counts": {
                 "calibration": None if images.calibration is None else len(images.calibration),
@@ -166,9 +166,10 @@ def prune_classifier(
     return {"metrics": metrics, "report": report, "expected": str(expected)}
 
 
-def _open_images(
+def open_image_sets(
     spec: ClassifierSpec, folder: ClassifierFolder, recovery: Recovery | None, note: Callable[[str], None]
-) -> _Images:
+) -> Images:
+    """The image sets of a job; what was found odd about them goes to `note`."""
     recipe = spec.recipe
     preprocessing = read_preprocessing(folder.path, folder.raw_config, folder.description.image)
 
@@ -188,10 +189,10 @@ def _open_images(
         assert recovery is not None
         recovered = opened(spec.recovery, Choice(recovery.samples, recovery.seed, "recovery"))
     choice = Choice(recipe["evaluation"]["samples"])
-    return _Images(calibration, recovered, {each.name: opened(each, choice) for each in spec.evaluation})
+    return Images(calibration, recovered, {each.name: opened(each, choice) for each in spec.evaluation})
 
 
-def _image_shape(folder: ClassifierFolder, images: _Images) -> tuple[int, int, int]:
+def _image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int]:
     """Channels, height and width of the images the model is run on: those of the job, else of its config."""
     for each in (*images.evaluation.values(), images.calibration, images.recovery):
         if each is not None:
@@ -201,7 +202,7 @@ def _image_shape(folder: ClassifierFolder, images: _Images) -> tuple[int, int, i
     return image.channels, image.height or 224, image.width or 224
 
 
-def _fingerprint(spec: ClassifierSpec, folder: ClassifierFolder, device: torch.device) -> str:
+def fingerprint(spec: ClassifierSpec, folder: ClassifierFolder, device: torch.device) -> str:
     """A hash of everything the rounds of a method depend on."""
     facts = [
         {name: spec.recipe[name] for name in ("method", "sparsity", "pattern", "parameters", "calibration")},
@@ -261,7 +262,7 @@ def _recover(
         "trained_parameters": sum(each.numel() for each in scene.model.parameters()),
         "steps": len(losses),
         "images": len(losses) * recovery.batch_size,
-        "texts": [_described(spec.recovery)],
+        "texts": [described_images(spec.recovery)],
         "loss": loss_curve(losses),
         "sparsity": {"before": kept / total, "after": kept / total},
         "held": zeros,
@@ -285,7 +286,7 @@ def _require_zeros(model: nn.Module, layers: list[LinearShape], held: dict[str, 
             raise ZerosRefilled(f"recovery refilled pruned weights of {layer.name}")
 
 
-def _write_expected(spec: ClassifierSpec, model: nn.Module, images: _Images, shape: tuple[int, int, int]) -> Path:
+def _write_expected(spec: ClassifierSpec, model: nn.Module, images: Images, shape: tuple[int, int, int]) -> Path:
     """The file of images and logits that the artifact is checked against: real images where the job has any."""
     real = next((each for each in (*images.evaluation.values(), images.calibration, images.recovery) if each), None)
     if real is None:
@@ -334,6 +335,6 @@ def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> dict[st
     return figures if before is None else figures | {"before_recovery": before.top1}
 
 
-def _described(source: ImageSource | None) -> dict[str, Any] | None:
+def described_images(source: ImageSource | None) -> dict[str, Any] | None:
     """Which set it was: its hash, and for one of the hub its commit."""
     return None if source is None else {"name": source.name, "sha256": source.sha256, **source.origin}

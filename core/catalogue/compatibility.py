@@ -8,12 +8,14 @@ from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import Description
 from core.catalogue.families import FAMILIES
 from core.catalogue.linear_shape import LinearShape
+from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS, get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.narrowing import require_narrowing, require_structure
 from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
 from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
 from core.catalogue.per_layer import Layout
+from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.catalogue.structure import layer_count
 from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
 
@@ -127,7 +129,7 @@ def check_job(
         return _check_classifier(description, method, pattern, sparsity, parameters, layout)
     layout = _layout(description, method, layout)
     if not info.prunes:
-        return _without_target(method, pattern, sparsity, parameters, layout=description.layout)
+        return _without_target(description, method, pattern, sparsity, parameters, layout=description.layout)
     parsed = _offered(method, pattern)
     resolved = resolve_sparsity(parsed, sparsity)
     checked = parse_parameters(method, parameters)
@@ -176,7 +178,7 @@ def _check_classifier(
             param="output.layout",
         )
     if not get_method(method).prunes:
-        return _without_target(method, pattern, sparsity, parameters, layout="uniform")
+        return _without_target(description, method, pattern, sparsity, parameters, layout="uniform")
     parsed = _offered(method, pattern)
     resolved = resolve_sparsity(parsed, sparsity)
     checked = parse_parameters(method, parameters)
@@ -225,7 +227,13 @@ def _check_masks(description: Description, checked: Selection, parsed: Pattern, 
 
 
 def _without_target(
-    method: str, pattern: str | None, sparsity: float | None, parameters: dict[str, Any], *, layout: Layout
+    description: Description,
+    method: str,
+    pattern: str | None,
+    sparsity: float | None,
+    parameters: dict[str, Any],
+    *,
+    layout: Layout,
 ) -> ResolvedRequest:
     if sparsity is not None:
         raise InvalidSparsity(f"{method} prunes nothing: leave sparsity out", param="sparsity")
@@ -233,8 +241,63 @@ def _without_target(
         raise InvalidPattern(
             f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
         )
-    checked = parse_parameters(method, parameters).model_dump(mode="json")
-    return ResolvedRequest(layout=layout, method=method, pattern=UNSTRUCTURED.text, sparsity=None, parameters=checked)
+    checked = parse_parameters(method, parameters)
+    if isinstance(checked, SensitivityParameters):
+        checked = _check_measured(description, checked)
+    return ResolvedRequest(
+        layout=layout,
+        method=method,
+        pattern=UNSTRUCTURED.text,
+        sparsity=None,
+        parameters=checked.model_dump(mode="json"),
+    )
+
+
+def method_at_work(request: ResolvedRequest) -> MethodInfo:
+    """The method that reads the calibration set: the request's own, or the one whose sensitivity it measures."""
+    info = get_method(request.method)
+    return get_method(request.parameters["method"]) if info.measures else info
+
+
+def _check_measured(description: Description, asked: SensitivityParameters) -> SensitivityParameters:
+    """What a sensitivity job measures must be able to prune the model, layer by layer; its defaults are filled in."""
+    try:
+        info = get_method(asked.method)
+        pattern = parse_pattern(asked.pattern)
+        rates = asked.rates_of(pattern)
+        if not _is_measurable(info):
+            able = [each.id for each in METHODS.values() if _is_measurable(each)]
+            raise InvalidParameters(
+                f"parameters.method: {asked.method} does not make weights of a layer zero in one go: use one of "
+                f"{', '.join(able)}",
+                param="parameters.method",
+            )
+        own = {"seed": asked.seed} | asked.parameters
+        parameters = check_job(description, asked.method, pattern.text, rates[-1], own).parameters
+    except InvalidRequest as error:
+        within = (error.param or "method").removeprefix("parameters.")
+        error.param = f"parameters.{within if within in ('method', 'pattern', 'rates') else 'parameters'}"
+        raise
+    spread = {"allocation": "uniform", "include_lm_head": False}
+    for name, only in spread.items():
+        if parameters.get(name, only) != only:
+            raise InvalidParameters(
+                f"parameters.parameters.{name}: each decoder layer is measured alone and at the same rates: leave "
+                f"{name} out",
+                param=f"parameters.parameters.{name}",
+            )
+    if parameters.get("scope") == "model":
+        raise InvalidParameters(
+            "parameters.parameters.scope: 'model' ranks the weights of all layers together, here each is pruned alone: "
+            "use 'tensor' or 'row'",
+            param="parameters.parameters.scope",
+        )
+    return asked.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": parameters})
+
+
+def _is_measurable(info: MethodInfo) -> bool:
+    """Whether it can prune one layer alone, by its weights, without training."""
+    return info.prunes and not info.needs.training and issubclass(info.parameters, Selection)
 
 
 def _check_allocation(
@@ -246,6 +309,11 @@ def _check_allocation(
         return
     if is_n_m:
         raise InvalidParameters(f"{where}: pattern n:m fixes every layer's sparsity, only 'uniform' fits", param=where)
+    if isinstance(allocation, str) and allocation != "owl":
+        raise InvalidParameters(
+            f"{where}: what {allocation!r} measured is looked up when a job is submitted: give the list itself here",
+            param=where,
+        )
     if isinstance(allocation, list):
         if len(allocation) != layers:
             raise InvalidParameters(

@@ -48,6 +48,10 @@ def classifier_work(description: ClassifierDescription, job: JobBody, counts: Im
     calibrated = counts.calibration * (3 if needs.gradients else 1) * rounds
     evaluated = counts.evaluation * (2 if job.recovery is None else 3) + 2 * _VERIFIED_IMAGES
     images = calibrated + 3 * (recovered + rounds * steps) + evaluated
+    if get_method(job.method).measures:  # each point is pruned and evaluated for itself
+        points = len(job.parameters["rates"]) * len(description.linears)
+        reads = get_method(job.parameters["method"]).needs.calibration
+        images = counts.evaluation * (1 + points) + counts.calibration * points * reads
     maps = sum(linear.out_features * positions[linear.name] for linear in description.linears)
     is_trained = needs.gradients or needs.training or job.recovery is not None
     memory = 4 * description.parameters * (_TRAINED_COPIES + 2 if is_trained else 3)

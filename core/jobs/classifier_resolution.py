@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.catalogue.classifiers import ClassifierDescription
-from core.catalogue.compatibility import ResolvedRequest
+from core.catalogue.compatibility import ResolvedRequest, method_at_work
 from core.catalogue.methods import get_method
 from core.catalogue.recovery import Recovery, complete_image_recovery
 from core.errors import InvalidRequest
@@ -25,10 +25,10 @@ def resolve_classifier_job(
 ) -> tuple[JobBody, dict[str, Any]]:
     """The body with defaults filled in, and where the images lie; raises the error that names the fault."""
     _refuse_text(body)
-    method = get_method(body.method)
+    method = method_at_work(checked)
     if method.needs.calibration and body.calibration is None:
         raise InvalidRequest(
-            f'calibration is required: {body.method} measures or trains on labelled images, for example "calibration": '
+            f'calibration is required: {method.id} measures or trains on labelled images, for example "calibration": '
             '{"dataset": "NAME", "samples": 1024}',
             param="calibration",
         )

@@ -6,8 +6,8 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
 from core.catalogue.compatibility import check_job
-from core.catalogue.methods import METHODS, get_method
 from core.catalogue.descriptions import Description
+from core.catalogue.methods import METHODS, get_method
 from core.catalogue.patterns import UNSTRUCTURED
 from core.errors import SecateurError
 from core.jobs.estimates import estimate_job, require_fit

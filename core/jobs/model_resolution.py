@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store, artifact_prefix
 from core.catalogue.descriptions import Description, describe_folder, descriptions
+from core.catalogue.methods import get_method
 from core.errors import UnknownModel
 from core.jobs.hub_lookup import JOB_PREFIX, HubFindings
 from core.jobs.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
@@ -69,6 +70,12 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> R
     if job.status != "succeeded":
         raise UnknownModel(
             f"model {reference!r}: the job is {job.status}, only one that succeeded is a model", param="model"
+        )
+    if get_method(job.method).measures:
+        raise UnknownModel(
+            f"model {reference!r}: the job measured {job.method} and made no model; what it measured is for "
+            "parameters.allocation of a method that prunes",
+            param="model",
         )
     rows = session.scalars(
         select(ArtifactFileRow).where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)

@@ -83,6 +83,8 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
     adapted = _adapted(job)
+    if get_method(job.method).measures:
+        return _measuring_work(description, job, tokens)
     if adapted is not None:
         walks = 0
     elif get_method(job.method).needs.gradients and job.method != "recover":
@@ -100,6 +102,20 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     choosing = None if adapted is None else _training_to_choose(adapted, tokens)
     trainings = [training_work(description, each) for each in (choosing, job.recovery)]
     return Work(passes + sum(each.tokens for each in trainings), pruning + sum(each.operations for each in trainings))
+
+
+def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
+    """Of a sensitivity job: calibration and evaluation tokens through the dense model, and for every point the
+    evaluation tokens from the pruned layer on, half the model on average, and through the head.
+    """
+    points = len(job.parameters["rates"]) * (
+        len(description.linears) if job.parameters["scope"] == "module" else description.layers
+    )
+    half = (description.layers + 1) / (2 * description.layers)
+    passes = tokens.calibration + ceil(tokens.evaluation * (1 + points * half))
+    head = 2 * description.hidden_size * description.vocabulary_size * (1 + points) * tokens.evaluation
+    solver = len(job.parameters["rates"]) * _solver(description, job, tokens)
+    return Work(passes, 2 * passes * description.prunable_parameters + head + solver)
 
 
 def _adapted(job: JobBody) -> Adapted | None:
@@ -125,9 +141,14 @@ def _masked_tokens(description: ModelDescription, job: JobBody, tokens: Tokens) 
     return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
 
 
+def _solves(job: JobBody) -> str:
+    """The method whose pruning is done: the job's, or the one a sensitivity job measures."""
+    return str(job.parameters["method"]) if get_method(job.method).measures else job.method
+
+
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
     """SparseGPT: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the sweep over the columns."""
-    if job.method != "sparsegpt":
+    if _solves(job) != "sparsegpt":
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
@@ -156,14 +177,17 @@ def needs_of(
     broadest = max(linear.out_features for linear in blocks)
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + forward) + group * 16
-    statistics = 3 * 4 * widest**2 if job.method == "sparsegpt" else 0
+    statistics = 3 * 4 * widest**2 if _solves(job) == "sparsegpt" else 0
     waiting = tokens.calibration * widest * forward
     batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
     forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
     logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
     streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
-    engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     method = get_method(job.method)
+    if method.measures:  # a stream for every point of a layer; what the budget has over holds later blocks
+        at_once = len(job.parameters["rates"]) * (len(blocks) if job.parameters["scope"] == "module" else 1)
+        streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
+    engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     adapted = _adapted(job)
     if adapted is not None:  # beside the whole model, what the walk holds throughout
         choosing = _training_to_choose(adapted, tokens)
@@ -182,11 +206,14 @@ def needs_of(
         whole = max(whole, description.bytes + max(LOGITS_BYTES[device], one))
     if _seeks_latency(job):
         whole = max(whole, bytes_in_turn(description.bytes, description.bytes))
+    if method.measures:  # no model is made, verified or timed
+        whole = 0
     training = training_bytes(description, job.recovery, device=device)
     whole = max(whole, training.memory)
     work = work_of(description, job, tokens)
-    processes = (5 if tokens.tasks else 3) + _seeks_latency(job)
-    stored = description.bytes * (3 + is_fetched) + training.disk  # blocks, artifact, its copy in a local store
+    processes = 1 if method.measures else (5 if tokens.tasks else 3) + _seeks_latency(job)
+    copies = is_fetched + 3 * (not method.measures)
+    stored = description.bytes * copies + training.disk  # blocks, artifact, its copy in a local store
     stored += 0 if adapted is None else description.prunable_parameters * width  # as trained
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"

@@ -39,9 +39,10 @@ def resolve_recovery(
     hub: HubFindings,
 ) -> ResolvedRecovery:
     """Raises the error that names the fault; `calibration` and its text are resolved, None where the body has none."""
-    prunes = get_method(body.method).prunes
+    method = get_method(body.method)
+    prunes = method.prunes
     if body.recovery is None:
-        if prunes:
+        if prunes or method.measures:
             return ResolvedRecovery()
         raise InvalidRequest(
             f'recovery is required: {body.method} only trains, for example "recovery": {{"method": "lora", "dataset": '

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
 from core.catalogue.classifiers import ClassifierDescription
-from core.catalogue.compatibility import ResolvedRequest, check_job
+from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work
 from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
@@ -22,6 +22,7 @@ from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.recovery_resolution import resolve_recovery
 from core.jobs.references import TextReference, Use
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
+from core.jobs.sensitivity_resolution import allocated_body, measured_body
 from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import TextNeeds, resolve_text
 
@@ -45,14 +46,18 @@ def resolve_job(
     found = hub or HubFindings()
     method = get_method(body.method)
     model = resolve_model(session, team_id, body.model, store, found)
+    if method.measures:
+        body = measured_body(body)
+    body = allocated_body(session, team_id, body, model)
     checked = _check(model.description, body)
     if isinstance(model.description, ClassifierDescription):
         of_images, sources = resolve_classifier_job(session, team_id, body, checked, model.description, found)
         filled = of_images.model_copy(update={"model": model.pinned})
         return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
-    if method.needs.calibration and body.calibration is None:
+    reader = method_at_work(checked)
+    if reader.needs.calibration and body.calibration is None:
         raise InvalidRequest(
-            f'calibration is required: {body.method} measures activations on text, for example "calibration": '
+            f'calibration is required: {reader.id} measures activations on text, for example "calibration": '
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )

@@ -1,0 +1,93 @@
+"""From measured sensitivity to a sparsity per layer: what is removed last from any layer costs the same in all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from core.errors import InvalidSparsity
+
+
+@dataclass(frozen=True)
+class LayerCosts:
+    """A layer of `weights` prunable weights that lost `increases` nats at `rates`, rising, all other layers dense."""
+
+    name: str
+    weights: int
+    rates: Sequence[float]
+    increases: Sequence[float]
+
+
+def allocate(layers: Sequence[LayerCosts], sparsity: float) -> list[float]:
+    """The rate s_l of each layer, so that Σ n_l·s_l = sparsity·Σ n_l and the marginal costs m_l(s_l) are equal.
+
+    m_l is the loss a further weight costs, continuous and never falling, by `_marginal_costs`. Minimising the sum of
+    the predicted increases under the constraint on the sum makes all m_l(s_l) one multiplier λ, but of a layer that is
+    at the highest rate it was measured at: beyond it nothing is known. Where a whole stretch of rates costs λ, every
+    layer goes the same share of its stretch. Layers of equal curves get equal rates.
+
+    Raises InvalidSparsity where the highest rates measured do not reach it.
+    """
+    total = sum(layer.weights for layer in layers)
+    most = sum(layer.weights * layer.rates[-1] for layer in layers) / total
+    if sparsity > most:
+        raise InvalidSparsity(
+            f"sparsity {sparsity} is more than the sensitivity job measured: at its highest rates together the layers "
+            f"lose {most:.4g}; ask for less, or measure higher rates (parameters.rates)",
+            param="sparsity",
+        )
+    costs = [_marginal_costs(layer) for layer in layers]
+
+    def removed(rates: Sequence[float]) -> float:
+        return sum(layer.weights * rate for layer, rate in zip(layers, rates, strict=True))
+
+    wanted = sparsity * total
+    before = [0.0] * len(layers)
+    # Between two multipliers at which any m_l bends, all s_l(λ) are straight lines: the answer lies on one of them.
+    for multiplier in sorted({cost for curve in costs for _, cost in curve}):
+        for inclusive in (False, True):
+            after = [_rate_at(curve, multiplier, inclusive=inclusive) for curve in costs]
+            gained = removed(after) - removed(before)
+            if removed(after) >= wanted:
+                share = (wanted - removed(before)) / gained if gained > 0 else 0.0
+                return [low + share * (high - low) for low, high in zip(before, after, strict=True)]
+            before = after
+    return before  # all at their highest rate; the sum may differ from what is wanted by a rounding
+
+
+def _marginal_costs(layer: LayerCosts) -> list[tuple[float, float]]:
+    """(rate, nats a weight) where m_l bends, both rising: zero at rate 0, in the middle between two rates the slope
+    there of the lower convex envelope of the increases, straight lines between, the last one drawn out to the last
+    rate.
+
+    Increases below zero, which are noise, count as none: the envelope begins at (0, 0) and never falls.
+    """
+    measured = [(0.0, 0.0), *zip(layer.rates, (max(0.0, each) for each in layer.increases), strict=True)]
+    hull = measured[:1]
+    for point in measured[1:]:
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    knots = [(0.0, 0.0)]
+    for (before, _), (rate, _) in pairwise(measured):
+        slope = next(_slope(left, right) for left, right in pairwise(hull) if rate <= right[0])
+        knots.append(((before + rate) / 2, slope / layer.weights))
+    last = layer.rates[-1]
+    return [*knots, (last, knots[-1][1] + _slope(knots[-2], knots[-1]) * (last - knots[-1][0]))]
+
+
+def _slope(left: tuple[float, float], right: tuple[float, float]) -> float:
+    return (right[1] - left[1]) / (right[0] - left[0])
+
+
+def _rate_at(curve: Sequence[tuple[float, float]], cost: float, *, inclusive: bool) -> float:
+    """The highest rate whose marginal cost is below `cost`, or, `inclusive`, not above it."""
+    rate = 0.0
+    for left, right in pairwise(curve):
+        if right[1] < cost or (inclusive and right[1] == cost):
+            rate = right[0]
+        elif left[1] < cost or (inclusive and left[1] == cost):
+            rise = right[1] - left[1]
+            return left[0] + (right[0] - left[0]) * (cost - left[1]) / rise if rise > 0 else left[0]
+        else:
+            break
+    return rate
