@@ -3,10 +3,8 @@
 import copy
 import hashlib
 import json
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +43,7 @@ from worker.protocol import (
     ProgressMessage,
     StageMessage,
 )
+from worker.runner_classifier_report import classifier_result, described_images
 from worker.runner_recover import loss_curve
 
 Send = Callable[[Message], None]
@@ -62,6 +61,15 @@ class Images:
     calibration: ImageSet | None
     recovery: ImageSet | None
     evaluation: dict[str, ImageSet]
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """How many there are of each, for the report."""
+        return {
+            "calibration": None if self.calibration is None else len(self.calibration),
+            "recovery": None if self.recovery is None else len(self.recovery),
+            "evaluation": {name: len(each) for name, each in self.evaluation.items()},
+        }
 
 
 def prune_classifier(
@@ -118,52 +126,17 @@ def prune_classifier(
     artifact_bytes = write_classifier(model, folder, spec.artifact)
     onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
     expected = _write_expected(spec, model, images, shape)
-    rows = _rows(folder, model, layers)
-    parameters_left = sum(each.numel() for each in model.parameters())
-    zeros = sum(row["zeros"] for row in rows)
-    removed = folder.description.parameters - parameters_left + zeros
-    metrics = {
-        "perplexity": {},
-        "accuracy": {name: _pair(dense[name], pruned[name], before.get(name)) for name in images.evaluation},
-        "flops": {"dense": dense_flops, "pruned": count_flops(model, shape)},
-        "sparsity": {
-            "prunable": removed / sum(layer.numel for layer in layers),
-            "model": removed / folder.description.parameters,
-        },
-        "parameters": {
-            "dense": folder.description.parameters,
-            "nonzero": folder.description.parameters - removed,
-        },
-        "bytes": {"dense": folder.description.bytes, "artifact": artifact_bytes, "onnx": onnx_bytes},
-    }
-    report = {
-        "job": spec.job,
-        "attempt": spec.attempt,
-        "model": {"name": spec.model.name, "revision": spec.model.revision}
-        | folder.description.model_dump(mode="json", exclude={"linears", "labels"}),
-        "layers": rows,
-        "images": {
-            "calibration": described_images(spec.calibration),
-            "recovery": described_images(spec.recovery),
-            "evaluation": {each.name: described_images(each) for each in spec.evaluation},
-            "shape": list(shape),
-            "counts": {
-                "calibration": None if images.calibration is None else len(images.calibration),
-                "evaluation": {name: len(each) for name, each in images.evaluation.items()},
-            },
-        },
-        "method": scene.figures,
-        "notes": notes,
-        "engine": {"device": device.type, "model_dtype": folder.description.dtype, "forward_dtype": "float32"},
-        "versions": {"python": platform.python_version()}
-        | {
-            name: version(name)
-            for name in ("secateur-server", "torch", "transformers", "safetensors", "onnx", "onnxruntime", "timm")
-        },
-    }
-    if recovered:
-        report["recovery"] = recovered
-    return {"metrics": metrics, "report": report, "expected": str(expected)}
+    return classifier_result(
+        spec,
+        folder,
+        scene,
+        accuracy={name: (dense[name], pruned[name], before.get(name)) for name in images.evaluation},
+        flops=(dense_flops, count_flops(model, shape)),
+        image_shape=shape,
+        counts=images.counts,
+        sizes={"artifact": artifact_bytes, "onnx": onnx_bytes},
+        recovered=recovered,
+    ) | {"expected": str(expected)}
 
 
 def open_image_sets(
@@ -297,44 +270,3 @@ def _write_expected(spec: ClassifierSpec, model: nn.Module, images: Images, shap
     file = spec.work / "expected.safetensors"
     write_expected(model, pixels_NCHW, file)
     return file
-
-
-def _rows(folder: ClassifierFolder, model: nn.Module, layers: list[LinearShape]) -> list[dict[str, Any]]:
-    """Of each prunable layer its shape before and after, and its zeros."""
-    rows = []
-    for layer in layers:
-        weight = _weight(model, layer)
-        zeros = int((weight == 0).sum())
-        left = weight.numel()
-        rows.append(
-            {
-                "name": layer.name,
-                "layer": layer.layer,
-                "out_features": layer.out_features,
-                "in_features": layer.in_features,
-                "kept_shape": list(weight.shape),
-                "zeros": zeros,
-                "removed": layer.numel - left,
-                "sparsity": (layer.numel - left + zeros) / layer.numel,
-            }
-        )
-    return rows
-
-
-def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "dense": dense.top1,
-        "pruned": pruned.top1,
-        "difference": pruned.top1 - dense.top1,
-        "dense_stderr": dense.standard_error,
-        "pruned_stderr": pruned.standard_error,
-        "dense_loss": dense.loss,
-        "pruned_loss": pruned.loss,
-        "samples": pruned.samples,
-    }
-    return figures if before is None else figures | {"before_recovery": before.top1}
-
-
-def described_images(source: ImageSource | None) -> dict[str, Any] | None:
-    """Which set it was: its hash, and for one of the hub its commit."""
-    return None if source is None else {"name": source.name, "sha256": source.sha256, **source.origin}
