@@ -30,7 +30,7 @@ from core.models.classifier import ClassifierFolder, load_classifier, open_class
 from core.models.onnx_export import export_onnx
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
-from core.pruning.classifier.scene import Observer, Scene, zero_masks
+from core.pruning.classifier.scene import Observer, Scene, weight_of, zero_masks
 from core.pruning.methods.classifiers import build_classifier_method
 from core.pruning.recovery.checkpoints import Checkpoints
 from core.pruning.recovery.training import Observer as TrainingObserver
@@ -243,19 +243,14 @@ def _recover(
 
 
 def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:
-    return bool((_weight(model, layer) == 0).any())
-
-
-def _weight(model: nn.Module, layer: LinearShape) -> Tensor:
-    weight: Tensor = model.get_submodule(layer.name).weight.detach()
-    return weight
+    return bool((weight_of(model, layer.name) == 0).any())
 
 
 def _require_zeros(model: nn.Module, layers: list[LinearShape], held: dict[str, Tensor]) -> None:
     """Raises ZerosRefilled naming the first layer of which a pruned weight came back."""
     for layer in layers:
         zeros = held.get(f"{layer.name}.weight")
-        if zeros is not None and bool((_weight(model, layer)[zeros] != 0).any()):
+        if zeros is not None and bool((weight_of(model, layer.name)[zeros] != 0).any()):
             raise ZerosRefilled(f"recovery refilled pruned weights of {layer.name}")
 
 

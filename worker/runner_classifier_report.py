@@ -5,12 +5,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from torch import Tensor
-
-from core.catalogue.linear_shape import LinearShape
 from core.evaluation.accuracy import Accuracy
 from core.models.classifier import ClassifierFolder
-from core.pruning.classifier.scene import Scene
+from core.pruning.classifier.scene import Scene, weight_of
 from worker.protocol import ClassifierSpec, ImageSource
 
 _VERSIONS = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")
@@ -28,8 +25,8 @@ def classifier_result(
     sizes: Mapping[str, int],
     recovered: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`metrics` and `report`. `accuracy` is dense, pruned, and before recovery where there was one, of each set; `flops`
-    dense and pruned of one image; `sizes` bytes of the artifact's two forms.
+    """`metrics` and `report`. `accuracy` is dense, pruned, and before recovery where there was one, of each set;
+    `flops` dense and pruned of one image; `sizes` bytes of the artifact's two forms.
     """
     description = folder.description
     rows = _rows(scene)
@@ -74,7 +71,7 @@ def _rows(scene: Scene) -> list[dict[str, Any]]:
     """Of each prunable layer its shape before and after, and its zeros."""
     rows = []
     for layer in scene.layers:
-        weight = _weight(scene, layer)
+        weight = weight_of(scene.model, layer.name)
         zeros = int((weight == 0).sum())
         left = weight.numel()
         rows.append(
@@ -109,8 +106,3 @@ def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> dict[st
 def described_images(source: ImageSource | None) -> dict[str, Any] | None:
     """Which set it was: its hash, and for one of the hub its commit."""
     return None if source is None else {"name": source.name, "sha256": source.sha256, **source.origin}
-
-
-def _weight(scene: Scene, layer: LinearShape) -> Tensor:
-    weight: Tensor = scene.module(layer.name).weight.detach()
-    return weight
