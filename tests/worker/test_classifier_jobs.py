@@ -5,7 +5,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from sqlalchemy.orm import Session, sessionmaker
@@ -20,7 +19,7 @@ from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
 from core.settings import Settings
 from tests.worker.conftest import Queue, eventually
-from tests.worker.test_recovery import Work, report_of, work  # noqa: F401
+from tests.worker.test_recovery import Work, report_of, runner, work  # noqa: F401
 from worker.image_samples import digits
 from worker.protocol import NewNetworkSpec
 from worker.runner_models import new_network
@@ -123,10 +122,7 @@ def test_a_job_killed_while_it_trains_goes_on_after_its_last_step(
     job_id = jobs.submit(body)
     first = work()
     eventually(lambda: any(event.type == "metric" and event.data["step"] > 40 for event in jobs.events(job_id)), 60)
-    runner = next(
-        each for each in psutil.Process().children(recursive=True) if "worker.runner" in " ".join(each.cmdline())
-    )
-    os.killpg(runner.pid, signal.SIGKILL)
+    os.kill(runner(), signal.SIGKILL)
     assert first.result(60) == "queued", jobs.job(job_id).error
     assert work().result(120) == "succeeded", jobs.job(job_id).error
     assert any("continuing after step" in line for line in jobs.logs(job_id))
