@@ -231,8 +231,8 @@ def require_divisible(linears: Iterable[LinearShape], pattern: Pattern) -> None:
         if pattern.of is not None and width % pattern.of:
             inputs = "input weights per row" if linear.kernel == 1 else "input channels"
             raise IndivisibleWidth(
-                f"{linear.name} has {width} {inputs}, which {pattern.of} does not divide: pattern {pattern.text} cannot "
-                "be applied; skip it (parameters.skip_modules) or choose another m",
+                f"{linear.name} has {width} {inputs}, which {pattern.of} does not divide: pattern {pattern.text} "
+                "cannot be applied; skip it (parameters.skip_modules) or choose another m",
                 param="pattern",
             )
 
