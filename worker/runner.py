@@ -189,7 +189,8 @@ def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
 
 
 def classify(spec: ClassifierSpec) -> dict[str, Any]:
-    """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once the round or step it is in is saved."""
+    """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once the round, step or layer it is in is
+    saved."""
     from worker.runner_classifier import prune_classifier  # its libraries are slow to load, and for this alone
     from worker.runner_classifier_sensitivity import measure_classifier
 
