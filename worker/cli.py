@@ -32,6 +32,8 @@ from secateur.cli.keys import revoke_key as revoke_key_there
 from secateur.cli.output import JsonOption, explain
 from secateur.cli.registry import (
     FormatOption,
+    ImageFieldOption,
+    LabelFieldOption,
     NameArgument,
     SourceOption,
     TextFieldOption,
@@ -48,6 +50,7 @@ from secateur.types import Dataset, Model
 from worker.command_errors import told
 from worker.demo import demo
 from worker.home import Home, open_home
+from worker.image_samples import add_image_samples
 from worker.registering import add_dataset as take_in_dataset
 from worker.registering import add_model as take_in_model
 from worker.registering import new_network
@@ -93,10 +96,16 @@ def _stop() -> None:
 
 def _samples(
     tasks: Annotated[bool, typer.Option("--tasks", help="Also the questions of the zero-shot tasks: 86 MB.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Only images: handwritten digits, and Fashion-MNIST where it is installed.")
+    ] = False,
 ) -> None:
-    """Fetch a small language model, and text to prune it with, by pinned hash."""
+    """Fetch a small language model, and text to prune it with, by pinned hash; or register images."""
     with told(), open_home(Settings()) as home:
-        add_samples(home, typer.echo)
+        if images:
+            add_image_samples(home, typer.echo)
+        if tasks or not images:
+            add_samples(home, typer.echo)
         if tasks:
             add_task_samples(home.settings, typer.echo)
 
@@ -151,18 +160,32 @@ def _models_new(
 
 def _datasets_add(
     name: NameArgument,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .txt, .jsonl or .parquet file.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A .txt, .jsonl or .parquet file, or a folder of images.")
+    ],
     file_format: FormatOption = None,
     text_field: TextFieldOption = "text",
+    image_field: ImageFieldOption = None,
+    label_field: LabelFieldOption = None,
     source: SourceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a text, JSONL or Parquet file; for the embedded server it is taken into its home first."""
+    """Register a text, JSONL or Parquet file, or a folder of images; for the embedded server it is taken into its home
+    first."""
     if _is_elsewhere():
-        add_dataset(name, str(path), file_format, text_field, source, as_json)
+        add_dataset(name, str(path), file_format, text_field, image_field, label_field, source, as_json)
         return
     with told(), open_home(Settings()) as home:
-        added = take_in_dataset(home, name, path, file_format=file_format, text_field=text_field, source=source)
+        added = take_in_dataset(
+            home,
+            name,
+            path,
+            file_format=file_format,
+            text_field=text_field,
+            image_field=image_field or "image",
+            label_field=label_field or "label",
+            source=source,
+        )
     show_dataset(_as_client_sees(added, Dataset), as_json)
 
 

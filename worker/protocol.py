@@ -41,6 +41,19 @@ class TextSource(_Wire):
     origin: dict[str, Any] = Field(default_factory=dict)
 
 
+class ImageSource(_Wire):
+    """Images on this machine: a Parquet file, or a folder of them. `origin` says where they came from, for the
+    report."""
+
+    name: str
+    path: Path
+    format: str
+    image_field: str = "image"
+    label_field: str = "label"
+    sha256: str
+    origin: dict[str, Any] = Field(default_factory=dict)
+
+
 class JobSpec(_Wire):
     """What a job's first task is told.
 

@@ -189,8 +189,7 @@ def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
 
 
 def classify(spec: ClassifierSpec) -> dict[str, Any]:
-    """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once the round, step or layer it is in is
-    saved."""
+    """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once its round or step is saved."""
     from worker.runner_classifier import prune_classifier  # its libraries are slow to load, and for this alone
     from worker.runner_classifier_sensitivity import measure_classifier
 

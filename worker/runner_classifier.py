@@ -3,10 +3,8 @@
 import copy
 import hashlib
 import json
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,8 @@ from core.catalogue.parameters import Selection
 from core.catalogue.patterns import parse_pattern
 from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
+from core.data.opened_images import Choice, ImagePlace, open_images
+from core.data.preprocessing import read_preprocessing
 from core.errors import ZerosRefilled
 from core.evaluation.accuracy import Accuracy, measure_accuracy
 from core.evaluation.classifier_reload import write_expected
@@ -30,7 +30,7 @@ from core.models.classifier import ClassifierFolder, load_classifier, open_class
 from core.models.onnx_export import export_onnx
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
-from core.pruning.classifier.scene import Observer, Scene, zero_masks
+from core.pruning.classifier.scene import Observer, Scene, weight_of, zero_masks
 from core.pruning.methods.classifiers import build_classifier_method
 from core.pruning.recovery.checkpoints import Checkpoints
 from core.pruning.recovery.training import Observer as TrainingObserver
@@ -43,7 +43,7 @@ from worker.protocol import (
     ProgressMessage,
     StageMessage,
 )
-from worker.runner_images import open_source
+from worker.runner_classifier_report import classifier_result, described_images
 from worker.runner_recover import loss_curve
 
 Send = Callable[[Message], None]
@@ -62,6 +62,15 @@ class Images:
     recovery: ImageSet | None
     evaluation: dict[str, ImageSet]
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """How many there are of each, for the report."""
+        return {
+            "calibration": None if self.calibration is None else len(self.calibration),
+            "recovery": None if self.recovery is None else len(self.recovery),
+            "evaluation": {name: len(each) for name, each in self.evaluation.items()},
+        }
+
 
 def prune_classifier(
     spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
@@ -73,13 +82,13 @@ def prune_classifier(
     folder = open_classifier(spec.model.path)
     model = load_classifier(folder, device)
     recovery = None if recipe["recovery"] is None else Recovery.model_validate(recipe["recovery"])
-    images = open_images(spec, folder, recovery, notes.append)
+    images = open_image_sets(spec, folder, recovery, notes.append)
     shape = _image_shape(folder, images)
     parameters = parse_parameters(recipe["method"], recipe["parameters"])
     selection = parameters if isinstance(parameters, Selection) else Selection()
     layers = prunable_linears(folder.description, selection)
     send(StageMessage(stage="evaluate"))
-    dense = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
+    dense = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     dense_flops = count_flops(model, shape)
     teacher = copy.deepcopy(model) if recovery is not None and recovery.method == "distill" else None
     scene = Scene(
@@ -107,83 +116,53 @@ def prune_classifier(
     before: dict[str, Accuracy] = {}
     if recovery is not None:
         assert images.recovery is not None
-        before = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
+        before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
         send(StageMessage(stage="recover"))
         recovered = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
         round_to_stored(model, folder)
         _require_zeros(model, layers, recovered.pop("held"))
     send(StageMessage(stage="evaluate"))
-    pruned = {name: measure_accuracy(model, each, device=device) for name, each in images.evaluation.items()}
+    pruned = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     artifact_bytes = write_classifier(model, folder, spec.artifact)
     onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
     expected = _write_expected(spec, model, images, shape)
-    rows = _rows(folder, model, layers)
-    parameters_left = sum(each.numel() for each in model.parameters())
-    zeros = sum(row["zeros"] for row in rows)
-    removed = folder.description.parameters - parameters_left + zeros
-    metrics = {
-        "perplexity": {},
-        "accuracy": {name: _pair(dense[name], pruned[name], before.get(name)) for name in images.evaluation},
-        "flops": {"dense": dense_flops, "pruned": count_flops(model, shape)},
-        "sparsity": {
-            "prunable": removed / sum(layer.numel for layer in layers),
-            "model": removed / folder.description.parameters,
-        },
-        "parameters": {
-            "dense": folder.description.parameters,
-            "nonzero": folder.description.parameters - removed,
-        },
-        "bytes": {"dense": folder.description.bytes, "artifact": artifact_bytes, "onnx": onnx_bytes},
-    }
-    report = {
-        "job": spec.job,
-        "attempt": spec.attempt,
-        "model": {"name": spec.model.name, "revision": spec.model.revision}
-        | folder.description.model_dump(mode="json", exclude={"linears", "labels"}),
-        "layers": rows,
-        "images": {
-            "calibration": described_images(spec.calibration),
-            "recovery": described_images(spec.recovery),
-            "evaluation": {each.name: described_images(each) for each in spec.evaluation},
-            "shape": list(shape),
-            "counts": {
-                "calibration": None if images.calibration is None else len(images.calibration),
-                "evaluation": {name: len(each) for name, each in images.evaluation.items()},
-            },
-        },
-        "method": scene.figures,
-        "notes": notes,
-        "engine": {"device": device.type, "model_dtype": folder.description.dtype, "forward_dtype": "float32"},
-        "versions": {"python": platform.python_version()}
-        | {
-            name: version(name)
-            for name in ("secateur-server", "torch", "transformers", "safetensors", "onnx", "onnxruntime", "timm")
-        },
-    }
-    if recovered:
-        report["recovery"] = recovered
-    return {"metrics": metrics, "report": report, "expected": str(expected)}
+    return classifier_result(
+        spec,
+        folder,
+        scene,
+        accuracy={name: (dense[name], pruned[name], before.get(name)) for name in images.evaluation},
+        flops=(dense_flops, count_flops(model, shape)),
+        image_shape=shape,
+        counts=images.counts,
+        sizes={"artifact": artifact_bytes, "onnx": onnx_bytes},
+        recovered=recovered,
+    ) | {"expected": str(expected)}
 
 
-def open_images(
+def open_image_sets(
     spec: ClassifierSpec, folder: ClassifierFolder, recovery: Recovery | None, note: Callable[[str], None]
 ) -> Images:
     """The image sets of a job; what was found odd about them goes to `note`."""
     recipe = spec.recipe
+    preprocessing = read_preprocessing(folder.path, folder.raw_config, folder.description.image)
 
-    def opened(source: ImageSource, samples: int | None, seed: int | None) -> ImageSet:
-        return open_source(source, folder, samples=samples, seed=seed, cache=spec.work / "images", note=note)
+    def opened(source: ImageSource, choice: Choice) -> ImageSet:
+        place = ImagePlace(
+            source.name, source.path, source.format, source.sha256, source.image_field, source.label_field
+        )
+        return open_images(
+            place, preprocessing, folder.description.labels, choice=choice, cache=spec.work / "images", note=note
+        )
 
     calibration = recovered = None
     if spec.calibration is not None:
         asked = recipe["calibration"]
-        calibration = opened(spec.calibration, asked["samples"], asked["seed"])
+        calibration = opened(spec.calibration, Choice(asked["samples"], asked["seed"], "calibration"))
     if spec.recovery is not None:
         assert recovery is not None
-        recovered = opened(spec.recovery, recovery.samples, recovery.seed)
-    samples = recipe["evaluation"]["samples"]
-    evaluation = {each.name: opened(each, samples, None) for each in spec.evaluation}
-    return Images(calibration, recovered, evaluation)
+        recovered = opened(spec.recovery, Choice(recovery.samples, recovery.seed, "recovery"))
+    choice = Choice(recipe["evaluation"]["samples"])
+    return Images(calibration, recovered, {each.name: opened(each, choice) for each in spec.evaluation})
 
 
 def _image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int]:
@@ -264,19 +243,14 @@ def _recover(
 
 
 def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:
-    return bool((_weight(model, layer) == 0).any())
-
-
-def _weight(model: nn.Module, layer: LinearShape) -> Tensor:
-    weight: Tensor = model.get_submodule(layer.name).weight.detach()  # type: ignore[union-attr,operator]
-    return weight
+    return bool((weight_of(model, layer.name) == 0).any())
 
 
 def _require_zeros(model: nn.Module, layers: list[LinearShape], held: dict[str, Tensor]) -> None:
     """Raises ZerosRefilled naming the first layer of which a pruned weight came back."""
     for layer in layers:
         zeros = held.get(f"{layer.name}.weight")
-        if zeros is not None and bool((_weight(model, layer)[zeros] != 0).any()):
+        if zeros is not None and bool((weight_of(model, layer.name)[zeros] != 0).any()):
             raise ZerosRefilled(f"recovery refilled pruned weights of {layer.name}")
 
 
@@ -291,44 +265,3 @@ def _write_expected(spec: ClassifierSpec, model: nn.Module, images: Images, shap
     file = spec.work / "expected.safetensors"
     write_expected(model, pixels_NCHW, file)
     return file
-
-
-def _rows(folder: ClassifierFolder, model: nn.Module, layers: list[LinearShape]) -> list[dict[str, Any]]:
-    """Of each prunable layer its shape before and after, and its zeros."""
-    rows = []
-    for layer in layers:
-        weight = _weight(model, layer)
-        zeros = int((weight == 0).sum())
-        left = weight.numel()
-        rows.append(
-            {
-                "name": layer.name,
-                "layer": layer.layer,
-                "out_features": layer.out_features,
-                "in_features": layer.in_features,
-                "kept_shape": list(weight.shape),
-                "zeros": zeros,
-                "removed": layer.numel - left,
-                "sparsity": (layer.numel - left + zeros) / layer.numel,
-            }
-        )
-    return rows
-
-
-def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "dense": dense.top1,
-        "pruned": pruned.top1,
-        "difference": pruned.top1 - dense.top1,
-        "dense_stderr": dense.stderr,
-        "pruned_stderr": pruned.stderr,
-        "dense_loss": dense.loss,
-        "pruned_loss": pruned.loss,
-        "samples": pruned.samples,
-    }
-    return figures if before is None else figures | {"before_recovery": before.top1}
-
-
-def described_images(source: ImageSource | None) -> dict[str, Any] | None:
-    """Which set it was: its hash, and for one of the hub its commit."""
-    return None if source is None else {"name": source.name, "sha256": source.sha256, **source.origin}

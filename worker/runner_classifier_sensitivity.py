@@ -15,7 +15,8 @@ from core.models.classifier import load_classifier, open_classifier
 from core.pruning.classifier.scene import Observer, Scene
 from core.pruning.classifier.sensitivity import classifier_sensitivity
 from worker.protocol import ClassifierSpec, LogMessage, ProgressMessage, StageMessage
-from worker.runner_classifier import Send, described_images, fingerprint, open_images
+from worker.runner_classifier import Send, fingerprint, open_image_sets
+from worker.runner_classifier_report import described_images
 from worker.runner_sensitivity import NO_MODEL, sensitivity_metrics, write_sensitivity
 
 
@@ -31,7 +32,7 @@ def measure_classifier(
     assert isinstance(parameters, SensitivityParameters)
     inner = parse_parameters(parameters.method, parameters.parameters)
     assert isinstance(inner, Selection)
-    opened = open_images(spec, folder, None, notes.append)
+    opened = open_image_sets(spec, folder, None, notes.append)
     ((dataset, images),) = opened.evaluation.items()
     scene = Scene(
         load_classifier(folder, device),

@@ -24,9 +24,10 @@ COMPANIONS = (
     "spiece.model",
     "chat_template.jinja",
     "chat_template.json",
+    "preprocessor_config.json",
 )
-"""Config, generation config, tokenizer and what images are made ready by: what goes with the weights. Data all of them,
-no code."""
+"""Config, generation config, tokenizer and what is done to images: what goes with the weights. Data all of them, no
+code."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 

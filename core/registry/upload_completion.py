@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import delete, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +20,8 @@ from core.artifacts.store import Store, open_stored
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import Description, describe_folder
 from core.catalogue.model_folder import ModelDescription
+from core.data.image_files import ImagesDescription, describe_image_stream
+from core.data.image_rows import IMAGE_PARQUET
 from core.data.texts import TextDescription, describe_stream
 from core.database import seconds_from_now, transaction
 from core.errors import (
@@ -34,7 +37,7 @@ from core.registry.deletion import forget
 from core.registry.folders import content_hash_of
 from core.registry.hollow_folder import write_hollow
 from core.registry.schemas import Dataset, Model
-from core.registry.service import about, add_dataset, add_model, dataset_answer, get_row, model_answer
+from core.registry.service import about, add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
 from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
 from core.registry.upload_parts import file_prefix, parts_of
 from core.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
@@ -153,7 +156,10 @@ def _store_file(sessions: sessionmaker[Session], store: Store, upload: UploadRow
     return is_right
 
 
-def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> Description | TextDescription:
+_Described = Description | TextDescription | ImagesDescription
+
+
+def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> _Described:
     prefix = object_prefix(upload.kind, upload.object_id)
 
     def read(file: FileReference, start: int, end: int) -> bytes:
@@ -166,10 +172,11 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
             write_hollow(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
             return describe_folder(folder)
     file = files[0]
+    content: dict[str, Any] = {"size": file.bytes, "sha256": file.sha256}
     with open_stored(store, prefix, file.path, file.bytes) as stream:
-        return describe_stream(
-            stream, file.path, str(upload.format), upload.text_field, size=file.bytes, sha256=file.sha256
-        )
+        if upload.format == IMAGE_PARQUET:
+            return describe_image_stream(stream, file.path, str(upload.image_field), str(upload.label_field), **content)
+        return describe_stream(stream, file.path, str(upload.format), upload.text_field, **content)
 
 
 def _register(
@@ -177,7 +184,7 @@ def _register(
     caller: Principal,
     upload_id: str,
     files: Sequence[UploadFileRow],
-    described: Description | TextDescription,
+    described: _Described,
 ) -> tuple[Model | Dataset, bool, Sequence[str]]:
     upload = find_upload(session, caller.team_id, upload_id, for_change=True)
     prefix = object_prefix(upload.kind, upload.object_id)
@@ -196,9 +203,13 @@ def _register(
         )
         answer = model_answer(model)
     else:
-        of_text = {"format": upload.format, "text_field": upload.text_field, **described.model_dump()}
-        text, is_new = add_dataset(session, caller, {**values, **of_text})
-        answer = dataset_answer(text)
+        if isinstance(described, ImagesDescription):
+            fields = (str(upload.image_field), str(upload.label_field))
+            facts = image_facts(described, str(upload.format), *fields)
+        else:
+            facts = {"format": upload.format, "text_field": upload.text_field, **described.model_dump()}
+        dataset, is_new = add_dataset(session, caller, values | facts)
+        answer = dataset_answer(dataset)
     upload.status, upload.object_id = "complete", answer.id
     audit.note(session, caller, "upload.complete", upload_id, {"kind": upload.kind, "name": upload.name})
     leftovers = [upload_prefix(upload_id)]

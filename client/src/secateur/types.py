@@ -72,7 +72,7 @@ class Model(Answer):
 
 
 class Dataset(Answer):
-    """A registered text."""
+    """A registered text, or image set: `images` is None for texts, `documents` and `characters` are 0 for images."""
 
     id: str
     name: str
@@ -80,6 +80,8 @@ class Dataset(Answer):
     format: str
     documents: int
     characters: int
+    images: int | None = None
+    classes: int | None = None
     bytes: int
     sha256: str
     created_at: datetime

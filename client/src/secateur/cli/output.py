@@ -141,7 +141,7 @@ def print_metrics(metrics: Metrics) -> None:
             rows.append((f"accuracy on {name}, before recovery", shown[0], _accuracy(measured.before_recovery), "–"))
         rows.append((f"accuracy on {name}", *shown, times(_ratio(measured.pruned, measured.dense))))
         losses = (measured.dense_loss, measured.pruned_loss)
-        rows.append((f"loss on {name}", *map(number, losses), times(_ratio(losses[1], losses[0]))))
+        rows.append((f"loss on {name}", number(losses[0]), number(losses[1]), times(_ratio(losses[1], losses[0]))))
     rows += _task_rows(metrics)
     if metrics.parameters is not None:
         dense, nonzero = metrics.parameters.dense, metrics.parameters.nonzero
