@@ -46,6 +46,8 @@ def measure_classifier(
         ),
         notes=notes,
     )
+    (measured_on,) = spec.evaluation
+    facts = (fingerprint(spec, folder, device), measured_on.sha256, spec.recipe["evaluation"]["samples"])
     send(StageMessage(stage="evaluate"))
     dense, curves = classifier_sensitivity(
         scene,
@@ -53,7 +55,7 @@ def measure_classifier(
         parameters,
         work=spec.work,
         previous=spec.previous,
-        fingerprint=fingerprint(spec, folder, device),
+        fingerprint=" ".join(map(str, facts)),
     )
     found = Sensitivity(
         task="image-classification",

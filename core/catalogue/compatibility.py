@@ -272,6 +272,19 @@ def method_at_work(request: ResolvedRequest) -> MethodInfo:
 
 def _check_measured(description: Description, asked: SensitivityParameters) -> SensitivityParameters:
     """What a sensitivity job measures must be able to prune the model, layer by layer; its defaults are filled in."""
+    own = {"seed": asked.seed} | asked.parameters
+    for name, only in (("allocation", "uniform"), ("include_lm_head", False)):
+        if own.get(name, only) != only:
+            raise InvalidParameters(
+                f"parameters.parameters.{name}: each layer is measured alone and at the same rates: leave {name} out",
+                param=f"parameters.parameters.{name}",
+            )
+    if own.get("scope") == "model":
+        raise InvalidParameters(
+            "parameters.parameters.scope: 'model' ranks the weights of all layers together, here each is pruned alone: "
+            "use 'tensor' or 'row'",
+            param="parameters.parameters.scope",
+        )
     try:
         info = get_method(asked.method)
         pattern = parse_pattern(asked.pattern)
@@ -283,26 +296,11 @@ def _check_measured(description: Description, asked: SensitivityParameters) -> S
                 f"{', '.join(able)}",
                 param="parameters.method",
             )
-        own = {"seed": asked.seed} | asked.parameters
         parameters = check_job(description, asked.method, pattern.text, rates[-1], own).parameters
     except InvalidRequest as error:
         within = (error.param or "method").removeprefix("parameters.")
         error.param = f"parameters.{within if within in ('method', 'pattern', 'rates') else 'parameters'}"
         raise
-    spread = {"allocation": "uniform", "include_lm_head": False}
-    for name, only in spread.items():
-        if parameters.get(name, only) != only:
-            raise InvalidParameters(
-                f"parameters.parameters.{name}: each decoder layer is measured alone and at the same rates: leave "
-                f"{name} out",
-                param=f"parameters.parameters.{name}",
-            )
-    if parameters.get("scope") == "model":
-        raise InvalidParameters(
-            "parameters.parameters.scope: 'model' ranks the weights of all layers together, here each is pruned alone: "
-            "use 'tensor' or 'row'",
-            param="parameters.parameters.scope",
-        )
     return asked.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": parameters})
 
 

@@ -98,7 +98,11 @@ def test_one_weight_a_bucket_loses_nothing() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sparsity", [0.0, 0.8])
-def test_a_shared_file_comes_back_byte_for_byte(tmp_path: Path, dtype: torch.dtype, sparsity: float) -> None:
+def test_a_shared_file_comes_back_byte_for_byte(
+    tmp_path: Path, dtype: torch.dtype, sparsity: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("core.artifacts.weight_parts", "secateur.weight_files", "secateur.hashed"):
+        monkeypatch.setattr(f"{module}.CHUNK_WEIGHTS", 64)
     sharing = Sharing(2**33 + 1, 150)
     tensors = {
         "head.weight": share(matrix(sparsity=sparsity), sharing, dtype).to(dtype),

@@ -133,7 +133,7 @@ def test_what_does_not_fit_the_budget_is_spilled_read_again_and_changes_nothing(
         ({"rates": [0.5, 0.5]}, "parameters", "must rise"),
         ({"rates": [1.0]}, "parameters.rates.0", "less than 1"),
         ({"method": "wanda", "parameters": {"block_size": 3}}, "parameters.parameters", "wanda takes"),
-        ({"parameters": {"allocation": [0.5, 0.5, 0.5]}}, "parameters.parameters", "make them agree"),
+        ({"parameters": {"skip_layers": [3]}}, "parameters.parameters", "does not exist"),
         ({"parameters": {"allocation": "owl"}}, "parameters.parameters.allocation", "leave allocation out"),
         ({"parameters": {"scope": "model"}}, "parameters.parameters.scope", "'tensor' or 'row'"),
     ],
