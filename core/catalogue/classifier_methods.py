@@ -1,5 +1,90 @@
 """The methods for image classifiers, with their papers; some prune the linear layers of language models too."""
 
-from core.catalogue.method_info import MethodInfo
+from core.catalogue.classic_parameters import IterativeMagnitudeParameters, OBDParameters, OBSParameters
+from core.catalogue.filter_parameters import FilterL1Parameters, FilterTaylorParameters
+from core.catalogue.method_info import MethodInfo, Needs, Paper
 
-CLASSIFIER_METHODS: tuple[MethodInfo, ...] = ()
+_FILTERS = ("structured",)
+_IMAGES = ("image-classification",)
+
+CLASSIFIER_METHODS: tuple[MethodInfo, ...] = (
+    MethodInfo(
+        id="obd",
+        title="Optimal Brain Damage",
+        summary="Removes, from the whole network, the weights that cost least by the diagonal of the loss's Hessian; "
+        "retrains; repeats.",
+        paper=Paper(
+            title="Optimal Brain Damage",
+            authors="LeCun, Denker, Solla",
+            year=1989,
+            url="https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html",
+        ),
+        task_families=_IMAGES,
+        patterns=("unstructured",),
+        needs=Needs(calibration=True, gradients=True, training=True),
+        parameters=OBDParameters,
+    ),
+    MethodInfo(
+        id="obs",
+        title="Optimal Brain Surgeon",
+        summary="Removes one weight after the other, the cheapest by the whole inverse Hessian, and moves all others "
+        "to make up for it: of a small network as a whole, of others layer by layer.",
+        paper=Paper(
+            title="Second Order Derivatives for Network Pruning: Optimal Brain Surgeon",
+            authors="Hassibi, Stork",
+            year=1992,
+            url="https://proceedings.neurips.cc/paper/1992/hash/303ed4c69846ab36c2904d3ba8573050-Abstract.html",
+        ),
+        task_families=("language-model", *_IMAGES),
+        patterns=("unstructured", "n:m"),
+        needs=Needs(calibration=True, gradients=False, training=False),
+        parameters=OBSParameters,
+    ),
+    MethodInfo(
+        id="iterative-magnitude",
+        title="Iterative magnitude",
+        summary="Measures what each layer can lose, removes the smallest weights of each accordingly, retrains the "
+        "rest; repeats. Can set survivors back to early weights.",
+        paper=Paper(
+            title="Learning both Weights and Connections for Efficient Neural Networks",
+            authors="Han, Pool, Tran, Dally",
+            year=2015,
+            url="https://arxiv.org/abs/1506.02626",
+        ),
+        task_families=_IMAGES,
+        patterns=("unstructured",),
+        needs=Needs(calibration=True, gradients=True, training=True),
+        parameters=IterativeMagnitudeParameters,
+    ),
+    MethodInfo(
+        id="filter-l1",
+        title="Filters by L1 norm",
+        summary="Removes the filters of smallest absolute sum, layer by layer, with all that is coupled to them.",
+        paper=Paper(
+            title="Pruning Filters for Efficient ConvNets",
+            authors="Li, Kadav, Durdanovic, Samet, Graf",
+            year=2016,
+            url="https://arxiv.org/abs/1608.08710",
+        ),
+        task_families=_IMAGES,
+        patterns=_FILTERS,
+        needs=Needs(calibration=True, gradients=False, training=False),
+        parameters=FilterL1Parameters,
+    ),
+    MethodInfo(
+        id="filter-taylor",
+        title="Filters by Taylor expansion",
+        summary="Removes a few filters at a time of all layers, those whose loss a first-order estimate finds "
+        "smallest, and trains in between.",
+        paper=Paper(
+            title="Pruning Convolutional Neural Networks for Resource Efficient Inference",
+            authors="Molchanov, Tyree, Karras, Aila, Kautz",
+            year=2016,
+            url="https://arxiv.org/abs/1611.06440",
+        ),
+        task_families=_IMAGES,
+        patterns=_FILTERS,
+        needs=Needs(calibration=True, gradients=True, training=True),
+        parameters=FilterTaylorParameters,
+    ),
+)

@@ -1,5 +1,6 @@
 """Whether a request fits a model: the checks that must fail before a job is queued, not hours into it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -204,16 +205,13 @@ def _layout(description: ModelDescription, method: str, asked: Layout | None) ->
 
 def _check_masks(description: Description, checked: Selection, parsed: Pattern, sparsity: float) -> None:
     linears = prunable_linears(description, checked)
-    if parsed.of is not None:
-        for linear in linears:
-            if linear.in_features // linear.kernel % parsed.of:
-                inputs = "input weights per row" if linear.kernel == 1 else "input channels"
-                width = linear.in_features // linear.kernel
-                raise IndivisibleWidth(
-                    f"{linear.name} has {width} {inputs}, which {parsed.of} does not divide: "
-                    f"pattern {parsed.text} cannot be applied; skip it (parameters.skip_modules) or choose another m",
-                    param="pattern",
-                )
+    require_divisible(linears, parsed)
+    if getattr(checked, "mode", None) == "exact" and isinstance(description, ModelDescription):
+        raise InvalidParameters(
+            "parameters.mode: 'exact' is for image classifiers, whose derivatives of single images it takes: use "
+            "'layer_wise'",
+            param="parameters.mode",
+        )
     if isinstance(checked, Allocated):
         _check_allocation(checked, description.layers, linears, parsed.is_n_m, sparsity)
     if getattr(checked, "scope", None) == "model" and (
@@ -224,6 +222,19 @@ def _check_masks(description: Description, checked: Selection, parsed: Pattern, 
             "'uniform'",
             param="parameters.scope",
         )
+
+
+def require_divisible(linears: Iterable[LinearShape], pattern: Pattern) -> None:
+    """Raises IndivisibleWidth naming the first layer whose rows are no multiple of m of `n:m`."""
+    for linear in linears:
+        width = linear.in_features // linear.kernel
+        if pattern.of is not None and width % pattern.of:
+            inputs = "input weights per row" if linear.kernel == 1 else "input channels"
+            raise IndivisibleWidth(
+                f"{linear.name} has {width} {inputs}, which {pattern.of} does not divide: pattern {pattern.text} "
+                "cannot be applied; skip it (parameters.skip_modules) or choose another m",
+                param="pattern",
+            )
 
 
 def _without_target(

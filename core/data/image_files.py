@@ -66,11 +66,11 @@ def decode_image(data: bytes | None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what the formats' own metadata lacks
-            image = Image.open(io.BytesIO(data), formats=_DECODERS)
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.height} × {image.width} pixels are more than {MOST_PIXELS}")
-            image.load()
-            image = ImageOps.exif_transpose(image)
+            opened = Image.open(io.BytesIO(data), formats=_DECODERS)
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ValueError(f"{opened.height} × {opened.width} pixels are more than {MOST_PIXELS}")
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
     except Exception as error:  # decoders raise whatever their authors chose
         raise UnreadableImage(" ".join(str(error).split())[:100] or type(error).__name__) from error
     if image.mode == "F":

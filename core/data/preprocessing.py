@@ -95,9 +95,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _of_transformers(said: dict[str, Any], channels: int, model_size: Size | None) -> Preprocessing:
     factor = _number(said, "rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
-    mean, deviation = (0.0,), (1.0,)
-    if said.get("do_normalize", True):
-        mean, deviation = _by_channel(said, "image_mean", channels), _by_channel(said, "image_std", channels)
+    is_normalised = said.get("do_normalize", True)
+    mean = _by_channel(said, "image_mean", channels) if is_normalised else (0.0,)
+    deviation = _by_channel(said, "image_std", channels) if is_normalised else (1.0,)
     # x·factor = (x/255)·(255·factor), so that one form serves all
     scale = 255 * factor
     shorter_side, size, crop = _geometry(said, model_size)

@@ -74,18 +74,16 @@ class InputStatistic:
         """‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over the tokens seen: all of them from XᵀX, else the sample. None without tokens."""
         if self.tokens == 0:
             return None
-        difference_OI = dense_OI - pruned_OI
-        if self.level is Statistic.GRAM:
-            gram_II = self.gram_II
-            lost = ((difference_OI @ gram_II) * difference_OI).sum(dtype=torch.float64)
-            whole = ((dense_OI @ gram_II) * dense_OI).sum(dtype=torch.float64)
-        else:
-            sample_IN = torch.cat(self._sample).T
-            lost = (difference_OI @ sample_IN).square().sum(dtype=torch.float64)
-            whole = (dense_OI @ sample_IN).square().sum(dtype=torch.float64)
+        whole = self.energy(dense_OI)
         if whole <= 0:
             return 0.0
-        return float((lost.clamp(min=0) / whole).sqrt())
+        return (max(self.energy(dense_OI - pruned_OI), 0.0) / whole) ** 0.5
+
+    def energy(self, weight_OI: Tensor) -> float:
+        """‖WXᵀ‖² over the tokens seen: all of them from XᵀX, else the sample."""
+        if self.level is Statistic.GRAM:
+            return float(((weight_OI @ self.gram_II) * weight_OI).sum(dtype=torch.float64))
+        return float((weight_OI @ torch.cat(self._sample).T).square().sum(dtype=torch.float64))
 
 
 def add_gram(gram_II: Tensor, X_NI: Tensor) -> None:

@@ -10,7 +10,6 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import delete, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -172,11 +171,12 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
             write_hollow(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
             return describe_folder(folder)
     file = files[0]
-    content: dict[str, Any] = {"size": file.bytes, "sha256": file.sha256}
-    with open_stored(store, prefix, file.path, file.bytes) as stream:
+    size, sha256 = file.bytes, file.sha256
+    with open_stored(store, prefix, file.path, size) as stream:
         if upload.format == IMAGE_PARQUET:
-            return describe_image_stream(stream, file.path, str(upload.image_field), str(upload.label_field), **content)
-        return describe_stream(stream, file.path, str(upload.format), upload.text_field, **content)
+            fields = (str(upload.image_field), str(upload.label_field))
+            return describe_image_stream(stream, file.path, *fields, size=size, sha256=sha256)
+        return describe_stream(stream, file.path, str(upload.format), upload.text_field, size=size, sha256=sha256)
 
 
 def _register(

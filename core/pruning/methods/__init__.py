@@ -9,6 +9,7 @@ from core.pruning.methods.loraprune import LoRAPrune
 from core.pruning.methods.lorashear import LoRAShear
 from core.pruning.methods.magnitude import Magnitude
 from core.pruning.methods.method import Method
+from core.pruning.methods.obs import OBS
 from core.pruning.methods.random import Random
 from core.pruning.methods.random_structured import RandomStructured
 from core.pruning.methods.recover import Recover
@@ -18,6 +19,7 @@ from core.pruning.methods.wanda import Wanda
 
 IMPLEMENTATIONS: dict[str, type[Method]] = {
     "magnitude": Magnitude,
+    "obs": OBS,
     "random": Random,
     "recover": Recover,
     "sparsegpt": SparseGPT,

@@ -1,9 +1,30 @@
 """The methods for image classifiers, one short file per published method, bound to the catalogue by id."""
 
 from core.catalogue.parameters import MethodParameters
+from core.pruning.methods.classifiers.filter_l1 import FilterL1
+from core.pruning.methods.classifiers.filter_taylor import FilterTaylor
+from core.pruning.methods.classifiers.iterative_magnitude import IterativeMagnitude
 from core.pruning.methods.classifiers.method import ClassifierMethod
+from core.pruning.methods.classifiers.obd import OBD
+from core.pruning.methods.classifiers.obs import ClassifierOBS
+from core.pruning.methods.classifiers.one_shot import (
+    ClassifierMagnitude,
+    ClassifierRandom,
+    ClassifierSparseGPT,
+    ClassifierWanda,
+)
 
-CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {}
+CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {
+    "iterative-magnitude": IterativeMagnitude,
+    "magnitude": ClassifierMagnitude,
+    "obd": OBD,
+    "obs": ClassifierOBS,
+    "random": ClassifierRandom,
+    "sparsegpt": ClassifierSparseGPT,
+    "wanda": ClassifierWanda,
+    "filter-l1": FilterL1,
+    "filter-taylor": FilterTaylor,
+}
 
 
 def build_classifier_method(method_id: str, parameters: MethodParameters) -> ClassifierMethod:

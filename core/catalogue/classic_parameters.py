@@ -1,0 +1,139 @@
+"""Parameters of the field's first methods: Optimal Brain Damage, Optimal Brain Surgeon, iterative magnitude pruning.
+
+Those that prune and retrain in turn share their rounds (`Iterated`); those that look at the loss's second derivatives
+share how these are estimated (`Curved`).
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.parameters import Allocated, LayerSparsities, Propagated, Selection
+from core.errors import InvalidParameters
+
+Curvature = Literal["gauss_newton", "empirical_fisher", "squared_error"]
+
+LARGEST_EXACT = 10_000
+"""Prunable weights up to which one inverse Hessian of the whole network is held."""
+_EXACT_BYTES = 8
+"""Of each entry of it: float64."""
+
+
+class Iterated(BaseModel):
+    """Deletion and retraining in turn."""
+
+    rounds: int = Field(5, ge=1, le=10_000, description="Times that weights are deleted and the rest retrained.")
+    growth: Literal["linear", "cubic"] = Field(
+        "linear",
+        description="How the share that is gone grows over the rounds: the same number in each, or much at first and "
+        "little at the end, 1 − (1 − r/rounds)³.",
+    )
+    retrain_steps: int = Field(
+        500, ge=0, le=1_000_000, description="Optimiser steps after each deletion, deleted weights held at zero."
+    )
+    learning_rate: float = Field(
+        1e-4, gt=0, le=1, description="Of AdamW: a tenth of its customary rate, as Han (2015) retrains LeNet."
+    )
+    batch_size: int = Field(128, ge=1, le=65_536, description="Images in a step.")
+
+
+class Curved(BaseModel):
+    """How the second derivatives of the loss in the weights are estimated."""
+
+    curvature: Curvature = Field(
+        "gauss_newton",
+        description="gauss_newton: JᵀHJ, J the derivatives of the logits, H the Hessian of the cross-entropy in them. "
+        "empirical_fisher: outer products of each image's own gradient. squared_error: JᵀJ, as where the loss is the "
+        "squared error of the logits (LeCun 1989, Hassibi 1993): what counts is how far they move.",
+    )
+    curvature_images: int | None = Field(
+        1000, ge=1, le=1_000_000_000, description="Calibration images it is estimated on, drawn by the seed; null: all."
+    )
+
+
+class OBDParameters(Selection, Iterated, Curved):
+    """Parameters of `obd`."""
+
+
+class OBSParameters(Selection, Allocated, Propagated, Curved):
+    """Parameters of `obs`."""
+
+    mode: Literal["exact", "layer_wise"] | None = Field(
+        None,
+        description="exact: one inverse Hessian of the whole network, from its derivatives; image classifiers of at "
+        f"most {LARGEST_EXACT} prunable weights. layer_wise: one of each layer, from its inputs; curvature, alpha and "
+        "reestimate_every do not matter then. Unset: exact where it can be done.",
+    )
+    alpha: float = Field(
+        1e-4,
+        gt=0,
+        le=1,
+        description="exact: the recursion for the inverse Hessian starts from 1/alpha on its diagonal.",
+    )
+    reestimate_every: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="exact: deletions after which the Hessian is estimated anew. Unset: never.",
+    )
+    damping: float = Field(
+        0.01, gt=0, le=1, description="layer_wise: added to the Hessian's diagonal, as a share of its mean."
+    )
+
+
+class IterativeMagnitudeParameters(Selection, Iterated):
+    """Parameters of `iterative-magnitude`."""
+
+    allocation: Literal["sensitivity", "uniform"] | LayerSparsities = Field(
+        "sensitivity",
+        description="sensitivity: each layer alone is pruned at the scan's rates, and rates are chosen so that the "
+        "last weight removed costs as much in every layer; uniform; or a list with one sparsity per layer.",
+    )
+    scan_rates: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=50)] = Field(
+        default_factory=lambda: [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98], description="Rates of the sensitivity scan."
+    )
+    scan_images: int | None = Field(
+        1000, ge=1, le=1_000_000_000, description="Calibration images it is measured on, drawn by the seed; null: all."
+    )
+    scale_dropout: bool = Field(
+        True, description="While retraining, dropout behind a layer is scaled by √(connections left / connections)."
+    )
+    remove_dead_neurons: bool = Field(
+        True,
+        description="Neurons that read nothing, or that nothing reads, lose all their weights, beyond the sparsity "
+        "asked for; what a neuron without inputs sends is added to the biases behind it. No output changes.",
+    )
+    rewind_step: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="Set survivors back to early weights after every deletion (Frankle 2019): those the model has "
+        "after so many steps of training from the weights the job was given. The model is then trained by "
+        "retrain_steps before the first deletion too. Unset: survivors go on from where they are.",
+    )
+
+
+def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:
+    """Whether `obs` holds one inverse Hessian of an image classifier.
+
+    Raises InvalidParameters where that was asked for and is too large, or with an allocation, which it has no use for.
+    """
+    weights = sum(layer.numel for layer in layers)
+    if parameters.mode is None:
+        return weights <= LARGEST_EXACT and parameters.allocation == "uniform"
+    if parameters.mode == "layer_wise":
+        return False
+    if parameters.allocation != "uniform":
+        raise InvalidParameters(
+            "parameters.allocation: mode 'exact' chooses among the weights of all layers: leave allocation out",
+            param="parameters.allocation",
+        )
+    if weights > LARGEST_EXACT:
+        raise InvalidParameters(
+            f"parameters.mode: 'exact' holds the inverse Hessian of {weights} weights at once, "
+            f"{weights**2 * _EXACT_BYTES / 2**30:.1f} GiB; at most {LARGEST_EXACT} weights: use 'layer_wise'",
+            param="parameters.mode",
+        )
+    return True

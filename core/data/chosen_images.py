@@ -1,0 +1,30 @@
+"""Some images of a set, drawn by a seed."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from core.data.images import ImageSet
+
+
+class ChosenImages:
+    """The images of a set with these numbers, in this order: an image set too."""
+
+    def __init__(self, images: ImageSet, numbers_N: Tensor) -> None:
+        self._images, self._numbers = images, numbers_N
+        self.labels_N = images.labels_N[numbers_N]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def batch(self, numbers: Sequence[int] | Tensor) -> Tensor:
+        return self._images.batch(self._numbers[torch.as_tensor(numbers)])
+
+
+def draw_images(images: ImageSet, count: int | None, seed: int) -> ImageSet:
+    """So many different images, in the set's order; all of them where there are not more, or None is asked for."""
+    if count is None or count >= len(images):
+        return images
+    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
+    return ChosenImages(images, drawn.sort().values)

@@ -1,0 +1,63 @@
+"""Dropout of a network that has lost weights (Han 2015, section 3.2): fewer connections need less of it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.pruning.classifier.matrices import layer_of
+from core.pruning.classifier.scene import Scene
+
+_KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+@torch.no_grad()
+def layers_before_dropout(scene: Scene) -> dict[str, str]:
+    """By each dropout module's name, if its rate is above zero, the prunable layer that was executed last before it."""
+    found: dict[str, str] = {}
+    last: list[str] = []
+
+    def ran(name: str) -> Any:
+        return lambda *_: last.append(name)
+
+    def dropped(name: str) -> Any:
+        return lambda *_: found.update({name: last[-1]} if last else {})
+
+    handles = [scene.module(shape.name).register_forward_hook(ran(shape.name)) for shape in scene.layers]
+    handles += [
+        module.register_forward_hook(dropped(name))
+        for name, module in scene.model.named_modules()
+        if isinstance(module, _KINDS) and module.p > 0
+    ]
+    try:
+        scene.logits(scene.calibration.batch([0]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+@contextmanager
+def scaled_dropout(scene: Scene, before: Mapping[str, str]) -> Iterator[dict[str, float]]:
+    """While it is entered, every dropout rate is D_o·√(C_ir / C_io) (eq. 2): C_io the connections of the layer before
+    it, C_ir those that are left. Gives the rates by name; they are as they were afterwards.
+
+    `before` is what `layers_before_dropout` found.
+    """
+    original: dict[str, float] = {}
+    scaled: dict[str, float] = {}
+    for name, layer in before.items():
+        module = scene.module(name)
+        assert isinstance(module, _KINDS)
+        weight = layer_of(scene.model, layer).weight
+        original[name] = module.p
+        scaled[name] = module.p = module.p * float((weight != 0).sum() / weight.numel()) ** 0.5
+    try:
+        yield scaled
+    finally:
+        for name, rate in original.items():
+            module = scene.module(name)
+            assert isinstance(module, _KINDS)
+            module.p = rate

@@ -1,0 +1,102 @@
+"""Convolutions and linear layers as matrices: the weight [outputs, kernel x inputs], and the rows it multiplies.
+
+A convolution is a linear layer on the patches of its input. Within a row, kernel positions are outer and input channels
+inner, so that n:m runs along the channels. A grouped convolution is as many linear layers as it has groups, each with
+outputs and inputs of its own; an ordinary one, and a linear layer, is one group.
+
+Shapes: B images, G groups, L positions an image is read at, I inputs of a row, O outputs of a group.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import UnsupportedArchitecture
+
+Layer = nn.Linear | nn.Conv2d
+
+CHUNK = 2**24
+"""Numbers that are unfolded at a time, at most, where a single image has not more."""
+
+
+def layer_of(model: nn.Module, name: str) -> Layer:
+    """A prunable layer by name; raises UnsupportedArchitecture naming one that is neither of the two kinds."""
+    module = model.get_submodule(name)
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        raise UnsupportedArchitecture(
+            f"{name} is a {type(module).__name__}, neither a linear layer nor a convolution: skip it "
+            "(parameters.skip_modules)",
+            param="model",
+        )
+    return module
+
+
+def groups_of(layer: Layer) -> int:
+    return layer.groups if isinstance(layer, nn.Conv2d) else 1
+
+
+def to_matrix(layer: Layer) -> Tensor:
+    """The weight as a float32 matrix [outputs, kernel x inputs], not to be written to."""
+    weight = layer.weight.detach()
+    if isinstance(layer, nn.Conv2d):
+        weight = weight.permute(0, 2, 3, 1).flatten(1)
+    return weight.float()
+
+
+def as_weight(layer: Layer, matrix_OI: Tensor) -> Tensor:
+    """A matrix in the shape of the layer's weight."""
+    if isinstance(layer, nn.Conv2d):
+        outputs, inputs, height, width = layer.weight.shape
+        return matrix_OI.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)
+    return matrix_OI
+
+
+@torch.no_grad()
+def set_matrix(layer: Layer, matrix_OI: Tensor) -> None:
+    """Give the layer the weight that a matrix stands for."""
+    layer.weight.copy_(as_weight(layer, matrix_OI))
+
+
+def input_rows(name: str, layer: Layer, inputs: Tensor, images: int) -> Iterator[Tensor]:
+    """X_BGLI, what the layer's matrix multiplies of a batch's `inputs`, for a few images at a time.
+
+    `images` is their number: some networks put windows of an image into the batch dimension. Raises
+    UnsupportedArchitecture for a convolution that does more than its name says.
+    """
+    if isinstance(layer, nn.Linear):
+        X_BLI = inputs.reshape(images, -1, inputs.shape[-1])
+        for part_BLI in X_BLI.split(max(1, CHUNK // X_BLI[0].numel())):
+            yield part_BLI.unsqueeze(1)
+        return
+    if type(layer).forward is not nn.Conv2d.forward:
+        raise UnsupportedArchitecture(
+            f"{name} is a {type(layer).__name__}, a convolution with a forward of its own: what its weights multiply "
+            "is not known; skip it (parameters.skip_modules)",
+            param="model",
+        )
+    height, width = layer.kernel_size
+    unfolded = inputs[0].numel() * height * width // (layer.stride[0] * layer.stride[1]) * (len(inputs) // images)
+    inputs = inputs.reshape(images, -1, *inputs.shape[1:])
+    for part in inputs.split(max(1, CHUNK // max(1, unfolded))):
+        yield _patches(layer, part)
+
+
+def _patches(layer: nn.Conv2d, inputs_BNCHW: Tensor) -> Tensor:
+    images = len(inputs_BNCHW)
+    maps = inputs_BNCHW.flatten(0, 1)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = nn.functional.pad(maps, layer._reversed_padding_repeated_twice, mode=mode)
+    flat = nn.functional.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
+    channels = layer.in_channels // layer.groups
+    patches_NGCKL = flat.unflatten(1, (layer.groups, channels, -1))
+    patches_NGLI = patches_NGCKL.permute(0, 1, 4, 3, 2).flatten(3)
+    return patches_NGLI.unflatten(0, (images, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def output_rows(layer: Layer, outputs: Tensor, images: int) -> Tensor:
+    """Y_BGLO: outputs, or gradients in them, in the order of the rows."""
+    if isinstance(layer, nn.Linear):
+        return outputs.reshape(images, 1, -1, outputs.shape[-1])
+    rows_NGLO = outputs.flatten(2).unflatten(1, (layer.groups, -1)).transpose(2, 3)
+    return rows_NGLO.unflatten(0, (images, -1)).transpose(1, 2).flatten(2, 3)

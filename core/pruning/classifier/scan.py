@@ -1,0 +1,94 @@
+"""How much each layer alone can lose: the loss of the whole network against the rate at which one layer is pruned, all
+others dense, nothing retrained (Han 2015, figure 6; Li 2016, section 3.2)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.water_filling import LayerCosts, allocate
+from core.data.images import ImageSet
+from core.errors import InvalidSparsity
+from core.pruning.classifier.scene import Scene
+from core.pruning.recovery.training import RecoveryStopped
+
+Curve = list[tuple[float, float, float]]
+"""(rate, mean cross-entropy in nats, top-1 accuracy) for each rate."""
+
+
+@torch.no_grad()
+def loss_and_accuracy(scene: Scene, images: ImageSet) -> tuple[float, float]:
+    """Mean cross-entropy in nats and the share of images whose highest logit is their label's."""
+    loss = right = 0.0
+    for pixels_BCHW, labels_B in scene.batches(images):
+        logits_BK = scene.logits(pixels_BCHW)
+        loss += float(nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum"))
+        right += float((logits_BK.argmax(dim=-1) == labels_B).sum())
+    return loss / len(images), right / len(images)
+
+
+def scan(
+    scene: Scene, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
+) -> dict[str, Curve]:
+    """The curve of each of the scene's layers, by name. `prune_layer` prunes one layer of `scene.model` to a rate, and
+    touches nothing else; afterwards the layer is as it was.
+
+    Raises RecoveryStopped between layers where asked to stop.
+    """
+    curves: dict[str, Curve] = {}
+    for shape in scene.layers:
+        if scene.observer.should_stop():
+            raise RecoveryStopped
+        layer = scene.module(shape.name)
+        dense = {name: each.clone() for name, each in layer.state_dict().items()}
+        curves[shape.name] = []
+        for rate in rates:
+            try:
+                prune_layer(shape, rate)
+                curves[shape.name].append((rate, *loss_and_accuracy(scene, images)))
+            finally:
+                layer.load_state_dict(dense)
+        scene.observer.on_log(f"sensitivity of {shape.name} measured")
+    return curves
+
+
+def rates_from_scan(
+    layers: Sequence[LinearShape], curves: Mapping[str, Curve], dense_loss: float, sparsity: float
+) -> dict[str, float]:
+    """A rate for each layer by name: together they remove `sparsity` of the layers' weights, and the last weight
+    removed costs the same in each, see `core.catalogue.water_filling`.
+
+    Raises InvalidSparsity above the highest rate of the scan: beyond it nothing is known.
+    """
+    highest = max(rate for curve in curves.values() for rate, _, _ in curve)
+    if sparsity > highest:
+        raise InvalidSparsity(
+            f"sparsity {sparsity} is above the highest rate the layers are scanned at, {highest}: add a higher one to "
+            "parameters.scan_rates, or choose another allocation",
+            param="sparsity",
+        )
+    costs = []
+    for shape in layers:
+        curve = sorted(curves[shape.name])
+        increases = [loss - dense_loss for _, loss, _ in curve]
+        costs.append(LayerCosts(shape.name, shape.numel, [rate for rate, _, _ in curve], increases))
+    return {layer.name: rate for layer, rate in zip(costs, allocate(costs, sparsity), strict=True)}
+
+
+def exact_counts(layers: Sequence[LinearShape], rates: Mapping[str, float], total: int) -> dict[str, int]:
+    """Weights each layer loses, by name: its rate's, rounded so that they sum to `total`, the largest remainders up."""
+    wanted = {shape.name: rates[shape.name] * shape.numel for shape in layers}
+    counts = {name: int(each) for name, each in wanted.items()}
+    order = sorted(wanted, key=lambda name: counts[name] - wanted[name])
+    sizes = {shape.name: shape.numel for shape in layers}
+    short = total - sum(counts.values())
+    while short:
+        step = 1 if short > 0 else -1
+        before = short
+        for name in order if short > 0 else reversed(order):
+            if short and 0 <= counts[name] + step <= sizes[name]:
+                counts[name] += step
+                short -= step
+        assert short != before, "no layer has room"
+    return counts

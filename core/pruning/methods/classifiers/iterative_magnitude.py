@@ -1,0 +1,123 @@
+"""Iterative magnitude pruning (Han, Pool, Tran & Dally 2015, arXiv:1506.02626): learn which connections matter, cut the
+others, retrain what is left, again and again."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.catalogue.classic_parameters import IterativeMagnitudeParameters
+from core.catalogue.parameters import MethodParameters
+from core.data.chosen_images import draw_images
+from core.pruning.classifier.dead_neurons import remove_dead_neurons
+from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropout
+from core.pruning.classifier.iterating import matrices, prune_in_rounds, train
+from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
+from core.pruning.classifier.scan import exact_counts, loss_and_accuracy, rates_from_scan, scan
+from core.pruning.classifier.scene import Scene
+from core.pruning.masks import lowest_in_tensor
+from core.pruning.methods.classifiers.method import ClassifierMethod
+from core.pruning.methods.classifiers.one_shot import layer_rates
+from core.pruning.saliency import magnitude
+
+
+class IterativeMagnitude(ClassifierMethod):
+    """score = |w| within each layer, whose rate follows from a scan of its sensitivity; to that rate in rounds, with
+    retraining of the survivors after each, dropout scaled and dead neurons removed.
+
+    With `rewind_step` survivors are set back to early weights after each cut (Frankle 2019, arXiv:1903.01611).
+    """
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, IterativeMagnitudeParameters)
+        self.parameters = parameters
+
+    def prune(self, scene: Scene) -> None:
+        parameters = self.parameters
+        early = self._early_weights(scene)
+        dropout = layers_before_dropout(scene) if parameters.scale_dropout else {}
+
+        def prepare() -> None:
+            if early is not None:
+                scene.notes.append(
+                    f"after every cut survivors were set back to the weights after {parameters.rewind_step} steps of "
+                    "training from those the job was given"
+                )
+                train(scene, parameters, parameters.retrain_steps, parameters.seed + parameters.rounds + 1)
+            rates = self._rates(scene)
+            total = round(sum(rates[shape.name] * shape.numel for shape in scene.layers))
+            scene.figures |= {"rates": rates, "removed": exact_counts(scene.layers, rates, total)}
+
+        def cut(share: float) -> dict[str, Any]:
+            before, _ = loss_and_accuracy(scene, scene.calibration)
+            counts = {name: round(share * count) for name, count in scene.figures["removed"].items()}
+            for name, count in counts.items():
+                cut_layer(scene, name, count)
+            after, accuracy = loss_and_accuracy(scene, scene.calibration)
+            row = {
+                "removed": sum(counts.values()),
+                "loss_before": before,
+                "measured_increase": after - before,
+                "accuracy_cut": accuracy,
+            }
+            if parameters.remove_dead_neurons:
+                dead = remove_dead_neurons(scene)
+                row |= {"dead_neurons": dead.neurons, "weights_of_dead_neurons": dead.weights}
+            if early is not None:
+                rewind(scene, early)
+            return row
+
+        @contextmanager
+        def training() -> Iterator[dict[str, Any]]:
+            with scaled_dropout(scene, dropout) as rates:
+                yield {"dropout": rates} if rates else {}
+
+        prune_in_rounds(scene, parameters, parameters.seed, cut, prepare=prepare, training=training)
+
+    def _early_weights(self, scene: Scene) -> dict[str, Tensor] | None:
+        """What survivors are set back to; an attempt that is taken up again comes to the same."""
+        if self.parameters.rewind_step is None:
+            return None
+        train(scene, self.parameters, self.parameters.rewind_step, self.parameters.seed)
+        return {name: each.clone() for name, each in scene.model.state_dict().items()}
+
+    def _rates(self, scene: Scene) -> dict[str, float]:
+        """The rate of each layer by name, with the scan in the figures where it was made."""
+        parameters = self.parameters
+        if parameters.allocation != "sensitivity":
+            return layer_rates(scene.layers, parameters.allocation, scene.sparsity)
+        images = draw_images(scene.calibration, parameters.scan_images, parameters.seed)
+        loss, accuracy = loss_and_accuracy(scene, images)
+        curves = scan(
+            scene,
+            images,
+            sorted(set(parameters.scan_rates)),
+            lambda shape, rate: cut_layer(scene, shape.name, round(rate * shape.numel)),
+        )
+        scene.figures["scan"] = {
+            "dense": {"loss": loss, "accuracy": accuracy},
+            "layers": {
+                name: [{"rate": rate, "loss": loss, "accuracy": accuracy} for rate, loss, accuracy in curve]
+                for name, curve in curves.items()
+            },
+        }
+        return rates_from_scan(scene.layers, curves, loss, scene.sparsity)
+
+
+def cut_layer(scene: Scene, name: str, count: int) -> None:
+    """Make the `count` smallest weights of a layer zero."""
+    layer = layer_of(scene.model, name)
+    weight_OI = to_matrix(layer)
+    set_matrix(layer, weight_OI.masked_fill(lowest_in_tensor(magnitude(weight_OI), count), 0))
+
+
+@torch.no_grad()
+def rewind(scene: Scene, early: Mapping[str, Tensor]) -> None:
+    """Set everything back to early weights but the zeros of the layers."""
+    gone = {name: weight_OI == 0 for name, weight_OI in matrices(scene).items()}
+    scene.model.load_state_dict(early)
+    for name, gone_OI in gone.items():
+        layer = layer_of(scene.model, name)
+        set_matrix(layer, to_matrix(layer).masked_fill(gone_OI, 0))

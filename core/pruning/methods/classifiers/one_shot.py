@@ -1,0 +1,217 @@
+"""The one-shot methods of language models on an image classifier: magnitude, random, Wanda, SparseGPT."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from core.catalogue.compatibility import require_divisible
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.parameters import Allocated, MethodParameters, Propagated, Selection
+from core.errors import InvalidParameters
+from core.models.weights import DTYPES
+from core.pruning.allocation import global_counts
+from core.pruning.classifier.matrices import groups_of, input_rows, layer_of, set_matrix, to_matrix
+from core.pruning.classifier.scene import Scene
+from core.pruning.group import PrunableLinear, Target
+from core.pruning.lockstep import pause, run_in_lockstep
+from core.pruning.methods.classifiers.method import ClassifierMethod
+from core.pruning.methods.magnitude import Magnitude
+from core.pruning.methods.method import Method
+from core.pruning.methods.random import Random
+from core.pruning.methods.sparsegpt import SparseGPT
+from core.pruning.methods.wanda import Wanda
+from core.pruning.recovery.training import RecoveryStopped
+from core.pruning.statistics import InputStatistic, Statistic
+
+_ERROR_ROWS = 1024
+"""Rows of a layer's input on which its reconstruction error is measured, about, where XᵀX is not at hand."""
+
+
+class OneShot(ClassifierMethod):
+    """Walks the layers in the order they are executed in and has `method` prune each as a matrix.
+
+    in_flight: all batches go through the model once, side by side; where all have reached a layer its statistic is
+    whole, it is pruned, and they go on through the pruned weights. two_pass: all statistics are the dense model's. A
+    grouped convolution is pruned group by group, each with its own inputs. Relative errors of the layers' outputs go
+    into the figures.
+    """
+
+    method: ClassVar[type[Method]]
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, Selection) and isinstance(parameters, Propagated)
+        self.parameters = parameters
+        self.solver = self.method(parameters)
+
+    @torch.no_grad()
+    def prune(self, scene: Scene) -> None:
+        require_divisible(scene.layers, scene.pattern)
+        targets = layer_targets(scene, self.parameters)
+        walk = _Walk(scene, self.solver, targets)
+        if self.solver.statistic is Statistic.NONE:
+            for shape in scene.layers:
+                walk.prune(shape.name)
+            return
+        parameters = self.parameters
+        assert isinstance(parameters, Propagated)
+        size = parameters.micro_batch or scene.batch_size
+        batches = [
+            scene.calibration.batch(numbers).to(scene.device)
+            for numbers in torch.arange(len(scene.calibration)).split(size)
+        ]
+        with _arithmetic(parameters.forward_dtype, scene.device):
+            if parameters.propagation == "in_flight":
+                with walk.collecting(wait=True):
+                    run_in_lockstep(
+                        [lambda pixels=pixels: scene.logits(pixels) for pixels in batches],  # type: ignore[misc]
+                        walk.prune,
+                        lambda index, logits: None,
+                    )
+            else:
+                with walk.collecting(wait=False):
+                    for pixels_BCHW in batches:
+                        scene.logits(pixels_BCHW)
+                for name in list(walk.statistics):
+                    walk.prune(name)
+        walk.finish()
+
+
+@contextmanager
+def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
+    """That of the calibration forward: float32, unless something else is asked for."""
+    if forward_dtype in ("auto", "float32"):
+        yield
+    else:
+        with torch.autocast(device.type, DTYPES[forward_dtype]):
+            yield
+
+
+def layer_targets(scene: Scene, parameters: MethodParameters) -> dict[str, Target]:
+    """What each layer is to lose; raises InvalidParameters for an allocation that no classifier has."""
+    allocation = parameters.allocation if isinstance(parameters, Allocated) else "uniform"
+    if allocation == "owl":
+        raise InvalidParameters(
+            "parameters.allocation: 'owl' is made for the decoder layers of language models: use 'uniform', or a list "
+            "with one sparsity per layer",
+            param="parameters.allocation",
+        )
+    counts: Mapping[str, int] = {}
+    if getattr(parameters, "scope", None) == "model":
+        counts = global_counts(
+            scene.layers, lambda shape: to_matrix(layer_of(scene.model, shape.name)).contiguous(), scene.sparsity
+        )
+    rates = layer_rates(scene.layers, allocation, scene.sparsity)
+    return {name: Target(scene.pattern, rate, counts.get(name)) for name, rate in rates.items()}
+
+
+def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float) -> dict[str, float]:
+    """The sparsity of each layer, by name, of a list or of "uniform"; raises InvalidParameters where the list is too
+    short."""
+    if not isinstance(allocation, list):
+        return {shape.name: sparsity for shape in layers}
+    if len(allocation) <= max(shape.layer for shape in layers):
+        raise InvalidParameters(
+            f"parameters.allocation: {len(allocation)} sparsities given, the model has at least "
+            f"{max(shape.layer for shape in layers) + 1} layers",
+            param="parameters.allocation",
+        )
+    return {shape.name: allocation[shape.layer] for shape in layers}
+
+
+class _Walk:
+    """Statistics of the layers' inputs as they come in, and the pruning of each layer once."""
+
+    def __init__(self, scene: Scene, solver: Method, targets: Mapping[str, Target]) -> None:
+        self.scene, self.solver, self.targets = scene, solver, targets
+        self.layers = {shape.name: layer_of(scene.model, shape.name) for shape in scene.layers}
+        self.places = {shape.name: place for place, shape in enumerate(scene.layers)}
+        self.statistics: dict[str, list[InputStatistic]] = {}
+        self.pruned: set[str] = set()
+        scene.figures["reconstruction_errors"] = {}
+
+    @contextmanager
+    def collecting(self, *, wait: bool) -> Iterator[None]:
+        """Take in what each layer reads; with `wait`, each batch then pauses until all have come as far."""
+
+        def hook(name: str) -> Any:
+            def arrive(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+                if name not in self.pruned:  # a layer may be used more than once
+                    self._take_in(name, arguments[0])
+                    if wait:
+                        pause(name)
+
+            return arrive
+
+        handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in self.layers.items()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _take_in(self, name: str, inputs: Tensor) -> None:
+        layer = self.layers[name]
+        images = len(inputs)
+        for X_BGLI in input_rows(name, layer, inputs, images):
+            if name not in self.statistics:
+                rows = X_BGLI.shape[2] * len(self.scene.calibration)
+                stride = max(1, rows // _ERROR_ROWS)
+                self.statistics[name] = [
+                    InputStatistic(self.solver.statistic, sample_stride=stride) for _ in range(groups_of(layer))
+                ]
+            for statistic, X_BLI in zip(self.statistics[name], X_BGLI.unbind(1), strict=True):
+                statistic.update(X_BLI)
+
+    def prune(self, name: str) -> None:
+        """Prune a layer, with the statistics of its inputs where there are any. Raises RecoveryStopped if asked to."""
+        if self.scene.observer.should_stop():
+            raise RecoveryStopped
+        layer, target = self.layers[name], self.targets[name]
+        dense_OI = to_matrix(layer)
+        statistics = self.statistics.pop(name, None) or [InputStatistic(Statistic.NONE, sample_stride=1)]
+        edges = [
+            round(target.of_tensor(dense_OI.numel()) * part / len(statistics)) for part in range(len(statistics) + 1)
+        ]
+        parts = []
+        lost = whole = 0.0
+        for part_OI, statistic, (before, after) in zip(
+            dense_OI.chunk(len(statistics)), statistics, pairwise(edges), strict=True
+        ):
+            own = target if len(statistics) == 1 else Target(target.pattern, target.sparsity, after - before)
+            linear = PrunableLinear(name, self.places[name], part_OI.contiguous(), own)
+            (pruned_OI,) = self.solver.prune([linear], statistic, self.scene.notes.append)
+            parts.append(pruned_OI)
+            if statistic.tokens:
+                lost += statistic.energy(part_OI - pruned_OI)
+                whole += statistic.energy(part_OI)
+        set_matrix(layer, torch.cat(parts))
+        self.pruned.add(name)
+        if whole > 0:
+            self.scene.figures["reconstruction_errors"][name] = (max(lost, 0.0) / whole) ** 0.5
+        self.scene.observer.on_progress(len(self.pruned) / len(self.layers))
+
+    def finish(self) -> None:
+        """Say which layers no image has reached: they stay as they are."""
+        left = [name for name in self.layers if name not in self.pruned]
+        if left:
+            self.scene.notes.append(f"left dense, since no image's forward reads them: {', '.join(left)}")
+
+
+class ClassifierMagnitude(OneShot):
+    method = Magnitude
+
+
+class ClassifierRandom(OneShot):
+    method = Random
+
+
+class ClassifierWanda(OneShot):
+    method = Wanda
+
+
+class ClassifierSparseGPT(OneShot):
+    method = SparseGPT

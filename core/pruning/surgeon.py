@@ -1,0 +1,149 @@
+"""The Optimal Brain Surgeon (Hassibi & Stork 1993): delete the weight that costs least, move all others to make up for
+it, again and again. Mathematics only; rows are problems that share one Hessian.
+
+Deleting w_q costs L_q = w_q² / (2 [H⁻¹]_qq) on the quadratic with Hessian H, if the others move by
+δw = −(w_q / [H⁻¹]_qq) · H⁻¹ e_q (eq. 5). The inverse of H without row and column q is then the Schur complement
+H⁻¹ − c cᵀ / c_q, c = H⁻¹ e_q, without row and column q. Doing so for one weight after the other is the Cholesky
+factorisation of H⁻¹ with the cheapest weight as pivot: with u = c/√c_q the complement after t deletions is H⁻¹ − UᵀU, U
+the t rows u. Only its diagonal and the pivot's column are ever read: H⁻¹ itself is never written to, so all rows share
+it, and each keeps its U.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.catalogue.patterns import UNSTRUCTURED, Pattern
+
+_HELD = {"cpu": 2**24, "cuda": 2**28}
+"""Numbers of U that the rows worked on at the same time may hold, by kind of device."""
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """`weights_RP` after it; `gone_RP` True where a weight was deleted, before or now; `increases_RT` the L_q of each
+    row's deletions in order, 0 after its last."""
+
+    weights_RP: Tensor
+    gone_RP: Tensor
+    increases_RT: Tensor
+
+
+def inverse_hessian(rows: Iterable[Tensor], size: int, *, alpha: float, samples: int) -> Tensor:
+    """(αI + 1/samples · Σ v vᵀ)⁻¹ over all rows v of `rows`, [vectors, P] each: float64 [P, P], on their device.
+
+    Recursive from α⁻¹I, as Hassibi & Stork have it. There it takes in one vector at a time, Sherman–Morrison; here
+    a block V of them, H⁻¹ − H⁻¹Vᵀ (samples·I + V H⁻¹ Vᵀ)⁻¹ V H⁻¹, which is the same after each block.
+    """
+    inverse_PP: Tensor | None = None
+    for V in rows:
+        V_BP = V.double()
+        if inverse_PP is None:
+            inverse_PP = torch.eye(size, dtype=torch.float64, device=V.device) / alpha
+        gain_BP = V_BP @ inverse_PP
+        middle_BB = gain_BP @ V_BP.T
+        middle_BB.diagonal().add_(samples)
+        lower_BB = torch.linalg.cholesky(middle_BB)
+        half_BP = torch.linalg.solve_triangular(lower_BB, gain_BP, upper=False)
+        inverse_PP.addmm_(half_BP.T, half_BP, alpha=-1)
+    assert inverse_PP is not None
+    return inverse_PP
+
+
+def delete_cheapest(
+    weights_RP: Tensor,
+    inverse_PP: Tensor,
+    counts_R: Tensor,
+    *,
+    gone_RP: Tensor | None = None,
+    prunable: int | None = None,
+    pattern: Pattern = UNSTRUCTURED,
+) -> Deletion:
+    """Delete `counts_R` weights of each row, the cheapest first, by the exact update.
+
+    `gone_RP` are weights that are gone already: zero, and without a part in H. Only the first `prunable` columns may go
+    (unset: all); the others still move. With n:m no m consecutive ones lose more than m − n. In the dtype of the
+    weights.
+    """
+    rows, size = weights_RP.shape
+    gone_RP = torch.zeros_like(weights_RP, dtype=torch.bool) if gone_RP is None else gone_RP
+    steps = int(counts_R.max()) if rows else 0
+    at_once = max(1, _HELD[weights_RP.device.type] // max(1, steps * size))
+    parts = [
+        _delete(weights, inverse_PP, counts, steps, gone, size if prunable is None else prunable, pattern)
+        for weights, counts, gone in zip(
+            weights_RP.split(at_once),
+            counts_R.to(weights_RP.device).split(at_once),
+            gone_RP.split(at_once),
+            strict=True,
+        )
+    ]
+    return Deletion(
+        torch.cat([part.weights_RP for part in parts]),
+        torch.cat([part.gone_RP for part in parts]),
+        torch.cat([part.increases_RT for part in parts]),
+    )
+
+
+def _delete(
+    weights_RP: Tensor,
+    inverse_PP: Tensor,
+    counts_R: Tensor,
+    steps: int,
+    gone_RP: Tensor,
+    prunable: int,
+    pattern: Pattern,
+) -> Deletion:
+    rows, size = weights_RP.shape
+    w_RP, gone_RP = weights_RP.clone(), gone_RP.clone()
+    every_R = torch.arange(rows, device=w_RP.device)
+    barred_RP = gone_RP.clone()
+    barred_RP[:, prunable:] = True
+    full_groups = _FullGroups(barred_RP, prunable, pattern)
+    start_P = inverse_PP.diagonal()
+    floor_P = start_P * torch.finfo(w_RP.dtype).eps  # rounding alone would take it to zero and below
+    diagonal_RP = start_P.expand(rows, size).clone()
+    U_RTP = w_RP.new_zeros(rows, steps, size)
+    increases_RT = w_RP.new_zeros(rows, steps)
+    for step in range(steps):
+        active_R = counts_R > step
+        score_RP = w_RP.square().div_(diagonal_RP).div_(2).masked_fill_(barred_RP, torch.inf)
+        increase_R, q_R = score_RP.min(dim=1)
+        increases_RT[:, step] = increase_R * active_R
+        pivot_R = diagonal_RP[every_R, q_R]
+        c_RP = inverse_PP[q_R]
+        if step:
+            c_RP -= torch.bmm(U_RTP[every_R, :step, q_R].unsqueeze(1), U_RTP[:, :step]).squeeze(1)
+        w_RP -= (active_R * w_RP[every_R, q_R] / pivot_R)[:, None] * c_RP
+        u_RP = c_RP * (active_R / pivot_R.sqrt())[:, None]
+        U_RTP[:, step] = u_RP
+        diagonal_RP = torch.maximum(diagonal_RP - u_RP.square(), floor_P)
+        gone_RP[every_R[active_R], q_R[active_R]] = True
+        barred_RP[every_R[active_R], q_R[active_R]] = True
+        full_groups.bar(every_R[active_R], q_R[active_R])
+    return Deletion(w_RP.masked_fill_(gone_RP, 0), gone_RP, increases_RT)
+
+
+class _FullGroups:
+    """Bars, in `barred_RP`, the rest of every m consecutive weights that have lost m − n; nothing without n:m."""
+
+    def __init__(self, barred_RP: Tensor, prunable: int, pattern: Pattern) -> None:
+        self._of = pattern.of
+        if pattern.of is None or pattern.keep is None:
+            return
+        assert prunable % pattern.of == 0
+        self._most = pattern.of - pattern.keep
+        self._barred_RGM = barred_RP[:, :prunable].unflatten(1, (-1, pattern.of))
+        self._lost_RG = self._barred_RGM.sum(-1)
+        self._barred_RGM |= (self._lost_RG >= self._most)[..., None]
+
+    def bar(self, rows_N: Tensor, columns_N: Tensor) -> None:
+        """Each of the rows has lost one weight."""
+        if self._of is None:
+            return
+        groups_N = columns_N // self._of
+        self._lost_RG[rows_N, groups_N] += 1
+        full_N = self._lost_RG[rows_N, groups_N] >= self._most
+        self._barred_RGM[rows_N[full_N], groups_N[full_N]] = True

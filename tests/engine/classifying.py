@@ -1,0 +1,94 @@
+"""Small image classifiers and images to prune them with."""
+
+from collections.abc import Sequence
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.methods import get_method
+from core.catalogue.patterns import UNSTRUCTURED, parse_pattern
+from core.catalogue.recovery import Recovery
+from core.data.images import TensorImages
+from core.models.reference import ReferenceConfig, ReferenceNetwork
+from core.pruning.classifier.retraining import retrain
+from core.pruning.classifier.scene import Scene
+from core.pruning.methods.classifiers import build_classifier_method
+
+
+class Plain(nn.Module):
+    """Any module that makes logits of images, with a classifier's forward."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.body(pixel_values))
+
+
+def network(name: str, *, classes: int = 10, seed: int = 0, **config: Any) -> ReferenceNetwork:
+    torch.manual_seed(seed)
+    return ReferenceNetwork(ReferenceConfig(network=name, num_labels=classes, **config)).eval()
+
+
+def shapes(model: nn.Module) -> list[LinearShape]:
+    """Its convolutions and linear layers."""
+    found = [(name, each.weight) for name, each in model.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)]
+    return [
+        LinearShape(name=name, layer=place, out_features=len(weight), in_features=weight[0].numel())
+        for place, (name, weight) in enumerate(found)
+    ]
+
+
+def random_images(count: int, shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> TensorImages:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=generator)
+    return TensorImages(torch.randn(count, *shape, generator=generator), labels)
+
+
+def scene(model: nn.Module, images: TensorImages | None = None, **asked: Any) -> Scene:
+    pattern = parse_pattern(asked.pop("pattern", UNSTRUCTURED.text))
+    return Scene(model=model, layers=shapes(model), images=images, pattern=pattern, **asked)
+
+
+def prune(method: str, place: Scene, **parameters: Any) -> Scene:
+    build_classifier_method(method, get_method(method).parameters(**parameters)).prune(place)
+    return place
+
+
+def zeros(model: nn.Module) -> dict[str, int]:
+    """Of each prunable layer's weight."""
+    return {shape.name: int((model.get_submodule(shape.name).weight == 0).sum()) for shape in shapes(model)}
+
+
+@cache
+def _digits() -> TensorImages:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32)
+    return TensorImages(pixels, torch.tensor(digits.target))
+
+
+def digits(first: int = 0, last: int = 1000) -> TensorImages:
+    """Handwritten digits, [1, 8, 8]."""
+    whole = _digits()
+    return TensorImages(whole.batch(range(first, last)), whole.labels_N[first:last])
+
+
+@cache
+def _trained_weights() -> dict[str, Tensor]:
+    model = network("mlp", hidden_sizes=[24], image_size=8)
+    retrain(model, digits(), Recovery(method="finetune", steps=150, learning_rate=1e-2, batch_size=100), {})
+    return model.state_dict()
+
+
+def trained_digits() -> ReferenceNetwork:
+    """A network of 24 hidden units that reads the digits."""
+    model = network("mlp", hidden_sizes=[24], image_size=8)
+    model.load_state_dict(_trained_weights())
+    return model

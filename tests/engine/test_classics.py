@@ -1,0 +1,286 @@
+"""Optimal Brain Damage, Optimal Brain Surgeon and iterative magnitude pruning on whole networks."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.recovery import Recovery
+from core.data.images import TensorImages
+from core.errors import InvalidParameters, InvalidSparsity
+from core.pruning.classifier.dead_neurons import remove_dead_neurons
+from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropout
+from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
+from core.pruning.classifier.retraining import retrain
+from core.pruning.classifier.rounds import Rounds
+from core.pruning.classifier.scan import exact_counts, loss_and_accuracy, scan
+from core.pruning.classifier.scene import Observer, mean_loss
+from core.pruning.methods.classifiers.iterative_magnitude import cut_layer, rewind
+from core.pruning.recovery.training import RecoveryStopped
+from tests.engine.classifying import (
+    Plain,
+    digits,
+    network,
+    prune,
+    random_images,
+    scene,
+    shapes,
+    trained_digits,
+    zeros,
+)
+
+QUICK: dict[str, dict[str, Any]] = {
+    "obd": {"rounds": 3, "retrain_steps": 5, "curvature_images": 100},
+    "iterative-magnitude": {"rounds": 3, "retrain_steps": 5, "scan_images": 100, "remove_dead_neurons": False},
+    "obs": {"mode": "exact", "reestimate_every": 200, "curvature_images": 100},
+}
+
+
+def prunable(model: nn.Module) -> int:
+    return sum(shape.numel for shape in shapes(model))
+
+
+@pytest.mark.parametrize("method", QUICK)
+@pytest.mark.parametrize("sparsity", [0.0, 0.37, 0.9])
+def test_exactly_the_sparsity_asked_for_is_reached(method: str, sparsity: float) -> None:
+    model = trained_digits()
+    prune(method, scene(model, digits(), sparsity=sparsity, batch_size=500), **QUICK[method])
+    assert sum(zeros(model).values()) == round(sparsity * prunable(model))
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_stopped_and_taken_up_again_it_ends_with_the_same_weights(method: str, tmp_path: Path) -> None:
+    def run(folder: str, stop_after: int | None = None, previous: list[Path] | None = None) -> nn.Module:
+        model, asked = trained_digits(), itertools.count()
+        observer = Observer(should_stop=lambda: stop_after is not None and next(asked) > stop_after)
+        rounds = Rounds(tmp_path / folder, "settings", previous or [])
+        place = scene(model, digits(), sparsity=0.8, batch_size=500, rounds=rounds, observer=observer)
+        prune(method, place, **QUICK[method])
+        return model
+
+    whole = run("whole").state_dict()
+    with pytest.raises(RecoveryStopped):
+        run("one", stop_after=3 if method == "obs" else 14)
+    again = run("two", previous=[tmp_path / "one"]).state_dict()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, again[name]), name
+
+
+@pytest.mark.parametrize("method", ["obd", "iterative-magnitude"])
+def test_zeros_hold_through_every_step_of_retraining(method: str) -> None:
+    model = trained_digits()
+    seen: list[int] = []
+    observer = Observer(on_metric=lambda name, step, value: seen.append(sum(zeros(model).values())))
+    prune(method, scene(model, digits(), sparsity=0.75, batch_size=500, observer=observer), **QUICK[method])
+    expected = [round(0.75 * prunable(model) * share / 3) for share in (1, 2, 3)]
+    assert len(seen) == 15
+    for step, found in enumerate(seen):
+        assert abs(found - expected[step // 5]) <= 2  # rounding, layer by layer
+
+
+def test_obd_predicts_what_small_deletions_cost() -> None:
+    place = scene(trained_digits(), digits(), sparsity=0.3, batch_size=500)
+    prune("obd", place, rounds=3, retrain_steps=0, curvature_images=None)
+    rows = place.figures["rounds"]
+    assert [row["removed"] for row in rows] == [round(0.1 * n * 1776) for n in (1, 2, 3)]
+    for row in rows[1:]:
+        assert 0.3 < row["measured_increase"] / row["predicted_increase"] < 3
+
+
+def test_without_retraining_obs_beats_obd_and_obd_beats_magnitude() -> None:
+    losses = {}
+    asked: dict[str, dict[str, Any]] = {
+        "magnitude": {"scope": "model"},
+        "obd": {"rounds": 1, "retrain_steps": 0},
+        "obs": {"mode": "exact"},
+    }
+    for method, parameters in asked.items():
+        model = trained_digits()
+        prune(method, scene(model, digits(), sparsity=0.6, batch_size=500), **parameters)
+        losses[method] = mean_loss(scene(model), digits())
+    assert losses["obs"] < losses["obd"] < losses["magnitude"]
+
+
+def xor(seed: int) -> tuple[nn.Module, TensorImages]:
+    """A network of three hidden units that computes the exclusive or of two inputs, trained to it."""
+    corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    images = TensorImages(corners.view(4, 2, 1, 1), torch.tensor([0, 1, 1, 0]))
+    for attempt in range(10):
+        model = network("mlp", classes=2, hidden_sizes=[3], num_channels=2, image_size=1, seed=seed + 100 * attempt)
+        retrain(model, images, Recovery(method="finetune", steps=120, learning_rate=0.1, batch_size=4), {})
+        if mean_loss(scene(model), images) < 0.05:
+            return model, images
+    raise AssertionError("no training came to the exclusive or")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_obs_deletes_from_xor_what_it_can_do_without(seed: int) -> None:
+    model, images = xor(seed)
+    place = prune("obs", scene(model, images, sparsity=0.25), mode="exact", reestimate_every=1)
+    assert sum(zeros(model).values()) == 3
+    assert loss_and_accuracy(scene(model), images)[1] == 1.0
+    assert place.figures["mode"] == "exact" and len(place.figures["predicted_increases"]) == 3
+
+
+def test_the_exact_inverse_of_a_large_network_is_refused_with_what_it_would_take() -> None:
+    model = network("lenet-300-100")
+    with pytest.raises(InvalidParameters, match=r"266200 weights at once, 528\.0 GiB.*'layer_wise'"):
+        prune("obs", scene(model, random_images(4, (1, 28, 28)), sparsity=0.5), mode="exact")
+
+
+def test_exact_obs_keeps_n_of_m() -> None:
+    model = trained_digits()
+    prune("obs", scene(model, digits(), sparsity=0.5, pattern="2:4", batch_size=500), mode="exact")
+    for shape in shapes(model):
+        weight = to_matrix(layer_of(model, shape.name))
+        assert ((weight.unflatten(1, (-1, 4)) == 0).sum(-1) == 2).all()
+
+
+def test_a_scan_leaves_the_layers_as_they_were_and_measures_one_at_a_time() -> None:
+    model = trained_digits()
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    place = scene(model, digits(), batch_size=500)
+    curves = scan(
+        place, digits(), [0.5, 0.9], lambda shape, rate: cut_layer(place, shape.name, round(rate * shape.numel))
+    )
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+    for shape in place.layers:
+        cut_layer(place, shape.name, round(0.9 * shape.numel))
+        assert curves[shape.name][1] == (0.9, *loss_and_accuracy(place, digits()))
+        model.load_state_dict(before)
+
+
+def test_rates_follow_sensitivity_and_sum_to_the_sparsity() -> None:
+    place = scene(trained_digits(), digits(), sparsity=0.8, batch_size=500)
+    prune("iterative-magnitude", place, rounds=1, retrain_steps=0, remove_dead_neurons=False)
+    removed = place.figures["removed"]
+    assert sum(removed.values()) == round(0.8 * 1776)
+    assert set(place.figures["scan"]["layers"]) == set(removed)
+    assert removed == zeros(place.model)
+    with pytest.raises(InvalidSparsity, match=r"scan_rates"):
+        prune("iterative-magnitude", scene(trained_digits(), digits(), sparsity=0.99), scan_rates=[0.5, 0.9])
+
+
+def test_counts_sum_exactly_whatever_the_rates() -> None:
+    layers = [LinearShape(name=str(n), layer=n, out_features=1, in_features=size) for n, size in enumerate((3, 5, 7))]
+    for total in range(16):
+        counts = exact_counts(layers, dict.fromkeys(("0", "1", "2"), total / 15), total)
+        assert sum(counts.values()) == total
+        assert all(abs(counts[layer.name] - total / 15 * layer.numel) <= 1 for layer in layers)
+
+
+def test_in_rounds_with_retraining_more_survives_than_at_once_without() -> None:
+    losses = []
+    for parameters in ({"rounds": 4, "retrain_steps": 25, "learning_rate": 3e-3}, {"rounds": 1, "retrain_steps": 0}):
+        model = trained_digits()
+        prune("iterative-magnitude", scene(model, digits(), sparsity=0.9, batch_size=500), **parameters)
+        losses.append(mean_loss(scene(model), digits(1000, 1797)))
+    assert losses[0] < losses[1]
+
+
+def test_survivors_are_set_back_to_the_weights_of_the_job() -> None:
+    model = trained_digits()
+    before = {shape.name: to_matrix(layer_of(model, shape.name)).clone() for shape in shapes(model)}
+    moved: list[bool] = []
+
+    def at_each_step(name: str, step: int, value: float) -> None:
+        moved.append(any(not torch.equal(to_matrix(layer_of(model, each)), before[each]) for each in before))
+
+    place = scene(model, digits(), sparsity=0.5, batch_size=500, observer=Observer(on_metric=at_each_step))
+    parameters = QUICK["iterative-magnitude"] | {"rounds": 1, "rewind_step": 0, "learning_rate": 1e-3}
+    prune("iterative-magnitude", place, **parameters)
+    assert len(moved) == 10 and all(moved)
+    assert any("0 steps of training" in note for note in place.notes)
+
+
+def test_rewinding_keeps_zeros_and_sets_the_rest_back() -> None:
+    model = trained_digits()
+    early = {name: each.clone() for name, each in model.state_dict().items()}
+    place = scene(model, digits())
+    with torch.no_grad():
+        for each in model.parameters():
+            each.mul_(2)
+    cut_layer(place, "network.head", 100)
+    gone = to_matrix(layer_of(model, "network.head")) == 0
+    rewind(place, early)
+    expected = early["network.head.weight"].masked_fill(gone, 0)
+    assert torch.equal(to_matrix(layer_of(model, "network.head")), expected)
+    assert torch.equal(model.state_dict()["network.body.1.bias"], early["network.body.1.bias"])
+
+
+def test_dropout_falls_with_the_root_of_the_connections_left() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3), nn.Dropout(0.0)]
+    place = scene(Plain(nn.Sequential(*layers)), random_images(4, (1, 2, 2), classes=3))
+    cut_layer(place, "body.1", 24)
+    before = layers_before_dropout(place)
+    assert before == {"body.3": "body.1"}
+    with scaled_dropout(place, before) as rates:
+        assert rates == {"body.3": 0.25} and place.module("body.3").p == 0.25
+    assert place.module("body.3").p == 0.5
+
+
+CHAINS: dict[str, Callable[[], list[nn.Module]]] = {
+    "linear": lambda: [
+        nn.Flatten(), nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3),
+    ],
+    "convolutions": lambda: [
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU6(), nn.Conv2d(6, 5, 2), nn.MaxPool2d(1), nn.Flatten(),
+        nn.Linear(5, 3),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_dead_neurons_go_and_no_output_changes(chain: str) -> None:
+    torch.manual_seed(0)
+    model = Plain(nn.Sequential(*CHAINS[chain]())).eval()
+    images = random_images(8, (1, 4, 4), classes=3)
+    place = scene(model, images)
+    first, second, head = (layer_of(model, each.name) for each in place.layers)
+    with torch.no_grad():
+        first.weight[1] = 0  # reads nothing, and sends its bias
+        second.weight[:, 4] = 0  # nothing reads the first layer's neuron 4
+        set_matrix(second, to_matrix(second).index_fill(0, torch.tensor([2]), 0))
+    expected = model(images.batch(range(8))).logits
+    dead = remove_dead_neurons(place)
+    torch.testing.assert_close(model(images.batch(range(8))).logits, expected, rtol=1e-4, atol=1e-5)
+    assert not first.weight[4].any() and first.bias is not None and first.bias[4] == 0
+    assert not second.weight[:, 1].any()
+    assert not head.weight[:, 2].any()
+    assert dead.neurons == 3
+    positions = first.weight[0].numel() + second.weight[:, 1].numel() - second.weight[2, 1].numel() + 3
+    assert dead.weights == positions
+    assert place.notes == []
+
+
+def test_neurons_that_a_padded_convolution_or_a_shortcut_reads_keep_what_cannot_be_folded() -> None:
+    class Shortcut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(1, 4, 3, padding=1)
+            self.second = nn.Conv2d(4, 4, 3, padding=1)
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, maps: Tensor) -> Tensor:
+            maps = self.first(maps)
+            maps = maps + self.second(maps.relu())
+            return self.head(maps.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    model = Plain(Shortcut()).eval()
+    images = random_images(8, (1, 5, 5), classes=3)
+    with torch.no_grad():
+        model.body.first.weight[1] = 0
+        model.body.first.bias.fill_(1)  # what neuron 1 sends is 1, and 0 beyond the border
+        model.body.second.weight[:, 3] = 0  # its reader is the head, past the shortcut
+    expected = model(images.batch(range(8))).logits
+    place = scene(model, images)
+    assert remove_dead_neurons(place).weights == 0
+    torch.testing.assert_close(model(images.batch(range(8))).logits, expected)
+    assert model.body.first.weight[3].any() and model.body.second.weight[:, 1].any()

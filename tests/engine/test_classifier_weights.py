@@ -1,0 +1,223 @@
+"""Convolutions and linear layers of classifiers as matrices, and the one-shot methods on them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from core.errors import IndivisibleWidth, InvalidParameters, UnsupportedArchitecture
+from core.pruning.classifier.matrices import input_rows, layer_of, output_rows, set_matrix, to_matrix
+from tests.engine.classifying import (
+    Plain,
+    digits,
+    network,
+    prune,
+    random_images,
+    scene,
+    shapes,
+    trained_digits,
+    zeros,
+)
+from tests.engine.sweeping import sweep, tensors_of
+from tests.engine.tiny import make_model, make_tokens
+
+CONVOLUTIONS: list[dict[str, Any]] = [
+    {"kernel_size": 3},
+    {"kernel_size": (3, 2), "stride": (1, 2), "padding": (2, 1)},
+    {"kernel_size": 3, "padding": "same", "dilation": 2},
+    {"kernel_size": 2, "groups": 2},
+    {"kernel_size": 3, "groups": 4, "padding": 1, "padding_mode": "reflect"},
+]
+
+
+@pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
+def test_a_convolution_is_its_matrix_times_its_patches(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 8, bias=False, **options)
+    inputs = torch.randn(3, 4, 7, 6)
+    outputs = layer(inputs)
+    weight_GOI = to_matrix(layer).unflatten(0, (layer.groups, -1))
+    (X_BGLI,) = input_rows("layer", layer, inputs, 3)
+    torch.testing.assert_close(
+        torch.einsum("bgli,goi->bglo", X_BGLI, weight_GOI), output_rows(layer, outputs, 3), rtol=1e-5, atol=1e-6
+    )
+    before = layer.weight.detach().clone()
+    set_matrix(layer, to_matrix(layer))
+    assert torch.equal(layer.weight, before)
+
+
+def test_the_channels_of_one_kernel_position_are_consecutive() -> None:
+    layer = nn.Conv2d(4, 1, 2)
+    layer.weight.data.copy_(torch.arange(4).view(1, 4, 1, 1).expand(1, 4, 2, 2))
+    assert to_matrix(layer).tolist() == [[0, 1, 2, 3] * 4]
+
+
+def test_a_convolution_with_a_forward_of_its_own_is_refused_by_name() -> None:
+    class Standardised(nn.Conv2d):
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return super().forward(maps) * 2
+
+    model = Plain(nn.Sequential(Standardised(1, 2, 2), nn.Flatten()))
+    with pytest.raises(UnsupportedArchitecture, match=r"body\.0 is a Standardised"):
+        prune("wanda", scene(model, random_images(2, (1, 2, 2), classes=2), sparsity=0.5))
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "magnitude": {},
+    "random": {},
+    "wanda": {"variant": True},
+    "sparsegpt": {},
+    "obs": {"mode": "layer_wise"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_convolution_of_single_pixels_is_pruned_like_the_linear_layer_it_is(method: str) -> None:
+    torch.manual_seed(0)
+    convolution = Plain(nn.Sequential(nn.Conv2d(8, 6, 1), nn.Flatten(), nn.ReLU(), nn.Linear(6, 3)))
+    linear = Plain(nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)))
+    images = random_images(40, (8, 1, 1), classes=3)
+    pairs = [("body.0", "body.1"), ("body.3", "body.3")]
+    for mine, other in pairs:
+        set_matrix(layer_of(linear, other), to_matrix(layer_of(convolution, mine)))
+    linear.body[1].bias.data.copy_(convolution.body[0].bias)  # type: ignore[index]
+    linear.body[3].bias.data.copy_(convolution.body[3].bias)  # type: ignore[index]
+    for pattern in ("unstructured", "2:4") if method != "wanda" else ("unstructured",):
+        for model in (convolution, linear):
+            place = scene(model, images, sparsity=0.5, pattern=pattern, batch_size=16)
+            place.layers = [place.layers[0]]
+            prune(method, place, **METHODS[method])
+        first, second = (to_matrix(layer_of(*each)) for each in ((convolution, "body.0"), (linear, "body.1")))
+        assert torch.equal(first == 0, second == 0)
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["vgg", "digits-1989"])
+def test_every_layer_loses_exactly_what_is_asked(method: str, name: str) -> None:
+    config, shape = ({"hidden_sizes": [4, 8], "image_size": 8}, (1, 8, 8)) if name == "vgg" else ({}, (1, 28, 28))
+    model = network(name, **config)
+    place = prune(method, scene(model, random_images(24, shape), sparsity=0.6, batch_size=10), **METHODS[method])
+    assert zeros(model) == {shape.name: round(0.6 * shape.numel) for shape in place.layers}
+    if method in ("magnitude", "random"):
+        assert place.figures["reconstruction_errors"] == {}
+    else:
+        assert set(place.figures["reconstruction_errors"]) == {shape.name for shape in place.layers}
+
+
+def test_wanda_removes_the_same_number_in_every_row() -> None:
+    model = network("vgg", hidden_sizes=[4, 8], image_size=8)
+    prune("wanda", scene(model, random_images(8, (1, 8, 8)), sparsity=0.5))
+    for shape in shapes(model):
+        rows = (to_matrix(layer_of(model, shape.name)) == 0).sum(dim=1)
+        assert (rows == round(0.5 * shape.in_features)).all()
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "obs"])
+def test_n_m_runs_along_the_input_channels(method: str) -> None:
+    model = network("vgg", hidden_sizes=[4, 8], image_size=8)
+    images = random_images(16, (1, 8, 8))
+    with pytest.raises(IndivisibleWidth, match=r"body\.0 has 9 input weights"):
+        prune(method, scene(model, images, sparsity=0.5, pattern="2:4"))
+    place = scene(model, images, sparsity=0.5, pattern="2:4")
+    place.layers = [shape for shape in place.layers if shape.in_features % 4 == 0]
+    prune(method, place)
+    for shape in place.layers:
+        weight = model.get_submodule(shape.name).weight
+        channels_last = weight.movedim(1, -1) if weight.dim() == 4 else weight
+        assert ((channels_last.unflatten(-1, (-1, 4)) == 0).sum(-1) == 2).all()
+
+
+def test_reconstruction_errors_fall_with_what_a_method_knows() -> None:
+    errors = {
+        method: prune(method, scene(trained_digits(), digits(), sparsity=0.6, batch_size=500), **parameters).figures[
+            "reconstruction_errors"
+        ]
+        for method, parameters in {
+            "wanda": {"propagation": "two_pass"},
+            "sparsegpt": {"propagation": "two_pass"},
+            "obs": {"mode": "layer_wise", "propagation": "two_pass"},
+        }.items()
+    }
+    for layer in errors["wanda"]:
+        assert errors["obs"][layer] < errors["sparsegpt"][layer] < errors["wanda"][layer]
+
+
+def test_in_flight_later_layers_see_what_earlier_ones_lost() -> None:
+    errors = []
+    weights = []
+    for propagation in ("in_flight", "two_pass"):
+        model = trained_digits()
+        place = prune("sparsegpt", scene(model, digits(), sparsity=0.7, batch_size=300), propagation=propagation)
+        errors.append(place.figures["reconstruction_errors"])
+        weights.append([to_matrix(layer_of(model, shape.name)) for shape in place.layers])
+    assert torch.equal(weights[0][0], weights[1][0]) and not torch.equal(weights[0][1], weights[1][1])
+    first, second = errors[0]
+    assert errors[0][first] == errors[1][first] and errors[0][second] != errors[1][second]
+
+
+def test_batches_side_by_side_come_to_what_one_batch_does() -> None:
+    models = [network("vgg", hidden_sizes=[4, 8], image_size=8) for _ in range(2)]
+    for model, size in zip(models, (64, 7), strict=True):
+        prune("wanda", scene(model, random_images(20, (1, 8, 8)), sparsity=0.5), micro_batch=size)
+    assert zeros(models[0]) == zeros(models[1])
+    for shape in shapes(models[0]):
+        first, second = (to_matrix(layer_of(model, shape.name)) == 0 for model in models)
+        assert (first == second).float().mean() > 0.98
+
+
+def test_a_ranking_over_the_whole_model_removes_the_smallest_of_all() -> None:
+    model = network("lenet-300-100", image_size=8)
+    everything = torch.cat([to_matrix(layer_of(model, shape.name)).flatten() for shape in shapes(model)]).abs()
+    threshold = everything.kthvalue(round(0.3 * len(everything))).values
+    prune("magnitude", scene(model, sparsity=0.3), scope="model")
+    assert sum(zeros(model).values()) == round(0.3 * len(everything))
+    for shape in shapes(model):
+        weight = to_matrix(layer_of(model, shape.name))
+        assert weight[weight != 0].abs().min() > threshold
+
+
+def test_a_list_gives_every_layer_its_own_sparsity() -> None:
+    model = network("mlp", hidden_sizes=[20], image_size=8)
+    prune("magnitude", scene(model, sparsity=0.5), allocation=[0.25, 0.75])
+    assert list(zeros(model).values()) == [320, 150]
+    with pytest.raises(InvalidParameters, match="at least 2 layers"):
+        prune("magnitude", scene(model, sparsity=0.5), allocation=[0.25])
+    with pytest.raises(InvalidParameters, match="'owl' is made for"):
+        prune("wanda", scene(model, random_images(4, (1, 8, 8)), sparsity=0.5), allocation="owl")
+
+
+def test_a_layer_that_no_image_reaches_stays_dense_and_is_named() -> None:
+    model = Plain(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+    model.spare = nn.Linear(4, 3)
+    place = prune("wanda", scene(model, random_images(4, (1, 2, 2), classes=3), sparsity=0.5))
+    assert zeros(model) == {"body.1": 6, "spare": 0}
+    assert any("spare" in note for note in place.notes)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_layer_wise_obs_prunes_a_language_model(pattern: str, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    request: dict[str, Any] = {
+        "sparsity": 0.5, "pattern": pattern, "calibration": make_tokens(), "parameters": {"forward_dtype": "float32"},
+    }  # fmt: skip
+    found = sweep(model, tmp_path / "obs", method="obs", **request)
+    other = sweep(model, tmp_path / "sparsegpt", method="sparsegpt", **request)
+    assert all(row.zeros == round(0.5 * row.out_features * row.in_features) for row in found.layers)
+    for mine, its in zip(found.layers[:3], other.layers[:3], strict=True):
+        assert mine.reconstruction_error is not None and its.reconstruction_error is not None
+        assert mine.reconstruction_error < its.reconstruction_error
+    if pattern == "2:4":
+        weight = tensors_of(found)["model.layers.0.mlp.up_proj.weight"]
+        assert ((weight.unflatten(1, (-1, 4)) == 0).sum(-1) == 2).all()
+
+
+def test_a_language_model_has_no_exact_inverse_hessian(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    with pytest.raises(InvalidParameters, match="'exact' is for image classifiers"):
+        sweep(
+            model, tmp_path / "obs", method="obs", sparsity=0.5, calibration=make_tokens(),
+            parameters={"mode": "exact"},
+        )  # fmt: skip
