@@ -176,7 +176,7 @@ class Groups:
             )
 
     def _is_coupled(self, places: Sequence[int], image_1CHW: Tensor) -> bool:
-        chosen = {place: [self.groups[place].units - 1] for place in places}
+        chosen = {place: sorted({0, (self.groups[place].units - 1) // 2}) for place in places}
         smaller = replace(self, model=copy.deepcopy(self.model))
         smaller.remove(chosen)
         try:
@@ -232,7 +232,7 @@ def _positions(model: nn.Module, image_1CHW: Tensor) -> dict[str, int]:
     positions: dict[str, int] = {}
 
     def see(name: str, layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        positions[name] = positions.get(name, 0) + output.numel() // layer.weight.shape[0]  # type: ignore[operator,union-attr]
+        positions[name] = positions.get(name, 0) + output.numel() // len(layer.get_parameter("weight"))
 
     hooks = [
         layer.register_forward_hook(partial(see, name))

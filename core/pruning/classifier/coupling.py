@@ -183,7 +183,8 @@ def _units(layers: list[_Found], head_sizes: dict[str, int]) -> Tensor:
             one, other = sorted((top(root), top(first.setdefault(tie, root))))
             parent[other] = one
     tops = torch.tensor([top(channel) for channel in range(len(parent))])
-    return torch.unique(tops, return_inverse=True)[1]
+    unit_of_root_N: Tensor = torch.unique(tops, return_inverse=True)[1]
+    return unit_of_root_N
 
 
 def _width(layer: nn.Conv2d, side: Side) -> int:
