@@ -20,7 +20,19 @@ from core.pruning.classifier.coupling import coupled_groups
 
 _TOLERANCE = 1e-3
 """By how much logits may differ, relative to the largest, where the order of summation does."""
-_PLAIN = ("Add", "Mul", "Relu", "Gelu", "Tanh", "Permute", "Transpose", "Clone", "MaxPool2DWithIndices", "AvgPool2D")
+_PLAIN = (
+    "Add",
+    "Mul",
+    "Relu",
+    "Gelu",
+    "Tanh",
+    "Permute",
+    "Transpose",
+    "T",
+    "Clone",
+    "MaxPool2DWithIndices",
+    "AvgPool2D",
+)
 """Operations that treat channels alike, not worth naming among what might mix them."""
 
 Units = Mapping[int, Sequence[int]]
@@ -181,7 +193,7 @@ class Groups:
         smaller.remove(chosen)
         try:
             removed_1K = smaller.model(pixel_values=image_1CHW).logits
-        except (RuntimeError, ValueError):
+        except (AssertionError, IndexError, RuntimeError, ValueError):
             return False
         with self.silenced(chosen):
             silenced_1K = self.model(pixel_values=image_1CHW).logits

@@ -108,7 +108,7 @@ def _group(
         if not node.outputs and (name is None or writes):
             return None  # the result of the network
         if name is None:
-            operations.append(node.grad_fn.name().removesuffix("Backward0"))
+            operations.append(node.grad_fn.name().partition("Backward")[0])
             continue
         if isinstance(node.module, nn.Parameter) and node.module.dim() > 1 and max(node.module.shape[1:]) > 1:
             return None  # tokens and positions: the width of a transformer
