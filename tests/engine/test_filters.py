@@ -1,5 +1,6 @@
 """Coupled channels of every family, and the methods that remove them."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -399,3 +400,14 @@ def test_sensitivity_takes_more_where_it_costs_less(digits: TensorImages, traine
     assert min(left) == left[2] < 0.6 < sorted(left)[1]
     curve = scene.figures["sensitivity"][2]
     assert curve["rates"][0] == 0 and curve["losses"][5] == pytest.approx(curve["losses"][0], abs=1e-5)
+
+
+def test_the_report_says_how_every_ranking_agrees_with_the_oracle(
+    digits: TensorImages, trained: dict[str, Tensor]
+) -> None:
+    scene = make_scene(_trained_network(trained), digits, 0.05)
+    prune(scene, "filter-taylor", compare=True, measured_images=64, retrain_steps=0)
+    figures = json.loads(json.dumps(scene.figures))
+    assert figures["rankings"]["images"] == 64
+    agreement = {name: each["all"] for name, each in figures["rankings"]["spearman"].items()}
+    assert agreement["taylor"] > max(agreement["random"], agreement["minimum_weight"])
