@@ -196,7 +196,7 @@ def spearman(first_N: Tensor, second_N: Tensor) -> float:
 
 def _ranks(values_N: Tensor) -> Tensor:
     _, place_N, count_V = torch.unique(values_N, return_inverse=True, return_counts=True)
-    mean_rank_V = count_V.cumsum(0) - (count_V.double() - 1) / 2
+    mean_rank_V: Tensor = count_V.cumsum(0) - (count_V.double() - 1) / 2
     return mean_rank_V[place_N]
 
 
