@@ -1,7 +1,7 @@
 """Latency of a dense and a pruned classifier, measured in turn in one process, in PyTorch and in onnxruntime."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,7 +77,7 @@ def _measured(latency: dict[str, Any]) -> list[str]:
     ]
 
 
-def _against(calls: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+def _against(calls: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
     """Dense and pruned, timed in turn."""
     calls["dense"]()
     _, first = timed(calls["dense"], device)
