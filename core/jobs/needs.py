@@ -158,7 +158,7 @@ def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
-    if job.method == "obs":
+    if _solves(job) == "obs":
         deleted = (job.sparsity or 0) ** 2
         rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in description.linears)
         return grams + ceil(_WAITING_FOR_MEMORY * rows)
