@@ -118,7 +118,7 @@ def sensitivity_chart(found: Sensitivity) -> str:
         heat.spines[:].set_visible(False)
         heat.set_title(what, loc="left")
         heat.set_xlabel("weights pruned")
-        figure.colorbar(picture, ax=heat, pad=0.02, aspect=30).outline.set_visible(False)  # type: ignore[operator]
+        figure.colorbar(picture, ax=heat, pad=0.02, aspect=8 * height).outline.set_visible(False)  # type: ignore[operator]
         _draw_curves(lines, found, increases)
         _dress(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
         lines.set_yscale("symlog", linthresh=smallest, linscale=0.3)
