@@ -50,7 +50,6 @@ from secateur.types import Dataset, Model
 from worker.command_errors import told
 from worker.demo import demo
 from worker.home import Home, open_home
-from worker.image_samples import add_image_samples
 from worker.registering import add_dataset as take_in_dataset
 from worker.registering import add_model as take_in_model
 from worker.registering import new_network
@@ -103,6 +102,8 @@ def _samples(
     """Fetch a small language model, and text to prune it with, by pinned hash; or register images."""
     with told(), open_home(Settings()) as home:
         if images:
+            from worker.image_samples import add_image_samples  # slow to load, and for this alone
+
             add_image_samples(home, typer.echo)
         if tasks or not images:
             add_samples(home, typer.echo)

@@ -33,14 +33,15 @@ def round_to_stored(model: nn.Module, folder: ClassifierFolder) -> None:
 def write_classifier(model: nn.Module, folder: ClassifierFolder, target: Path) -> int:
     """Write the model that was loaded from `folder`, and pruned, as a model folder; the bytes of its tensors.
 
-    Keys and dtypes are the source's, and so are the counts of batches its batch-norms saw. Where filters or channels
+    Keys and dtypes are the source's, and so are the counts of batches its batch-norms saw; negative zeros, which masks
+    that are multiplied leave, become plain ones, as the packed format wants them. Where filters or channels
     were removed, config.json says so under SHAPES_KEY, with the groups of the convolutions whose number changed; else
     it is the source's, and `from_pretrained` opens the folder.
     """
     target.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
     tensors = {
-        entry.name: _stored(entry) if name.endswith(COUNTERS) else state[name].to(_dtype(entry))
+        entry.name: _stored(entry) if name.endswith(COUNTERS) else state[name].to(_dtype(entry)) + 0.0  # no -0.0
         for name, entry in folder.tensors.items()
     }
     write_tensors(target / SINGLE_FILE, tensors)

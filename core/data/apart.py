@@ -6,6 +6,7 @@ a file over a pipe, so that it needs neither a path nor a store; a folder it rea
 this: it is such a process already.
 """
 
+import importlib
 import io
 import json
 import os
@@ -14,7 +15,6 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -33,8 +33,9 @@ _RESULT: Final = -1
 _BUFFER_BYTES: Final = 2**20
 
 Reader = Literal["texts", "images"]
-Measure = Callable[[BinaryIO | None, Mapping[str, Any]], dict[str, Any]]
-"""From what is to be measured, as a stream or as the task names it, to what it holds."""
+_MODULES: Final[dict[Reader, str]] = {"texts": "core.data.texts", "images": "core.data.image_files"}
+"""The child loads one of them. Its `measure_here` takes the stream, if there is one, and the task, and returns what is
+there as JSON; it raises UnusableDataset."""
 
 
 def measure_apart(reader: Reader, stream: BinaryIO | None, name: str, size: int, **asked: Any) -> dict[str, Any]:
@@ -126,17 +127,18 @@ class _Asked(io.RawIOBase):
         return int(length)
 
 
-def serve_parent(readers: Mapping[Reader, Measure]) -> None:
+def serve_parent() -> None:
     """The child's whole life."""
     asking, answers = sys.stdout.buffer, sys.stdin.buffer
     task = json.loads(answers.readline())
+    measure = importlib.import_module(_MODULES[task["reader"]]).measure_here
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES, held + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     result: dict[str, Any]
     try:
         stream = io.BufferedReader(_Asked(asking, answers, task["size"]), _BUFFER_BYTES)
-        result = readers[task["reader"]](stream if task["has_stream"] else None, task)
+        result = measure(stream if task["has_stream"] else None, task)
     except UnusableDataset as error:
         result = {"message": error.message, "param": error.param}
     text = json.dumps(result).encode()
@@ -145,6 +147,4 @@ def serve_parent(readers: Mapping[Reader, Measure]) -> None:
 
 
 if __name__ == "__main__":
-    from core.data import image_files, texts
-
-    serve_parent({"texts": texts.measure_here, "images": image_files.measure_here})
+    serve_parent()

@@ -48,10 +48,14 @@ def open_classifier(path: Path) -> ClassifierFolder:
 
 
 def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
-    """The model that config.json describes, its weights not yet those of the folder; raises UnusableModel."""
+    """The float32 model that config.json describes, its weights not those of the folder yet; raises UnusableModel."""
     try:
         config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
-        model: PreTrainedModel = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForImageClassification.from_config(
+            config,
+            trust_remote_code=False,
+            dtype=torch.float32,  # else the config's, in which a tensor stored in another one would be rounded
+        )
     except Exception as error:  # config classes and timm raise whatever their authors chose
         raise UnusableModel(
             f"config.json of {folder.path.name} is refused by its model class: {str(error)[:300]}", param="model"

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.catalogue.descriptions import describe_folder
-from core.data.image_files import ImagesDescription, describe_images
+from core.data.image_description import ImagesDescription, describe_images
 from core.data.image_rows import IMAGE_FORMATS
 from core.data.texts import describe, detect_format
 from core.database import new_id

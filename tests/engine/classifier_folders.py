@@ -9,6 +9,7 @@ import transformers
 from torch import nn
 from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
+from core.catalogue.classifiers import CLASSIFIERS
 from core.models.reference import NETWORKS, ReferenceConfig
 
 _VIT = {
@@ -18,7 +19,6 @@ _VIT = {
 _STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2]}
 _CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
     "resnet": ("ResNetConfig", _STAGES | {"layer_type": "basic"}),
-    "resnet-bottleneck": ("ResNetConfig", _STAGES),
     "mobilenet-v2": ("MobileNetV2Config", {"depth_multiplier": 0.25, "finegrained_output": False, "image_size": 32}),
     "regnet": ("RegNetConfig", _STAGES | {"groups_width": 4}),
     "convnext": ("ConvNextConfig", {"num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1]}),
@@ -44,6 +44,8 @@ def make_config(name: str, classes: int = CLASSES) -> PretrainedConfig:
     kind, values = _CONFIGS[name]
     config = getattr(transformers, kind)(**values, num_labels=classes)
     assert isinstance(config, PretrainedConfig)
+    families = (family for family in CLASSIFIERS.values() if family.model_type == config.model_type)
+    config.architectures = [next(families).architecture]
     return config
 
 
@@ -71,7 +73,10 @@ def remove_channels(model: nn.Module, name: str, layer: str, channels: list[int]
     graph = torch_pruning.DependencyGraph()
     example = images(name, 1)
     graph.build_dependency(
-        model, example_inputs=example, forward_fn=lambda network, batch: network(pixel_values=batch).logits
+        model,
+        example_inputs=example,
+        forward_fn=lambda network, batch: network(pixel_values=batch).logits,
+        verbose=False,
     )
     module = model.get_submodule(layer)
     prune: Callable[..., object] = (

@@ -13,6 +13,7 @@ from core.catalogue.linear_shape import LinearShape
 from core.catalogue.recovery import Recovery
 from core.data.images import TensorImages
 from core.errors import InvalidParameters, InvalidSparsity
+from core.pruning.classifier.curvature import mean_squares
 from core.pruning.classifier.dead_neurons import remove_dead_neurons
 from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropout
 from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
@@ -37,7 +38,7 @@ from tests.engine.classifying import (
 QUICK: dict[str, dict[str, Any]] = {
     "obd": {"rounds": 3, "retrain_steps": 5, "curvature_images": 100},
     "iterative-magnitude": {"rounds": 3, "retrain_steps": 5, "scan_images": 100, "remove_dead_neurons": False},
-    "obs": {"mode": "exact", "reestimate_every": 200, "curvature_images": 100},
+    "obs": {"mode": "exact", "reestimate_every": 100, "curvature_images": 100},
 }
 
 
@@ -83,13 +84,21 @@ def test_zeros_hold_through_every_step_of_retraining(method: str) -> None:
         assert abs(found - expected[step // 5]) <= 2  # rounding, layer by layer
 
 
-def test_obd_predicts_what_small_deletions_cost() -> None:
+def test_obd_reports_what_it_predicted_and_what_came() -> None:
     place = scene(trained_digits(), digits(), sparsity=0.3, batch_size=500)
-    prune("obd", place, rounds=3, retrain_steps=0, curvature_images=None)
-    rows = place.figures["rounds"]
-    assert [row["removed"] for row in rows] == [round(0.1 * n * 1776) for n in (1, 2, 3)]
-    for row in rows[1:]:
-        assert 0.3 < row["measured_increase"] / row["predicted_increase"] < 3
+    before = mean_loss(place, digits())
+    h = mean_squares(place, digits(), "gauss_newton")
+    dense = {name: to_matrix(layer_of(place.model, name)).clone() for name in h}
+    prune("obd", place, rounds=1, retrain_steps=0, curvature_images=None)
+    (row,) = place.figures["rounds"]
+    saliencies = {name: weight.square() * h[name] / 2 for name, weight in dense.items()}
+    gone = {name: to_matrix(layer_of(place.model, name)) == 0 for name in h}
+    predicted = sum(float(saliencies[name][gone[name]].sum()) for name in h)
+    assert row["predicted_increase"] == pytest.approx(predicted, rel=1e-4)
+    assert row["measured_increase"] == pytest.approx(mean_loss(place, digits()) - before, abs=1e-6)
+    assert max(float(saliencies[name][gone[name]].max()) for name in h) <= min(
+        float(saliencies[name][~gone[name]].min()) for name in h
+    )
 
 
 def test_without_retraining_obs_beats_obd_and_obd_beats_magnitude() -> None:
@@ -107,24 +116,42 @@ def test_without_retraining_obs_beats_obd_and_obd_beats_magnitude() -> None:
 
 
 def xor(seed: int) -> tuple[nn.Module, TensorImages]:
-    """A network of three hidden units that computes the exclusive or of two inputs, trained to it."""
+    """A network trained to the exclusive or of two inputs, one of its two hidden units then made two alike."""
     corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     images = TensorImages(corners.view(4, 2, 1, 1), torch.tensor([0, 1, 1, 0]))
+    size: dict[str, Any] = {"classes": 2, "num_channels": 2, "image_size": 1}
     for attempt in range(10):
-        model = network("mlp", classes=2, hidden_sizes=[3], num_channels=2, image_size=1, seed=seed + 100 * attempt)
-        retrain(model, images, Recovery(method="finetune", steps=120, learning_rate=0.1, batch_size=4), {})
-        if mean_loss(scene(model), images) < 0.05:
-            return model, images
-    raise AssertionError("no training came to the exclusive or")
+        small = network("mlp", hidden_sizes=[2], seed=seed + 100 * attempt, **size)
+        retrain(small, images, Recovery(method="finetune", steps=150, learning_rate=0.1, batch_size=4), {})
+        if mean_loss(scene(small), images) < 0.05:
+            break
+    large = network("mlp", hidden_sizes=[3], **size)
+    tensors = small.state_dict()
+    for name in ("weight", "bias"):
+        tensors[f"network.body.1.{name}"] = tensors[f"network.body.1.{name}"][[0, 1, 0]]
+    tensors["network.head.weight"] = tensors["network.head.weight"][:, [0, 1, 0]] * torch.tensor([0.4, 1, 0.6])
+    large.load_state_dict(tensors)
+    return large, images
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_exact_obs_deletes_from_xor_what_it_can_do_without(seed: int) -> None:
-    model, images = xor(seed)
-    place = prune("obs", scene(model, images, sparsity=0.25), mode="exact", reestimate_every=1)
-    assert sum(zeros(model).values()) == 3
-    assert loss_and_accuracy(scene(model), images)[1] == 1.0
-    assert place.figures["mode"] == "exact" and len(place.figures["predicted_increases"]) == 3
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_only_obs_deletes_from_xor_what_it_can_do_without(seed: int) -> None:
+    asked: dict[str, dict[str, Any]] = {
+        "magnitude": {"scope": "model"},
+        "obd": {"rounds": 1, "retrain_steps": 0},
+        "obs": {"mode": "exact"},
+    }
+    increases = {}
+    for method, parameters in asked.items():
+        model, images = xor(seed)
+        before = mean_loss(scene(model), images)
+        place = prune(method, scene(model, images, sparsity=2 / 12), **parameters)
+        assert sum(zeros(model).values()) == 2
+        increases[method] = mean_loss(place, images) - before
+    assert increases["obs"] < 1e-3 < increases["magnitude"] < increases["obd"]
+    head = to_matrix(layer_of(model, "network.head"))
+    assert (head == 0).any(dim=0).tolist() in ([True, False, False], [False, False, True], [True, False, True])
+    assert place.figures["mode"] == "exact" and len(place.figures["predicted_increases"]) == 2
 
 
 def test_the_exact_inverse_of_a_large_network_is_refused_with_what_it_would_take() -> None:
@@ -159,7 +186,7 @@ def test_rates_follow_sensitivity_and_sum_to_the_sparsity() -> None:
     place = scene(trained_digits(), digits(), sparsity=0.8, batch_size=500)
     prune("iterative-magnitude", place, rounds=1, retrain_steps=0, remove_dead_neurons=False)
     removed = place.figures["removed"]
-    assert sum(removed.values()) == round(0.8 * 1776)
+    assert sum(removed.values()) == round(0.8 * 888)
     assert set(place.figures["scan"]["layers"]) == set(removed)
     assert removed == zeros(place.model)
     with pytest.raises(InvalidSparsity, match=r"scan_rates"):
@@ -281,6 +308,7 @@ def test_neurons_that_a_padded_convolution_or_a_shortcut_reads_keep_what_cannot_
         model.body.second.weight[:, 3] = 0  # its reader is the head, past the shortcut
     expected = model(images.batch(range(8))).logits
     place = scene(model, images)
-    assert remove_dead_neurons(place).weights == 0
-    torch.testing.assert_close(model(images.batch(range(8))).logits, expected)
-    assert model.body.first.weight[3].any() and model.body.second.weight[:, 1].any()
+    dead = remove_dead_neurons(place)
+    torch.testing.assert_close(model(images.batch(range(8))).logits, expected, rtol=1e-4, atol=1e-5)
+    assert model.body.first.weight[3].any()
+    assert dead.weights == 4 and model.body.second.weight[:, 1].count_nonzero() == 4 * 9 - 4  # all but the middle

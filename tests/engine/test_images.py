@@ -1,6 +1,8 @@
 """Image sets: read, described, chosen, labelled as the model is, and given the form it takes."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.classifiers import ImageShape
-from core.data.image_files import ImagesDescription, describe_images, write_images
+from core.data.image_description import ImagesDescription, describe_images
+from core.data.image_files import UnreadableImage, decode_image, write_images
 from core.data.images import TensorImages
 from core.data.opened_images import Choice, ImagePlace, open_images
 from core.data.preprocessing import Preprocessing, read_preprocessing
 from core.errors import NotFiniteWeights, SecateurError, TooFewImages, UnusableDataset, UnusableModel
 from core.evaluation.accuracy import measure_accuracy
 from tests.image_sets import encoded, grays, write_folder, write_parquet
+from worker.image_samples import digits
 
 GRAY = Preprocessing(channels=1)
 TEN = [f"LABEL_{number}" for number in range(10)]
@@ -218,6 +222,14 @@ def test_images_are_decoded_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
+    claimed = bytearray(grays(1)[0])
+    claimed[16:24] = struct.pack(">2I", 2**13, 2**13)  # width and height
+    claimed[29:33] = struct.pack(">I", zlib.crc32(claimed[12:29]))
+    with pytest.raises(UnreadableImage, match="8192 × 8192 pixels are more than"):
+        decode_image(bytes(claimed))
+
+
 def prepared(folder: Path, pixels: np.ndarray, said: dict[str, Any] | None, config: dict[str, Any]) -> Tensor:
     """[channels, height, width] after what a model folder says of its images."""
     (folder / "model").mkdir(parents=True)
@@ -289,3 +301,32 @@ def test_accuracy_loss_and_standard_error() -> None:
     assert measured.loss == pytest.approx(float(nn.functional.cross_entropy(logits_NK, images.labels_N)))
     with pytest.raises(NotFiniteWeights):
         measure_accuracy(Fixed(), TensorImages(logits_NK[:, None, None] / 0, images.labels_N))
+
+
+def test_digits_are_learnt_from_one_set_and_recognised_in_the_other(tmp_path: Path) -> None:
+    sets = {}
+    for name, images in digits().items():
+        write_images(tmp_path / f"{name}.parquet", images, [str(digit) for digit in range(10)])
+        sets[name], _ = opened(tmp_path / f"{name}.parquet", tmp_path, choice=Choice(None, 0))
+    pixels_NCHW = sets["train"].batch(torch.arange(len(sets["train"])))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=30)
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        entropy = nn.functional.cross_entropy(model(pixels_NCHW), sets["train"].labels_N)
+        entropy.backward()
+        return entropy
+
+    optimiser.step(loss)
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+            return SimpleNamespace(logits=self.model(pixel_values))
+
+    measured = measure_accuracy(Classifier(), sets["test"])
+    assert measured.samples == 360 and measured.top1 > 0.93 and measured.standard_error < 0.02

@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from core.artifacts.store import Store
-from core.data.image_files import describe_images
+from core.data.image_description import describe_images
 from core.errors import SecateurError
 from core.jobs.references import HubImages
 from core.registry.hub import Hub

@@ -55,7 +55,7 @@ def as_weight(layer: Layer, matrix_OI: Tensor) -> Tensor:
 @torch.no_grad()
 def set_matrix(layer: Layer, matrix_OI: Tensor) -> None:
     """Give the layer the weight that a matrix stands for."""
-    layer.weight.copy_(as_weight(layer, matrix_OI))
+    layer.weight.copy_(as_weight(layer, matrix_OI).clone())  # it may be a view of the weight
 
 
 def input_rows(name: str, layer: Layer, inputs: Tensor, images: int) -> Iterator[Tensor]:
