@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, PercentFormatter
@@ -22,7 +22,7 @@ from core.catalogue.sensitivity import Sensitivity, SensitivityCurve
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _QUIET = "#C8C8C8"
-_STYLE = {
+_STYLE: Any = {  # the type of its keys differs between matplotlib's versions
     "svg.hashsalt": "secateur",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -118,7 +118,7 @@ def sensitivity_chart(found: Sensitivity) -> str:
         heat.spines[:].set_visible(False)
         heat.set_title(what, loc="left")
         heat.set_xlabel("weights pruned")
-        figure.colorbar(picture, ax=heat, pad=0.02, aspect=8 * height).outline.set_visible(False)  # type: ignore[operator]
+        figure.colorbar(picture, ax=heat, pad=0.02, aspect=8 * height).outline.set_visible(False)
         _draw_curves(lines, found, increases)
         _dress(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
         lines.set_yscale("symlog", linthresh=smallest, linscale=0.3)
@@ -180,5 +180,5 @@ def _figure(size: tuple[float, float]) -> Iterator[Figure]:
 def _svg(figure: Figure, title: str) -> str:
     """Without a date, so that equal figures give equal bytes."""
     target = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None, "Title": title})
+    figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
     return target.getvalue()
