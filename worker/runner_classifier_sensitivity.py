@@ -29,9 +29,10 @@ def measure_classifier(
     notes: list[str] = []
     folder = open_classifier(spec.model.path)
     parameters = parse_parameters(spec.recipe["method"], spec.recipe["parameters"])
-    assert isinstance(parameters, SensitivityParameters)
+    assert isinstance(parameters, SensitivityParameters) and parameters.pattern is not None
     inner = parse_parameters(parameters.method, parameters.parameters)
-    assert isinstance(inner, Selection)
+    if not isinstance(inner, Selection):  # of those that remove filters
+        inner = Selection(skip_modules=getattr(inner, "skip_modules", []))
     opened = open_image_sets(spec, folder, None, notes.append)
     ((dataset, images),) = opened.evaluation.items()
     scene = Scene(

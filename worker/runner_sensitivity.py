@@ -41,7 +41,7 @@ def measure_sensitivity(
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     recipe, tokenizer = spec.recipe, folder.tokenizer()
     parameters = parse_parameters(recipe["method"], recipe["parameters"])
-    assert isinstance(parameters, SensitivityParameters)
+    assert isinstance(parameters, SensitivityParameters) and parameters.pattern is not None
     calibration = calibration_set(recipe, spec.calibration, tokenizer)
     evaluations = evaluation_sets(recipe, spec.evaluation, tokenizer)
     ((text, tokens_NT),) = evaluations.items()

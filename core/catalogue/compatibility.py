@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import Description
 from core.catalogue.families import FAMILIES
+from core.catalogue.filter_parameters import FilterParameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS, get_method
@@ -287,15 +288,15 @@ def _check_measured(description: Description, asked: SensitivityParameters) -> S
         )
     try:
         info = get_method(asked.method)
-        pattern = parse_pattern(asked.pattern)
-        rates = asked.rates_of(pattern)
         if not _is_measurable(info):
             able = [each.id for each in METHODS.values() if _is_measurable(each)]
             raise InvalidParameters(
-                f"parameters.method: {asked.method} does not make weights of a layer zero in one go: use one of "
+                f"parameters.method: {asked.method} does not prune a layer at a rate in one go: use one of "
                 f"{', '.join(able)}",
                 param="parameters.method",
             )
+        pattern = parse_pattern(asked.pattern or info.patterns[0])
+        rates = asked.rates_of(pattern)
         parameters = check_job(description, asked.method, pattern.text, rates[-1], own).parameters
     except InvalidRequest as error:
         within = (error.param or "method").removeprefix("parameters.")
@@ -305,7 +306,9 @@ def _check_measured(description: Description, asked: SensitivityParameters) -> S
 
 
 def _is_measurable(info: MethodInfo) -> bool:
-    """Whether it can prune one layer alone, by its weights, without training."""
+    """Whether it can prune one layer alone, at any rate: by its weights without training, or by its filters."""
+    if issubclass(info.parameters, FilterParameters):
+        return True
     return info.prunes and not info.needs.training and issubclass(info.parameters, Selection)
 
 

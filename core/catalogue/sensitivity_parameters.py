@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from core.catalogue.parameters import MethodParameters
-from core.catalogue.patterns import UNSTRUCTURED, Pattern
+from core.catalogue.patterns import Pattern
 from core.errors import InvalidParameters
 
 Rates = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=50)]
@@ -17,18 +17,20 @@ class SensitivityParameters(MethodParameters):
     """Parameters of `sensitivity`."""
 
     method: str = Field("magnitude", description="Id of the method whose pruning is measured.")
-    pattern: str = Field(
-        UNSTRUCTURED.text,
-        description="That method's pattern; n:m leaves no choice of rates and gives one point a layer.",
+    pattern: str | None = Field(
+        None,
+        description="That method's pattern, unset: its first. n:m leaves no choice of rates, one point a layer.",
     )
     rates: Rates | None = Field(
         None,
-        description="Shares of a layer's weights that are pruned, rising; unset: 0.1, 0.2 … 0.9, or the pattern's.",
+        description="Shares of a layer's weights, or filters, that are pruned, rising; unset: 0.1, 0.2 … 0.9, or the "
+        "pattern's.",
     )
     scope: Literal["layer", "module"] = Field(
         "layer",
         description="layer: all linear layers of a decoder layer are pruned together, which gives one curve each. "
-        "module: each linear layer alone. Of classifiers every convolution or linear layer is a layer.",
+        "module: each linear layer alone. Of classifiers every convolution or linear layer is a layer, or, of methods "
+        "that remove filters, every group of coupled ones.",
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of the method that is measured.")
 

@@ -6,23 +6,23 @@ colour vision can tell apart, and markers differ too.
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogFormatter, PercentFormatter
 
 from core.catalogue.sensitivity import Sensitivity, SensitivityCurve
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _QUIET = "#C8C8C8"
-_STYLE = {
+_STYLE: Any = {  # the type of its keys differs between matplotlib's versions
     "svg.hashsalt": "secateur",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -37,6 +37,8 @@ _NAMED = 3
 """Layers named in the chart of curves: so many that lose most, and so many that lose least."""
 _ROW_LABELS = 40
 """Rows of the heat map that are named at most."""
+_LINES_HEIGHT = 4.0
+"""Inches of the chart of curves beside a heat map that is much taller."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ def line_chart(
         _dress(axes, title, x_label, y_label, x_is_share=x_is_share)
         if y_is_log:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         if len(series) > 1:
             axes.legend(frameon=False)
         return _svg(figure, title)
@@ -79,34 +83,46 @@ def line_chart(
 
 def sensitivity_chart(found: Sensitivity) -> str:
     """Left, the loss each layer costs at each rate, as a heat map in the model's order; right, the same as curves, the
-    layers that lose most and least at the highest rate by name. As SVG."""
+    layers that lose most and least at the highest rate by name. As SVG.
+
+    Both are logarithmic down to a thousandth of the largest increase; what is less than that is shown as none.
+    """
     rows = len(found.curves)
-    height = min(max(3.6, 1.4 + 0.17 * rows), 24.0)
-    unit = "token" if found.task == "language-model" else "image"
-    what = f"loss increase, nats a {unit}"
+    height = min(max(_LINES_HEIGHT, 1.2 + 0.17 * rows), 16.0)
+    what = f"loss increase, nats {'a token' if found.task == 'language-model' else 'an image'}"
     increases = {curve.name: found.increases(curve) for curve in found.curves}
-    smallest, largest = _range(increases.values())
-    title = f"Sensitivity to {found.method} ({found.pattern}): each {_row_word(found)} pruned alone"
+    largest = max((each for curve in increases.values() for each in curve), default=0.0)
+    largest = largest if largest > 0 else 1e-3
+    smallest = largest / 1000
+    row = "layer" if found.scope == "layer" else "linear layer"
+    title = f"Sensitivity to {found.method} ({found.pattern}): each {row} pruned alone"
     with _figure((10.0, height)) as figure:
-        heat, lines = figure.subplots(1, 2, width_ratios=(1.1, 1.0))
+        grid = figure.add_gridspec(
+            2, 2, width_ratios=(1.15, 1.0), height_ratios=(_LINES_HEIGHT, max(height - _LINES_HEIGHT, 0.01))
+        )
+        heat = figure.add_subplot(grid[:, 0])
+        lines = figure.add_subplot(grid[:, 1] if height < 2 * _LINES_HEIGHT else grid[0, 1])
         shown = [[max(each, smallest) for each in increases[curve.name]] for curve in found.curves]
-        picture = heat.pcolormesh(shown, cmap="cividis", norm=LogNorm(smallest, largest), edgecolors="white", lw=0.3)
+        picture = heat.pcolormesh(
+            shown, cmap="cividis", norm=LogNorm(smallest, largest), edgecolors="white", lw=0.3 if rows <= 60 else 0
+        )
         heat.invert_yaxis()
         every = math.ceil(rows / _ROW_LABELS)
         heat.set_yticks(
-            [row + 0.5 for row in range(0, rows, every)],
+            [place + 0.5 for place in range(0, rows, every)],
             [_short(found, curve) for curve in found.curves[::every]],
             fontsize=8 if rows <= 20 else 7,
         )
         heat.set_xticks([place + 0.5 for place in range(len(found.rates))], [f"{rate:.0%}" for rate in found.rates])
         heat.tick_params(length=0)
         heat.spines[:].set_visible(False)
-        heat.set_title("by layer" if found.scope == "layer" else "by module", loc="left")
+        heat.set_title(what, loc="left")
         heat.set_xlabel("weights pruned")
-        figure.colorbar(picture, ax=heat, label=what, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
+        figure.colorbar(picture, ax=heat, pad=0.02, aspect=8 * height).outline.set_visible(False)
         _draw_curves(lines, found, increases)
-        _dress(lines, "most and least sensitive", "weights pruned", what, x_is_share=True)
-        lines.set_yscale("symlog", linthresh=smallest)
+        _dress(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
+        lines.set_yscale("symlog", linthresh=smallest, linscale=0.3)
+        lines.set_ylim(-smallest / 2, largest * 1.5)
         lines.legend(frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
         return _svg(figure, title)
@@ -129,17 +145,6 @@ def _draw_curves(axes: Axes, found: Sensitivity, increases: dict[str, list[float
             zorder=2,
             label=_short(found, curve),
         )
-
-
-def _range(increases: Iterable[Sequence[float]]) -> tuple[float, float]:
-    """Ends of a logarithmic scale: the largest increase, and a ten-thousandth of it or the smallest there is."""
-    every = [each for curve in increases for each in curve if each > 0]
-    largest = max(every, default=1e-3)
-    return max(min(every, default=largest), largest / 1e4) * 0.999, largest
-
-
-def _row_word(found: Sensitivity) -> str:
-    return "layer" if found.scope == "layer" else "linear layer"
 
 
 def _short(found: Sensitivity, curve: SensitivityCurve) -> str:
@@ -175,5 +180,5 @@ def _figure(size: tuple[float, float]) -> Iterator[Figure]:
 def _svg(figure: Figure, title: str) -> str:
     """Without a date, so that equal figures give equal bytes."""
     target = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None, "Title": title})
+    figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
     return target.getvalue()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from core.catalogue.compatibility import check_job, parse_parameters, prunable_linears
+from core.catalogue.filter_parameters import FilterL1Parameters
 from core.catalogue.parameters import Selection
 from core.catalogue.sensitivity import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.catalogue.sensitivity_parameters import SensitivityParameters
@@ -16,9 +17,11 @@ from core.data.images import TensorImages
 from core.errors import InvalidRequest
 from core.evaluation.charts import sensitivity_chart
 from core.models.classifier import ClassifierFolder, load_classifier, open_classifier
+from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.scene import Observer, Scene, mean_loss
 from core.pruning.classifier.sensitivity import classifier_sensitivity
 from core.pruning.methods.classifiers import build_classifier_method
+from core.pruning.methods.classifiers.filter_l1 import FilterL1
 from core.pruning.recovery.training import RecoveryStopped
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
 
@@ -79,6 +82,25 @@ def test_a_point_is_the_loss_of_a_copy_that_lost_just_that(
     )  # fmt: skip
     words = {"".join(each.itertext()) for each in ElementTree.fromstring(sensitivity_chart(found)).iter()}
     assert "loss increase, nats an image" in words
+
+
+@pytest.mark.parametrize("method", ["filter-l1", "filter-taylor"])
+def test_a_group_of_filters_loses_those_of_lowest_score_as_if_removed(
+    folder: ClassifierFolder, method: str, tmp_path: Path
+) -> None:
+    _, curves, model = measured(folder, tmp_path / "work", method)
+    groups = Groups.of(model, images("resnet", 1).shape[1:])
+    assert [curve.name for curve in curves] == [group.name for group in groups.groups] and curves
+    layers = prunable_linears(folder.description, Selection())
+    for place, (curve, group) in enumerate(zip(curves, groups.groups, strict=True)):
+        assert [point.sparsity for point in curve.points] == [round(rate * group.units) / group.units for rate in RATES]
+        smaller = load_classifier(folder, DEVICE)
+        whole = Groups.of(smaller, images("resnet", 1).shape[1:])
+        if method == "filter-l1" and group.is_exact:
+            scores = FilterL1(FilterL1Parameters()).score(Scene(smaller, layers), whole, place, 0)
+            whole.remove({place: scores.argsort(stable=True)[: round(0.8 * group.units)].tolist()})
+            loss = mean_loss(Scene(smaller, layers), labelled(20, 2))
+            assert curve.points[1].loss == pytest.approx(loss, rel=1e-4)
 
 
 def test_stopped_after_a_layer_it_goes_on_there(folder: ClassifierFolder, tmp_path: Path) -> None:
