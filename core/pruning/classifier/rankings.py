@@ -142,8 +142,8 @@ _COMPARABLE = ("random", "oracle")
 
 
 def rank(name: str, scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """The scores of a ranking, comparable between layers: each layer's divided by its L2 norm (section 2.2), but for the
-    oracle's and random ones. float64, on the CPU."""
+    """The scores of a ranking, comparable between layers: each layer's divided by its L2 norm (section 2.2), but for
+    the oracle's and random ones. float64, on the CPU."""
     scores = [each.detach().cpu().double() for each in RANKINGS[name](scene, groups, images, seed)]
     return scores if name in _COMPARABLE else [each / (each.norm() or 1.0) for each in scores]
 
