@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from sqlalchemy.orm import Session
 
+from core.catalogue.classifiers import NetworkName
 from core.database import transaction
 from core.settings import Settings
 from core.teams.administration import team_named
@@ -51,6 +52,7 @@ from worker.demo import demo
 from worker.home import Home, open_home
 from worker.registering import add_dataset as take_in_dataset
 from worker.registering import add_model as take_in_model
+from worker.registering import new_network
 from worker.samples import add_samples
 from worker.serve import serve, stop
 from worker.task_samples import add_task_samples
@@ -67,6 +69,7 @@ def register(app: typer.Typer) -> None:
     app.command("samples")(_samples)
     app.command("demo")(_demo)
     models_app.command("add")(_models_add)
+    models_app.command("new")(_models_new)
     datasets_app.command("add")(_datasets_add)
     keys_app.command("create")(_keys_create)
     keys_app.command("list")(_keys_list)
@@ -127,6 +130,33 @@ def _models_add(
     with told(), open_home(Settings()) as home:
         added = take_in_model(home, name, path, source=source, say=explain)
     show_model(_as_client_sees(added, Model), as_json)
+
+
+def _models_new(
+    name: NameArgument,
+    network: Annotated[NetworkName, typer.Option(help="Which network.")],
+    classes: Annotated[int, typer.Option(min=2, max=100_000)] = 10,
+    channels: Annotated[int, typer.Option(min=1, max=16, help="Of the images.")] = 1,
+    image_size: Annotated[int, typer.Option(min=8, max=1024, help="Height and width of the images.")] = 28,
+    hidden_size: Annotated[
+        list[int] | None, typer.Option(min=1, max=4096, help="mlp: units of a hidden layer; vgg: channels of a stage.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a small network that the classical papers prune, untrained; a job with method recover trains it."""
+    with told(), open_home(Settings()) as home:
+        made = new_network(
+            home,
+            name,
+            network,
+            classes=classes,
+            channels=channels,
+            image_size=image_size,
+            hidden_sizes=hidden_size or [],
+            seed=seed,
+        )
+    show_model(_as_client_sees(made, Model), as_json)
 
 
 def _datasets_add(

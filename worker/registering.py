@@ -3,17 +3,18 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from core.catalogue.model_folder import inspect_folder
+from core.catalogue.classifiers import NetworkName
+from core.catalogue.descriptions import describe_folder
 from core.database import transaction
 from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
 from core.registry.folders import content_hash, dataset_hash
 from core.registry.schemas import Dataset, DatasetBody, FormatName, Model, ModelBody
 from core.registry.service import register_dataset, register_model
 from worker.home import Home
-from worker.protocol import ImportGgufSpec
+from worker.protocol import ImportGgufSpec, NewNetworkSpec, Spec
 from worker.runner_process import run_task
 
 Say = Callable[[str], None]
@@ -30,7 +31,7 @@ def add_model(home: Home, name: str, path: Path, *, source: str | None = None, s
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
         taken_in = Path(aside, "model")
         if path.is_dir():
-            inspect_folder(path)
+            describe_folder(path)
             shutil.copytree(path, taken_in, copy_function=_link_or_copy)
         elif path.suffix == ".gguf" and path.is_file():
             say(f"Converting {path.name} to safetensors…")
@@ -39,6 +40,39 @@ def add_model(home: Home, name: str, path: Path, *, source: str | None = None, s
             raise UnusableModel(f"{path} is neither a model folder nor a .gguf file.", param="path")
         _settle(taken_in, target, name)
     return register_folder(home, body)
+
+
+def new_network(
+    home: Home,
+    name: str,
+    network: NetworkName,
+    *,
+    classes: int,
+    channels: int = 1,
+    image_size: int = 28,
+    hidden_sizes: Sequence[int] = (),
+    seed: int = 0,
+) -> Model:
+    """Make a small network of the field's history, with random weights, and register it: a `recover` job trains it.
+
+    Raises UnusableModel for sizes it cannot have, and Conflict where the name means another model.
+    """
+    target = home.settings.models_root / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
+        made = Path(aside, "model")
+        spec = NewNetworkSpec(
+            network=network,
+            classes=classes,
+            channels=channels,
+            image_size=image_size,
+            hidden_sizes=list(hidden_sizes),
+            seed=seed,
+            target=made,
+        )
+        _run_apart(home, spec, "new-network.log")
+        _settle(made, target, name)
+    return register_folder(home, ModelBody(name=name, path=str(target), source=f"new:{network}"))
 
 
 def register_folder(home: Home, body: ModelBody) -> Model:
@@ -96,9 +130,13 @@ def add_dataset(
 
 def import_gguf(home: Home, source: Path, target: Path) -> None:
     """Convert in a process of its own: this one never loads torch."""
+    _run_apart(home, ImportGgufSpec(source=source.resolve(), target=target), "import.log")
+
+
+def _run_apart(home: Home, spec: Spec, log: str) -> None:
     run_task(
-        ImportGgufSpec(source=source.resolve(), target=target),
-        log=home.settings.home / "logs" / "import.log",
+        spec,
+        log=home.settings.home / "logs" / log,
         on_message=lambda message: None,
         on_wait=lambda: None,
         grace_seconds=home.settings.cancel_grace_seconds,

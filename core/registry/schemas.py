@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from core.catalogue.descriptions import ShownDescription
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 FormatName = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
@@ -23,7 +25,7 @@ class ModelBody(BaseModel):
     source: Source = "local"
 
 
-class Model(BaseModel):
+class Model(ShownDescription):
     """A registered model. `revision` is the hash of its content, `parameters` counts tied weights once."""
 
     id: str
@@ -31,17 +33,6 @@ class Model(BaseModel):
     name: str
     source: str
     revision: str
-    family: str
-    architecture: str
-    parameters: int
-    prunable_parameters: int
-    bytes: int
-    dtype: str
-    layers: int
-    hidden_size: int
-    vocabulary_size: int
-    context_length: int
-    tied_embeddings: bool
     created_at: datetime
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.catalogue.model_folder import inspect_folder
+from core.catalogue.descriptions import describe_folder
 from core.data.image_description import ImagesDescription, describe_images
 from core.data.image_rows import IMAGE_FORMATS
 from core.data.texts import describe, detect_format
@@ -33,7 +33,7 @@ def register_model(session: Session, caller: Actor, body: ModelBody, settings: S
     """
     folder = allowed_path(settings, body.path)
     try:
-        description = inspect_folder(folder)
+        description = describe_folder(folder)
     except SecateurError as error:
         raise about(error, "path") from error
     row, is_new = add_model(

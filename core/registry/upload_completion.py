@@ -16,7 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, open_stored
-from core.catalogue.model_folder import ModelDescription, inspect_folder
+from core.catalogue.classifiers import ClassifierDescription
+from core.catalogue.descriptions import Description, describe_folder
+from core.catalogue.model_folder import ModelDescription
 from core.data.image_description import ImagesDescription, describe_image_stream
 from core.data.image_rows import IMAGE_PARQUET
 from core.data.texts import TextDescription, describe_stream
@@ -153,7 +155,7 @@ def _store_file(sessions: sessionmaker[Session], store: Store, upload: UploadRow
     return is_right
 
 
-_Described = ModelDescription | TextDescription | ImagesDescription
+_Described = Description | TextDescription | ImagesDescription
 
 
 def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> _Described:
@@ -167,7 +169,7 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
             folder = Path(temporary, upload.name)
             folder.mkdir()
             write_hollow(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
-            return inspect_folder(folder)
+            return describe_folder(folder)
     file = files[0]
     size, sha256 = file.bytes, file.sha256
     with open_stored(store, prefix, file.path, size) as stream:
@@ -194,7 +196,7 @@ def _register(
         "source": upload.source,
     }
     answer: Model | Dataset
-    if isinstance(described, ModelDescription):
+    if isinstance(described, ModelDescription | ClassifierDescription):
         revision = content_hash_of({file.path: file.sha256 for file in files})
         model, is_new = add_model(
             session, caller, {**values, "revision": revision, "description": described.model_dump(mode="json")}

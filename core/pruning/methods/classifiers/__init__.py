@@ -15,8 +15,6 @@ from core.pruning.methods.classifiers.one_shot import (
 )
 
 CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {
-    "filter-l1": FilterL1,
-    "filter-taylor": FilterTaylor,
     "iterative-magnitude": IterativeMagnitude,
     "magnitude": ClassifierMagnitude,
     "obd": OBD,
@@ -24,6 +22,8 @@ CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {
     "random": ClassifierRandom,
     "sparsegpt": ClassifierSparseGPT,
     "wanda": ClassifierWanda,
+    "filter-l1": FilterL1,
+    "filter-taylor": FilterTaylor,
 }
 
 

@@ -23,7 +23,7 @@ class FilterL1(ClassifierMethod):
     next layers' kernels. In a residual stage the shortcut's filters decide (section 3.3): they lead the group.
 
     Lifecycle: per round, score; share what is to go among the groups by `rates`; with `greedy` choose again from the
-    image on, without the kernels that are gone (figure 4); remove; retrain.
+    image on, without the kernels that are gone (section 3.3); remove; retrain.
     """
 
     def __init__(self, parameters: MethodParameters) -> None:
@@ -41,11 +41,11 @@ class FilterL1(ClassifierMethod):
         remove_in_rounds(scene, parameters, choose, retrain_steps=parameters.retrain_steps)
 
     def _choose(self, scene: Scene, groups: Groups, goal: Goal, number: int) -> list[Step]:
-        scores = [self._score(scene, groups, place, number) for place in range(len(groups.groups))]
+        scores = [self.score(scene, groups, place, number) for place in range(len(groups.groups))]
         steps = self._shared(scene, groups, scores, goal, number)
         return self._greedily(scene, groups, steps, number) if self._parameters.selection == "greedy" else steps
 
-    def _score(
+    def score(
         self, scene: Scene, groups: Groups, place: int, number: int, dropped: rankings.Dropped | None = None
     ) -> Tensor:
         """[units], the lowest go first."""
@@ -109,7 +109,7 @@ class FilterL1(ClassifierMethod):
         chosen = []
         for place, count in enumerate(counts(steps, groups)):
             without = {layer: torch.cat(inputs) for layer, inputs in dropped.items()}
-            score_U = self._score(scene, groups, place, number, without)
+            score_U = self.score(scene, groups, place, number, without)
             units = torch.argsort(score_U, stable=True)[:count]
             chosen.append(Step(0.0, place, tuple(units.tolist())))
             for member in groups.groups[place].readers:
