@@ -19,8 +19,8 @@ FASHION_MNIST_CLASSES = (
 )
 DIGITS_TEST_SHARE = 0.2
 _DIGITS_SEED = 0
-_FILES_OF_PACKAGE = Path("/var/lib/dpkg/info") / f"{FASHION_MNIST_PACKAGE}.list"
-_IDX_FILES = {
+FASHION_MNIST_LIST = Path("/var/lib/dpkg/info") / f"{FASHION_MNIST_PACKAGE}.list"
+FASHION_MNIST_FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
@@ -30,7 +30,7 @@ _IDX_MAGIC = {1: 0x801, 3: 0x803}
 Images = Iterable[tuple[bytes, int]]
 
 
-def add_image_samples(home: Home, say: Say, *, package_files: Path = _FILES_OF_PACKAGE) -> None:
+def add_image_samples(home: Home, say: Say, *, package_files: Path = FASHION_MNIST_LIST) -> None:
     """Register what is not there yet. Fashion-MNIST is left out, saying how to get it, where Debian's package is not
     installed; `package_files` lists the files of that package, one a line.
     """
@@ -38,13 +38,13 @@ def add_image_samples(home: Home, say: Say, *, package_files: Path = _FILES_OF_P
         _add(home, f"digits-{name}", images, [str(digit) for digit in range(10)], "scikit-learn load_digits", say)
     listed = package_files.read_text().splitlines() if package_files.is_file() else []
     found = {Path(line).name: Path(line) for line in listed}
-    if not all(name in found and found[name].is_file() for pair in _IDX_FILES.values() for name in pair):
+    if not all(name in found and found[name].is_file() for pair in FASHION_MNIST_FILES.values() for name in pair):
         say(
             f"Fashion-MNIST is left out: install Debian's package with `apt-get install {FASHION_MNIST_PACKAGE}` and "
             "run this again."
         )
         return
-    for name, (images_file, labels_file) in _IDX_FILES.items():
+    for name, (images_file, labels_file) in FASHION_MNIST_FILES.items():
         pairs = read_idx(found[images_file], found[labels_file])
         _add(home, f"fashion-mnist-{name}", pairs, FASHION_MNIST_CLASSES, f"Debian {FASHION_MNIST_PACKAGE}", say)
 
@@ -68,8 +68,8 @@ def digits() -> dict[str, list[tuple[bytes, int]]]:
 
 def read_idx(images_file: Path, labels_file: Path) -> Images:
     """Images and labels of two gzipped IDX files (MNIST's format), as PNG; raises UnusableDataset."""
-    (count, height, width), pixels = _idx(images_file, 3)
-    (labelled,), labels = _idx(labels_file, 1)
+    (count, height, width), pixels = idx(images_file, 3)
+    (labelled,), labels = idx(labels_file, 1)
     if count != labelled:
         raise UnusableDataset(f"{images_file.name} holds {count} images, {labels_file.name} {labelled} labels")
     size = height * width
@@ -77,8 +77,8 @@ def read_idx(images_file: Path, labels_file: Path) -> Images:
         yield png(pixels[number * size : (number + 1) * size], height, width), labels[number]
 
 
-def _idx(file: Path, dimensions: int) -> tuple[Sequence[int], bytes]:
-    """Sizes and bytes."""
+def idx(file: Path, dimensions: int) -> tuple[Sequence[int], bytes]:
+    """Sizes and values of a gzipped IDX file of unsigned bytes; raises UnusableDataset."""
     with gzip.open(file) as stream:
         content = stream.read()
     magic, *sizes = struct.unpack_from(f">{1 + dimensions}I", content) if len(content) >= 4 + 4 * dimensions else (0,)

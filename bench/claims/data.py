@@ -1,17 +1,15 @@
 """The data of the claims, as image sets, training and test cases apart."""
 
-import gzip
 import itertools
-import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from bench.claims.sources import MissingData, fashion_mnist_files
+from bench.claims.sources import fashion_mnist_files
 from core.data.images import TensorImages
+from worker.image_samples import FASHION_MNIST_FILES, idx
 
 IMAGE_SHAPE = (1, 28, 28)
 """Of Fashion-MNIST: channels, height and width."""
@@ -20,7 +18,6 @@ _DIGITS_FOR_TRAINING = 1200
 _MONK_VALUES = (3, 3, 2, 3, 4, 2)
 _MONK_TRAINING_CASES = {1: 124, 2: 169, 3: 122}
 _MONK_3_NOISE = 0.05
-_IDX_OF_BYTES = 0x08
 
 
 @dataclass(frozen=True)
@@ -51,32 +48,25 @@ def digits(seed: int, *, enlarged: bool) -> Split:
 
 
 def fashion_mnist() -> Split:
-    """All of Fashion-MNIST, 60 000 and 10 000 images of 28 x 28; raises MissingData."""
+    """All of Fashion-MNIST, 60 000 and 10 000 images of 28 x 28; raises MissingData, UnusableDataset."""
     files = fashion_mnist_files()
     return Split(
         *(
             TensorImages(
-                _read_idx(files[f"{name}-images-idx3-ubyte.gz"])[:, None],
-                _read_idx(files[f"{name}-labels-idx1-ubyte.gz"]),
+                read_idx(files[images], 3)[:, None],
+                read_idx(files[labels], 1),
                 mean=_FASHION_MEAN,
                 deviation=_FASHION_DEVIATION,
             )
-            for name in ("train", "t10k")
+            for images, labels in (FASHION_MNIST_FILES["train"], FASHION_MNIST_FILES["test"])
         )
     )
 
 
-def _read_idx(file: Path) -> Tensor:
-    """A gzipped IDX file of bytes: two zeros, the type, the number of dimensions, big-endian sizes, the values."""
-    content = gzip.decompress(file.read_bytes())
-    zeros, kind, dimensions = struct.unpack(">HBB", content[:4])
-    if zeros or kind != _IDX_OF_BYTES:
-        raise MissingData(f"{file} is no IDX file of bytes")
-    start = 4 + 4 * dimensions
-    sizes = struct.unpack(f">{dimensions}I", content[4:start])
-    if len(content) != start + math.prod(sizes):
-        raise MissingData(f"{file} holds {len(content) - start} values, not {' x '.join(map(str, sizes))}")
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(sizes)
+def read_idx(file: Path, dimensions: int) -> Tensor:
+    """The bytes of a gzipped IDX file, uint8 of so many dimensions; raises UnusableDataset."""
+    sizes, values = idx(file, dimensions)
+    return torch.frombuffer(bytearray(values), dtype=torch.uint8).reshape(tuple(sizes))
 
 
 def xor() -> TensorImages:

@@ -7,18 +7,16 @@ from pathlib import Path
 
 from core.settings import Settings
 from worker.home import open_home
+from worker.image_samples import FASHION_MNIST_FILES, FASHION_MNIST_LIST, FASHION_MNIST_PACKAGE
 from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
 from worker.task_samples import add_task_samples
 
-PACKAGE = "dataset-fashion-mnist"
-PACKAGE_FILES = Path("/var/lib/dpkg/info") / f"{PACKAGE}.list"
 FOLDER_VARIABLE = "FASHION_MNIST"
-FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 RECALL = "arc_easy"
 
 
 class MissingData(Exception):
-    """A data set is not on this machine, or not what it should be; the message says what to do."""
+    """A data set is not on this machine; the message says what to do."""
 
 
 def fashion_mnist_files() -> dict[str, Path]:
@@ -28,15 +26,16 @@ def fashion_mnist_files() -> dict[str, Path]:
     if folder:
         found = {file.name: file for file in Path(folder).glob("*-ubyte.gz")}
     else:
-        listed = PACKAGE_FILES.read_text().splitlines() if PACKAGE_FILES.is_file() else []
+        listed = FASHION_MNIST_LIST.read_text().splitlines() if FASHION_MNIST_LIST.is_file() else []
         found = {Path(line).name: Path(line) for line in listed}
-    missing = [name for name in FILES if name not in found or not found[name].is_file()]
+    names = [name for pair in FASHION_MNIST_FILES.values() for name in pair]
+    missing = [name for name in names if name not in found or not found[name].is_file()]
     if missing:
         raise MissingData(
-            f"Fashion-MNIST is not on this machine ({', '.join(missing)}): `apt-get install {PACKAGE}`, or name a "
-            f"folder that holds its four files in {FOLDER_VARIABLE}"
+            f"Fashion-MNIST is not on this machine ({', '.join(missing)}): `apt-get install {FASHION_MNIST_PACKAGE}`, "
+            f"or name a folder that holds its four files in {FOLDER_VARIABLE}"
         )
-    return {name: found[name] for name in FILES}
+    return {name: found[name] for name in names}
 
 
 @dataclass(frozen=True)

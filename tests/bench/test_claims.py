@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.claims.claim import Claim, Run, Verdict
-from bench.claims.data import _read_idx, digits, is_monk, monk, xor
+from bench.claims.data import IMAGE_SHAPE, digits, fashion_mnist, is_monk, monk, xor
 from bench.claims.knee import knee
 from bench.claims.plots import draw
 from bench.claims.report import text, write_page
@@ -101,13 +101,18 @@ def test_digits_for_training_and_testing_are_apart_and_drawn_by_the_seed() -> No
     assert xor().labels_N.tolist() == [0, 1, 1, 0]
 
 
-def test_idx_files_are_read_and_others_refused(tmp_path: Path) -> None:
-    file = tmp_path / "images.gz"
-    file.write_bytes(gzip.compress(struct.pack(">HBBII", 0, 8, 2, 2, 3) + bytes(range(6))))
-    assert _read_idx(file).tolist() == [[0, 1, 2], [3, 4, 5]]
-    file.write_bytes(gzip.compress(struct.pack(">HBBII", 0, 8, 2, 2, 3) + bytes(range(5))))
-    with pytest.raises(MissingData, match="holds 5 values"):
-        _read_idx(file)
+def test_fashion_mnist_is_read_from_the_folder_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASHION_MNIST", str(tmp_path))
+    with pytest.raises(MissingData, match=r"train-images-idx3-ubyte\.gz.*apt-get install dataset-fashion-mnist"):
+        fashion_mnist()
+    for name, count in (("train", 3), ("t10k", 2)):
+        pixels = struct.pack(">IIII", 0x803, count, 28, 28) + bytes(count * 784)
+        labels = struct.pack(">II", 0x801, count) + bytes(range(count))
+        (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(pixels))
+        (tmp_path / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    split = fashion_mnist()
+    assert split.train.labels_N.tolist() == [0, 1, 2]
+    assert split.test.batch([1]).shape == (1, *IMAGE_SHAPE)
 
 
 def test_the_knee_is_the_last_sparsity_before_the_first_that_harms() -> None:
