@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
-from core.catalogue.compatibility import parse_parameters, prunable_linears
+from core.catalogue.compatibility import parse_parameters, prunable_linears, selection_of
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
 from core.catalogue.model_files import ONNX_FILE
-from core.catalogue.parameters import Selection
 from core.catalogue.patterns import parse_pattern
 from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
@@ -85,8 +84,7 @@ def prune_classifier(
     images = open_image_sets(spec, folder, recovery, notes.append)
     shape = _image_shape(folder, images)
     parameters = parse_parameters(recipe["method"], recipe["parameters"])
-    selection = parameters if isinstance(parameters, Selection) else Selection()
-    layers = prunable_linears(folder.description, selection)
+    layers = prunable_linears(folder.description, selection_of(parameters))
     send(StageMessage(stage="evaluate"))
     dense = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     dense_flops = count_flops(model, shape)

@@ -98,6 +98,13 @@ def prunable_linears(description: Description, parameters: Selection) -> list[Li
     return linears
 
 
+def selection_of(parameters: MethodParameters) -> Selection:
+    """Which layers a method may prune: what its parameters say, where they say anything."""
+    if isinstance(parameters, Selection):
+        return parameters
+    return Selection(skip_modules=getattr(parameters, "skip_modules", []))
+
+
 def _some_names(description: Description) -> str:
     if isinstance(description, ClassifierDescription):
         return f"the model has {', '.join(each.name for each in description.linears[:20])}"
@@ -186,6 +193,8 @@ def _check_classifier(
     checked = parse_parameters(method, parameters)
     if isinstance(checked, Selection):
         _check_masks(description, checked, parsed, resolved)
+    else:
+        prunable_linears(description, selection_of(checked))
     return ResolvedRequest(
         method=method, pattern=parsed.text, sparsity=resolved, parameters=checked.model_dump(mode="json")
     )
