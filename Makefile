@@ -55,8 +55,8 @@ lock: ## refresh constraints.txt from the ranges in pyproject.toml
 	rm -rf .cache/lock
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/python -m pip install --quiet --editable client --editable '.[worker,dev]'
-	{ echo "# Written by make lock. torch and what it brings are left to pip: CPU and CUDA builds both satisfy the range."; \
-	  .cache/lock/bin/python -m pip freeze --exclude-editable | grep -vE '^(torch|triton|nvidia-|cuda-|setuptools)'; } > constraints.txt
+	{ echo "# Written by make lock. torch, torchvision and what they bring are left to pip: CPU and CUDA builds both satisfy the range."; \
+	  .cache/lock/bin/python -m pip freeze --exclude-editable | grep -vE '^(torch|torchvision)==|^(triton|nvidia-|cuda-|setuptools)'; } > constraints.txt
 	rm -rf .cache/lock
 
 clean: stop ## remove the virtual environment; the home folder .secateur stays

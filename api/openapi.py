@@ -25,7 +25,7 @@ TAGS = [
     {"name": "jobs", "description": "Submit a model and a method, follow the job, read its report."},
     {"name": "artifacts", "description": "The pruned checkpoint a job leaves, file by file."},
     {"name": "models", "description": "What can be pruned, and a dry run of a job."},
-    {"name": "datasets", "description": "Texts to calibrate and evaluate on."},
+    {"name": "datasets", "description": "Texts and images to calibrate and evaluate on."},
     {"name": "uploads", "description": "Models and texts sent in parts; one that was cut off is taken up again."},
     {"name": "methods", "description": "The catalogue: methods, papers, patterns, parameters."},
     {"name": "keys", "description": "API keys of the team; for admins."},

@@ -84,6 +84,7 @@ _WHOLE_BODY = {
     "time_limit_seconds": None,
 }
 _DESCRIPTION = {
+    "task": "language-model",
     "family": "Llama",
     "architecture": "LlamaForCausalLM",
     "parameters": 134515008,
@@ -95,6 +96,8 @@ _DESCRIPTION = {
     "vocabulary_size": 49152,
     "context_length": 8192,
     "tied_embeddings": True,
+    "classes": None,
+    "image": None,
 }
 _NEEDS = {
     "peak_memory_bytes": 1_100_000_000,
@@ -127,6 +130,10 @@ _DATASET = {
     "text_field": "text",
     "documents": 64,
     "characters": 1_020_000,
+    "images": None,
+    "classes": None,
+    "image_field": None,
+    "label_field": None,
     "bytes": 1_048_576,
     "sha256": _SHA256,
     "created_at": _MOMENT,

@@ -7,6 +7,7 @@ SecateurError
 │   ├── IndivisibleWidth      a layer's input width does not divide by m
 │   ├── UnsupportedArchitecture
 │   ├── TooLittleText         fewer calibration or evaluation tokens than asked for
+│   ├── TooFewImages          the same of images
 │   ├── UnknownQueue          no such queue here
 │   └── DoesNotFit            no worker of the queue has the memory or disk the job needs
 ├── UnusableModel             422  the model folder cannot be opened safely
@@ -104,6 +105,10 @@ class UnsupportedArchitecture(InvalidRequest):
 
 class TooLittleText(InvalidRequest):
     code, title = "too_little_text", "Too little text"
+
+
+class TooFewImages(InvalidRequest):
+    code, title = "too_few_images", "Too few images"
 
 
 class UnknownQueue(InvalidRequest):

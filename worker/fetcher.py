@@ -16,16 +16,25 @@ from typing import Any
 
 from core.artifacts.store import MANIFEST, open_store
 from core.errors import DiskFull, InternalError, NotFound, SecateurError, UnusableModel
-from core.jobs.references import HubModel, HubText, StoredModel, StoredText
+from core.jobs.references import (
+    HubImages,
+    HubModel,
+    HubText,
+    StoredImages,
+    StoredModel,
+    StoredText,
+)
 from core.registry.hub import Hub
 from core.settings import Settings
 from secateur.packed import CorruptPackedFile, unpack_folder
 from worker.cache import NodeCache
 from worker.fetcher_files import fetch_files, from_hub, from_store
 from worker.fetcher_protocol import (
+    IMAGES_FILE,
     TEXT_FILE,
     FetchedText,
     FetchGeneratedSpec,
+    FetchImagesSpec,
     FetchModelSpec,
     FetchSpec,
     FetchTaskSpec,
@@ -60,7 +69,11 @@ def fetch(spec: FetchSpec) -> dict[str, Any]:
         case FetchTextSpec(text=HubText() as text):
             _fetch_hub_text(spec.key, text, settings, cache)
         case FetchTextSpec(text=StoredText() as text):
-            _fetch_stored_text(spec.key, text, settings, cache)
+            _fetch_stored(spec.key, text, TEXT_FILE, settings, cache)
+        case FetchImagesSpec(images=HubImages() as images):
+            _fetch_hub_images(spec.key, images, settings, cache)
+        case FetchImagesSpec(images=StoredImages() as images):
+            _fetch_stored(spec.key, images, IMAGES_FILE, settings, cache)
         case FetchTaskSpec():
             _fetch_questions(spec, settings, cache)
         case FetchGeneratedSpec():
@@ -91,12 +104,15 @@ def _fetch_model(spec: FetchModelSpec, settings: Settings, cache: NodeCache) -> 
             ) from error
 
 
-def _fetch_stored_text(key: str, text: StoredText, settings: Settings, cache: NodeCache) -> None:
-    with cache.fill(key, text.file.bytes, on_waiting=waiting) as folder:
+def _fetch_stored(
+    key: str, stored: StoredText | StoredImages, named: str, settings: Settings, cache: NodeCache
+) -> None:
+    """The one file of an uploaded dataset; it is `named` so in the cache."""
+    with cache.fill(key, stored.file.bytes, on_waiting=waiting) as folder:
         if folder is None:
             return
-        fetch_files([text.file], folder, from_store(open_store(settings), text.prefix), what=text.name, say=say)
-        (folder / text.file.path).rename(folder / TEXT_FILE)
+        fetch_files([stored.file], folder, from_store(open_store(settings), stored.prefix), what=stored.name, say=say)
+        (folder / stored.file.path).rename(folder / named)
 
 
 def _fetch_hub_text(key: str, text: HubText, settings: Settings, cache: NodeCache) -> None:
@@ -108,6 +124,17 @@ def _fetch_hub_text(key: str, text: HubText, settings: Settings, cache: NodeCach
             return
         say(f"fetching {text.name} ({text.repository}@{text.revision[:12]})")
         about = read_hub_text(text, folder / TEXT_FILE, _token(settings))
+        (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
+
+
+def _fetch_hub_images(key: str, images: HubImages, settings: Settings, cache: NodeCache) -> None:
+    from worker.fetcher_images import MOST_BYTES, read_hub_images  # slow to load, and for this alone
+
+    with cache.fill(key, min(images.bytes, MOST_BYTES), on_waiting=waiting) as folder:
+        if folder is None:
+            return
+        say(f"fetching {images.name} ({images.repository}@{images.revision[:12]})")
+        about = read_hub_images(images, folder / IMAGES_FILE, _token(settings))
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
 
 

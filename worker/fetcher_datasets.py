@@ -6,8 +6,9 @@ the fetcher's process alone.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from core.errors import UnknownDataset, UnusableDataset
-from core.jobs.references import HubText
+from core.jobs.references import HubImages, HubText
 from core.registry.hub import told
 from worker.fetcher_protocol import FetchedText
 
@@ -45,57 +46,68 @@ def read_hub_rows(text: HubText, target: Path, token: str | None) -> FetchedText
 
 
 def _read(text: HubText, target: Path, token: str | None, choose: _Choose) -> FetchedText:
-    datasets.config.STREAMING_READ_MAX_RETRIES = 1  # the client below tries again by itself, and then the attempt
-    with _told(text):
-        builder = datasets.load_dataset_builder(
-            text.repository, text.config, revision=text.revision, token=token or False
-        )
-        _check_format(builder, text)
-        split = _choose_split(builder, text)
-        rows = builder.as_streaming_dataset(split=split)
-        documents, characters, sha256 = _write(choose(rows, text), target, text)
+    with told_about(text):
+        split = open_split(text, token, _FORMATS)
+        documents, characters, sha256 = _write(choose(split.rows, text), target, text)
     if not documents:
-        raise UnusableDataset(f"{text.name}: split {split!r} holds no text", param="dataset")
-    return FetchedText(
-        sha256=sha256,
-        documents=documents,
-        characters=characters,
-        origin={
-            "kind": "hub",
-            "repository": text.repository,
-            "revision": text.revision,
-            "config": builder.config.name,
-            "split": split,
-        },
+        raise UnusableDataset(f"{text.name}: split {split.name!r} holds no text", param="dataset")
+    return FetchedText(sha256=sha256, documents=documents, characters=characters, origin=split.origin)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of a hub dataset, streamed; `origin` says which, for the report."""
+
+    name: str
+    rows: datasets.IterableDataset
+    origin: dict[str, Any]
+
+
+def open_split(asked: HubText | HubImages, token: str | None, formats: Sequence[str]) -> Split:
+    """Within `told_about`. Raises UnusableDataset where the dataset is stored in none of these formats, UnknownDataset
+    where it has no such split."""
+    datasets.config.STREAMING_READ_MAX_RETRIES = 1  # the client below tries again by itself, and then the attempt
+    builder = datasets.load_dataset_builder(
+        asked.repository, asked.config, revision=asked.revision, token=token or False
     )
+    _check_format(builder, asked, formats)
+    split = _choose_split(builder, asked)
+    origin = {
+        "kind": "hub",
+        "repository": asked.repository,
+        "revision": asked.revision,
+        "config": builder.config.name,
+        "split": split,
+    }
+    return Split(split, builder.as_streaming_dataset(split=split), origin)
 
 
-def _check_format(builder: datasets.DatasetBuilder, text: HubText) -> None:
+def _check_format(builder: datasets.DatasetBuilder, asked: HubText | HubImages, formats: Sequence[str]) -> None:
     modules = [each.__module__.split(".") for each in type(builder).__mro__]
     kinds = [parts[2] for parts in modules if parts[:2] == ["datasets", "packaged_modules"] and len(parts) > 2]
-    if not kinds or kinds[0] not in _FORMATS:
+    if not kinds or kinds[0] not in formats:
         raise UnusableDataset(
-            f"{text.name} is stored as {kinds[0] if kinds else 'something else'}; one of {', '.join(_FORMATS)} is "
+            f"{asked.name} is stored as {kinds[0] if kinds else 'something else'}; one of {', '.join(formats)} is "
             "needed",
             param="dataset",
         )
 
 
-def _choose_split(builder: datasets.DatasetBuilder, text: HubText) -> str:
+def _choose_split(builder: datasets.DatasetBuilder, asked: HubText | HubImages) -> str:
     files = builder.config.data_files
     there = [str(name) for name in (files or builder.info.splits or {})]
-    if text.split is not None:
-        if text.split not in there:
+    if asked.split is not None:
+        if asked.split not in there:
             raise UnknownDataset(
-                f"{text.name}: there is no split {text.split!r}; there is {', '.join(there)}", param="dataset"
+                f"{asked.name}: there is no split {asked.split!r}; there is {', '.join(there)}", param="dataset"
             )
-        return text.split
-    for name in _DEFAULT_SPLITS[text.use]:
+        return asked.split
+    for name in _DEFAULT_SPLITS[asked.use]:
         if name in there:
             return name
     raise UnknownDataset(
-        f"{text.name} has none of the splits usual for {text.use} ({', '.join(_DEFAULT_SPLITS[text.use])}); name one: "
-        f"{text.repository}:{builder.config.name}:SPLIT, where SPLIT is {' or '.join(there)}",
+        f"{asked.name} has none of the splits usual for {asked.use} ({', '.join(_DEFAULT_SPLITS[asked.use])}); name "
+        f"one: {asked.repository}:{builder.config.name}:SPLIT, where SPLIT is {' or '.join(there)}",
         param="dataset",
     )
 
@@ -144,17 +156,17 @@ def _text_field(row: dict[str, Any], text: HubText) -> str:
 
 
 @contextmanager
-def _told(text: HubText) -> Iterator[None]:
+def told_about(asked: HubText | HubImages) -> Iterator[None]:
     """The library's errors in the words of the error tree."""
-    with told("dataset", text.repository, text.revision):
+    with told("dataset", asked.repository, asked.revision):
         try:
             yield
         except DatasetNotFoundError as error:
-            raise UnknownDataset(f"{text.name}: {_short(error)}", param="dataset") from error
+            raise UnknownDataset(f"{asked.name}: {_short(error)}", param="dataset") from error
         except (ValueError, DatasetsError, FileNotFoundError) as error:
             if isinstance(error, HfHubHTTPError):
                 raise
-            raise UnusableDataset(f"{text.name} cannot be read: {_short(error)}", param="dataset") from error
+            raise UnusableDataset(f"{asked.name} cannot be read: {_short(error)}", param="dataset") from error
 
 
 def _short(error: Exception) -> str:

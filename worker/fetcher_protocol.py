@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
-from core.jobs.references import HubModel, HubText, SelfText, StoredModel, StoredText
+from core.jobs.references import HubImages, HubModel, HubText, SelfText, StoredImages, StoredModel, StoredText
 from core.settings import Settings
 
 TEXT_FILE = "text"
+IMAGES_FILE = "images.parquet"
 _GENERATION = 1
 """Raised when the way text is generated changes."""
 
@@ -37,6 +38,13 @@ class FetchTextSpec(_FetchSpec):
     text: Annotated[HubText | StoredText, Field(discriminator="kind")]
 
 
+class FetchImagesSpec(_FetchSpec):
+    """Bring images into the cache: one Parquet file, and what it is."""
+
+    task: Literal["fetch_images"] = "fetch_images"
+    images: Annotated[HubImages | StoredImages, Field(discriminator="kind")]
+
+
 class FetchGeneratedSpec(_FetchSpec):
     """Bring text that was generated earlier from the store into the cache; the result says whether it was there."""
 
@@ -51,7 +59,9 @@ class FetchTaskSpec(_FetchSpec):
     questions: HubText
 
 
-FetchSpec = Annotated[FetchModelSpec | FetchTextSpec | FetchGeneratedSpec | FetchTaskSpec, Field(discriminator="task")]
+FetchSpec = Annotated[
+    FetchModelSpec | FetchTextSpec | FetchImagesSpec | FetchGeneratedSpec | FetchTaskSpec, Field(discriminator="task")
+]
 fetch_specs: TypeAdapter[FetchSpec] = TypeAdapter(FetchSpec)
 
 
@@ -63,6 +73,16 @@ class FetchedText(BaseModel):
     sha256: str
     documents: int
     characters: int
+    origin: dict[str, Any]
+
+
+class FetchedImages(BaseModel):
+    """The same of images."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    images: int
     origin: dict[str, Any]
 
 
@@ -82,6 +102,12 @@ def text_key(text: HubText | StoredText) -> str:
     if isinstance(text, StoredText):
         return f"text-{text.file.sha256}"
     return "text-" + _hash([text.repository, text.revision, text.config, text.split, text.use, text.characters])
+
+
+def images_key(images: HubImages | StoredImages) -> str:
+    if isinstance(images, StoredImages):
+        return f"images-{images.file.sha256}"
+    return "images-" + _hash([images.repository, images.revision, images.config, images.split, images.use])
 
 
 def questions_key(questions: HubText) -> str:

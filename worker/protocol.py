@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from core.catalogue.classifiers import NetworkName
+
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,14 +41,26 @@ class TextSource(_Wire):
     origin: dict[str, Any] = Field(default_factory=dict)
 
 
-class PruneSpec(_Wire):
-    """Open, prune, evaluate and write one job's artifact.
+class ImageSource(_Wire):
+    """Images on this machine: a Parquet file, or a folder of them. `origin` says where they came from, for the
+    report."""
+
+    name: str
+    path: Path
+    format: str
+    image_field: str = "image"
+    label_field: str = "label"
+    sha256: str
+    origin: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobSpec(_Wire):
+    """What a job's first task is told.
 
     `recipe` is the full validated job body. `work` is this attempt's folder, `previous` the newest earlier attempt's,
     whose last complete block is carried forward. `artifact` is the folder to fill.
     """
 
-    task: Literal["prune"] = "prune"
     job: str
     attempt: int
     recipe: dict[str, Any]
@@ -60,10 +74,22 @@ class PruneSpec(_Wire):
     threads: int | None
     activation_budget_bytes: int
 
+
+class PruneSpec(JobSpec):
+    """Open, prune, evaluate and write one job's artifact."""
+
+    task: Literal["prune"] = "prune"
+
     @property
     def made(self) -> ModelPlace:
         """The artifact, once it is filled."""
         return ModelPlace(path=self.artifact, own_artifact=True)
+
+
+class SensitivitySpec(JobSpec):
+    """Measure the loss against the pruning rate of each layer, and write figures and chart."""
+
+    task: Literal["sensitivity"] = "sensitivity"
 
 
 class SearchSpec(_Wire):
@@ -105,13 +131,37 @@ class RecoverSpec(_Wire):
     activation_budget_bytes: int
 
 
+class ClassifierSpec(_Wire):
+    """Open, prune, recover, evaluate and write one image classifier.
+
+    `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts that
+    saved rounds or steps, the newest first. `artifact` is the folder to fill.
+    """
+
+    task: Literal["classifier"] = "classifier"
+    job: str
+    attempt: int
+    recipe: dict[str, Any]
+    model: ModelSource
+    calibration: ImageSource | None
+    recovery: ImageSource | None
+    evaluation: list[ImageSource]
+    work: Path
+    previous: list[Path]
+    artifact: Path
+    device: str | None
+    threads: int | None
+
+
 class MeasureSpec(_Wire):
-    """Time dense and pruned alternately in one process."""
+    """Time dense and pruned alternately in one process: language models by a sequence of tokens, image classifiers by
+    images [channels, height, width]."""
 
     task: Literal["measure"] = "measure"
     dense: ModelPlace
     pruned: ModelPlace
-    sequence_length: int
+    sequence_length: int | None = None
+    image_shape: tuple[int, int, int] | None = None
     device: str | None
     threads: int | None
 
@@ -169,6 +219,19 @@ class GenerateSpec(_Wire):
     threads: int | None
 
 
+class NewNetworkSpec(_Wire):
+    """Write a small network of the field's history, untrained, as a model folder."""
+
+    task: Literal["new_network"] = "new_network"
+    network: NetworkName
+    classes: int
+    channels: int
+    image_size: int
+    hidden_sizes: list[int]
+    seed: int
+    target: Path
+
+
 class ImportGgufSpec(_Wire):
     """Dequantise a GGUF file into a safetensors model folder."""
 
@@ -180,13 +243,16 @@ class ImportGgufSpec(_Wire):
 Spec = Annotated[
     SearchSpec
     | PruneSpec
+    | SensitivitySpec
     | RecoverSpec
+    | ClassifierSpec
     | MeasureSpec
     | TasksSpec
     | VerifySpec
     | PackSpec
     | GenerateTextSpec
     | GenerateSpec
+    | NewNetworkSpec
     | ImportGgufSpec,
     Field(discriminator="task"),
 ]

@@ -1,25 +1,23 @@
-"""Putting models and texts into a home and registering them, from the server's own command line."""
+"""Putting models, texts and images into a home and registering them, from the server's own command line."""
 
-import filecmp
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
-from core.catalogue.model_folder import inspect_folder
+from core.catalogue.classifiers import NetworkName
+from core.catalogue.descriptions import describe_folder
 from core.database import transaction
-from core.errors import Conflict, UnusableDataset, UnusableModel
-from core.registry.folders import content_hash
-from core.registry.schemas import Dataset, DatasetBody, Model, ModelBody
+from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
+from core.registry.folders import content_hash, dataset_hash
+from core.registry.schemas import Dataset, DatasetBody, FormatName, Model, ModelBody
 from core.registry.service import register_dataset, register_model
 from worker.home import Home
-from worker.protocol import ImportGgufSpec
+from worker.protocol import ImportGgufSpec, NewNetworkSpec, Spec
 from worker.runner_process import run_task
 
 Say = Callable[[str], None]
-FormatName = Literal["text", "jsonl", "parquet"]
 
 
 def add_model(home: Home, name: str, path: Path, *, source: str | None = None, say: Say) -> Model:
@@ -33,7 +31,7 @@ def add_model(home: Home, name: str, path: Path, *, source: str | None = None, s
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
         taken_in = Path(aside, "model")
         if path.is_dir():
-            inspect_folder(path)
+            describe_folder(path)
             shutil.copytree(path, taken_in, copy_function=_link_or_copy)
         elif path.suffix == ".gguf" and path.is_file():
             say(f"Converting {path.name} to safetensors…")
@@ -42,6 +40,39 @@ def add_model(home: Home, name: str, path: Path, *, source: str | None = None, s
             raise UnusableModel(f"{path} is neither a model folder nor a .gguf file.", param="path")
         _settle(taken_in, target, name)
     return register_folder(home, body)
+
+
+def new_network(
+    home: Home,
+    name: str,
+    network: NetworkName,
+    *,
+    classes: int,
+    channels: int = 1,
+    image_size: int = 28,
+    hidden_sizes: Sequence[int] = (),
+    seed: int = 0,
+) -> Model:
+    """Make a small network of the field's history, with random weights, and register it: a `recover` job trains it.
+
+    Raises UnusableModel for sizes it cannot have, and Conflict where the name means another model.
+    """
+    target = home.settings.models_root / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
+        made = Path(aside, "model")
+        spec = NewNetworkSpec(
+            network=network,
+            classes=classes,
+            channels=channels,
+            image_size=image_size,
+            hidden_sizes=list(hidden_sizes),
+            seed=seed,
+            target=made,
+        )
+        _run_apart(home, spec, "new-network.log")
+        _settle(made, target, name)
+    return register_folder(home, ModelBody(name=name, path=str(target), source=f"new:{network}"))
 
 
 def register_folder(home: Home, body: ModelBody) -> Model:
@@ -56,31 +87,56 @@ def add_dataset(
     *,
     file_format: FormatName | None = None,
     text_field: str = "text",
+    image_field: str = "image",
+    label_field: str = "label",
     source: str | None = None,
 ) -> Dataset:
-    """Take in a text, JSONL or Parquet file. Raises UnusableDataset, and Conflict where the name means another text."""
-    if not path.is_file():
+    """Take in a text, JSONL or Parquet file, or a folder of images (hard-linked where the file system allows).
+
+    Raises UnusableDataset, and Conflict where the name means something else.
+    """
+    if not path.exists():
         raise UnusableDataset(f"{path} is not a file.", param="path")
-    target = home.settings.datasets_root / f"{name}{path.suffix}"
+    target = home.settings.datasets_root / (name if path.is_dir() else f"{name}{path.suffix}")
     body = DatasetBody(
-        name=name, path=str(target), format=file_format, text_field=text_field, source=source or f"local:{path.name}"
+        name=name,
+        path=str(target),
+        format=file_format,
+        text_field=text_field,
+        image_field=image_field,
+        label_field=label_field,
+        source=source or f"local:{path.name}",
     )
     target.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not target.exists()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
         taken_in = Path(aside, path.name)
-        _link_or_copy(str(path), str(taken_in))
-        if target.exists() and not filecmp.cmp(target, taken_in, shallow=False):
-            raise Conflict(f"The name {name!r} is taken by another text.", param="name")
-        taken_in.rename(target)
-    with transaction(home.sessions) as session:
-        return register_dataset(session, home.team_id, body, home.settings)[0]
+        if path.is_dir():
+            shutil.copytree(path, taken_in, copy_function=_link_or_copy)
+        else:
+            _link_or_copy(str(path), str(taken_in))
+        if not is_new and dataset_hash(taken_in) != dataset_hash(target):
+            raise Conflict(f"The name {name!r} is taken by another dataset.", param="name")
+        if is_new:
+            taken_in.rename(target)
+    try:
+        with transaction(home.sessions) as session:
+            return register_dataset(session, home.team_id, body, home.settings)[0]
+    except SecateurError:
+        if is_new:  # what is no dataset does not keep the name
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        raise
 
 
 def import_gguf(home: Home, source: Path, target: Path) -> None:
     """Convert in a process of its own: this one never loads torch."""
+    _run_apart(home, ImportGgufSpec(source=source.resolve(), target=target), "import.log")
+
+
+def _run_apart(home: Home, spec: Spec, log: str) -> None:
     run_task(
-        ImportGgufSpec(source=source.resolve(), target=target),
-        log=home.settings.home / "logs" / "import.log",
+        spec,
+        log=home.settings.home / "logs" / log,
         on_message=lambda message: None,
         on_wait=lambda: None,
         grace_seconds=home.settings.cancel_grace_seconds,

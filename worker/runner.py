@@ -6,9 +6,7 @@ alone.
 
 import contextlib
 import errno
-import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -21,24 +19,24 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.artifacts.checkpoint import write_checkpoint
 from core.artifacts.packed import pack_folder
-from core.catalogue.model_folder import inspect_folder
-from core.data.generation import generate_documents, sequences_at_once
-from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, starts_with_bos
-from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError, UnusableModel
+from core.catalogue.classifiers import ClassifierDescription
+from core.catalogue.descriptions import describe_folder
+from core.catalogue.methods import get_method
+from core.data.tokens import starts_with_bos
+from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
+from core.models.classifier import open_classifier
 from core.models.folder import ModelFolder, open_model
-from core.models.per_layer import load_model
 from core.pruning.recovery.training import RecoveryStopped
 from core.pruning.run import walk_for
 from core.pruning.walk import GroupRow, LayerRow, Observer
 from worker.processes import peak_resident_bytes
 from worker.protocol import (
+    ClassifierSpec,
     ErrorMessage,
     GenerateSpec,
     GenerateTextSpec,
@@ -48,21 +46,25 @@ from worker.protocol import (
     Message,
     MetricMessage,
     ModelPlace,
+    NewNetworkSpec,
     PackSpec,
     ProgressMessage,
     PruneSpec,
     RecoverSpec,
     ResultMessage,
     SearchSpec,
+    SensitivitySpec,
     Spec,
     StageMessage,
     TasksSpec,
     VerifySpec,
     spec_adapter,
 )
-from worker.runner_recover import evaluation_sets, recover_artifact
+from worker.runner_models import generate, generate_text, import_gguf, new_network
+from worker.runner_recover import calibration_set, evaluation_sets, recover_artifact
 from worker.runner_report import prune_result
 from worker.runner_search import search_target
+from worker.runner_sensitivity import measure_sensitivity
 
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
@@ -94,18 +96,7 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     folder = _opened(spec.model)
     recipe = spec.recipe
     tokenizer = folder.tokenizer() if spec.calibration or spec.evaluation else None
-    calibration = None
-    if spec.calibration:
-        asked, source = recipe["calibration"], spec.calibration
-        assert tokenizer is not None
-        calibration = calibration_windows(
-            read_documents(source.path, source.format, source.text_field),
-            tokenizer,
-            samples=asked["samples"],
-            length=asked["sequence_length"],
-            seed=asked["seed"],
-            name=source.name,
-        )
+    calibration = calibration_set(recipe, spec.calibration, tokenizer)
     evaluations = {} if tokenizer is None else evaluation_sets(recipe, spec.evaluation, tokenizer)
 
     def on_stage(stage: str) -> None:
@@ -183,11 +174,50 @@ def recover(spec: RecoverSpec) -> dict[str, Any]:
     return recovered | {"peak_memory": _peak_memory(device)}
 
 
+def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
+    """Measure each layer alone; SIGTERM ends it once the layer it is at is saved."""
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    device = _device(spec.device)
+
+    def stop_if_asked() -> None:
+        if _stop_asked.is_set():
+            sys.exit(STOPPED)
+
+    return measure_sensitivity(
+        spec, device=device, send=send, stop_if_asked=stop_if_asked, peak_memory=lambda: _peak_memory(device)
+    )
+
+
+def classify(spec: ClassifierSpec) -> dict[str, Any]:
+    """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once its round or step is saved."""
+    from worker.runner_classifier import prune_classifier  # its libraries are slow to load, and for this alone
+    from worker.runner_classifier_sensitivity import measure_classifier
+
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    device = _device(spec.device)
+    try:
+        work = measure_classifier if get_method(spec.recipe["method"]).measures else prune_classifier
+        made = work(spec, device=device, send=send, should_stop=_stop_asked.is_set)
+    except RecoveryStopped:
+        sys.exit(STOPPED)
+    peak = _peak_memory(device)
+    made["metrics"]["peak_memory_bytes"] = peak.get("device", peak["resident"])
+    made["report"]["peak_memory"] = peak
+    return made
+
+
 def measure(spec: MeasureSpec) -> dict[str, Any]:
     """Latency of dense and pruned in turn."""
     device = _device(spec.device)
-    dense, pruned = _opened(spec.dense), _opened(spec.pruned)
-    measured = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=device)
+    if spec.image_shape is not None:
+        from core.evaluation.classifier_latency import measure_classifier_latency
+
+        pair = (open_classifier(place.path) for place in (spec.dense, spec.pruned))
+        measured = measure_classifier_latency(*pair, image_shape=spec.image_shape, device=device)
+    else:
+        assert spec.sequence_length is not None
+        dense, pruned = _opened(spec.dense), _opened(spec.pruned)
+        measured = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=device)
     return measured | {"peak_memory": _peak_memory(device)}
 
 
@@ -210,67 +240,14 @@ def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
 def verify(spec: VerifySpec) -> dict[str, Any]:
     """The reload check."""
     device = _device(spec.device)
-    checked = reload_check(spec.artifact, spec.expected, device=device)
-    description = inspect_folder(spec.artifact, own_artifact=True).model_dump(mode="json")
-    return checked | {"model": description, "peak_memory": _peak_memory(device)}
+    description = describe_folder(spec.artifact, own_artifact=True)
+    if isinstance(description, ClassifierDescription):
+        from core.evaluation.classifier_reload import classifier_reload_check
 
-
-def generate_text(spec: GenerateTextSpec) -> dict[str, Any]:
-    """Have the model write text, as JSON lines."""
-    device = _device(spec.device)
-    folder = _opened(spec.model)
-    description, tokenizer = folder.description, folder.tokenizer()
-    length = min(spec.sequence_length, description.context_length - 1)
-    at_once = sequences_at_once(description, length, device)
-    needed = spec.samples * spec.sequence_length
-    documents = characters = 0
-    with spec.target.open("w", encoding="utf-8") as target:
-        for document in generate_documents(
-            load_model(folder, device),
-            tokenizer,
-            tokens=needed,
-            length=length,
-            seed=spec.seed,
-            at_once=at_once,
-            on_tokens=lambda done: _log(f"the model has written {done} of {needed} tokens"),
-        ):
-            documents += 1
-            characters += len(document)
-            target.write(json.dumps({"text": document}) + "\n")
-    return {"documents": documents, "characters": characters, "tokens": needed}
-
-
-@torch.inference_mode()
-def generate(spec: GenerateSpec) -> dict[str, Any]:
-    """Continue a prompt greedily."""
-    model = AutoModelForCausalLM.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False).eval()
-    tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
-    inputs = tokenizer(spec.prompt, return_tensors="pt")
-    answer = model.generate(
-        **inputs, max_new_tokens=spec.tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or 0
-    )
-    return {"text": tokenizer.decode(answer[0], skip_special_tokens=True)}
-
-
-def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
-    """Dequantise a GGUF file to float32 and save it as a safetensors folder, complete or not at all."""
-    where = {"gguf_file": spec.source.name, "local_files_only": True}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(spec.source.parent, dtype=torch.float32, **where)
-        tokenizer = AutoTokenizer.from_pretrained(spec.source.parent, **where)
-    except (ValueError, KeyError, OSError, NotImplementedError) as error:
-        raise UnusableModel(f"{spec.source.name} cannot be imported: {error}", param="path") from error
-    # The loader leaves its quantisation settings behind, with which the model would refuse to be saved.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    vars(model).update(hf_quantizer=None, is_quantized=False)
-    partial = spec.target.with_name(f"{spec.target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    description = open_model(partial).description
-    partial.rename(spec.target)
-    return {"architecture": description.architecture, "parameters": description.parameters}
+        checked = classifier_reload_check(spec.artifact, spec.expected, device=device)
+    else:
+        checked = reload_check(spec.artifact, spec.expected, device=device)
+    return checked | {"model": description.model_dump(mode="json"), "peak_memory": _peak_memory(device)}
 
 
 def run(spec: Spec) -> dict[str, Any]:
@@ -280,8 +257,12 @@ def run(spec: Spec) -> dict[str, Any]:
             return search(spec)
         case PruneSpec():
             return prune(spec)
+        case SensitivitySpec():
+            return sensitivity(spec)
         case RecoverSpec():
             return recover(spec)
+        case ClassifierSpec():
+            return classify(spec)
         case MeasureSpec():
             return measure(spec)
         case TasksSpec():
@@ -291,9 +272,11 @@ def run(spec: Spec) -> dict[str, Any]:
         case PackSpec():
             return pack_folder(spec.artifact)
         case GenerateTextSpec():
-            return generate_text(spec)
+            return generate_text(spec, device=_device(spec.device), log=_log)
         case GenerateSpec():
             return generate(spec)
+        case NewNetworkSpec():
+            return new_network(spec)
         case ImportGgufSpec():
             return import_gguf(spec)
 

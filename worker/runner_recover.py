@@ -15,7 +15,7 @@ from core.catalogue.compatibility import prunable_linears
 from core.catalogue.parameters import Selection
 from core.catalogue.recovery import Recovery
 from core.data.texts import read_documents
-from core.data.tokens import evaluation_windows, training_windows
+from core.data.tokens import calibration_windows, evaluation_windows, training_windows
 from core.errors import TooLittleText
 from core.models.folder import open_model
 from core.pruning.measuring import measure
@@ -146,6 +146,24 @@ def _teacher(source: ModelSource | None) -> Teacher | None:
     if source is None:
         return None
     return Teacher(open_model(source.path, own_artifact=source.own_artifact), source.revision)
+
+
+def calibration_set(
+    recipe: dict[str, Any], source: TextSource | None, tokenizer: PreTrainedTokenizerBase | None
+) -> Tensor | None:
+    """Token ids [samples, time] of the calibration text, as the job body asks for them; None where it has none."""
+    if source is None:
+        return None
+    assert tokenizer is not None
+    asked = recipe["calibration"]
+    return calibration_windows(
+        read_documents(source.path, source.format, source.text_field),
+        tokenizer,
+        samples=asked["samples"],
+        length=asked["sequence_length"],
+        seed=asked["seed"],
+        name=source.name,
+    )
 
 
 def evaluation_sets(

@@ -1,7 +1,5 @@
 """The fetch stage: what a claim names is brought to this machine, or is there, and is still what was registered."""
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,43 +10,45 @@ import structlog
 from core.artifacts.store import MANIFEST, Store
 from core.artifacts.store.protocol import full_disk_told
 from core.catalogue.tasks import TASKS, local_copy
-from core.errors import RunnerLost, StoreUnavailable, UnusableDataset, UnusableModel
+from core.data.image_rows import IMAGE_PARQUET
+from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
 from core.jobs.references import (
+    FileImages,
     FileText,
     FolderModel,
+    ImageReference,
     ModelReference,
     SelfText,
+    StoredImages,
     StoredModel,
     StoredText,
     TaskReference,
     TextReference,
 )
-from core.registry.folders import content_hash, file_hash
+from core.registry.folders import content_hash, dataset_hash, file_hash
 from core.settings import Settings
-from worker.cache import HeldEntry, NodeCache
+from worker.cache import NodeCache
 from worker.fetcher_protocol import (
+    IMAGES_FILE,
     TEXT_FILE,
+    FetchedImages,
     FetchedText,
     FetchGeneratedSpec,
+    FetchImagesSpec,
     FetchModelSpec,
-    FetchSpec,
     FetchTaskSpec,
     FetchTextSpec,
     generated_key,
+    images_key,
     model_key,
     questions_key,
     text_key,
     with_secrets,
 )
-from worker.protocol import GenerateTextSpec, Message, ModelSource, Spec, TextSource
-from worker.runner_process import PASSED_ON, run_task
+from worker.fetching import FETCHER, Fetching
+from worker.protocol import GenerateTextSpec, ImageSource, Message, ModelSource, Spec, TextSource
 
-FETCHER: tuple[str, ...] = (sys.executable, "-m", "worker.fetcher")
 GENERATED_PREFIX = "generated"
-
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
-_TRIES = 3
-"""What was fetched may be removed, to make room for another job, before this one holds it."""
 
 logger = structlog.get_logger()
 
@@ -74,11 +74,8 @@ class Sources:
         self._store = store
         self._folder = folder
         self._run_runner = run_runner
-        self._on_message = on_message
         self._on_wait = on_wait
-        self._fetcher = fetcher
-        self.cache = NodeCache(settings.cache_root.resolve(), max_bytes=settings.cache_max_bytes)
-        self._held: list[HeldEntry] = []
+        self._fetching = Fetching(settings, folder, on_message=on_message, on_wait=on_wait, fetcher=fetcher)
 
     def __enter__(self) -> Self:
         return self
@@ -86,8 +83,11 @@ class Sources:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for entry in self._held:
-            entry.close()
+        self._fetching.close()
+
+    @property
+    def cache(self) -> NodeCache:
+        return self._fetching.cache
 
     def model(self, reference: ModelReference) -> ModelSource:
         """The model's folder: in place where it lies on this machine, else in the cache.
@@ -101,7 +101,7 @@ class Sources:
             assert not isinstance(reference, FolderModel)
             key = model_key(reference)
             spec = FetchModelSpec(settings=with_secrets(self._settings), key=key, model=reference)
-            place = self._cached(key, spec)
+            place = self._fetching.entry(key, spec)
         return ModelSource(
             path=place.resolve(),
             own_artifact=isinstance(reference, StoredModel) and reference.is_artifact,
@@ -120,10 +120,34 @@ class Sources:
             if folder is not None:
                 return self._file(reference, folder / reference.file.path, reference.file.sha256, param)
         key = text_key(reference)
-        entry = self._cached(key, FetchTextSpec(settings=with_secrets(self._settings), key=key, text=reference))
+        entry = self._fetching.entry(key, FetchTextSpec(settings=with_secrets(self._settings), key=key, text=reference))
         if isinstance(reference, StoredText):
             return _text_source(reference, entry / TEXT_FILE, reference.file.sha256)
         return _described_source(reference.name, entry)
+
+    def images(self, reference: ImageReference, param: str) -> ImageSource:
+        """The images' file or folder. Raises UnusableDataset, and what the fetcher reports."""
+        if isinstance(reference, FileImages):
+            return self._images_in_place(reference, reference.path, reference.sha256, param)
+        if isinstance(reference, StoredImages):
+            assert reference.file.sha256 is not None, reference
+            folder = self._store.folder(reference.prefix)
+            if folder is not None:
+                return self._images_in_place(reference, folder / reference.file.path, reference.file.sha256, param)
+        key = images_key(reference)
+        entry = self._fetching.entry(
+            key, FetchImagesSpec(settings=with_secrets(self._settings), key=key, images=reference)
+        )
+        if isinstance(reference, StoredImages):
+            return _image_source(reference, entry / IMAGES_FILE, str(reference.file.sha256))
+        about = FetchedImages.model_validate_json((entry / MANIFEST).read_bytes())
+        return ImageSource(
+            name=reference.name,
+            path=(entry / IMAGES_FILE).resolve(),
+            format=IMAGE_PARQUET,
+            sha256=about.sha256,
+            origin=about.origin,
+        )
 
     def questions(self, task: TaskReference) -> TextSource:
         """The questions of a zero-shot task: this node's own copy, or else the hub's.
@@ -142,7 +166,7 @@ class Sources:
             )
         key = questions_key(task.hub)
         spec = FetchTaskSpec(settings=with_secrets(self._settings), key=key, questions=task.hub)
-        return _described_source(task.name, self._cached(key, spec))
+        return _described_source(task.name, self._fetching.entry(key, spec))
 
     def _model_in_place(self, reference: ModelReference) -> Path | None:
         if isinstance(reference, FolderModel):
@@ -173,6 +197,17 @@ class Sources:
             )
         return _text_source(reference, file, sha256)
 
+    def _images_in_place(
+        self, reference: FileImages | StoredImages, place: Path, sha256: str, param: str
+    ) -> ImageSource:
+        if not place.exists():
+            raise UnusableDataset(f"The images of dataset {reference.name!r} are no longer there.", param=param)
+        if dataset_hash(place, watch=self._on_wait) != sha256:
+            raise UnusableDataset(
+                f"The images of dataset {reference.name!r} have changed since they were registered.", param=param
+            )
+        return _image_source(reference, place, sha256)
+
     def _generated(self, reference: SelfText, model: ModelSource) -> TextSource:
         """Generated once for the whole fleet: this node's cache is asked, then the store, then the model."""
         key = generated_key(reference, model.revision)
@@ -180,11 +215,11 @@ class Sources:
         here = self._store.folder(prefix)
         if here is not None and (here / MANIFEST).is_file():
             return _described_source(reference.name, here)
-        entry = self._find(key)
+        entry = self._fetching.find(key)
         if entry is None and here is None:
             spec = FetchGeneratedSpec(settings=with_secrets(self._settings), key=key, prefix=prefix)
-            if self._fetch(spec)["found"]:
-                entry = self._find(key)
+            if self._fetching.fetch(spec)["found"]:
+                entry = self._fetching.find(key)
         if entry is None:
             entry = self._generate(reference, model, key, prefix)
         return _described_source(reference.name, entry)
@@ -216,52 +251,6 @@ class Sources:
             logger.warning("generated text not stored", error=error.message)
         return folder
 
-    def _cached(self, key: str, spec: FetchSpec) -> Path:
-        for _ in range(_TRIES):
-            if (entry := self._find(key)) is not None:
-                return entry
-            self._fetch(spec)
-        if (entry := self._find(key)) is not None:
-            return entry
-        raise RunnerLost("What was fetched for this job was removed again to make room for others.")
-
-    def _find(self, key: str) -> Path | None:
-        held = self.cache.find(key)
-        if held is None:
-            return None
-        self._held.append(held)
-        return held.path
-
-    def _fetch(self, spec: FetchSpec) -> dict[str, Any]:
-        return run_task(
-            spec,
-            log=self._folder / "fetcher.log",
-            on_message=self._on_message,
-            on_wait=self._on_wait,
-            grace_seconds=0,
-            command=self._fetcher,
-            environment=fetcher_environment(self._settings),
-        )
-
-
-def fetcher_environment(settings: Settings) -> dict[str, str]:
-    """What the hub's libraries read when they are imported, and what a cloud's own credentials come through."""
-    passed = {
-        name: value
-        for name, value in os.environ.items()
-        if name in PASSED_ON or name.upper() in _PROXIES or name.startswith(("LC_", "AWS_"))
-    }
-    home = settings.cache_root.resolve() / "hub-client"
-    return passed | {
-        "HF_ENDPOINT": settings.hub_endpoint.rstrip("/"),
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "USE_TORCH": "0",
-    }
-
 
 def _text_source(reference: FileText | StoredText, file: Path, sha256: str | None) -> TextSource:
     return TextSource(
@@ -283,4 +272,16 @@ def _described_source(name: str, folder: Path) -> TextSource:
         format="jsonl",
         sha256=about.sha256,
         origin=about.origin,
+    )
+
+
+def _image_source(reference: FileImages | StoredImages, place: Path, sha256: str) -> ImageSource:
+    return ImageSource(
+        name=reference.name,
+        path=place.resolve(),
+        format=reference.format,
+        image_field=reference.image_field,
+        label_field=reference.label_field,
+        sha256=sha256,
+        origin={"kind": "registered"},
     )

@@ -21,7 +21,9 @@ from core.jobs import queue
 from core.jobs.queue import Claim
 from core.jobs.states import TERMINAL, JobStatus
 from core.settings import Settings
-from worker.attempt import Attempt, Outcome
+from worker.attempt import Outcome
+from worker.classifier_attempt import ClassifierAttempt
+from worker.language_attempt import LanguageAttempt
 from worker.lease import Lease
 from worker.recording import LeaseLost, Recorder
 from worker.runner_process import RUNNER, Draining
@@ -98,7 +100,8 @@ class Supervisor:
 
     def _attempt(self, claim: Claim, lease: Lease, recorder: Recorder) -> End:
         job = (claim.job_id, claim.attempt)
-        attempt = Attempt(
+        kind = ClassifierAttempt if claim.images is not None else LanguageAttempt
+        attempt = kind(
             claim, self._settings, recorder, self._store, runner=self._runner, on_wait=self._watch(claim, lease)
         )
         try:

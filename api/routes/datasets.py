@@ -1,4 +1,4 @@
-"""Registered texts, for calibration and evaluation."""
+"""Registered texts and image sets, for calibration and evaluation."""
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 @router.get("", responses=problems(Unauthenticated, InvalidRequest))
 def list_datasets(caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Dataset]:
-    """The team's texts, newest first."""
+    """The team's texts and image sets, newest first."""
     return service.list_datasets(session, caller.team_id, limit=limit, after=after)
 
 
@@ -44,13 +44,15 @@ def list_datasets(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
         InvalidRequest,
         PathEscapes,
         UnusableDataset,
-        besides={200: {"model": Dataset, "description": "The same text has that name already"}},
+        besides={200: {"model": Dataset, "description": "The same has that name already"}},
     ),
 )
 def register_dataset(
     body: DatasetBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce
 ) -> Response:
-    """Register a text file on the server: plain text, JSONL or Parquet. It is read once, to the end."""
+    """Register what lies on the server: a text file (plain, JSONL or Parquet), or images as a folder with one folder
+    for each class, or as Parquet. It is read once, to the end.
+    """
 
     def create() -> tuple[int, BaseModel]:
         dataset, is_new = service.register_dataset(session, caller, body, state.settings)
@@ -61,7 +63,7 @@ def register_dataset(
 
 @router.get("/{name}", responses=problems(Unauthenticated, NotFound))
 def get_dataset(name: str, caller: Viewer, session: DatabaseSession) -> Dataset:
-    """A text by name or id."""
+    """A text or image set by name or id."""
     return service.dataset_answer(service.get_row(session, DatasetRow, caller.team_id, name))
 
 
@@ -72,7 +74,7 @@ def get_dataset(name: str, caller: Viewer, session: DatabaseSession) -> Dataset:
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
 )
 def delete_dataset(name: str, caller: Member, state: State) -> None:
-    """Forget a text that no job waits for or runs on. What was uploaded is removed, a path of the server is not."""
+    """Forget a dataset that no job waits for or runs on. What was uploaded is removed, a path of the server is not."""
     with transaction(state.sessions) as session:
         prefixes = delete_registered(session, caller, DatasetRow, name)
     forget(state.store, prefixes)

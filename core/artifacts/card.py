@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from core.artifacts import classifier_card
+from core.artifacts.markdown import plain
 from core.catalogue.methods import get_method
 
 
@@ -10,56 +12,36 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
     """README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
     metrics = report["metrics"]
     method = get_method(recipe["method"])
-    pattern = recipe["pattern"]
     recovery = report.get("recovery")
-    trust = ", trust_remote_code=True" if report.get("verification", {}).get("trust_remote_code") else ""
+    is_classifier = report.get("model", {}).get("task") == classifier_card.TASK
+    recovery_lines = classifier_card.recovery if is_classifier else _recovery
     lines = [
         "---",
         "library_name: transformers",
-        "pipeline_tag: text-generation",
-        f"tags: [pruning, {method.id}]",
+        f"pipeline_tag: {classifier_card.TASK if is_classifier else 'text-generation'}",
+        f"tags: [pruning, {method.id}{', onnx' if is_classifier else ''}]",
         "---",
         "",
-        f"# {_plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
+        f"# {plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
-        _what_went(metrics["sparsity"], pattern if method.prunes else None),
+        _what_went(metrics["sparsity"], recipe["pattern"] if method.prunes else None),
         "",
-        *(_recovery_lines(recovery) if recovery else []),
+        *(recovery_lines(recovery) if recovery else []),
         *(["| | dense | pruned |"] if method.prunes else ["| | given | trained |"]),
         "|---|---|---|",
+        *(classifier_card.figures(metrics) if is_classifier else _figures(metrics, pruned=method.prunes)),
+        f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |",
+        f"| bytes of weights | {metrics['bytes']['dense']:,} | {metrics['bytes']['artifact']:,} |",
     ]
-    for name, figures in metrics["perplexity"].items():
-        lines.append(
-            f"| perplexity, {_plain(name)}, {figures['sequence_length']}-token windows "
-            f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}"
-            f"{_before(figures) if method.prunes else ''}) |"
-        )
-    lines += _tasks(metrics)
-    lines.append(f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |")
-    lines.append(f"| bytes of weights | {metrics['bytes']['dense']:,} | {metrics['bytes']['artifact']:,} |")
     if "packed" in report:
         lines.append(f"| bytes of weight files, packed | | {report['packed']['bytes']:,} |")
     latency = metrics.get("latency")
     if latency:
-        lines.append(
-            f"| prefill of {latency['sequence_length']} tokens on {latency['device']} "
-            f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms |"
-        )
-    lines += ["", *_target(metrics), *(f"- {_plain(note)}" for note in report.get("notes", []))]
+        lines += classifier_card.latencies(latency) if is_classifier else _latencies(latency)
+    lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.get("notes", [])), ""]
     if "packed" in report:
-        lines += [
-            "",
-            "The weights are packed: `secateur download JOB --unpack` restores them bit by bit into a folder for:",
-        ]
-    lines += [
-        "",
-        "```python",
-        "from transformers import AutoModelForCausalLM",
-        "",
-        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{trust})',
-        "```",
-        "",
-    ]
+        lines += ["The weights are packed: `secateur download JOB --unpack` restores them bit by bit. Then:", ""]
+    lines += classifier_card.how_to_open(report) if is_classifier else _how_to_open(report)
     if method.paper is not None:
         paper = method.paper
         lines += [f"Method: {paper.authors}, *{paper.title}* ({paper.year}), {paper.url}", ""]
@@ -74,13 +56,43 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _figures(metrics: dict[str, Any], *, pruned: bool) -> list[str]:
+    """A language model's perplexities and its accuracy on tasks."""
+    lines = [
+        f"| perplexity, {plain(name)}, {figures['sequence_length']}-token windows "
+        f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}"
+        f"{_before(figures) if pruned else ''}) |"
+        for name, figures in metrics["perplexity"].items()
+    ]
+    return lines + _tasks(metrics)
+
+
+def _latencies(latency: dict[str, Any]) -> list[str]:
+    return [
+        f"| prefill of {latency['sequence_length']} tokens on {latency['device']} "
+        f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms |"
+    ]
+
+
+def _how_to_open(report: dict[str, Any]) -> list[str]:
+    trust = ", trust_remote_code=True" if report.get("verification", {}).get("trust_remote_code") else ""
+    return [
+        "```python",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{trust})',
+        "```",
+        "",
+    ]
+
+
 def _tasks(metrics: dict[str, Any]) -> list[str]:
     """Zero-shot accuracy, each with its standard error, and the mean of all tasks."""
     lines = []
     for name, figures in metrics.get("tasks", {}).items():
         cells = (f"{figures[model]:.2%} ± {figures[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))
         what = f"{name} ({figures['metric']}, {figures['samples']:,} questions)"
-        lines.append(f"| {_plain(what)} | {' | '.join(cells)} |")
+        lines.append(f"| {plain(what)} | {' | '.join(cells)} |")
     if len(lines) > 1:
         average = metrics["task_mean"]
         lines.append(f"| mean of the {len(lines)} tasks | {average['dense']:.2%} | {average['pruned']:.2%} |")
@@ -111,9 +123,9 @@ def _what_went(share: dict[str, float], pattern: str | None) -> str:
     return f"{share['prunable']:.2%} of the prunable weights are zero{kind}, {share['model']:.2%} of all parameters."
 
 
-def _recovery_lines(recovery: dict[str, Any]) -> list[str]:
+def _recovery(recovery: dict[str, Any]) -> list[str]:
     sparsity = recovery["sparsity"]
-    texts = ", ".join(_plain(text["name"]) for text in recovery["texts"])
+    texts = ", ".join(plain(text["name"]) for text in recovery["texts"])
     return [
         f"Recovered with {recovery['method']} ({recovery['trained']}, {recovery['trained_parameters']:,} parameters): "
         f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {texts}. Sparsity "
@@ -125,11 +137,3 @@ def _recovery_lines(recovery: dict[str, Any]) -> list[str]:
 def _before(figures: dict[str, Any]) -> str:
     before = figures.get("before_recovery")
     return f"; {before:.3f} before recovery" if before is not None else ""
-
-
-_ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]|#"} | {"<": "&lt;", ">": "&gt;"})
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown and HTML show as it is, on one line."""
-    return " ".join(text.split()).translate(_ESCAPES)

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.artifacts.card import model_card
+from core.artifacts.sensitivity_card import sensitivity_card
 from core.artifacts.store import MANIFEST
+from core.catalogue.methods import get_method
 
 CARD = "README.md"
 
@@ -30,8 +32,9 @@ class Manifest(BaseModel):
 
 
 def finalise(folder: Path, *, recipe: dict[str, Any], report: dict[str, Any]) -> Manifest:
-    """Write the model card, then the manifest with the hash of every file, last; all fsynced."""
-    (folder / CARD).write_text(model_card(recipe, report), "utf-8")
+    """Write the card, then the manifest with the hash of every file, last; all fsynced."""
+    card = sensitivity_card if get_method(recipe["method"]).measures else model_card
+    (folder / CARD).write_text(card(recipe, report), "utf-8")
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         with file.open("rb") as stream:

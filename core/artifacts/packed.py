@@ -10,32 +10,29 @@ A weight of b bits and sparsity s takes 1 + (1 − s) b bits. Memory is bounded 
 """
 
 import hashlib
-import json
 import math
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from core.artifacts.weight_parts import (
+    UNSIGNED,
+    Part,
+    chunks,
+    mask_bytes,
+    weight_bytes,
+    whole_part,
+    write_at,
+    write_header,
+)
 from core.catalogue.safetensors_header import TensorEntry, read_header
 
 SUFFIX = ".packed.safetensors"
 """No loader takes a file of such a name for weights."""
-_CHUNK_WEIGHTS = 2**23
-"""Weights handled at once; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""
-_UNSIGNED = {
-    "F64": np.uint64,
-    "I64": np.uint64,
-    "F32": np.uint32,
-    "I32": np.uint32,
-    "F16": np.uint16,
-    "BF16": np.uint16,
-}
-"""Dtypes that are packed, as bits; narrower ones gain little and are stored as they are."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +45,6 @@ class PackedSize:
     packed: int
     bound: int
     dense_sha256: str
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One tensor of the packed file."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
-    alignment: int
 
 
 def pack_folder(folder: Path) -> dict[str, Any]:
@@ -88,14 +74,16 @@ def pack_file(dense: Path, packed: Path) -> PackedSize:
         digest = hashlib.sha256(prefix + header)
         survivors = {tensor.name: _count(source, tensor, digest) for tensor in tensors}
         is_packed = {
-            tensor.name: tensor.dtype in _UNSIGNED
-            and survivors[tensor.name] * _width(tensor) + _mask_bytes(tensor) < tensor.end - tensor.start
+            tensor.name: tensor.dtype in UNSIGNED
+            and survivors[tensor.name] * weight_bytes(tensor) + mask_bytes(tensor) < tensor.end - tensor.start
             for tensor in tensors
         }
         parts = [
             part
             for tensor in tensors
-            for part in (_packed_parts(tensor, survivors[tensor.name]) if is_packed[tensor.name] else _whole(tensor))
+            for part in (
+                _packed_parts(tensor, survivors[tensor.name]) if is_packed[tensor.name] else [whole_part(tensor)]
+            )
         ]
         if len({part.name for part in parts}) < len(parts):
             raise ValueError(f"{dense.name} has tensors of names that packing uses")
@@ -106,16 +94,16 @@ def pack_file(dense: Path, packed: Path) -> PackedSize:
             "dense_sha256": digest.hexdigest(),
         }
         with packed.open("wb") as target:
-            places = _write_header(target, metadata, sorted(parts, key=lambda part: -part.alignment))
+            places = write_header(target, metadata, sorted(parts, key=lambda part: -part.alignment))
             for tensor in tensors:
                 if is_packed[tensor.name]:
                     _write_packed(source, target, tensor, places)
                 else:
-                    _write_at(target, places[tensor.name], _chunks(source, tensor))
+                    write_at(target, places[tensor.name], chunks(source, tensor))
             target.flush()
             os.fsync(target.fileno())
     bits = sum(
-        tensor.numel + 8 * _width(tensor) * survivors[tensor.name]
+        tensor.numel + 8 * weight_bytes(tensor) * survivors[tensor.name]
         if is_packed[tensor.name]
         else 8 * (tensor.end - tensor.start)
         for tensor in tensors
@@ -126,66 +114,25 @@ def pack_file(dense: Path, packed: Path) -> PackedSize:
 def _count(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash") -> int:
     """Weights whose bits are not all zero; the tensor's bytes go into the digest of the file."""
     count = 0
-    for chunk in _chunks(source, tensor):
+    for chunk in chunks(source, tensor):
         digest.update(chunk)
-        if tensor.dtype in _UNSIGNED:
-            count += int(np.count_nonzero(np.frombuffer(chunk, _UNSIGNED[tensor.dtype])))
+        if tensor.dtype in UNSIGNED:
+            count += int(np.count_nonzero(np.frombuffer(chunk, UNSIGNED[tensor.dtype])))
     return count
 
 
-def _width(tensor: TensorEntry) -> int:
-    return np.dtype(_UNSIGNED[tensor.dtype]).itemsize if tensor.dtype in _UNSIGNED else 1
-
-
-def _mask_bytes(tensor: TensorEntry) -> int:
-    return math.ceil(tensor.numel / 8)
-
-
-def _packed_parts(tensor: TensorEntry, survivors: int) -> tuple[_Part, ...]:
-    width, mask = _width(tensor), _mask_bytes(tensor)
+def _packed_parts(tensor: TensorEntry, survivors: int) -> tuple[Part, ...]:
+    width, mask = weight_bytes(tensor), mask_bytes(tensor)
     return (
-        _Part(f"{tensor.name}.values", tensor.dtype, (survivors,), survivors * width, width),
-        _Part(f"{tensor.name}.bitmask", "U8", (mask,), mask, 1),
+        Part(f"{tensor.name}.values", tensor.dtype, (survivors,), survivors * width, width),
+        Part(f"{tensor.name}.bitmask", "U8", (mask,), mask, 1),
     )
-
-
-def _whole(tensor: TensorEntry) -> tuple[_Part, ...]:
-    return (_Part(tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.start, _width(tensor)),)
-
-
-def _write_header(target: BinaryIO, metadata: dict[str, str], parts: list[_Part]) -> dict[str, int]:
-    """Where each part begins in the file."""
-    header: dict[str, Any] = {"__metadata__": metadata}
-    position = 0
-    for part in parts:
-        offsets = [position, position + part.bytes]
-        header[part.name] = {"dtype": part.dtype, "shape": part.shape, "data_offsets": offsets}
-        position += part.bytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text = text.ljust(8 * math.ceil(len(text) / 8))
-    target.write(struct.pack("<Q", len(text)) + text)
-    return {part.name: 8 + len(text) + header[part.name]["data_offsets"][0] for part in parts}
 
 
 def _write_packed(source: BinaryIO, target: BinaryIO, tensor: TensorEntry, places: dict[str, int]) -> None:
     values, mask = places[f"{tensor.name}.values"], places[f"{tensor.name}.bitmask"]
-    for chunk in _chunks(source, tensor):
-        weights = np.frombuffer(chunk, _UNSIGNED[tensor.dtype])
+    for chunk in chunks(source, tensor):
+        weights = np.frombuffer(chunk, UNSIGNED[tensor.dtype])
         survives = weights != 0
-        values = _write_at(target, values, [weights[survives].tobytes()])
-        mask = _write_at(target, mask, [np.packbits(survives, bitorder="little").tobytes()])
-
-
-def _write_at(target: BinaryIO, place: int, chunks: Iterator[bytes] | list[bytes]) -> int:
-    """The place behind what was written."""
-    target.seek(place)
-    for chunk in chunks:
-        target.write(chunk)
-    return target.tell()
-
-
-def _chunks(source: BinaryIO, tensor: TensorEntry) -> Iterator[bytes]:
-    step = _CHUNK_WEIGHTS * _width(tensor)
-    for start in range(tensor.start, tensor.end, step):
-        source.seek(start)
-        yield source.read(min(step, tensor.end - start))
+        values = write_at(target, values, [weights[survives].tobytes()])
+        mask = write_at(target, mask, [np.packbits(survives, bitorder="little").tobytes()])

@@ -20,6 +20,7 @@ SHAPES_KEY = "secateur_shapes"
 other shapes are those of its tensors."""
 REFERENCE_TYPE = "secateur_reference"
 """`model_type` of the small networks this project defines itself (`core.models.reference`)."""
+NetworkName = Literal["mlp", "lenet-300-100", "lenet-5", "digits-1989", "vgg"]
 
 _VIT_RENAMES = (
     (r"\.encoder\.layer\.([0-9]+)\.", r".layers.\1."),
@@ -92,15 +93,12 @@ class ClassifierDescription(BaseModel):
     prunable_parameters: int
     bytes: int
     dtype: str
+    layers: int
     linears: list[LinearShape]
     classes: int
     labels: list[str]
     image: ImageShape
     reshaped: bool = False
-
-    @property
-    def layers(self) -> int:
-        return len(self.linears)
 
 
 def describe_classifier(
@@ -119,6 +117,7 @@ def describe_classifier(
             layer=0,
             out_features=entry.shape[0],
             in_features=math.prod(entry.shape[1:]),
+            kernel=math.prod(entry.shape[2:]),
         )
         for name, entry in sorted(tensors.items(), key=lambda pair: _natural(pair[0]))
         if name.endswith(".weight") and len(entry.shape) in (2, 4)
@@ -153,6 +152,7 @@ def describe_classifier(
         prunable_parameters=sum(linear.numel for linear in linears),
         bytes=sum(entry.end - entry.start for entry in tensors.values()),
         dtype=WEIGHT_DTYPES[dtypes.most_common(1)[0][0]],
+        layers=len(linears),
         linears=linears,
         classes=len(labels),
         labels=labels,

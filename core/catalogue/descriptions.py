@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Tag, TypeAdapter
+from pydantic import BaseModel, Discriminator, Tag, TypeAdapter
 
-from core.catalogue.classifiers import CLASSIFIERS, ClassifierDescription, describe_classifier
+from core.catalogue.classifiers import CLASSIFIERS, ClassifierDescription, ImageShape, describe_classifier
 from core.catalogue.model_folder import ModelDescription, inspect_folder, read_config, read_tensors
 
 
@@ -20,10 +20,31 @@ AnyDescription = Annotated[
     Annotated[ModelDescription, Tag("language-model")] | Annotated[ClassifierDescription, Tag("image-classification")],
     Discriminator(_task),
 ]
-descriptions: TypeAdapter[ModelDescription | ClassifierDescription] = TypeAdapter(AnyDescription)
+Description: TypeAlias = ModelDescription | ClassifierDescription
+descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)
 
 
-def describe_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescription | ClassifierDescription:
+class ShownDescription(BaseModel):
+    """What is shown of a model. Sizes of tokens are null for an image classifier, `classes` and `image` for a language
+    model; `layers` are decoder layers, or a classifier's convolutions and linear layers."""
+
+    task: Literal["language-model", "image-classification"] = "language-model"
+    family: str
+    architecture: str
+    parameters: int
+    prunable_parameters: int
+    bytes: int
+    dtype: str
+    layers: int
+    hidden_size: int | None = None
+    vocabulary_size: int | None = None
+    context_length: int | None = None
+    tied_embeddings: bool | None = None
+    classes: int | None = None
+    image: ImageShape | None = None
+
+
+def describe_folder(folder: Path, *, own_artifact: bool = False) -> Description:
     """Describe a model folder from its config and headers; raises UnusableModel kinds or UnsupportedArchitecture.
 
     `own_artifact` is what `read_config` calls so.

@@ -14,6 +14,7 @@ from core.catalogue.parameters import (
     SparseGPTParameters,
     WandaParameters,
 )
+from core.catalogue.sensitivity_parameters import SensitivityParameters
 
 _WEIGHTS = ("unstructured", "n:m")
 _GROUPS = ("structured",)
@@ -180,9 +181,25 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
         summary="Prunes nothing: trains a model that was pruned before, or any other, and keeps every zero it has. "
         "What is trained, and how, is the job's recovery.",
         paper=None,
-        task_families=_LANGUAGE,
+        task_families=_BOTH,
         patterns=(),
         needs=Needs(calibration=False, gradients=True, training=True),
         parameters=RecoverParameters,
+    ),
+    MethodInfo(
+        id="sensitivity",
+        title="Sensitivity",
+        summary="Prunes nothing: measures the loss against the pruning rate of each layer alone, for any method that "
+        "makes weights zero. A later job takes its layers' rates from it.",
+        paper=Paper(
+            title="Learning both Weights and Connections for Efficient Neural Networks",
+            authors="Han, Pool, Tran, Dally",
+            year=2015,
+            url="https://arxiv.org/abs/1506.02626",
+        ),
+        task_families=("language-model", "image-classification"),
+        patterns=(),
+        needs=Needs(calibration=False, gradients=False, training=False),
+        parameters=SensitivityParameters,
     ),
 )

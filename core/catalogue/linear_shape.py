@@ -7,12 +7,16 @@ from pydantic import BaseModel
 
 
 class LinearShape(BaseModel):
-    """One prunable linear layer. `name` is the module's full name, `layer` its decoder layer."""
+    """One prunable layer. `name` is the module's full name, `layer` its decoder layer; in a classifier its own place.
+
+    A convolution reads `kernel` positions of `in_features / kernel` channels each.
+    """
 
     name: str
     layer: int
     out_features: int
     in_features: int
+    kernel: int = 1
 
     @property
     def numel(self) -> int:

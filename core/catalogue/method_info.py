@@ -47,6 +47,11 @@ class MethodInfo(BaseModel):
         """Whether it takes a pattern and a target."""
         return bool(self.patterns)
 
+    @property
+    def measures(self) -> bool:
+        """Whether it leaves figures and no model."""
+        return not self.prunes and not self.needs.training
+
     def public(self) -> dict[str, Any]:
         """The entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
         entry = self.model_dump(exclude={"parameters"}, mode="json")

@@ -6,10 +6,13 @@ from fnmatch import fnmatchcase
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+ONNX_FILE = "model.onnx"
+"""In a classifier's artifact, beside its safetensors: never read back as a model."""
 
 COMPANIONS = (
     CONFIG_FILE,
     "generation_config.json",
+    "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -21,8 +24,10 @@ COMPANIONS = (
     "spiece.model",
     "chat_template.jinja",
     "chat_template.json",
+    "preprocessor_config.json",
 )
-"""Config, generation config and tokenizer: what goes with the weights. Data all of them, no code."""
+"""Config, generation config, tokenizer and what is done to images: what goes with the weights. Data all of them, no
+code."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 

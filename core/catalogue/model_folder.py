@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -22,10 +22,12 @@ _MAX_JSON_BYTES = 64 * 2**20
 
 
 class ModelDescription(BaseModel):
-    """What a model folder holds. `parameters` counts tied weights once; `bytes` is the size of its weights; `structure`
-    is missing from what an earlier version described. `layout` is 'per_layer' where config.json describes layers apart.
+    """What a language model's folder holds. `parameters` counts tied weights once; `bytes` is the size of its weights;
+    `structure` is missing from what an earlier version described. `layout` is 'per_layer' where config.json describes
+    layers apart.
     """
 
+    task: Literal["language-model"] = "language-model"
     family: str
     architecture: str
     parameters: int

@@ -7,10 +7,11 @@ can be scaled `Budgeted`.
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, model_validator
 
 from core.catalogue.structure import AttentionMode
 
+SensitivityJob = Annotated[str, StringConstraints(pattern=r"^job:[A-Za-z0-9_-]{1,100}$")]
 LayerSparsities = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
 
 
@@ -57,10 +58,11 @@ class Propagated(BaseModel):
 class Allocated(BaseModel):
     """How the target sparsity is spread over decoder layers."""
 
-    allocation: Literal["uniform", "owl"] | LayerSparsities = Field(
+    allocation: Literal["uniform", "owl"] | SensitivityJob | LayerSparsities = Field(
         "uniform",
-        description="uniform; owl (Yin 2023: layers with more outlier activations stay denser); or an explicit list "
-        "with one sparsity per decoder layer.",
+        description="uniform; owl (Yin 2023: layers with more outlier activations stay denser); job:ID, a sensitivity "
+        "job of the same layers, whose curves give each layer the rate at which the next weight costs as much as in "
+        "any other; or an explicit list with one sparsity per decoder layer, which job:ID is replaced by.",
     )
     owl_outlier_ratio: float = Field(5.0, gt=0, description="owl: M, an outlier is above M times the mean.")
     owl_range: float = Field(0.08, ge=0, lt=1, description="owl: λ, sparsity stays within ±λ of the target.")

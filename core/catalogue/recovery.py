@@ -15,6 +15,7 @@ DEFAULT_SEQUENCE_LENGTH = 512
 """Tokens, where neither the request nor its calibration says, and the model's context is not shorter."""
 _LEARNING_RATE_FULL = 2e-5
 _LEARNING_RATE_LORA = 1e-4
+_LEARNING_RATE_IMAGES = 1e-3
 
 _ROUND_STEPS = 50
 
@@ -56,7 +57,10 @@ class Recovery(_Part):
         200, ge=1, le=1_000_000, description="Optimiser steps. With stages, those of all of them together."
     )
     learning_rate: float | None = Field(
-        None, gt=0, le=1, description="Peak, of AdamW. Unset: 1e-4 with adapters, 2e-5 without."
+        None,
+        gt=0,
+        le=1,
+        description="Peak, of AdamW. Unset: 1e-4 with adapters, 2e-5 without, 1e-3 for image classifiers.",
     )
     batch_size: int = Field(8, ge=1, le=65_536, description="Sequences in a step.")
     warmup_ratio: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the rate rises, linearly.")
@@ -134,6 +138,29 @@ def complete_recovery(asked: Recovery, description: ModelDescription, sequence_l
             "sequence_length": length,
             "steps": sum(stage.steps for stage in asked.stages) if asked.stages else asked.steps,
             "resample_every": (asked.resample_every or _ROUND_STEPS) if asked.stages else None,
+        }
+    )
+
+
+def complete_image_recovery(asked: Recovery) -> Recovery:
+    """Fill in the defaults for an image classifier, whose every parameter is trained on labelled images.
+
+    Raises InvalidRequest for what belongs to language models, naming it.
+    """
+    if asked.method == "lora":
+        raise InvalidRequest(
+            "recovery.method: lora adapts language models; an image classifier is recovered with finetune or distill",
+            param="recovery.method",
+        )
+    for name in ("lora", "stages", "resample_every", "sequence_length", "teacher"):
+        if getattr(asked, name) is not None:
+            raise InvalidRequest(f"recovery.{name} belongs to language models: leave it out", param=f"recovery.{name}")
+    if asked.method == "finetune" and asked.temperature is not None:
+        raise _inapplicable("temperature", asked.method, "distill")
+    return asked.model_copy(
+        update={
+            "learning_rate": asked.learning_rate or _LEARNING_RATE_IMAGES,
+            "temperature": (asked.temperature or 1.0) if asked.method == "distill" else None,
         }
     )
 

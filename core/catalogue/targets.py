@@ -6,7 +6,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.compatibility import ResolvedRequest, check_job, parse_parameters, prunable_linears
+from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.narrowing import reachable_sparsities
@@ -70,7 +72,7 @@ def bytes_in_turn(dense: int, pruned: int) -> int:
 
 
 def resolve_target(
-    description: ModelDescription,
+    description: Description,
     method: str,
     pattern: str | None,
     sparsity: float | None,
@@ -86,6 +88,10 @@ def resolve_target(
     that names the fault: InvalidTarget with the nearest figure there is where the one asked for is out of reach.
     """
     info = get_method(method)
+    if isinstance(description, ClassifierDescription):
+        raise InvalidTarget(
+            "target is for language models: say as sparsity how much of an image classifier is to go", param="target"
+        )
     if not info.prunes:
         raise InvalidTarget(f"{method} prunes nothing: leave target out", param="target")
     parsed = parse_pattern(pattern or info.patterns[0])

@@ -61,13 +61,16 @@ def _marginal_costs(layer: LayerCosts) -> list[tuple[float, float]]:
 
     Increases below zero, which are noise, count as none: the envelope begins at (0, 0) and never falls.
     """
-    hull = [(0.0, 0.0)]
-    for point in zip(layer.rates, (max(0.0, each) for each in layer.increases), strict=True):
+    measured = [(0.0, 0.0), *zip(layer.rates, (max(0.0, each) for each in layer.increases), strict=True)]
+    hull = measured[:1]
+    for point in measured[1:]:
         while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
             hull.pop()
         hull.append(point)
     knots = [(0.0, 0.0)]
-    knots += [((left[0] + right[0]) / 2, _slope(left, right) / layer.weights) for left, right in pairwise(hull)]
+    for (before, _), (rate, _) in pairwise(measured):
+        slope = next(_slope(left, right) for left, right in pairwise(hull) if rate <= right[0])
+        knots.append(((before + rate) / 2, slope / layer.weights))
     last = layer.rates[-1]
     return [*knots, (last, knots[-1][1] + _slope(knots[-2], knots[-1]) * (last - knots[-1][0]))]
 

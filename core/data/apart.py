@@ -1,10 +1,12 @@
-"""Parquet read in a process of its own, with little memory, little time and no credentials.
+"""Parquet and images read in a process of their own, with little memory, little time and no credentials.
 
-A Parquet file of 300 bytes can unpack to 20 GB, and its decoder is C++ that was not written for files of strangers:
-what it does to memory, or to itself, must not happen to the API. The child asks for pieces of the file over a pipe, so
-that it needs neither a path nor a store. The runner needs none of this: it is such a process already.
+A Parquet file of 300 bytes can unpack to 20 GB, and its decoder is C++ that was not written for files of strangers, nor
+are those of images: what they do to memory, or to themselves, must not happen to the API. The child asks for pieces of
+a file over a pipe, so that it needs neither a path nor a store; a folder it reads itself. The runner needs none of
+this: it is such a process already.
 """
 
+import importlib
 import io
 import json
 import os
@@ -13,10 +15,9 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Literal
 
 from core.errors import UnusableDataset
 
@@ -31,12 +32,19 @@ _LENGTH: Final = struct.Struct("<q")
 _RESULT: Final = -1
 _BUFFER_BYTES: Final = 2**20
 
-Measure = Callable[[BinaryIO, str, str], tuple[int, int]]
+Reader = Literal["texts", "images"]
+_MODULES: Final[dict[Reader, str]] = {"texts": "core.data.texts", "images": "core.data.image_files"}
+"""The child loads one of them. Its `measure_here` takes the stream, if there is one, and the task, and returns what is
+there as JSON; it raises UnusableDataset."""
 
 
-def measure_apart(stream: BinaryIO, name: str, text_field: str, size: int) -> tuple[int, int]:
-    """Documents and characters of a Parquet file of `size` bytes that is open; raises UnusableDataset."""
-    environment = {"PATH": os.environ.get("PATH", ""), "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
+def measure_apart(reader: Reader, stream: BinaryIO | None, name: str, size: int, **asked: Any) -> dict[str, Any]:
+    """What a file that is open, or a folder that is `asked` for, holds; raises UnusableDataset.
+
+    `size` in bytes says how long is waited; `asked` goes to the reader as it is.
+    """
+    passed = {variable: os.environ[variable] for variable in ("PATH", "PYTHONPATH") if variable in os.environ}
+    environment = {**passed, "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "core.data.apart"]
     with subprocess.Popen(
         command,
@@ -49,8 +57,9 @@ def measure_apart(stream: BinaryIO, name: str, text_field: str, size: int) -> tu
         clock = threading.Timer(SECONDS + size / BYTES_PER_SECOND, child.kill)
         clock.daemon = True
         clock.start()
+        task = {"reader": reader, "name": name, "size": size, "has_stream": stream is not None, **asked}
         try:
-            result = _serve(child, stream, {"name": name, "text_field": text_field, "size": size})
+            result = _serve(child, stream, task)
         except BrokenPipeError:
             result = None
         finally:
@@ -62,10 +71,10 @@ def measure_apart(stream: BinaryIO, name: str, text_field: str, size: int) -> tu
         raise UnusableDataset(f"{name} could not be read in the time and memory a file of its size needs", param="path")
     if "message" in result:
         raise UnusableDataset(result["message"], param=result["param"])
-    return result["documents"], result["characters"]
+    return result
 
 
-def _serve(child: subprocess.Popen[bytes], stream: BinaryIO, task: dict[str, Any]) -> dict[str, Any] | None:
+def _serve(child: subprocess.Popen[bytes], stream: BinaryIO | None, task: dict[str, Any]) -> dict[str, Any] | None:
     """Hand the child what it asks for until it has a result; None where it ends without one."""
     assert child.stdin is not None and child.stdout is not None
     child.stdin.write(json.dumps(task).encode() + b"\n")
@@ -79,6 +88,7 @@ def _serve(child: subprocess.Popen[bytes], stream: BinaryIO, task: dict[str, Any
             text = child.stdout.read(length)
             result: dict[str, Any] | None = json.loads(text) if len(text) == length else None
             return result
+        assert stream is not None
         stream.seek(start)
         piece = stream.read(min(length, _BUFFER_BYTES))
         child.stdin.write(_LENGTH.pack(len(piece)) + piece)
@@ -117,18 +127,18 @@ class _Asked(io.RawIOBase):
         return int(length)
 
 
-def serve_parent(measure: Measure) -> None:
+def serve_parent() -> None:
     """The child's whole life."""
     asking, answers = sys.stdout.buffer, sys.stdin.buffer
     task = json.loads(answers.readline())
+    measure = importlib.import_module(_MODULES[task["reader"]]).measure_here
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES, held + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     result: dict[str, Any]
     try:
         stream = io.BufferedReader(_Asked(asking, answers, task["size"]), _BUFFER_BYTES)
-        documents, characters = measure(stream, task["name"], task["text_field"])
-        result = {"documents": documents, "characters": characters}
+        result = measure(stream if task["has_stream"] else None, task)
     except UnusableDataset as error:
         result = {"message": error.message, "param": error.param}
     text = json.dumps(result).encode()
@@ -137,6 +147,4 @@ def serve_parent(measure: Measure) -> None:
 
 
 if __name__ == "__main__":
-    from core.data.texts import measure_here
-
-    serve_parent(measure_here)
+    serve_parent()

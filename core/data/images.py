@@ -20,21 +20,48 @@ class ImageSet(Protocol):
 
 
 class TensorImages:
-    """An image set held in memory. `pixels_NCHW` is float32 as the model takes it, or uint8, taken as (x/255 − mean) /
-    deviation.
+    """An image set held in memory, or mapped into it. `pixels_NCHW` is float32 as the model takes it, or uint8, taken
+    as (x/255 − mean) / deviation, which are numbers for all channels, or for each.
+
+    With `places`, image k is `pixels_NCHW[places[k]]`: a part of what lies there, or another order.
     """
 
-    def __init__(self, pixels_NCHW: Tensor, labels_N: Tensor, *, mean: float = 0.0, deviation: float = 1.0) -> None:
-        assert len(pixels_NCHW) == len(labels_N)
+    def __init__(
+        self,
+        pixels_NCHW: Tensor,
+        labels_N: Tensor,
+        *,
+        mean: float | Sequence[float] = 0.0,
+        deviation: float | Sequence[float] = 1.0,
+        places: Tensor | None = None,
+    ) -> None:
+        assert len(labels_N) == len(pixels_NCHW if places is None else places)
         self._pixels = pixels_NCHW
+        self._places = places
         self.labels_N = labels_N.to(torch.int64)
-        self._mean, self._deviation = mean, deviation
+        self._mean_C11 = torch.as_tensor(mean).reshape(-1, 1, 1)
+        self._deviation_C11 = torch.as_tensor(deviation).reshape(-1, 1, 1)
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def batch(self, numbers: Sequence[int] | Tensor) -> Tensor:
-        chosen = self._pixels[torch.as_tensor(numbers)]
+        chosen = torch.as_tensor(numbers)
+        chosen = self._pixels[chosen if self._places is None else self._places[chosen]]
         if chosen.dtype is torch.uint8:
-            return (chosen.float() / 255 - self._mean) / self._deviation
+            return (chosen.float() / 255 - self._mean_C11) / self._deviation_C11
         return chosen
+
+
+class ImagesPart:
+    """Some images of a set, by number."""
+
+    def __init__(self, images: ImageSet, numbers: Tensor) -> None:
+        self._images, self._numbers = images, numbers
+        self.labels_N = images.labels_N[numbers]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def batch(self, numbers: Sequence[int] | Tensor) -> Tensor:
+        return self._images.batch(self._numbers[torch.as_tensor(numbers)])

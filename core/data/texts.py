@@ -1,9 +1,9 @@
 """Texts on disk as documents: plain text (one document per blank-line-separated passage), JSONL, or Parquet."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow
 import pyarrow.parquet
@@ -11,6 +11,8 @@ from pydantic import BaseModel
 
 from core.catalogue.bounded_json import parse_json
 from core.data.apart import measure_apart
+from core.data.image_rows import IMAGE_FOLDER, IMAGE_FORMATS
+from core.data.parquet import column_type, readable, takes_too_much
 from core.errors import UnusableDataset
 
 FORMATS = ("text", "jsonl", "parquet")
@@ -35,13 +37,15 @@ class TextDescription(BaseModel):
 
 
 def detect_format(path: Path) -> str:
-    """The format a file's suffix means; raises UnusableDataset naming those known."""
+    """The format a file's suffix means, or that of a folder; raises UnusableDataset naming those known."""
+    if path.is_dir():
+        return IMAGE_FOLDER
     try:
         return _SUFFIXES[path.suffix.lower()]
     except KeyError:
         raise UnusableDataset(
             f"{path.name}: suffix {path.suffix!r} is not known; use {', '.join(sorted(_SUFFIXES))} or name the format "
-            f"({', '.join(FORMATS)})",
+            f"({', '.join((*FORMATS, *IMAGE_FORMATS))})",
             param="format",
         ) from None
 
@@ -78,7 +82,8 @@ def describe_stream(
 ) -> TextDescription:
     """`describe` of a text that is open already, and whose size and hash are known."""
     if format == "parquet":
-        documents, characters = measure_apart(stream, name, text_field, size)
+        measured = measure_apart("texts", stream, name, size, text_field=text_field)
+        documents, characters = measured["documents"], measured["characters"]
     else:
         documents, characters = _measure(documents_in(stream, name, format, text_field))
     if not documents:
@@ -86,12 +91,15 @@ def describe_stream(
     return TextDescription(documents=documents, characters=characters, bytes=size, sha256=sha256)
 
 
-def measure_here(stream: BinaryIO, name: str, text_field: str) -> tuple[int, int]:
+def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
     """Documents and characters of a Parquet file, read in this process; raises UnusableDataset."""
+    assert stream is not None
+    name = task["name"]
     try:
-        return _measure(documents_in(stream, name, "parquet", text_field))
+        documents, characters = _measure(documents_in(stream, name, "parquet", task["text_field"]))
     except MemoryError:
-        raise _takes_too_much(name) from None
+        raise takes_too_much(name) from None
+    return {"documents": documents, "characters": characters}
 
 
 def _measure(documents: Iterator[str]) -> tuple[int, int]:
@@ -159,26 +167,10 @@ def _is_text(value: str) -> bool:
 
 
 def _read_parquet(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
-    try:
-        with pyarrow.parquet.ParquetFile(stream) as file:
-            columns = file.schema_arrow.names
-            if columns.count(text_field) != 1:
-                held = ", ".join(repr(column[:100]) for column in columns[:20])
-                number = "several columns" if text_field in columns else "no column"
-                raise UnusableDataset(f"{name} has {number} {text_field!r}; it has {held}", param="text_field")
-            kind = file.schema_arrow.field(text_field).type
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                shown = str(kind)[:100]
-                raise UnusableDataset(f"{name} column {text_field!r} is {shown}, not text", param="text_field")
-            for batch in file.iter_batches(batch_size=256, columns=[text_field]):
-                yield from (text for value in batch.column(0) if (text := value.as_py()) is not None)
-    except pyarrow.ArrowMemoryError:
-        raise _takes_too_much(name) from None
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
-        raise UnusableDataset(f"{name} is not a readable Parquet file: {str(error)[:200]!r}", param="path") from error
-
-
-def _takes_too_much(name: str) -> UnusableDataset:
-    return UnusableDataset(
-        f"{name} takes more memory to read than it may: write it with smaller pages and row groups", param="path"
-    )
+    with readable(name), pyarrow.parquet.ParquetFile(stream) as file:
+        kind = column_type(file, name, text_field, "text_field")
+        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            shown = str(kind)[:100]
+            raise UnusableDataset(f"{name} column {text_field!r} is {shown}, not text", param="text_field")
+        for batch in file.iter_batches(batch_size=256, columns=[text_field]):
+            yield from (text for value in batch.column(0) if (text := value.as_py()) is not None)

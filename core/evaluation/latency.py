@@ -1,8 +1,7 @@
 """Latency of dense and pruned, measured in turn in one process so that both meet the same machine."""
 
 import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,15 +9,13 @@ from transformers import PreTrainedModel
 
 from core.catalogue.targets import bytes_in_turn
 from core.errors import OutOfMemory
+from core.evaluation.timing import NO_SPEED_UP, NOISE, ROUNDS, in_turn, spread, timed
 from core.models.folder import ModelFolder
 from core.models.memory import free_bytes
 from core.models.per_layer import load_model
 
-_ROUNDS = 3
 _DECODE_TOKENS = 8
 _LONGEST = 2048
-# A relative difference below this is within what two runs of one model differ by.
-_NOISE = 0.05
 
 
 def measure_latency(
@@ -31,7 +28,7 @@ def measure_latency(
     clock = DenseClock(dense, sequence_length=sequence_length, device=device, beside=pruned.description.bytes)
     latency = clock.against(load_model(pruned, device))
     is_smaller = pruned.description.parameters < dense.description.parameters
-    return {"latency": latency, "notes": [*([] if is_smaller else [_NO_SPEED_UP]), *_measured(latency)]}
+    return {"latency": latency, "notes": [*([] if is_smaller else [NO_SPEED_UP]), *_measured(latency)]}
 
 
 class DenseClock:
@@ -57,15 +54,12 @@ class DenseClock:
         than the fastest, `dense_spread` that of the dense model alone.
         """
         models = {"dense": self._model, "pruned": pruned}
-        prefill: dict[str, list[float]] = {name: [] for name in models}
-        decode: dict[str, list[float]] = {name: [] for name in models}
-        for round_ in range(_ROUNDS + 1):
-            for name, model in models.items():
-                first, rest = _time_once(model, self._tokens_1T, self.device)
-                if round_:  # the first round warms up
-                    prefill[name].append(first)
-                    decode[name].append(rest)
-        spreads = {name: max(each) / min(each) - 1 for name, each in prefill.items()}
+        times = in_turn(
+            {name: partial(_time_once, model, self._tokens_1T, self.device) for name, model in models.items()}
+        )
+        prefill = {name: [first for first, _ in each] for name, each in times.items()}
+        decode = {name: [rest for _, rest in each] for name, each in times.items()}
+        spreads = {name: spread(each) for name, each in prefill.items()}
         return {
             "dense_ms": statistics.median(prefill["dense"]),
             "pruned_ms": statistics.median(prefill["pruned"]),
@@ -73,41 +67,26 @@ class DenseClock:
             "decode_pruned_ms": statistics.median(decode["pruned"]),
             "spread": max(spreads.values()),
             "dense_spread": spreads["dense"],
-            "rounds": _ROUNDS,
+            "rounds": ROUNDS,
             "sequence_length": self._tokens_1T.shape[1],
             "device": self.device.type,
         }
 
 
-_NO_SPEED_UP = (
-    "No speed-up is to be expected: zeros stored in dense tensors are multiplied like any other weight, and a sparse "
-    "pattern is faster only on engines with kernels for it."
-)
-
-
 def _measured(latency: dict[str, Any]) -> list[str]:
     ratio = latency["pruned_ms"] / latency["dense_ms"]
-    if abs(ratio - 1) > max(_NOISE, latency["spread"]):
+    if abs(ratio - 1) > max(NOISE, latency["spread"]):
         return [f"Measured prefill of the pruned model took {ratio:.2f} × the dense one's time."]
     return []
 
 
 @torch.inference_mode()
 def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.device) -> tuple[float, float]:
-    def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        answer = call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return answer, (time.perf_counter() - start) * 1000
-
-    answer, prefill = timed(lambda: model(input_ids=tokens_1T, use_cache=True, logits_to_keep=1))
+    answer, prefill = timed(lambda: model(input_ids=tokens_1T, use_cache=True, logits_to_keep=1), device)
     steps = []
     for _ in range(_DECODE_TOKENS):
         following = answer.logits[:, -1:].argmax(-1)
         cache = answer.past_key_values
-        answer, step = timed(lambda: model(input_ids=following, past_key_values=cache, use_cache=True))  # noqa: B023
+        answer, step = timed(lambda: model(input_ids=following, past_key_values=cache, use_cache=True), device)  # noqa: B023
         steps.append(step)
     return prefill, statistics.median(steps)

@@ -12,10 +12,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.tasks import forward_tokens
 from core.database import seconds_from_now
 from core.errors import DoesNotFit
-from core.jobs.needs import Needs, Tokens, needs_of, work_of
+from core.jobs.classifier_needs import ClassifierWork, ImageCounts, classifier_work
+from core.jobs.needs import Needs, Tokens, Work, classifier_needs, needs_of, work_of
 from core.jobs.resolution import ResolvedJob
 from core.jobs.schemas import Estimate, EstimateBasis, JobBody
 from core.jobs.tables import AttemptRow, WorkerRow
@@ -34,25 +36,34 @@ _FIGURES = tuple(Needs.model_fields)
 def estimate_job(session: Session, team_id: str, resolved: ResolvedJob, settings: Settings) -> Estimate:
     """The estimate of a request that can be run. Time is that of one attempt, from fetch to store, without waiting."""
     job, description = resolved.body, resolved.model.description
-    tokens = _tokens(session, team_id, job)
     workers = _fresh_workers(session, job.queue, settings)
-    formula = needs_of(
-        description,
-        job,
-        tokens,
-        device="cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu",
-        activation_budget_bytes=settings.activation_budget_bytes,
-        is_fetched=resolved.sources["model"].get("kind", "folder") != "folder",
-    )
+    device = "cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu"
+    is_fetched = resolved.sources["model"].get("kind", "folder") != "folder"
+    work: Work | ClassifierWork
+    if isinstance(description, ClassifierDescription):
+        work = classifier_work(description, job, _images(session, team_id, job))
+        passes = work.images
+        formula = classifier_needs(description, work, device=device, is_fetched=is_fetched)
+    else:
+        tokens = _tokens(session, team_id, job)
+        work = work_of(description, job, tokens)
+        passes = work.passes
+        formula = needs_of(
+            description,
+            job,
+            tokens,
+            device=device,
+            activation_budget_bytes=settings.activation_budget_bytes,
+            is_fetched=is_fetched,
+        )
     factors, jobs = _fleet_factors(session, job, formula)
     expected = {
         name: None if value is None else type(value)(value * factors.get(name, 1.0))
         for name, value in formula.model_dump().items()
     }
-    work = work_of(description, job, tokens)
     return Estimate(
         **expected,
-        forward_tokens=work.passes,
+        forward_tokens=passes,
         floating_point_operations=work.operations,
         basis=EstimateBasis(jobs=jobs, formula=formula.model_dump()),
     )
@@ -139,6 +150,21 @@ def _tokens(session: Session, team_id: str, job: JobBody) -> Tokens:
         evaluation=sum(of(name, evaluation.samples, length) for name in evaluation.datasets),
         window=(calibration.sequence_length if calibration else None) or length,
         tasks=forward_tokens(evaluation.tasks, evaluation.task_limit),
+    )
+
+
+def _images(session: Session, team_id: str, job: JobBody) -> ImageCounts:
+    """Images asked for; where all of a set are, as many as it has."""
+
+    def of(dataset: str, samples: int | None) -> int:
+        row = find_row(session, DatasetRow, team_id, dataset)
+        there = (row.images or 0) if row else 0
+        return there if samples is None else samples
+
+    calibration, evaluation = job.calibration, job.evaluation
+    return ImageCounts(
+        calibration=of(calibration.dataset, calibration.samples) if calibration else 0,
+        evaluation=sum(of(name, evaluation.samples) for name in evaluation.datasets),
     )
 
 

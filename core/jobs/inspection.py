@@ -6,8 +6,8 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
 from core.catalogue.compatibility import check_job
+from core.catalogue.descriptions import Description
 from core.catalogue.methods import METHODS, get_method
-from core.catalogue.model_folder import ModelDescription
 from core.catalogue.patterns import UNSTRUCTURED
 from core.errors import SecateurError
 from core.jobs.estimates import estimate_job, require_fit
@@ -62,7 +62,7 @@ def inspect(
     )
 
 
-def _fits(description: ModelDescription, pattern: str | None = None, sparsity: float | None = 0.5) -> list[MethodFit]:
+def _fits(description: Description, pattern: str | None = None, sparsity: float | None = 0.5) -> list[MethodFit]:
     """Pattern and sparsity are those of methods that prune."""
 
     def reason(method: str) -> str | None:

@@ -6,7 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store, artifact_prefix
-from core.catalogue.model_folder import ModelDescription, inspect_folder
+from core.catalogue.descriptions import Description, describe_folder, descriptions
+from core.catalogue.methods import get_method
 from core.errors import UnknownModel
 from core.jobs.hub_lookup import JOB_PREFIX, HubFindings
 from core.jobs.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
@@ -22,7 +23,7 @@ class ResolvedModel:
     """A model as a job runs it: where it lies, what it holds, and how a job body names exactly this one."""
 
     reference: ModelReference
-    description: ModelDescription
+    description: Description
     pinned: str
 
     @property
@@ -57,7 +58,7 @@ def resolve_model(session: Session, team_id: str, reference: str, store: Store, 
         registered = StoredModel(name=row.name, prefix=row.prefix, revision=row.revision, files=files)
     else:
         registered = FolderModel.model_validate({"name": row.name, "path": row.path, "revision": row.revision})
-    return ResolvedModel(registered, ModelDescription.model_validate(row.description), row.name)
+    return ResolvedModel(registered, descriptions.validate_python(row.description), row.name)
 
 
 def _artifact(session: Session, team_id: str, reference: str, store: Store) -> ResolvedModel:
@@ -70,6 +71,12 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> R
         raise UnknownModel(
             f"model {reference!r}: the job is {job.status}, only one that succeeded is a model", param="model"
         )
+    if get_method(job.method).measures:
+        raise UnknownModel(
+            f"model {reference!r}: the job measured {job.method} and made no model; what it measured is for "
+            "parameters.allocation of a method that prunes",
+            param="model",
+        )
     rows = session.scalars(
         select(ArtifactFileRow).where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)
     ).all()
@@ -80,9 +87,9 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> R
     report = session.get_one(JobReportRow, (job.id, job.attempt)).report
     folder = store.folder(prefix)
     if "artifact" in report:
-        description = ModelDescription.model_validate(report["artifact"])
+        description = descriptions.validate_python(report["artifact"])
     elif folder is not None:  # of the version before, whose reports lack it and whose only store is a folder
-        description = inspect_folder(folder, own_artifact=True)
+        description = describe_folder(folder, own_artifact=True)
     else:
         raise UnknownModel(f"model {reference!r}: the job's report does not say what its artifact is", param="model")
     is_packed = any(file.path.endswith(PACKED_SUFFIX) for file in files)

@@ -13,6 +13,7 @@ from math import ceil
 from pydantic import BaseModel
 
 from core.catalogue.adapted_parameters import Adapted
+from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
@@ -22,6 +23,7 @@ from core.catalogue.recovery import Recovery
 from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.catalogue.targets import bytes_in_turn
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
+from core.jobs.classifier_needs import ClassifierWork
 from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_bytes, training_work
 
@@ -46,6 +48,7 @@ _WAITING_FOR_MEMORY = 10
 one product only."""
 _PROCESS_SECONDS = 6.0
 """Of each of the processes a job starts: interpreter, libraries, the model's tokenizer and config."""
+_CLASSIFIER_PROCESSES = 4
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
     adapted = _adapted(job)
+    if get_method(job.method).measures:
+        return _measuring_work(description, job, tokens)
     if adapted is not None:
         walks = 0
     elif get_method(job.method).needs.gradients and job.method != "recover":
@@ -102,6 +107,20 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     choosing = None if adapted is None else _training_to_choose(adapted, tokens)
     trainings = [training_work(description, each) for each in (choosing, job.recovery)]
     return Work(passes + sum(each.tokens for each in trainings), pruning + sum(each.operations for each in trainings))
+
+
+def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
+    """Of a sensitivity job: calibration and evaluation tokens through the dense model, and for every point the
+    evaluation tokens from the pruned layer on, half the model on average, and through the head.
+    """
+    points = len(job.parameters["rates"]) * (
+        len(description.linears) if job.parameters["scope"] == "module" else description.layers
+    )
+    half = (description.layers + 1) / (2 * description.layers)
+    passes = tokens.calibration + ceil(tokens.evaluation * (1 + points * half))
+    head = 2 * description.hidden_size * description.vocabulary_size * (1 + points) * tokens.evaluation
+    solver = len(job.parameters["rates"]) * _solver(description, job, tokens)
+    return Work(passes, 2 * passes * description.prunable_parameters + head + solver)
 
 
 def _adapted(job: JobBody) -> Adapted | None:
@@ -127,14 +146,19 @@ def _masked_tokens(description: ModelDescription, job: JobBody, tokens: Tokens) 
     return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
 
 
+def _solves(job: JobBody) -> str:
+    """The method whose pruning is done: the job's, or the one a sensitivity job measures."""
+    return str(job.parameters["method"]) if get_method(job.method).measures else job.method
+
+
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
     """SparseGPT and OBS: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the sweep over the
     columns, or, in each row, a growing matrix times a vector for each weight that goes."""
-    if job.method not in _SOLVERS:
+    if _solves(job) not in _SOLVERS:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
-    if job.method == "obs":
+    if _solves(job) == "obs":
         deleted = (job.sparsity or 0) ** 2
         rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in description.linears)
         return grams + ceil(_WAITING_FOR_MEMORY * rows)
@@ -163,14 +187,17 @@ def needs_of(
     broadest = max(linear.out_features for linear in blocks)
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + forward) + group * 16
-    statistics = 3 * 4 * widest**2 if job.method in _SOLVERS else 0
+    statistics = 3 * 4 * widest**2 if _solves(job) in _SOLVERS else 0
     waiting = tokens.calibration * widest * forward
     batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
     forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
     logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
     streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
-    engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     method = get_method(job.method)
+    if method.measures:  # a stream for every point of a layer; what the budget has over holds later blocks
+        at_once = len(job.parameters["rates"]) * (len(blocks) if job.parameters["scope"] == "module" else 1)
+        streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
+    engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     adapted = _adapted(job)
     if adapted is not None:  # beside the whole model, what the walk holds throughout
         choosing = _training_to_choose(adapted, tokens)
@@ -189,11 +216,14 @@ def needs_of(
         whole = max(whole, description.bytes + max(LOGITS_BYTES[device], one))
     if _seeks_latency(job):
         whole = max(whole, bytes_in_turn(description.bytes, description.bytes))
+    if method.measures:  # no model is made, verified or timed
+        whole = 0
     training = training_bytes(description, job.recovery, device=device)
     whole = max(whole, training.memory)
     work = work_of(description, job, tokens)
-    processes = (5 if tokens.tasks else 3) + _seeks_latency(job)
-    stored = description.bytes * (3 + is_fetched) + training.disk  # blocks, artifact, its copy in a local store
+    processes = 1 if method.measures else (5 if tokens.tasks else 3) + _seeks_latency(job)
+    copies = is_fetched + 3 * (not method.measures)
+    stored = description.bytes * copies + training.disk  # blocks, artifact, its copy in a local store
     stored += 0 if adapted is None else description.prunable_parameters * width  # as trained
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"
@@ -208,6 +238,22 @@ def needs_of(
         seconds=processes * _PROCESS_SECONDS
         + work.operations / _OPERATIONS_PER_SECOND[device]
         + moved / _BYTES_PER_SECOND,
+    )
+
+
+def classifier_needs(
+    description: ClassifierDescription, work: ClassifierWork, *, device: str, is_fetched: bool
+) -> Needs:
+    """What a job on an image classifier needs on a worker of that kind."""
+    on_device = device == "cuda"
+    stored = description.bytes * (4 + is_fetched)  # rounds, artifact in two forms, its copy in a local store
+    return Needs(
+        peak_memory_bytes=_LIBRARIES_WITH_CUDA_BYTES if on_device else _LIBRARIES_BYTES + work.memory_bytes,
+        peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + work.memory_bytes if on_device else None,
+        disk_bytes=stored,
+        seconds=_CLASSIFIER_PROCESSES * _PROCESS_SECONDS
+        + work.operations / _OPERATIONS_PER_SECOND[device]
+        + stored / _BYTES_PER_SECOND,
     )
 
 

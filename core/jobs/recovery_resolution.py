@@ -39,9 +39,10 @@ def resolve_recovery(
     hub: HubFindings,
 ) -> ResolvedRecovery:
     """Raises the error that names the fault; `calibration` and its text are resolved, None where the body has none."""
-    prunes = get_method(body.method).prunes
+    method = get_method(body.method)
+    prunes = method.prunes
     if body.recovery is None:
-        if prunes:
+        if prunes or method.measures:
             return ResolvedRecovery()
         raise InvalidRequest(
             f'recovery is required: {body.method} only trains, for example "recovery": {{"method": "lora", "dataset": '
@@ -92,9 +93,12 @@ def _resolve_teacher(
     except SecateurError as error:
         error.param = _TEACHER
         raise
-    if teacher.description.vocabulary_size != student.vocabulary_size:
+    described = teacher.description
+    if not isinstance(described, ModelDescription):
+        raise InvalidRequest(f"{_TEACHER}: {named!r} is no language model", param=_TEACHER)
+    if described.vocabulary_size != student.vocabulary_size:
         raise InvalidRequest(
-            f"{_TEACHER}: {named!r} has a vocabulary of {teacher.description.vocabulary_size}, the model one of "
+            f"{_TEACHER}: {named!r} has a vocabulary of {described.vocabulary_size}, the model one of "
             f"{student.vocabulary_size}: distill compares word by word",
             param=_TEACHER,
         )

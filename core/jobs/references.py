@@ -1,12 +1,12 @@
-"""What a job's model and texts resolved to when it was submitted: all a worker needs to fetch them, kept as JSON in
-the job's `sources`. `kind` says where they lie: in a folder of this machine, in the store, on the hub, or nowhere yet
-(text the model itself generates)."""
+"""What a job's model, texts and images resolved to when it was submitted: all a worker needs to fetch them, kept as
+JSON in the job's `sources`. `kind` says where they lie: in a folder of this machine, in the store, on the hub, or
+nowhere yet (text the model itself generates)."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
 Use = Literal["calibration", "evaluation"]
 
@@ -97,6 +97,47 @@ class HubText(_Reference):
     characters: int | None
 
 
+class FileImages(_Reference):
+    """A registered file or folder of images, used in place. `sha256` is of the file, or of the folder's content."""
+
+    kind: Literal["folder_images"] = "folder_images"
+    name: str
+    path: Path
+    format: str
+    image_field: str
+    label_field: str
+    sha256: str
+
+
+class StoredImages(_Reference):
+    """Uploaded images: one Parquet file under a prefix of the store."""
+
+    kind: Literal["stored_images"] = "stored_images"
+    name: str
+    prefix: str
+    file: FileReference
+    format: str
+    image_field: str
+    label_field: str
+
+
+class HubImages(_Reference):
+    """A split of a hub dataset at one commit, all of it. `bytes` are those of the repository's files together: what the
+    split can have at most.
+
+    Where `config` or `split` is null, the repository's default for `use` is taken when it is fetched.
+    """
+
+    kind: Literal["hub_images"] = "hub_images"
+    name: str
+    repository: str
+    revision: str
+    config: str | None
+    split: str | None
+    use: Use
+    bytes: int
+
+
 class SelfText(_Reference):
     """Text the model itself generates: enough for `samples` windows of `sequence_length` tokens."""
 
@@ -132,5 +173,19 @@ TextReference = Annotated[
     | Annotated[SelfText, Tag("self")],
     Discriminator(_kind),
 ]
+ImageReference = Annotated[FileImages | StoredImages | HubImages, Field(discriminator="kind")]
+DataReference = Annotated[
+    Annotated[FileText, Tag("folder")]
+    | Annotated[StoredText, Tag("store")]
+    | Annotated[HubText, Tag("hub")]
+    | Annotated[SelfText, Tag("self")]
+    | Annotated[FileImages, Tag("folder_images")]
+    | Annotated[StoredImages, Tag("stored_images")]
+    | Annotated[HubImages, Tag("hub_images")],
+    Discriminator(_kind),
+]
+"""What a job calibrates, trains or is measured on: texts, or images for a classifier."""
 model_references: TypeAdapter[ModelReference] = TypeAdapter(ModelReference)
 text_references: TypeAdapter[TextReference] = TypeAdapter(TextReference)
+image_references: TypeAdapter[ImageReference] = TypeAdapter(ImageReference)
+data_references: TypeAdapter[DataReference] = TypeAdapter(DataReference)

@@ -8,17 +8,21 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
-from core.catalogue.compatibility import ResolvedRequest, check_job
+from core.catalogue.classifiers import ClassifierDescription
+from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work
+from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
+from core.jobs.classifier_resolution import resolve_classifier_job
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.recovery_resolution import resolve_recovery
 from core.jobs.references import TextReference, Use
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
+from core.jobs.sensitivity_resolution import allocated_body, measured_body
 from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import TextNeeds, resolve_text
 
@@ -42,10 +46,18 @@ def resolve_job(
     found = hub or HubFindings()
     method = get_method(body.method)
     model = resolve_model(session, team_id, body.model, store, found)
+    if method.measures:
+        body = measured_body(body)
+    body = allocated_body(session, team_id, body, model)
     checked = _check(model.description, body)
-    if method.needs.calibration and body.calibration is None:
+    if isinstance(model.description, ClassifierDescription):
+        of_images, sources = resolve_classifier_job(session, team_id, body, checked, model.description, found)
+        filled = of_images.model_copy(update={"model": model.pinned})
+        return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
+    reader = method_at_work(checked)
+    if reader.needs.calibration and body.calibration is None:
         raise InvalidRequest(
-            f'calibration is required: {body.method} measures activations on text, for example "calibration": '
+            f'calibration is required: {reader.id} measures activations on text, for example "calibration": '
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )
@@ -56,6 +68,11 @@ def resolve_job(
         )
     calibration, text = _resolve_calibration(session, team_id, body, model.description, found)
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, found)
+    if body.gates.max_accuracy_drop is not None:
+        raise InvalidRequest(
+            "gates.max_accuracy_drop belongs to image classifiers: use max_perplexity_ratio",
+            param="gates.max_accuracy_drop",
+        )
     if body.gates.max_perplexity_ratio is not None and not evaluation.datasets:
         raise InvalidRequest(
             "gates.max_perplexity_ratio needs a text to measure on: name one in evaluation.datasets",
@@ -84,7 +101,7 @@ def resolve_job(
     return ResolvedJob(body=filled, model=model, sources=sources)
 
 
-def _check(description: ModelDescription, body: JobBody) -> ResolvedRequest:
+def _check(description: Description, body: JobBody) -> ResolvedRequest:
     asked = (body.method, body.pattern, body.sparsity, body.parameters)
     if body.target is None:
         return check_job(description, *asked, layout=body.output.layout)

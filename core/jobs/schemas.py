@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from core.catalogue.descriptions import ShownDescription
 from core.catalogue.per_layer import Layout
 from core.catalogue.recovery import Recovery
 from core.catalogue.targets import Target
@@ -25,11 +26,11 @@ class _Part(BaseModel):
 
 
 class Calibration(_Part):
-    """The calibration set: `samples` sequences (null: all there are) of `sequence_length` tokens."""
+    """The calibration set: `samples` sequences (null: all there are) of `sequence_length` tokens, or so many images."""
 
     dataset: _Reference = Field(
         description="A registered text's name, one of the hub (wikitext, c4, org/name[@revision][:config[:split]]), or "
-        "self: text the model itself writes."
+        "self: text the model itself writes. For image classifiers a set of labelled images."
     )
     samples: _Samples | None = 128
     sequence_length: _SequenceLength | None = Field(None, description="Unset: 2048, or the model's context if shorter.")
@@ -38,7 +39,8 @@ class Calibration(_Part):
 
 class Evaluation(_Part):
     """What is measured, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each,
-    and the zero-shot accuracy on tasks, on the first `task_limit` questions (null: all there are) of each."""
+    or a classifier's accuracy and loss on so many images of each; and the zero-shot accuracy on tasks, on the first
+    `task_limit` questions (null: all there are) of each."""
 
     datasets: Annotated[list[_Reference], Field(max_length=20)] = Field(default_factory=list)
     sequence_length: _SequenceLength | None = Field(
@@ -58,6 +60,11 @@ class Gates(_Part):
 
     max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Largest pruned / dense perplexity, on every evaluation dataset."
+    )
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="Image classifiers: how much lower top-1 accuracy may be than the dense model's, 0.01 being "
+        "one point, on every evaluation dataset.",
     )
 
 
@@ -243,7 +250,8 @@ class EstimateBasis(BaseModel):
 
 
 class Estimate(BaseModel):
-    """What a job will need: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one attempt."""
+    """What a job will need: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one attempt.
+    `forward_tokens` are images where the model is a classifier."""
 
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None
@@ -254,7 +262,7 @@ class Estimate(BaseModel):
     basis: EstimateBasis
 
 
-class Inspection(BaseModel):
+class Inspection(ShownDescription):
     """What a model is and which methods fit; for a job body also the body with defaults and what it would need."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -262,17 +270,6 @@ class Inspection(BaseModel):
     object: Literal["inspection"]
     model: str
     model_revision: str
-    family: str
-    architecture: str
-    parameters: int
-    prunable_parameters: int
-    bytes: int
-    dtype: str
-    layers: int
-    hidden_size: int
-    vocabulary_size: int
-    context_length: int
-    tied_embeddings: bool
     methods: list[MethodFit]
     job: JobBody | None
     estimate: Estimate | None

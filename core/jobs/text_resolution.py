@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from core.errors import InvalidRequest, TooLittleText, UnknownDataset
+from core.errors import InvalidRequest, TooLittleText, UnknownDataset, UnusableDataset
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.references import FileReference, FileText, HubText, SelfText, StoredText, TextReference, Use
 from core.registry.hub_datasets import is_hub_dataset
@@ -42,9 +42,14 @@ class TextNeeds:
 
 
 def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hub: HubFindings) -> TextReference:
-    """Raises UnknownDataset, TooLittleText, InvalidRequest, and what asking the hub raised."""
+    """Raises UnknownDataset, UnusableDataset where it holds images, TooLittleText, InvalidRequest, and what asking the
+    hub raised."""
     row = find_row(session, DatasetRow, team_id, name)
     if row is not None:
+        if row.images is not None:
+            raise UnusableDataset(
+                f"{needs.param}: {name!r} holds images, and a language model reads text: name a text", param=needs.param
+            )
         _check_enough(row, needs)
         return _registered(row)
     if name == SELF:
@@ -62,7 +67,7 @@ def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hu
             use=needs.use,
             characters=None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN),
         )
-    known = ", ".join(names(session, DatasetRow, team_id)) or "none"
+    known = ", ".join(names(session, DatasetRow, team_id, DatasetRow.images.is_(None))) or "none"
     raise UnknownDataset(
         f"{needs.param}: there is no dataset {name!r}; registered: {known}. Or name one of the hub (wikitext, c4, "
         "org/name[:config[:split]]), or 'self' for text the model generates",

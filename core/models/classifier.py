@@ -47,18 +47,28 @@ def open_classifier(path: Path) -> ClassifierFolder:
     return ClassifierFolder(path, description, family, read_config(path), read_tensors(path, family))
 
 
+def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
+    """The float32 model that config.json describes, its weights not those of the folder yet; raises UnusableModel."""
+    try:
+        config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForImageClassification.from_config(
+            config,
+            trust_remote_code=False,
+            dtype=torch.float32,  # else the config's, in which a tensor stored in another one would be rounded
+        )
+    except Exception as error:  # config classes and timm raise whatever their authors chose
+        raise UnusableModel(
+            f"config.json of {folder.path.name} is refused by its model class: {str(error)[:300]}", param="model"
+        ) from error
+    return model
+
+
 def load_classifier(folder: ClassifierFolder, device: torch.device | None = None) -> PreTrainedModel:
     """The whole model in float32, in evaluation mode; `model(pixel_values=images_BCHW).logits` are [batch, classes].
 
     Raises UnusableModel where its config is refused, and MissingTensors where the files and the model differ.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
-        model: PreTrainedModel = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-    except Exception as error:  # config classes and timm raise whatever their authors chose
-        raise UnusableModel(
-            f"config.json of {folder.path.name} is refused by its model class: {str(error)[:300]}", param="model"
-        ) from error
+    model = build_classifier(folder)
     state = {name: read_tensor(entry) for name, entry in folder.tensors.items() if not name.endswith(COUNTERS)}
     resize_modules(model, state, folder.groups)
     load_state(model, state)

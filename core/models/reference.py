@@ -4,13 +4,14 @@ They are built by name from their config alone, so that a job, an artifact and i
 The classes are registered with transformers' auto classes when this module is imported.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from core.catalogue.classifiers import REFERENCE_TYPE
+from core.catalogue.classifiers import REFERENCE_TYPE, NetworkName
 
 
 class ReferenceConfig(PretrainedConfig):
@@ -22,7 +23,7 @@ class ReferenceConfig(PretrainedConfig):
 
     def __init__(
         self,
-        network: str = "lenet-300-100",
+        network: NetworkName = "lenet-300-100",
         hidden_sizes: list[int] | None = None,
         num_channels: int = 1,
         image_size: int = 28,
@@ -123,7 +124,7 @@ def _vgg(config: ReferenceConfig) -> nn.Module:
     return _Chain(nn.Sequential(*layers), nn.Linear(channels, _classes(config)))
 
 
-NETWORKS = {
+NETWORKS: dict[NetworkName, Callable[[ReferenceConfig], nn.Module]] = {
     "mlp": lambda config: _mlp(config, config.hidden_sizes, nn.Tanh),
     "lenet-300-100": lambda config: _mlp(config, [300, 100], nn.ReLU),
     "lenet-5": _lenet_5,

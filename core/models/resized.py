@@ -10,7 +10,8 @@ from core.errors import UnusableModel
 
 
 def resize_modules(model: nn.Module, state: Mapping[str, Tensor], groups: Mapping[str, int]) -> None:
-    """Give every convolution, linear layer and norm of `model` the widths that the tensors of `state` have, in place.
+    """Give every convolution, linear layer, norm and scale of `model` the widths that the tensors of `state` have, in
+    place.
 
     `state` maps parameter names to tensors (only shapes are read); `groups` the groups of grouped convolutions whose
     number changed, by module name. Raises UnusableModel where a tensor's kernel or number of dimensions differs.
@@ -27,6 +28,12 @@ def resize_modules(model: nn.Module, state: Mapping[str, Tensor], groups: Mappin
                 param="model",
             )
         _resize(module, tensor.shape, groups.get(name))
+    for name, parameter in list(model.named_parameters()):
+        tensor = state.get(name)
+        if tensor is not None and tensor.dim() == parameter.dim() == 1 and tensor.shape != parameter.shape:
+            owner, _, last = name.rpartition(".")  # a module's own scale of its channels
+            scale = nn.Parameter(parameter.new_empty(tensor.shape), requires_grad=parameter.requires_grad)
+            model.get_submodule(owner)._parameters[last] = scale
 
 
 def _resize(module: nn.Module, shape: torch.Size, groups: int | None) -> None:

@@ -1,6 +1,6 @@
 """How calibration tokens go through a block while it is pruned: in flight, or in the papers' two passes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,15 @@ class InputGroup:
     @property
     def first(self) -> str:
         return self.linears[0]
+
+
+def input_groups(inputs: Iterable[tuple[str, ...]], prefix: str, prunable: Container[str]) -> list[InputGroup]:
+    """The input groups of the block of that name, less the linear layers that are not `prunable`, by full name.
+
+    `inputs` are those of the family.
+    """
+    kept = [tuple(name for name in group if f"{prefix}.{name}" in prunable) for group in inputs]
+    return [InputGroup(names) for names in kept if names]
 
 
 OnArrival = Callable[[InputGroup, Tensor], None]

@@ -97,9 +97,21 @@ class Stream:
 
     def advance(self, block: nn.Module, index: int) -> None:
         """Run all micro-batches through block `index` as it is."""
-        for batch, hidden in self.batches():
-            self.store(batch, call_block(block, hidden, self.arguments(index)))
+        self.branch(self, block, index)
+
+    def branch(self, source: "Stream", block: nn.Module, index: int) -> None:
+        """Take the state of a stream of the same tokens, run it through block `index`, and go on from there."""
+        self.done = source.done
+        for batch, hidden in source.batches():
+            self.store(batch, call_block(block, hidden, source.arguments(index)))
         self.step()
+
+    def close(self) -> None:
+        """Give its memory back; there is nothing more to do."""
+        for hidden in self._held:
+            if hidden is not None:
+                self._budget.give(hidden.nbytes)
+        self._held = [None] * len(self)
 
     def batches(self) -> Iterator[tuple[int, Tensor]]:
         for index in range(len(self)):

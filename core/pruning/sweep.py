@@ -19,7 +19,7 @@ from core.pruning.allocation import outlier_share, owl_sparsities
 from core.pruning.group import PrunableLinear
 from core.pruning.measuring import pairs
 from core.pruning.plan import Plan
-from core.pruning.propagation import InputGroup, collect, prune_in_flight, prune_two_pass
+from core.pruning.propagation import InputGroup, collect, input_groups, prune_in_flight, prune_two_pass
 from core.pruning.saliency import weight_times_norm
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.streams import Stream
@@ -98,12 +98,7 @@ class Sweep(Walk):
 
     def _groups(self, index: int) -> list[InputGroup]:
         """The block's input groups, less the linear layers that are not pruned."""
-        prefix = self.skeleton.block_prefix(index)
-        kept = [
-            tuple(name for name in group if f"{prefix}.{name}" in self._by_module)
-            for group in self.folder.family.inputs
-        ]
-        return [InputGroup(names) for names in kept if names]
+        return input_groups(self.folder.family.inputs, self.skeleton.block_prefix(index), self._by_module)
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:
         return InputStatistic(level, sample_stride=max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS))

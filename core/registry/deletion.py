@@ -29,7 +29,7 @@ def delete_registered(session: Session, caller: Principal, table: type[Row], nam
     Raises NotFound, and Conflict naming a job that needs it.
     """
     row = get_row(session, table, caller.team_id, name, for_deletion=True)
-    used = _uses_text(row.name) if table is DatasetRow else JobRow.model == row.name
+    used = _uses_dataset(row.name) if table is DatasetRow else JobRow.model == row.name
     _require_unused(session, caller.team_id, used, f"{noun(table)} {row.name!r}")
     audit.note(session, caller, f"{noun(table)}.delete", row.id, {"name": row.name})
     session.delete(row)
@@ -63,10 +63,11 @@ def delete_artifacts(session: Session, caller: Principal, job_id: str) -> Sequen
     return [artifact_prefix(job_id, attempt) for attempt in sorted({row.attempt for row in removed})]
 
 
-def _uses_text(name: str) -> ColumnElement[bool]:
+def _uses_dataset(name: str) -> ColumnElement[bool]:
     return or_(
         JobRow.body["calibration"]["dataset"].astext == name,
         func.coalesce(JobRow.body["evaluation"]["datasets"].contains([name]), False),
+        func.coalesce(JobRow.sources["recovery"].contains([{"name": name}]), False),
     )
 
 

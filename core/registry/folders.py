@@ -1,11 +1,11 @@
-"""Where registered things may lie, and the hash of a model folder's content."""
+"""Where registered things may lie, and the hash of a folder's content."""
 
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from core.errors import InvalidRequest, PathEscapes, UnusableModel
+from core.errors import InvalidRequest, PathEscapes, UnusableDataset, UnusableModel
 from core.settings import Settings
 
 _CHUNK_BYTES = 16 * 2**20
@@ -60,15 +60,30 @@ def file_hash(file: Path, *, watch: Callable[[], None] | None = None) -> str:
     return digest.hexdigest()
 
 
+def dataset_hash(place: Path, *, watch: Callable[[], None] | None = None) -> str:
+    """SHA-256 of a dataset's file, or of a folder's content; `watch` as in `content_hash`.
+
+    Raises PathEscapes where a link leads out of the folder, UnusableDataset where what is there is neither.
+    """
+    if not place.is_dir():
+        if not place.is_file():
+            raise UnusableDataset(f"{place.name} is neither a file nor a folder", param="path")
+        return file_hash(place, watch=watch)
+    try:
+        return content_hash(place, watch=watch).removeprefix("sha256:")
+    except PathEscapes:
+        raise
+    except UnusableModel as error:
+        raise UnusableDataset(error.message, param="path") from error
+
+
 def _files(folder: Path) -> Iterator[Path]:
     root = folder.resolve()
     for where, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             entry = Path(where, name)
             if not entry.resolve().is_relative_to(root):
-                raise PathEscapes(
-                    f"{entry.relative_to(folder)} links to a place outside the model folder", param="path"
-                )
+                raise PathEscapes(f"{entry.relative_to(folder)} links to a place outside the folder", param="path")
             if entry.is_symlink() and entry.is_dir():
                 raise UnusableModel(f"{entry.relative_to(folder)} is a link to a folder", param="path")
         for name in names:

@@ -19,12 +19,13 @@ class HubDatasetName:
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset at one commit."""
+    """A dataset at one commit. `bytes` are those of all the repository's files."""
 
     repository: str
     revision: str
     config: str | None
     split: str | None
+    bytes: int
 
 
 _SHORT_NAMES = {
@@ -75,4 +76,5 @@ def find_hub_dataset(hub: Hub, name: str, use: Use, param: str) -> HubDataset:
         raise UnknownDataset(
             f"{param} {name!r}: there is no split {asked.split!r}; there is {', '.join(splits)}", param=param
         )
-    return HubDataset(asked.repository, listing.commit, asked.config, asked.split)
+    size = sum(file.bytes for file in listing.files)
+    return HubDataset(asked.repository, listing.commit, asked.config, asked.split, size)

@@ -6,8 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from core.catalogue.descriptions import Description, describe_folder
 from core.catalogue.model_files import COMPANIONS, CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
-from core.catalogue.model_folder import ModelDescription, inspect_folder
 from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
 from core.jobs.references import FileReference
 from core.registry.hollow_folder import write_hollow
@@ -20,14 +20,14 @@ class HubRevision:
 
     repository: str
     revision: str
-    description: ModelDescription
+    description: Description
     files: tuple[FileReference, ...]
 
 
 def describe_hub_model(hub: Hub, repository: str, revision: str | None, *, max_bytes: int) -> HubRevision:
     """Ask the hub; nothing but config, index and headers is read.
 
-    Raises what `Hub.listing` and `inspect_folder` do, and ModelTooLarge.
+    Raises what `Hub.listing` and `describe_folder` do, and ModelTooLarge.
     """
     listing = hub.listing("model", repository, revision)
     there = {file.path: file for file in listing.files}
@@ -51,7 +51,7 @@ def describe_hub_model(hub: Hub, repository: str, revision: str | None, *, max_b
                     f"it takes {total} bytes, and this service fetches at most {max_bytes}", param="model"
                 )
             write_hollow(folder, weights, read)
-            description = inspect_folder(folder)
+            description = describe_folder(folder)
         except (UnusableModel, UnsupportedArchitecture) as error:
             if not isinstance(error, GatedModel):
                 error.message = f"{repository}@{listing.commit[:12]}: {error.message}"
@@ -60,7 +60,7 @@ def describe_hub_model(hub: Hub, repository: str, revision: str | None, *, max_b
 
 
 def _weight_names(folder: Path) -> list[str]:
-    """Names that the index gives, as far as they can be files; what is wrong with it is `inspect_folder`'s to say."""
+    """Names that the index gives, as far as they can be files; what is wrong with it is `describe_folder`'s to say."""
     if not (folder / INDEX_FILE).is_file():
         return [SINGLE_FILE]
     try:

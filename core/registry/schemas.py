@@ -5,10 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from core.catalogue.descriptions import ShownDescription
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-FormatName = Literal["text", "jsonl", "parquet"]
-TextField = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+FormatName = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
+FieldName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 UploadKind = Literal["model", "dataset"]
 UploadStatus = Literal["open", "complete", "failed"]
 
@@ -23,7 +25,7 @@ class ModelBody(BaseModel):
     source: Source = "local"
 
 
-class Model(BaseModel):
+class Model(ShownDescription):
     """A registered model. `revision` is the hash of its content, `parameters` counts tied weights once."""
 
     id: str
@@ -31,34 +33,30 @@ class Model(BaseModel):
     name: str
     source: str
     revision: str
-    family: str
-    architecture: str
-    parameters: int
-    prunable_parameters: int
-    bytes: int
-    dtype: str
-    layers: int
-    hidden_size: int
-    vocabulary_size: int
-    context_length: int
-    tied_embeddings: bool
     created_at: datetime
 
 
 class DatasetBody(BaseModel):
-    """A text file to register. Without `format` its suffix decides; `text_field` is for JSONL and Parquet."""
+    """A text file, a Parquet file of images or a folder of images (`class/name.png`) to register. Without `format` the
+    suffix decides, which means a text, or images where it is a folder; `text_field` is for JSONL and Parquet,
+    `image_field` and `label_field` for image_parquet.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     name: Name
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
     format: FormatName | None = None
-    text_field: TextField = "text"
+    text_field: FieldName = "text"
+    image_field: FieldName = "image"
+    label_field: FieldName = "label"
     source: Source = "local"
 
 
 class Dataset(BaseModel):
-    """A registered text."""
+    """A registered text, or image set: then `images` can be read, of `classes` classes, and `documents` and
+    `characters` are 0. What is of images is null for texts.
+    """
 
     id: str
     object: Literal["dataset"]
@@ -68,6 +66,10 @@ class Dataset(BaseModel):
     text_field: str
     documents: int
     characters: int
+    images: int | None
+    classes: int | None
+    image_field: str | None
+    label_field: str | None
     bytes: int
     sha256: str
     created_at: datetime
@@ -84,7 +86,9 @@ class FileToUpload(BaseModel):
 
 
 class UploadBody(BaseModel):
-    """What will be uploaded: the files of a model folder, or one text. `format` and `text_field` are for texts."""
+    """What will be uploaded: the files of a model folder, or one text or Parquet file of images, which `format` and the
+    fields describe.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -92,7 +96,9 @@ class UploadBody(BaseModel):
     name: Name
     files: Annotated[list[FileToUpload], Field(min_length=1, max_length=2000)]
     format: FormatName | None = None
-    text_field: TextField = "text"
+    text_field: FieldName = "text"
+    image_field: FieldName = "image"
+    label_field: FieldName = "label"
     source: Source = "upload"
 
 

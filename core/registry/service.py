@@ -1,17 +1,20 @@
 """Registering, listing and finding models and datasets of a team."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.catalogue.model_folder import inspect_folder
+from core.catalogue.descriptions import describe_folder
+from core.data.image_description import ImagesDescription, describe_images
+from core.data.image_rows import IMAGE_FORMATS
 from core.data.texts import describe, detect_format
 from core.database import new_id
 from core.errors import Conflict, NotFound, SecateurError
 from core.pages import Page, read_page
-from core.registry.folders import allowed_path, content_hash
+from core.registry.folders import allowed_path, content_hash, dataset_hash
 from core.registry.schemas import Dataset, DatasetBody, Model, ModelBody
 from core.registry.tables import DatasetRow, ModelRow
 from core.settings import Settings
@@ -30,7 +33,7 @@ def register_model(session: Session, caller: Actor, body: ModelBody, settings: S
     """
     folder = allowed_path(settings, body.path)
     try:
-        description = inspect_folder(folder)
+        description = describe_folder(folder)
     except SecateurError as error:
         raise about(error, "path") from error
     row, is_new = add_model(
@@ -49,26 +52,35 @@ def register_model(session: Session, caller: Actor, body: ModelBody, settings: S
 
 
 def register_dataset(session: Session, caller: Actor, body: DatasetBody, settings: Settings) -> tuple[Dataset, bool]:
-    """Register a text file; True where it is new, False where the same text has that name already.
+    """Register a text or images; True where they are new, False where the same have that name already.
 
-    Raises PathEscapes, UnusableDataset, and Conflict where the name means another text.
+    Raises PathEscapes, UnusableDataset, and Conflict where the name means something else.
     """
-    file = allowed_path(settings, body.path)
-    format_name = body.format or detect_format(file)
-    row, is_new = add_dataset(
-        session,
-        caller,
-        {
-            "id": new_id("dataset"),
-            "name": body.name,
-            "path": str(file),
-            "format": format_name,
-            "text_field": body.text_field,
-            "source": body.source,
-            **describe(file, format_name, body.text_field).model_dump(),
-        },
-    )
+    place = allowed_path(settings, body.path)
+    format_name = body.format or detect_format(place)
+    values = {"id": new_id("dataset"), "name": body.name, "path": str(place), "source": body.source}
+    if format_name in IMAGE_FORMATS:
+        fields = (body.image_field, body.label_field)
+        described = describe_images(place, format_name, *fields, sha256=dataset_hash(place))
+        facts = image_facts(described, format_name, *fields)
+    else:
+        text = describe(place, format_name, body.text_field)
+        facts = {"format": format_name, "text_field": body.text_field, **text.model_dump()}
+    row, is_new = add_dataset(session, caller, values | facts)
     return dataset_answer(row), is_new
+
+
+def image_facts(described: ImagesDescription, format_name: str, image_field: str, label_field: str) -> dict[str, Any]:
+    """What a row says of an image set."""
+    return {
+        "format": format_name,
+        "text_field": "text",
+        "image_field": image_field,
+        "label_field": label_field,
+        "documents": 0,
+        "characters": 0,
+        **described.model_dump(include={"images", "classes", "bytes", "sha256"}),
+    }
 
 
 def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[ModelRow, bool]:
@@ -79,9 +91,9 @@ def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[
 
 
 def add_dataset(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[DatasetRow, bool]:
-    """Give a text its name, unless it has it already. Raises Conflict where the name means another text."""
+    """Give a text or image set its name, unless it has it already. Raises Conflict where the name means another."""
     row, is_new = _add(session, DatasetRow, caller, values)
-    require_same_text(row, values["sha256"], values["format"], values["text_field"])
+    require_same_dataset(row, values["sha256"], {name: values.get(name) for name in READING})
     return row, is_new
 
 
@@ -106,9 +118,13 @@ def require_same_model(row: ModelRow, revision: str) -> None:
         raise Conflict(f"the name {row.name!r} is taken by another model ({row.revision})", param="name")
 
 
-def require_same_text(row: DatasetRow, sha256: str, format_name: str, text_field: str) -> None:
-    if (row.sha256, row.format, row.text_field) != (sha256, format_name, text_field):
-        raise Conflict(f"the name {row.name!r} is taken by another text (sha256 {row.sha256})", param="name")
+READING = ("format", "text_field", "image_field", "label_field")
+"""How a dataset is read: with its hash, what makes it the same."""
+
+
+def require_same_dataset(row: DatasetRow, sha256: str, reading: Mapping[str, str | None]) -> None:
+    if row.sha256 != sha256 or any(getattr(row, name) != reading[name] for name in READING):
+        raise Conflict(f"the name {row.name!r} is taken by another dataset (sha256 {row.sha256})", param="name")
 
 
 def noun(table: type[ModelRow] | type[DatasetRow]) -> str:
@@ -121,9 +137,9 @@ def find_row(session: Session, table: type[Row], team_id: str, name: str) -> Row
     return session.scalar(query.with_for_update(read=True, key_share=True))
 
 
-def names(session: Session, table: type[Row], team_id: str) -> list[str]:
-    """For messages: the newest names, at most 20."""
-    newest = select(table.name).where(table.team_id == team_id).order_by(table.created_at.desc()).limit(20)
+def names(session: Session, table: type[Row], team_id: str, *which: ColumnElement[bool]) -> list[str]:
+    """For messages: the newest names, at most 20, of those rows for which all of `which` holds."""
+    newest = select(table.name).where(table.team_id == team_id, *which).order_by(table.created_at.desc()).limit(20)
     return sorted(session.scalars(newest))
 
 

@@ -47,9 +47,11 @@ class ModelRow(Base):
 
 
 class DatasetRow(Base):
-    """A text: a file of this machine (`path`), or an uploaded one in the store (`prefix`, and the one in `files`).
+    """A text or an image set: a file or folder of this machine (`path`), or an uploaded file in the store (`prefix`,
+    and the one in `files`).
 
-    `sha256` is of the file.
+    `sha256` is of the file, or of a folder's content. What is of images is null for texts; `documents` and
+    `characters` of images are 0.
     """
 
     __tablename__ = "datasets"
@@ -70,13 +72,17 @@ class DatasetRow(Base):
     source: Mapped[str]
     documents: Mapped[int] = mapped_column(BigInteger)
     characters: Mapped[int] = mapped_column(BigInteger)
+    images: Mapped[int | None] = mapped_column(BigInteger)
+    classes: Mapped[int | None]
+    image_field: Mapped[str | None]
+    label_field: Mapped[str | None]
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class UploadRow(Base):
-    """A model or text that arrives in parts. `bytes` are all files together, counted on the team while it is open.
+    """A model or dataset that arrives in parts. `bytes` are all files together, counted on the team while it is open.
 
     `object_id` is the id its model or dataset will have, so that a completion that was cut off goes on in the same
     place; `completing_until` is the lease of the process that completes it. `error` is why it failed.
@@ -99,6 +105,8 @@ class UploadRow(Base):
     object_id: Mapped[str]
     format: Mapped[str | None]
     text_field: Mapped[str]
+    image_field: Mapped[str | None]
+    label_field: Mapped[str | None]
     source: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
     part_bytes: Mapped[int]

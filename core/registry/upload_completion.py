@@ -16,7 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, open_stored
-from core.catalogue.model_folder import ModelDescription, inspect_folder
+from core.catalogue.classifiers import ClassifierDescription
+from core.catalogue.descriptions import Description, describe_folder
+from core.catalogue.model_folder import ModelDescription
+from core.data.image_description import ImagesDescription, describe_image_stream
+from core.data.image_rows import IMAGE_PARQUET
 from core.data.texts import TextDescription, describe_stream
 from core.database import seconds_from_now, transaction
 from core.errors import (
@@ -32,7 +36,7 @@ from core.registry.deletion import forget
 from core.registry.folders import content_hash_of
 from core.registry.hollow_folder import write_hollow
 from core.registry.schemas import Dataset, Model
-from core.registry.service import about, add_dataset, add_model, dataset_answer, get_row, model_answer
+from core.registry.service import about, add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
 from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
 from core.registry.upload_parts import file_prefix, parts_of
 from core.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
@@ -151,7 +155,10 @@ def _store_file(sessions: sessionmaker[Session], store: Store, upload: UploadRow
     return is_right
 
 
-def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> ModelDescription | TextDescription:
+_Described = Description | TextDescription | ImagesDescription
+
+
+def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> _Described:
     prefix = object_prefix(upload.kind, upload.object_id)
 
     def read(file: FileReference, start: int, end: int) -> bytes:
@@ -162,12 +169,14 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
             folder = Path(temporary, upload.name)
             folder.mkdir()
             write_hollow(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
-            return inspect_folder(folder)
+            return describe_folder(folder)
     file = files[0]
-    with open_stored(store, prefix, file.path, file.bytes) as stream:
-        return describe_stream(
-            stream, file.path, str(upload.format), upload.text_field, size=file.bytes, sha256=file.sha256
-        )
+    size, sha256 = file.bytes, file.sha256
+    with open_stored(store, prefix, file.path, size) as stream:
+        if upload.format == IMAGE_PARQUET:
+            fields = (str(upload.image_field), str(upload.label_field))
+            return describe_image_stream(stream, file.path, *fields, size=size, sha256=sha256)
+        return describe_stream(stream, file.path, str(upload.format), upload.text_field, size=size, sha256=sha256)
 
 
 def _register(
@@ -175,7 +184,7 @@ def _register(
     caller: Principal,
     upload_id: str,
     files: Sequence[UploadFileRow],
-    described: ModelDescription | TextDescription,
+    described: _Described,
 ) -> tuple[Model | Dataset, bool, Sequence[str]]:
     upload = find_upload(session, caller.team_id, upload_id, for_change=True)
     prefix = object_prefix(upload.kind, upload.object_id)
@@ -187,16 +196,20 @@ def _register(
         "source": upload.source,
     }
     answer: Model | Dataset
-    if isinstance(described, ModelDescription):
+    if isinstance(described, ModelDescription | ClassifierDescription):
         revision = content_hash_of({file.path: file.sha256 for file in files})
         model, is_new = add_model(
             session, caller, {**values, "revision": revision, "description": described.model_dump(mode="json")}
         )
         answer = model_answer(model)
     else:
-        of_text = {"format": upload.format, "text_field": upload.text_field, **described.model_dump()}
-        text, is_new = add_dataset(session, caller, {**values, **of_text})
-        answer = dataset_answer(text)
+        if isinstance(described, ImagesDescription):
+            fields = (str(upload.image_field), str(upload.label_field))
+            facts = image_facts(described, str(upload.format), *fields)
+        else:
+            facts = {"format": upload.format, "text_field": upload.text_field, **described.model_dump()}
+        dataset, is_new = add_dataset(session, caller, values | facts)
+        answer = dataset_answer(dataset)
     upload.status, upload.object_id = "complete", answer.id
     audit.note(session, caller, "upload.complete", upload_id, {"kind": upload.kind, "name": upload.name})
     leftovers = [upload_prefix(upload_id)]

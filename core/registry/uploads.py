@@ -1,6 +1,6 @@
 """Uploads: announced with all their files, sent in parts, looked at, listed and given up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, delete, func, select, update
@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.catalogue.model_files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE, is_model_file, is_pickle
+from core.data.image_rows import IMAGE_FOLDER, IMAGE_PARQUET
 from core.data.texts import detect_format
 from core.database import new_id, seconds_from_now
 from core.errors import (
@@ -25,7 +26,7 @@ from core.pages import Page, read_page
 from core.registry.folders import content_hash_of
 from core.registry.hollow_folder import require_readable
 from core.registry.schemas import FileToUpload, Upload, UploadBody, UploadedFile, UploadFailure
-from core.registry.service import about, find_row, require_same_model, require_same_text
+from core.registry.service import about, find_row, require_same_dataset, require_same_model
 from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadRow
 from core.settings import Settings
 from core.teams import audit
@@ -54,8 +55,8 @@ def start_upload(session: Session, caller: Principal, body: UploadBody, settings
     files cannot become what they are announced as, and QuotaExceeded.
     """
     _require_possible(body, settings)
-    format_name = _format(body)
-    registered_id = _registered_id(session, caller.team_id, body, format_name)
+    reading = _reading(body)
+    registered_id = _registered_id(session, caller.team_id, body, reading)
     is_there = registered_id is not None
     created = session.scalar(
         insert(UploadRow)
@@ -66,8 +67,7 @@ def start_upload(session: Session, caller: Principal, body: UploadBody, settings
             name=body.name,
             status="complete" if is_there else "open",
             object_id=registered_id or new_id(body.kind),
-            format=format_name,
-            text_field=body.text_field,
+            **reading,
             source=body.source,
             bytes=sum(file.bytes for file in body.files),
             part_bytes=settings.upload_part_bytes,
@@ -77,7 +77,7 @@ def start_upload(session: Session, caller: Principal, body: UploadBody, settings
         .returning(UploadRow.id)
     )
     if created is None:
-        return _open_one(session, caller.team_id, body, format_name, settings), False
+        return _open_one(session, caller.team_id, body, reading, settings), False
     session.execute(
         insert(UploadFileRow),
         [
@@ -221,29 +221,48 @@ def _require_model_file(file: FileToUpload, param: str) -> None:
         raise about(error, f"{param}.bytes") from error
 
 
-def _format(body: UploadBody) -> str | None:
+def _reading(body: UploadBody) -> dict[str, str | None]:
+    """How it will be read: `READING` of a dataset."""
+    of_text = {"format": None, "text_field": body.text_field, "image_field": None, "label_field": None}
     if body.kind == "model":
-        return None
+        return of_text
     try:
-        return body.format or detect_format(Path(body.files[0].path))
+        format_name = body.format or detect_format(Path(body.files[0].path))
     except SecateurError as error:
         raise about(error, "format") from error
+    if format_name == IMAGE_FOLDER:
+        raise UploadRefused(
+            "a folder of images is not uploaded file by file: write it as one Parquet file, for example with "
+            "datasets.load_dataset('imagefolder', data_dir='FOLDER', split='train').to_parquet('images.parquet'), and "
+            f"upload that as {IMAGE_PARQUET}",
+            param="format",
+        )
+    if format_name == IMAGE_PARQUET:
+        return {
+            "format": format_name,
+            "text_field": "text",
+            "image_field": body.image_field,
+            "label_field": body.label_field,
+        }
+    return of_text | {"format": format_name}
 
 
-def _registered_id(session: Session, team_id: str, body: UploadBody, format_name: str | None) -> str | None:
+def _registered_id(session: Session, team_id: str, body: UploadBody, reading: Mapping[str, str | None]) -> str | None:
     """Of what has the name and the same content already; raises Conflict where it has another."""
     if body.kind == "model":
         model = find_row(session, ModelRow, team_id, body.name)
         if model is not None:
             require_same_model(model, content_hash_of({file.path: file.sha256 for file in body.files}))
         return None if model is None else model.id
-    text = find_row(session, DatasetRow, team_id, body.name)
-    if text is not None:
-        require_same_text(text, body.files[0].sha256, str(format_name), body.text_field)
-    return None if text is None else text.id
+    dataset = find_row(session, DatasetRow, team_id, body.name)
+    if dataset is not None:
+        require_same_dataset(dataset, body.files[0].sha256, reading)
+    return None if dataset is None else dataset.id
 
 
-def _open_one(session: Session, team_id: str, body: UploadBody, format_name: str | None, settings: Settings) -> Upload:
+def _open_one(
+    session: Session, team_id: str, body: UploadBody, reading: Mapping[str, str | None], settings: Settings
+) -> Upload:
     """The open upload of that name, which is to live on; raises Conflict where it has other files."""
     row = session.scalar(
         update(UploadRow)
@@ -260,8 +279,8 @@ def _open_one(session: Session, team_id: str, body: UploadBody, format_name: str
         raise Conflict(f"an upload named {body.name!r} has ended this moment: try again", param="name")
     files = files_of(session, row.id)
     announced = {(file.path, file.bytes, file.sha256) for file in body.files}
-    same_text = (row.format, row.text_field) == (format_name, body.text_field)
-    if not same_text or announced != {(file.path, file.bytes, file.sha256) for file in files}:
+    is_read_alike = all(getattr(row, name) == value for name, value in reading.items())
+    if not is_read_alike or announced != {(file.path, file.bytes, file.sha256) for file in files}:
         raise Conflict(
             f"an upload named {body.name!r} with other files is open: finish it, or delete it ({row.id})", param="name"
         )

@@ -19,6 +19,7 @@ from secateur.cli import main
 from secateur.packed import SUFFIX
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import COMMAND, Ended, RunHere
+from tests.image_sets import grays, write_parquet
 from tests.model_folders import write_llama, write_text
 
 
@@ -48,7 +49,14 @@ def test_a_model_and_a_text_are_uploaded_and_deleted(here: RunHere, tmp_path: Pa
     assert sent.code == 0 and "LlamaForCausalLM" in sent.out and "notes.txt" in sent.err
     text = write_text(tmp_path / "leaves.txt")
     assert here("datasets", "upload", "leaves", str(text), "--json").json["documents"] == 200
-    assert "oak" in here("models").out and "leaves" in here("datasets").out
+    images = write_parquet(tmp_path / "shades.parquet", grays(4), [0, 1, 1, 0], label="y")
+    sent = here("datasets", "upload", "shades", str(images), "--format", "image_parquet", "--label-field", "y")
+    assert sent.code == 0 and "4 images, 2 classes" in sent.out
+    folder_of_images = here("datasets", "upload", "shades", str(tmp_path))
+    assert folder_of_images.code == 2 and "one Parquet file" in folder_of_images.err
+    assert "oak" in here("models").out
+    listed = here("datasets").out
+    assert "leaves" in listed and "4 images" in listed
     assert here("models", "delete", "oak").out == "oak is deleted.\n"
     assert here("datasets", "delete", "leaves").code == 0
     gone = here("datasets", "delete", "leaves")

@@ -70,8 +70,8 @@ def test_size_is_the_bound(tmp_path: Path, dtype: str, sparsity: float) -> None:
 
 
 def test_tensors_of_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("core.artifacts.packed", "secateur.packed"):
-        monkeypatch.setattr(f"{module}._CHUNK_WEIGHTS", 64)
+    for module in ("core.artifacts.weight_parts", "secateur.weight_files"):
+        monkeypatch.setattr(f"{module}.CHUNK_WEIGHTS", 64)
     weight = torch.randn(37, 53) * (torch.rand(37, 53) < 0.5)
     save_file({"w": weight, "dense": torch.randn(300)}, tmp_path / "model.safetensors")
     pack_file(tmp_path / "model.safetensors", tmp_path / "model.packed.safetensors")

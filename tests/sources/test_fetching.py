@@ -21,10 +21,10 @@ from tests.sources.hub_server import HubState
 from tests.worker.conftest import eventually
 from worker.cache import NodeCache
 from worker.fetcher_protocol import FetchModelSpec, model_key, with_secrets
+from worker.fetching import FETCHER, fetcher_environment
 from worker.processes import ChildProcess, spawn
 from worker.protocol import LogMessage, Message
 from worker.runner_process import run_task
-from worker.sources import FETCHER, fetcher_environment
 
 SIZE = 400_000
 NAME = "model.safetensors"

@@ -1,6 +1,8 @@
 """Taking models and texts into a home from its own command line."""
 
+import gzip
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +10,10 @@ import pytest
 
 from core.errors import Conflict, UnusableDataset, UnusableModel
 from core.settings import Settings
+from tests.image_sets import grays, write_folder
 from tests.model_folders import write_llama, write_text
 from worker.home import Home, open_home
+from worker.image_samples import add_image_samples
 from worker.registering import add_dataset, add_model
 
 
@@ -71,3 +75,47 @@ def test_the_field_of_jsonl_can_be_named(home: Home, tmp_path: Path) -> None:
     file = tmp_path / "given.jsonl"
     file.write_text("".join(json.dumps({"body": f"text {number}"}) + "\n" for number in range(3)))
     assert add_dataset(home, "bodies", file, text_field="body").documents == 3
+
+
+def test_a_folder_of_images_is_taken_in_by_links(home: Home, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "given", grays(4), ["a", "b"])
+    dataset = add_dataset(home, "shades", folder)
+    assert (dataset.format, dataset.images, dataset.classes) == ("image_folder", 4, 2)
+    taken_in = home.settings.datasets_root / "shades" / "a" / "0000.png"
+    assert taken_in.samefile(folder / "a" / "0000.png")
+    assert add_dataset(home, "shades", folder).id == dataset.id
+    with pytest.raises(Conflict):
+        add_dataset(home, "shades", write_folder(tmp_path / "other", grays(5), ["a", "b"]))
+
+
+def test_what_is_no_image_set_does_not_keep_the_name(home: Home, tmp_path: Path) -> None:
+    broken = write_folder(tmp_path / "broken", [b"no image"], ["a"])
+    with pytest.raises(UnusableDataset):
+        add_dataset(home, "shades", broken)
+    assert add_dataset(home, "shades", write_folder(tmp_path / "right", grays(2), ["a"])).images == 2
+
+
+def test_sample_images_are_digits_and_fashion_where_it_is_installed(home: Home, tmp_path: Path) -> None:
+    said: list[str] = []
+    package = tmp_path / "package.list"
+    add_image_samples(home, said.append, package_files=package)
+    assert said[:2] == [
+        "Dataset digits-train: 1437 images, 10 classes",
+        "Dataset digits-test: 360 images, 10 classes",
+    ]
+    assert "apt-get install dataset-fashion-mnist" in said[2]
+    installed = []
+    for name, count in (("train", 3), ("t10k", 2)):
+        for kind, sizes in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+            file = tmp_path / f"{name}-{kind}-ubyte.gz"
+            magic = 0x800 + len(sizes)
+            content = bytes(range(count)) if len(sizes) == 1 else bytes(count * 784)
+            file.write_bytes(gzip.compress(struct.pack(f">{1 + len(sizes)}I", magic, *sizes) + content))
+            installed.append(str(file))
+    package.write_text("\n".join(["/usr/share", *installed]) + "\n")
+    said.clear()
+    add_image_samples(home, said.append, package_files=package)
+    assert said[2:] == [
+        "Dataset fashion-mnist-train: 3 images, 10 classes",
+        "Dataset fashion-mnist-test: 2 images, 10 classes",
+    ]

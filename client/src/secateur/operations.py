@@ -32,7 +32,7 @@ from secateur.uploads import OnUpload, model_files, send_upload, sendable_name
 
 PAGE_SIZE: Final = 100
 
-DatasetFormat = Literal["text", "jsonl", "parquet"]
+DatasetFormat = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
 Item = TypeVar("Item", bound=BaseModel)
 
 
@@ -87,11 +87,11 @@ class Operations:
         return await self._transport.call("POST", "models/inspect", Inspection, body=body, slow=True)
 
     def datasets(self) -> AsyncIterator[Dataset]:
-        """The team's texts, newest first."""
+        """The team's texts and image sets, newest first."""
         return self._list("datasets", Dataset)
 
     async def dataset(self, name: str) -> Dataset:
-        """A text by name or id."""
+        """A text or image set by name or id."""
         return await self._transport.call("GET", f"datasets/{segment(name)}", Dataset)
 
     async def add_dataset(
@@ -101,13 +101,18 @@ class Operations:
         *,
         format: DatasetFormat | None = None,
         text_field: str | None = None,
+        image_field: str | None = None,
+        label_field: str | None = None,
         source: str | None = None,
     ) -> Dataset:
-        """Register the text file at `path`, an absolute path on the server. Needs an admin key.
+        """Register the text file, or the folder or Parquet file of images, at `path`, an absolute path on the server.
+        Needs an admin key.
 
-        Without `format` the file's suffix decides; `text_field` names the field of JSONL or the column of Parquet.
+        Without `format` the suffix decides, and a folder holds images; `text_field` names the field of JSONL or the
+        column of Parquet, `image_field` and `label_field` the columns of image_parquet.
         """
-        body = _given(name=name, path=path, format=format, text_field=text_field, source=source)
+        fields = _given(text_field=text_field, image_field=image_field, label_field=label_field)
+        body = _given(name=name, path=path, format=format, source=source) | fields
         return await self._create("datasets", Dataset, body, slow=True)
 
     async def upload_dataset(
@@ -117,20 +122,25 @@ class Operations:
         *,
         format: DatasetFormat | None = None,
         text_field: str | None = None,
+        image_field: str | None = None,
+        label_field: str | None = None,
         source: str | None = None,
         on_progress: OnUpload | None = None,
     ) -> Dataset:
         """Upload a text, JSONL or Parquet file of this machine; see `upload_model` and `add_dataset`."""
         path = Path(file)
+        if path.is_dir():
+            raise UploadError(f"{path} is a folder: upload images as one Parquet file, with format image_parquet")
         if not path.is_file():
             raise UploadError(f"{path} is not a file")
-        announced = _given(kind="dataset", name=name, format=format, text_field=text_field, source=source)
+        fields = _given(text_field=text_field, image_field=image_field, label_field=label_field)
+        announced = _given(kind="dataset", name=name, format=format, source=source) | fields
         files = {sendable_name(path.name): path}
         upload = await send_upload(self._transport, announced, files, _new_key(), on_progress or _ignore)
         return await self._complete(upload, Dataset)
 
     async def delete_dataset(self, name: str) -> None:
-        """Delete a text; a Conflict while a job that waits or runs needs it."""
+        """Delete a dataset; a Conflict while a job that waits or runs needs it."""
         await self._transport.delete(f"datasets/{segment(name)}")
 
     def uploads(self) -> AsyncIterator[Upload]:

@@ -72,7 +72,7 @@ class Model(Answer):
 
 
 class Dataset(Answer):
-    """A registered text."""
+    """A registered text, or image set: `images` is None for texts, `documents` and `characters` are 0 for images."""
 
     id: str
     name: str
@@ -80,6 +80,8 @@ class Dataset(Answer):
     format: str
     documents: int
     characters: int
+    images: int | None = None
+    classes: int | None = None
     bytes: int
     sha256: str
     created_at: datetime
@@ -113,9 +115,11 @@ class Inspection(Answer):
     bytes: int
     dtype: str
     layers: int
-    hidden_size: int
-    vocabulary_size: int
-    context_length: int
+    task: str = "language-model"
+    hidden_size: int | None = None
+    vocabulary_size: int | None = None
+    context_length: int | None = None
+    classes: int | None = None
     methods: list[MethodFit]
     job: dict[str, JsonValue] | None
     estimate: Estimate | None
@@ -138,6 +142,27 @@ class Perplexity(Answer):
     pruned: float | None = None
     ratio: float | None = None
     sequence_length: int | None = None
+
+
+class Accuracy(Answer):
+    """Top-1 accuracy of a classifier on one evaluation set, with standard errors, and its mean loss in nats, over
+    `samples` images."""
+
+    dense: float | None = None
+    before_recovery: float | None = None
+    pruned: float | None = None
+    dense_stderr: float | None = None
+    pruned_stderr: float | None = None
+    dense_loss: float | None = None
+    pruned_loss: float | None = None
+    samples: int | None = None
+
+
+class Operations(Answer):
+    """Floating-point operations of one forward over one image."""
+
+    dense: int | None = None
+    pruned: int | None = None
 
 
 class TaskAccuracy(Answer):
@@ -209,6 +234,8 @@ class Metrics(Answer):
     """The figures of a job, as far as it came."""
 
     perplexity: dict[str, Perplexity] = {}
+    accuracy: dict[str, Accuracy] = {}
+    flops: Operations | None = None
     tasks: dict[str, TaskAccuracy] = {}
     task_mean: TaskMean | None = None
     sparsity: Sparsity | None = None

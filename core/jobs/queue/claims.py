@@ -12,7 +12,15 @@ from core.database import seconds_from_now
 from core.jobs.queue.attempts import Ending
 from core.jobs.queue.ends import finish_cancelled
 from core.jobs.queue.writes import EVENT_CHANNEL, move
-from core.jobs.references import ModelReference, TaskReference, TextReference, model_references, text_references
+from core.jobs.references import (
+    ImageReference,
+    ModelReference,
+    TaskReference,
+    TextReference,
+    image_references,
+    model_references,
+    text_references,
+)
 from core.jobs.states import HELD, JobStatus
 from core.jobs.tables import JobRow
 
@@ -21,9 +29,19 @@ _CLAIM_LOCKS = 0x5ECA << 32
 
 
 @dataclass(frozen=True)
+class ClaimedImages:
+    """What a job on an image classifier calibrates, trains and is measured on."""
+
+    calibration: ImageReference | None
+    recovery: ImageReference | None
+    evaluation: tuple[ImageReference, ...]
+
+
+@dataclass(frozen=True)
 class Claim:
     """A job in a worker's hands. `body` is the request with defaults; `recovery` the texts it trains on, none
-    where it does not; `previous_attempts` are newest first.
+    where it does not; `images` in place of all texts where the model is an image classifier; `previous_attempts` are
+    newest first.
     """
 
     job_id: str
@@ -36,6 +54,7 @@ class Claim:
     tasks: tuple[TaskReference, ...]
     recovery: tuple[TextReference, ...]
     teacher: ModelReference | None
+    images: ClaimedImages | None
     previous_attempts: tuple[int, ...]
     estimate: dict[str, Any] | None
     request_id: str | None
@@ -162,15 +181,27 @@ def _claim_of(row: Row[Any]) -> Claim:
         body=row.body,
         model=model_references.validate_python(sources["model"]),
         calibration=None if calibration is None else text_references.validate_python(calibration),
-        evaluation=tuple(text_references.validate_python(source) for source in sources["evaluation"]),
+        evaluation=tuple(text_references.validate_python(source) for source in sources.get("evaluation", ())),
         tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
         recovery=tuple(text_references.validate_python(source) for source in trained_on),
         teacher=None if teacher is None else model_references.validate_python(teacher),
+        images=_claimed_images(sources.get("images")),
         previous_attempts=tuple(range(row.attempt - 1, 0, -1)),
         request_id=row.request_id,
         traceparent=row.traceparent,
         estimate=row.estimate,
     )
+
+
+def _claimed_images(sources: Mapping[str, Any] | None) -> ClaimedImages | None:
+    if sources is None:
+        return None
+    calibration, recovery = (
+        None if sources[name] is None else image_references.validate_python(sources[name])
+        for name in ("calibration", "recovery")
+    )
+    evaluation = tuple(image_references.validate_python(source) for source in sources["evaluation"])
+    return ClaimedImages(calibration, recovery, evaluation)
 
 
 def renew(

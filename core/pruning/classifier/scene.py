@@ -90,10 +90,11 @@ def mean_loss(scene: Scene, images: ImageSet) -> float:
 
 def zero_masks(model: nn.Module, layers: Sequence[LinearShape]) -> Mapping[str, nn.Parameter]:
     """The weights of layers by parameter name, as `ZeroPattern` takes them."""
-    return {f"{layer.name}.weight": _weight(model, layer.name) for layer in layers}
+    return {f"{layer.name}.weight": weight_of(model, layer.name) for layer in layers}
 
 
-def _weight(model: nn.Module, name: str) -> nn.Parameter:
+def weight_of(model: nn.Module, name: str) -> nn.Parameter:
+    """The weight of a convolution or linear layer, as the module holds it."""
     weight = model.get_submodule(name).weight
     assert isinstance(weight, nn.Parameter)
     return weight

@@ -131,14 +131,25 @@ def print_metrics(metrics: Metrics) -> None:
     rows: list[tuple[str, str, str, str]] = []
     for name, figures in metrics.perplexity.items():
         if figures.before_recovery is not None:
-            unrecovered, ratio = figures.before_recovery, _ratio(figures.before_recovery, figures.dense)
-            shown = (number(figures.dense), number(unrecovered), times(ratio))
-            rows.append((f"perplexity on {name}, before recovery", *shown))
+            unrecovered = figures.before_recovery
+            ratio = times(_ratio(unrecovered, figures.dense))
+            rows.append((f"perplexity on {name}, before recovery", number(figures.dense), number(unrecovered), ratio))
         rows.append((f"perplexity on {name}", number(figures.dense), number(figures.pruned), times(figures.ratio)))
+    for name, measured in metrics.accuracy.items():
+        shown = (_accuracy(measured.dense, measured.dense_stderr), _accuracy(measured.pruned, measured.pruned_stderr))
+        if measured.before_recovery is not None:
+            rows.append((f"accuracy on {name}, before recovery", shown[0], _accuracy(measured.before_recovery), "–"))
+        rows.append((f"accuracy on {name}", *shown, times(_ratio(measured.pruned, measured.dense))))
+        losses = (measured.dense_loss, measured.pruned_loss)
+        rows.append((f"loss on {name}", number(losses[0]), number(losses[1]), times(_ratio(losses[1], losses[0]))))
     rows += _task_rows(metrics)
     if metrics.parameters is not None:
         dense, nonzero = metrics.parameters.dense, metrics.parameters.nonzero
         rows.append(("nonzero parameters", count(dense), count(nonzero), times(_ratio(nonzero, dense))))
+    if metrics.flops is not None:
+        forward = metrics.flops
+        ratio = times(_ratio(forward.pruned, forward.dense))
+        rows.append(("operations per image", count(forward.dense), count(forward.pruned), ratio))
     if metrics.bytes is not None:
         dense, artifact = metrics.bytes.dense, metrics.bytes.artifact
         rows.append(("size", size(dense), size(artifact), times(_ratio(artifact, dense))))

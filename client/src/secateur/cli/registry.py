@@ -1,7 +1,7 @@
 """`secateur models` and `secateur datasets`: what the server knows by name, and telling it of more."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -18,21 +18,27 @@ from secateur.cli.output import (
     size,
 )
 from secateur.cli.transfer import UploadBars, transfer_bars
+from secateur.operations import DatasetFormat
 from secateur.types import Dataset, Model
 from secateur.uploads import model_files
-
-DatasetFormat = Literal["text", "jsonl", "parquet"]
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
 NameOfArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")]
 FormatOption = Annotated[
-    DatasetFormat | None, typer.Option("--format", help="What the file is. Unset: its suffix says so.")
+    DatasetFormat | None,
+    typer.Option("--format", help="What it is. Unset: as the suffix says (.parquet is text); a folder holds images."),
 ]
 TextFieldOption = Annotated[str, typer.Option(help="The field or column with the text, in JSONL and Parquet.")]
+ImageFieldOption = Annotated[
+    str | None, typer.Option(help="The column with the images, in image_parquet.", show_default="image")
+]
+LabelFieldOption = Annotated[
+    str | None, typer.Option(help="The column with the labels, in image_parquet.", show_default="label")
+]
 SourceOption = Annotated[str | None, typer.Option(help="Where it came from, for the record.")]
 
 models_app = typer.Typer(help="The models that can be pruned.", rich_markup_mode=None)
-datasets_app = typer.Typer(help="The texts to calibrate and evaluate on.", rich_markup_mode=None)
+datasets_app = typer.Typer(help="The texts and images to calibrate and evaluate on.", rich_markup_mode=None)
 
 
 @models_app.callback(invoke_without_command=True)
@@ -66,7 +72,7 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
 
 @datasets_app.callback(invoke_without_command=True)
 def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the team's texts; `upload` sends one, `add` registers one that lies on the server."""
+    """List the team's texts and image sets; `upload` sends one, `add` registers one that lies on the server."""
     if context.invoked_subcommand is None:
         with connect() as client:
             known = list(client.datasets())
@@ -76,19 +82,9 @@ def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
             say("There are no datasets yet. Send one with `secateur datasets upload NAME FILE`.")
         else:
             print_table(
-                ("dataset", "format", "documents", "characters", "size", "added"),
-                [
-                    (
-                        text.name,
-                        text.format,
-                        count(text.documents),
-                        count(text.characters),
-                        size(text.bytes),
-                        age(text.created_at),
-                    )
-                    for text in known
-                ],
-                numbers=(2, 3, 4),
+                ("dataset", "format", "content", "size", "added"),
+                [(each.name, each.format, _content(each), size(each.bytes), age(each.created_at)) for each in known],
+                numbers=(3,),
             )
 
 
@@ -107,15 +103,25 @@ def add_model(
 @datasets_app.command("add")
 def add_dataset(
     name: NameArgument,
-    path: Annotated[str, typer.Argument(metavar="FILE", help="The text file, as the server sees it.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The file or folder of images, as the server sees it.")],
     file_format: FormatOption = None,
     text_field: TextFieldOption = "text",
+    image_field: ImageFieldOption = None,
+    label_field: LabelFieldOption = None,
     source: SourceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a text, JSONL or Parquet file that lies on the server."""
+    """Register a text, JSONL or Parquet file, or a folder of images, that lies on the server."""
     with connect() as client:
-        added = client.add_dataset(name, path, format=file_format, text_field=text_field, source=source)
+        added = client.add_dataset(
+            name,
+            path,
+            format=file_format,
+            text_field=text_field,
+            image_field=image_field,
+            label_field=label_field,
+            source=source,
+        )
     show_dataset(added, as_json)
 
 
@@ -141,13 +147,22 @@ def upload_dataset(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .txt, .jsonl or .parquet file.")],
     file_format: FormatOption = None,
     text_field: TextFieldOption = "text",
+    image_field: ImageFieldOption = None,
+    label_field: LabelFieldOption = None,
     source: SourceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Upload a text, JSONL or Parquet file of this machine. One that was cut off goes on where it stopped."""
     with connect() as client, transfer_bars() as bars:
         dataset = client.upload_dataset(
-            name, file, format=file_format, text_field=text_field, source=source, on_progress=UploadBars(bars).show
+            name,
+            file,
+            format=file_format,
+            text_field=text_field,
+            image_field=image_field,
+            label_field=label_field,
+            source=source,
+            on_progress=UploadBars(bars).show,
         )
     show_dataset(dataset, as_json)
 
@@ -185,7 +200,7 @@ def show_model(model: Model, as_json: bool) -> None:
 
 
 def show_dataset(dataset: Dataset, as_json: bool) -> None:
-    """One registered text, in words or as JSON."""
+    """One registered dataset, in words or as JSON."""
     if as_json:
         print_json(dataset)
         return
@@ -193,8 +208,14 @@ def show_dataset(dataset: Dataset, as_json: bool) -> None:
         [
             ("dataset", dataset.name),
             ("format", dataset.format),
-            ("content", f"{count(dataset.documents)} documents, {count(dataset.characters)} characters"),
+            ("content", _content(dataset)),
             ("size", size(dataset.bytes)),
             ("sha256", dataset.sha256),
         ]
     )
+
+
+def _content(dataset: Dataset) -> str:
+    if dataset.images is not None:
+        return f"{count(dataset.images)} images, {count(dataset.classes or 0)} classes"
+    return f"{count(dataset.documents)} documents, {count(dataset.characters)} characters"

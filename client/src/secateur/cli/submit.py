@@ -42,6 +42,9 @@ TaskOption = Annotated[
 ]
 TaskLimitOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many questions of each task to ask.")]
 RatioOption = Annotated[float | None, typer.Option(help="Gate: the largest pruned/dense perplexity to accept.")]
+DropOption = Annotated[
+    float | None, typer.Option(help="Gate, of image classifiers: how much top-1 accuracy may fall, 0.01 being a point.")
+]
 RecoveryOption = Annotated[
     Literal["finetune", "lora", "distill"] | None,
     typer.Option(help="Train after pruning, zeros kept: every parameter, adapters, or against the dense model."),
@@ -91,6 +94,7 @@ class JobOptions:
     tasks: list[str] = field(default_factory=list)
     task_limit: str | None = None
     max_perplexity_ratio: float | None = None
+    max_accuracy_drop: float | None = None
     recovery: str | None = None
     recovery_steps: int | None = None
     recovery_dataset: str | None = None
@@ -122,8 +126,8 @@ class JobOptions:
         body |= {"parameters": parameters} if parameters else {}
         body |= self._texts()
         body |= self._recovery()
-        if self.max_perplexity_ratio is not None:
-            body["gates"] = {"max_perplexity_ratio": self.max_perplexity_ratio}
+        gates = _given(max_perplexity_ratio=self.max_perplexity_ratio, max_accuracy_drop=self.max_accuracy_drop)
+        body |= {"gates": gates} if gates else {}
         if self.metadata:
             body["metadata"] = dict(_pairs(self.metadata, "--metadata"))
         return body
@@ -183,6 +187,7 @@ def submit(
     recovery_dataset: RecoveryDatasetOption = None,
     recovery_parameter: RecoveryParameterOption = None,
     max_perplexity_ratio: RatioOption = None,
+    max_accuracy_drop: DropOption = None,
     metadata: MetadataOption = None,
     queue: QueueOption = None,
     priority: PriorityOption = None,
@@ -213,6 +218,7 @@ def submit(
         recovery_dataset=recovery_dataset,
         recovery_parameters=recovery_parameter or [],
         max_perplexity_ratio=max_perplexity_ratio,
+        max_accuracy_drop=max_accuracy_drop,
         metadata=metadata or [],
         queue=queue,
         priority=priority,
@@ -283,13 +289,19 @@ def inspect(
         _print_inspection(inspection)
 
 
+def _shape(found: Inspection) -> str:
+    if found.classes is not None:
+        return f"{found.layers} convolutions and linear layers, {found.classes} classes"
+    return f"{found.layers} layers, hidden size {found.hidden_size}, vocabulary {found.vocabulary_size}"
+
+
 def _print_inspection(found: Inspection) -> None:
     print_pairs(
         [
             ("model", found.model),
             ("architecture", f"{found.architecture} ({found.family}), {found.dtype}"),
-            ("shape", f"{found.layers} layers, hidden size {found.hidden_size}, vocabulary {found.vocabulary_size}"),
-            ("context", f"{found.context_length} tokens"),
+            ("shape", _shape(found)),
+            ("context", None if found.context_length is None else f"{found.context_length} tokens"),
             ("parameters", f"{count(found.parameters)}, of which {count(found.prunable_parameters)} can be pruned"),
             ("size", size(found.bytes)),
         ]

@@ -1,6 +1,8 @@
 """The methods for image classifiers, one short file per published method, bound to the catalogue by id."""
 
 from core.catalogue.parameters import MethodParameters
+from core.pruning.methods.classifiers.filter_l1 import FilterL1
+from core.pruning.methods.classifiers.filter_taylor import FilterTaylor
 from core.pruning.methods.classifiers.iterative_magnitude import IterativeMagnitude
 from core.pruning.methods.classifiers.method import ClassifierMethod
 from core.pruning.methods.classifiers.obd import OBD
@@ -20,6 +22,8 @@ CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {
     "random": ClassifierRandom,
     "sparsegpt": ClassifierSparseGPT,
     "wanda": ClassifierWanda,
+    "filter-l1": FilterL1,
+    "filter-taylor": FilterTaylor,
 }
 
 

@@ -1,0 +1,47 @@
+"""What a sensitivity job finds: the loss against the pruning rate of each layer, all others dense."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+MEASURES = {"language-model": "perplexity", "image-classification": "accuracy"}
+"""By task family: the figure a point has beside its loss."""
+
+
+class SensitivityPoint(BaseModel):
+    """One layer pruned at one rate. `sparsity` is the share of its weights that became zero, `loss` the mean
+    cross-entropy in nats, a token or image; `ratio` is perplexity over the dense model's, None of classifiers.
+    """
+
+    rate: float
+    sparsity: float
+    loss: float
+    perplexity: float | None = None
+    ratio: float | None = None
+    accuracy: float | None = None
+
+
+class SensitivityCurve(BaseModel):
+    """One layer, or one linear layer: its name, its place in the model, and how many weights were to be pruned."""
+
+    name: str
+    layer: int
+    weights: int
+    points: list[SensitivityPoint]
+
+
+class Sensitivity(BaseModel):
+    """`dense` is the whole model at rate 0. `measured_on` names the text or images and how much of it."""
+
+    task: Literal["language-model", "image-classification"]
+    method: str
+    pattern: str
+    scope: Literal["layer", "module"]
+    rates: list[float]
+    measured_on: dict[str, str | int]
+    dense: SensitivityPoint
+    curves: list[SensitivityCurve]
+
+    def increases(self, curve: SensitivityCurve) -> list[float]:
+        """What each point of a curve loses against the dense model, nats."""
+        return [point.loss - self.dense.loss for point in curve.points]

@@ -1,0 +1,27 @@
+"""Weight sharing by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788): how a layer is shared."""
+
+from dataclasses import dataclass
+
+from core.catalogue.linear_shape import LinearShape
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """A layer whose weights are one of `buckets` values each; `seed`, 64 bits, and a weight's place say which, with
+    which sign."""
+
+    seed: int
+    buckets: int
+
+
+def sharing_of(linear: LinearShape, compression: float, seed: int) -> Sharing:
+    """`compression` is bucket values for each weight of the dense layer (the paper's compression factor): how many
+    weights are pruned changes how many share a bucket, not how many buckets there are. Layers of one model hash alike
+    places differently.
+    """
+    return Sharing(seed * 2**32 + linear.layer, max(1, round(compression * linear.numel)))
+
+
+def expected_collision_rate(weights: int, buckets: int) -> float:
+    """The expected share of `weights`, thrown into `buckets` at random, that are not alone in theirs."""
+    return 1 - (1 - 1 / buckets) ** max(0, weights - 1)

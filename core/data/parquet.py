@@ -1,0 +1,36 @@
+"""What readers of Parquet share: the words for files that cannot be read, and for columns that are not there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow
+import pyarrow.parquet
+
+from core.errors import UnusableDataset
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """What Arrow raises while the file called `name` is read, as UnusableDataset."""
+    try:
+        yield
+    except pyarrow.ArrowMemoryError:
+        raise takes_too_much(name) from None
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        raise UnusableDataset(f"{name} is not a readable Parquet file: {str(error)[:200]!r}", param="path") from error
+
+
+def takes_too_much(name: str) -> UnusableDataset:
+    return UnusableDataset(
+        f"{name} takes more memory to read than it may: write it with smaller pages and row groups", param="path"
+    )
+
+
+def column_type(file: pyarrow.parquet.ParquetFile, name: str, field: str, param: str) -> pyarrow.DataType:
+    """The type of a column; raises UnusableDataset, of the request's field `param`, where there is not just one."""
+    columns = file.schema_arrow.names
+    if columns.count(field) != 1:
+        held = ", ".join(repr(column[:100]) for column in columns[:20])
+        number = "several columns" if field in columns else "no column"
+        raise UnusableDataset(f"{name} has {number} {field!r}; it has {held}", param=param)
+    return file.schema_arrow.field(field).type

@@ -1,0 +1,184 @@
+"""Charts as SVG: the same bytes for the same figures, whoever draws them and when.
+
+Text stays text, in the reader's own sans-serif; colours are those of Okabe and Ito, which people with any kind of
+colour vision can tell apart, and markers differ too.
+"""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, PercentFormatter
+
+from core.catalogue.sensitivity import Sensitivity, SensitivityCurve
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_QUIET = "#C8C8C8"
+_STYLE: Any = {  # the type of its keys differs between matplotlib's versions
+    "svg.hashsalt": "secateur",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.0,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+_NAMED = 3
+"""Layers named in the chart of curves: so many that lose most, and so many that lose least."""
+_ROW_LABELS = 40
+"""Rows of the heat map that are named at most."""
+_LINES_HEIGHT = 4.0
+"""Inches of the chart of curves beside a heat map that is much taller."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: points (x, y), and, where given, how far each y may be off, up and down."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    spread: Sequence[float] | None = None
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    x_is_share: bool = False,
+    y_is_log: bool = False,
+    size: tuple[float, float] = (6.4, 4.0),
+) -> str:
+    """Lines over one pair of axes, as SVG. `x_is_share`: x is from 0 to 1 and shown in per cent. Size in inches."""
+    with _figure(size) as figure:
+        axes = figure.add_subplot()
+        for number, each in enumerate(series):
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            axes.plot(each.x, each.y, color=colour, marker=marker, markersize=4, linewidth=1.5, label=each.label)
+            if each.spread is not None:
+                low = [y - by for y, by in zip(each.y, each.spread, strict=True)]
+                high = [y + by for y, by in zip(each.y, each.spread, strict=True)]
+                axes.fill_between(each.x, low, high, color=colour, alpha=0.15, linewidth=0)
+        _dress(axes, title, x_label, y_label, x_is_share=x_is_share)
+        if y_is_log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        if len(series) > 1:
+            axes.legend(frameon=False)
+        return _svg(figure, title)
+
+
+def sensitivity_chart(found: Sensitivity) -> str:
+    """Left, the loss each layer costs at each rate, as a heat map in the model's order; right, the same as curves, the
+    layers that lose most and least at the highest rate by name. As SVG.
+
+    Both are logarithmic down to a thousandth of the largest increase; what is less than that is shown as none.
+    """
+    rows = len(found.curves)
+    height = min(max(_LINES_HEIGHT, 1.2 + 0.17 * rows), 16.0)
+    what = f"loss increase, nats {'a token' if found.task == 'language-model' else 'an image'}"
+    increases = {curve.name: found.increases(curve) for curve in found.curves}
+    largest = max((each for curve in increases.values() for each in curve), default=0.0)
+    largest = largest if largest > 0 else 1e-3
+    smallest = largest / 1000
+    row = "layer" if found.scope == "layer" else "linear layer"
+    title = f"Sensitivity to {found.method} ({found.pattern}): each {row} pruned alone"
+    with _figure((10.0, height)) as figure:
+        grid = figure.add_gridspec(
+            2, 2, width_ratios=(1.15, 1.0), height_ratios=(_LINES_HEIGHT, max(height - _LINES_HEIGHT, 0.01))
+        )
+        heat = figure.add_subplot(grid[:, 0])
+        lines = figure.add_subplot(grid[:, 1] if height < 2 * _LINES_HEIGHT else grid[0, 1])
+        shown = [[max(each, smallest) for each in increases[curve.name]] for curve in found.curves]
+        picture = heat.pcolormesh(
+            shown, cmap="cividis", norm=LogNorm(smallest, largest), edgecolors="white", lw=0.3 if rows <= 60 else 0
+        )
+        heat.invert_yaxis()
+        every = math.ceil(rows / _ROW_LABELS)
+        heat.set_yticks(
+            [place + 0.5 for place in range(0, rows, every)],
+            [_short(found, curve) for curve in found.curves[::every]],
+            fontsize=8 if rows <= 20 else 7,
+        )
+        heat.set_xticks([place + 0.5 for place in range(len(found.rates))], [f"{rate:.0%}" for rate in found.rates])
+        heat.tick_params(length=0)
+        heat.spines[:].set_visible(False)
+        heat.set_title(what, loc="left")
+        heat.set_xlabel("weights pruned")
+        figure.colorbar(picture, ax=heat, pad=0.02, aspect=8 * height).outline.set_visible(False)
+        _draw_curves(lines, found, increases)
+        _dress(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
+        lines.set_yscale("symlog", linthresh=smallest, linscale=0.3)
+        lines.set_ylim(-smallest / 2, largest * 1.5)
+        lines.legend(frameon=False, fontsize=8)
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+        return _svg(figure, title)
+
+
+def _draw_curves(axes: Axes, found: Sensitivity, increases: dict[str, list[float]]) -> None:
+    order = sorted(found.curves, key=lambda curve: -increases[curve.name][-1])
+    named = order if len(order) <= 2 * _NAMED else [*order[:_NAMED], *order[-_NAMED:]]
+    for curve in order:
+        if curve not in named:
+            axes.plot([0, *found.rates], [0, *increases[curve.name]], color=_QUIET, linewidth=0.8, zorder=1)
+    for number, curve in enumerate(named):
+        axes.plot(
+            [0, *found.rates],
+            [0, *increases[curve.name]],
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            markersize=4,
+            linewidth=1.5,
+            zorder=2,
+            label=_short(found, curve),
+        )
+
+
+def _short(found: Sensitivity, curve: SensitivityCurve) -> str:
+    """A name that fits beside a row: a decoder layer's number, else the module's name without what all share."""
+    if found.task == "language-model" and found.scope == "layer":
+        return f"layer {curve.layer}"
+    parts = curve.name.split(".")
+    common = 0
+    while all(
+        len(names) > common + 1 and names[common] == parts[common]
+        for names in (each.name.split(".") for each in found.curves)
+    ):
+        common += 1
+    return ".".join(parts[common:])
+
+
+def _dress(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bool) -> None:
+    axes.set_title(title, loc="left")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    if x_is_share:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+@contextmanager
+def _figure(size: tuple[float, float]) -> Iterator[Figure]:
+    with matplotlib.rc_context(_STYLE):
+        yield Figure(figsize=size, layout="constrained")
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """Without a date, so that equal figures give equal bytes."""
+    target = io.StringIO()
+    figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+    return target.getvalue()

@@ -1,0 +1,20 @@
+"""Floating-point operations of one image."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@torch.no_grad()
+def count_flops(model: nn.Module, image_shape: Sequence[int]) -> int:
+    """Of a classifier, for one image of (channels, height, width): two for each multiplication of convolutions, linear
+    layers and attention, the addition that goes with it counted too; nothing for norms, activations and biases."""
+    image_1CHW = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
+    counter = FlopCounterMode(display=False)
+    # attention in one fused operation is not counted on every device
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        model(pixel_values=image_1CHW)
+    return int(counter.get_total_flops())

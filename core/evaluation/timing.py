@@ -1,0 +1,44 @@
+"""Timing models against one another: in turn, in one process, so that all meet the same machine."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+
+ROUNDS = 3
+NOISE = 0.05
+"""A relative difference below this is within what two runs of one model differ by."""
+NO_SPEED_UP = (
+    "No speed-up is to be expected: zeros stored in dense tensors are multiplied like any other weight, and a sparse "
+    "pattern is faster only on engines with kernels for it."
+)
+
+_Answer = TypeVar("_Answer")
+
+
+def timed(call: Callable[[], _Answer], device: torch.device) -> tuple[_Answer, float]:
+    """What a call answers, and the milliseconds until its work on the device was done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    answer = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return answer, (time.perf_counter() - start) * 1000
+
+
+def in_turn(contenders: Mapping[str, Callable[[], _Answer]], rounds: int = ROUNDS) -> dict[str, list[_Answer]]:
+    """What each answers in each of some rounds; in every round all are called once, and one more before warms up."""
+    answers: dict[str, list[_Answer]] = {name: [] for name in contenders}
+    for round_ in range(rounds + 1):
+        for name, call in contenders.items():
+            answer = call()
+            if round_:
+                answers[name].append(answer)
+    return answers
+
+
+def spread(times: Sequence[float]) -> float:
+    """By how much the slowest took longer than the fastest, relative to it."""
+    return max(times) / min(times) - 1

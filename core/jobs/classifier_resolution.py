@@ -1,0 +1,117 @@
+"""What a job on an image classifier means: labelled images in place of text, and recovery on them."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.catalogue.classifiers import ClassifierDescription
+from core.catalogue.compatibility import ResolvedRequest, method_at_work
+from core.catalogue.methods import get_method
+from core.catalogue.recovery import Recovery, complete_image_recovery
+from core.errors import InvalidRequest
+from core.jobs.hub_lookup import HubFindings
+from core.jobs.image_resolution import ImageNeeds, resolve_images
+from core.jobs.references import ImageReference
+from core.jobs.schemas import Calibration, JobBody
+
+
+def resolve_classifier_job(
+    session: Session,
+    team_id: str,
+    body: JobBody,
+    checked: ResolvedRequest,
+    description: ClassifierDescription,
+    hub: HubFindings,
+) -> tuple[JobBody, dict[str, Any]]:
+    """The body with defaults filled in, and where the images lie; raises the error that names the fault."""
+    _refuse_text(body)
+    method = method_at_work(checked)
+    if method.needs.calibration and body.calibration is None:
+        raise InvalidRequest(
+            f'calibration is required: {method.id} measures or trains on labelled images, for example "calibration": '
+            '{"dataset": "NAME", "samples": 1024}',
+            param="calibration",
+        )
+    classes = description.classes
+    images: ImageReference | None = None
+    if body.calibration is not None:
+        needs = ImageNeeds("calibration", "calibration.dataset", body.calibration.samples, classes)
+        images = resolve_images(session, team_id, body.calibration.dataset, needs, hub)
+    evaluation = []
+    for index, name in enumerate(body.evaluation.datasets):
+        param = f"evaluation.datasets.{index}"
+        if name in body.evaluation.datasets[:index]:
+            raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
+        needs = ImageNeeds("evaluation", param, body.evaluation.samples, classes)
+        evaluation.append(resolve_images(session, team_id, name, needs, hub))
+    if body.gates.max_accuracy_drop is not None and not evaluation:
+        raise InvalidRequest(
+            "gates.max_accuracy_drop needs images to measure on: name a set in evaluation.datasets",
+            param="gates.max_accuracy_drop",
+        )
+    recovery, training = _resolve_recovery(session, team_id, body, images, classes, hub)
+    filled = body.model_copy(
+        update={
+            "pattern": checked.pattern,
+            "sparsity": checked.sparsity,
+            "parameters": checked.parameters,
+            "recovery": recovery,
+            "output": body.output.model_copy(update={"layout": checked.layout}),
+        }
+    )
+    images_of = {
+        "calibration": None if images is None else images.model_dump(mode="json"),
+        "evaluation": [each.model_dump(mode="json") for each in evaluation],
+        "recovery": None if training is None else training.model_dump(mode="json"),
+    }
+    return filled, {"task": description.task, "images": images_of}
+
+
+def _refuse_text(body: JobBody) -> None:
+    """Raises InvalidRequest for what only a language model takes."""
+    faults: dict[str, object] = {
+        "calibration.sequence_length": body.calibration and body.calibration.sequence_length,
+        "evaluation.sequence_length": body.evaluation.sequence_length,
+        "evaluation.tasks": body.evaluation.tasks,
+        "evaluation.task_limit": body.evaluation.task_limit,
+        "gates.max_perplexity_ratio": body.gates.max_perplexity_ratio,
+    }
+    for param, value in faults.items():
+        if value:
+            raise InvalidRequest(f"{param} belongs to language models, the model is an image classifier", param=param)
+
+
+def _resolve_recovery(
+    session: Session,
+    team_id: str,
+    body: JobBody,
+    images: ImageReference | None,
+    classes: int,
+    hub: HubFindings,
+) -> tuple[Recovery | None, ImageReference | None]:
+    """The recovery with its defaults, and the images it trains on; both None where there is none."""
+    if body.recovery is None:
+        if get_method(body.method).needs.training and not get_method(body.method).prunes:
+            raise InvalidRequest(
+                f'recovery is required: {body.method} only trains, for example "recovery": {{"method": "finetune", '
+                '"dataset": "NAME", "steps": 500, "batch_size": 128}',
+                param="recovery",
+            )
+        return None, None
+    asked = complete_image_recovery(body.recovery)
+    if asked.method == "distill" and not get_method(body.method).prunes:
+        raise InvalidRequest(
+            "recovery.method: distill learns from the dense model, and nothing was pruned here: use finetune",
+            param="recovery.method",
+        )
+    if asked.dataset is not None:
+        needs = ImageNeeds("calibration", "recovery.dataset", asked.samples, classes)
+        return asked, resolve_images(session, team_id, asked.dataset, needs, hub)
+    if images is None:
+        raise InvalidRequest(
+            'recovery.dataset is required, for there are no calibration images to train on: add "dataset": "NAME" to '
+            'recovery, or "calibration": {"dataset": "NAME"} to the job',
+            param="recovery.dataset",
+        )
+    assert isinstance(body.calibration, Calibration)
+    return asked.model_copy(update={"samples": asked.samples or body.calibration.samples}), images

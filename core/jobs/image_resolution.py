@@ -1,0 +1,90 @@
+"""What the name of a dataset means where images are needed: a registered image set, or a dataset of the hub."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from core.errors import TooFewImages, UnknownDataset, UnusableDataset
+from core.jobs.hub_lookup import HubFindings
+from core.jobs.references import FileImages, FileReference, HubImages, ImageReference, StoredImages, Use
+from core.jobs.text_resolution import SELF
+from core.registry.hub_datasets import is_hub_dataset
+from core.registry.service import find_row, names
+from core.registry.tables import DatasetRow
+
+
+@dataclass(frozen=True)
+class ImageNeeds:
+    """What images are for. `param` names their place in the body; `samples` null means all there are; `classes` are the
+    model's."""
+
+    use: Use
+    param: str
+    samples: int | None
+    classes: int
+
+    @property
+    def part(self) -> str:
+        """The part of the body that asks for them: calibration, evaluation, recovery."""
+        return self.param.partition(".")[0]
+
+
+def resolve_images(session: Session, team_id: str, name: str, needs: ImageNeeds, hub: HubFindings) -> ImageReference:
+    """Raises UnknownDataset, UnusableDataset where it holds text or classes that the model has not, TooFewImages, and
+    what asking the hub raised."""
+    row = find_row(session, DatasetRow, team_id, name)
+    if row is not None:
+        _check_fits(row, needs)
+        return _registered(row)
+    if name == SELF:
+        raise UnusableDataset(
+            f"{needs.param}: {SELF!r} is text that a language model writes, and an image classifier needs images: name "
+            "an image set",
+            param=needs.param,
+        )
+    if is_hub_dataset(name):
+        found = hub.dataset(name, needs.use, needs.param)
+        return HubImages(
+            name=name,
+            repository=found.repository,
+            revision=found.revision,
+            config=found.config,
+            split=found.split,
+            use=needs.use,
+            bytes=found.bytes,
+        )
+    known = ", ".join(names(session, DatasetRow, team_id, DatasetRow.images.is_not(None))) or "none"
+    raise UnknownDataset(
+        f"{needs.param}: there is no dataset {name!r}; registered image sets: {known}. Or name one of the hub "
+        "(org/name[:config[:split]])",
+        param=needs.param,
+    )
+
+
+def _registered(row: DatasetRow) -> ImageReference:
+    facts = {name: getattr(row, name) for name in ("name", "format", "image_field", "label_field")}
+    if row.prefix is None:
+        return FileImages.model_validate(facts | {"path": row.path, "sha256": row.sha256})
+    assert row.files, row.id
+    file = FileReference.model_validate(row.files[0])
+    return StoredImages.model_validate(facts | {"prefix": row.prefix, "file": file})
+
+
+def _check_fits(row: DatasetRow, needs: ImageNeeds) -> None:
+    """What is known without opening it; the runner matches the labels themselves."""
+    if row.images is None or row.classes is None:
+        raise UnusableDataset(
+            f"{needs.param}: {row.name!r} holds text, and an image classifier needs images: name an image set",
+            param=needs.param,
+        )
+    if row.classes > needs.classes:
+        raise UnusableDataset(
+            f"{needs.param}: {row.name!r} has labels of {row.classes} classes, the model has {needs.classes}",
+            param=needs.param,
+        )
+    if row.images < (needs.samples or 1):
+        raise TooFewImages(
+            f"{needs.part} needs {needs.samples} images; {row.name!r} has {row.images}: ask for fewer samples, or "
+            "register more images",
+            param=f"{needs.part}.samples",
+        )

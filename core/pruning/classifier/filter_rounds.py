@@ -1,0 +1,126 @@
+"""The rounds of a method that removes filters: choose, remove, retrain, save."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from core.catalogue.filter_parameters import FilterParameters
+from core.catalogue.recovery import Recovery
+from core.data.images import ImageSet, ImagesPart
+from core.pruning.classifier.channels import Groups
+from core.pruning.classifier.filter_budget import Goal, Step, chosen
+from core.pruning.classifier.retraining import retrain
+from core.pruning.classifier.scene import Scene, zero_masks
+from core.pruning.recovery.training import Observer, RecoveryStopped
+
+FIGURES = "filters"
+"""Under this name in the report: what was removed of each group, and what each round left."""
+
+
+class Choice(Protocol):
+    def __call__(self, groups: Groups, goal: Goal, number: int) -> list[Step] | None:
+        """What goes in a round, counted from 0; None: there is no further round."""
+
+
+def remove_in_rounds(
+    scene: Scene, parameters: FilterParameters, choose: Choice, *, retrain_steps: int, flops_reduction: float = 0.0
+) -> None:
+    """Remove what `choose` says and train so many steps, round by round, going on behind the last one saved.
+
+    Raises RecoveryStopped once asked to stop, InvalidSparsity where a goal would take a whole layer.
+    """
+    image_shape = scene.calibration.batch([0]).shape[1:]
+    layers = [layer.name for layer in scene.layers]
+    saved = scene.rounds.newest() if scene.rounds else None
+    if saved is not None:
+        saved.restore(scene.model)
+        scene.figures.update(saved.state)
+        scene.observer.on_log(f"continuing after round {saved.number}")
+    groups = Groups.of(scene.model, image_shape, is_checked=saved is not None).among(layers)
+    if saved is None:
+        scene.figures[FIGURES] = _dense(groups)
+    record = scene.figures[FIGURES]
+    number = saved.number if saved is not None else 0
+    goal = Goal(record["parameters"]["before"], record["flops"]["before"], scene.sparsity, flops_reduction)
+    while (steps := choose(groups, goal, number)) is not None:
+        groups.remove(chosen(steps))
+        losses = _retrain(scene, parameters, retrain_steps, number)
+        groups = Groups.of(scene.model, image_shape, is_checked=True).among(layers)
+        number += 1
+        _update(record, groups, loss=losses[-1] if losses else None)
+        scene.observer.on_metric("parameters", number, groups.parameters)
+        scene.observer.on_metric("flops", number, groups.flops)
+        scene.observer.on_progress(_done(groups, goal))
+        if scene.rounds is not None:
+            scene.rounds.save(number, scene.model, scene.figures)
+        if scene.observer.should_stop():
+            raise RecoveryStopped
+    scene.observer.on_progress(1.0)
+
+
+def part(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """So many of the images, drawn at random; all where there are no more."""
+    if count >= len(images):
+        return images
+    numbers = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
+    return ImagesPart(images, numbers.sort().values)
+
+
+def _retrain(scene: Scene, parameters: FilterParameters, steps: int, number: int) -> list[float]:
+    """The loss of each step."""
+    if not steps:
+        return []
+    recovery = Recovery(
+        method="finetune",
+        steps=steps,
+        learning_rate=parameters.retrain_learning_rate,
+        batch_size=parameters.retrain_batch_size,
+        seed=(parameters.seed + number) % 2**31,
+    )
+    observer = Observer(
+        on_step=lambda done, steps, loss: scene.observer.on_metric("retraining_loss", number * steps + done, loss),
+        on_log=scene.observer.on_log,
+        should_stop=scene.observer.should_stop,
+    )
+    held = zero_masks(scene.model, scene.layers)
+    return retrain(scene.model, scene.calibration, recovery, held, observer=observer)
+
+
+def _dense(groups: Groups) -> dict[str, Any]:
+    return {
+        "parameters": {"before": groups.parameters, "after": groups.parameters},
+        "flops": {"before": groups.flops, "after": groups.flops},
+        "groups": [
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "layers": [member.name for member in group.writers],
+                "before": group.units,
+                "after": group.units,
+            }
+            for group in groups.groups
+        ],
+        "rounds": [],
+    }
+
+
+def _update(record: dict[str, Any], groups: Groups, *, loss: float | None) -> None:
+    left: Mapping[str, int] = {group.name: group.units for group in groups.groups}
+    for each in record["groups"]:
+        each["after"] = left.get(each["name"], 1)  # a group of one unit is not removable, and no longer listed
+    record["parameters"]["after"], record["flops"]["after"] = groups.parameters, groups.flops
+    record["rounds"].append({"parameters": groups.parameters, "flops": groups.flops, "loss": loss})
+
+
+def _done(groups: Groups, goal: Goal) -> float:
+    """The share of the way to the goal."""
+    shares = [
+        (1 - left / before) / asked
+        for left, before, asked in (
+            (groups.parameters, goal.parameters, goal.sparsity),
+            (groups.flops, goal.flops, goal.flops_reduction),
+        )
+        if asked
+    ]
+    return max(0.0, min([1.0, *shares]))

@@ -1,0 +1,96 @@
+"""Tiny image classifiers of every family, with random weights, as folders; and networks that lost channels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch_pruning
+import transformers
+from torch import nn
+from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
+
+from core.catalogue.classifiers import CLASSIFIERS
+from core.models.reference import NETWORKS, ReferenceConfig
+
+_VIT = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 16,
+    "patch_size": 4,
+}  # fmt: skip
+_STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+_CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
+    "resnet": ("ResNetConfig", _STAGES | {"layer_type": "basic"}),
+    "mobilenet-v2": ("MobileNetV2Config", {"depth_multiplier": 0.25, "finegrained_output": False, "image_size": 32}),
+    "regnet": ("RegNetConfig", _STAGES | {"groups_width": 4}),
+    "convnext": ("ConvNextConfig", {"num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1]}),
+    "vit": ("ViTConfig", _VIT),
+    "deit": ("DeiTConfig", _VIT),
+    "timm-resnet": ("TimmWrapperConfig", {"architecture": "resnet10t", "model_args": {"channels": [8, 8, 16, 16]}}),
+    "timm-vgg": ("TimmWrapperConfig", {"architecture": "vgg11_bn", "model_args": {"mlp_ratio": 1 / 128}}),
+}
+FAMILIES = (*_CONFIGS, *NETWORKS)
+CLASSES = 5
+
+
+def image_shape(name: str) -> tuple[int, int, int]:
+    """[channels, height, width] of images for a model."""
+    if name in NETWORKS:
+        return (1, 28, 28)
+    return (3, 16, 16) if name in ("vit", "deit") else (3, 32, 32)
+
+
+def make_config(name: str, classes: int = CLASSES) -> PretrainedConfig:
+    if name in NETWORKS:
+        return ReferenceConfig(network=name, hidden_sizes=[8, 8], num_labels=classes)
+    kind, values = _CONFIGS[name]
+    config = getattr(transformers, kind)(**values, num_labels=classes)
+    assert isinstance(config, PretrainedConfig)
+    families = (family for family in CLASSIFIERS.values() if family.model_type == config.model_type)
+    config.architectures = [next(families).architecture]
+    return config
+
+
+def make_classifier(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, classes: int = CLASSES) -> Path:
+    """Save a random model whose batch-norms have seen something."""
+    torch.manual_seed(0)
+    model = AutoModelForImageClassification.from_config(make_config(name, classes))
+    assert isinstance(model, PreTrainedModel)
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            if key.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5)
+            elif tensor.is_floating_point():
+                tensor.add_(torch.randn_like(tensor) * 0.05)
+    model.to(dtype).save_pretrained(folder)
+    return folder
+
+
+def images(name: str, count: int = 3) -> torch.Tensor:
+    return torch.randn((count, *image_shape(name)), generator=torch.Generator().manual_seed(1))
+
+
+def remove_channels(model: nn.Module, name: str, layer: str, channels: list[int]) -> None:
+    """Remove outputs of a convolution or linear layer, and all that is coupled to them."""
+    graph = torch_pruning.DependencyGraph()
+    example = images(name, 1)
+    graph.build_dependency(
+        model,
+        example_inputs=example,
+        forward_fn=lambda network, batch: network(pixel_values=batch).logits,
+        verbose=False,
+    )
+    module = model.get_submodule(layer)
+    prune: Callable[..., object] = (
+        torch_pruning.prune_conv_out_channels
+        if isinstance(module, nn.Conv2d)
+        else torch_pruning.prune_linear_out_channels
+    )
+    graph.get_pruning_group(module, prune, idxs=channels).prune()
+
+
+def zero_half(model: nn.Module) -> None:
+    """Set the smaller half of every convolution's and linear layer's weights to zero."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                threshold = module.weight.abs().median()
+                module.weight.mul_(module.weight.abs() > threshold)

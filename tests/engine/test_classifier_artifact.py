@@ -1,0 +1,256 @@
+"""What a pruned classifier leaves: a folder that opens, an ONNX file that runs without us, and nothing that differs."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+from torch import nn
+from transformers import AutoModelForImageClassification
+
+from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
+from core.artifacts.packed import pack_folder
+from core.catalogue.classifiers import SHAPES_KEY
+from core.catalogue.model_files import ONNX_FILE
+from core.errors import ReloadCheckFailed, UnsupportedArchitecture
+from core.evaluation.classifier_reload import classifier_reload_check, write_expected
+from core.models.classifier import load_classifier, open_classifier
+from core.models.onnx_export import export_onnx
+from secateur.packed import unpack_folder
+from tests.engine.classifier_folders import FAMILIES, image_shape, images, make_classifier, remove_channels, zero_half
+
+CPU = torch.device("cpu")
+
+REMOVED = {
+    "resnet": [
+        ("resnet.encoder.stages.1.layers.0.layer.0.convolution", [0, 5]),
+        ("resnet.embedder.embedder.convolution", [3]),
+    ],
+    "mobilenet-v2": [("mobilenet_v2.layer.2.expand_1x1.convolution", [1, 2])],
+    "convnext": [("convnext.encoder.stages.0.layers.0.pwconv1", [0, 7, 9])],
+    "vit": [("vit.layers.0.mlp.fc1", [0, 1, 23])],
+    "timm-resnet": [("timm_model.layer2.0.conv1", [4])],
+    "lenet-5": [("network.body.0", [0, 1, 2]), ("network.body.5", [7])],
+    "vgg": [("network.body.0", [0]), ("network.body.7", [2, 3])],
+}  # fmt: skip
+
+
+def onnx_logits(file: Path, images_NCHW: torch.Tensor, batch: int) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_inputs()] == ["pixel_values"]
+    assert [each.name for each in session.get_outputs()] == ["logits"]
+    assert session.get_inputs()[0].shape == ["batch", *images_NCHW.shape[1:]]
+    return torch.cat(
+        [torch.from_numpy(session.run(None, {"pixel_values": part.numpy()})[0]) for part in images_NCHW.split(batch)]
+    )
+
+
+def saved(model: nn.Module, source: Path, target: Path, name: str, *, onnx: bool = True) -> tuple[Path, torch.Tensor]:
+    """The artifact, and the logits of the model in it."""
+    folder = open_classifier(source)
+    round_to_stored(model, folder)
+    size = write_classifier(model, folder, target)
+    assert size == open_classifier(target).description.bytes
+    if onnx:
+        assert export_onnx(model, image_shape(name), target / ONNX_FILE) == (target / ONNX_FILE).stat().st_size
+    with torch.inference_mode():
+        return target, model(pixel_values=images(name)).logits
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_pruned_is_the_same_in_its_folder_and_in_onnx(name: str, tmp_path: Path) -> None:
+    source = make_classifier(tmp_path / "model", name)
+    model = load_classifier(open_classifier(source))
+    zero_half(model)
+    is_exported = name not in REMOVED  # those are exported below, with what was removed from them
+    artifact, expected = saved(model, source, tmp_path / "artifact", name, onnx=is_exported)
+    stored, before = load_file(artifact / "model.safetensors"), load_file(source / "model.safetensors")
+    assert {key: (each.shape, each.dtype) for key, each in stored.items()} == {
+        key: (each.shape, each.dtype) for key, each in before.items()
+    }
+    assert (artifact / "config.json").read_bytes() == (source / "config.json").read_bytes()
+    plain = AutoModelForImageClassification.from_pretrained(artifact).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(pixel_values=images(name)).logits, expected, atol=1e-5, rtol=1e-5)
+    for batch in (1, 3) if is_exported else ():
+        computed = onnx_logits(artifact / ONNX_FILE, images(name), batch)
+        torch.testing.assert_close(computed, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_network_that_lost_channels_is_built_again(name: str, tmp_path: Path) -> None:
+    source = make_classifier(tmp_path / "model", name)
+    folder = open_classifier(source)
+    model = load_classifier(folder)
+    for layer, channels in REMOVED[name]:
+        remove_channels(model, name, layer, channels)
+    artifact, expected = saved(model, source, tmp_path / "artifact", name)
+    again = open_classifier(artifact)
+    assert again.description.reshaped and again.description.parameters < folder.description.parameters
+    with torch.inference_mode():
+        assert torch.equal(load_classifier(again)(pixel_values=images(name)).logits, expected)
+    for batch in (1, 3):
+        computed = onnx_logits(artifact / ONNX_FILE, images(name), batch)
+        torch.testing.assert_close(computed, expected, atol=1e-4, rtol=1e-4)
+    if name == "mobilenet-v2":
+        assert again.groups.keys() == {"mobilenet_v2.layer.2.conv_3x3.convolution"}
+    else:
+        assert not again.groups
+    # A job takes what another made, and what it leaves is still built from the first config.
+    zero_half(model)
+    write_classifier(model, again, tmp_path / "second")
+    assert json.loads((tmp_path / "second" / "config.json").read_bytes()).get(SHAPES_KEY) == again.groups
+    assert load_classifier(open_classifier(tmp_path / "second")) is not None
+
+
+def test_what_is_measured_is_what_is_saved(tmp_path: Path) -> None:
+    source = make_classifier(tmp_path / "model", "resnet", dtype=torch.float16)
+    tensors = load_file(source / "model.safetensors")
+    kept = next(key for key in tensors if key.endswith("running_var"))
+    save_file(tensors | {kept: torch.full_like(tensors[kept], 1e6, dtype=torch.float32)}, source / "model.safetensors")
+    folder = open_classifier(source)
+    model = load_classifier(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    artifact, expected = saved(model, source, tmp_path / "artifact", "resnet", onnx=False)
+    stored = load_file(artifact / "model.safetensors")
+    assert {each.dtype for key, each in stored.items() if not key.endswith("num_batches_tracked")} == {
+        torch.float16, torch.float32,
+    }  # fmt: skip
+    assert torch.isfinite(stored[kept]).all(), "a value that half precision cannot hold stays in its own dtype"
+    with torch.inference_mode():
+        reloaded = load_classifier(open_classifier(artifact))(pixel_values=images("resnet")).logits
+    assert torch.equal(reloaded, expected)
+
+
+def test_counters_and_companions_come_along(tmp_path: Path) -> None:
+    source = make_classifier(tmp_path / "model", "vgg")
+    tensors = load_file(source / "model.safetensors")
+    for key in tensors:
+        if key.endswith("num_batches_tracked"):
+            tensors[key] = torch.tensor(1234)
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    (source / "preprocessor_config.json").write_text('{"image_mean": [0.5]}')
+    (source / "notes.txt").write_text("nothing of a model")
+    folder = open_classifier(source)
+    write_classifier(load_classifier(folder), folder, tmp_path / "artifact")
+    stored = load_file(tmp_path / "artifact" / "model.safetensors")
+    assert stored.keys() == tensors.keys()
+    assert all(torch.equal(stored[key], each) for key, each in tensors.items())
+    names = {file.name for file in (tmp_path / "artifact").iterdir()}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """LeNet-5, trained on digits and half pruned, as an artifact; and 100 images it never saw, with logits."""
+    folder = tmp_path_factory.mktemp("digits")
+    pixels, labels = load_digits(return_X_y=True)
+    scaled = torch.as_tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    images_NCHW = nn.functional.interpolate(scaled, size=28, mode="nearest")
+    labels_N = torch.as_tensor(labels)
+    torch.manual_seed(0)
+    source = make_classifier(folder / "model", "lenet-5", classes=10)
+    model = load_classifier(open_classifier(source)).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for numbers in torch.randperm(1600)[:1280].split(32):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(pixel_values=images_NCHW[numbers]).logits, labels_N[numbers]).backward()
+        optimizer.step()
+    model.eval()
+    zero_half(model)
+    held_out = images_NCHW[-100:]
+    with torch.inference_mode():
+        predicted = model(pixel_values=held_out).logits.argmax(1)
+    assert (predicted == labels_N[-100:]).float().mean() > 0.7, "real logits, not noise"
+    artifact, _ = saved(model, source, folder / "artifact", "lenet-5")
+    write_expected(model, held_out, folder / "expected.safetensors")
+    return artifact, folder / "expected.safetensors"
+
+
+def test_100_real_images_agree_in_fresh_processes(digits: tuple[Path, Path]) -> None:
+    figures = classifier_reload_check(*digits, device=CPU)
+    assert figures["images"] == 100 and not figures["from_pretrained"]  # a network of this project's own
+    largest = load_file(digits[1])["logits"].abs().max()
+    assert figures["tolerance"] == pytest.approx(1e-4 * float(largest))
+    assert figures["maximum_difference"] <= figures["tolerance"]
+    assert figures["onnx"]["maximum_difference"] <= figures["tolerance"]
+    assert figures["onnx"]["batches"] == [1, 32]
+    assert figures["onnx"]["versions"].keys() == {"python", "numpy", "onnxruntime"}
+    assert figures["onnx"]["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_packed_and_unpacked_bit_by_bit(digits: tuple[Path, Path], tmp_path: Path) -> None:
+    artifact = shutil.copytree(digits[0], tmp_path / "artifact")
+    before = _hashes(artifact)
+    packed = pack_folder(artifact)
+    assert packed["bytes"] < 0.56 * packed["dense_bytes"], "half of the weights are zero"
+    assert not (artifact / "model.safetensors").exists()
+    assert _hashes(artifact)[ONNX_FILE] == before[ONNX_FILE]
+    unpack_folder(artifact)
+    assert _hashes(artifact) == before
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def test_the_check_of_half_precision_is_as_strict(tmp_path: Path) -> None:
+    source = make_classifier(tmp_path / "model", "vit", dtype=torch.float16)
+    model = load_classifier(open_classifier(source))
+    zero_half(model)
+    artifact, _ = saved(model, source, tmp_path / "artifact", "vit")
+    write_expected(model, images("vit", 4), tmp_path / "expected.safetensors")
+    figures = classifier_reload_check(artifact, tmp_path / "expected.safetensors", device=CPU)
+    assert figures["dtype"] == "float16" and figures["from_pretrained"]
+    assert figures["maximum_difference"] <= figures["tolerance"]
+
+
+def test_a_weight_changed_in_the_onnx_file_is_noticed(digits: tuple[Path, Path], tmp_path: Path) -> None:
+    artifact = shutil.copytree(digits[0], tmp_path / "artifact")
+    graph = onnx.load(str(artifact / ONNX_FILE))
+    bias = next(each for each in graph.graph.initializer if list(each.dims) == [10])
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.1), bias.name))
+    onnx.save(graph, str(artifact / ONNX_FILE))
+    with pytest.raises(ReloadCheckFailed, match=r"logits of model\.onnx differ by 0\.1"):
+        classifier_reload_check(artifact, digits[1], device=CPU)
+    (artifact / ONNX_FILE).write_bytes((digits[0] / ONNX_FILE).read_bytes()[:5000])
+    with pytest.raises(ReloadCheckFailed, match=r"model\.onnx does not run in onnxruntime"):
+        classifier_reload_check(artifact, digits[1], device=CPU)
+
+
+def test_a_weight_changed_in_the_folder_is_noticed(digits: tuple[Path, Path], tmp_path: Path) -> None:
+    artifact = shutil.copytree(digits[0], tmp_path / "artifact")
+    tensors = load_file(artifact / "model.safetensors")
+    tensors["network.head.bias"][0] += 0.1
+    save_file(tensors, artifact / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ReloadCheckFailed, match=r"reloaded model's logits differ by 0\.1"):
+        classifier_reload_check(artifact, digits[1], device=CPU)
+
+
+class _WithoutCounterpart(nn.Module):
+    """A classifier that computes what ONNX has no operator for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        from transformers.modeling_outputs import ImageClassifierOutput
+
+        return ImageClassifierOutput(logits=torch.special.airy_ai(self.head(pixel_values.flatten(1))))
+
+
+def test_an_operator_onnx_has_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedArchitecture, match=r"operator aten\.special_airy_ai"):
+        export_onnx(_WithoutCounterpart().eval(), (1, 2, 2), tmp_path / "model.onnx")

@@ -1,0 +1,125 @@
+"""Sensitivity of a classifier: every point is that of a copy that lost just that; taken up again after a stop."""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from torch import nn
+
+from core.catalogue.compatibility import check_job, parse_parameters, prunable_linears
+from core.catalogue.filter_parameters import FilterL1Parameters
+from core.catalogue.parameters import Selection
+from core.catalogue.sensitivity import Sensitivity, SensitivityCurve, SensitivityPoint
+from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.data.images import TensorImages
+from core.errors import InvalidRequest
+from core.evaluation.charts import sensitivity_chart
+from core.models.classifier import ClassifierFolder, load_classifier, open_classifier
+from core.pruning.classifier.channels import Groups
+from core.pruning.classifier.scene import Observer, Scene, mean_loss
+from core.pruning.classifier.sensitivity import classifier_sensitivity
+from core.pruning.methods.classifiers import build_classifier_method
+from core.pruning.methods.classifiers.filter_l1 import FilterL1
+from core.pruning.recovery.training import RecoveryStopped
+from tests.engine.classifier_folders import CLASSES, images, make_classifier
+
+DEVICE = torch.device("cpu")
+RATES = [0.3, 0.8]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ClassifierFolder:
+    return open_classifier(make_classifier(tmp_path / "model", "resnet"))
+
+
+def labelled(count: int, seed: int) -> TensorImages:
+    generator = torch.Generator().manual_seed(seed)
+    return TensorImages(images("resnet", count), torch.randint(CLASSES, (count,), generator=generator))
+
+
+def measured(
+    folder: ClassifierFolder, work: Path, method: str, *, observer: Observer | None = None, previous: Path | None = None
+) -> tuple[SensitivityPoint, list[SensitivityCurve], nn.Module]:
+    asked: dict[str, Any] = {"method": method, "rates": RATES}
+    checked = check_job(folder.description, "sensitivity", None, None, asked)
+    parameters = parse_parameters("sensitivity", checked.parameters)
+    assert isinstance(parameters, SensitivityParameters)
+    work.mkdir(exist_ok=True)
+    model = load_classifier(folder, DEVICE)
+    scene = Scene(
+        model, prunable_linears(folder.description, Selection()), images=labelled(12, 1),
+        observer=observer or Observer(),
+    )  # fmt: skip
+    found = classifier_sensitivity(
+        scene, labelled(20, 2), parameters, work=work, previous=[previous] if previous else [], fingerprint="same"
+    )
+    return *found, model
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_a_point_is_the_loss_of_a_copy_that_lost_just_that(
+    folder: ClassifierFolder, method: str, tmp_path: Path
+) -> None:
+    dense, curves, model = measured(folder, tmp_path / "work", method)
+    untouched = load_classifier(folder, DEVICE).state_dict()
+    assert all(torch.equal(each, untouched[name]) for name, each in model.state_dict().items())
+    layers = prunable_linears(folder.description, Selection())
+    assert [curve.name for curve in curves] == [layer.name for layer in layers]
+    assert dense.loss == pytest.approx(mean_loss(Scene(model, layers), labelled(20, 2)), rel=1e-6)
+    for place in (0, len(layers) - 1):
+        copy = load_classifier(folder, DEVICE)
+        alone = Scene(copy, [layers[place]], sparsity=0.8, images=labelled(12, 1))
+        build_classifier_method(method, parse_parameters(method, {})).prune(alone)
+        point = curves[place].points[1]
+        assert point.loss == pytest.approx(mean_loss(alone, labelled(20, 2)), rel=1e-6)
+        assert point.rate == 0.8 and point.sparsity == pytest.approx(0.8, abs=0.05)
+        assert point.accuracy is not None and curves[place].weights == layers[place].numel
+    found = Sensitivity(
+        task="image-classification", method=method, pattern="unstructured", scope="layer", rates=RATES,
+        measured_on={"dataset": "images"}, dense=dense, curves=curves,
+    )  # fmt: skip
+    words = {"".join(each.itertext()) for each in ElementTree.fromstring(sensitivity_chart(found)).iter()}
+    assert "loss increase, nats an image" in words
+
+
+@pytest.mark.parametrize("method", ["filter-l1", "filter-taylor"])
+def test_a_group_of_filters_loses_those_of_lowest_score_as_if_removed(
+    folder: ClassifierFolder, method: str, tmp_path: Path
+) -> None:
+    _, curves, model = measured(folder, tmp_path / "work", method)
+    groups = Groups.of(model, images("resnet", 1).shape[1:])
+    assert [curve.name for curve in curves] == [group.name for group in groups.groups] and curves
+    layers = prunable_linears(folder.description, Selection())
+    for place, (curve, group) in enumerate(zip(curves, groups.groups, strict=True)):
+        assert [point.sparsity for point in curve.points] == [round(rate * group.units) / group.units for rate in RATES]
+        smaller = load_classifier(folder, DEVICE)
+        whole = Groups.of(smaller, images("resnet", 1).shape[1:])
+        if method == "filter-l1" and group.is_exact:
+            scores = FilterL1(FilterL1Parameters()).score(Scene(smaller, layers), whole, place, 0)
+            whole.remove({place: scores.argsort(stable=True)[: round(0.8 * group.units)].tolist()})
+            loss = mean_loss(Scene(smaller, layers), labelled(20, 2))
+            assert curve.points[1].loss == pytest.approx(loss, rel=1e-4)
+
+
+def test_stopped_after_a_layer_it_goes_on_there(folder: ClassifierFolder, tmp_path: Path) -> None:
+    _, whole, _ = measured(folder, tmp_path / "whole", "magnitude")
+    done: list[float] = []
+    with pytest.raises(RecoveryStopped):
+        measured(
+            folder, tmp_path / "one", "magnitude",
+            observer=Observer(on_progress=done.append, should_stop=lambda: len(done) >= 3),
+        )  # fmt: skip
+    assert len(done) == 3
+    _, again, _ = measured(
+        folder, tmp_path / "two", "magnitude", observer=Observer(on_progress=done.append), previous=tmp_path / "one"
+    )
+    assert again == whole and len(done) == len(whole)
+
+
+@pytest.mark.parametrize("method", ["iterative-magnitude", "depth"])
+def test_methods_that_train_or_remove_layers_are_refused(folder: ClassifierFolder, method: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_job(folder.description, "sensitivity", None, None, {"method": method})
+    assert caught.value.param == "parameters.method" and "magnitude" in caught.value.message

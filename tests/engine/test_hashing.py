@@ -1,0 +1,138 @@
+"""Weight sharing by a hash: the fit, collisions against theory, and files that come back byte for byte."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from core.artifacts.hashed import hash_file, hash_folder
+from core.catalogue.linear_shape import LinearShape
+from core.catalogue.sharing import Sharing, expected_collision_rate, sharing_of
+from core.pruning.hashing import bucket_values, collision_rate, collisions_by_sparsity, expand, share
+from secateur.hashed import bucket_and_sign, expand_file
+from secateur.packed import CorruptPackedFile, unpack_folder
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def matrix(out: int = 60, into: int = 50, sparsity: float = 0.0, seed: int = 0) -> torch.Tensor:
+    weight = torch.randn(out, into, generator=torch.Generator().manual_seed(seed))
+    weight.view(-1)[weight.abs().view(-1).argsort()[: round(sparsity * weight.numel())]] = 0
+    return weight
+
+
+def test_the_hash_is_the_published_one_and_depends_on_place_and_seed_alone() -> None:
+    """SplitMix64's first outputs from seed 0, as its authors' code gives them."""
+    published = (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F)
+    bucket, is_negative = bucket_and_sign(0, 3, seed=0, buckets=2**31)
+    assert bucket.tolist() == [each >> 33 for each in published]
+    assert is_negative.tolist() == [bool(each & 1) for each in published]
+    later, _ = bucket_and_sign(1, 2, seed=0, buckets=2**31)
+    assert later.tolist() == bucket[1:].tolist()
+    other, _ = bucket_and_sign(0, 3, seed=1, buckets=2**31)
+    assert other.tolist() != bucket.tolist()
+
+
+def test_buckets_are_filled_evenly_and_signs_are_even() -> None:
+    bucket, is_negative = bucket_and_sign(0, 10**6, seed=7, buckets=100)
+    counts = np.bincount(bucket, minlength=100)
+    chi_squared = float(((counts - 10**4) ** 2 / 10**4).sum())
+    assert 99 - 5 * math.sqrt(2 * 99) < chi_squared < 99 + 5 * math.sqrt(2 * 99)
+    assert abs(float(is_negative.mean()) - 0.5) < 5 * 0.5 / 1000
+    assert abs(np.corrcoef(bucket, is_negative)[0, 1]) < 5 / 1000
+
+
+@given(st.integers(1, 400), st.floats(0, 0.95), st.integers(0, 2**40))
+@settings(max_examples=40, deadline=None)
+def test_no_other_values_fit_better(buckets: int, sparsity: float, seed: int) -> None:
+    weight_OI, sharing = matrix(20, 15, sparsity), Sharing(seed, buckets)
+    values_K = bucket_values(weight_OI, sharing)
+    survives_OI = weight_OI != 0
+
+    def error(values: torch.Tensor) -> float:
+        return float((expand(values, survives_OI, sharing) - weight_OI).double().square().sum())
+
+    best = error(values_K)
+    for step in (0.01, -0.01):
+        assert best <= error(values_K + step * torch.randn(buckets, generator=torch.Generator().manual_seed(1))) + 1e-9
+    assert bool((expand(values_K, survives_OI, sharing)[~survives_OI] == 0).all())
+
+
+def test_as_many_values_as_there_are_distinct_buckets_and_zeros_stay() -> None:
+    weight_OI = matrix(sparsity=0.6)
+    shared_OI = share(weight_OI, Sharing(3, 100), torch.float16)
+    assert torch.equal(shared_OI == 0, weight_OI == 0)
+    assert len(shared_OI.abs().unique()) <= 101
+    assert torch.equal(shared_OI, shared_OI.half().float())
+    assert torch.equal(shared_OI, share(weight_OI, Sharing(3, 100), torch.float16))
+    assert not torch.equal(shared_OI, share(weight_OI, Sharing(4, 100), torch.float16))
+
+
+@pytest.mark.parametrize("compression", [0.05, 0.5, 2.0])
+def test_collisions_are_those_of_a_random_hash_and_fall_with_sparsity(compression: float) -> None:
+    weight_OI = matrix(200, 200)
+    sharing = sharing_of(LinearShape(name="layer", layer=3, out_features=200, in_features=200), compression, seed=5)
+    assert sharing.buckets == compression * 40_000
+    found = collisions_by_sparsity(weight_OI, sharing, [0.0, 0.5, 0.9, 0.99])
+    assert found[0].measured == collision_rate(weight_OI != 0, sharing)
+    for each in found:
+        kept = round((1 - each.sparsity) * 40_000)
+        assert each.expected == expected_collision_rate(kept, sharing.buckets)
+        assert each.measured == pytest.approx(each.expected, abs=4 / math.sqrt(kept))
+    rates = [each.measured for each in found]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0]
+    pruned_OI = matrix(200, 200, sparsity=0.7)
+    assert [each.sparsity for each in collisions_by_sparsity(pruned_OI, sharing, [0.5, 0.7, 0.9])] == [0.7, 0.9]
+
+
+def test_one_weight_a_bucket_loses_nothing() -> None:
+    weight_OI = matrix(3, 3)
+    sharing = next(each for seed in range(50) if collision_rate(weight_OI != 0, each := Sharing(seed, 10**6)) == 0)
+    assert torch.equal(share(weight_OI, sharing, torch.float32), weight_OI)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sparsity", [0.0, 0.8])
+def test_a_shared_file_comes_back_byte_for_byte(
+    tmp_path: Path, dtype: torch.dtype, sparsity: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("core.artifacts.weight_parts", "secateur.weight_files", "secateur.hashed"):
+        monkeypatch.setattr(f"{module}.CHUNK_WEIGHTS", 64)
+    sharing = Sharing(2**33 + 1, 150)
+    tensors = {
+        "head.weight": share(matrix(sparsity=sparsity), sharing, dtype).to(dtype),
+        "head.bias": torch.randn(60).to(dtype),
+        "step": torch.tensor(3),
+    }
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    dense = (tmp_path / "model.safetensors").read_bytes()
+    sizes = hash_folder(tmp_path, {"head.weight": sharing})
+    (file,) = tmp_path.glob("*.safetensors")
+    assert file.name == "model.hashed.safetensors"
+    stored = load_file(file)
+    assert stored["head.weight.buckets"].shape == (150,) and stored["head.weight.buckets"].dtype == dtype
+    assert ("head.weight.bitmask" in stored) == (sparsity > 0)
+    assert sizes["model.safetensors"].hashed == file.stat().st_size < len(dense)
+    assert unpack_folder(tmp_path) == [tmp_path / "model.safetensors"]
+    assert (tmp_path / "model.safetensors").read_bytes() == dense and not file.exists()
+
+
+def test_what_is_not_shared_is_not_stored_so_and_damage_is_found(tmp_path: Path) -> None:
+    sharing = Sharing(1, 150)
+    save_file({"w": matrix()}, tmp_path / "plain.safetensors")
+    with pytest.raises(ValueError, match="w is not shared over 150 buckets"):
+        hash_file(tmp_path / "plain.safetensors", tmp_path / "plain.hashed.safetensors", {"w": sharing})
+    save_file({"w": share(matrix(), sharing, torch.float32)}, tmp_path / "model.safetensors")
+    hashed = tmp_path / "model.hashed.safetensors"
+    hash_file(tmp_path / "model.safetensors", hashed, {"w": sharing})
+    content = bytearray(hashed.read_bytes())
+    content[-5] ^= 1
+    hashed.write_bytes(content)
+    with pytest.raises(CorruptPackedFile, match="SHA-256 differs"):
+        expand_file(hashed, tmp_path / "again.safetensors")
+    assert not (tmp_path / "again.safetensors").exists()

@@ -1,0 +1,166 @@
+"""Sensitivity: every point equals pruning that layer alone in a model of its own; resuming, spilling, the chart."""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from core.catalogue.compatibility import check_job, parse_parameters
+from core.catalogue.sensitivity import Sensitivity
+from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.errors import InvalidRequest
+from core.evaluation.charts import Series, line_chart, sensitivity_chart
+from core.models.folder import open_model
+from core.pruning.sensitivity import SensitivityResult, SensitivityWalk
+from core.pruning.sensitivity_plan import make_sensitivity_plan
+from core.pruning.walk import Observer
+from tests.engine.sweeping import sweep
+from tests.engine.tiny import make_model, make_tokens
+
+FLOAT32 = {"forward_dtype": "float32"}
+TEXT = make_tokens(4, seed=9)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return make_model(tmp_path / "model")
+
+
+def sensitivity(
+    folder: Path,
+    work: Path,
+    *,
+    observer: Observer | None = None,
+    previous: Path | None = None,
+    budget: int = 2**30,
+    **parameters: Any,
+) -> SensitivityResult:
+    opened = open_model(folder)
+    checked = check_job(opened.description, "sensitivity", None, None, parameters)
+    parsed = parse_parameters("sensitivity", checked.parameters)
+    assert isinstance(parsed, SensitivityParameters)
+    work.mkdir(parents=True, exist_ok=True)
+    return SensitivityWalk(
+        opened, make_sensitivity_plan(opened, parsed, device=torch.device("cpu")), calibration=make_tokens(),
+        evaluations={"text": TEXT}, work=work, previous=previous, observer=observer, activation_budget_bytes=budget,
+    ).run()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("llama", "wanda"), ("llama", "sparsegpt"), ("llama", "random"), ("gpt2", "sparsegpt"), ("gemma3", "magnitude")],
+)
+def test_a_point_is_the_perplexity_of_a_model_that_lost_just_that(name: str, method: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", name)
+    found = sensitivity(folder, tmp_path / "work", method=method, rates=[0.3, 0.6], parameters=FLOAT32)
+    assert [curve.layer for curve in found.curves] == [0, 1, 2]
+    for layer, rate, place in ((0, 0.6, 1), (2, 0.3, 0)):
+        alone = sweep(
+            folder, tmp_path / f"{layer}", calibration=make_tokens(), evaluations={"text": TEXT}, method=method,
+            sparsity=rate / 3, parameters=FLOAT32
+            | {"propagation": "two_pass", "allocation": [rate if each == layer else 0.0 for each in range(3)]},
+        )  # fmt: skip
+        point = found.curves[layer].points[place]
+        assert point.rate == rate
+        assert point.perplexity == pytest.approx(alone.perplexity["text"].pruned, rel=1e-6)
+        assert point.ratio == pytest.approx(alone.perplexity["text"].pruned / alone.perplexity["text"].dense, rel=1e-6)
+        assert point.sparsity == pytest.approx(rate, abs=0.02)
+        assert found.dense.perplexity == pytest.approx(alone.perplexity["text"].dense, rel=1e-6)
+        rows = [row for row in alone.layers if row.layer == layer]
+        assert found.curves[layer].weights == sum(row.out_features * row.in_features for row in rows)
+
+
+def test_scope_module_prunes_each_linear_layer_alone(model: Path, tmp_path: Path) -> None:
+    found = sensitivity(
+        model, tmp_path / "work", method="wanda", scope="module", pattern="2:4",
+        parameters=FLOAT32 | {"skip_modules": ["o_proj"]},
+    )  # fmt: skip
+    names = [curve.name for curve in found.curves]
+    assert len(names) == 3 * 6 and not any("o_proj" in name for name in names)
+    chosen = "model.layers.1.self_attn.k_proj"
+    alone = sweep(
+        model, tmp_path / "alone", calibration=make_tokens(), evaluations={"text": TEXT}, method="wanda",
+        pattern="2:4", parameters=FLOAT32 | {"skip_modules": [name for name in names if name != chosen] + ["o_proj"]},
+    )  # fmt: skip
+    (point,) = found.curves[names.index(chosen)].points
+    assert (point.rate, point.sparsity) == (0.5, 0.5)
+    assert point.perplexity == pytest.approx(alone.perplexity["text"].pruned, rel=1e-6)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+def test_killed_after_any_layer_the_next_attempt_finds_the_same(model: Path, layer: int, tmp_path: Path) -> None:
+    request: dict[str, Any] = {"method": "sparsegpt", "rates": [0.5, 0.8]}
+    whole = sensitivity(model, tmp_path / "whole", **request)
+
+    def stop(done: int, blocks: int, rows: object) -> None:
+        if done == layer:
+            raise Killed
+
+    with pytest.raises(Killed):
+        sensitivity(model, tmp_path / "one", observer=Observer(on_block=stop), **request)
+    told: list[int] = []
+    again = sensitivity(
+        model, tmp_path / "two", previous=tmp_path / "one",
+        observer=Observer(on_block=lambda done, blocks, rows: told.append(done)), **request,
+    )  # fmt: skip
+    assert again.resumed_from == layer and told == list(range(layer + 1, 4))
+    assert (again.dense, again.curves) == (whole.dense, whole.curves)
+    other = sensitivity(model, tmp_path / "three", previous=tmp_path / "one", **request | {"rates": [0.5]})
+    assert other.resumed_from == 0 and any("starts over" in note for note in other.notes)
+
+
+def test_what_does_not_fit_the_budget_is_spilled_read_again_and_changes_nothing(model: Path, tmp_path: Path) -> None:
+    request: dict[str, Any] = {"method": "wanda", "rates": [0.5, 0.8], "scope": "module"}
+    roomy, none = (sensitivity(model, tmp_path / f"{budget}", budget=budget, **request) for budget in (2**30, 0))
+    assert roomy.curves == none.curves
+    assert not list((tmp_path / "0" / "variants").glob("boundary-*")), "spilled streams go once they are measured"
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "words"),
+    [
+        ({"method": "recover"}, "parameters.method", "magnitude"),
+        ({"method": "llm-pruner"}, "parameters.method", "wanda"),
+        ({"method": "none"}, "parameters.method", "not known"),
+        ({"pattern": "3:2"}, "parameters.pattern", "0 < n < m"),
+        ({"pattern": "2:4", "rates": [0.3]}, "parameters.rates", "leave rates out"),
+        ({"rates": [0.5, 0.5]}, "parameters", "must rise"),
+        ({"rates": [1.0]}, "parameters.rates.0", "less than 1"),
+        ({"method": "wanda", "parameters": {"block_size": 3}}, "parameters.parameters", "wanda takes"),
+        ({"parameters": {"skip_layers": [3]}}, "parameters.parameters", "does not exist"),
+        ({"parameters": {"allocation": "owl"}}, "parameters.parameters.allocation", "leave allocation out"),
+        ({"parameters": {"scope": "model"}}, "parameters.parameters.scope", "'tensor' or 'row'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_by_name(model: Path, asked: dict[str, Any], param: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_job(open_model(model).description, "sensitivity", None, None, asked)
+    assert caught.value.param == param and words in caught.value.message
+
+
+def test_equal_figures_give_the_same_chart_and_its_words_are_text(model: Path, tmp_path: Path) -> None:
+    result = sensitivity(model, tmp_path / "work", method="magnitude", rates=[0.3, 0.6])
+    found = Sensitivity(
+        task="language-model", method="magnitude", pattern="unstructured", scope="layer", rates=[0.3, 0.6],
+        measured_on={"dataset": "text"}, dense=result.dense, curves=result.curves,
+    )  # fmt: skip
+    chart = sensitivity_chart(found)
+    assert chart == sensitivity_chart(Sensitivity.model_validate_json(found.model_dump_json()))
+    words = {"".join(each.itertext()).strip() for each in ElementTree.fromstring(chart).iter() if "text" in each.tag}
+    assert {"layer 0", "layer 2", "30%", "60%", "weights pruned", "loss increase, nats a token"} <= words
+    changed = result.curves[0].model_copy(update={"points": result.curves[1].points})
+    assert chart != sensitivity_chart(found.model_copy(update={"curves": [changed, *result.curves[1:]]}))
+
+
+def test_a_line_chart_shows_every_series_by_name() -> None:
+    series = [Series("one", [0.0, 0.5], [1.0, 2.0], spread=[0.1, 0.2]), Series("two", [0.0, 0.5], [2.0, 4.0])]
+    chart = line_chart(series, title="Title", x_label="share", y_label="loss", x_is_share=True, y_is_log=True)
+    assert chart == line_chart(series, title="Title", x_label="share", y_label="loss", x_is_share=True, y_is_log=True)
+    words = {"".join(each.itertext()).strip() for each in ElementTree.fromstring(chart).iter() if "text" in each.tag}
+    assert {"one", "two", "Title", "share", "loss"} <= words

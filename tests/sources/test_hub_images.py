@@ -1,0 +1,85 @@
+"""Image sets of the hub, as the fetcher brings them."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from core.artifacts.store import Store
+from core.data.image_description import describe_images
+from core.errors import SecateurError
+from core.jobs.references import HubImages
+from core.registry.hub import Hub
+from core.registry.hub_datasets import find_hub_dataset
+from core.settings import Settings
+from tests.image_sets import grays
+from tests.sources.conftest import parquet
+from tests.sources.hub_server import HubState
+from worker.protocol import ImageSource
+from worker.sources import Sources
+
+Fetch = Callable[..., ImageSource]
+
+
+@pytest.fixture
+def fetch(settings: Settings, store: Store) -> Fetch:
+    """Fetches as a worker does what a name means to the API."""
+
+    def bring(name: str) -> ImageSource:
+        found = find_hub_dataset(Hub(settings), name, "calibration", "dataset")
+        images = HubImages(
+            name=name,
+            repository=found.repository,
+            revision=found.revision,
+            config=found.config,
+            split=found.split,
+            use="calibration",
+            bytes=found.bytes,
+        )
+
+        def never(spec: object) -> dict[str, Any]:
+            raise AssertionError(spec)
+
+        with Sources(
+            settings,
+            store,
+            folder=settings.work_root,
+            run_runner=never,
+            on_message=lambda message: None,
+            on_wait=lambda: None,
+        ) as sources:
+            return sources.images(images, "calibration.dataset")
+
+    return bring
+
+
+def labelled(images: list[bytes], labels: list[int], image: str, label: str) -> bytes:
+    """A Parquet file as the library puts it on the hub."""
+    features = datasets.Features({image: datasets.Image(decode=False), label: datasets.ClassLabel(names=["no", "yes"])})
+    rows = {image: [{"bytes": each, "path": None} for each in images], label: labels}
+    buffer = io.BytesIO()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def test_a_split_becomes_one_file_of_images_and_named_labels(fetch: Fetch, hub: HubState) -> None:
+    shards = [labelled(grays(3), [0, 1, 1], "img", "fine_label"), labelled(grays(2), [1, 0], "img", "fine_label")]
+    files = {f"data/train-{number:05d}-of-00002.parquet": shard for number, shard in enumerate(shards)}
+    commit = hub.add("dataset", "org/answers").commit(files)
+    images = fetch("org/answers")
+    found = describe_images(Path(images.path), images.format, sha256=images.sha256)
+    assert (found.images, found.class_names) == (5, ["no", "yes"])
+    assert images.origin["revision"] == commit and images.origin["split"] == "train"
+    hub.served.clear()
+    assert fetch("org/answers") == images and not hub.served
+
+
+def test_a_set_without_images_is_refused(fetch: Fetch, hub: HubState) -> None:
+    hub.add("dataset", "org/songs").commit({"train.parquet": parquet(["la", "li"], column="lyrics")})
+    with pytest.raises(SecateurError) as caught:
+        fetch("org/songs")
+    problem = caught.value.problem()
+    assert problem["code"] == "unusable_dataset" and "no column 'image'" in problem["message"]

@@ -1,0 +1,169 @@
+"""Jobs on image classifiers with the real runner: a network trained by a job, pruned by others, killed, refused."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sqlalchemy.orm import Session, sessionmaker
+from transformers import AutoModelForImageClassification
+
+from core.artifacts.store import LocalStore, artifact_prefix
+from core.data.image_files import write_images
+from core.database import transaction
+from core.errors import SecateurError
+from core.models.classifier import load_classifier, open_classifier
+from core.registry.schemas import DatasetBody, ModelBody
+from core.registry.service import register_dataset, register_model
+from core.settings import Settings
+from tests.worker.conftest import Queue, eventually
+from tests.worker.test_recovery import Work, report_of, runner, work  # noqa: F401
+from worker.image_samples import digits
+from worker.protocol import NewNetworkSpec
+from worker.runner_models import new_network
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"threads": 1, "device": "cpu"})
+
+
+@pytest.fixture
+def body(sessions: sessionmaker[Session], settings: Settings, team: str) -> dict[str, Any]:
+    """A job that trains a small untrained VGG on real digits."""
+    settings.models_root.mkdir(parents=True)
+    settings.datasets_root.mkdir(parents=True)
+    folder = settings.models_root / "vgg"
+    new_network(
+        NewNetworkSpec(network="vgg", classes=10, channels=1, image_size=8, hidden_sizes=[8, 16], seed=0, target=folder)
+    )
+    with transaction(sessions) as session:
+        register_model(session, team, ModelBody(name="vgg", path=str(folder.resolve())), settings)
+        for name, images in digits().items():
+            file = settings.datasets_root / f"{name}.parquet"
+            write_images(file, images, [str(digit) for digit in range(10)])
+            asked = DatasetBody(name=name, path=str(file.resolve()), format="image_parquet")
+            register_dataset(session, team, asked, settings)
+    return {
+        "model": "vgg",
+        "method": "recover",
+        "recovery": {"method": "finetune", "dataset": "train", "steps": 80, "batch_size": 64, "learning_rate": 0.01},
+        "evaluation": {"datasets": ["test"]},
+    }
+
+
+def artifact(store: LocalStore, job_id: str, attempt: int = 1) -> Path:
+    return store.folder(artifact_prefix(job_id, attempt))
+
+
+def test_a_network_is_trained_by_a_job_and_pruned_by_others_and_what_they_leave_runs_anywhere(
+    jobs: Queue,
+    body: dict[str, Any],
+    work: Work,  # noqa: F811
+    store: LocalStore,
+) -> None:
+    trained = jobs.submit(body)
+    assert work().result(120) == "succeeded", jobs.job(trained).error
+    metrics = jobs.job(trained).metrics
+    assert metrics is not None
+    learnt = metrics["accuracy"]["test"]
+    assert learnt["dense"] < 0.3 and learnt["pruned"] > 0.8 and learnt["samples"] == 360
+    model = f"job:{trained}"
+
+    pruning = {
+        "model": model, "method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": ["test"]},
+        "output": {"format": "packed"}, "gates": {"max_accuracy_drop": 0.5},
+    }  # fmt: skip
+    pruned = jobs.submit(pruning)
+    assert work().result(120) == "succeeded", jobs.job(pruned).error
+    metrics, report = jobs.job(pruned).metrics, report_of(jobs, pruned)
+    assert metrics is not None and metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)
+    assert metrics["accuracy"]["test"]["dense"] == learnt["pruned"]
+    assert metrics["flops"]["dense"] == metrics["flops"]["pruned"] > 0
+    assert report["verification"]["maximum_difference"] <= report["verification"]["tolerance"]
+    assert report["verification"]["onnx"]["maximum_difference"] <= report["verification"]["tolerance"]
+    assert any("No speed-up" in note for note in report["notes"]) and metrics["bytes"]["packed"] > 0
+    names = jobs.artifact_names(pruned)
+    assert {"config.json", "model.onnx", "model.packed.safetensors", "README.md", "secateur.json"} <= names
+    assert "| top-1 accuracy" in (artifact(store, pruned) / "README.md").read_text().replace("Top-1", "top-1")
+
+    filters = {
+        "model": model, "method": "filter-l1", "sparsity": 0.4, "evaluation": {"datasets": ["test"]},
+        "calibration": {"dataset": "train", "samples": 512},
+        "recovery": {"method": "distill", "steps": 40, "batch_size": 64},
+    }  # fmt: skip
+    thinner = jobs.submit(filters)
+    assert work().result(120) == "succeeded", jobs.job(thinner).error
+    metrics, report = jobs.job(thinner).metrics, report_of(jobs, thinner)
+    assert metrics is not None
+    folder = open_classifier(artifact(store, thinner))
+    assert folder.description.reshaped and folder.description.parameters == metrics["parameters"]["nonzero"]
+    assert metrics["sparsity"]["model"] == pytest.approx(0.4, abs=0.08)
+    assert metrics["flops"]["pruned"] < metrics["flops"]["dense"]
+    assert metrics["accuracy"]["test"]["pruned"] > metrics["accuracy"]["test"]["before_recovery"]
+    assert not report["verification"]["from_pretrained"]
+    again = jobs.submit({"model": f"job:{thinner}", "method": "magnitude", "sparsity": 0.3})
+    assert work().result(120) == "succeeded", jobs.job(again).error
+    rebuilt = load_classifier(open_classifier(artifact(store, again)))
+    assert rebuilt(pixel_values=torch.zeros(1, 1, 8, 8)).logits.shape == (1, 10)
+
+
+def test_a_job_killed_while_it_trains_goes_on_after_its_last_step(
+    jobs: Queue,
+    body: dict[str, Any],
+    work: Work,  # noqa: F811
+    store: LocalStore,
+) -> None:
+    body["recovery"] |= {"steps": 400, "checkpoint_every": 10}
+    job_id = jobs.submit(body)
+    first = work()
+    eventually(lambda: any(event.type == "metric" and event.data["step"] > 40 for event in jobs.events(job_id)), 60)
+    os.kill(runner(), signal.SIGKILL)
+    assert first.result(60) == "queued", jobs.job(job_id).error
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    assert any("continuing after step" in line for line in jobs.logs(job_id))
+    metrics = jobs.job(job_id).metrics
+    assert metrics is not None and metrics["accuracy"]["test"]["pruned"] > 0.8
+
+
+def test_the_same_network_as_from_pretrained_opens_it(
+    jobs: Queue,
+    body: dict[str, Any],
+    work: Work,  # noqa: F811
+    store: LocalStore,
+) -> None:
+    job_id = jobs.submit({"model": "vgg", "method": "random", "sparsity": 0.5})
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    folder = artifact(store, job_id)
+    opened = AutoModelForImageClassification.from_pretrained(folder)
+    ours = load_classifier(open_classifier(folder))
+    images_NCHW = torch.randn(3, 1, 8, 8)
+    assert torch.equal(opened(pixel_values=images_NCHW).logits, ours(pixel_values=images_NCHW).logits)
+    assert jobs.job(job_id).metrics is not None and jobs.job(job_id).metrics["accuracy"] == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "words"),
+    [
+        ({"method": "bonsai", "sparsity": 0.2}, "method", "no method for image classifiers"),
+        ({"evaluation": {"datasets": ["test"], "tasks": ["piqa"]}}, "evaluation.tasks", "language models"),
+        ({"gates": {"max_perplexity_ratio": 2}}, "gates.max_perplexity_ratio", "language models"),
+        ({"gates": {"max_accuracy_drop": 0.1}, "evaluation": {}}, "gates.max_accuracy_drop", "images"),
+        ({"recovery": {"method": "lora", "dataset": "train"}}, "recovery.method", "finetune or distill"),
+        ({"recovery": None}, "recovery", "recovery is required"),
+        ({"method": "magnitude", "sparsity": 0.5, "pattern": "2:4", "recovery": None}, "pattern", "body.0 has 1 input"),
+        ({"method": "magnitude", "target": {"parameters": 10}, "recovery": None}, "target", "language models"),
+        ({"evaluation": {"datasets": ["missing"]}}, "evaluation.datasets.0", "no dataset 'missing'"),
+        ({"evaluation": {"datasets": ["test"], "samples": 361}}, "evaluation.samples", "360"),
+    ],
+)
+def test_what_a_classifier_cannot_have_is_refused_by_name(
+    jobs: Queue, body: dict[str, Any], change: dict[str, Any], param: str, words: str
+) -> None:
+    with pytest.raises(SecateurError) as caught:
+        jobs.submit(body | change)
+    assert caught.value.param == param and words in caught.value.message

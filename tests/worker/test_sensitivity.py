@@ -1,0 +1,108 @@
+"""Sensitivity jobs with the real runner: figures, chart and card; a later job's rates; and what is refused."""
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import LocalStore, artifact_prefix
+from core.database import transaction
+from core.errors import InvalidRequest
+from core.jobs import service
+from core.settings import Settings
+from tests.worker.conftest import Queue
+from tests.worker.test_real_runner import register_layers
+from tests.worker.test_recovery import Work, report_of, work  # noqa: F401
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"threads": 1, "device": "cpu"})
+
+
+@pytest.fixture
+def body(sessions: sessionmaker[Session], settings: Settings, team: str) -> dict[str, Any]:
+    layered = register_layers(sessions, settings, team, layers=3)
+    return {"model": "layered", "method": "sensitivity", "calibration": layered["calibration"]}
+
+
+def refused(jobs: Queue, body: dict[str, Any]) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        jobs.submit(body)
+    return caught.value
+
+
+def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
+    jobs: Queue,
+    body: dict[str, Any],
+    work: Work,  # noqa: F811
+    store: LocalStore,
+) -> None:
+    job_id = jobs.submit(body | {"parameters": {"method": "wanda", "rates": [0.3, 0.6, 0.9]}})
+    named = f"job:{job_id}"
+    pruning = {**body, "method": "wanda", "sparsity": 0.5, "parameters": {"allocation": named}}
+    early = refused(jobs, pruning)
+    assert early.param == "parameters.allocation" and "queued" in early.message
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    job, report = jobs.job(job_id), report_of(jobs, job_id)
+    assert job.sparsity is None and job.evaluation.datasets == ["words"]
+    curves = report["sensitivity"]["curves"]
+    assert [curve["name"] for curve in curves] == [f"model.layers.{layer}" for layer in range(3)]
+    assert all([point["rate"] for point in curve["points"]] == [0.3, 0.6, 0.9] for curve in curves)
+    assert job.metrics is not None and job.metrics["sensitivity"]["layers"] == 3
+    assert any("no model was made" in note for note in report["notes"])
+    stages = [event.data["stage"] for event in jobs.events(job_id) if event.type == "stage"]
+    assert stages == ["open", "evaluate", "store"]
+    assert jobs.artifact_names(job_id) == {"README.md", "secateur.json", "sensitivity.json", "sensitivity.svg"}
+    folder = store.folder(artifact_prefix(job_id, 1))
+    written = json.loads((folder / "sensitivity.json").read_text())
+    assert [curve["points"][0]["loss"] for curve in written["curves"]] == [c["points"][0]["loss"] for c in curves]
+    assert f"job:{job_id}" in (folder / "README.md").read_text()
+    assert (folder / "sensitivity.svg").read_text().startswith("<?xml")
+
+    no_model = refused(jobs, body | {"model": named, "parameters": {}})
+    assert no_model.param == "model" and "made no model" in no_model.message
+    too_much = refused(jobs, pruning | {"sparsity": 0.95})
+    assert too_much.param == "sparsity" and "0.9" in too_much.message
+    with_target = refused(jobs, pruning | {"sparsity": None, "target": {"parameters": 20_000}})
+    assert with_target.param == "target"
+
+    pruned = jobs.submit(pruning)
+    assert work().result(120) == "succeeded", jobs.job(pruned).error
+    job, report = jobs.job(pruned), report_of(jobs, pruned)
+    rates = job.parameters["allocation"]
+    assert len(rates) == 3 and sum(rates) / 3 == pytest.approx(0.5, abs=1e-12) and len(set(rates)) == 3
+    assert job.metadata == {"allocation_job": named}
+    assert report["layer_sparsities"] == rates
+    with transaction(jobs.sessions) as session:
+        recipe = service.get_report(session, jobs.team, pruned)["recipe"]
+    again = jobs.submit(recipe)
+    assert jobs.job(again).parameters == job.parameters, "the recipe needs the sensitivity job no more"
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "words"),
+    [
+        ({"calibration": None}, "evaluation.datasets", "measures on one text"),
+        ({"evaluation": {"datasets": ["words", "words"]}}, "evaluation.datasets", "one text"),
+        (
+            {"calibration": None, "evaluation": {"datasets": ["words"]}, "parameters": {"method": "wanda"}},
+            "calibration",
+            "wanda measures activations",
+        ),
+        ({"recovery": {"method": "lora"}}, "recovery", "makes no model"),
+        ({"gates": {"max_perplexity_ratio": 2}}, "gates", "makes no model"),
+        ({"output": {"format": "packed"}}, "output.format", "makes no model"),
+        ({"sparsity": 0.5}, "sparsity", "prunes nothing"),
+        ({"method": "magnitude", "sparsity": 0.5, "parameters": {"allocation": "job:none"}}, "parameters.allocation",
+         "no job 'none'"),
+    ],
+)  # fmt: skip
+def test_what_a_measuring_job_cannot_have_is_refused_by_name(
+    jobs: Queue, body: dict[str, Any], change: dict[str, Any], param: str, words: str
+) -> None:
+    error = refused(jobs, body | change)
+    assert error.param == param and words in error.message

@@ -1,0 +1,109 @@
+"""An attempt at a job on a language model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.catalogue.methods import get_method
+from core.catalogue.per_layer import MODELLING_FILE
+from worker.attempt import Attempt, Made, keep_peak
+from worker.protocol import PruneSpec, RecoverSpec, SensitivitySpec
+from worker.recovery import add_recovery, recover_spec
+from worker.sources import Sources
+from worker.targets import search_spec
+from worker.task_accuracy import TaskAccuracy
+
+_SHARES = {
+    "generate_text": (0.0, 0.0),
+    "search": (0.0, 0.0),
+    "sensitivity": (0.0, 0.99),
+    "prune": (0.0, 0.90),
+    "measure": (0.90, 0.92),
+    "tasks": (0.92, 0.95),
+    "verify": (0.95, 0.98),
+    "pack": (0.98, 0.99),
+}
+_SHARES_WITH_RECOVERY = _SHARES | {"prune": (0.0, 0.40), "recover": (0.40, 0.90)}
+
+
+class LanguageAttempt(Attempt):
+    """Prune, recover, evaluate on texts and tasks."""
+
+    @property
+    def shares(self) -> Mapping[str, tuple[float, float]]:
+        return _SHARES_WITH_RECOVERY if self._claim.recovery else _SHARES
+
+    def _make(self, sources: Sources) -> Made:
+        spec = self._prune_spec(sources)
+        if get_method(self._claim.body["method"]).measures:
+            measured = self._task(SensitivitySpec.model_validate(spec.model_dump(exclude={"task"})))
+            return Made(measured["metrics"], measured["report"], spec.artifact, None, spec.model)
+        questions = [sources.questions(task) for task in self._claim.tasks]
+        training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
+        accuracy = TaskAccuracy(spec, questions, self._settings, sources.cache)
+        search = search_spec(self._claim, spec, sequence_length=self._timed_length)
+        found = None if search is None else self._task(search)
+        if found is not None:
+            spec = spec.model_copy(update={"recipe": spec.recipe | {"sparsity": found["sparsity"]}})
+        pruned = self._task(spec)
+        metrics: dict[str, Any] = pruned["metrics"]
+        report: dict[str, Any] = pruned["report"]
+        expected = Path(pruned["expected"])
+        keep_peak(report, "search", found or {})
+        if training is not None:
+            spec, expected = self._recover(spec, training, metrics, report)
+        self._recorder.enter("evaluate")
+        metrics["latency"] = self._latency(
+            spec.model, spec.made, report, sequence_length=self._timed_length, needed=found is not None
+        )
+        metrics |= accuracy.compare(self._task, spec.made, report)
+        return Made(metrics, report, spec.artifact, expected, spec.model, found, accuracy.keep_pruned)
+
+    def _recover(
+        self, spec: PruneSpec, training: RecoverSpec, metrics: dict[str, Any], report: dict[str, Any]
+    ) -> tuple[PruneSpec, Path]:
+        """Train; the spec with the artifact that came out, and what it is expected to compute."""
+        recovered = self._task(training)
+        add_recovery(metrics, report, recovered)
+        keep_peak(report, "recover", recovered)
+        return spec.model_copy(update={"artifact": training.artifact}), Path(recovered["expected"])
+
+    def _verify(self, made: Made, expected: Path) -> None:
+        super()._verify(made, expected)
+        if made.report["verification"].get("trust_remote_code"):
+            made.report.setdefault("notes", []).append(
+                "Layers differ in shape: from_pretrained needs trust_remote_code=True, which runs this folder's own "
+                f"{MODELLING_FILE}."
+            )
+
+    def _prune_spec(self, sources: Sources) -> PruneSpec:
+        """The fetch stage."""
+        claim = self._claim
+        model = sources.model(claim.model)
+        method = get_method(claim.body["method"])
+        asked = claim.calibration if method.prunes or method.measures else None
+        calibration = asked and sources.text(asked, model, "calibration.dataset")
+        evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
+        self._on_wait()
+        # One that finished a block goes before one that only chose what goes.
+        earlier = self._earlier("boundary-*/state.json", "cut.json")
+        return PruneSpec(
+            job=claim.job_id,
+            attempt=claim.attempt,
+            recipe=claim.body,
+            model=model,
+            calibration=calibration,
+            evaluation=evaluation,
+            work=self._folder,
+            previous=earlier[0] if earlier else None,
+            artifact=self._folder / ("pruned" if claim.recovery else "artifact"),
+            device=self._settings.device,
+            threads=self._settings.threads,
+            activation_budget_bytes=self._settings.activation_budget_bytes,
+        )
+
+    @property
+    def _timed_length(self) -> int:
+        """Tokens of the sequence by which models are timed."""
+        parts = (self._claim.body["calibration"], self._claim.body["evaluation"])
+        return next((part["sequence_length"] for part in parts if part and part["sequence_length"]), 512)

@@ -1,0 +1,99 @@
+"""The runner's tasks on a model that is not pruned: text it writes, a prompt it continues, an import from
+GGUF, a new network."""
+
+import json
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from core.data.generation import generate_documents, sequences_at_once
+from core.errors import UnusableModel
+from core.models.folder import open_model
+from core.models.per_layer import load_model
+from core.models.reference import ReferenceConfig, ReferenceNetwork
+from worker.protocol import GenerateSpec, GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
+
+
+def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    """Have the model write text, as JSON lines."""
+    folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
+    description, tokenizer = folder.description, folder.tokenizer()
+    length = min(spec.sequence_length, description.context_length - 1)
+    at_once = sequences_at_once(description, length, device)
+    needed = spec.samples * spec.sequence_length
+    documents = characters = 0
+    with spec.target.open("w", encoding="utf-8") as target:
+        for document in generate_documents(
+            load_model(folder, device),
+            tokenizer,
+            tokens=needed,
+            length=length,
+            seed=spec.seed,
+            at_once=at_once,
+            on_tokens=lambda done: log(f"the model has written {done} of {needed} tokens"),
+        ):
+            documents += 1
+            characters += len(document)
+            target.write(json.dumps({"text": document}) + "\n")
+    return {"documents": documents, "characters": characters, "tokens": needed}
+
+
+@torch.inference_mode()
+def generate(spec: GenerateSpec) -> dict[str, Any]:
+    """Continue a prompt greedily."""
+    model = AutoModelForCausalLM.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
+    inputs = tokenizer(spec.prompt, return_tensors="pt")
+    answer = model.generate(
+        **inputs, max_new_tokens=spec.tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or 0
+    )
+    return {"text": tokenizer.decode(answer[0], skip_special_tokens=True)}
+
+
+def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
+    """Dequantise a GGUF file to float32 and save it as a safetensors folder, complete or not at all."""
+    where = {"gguf_file": spec.source.name, "local_files_only": True}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(spec.source.parent, dtype=torch.float32, **where)
+        tokenizer = AutoTokenizer.from_pretrained(spec.source.parent, **where)
+    except (ValueError, KeyError, OSError, NotImplementedError) as error:
+        raise UnusableModel(f"{spec.source.name} cannot be imported: {error}", param="path") from error
+    # The loader leaves its quantisation settings behind, with which the model would refuse to be saved.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    vars(model).update(hf_quantizer=None, is_quantized=False)
+    partial = spec.target.with_name(f"{spec.target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    description = open_model(partial).description
+    partial.rename(spec.target)
+    return {"architecture": description.architecture, "parameters": description.parameters}
+
+
+def new_network(spec: NewNetworkSpec) -> dict[str, Any]:
+    """A reference network with random weights, complete or not at all."""
+    torch.manual_seed(spec.seed)
+    config = ReferenceConfig(
+        network=spec.network,
+        num_labels=spec.classes,
+        num_channels=spec.channels,
+        image_size=spec.image_size,
+        hidden_sizes=spec.hidden_sizes,
+        architectures=["ReferenceNetwork"],
+    )
+    try:
+        model = ReferenceNetwork(config)
+    except RuntimeError as error:  # torch refuses layers of no width
+        raise UnusableModel(
+            f"{spec.network} cannot be built for images of {spec.image_size} x {spec.image_size}: {error}",
+            param="image_size",
+        ) from error
+    partial = spec.target.with_name(f"{spec.target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    partial.rename(spec.target)
+    return {"parameters": model.num_parameters()}
