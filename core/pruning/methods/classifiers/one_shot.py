@@ -1,5 +1,6 @@
 """The one-shot methods of language models on an image classifier: magnitude, random, Wanda, SparseGPT."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -44,8 +45,8 @@ class OneShot(ClassifierMethod):
 
     def __init__(self, parameters: MethodParameters) -> None:
         assert isinstance(parameters, Selection) and isinstance(parameters, Propagated)
-        self.parameters = parameters
-        self.solver = self.method(parameters)
+        self.parameters: Selection = parameters
+        self.solver: Method = self.method(parameters)
 
     @torch.no_grad()
     def prune(self, scene: Scene) -> None:
@@ -191,7 +192,7 @@ class _Walk:
         set_matrix(layer, torch.cat(parts))
         self.pruned.add(name)
         if whole > 0:
-            self.scene.figures["reconstruction_errors"][name] = (max(lost, 0.0) / whole) ** 0.5
+            self.scene.figures["reconstruction_errors"][name] = math.sqrt(max(lost, 0.0) / whole)
         self.scene.observer.on_progress(len(self.pruned) / len(self.layers))
 
     def finish(self) -> None:
