@@ -84,6 +84,7 @@ _WHOLE_BODY = {
     "time_limit_seconds": None,
 }
 _DESCRIPTION = {
+    "task": "language-model",
     "family": "Llama",
     "architecture": "LlamaForCausalLM",
     "parameters": 134515008,
@@ -95,6 +96,8 @@ _DESCRIPTION = {
     "vocabulary_size": 49152,
     "context_length": 8192,
     "tied_embeddings": True,
+    "classes": None,
+    "image": None,
 }
 _NEEDS = {
     "peak_memory_bytes": 1_100_000_000,

@@ -41,9 +41,14 @@ _SEARCH_STEPS = 10
 
 _OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
 _BYTES_PER_SECOND = 5e8
+_SOLVERS = ("sparsegpt", "obs")
+"""Methods that factorise XᵀX of every input."""
+_WAITING_FOR_MEMORY = 10
+"""How much longer a multiplication by a vector takes than its share of one by a matrix, about: each number is read for
+one product only."""
 _PROCESS_SECONDS = 6.0
-_CLASSIFIER_PROCESSES = 4
 """Of each of the processes a job starts: interpreter, libraries, the model's tokenizer and config."""
+_CLASSIFIER_PROCESSES = 4
 
 
 @dataclass(frozen=True)
@@ -147,11 +152,16 @@ def _solves(job: JobBody) -> str:
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
-    """SparseGPT: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the sweep over the columns."""
-    if _solves(job) != "sparsegpt":
+    """SparseGPT and OBS: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the sweep over the
+    columns, or, in each row, a growing matrix times a vector for each weight that goes."""
+    if _solves(job) not in _SOLVERS:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
+    if _solves(job) == "obs":
+        deleted = (job.sparsity or 0) ** 2
+        rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in description.linears)
+        return grams + ceil(_WAITING_FOR_MEMORY * rows)
     return grams + sum(linear.out_features * linear.in_features**2 for linear in description.linears)
 
 
@@ -177,7 +187,7 @@ def needs_of(
     broadest = max(linear.out_features for linear in blocks)
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + forward) + group * 16
-    statistics = 3 * 4 * widest**2 if _solves(job) == "sparsegpt" else 0
+    statistics = 3 * 4 * widest**2 if _solves(job) in _SOLVERS else 0
     waiting = tokens.calibration * widest * forward
     batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
     forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4

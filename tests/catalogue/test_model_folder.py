@@ -189,7 +189,7 @@ def test_bad_parameters_are_named(folder: Path, parameters: dict[str, Any], para
 
 
 def test_an_unknown_method_lists_the_known(folder: Path) -> None:
-    with pytest.raises(UnknownMethod, match="llm-pruner, loraprune, lorashear, magnitude, random"):
+    with pytest.raises(UnknownMethod, match="llm-pruner, loraprune, lorashear, magnitude, obd, obs, random"):
         check_job(inspect_folder(folder), "wandaa", "unstructured", 0.5, {})
 
 

@@ -128,8 +128,10 @@ def test_what_holds_no_model_is_not_announced(service: Client, tmp_path: Path, c
         service.upload_model("oak", folder)
     with pytest.raises(errors.UploadError, match="is not a folder"):
         service.upload_model("oak", folder / "none")
-    with pytest.raises(errors.UploadError, match="is not a file"):
+    with pytest.raises(errors.UploadError, match="is a folder: upload images as one Parquet"):
         service.upload_dataset("leaves", folder)
+    with pytest.raises(errors.UploadError, match="is not a file"):
+        service.upload_dataset("leaves", folder / "none")
     assert not list(service.uploads())
 
 

@@ -13,10 +13,10 @@ from core.catalogue.classifiers import CLASSIFIERS
 from core.models.reference import NETWORKS, ReferenceConfig
 
 _VIT = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 16,
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 16,
     "patch_size": 4,
 }  # fmt: skip
-_STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2]}
+_STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
 _CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
     "resnet": ("ResNetConfig", _STAGES | {"layer_type": "basic"}),
     "mobilenet-v2": ("MobileNetV2Config", {"depth_multiplier": 0.25, "finegrained_output": False, "image_size": 32}),

@@ -43,7 +43,7 @@ NETWORKS = {
         "ConvNextConfig", {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2, "image_size": 32}, (3, 32, 32)
     ),
     "vit": Network("ViTConfig", _PATCHES, (3, 16, 16)),
-    "deit": Network("DeiTConfig", _PATCHES, (3, 16, 16)),
+    "deit": Network("DeiTConfig", _PATCHES | {"architectures": ["DeiTForImageClassification"]}, (3, 16, 16)),
     "timm-vgg": Network(
         "TimmWrapperConfig", {"architecture": "vgg11_bn", "model_args": {"mlp_ratio": 0.01}}, (3, 32, 32)
     ),

@@ -17,13 +17,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 from transformers import AutoModelForImageClassification
 
-from core.artifacts.card import model_card
 from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
 from core.artifacts.packed import pack_folder
 from core.catalogue.classifiers import SHAPES_KEY
 from core.catalogue.model_files import ONNX_FILE
 from core.errors import ReloadCheckFailed, UnsupportedArchitecture
-from core.evaluation.classifier_latency import measure_classifier_latency
 from core.evaluation.classifier_reload import classifier_reload_check, write_expected
 from core.models.classifier import load_classifier, open_classifier
 from core.models.onnx_export import export_onnx
@@ -39,7 +37,7 @@ REMOVED = {
     ],
     "mobilenet-v2": [("mobilenet_v2.layer.2.expand_1x1.convolution", [1, 2])],
     "convnext": [("convnext.encoder.stages.0.layers.0.pwconv1", [0, 7, 9])],
-    "vit": [("vit.layers.1.mlp.fc1", [0, 1, 23])],
+    "vit": [("vit.layers.0.mlp.fc1", [0, 1, 23])],
     "timm-resnet": [("timm_model.layer2.0.conv1", [4])],
     "lenet-5": [("network.body.0", [0, 1, 2]), ("network.body.5", [7])],
     "vgg": [("network.body.0", [0]), ("network.body.7", [2, 3])],
@@ -207,6 +205,17 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
+def test_the_check_of_half_precision_is_as_strict(tmp_path: Path) -> None:
+    source = make_classifier(tmp_path / "model", "vit", dtype=torch.float16)
+    model = load_classifier(open_classifier(source))
+    zero_half(model)
+    artifact, _ = saved(model, source, tmp_path / "artifact", "vit")
+    write_expected(model, images("vit", 4), tmp_path / "expected.safetensors")
+    figures = classifier_reload_check(artifact, tmp_path / "expected.safetensors", device=CPU)
+    assert figures["dtype"] == "float16" and figures["from_pretrained"]
+    assert figures["maximum_difference"] <= figures["tolerance"]
+
+
 def test_a_weight_changed_in_the_onnx_file_is_noticed(digits: tuple[Path, Path], tmp_path: Path) -> None:
     artifact = shutil.copytree(digits[0], tmp_path / "artifact")
     graph = onnx.load(str(artifact / ONNX_FILE))
@@ -245,56 +254,3 @@ class _WithoutCounterpart(nn.Module):
 def test_an_operator_onnx_has_not_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedArchitecture, match=r"operator aten\.special_airy_ai"):
         export_onnx(_WithoutCounterpart().eval(), (1, 2, 2), tmp_path / "model.onnx")
-
-
-def test_latency_and_the_card(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("core.evaluation.classifier_latency._ENOUGH_MS", 1.0)
-    source = make_classifier(tmp_path / "model", "mlp")
-    dense = open_classifier(source)
-    model = load_classifier(dense)
-    remove_channels(model, "mlp", "network.body.1", [0, 3])
-    artifact, _ = saved(model, source, tmp_path / "artifact", "mlp")
-    pruned = open_classifier(artifact)
-    assert capsys.readouterr().out == "", "the exporter keeps quiet"
-    measured = measure_classifier_latency(dense, pruned, image_shape=(1, 28, 28), device=CPU, batches=(1, 4))
-    assert not any("No speed-up" in note for note in measured["notes"])
-    rows = measured["latency"]["rows"]
-    assert [(row["engine"], row["batch"]) for row in rows] == [
-        ("pytorch", 1), ("onnxruntime", 1), ("pytorch", 4), ("onnxruntime", 4),
-    ]  # fmt: skip
-    assert all(row["dense_ms"] > 0 and row["pruned_ms"] > 0 for row in rows)
-    assert measured["latency"]["pruned_ms"] == rows[0]["pruned_ms"]
-    with_zeros = measure_classifier_latency(dense, dense, image_shape=(1, 28, 28), device=CPU, batches=(1,))
-    assert any("No speed-up" in note for note in with_zeros["notes"])
-
-    accuracy = {
-        "dense": 0.9, "pruned": 0.88, "difference": -0.02, "dense_stderr": 0.01, "pruned_stderr": 0.01,
-        "dense_loss": 0.3, "pruned_loss": 0.35, "samples": 1000, "before_recovery": 0.6,
-    }  # fmt: skip
-    report: dict[str, Any] = {
-        "model": dense.description.model_dump(mode="json"),
-        "metrics": {
-            "sparsity": {"prunable": 0.1, "model": 0.1},
-            "accuracy": {"digits_test": accuracy},
-            "flops": {"dense": 2_000_000, "pruned": 1_000_000},
-            "parameters": {"dense": 10_000, "nonzero": 9_000},
-            "bytes": {"dense": 40_000, "artifact": 36_000, "onnx": 37_000},
-            "latency": measured["latency"],
-        },
-        "verification": {"from_pretrained": False, "image_shape": [1, 28, 28]},
-    }
-    recipe = {"model": "an mlp", "method": "magnitude", "pattern": "unstructured"}
-    card = model_card(recipe, report)
-    assert "pipeline_tag: image-classification" in card
-    assert (
-        "| top-1 accuracy, digits\\_test (1,000 images) | 90.00% ± 1.00% | 88.00% ± 1.00% (-2.00 points; 60.00% "
-        in card
-    )
-    assert "| FLOPs for an image | 2,000,000 | 1,000,000 |" in card
-    assert card.count(" in onnxruntime on cpu |") == 2
-    assert "AutoModelForImageClassification" not in card
-    assert "numpy.zeros((1, 1, 28, 28), numpy.float32)" in card
-    report["verification"]["from_pretrained"] = True
-    assert "AutoModelForImageClassification.from_pretrained" in model_card(recipe, report)

@@ -1,5 +1,6 @@
 """Coupled channels of every family, and the methods that remove them."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +157,7 @@ def _dead_filter() -> tuple[Scene, Groups, int]:
     convolution, norm = model.get_submodule("network.body.3"), model.get_submodule("network.body.4")
     with torch.no_grad():
         convolution.weight[3] = 10.0
+        norm.bias += 2.0  # no other is dead
         norm.weight[3] = norm.bias[3] = 0.0
     scene = make_scene(model, random_images((1, 8, 8)))
     groups = Groups.of(model, (1, 8, 8))
@@ -322,19 +324,6 @@ def test_residual_stages_follow_their_shortcut() -> None:
     assert [group.name for group in groups if [each.name for each in group.writers] == [inner]] == [inner]
 
 
-def test_sensitivity_takes_more_where_it_costs_less() -> None:
-    model = make_classifier("vgg")
-    with torch.no_grad():
-        norm = model.get_submodule("network.body.8")
-        norm.weight[5:] = norm.bias[5:] = 0.0  # half of the third layer gives nothing
-        model.get_parameter("network.body.7.weight")[5:] *= 0.01
-    scene = make_scene(model, random_images((1, 8, 8)), 0.2)
-    prune(scene, "filter-l1", rates="sensitivity")
-    assert scene.figures["filters"]["groups"][2]["after"] <= 5
-    curve = scene.figures["sensitivity"][2]
-    assert curve["rates"][0] == 0 and curve["losses"][5] == pytest.approx(curve["losses"][0], abs=1e-5)
-
-
 def test_layers_that_may_not_be_pruned_keep_their_filters() -> None:
     model = make_classifier("vgg")
     kept = [layer for layer in layers_of(model) if layer.name != "network.body.3"]
@@ -375,15 +364,50 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits: TensorImages, t
     assert all(torch.equal(each, expected[name]) for name, each in _state(resumed.model).items())
 
 
-def test_taylor_removes_filters_of_a_trained_network_at_less_loss_than_random(digits: TensorImages) -> None:
-    recovery = Recovery(method="finetune", steps=60, batch_size=64, learning_rate=0.01)
-    state = _digit_network()
-    retrain(state, digits, recovery, {})
+@pytest.fixture(scope="module")
+def trained(digits: TensorImages) -> dict[str, Tensor]:
+    model = _digit_network()
+    retrain(model, digits, Recovery(method="finetune", steps=60, batch_size=64, learning_rate=0.01), {})
+    return model.state_dict()
+
+
+def _trained_network(trained: dict[str, Tensor]) -> ReferenceNetwork:
+    model = _digit_network()
+    model.load_state_dict(trained)
+    return model
+
+
+def test_taylor_removes_filters_of_a_trained_network_at_less_loss_than_random(
+    digits: TensorImages, trained: dict[str, Tensor]
+) -> None:
     losses = {}
     for ranking in ("taylor", "random"):
-        model = _digit_network()
-        model.load_state_dict(state.state_dict())
-        scene = make_scene(model, digits, 0.3)
+        scene = make_scene(_trained_network(trained), digits, 0.3)
         prune(scene, "filter-taylor", ranking=ranking, retrain_steps=0, filters_per_round=4, measured_images=128)
         losses[ranking] = mean_loss(scene, digits)
     assert losses["taylor"] < losses["random"]
+
+
+def test_sensitivity_takes_more_where_it_costs_less(digits: TensorImages, trained: dict[str, Tensor]) -> None:
+    model = _trained_network(trained)
+    with torch.no_grad():
+        norm = model.get_submodule("network.body.8")
+        norm.weight[6:] = norm.bias[6:] = 0.0  # half of the third layer gives nothing
+        model.get_parameter("network.body.7.weight")[6:] *= 0.01
+    scene = make_scene(model, digits, 0.3)
+    prune(scene, "filter-l1", rates="sensitivity")
+    left = [each["after"] / each["before"] for each in scene.figures["filters"]["groups"]]
+    assert min(left) == left[2] < 0.6 < sorted(left)[1]
+    curve = scene.figures["sensitivity"][2]
+    assert curve["rates"][0] == 0 and curve["losses"][5] == pytest.approx(curve["losses"][0], abs=1e-5)
+
+
+def test_the_report_says_how_every_ranking_agrees_with_the_oracle(
+    digits: TensorImages, trained: dict[str, Tensor]
+) -> None:
+    scene = make_scene(_trained_network(trained), digits, 0.05)
+    prune(scene, "filter-taylor", compare=True, measured_images=64, retrain_steps=0)
+    figures = json.loads(json.dumps(scene.figures))
+    assert figures["rankings"]["images"] == 64
+    agreement = {name: each["all"] for name, each in figures["rankings"]["spearman"].items()}
+    assert agreement["taylor"] > max(agreement["random"], agreement["minimum_weight"])

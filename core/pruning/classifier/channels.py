@@ -20,7 +20,19 @@ from core.pruning.classifier.coupling import coupled_groups
 
 _TOLERANCE = 1e-3
 """By how much logits may differ, relative to the largest, where the order of summation does."""
-_PLAIN = ("Add", "Mul", "Relu", "Gelu", "Tanh", "Permute", "Transpose", "Clone", "MaxPool2DWithIndices", "AvgPool2D")
+_PLAIN = (
+    "Add",
+    "Mul",
+    "Relu",
+    "Gelu",
+    "Tanh",
+    "Permute",
+    "Transpose",
+    "T",
+    "Clone",
+    "MaxPool2DWithIndices",
+    "AvgPool2D",
+)
 """Operations that treat channels alike, not worth naming among what might mix them."""
 
 Units = Mapping[int, Sequence[int]]
@@ -176,12 +188,12 @@ class Groups:
             )
 
     def _is_coupled(self, places: Sequence[int], image_1CHW: Tensor) -> bool:
-        chosen = {place: [self.groups[place].units - 1] for place in places}
+        chosen = {place: sorted({0, (self.groups[place].units - 1) // 2}) for place in places}
         smaller = replace(self, model=copy.deepcopy(self.model))
         smaller.remove(chosen)
         try:
             removed_1K = smaller.model(pixel_values=image_1CHW).logits
-        except (RuntimeError, ValueError):
+        except (AssertionError, IndexError, RuntimeError, ValueError):
             return False
         with self.silenced(chosen):
             silenced_1K = self.model(pixel_values=image_1CHW).logits
@@ -232,7 +244,7 @@ def _positions(model: nn.Module, image_1CHW: Tensor) -> dict[str, int]:
     positions: dict[str, int] = {}
 
     def see(name: str, layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        positions[name] = positions.get(name, 0) + output.numel() // layer.weight.shape[0]  # type: ignore[operator,union-attr]
+        positions[name] = positions.get(name, 0) + output.numel() // len(layer.get_parameter("weight"))
 
     hooks = [
         layer.register_forward_hook(partial(see, name))

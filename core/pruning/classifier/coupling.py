@@ -108,7 +108,7 @@ def _group(
         if not node.outputs and (name is None or writes):
             return None  # the result of the network
         if name is None:
-            operations.append(node.grad_fn.name().removesuffix("Backward0"))
+            operations.append(node.grad_fn.name().partition("Backward")[0])
             continue
         if isinstance(node.module, nn.Parameter) and node.module.dim() > 1 and max(node.module.shape[1:]) > 1:
             return None  # tokens and positions: the width of a transformer
@@ -183,7 +183,8 @@ def _units(layers: list[_Found], head_sizes: dict[str, int]) -> Tensor:
             one, other = sorted((top(root), top(first.setdefault(tie, root))))
             parent[other] = one
     tops = torch.tensor([top(channel) for channel in range(len(parent))])
-    return torch.unique(tops, return_inverse=True)[1]
+    unit_of_root_N: Tensor = torch.unique(tops, return_inverse=True)[1]
+    return unit_of_root_N
 
 
 def _width(layer: nn.Conv2d, side: Side) -> int:

@@ -32,7 +32,7 @@ class Ranking(Protocol):
 
 
 def taylor(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """|1/M Σ_m z_m·∂C/∂z_m| of each image, then the mean over images (eq. 5 and 6); M is the size of the map."""
+    """|1/M Σ_m z_m·∂C/∂z_m| of each image, then the mean over images (section 2.2); M is the size of the map."""
     totals = _zeros(scene, groups)
     for pixels_BCHW, labels_B in scene.batches(images):
         gates = _open_gates(scene, groups, len(labels_B))
@@ -47,7 +47,7 @@ def taylor(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Te
 
 
 def obd(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """½·h, h = ∂²C/∂g² by Gauss–Newton: what LeCun (1989, eq. 5) loses by deleting a gate of 1.
+    """½·h, h = ∂²C/∂g² by Gauss–Newton: what LeCun (1989) estimates to lose by deleting a gate of 1.
 
     For cross-entropy JᵀH_zJ is the mean over labels, drawn from the model's own prediction, of the squared gradient of
     their log-probability: summed over all labels, or, with more than 32 classes, over 32 drawn.
@@ -142,8 +142,8 @@ _COMPARABLE = ("random", "oracle")
 
 
 def rank(name: str, scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """The scores of a ranking, comparable between layers: each layer's divided by its L2 norm (eq. 7), but for the
-    oracle's and random ones. float64, on the CPU."""
+    """The scores of a ranking, comparable between layers: each layer's divided by its L2 norm (section 2.2), but for
+    the oracle's and random ones. float64, on the CPU."""
     scores = [each.detach().cpu().double() for each in RANKINGS[name](scene, groups, images, seed)]
     return scores if name in _COMPARABLE else [each / (each.norm() or 1.0) for each in scores]
 
@@ -196,13 +196,13 @@ def spearman(first_N: Tensor, second_N: Tensor) -> float:
 
 def _ranks(values_N: Tensor) -> Tensor:
     _, place_N, count_V = torch.unique(values_N, return_inverse=True, return_counts=True)
-    mean_rank_V = count_V.cumsum(0) - (count_V.double() - 1) / 2
+    mean_rank_V: Tensor = count_V.cumsum(0) - (count_V.double() - 1) / 2
     return mean_rank_V[place_N]
 
 
 def compare(scores: Mapping[str, list[Tensor]]) -> dict[str, dict[str, float]]:
     """Spearman's correlation of every ranking with the oracle: over the units of all layers, and the mean of each
-    layer's by itself (Molchanov 2016, table 1)."""
+    layer's by itself (Molchanov 2016, section 3)."""
     truth = scores["oracle"]
     return {
         name: {

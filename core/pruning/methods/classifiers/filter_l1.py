@@ -23,7 +23,7 @@ class FilterL1(ClassifierMethod):
     next layers' kernels. In a residual stage the shortcut's filters decide (section 3.3): they lead the group.
 
     Lifecycle: per round, score; share what is to go among the groups by `rates`; with `greedy` choose again from the
-    image on, without the kernels that are gone (figure 4); remove; retrain.
+    image on, without the kernels that are gone (section 3.3); remove; retrain.
     """
 
     def __init__(self, parameters: MethodParameters) -> None:

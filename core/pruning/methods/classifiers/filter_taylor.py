@@ -19,7 +19,7 @@ _DEFAULT_ROUNDS = 50
 
 class FilterTaylor(ClassifierMethod):
     """Ranks the filters of all layers together by a criterion of `core.pruning.classifier.rankings`, each layer's
-    divided by its L2 norm, less λ per million operations (section 2.2, eq. 7 and 8).
+    divided by its L2 norm, less λ per million operations (section 2.2).
 
     Lifecycle: per round, rank on fresh images; remove the lowest few; fine-tune; until the goal is met (figure 1).
     """
@@ -55,7 +55,7 @@ class FilterTaylor(ClassifierMethod):
         return self._parameters.filters_per_round or max(1, units // _DEFAULT_ROUNDS)
 
     def _regularised(self, groups: Groups, scores: Sequence[Tensor]) -> list[Tensor]:
-        """Θ − λ·Θ_flops (eq. 8): Θ_flops are the million operations of all layers that one unit less saves."""
+        """Θ − λ·Θ_flops: Θ_flops are the million operations of all layers that one unit less saves."""
         weight = self._parameters.flops_weight
         if not weight:
             return list(scores)
