@@ -30,6 +30,7 @@ from core.models.onnx_export import export_onnx
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scene import Observer, Scene, weight_of, zero_masks
+from core.pruning.classifier.sharing import share_linears
 from core.pruning.methods.classifiers import build_classifier_method
 from core.pruning.recovery.checkpoints import Checkpoints
 from core.pruning.recovery.training import Observer as TrainingObserver
@@ -120,11 +121,18 @@ def prune_classifier(
         round_to_stored(model, folder)
         _require_zeros(model, layers, recovered.pop("held"))
     send(StageMessage(stage="evaluate"))
+    hashed: dict[str, Any] = {}
+    if recipe["output"]["format"] == "hashed":
+        hashed["accuracy_before"] = {
+            name: measure_accuracy(model, each).top1 for name, each in images.evaluation.items()
+        }
+        hashed["compression"] = recipe["output"]["compression"]
+        hashed["layers"] = share_linears(scene, folder, compression=hashed["compression"], seed=parameters.seed)
     pruned = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     artifact_bytes = write_classifier(model, folder, spec.artifact)
     onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
     expected = _write_expected(spec, model, images, shape)
-    return classifier_result(
+    result = classifier_result(
         spec,
         folder,
         scene,
@@ -134,7 +142,10 @@ def prune_classifier(
         counts=images.counts,
         sizes={"artifact": artifact_bytes, "onnx": onnx_bytes},
         recovered=recovered,
-    ) | {"expected": str(expected)}
+    )
+    if hashed:
+        result["report"]["hashed"] = hashed
+    return result | {"expected": str(expected)}
 
 
 def open_image_sets(
