@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -68,7 +69,7 @@ class OneShot(ClassifierMethod):
             if parameters.propagation == "in_flight":
                 with walk.collecting(wait=True):
                     run_in_lockstep(
-                        [lambda pixels=pixels: scene.logits(pixels) for pixels in batches],  # type: ignore[misc]
+                        [partial(scene.logits, pixels_BCHW) for pixels_BCHW in batches],
                         walk.prune,
                         lambda index, logits: None,
                     )
