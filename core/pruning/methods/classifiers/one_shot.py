@@ -68,7 +68,7 @@ class OneShot(ClassifierMethod):
             if parameters.propagation == "in_flight":
                 with walk.collecting(wait=True):
                     run_in_lockstep(
-                        [lambda pixels=pixels: scene.logits(pixels) for pixels in batches],  # type: ignore[misc]
+                        [lambda pixels=pixels: scene.logits(pixels) for pixels in batches],
                         walk.prune,
                         lambda index, logits: None,
                     )
