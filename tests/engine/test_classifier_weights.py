@@ -1,5 +1,6 @@
 """Convolutions and linear layers of classifiers as matrices, and the one-shot methods on them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_every_layer_loses_exactly_what_is_asked(method: str, name: str) -> None
         assert set(place.figures["reconstruction_errors"]) == {shape.name for shape in place.layers}
 
 
-FAMILIES = ["resnet-bottleneck", "mobilenet-v2", "regnet-y", "convnext", "vit", "deit", "timm-vgg", "timm-resnet10t"]
+FAMILIES = ["resnet-bottleneck", "mobilenet-v2", "regnet-y", "convnext", "vit", "deit"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -131,7 +132,7 @@ def test_every_family_is_pruned_and_its_derivatives_are_taken(name: str) -> None
     prune("obd", place, rounds=1, retrain_steps=0, curvature="squared_error")
     assert sum(zeros(place.model).values()) == round(0.7 * sum(shape.numel for shape in place.layers))
     (row,) = place.figures["rounds"]
-    assert row["predicted_increase"] > 0
+    assert 0 < row["predicted_increase"] < math.inf
 
 
 def test_wanda_removes_the_same_number_in_every_row() -> None:
