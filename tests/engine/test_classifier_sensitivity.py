@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from core.catalogue.compatibility import check_job, parse_parameters, prunable_linears
+from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.filter_parameters import FilterL1Parameters
 from core.catalogue.parameters import Selection
+from core.catalogue.prunable import prunable_linears
 from core.catalogue.sensitivity import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.data.images import TensorImages

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.compatibility import require_divisible
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated, MethodParameters, Propagated, Selection
+from core.catalogue.prunable import require_divisible
 from core.errors import InvalidParameters
 from core.models.weights import DTYPES
 from core.pruning.allocation import global_counts
