@@ -22,6 +22,8 @@ from core.jobs.states import Stage
 from core.settings import Settings
 from worker.cache import folder_bytes
 from worker.protocol import (
+    HashedTensor,
+    HashSpec,
     LogMessage,
     MeasureSpec,
     Message,
@@ -125,6 +127,9 @@ class Attempt(ABC):
         if self._claim.body["output"]["format"] == "packed":
             report["packed"] = self._task(PackSpec(artifact=made.artifact))
             metrics["bytes"]["packed"] = report["packed"]["bytes"]
+        if "hashed" in report:
+            report["hashed"] |= self._task(hash_spec(made.artifact, report["hashed"]))
+            metrics["bytes"]["hashed"] = report["hashed"]["bytes"]
         missed_target = add_target(self._claim.body, metrics, report, made.found)
         missed = missed or missed_target
         self._add_seconds(metrics)
@@ -248,6 +253,13 @@ class Attempt(ABC):
         self._recorder.leave()
         seconds = self._recorder.stage_seconds
         metrics["seconds"] = {**metrics.get("seconds", {}), **seconds, "total": sum(seconds.values())}
+
+
+def hash_spec(artifact: Path, hashed: dict[str, Any]) -> HashSpec:
+    """What the runner is told of layers whose weights are shared, as the report describes them."""
+    fields = HashedTensor.model_fields
+    tensors = [HashedTensor(**{name: row[name] for name in fields}) for row in hashed["layers"]]
+    return HashSpec(artifact=artifact, tensors=tensors)
 
 
 def keep_peak(report: dict[str, Any], task: str, result: dict[str, Any]) -> None:

@@ -22,7 +22,13 @@ class ClassifierAttempt(Attempt):
 
     @property
     def shares(self) -> Mapping[str, tuple[float, float]]:
-        return {"classifier": (0.0, 0.90), "measure": (0.90, 0.94), "verify": (0.94, 0.98), "pack": (0.98, 0.99)}
+        return {
+            "classifier": (0.0, 0.90),
+            "measure": (0.90, 0.94),
+            "verify": (0.94, 0.98),
+            "pack": (0.98, 0.99),
+            "hash": (0.98, 0.99),
+        }
 
     def _make(self, sources: Sources) -> Made:
         claim, images = self._claim, self._claim.images

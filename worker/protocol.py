@@ -196,6 +196,22 @@ class PackSpec(_Wire):
     artifact: Path
 
 
+class HashedTensor(_Wire):
+    """A tensor of the artifact whose weights are shared over `buckets` values by a hash with a seed."""
+
+    tensor: str
+    seed: int
+    buckets: int
+
+
+class HashSpec(_Wire):
+    """Replace the weight files of a verified artifact by ones that hold the values its tensors share."""
+
+    task: Literal["hash"] = "hash"
+    artifact: Path
+    tensors: list[HashedTensor]
+
+
 class GenerateTextSpec(_Wire):
     """Write text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
 
@@ -250,6 +266,7 @@ Spec = Annotated[
     | TasksSpec
     | VerifySpec
     | PackSpec
+    | HashSpec
     | GenerateTextSpec
     | GenerateSpec
     | NewNetworkSpec

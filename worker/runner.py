@@ -21,10 +21,12 @@ import torch
 import transformers
 
 from core.artifacts.checkpoint import write_checkpoint
+from core.artifacts.hashed import hash_folder
 from core.artifacts.packed import pack_folder
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import describe_folder
 from core.catalogue.methods import get_method
+from core.catalogue.sharing import Sharing
 from core.data.tokens import starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.evaluation.latency import measure_latency
@@ -40,6 +42,7 @@ from worker.protocol import (
     ErrorMessage,
     GenerateSpec,
     GenerateTextSpec,
+    HashSpec,
     ImportGgufSpec,
     LogMessage,
     MeasureSpec,
@@ -271,6 +274,8 @@ def run(spec: Spec) -> dict[str, Any]:
             return verify(spec)
         case PackSpec():
             return pack_folder(spec.artifact)
+        case HashSpec():
+            return hash_folder(spec.artifact, {each.tensor: Sharing(each.seed, each.buckets) for each in spec.tensors})
         case GenerateTextSpec():
             return generate_text(spec, device=_device(spec.device), log=_log)
         case GenerateSpec():

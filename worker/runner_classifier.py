@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
-from core.catalogue.compatibility import parse_parameters, prunable_linears
+from core.catalogue.compatibility import parse_parameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
 from core.catalogue.model_files import ONNX_FILE
-from core.catalogue.parameters import Selection
 from core.catalogue.patterns import parse_pattern
+from core.catalogue.prunable import prunable_linears, selection_of
 from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
 from core.data.opened_images import Choice, ImagePlace, open_images
@@ -31,6 +31,7 @@ from core.models.onnx_export import export_onnx
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scene import Observer, Scene, weight_of, zero_masks
+from core.pruning.classifier.sharing import share_linears
 from core.pruning.methods.classifiers import build_classifier_method
 from core.pruning.recovery.checkpoints import Checkpoints
 from core.pruning.recovery.training import Observer as TrainingObserver
@@ -85,8 +86,7 @@ def prune_classifier(
     images = open_image_sets(spec, folder, recovery, notes.append)
     shape = _image_shape(folder, images)
     parameters = parse_parameters(recipe["method"], recipe["parameters"])
-    selection = parameters if isinstance(parameters, Selection) else Selection()
-    layers = prunable_linears(folder.description, selection)
+    layers = prunable_linears(folder.description, selection_of(parameters))
     send(StageMessage(stage="evaluate"))
     dense = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     dense_flops = count_flops(model, shape)
@@ -122,11 +122,18 @@ def prune_classifier(
         round_to_stored(model, folder)
         _require_zeros(model, layers, recovered.pop("held"))
     send(StageMessage(stage="evaluate"))
+    hashed: dict[str, Any] = {}
+    if recipe["output"]["format"] == "hashed":
+        hashed["accuracy_before"] = {
+            name: measure_accuracy(model, each).top1 for name, each in images.evaluation.items()
+        }
+        hashed["compression"] = recipe["output"]["compression"]
+        hashed["layers"] = share_linears(scene, folder, compression=hashed["compression"], seed=parameters.seed)
     pruned = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     artifact_bytes = write_classifier(model, folder, spec.artifact)
     onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
     expected = _write_expected(spec, model, images, shape)
-    return classifier_result(
+    result = classifier_result(
         spec,
         folder,
         scene,
@@ -136,7 +143,10 @@ def prune_classifier(
         counts=images.counts,
         sizes={"artifact": artifact_bytes, "onnx": onnx_bytes},
         recovered=recovered,
-    ) | {"expected": str(expected)}
+    )
+    if hashed:
+        result["report"]["hashed"] = hashed
+    return result | {"expected": str(expected)}
 
 
 def open_image_sets(

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from core.catalogue.compatibility import parse_parameters, prunable_linears
+from core.catalogue.compatibility import parse_parameters
 from core.catalogue.parameters import Selection
+from core.catalogue.prunable import prunable_linears
 from core.catalogue.sensitivity import Sensitivity
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.models.classifier import load_classifier, open_classifier

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.artifacts.checkpoint import write_checkpoint
-from core.catalogue.compatibility import prunable_linears
 from core.catalogue.parameters import Selection
+from core.catalogue.prunable import prunable_linears
 from core.catalogue.recovery import Recovery
 from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows, training_windows

@@ -35,12 +35,20 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
     ]
     if "packed" in report:
         lines.append(f"| bytes of weight files, packed | | {report['packed']['bytes']:,} |")
+    if "hashed" in report:
+        lines.append(f"| bytes of weight files, hashed | | {report['hashed']['bytes']:,} |")
     latency = metrics.get("latency")
     if latency:
         lines += classifier_card.latencies(latency) if is_classifier else _latencies(latency)
     lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.get("notes", [])), ""]
     if "packed" in report:
         lines += ["The weights are packed: `secateur download JOB --unpack` restores them bit by bit. Then:", ""]
+    if "hashed" in report:
+        lines += [
+            "The linear layers' weights share values chosen by a hash: `secateur download JOB --unpack` restores the "
+            "files bit by bit. Then:",
+            "",
+        ]
     lines += classifier_card.how_to_open(report) if is_classifier else _how_to_open(report)
     if method.paper is not None:
         paper = method.paper

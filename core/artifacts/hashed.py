@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -56,15 +56,20 @@ class _Shared:
         return parts
 
 
-def hash_folder(folder: Path, sharings: Mapping[str, Sharing]) -> dict[str, HashedSize]:
+def hash_folder(folder: Path, sharings: Mapping[str, Sharing]) -> dict[str, Any]:
     """Replace the weight files of a checkpoint by hashed ones, `sharings` being those of its shared tensors by name;
-    what each file came to. The dense files go once all are written. Raises ValueError for what is not shared so.
+    what that came to, for the report: as of packed ones, `bytes` and `dense_bytes` of the weight files, and what they
+    restore. The dense files go once all are written. Raises ValueError for what is not shared so.
     """
     files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(SUFFIX))
     sizes = {file.name: hash_file(file, file.with_suffix(SUFFIX), sharings) for file in files}
     for file in files:
         file.unlink()
-    return sizes
+    return {
+        "bytes": sum(size.hashed for size in sizes.values()),
+        "dense_bytes": sum(size.dense for size in sizes.values()),
+        "restores": {name: {"bytes": size.dense, "sha256": size.dense_sha256} for name, size in sizes.items()},
+    }
 
 
 def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, Sharing]) -> HashedSize:

@@ -1,28 +1,23 @@
 """Whether a request fits a model: the checks that must fail before a job is queued, not hours into it."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import Description
-from core.catalogue.families import FAMILIES
 from core.catalogue.filter_parameters import FilterParameters
-from core.catalogue.linear_shape import LinearShape
 from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS, get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.narrowing import require_narrowing, require_structure
-from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
+from core.catalogue.parameters import MethodParameters, Selection, Width
 from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
 from core.catalogue.per_layer import Layout
+from core.catalogue.prunable import check_masks, prunable_linears, selection_of
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.catalogue.structure import layer_count
-from core.errors import IndivisibleWidth, InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
-
-_AGREEMENT = 0.005
-"""How far the mean of an explicit allocation may lie from the sparsity asked for."""
+from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
 
 
 class ResolvedRequest(BaseModel):
@@ -47,61 +42,6 @@ def parse_parameters(method_id: str, parameters: dict[str, Any]) -> MethodParame
         known = ", ".join(get_method(method_id).parameters.model_fields)
         unknown = f"; {method_id} takes: {known}" if first["type"] == "extra_forbidden" else ""
         raise InvalidParameters(f"{where}: {first['msg']}{unknown}", param=where) from None
-
-
-def prunable_linears(description: Description, parameters: Selection) -> list[LinearShape]:
-    """The linear layers a request prunes, in order, the output head last if asked for; a classifier's convolutions too.
-
-    Raises InvalidParameters where a skip entry names nothing, nothing is left, or the head is tied or none.
-    """
-    for layer in parameters.skip_layers:
-        if layer >= description.layers:
-            raise InvalidParameters(
-                f"parameters.skip_layers: layer {layer} does not exist, the model has layers 0 to "
-                f"{description.layers - 1}",
-                param="parameters.skip_layers",
-            )
-    for pattern in parameters.skip_modules:
-        if not any(linear.matches([pattern]) for linear in description.linears):
-            raise InvalidParameters(
-                f"parameters.skip_modules: {pattern!r} matches no linear layer; {_some_names(description)}",
-                param="parameters.skip_modules",
-            )
-    linears = [
-        linear
-        for linear in description.linears
-        if linear.layer not in parameters.skip_layers and not linear.matches(parameters.skip_modules)
-    ]
-    if parameters.include_lm_head:
-        if isinstance(description, ClassifierDescription):
-            raise InvalidParameters(
-                "parameters.include_lm_head: an image classifier's last layer is prunable like any other: leave it out",
-                param="parameters.include_lm_head",
-            )
-        if description.tied_embeddings:
-            raise InvalidParameters(
-                "parameters.include_lm_head: the head is tied to the embeddings, which are not prunable",
-                param="parameters.include_lm_head",
-            )
-        linears.append(
-            LinearShape(
-                name=FAMILIES[description.architecture].head,
-                layer=description.layers,
-                out_features=description.vocabulary_size,
-                in_features=description.hidden_size,
-            )
-        )
-    if not linears:
-        raise InvalidParameters(
-            "parameters: every linear layer is skipped, nothing is left to prune", param="parameters"
-        )
-    return linears
-
-
-def _some_names(description: Description) -> str:
-    if isinstance(description, ClassifierDescription):
-        return f"the model has {', '.join(each.name for each in description.linears[:20])}"
-    return f"layer 0 has {', '.join(each.name for each in description.linears if each.layer == 0)}"
 
 
 def check_job(
@@ -136,7 +76,7 @@ def check_job(
     resolved = resolve_sparsity(parsed, sparsity)
     checked = parse_parameters(method, parameters)
     if isinstance(checked, Selection):
-        _check_masks(description, checked, parsed, resolved)
+        check_masks(description, checked, parsed, resolved)
     elif isinstance(checked, Width):
         require_narrowing(description, checked, resolved, layout=layout, at_least=at_least)
     else:
@@ -185,7 +125,9 @@ def _check_classifier(
     resolved = resolve_sparsity(parsed, sparsity)
     checked = parse_parameters(method, parameters)
     if isinstance(checked, Selection):
-        _check_masks(description, checked, parsed, resolved)
+        check_masks(description, checked, parsed, resolved)
+    else:
+        prunable_linears(description, selection_of(checked))
     return ResolvedRequest(
         method=method, pattern=parsed.text, sparsity=resolved, parameters=checked.model_dump(mode="json")
     )
@@ -202,40 +144,6 @@ def _layout(description: ModelDescription, method: str, asked: Layout | None) ->
             param="output.layout",
         )
     return description.layout
-
-
-def _check_masks(description: Description, checked: Selection, parsed: Pattern, sparsity: float) -> None:
-    linears = prunable_linears(description, checked)
-    require_divisible(linears, parsed)
-    if getattr(checked, "mode", None) == "exact" and isinstance(description, ModelDescription):
-        raise InvalidParameters(
-            "parameters.mode: 'exact' is for image classifiers, whose derivatives of single images it takes: use "
-            "'layer_wise'",
-            param="parameters.mode",
-        )
-    if isinstance(checked, Allocated):
-        _check_allocation(checked, description.layers, linears, parsed.is_n_m, sparsity)
-    if getattr(checked, "scope", None) == "model" and (
-        parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"
-    ):
-        raise InvalidParameters(
-            "parameters.scope: 'model' ranks all weights together, so it needs pattern 'unstructured' and allocation "
-            "'uniform'",
-            param="parameters.scope",
-        )
-
-
-def require_divisible(linears: Iterable[LinearShape], pattern: Pattern) -> None:
-    """Raises IndivisibleWidth naming the first layer whose rows are no multiple of m of `n:m`."""
-    for linear in linears:
-        width = linear.in_features // linear.kernel
-        if pattern.of is not None and width % pattern.of:
-            inputs = "input weights per row" if linear.kernel == 1 else "input channels"
-            raise IndivisibleWidth(
-                f"{linear.name} has {width} {inputs}, which {pattern.of} does not divide: pattern {pattern.text} "
-                "cannot be applied; skip it (parameters.skip_modules) or choose another m",
-                param="pattern",
-            )
 
 
 def _without_target(
@@ -310,39 +218,3 @@ def _is_measurable(info: MethodInfo) -> bool:
     if issubclass(info.parameters, FilterParameters):
         return True
     return info.prunes and not info.needs.training and issubclass(info.parameters, Selection)
-
-
-def _check_allocation(
-    parameters: Allocated, layers: int, linears: list[LinearShape], is_n_m: bool, sparsity: float
-) -> None:
-    where = "parameters.allocation"
-    allocation = parameters.allocation
-    if allocation == "uniform":
-        return
-    if is_n_m:
-        raise InvalidParameters(f"{where}: pattern n:m fixes every layer's sparsity, only 'uniform' fits", param=where)
-    if isinstance(allocation, str) and allocation != "owl":
-        raise InvalidParameters(
-            f"{where}: what {allocation!r} measured is looked up when a job is submitted: give the list itself here",
-            param=where,
-        )
-    if isinstance(allocation, list):
-        if len(allocation) != layers:
-            raise InvalidParameters(
-                f"{where}: {len(allocation)} sparsities given, the model has {layers} layers", param=where
-            )
-        listed = [*allocation, sparsity]  # the output head, one layer further, keeps to the request's own
-        removed = sum(listed[linear.layer] * linear.numel for linear in linears)
-        mean = removed / sum(linear.numel for linear in linears)
-        if abs(mean - sparsity) > _AGREEMENT:
-            raise InvalidParameters(
-                f"{where}: the list removes {mean:.4f} of the prunable weights, sparsity asks for {sparsity}: make "
-                "them agree",
-                param=where,
-            )
-    # Re-centring can move one layer by up to twice the range from the mean.
-    elif sparsity + 2 * parameters.owl_range >= 1 or sparsity - 2 * parameters.owl_range < 0:
-        raise InvalidParameters(
-            f"parameters.owl_range: {sparsity} ± 2·{parameters.owl_range} leaves [0, 1); choose a smaller range",
-            param="parameters.owl_range",
-        )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.catalogue.linear_shape import LinearShape
+DEFAULT_COMPRESSION = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,12 @@ class Sharing:
     buckets: int
 
 
-def sharing_of(linear: LinearShape, compression: float, seed: int) -> Sharing:
-    """`compression` is bucket values for each weight of the dense layer (the paper's compression factor): how many
-    weights are pruned changes how many share a bucket, not how many buckets there are. Layers of one model hash alike
-    places differently.
+def sharing_of(weights: int, compression: float, *, seed: int, layer: int) -> Sharing:
+    """`compression` is bucket values for each of a layer's `weights`, zeros counted (the paper's compression factor):
+    how many are pruned changes how many share a bucket, not how many buckets there are. The layers of a model, by their
+    number, hash the same places differently.
     """
-    return Sharing(seed * 2**32 + linear.layer, max(1, round(compression * linear.numel)))
+    return Sharing(seed * 2**32 + layer, max(1, round(compression * weights)))
 
 
 def expected_collision_rate(weights: int, buckets: int) -> float:

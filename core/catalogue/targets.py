@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.catalogue.classifiers import ClassifierDescription
-from core.catalogue.compatibility import ResolvedRequest, check_job, parse_parameters, prunable_linears
+from core.catalogue.compatibility import ResolvedRequest, check_job, parse_parameters
 from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
@@ -15,6 +15,7 @@ from core.catalogue.narrowing import reachable_sparsities
 from core.catalogue.parameters import MethodParameters, Selection
 from core.catalogue.patterns import parse_pattern
 from core.catalogue.per_layer import Layout
+from core.catalogue.prunable import prunable_linears
 from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.errors import InvalidSparsity, InvalidTarget
 

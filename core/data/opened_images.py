@@ -4,8 +4,8 @@ with the model's own classes."""
 import hashlib
 import json
 import math
-import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -90,8 +90,8 @@ def open_images(
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     folder = cache / f"images-{key}"
     if not (folder / _STATE).is_file():
-        partial = cache / f"partial-{key}-{os.getpid()}"
-        partial.mkdir(parents=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=cache, prefix="partial-"))
         try:
             with open_rows(place.path, place.format, place.image_field, place.label_field) as rows:
                 state = _decode(rows, place.name, preprocessing, labels, choice, partial / _PIXELS)

@@ -8,11 +8,12 @@ from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.compatibility import ResolvedRequest, method_at_work
 from core.catalogue.methods import get_method
 from core.catalogue.recovery import Recovery, complete_image_recovery
+from core.catalogue.sharing import DEFAULT_COMPRESSION
 from core.errors import InvalidRequest
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.image_resolution import ImageNeeds, resolve_images
 from core.jobs.references import ImageReference
-from core.jobs.schemas import Calibration, JobBody
+from core.jobs.schemas import Calibration, JobBody, Output
 
 
 def resolve_classifier_job(
@@ -56,7 +57,7 @@ def resolve_classifier_job(
             "sparsity": checked.sparsity,
             "parameters": checked.parameters,
             "recovery": recovery,
-            "output": body.output.model_copy(update={"layout": checked.layout}),
+            "output": _output(body).model_copy(update={"layout": checked.layout}),
         }
     )
     images_of = {
@@ -65,6 +66,23 @@ def resolve_classifier_job(
         "recovery": None if training is None else training.model_dump(mode="json"),
     }
     return filled, {"task": description.task, "images": images_of}
+
+
+def _output(body: JobBody) -> Output:
+    """With the compression that weight sharing means; raises InvalidRequest where it is none that shares."""
+    if body.output.format == "hashed":
+        return body.output.model_copy(update={"compression": body.output.compression or DEFAULT_COMPRESSION})
+    require_unshared(body)
+    return body.output
+
+
+def require_unshared(body: JobBody) -> None:
+    """Raises InvalidRequest for what only weight sharing takes."""
+    if body.output.compression is not None:
+        raise InvalidRequest(
+            f"output.compression belongs to format 'hashed', not to {body.output.format!r}: leave it out",
+            param="output.compression",
+        )
 
 
 def _refuse_text(body: JobBody) -> None:

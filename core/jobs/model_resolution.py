@@ -15,6 +15,7 @@ from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.registry.folders import content_hash_of
 from core.registry.service import find_row, names
 from core.registry.tables import ModelRow
+from secateur.hashed import SUFFIX as HASHED_SUFFIX
 from secateur.packed import SUFFIX as PACKED_SUFFIX
 
 
@@ -92,7 +93,7 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> R
         description = describe_folder(folder, own_artifact=True)
     else:
         raise UnknownModel(f"model {reference!r}: the job's report does not say what its artifact is", param="model")
-    is_packed = any(file.path.endswith(PACKED_SUFFIX) for file in files)
+    is_packed = any(file.path.endswith((PACKED_SUFFIX, HASHED_SUFFIX)) for file in files)
     stored = StoredModel(
         name=reference,
         prefix=prefix,

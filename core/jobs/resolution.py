@@ -16,7 +16,7 @@ from core.catalogue.model_folder import ModelDescription
 from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
-from core.jobs.classifier_resolution import resolve_classifier_job
+from core.jobs.classifier_resolution import require_unshared, resolve_classifier_job
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.recovery_resolution import resolve_recovery
@@ -61,6 +61,13 @@ def resolve_job(
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )
+    if body.output.format == "hashed":
+        raise InvalidRequest(
+            "output.format: 'hashed' shares the weights of image classifiers' linear layers; of a language model use "
+            "'packed'",
+            param="output.format",
+        )
+    require_unshared(body)
     if body.output.format == "packed" and checked.pattern == STRUCTURED.text:
         raise InvalidRequest(
             "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use 'dense'",

@@ -71,9 +71,16 @@ class Gates(_Part):
 class Output(_Part):
     """The form of the checkpoint."""
 
-    format: Literal["dense", "packed"] = Field(
+    format: Literal["dense", "packed", "hashed"] = Field(
         "dense",
-        description="packed: bitmasks and surviving values; `secateur download --unpack` restores it bit by bit.",
+        description="packed: bitmasks and surviving values. hashed, of image classifiers: the weights of every linear "
+        "layer are made to share a few values, which a hash of their places chooses (HashedNets), and those are "
+        "stored. `secateur download --unpack` restores both bit by bit.",
+    )
+    compression: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="hashed: values stored for each weight of a linear layer, zeros counted; unset: 1/8.",
     )
     dtype: Literal["keep"] = "keep"
     layout: Layout = Field(

@@ -10,10 +10,11 @@ import torch
 import transformers
 from torch import Tensor
 
-from core.catalogue.compatibility import check_job, parse_parameters, prunable_linears
+from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated, Propagated, Selection
 from core.catalogue.patterns import Pattern, parse_pattern
+from core.catalogue.prunable import prunable_linears
 from core.models.folder import ModelFolder
 from core.models.weights import DTYPES
 from core.pruning.allocation import global_counts

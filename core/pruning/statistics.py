@@ -1,5 +1,6 @@
 """What the calibration tokens say about a linear layer's input, gathered micro-batch by micro-batch in float32."""
 
+import math
 from enum import Enum
 
 import torch
@@ -77,7 +78,7 @@ class InputStatistic:
         whole = self.energy(dense_OI)
         if whole <= 0:
             return 0.0
-        return (max(self.energy(dense_OI - pruned_OI), 0.0) / whole) ** 0.5
+        return math.sqrt(max(self.energy(dense_OI - pruned_OI), 0.0) / whole)
 
     def energy(self, weight_OI: Tensor) -> float:
         """‖WXᵀ‖² over the tokens seen: all of them from XᵀX, else the sample."""

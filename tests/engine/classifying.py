@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
 from core.catalogue.patterns import UNSTRUCTURED, parse_pattern
 from core.catalogue.recovery import Recovery
@@ -17,6 +16,7 @@ from core.models.reference import ReferenceConfig, ReferenceNetwork
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.scene import Scene
 from core.pruning.methods.classifiers import build_classifier_method
+from tests.engine.classifier_networks import layers_of as shapes
 
 
 class Plain(nn.Module):
@@ -33,15 +33,6 @@ class Plain(nn.Module):
 def network(name: str, *, classes: int = 10, seed: int = 0, **config: Any) -> ReferenceNetwork:
     torch.manual_seed(seed)
     return ReferenceNetwork(ReferenceConfig(network=name, num_labels=classes, **config)).eval()
-
-
-def shapes(model: nn.Module) -> list[LinearShape]:
-    """Its convolutions and linear layers."""
-    found = [(name, each.weight) for name, each in model.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)]
-    return [
-        LinearShape(name=name, layer=place, out_features=len(weight), in_features=weight[0].numel())
-        for place, (name, weight) in enumerate(found)
-    ]
 
 
 def random_images(count: int, shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> TensorImages:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from core.catalogue.compatibility import check_job, parse_parameters, prunable_linears
+from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.filter_parameters import FilterL1Parameters
 from core.catalogue.parameters import Selection
+from core.catalogue.prunable import prunable_linears
 from core.catalogue.sensitivity import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.data.images import TensorImages
@@ -74,7 +75,7 @@ def test_a_point_is_the_loss_of_a_copy_that_lost_just_that(
         build_classifier_method(method, parse_parameters(method, {})).prune(alone)
         point = curves[place].points[1]
         assert point.loss == pytest.approx(mean_loss(alone, labelled(20, 2)), rel=1e-6)
-        assert point.rate == 0.8 and point.sparsity == pytest.approx(0.8, abs=0.05)
+        assert point.rate == 0.8 and point.sparsity == pytest.approx(0.8, abs=0.1)  # whole weights a row
         assert point.accuracy is not None and curves[place].weights == layers[place].numel
     found = Sensitivity(
         task="image-classification", method=method, pattern="unstructured", scope="layer", rates=RATES,

@@ -1,5 +1,6 @@
 """Convolutions and linear layers of classifiers as matrices, and the one-shot methods on them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import torch
 from torch import nn
 
 from core.errors import IndivisibleWidth, InvalidParameters, UnsupportedArchitecture
+from core.pruning.classifier.dead_neurons import remove_dead_neurons
 from core.pruning.classifier.matrices import input_rows, layer_of, output_rows, set_matrix, to_matrix
+from tests.engine import classifier_networks
 from tests.engine.classifying import (
     Plain,
     digits,
@@ -108,6 +111,28 @@ def test_every_layer_loses_exactly_what_is_asked(method: str, name: str) -> None
         assert place.figures["reconstruction_errors"] == {}
     else:
         assert set(place.figures["reconstruction_errors"]) == {shape.name for shape in place.layers}
+
+
+FAMILIES = ["resnet-bottleneck", "mobilenet-v2", "regnet-y", "convnext", "vit", "deit"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_pruned_and_its_derivatives_are_taken(name: str) -> None:
+    images = classifier_networks.random_images(classifier_networks.NETWORKS[name].image_shape, 6)
+    place = scene(classifier_networks.make_classifier(name), images, sparsity=0.5, batch_size=4)
+    prune("wanda", place)
+    assert zeros(place.model) == {
+        shape.name: shape.out_features * round(0.5 * shape.in_features) for shape in place.layers
+    }
+    assert not [note for note in place.notes if "left dense" in note]
+    before = place.logits(images.batch(range(6)))
+    remove_dead_neurons(place)
+    torch.testing.assert_close(place.logits(images.batch(range(6))), before, rtol=1e-3, atol=1e-4)
+    place = scene(classifier_networks.make_classifier(name), images, sparsity=0.7, batch_size=4)
+    prune("obd", place, rounds=1, retrain_steps=0, curvature="squared_error")
+    assert sum(zeros(place.model).values()) == round(0.7 * sum(shape.numel for shape in place.layers))
+    (row,) = place.figures["rounds"]
+    assert 0 < row["predicted_increase"] < math.inf
 
 
 def test_wanda_removes_the_same_number_in_every_row() -> None:

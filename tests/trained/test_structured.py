@@ -63,8 +63,8 @@ def test_masks_measured_and_adapters_trained_leave_more_than_chance(
 ) -> None:
     asked: dict[str, dict[str, Any]] = {
         "random-structured": {},
-        "bonsai": {"budget": "quick"},
-        "loraprune": {"budget": "quick", "steps": 16, "batch_size": 2},
+        "bonsai": {"budget": "quick", "masks_per_round": 16, "sequences": 2},
+        "loraprune": {"budget": "quick", "steps": 10, "batch_size": 2},
     }
     results = {
         method: removed(smollm2, tmp_path / method, calibration[:, :64], evaluation[:2], method, **parameters)

@@ -97,6 +97,11 @@ def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
         ({"gates": {"max_perplexity_ratio": 2}}, "gates", "makes no model"),
         ({"output": {"format": "packed"}}, "output.format", "makes no model"),
         ({"sparsity": 0.5}, "sparsity", "prunes nothing"),
+        (
+            {"method": "magnitude", "sparsity": 0.5, "output": {"format": "hashed"}},
+            "output.format",
+            "image classifiers' linear layers",
+        ),
         ({"method": "magnitude", "sparsity": 0.5, "parameters": {"allocation": "job:none"}}, "parameters.allocation",
          "no job 'none'"),
     ],

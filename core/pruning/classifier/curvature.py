@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from core.catalogue.classic_parameters import Curvature
 from core.data.images import ImageSet
-from core.pruning.classifier.matrices import CHUNK, Layer, input_rows, layer_of, output_rows
+from core.pruning.classifier.matrices import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
 from core.pruning.classifier.scene import Scene
 
 
@@ -123,12 +123,13 @@ def _summed_squares(name: str, layer: Layer, pairs: Sequence[tuple[Tensor, Tenso
     if len(pairs) == 1:
         gradient_BGLO = output_rows(layer, pairs[0][1], images)
         if gradient_BGLO.shape[2] == 1:  # one position: the square of a product is the product of squares
-            total, done = 0, 0
+            total_OI, done = torch.zeros_like(to_matrix(layer)), 0
             for X_BGLI in input_rows(name, layer, pairs[0][0], images):
                 delta_BGO = gradient_BGLO[done : done + len(X_BGLI), :, 0]
-                total = total + torch.einsum("bgi,bgo->goi", X_BGLI[:, :, 0].square(), delta_BGO.square())
+                products_GOI = torch.einsum("bgi,bgo->goi", X_BGLI[:, :, 0].square(), delta_BGO.square())
+                total_OI += products_GOI.flatten(0, 1)
                 done += len(X_BGLI)
-            return total.flatten(0, 1)  # type: ignore[attr-defined,no-any-return]
+            return total_OI
     return _sample_gradients(name, layer, pairs, images).square().sum(0)
 
 

@@ -7,7 +7,7 @@ cannot be done its readers keep it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,11 +162,14 @@ def _is_read(scene: Scene, layers: Mapping[str, Layer], name: str, neurons_N: Te
     }
 
     def hook(at: str, layer: Layer, inputs: Tensor, outputs: Tensor) -> Tensor:
-        done = 0
-        for X_BGLI in input_rows(at, layer, inputs, len(neurons_N)):
-            poisoned_BGI = X_BGLI.isnan().any(dim=2)
-            read_N[done : done + len(X_BGLI)] |= (poisoned_BGI & nonzero[at]).flatten(1).any(dim=1)
-            done += len(X_BGLI)
+        if inputs.isnan().any():
+            done = 0
+            for X_BGLI in input_rows(at, layer, inputs, len(neurons_N)):
+                poisoned_BGI = X_BGLI.isnan().any(dim=2)
+                read_N[done : done + len(X_BGLI)] |= (poisoned_BGI & nonzero[at]).flatten(1).any(dim=1)
+                done += len(X_BGLI)
+            if read_N.all():
+                raise _AllAreReadError
         outputs = outputs.nan_to_num()
         if at == name:
             images = outputs.unflatten(0, (len(neurons_N), -1))
@@ -175,6 +178,11 @@ def _is_read(scene: Scene, layers: Mapping[str, Layer], name: str, neurons_N: Te
                 channels[neuron] = torch.nan
         return outputs
 
-    with _hooked(layers, hook):
+    with _hooked(layers, hook), suppress(_AllAreReadError):
         logits_NK = scene.logits(pixels_BCHW[:1].expand(len(neurons_N), *pixels_BCHW.shape[1:]))
-    return read_N | logits_NK.isnan().any(dim=1)
+        read_N |= logits_NK.isnan().any(dim=1)
+    return read_N
+
+
+class _AllAreReadError(Exception):
+    """The rest of the forward need not be run."""

@@ -91,7 +91,7 @@ def _patches(layer: nn.Conv2d, inputs_BNCHW: Tensor) -> Tensor:
     channels = layer.in_channels // layer.groups
     patches_NGCKL = flat.unflatten(1, (layer.groups, channels, -1))
     patches_NGLI = patches_NGCKL.permute(0, 1, 4, 3, 2).flatten(3)
-    return patches_NGLI.unflatten(0, (images, -1)).transpose(1, 2).flatten(2, 3)
+    return _side_by_side(patches_NGLI, images)
 
 
 def output_rows(layer: Layer, outputs: Tensor, images: int) -> Tensor:
@@ -99,4 +99,10 @@ def output_rows(layer: Layer, outputs: Tensor, images: int) -> Tensor:
     if isinstance(layer, nn.Linear):
         return outputs.reshape(images, 1, -1, outputs.shape[-1])
     rows_NGLO = outputs.flatten(2).unflatten(1, (layer.groups, -1)).transpose(2, 3)
-    return rows_NGLO.unflatten(0, (images, -1)).transpose(1, 2).flatten(2, 3)
+    return _side_by_side(rows_NGLO, images)
+
+
+def _side_by_side(rows_NGLX: Tensor, images: int) -> Tensor:
+    """The positions of all N that are of one image, one after the other: [B, G, L, X]."""
+    rows_BNGLX: Tensor = rows_NGLX.unflatten(0, (images, -1))
+    return rows_BNGLX.transpose(1, 2).flatten(2, 3)

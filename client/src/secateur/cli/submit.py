@@ -65,8 +65,11 @@ MetadataOption = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", h
 QueueOption = Annotated[str | None, typer.Option(help="The queue of the workers to run it.")]
 PriorityOption = Annotated[int | None, typer.Option(help="Higher goes first.")]
 FormatOption = Annotated[
-    Literal["dense", "packed"] | None,
-    typer.Option(help="packed: bitmasks and surviving values; `download --unpack` restores it."),
+    Literal["dense", "packed", "hashed"] | None,
+    typer.Option(
+        help="packed: bitmasks and surviving values; hashed, of image classifiers: linear layers share a few values. "
+        "`download --unpack` restores both."
+    ),
 ]
 LayoutOption = Annotated[
     Literal["uniform", "per_layer"] | None,

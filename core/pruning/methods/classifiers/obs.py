@@ -4,8 +4,8 @@ of each layer."""
 import torch
 
 from core.catalogue.classic_parameters import OBSParameters, is_exact
-from core.catalogue.compatibility import require_divisible
 from core.catalogue.parameters import MethodParameters
+from core.catalogue.prunable import require_divisible
 from core.data.chosen_images import draw_images
 from core.data.images import ImageSet
 from core.pruning.classifier.curvature import gradient_rows

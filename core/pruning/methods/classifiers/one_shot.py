@@ -1,16 +1,18 @@
 """The one-shot methods of language models on an image classifier: magnitude, random, Wanda, SparseGPT."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.compatibility import require_divisible
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated, MethodParameters, Propagated, Selection
+from core.catalogue.prunable import require_divisible
 from core.errors import InvalidParameters
 from core.models.weights import DTYPES
 from core.pruning.allocation import global_counts
@@ -44,8 +46,8 @@ class OneShot(ClassifierMethod):
 
     def __init__(self, parameters: MethodParameters) -> None:
         assert isinstance(parameters, Selection) and isinstance(parameters, Propagated)
-        self.parameters = parameters
-        self.solver = self.method(parameters)
+        self.parameters: Selection = parameters
+        self.solver: Method = self.method(parameters)
 
     @torch.no_grad()
     def prune(self, scene: Scene) -> None:
@@ -67,7 +69,7 @@ class OneShot(ClassifierMethod):
             if parameters.propagation == "in_flight":
                 with walk.collecting(wait=True):
                     run_in_lockstep(
-                        [lambda pixels=pixels: scene.logits(pixels) for pixels in batches],  # type: ignore[misc]
+                        [partial(scene.logits, pixels_BCHW) for pixels_BCHW in batches],
                         walk.prune,
                         lambda index, logits: None,
                     )
@@ -191,7 +193,7 @@ class _Walk:
         set_matrix(layer, torch.cat(parts))
         self.pruned.add(name)
         if whole > 0:
-            self.scene.figures["reconstruction_errors"][name] = (max(lost, 0.0) / whole) ** 0.5
+            self.scene.figures["reconstruction_errors"][name] = math.sqrt(max(lost, 0.0) / whole)
         self.scene.observer.on_progress(len(self.pruned) / len(self.layers))
 
     def finish(self) -> None:
