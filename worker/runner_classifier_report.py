@@ -58,7 +58,7 @@ def classifier_result(
             "counts": dict(counts),
         },
         "method": scene.figures,
-        "notes": scene.notes,
+        "notes": list(dict.fromkeys(scene.notes)),
         "engine": {"device": scene.device.type, "model_dtype": description.dtype, "forward_dtype": "float32"},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
     }

@@ -25,13 +25,12 @@ def figures(metrics: dict[str, Any]) -> list[str]:
 
 
 def recovery(recovered: dict[str, Any]) -> list[str]:
-    """How it was trained after pruning."""
+    """How it was trained after pruning, and that its zeros stayed where it has any."""
     sparsity = recovered["sparsity"]
-    return [
-        f"Recovered with {recovered['method']}: {recovered['steps']:,} steps. Sparsity {sparsity['before']:.4%} "
-        f"before, {sparsity['after']:.4%} after.",
-        "",
-    ]
+    line = f"Recovered with {recovered['method']}: {recovered['steps']:,} steps."
+    if sparsity["before"]:
+        line += f" Sparsity {sparsity['before']:.4%} before, {sparsity['after']:.4%} after."
+    return [line, ""]
 
 
 def latencies(latency: dict[str, Any]) -> list[str]:
