@@ -67,7 +67,6 @@ from worker.runner_models import generate, generate_text, import_gguf, new_netwo
 from worker.runner_recover import calibration_set, evaluation_sets, recover_artifact
 from worker.runner_report import prune_result
 from worker.runner_search import search_target
-from worker.runner_sensitivity import measure_sensitivity
 
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
@@ -179,6 +178,8 @@ def recover(spec: RecoverSpec) -> dict[str, Any]:
 
 def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
     """Measure each layer alone; SIGTERM ends it once the layer it is at is saved."""
+    from worker.runner_sensitivity import measure_sensitivity  # charts take long to load, and are for this alone
+
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     device = _device(spec.device)
 

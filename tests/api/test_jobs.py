@@ -365,7 +365,7 @@ def test_inspect_looks_at_a_model(api: TestClient, model: str) -> None:
     )
     fits = {name: "language-model" in method.task_families for name, method in METHODS.items()}
     assert {each["method"]: each["fits"] for each in answer["methods"]} == fits
-    assert any("image classifiers" in each["reason"] for each in answer["methods"] if not each["fits"])
+    assert any("no method for language models" in each["reason"] for each in answer["methods"] if not each["fits"])
 
 
 def test_inspect_is_a_dry_run_of_submit(api: TestClient, job_body: dict[str, Any]) -> None:

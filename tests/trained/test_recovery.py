@@ -18,13 +18,13 @@ from tests.engine.sweeping import sweep
 from tests.trained.conftest import CALIBRATION
 
 pytestmark = pytest.mark.timeout(600)
-STEPS, BATCH, LENGTH = 14, 4, 64
+STEPS, BATCH, LENGTH = 10, 4, 64
 
 
 def test_adapters_win_back_perplexity_and_lose_no_zero(
     smollm2: ModelFolder, samples: Path, calibration: Tensor, evaluation: Tensor, tmp_path: Path
 ) -> None:
-    evaluation = evaluation[:4]
+    evaluation = evaluation[:2]
     swept = sweep(
         smollm2.path, tmp_path / "prune", calibration=calibration[:4], evaluations={"text": evaluation}, method="wanda",
         pattern="2:4",

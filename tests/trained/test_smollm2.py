@@ -66,6 +66,7 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
 def test_methods_and_patterns_stand_in_the_papers_order(
     smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
 ) -> None:
+    evaluation = evaluation[:4]
 
     def pruned(method: str, pattern: str) -> tuple[float, float]:
         result = sweep(

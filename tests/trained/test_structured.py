@@ -44,8 +44,8 @@ def test_depth_by_perplexity_is_no_worse_than_by_direction(
         criterion: removed(
             smollm2,
             tmp_path / criterion,
-            calibration[:2, :128],
-            evaluation[:2],
+            calibration[:2, :96],
+            evaluation[:1],
             "depth",
             criterion=criterion,
             budget="quick",

@@ -235,10 +235,23 @@ def test_a_packed_artifact_unpacks_to_the_dense_one_and_is_a_model_for_another_j
     assert work().result(120) == "succeeded", jobs.job(again).error
 
 
-@pytest.mark.parametrize("stage", ["open", "prune", "evaluate", "verify"])
 def test_killed_with_9_at_any_stage_the_next_attempt_yields_the_same_bytes(
-    stage: str, jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore
+    jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore
 ) -> None:
+    killed = {stage: _killed_at(stage, jobs, body, work) for stage in ("open", "prune", "evaluate", "verify")}
+    with transaction(jobs.sessions) as session:
+        recipe = service.get_report(session, jobs.team, killed["verify"])["recipe"]
+    undisturbed = jobs.submit(recipe)
+    assert work().result(120) == "succeeded"
+    expected = (artifact(store, undisturbed, 1) / "model.safetensors").read_bytes()
+    for stage, job_id in killed.items():
+        assert (artifact(store, job_id, 2) / "model.safetensors").read_bytes() == expected, stage
+        if stage in ("evaluate", "verify"):
+            assert any("continuing after block" in message for message in jobs.logs(job_id)), stage
+
+
+def _killed_at(stage: str, jobs: Queue, body: dict[str, Any], work: Work) -> str:
+    """A job whose runner was killed in a stage, and whose second attempt succeeded."""
     job_id = jobs.submit(body)
     end = work()
 
@@ -250,17 +263,10 @@ def test_killed_with_9_at_any_stage_the_next_attempt_yields_the_same_bytes(
         return None
 
     os.kill(eventually(runner_in_stage, 60).pid, signal.SIGKILL)
-    assert end.result(60) == "queued"
+    assert end.result(60) == "queued", stage
     assert work().result(120) == "succeeded", jobs.job(job_id).error
     assert jobs.job(job_id).attempt == 2
-    with transaction(jobs.sessions) as session:
-        recipe = service.get_report(session, jobs.team, job_id)["recipe"]
-    undisturbed = jobs.submit(recipe)
-    assert work().result(120) == "succeeded"
-    first, second = artifact(store, job_id, 2), artifact(store, undisturbed, 1)
-    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
-    if stage in ("evaluate", "verify"):
-        assert any("continuing after block" in message for message in jobs.logs(job_id))
+    return job_id
 
 
 @pytest.mark.parametrize(
