@@ -50,6 +50,7 @@ bench: $(SETUP) ## against llm-compressor, in a virtual environment of its own
 
 bench-structured: $(SETUP) ## every structured method on a real model, before and after recovery; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md
+	$(BIN)/python -m bench.stages --write docs/structured.md
 
 lock: ## refresh constraints.txt from the ranges in pyproject.toml
 	rm -rf .cache/lock
