@@ -53,6 +53,7 @@ claims: $(SETUP) ## what the classical papers claim, tried here: docs/claims.md;
 
 bench-structured: $(SETUP) ## every structured method on a real model, before and after recovery; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md
+	$(BIN)/python -m bench.stages --write docs/structured.md
 
 lock: ## refresh constraints.txt from the ranges in pyproject.toml
 	rm -rf .cache/lock

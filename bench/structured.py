@@ -225,7 +225,9 @@ def _row(cell: Cell, figures: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _mean(figures: dict[str, Any], model: str) -> str:
-    """With the standard error of a mean of independent means."""
+    """With the standard error of a mean of independent means; empty where no task was asked."""
+    if not figures["tasks"]:
+        return ""
     errors = [task[f"{model}_stderr"] for task in figures["tasks"].values()]
     error = sum(each**2 for each in errors) ** 0.5 / len(errors)
     return f"{figures['task_mean'][model]:.1%} ± {error:.1%}"

@@ -1,0 +1,121 @@
+"""LoRAShear's recovery in two stages against one, at equal steps: `python -m bench.stages`.
+
+Each is a `lorashear` job; they differ in recovery alone. Text in place of a pre-training corpus is the calibration
+text; in place of instructions, PIQA's goals, each with the solution that is right. Cells are cached as
+`bench.structured`'s are.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.cells import own_release
+from bench.machine import describe_machine
+from bench.page import table, write_section
+from bench.structured import Bench, Cell, Scale, entries
+from core.catalogue.tasks import TASKS, local_copy
+from core.settings import Settings
+from secateur import Client
+from worker.demo import serving
+from worker.home import Home, open_home
+from worker.registering import add_dataset
+from worker.samples import CALIBRATION, EVALUATION, add_samples
+from worker.task_samples import add_task_samples
+
+SECTION = "bench-stages"
+SPARSITY = 0.2
+TRAINING, HELD = "piqa-solutions-training", "piqa-solutions-held"
+_TRAINED_SHARE = 0.8
+
+
+def add_instructions(home: Home) -> None:
+    """Register PIQA's goals and right solutions: the first four fifths to train on, the rest to measure on."""
+    questions = local_copy(home.settings.local_tasks, TASKS["piqa"])
+    assert questions is not None
+    texts = []
+    for line in questions.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        texts.append(f"Goal: {row['goal']}\nSolution: {row['sol2' if row['label'] else 'sol1']}")
+    split = int(len(texts) * _TRAINED_SHARE)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, part in ((TRAINING, texts[:split]), (HELD, texts[split:])):
+            file = Path(temporary, f"{name}.jsonl")
+            file.write_text("".join(json.dumps({"text": text}) + "\n" for text in part), "utf-8")
+            add_dataset(home, name, file, source="piqa, validation")
+
+
+def recoveries(steps: int) -> dict[str, dict[str, Any]]:
+    """What the jobs say of recovery, by title; each takes `steps` steps at most."""
+    half = steps // 2
+    both = [CALIBRATION, TRAINING]
+    return {
+        "two stages": {"stages": [{"datasets": [CALIBRATION], "steps": half}, {"datasets": [TRAINING], "steps": half}]},
+        "one stage, both texts": {"stages": [{"datasets": both, "steps": steps}]},
+        "one stage, pre-training text": {"stages": [{"datasets": [CALIBRATION], "steps": steps}]},
+    }
+
+
+def page(found: dict[str, dict[str, Any] | None], steps: int, command: str) -> str:
+    """The table: perplexity on text of either kind that nothing was trained on."""
+    texts = (EVALUATION, HELD)
+    measured = next(figures["perplexity"] for figures in found.values() if figures)
+    rows = [
+        (title, "", *(f"{measured[text][kind]:.2f}" for text in texts))
+        for title, kind in (("dense", "dense"), ("pruned, not recovered", "before_recovery"))
+    ]
+    for title, figures in found.items():
+        shown = ["failed"] * 2
+        if figures is not None:
+            shown = [f"{figures['perplexity'][text]['pruned']:.2f}" for text in texts]
+        rows.append((title, f"{steps}", *shown))
+    return f"""{table(("recovery", "steps at most", *texts), rows)}
+
+{describe_machine()}; {own_release()}. `{command}`
+
+Perplexity of SmolLM2-135M after `lorashear` at {SPARSITY:.0%} (budget `quick`), recovered with LoRA. A stage of several
+texts draws from each in proportion to how much worse than the dense model the pruned one is on it, and ends early where
+a round of {steps // 4} steps has won nothing back."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__)
+    parser.add_argument("--steps", type=int, default=48, help="of recovery, all stages together")
+    parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
+    options = parser.parse_args(arguments)
+    scale = Scale(task_limit=5, windows=8, steps=24, batch_size=4, training_length=64)
+    entry = next(each for each in entries() if each.method.id == "lorashear")
+    evaluation = {"datasets": [EVALUATION, HELD], "samples": 8, "sequence_length": 256}
+    console, settings = Console(highlight=False, soft_wrap=True), Settings()
+    found: dict[str, dict[str, Any] | None] = {}
+    with serving(settings) as url:
+        add_task_samples(settings, console.print)
+        with open_home(settings) as home:
+            add_samples(home, console.print)
+            add_instructions(home)
+        with Client(url, (settings.home / "api-key").read_text().strip()) as client:
+            bench = Bench(client, console.print)
+            with contextlib.suppress(KeyboardInterrupt):  # what there is, is shown; the rest is run the next time
+                for title, stages in recoveries(options.steps).items():
+                    recovery = scale.recovery("")["recovery"] | stages | {"resample_every": options.steps // 4}
+                    del recovery["dataset"], recovery["steps"]
+                    body = scale.pruning(entry, SPARSITY) | {"recovery": recovery, "evaluation": evaluation}
+                    found[title] = bench.figures(Cell(title, SPARSITY, True, body))
+    if not any(found.values()):
+        return 1
+    command = " ".join(["python -m bench.stages", *(arguments if arguments is not None else sys.argv[1:])])
+    text = page(found, options.steps, command)
+    console.print(text, markup=False)
+    if options.write:
+        write_section(Path(options.write), SECTION, text)
+    return int(any(figures is None for figures in found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
