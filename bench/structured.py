@@ -47,7 +47,8 @@ class Entry:
 
 def entries() -> list[Entry]:
     """Every structured method with all layers of one shape; LLM-Pruner also as in its paper, with protected layers."""
-    found = [Entry(each.id, each, {}) for each in METHODS.values() if "structured" in each.patterns]
+    methods = (each for each in METHODS.values() if "language-model" in each.task_families)
+    found = [Entry(each.id, each, {}) for each in methods if "structured" in each.patterns]
     place = next(number for number, each in enumerate(found) if each.title == "llm-pruner")
     found.insert(place + 1, Entry("llm-pruner per_layer", found[place].method, {"layout": "per_layer"}))
     return found
