@@ -23,7 +23,7 @@ from worker.supervisor import Supervisor
 
 pytestmark = pytest.mark.timeout(300)
 RECOVERY = {"method": "lora", "steps": 12, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 3}
-LONG = RECOVERY | {"steps": 150}
+LONG = RECOVERY | {"steps": 100}
 
 
 @pytest.fixture
