@@ -194,13 +194,13 @@ def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
 
 def classify(spec: ClassifierSpec) -> dict[str, Any]:
     """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once its round or step is saved."""
-    from worker.runner_classifier import prune_classifier  # its libraries are slow to load, and for this alone
-    from worker.runner_classifier_sensitivity import measure_classifier
-
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     device = _device(spec.device)
+    if get_method(spec.recipe["method"]).measures:  # the libraries of either are slow to load, and for it alone
+        from worker.runner_classifier_sensitivity import measure_classifier as work
+    else:
+        from worker.runner_classifier import prune_classifier as work
     try:
-        work = measure_classifier if get_method(spec.recipe["method"]).measures else prune_classifier
         made = work(spec, device=device, send=send, should_stop=_stop_asked.is_set)
     except RecoveryStopped:
         sys.exit(STOPPED)

@@ -30,7 +30,7 @@ from core.models.classifier import ClassifierFolder, load_classifier, open_class
 from core.models.onnx_export import export_onnx
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
-from core.pruning.classifier.scene import Observer, Scene, weight_of, zero_masks
+from core.pruning.classifier.scene import Observer, Scene, weight_of, weights_of
 from core.pruning.classifier.sharing import share_linears
 from core.pruning.methods.classifiers import build_classifier_method
 from core.pruning.recovery.checkpoints import Checkpoints
@@ -107,7 +107,8 @@ def prune_classifier(
         rounds=Rounds(spec.work, fingerprint(spec, folder, device), spec.previous),
         notes=notes,
     )
-    if get_method(recipe["method"]).prunes:
+    prunes = get_method(recipe["method"]).prunes
+    if prunes:
         send(StageMessage(stage="prune"))
         build_classifier_method(recipe["method"], parameters).prune(scene)
         model.eval()
@@ -116,7 +117,9 @@ def prune_classifier(
     before: dict[str, Accuracy] = {}
     if recovery is not None:
         assert images.recovery is not None
-        before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
+        before = dense
+        if prunes:
+            before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
         send(StageMessage(stage="recover"))
         recovered = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
         round_to_stored(model, folder)
@@ -210,7 +213,7 @@ def _recover(
 ) -> dict[str, Any]:
     """Train; what the report says of it, and under `held` the zeros of each layer that had to stay."""
     assert spec.recovery is not None
-    held = zero_masks(scene.model, [layer for layer in scene.layers if _has_zeros(scene.model, layer)])
+    held = weights_of(scene.model, [layer for layer in scene.layers if _has_zeros(scene.model, layer)])
     zeros = {name: each.detach() == 0 for name, each in held.items()}
     weights = hashlib.sha256()
     for each in scene.model.parameters():

@@ -24,7 +24,7 @@ from core.evaluation.accuracy import measure_accuracy
 from core.models.classifier import load_classifier, open_classifier
 from core.models.reference import ReferenceConfig, ReferenceNetwork
 from core.pruning.classifier.retraining import retrain
-from core.pruning.classifier.scene import Scene, zero_masks
+from core.pruning.classifier.scene import Scene, weights_of
 from core.pruning.methods.classifiers import build_classifier_method
 
 FOLDER = CACHE / "claims"
@@ -79,7 +79,7 @@ def train(
 ) -> None:
     """Train in place, zeros of all prunable weights held."""
     recovery = Recovery(method="finetune", steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
-    retrain(model, images, recovery, zero_masks(model, layers(model)))
+    retrain(model, images, recovery, weights_of(model, layers(model)))
 
 
 def layers(model: PreTrainedModel) -> list[LinearShape]:

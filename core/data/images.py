@@ -51,17 +51,3 @@ class TensorImages:
         if chosen.dtype is torch.uint8:
             return (chosen.float() / 255 - self._mean_C11) / self._deviation_C11
         return chosen
-
-
-class ImagesPart:
-    """Some images of a set, by number."""
-
-    def __init__(self, images: ImageSet, numbers: Tensor) -> None:
-        self._images, self._numbers = images, numbers
-        self.labels_N = images.labels_N[numbers]
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def batch(self, numbers: Sequence[int] | Tensor) -> Tensor:
-        return self._images.batch(self._numbers[torch.as_tensor(numbers)])

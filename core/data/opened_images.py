@@ -86,7 +86,7 @@ def open_images(
     Raises UnusableDataset where more than 1 % cannot be read, where a label is none of the model's, and where images
     differ in size and the model says none; TooFewImages.
     """
-    facts = [asdict(place) | {"path": None}, asdict(preprocessing), list(labels), asdict(choice)]
+    facts = [asdict(place) | {"path": None}, asdict(preprocessing), list(labels), choice.samples, choice.seed]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     folder = cache / f"images-{key}"
     if not (folder / _STATE).is_file():

@@ -19,8 +19,8 @@ from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropou
 from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
-from core.pruning.classifier.scan import exact_counts, loss_and_accuracy, scan
-from core.pruning.classifier.scene import Observer, mean_loss
+from core.pruning.classifier.scan import exact_counts, scan
+from core.pruning.classifier.scene import Observer, loss_and_accuracy, mean_loss
 from core.pruning.methods.classifiers.iterative_magnitude import cut_layer, rewind
 from core.pruning.recovery.training import RecoveryStopped
 from tests.engine.classifying import (

@@ -3,16 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import torch
-
 from core.catalogue.filter_parameters import FilterParameters
-from core.catalogue.recovery import Recovery
-from core.data.images import ImageSet, ImagesPart
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.filter_budget import Goal, Step, chosen
-from core.pruning.classifier.retraining import retrain
-from core.pruning.classifier.scene import Scene, zero_masks
-from core.pruning.recovery.training import Observer, RecoveryStopped
+from core.pruning.classifier.retraining import retrain_between
+from core.pruning.classifier.scene import Scene
+from core.pruning.recovery.training import RecoveryStopped
 
 FIGURES = "filters"
 """Under this name in the report: what was removed of each group, and what each round left."""
@@ -45,7 +41,15 @@ def remove_in_rounds(
     goal = Goal(record["parameters"]["before"], record["flops"]["before"], scene.sparsity, flops_reduction)
     while (steps := choose(groups, goal, number)) is not None:
         groups.remove(chosen(steps))
-        losses = _retrain(scene, parameters, retrain_steps, number)
+        losses = retrain_between(
+            scene,
+            steps=retrain_steps,
+            learning_rate=parameters.retrain_learning_rate,
+            batch_size=parameters.retrain_batch_size,
+            seed=parameters.seed + number,
+            metric="retraining_loss",
+            done=number * retrain_steps,
+        )
         groups = Groups.of(scene.model, image_shape, is_checked=True).among(layers)
         number += 1
         _update(record, groups, loss=losses[-1] if losses else None)
@@ -57,34 +61,6 @@ def remove_in_rounds(
         if scene.observer.should_stop():
             raise RecoveryStopped
     scene.observer.on_progress(1.0)
-
-
-def part(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """So many of the images, drawn at random; all where there are no more."""
-    if count >= len(images):
-        return images
-    numbers = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
-    return ImagesPart(images, numbers.sort().values)
-
-
-def _retrain(scene: Scene, parameters: FilterParameters, steps: int, number: int) -> list[float]:
-    """The loss of each step."""
-    if not steps:
-        return []
-    recovery = Recovery(
-        method="finetune",
-        steps=steps,
-        learning_rate=parameters.retrain_learning_rate,
-        batch_size=parameters.retrain_batch_size,
-        seed=(parameters.seed + number) % 2**31,
-    )
-    observer = Observer(
-        on_step=lambda done, steps, loss: scene.observer.on_metric("retraining_loss", number * steps + done, loss),
-        on_log=scene.observer.on_log,
-        should_stop=scene.observer.should_stop,
-    )
-    held = zero_masks(scene.model, scene.layers)
-    return retrain(scene.model, scene.calibration, recovery, held, observer=observer)
 
 
 def _dense(groups: Groups) -> dict[str, Any]:

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from core.catalogue.classic_parameters import Iterated
-from core.catalogue.recovery import Recovery
 from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
-from core.pruning.classifier.retraining import retrain
-from core.pruning.classifier.scene import Scene, zero_masks
+from core.pruning.classifier.retraining import retrain_between
+from core.pruning.classifier.scene import Scene
 from core.pruning.masks import lowest
-from core.pruning.recovery.training import Observer, RecoveryStopped
+from core.pruning.recovery.training import RecoveryStopped
 from core.pruning.schedule import cubic
 
 ROUNDS = "rounds"
@@ -65,22 +64,15 @@ def prune_in_rounds(
 
 def train(scene: Scene, parameters: Iterated, steps: int, seed: int) -> list[float]:
     """Train on the scene's images, zeros held; the loss of each step."""
-    if steps == 0:
-        return []
-    recovery = Recovery(
-        method="finetune",
+    return retrain_between(
+        scene,
         steps=steps,
         learning_rate=parameters.learning_rate,
         batch_size=parameters.batch_size,
-        seed=seed % 2**31,
+        seed=seed,
+        metric="training_loss",
+        done=len(scene.figures.get(ROUNDS, [])) * parameters.retrain_steps,
     )
-    before = len(scene.figures.get(ROUNDS, [])) * parameters.retrain_steps
-    observer = Observer(
-        on_step=lambda done, steps, loss: scene.observer.on_metric("training_loss", before + done, loss),
-        on_log=scene.observer.on_log,
-        should_stop=scene.observer.should_stop,
-    )
-    return retrain(scene.model, scene.calibration, recovery, zero_masks(scene.model, scene.layers), observer=observer)
 
 
 def stop_if_asked(scene: Scene) -> None:

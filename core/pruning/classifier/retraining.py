@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
+from core.pruning.classifier.scene import Scene, weights_of
 from core.pruning.recovery.checkpoints import Checkpoint, Checkpoints
 from core.pruning.recovery.losses import Loss
 from core.pruning.recovery.masks import ZeroPattern
@@ -48,6 +49,28 @@ def retrain(
     )
     training.run(previous)
     return training.losses
+
+
+def retrain_between(
+    scene: Scene, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
+) -> list[float]:
+    """Train the scene's model on its images between two cuts, the zeros of its layers held; the loss of each step, told
+    as `metric` from step `done` on.
+
+    Raises RecoveryStopped once asked to stop, RecoveryDiverged where the loss is not finite.
+    """
+    if not steps:
+        return []
+    recovery = Recovery(
+        method="finetune", steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed % 2**31
+    )
+    observer = Observer(
+        on_step=lambda step, of, loss: scene.observer.on_metric(metric, done + step, loss),
+        on_log=scene.observer.on_log,
+        should_stop=scene.observer.should_stop,
+    )
+    held = weights_of(scene.model, scene.layers)
+    return retrain(scene.model, scene.calibration, recovery, held, observer=observer)
 
 
 def _labelled(images: ImageSet) -> Loss:

@@ -3,29 +3,15 @@ others dense, nothing retrained (Han 2015, figure 6; Li 2016, section 3.2)."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-from torch import nn
-
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.water_filling import LayerCosts, allocate
 from core.data.images import ImageSet
 from core.errors import InvalidSparsity
-from core.pruning.classifier.scene import Scene
+from core.pruning.classifier.scene import Scene, loss_and_accuracy
 from core.pruning.recovery.training import RecoveryStopped
 
 Curve = list[tuple[float, float, float]]
 """(rate, mean cross-entropy in nats, top-1 accuracy) for each rate."""
-
-
-@torch.no_grad()
-def loss_and_accuracy(scene: Scene, images: ImageSet) -> tuple[float, float]:
-    """Mean cross-entropy in nats and the share of images whose highest logit is their label's."""
-    loss = right = 0.0
-    for pixels_BCHW, labels_B in scene.batches(images):
-        logits_BK = scene.logits(pixels_BCHW)
-        loss += float(nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum"))
-        right += float((logits_BK.argmax(dim=-1) == labels_B).sum())
-    return loss / len(images), right / len(images)
 
 
 def scan(

@@ -1,6 +1,6 @@
 """What a method for classifiers is given, and whom it tells how far it is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,31 +64,29 @@ class Scene:
         logits: Tensor = self.model(pixel_values=images_BCHW.to(self.device)).logits
         return logits
 
-    def batches(self, images: ImageSet) -> "Batches":
-        return Batches(images, self.batch_size, self.device)
-
-
-class Batches:
-    """Images [batch, channels, height, width] and labels [batch] of a set, in order, on a device."""
-
-    def __init__(self, images: ImageSet, size: int, device: torch.device) -> None:
-        self._images, self._size, self._device = images, size, device
-
-    def __iter__(self) -> Any:
-        for numbers in torch.arange(len(self._images)).split(self._size):
-            yield self._images.batch(numbers).to(self._device), self._images.labels_N[numbers].to(self._device)
+    def batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [batch, channels, height, width] and labels [batch] of a set, in order, on the device."""
+        for numbers in torch.arange(len(images)).split(self.batch_size):
+            yield images.batch(numbers).to(self.device), images.labels_N[numbers].to(self.device)
 
 
 @torch.no_grad()
+def loss_and_accuracy(scene: Scene, images: ImageSet) -> tuple[float, float]:
+    """Mean cross-entropy in nats and the share of images whose highest logit is their label's."""
+    loss = right = 0.0
+    for pixels_BCHW, labels_B in scene.batches(images):
+        logits_BK = scene.logits(pixels_BCHW)
+        loss += float(nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum"))
+        right += float((logits_BK.argmax(dim=-1) == labels_B).sum())
+    return loss / len(images), right / len(images)
+
+
 def mean_loss(scene: Scene, images: ImageSet) -> float:
     """Mean cross-entropy over a set, in nats."""
-    total = 0.0
-    for pixels_BCHW, labels_B in scene.batches(images):
-        total += float(nn.functional.cross_entropy(scene.logits(pixels_BCHW), labels_B, reduction="sum"))
-    return total / len(images)
+    return loss_and_accuracy(scene, images)[0]
 
 
-def zero_masks(model: nn.Module, layers: Sequence[LinearShape]) -> Mapping[str, nn.Parameter]:
+def weights_of(model: nn.Module, layers: Sequence[LinearShape]) -> Mapping[str, nn.Parameter]:
     """The weights of layers by parameter name, as `ZeroPattern` takes them."""
     return {f"{layer.name}.weight": weight_of(model, layer.name) for layer in layers}
 

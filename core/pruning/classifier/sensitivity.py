@@ -14,13 +14,13 @@ from core.catalogue.linear_shape import LinearShape
 from core.catalogue.patterns import parse_pattern
 from core.catalogue.sensitivity import SensitivityCurve, SensitivityPoint
 from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.data.chosen_images import draw_images
 from core.data.images import ImageSet
 from core.pruning.boundaries import read_state
 from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.filter_rounds import part
 from core.pruning.classifier.rankings import rank
-from core.pruning.classifier.scan import loss_and_accuracy, scan
-from core.pruning.classifier.scene import Observer, Scene
+from core.pruning.classifier.scan import scan
+from core.pruning.classifier.scene import Observer, Scene, loss_and_accuracy
 from core.pruning.methods.classifiers import ClassifierMethod, build_classifier_method
 from core.pruning.methods.classifiers.filter_l1 import FilterL1
 from core.pruning.recovery.training import RecoveryStopped
@@ -108,7 +108,7 @@ def _groups(scene: Scene, images: ImageSet, inner: FilterParameters, rates: Sequ
     else:
         assert isinstance(inner, FilterTaylorParameters)
         scores = rank(
-            inner.ranking, scene, groups, part(scene.calibration, inner.measured_images, inner.seed), inner.seed
+            inner.ranking, scene, groups, draw_images(scene.calibration, inner.measured_images, inner.seed), inner.seed
         )
 
     def measure(place: int) -> list[SensitivityPoint]:

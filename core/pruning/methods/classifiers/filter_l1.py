@@ -8,11 +8,12 @@ from torch import Tensor
 
 from core.catalogue.filter_parameters import FilterL1Parameters
 from core.catalogue.parameters import MethodParameters
+from core.data.chosen_images import draw_images
 from core.errors import InvalidParameters
 from core.pruning.classifier import rankings
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.filter_budget import Goal, Step, beyond, by_rate, counts, until
-from core.pruning.classifier.filter_rounds import part, remove_in_rounds
+from core.pruning.classifier.filter_rounds import remove_in_rounds
 from core.pruning.classifier.filter_sensitivity import curves
 from core.pruning.classifier.scene import Scene
 from core.pruning.methods.classifiers.method import ClassifierMethod
@@ -62,7 +63,7 @@ class FilterL1(ClassifierMethod):
         if rates == "uniform":
             return until(by_rate(groups, scores, round_to, lambda place, rate: rate), groups, goal)
         if rates == "sensitivity":
-            measured = part(scene.calibration, self._parameters.measured_images, self._parameters.seed + number)
+            measured = draw_images(scene.calibration, self._parameters.measured_images, self._parameters.seed + number)
             scanned = curves(scene, groups, scores, measured)
             scene.figures.setdefault(
                 "sensitivity",

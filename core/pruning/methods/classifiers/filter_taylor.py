@@ -7,9 +7,10 @@ from torch import Tensor
 
 from core.catalogue.filter_parameters import FilterTaylorParameters
 from core.catalogue.parameters import MethodParameters
+from core.data.chosen_images import draw_images
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.filter_budget import Goal, Step, by_score, until
-from core.pruning.classifier.filter_rounds import FIGURES, part, remove_in_rounds
+from core.pruning.classifier.filter_rounds import FIGURES, remove_in_rounds
 from core.pruning.classifier.rankings import RANKINGS, compare, rank
 from core.pruning.classifier.scene import Scene
 from core.pruning.methods.classifiers.method import ClassifierMethod
@@ -36,7 +37,7 @@ class FilterTaylor(ClassifierMethod):
                 self._compare(scene, groups)
             if goal.is_met(groups.parameters, groups.flops):
                 return None
-            images = part(scene.calibration, parameters.measured_images, parameters.seed + number)
+            images = draw_images(scene.calibration, parameters.measured_images, parameters.seed + number)
             scores = rank(parameters.ranking, scene, groups, images, parameters.seed + number)
             steps = by_score(groups, self._regularised(groups, scores), parameters.round_to)
             return _first(until(steps, groups, goal), self._at_once(scene))
@@ -65,7 +66,7 @@ class FilterTaylor(ClassifierMethod):
 
     def _compare(self, scene: Scene, groups: Groups) -> None:
         """All rankings of the dense model, and how they agree with the oracle, for the report."""
-        images = part(scene.calibration, self._parameters.measured_images, self._parameters.seed)
+        images = draw_images(scene.calibration, self._parameters.measured_images, self._parameters.seed)
         scores = {}
         for name in RANKINGS:
             scene.observer.on_log(f"ranking by {name}")
