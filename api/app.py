@@ -8,9 +8,11 @@ from wsgiref.simple_server import WSGIServer
 
 from fastapi import FastAPI
 from prometheus_client import start_http_server
+from starlette.responses import RedirectResponse, Response
 
 from api.bodies import BodyLimits
 from api.openapi import describe, operation_id
+from api.portal.app import create_portal
 from api.problems import add_handlers
 from api.requests import Requests
 from api.routes import (
@@ -47,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         configure_logs(chosen)
         telemetry.configure(chosen, "api")
         state = build_state(chosen)
-        app.state.api = state
+        app.state.api = portal.state.api = state
         server = _serve_metrics(chosen, state)
         if settings is None:  # a process of its own: what is loaded by now stays, and need not be looked through again
             gc.collect()
@@ -74,13 +76,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimits, max_bytes=chosen.max_body_bytes, slow_client_seconds=chosen.slow_client_seconds)
     build = app.build_middleware_stack  # outside of what answers unexpected errors, which middleware cannot be
     app.build_middleware_stack = lambda: Requests(build())  # type: ignore[method-assign]
+    portal = create_portal()
     add_handlers(app)
     describe(app)
     for each in (health, methods, models, datasets, jobs, events, artifacts, keys, teams, audit, workers, uploads):
         app.include_router(each.router)
     if chosen.metrics_port is None:
         app.include_router(metrics.router)
+    app.mount("/portal", portal)
+    for path in ("/", "/portal"):
+        app.add_api_route(path, _to_the_portal, include_in_schema=False)
     return app
+
+
+def _to_the_portal() -> Response:
+    return RedirectResponse("/portal/", 303)
 
 
 def _serve_metrics(settings: Settings, state: ApiState) -> WSGIServer | None:

@@ -1,6 +1,7 @@
 """Bodies are bounded, and are JSON that the rest of the service can store: checked once, before any route.
 
-The parts of uploads are neither; their route takes them in as a stream, and bounds them itself.
+The parts of uploads are neither; their route takes them in as a stream, and bounds them itself. The portal's forms are
+bounded, and read by the portal.
 """
 
 import json
@@ -18,6 +19,7 @@ from core.errors import InvalidRequest, PayloadTooLarge, SecateurError
 
 _MAX_DEPTH = 32
 _PART = re.compile(r"/v1/uploads/[A-Za-z0-9_]+/files/[A-Za-z0-9._-]+")
+_FORMS = "/portal/"
 
 
 class BodyLimits:
@@ -44,7 +46,7 @@ class BodyLimits:
             if "\0" in scope["path"] or b"\0" in unquote_to_bytes(scope["query_string"]):
                 raise InvalidRequest("the address holds a NUL character")
             body = await self._read(scope, receive)
-            if body:
+            if body and not scope["path"].startswith(_FORMS):
                 check_json(body)
         except SecateurError as error:
             await problem_response(error, scope["path"])(scope, receive, send)

@@ -1,6 +1,8 @@
 """Errors as RFC 9457 problem documents, and how a route declares those it raises."""
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -41,41 +43,50 @@ class Problem(BaseModel):
     param: str | None
 
 
+@dataclass(frozen=True)
+class Told:
+    """An error as an answer tells it: `headers` and `more` members besides what it is itself."""
+
+    status: int
+    title: str
+    detail: str
+    code: str
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: SecateurError, **more: Any) -> "Told":
+        """What this service says of one of its own errors."""
+        headers = {}
+        if isinstance(error, Unauthenticated):
+            headers["WWW-Authenticate"] = 'Bearer realm="secateur"'
+        if isinstance(error, SlowRequest):
+            headers["Connection"] = "close"  # the rest is not waited for
+        if isinstance(error, Unavailable):
+            headers["Retry-After"] = "5"
+        if isinstance(error, TooMany):
+            headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        return cls(error.status, error.title, error.message, error.code, error.param, headers, more)
+
+
 def problem_response(error: SecateurError, instance: str, **more: Any) -> Response:
     """The answer to an error; `more` are further members of the document."""
-    headers = {}
-    if isinstance(error, Unauthenticated):
-        headers["WWW-Authenticate"] = 'Bearer realm="secateur"'
-    if isinstance(error, SlowRequest):
-        headers["Connection"] = "close"  # the rest is not waited for
-    if isinstance(error, Unavailable):
-        headers["Retry-After"] = "5"
-    if isinstance(error, TooMany):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return _respond(error.status, error.title, error.message, error.code, error.param, instance, headers, more)
+    return _respond(Told.of(error, **more), instance)
 
 
-def _respond(
-    status: int,
-    title: str,
-    detail: str,
-    code: str,
-    param: str | None,
-    instance: str,
-    headers: dict[str, str],
-    more: dict[str, Any],
-) -> Response:
+def _respond(told: Told, instance: str) -> Response:
     document = Problem(
-        type=f"urn:secateur:problem:{code}",
-        title=title,
-        status=status,
-        detail=detail,
+        type=f"urn:secateur:problem:{told.code}",
+        title=told.title,
+        status=told.status,
+        detail=told.detail,
         instance=instance,
-        code=code,
-        param=param,
-        **more,
+        code=told.code,
+        param=told.param,
+        **told.more,
     )
-    return JSONResponse(document.model_dump(mode="json"), status, headers, media_type=PROBLEM_JSON)
+    return JSONResponse(document.model_dump(mode="json"), told.status, told.headers, media_type=PROBLEM_JSON)
 
 
 Responses = dict[int | str, dict[str, Any]]
@@ -98,7 +109,7 @@ def problems(*errors: type[SecateurError], besides: Responses | None = None) -> 
     return declared
 
 
-def _fault(error: dict[str, Any]) -> tuple[str | None, str]:
+def fault(error: Mapping[str, Any]) -> tuple[str | None, str]:
     """(param, sentence) of one of pydantic's errors; the first place is body, query, header or path."""
     where = [str(part) for part in error["loc"] if part not in ("body", "query", "header", "path")]
     param = ".".join(where) or None
@@ -108,44 +119,51 @@ def _fault(error: dict[str, Any]) -> tuple[str | None, str]:
     return param, f"{param}: {message}" if param else message
 
 
-def _invalid(errors: list[dict[str, Any]], instance: str) -> Response:
-    faults = [_fault(error) for error in errors]
+def _invalid(errors: Sequence[Any]) -> Told:
+    faults = [fault(error) for error in errors]
     error = InvalidRequest("; ".join(sentence for _, sentence in faults[:10]), param=faults[0][0])
-    listed = [{"param": param, "message": sentence} for param, sentence in faults]
-    return problem_response(error, instance, errors=listed)
+    return Told.of(error, errors=[{"param": param, "message": sentence} for param, sentence in faults])
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Every error of every route, and of no route, becomes a problem document."""
+def _framework(request: Request, error: HTTPException) -> Told:
+    if error.status_code == 404:
+        return Told.of(NotFound(f"there is nothing at {request.url.path}"))
+    codes = {405: ("method_not_allowed", "Method not allowed")}
+    code, title = codes.get(error.status_code, (f"http_{error.status_code}", str(error.detail)))
+    detail = f"{request.method} is not possible here" if error.status_code == 405 else str(error.detail)
+    return Told(error.status_code, title, detail, code, headers=dict(error.headers or {}))
+
+
+def _document(request: Request, told: Told) -> Response:
+    return _respond(told, request.url.path)
+
+
+def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = _document) -> None:
+    """Every error of every route, and of no route, becomes what `answer` makes of it: a problem document."""
 
     @app.exception_handler(SecateurError)
     def _(request: Request, error: SecateurError) -> Response:
-        return problem_response(error, request.url.path)
+        return answer(request, Told.of(error))
 
     @app.exception_handler(RequestValidationError)
     def _(request: Request, error: RequestValidationError) -> Response:
-        return _invalid(list(error.errors()), request.url.path)
+        return answer(request, _invalid(error.errors()))
 
     @app.exception_handler(HTTPException)
     def _(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 404:
-            return problem_response(NotFound(f"there is nothing at {request.url.path}"), request.url.path)
-        codes = {405: ("method_not_allowed", "Method not allowed")}
-        code, title = codes.get(error.status_code, (f"http_{error.status_code}", str(error.detail)))
-        detail = f"{request.method} is not possible here" if error.status_code == 405 else str(error.detail)
-        return _respond(error.status_code, title, detail, code, None, request.url.path, dict(error.headers or {}), {})
+        return answer(request, _framework(request, error))
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(InterfaceError)
     @app.exception_handler(PoolTimeout)
     def _(request: Request, error: Exception) -> Response:
         log.warning("database not available", path=request.url.path, error=str(error))
-        return problem_response(Unavailable("the database cannot be reached right now"), request.url.path)
+        return answer(request, Told.of(Unavailable("the database cannot be reached right now")))
 
     @app.exception_handler(Exception)
     def _(request: Request, error: Exception) -> Response:
         log.error("unexpected error", path=request.url.path, exc_info=error)
-        return problem_response(SecateurError("an unexpected error; it was logged"), request.url.path)
+        return answer(request, Told.of(SecateurError("an unexpected error; it was logged")))
 
 
 def as_invalid_request(error: ValidationError) -> RequestValidationError:

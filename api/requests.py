@@ -97,8 +97,9 @@ class _Answer:
 
 
 def _route(scope: Scope) -> str:
-    """The template, such as /v1/jobs/{job_id}."""
-    return str(getattr(scope.get("route"), "path", _UNROUTED))
+    """The template, such as /v1/jobs/{job_id}; the portal's routes are told by where the portal is mounted."""
+    path = getattr(scope.get("route"), "path", None)
+    return _UNROUTED if path is None else f"{scope.get('root_path', '')}{path}"
 
 
 def _tell(scope: Scope, answer: _Answer) -> None:

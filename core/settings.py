@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     retry_delay_seconds: float = Field(5, description="Before a job is tried again after a passing failure.")
     max_attempts: int = Field(3, description="Attempts at a job before a passing failure is final.")
     job_time_limit_seconds: float = Field(24 * 3600, description="Longest attempt; a job may ask for less.")
+    session_seconds: float = Field(12 * 3600, description="How long a browser stays signed in to the portal.")
     idempotency_seconds: float = Field(24 * 3600, description="How long an Idempotency-Key is remembered.")
     worker_fresh_seconds: float = Field(60, description="A worker silent for this long is not counted on.")
     activation_budget_bytes: int = Field(

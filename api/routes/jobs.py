@@ -7,8 +7,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
+from api.hinting import hint_after_commit
 from api.problems import problems
-from api.state import ApiState
 from core import telemetry
 from core.errors import (
     Conflict,
@@ -31,7 +31,6 @@ from core.errors import (
     UnknownQueue,
 )
 from core.jobs import service
-from core.jobs.hints import hint_or_note
 from core.jobs.hub_lookup import HUB_ERRORS
 from core.jobs.schemas import AttemptPage, Job, JobBody
 from core.jobs.states import JobStatus
@@ -80,7 +79,7 @@ def submit_job(
     def create() -> tuple[int, BaseModel]:
         with telemetry.span("job.submit"):
             job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=found)
-        _hint_after_commit(background, state, job)
+        hint_after_commit(background, state, job)
         return 201, job
 
     return once.answer(caller, body, create)
@@ -146,7 +145,7 @@ def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: Stat
     """Queue a failed or cancelled job again; it goes on from its last complete block. Idempotent."""
     job = service.retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
-        _hint_after_commit(background, state, job)
+        hint_after_commit(background, state, job)
     return job
 
 
@@ -166,8 +165,3 @@ def list_attempts(
 def get_report(job_id: str, caller: Viewer, session: DatabaseSession) -> dict[str, Any]:
     """The whole report, per layer."""
     return service.get_report(session, caller.team_id, job_id)
-
-
-def _hint_after_commit(background: BackgroundTasks, state: ApiState, job: Job) -> None:
-    """Background tasks run when the answer is sent, which is after the commit; a broker that is down delays nobody."""
-    background.add_task(hint_or_note, state.send_hint, state.sessions, job.id, job.queue)

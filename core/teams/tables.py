@@ -59,6 +59,18 @@ class ApiKeyRow(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class PortalSessionRow(Base):
+    """A browser that signed in to the portal with an API key. Only the HMAC `digest` of its token is kept."""
+
+    __tablename__ = "portal_sessions"
+    __table_args__ = (Index(None, "key_id"), Index(None, "expires_at"))
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+
+
 class AuditRow(Base):
     """One change somebody made: who (`key_id`, or null where the server's own command line did), what, to what.
 

@@ -1,0 +1,12 @@
+"""Telling workers of a job once it is committed."""
+
+from fastapi import BackgroundTasks
+
+from api.state import ApiState
+from core.jobs.hints import hint_or_note
+from core.jobs.schemas import Job
+
+
+def hint_after_commit(background: BackgroundTasks, state: ApiState, job: Job) -> None:
+    """Background tasks run when the answer is sent, which is after the commit; a broker that is down delays nobody."""
+    background.add_task(hint_or_note, state.send_hint, state.sessions, job.id, job.queue)

@@ -1,0 +1,72 @@
+"""The portal's application: its pages, what guards all of them, and its errors as pages."""
+
+from fastapi import FastAPI, Request
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.portal.folders import STATIC
+from api.portal.page import is_partial, page
+from api.portal.routes import jobs, sign_in
+from api.portal.routes.sign_in import ask_to_sign_in
+from api.portal.static_files import StaticFolder
+from api.problems import Told, add_handlers
+from core.errors import Unauthenticated
+
+_HEADERS = {
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        )
+    ),
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+"""Of every answer that does not say otherwise. Pages use what they bring themselves and nothing else: no inline script or
+style."""
+
+
+def create_portal() -> FastAPI:
+    """Its state is the API's, set where that is built: `portal.state.api`."""
+    portal = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    portal.add_middleware(_Headers)
+    add_handlers(portal, _error_page)
+    portal.mount("/static", StaticFolder(directory=STATIC), name="static")
+    for each in (sign_in, jobs):
+        portal.include_router(each.router)
+    return portal
+
+
+def _error_page(request: Request, told: Told) -> Response:
+    """Errors as people read them; whoever is signed out is asked to sign in, and keeps what was typed."""
+    if told.code == Unauthenticated.code:
+        return ask_to_sign_in(request, told)
+    headers = {name: value for name, value in told.headers.items() if name != "WWW-Authenticate"}
+    if is_partial(request):
+        return page(request, "error_notice.html", {"told": told}, status=told.status, headers=headers)
+    return page(request, "error.html", {"told": told}, status=told.status, headers=headers)
+
+
+class _Headers:
+    """ASGI middleware: `_HEADERS` on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, dressed if scope["type"] == "http" else send)

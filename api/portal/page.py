@@ -1,0 +1,51 @@
+"""Templates, and what all of them know."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
+
+from api.portal.folders import TEMPLATES
+from api.portal.static_files import static_url
+from api.portal.words import FILTERS
+
+_environment = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters.update(FILTERS)
+_environment.globals.update(static=static_url)
+
+
+def fragment(template: str, /, **context: Any) -> str:
+    """Part of a page, as HTML."""
+    return _environment.get_template(template).render(now=datetime.now(UTC), **context)
+
+
+def page(
+    request: Request,
+    template: str,
+    context: Mapping[str, Any] | None = None,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A whole page, or, where the template is one, a part of it. It knows who is signed in (`who`, None for nobody),
+    the token its forms must carry (`csrf`), and its own path, that navigation is marked by."""
+    known = {
+        "who": getattr(request.state, "signed_in", None),
+        "csrf": getattr(request.state, "csrf", ""),
+        "path": request.url.path,
+    }
+    return HTMLResponse(fragment(template, **known, **(context or {})), status, dict(headers or {}))
+
+
+def is_partial(request: Request) -> bool:
+    """Whether htmx asks for a part of a page, which it swaps into the one that is there."""
+    return request.headers.get("HX-Request-Type") == "partial"

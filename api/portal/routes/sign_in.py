@@ -1,0 +1,95 @@
+"""Signing in with an API key, and out again."""
+
+from typing import Annotated
+from urllib.parse import quote, urlencode, urlsplit
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import State
+from api.portal.page import is_partial, page
+from api.portal.session import COOKIE, CSRF_FIELD, Form, Posted, Viewer, forget, remember, require_same_origin
+from api.problems import Told
+from core.database import transaction
+from core.errors import Unauthenticated
+from core.teams import sessions
+
+router = APIRouter()
+
+HOME = "/portal/jobs"
+SIGN_IN = "/portal/sign-in"
+_LONGEST_ADDRESS = 16_000
+"""Characters of an address that carries what was typed."""
+
+
+@router.get("/")
+def home() -> Response:
+    return RedirectResponse(HOME, 303)
+
+
+@router.get("/sign-in")
+def sign_in_page(request: Request, then: Annotated[str, Query(max_length=_LONGEST_ADDRESS)] = HOME) -> Response:
+    return page(request, "sign_in.html", {"then": _own(then), "error": None})
+
+
+@router.post("/sign-in")
+def sign_in(request: Request, state: State, posted: Posted) -> Response:
+    """On to `then`, signed in; a key that is none is told at its field."""
+    require_same_origin(request)
+    then = _own(posted.get("then", HOME))
+    key = posted.get("key")
+    try:
+        if key:
+            state.rates.count_request(key)
+        seconds = state.settings.session_seconds
+        with transaction(state.sessions) as session:
+            token = sessions.sign_in(session, key, state.secret, seconds=seconds)
+    except Unauthenticated as error:
+        state.rates.count_failure(request.client.host if request.client else "unknown")
+        return page(request, "sign_in.html", {"then": then, "error": error.message}, status=401)
+    response = RedirectResponse(then, 303)
+    remember(response, request, token, seconds)
+    return response
+
+
+@router.post("/sign-out")
+def sign_out(request: Request, caller: Viewer, state: State, posted: Posted) -> Response:
+    """End this session, or with `everywhere` every session of the same key."""
+    with transaction(state.sessions) as session:
+        if posted.get("everywhere"):
+            sessions.sign_out_everywhere(session, caller)
+        sessions.sign_out(session, request.cookies[COOKIE], state.secret)
+    response = RedirectResponse(SIGN_IN, 303)
+    forget(response)
+    return response
+
+
+def ask_to_sign_in(request: Request, told: Told) -> Response:
+    """Where a session is missing or over: a page asks for the key and goes on where it was, with what was typed."""
+    if is_partial(request):
+        then = urlsplit(request.headers.get("HX-Current-URL", "")).path
+        told_so = {"told": told, "sign_in": f"{SIGN_IN}?then={quote(_own(then))}"}
+        return page(request, "signed_out_notice.html", told_so, status=401)
+    if request.method in ("GET", "HEAD"):
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{SIGN_IN}?then={quote(request.url.path + query)}", 303)
+    then = _with_fields(_page_of(request), getattr(request.state, "posted", Form()))
+    return page(request, "sign_in.html", {"then": then, "error": told.detail}, status=401)
+
+
+def _page_of(request: Request) -> str:
+    """The page whose form was sent: where it was sent from, else where it was sent to."""
+    referrer = urlsplit(request.headers.get("referer", ""))
+    return _own(referrer.path if referrer.netloc == request.headers.get("host") else request.url.path)
+
+
+def _with_fields(path: str, posted: Form) -> str:
+    fields = [(name, value) for name, values in posted.lists.items() if name != CSRF_FIELD for value in values]
+    address = f"{path}?{urlencode(fields)}" if fields else path
+    return address if len(address) <= _LONGEST_ADDRESS else path
+
+
+def _own(path: str) -> str:
+    """A path of the portal; anything else leads home. `//host` and `/\\host` are other sites to a browser."""
+    is_own = path.startswith("/portal/") and "\\" not in path and "//" not in path.partition("?")[0]
+    return path if is_own and not path.startswith(SIGN_IN) else HOME

@@ -1,0 +1,129 @@
+"""Who a browser is, and whether a form was sent by a page of ours."""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from api.dependencies import State
+from core.database import transaction
+from core.errors import Forbidden, InvalidRequest, Unauthenticated
+from core.teams.principal import Principal
+from core.teams.schemas import Role
+from core.teams.sessions import form_token, signed_in
+
+COOKIE = "secateur_session"
+COOKIE_PATH = "/portal"
+CSRF_FIELD = "csrf"
+CSRF_HEADER = "X-CSRF-Token"
+_MOST_FIELDS = 1000
+_SAFE = ("GET", "HEAD")
+
+
+@dataclass(frozen=True)
+class Form:
+    """The fields of a form as they were sent, stripped; those left empty are not there. `lists` has every value of a
+    name, `fields` the last."""
+
+    lists: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return {name: values[-1] for name, values in self.lists.items()}
+
+    def get(self, name: str, default: str = "") -> str:
+        """The last value of a name."""
+        return self.lists.get(name, [default])[-1]
+
+
+def read_form(sent: FormData) -> Form:
+    """Text fields only. Raises InvalidRequest where one holds what cannot be stored."""
+    lists: dict[str, list[str]] = {}
+    for name, value in sent.multi_items():
+        if isinstance(value, UploadFile):
+            continue
+        if "\0" in value or "\0" in name:
+            raise InvalidRequest(f"{name}: holds a NUL character", param=name)
+        if value.strip():
+            lists.setdefault(name, []).append(value.strip().replace("\r\n", "\n"))
+    return Form(lists)
+
+
+async def _posted(request: Request) -> Form:
+    """What was posted, kept in the request's state, so that nothing typed is lost where signing in comes first."""
+    form = Form()
+    if request.method not in _SAFE:
+        sent_as = request.headers.get("content-type", "").partition(";")[0]
+        if sent_as == "application/x-www-form-urlencoded":
+            try:
+                form = read_form(await request.form(max_fields=_MOST_FIELDS))
+            except HTTPException as error:
+                raise InvalidRequest(f"the form cannot be read: {error.detail}") from None
+    request.state.posted = form
+    return form
+
+
+Posted = Annotated[Form, Depends(_posted)]
+
+
+def require_same_origin(request: Request) -> None:
+    """Raises Forbidden where a browser says that another site's page sent this."""
+    origin = request.headers.get("origin")
+    host = request.headers.get("host", "")
+    if origin is not None and origin.partition("://")[2] != host:
+        raise Forbidden("this form was sent by a page of another site")
+
+
+def _principal(request: Request, state: State, posted: Posted) -> Principal:
+    """Who the session acts for; for what changes something, only with the token its own pages carry."""
+    token = request.cookies.get(COOKIE, "")
+    if not token:
+        raise Unauthenticated("sign in with an API key")
+    state.rates.count_request(token)
+    with transaction(state.sessions) as session:
+        who = signed_in(session, token, state.secret)
+    request.state.signed_in = who
+    request.state.principal = who.principal
+    request.state.csrf = form_token(token, state.secret)
+    if request.method not in _SAFE:
+        require_same_origin(request)
+        given = request.headers.get(CSRF_HEADER) or posted.get(CSRF_FIELD)
+        if not hmac.compare_digest(given.encode(), request.state.csrf.encode()):
+            raise Forbidden("this form is of an earlier session: load the page again and send it once more")
+    return who.principal
+
+
+def _with_role(role: Role) -> Callable[[Principal], Principal]:
+    def check(principal: Annotated[Principal, Depends(_principal)]) -> Principal:
+        principal.require(role)
+        return principal
+
+    return check
+
+
+Viewer = Annotated[Principal, Security(_with_role("viewer"), scopes=["viewer"])]
+Member = Annotated[Principal, Security(_with_role("member"), scopes=["member"])]
+Admin = Annotated[Principal, Security(_with_role("admin"), scopes=["admin"])]
+
+
+def remember(response: Response, request: Request, token: str, seconds: float) -> None:
+    """Give a browser its session."""
+    response.set_cookie(
+        COOKIE,
+        token,
+        max_age=int(seconds),
+        path=COOKIE_PATH,
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def forget(response: Response) -> None:
+    """Take the session from a browser."""
+    response.delete_cookie(COOKIE, path=COOKIE_PATH, httponly=True, samesite="lax")

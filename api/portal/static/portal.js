@@ -1,0 +1,24 @@
+// What pages do besides htmx: nothing a page needs to be used.
+"use strict";
+
+// Buttons that destroy something ask first.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-confirm]");
+  if (button && !window.confirm(button.dataset.confirm)) event.preventDefault();
+});
+
+// A page in the background asks for nothing.
+document.addEventListener("htmx:before:request", (event) => {
+  const asking = event.target;
+  if (document.hidden && asking instanceof Element && asking.getAttribute("hx-trigger")?.startsWith("every")) {
+    event.preventDefault();
+  }
+});
+
+// "Copy" buttons, which are of use only here.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-copy]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.querySelector(button.dataset.copy).textContent);
+  document.getElementById("notices").textContent = "Copied.";
+});

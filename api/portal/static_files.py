@@ -1,0 +1,29 @@
+"""The portal's own scripts, styles and what others wrote: by hash, so that browsers keep them for good."""
+
+import hashlib
+from functools import cache
+
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from api.portal.folders import STATIC
+
+VERSION = "v"
+
+
+@cache
+def static_url(name: str) -> str:
+    """The address of a static file, which changes with its content."""
+    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:16]
+    return f"/portal/static/{name}?{VERSION}={digest}"
+
+
+class StaticFolder(StaticFiles):
+    """Kept for a year where the address has the version, asked for again otherwise."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        versioned = scope["query_string"].startswith(f"{VERSION}=".encode())
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if versioned else "no-cache"
+        return response

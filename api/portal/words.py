@@ -1,0 +1,93 @@
+"""Figures as people read them: filters of the templates."""
+
+import json
+import math
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_NONE = "–"
+
+
+def size(value: float | None) -> str:
+    """Bytes: 1.5 GiB."""
+    if value is None:
+        return _NONE
+    unit = 0
+    while abs(value) >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:,.0f} {_UNITS[unit]}" if unit == 0 or value >= 100 else f"{value:,.1f} {_UNITS[unit]}"
+
+
+def count(value: float | None) -> str:
+    """134,515,008 as 134.5 M."""
+    if value is None:
+        return _NONE
+    for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale:
+            return f"{value / scale:.1f} {letter}"
+    return f"{value:,.0f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with so many significant digits."""
+    if value is None:
+        return _NONE
+    if isinstance(value, int) or not math.isfinite(value):
+        return f"{value:,}"
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """A share: 0.5 as 50 %."""
+    return _NONE if value is None else f"{value * 100:.{digits}f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """2 h 05 min, 3 min 20 s, 1.2 s."""
+    if seconds is None:
+        return _NONE
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def moment(value: datetime | None) -> str:
+    """UTC, to the minute."""
+    return _NONE if value is None else f"{value:%Y-%m-%d %H:%M}"
+
+
+def since(value: datetime | None, now: datetime) -> str:
+    """How long ago, roughly."""
+    if value is None:
+        return _NONE
+    seconds = (now - value).total_seconds()
+    return "just now" if seconds < 5 else f"{duration(seconds)} ago"
+
+
+def as_json(value: Any) -> str:
+    """Indented, for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "size": size,
+    "count": count,
+    "number": number,
+    "percent": percent,
+    "duration": duration,
+    "moment": moment,
+    "since": since,
+    "as_json": as_json,
+}

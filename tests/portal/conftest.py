@@ -1,0 +1,78 @@
+"""A real browser, and the portal as somebody who signed in."""
+
+import shutil
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+DESKTOP = (1280, 800)
+PHONE = (390, 844)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window. Not for the whole run: its event loop is in the way of other tests'."""
+    found = next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
+    assert found is not None, "Chromium is not installed: apt-get install chromium"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=_OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def context(browser: Browser, live_api: httpx.Client) -> Iterator[BrowserContext]:
+    """A browser's profile that knows the portal's address, and fails a test whose page breaks the content policy or
+    throws."""
+    width, height = DESKTOP
+    opened = browser.new_context(base_url=str(live_api.base_url), viewport={"width": width, "height": height})
+    opened.set_default_timeout(15_000)
+    faults: list[str] = []
+    opened.on("weberror", lambda error: faults.append(str(error.error)))
+    opened.on(
+        "console",
+        lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None,
+    )
+    yield opened
+    opened.close()
+    assert not faults, faults
+
+
+@pytest.fixture
+def visitor(context: BrowserContext) -> Page:
+    """A page of somebody who did not sign in."""
+    return context.new_page()
+
+
+@pytest.fixture
+def portal(visitor: Page, admin_key: str) -> Page:
+    """A page of an admin of the team, who signed in."""
+    sign_in(visitor, admin_key)
+    return visitor
+
+
+def sign_in(page: Page, key: str) -> None:
+    page.goto("/portal/sign-in")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/portal/jobs")
+
+
+def require_accessible(page: Page) -> None:
+    """Neither axe-core nor the page's own width finds fault with the page as it is, in light and in dark."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{page.url} ({scheme}):\n{found.generate_report()}"
+    page.emulate_media(color_scheme="light")
+    shown = page.viewport_size
+    assert shown is not None
+    width, height = PHONE
+    page.set_viewport_size({"width": width, "height": height})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{page.url} is wider than a phone"
+    page.set_viewport_size(shown)

@@ -1,0 +1,96 @@
+"""Signing in, staying signed in, and signing out."""
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.teams.tables import PortalSessionRow
+from tests.portal.conftest import require_accessible, sign_in
+
+
+def test_a_key_opens_the_portal_where_one_wanted_to_go(visitor: Page, admin_key: str) -> None:
+    visitor.goto("/portal/jobs?status=failed")
+    expect(visitor.get_by_role("heading", name="Sign in to Secateur")).to_be_visible()
+    require_accessible(visitor)
+    visitor.get_by_label("API key").fill("sct_nonsense")
+    visitor.get_by_role("button", name="Sign in").click()
+    expect(visitor.get_by_text("this is not an API key of Secateur")).to_be_visible()
+    visitor.get_by_label("API key").fill(admin_key)
+    visitor.keyboard.press("Enter")
+    expect(visitor).to_have_url("**/portal/jobs?status=failed".replace("**", visitor.url.split("/portal")[0]))
+    expect(visitor.get_by_text("No job matches.")).to_be_visible()
+    require_accessible(visitor)
+
+
+def test_the_session_is_a_cookie_no_script_and_no_other_site_can_use(portal: Page) -> None:
+    cookie = next(each for each in portal.context.cookies() if each["name"] == "secateur_session")
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Lax" and cookie["path"] == "/portal"
+
+
+def test_signing_out_ends_the_session_and_everywhere_ends_all(
+    portal: Page, live_api: httpx.Client, admin_key: str
+) -> None:
+    other = httpx.Client(base_url=live_api.base_url)
+    other.post("/portal/sign-in", data={"key": admin_key})
+    assert other.get("/portal/jobs").status_code == 200
+    portal.locator("summary").click()
+    portal.get_by_role("button", name="Sign out", exact=True).click()
+    expect(portal.get_by_label("API key")).to_be_visible()
+    assert other.get("/portal/jobs").status_code == 200
+    sign_in(portal, admin_key)
+    portal.locator("summary").click()
+    portal.get_by_role("button", name="Sign out everywhere").click()
+    expect(portal.get_by_label("API key")).to_be_visible()
+    assert other.get("/portal/jobs").status_code == 303
+    other.close()
+
+
+@pytest.fixture
+def browserless(live_api: httpx.Client, admin_key: str) -> httpx.Client:
+    """Signed in, without a browser."""
+    client = httpx.Client(base_url=live_api.base_url)
+    assert client.post("/portal/sign-in", data={"key": admin_key}).status_code == 303
+    return client
+
+
+def test_a_form_without_the_sessions_token_or_from_another_site_changes_nothing(browserless: httpx.Client) -> None:
+    refused = browserless.post("/portal/sign-out", data={"everywhere": "1"})
+    assert refused.status_code == 403 and "load the page again" in refused.text
+    refused = browserless.post("/portal/sign-in", data={"key": "x"}, headers={"Origin": "https://elsewhere.example"})
+    assert refused.status_code == 403 and "another site" in refused.text
+    assert browserless.get("/portal/jobs").status_code == 200
+    browserless.close()
+
+
+def test_a_session_ends_with_its_time_and_with_its_key(
+    browserless: httpx.Client, live_api: httpx.Client, sessions: sessionmaker[Session]
+) -> None:
+    new = live_api.post("/v1/keys", json={"name": "short", "role": "viewer"}).json()
+    other = httpx.Client(base_url=live_api.base_url)
+    other.post("/portal/sign-in", data={"key": new["key"]})
+    assert other.get("/portal/jobs").status_code == 200
+    live_api.delete(f"/v1/keys/{new['id']}").raise_for_status()
+    assert other.get("/portal/jobs").status_code == 303
+    with transaction(sessions) as session:
+        session.execute(update(PortalSessionRow).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
+    assert browserless.get("/portal/jobs").headers["location"].startswith("/portal/sign-in?then=")
+    for client in (browserless, other):
+        client.close()
+
+
+@pytest.mark.parametrize("then", ["https://elsewhere.example/", "//elsewhere.example/", "/portal//x", "/portal/\\x", "/v1"])
+def test_signing_in_leads_nowhere_else(live_api: httpx.Client, admin_key: str, then: str) -> None:
+    answer = httpx.post(f"{live_api.base_url}/portal/sign-in", data={"key": admin_key, "then": then})
+    assert answer.headers["location"] == "/portal/jobs"
+
+
+def test_every_answer_has_the_content_policy(live_api: httpx.Client) -> None:
+    for path in ("/portal/sign-in", "/portal/nothing", "/portal/static/portal.css"):
+        headers = httpx.get(f"{live_api.base_url}{path}").headers
+        assert headers["content-security-policy"].startswith("default-src 'none'"), path
+        assert "unsafe" not in headers["content-security-policy"]
