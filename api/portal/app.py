@@ -30,8 +30,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""Of every answer that does not say otherwise. Pages use what they bring themselves and nothing else: no inline script or
-style."""
+"""Of every answer that does not say otherwise. Pages use what they bring themselves and nothing else: no inline script,
+no inline style."""
 
 
 def create_portal() -> FastAPI:

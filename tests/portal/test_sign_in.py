@@ -83,7 +83,9 @@ def test_a_session_ends_with_its_time_and_with_its_key(
         client.close()
 
 
-@pytest.mark.parametrize("then", ["https://elsewhere.example/", "//elsewhere.example/", "/portal//x", "/portal/\\x", "/v1"])
+@pytest.mark.parametrize(
+    "then", ["https://elsewhere.example/", "//elsewhere.example/", "/portal//x", "/portal/\\x", "/v1"]
+)
 def test_signing_in_leads_nowhere_else(live_api: httpx.Client, admin_key: str, then: str) -> None:
     answer = httpx.post(f"{live_api.base_url}/portal/sign-in", data={"key": admin_key, "then": then})
     assert answer.headers["location"] == "/portal/jobs"
