@@ -1,0 +1,102 @@
+"""Pictures of the portal's pages: `python -m bench.portal_pages [--url URL] [--key-file FILE] [--write docs/portal]`.
+
+Of a running service with some jobs in it; each page at the width of a phone and of a desk, the latter in dark too.
+"""
+
+import argparse
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+WIDTHS = {"phone": 390, "desktop": 1280}
+_COLOURS = 64
+"""Of a picture: pages have few, and pictures of them lie in the repository."""
+
+
+def chromium() -> str:
+    """Where the browser is; raises FileNotFoundError."""
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if found is None:
+        raise FileNotFoundError("Chromium is not installed: apt-get install chromium")
+    return found
+
+
+def pages(rest: httpx.Client) -> Iterator[tuple[str, str]]:
+    """Name and address of every page there is something to see on."""
+    yield "jobs", "/portal/jobs"
+    jobs = rest.get("/v1/jobs", params={"limit": 200}).raise_for_status().json()["data"]
+    models = rest.get("/v1/models").raise_for_status().json()["data"]
+    datasets = rest.get("/v1/datasets").raise_for_status().json()["data"]
+    if models:
+        yield "new-job", f"/portal/new?model={models[0]['name']}"
+        yield "model", f"/portal/models/{models[0]['name']}"
+    if datasets:
+        yield "dataset", f"/portal/datasets/{datasets[0]['name']}"
+    for status in ("queued", "running", "succeeded", "failed"):
+        found = next((job["id"] for job in jobs if job["status"] == status), None)
+        if found:
+            yield f"job-{status}", f"/portal/jobs/{found}"
+    done = [job["id"] for job in jobs if job["status"] == "succeeded" and job["metrics"]]
+    if len(done) > 1:
+        yield "compare", "/portal/compare?" + "&".join(f"job={each}" for each in done[:4])
+    for noun in ("models", "datasets", "team", "workers"):
+        yield noun, f"/portal/{noun}"
+
+
+def take(page: Page, name: str, address: str, folder: Path) -> list[Path]:
+    """A page at every width, from top to end."""
+    taken = []
+    for width_name, width in WIDTHS.items():
+        for scheme in ("light", "dark") if width_name == "desktop" else ("light",):
+            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+            page.set_viewport_size({"width": width, "height": 844})
+            page.goto(address)
+            page.wait_for_timeout(700)  # curves draw themselves
+            file = folder / f"{name}-{width_name}{'-dark' if scheme == 'dark' else ''}.png"
+            _save(page.screenshot(full_page=True), file)
+            taken.append(file)
+    return taken
+
+
+def _save(picture: bytes, file: Path) -> None:
+    with Image.open(io.BytesIO(picture)) as image:
+        image.convert("RGB").quantize(_COLOURS).save(file, optimize=True)
+
+
+def photograph(browser: Browser, url: str, key: str, folder: Path) -> list[Path]:
+    """Every page, signing in first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page = browser.new_context(base_url=url).new_page()
+    taken = take(page, "sign-in", "/portal/sign-in", folder)
+    page.goto("/portal/sign-in")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/portal/jobs")
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as rest:
+        for name, address in pages(rest):
+            taken += take(page, name, address, folder)
+    return taken
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.portal_pages", description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--key-file", type=Path, default=Path(".secateur/api-key"))
+    parser.add_argument("--write", type=Path, default=Path("docs/portal"), metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(OPTIONS))
+        for file in photograph(browser, options.url, options.key_file.read_text().strip(), options.write):
+            print(file)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
