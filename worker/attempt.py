@@ -181,10 +181,10 @@ class Attempt(ABC):
             device=self._settings.device,
             threads=self._settings.threads,
         )
-        measured = self._beside(spec, report, otherwise=None if needed else "Latency was not measured")
+        measured = self._optional(spec, report, otherwise=None if needed else "Latency was not measured")
         return measured and measured["latency"]
 
-    def _beside(self, spec: Spec, report: dict[str, Any], *, otherwise: str | None) -> dict[str, Any] | None:
+    def _optional(self, spec: Spec, report: dict[str, Any], *, otherwise: str | None) -> dict[str, Any] | None:
         """What a task finds that a job can do without; its notes and peak memory go into the report. None, with
         `otherwise` as a note, where memory is too small for it (`otherwise` None: that is raised).
         """

@@ -76,7 +76,7 @@ class LanguageAttempt(Attempt):
         prompts = asked.get("prompts", [])  # jobs queued by an earlier release have none
         if not prompts:
             return
-        written = self._beside(
+        written = self._optional(
             GenerateSpec(
                 models={"dense": spec.model.place, "pruned": spec.made},
                 prompts=prompts,
