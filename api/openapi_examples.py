@@ -16,6 +16,8 @@ _EVALUATION = {
     "samples": 64,
     "tasks": ["piqa"],
     "task_limit": 100,
+    "prompts": ["The capital of France is"],
+    "prompt_tokens": 8,
 }
 _METRICS = {
     "perplexity": {
@@ -236,6 +238,13 @@ EXAMPLES: Final[dict[str, Any]] = {
             "loss": [[1, 3.91], [200, 3.52]],
             "sparsity": {"before": 0.5, "after": 0.5},
         },
+        "generations": [
+            {
+                "prompt": "The capital of France is",
+                "dense": " Paris. It is the largest city",
+                "pruned": " Paris, and the city of Paris",
+            }
+        ],
         "notes": ["latency is of dense kernels: unstructured zeros are multiplied like other numbers"],
         "seeds": {"run": 0},
     },

@@ -173,26 +173,31 @@ class Attempt(ABC):
         """Dense against pruned; None, with a note in the report, where the two do not fit in memory in turn and it is
         not `needed`. By what they are timed is as `MeasureSpec` has it.
         """
+        spec = MeasureSpec(
+            dense=model.place,
+            pruned=pruned,
+            sequence_length=sequence_length,
+            image_shape=image_shape,
+            device=self._settings.device,
+            threads=self._settings.threads,
+        )
+        measured = self._optional(spec, report, otherwise=None if needed else "Latency was not measured")
+        return measured and measured["latency"]
+
+    def _optional(self, spec: Spec, report: dict[str, Any], *, otherwise: str | None) -> dict[str, Any] | None:
+        """What a task finds that a job can do without; its notes and peak memory go into the report. None, with
+        `otherwise` as a note, where memory is too small for it (`otherwise` None: that is raised).
+        """
         try:
-            measured = self._task(
-                MeasureSpec(
-                    dense=model.place,
-                    pruned=pruned,
-                    sequence_length=sequence_length,
-                    image_shape=image_shape,
-                    device=self._settings.device,
-                    threads=self._settings.threads,
-                )
-            )
+            found = self._task(spec)
         except SecateurError as error:
-            if needed or error.problem()["code"] != OutOfMemory.code:
+            if otherwise is None or error.problem()["code"] != OutOfMemory.code:
                 raise
-            report.setdefault("notes", []).append(f"Latency was not measured: {error.message}")
+            report.setdefault("notes", []).append(f"{otherwise}: {error.message}")
             return None
-        report.setdefault("notes", []).extend(measured.get("notes", []))
-        keep_peak(report, "measure", measured)
-        latency: dict[str, Any] = measured["latency"]
-        return latency
+        report.setdefault("notes", []).extend(found.get("notes", []))
+        keep_peak(report, spec.task, found)
+        return found
 
     def _earlier(self, *patterns: str) -> list[Path]:
         """The folders of earlier attempts within reach in which any of these files lies, the newest first; those with

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from core.settings import Settings
@@ -17,7 +18,7 @@ from secateur import Client, Job
 from secateur.cli.watch import follow
 from worker.home import open_home
 from worker.processes import spawn
-from worker.protocol import GenerateSpec
+from worker.protocol import GenerateSpec, ModelPlace
 from worker.runner_process import run_task
 from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
 
@@ -60,8 +61,9 @@ def demo(settings: Settings, console: Console) -> None:
         client.download(job.id, pruned)
         console.print(f"Downloaded to {pruned}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Reloaded with from_pretrained[/], continuing “{PROMPT}”")
-    for name, folder in (("dense", home / "models" / MODEL), ("pruned", pruned)):
-        console.print(f"  [bold]{name}[/]: {_sentence(folder, settings)}", highlight=False, soft_wrap=True)
+    folders = {"dense": home / "models" / MODEL, "pruned": pruned}
+    for name, sentence in _sentences(folders, settings).items():
+        console.print(f"  [bold]{name}[/]: {escape(sentence)}", highlight=False, soft_wrap=True)
     console.print(
         f"Done in {time.monotonic() - began:.0f} s; nothing is left running.", highlight=False, soft_wrap=True
     )
@@ -115,15 +117,23 @@ def _figures(job: Job) -> Table:
     return table
 
 
-def _sentence(folder: Path, settings: Settings) -> str:
+def _sentences(folders: dict[str, Path], settings: Settings) -> dict[str, str]:
+    """What each model writes after the prompt, the prompt included."""
     result = run_task(
-        GenerateSpec(folder=folder, prompt=PROMPT, tokens=TOKENS, threads=settings.threads),
+        GenerateSpec(
+            models={name: ModelPlace(path=folder) for name, folder in folders.items()},
+            prompts=[PROMPT],
+            tokens=TOKENS,
+            device=settings.device,
+            threads=settings.threads,
+        ),
         log=settings.home.resolve() / "logs" / "generate.log",
         on_message=lambda message: None,
         on_wait=lambda: None,
         grace_seconds=settings.cancel_grace_seconds,
     )
-    return " ".join(str(result["text"]).split())
+    (written,) = result["generations"]
+    return {name: " ".join(f"{PROMPT}{written[name] or ''}".split()) for name in folders}
 
 
 def _free_port() -> int:

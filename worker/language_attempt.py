@@ -7,7 +7,7 @@ from typing import Any
 from core.catalogue.methods import get_method
 from core.catalogue.per_layer import MODELLING_FILE
 from worker.attempt import Attempt, Made, keep_peak
-from worker.protocol import PruneSpec, RecoverSpec, SensitivitySpec
+from worker.protocol import GenerateSpec, PruneSpec, RecoverSpec, SensitivitySpec
 from worker.recovery import add_recovery, recover_spec
 from worker.sources import Sources
 from worker.targets import search_spec
@@ -18,7 +18,8 @@ _SHARES = {
     "search": (0.0, 0.0),
     "sensitivity": (0.0, 0.99),
     "prune": (0.0, 0.90),
-    "measure": (0.90, 0.92),
+    "measure": (0.90, 0.91),
+    "generate": (0.91, 0.92),
     "tasks": (0.92, 0.95),
     "verify": (0.95, 0.98),
     "pack": (0.98, 0.99),
@@ -56,6 +57,7 @@ class LanguageAttempt(Attempt):
         metrics["latency"] = self._latency(
             spec.model, spec.made, report, sequence_length=self._timed_length, needed=found is not None
         )
+        self._generate(spec, report)
         metrics |= accuracy.compare(self._task, spec.made, report)
         return Made(metrics, report, spec.artifact, expected, spec.model, found, accuracy.keep_pruned)
 
@@ -67,6 +69,26 @@ class LanguageAttempt(Attempt):
         add_recovery(metrics, report, recovered)
         keep_peak(report, "recover", recovered)
         return spec.model_copy(update={"artifact": training.artifact}), Path(recovered["expected"])
+
+    def _generate(self, spec: PruneSpec, report: dict[str, Any]) -> None:
+        """What dense and pruned write after the job's prompts, into the report; nothing where it has none."""
+        asked = self._claim.body["evaluation"]
+        prompts = asked.get("prompts", [])  # jobs queued by an earlier release have none
+        if not prompts:
+            return
+        written = self._optional(
+            GenerateSpec(
+                models={"dense": spec.model.place, "pruned": spec.made},
+                prompts=prompts,
+                tokens=asked["prompt_tokens"],
+                device=self._settings.device,
+                threads=self._settings.threads,
+            ),
+            report,
+            otherwise="Nothing was generated",
+        )
+        skipped = [{"prompt": prompt, "dense": None, "pruned": None} for prompt in prompts]
+        report["generations"] = skipped if written is None else written["generations"]
 
     def _verify(self, made: Made, expected: Path) -> None:
         super()._verify(made, expected)

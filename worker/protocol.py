@@ -226,12 +226,13 @@ class GenerateTextSpec(_Wire):
 
 
 class GenerateSpec(_Wire):
-    """Continue a prompt greedily."""
+    """Have models of one tokenizer, by name, continue prompts by `tokens` new tokens, greedily, one model at a time."""
 
     task: Literal["generate"] = "generate"
-    folder: Path
-    prompt: str
+    models: dict[str, ModelPlace]
+    prompts: list[str]
     tokens: int
+    device: str | None
     threads: int | None
 
 

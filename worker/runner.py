@@ -29,6 +29,7 @@ from core.catalogue.methods import get_method
 from core.catalogue.sharing import Sharing
 from core.data.tokens import starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
+from core.evaluation.generations import generate_side_by_side
 from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
 from core.models.classifier import open_classifier
@@ -63,7 +64,7 @@ from worker.protocol import (
     VerifySpec,
     spec_adapter,
 )
-from worker.runner_models import generate, generate_text, import_gguf, new_network
+from worker.runner_models import generate_text, import_gguf, new_network
 from worker.runner_recover import calibration_set, evaluation_sets, recover_artifact
 from worker.runner_report import prune_result
 from worker.runner_search import search_target
@@ -97,7 +98,8 @@ def prune(spec: PruneSpec) -> dict[str, Any]:
     device = _device(spec.device)
     folder = _opened(spec.model)
     recipe = spec.recipe
-    tokenizer = folder.tokenizer() if spec.calibration or spec.evaluation else None
+    needs_tokenizer = spec.calibration or spec.evaluation or recipe["evaluation"].get("prompts")
+    tokenizer = folder.tokenizer() if needs_tokenizer else None
     calibration = calibration_set(recipe, spec.calibration, tokenizer)
     evaluations = {} if tokenizer is None else evaluation_sets(recipe, spec.evaluation, tokenizer)
 
@@ -223,6 +225,19 @@ def measure(spec: MeasureSpec) -> dict[str, Any]:
         dense, pruned = _opened(spec.dense), _opened(spec.pruned)
         measured = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=device)
     return measured | {"peak_memory": _peak_memory(device)}
+
+
+def generate(spec: GenerateSpec) -> dict[str, Any]:
+    """What models write after the same prompts."""
+    device = _device(spec.device)
+    written = generate_side_by_side(
+        {name: _opened(place) for name, place in spec.models.items()},
+        spec.prompts,
+        tokens=spec.tokens,
+        device=device,
+        on_progress=lambda done: send(ProgressMessage(progress=done)),
+    )
+    return written | {"peak_memory": _peak_memory(device)}
 
 
 def answer_tasks(spec: TasksSpec) -> dict[str, Any]:

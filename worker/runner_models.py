@@ -1,5 +1,4 @@
-"""The runner's tasks on a model that is not pruned: text it writes, a prompt it continues, an import from
-GGUF, a new network."""
+"""The runner's tasks on a model that is not pruned: text it writes, an import from GGUF, a new network."""
 
 import json
 import shutil
@@ -14,7 +13,7 @@ from core.errors import UnusableModel
 from core.models.folder import open_model
 from core.models.per_layer import load_model
 from core.models.reference import ReferenceConfig, ReferenceNetwork
-from worker.protocol import GenerateSpec, GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
+from worker.protocol import GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
 
 
 def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
@@ -39,18 +38,6 @@ def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable
             characters += len(document)
             target.write(json.dumps({"text": document}) + "\n")
     return {"documents": documents, "characters": characters, "tokens": needed}
-
-
-@torch.inference_mode()
-def generate(spec: GenerateSpec) -> dict[str, Any]:
-    """Continue a prompt greedily."""
-    model = AutoModelForCausalLM.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False).eval()
-    tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
-    inputs = tokenizer(spec.prompt, return_tensors="pt")
-    answer = model.generate(
-        **inputs, max_new_tokens=spec.tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or 0
-    )
-    return {"text": tokenizer.decode(answer[0], skip_special_tokens=True)}
 
 
 def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:

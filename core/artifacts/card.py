@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from core.artifacts import classifier_card
-from core.artifacts.markdown import plain
+from core.artifacts.markdown import fenced, plain
 from core.catalogue.methods import get_method
 
 
@@ -14,6 +14,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
     method = get_method(recipe["method"])
     recovery = report.get("recovery")
     is_classifier = report.get("model", {}).get("task") == classifier_card.TASK
+    names = ("dense", "pruned") if method.prunes else ("given", "trained")
     recovery_lines = classifier_card.recovery if is_classifier else _recovery
     lines = [
         "---",
@@ -27,7 +28,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         _what_went(metrics["sparsity"], recipe["pattern"] if method.prunes else None),
         "",
         *(recovery_lines(recovery) if recovery else []),
-        *(["| | dense | pruned |"] if method.prunes else ["| | given | trained |"]),
+        f"| | {' | '.join(names)} |",
         "|---|---|---|",
         *(classifier_card.figures(metrics) if is_classifier else _figures(metrics, pruned=method.prunes)),
         f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |",
@@ -60,6 +61,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         json.dumps(recipe, indent=2, sort_keys=True),
         "```",
         "",
+        *_generations(report.get("generations", []), names),
     ]
     return "\n".join(lines)
 
@@ -104,6 +106,19 @@ def _tasks(metrics: dict[str, Any]) -> list[str]:
     if len(lines) > 1:
         average = metrics["task_mean"]
         lines.append(f"| mean of the {len(lines)} tasks | {average['dense']:.2%} | {average['pruned']:.2%} |")
+    return lines
+
+
+def _generations(generations: list[dict[str, Any]], names: tuple[str, str]) -> list[str]:
+    """What both models write after the job's prompts; `names` are how the card calls them."""
+    if not generations:
+        return []
+    lines = ["## What they write", "", "After each prompt, the likeliest tokens, one after another.", ""]
+    for each in generations:
+        lines += ["Prompt:", "", *fenced(each["prompt"]), ""]
+        for name, text in zip(names, (each["dense"], each["pruned"]), strict=True):
+            shown = {None: ["Not generated: see the notes."], "": ["Nothing: the text ends here."]}
+            lines += [f"The {name} model:", "", *(shown.get(text) or fenced(text)), ""]
     return lines
 
 

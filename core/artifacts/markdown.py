@@ -1,8 +1,17 @@
 """Text of others, in Markdown."""
 
+import re
+
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]|#"} | {"<": "&lt;", ">": "&gt;"})
 
 
 def plain(text: str) -> str:
     """Text that Markdown and HTML show as it is, on one line."""
     return " ".join(text.split()).translate(_ESCAPES)
+
+
+def fenced(text: str) -> list[str]:
+    """The lines of a code block that shows the text as it is, and that nothing in it can close."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}text", text, fence]

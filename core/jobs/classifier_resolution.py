@@ -92,6 +92,7 @@ def _refuse_text(body: JobBody) -> None:
         "evaluation.sequence_length": body.evaluation.sequence_length,
         "evaluation.tasks": body.evaluation.tasks,
         "evaluation.task_limit": body.evaluation.task_limit,
+        "evaluation.prompts": body.evaluation.prompts,
         "gates.max_perplexity_ratio": body.gates.max_perplexity_ratio,
     }
     for param, value in faults.items():

@@ -150,6 +150,8 @@ def _tokens(session: Session, team_id: str, job: JobBody) -> Tokens:
         evaluation=sum(of(name, evaluation.samples, length) for name in evaluation.datasets),
         window=(calibration.sequence_length if calibration else None) or length,
         tasks=forward_tokens(evaluation.tasks, evaluation.task_limit),
+        prompts=sum(map(len, evaluation.prompts)) // _CHARACTERS_PER_TOKEN,
+        written=len(evaluation.prompts) * evaluation.prompt_tokens,
     )
 
 

@@ -53,13 +53,15 @@ _CLASSIFIER_PROCESSES = 4
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens that pass through the model: the calibration set, all evaluation sets together, a window's length, and all
-    questions of zero-shot tasks."""
+    """Tokens that pass through the model: the calibration set, all evaluation sets together, a window's length, all
+    questions of zero-shot tasks, and prompts, after which so many are `written`, one at a time."""
 
     calibration: int
     evaluation: int
     window: int
     tasks: int = 0
+    prompts: int = 0
+    written: int = 0
 
 
 class Needs(BaseModel):
@@ -83,8 +85,8 @@ class Work:
 
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
     """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients, and as
-    often as Bonsai measures masks), of the evaluation tokens and the tasks' questions through dense and pruned, and the
-    solver's operations.
+    often as Bonsai measures masks), of the evaluation tokens, the tasks' questions and the prompts with what is written
+    after them through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
     adapted = _adapted(job)
@@ -101,9 +103,11 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     models = 2 if job.recovery is None else 3
     timed = 1 + _SEARCH_STEPS * _seeks_latency(job)
     passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
+    passes += 2 * (tokens.prompts + tokens.written)
     passes += 0 if adapted is None else adapted.probed(description.layers)
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
-    pruning = 2 * passes * description.prunable_parameters + head + _solver(description, job, tokens)
+    waiting = (_WAITING_FOR_MEMORY - 1) * 2 * tokens.written
+    pruning = 2 * (passes + waiting) * description.prunable_parameters + head + _solver(description, job, tokens)
     choosing = None if adapted is None else _training_to_choose(adapted, tokens)
     trainings = [training_work(description, each) for each in (choosing, job.recovery)]
     return Work(passes + sum(each.tokens for each in trainings), pruning + sum(each.operations for each in trainings))
@@ -221,7 +225,7 @@ def needs_of(
     training = training_bytes(description, job.recovery, device=device)
     whole = max(whole, training.memory)
     work = work_of(description, job, tokens)
-    processes = 1 if method.measures else (5 if tokens.tasks else 3) + _seeks_latency(job)
+    processes = 1 if method.measures else (5 if tokens.tasks else 3) + _seeks_latency(job) + bool(tokens.written)
     copies = is_fetched + 3 * (not method.measures)
     stored = description.bytes * copies + training.disk  # blocks, artifact, its copy in a local store
     stored += 0 if adapted is None else description.prunable_parameters * width  # as trained

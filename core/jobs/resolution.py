@@ -148,7 +148,20 @@ def _resolve_evaluation(
             raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
         needs = TextNeeds(use, param, asked.samples, length, calibration.seed if calibration else 0)
         texts.append(resolve_text(session, team_id, name, needs, hub))
+    _require_room_for_prompts(asked, description)
     return asked.model_copy(update={"sequence_length": length}), texts
+
+
+def _require_room_for_prompts(asked: Evaluation, description: ModelDescription) -> None:
+    """Raises InvalidRequest where the context does not hold the new tokens after the least of prompts, of one token and
+    the one that begins a text."""
+    most = description.context_length - 2
+    if asked.prompts and asked.prompt_tokens > most:
+        raise InvalidRequest(
+            f"evaluation.prompt_tokens: {asked.prompt_tokens} new tokens leave no room for a prompt in the model's "
+            f"context of {description.context_length}: ask for at most {most}",
+            param="evaluation.prompt_tokens",
+        )
 
 
 def _sequence_length(asked: int | None, default: int | None, description: ModelDescription, param: str) -> int:

@@ -13,6 +13,7 @@ from core.jobs.states import AttemptOutcome, EventType, JobStatus, Stage
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 _Samples = Annotated[int, Field(ge=1, le=1_000_000)]
+_Prompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 _SequenceLength = Annotated[int, Field(ge=2, le=1_048_576)]
 _Label = Annotated[str, StringConstraints(max_length=500)]
 _LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")]
@@ -39,8 +40,8 @@ class Calibration(_Part):
 
 class Evaluation(_Part):
     """What is measured, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each,
-    or a classifier's accuracy and loss on so many images of each; and the zero-shot accuracy on tasks, on the first
-    `task_limit` questions (null: all there are) of each."""
+    or a classifier's accuracy and loss on so many images of each; the zero-shot accuracy on tasks, on the first
+    `task_limit` questions (null: all there are) of each; and what both write after `prompts`, for people to read."""
 
     datasets: Annotated[list[_Reference], Field(max_length=20)] = Field(default_factory=list)
     sequence_length: _SequenceLength | None = Field(
@@ -53,6 +54,14 @@ class Evaluation(_Part):
         "lm-evaluation-harness, without examples.",
     )
     task_limit: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    prompts: Annotated[list[_Prompt], Field(max_length=8)] = Field(
+        default_factory=list,
+        description="Texts for dense and pruned to go on from, greedily; the report's `generations` shows both. Taken "
+        "as they are, without a chat template. Language models only.",
+    )
+    prompt_tokens: Annotated[int, Field(ge=1, le=256)] = Field(
+        48, description="New tokens after each prompt, at most: a model may end a text before."
+    )
 
 
 class Gates(_Part):

@@ -29,6 +29,7 @@ def measured_body(body: JobBody) -> JobBody:
         "recovery": body.recovery is not None,
         "gates": body.gates != Gates(),
         "evaluation.tasks": bool(body.evaluation.tasks),
+        "evaluation.prompts": bool(body.evaluation.prompts),
         "output.format": body.output.format != "dense",
         "target": body.target is not None,
     }

@@ -33,7 +33,7 @@ def test_submit_answers_with_the_job_and_its_defaults(
     assert job["pattern"] == "unstructured" and job["parameters"]["variant"] is False
     assert job["calibration"] == {"dataset": "numbers", "samples": 8, "sequence_length": 32, "seed": 0}
     evaluation = {"datasets": ["numbers"], "samples": 4, "sequence_length": 32, "tasks": [], "task_limit": None}
-    assert job["evaluation"] == evaluation
+    assert job["evaluation"] == evaluation | {"prompts": [], "prompt_tokens": 48}
     assert job["model_revision"].startswith("sha256:")
     assert api.get(f"/v1/jobs/{job['id']}").json() == job
     with transaction(sessions) as session:
@@ -102,6 +102,15 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown task": ({"evaluation": {"tasks": ["boolq", "mmlu"]}}, "invalid_request", "evaluation.tasks.1"),
     "a task twice": ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "invalid_request", "evaluation.tasks.1"),
     "one question": ({"evaluation": {"tasks": ["piqa"], "task_limit": 1}}, "invalid_request", "evaluation.task_limit"),
+    "many prompts": ({"evaluation": {"prompts": ["a"] * 9}}, "invalid_request", "evaluation.prompts"),
+    "an empty prompt": ({"evaluation": {"prompts": ["a", ""]}}, "invalid_request", "evaluation.prompts.1"),
+    "a long prompt": ({"evaluation": {"prompts": ["a" * 2001]}}, "invalid_request", "evaluation.prompts.0"),
+    "no new token": ({"evaluation": {"prompt_tokens": 0}}, "invalid_request", "evaluation.prompt_tokens"),
+    "no room for a prompt": (
+        {"evaluation": {"prompts": ["a"], "prompt_tokens": 63}},
+        "invalid_request",
+        "evaluation.prompt_tokens",
+    ),
     "recovery without method": ({"recovery": {"steps": 1}}, "invalid_request", "recovery.method"),
     "unknown recovery": ({"recovery": {"method": "hope"}}, "invalid_request", "recovery.method"),
     "unknown field of recovery": ({"recovery": {"method": "lora", "rows": 1}}, "invalid_request", "recovery.rows"),
@@ -231,6 +240,8 @@ def test_messages_say_what_would_help(api: TestClient, job_body: dict[str, Any])
     too_little = detail(calibration={"dataset": "numbers", "samples": 1000, "sequence_length": 64})
     unknown_task = detail(evaluation={"tasks": ["mmlu"]})
     assert "'mmlu'" in unknown_task and "boolq, piqa, hellaswag, winogrande, arc_easy" in unknown_task
+    no_room = detail(evaluation={"prompts": ["a"], "prompt_tokens": 100})
+    assert "context of 64" in no_room and "at most 62" in no_room
     assert "64000 tokens" in too_little and "10001 bytes" not in too_little and "are there" in too_little
 
 

@@ -50,6 +50,7 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         " --evaluation articles --evaluation books --evaluation-samples all --max-perplexity-ratio 2.4"
         " --task boolq --task arc_easy --task-limit 100"
         " --recovery lora --recovery-steps 200 --recovery-dataset books --recovery-parameter learning_rate=1e-4"
+        " --prompt Once --prompt upon --prompt-tokens 16"
         ' --recovery-parameter lora={"r":16} --recovery-parameter schedule=linear'
         " --metadata commit=a=b --metadata run=1 --queue large --priority 5 --format packed --time-limit 600"
     )
@@ -68,6 +69,8 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
             "sequence_length": 512,
             "tasks": ["boolq", "arc_easy"],
             "task_limit": 100,
+            "prompts": ["Once", "upon"],
+            "prompt_tokens": 16,
         },
         "recovery": {
             "method": "lora",
@@ -105,12 +108,14 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         ("submit m --method wanda --sequence-length 8", "--calibration"),
         ("submit m --method wanda --task-limit 8", "--task"),
         ("submit m --method wanda --task piqa --task-limit many", "'many'"),
+        ("submit m --method wanda --prompt-tokens 8", "--prompt"),
         ("submit m --method wanda --recovery hope", "hope"),
         ("submit m --method wanda --recovery-steps 5", "--recovery METHOD"),
         ("submit m --method wanda --recovery lora --recovery-steps 5 --recovery-parameter steps=6", "steps"),
         ("submit m --method depth --target 1e8", "NAME=VALUE"),
         ("inspect m --sparsity 0.5", "--method"),
         ("inspect m --target bytes=5", "--method"),
+        ("inspect m --prompt Once", "--method"),
         ("jobs --status sleeping", "sleeping"),
         ("jobs --metadata commit", "KEY=VALUE"),
         ("prune m", "prune"),
@@ -185,11 +190,15 @@ def test_a_report_shows_every_layer_and_note(here: RunHere, script: Script) -> N
     script.report = {
         "metrics": script.job["metrics"],
         "layers": [{"name": f"model.layers.{n}.q_proj", "sparsity": 0.5, "reconstruction_error": 0.01} for n in (0, 1)],
+        "generations": [{"prompt": "Once [b]", "dense": " upon a time", "pruned": "\x1b[31m\tupon\r"}],
         "notes": ["no speed-up is to be expected [1]"],
     }
     shown = here("report", JOB_ID)
     for text in ("model.layers.1.q_proj", "reconstruction error", "56.2", "Note: no speed-up is to be expected [1]"):
         assert text in shown.out
+    for line in ("prompt  Once [b]", "dense    upon a time"):
+        assert line in shown.out
+    assert "\ufffd[31m" in shown.out and not {"\x1b", "\r"} & set(shown.out)
 
 
 def test_progress_without_a_terminal_is_lines_on_stderr(url: str, script: Script) -> None:

@@ -91,6 +91,16 @@ def test_work_counts_each_walk_and_the_solver() -> None:
     assert work_of(description, _job(method="sparsegpt"), _TOKENS).operations > once.operations
 
 
+def test_what_is_written_after_prompts_takes_longer_than_what_is_read() -> None:
+    description = _llama(2)
+    without, read, written = (
+        work_of(description, _job(), Tokens(0, 0, 2048, prompts=prompts, written=new))
+        for prompts, new in ((0, 0), (100, 0), (0, 100))
+    )
+    assert read.passes - without.passes == written.passes - without.passes == 200, "dense and pruned"
+    assert written.operations - without.operations > 5 * (read.operations - without.operations) > 0
+
+
 def test_bonsai_holds_the_model_and_runs_every_mask_forward() -> None:
     description = _llama(32)
     blocks = 2 * description.prunable_parameters

@@ -11,6 +11,7 @@ from core.data import generation
 from core.data.generation import generate_documents
 from core.data.tokens import calibration_windows
 from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
+from core.models import decoding
 from tests.sources.conftest import write_wordy_model
 
 SAMPLES, LENGTH = 12, 24
@@ -102,11 +103,11 @@ def test_a_model_that_does_not_fit_in_memory_is_refused_with_the_figures(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     description = inspect_folder(folder)
-    monkeypatch.setattr(generation, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(decoding, "free_bytes", lambda device: 1000)
     with pytest.raises(OutOfMemory, match="1000 are free on cpu") as caught:
         generation.sequences_at_once(description, 16, torch.device("cpu"))
     assert "Name a dataset instead" in caught.value.message
-    monkeypatch.setattr(generation, "free_bytes", lambda device: 2 * description.bytes)
+    monkeypatch.setattr(decoding, "free_bytes", lambda device: 2 * description.bytes)
     few = generation.sequences_at_once(description, 16, torch.device("cpu"))
     monkeypatch.undo()
     assert 0 < few < generation.sequences_at_once(description, 16, torch.device("cpu"))

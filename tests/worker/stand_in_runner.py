@@ -1,7 +1,7 @@
 """Speaks the runner's protocol and prunes nothing: `python -m tests.worker.stand_in_runner BEHAVIOUR`.
 
-BEHAVIOUR is a JSON object: `hang_in` (a task: say `pid N` in the log, then sleep), `ignore_signals`, `fail_in` with
-`code` and `retryable`, `crash` (text written to stderr before exit code 1), `nonsense`, `ratio` (of perplexities),
+BEHAVIOUR is a JSON object: `hang_in` (a task: say `pid N` in the log, then sleep), `ignore_signals`, `fail_in` (tasks)
+with `code` and `retryable`, `crash` (text written to stderr before exit code 1), `nonsense`, `ratio` (of perplexities),
 `latency` (ratio, whose spread is 0.05), `blocks` (that take `block_seconds` each; SIGTERM ends it after the one it is
 in).
 """
@@ -138,7 +138,7 @@ def misbehave(task: str, behaviour: dict[str, Any]) -> None:
         time.sleep(behaviour.get("seconds", 600))
         helper.kill()
         helper.wait()
-    if behaviour.get("fail_in") == task:
+    if task in behaviour.get("fail_in", "").split():
         send(
             ErrorMessage(
                 code=behaviour["code"],

@@ -140,6 +140,7 @@ def test_a_job_killed_while_it_trains_goes_on_after_its_last_step(
     [
         ({"method": "bonsai", "sparsity": 0.2}, "method", "no method for image classifiers"),
         ({"evaluation": {"datasets": ["test"], "tasks": ["piqa"]}}, "evaluation.tasks", "language models"),
+        ({"evaluation": {"datasets": ["test"], "prompts": ["A cat"]}}, "evaluation.prompts", "language models"),
         ({"gates": {"max_perplexity_ratio": 2}}, "gates.max_perplexity_ratio", "language models"),
         ({"gates": {"max_accuracy_drop": 0.1}, "evaluation": {}}, "gates.max_accuracy_drop", "images"),
         ({"recovery": {"method": "lora", "dataset": "train"}}, "recovery.method", "finetune or distill"),

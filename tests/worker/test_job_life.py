@@ -172,15 +172,17 @@ def test_ends_are_classified(
     assert jobs.events(job_id)[-1].data["error"]["code"] == code
 
 
-def test_latency_that_does_not_fit_in_memory_is_left_out_with_a_note(
+def test_what_a_job_can_do_without_is_left_out_with_a_note_where_it_does_not_fit_in_memory(
     jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
 ) -> None:
-    job_id = jobs.submit(job_body)
-    assert start_worker(fail_in="measure", code="out_of_memory", retryable=False).result() == "succeeded"
+    job_id = jobs.submit(job_body | {"evaluation": {"prompts": ["Once", "upon"]}})
+    assert start_worker(fail_in="measure generate", code="out_of_memory", retryable=False).result() == "succeeded"
     metrics = jobs.job(job_id).metrics
     assert metrics is not None and metrics["latency"] is None
     with transaction(jobs.sessions) as session:
-        assert "Latency was not measured" in service.get_report(session, jobs.team, job_id)["notes"][0]
+        report = service.get_report(session, jobs.team, job_id)
+    assert report["notes"] == ["Latency was not measured: as told", "Nothing was generated: as told"]
+    assert report["generations"] == [{"prompt": each, "dense": None, "pruned": None} for each in ("Once", "upon")]
 
 
 def _edit_model(settings: Settings) -> None:

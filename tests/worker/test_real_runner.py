@@ -20,7 +20,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from core.artifacts.store import LocalStore, artifact_prefix
 from core.database import transaction
+from core.evaluation.generations import generate_side_by_side
 from core.jobs import queue, service
+from core.models.folder import open_model
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
 from core.settings import Settings
@@ -184,7 +186,7 @@ def test_a_job_with_a_target_ends_as_its_report_says(
 
 
 def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_model_for_another_job(
-    jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore
+    jobs: Queue, body: dict[str, Any], work: Work, store: LocalStore, tmp_path: Path
 ) -> None:
     asked = {"method": "llm-pruner", "sparsity": 0.2, "parameters": {"protected_first": 1, "protected_last": 1}}
     job_id = jobs.submit({**body, **asked, "output": {"layout": "per_layer"}})
@@ -207,9 +209,26 @@ def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_mo
         **body, **asked, "sparsity": 0.05, "model": f"job:{again}", "output": {"layout": "per_layer"},
         "calibration": {"dataset": "self", "samples": 4, "sequence_length": 16},
         "recovery": {"method": "distill", "steps": 2, "batch_size": 2},
+        "evaluation": {"prompts": ["w4 w5", "<b>w6</b> ```"], "prompt_tokens": 6},
     })  # fmt: skip
     assert work().result(120) == "succeeded", jobs.job(third).error
     assert jobs.job(third).parameters["protected_last"] == 1
+    shutil.copytree(artifact(store, again, 1), tmp_path / "unpacked")
+    unpack_folder(tmp_path / "unpacked")
+    _wrote_side_by_side(jobs, third, {"dense": tmp_path / "unpacked", "pruned": artifact(store, third, 1)})
+
+
+def _wrote_side_by_side(jobs: Queue, job_id: str, folders: dict[str, Path]) -> None:
+    """What the job's models wrote after its prompts is what these folders' models write."""
+    asked = jobs.job(job_id).evaluation
+    models = {name: open_model(folder, own_artifact=True) for name, folder in folders.items()}
+    written = generate_side_by_side(models, asked.prompts, tokens=asked.prompt_tokens, device=torch.device("cpu"))
+    with transaction(jobs.sessions) as session:
+        report = service.get_report(session, jobs.team, job_id)
+    assert report["generations"] == written["generations"] and all(row["pruned"] for row in written["generations"])
+    assert "generate" in report["peak_memory_of_other_processes"]
+    card = (folders["pruned"] / "README.md").read_text()
+    assert all(text in card for row in written["generations"] for text in row.values())
 
 
 def test_a_packed_artifact_unpacks_to_the_dense_one_and_is_a_model_for_another_job(

@@ -96,6 +96,7 @@ def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
         ({"recovery": {"method": "lora"}}, "recovery", "makes no model"),
         ({"gates": {"max_perplexity_ratio": 2}}, "gates", "makes no model"),
         ({"output": {"format": "packed"}}, "output.format", "makes no model"),
+        ({"evaluation": {"datasets": ["words"], "prompts": ["w4"]}}, "evaluation.prompts", "makes no model"),
         ({"sparsity": 0.5}, "sparsity", "prunes nothing"),
         (
             {"method": "magnitude", "sparsity": 0.5, "output": {"format": "hashed"}},

@@ -298,10 +298,20 @@ class Event(Answer):
         return self.type == "status" and self.data.get("status") in FINISHED
 
 
+class Generation(Answer):
+    """What the models write after a prompt of the job: the new text alone, None where the job had to skip it."""
+
+    prompt: str
+    dense: str | None = None
+    pruned: str | None = None
+
+
 class Report(Answer):
-    """The whole report of a job: one row per pruned layer, remarks, and whatever else the server measured."""
+    """The whole report of a job: one row per pruned layer, what both models write after the job's prompts, remarks, and
+    whatever else the server measured."""
 
     layers: list[dict[str, JsonValue]] = []
+    generations: list[Generation] = []
     notes: list[str] = []
 
 

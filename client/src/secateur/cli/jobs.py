@@ -18,7 +18,9 @@ from secateur.cli.output import (
     print_job,
     print_json,
     print_metrics,
+    print_pairs,
     print_table,
+    printable,
     say,
 )
 from secateur.team_types import Attempt
@@ -111,7 +113,7 @@ def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
 
 
 def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
-    """Show a job's report: the figures, every layer, and remarks. With --json all of it."""
+    """Show a job's report: the figures, every layer, what was generated, and remarks. With --json all of it."""
     with connect() as client:
         found = client.report(job_id)
     if as_json:
@@ -125,6 +127,9 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
         rows = [[_cell(layer.get(name)) for name in headers] for layer in found.layers]
         numeric = [index for index, name in enumerate(headers) if isinstance(found.layers[0][name], int | float)]
         print_table([name.replace("_", " ") for name in headers], rows, numbers=numeric)
+    for each in found.generations:
+        texts = (("prompt", each.prompt), ("dense", each.dense), ("pruned", each.pruned))
+        print_pairs([(name, None if text is None else printable(text)) for name, text in texts])
     for note in found.notes:
         say(f"Note: {note}")
 

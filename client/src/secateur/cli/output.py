@@ -1,6 +1,7 @@
 """How the command line speaks: tables and plain words on stdout, or one JSON document; all else on stderr."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -87,6 +88,11 @@ def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
         if value is not None:
             grid.add_row(name, Text(value))
     _console().print(grid)
+
+
+def printable(text: str) -> str:
+    """A model's own text without control characters, which a terminal would obey; tabs and ends of lines stay."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def print_job(job: Job) -> None:

@@ -41,6 +41,11 @@ TaskOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="A zero-shot task to measure accuracy on. Repeatable.")
 ]
 TaskLimitOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many questions of each task to ask.")]
+PromptOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="A text for dense and pruned to go on from, for the report. Repeatable."),
+]
+PromptTokensOption = Annotated[int | None, typer.Option(metavar="N", help="New tokens after each prompt, at most.")]
 RatioOption = Annotated[float | None, typer.Option(help="Gate: the largest pruned/dense perplexity to accept.")]
 DropOption = Annotated[
     float | None, typer.Option(help="Gate, of image classifiers: how much top-1 accuracy may fall, 0.01 being a point.")
@@ -96,6 +101,8 @@ class JobOptions:
     evaluation_samples: str | None = None
     tasks: list[str] = field(default_factory=list)
     task_limit: str | None = None
+    prompts: list[str] = field(default_factory=list)
+    prompt_tokens: int | None = None
     max_perplexity_ratio: float | None = None
     max_accuracy_drop: float | None = None
     recovery: str | None = None
@@ -154,6 +161,8 @@ class JobOptions:
             raise typer.BadParameter("--evaluation-samples needs --evaluation NAME, the text to take them from")
         if not self.tasks and self.task_limit is not None:
             raise typer.BadParameter("--task-limit needs --task NAME, the task whose questions to ask")
+        if not self.prompts and self.prompt_tokens is not None:
+            raise typer.BadParameter("--prompt-tokens needs --prompt TEXT, which they are to follow")
         if self.calibration is None and not self.evaluation and self.sequence_length is not None:
             raise typer.BadParameter("--sequence-length needs --calibration NAME or --evaluation NAME")
         texts: dict[str, JsonValue] = {}
@@ -167,6 +176,8 @@ class JobOptions:
             measured |= {"datasets": list(self.evaluation), **samples, **length}
         if self.tasks:
             measured |= {"tasks": list(self.tasks), **_samples(self.task_limit, "--task-limit", "task_limit")}
+        if self.prompts:
+            measured |= {"prompts": list(self.prompts), **_given(prompt_tokens=self.prompt_tokens)}
         return texts | ({"evaluation": measured} if measured else {})
 
 
@@ -185,6 +196,8 @@ def submit(
     evaluation_samples: EvaluationSamplesOption = None,
     task: TaskOption = None,
     task_limit: TaskLimitOption = None,
+    prompt: PromptOption = None,
+    prompt_tokens: PromptTokensOption = None,
     recovery: RecoveryOption = None,
     recovery_steps: RecoveryStepsOption = None,
     recovery_dataset: RecoveryDatasetOption = None,
@@ -216,6 +229,8 @@ def submit(
         evaluation_samples=evaluation_samples,
         tasks=task or [],
         task_limit=task_limit,
+        prompts=prompt or [],
+        prompt_tokens=prompt_tokens,
         recovery=recovery,
         recovery_steps=recovery_steps,
         recovery_dataset=recovery_dataset,
@@ -257,6 +272,8 @@ def inspect(
     evaluation_samples: EvaluationSamplesOption = None,
     task: TaskOption = None,
     task_limit: TaskLimitOption = None,
+    prompt: PromptOption = None,
+    prompt_tokens: PromptTokensOption = None,
     format: FormatOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -278,11 +295,15 @@ def inspect(
             evaluation_samples=evaluation_samples,
             tasks=task or [],
             task_limit=task_limit,
+            prompts=prompt or [],
+            prompt_tokens=prompt_tokens,
             format=format,
         )
         body = options.body()
         del body["model"]
-    elif any(value is not None for value in (sparsity, target, pattern, parameter, calibration, evaluation, task)):
+    elif any(
+        value is not None for value in (sparsity, target, pattern, parameter, calibration, evaluation, task, prompt)
+    ):
         raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
     with connect() as client:
         inspection = client.inspect(model, **body)

@@ -1,0 +1,90 @@
+"""Tokens a model writes after others, with a key-value cache: the likeliest, or drawn from its distribution."""
+
+import itertools
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from core.catalogue.model_folder import ModelDescription
+from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
+from core.models.memory import free_bytes
+
+
+def sequences_that_fit(description: ModelDescription, length: int, device: torch.device) -> int:
+    """How many sequences of `length` tokens there is room for beside the weights, which are not loaded yet; raises
+    OutOfMemory where there is none for one."""
+    weights = int(1.2 * description.bytes)
+    keys_and_values = 2 * 4 * description.layers * description.hidden_size * length
+    free = free_bytes(device)
+    if weights + keys_and_values > free:
+        raise OutOfMemory(
+            f"to write text the whole model is needed in memory: about {weights + keys_and_values} bytes, and {free} "
+            f"are free on {device.type}"
+        )
+    return (free - weights) // keys_and_values
+
+
+def write_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, given_BT: Tensor, *, most: int, is_sampled: bool
+) -> list[list[int]]:
+    """At most so many tokens after each of `given_BT`, without the one that ends a text: each the likeliest, or, where
+    it `is_sampled`, drawn at temperature 1. Sets the model's generation settings.
+
+    Raises NotFiniteWeights where the model computes no probabilities.
+    """
+    ends = sorted(end_tokens(model.config, tokenizer))
+    sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if is_sampled else {"do_sample": False}
+    settings = GenerationConfig(
+        **sampling,
+        max_new_tokens=most,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else first_token(model.config, tokenizer),
+    )
+    model.generation_config = GenerationConfig()  # the model's own preferences are not its distribution
+    given_BT = given_BT.to(model.device)
+    answer_BT = model.generate(  # type: ignore[operator]  # a mixed-in method, lost on the checker
+        given_BT,
+        attention_mask=torch.ones_like(given_BT),
+        generation_config=settings,
+        logits_processor=LogitsProcessorList([_CheckedLogits(len(tokenizer))]),
+    )
+    written_BT = answer_BT[:, given_BT.shape[1] :]
+    return [list(itertools.takewhile(lambda token: token not in ends, row)) for row in written_BT.tolist()]
+
+
+def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that begins a text; models without one (GPT-2, Qwen) learnt texts one after another, so it is the one
+    that ends the text before."""
+    for token in (tokenizer.bos_token_id, config.bos_token_id, *sorted(end_tokens(config, tokenizer))):
+        if token is not None:
+            return int(token)
+    raise UnusableModel("neither tokenizer nor config names a token to begin a text from", param="model")
+
+
+def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Those that end a text."""
+    ends: set[int] = set()
+    for token in (tokenizer.eos_token_id, config.eos_token_id):
+        ends.update(token if isinstance(token, list) else [] if token is None else [token])
+    return ends
+
+
+class _CheckedLogits(LogitsProcessor):
+    """A model may have more outputs than there are words, and one that is broken has some that are not numbers."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self._vocabulary = vocabulary
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not torch.isfinite(scores[:, : self._vocabulary]).all():
+            raise NotFiniteWeights("the model's outputs are not finite numbers: it cannot write text", param="model")
+        scores[:, self._vocabulary :] = -torch.inf
+        return scores

@@ -1,0 +1,148 @@
+"""What models write after the same prompts, and how a model card shows it."""
+
+import json
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from markdown_it import MarkdownIt
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from core.artifacts.card import model_card
+from core.evaluation import generations
+from core.evaluation.generations import generate_side_by_side
+from core.models import decoding
+from core.models.folder import ModelFolder, open_model
+from core.models.per_layer import load_model
+from tests.sources.conftest import write_wordy_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return open_model(write_wordy_model(tmp_path_factory.mktemp("models") / "dense"))
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return open_model(write_wordy_model(tmp_path_factory.mktemp("models") / "pruned", seed=1))
+
+
+def write(models: dict[str, ModelFolder], prompts: Sequence[str], tokens: int = 8) -> tuple[list[Any], list[str]]:
+    written = generate_side_by_side(models, prompts, tokens=tokens, device=CPU)
+    return written["generations"], written["notes"]
+
+
+@torch.inference_mode()
+def likeliest(folder: ModelFolder, words: Sequence[int], tokens: int) -> str:
+    """Token by token, without a cache: the text of what comes after `words`, up to the token that ends it."""
+    model, ids = load_model(folder, CPU), list(words)
+    for _ in range(tokens):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == 2:
+            ids.pop()
+            break
+    return "".join(f" w{word}" for word in ids[len(words) :])
+
+
+def test_each_model_goes_on_with_its_likeliest_words(dense: ModelFolder, pruned: ModelFolder) -> None:
+    heard: list[float] = []
+    prompts = ["w5 w6 w7", "<b>w8</b> ``` w9"]
+    written = generate_side_by_side(
+        {"dense": dense, "pruned": pruned}, prompts, tokens=8, device=CPU, on_progress=heard.append
+    )
+    rows = written["generations"]
+    assert [row["prompt"] for row in rows] == prompts and not written["notes"]
+    for row, words in zip(rows, ([5, 6, 7], [3, 3, 9]), strict=True):
+        assert row["dense"] == likeliest(dense, words, 8) != row["pruned"] == likeliest(pruned, words, 8)
+    assert heard == [0.25, 0.5, 0.75, 1.0]
+    assert write({"dense": dense}, prompts)[0][1]["dense"] == rows[1]["dense"], "what stands beside it changes nothing"
+
+
+def test_a_prompt_without_a_token_is_the_beginning_of_a_text(dense: ModelFolder) -> None:
+    rows, notes = write({"dense": dense}, [" \n "])
+    assert rows == [{"prompt": " \n ", "dense": likeliest(dense, [1], 8)}] and not notes
+
+
+def test_of_a_prompt_longer_than_the_context_has_room_for_the_end_is_read(dense: ModelFolder) -> None:
+    words = [4 + number % 90 for number in range(70)]
+    rows, notes = write({"dense": dense}, ["w4", " ".join(f"w{word}" for word in words)], tokens=10)
+    assert rows[1]["dense"] == likeliest(dense, words[-54:], 10)
+    assert notes == [
+        "Prompt 2 has 70 tokens: beside 10 new ones the context has room for its last 54, which were read."
+    ]
+
+
+def test_a_model_that_ends_the_text_at_once_writes_nothing(tmp_path: Path) -> None:
+    folder = write_wordy_model(tmp_path / "silent")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": list(range(96))}))
+    assert write({"dense": open_model(folder)}, ["w5"]) == ([{"prompt": "w5", "dense": ""}], [])
+
+
+def test_what_no_database_stores_is_replaced(tmp_path: Path) -> None:
+    folder = write_wordy_model(tmp_path / "nul")
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"w', '"\\u0000w'))
+    rows, _ = write({"dense": open_model(folder)}, ["w5"])
+    assert rows[0]["dense"].startswith(" \N{REPLACEMENT CHARACTER}w") and "\0" not in rows[0]["dense"]
+
+
+def test_a_model_without_room_or_sense_is_left_out_and_a_note_says_why(
+    dense: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_wordy_model(tmp_path / "broken")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][0] = torch.nan
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    rows, notes = write({"dense": dense, "pruned": open_model(folder)}, ["w5", "w6"])
+    assert all(row["dense"] and row["pruned"] is None for row in rows)
+    assert len(notes) == 1 and notes[0].startswith("The pruned model wrote nothing") and "not finite" in notes[0]
+    monkeypatch.setattr(decoding, "free_bytes", lambda device: 1000)
+    rows, notes = write({"dense": dense}, ["w5"])
+    assert rows == [{"prompt": "w5", "dense": None}] and "1000 are free on cpu" in notes[0]
+
+
+def test_one_model_at_a_time_is_in_memory(
+    dense: ModelFolder, pruned: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[PreTrainedModel]] = []
+
+    def load(folder: ModelFolder, device: torch.device) -> PreTrainedModel:
+        assert all(earlier() is None for earlier in loaded)
+        model = load_model(folder, device)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(generations, "load_model", load)
+    write({"dense": dense, "pruned": pruned}, ["w5"])
+    assert len(loaded) == 2
+
+
+def test_a_card_shows_any_text_as_it_is() -> None:
+    texts = [
+        "# No heading",
+        "```\n<script>alert(1)</script>\n```\n",
+        "~~~\n````` | a | b |\n[link](x)\r\n",
+        "    - [ ] **text**\n\n\n---\n",
+    ]
+    written = [
+        {"prompt": text, "dense": text, "pruned": after}
+        for text, after in zip(texts, ["", None, "a", "b"], strict=True)
+    ]
+    figures = {"dense": 10, "nonzero": 5, "artifact": 10}
+    metrics = {"sparsity": {"prunable": 0.5, "model": 0.4}, "perplexity": {}, "parameters": figures, "bytes": figures}
+    recipe = {"model": "m", "method": "wanda", "pattern": "unstructured", "evaluation": {"prompts": texts}}
+    card = model_card(recipe, {"metrics": metrics, "generations": written})
+    tokens = MarkdownIt().parse(card.partition("---\n\n")[2])
+    assert not [token for token in tokens if token.type.startswith(("html", "list", "hr"))]
+    blocks = [token.content for token in tokens if token.type == "fence" and token.info == "text"]
+    expected = [shown for row in written for shown in (row["prompt"], row["dense"], row["pruned"]) if shown]
+    assert blocks == [f"{text}\n".replace("\r\n", "\n") for text in expected]
+    assert "Nothing: the text ends here." in card and "Not generated: see the notes." in card
+    assert "What they write" not in model_card(recipe, {"metrics": metrics})
