@@ -26,10 +26,10 @@ def body(model: str) -> dict[str, Any]:
 def test_a_worker_runs_what_it_finds_and_what_the_dispatcher_tells_it_of(
     jobs: Queue, body: dict[str, Any], start_part: StartPart
 ) -> None:
-    waiting = [jobs.submit(body), jobs.submit(body)]
+    """That it goes on from one waiting job to the next, a worker shows in `test_drain`."""
+    waiting = jobs.submit(body)
     worker = start_part("worker")
-    for job_id in waiting:
-        jobs.succeeded(job_id)
+    jobs.succeeded(waiting)
     eventually(lambda: worker_state(jobs) == "idle")
     start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5", SECATEUR_HINT_STALE_SECONDS="1")
     jobs.succeeded(jobs.submit(body))  # its hint was lost: the dispatcher sends it again
