@@ -134,9 +134,9 @@ class Fleet:
         return self._parts[name].pid
 
     def end_all(self) -> None:
-        last = ("pooler", "redis")  # what the others need; a pooler waits for them
-        for name in sorted(self._parts, key=lambda each: each in last):
-            self._parts[name].end(grace_seconds=15)
+        """Killed: every job has ended, and nothing here is kept."""
+        for part in self._parts.values():
+            part.end()
         self._parts.clear()
 
     def start_redis(self) -> None:

@@ -4,6 +4,7 @@ as its users meet it, keys for every role and another team, a model and a text."
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +28,23 @@ from core.teams.keys import create_key
 from core.teams.schemas import Role
 from tests.model_folders import write_llama, write_text
 from worker.embedded import postgres
+
+LONG = (
+    "tests/trained/test_smollm2",
+    *("tests/runner/", "tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: at the end no process of the run waits for another's. The one of them that fetches the sample
+    model comes before the others that need it.
+    """
+
+    def place(item: pytest.Item) -> int:
+        return next((place for place, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
+
+    items.sort(key=place)
+
 
 _SECRET = "a secret for tests"
 _TEMPLATE = "migrated"
@@ -52,6 +70,13 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 def database_url(postgres_url: str) -> Iterator[str]:
     """A migrated database of this test's own."""
+    with fresh_database(postgres_url) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(postgres_url: str) -> Iterator[str]:
+    """A migrated database, dropped at the end."""
     name = new_id("test")
     with _administrator(postgres_url) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
@@ -70,8 +95,12 @@ def _on_database(url: str, name: str) -> str:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
+    return settings_for(database_url, tmp_path / "home")
+
+
+def settings_for(database_url: str, home: Path) -> Settings:
     return Settings(
-        home=tmp_path / "home",
+        home=home,
         database_url=database_url,
         secret_key=_SECRET,
         hub_endpoint="http://127.0.0.1:9",  # no test asks the real one

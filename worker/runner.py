@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -20,14 +19,9 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 import torch
 import transformers
 
-from core.artifacts.checkpoint import write_checkpoint
-from core.artifacts.hashed import hash_folder
-from core.artifacts.packed import pack_folder
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import describe_folder
 from core.catalogue.methods import get_method
-from core.catalogue.sharing import Sharing
-from core.data.tokens import starts_with_bos
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.evaluation.generations import generate_side_by_side
 from core.evaluation.latency import measure_latency
@@ -35,8 +29,6 @@ from core.evaluation.reload import reload_check
 from core.models.classifier import open_classifier
 from core.models.folder import ModelFolder, open_model
 from core.pruning.recovery.training import RecoveryStopped
-from core.pruning.run import walk_for
-from core.pruning.walk import GroupRow, LayerRow, Observer
 from worker.processes import peak_resident_bytes
 from worker.protocol import (
     ClassifierSpec,
@@ -48,7 +40,6 @@ from worker.protocol import (
     LogMessage,
     MeasureSpec,
     Message,
-    MetricMessage,
     ModelPlace,
     NewNetworkSpec,
     PackSpec,
@@ -59,15 +50,11 @@ from worker.protocol import (
     SearchSpec,
     SensitivitySpec,
     Spec,
-    StageMessage,
     TasksSpec,
     VerifySpec,
     spec_adapter,
 )
 from worker.runner_models import generate_text, import_gguf, new_network
-from worker.runner_recover import calibration_set, evaluation_sets, recover_artifact
-from worker.runner_report import prune_result
-from worker.runner_search import search_target
 
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
@@ -87,55 +74,20 @@ def _device(name: str | None) -> torch.device:
 
 def search(spec: SearchSpec) -> dict[str, Any]:
     """Time shapes against the dense model until one is just fast enough."""
+    from worker.runner_search import search_target
+
     device = _device(spec.device)
     return search_target(spec, device=device, send=send) | {"peak_memory": _peak_memory(device)}
 
 
 def prune(spec: PruneSpec) -> dict[str, Any]:
     """Open, prune, evaluate and write one job's checkpoint; SIGTERM ends it once the block it is in is saved."""
+    from worker.runner_prune import prune_model  # the engine takes long to load, and verifying does without
+
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
-    send(StageMessage(stage="open"))
     device = _device(spec.device)
-    folder = _opened(spec.model)
-    recipe = spec.recipe
-    needs_tokenizer = spec.calibration or spec.evaluation or recipe["evaluation"].get("prompts")
-    tokenizer = folder.tokenizer() if needs_tokenizer else None
-    calibration = calibration_set(recipe, spec.calibration, tokenizer)
-    evaluations = {} if tokenizer is None else evaluation_sets(recipe, spec.evaluation, tokenizer)
-
-    def on_stage(stage: str) -> None:
-        if stage != "evaluate" or not recipe.get("recovery"):  # else what is measured now belongs to pruning
-            send(StageMessage(stage=stage))
-
-    walk = walk_for(
-        folder,
-        {name: recipe[name] for name in ("method", "sparsity", "pattern", "parameters")},
-        layout=recipe["output"]["layout"],
-        at_least=recipe.get("target") is not None,
-        device=device,
-        calibration=calibration,
-        evaluations=evaluations,
-        work=spec.work,
-        previous=spec.previous,
-        revision=spec.model.revision,
-        activation_budget_bytes=spec.activation_budget_bytes,
-        observer=Observer(on_block=_on_block, on_stage=on_stage, on_log=_log),
-    )
-    result = walk.run()
-    peak = _peak_memory(device)
-    artifact_bytes = write_checkpoint(
-        result.files, result.unchanged, spec.model.path, spec.artifact, config=result.config
-    )
-    return prune_result(
-        spec,
-        folder.description,
-        walk.plan,
-        result,
-        artifact_bytes=artifact_bytes,
-        peak=peak,
-        calibration_shape=None if calibration is None else tuple(calibration.shape),
-        evaluation_shapes={name: tuple(tokens.shape) for name, tokens in evaluations.items()},
-        bos=starts_with_bos(tokenizer) if tokenizer is not None else None,
+    return prune_model(
+        spec, device=device, send=send, stop_if_asked=_stop_if_asked, peak_memory=lambda: _peak_memory(device)
     )
 
 
@@ -145,12 +97,7 @@ STOPPED = 75
 later."""
 
 
-def _on_block(done: int, blocks: int, rows: Sequence[LayerRow | GroupRow]) -> None:
-    send(ProgressMessage(progress=0.95 * done / blocks, block=done, blocks=blocks))
-    errors = [row.reconstruction_error for row in rows if isinstance(row, LayerRow)]
-    measured = [error for error in errors if error is not None]
-    if measured:
-        send(MetricMessage(name="reconstruction_error", step=done - 1, value=sum(measured) / len(measured)))
+def _stop_if_asked() -> None:
     if _stop_asked.is_set():
         sys.exit(STOPPED)
 
@@ -169,6 +116,8 @@ def _peak_memory(device: torch.device) -> dict[str, int]:
 
 def recover(spec: RecoverSpec) -> dict[str, Any]:
     """Train a pruned model and measure it again; SIGTERM ends it once the step it is in is saved."""
+    from worker.runner_recover import recover_artifact
+
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     device = _device(spec.device)
     try:
@@ -184,13 +133,8 @@ def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
 
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     device = _device(spec.device)
-
-    def stop_if_asked() -> None:
-        if _stop_asked.is_set():
-            sys.exit(STOPPED)
-
     return measure_sensitivity(
-        spec, device=device, send=send, stop_if_asked=stop_if_asked, peak_memory=lambda: _peak_memory(device)
+        spec, device=device, send=send, stop_if_asked=_stop_if_asked, peak_memory=lambda: _peak_memory(device)
     )
 
 
@@ -269,6 +213,21 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
     return checked | {"model": description.model_dump(mode="json"), "peak_memory": _peak_memory(device)}
 
 
+def pack(spec: PackSpec) -> dict[str, Any]:
+    """Bitmasks and surviving values in place of dense weights."""
+    from core.artifacts.packed import pack_folder
+
+    return pack_folder(spec.artifact)
+
+
+def share_by_hash(spec: HashSpec) -> dict[str, Any]:
+    """Shared values in place of the linear layers' weights."""
+    from core.artifacts.hashed import hash_folder
+    from core.catalogue.sharing import Sharing
+
+    return hash_folder(spec.artifact, {each.tensor: Sharing(each.seed, each.buckets) for each in spec.tensors})
+
+
 def run(spec: Spec) -> dict[str, Any]:
     """Do what a spec asks."""
     match spec:
@@ -289,9 +248,9 @@ def run(spec: Spec) -> dict[str, Any]:
         case VerifySpec():
             return verify(spec)
         case PackSpec():
-            return pack_folder(spec.artifact)
+            return pack(spec)
         case HashSpec():
-            return hash_folder(spec.artifact, {each.tensor: Sharing(each.seed, each.buckets) for each in spec.tensors})
+            return share_by_hash(spec)
         case GenerateTextSpec():
             return generate_text(spec, device=_device(spec.device), log=_log)
         case GenerateSpec():

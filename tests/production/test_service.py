@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from secateur import Client
 from tests.production.conftest import Service, eventually, needed
-from tests.worker.test_real_runner import write_model
+from tests.runner.models import write_model
 
 pytestmark = pytest.mark.timeout(600)
 PARTS = ("api", "dispatcher", "worker-cpu")

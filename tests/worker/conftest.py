@@ -72,6 +72,10 @@ class Queue:
         with transaction(self.sessions) as session:
             return service.read_events(session, self.team, job_id, after=0, limit=1000).data
 
+    def report(self, job_id: str) -> dict[str, Any]:
+        with transaction(self.sessions) as session:
+            return service.get_report(session, self.team, job_id)
+
     def logs(self, job_id: str) -> list[str]:
         return [str(event.data["message"]) for event in self.events(job_id) if event.type == "log"]
 
@@ -105,7 +109,10 @@ class Queue:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Impatient ones."""
+    return impatient(settings)
+
+
+def impatient(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
             "lease_seconds": 20.0,
@@ -194,7 +201,8 @@ StartPart = Callable[..., ChildProcess]
 @pytest.fixture
 def start_part(settings: Settings) -> Iterator[StartPart]:
     """Starts `worker` or `dispatcher` with the command line that `secateur serve` uses; with `stand_in`, its behaviour,
-    the runner is the stand-in.
+    the runner is the stand-in. At the end they are killed: Celery takes seconds to leave, and tests of how it does send
+    the signal themselves.
     """
     started: list[ChildProcess] = []
 
@@ -222,12 +230,17 @@ def start_part(settings: Settings) -> Iterator[StartPart]:
 
     yield start
     for part in started:
-        part.end(grace_seconds=20)
+        part.end()
 
 
 def is_registered(jobs: Queue) -> bool:
+    return worker_state(jobs) is not None
+
+
+def worker_state(jobs: Queue) -> str | None:
+    """Of the only worker, None while there is none."""
     with transaction(jobs.sessions) as session:
-        return session.scalar(select(WorkerRow.id)) is not None
+        return session.scalar(select(WorkerRow.state))
 
 
 def runner_of(worker: ChildProcess, module: str = "worker.runner") -> int | None:

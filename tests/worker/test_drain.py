@@ -13,10 +13,10 @@ from sqlalchemy import select
 from core.artifacts.store import Store, artifact_prefix
 from core.database import transaction
 from core.jobs import queue
-from core.jobs.tables import AttemptRow, WorkerRow
+from core.jobs.tables import AttemptRow
 from core.settings import Settings
-from tests.worker.conftest import Queue, StartPart, eventually, is_alive, is_registered, runner_of
-from tests.worker.test_real_runner import register_layers
+from tests.runner.models import register_layers
+from tests.worker.conftest import Queue, StartPart, eventually, is_alive, is_registered, runner_of, worker_state
 
 
 def in_block(jobs: Queue, job_id: str, block: int) -> bool:
@@ -42,12 +42,7 @@ def test_the_block_is_finished_and_the_next_worker_goes_on_after_it(
     runner = runner_of(worker, "tests.worker.stand_in_runner")
     assert runner is not None
     worker.send(signal.SIGTERM)
-
-    def is_seen_draining() -> bool:
-        with transaction(jobs.sessions) as session:
-            return session.scalar(select(WorkerRow.state)) == "draining"
-
-    eventually(is_seen_draining, 5)
+    eventually(lambda: worker_state(jobs) == "draining", 5)
     assert worker.wait(25) == 0, (settings.home / "worker.log").read_text()
     assert not is_alive(runner) and not is_registered(jobs)
     row = jobs.row(job_id)

@@ -25,12 +25,28 @@ time.sleep(600)
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
+def no_cluster() -> Iterator[Path]:
     """Not in pytest's folder, which another pytest would close to the server's user."""
     with TemporaryDirectory(prefix="secateur-test-") as folder:
         path = Path(folder, "postgres")
         yield path
         stop_postgres(path)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A cluster that was started once: to make one takes a disk seconds, to copy it less than one."""
+    with TemporaryDirectory(prefix="secateur-test-") as folder:
+        path = Path(folder, "postgres")
+        start_postgres(path)
+        stop_postgres(path)
+        yield path
+
+
+@pytest.fixture
+def data_dir(no_cluster: Path, made: Path) -> Path:
+    subprocess.run(["cp", "-a", made, no_cluster], check=True)
+    return no_cluster
 
 
 def ask(url: str, query: str) -> object:
@@ -52,14 +68,14 @@ def postmaster(data_dir: Path) -> int:
     return int((data_dir / "postmaster.pid").read_text().split()[0])
 
 
-def test_it_starts_answers_and_stops(data_dir: Path) -> None:
-    url = start_postgres(data_dir)
-    assert url.startswith("postgresql+psycopg://") and is_running(data_dir)
+def test_it_starts_answers_and_stops(no_cluster: Path) -> None:
+    url = start_postgres(no_cluster)
+    assert url.startswith("postgresql+psycopg://") and is_running(no_cluster)
     assert str(ask(url, "SHOW server_version")).startswith("18")
     assert ask(url, "SHOW listen_addresses") == ""
-    pid = postmaster(data_dir)
-    assert stop_postgres(data_dir) and not is_running(data_dir) and not is_alive(pid)
-    assert not stop_postgres(data_dir)
+    pid = postmaster(no_cluster)
+    assert stop_postgres(no_cluster) and not is_running(no_cluster) and not is_alive(pid)
+    assert not stop_postgres(no_cluster)
 
 
 def test_starting_twice_is_starting_once_and_data_survives_a_stop(data_dir: Path) -> None:
@@ -92,8 +108,8 @@ def test_a_pid_file_that_names_another_process_is_no_server(data_dir: Path) -> N
     assert ask(start_postgres(data_dir), "SELECT 1") == 1
 
 
-def test_a_path_too_long_for_a_socket(data_dir: Path) -> None:
-    deep = data_dir.parent / ("d" * 60) / ("e" * 60) / "postgres"
+def test_a_path_too_long_for_a_socket(no_cluster: Path) -> None:
+    deep = no_cluster.parent / ("d" * 60) / ("e" * 60) / "postgres"
     url = start_postgres(deep)
     try:
         assert ask(url, "SELECT 1") == 1
@@ -104,8 +120,8 @@ def test_a_path_too_long_for_a_socket(data_dir: Path) -> None:
     assert not socket_dir.exists()
 
 
-def test_a_path_with_a_space_and_a_percent_sign(data_dir: Path) -> None:
-    with postgres(data_dir.parent / "my 100% home" / "postgres") as url:
+def test_a_path_with_a_space_and_a_percent_sign(no_cluster: Path) -> None:
+    with postgres(no_cluster.parent / "my 100% home" / "postgres") as url:
         assert ask(url, "SELECT 1") == 1
 
 
@@ -137,11 +153,11 @@ def test_a_server_of_another_process_can_be_used_and_stopped(data_dir: Path) -> 
         owner.kill()
 
 
-def test_a_cluster_of_another_version_is_refused(data_dir: Path) -> None:
-    data_dir.mkdir()
-    (data_dir / "PG_VERSION").write_text("16\n")
+def test_a_cluster_of_another_version_is_refused(no_cluster: Path) -> None:
+    no_cluster.mkdir()
+    (no_cluster / "PG_VERSION").write_text("16\n")
     with pytest.raises(PostgresFailed, match="16"):
-        start_postgres(data_dir)
+        start_postgres(no_cluster)
 
 
 def test_a_server_that_cannot_start_says_why(data_dir: Path) -> None:

@@ -39,12 +39,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
+@contextmanager
+def a_home() -> Iterator[Path]:
     with TemporaryDirectory(prefix="secateur-test-") as folder:
         path = Path(folder, "home")
         yield path
         secateur(path, "stop")
+
+
+@pytest.fixture
+def new_home() -> Iterator[Path]:
+    with a_home() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Path]:
+    with a_home() as path:
+        yield path
+
+
+@pytest.fixture
+def home(kept: Path) -> Iterator[Path]:
+    """One that serves again and again, as a home does: its database is made once."""
+    yield kept
+    if (kept / "serve.json").exists():
+        secateur(kept, "stop")
 
 
 @contextmanager
@@ -130,8 +150,8 @@ def test_after_kill_9_nothing_is_left_and_the_next_server_starts(home: Path) -> 
         pass
 
 
-def test_stop_ends_parts_whose_owner_is_gone_and_never_a_recycled_id(home: Path) -> None:
-    home.mkdir()
+def test_stop_ends_parts_whose_owner_is_gone_and_never_a_recycled_id(new_home: Path) -> None:
+    new_home.mkdir()
     sleeper = spawn(["sleep", "600"], name="left over")
     stranger = spawn(["sleep", "600"], name="stranger")
     started = psutil.Process(sleeper.pid).create_time()
@@ -140,9 +160,9 @@ def test_stop_ends_parts_whose_owner_is_gone_and_never_a_recycled_id(home: Path)
         {"name": "api", "pid": stranger.pid, "started_at": started - 1000},
     ]
     owner = {"name": "serve", "pid": stranger.pid, "started_at": started - 1000}
-    (home / "serve.json").write_text(json.dumps({"owner": owner, "parts": parts}))
+    (new_home / "serve.json").write_text(json.dumps({"owner": owner, "parts": parts}))
     try:
-        assert "Stopped" in secateur(home, "stop").stdout
+        assert "Stopped" in secateur(new_home, "stop").stdout
         assert not sleeper.is_running() and stranger.is_running()
     finally:
         sleeper.end()
@@ -161,30 +181,30 @@ def test_a_part_that_ends_is_named_and_ends_all(home: Path, part: str) -> None:
     assert names[part] in told
 
 
-def test_a_busy_port_is_named_before_anything_starts(home: Path) -> None:
+def test_a_busy_port_is_named_before_anything_starts(new_home: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        refused = secateur(home, "serve", "--port", str(port))
+        refused = secateur(new_home, "serve", "--port", str(port))
     assert refused.returncode == 1 and str(port) in refused.stderr
-    assert not (home / "postgres").exists()
+    assert not (new_home / "postgres").exists()
 
 
-def test_keys_and_texts_can_be_added_with_and_without_a_server(home: Path, tmp_path: Path) -> None:
+def test_keys_and_texts_can_be_added_with_and_without_a_server(new_home: Path, tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text("Some words to read.\n" * 50)
-    added = secateur(home, "datasets", "add", "words", str(text))
+    added = secateur(new_home, "datasets", "add", "words", str(text))
     assert added.returncode == 0 and "words" in added.stdout, added.stderr
-    key = secateur(home, "keys", "create", "--name", "ci", "--role", "viewer").stdout.strip()
-    with serving(home):
-        url = (home / "url").read_text().strip()
+    key = secateur(new_home, "keys", "create", "--name", "ci", "--role", "viewer").stdout.strip()
+    with serving(new_home):
+        url = (new_home / "url").read_text().strip()
         answer = httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).json()
         assert [each["name"] for each in answer["data"]] == ["words"]
-        listed = secateur(home, "keys", "list").stdout
+        listed = secateur(new_home, "keys", "list").stdout
         assert "ci" in listed and key not in listed
         key_id = next(line.split()[0] for line in listed.splitlines() if " ci " in line)
-        assert secateur(home, "keys", "revoke", key_id).returncode == 0
+        assert secateur(new_home, "keys", "revoke", key_id).returncode == 0
         assert httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).status_code == 401
-    missing = secateur(home, "models", "add", "nothing", str(tmp_path / "missing"))
+    missing = secateur(new_home, "models", "add", "nothing", str(tmp_path / "missing"))
     assert missing.returncode in (1, 2) and "missing" in missing.stderr and "Traceback" not in missing.stderr

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from core.database import transaction
-from core.jobs import service
 from core.settings import Settings
 from tests.worker.conftest import Queue, StartWorker
 
@@ -17,18 +15,13 @@ def body(job_body: dict[str, Any]) -> dict[str, Any]:
     return job_body | {"method": "llm-pruner", "sparsity": None, "target": {"latency_ratio": 0.7}}
 
 
-def report_of(jobs: Queue, job_id: str) -> dict[str, Any]:
-    with transaction(jobs.sessions) as session:
-        return service.get_report(session, jobs.team, job_id)
-
-
 @pytest.mark.parametrize(("latency", "end"), [(0.65, "succeeded"), (0.72, "succeeded"), (0.75, "failed")])
 def test_the_latency_measured_at_the_end_decides_within_its_spread(
     latency: float, end: str, jobs: Queue, body: dict[str, Any], start_worker: StartWorker
 ) -> None:
     job_id = jobs.submit(body)
     assert start_worker(latency=latency).result() == end
-    job, report = jobs.job(job_id), report_of(jobs, job_id)
+    job, report = jobs.job(job_id), jobs.report(job_id)
     assert job.metrics is not None and job.sparsity is None
     figures = {"kind": "latency_ratio", "asked": 0.7, "reached": latency, "spread": 0.05, "sparsity": 0.25}
     assert job.metrics["target"] == figures | {"met": end == "succeeded"}

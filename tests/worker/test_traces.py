@@ -35,7 +35,7 @@ def test_one_trace_goes_from_the_request_to_the_runner(
         }
         eventually(lambda: expected <= received.by_name().keys(), 20)
         spans = received.by_name()
-        worker.end(grace_seconds=20)
+        worker.end()
     assert {spans[name].trace_id.hex() for name in expected} == {CALLER_TRACE}
     assert {service for service, _ in received.spans} == {"secateur-api", "secateur-worker"}
 

@@ -7,42 +7,38 @@ from typing import Any
 
 import pytest
 
-from core.artifacts.store import LocalStore
 from core.errors import InvalidRequest
 from secateur.packed import unpack_folder
+from tests.runner.conftest import Finish, artifact
+from tests.runner.test_classifiers import body
 from tests.worker.conftest import Queue
-from tests.worker.test_classifier_jobs import artifact, body, settings  # noqa: F401
-from tests.worker.test_recovery import Work, report_of, work  # noqa: F401
+
+__all__ = ["body"]
 
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.mark.usefixtures("body")
 def test_rates_come_from_the_classifiers_own_curves_and_its_linear_layers_are_stored_by_a_hash(
-    jobs: Queue,
-    body: dict[str, Any],  # noqa: F811
-    work: Work,  # noqa: F811
-    store: LocalStore,
-    tmp_path: Path,
+    jobs: Queue, finish: Finish, tmp_path: Path
 ) -> None:
     evaluation = {"datasets": ["test"], "samples": 100}
     measuring = {
         "model": "vgg", "method": "sensitivity", "evaluation": evaluation, "parameters": {"rates": [0.5, 0.9]}
     }  # fmt: skip
-    measured = jobs.submit(measuring)
-    assert work().result(120) == "succeeded", jobs.job(measured).error
-    found = report_of(jobs, measured)["sensitivity"]
+    measured = finish(measuring)
+    found = jobs.report(measured)["sensitivity"]
     assert found["task"] == "image-classification" and found["measured_on"] == {"dataset": "test", "images": 100}
     assert len(found["curves"]) > 2 and all(len(curve["points"]) == 2 for curve in found["curves"])
     assert jobs.artifact_names(measured) == {"README.md", "secateur.json", "sensitivity.json", "sensitivity.svg"}
 
-    pruned = jobs.submit(
+    pruned = finish(
         {
             "model": "vgg", "method": "magnitude", "sparsity": 0.6, "evaluation": evaluation,
             "parameters": {"allocation": f"job:{measured}"}, "output": {"format": "hashed", "compression": 0.25},
         }
     )  # fmt: skip
-    assert work().result(120) == "succeeded", jobs.job(pruned).error
-    job, report = jobs.job(pruned), report_of(jobs, pruned)
+    job, report = jobs.job(pruned), jobs.report(pruned)
     weights = [curve["weights"] for curve in found["curves"]]
     rates = job.parameters["allocation"]
     removed = sum(rate * size for rate, size in zip(rates, weights, strict=True))
@@ -54,7 +50,7 @@ def test_rates_come_from_the_classifiers_own_curves_and_its_linear_layers_are_st
     assert hashed["accuracy_before"].keys() == {"test"} and hashed["layers"]
     assert job.metrics is not None and job.metrics["bytes"]["hashed"] == hashed["bytes"]
     assert job.metrics["sparsity"]["prunable"] == pytest.approx(0.6, abs=0.01)
-    folder = shutil.copytree(artifact(store, pruned), tmp_path / "unpacked")
+    folder = shutil.copytree(artifact(jobs, pruned), tmp_path / "unpacked")
     assert not (folder / "model.safetensors").exists()
     (restored,) = unpack_folder(folder)
     assert hashlib.sha256(restored.read_bytes()).hexdigest() == hashed["restores"]["model.safetensors"]["sha256"]
@@ -74,11 +70,7 @@ def test_rates_come_from_the_classifiers_own_curves_and_its_linear_layers_are_st
     ],
 )
 def test_what_weight_sharing_is_not_for_is_refused(
-    jobs: Queue,
-    body: dict[str, Any],  # noqa: F811
-    change: dict[str, Any],
-    param: str,
-    words: str,
+    jobs: Queue, body: dict[str, Any], change: dict[str, Any], param: str, words: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         jobs.submit(body | change)

@@ -4,28 +4,18 @@ import json
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore, artifact_prefix
-from core.database import transaction
 from core.errors import InvalidRequest
-from core.jobs import service
-from core.settings import Settings
+from tests.runner.conftest import Finish, Work, artifact
+from tests.runner.models import register_layers
 from tests.worker.conftest import Queue
-from tests.worker.test_real_runner import register_layers
-from tests.worker.test_recovery import Work, report_of, work  # noqa: F401
 
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"threads": 1, "device": "cpu"})
-
-
-@pytest.fixture
-def body(sessions: sessionmaker[Session], settings: Settings, team: str) -> dict[str, Any]:
-    layered = register_layers(sessions, settings, team, layers=3)
+@pytest.fixture(scope="module")
+def body(jobs: Queue) -> dict[str, Any]:
+    layered = register_layers(jobs.sessions, jobs.settings, jobs.team, layers=3)
     return {"model": "layered", "method": "sensitivity", "calibration": layered["calibration"]}
 
 
@@ -36,10 +26,7 @@ def refused(jobs: Queue, body: dict[str, Any]) -> InvalidRequest:
 
 
 def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
-    jobs: Queue,
-    body: dict[str, Any],
-    work: Work,  # noqa: F811
-    store: LocalStore,
+    jobs: Queue, body: dict[str, Any], work: Work, finish: Finish
 ) -> None:
     job_id = jobs.submit(body | {"parameters": {"method": "wanda", "rates": [0.3, 0.6, 0.9]}})
     named = f"job:{job_id}"
@@ -47,7 +34,7 @@ def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
     early = refused(jobs, pruning)
     assert early.param == "parameters.allocation" and "queued" in early.message
     assert work().result(120) == "succeeded", jobs.job(job_id).error
-    job, report = jobs.job(job_id), report_of(jobs, job_id)
+    job, report = jobs.job(job_id), jobs.report(job_id)
     assert job.sparsity is None and job.evaluation.datasets == ["words"]
     curves = report["sensitivity"]["curves"]
     assert [curve["name"] for curve in curves] == [f"model.layers.{layer}" for layer in range(3)]
@@ -57,7 +44,7 @@ def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
     stages = [event.data["stage"] for event in jobs.events(job_id) if event.type == "stage"]
     assert stages == ["open", "evaluate", "store"]
     assert jobs.artifact_names(job_id) == {"README.md", "secateur.json", "sensitivity.json", "sensitivity.svg"}
-    folder = store.folder(artifact_prefix(job_id, 1))
+    folder = artifact(jobs, job_id)
     written = json.loads((folder / "sensitivity.json").read_text())
     assert [curve["points"][0]["loss"] for curve in written["curves"]] == [c["points"][0]["loss"] for c in curves]
     assert f"job:{job_id}" in (folder / "README.md").read_text()
@@ -70,16 +57,13 @@ def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
     with_target = refused(jobs, pruning | {"sparsity": None, "target": {"parameters": 20_000}})
     assert with_target.param == "target"
 
-    pruned = jobs.submit(pruning)
-    assert work().result(120) == "succeeded", jobs.job(pruned).error
-    job, report = jobs.job(pruned), report_of(jobs, pruned)
+    pruned = finish(pruning)
+    job, report = jobs.job(pruned), jobs.report(pruned)
     rates = job.parameters["allocation"]
     assert len(rates) == 3 and sum(rates) / 3 == pytest.approx(0.5, abs=1e-12) and len(set(rates)) == 3
     assert job.metadata == {"allocation_job": named}
     assert report["layer_sparsities"] == rates
-    with transaction(jobs.sessions) as session:
-        recipe = service.get_report(session, jobs.team, pruned)["recipe"]
-    again = jobs.submit(recipe)
+    again = jobs.submit(report["recipe"])
     assert jobs.job(again).parameters == job.parameters, "the recipe needs the sensitivity job no more"
 
 

@@ -2,46 +2,39 @@
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sqlalchemy.orm import Session, sessionmaker
 from transformers import AutoModelForImageClassification
 
-from core.artifacts.store import LocalStore, artifact_prefix
 from core.data.image_files import write_images
 from core.database import transaction
 from core.errors import SecateurError
 from core.models.classifier import load_classifier, open_classifier
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
-from core.settings import Settings
+from tests.runner.conftest import Finish, Work, artifact, runner
 from tests.worker.conftest import Queue, eventually
-from tests.worker.test_recovery import Work, report_of, runner, work  # noqa: F401
 from worker.image_samples import digits
 from worker.protocol import NewNetworkSpec
 from worker.runner_models import new_network
 
 pytestmark = pytest.mark.timeout(300)
+STEPS = 200
 
 
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"threads": 1, "device": "cpu"})
-
-
-@pytest.fixture
-def body(sessions: sessionmaker[Session], settings: Settings, team: str) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def body(jobs: Queue) -> dict[str, Any]:
     """A job that trains a small untrained VGG on real digits."""
+    settings, team = jobs.settings, jobs.team
     settings.models_root.mkdir(parents=True)
     settings.datasets_root.mkdir(parents=True)
     folder = settings.models_root / "vgg"
     new_network(
         NewNetworkSpec(network="vgg", classes=10, channels=1, image_size=8, hidden_sizes=[8, 16], seed=0, target=folder)
     )
-    with transaction(sessions) as session:
+    with transaction(jobs.sessions) as session:
         register_model(session, team, ModelBody(name="vgg", path=str(folder.resolve())), settings)
         for name, images in digits().items():
             file = settings.datasets_root / f"{name}.parquet"
@@ -51,23 +44,38 @@ def body(sessions: sessionmaker[Session], settings: Settings, team: str) -> dict
     return {
         "model": "vgg",
         "method": "recover",
-        "recovery": {"method": "finetune", "dataset": "train", "steps": 80, "batch_size": 64, "learning_rate": 0.01},
+        "recovery": {
+            "method": "finetune", "dataset": "train", "steps": STEPS, "batch_size": 64, "learning_rate": 0.01,
+            "checkpoint_every": 10,
+        },
         "evaluation": {"datasets": ["test"]},
-    }
+    }  # fmt: skip
 
 
-def artifact(store: LocalStore, job_id: str, attempt: int = 1) -> Path:
-    return store.folder(artifact_prefix(job_id, attempt))
+@pytest.fixture(scope="module")
+def trained(jobs: Queue, body: dict[str, Any], work: Work) -> str:
+    """A finished job that was killed while it trained."""
+    job_id = jobs.submit(body)
+    end = work()
+    eventually(lambda: any(event.type == "metric" and event.data["step"] > 40 for event in jobs.events(job_id)), 60)
+    training = runner()
+    assert training is not None
+    os.kill(training.pid, signal.SIGKILL)
+    assert end.result(60) == "queued", jobs.job(job_id).error
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    return job_id
 
 
-def test_a_network_is_trained_by_a_job_and_pruned_by_others_and_what_they_leave_runs_anywhere(
-    jobs: Queue,
-    body: dict[str, Any],
-    work: Work,  # noqa: F811
-    store: LocalStore,
+def test_a_job_killed_while_it_trains_goes_on_after_its_last_step(jobs: Queue, trained: str) -> None:
+    steps = [line for line in jobs.logs(trained) if "continuing after step" in line]
+    assert len(steps) == 1 and int(steps[0].split("step ")[1].split()[0]) >= 40, steps
+    metrics = jobs.job(trained).metrics
+    assert metrics is not None and metrics["accuracy"]["test"]["pruned"] > 0.8
+
+
+def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs_anywhere(
+    jobs: Queue, trained: str, finish: Finish
 ) -> None:
-    trained = jobs.submit(body)
-    assert work().result(120) == "succeeded", jobs.job(trained).error
     metrics = jobs.job(trained).metrics
     assert metrics is not None
     learnt = metrics["accuracy"]["test"]
@@ -78,9 +86,8 @@ def test_a_network_is_trained_by_a_job_and_pruned_by_others_and_what_they_leave_
         "model": model, "method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": ["test"]},
         "gates": {"max_accuracy_drop": 0.5},
     }  # fmt: skip
-    pruned = jobs.submit(pruning)
-    assert work().result(120) == "succeeded", jobs.job(pruned).error
-    metrics, report = jobs.job(pruned).metrics, report_of(jobs, pruned)
+    pruned = finish(pruning)
+    metrics, report = jobs.job(pruned).metrics, jobs.report(pruned)
     assert metrics is not None and metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)
     assert metrics["accuracy"]["test"]["dense"] == learnt["pruned"]
     assert metrics["flops"]["dense"] == metrics["flops"]["pruned"] > 0
@@ -89,7 +96,7 @@ def test_a_network_is_trained_by_a_job_and_pruned_by_others_and_what_they_leave_
     assert any("No speed-up" in note for note in report["notes"])
     names = jobs.artifact_names(pruned)
     assert {"config.json", "model.onnx", "model.safetensors", "README.md", "secateur.json"} <= names
-    folder = artifact(store, pruned)
+    folder = artifact(jobs, pruned)
     assert "| top-1 accuracy" in (folder / "README.md").read_text()
     opened = AutoModelForImageClassification.from_pretrained(folder)
     ours = load_classifier(open_classifier(folder))
@@ -101,11 +108,10 @@ def test_a_network_is_trained_by_a_job_and_pruned_by_others_and_what_they_leave_
         "calibration": {"dataset": "train", "samples": 512},
         "recovery": {"method": "distill", "steps": 40, "batch_size": 64},
     }  # fmt: skip
-    thinner = jobs.submit(filters)
-    assert work().result(120) == "succeeded", jobs.job(thinner).error
-    metrics, report = jobs.job(thinner).metrics, report_of(jobs, thinner)
+    thinner = finish(filters)
+    metrics, report = jobs.job(thinner).metrics, jobs.report(thinner)
     assert metrics is not None
-    left = open_classifier(artifact(store, thinner))
+    left = open_classifier(artifact(jobs, thinner))
     assert left.description.reshaped and left.description.parameters == metrics["parameters"]["nonzero"]
     assert metrics["sparsity"]["model"] == pytest.approx(0.4, abs=0.08)
     assert metrics["flops"]["pruned"] < metrics["flops"]["dense"]
@@ -115,24 +121,6 @@ def test_a_network_is_trained_by_a_job_and_pruned_by_others_and_what_they_leave_
     assert rebuilt(pixel_values=torch.zeros(1, 1, 8, 8)).logits.shape == (1, 10)
     again = jobs.submit({"model": f"job:{thinner}", "method": "magnitude", "sparsity": 0.3})
     assert jobs.job(again).status == "queued"
-
-
-def test_a_job_killed_while_it_trains_goes_on_after_its_last_step(
-    jobs: Queue,
-    body: dict[str, Any],
-    work: Work,  # noqa: F811
-    store: LocalStore,
-) -> None:
-    body["recovery"] |= {"steps": 400, "checkpoint_every": 10}
-    job_id = jobs.submit(body)
-    first = work()
-    eventually(lambda: any(event.type == "metric" and event.data["step"] > 40 for event in jobs.events(job_id)), 60)
-    os.kill(runner(), signal.SIGKILL)
-    assert first.result(60) == "queued", jobs.job(job_id).error
-    assert work().result(120) == "succeeded", jobs.job(job_id).error
-    assert any("continuing after step" in line for line in jobs.logs(job_id))
-    metrics = jobs.job(job_id).metrics
-    assert metrics is not None and metrics["accuracy"]["test"]["pruned"] > 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,36 @@
 """Jobs that measure zero-shot accuracy, with the real runner, on questions in the worker's home."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.artifacts.store import LocalStore, artifact_prefix
-from core.database import transaction
-from core.jobs import service
 from core.registry.folders import file_hash
-from core.settings import Settings
 from secateur.types import Metrics
+from tests.runner.conftest import Finish, Work, artifact
+from tests.runner.models import register_layers
 from tests.task_questions import write_questions
 from tests.worker.conftest import Queue
-from tests.worker.test_real_runner import Work, body, settings, work
-
-__all__ = ["body", "settings", "work"]
 
 pytestmark = pytest.mark.timeout(300)
+TASKS = ("winogrande", "arc_easy")
 
 
-def test_dense_and_pruned_answer_the_questions_of_the_home(
-    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, store: LocalStore
-) -> None:
-    files = {task: write_questions(settings.local_tasks, task, 20) for task in ("winogrande", "arc_easy")}
-    asked = {**body, "sparsity": 0.9, "evaluation": {"tasks": list(files), "task_limit": 16}}
-    job_id = jobs.submit(asked)
-    assert work().result(120) == "succeeded", jobs.job(job_id).error
-    metrics = jobs.job(job_id).metrics or {}
+@pytest.fixture(scope="module")
+def body(jobs: Queue) -> dict[str, Any]:
+    return register_layers(jobs.sessions, jobs.settings, jobs.team)
+
+
+@pytest.fixture(scope="module")
+def answered(jobs: Queue, body: dict[str, Any], finish: Finish) -> str:
+    """A finished job that measured the dense and the pruned model."""
+    for task in TASKS:
+        write_questions(jobs.settings.local_tasks, task, 20)
+    return finish({**body, "sparsity": 0.9, "evaluation": {"tasks": list(TASKS), "task_limit": 16}})
+
+
+def test_dense_and_pruned_answer_the_questions_of_the_home(jobs: Queue, answered: str) -> None:
+    metrics = jobs.job(answered).metrics or {}
     assert {name: figures["metric"] for name, figures in metrics["tasks"].items()} == {
         "winogrande": "acc",
         "arc_easy": "acc_norm",
@@ -41,44 +43,44 @@ def test_dense_and_pruned_answer_the_questions_of_the_home(
     for model in ("dense", "pruned"):
         shares = [figures[model] for figures in metrics["tasks"].values()]
         assert metrics["task_mean"][model] == pytest.approx(sum(shares) / 2)
-    with transaction(jobs.sessions) as session:
-        report = service.get_report(session, jobs.team, job_id)
+    report = jobs.report(answered)
     assert report["tasks"]["limit"] == 16 and report["versions"]["lm_eval"]
     assert report["tasks"]["questions"] == {
-        task: {"kind": "local", "split": "validation", "sha256": file_hash(file)} for task, file in files.items()
+        task: {
+            "kind": "local",
+            "split": "validation",
+            "sha256": file_hash(jobs.settings.local_tasks / task / "validation.jsonl"),
+        }
+        for task in TASKS
     }
     assert set(report["tasks"]["measured"]["pruned"]["arc_easy"]) >= {"acc", "acc_norm", "version"}
     assert [note for note in report["notes"] if "arc_easy" in note and "papers report test" in note]
     assert {"tasks_dense", "tasks_pruned"} <= set(report["peak_memory_of_other_processes"])
-    card = (Path(store.folder(artifact_prefix(job_id, 1))) / "README.md").read_text()
+    card = (artifact(jobs, answered) / "README.md").read_text()
     first = metrics["tasks"]["arc_easy"]
     assert f"arc\\_easy (acc\\_norm, 16 questions) | {first['dense']:.2%} ± {first['dense_stderr']:.2%}" in card
     assert "mean of the 2 tasks" in card
     assert Metrics.model_validate(metrics).tasks["arc_easy"].pruned == first["pruned"]
-    progress = [event.data["progress"] for event in jobs.events(job_id) if event.type == "progress"]
+    progress = [event.data["progress"] for event in jobs.events(answered) if event.type == "progress"]
     assert progress == sorted(progress) and any(0.92 < done <= 0.95 for done in progress)
 
 
 def test_a_model_answers_the_same_questions_once(
-    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings
+    jobs: Queue, body: dict[str, Any], answered: str, finish: Finish
 ) -> None:
-    write_questions(settings.local_tasks, "winogrande", 20)
-    asked = {**body, "method": "magnitude", "sparsity": 0.9, "calibration": None}
-    asked["evaluation"] = {"tasks": ["winogrande"], "task_limit": 16}
-    first = jobs.submit(asked)
-    assert work().result(120) == "succeeded", jobs.job(first).error
-    second = jobs.submit({**asked, "model": f"job:{first}", "sparsity": 0.95})
-    assert work().result(120) == "succeeded", jobs.job(second).error
-    before, after = ((jobs.job(job).metrics or {})["tasks"]["winogrande"] for job in (first, second))
-    assert (after["dense"], after["dense_stderr"]) == (before["pruned"], before["pruned_stderr"])
-    with transaction(jobs.sessions) as session:
-        report = service.get_report(session, jobs.team, second)
+    evaluation = {"tasks": list(TASKS), "task_limit": 16}
+    asked = {"method": "magnitude", "sparsity": 0.95, "calibration": None, "evaluation": evaluation}
+    second = finish({**body, **asked, "model": f"job:{answered}"})
+    for task in TASKS:
+        before, after = ((jobs.job(job).metrics or {})["tasks"][task] for job in (answered, second))
+        assert (after["dense"], after["dense_stderr"]) == (before["pruned"], before["pruned_stderr"])
+    report = jobs.report(second)
     assert "tasks_dense" not in report["peak_memory_of_other_processes"]
     assert [note for note in report["notes"] if "measured by an earlier job" in note]
 
 
 def test_a_worker_without_the_questions_fails_the_job_and_says_which(
-    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings
+    jobs: Queue, body: dict[str, Any], work: Work
 ) -> None:
     asked = {**body, "evaluation": {"tasks": ["piqa"]}}
     missing = jobs.submit(asked)

@@ -1,0 +1,112 @@
+"""A service for each module, and workers in threads that claim once and start the product's own runner."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import LocalStore, artifact_prefix, open_store
+from core.database import session_factory, transaction
+from core.jobs import queue
+from core.jobs.tables import JobRow
+from core.settings import Settings
+from core.teams.bootstrap import create_team
+from tests.conftest import fresh_database, settings_for
+from tests.worker.conftest import Queue, impatient
+from worker.supervisor import Supervisor
+
+Work = Callable[..., "Future[str]"]
+Finish = Callable[[dict[str, Any]], str]
+
+
+@pytest.fixture(scope="module")
+def settings(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    with fresh_database(postgres_url) as url:
+        settings = impatient(settings_for(url, tmp_path_factory.mktemp("service") / "home"))
+        yield settings.model_copy(update={"threads": 1, "device": "cpu", "max_attempts": 5, "drain_seconds": 20.0})
+
+
+@pytest.fixture(scope="module")
+def sessions(settings: Settings) -> Iterator[sessionmaker[Session]]:
+    factory = session_factory(settings)
+    yield factory
+    factory.kw["bind"].dispose()
+
+
+@pytest.fixture(scope="module")
+def store(settings: Settings) -> LocalStore:
+    store = open_store(settings)
+    assert isinstance(store, LocalStore)
+    return store
+
+
+@pytest.fixture(scope="module")
+def team(sessions: sessionmaker[Session]) -> str:
+    with transaction(sessions) as session:
+        return create_team(session, "gardeners")
+
+
+@pytest.fixture(scope="module")
+def jobs(sessions: sessionmaker[Session], store: LocalStore, settings: Settings, team: str) -> Queue:
+    return Queue(sessions, store, settings, team)
+
+
+@pytest.fixture(scope="module")
+def work(jobs: Queue) -> Work:
+    """Claim once and run what was claimed, in a thread; `stop` drains it."""
+
+    def start(stop: threading.Event | None = None) -> "Future[str]":
+        end: Future[str] = Future()
+
+        def run() -> None:
+            try:
+                with transaction(jobs.sessions) as session:
+                    claim = queue.claim(session, queue="default", worker_id="a thread", lease_seconds=60)
+                assert claim is not None
+                stopped = stop or threading.Event()
+                end.set_result(Supervisor(jobs.settings, jobs.sessions, jobs.store, stop=stopped).run(claim))
+            except BaseException as error:
+                end.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return end
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def finish(jobs: Queue, work: Work) -> Finish:
+    """Submits a job and runs it to its good end; its id."""
+
+    def run(body: dict[str, Any]) -> str:
+        job_id = jobs.submit(body)
+        assert work().result(120) == "succeeded", jobs.job(job_id).error
+        return job_id
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _nothing_waits(jobs: Queue) -> Iterator[None]:
+    """What a test leaves in the queue is not for the next one's worker."""
+    yield
+    with transaction(jobs.sessions) as session:
+        for job_id in session.scalars(select(JobRow.id).where(JobRow.status == "queued")).all():
+            queue.request_cancel(session, job_id)
+
+
+def artifact(jobs: Queue, job_id: str) -> Path:
+    """The folder that the newest attempt left."""
+    assert isinstance(jobs.store, LocalStore)
+    return jobs.store.folder(artifact_prefix(job_id, jobs.job(job_id).attempt))
+
+
+def runner() -> psutil.Process | None:
+    """The one that runs now."""
+    return next((child for child in psutil.Process().children() if "worker.runner" in child.cmdline()), None)

@@ -1,0 +1,45 @@
+"""A tiny model and a text it can read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+from sqlalchemy.orm import Session, sessionmaker
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from core.database import transaction
+from core.registry.schemas import DatasetBody, ModelBody
+from core.registry.service import register_dataset, register_model
+from core.settings import Settings
+from tests.engine.tiny import make_model
+
+LAYERS = 6
+
+
+def write_model(folder: Path, layers: int = LAYERS) -> Path:
+    """A Llama whose words are w0 to w95, with its tokenizer."""
+    make_model(folder, num_hidden_layers=layers)
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    return folder
+
+
+def register_layers(
+    sessions: sessionmaker[Session], settings: Settings, team: str, *, layers: int = LAYERS, samples: int = 8
+) -> dict[str, Any]:
+    """A job on a model of some layers, with text it can read."""
+    folder = write_model(settings.models_root / "layered", layers)
+    generator = numpy.random.default_rng(0)
+    text = settings.datasets_root / "words.txt"
+    text.parent.mkdir(parents=True, exist_ok=True)
+    text.write_text("\n\n".join(" ".join(f"w{n}" for n in generator.integers(4, 96, 50)) for _ in range(40)))
+    with transaction(sessions) as session:
+        register_model(session, team, ModelBody(name="layered", path=str(folder.resolve())), settings)
+        register_dataset(session, team, DatasetBody(name="words", path=str(text.resolve())), settings)
+    return {
+        "model": "layered", "method": "sparsegpt", "sparsity": 0.5,
+        "calibration": {"dataset": "words", "samples": samples, "sequence_length": 32},
+        "evaluation": {"datasets": ["words"], "samples": 8, "sequence_length": 32},
+    }  # fmt: skip

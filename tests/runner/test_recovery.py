@@ -1,0 +1,135 @@
+"""Jobs that train after pruning, with the real runner: figures before and after, killed and drained in the middle."""
+
+import os
+import signal
+import threading
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.runner.conftest import Finish, Work, artifact, runner
+from tests.runner.models import register_layers
+from tests.worker.conftest import Queue, eventually
+
+pytestmark = pytest.mark.timeout(300)
+STEPS = 100
+RECOVERY = {"method": "lora", "steps": STEPS, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 3}
+
+
+@pytest.fixture(scope="module")
+def body(jobs: Queue) -> dict[str, Any]:
+    layered = register_layers(jobs.sessions, jobs.settings, jobs.team, layers=2)
+    return layered | {"method": "magnitude", "sparsity": None, "pattern": "2:4", "recovery": RECOVERY}
+
+
+@pytest.fixture(scope="module")
+def plain(body: dict[str, Any], finish: Finish) -> str:
+    """A finished job that pruned and did not train."""
+    return finish({**body, "recovery": None})
+
+
+@pytest.fixture(scope="module")
+def recovered(body: dict[str, Any], finish: Finish) -> str:
+    """A finished job that did both, undisturbed."""
+    return finish(body)
+
+
+def weights(jobs: Queue, job_id: str) -> dict[str, torch.Tensor]:
+    return load_file(artifact(jobs, job_id) / "model.safetensors")
+
+
+def losses(jobs: Queue, job_id: str, attempt: int = 1) -> list[int]:
+    """Steps whose loss was told."""
+    return [
+        int(event.data["step"])
+        for event in jobs.events(job_id)
+        if event.type == "metric" and event.data["name"] == "recovery_loss" and event.attempt == attempt
+    ]
+
+
+def assert_zeros_kept(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
+    pruned = [name for name in before if "_proj" in name]
+    assert len(pruned) == 7 * 2
+    for name in pruned:
+        assert int((before[name] == 0).sum()) == before[name].numel() // 2
+        assert torch.equal(before[name] == 0, after[name] == 0), name
+        assert not torch.equal(before[name], after[name]), name
+
+
+def test_before_and_after_of_a_job_that_recovers(jobs: Queue, plain: str, recovered: str) -> None:
+    job, report = jobs.job(recovered), jobs.report(recovered)
+    assert job.recovery is not None and job.recovery.lora is not None and job.recovery.lora.r == 8
+    before, after = (jobs.job(each).metrics for each in (plain, recovered))
+    assert before is not None and after is not None
+    figures = after["perplexity"]["words"]
+    assert figures["before_recovery"] == before["perplexity"]["words"]["pruned"] != figures["pruned"]
+    assert figures["ratio"] == figures["pruned"] / figures["dense"]
+    assert after["sparsity"] == before["sparsity"] and after["parameters"] == before["parameters"]
+    assert_zeros_kept(weights(jobs, plain), weights(jobs, recovered))
+    recovery = report["recovery"]
+    assert recovery["sparsity"] == {"before": 0.5, "after": 0.5} and recovery["resumed_from_step"] == 0
+    assert [step for step, _ in recovery["loss"]] == list(range(1, STEPS + 1)) == losses(jobs, recovered)
+    assert recovery["trained"] == "adapters" and recovery["peak_memory"]["resident"] > 0
+    assert {"peft", "accelerate"} <= recovery["versions"].keys() and recovery["tokens"] == STEPS * 4 * 32
+    assert report["verification"]["maximum_difference"] <= report["verification"]["tolerance"]
+    stages = [event.data["stage"] for event in jobs.events(recovered) if event.type == "stage"]
+    assert stages == ["open", "prune", "recover", "evaluate", "verify", "store"]
+    assert "before recovery" in (artifact(jobs, recovered) / "README.md").read_text()
+
+
+def test_a_job_that_only_recovers_trains_the_artifact_of_another_and_keeps_its_zeros(
+    jobs: Queue, body: dict[str, Any], finish: Finish, plain: str
+) -> None:
+    training = {
+        "model": f"job:{plain}", "method": "recover", "evaluation": body["evaluation"],
+        "recovery": {"method": "distill", "lora": None, "teacher": "layered", "resample_every": 2,
+                     "stages": [{"datasets": ["words"], "steps": 4}, {"datasets": ["words"], "steps": 2}],
+                     "batch_size": 4, "sequence_length": 32, "learning_rate": 0.01},
+    }  # fmt: skip
+    job_id = finish(training)
+    job, report = jobs.job(job_id), jobs.report(job_id)
+    assert job.sparsity is None and job.metrics is not None
+    figures = job.metrics["perplexity"]["words"]
+    assert figures["dense"] == figures["before_recovery"] and figures["pruned"] != figures["dense"]
+    assert job.metrics["sparsity"]["prunable"] == 0.5
+    assert_zeros_kept(weights(jobs, plain), weights(jobs, job_id))
+    assert report["recovery"]["teacher"]["name"] == "layered" and report["recovery"]["trained"] == "every parameter"
+    rounds, texts = report["recovery"]["rounds"], report["recovery"]["texts"]
+    assert report["texts"]["calibration"] is None and [text["name"] for text in texts] == ["words", "words"]
+    assert {each["stage"] for each in rounds} == {0, 1} and rounds[0]["degradation"].keys() == {"words"}
+
+
+def test_killed_drained_and_taken_up_again_it_ends_with_the_same_bytes(jobs: Queue, recovered: str, work: Work) -> None:
+    job_id = jobs.submit(jobs.report(recovered)["recipe"])
+    assert jobs.job(job_id).recovery == jobs.job(recovered).recovery, "the recipe reproduces the run"
+    end = work()
+    eventually(lambda: len(losses(jobs, job_id)) > 20, 60)
+    training = runner()
+    assert training is not None
+    os.kill(training.pid, signal.SIGKILL)
+    assert end.result(60) == "queued"
+    stop = threading.Event()
+    end = work(stop)
+    eventually(lambda: len(losses(jobs, job_id, attempt=2)) > 10, 60)
+    stop.set()
+    assert end.result(60) == "queued"
+    told = losses(jobs, job_id, attempt=2)
+    assert told[0] > 15, "it went on where the newest whole checkpoint was"
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    assert jobs.job(job_id).attempt == 3
+    assert sum(message.startswith("continuing after step") for message in jobs.logs(job_id)) == 2
+    report = jobs.report(job_id)
+    assert report["recovery"]["resumed_from_step"] >= told[-1], "a drain saves the step it is in"
+    first, second = weights(jobs, job_id), weights(jobs, recovered)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in second)
+    assert report["recovery"]["loss"] == jobs.report(recovered)["recovery"]["loss"]
+
+
+def test_too_little_text_fails_once_and_says_what_is_missing(jobs: Queue, body: dict[str, Any], work: Work) -> None:
+    job_id = jobs.submit({**body, "recovery": RECOVERY | {"samples": 500, "sequence_length": 8}})
+    assert work().result(120) == "failed"
+    error = jobs.job(job_id).error
+    assert error is not None and jobs.job(job_id).attempt == 1
+    assert (error.code, error.param) == ("too_little_text", "recovery.samples") and "500 × 8" in error.message
