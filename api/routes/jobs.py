@@ -6,7 +6,7 @@ from fastapi import APIRouter, BackgroundTasks, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
+from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Search, State, Viewer
 from api.hinting import hint_after_commit
 from api.problems import problems
 from core import telemetry
@@ -32,6 +32,7 @@ from core.errors import (
 )
 from core.jobs import service
 from core.jobs.hub_lookup import HUB_ERRORS
+from core.jobs.listing import JobSort
 from core.jobs.schemas import AttemptPage, Job, JobBody
 from core.jobs.states import JobStatus
 from core.pages import Page
@@ -109,8 +110,13 @@ def list_jobs(
     status: JobStatus | None = None,
     method: Annotated[str | None, Query(max_length=100)] = None,
     model: Annotated[str | None, Query(max_length=300)] = None,
+    search: Search = None,
+    sort: Annotated[
+        JobSort,
+        Query(description="status: as a job's life goes, queued first. finished: those that ended last come first."),
+    ] = "newest",
 ) -> Page[Job]:
-    """The team's jobs, newest first."""
+    """The team's jobs that match every filter, newest first or as asked; of equals the newest first."""
     metadata = {
         name.removeprefix(_METADATA): value
         for name, value in request.query_params.items()
@@ -125,6 +131,8 @@ def list_jobs(
         method=method,
         model=model,
         metadata=metadata,
+        search=search,
+        sort=sort,
     )
 
 

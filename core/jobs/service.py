@@ -1,7 +1,6 @@
 """What can be done with jobs, within one team: submit, look, cancel, retry."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import structlog
 from sqlalchemy import select
@@ -13,12 +12,13 @@ from core.database import new_id
 from core.errors import NotFound
 from core.jobs.estimates import estimate_job, require_fit
 from core.jobs.hub_lookup import HubFindings
+from core.jobs.listing import ORDERS, JobFilters, JobSort, matching
 from core.jobs.queue import request_cancel, request_retry, submitted
 from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
 from core.jobs.schemas import ArtifactFile, ArtifactList, AttemptPage, EventPage, Job, JobAttempt, JobBody, JobEvent
 from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow
-from core.pages import Page, read_page
+from core.pages import Page, Window, read_page, read_window
 from core.settings import Settings
 from core.teams import audit
 from core.teams.principal import Actor, team_of
@@ -77,22 +77,29 @@ def list_jobs(
     *,
     limit: int,
     after: str | None,
-    status: str | None = None,
-    method: str | None = None,
-    model: str | None = None,
-    metadata: Mapping[str, str] | None = None,
+    sort: JobSort = "newest",
+    **filters: Unpack[JobFilters],
 ) -> Page[Job]:
-    """The team's jobs, newest first, that match every filter given."""
-    query = select(JobRow).where(JobRow.team_id == team_id)
-    if status is not None:
-        query = query.where(JobRow.status == status)
-    if method is not None:
-        query = query.where(JobRow.method == method)
-    if model is not None:
-        query = query.where(JobRow.model == model)
-    if metadata:
-        query = query.where(JobRow.labels.contains(dict(metadata)))
-    return read_page(session, query, JobRow, limit=limit, after=after, answer=job_answer)
+    """The team's jobs that match every filter given."""
+    query = matching(team_id, filters)
+    return read_page(session, query, JobRow, limit=limit, after=after, answer=job_answer, order=ORDERS[sort])
+
+
+def look_through_jobs(
+    session: Session,
+    team_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    before: str | None,
+    sort: JobSort = "newest",
+    **filters: Unpack[JobFilters],
+) -> Window[Job]:
+    """The same, forwards and backwards."""
+    query, order = matching(team_id, filters), ORDERS[sort]
+    return read_window(
+        session, query, JobRow, limit=limit, after=after, before=before, answer=job_answer, order=order
+    )
 
 
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:
