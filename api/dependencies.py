@@ -79,6 +79,16 @@ Search = Annotated[
     ),
 ]
 
+Quality = Annotated[
+    str | None,
+    Query(
+        max_length=400,
+        pattern="^(perplexity|accuracy):.",
+        description="What to compare by: perplexity:SET, accuracy:SET, accuracy:TASK or accuracy:task_mean; unset: "
+        "what most of the jobs have.",
+    ),
+]
+
 
 class Once:
     """Answers a creating request once per Idempotency-Key."""

@@ -144,7 +144,7 @@ class _Ordering:
 
     def columns(self) -> list[ColumnElement[Any]]:
         """What to order by."""
-        made = [column.desc() if self._made_falls else column.asc() for column in self._made]
+        made: list[ColumnElement[Any]] = [column.desc() if self._made_falls else column.asc() for column in self._made]
         if self._key is None:
             return made
         key = self._key.desc() if self._key_falls else self._key.asc()
@@ -193,9 +193,11 @@ def _key(written: Any, order: Order) -> Key:
         raise ValueError(written)
     if order.kind is datetime and isinstance(written, str):
         return _moment(written)
-    if type(written) is not order.kind or "\0" in str(written) or (order.kind is int and abs(written) >= 2**31):
-        raise ValueError(written)
-    return written  # type: ignore[no-any-return]
+    if order.kind is int and type(written) is int and abs(written) < 2**31:
+        return written
+    if order.kind is str and isinstance(written, str) and "\0" not in written:
+        return written
+    raise ValueError(written)
 
 
 def _moment(written: str) -> datetime:

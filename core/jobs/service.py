@@ -1,5 +1,6 @@
-"""What can be done with jobs, within one team: submit, look, cancel, retry."""
+"""What can be done with jobs, within one team: submit, look, compare, cancel, retry."""
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import structlog
@@ -9,7 +10,8 @@ from sqlalchemy.orm import Session
 from core import telemetry
 from core.artifacts.store import Store
 from core.database import new_id
-from core.errors import NotFound
+from core.errors import InvalidRequest, NotFound
+from core.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
 from core.jobs.estimates import estimate_job, require_fit
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.listing import ORDERS, JobFilters, JobSort, matching
@@ -97,9 +99,7 @@ def look_through_jobs(
 ) -> Window[Job]:
     """The same, forwards and backwards."""
     query, order = matching(team_id, filters), ORDERS[sort]
-    return read_window(
-        session, query, JobRow, limit=limit, after=after, before=before, answer=job_answer, order=order
-    )
+    return read_window(session, query, JobRow, limit=limit, after=after, before=before, answer=job_answer, order=order)
 
 
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:
@@ -159,6 +159,33 @@ def get_report(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
     if report is None:
         raise NotFound(f"job {job_id!r} has no report: it is {job.status}")
     return report
+
+
+def compare_jobs(
+    session: Session, team_id: str, job_ids: Sequence[str], *, quality: str | None = None, cost: Cost = "parameters"
+) -> Comparison:
+    """The jobs beside one another, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
+    ids = list(dict.fromkeys(job_ids))
+    jobs = find_jobs(session, team_id, ids[: MOST + 1])
+    if not FEWEST <= len(ids) <= MOST:
+        raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
+    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(
+        JobRow, (JobRow.id == JobReportRow.job_id) & (JobRow.attempt == JobReportRow.attempt)
+    )
+    layers = {
+        job_id: found for job_id, found in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(found, list)
+    }
+    return compare(jobs, layers, quality=quality, cost=cost)
+
+
+def find_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
+    """The jobs in the order they are named. Raises NotFound for the first there is none of."""
+    rows = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id))
+    found = {row.id: job_answer(row) for row in rows}
+    for job_id in job_ids:
+        if job_id not in found:
+            raise NotFound(f"there is no job {job_id!r}")
+    return [found[job_id] for job_id in job_ids]
 
 
 def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:

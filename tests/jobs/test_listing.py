@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -90,14 +91,12 @@ def test_every_order_is_looked_through_both_ways_without_a_gap(
             windows.append(_look(session, team, sort, after=windows[-1].after))
         assert [each for window in windows for each in window.data] == expected
         assert windows[0].before is None and len(windows) == 6
-        for earlier, later in zip(windows[:-1], windows[1:], strict=True):
+        for earlier, later in pairwise(windows):
             back = _look(session, team, sort, before=later.before)
             assert back == earlier
 
 
-def test_a_cursor_counts_in_its_own_order_only(
-    sessions: sessionmaker[Session], team: str, grove: list[JobRow]
-) -> None:
+def test_a_cursor_counts_in_its_own_order_only(sessions: sessionmaker[Session], team: str, grove: list[JobRow]) -> None:
     with transaction(sessions) as session:
         cursor = _look(session, team, "newest").after
         with pytest.raises(InvalidRequest, match="a list in the order 'newest', not 'model'"):
