@@ -29,11 +29,11 @@ class JobFilters(TypedDict, total=False):
 def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
     """The team's jobs that match."""
     query = select(JobRow).where(JobRow.team_id == team_id)
-    if status := filters.get("status"):
+    if (status := filters.get("status")) is not None:
         query = query.where(JobRow.status == status)
-    if method := filters.get("method"):
+    if (method := filters.get("method")) is not None:
         query = query.where(JobRow.method == method)
-    if model := filters.get("model"):
+    if (model := filters.get("model")) is not None:
         query = query.where(JobRow.model == model)
     if metadata := filters.get("metadata"):
         query = query.where(JobRow.labels.contains(dict(metadata)))
