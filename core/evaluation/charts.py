@@ -62,6 +62,7 @@ def line_chart(
     y_label: str,
     x_is_share: bool = False,
     y_is_log: bool = False,
+    legend_beside: bool = False,
     size: tuple[float, float] = (6.4, 4.0),
 ) -> str:
     """Lines over one pair of axes, as SVG. `x_is_share`: x is from 0 to 1 and shown in per cent. Size in inches."""
@@ -77,7 +78,9 @@ def line_chart(
         _dress(axes, title, x_label, y_label, x_is_share=x_is_share)
         if y_is_log:
             _scale_y(axes)
-        if len(series) > 1:
+        if legend_beside:
+            _name_beside(axes)
+        elif len(series) > 1:
             axes.legend(frameon=False)
         return _svg(figure, title)
 
@@ -117,7 +120,7 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
         axes.margins(0.12)
         if y_is_log:
             _scale_y(axes)
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        _name_beside(axes)
         return _svg(figure, title)
 
 
@@ -199,6 +202,11 @@ def _short(found: Sensitivity, curve: SensitivityCurve) -> str:
     ):
         common += 1
     return ".".join(parts[common:])
+
+
+def _name_beside(axes: Axes) -> None:
+    """A legend that hides nothing."""
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _scale_y(axes: Axes) -> None:

@@ -25,6 +25,19 @@ _COSTS: dict[Cost, tuple[str, str, str]] = {
 }
 """Where the metrics have each cost: under which name, of the dense model, of the pruned one."""
 _TASK_MEAN = "task_mean"
+_FIGURES = (
+    "status",
+    "error",
+    "perplexity",
+    "accuracy",
+    "tasks",
+    _TASK_MEAN,
+    "sparsity",
+    "parameters",
+    "bytes",
+    "latency",
+)
+"""In the order they are read; all others follow, by name."""
 
 
 class ComparedField(BaseModel):
@@ -118,7 +131,7 @@ def names_of(jobs: Sequence[Job]) -> list[str]:
     several_models = len({job.model for job in jobs}) > 1
     names = []
     for job in jobs:
-        parts = [job.model] if several_models else []
+        parts = [_short(job.model)] if several_models else []
         parts.append(job.method)
         if job.pattern and ":" in job.pattern:
             parts.append(job.pattern)
@@ -131,12 +144,16 @@ def names_of(jobs: Sequence[Job]) -> list[str]:
     return [f"{name} …{job.id[-5:]}" if often[name] > 1 else name for name, job in zip(names, jobs, strict=True)]
 
 
+def _short(model: str) -> str:
+    return f"job:…{model[-5:]}" if model.startswith("job:") else model
+
+
 def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None, cost: Cost) -> TradeOff:
     """The chosen quality of each job, and of each dense model they began with, against the chosen cost."""
     measured = Counter(name for job in jobs for name in _qualities(job))
     chosen = quality or next((name for name, _ in measured.most_common(1)), None)
     points: list[TradeOffPoint] = []
-    dense: dict[tuple[str, float], list[float]] = {}
+    dense: dict[tuple[str, float], list[tuple[float, str]]] = {}
     used: list[Job] = []
     for job, label in zip(jobs, labels, strict=True):
         figures = _qualities(job).get(chosen or "")
@@ -149,11 +166,14 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
             TradeOffPoint(label=label, job=job.id, quality=figures["pruned"], cost=spent[after], beaten_by=None)
         )
         if figures.get("dense") is not None and spent.get(before) is not None:
-            dense.setdefault((job.model, figures["dense"]), []).append(spent[before])
-    points += [
-        TradeOffPoint(label=f"{model}, dense", job=None, quality=reached, cost=median(costs), beaten_by=None)
-        for (model, reached), costs in dense.items()
-    ]
+            dense.setdefault((job.model, figures["dense"]), []).append((spent[before], label))
+    measurements = Counter(model for model, _ in dense)
+    for (model, reached), found in dense.items():
+        by = f" (of {found[0][1]})" if measurements[model] > 1 else ""
+        middle = median(spent for spent, _ in found)
+        points.append(
+            TradeOffPoint(label=f"{_short(model)}, dense{by}", job=None, quality=reached, cost=middle, beaten_by=None)
+        )
     sign = 1 if chosen is None or chosen.startswith("perplexity") else -1
     front = beaten_by([(sign * each.quality, each.cost) for each in points])
     ids = {job.id for job in used}
@@ -222,7 +242,9 @@ def _request(job: Job) -> dict[str, Any]:
 
 
 def _figures(job: Job) -> dict[str, Any]:
-    return {"status": job.status, "error": job.error.code if job.error else None, **(job.metrics or {})}
+    figures = {"status": job.status, "error": job.error.code if job.error else None, **(job.metrics or {})}
+    places = {name: number for number, name in enumerate(_FIGURES)}
+    return {name: figures[name] for name in sorted(figures, key=lambda name: (places.get(name, len(places)), name))}
 
 
 def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

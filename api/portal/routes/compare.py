@@ -202,5 +202,10 @@ def _draw_layers(found: Comparison, figure: _LayerFigure) -> str:
             series.append(Series(labels[each.job], x, y))
     title = _LAYER_FIGURES[figure]
     return line_chart(
-        series, title=f"{title[0].upper()}{title[1:]} by layer", x_label="layer", y_label=title, size=(8.4, 4.0)
+        series,
+        title=f"{title[0].upper()}{title[1:]} by layer",
+        x_label="layer",
+        y_label=title,
+        legend_beside=True,
+        size=(8.4, 4.0),
     )
