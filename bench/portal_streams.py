@@ -44,7 +44,7 @@ def measure_streams(portal: "Portal", client: httpx.Client, asked: Namespace) ->
         idle = _Use(api)
         time.sleep(min(5.0, asked.seconds))
         idle_share = idle.share()
-        busy = _Use(api)
+        busy, known = _Use(api), readers.received
         with _Publisher(portal, jobs[1:], asked.events) as publisher:
             beside = _look(client, asked.seconds)
         busy_share = busy.share()
@@ -65,7 +65,7 @@ def measure_streams(portal: "Portal", client: httpx.Client, asked: Namespace) ->
             table(["what", "requests", "p50 ms", "p99 ms", "most ms"], rows),
             "",
             f"streams: {readers.opened} open, and one whose reader reads nothing; ended early: {readers.ended}",
-            f"messages received: {readers.received} of {publisher.published} events published in {asked.seconds:.0f} s",
+            f"messages received: {readers.received - known} of {publisher.published} events published in {asked.seconds:.0f} s",
             f"API memory: {quiet.resident / 2**20:.0f} MiB before, {idle.resident / 2**20:.0f} MiB with streams open, "
             f"{_Use(api).resident / 2**20:.0f} MiB at the end",
             f"API processor: {100 * idle_share:.1f} % of a core with streams open and no event, "
@@ -130,7 +130,7 @@ class _Readers:
         while self.opened < self._wanted:
             if self._failures or time.monotonic() > until:
                 self.close()
-                raise RuntimeError(f"{self.opened} of {self._wanted} streams opened; failed: {dict(self._failures)}")
+                raise RuntimeError(f"{self.opened} of {self._wanted} streams opened; answered: {dict(self._failures)}")
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class _Readers:
         async with streams.stream("GET", address) as answer:
             kind = answer.headers.get("content-type", "").partition(";")[0]
             if answer.status_code != 200 or kind != "text/event-stream":
-                self._failures[f"{answer.status_code} {kind} at {address}"] += 1
+                self._failures[f"{answer.status_code} {kind}"] += 1
                 return
             self.opened += 1
             has_data = False
@@ -170,7 +170,9 @@ def _as_browser(client: httpx.Client) -> dict[str, str]:
 def _reads_nothing(url: str, client: httpx.Client, address: str) -> socket.socket:
     """A connection that asked for a stream, and never takes what comes."""
     at = urlsplit(url)
-    connection = socket.create_connection((at.hostname or "", at.port or 0))
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((at.hostname, at.port))
     lines = [f"GET {address} HTTP/1.1", f"Host: {at.netloc}"]
     lines += [f"{name}: {value}" for name, value in _as_browser(client).items()]
     connection.sendall("\r\n".join([*lines, "", ""]).encode())
