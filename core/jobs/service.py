@@ -166,7 +166,7 @@ def compare_jobs(
 ) -> Comparison:
     """The jobs beside one another, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
     ids = list(dict.fromkeys(job_ids))
-    jobs = find_jobs(session, team_id, ids[: MOST + 1])
+    jobs = get_jobs(session, team_id, ids[: MOST + 1])
     if not FEWEST <= len(ids) <= MOST:
         raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
     reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(
@@ -178,7 +178,7 @@ def compare_jobs(
     return compare(jobs, layers, quality=quality, cost=cost)
 
 
-def find_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
+def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
     """The jobs in the order they are named. Raises NotFound for the first there is none of."""
     rows = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id))
     found = {row.id: job_answer(row) for row in rows}

@@ -90,6 +90,19 @@ def test_the_list_follows_its_jobs_and_leaves_focus_and_choice_alone(
     portal.wait_for_url(f"**/portal/compare?job={second}&job={first}")
 
 
+def test_a_list_that_cannot_follow_says_so_until_it_can(
+    portal: Page, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str
+) -> None:
+    job = _submit(live_api, job_body)
+    portal.reload()
+    expect(portal.locator(f"#{job}")).to_be_visible()
+    portal.context.clear_cookies()
+    expect(portal.locator("#notices")).to_contain_text("You are signed out.")
+    expect(portal.locator(f"#{job}")).to_be_visible()
+    sign_in(portal.context.new_page(), admin_key)
+    expect(portal.locator("#notices")).to_be_empty()
+
+
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
 def test_a_job_is_cancelled_retried_and_duplicated_from_its_row(
     portal: Page, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str, scripts: bool

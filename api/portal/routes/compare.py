@@ -52,7 +52,7 @@ def compare_page(
     """The whole comparison; with fewer than two jobs, how to choose some."""
     ids = _distinct(job)
     if len(ids) < FEWEST:
-        return page(request, "compare/choose.html", {"jobs": service.find_jobs(session, caller.team_id, ids)})
+        return page(request, "compare/choose.html", {"jobs": service.get_jobs(session, caller.team_id, ids)})
     found = service.compare_jobs(session, caller.team_id, ids, quality=quality, cost=cost)
     labels = dict(zip(ids, found.labels, strict=True))
     context = {
