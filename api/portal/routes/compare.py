@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BeforeValidator
 from starlette.responses import Response
 
 from api.dependencies import DatabaseSession, Quality
@@ -34,9 +33,7 @@ _LOG_FROM = 20
 _SVG = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 """Charts are pictures with styles of their own; they run nothing and load nothing."""
 
-_NotEmpty = BeforeValidator(lambda value: value or None)
 Jobs = Annotated[list[str], Query(max_length=10 * MOST, description="Ids; empty ones do not count.")]
-ChosenQuality = Annotated[Quality, _NotEmpty]
 
 
 @router.get("/compare")
@@ -45,7 +42,7 @@ def compare_page(
     caller: Viewer,
     session: DatabaseSession,
     job: Jobs = [],  # noqa: B006 - FastAPI copies it
-    quality: ChosenQuality = None,
+    quality: Quality = None,
     cost: Cost = "parameters",
     all_fields: Annotated[bool, Query(alias="all")] = False,
 ) -> Response:
@@ -93,7 +90,7 @@ def compare_csv(caller: Viewer, session: DatabaseSession, job: Jobs) -> Response
 
 @router.get("/compare/trade-off.svg")
 def trade_off_svg(
-    caller: Viewer, session: DatabaseSession, job: Jobs, quality: ChosenQuality = None, cost: Cost = "parameters"
+    caller: Viewer, session: DatabaseSession, job: Jobs, quality: Quality = None, cost: Cost = "parameters"
 ) -> Response:
     """Quality against cost, with the Pareto front."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off

@@ -1,11 +1,10 @@
 """The team's jobs: a list that follows them, and what can be done with one."""
 
 from collections import Counter
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request
-from pydantic import BeforeValidator
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, Search, State
@@ -21,8 +20,6 @@ from core.jobs.states import STATUSES, JobStatus
 router = APIRouter(prefix="/jobs")
 
 _PAGE = 25
-_Empty = BeforeValidator(lambda value: value or None)
-"""A field that was left empty asks for nothing."""
 _SORTS: Final[dict[JobSort, str]] = {
     "newest": "Newest first",
     "oldest": "Oldest first",
@@ -42,14 +39,19 @@ def list_jobs(
     session: DatabaseSession,
     after: After = None,
     before: After = None,
-    status: Annotated[JobStatus | None, _Empty, Query()] = None,
-    method: Annotated[str | None, _Empty, Query(max_length=100)] = None,
-    model: Annotated[str | None, _Empty, Query(max_length=300)] = None,
+    status: JobStatus | Literal[""] = "",
+    method: Annotated[str, Query(max_length=100)] = "",
+    model: Annotated[str, Query(max_length=300)] = "",
     search: Search = None,
     sort: JobSort = "newest",
 ) -> Response:
-    """A page of them; htmx asks for what changes by itself."""
-    filters: JobFilters = {"status": status, "method": method, "model": model, "search": search}
+    """A page of them; htmx asks for what changes by itself. What a form leaves empty asks for nothing."""
+    filters: JobFilters = {
+        "status": status or None,
+        "method": method or None,
+        "model": model or None,
+        "search": search,
+    }
     jobs = service.look_through_jobs(
         session, caller.team_id, limit=_PAGE, after=after, before=before, sort=sort, **filters
     )
