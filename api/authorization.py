@@ -46,13 +46,18 @@ def expected(path: str, operation: dict[str, Any], caller: str, schemas: dict[st
     if caller in ("no key", "expired key", "revoked key"):
         return "401"
     if caller == "admin of another team":
-        return "404" if "{" in path else "422" if _names_a_model(operation, schemas) else OWN
+        return "404" if _names_a_thing(path, operation) else "422" if _names_a_model(operation, schemas) else OWN
     allowed = _ROLES.index(_role(caller)) >= _ROLES.index(_role(needed))
     return ALLOWED if allowed else "403"
 
 
 def _role(text: str) -> Role:
     return next(role for role in _ROLES if role == text)
+
+
+def _names_a_thing(path: str, operation: dict[str, Any]) -> bool:
+    """By its id: in the path, or jobs that must be given beside it."""
+    return "{" in path or any(each["name"] == "job" for each in operation.get("parameters", []))
 
 
 def _names_a_model(operation: dict[str, Any], schemas: dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from api.state import ApiState
 from core.database import transaction
 from core.errors import Unauthenticated
 from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.pages import LONGEST_CURSOR
 from core.teams.keys import authenticate
 from core.teams.principal import Principal
 from core.teams.schemas import Role
@@ -68,7 +69,25 @@ Member = Annotated[Principal, Security(_with_role("member"), scopes=["member"])]
 Admin = Annotated[Principal, Security(_with_role("admin"), scopes=["admin"])]
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page.")]
-After = Annotated[str | None, Query(max_length=200, description="`next_after` of the page before.")]
+After = Annotated[str | None, Query(max_length=LONGEST_CURSOR, description="`next_after` of the page before.")]
+Search = Annotated[
+    str | None,
+    Query(
+        max_length=200,
+        description="Words, each of which stands in the job's id, model, method or a value of its metadata, in small "
+        "or capital letters.",
+    ),
+]
+
+Quality = Annotated[
+    str | None,
+    Query(
+        max_length=400,
+        pattern="^(perplexity|accuracy):.",
+        description="What to compare by: perplexity:SET, accuracy:SET, accuracy:TASK or accuracy:task_mean; unset: "
+        "what most of the jobs have.",
+    ),
+]
 
 
 class Once:

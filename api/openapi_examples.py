@@ -140,6 +140,44 @@ _DATASET = {
     "sha256": _SHA256,
     "created_at": _MOMENT,
 }
+_JOB_ANSWER = {
+    "id": _JOB,
+    "object": "job",
+    "status": "succeeded",
+    "stage": "store",
+    "progress": 1.0,
+    "attempt": 1,
+    "created_at": _MOMENT,
+    "started_at": _MOMENT,
+    "finished_at": _LATER,
+    "error": None,
+    "metrics": _METRICS,
+    "model_revision": f"sha256:{_SHA256}",
+    **_WHOLE_BODY,
+}
+_OTHER_JOB = "job_01JNB4C8K1M2N3P4Q5R6S7T8V9"
+_COMPARISON = {
+    "object": "comparison",
+    "jobs": [_JOB_ANSWER, {**_JOB_ANSWER, "id": _OTHER_JOB, "sparsity": 0.6}],
+    "labels": ["wanda 50% + lora", "wanda 60% + lora"],
+    "fields": [
+        {"name": "sparsity", "kind": "request", "values": [0.5, 0.6], "differs": True},
+        {"name": "status", "kind": "figure", "values": ["succeeded", "succeeded"], "differs": False},
+    ],
+    "trade_off": {
+        "quality": "perplexity:wikipedia-articles",
+        "qualities": ["perplexity:wikipedia-articles", "accuracy:piqa"],
+        "cost": "parameters",
+        "points": [
+            {"label": "wanda 50% + lora", "job": _JOB, "quality": 41.5, "cost": 81430848, "beaten_by": None},
+            {"label": "wanda 60% + lora", "job": _OTHER_JOB, "quality": 63.2, "cost": 70814016, "beaten_by": None},
+            {"label": "smollm2-135m, dense", "job": None, "quality": 25.0, "cost": 134515008, "beaten_by": None},
+        ],
+        "without": [],
+        "notes": [],
+    },
+    "layers": [{"job": _JOB, "layers": ["layer 0", "layer 1"], "sparsity": [0.5, 0.5], "error": [0.071, 0.093]}],
+}
 
 EXAMPLES: Final[dict[str, Any]] = {
     "Health": {"status": "ok"},
@@ -210,21 +248,8 @@ EXAMPLES: Final[dict[str, Any]] = {
     "complete_upload": _DATASET,
     "ReceivedPart": {"path": "articles.jsonl", "bytes": 1_048_576, "received": 1_048_576},
     "JobBody": _BODY,
-    "Job": {
-        "id": _JOB,
-        "object": "job",
-        "status": "succeeded",
-        "stage": "store",
-        "progress": 1.0,
-        "attempt": 1,
-        "created_at": _MOMENT,
-        "started_at": _MOMENT,
-        "finished_at": _LATER,
-        "error": None,
-        "metrics": _METRICS,
-        "model_revision": f"sha256:{_SHA256}",
-        **_WHOLE_BODY,
-    },
+    "Job": _JOB_ANSWER,
+    "Comparison": _COMPARISON,
     "get_report": {
         "job": _WHOLE_BODY,
         "metrics": _METRICS,
@@ -339,7 +364,12 @@ PARAMETERS: Final[dict[str, Any]] = {
     "path": "model.safetensors",
     "send_part path": "articles.jsonl",
     "limit": 50,
-    "after": "MjAyNi0wMy0wMlQwOTozMDowMCswMDowMHxqb2JfMDFKTkIyVjZIN1E4UjlTMFQxVjJXM1g0WTU",
+    "after": "WyJuZXdlc3QiLG51bGwsIjIwMjYtMDMtMDJUMDk6MzA6MDArMDA6MDAiLCJqb2JfMDFKTkIyVjZIN1E4UjlTMFQxVjJXM1g0WTUiXQ",
+    "search": "smollm2 wanda",
+    "sort": "newest",
+    "job": [_JOB, _OTHER_JOB],
+    "quality": "perplexity:wikipedia-articles",
+    "cost": "parameters",
     "list_events after": 2,
     "list_attempts after": 2,
     "offset": 524_288,

@@ -113,7 +113,7 @@ def job_body() -> JobBody:
 
 
 def _body() -> dict[str, object]:
-    return job_body().model_dump(mode="json")
+    return job_body().model_dump(mode="json") | {"pattern": "unstructured"}
 
 
 def _sources(folder: Path) -> dict[str, object]:

@@ -1,18 +1,28 @@
-"""Cursor pages: rows in order of (created_at, id), newest first, continued after an opaque cursor."""
+"""Cursor pages: rows in an order the database keeps, continued after an opaque cursor.
+
+A cursor holds the place of a row in its order: the name of the order, the row's key, when it was made, its id. Rows
+that are added or taken away meanwhile move no other to another place, so none is skipped or seen twice.
+"""
 
 import base64
 import binascii
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import Select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, or_, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from core.errors import InvalidRequest
 
 Item = TypeVar("Item")
+Key = str | int | datetime | None
+
+LONGEST_CURSOR = 3000
+"""Characters: a key of 300 characters, each of which JSON may write as four bytes, and what goes with it."""
 
 
 class Page(BaseModel, Generic[Item]):
@@ -21,6 +31,35 @@ class Page(BaseModel, Generic[Item]):
     data: list[Item]
     has_more: bool
     next_after: str | None
+
+
+@dataclass(frozen=True)
+class Window(Generic[Item]):
+    """One page of a list that is looked through both ways: `after` is the cursor of the next page, `before` that of
+    the page before, None where there is none."""
+
+    data: list[Item]
+    after: str | None
+    before: str | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """By `key`, rows without one last, and those of equal keys newest first; without a key by age alone.
+
+    `key` is what the database sorts by, `key_of` the same of one row, of type `kind`. `descending` is of the key, or,
+    where there is none, of the age.
+    """
+
+    name: str
+    descending: bool
+    key: ColumnElement[Any] | None = None
+    key_of: Callable[[Any], Key] = lambda row: None
+    kind: type[str] | type[int] | type[datetime] = str
+
+
+NEWEST = Order("newest", descending=True)
+OLDEST = Order("oldest", descending=False)
 
 
 class _Listed(Protocol):
@@ -46,33 +85,123 @@ def read_page(
     limit: int,
     after: str | None,
     answer: Callable[[Row], Item],
+    order: Order = NEWEST,
 ) -> Page[Item]:
-    """The rows of `query` (over `table`) after the cursor; raises InvalidRequest where the cursor is not ours."""
-    listed: _ListedTable = table
-    if after is not None:
-        created_at, row_id = _decode(after)
-        query = query.where(tuple_(listed.created_at, listed.id) < tuple_(created_at, row_id))
-    query = query.order_by(listed.created_at.desc(), listed.id.desc()).limit(limit + 1)
-    rows: Sequence[Row] = session.scalars(query).all()
-    page = rows[:limit]
-    has_more = len(rows) > limit
-    cursor = _encode(page[-1].created_at, page[-1].id) if has_more else None
-    return Page(data=[answer(row) for row in page], has_more=has_more, next_after=cursor)
+    """The rows of `query` (over `table`) after the cursor; raises InvalidRequest where the cursor is not of this list
+    and order."""
+    window = read_window(session, query, table, limit=limit, after=after, before=None, answer=answer, order=order)
+    return Page(data=window.data, has_more=window.after is not None, next_after=window.after)
 
 
-def _encode(created_at: datetime, row_id: str) -> str:
-    return base64.urlsafe_b64encode(f"{created_at.isoformat()}|{row_id}".encode()).decode().rstrip("=")
+def read_window(
+    session: Session,
+    query: Select[Row],
+    table: Any,
+    *,
+    limit: int,
+    after: str | None,
+    before: str | None,
+    answer: Callable[[Row], Item],
+    order: Order = NEWEST,
+) -> Window[Item]:
+    """The rows right after one cursor or right before another (`after` counts where both are given), in the same order.
+
+    Raises InvalidRequest as `read_page` does.
+    """
+    backwards = before is not None and after is None
+    cursor = before if backwards else after
+    ordering = _Ordering(order, table, backwards)
+    if cursor is not None:
+        query = query.where(ordering.beyond(_decode(cursor, order, "before" if backwards else "after")))
+    rows: Sequence[Row] = session.scalars(query.order_by(*ordering.columns()).limit(limit + 1)).all()
+    shown = rows[:limit][::-1] if backwards else rows[:limit]
+    is_more, is_less = len(rows) > limit, cursor is not None and bool(shown)
+    first, last = (is_more, is_less) if backwards else (is_less, is_more)
+    return Window(
+        data=[answer(row) for row in shown],
+        after=_encode(order, shown[-1]) if last else None,
+        before=_encode(order, shown[0]) if first else None,
+    )
 
 
-def _decode(cursor: str) -> tuple[datetime, str]:
+@dataclass(frozen=True)
+class _Place:
+    key: Key
+    created_at: datetime
+    id: str
+
+
+class _Ordering:
+    """An order over a table, read forwards or backwards, as SQL."""
+
+    def __init__(self, order: Order, table: Any, backwards: bool) -> None:
+        listed: _ListedTable = table
+        self._key = order.key
+        self._made = (listed.created_at, listed.id)
+        self._backwards = backwards
+        self._key_falls = order.descending != backwards
+        self._made_falls = (order.descending if order.key is None else True) != backwards
+
+    def columns(self) -> list[ColumnElement[Any]]:
+        """What to order by."""
+        made: list[ColumnElement[Any]] = [column.desc() if self._made_falls else column.asc() for column in self._made]
+        if self._key is None:
+            return made
+        key = self._key.desc() if self._key_falls else self._key.asc()
+        return [key.nulls_first() if self._backwards else key.nulls_last(), *made]
+
+    def beyond(self, place: _Place) -> ColumnElement[bool]:
+        """Whether a row comes after the place."""
+        here = tuple_(place.created_at, place.id)
+        later: ColumnElement[bool] = tuple_(*self._made) < here if self._made_falls else tuple_(*self._made) > here
+        if self._key is None:
+            return later
+        has_none = self._key.is_(None)
+        if place.key is None:
+            return or_(self._key.is_not(None), and_(has_none, later)) if self._backwards else and_(has_none, later)
+        further = self._key < place.key if self._key_falls else self._key > place.key
+        beyond = or_(further, and_(self._key == place.key, later))
+        return beyond if self._backwards else or_(beyond, has_none)
+
+
+def _encode(order: Order, row: _Listed) -> str:
+    key = order.key_of(row)
+    place = [order.name, key.isoformat() if isinstance(key, datetime) else key, row.created_at.isoformat(), row.id]
+    written = json.dumps(place, ensure_ascii=False, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(written).decode().rstrip("=")
+
+
+def _decode(cursor: str, order: Order, param: str) -> _Place:
     try:
-        decoded = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        created_at, row_id = decoded.split("|")
-        moment = datetime.fromisoformat(created_at)
-        if moment.tzinfo is None or "\x00" in row_id:
+        decoded = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode())
+        name, written_key, created_at, row_id = decoded
+        if not all(isinstance(each, str) and "\0" not in each for each in (name, created_at, row_id)):
             raise ValueError(cursor)
-    except (ValueError, binascii.Error):
+        if name != order.name:
+            raise InvalidRequest(f"{param}: a cursor of a list in the order {name!r}, not {order.name!r}", param=param)
+        return _Place(_key(written_key, order), _moment(created_at), row_id)
+    except (ValueError, TypeError, RecursionError, binascii.Error):
         raise InvalidRequest(
-            "after: not a cursor of this list; use next_after of the page before", param="after"
+            f"{param}: not a cursor of this list; use next_after of the page before", param=param
         ) from None
-    return moment, row_id
+
+
+def _key(written: Any, order: Order) -> Key:
+    if written is None:
+        return None
+    if order.key is None:
+        raise ValueError(written)
+    if order.kind is datetime and isinstance(written, str):
+        return _moment(written)
+    if order.kind is int and type(written) is int and abs(written) < 2**31:
+        return written
+    if order.kind is str and isinstance(written, str) and "\0" not in written:
+        return written
+    raise ValueError(written)
+
+
+def _moment(written: str) -> datetime:
+    moment = datetime.fromisoformat(written)
+    if moment.tzinfo is None:
+        raise ValueError(written)
+    return moment

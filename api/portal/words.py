@@ -73,7 +73,10 @@ def since(value: datetime | None, now: datetime) -> str:
     if value is None:
         return _NONE
     seconds = (now - value).total_seconds()
-    return "just now" if seconds < 5 else f"{duration(seconds)} ago"
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= max(5, length):
+            return f"{seconds // length:.0f} {unit} ago"
+    return "just now"
 
 
 def as_json(value: Any) -> str:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, BackgroundTasks, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
+from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, Search, State, Viewer
 from api.hinting import hint_after_commit
 from api.problems import problems
 from core import telemetry
@@ -31,7 +31,9 @@ from core.errors import (
     UnknownQueue,
 )
 from core.jobs import service
+from core.jobs.comparison import FEWEST, MOST, Comparison, Cost
 from core.jobs.hub_lookup import HUB_ERRORS
+from core.jobs.listing import JobSort
 from core.jobs.schemas import AttemptPage, Job, JobBody
 from core.jobs.states import JobStatus
 from core.pages import Page
@@ -109,8 +111,13 @@ def list_jobs(
     status: JobStatus | None = None,
     method: Annotated[str | None, Query(max_length=100)] = None,
     model: Annotated[str | None, Query(max_length=300)] = None,
+    search: Search = None,
+    sort: Annotated[
+        JobSort,
+        Query(description="status: as a job's life goes, queued first. finished: those that ended last come first."),
+    ] = "newest",
 ) -> Page[Job]:
-    """The team's jobs, newest first."""
+    """The team's jobs that match every filter, newest first or as asked; of equals the newest first."""
     metadata = {
         name.removeprefix(_METADATA): value
         for name, value in request.query_params.items()
@@ -125,7 +132,22 @@ def list_jobs(
         method=method,
         model=model,
         metadata=metadata,
+        search=search,
+        sort=sort,
     )
+
+
+@router.get("/compare", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+def compare_jobs(
+    caller: Viewer,
+    session: DatabaseSession,
+    job: Annotated[list[str], Query(min_length=FEWEST, max_length=MOST, description="Ids of jobs, each once.")],
+    quality: Quality = None,
+    cost: Cost = "parameters",
+) -> Comparison:
+    """Jobs beside one another: every field and figure with whether they differ, quality against cost with the Pareto
+    front, and what was removed of each layer. A job without a report is shown with what there is."""
+    return service.compare_jobs(session, caller.team_id, job, quality=quality, cost=cost)
 
 
 @router.get("/{job_id}", responses=problems(Unauthenticated, NotFound))

@@ -6,6 +6,7 @@ colour vision can tell apart, and markers differ too.
 
 import io
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogFormatter, PercentFormatter
 
 from core.catalogue.sensitivity import Sensitivity, SensitivityCurve
 
@@ -33,6 +34,8 @@ _STYLE: Any = {  # the type of its keys differs between matplotlib's versions
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+_DRAWING = threading.Lock()
+"""matplotlib's settings are the whole process's: one chart at a time."""
 _NAMED = 3
 """Layers named in the chart of curves: so many that lose most, and so many that lose least."""
 _ROW_LABELS = 40
@@ -59,6 +62,7 @@ def line_chart(
     y_label: str,
     x_is_share: bool = False,
     y_is_log: bool = False,
+    legend_beside: bool = False,
     size: tuple[float, float] = (6.4, 4.0),
 ) -> str:
     """Lines over one pair of axes, as SVG. `x_is_share`: x is from 0 to 1 and shown in per cent. Size in inches."""
@@ -73,11 +77,50 @@ def line_chart(
                 axes.fill_between(each.x, low, high, color=colour, alpha=0.15, linewidth=0)
         _dress(axes, title, x_label, y_label, x_is_share=x_is_share)
         if y_is_log:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(LogFormatter())
-            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
-        if len(series) > 1:
+            _scale_y(axes)
+        if legend_beside:
+            _name_beside(axes)
+        elif len(series) > 1:
             axes.legend(frameon=False)
+        return _svg(figure, title)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One model of a trade-off; `on_front`: no other beats it. `is_reference` is what the others began with."""
+
+    label: str
+    x: float
+    y: float
+    on_front: bool
+    is_reference: bool = False
+
+
+def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label: str, y_is_log: bool = False) -> str:
+    """Models by cost and quality, numbered as in the legend, as SVG. Those on the Pareto front are filled and joined,
+    all others hollow; squares are references."""
+    with _figure((8.4, 4.2 + 0.12 * max(0, len(spots) - 12))) as figure:
+        axes = figure.add_subplot()
+        front = sorted((spot.x, spot.y) for spot in spots if spot.on_front)
+        axes.plot(*zip(*front, strict=True), color=COLOURS[0], linewidth=1.2, linestyle="--", zorder=1)
+        for number, spot in enumerate(spots, 1):
+            axes.plot(
+                [spot.x],
+                [spot.y],
+                linestyle="none",
+                marker="s" if spot.is_reference else "o",
+                markersize=7,
+                color=COLOURS[0] if spot.on_front else COLOURS[1],
+                markerfacecolor=COLOURS[0] if spot.on_front else "white",
+                label=f"{number}  {spot.label}",
+            )
+            axes.annotate(str(number), (spot.x, spot.y), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        _dress(axes, title, x_label, y_label, x_is_share=False)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axes.margins(0.12)
+        if y_is_log:
+            _scale_y(axes)
+        _name_beside(axes)
         return _svg(figure, title)
 
 
@@ -161,6 +204,18 @@ def _short(found: Sensitivity, curve: SensitivityCurve) -> str:
     return ".".join(parts[common:])
 
 
+def _name_beside(axes: Axes) -> None:
+    """A legend that hides nothing."""
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _scale_y(axes: Axes) -> None:
+    """Logarithmic, with numbers as people write them."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+
+
 def _dress(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bool) -> None:
     axes.set_title(title, loc="left")
     axes.set_xlabel(x_label)
@@ -173,7 +228,7 @@ def _dress(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bo
 
 @contextmanager
 def _figure(size: tuple[float, float]) -> Iterator[Figure]:
-    with matplotlib.rc_context(_STYLE):
+    with _DRAWING, matplotlib.rc_context(_STYLE):
         yield Figure(figsize=size, layout="constrained")
 
 

@@ -1,7 +1,7 @@
-"""What can be done with jobs, within one team: submit, look, cancel, retry."""
+"""What can be done with jobs, within one team: submit, look, compare, cancel, retry."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import structlog
 from sqlalchemy import select
@@ -10,15 +10,17 @@ from sqlalchemy.orm import Session
 from core import telemetry
 from core.artifacts.store import Store
 from core.database import new_id
-from core.errors import NotFound
+from core.errors import InvalidRequest, NotFound
+from core.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
 from core.jobs.estimates import estimate_job, require_fit
 from core.jobs.hub_lookup import HubFindings
+from core.jobs.listing import ORDERS, JobFilters, JobSort, matching
 from core.jobs.queue import request_cancel, request_retry, submitted
 from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
 from core.jobs.schemas import ArtifactFile, ArtifactList, AttemptPage, EventPage, Job, JobAttempt, JobBody, JobEvent
 from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow
-from core.pages import Page, read_page
+from core.pages import Page, Window, read_page, read_window
 from core.settings import Settings
 from core.teams import audit
 from core.teams.principal import Actor, team_of
@@ -77,22 +79,27 @@ def list_jobs(
     *,
     limit: int,
     after: str | None,
-    status: str | None = None,
-    method: str | None = None,
-    model: str | None = None,
-    metadata: Mapping[str, str] | None = None,
+    sort: JobSort = "newest",
+    **filters: Unpack[JobFilters],
 ) -> Page[Job]:
-    """The team's jobs, newest first, that match every filter given."""
-    query = select(JobRow).where(JobRow.team_id == team_id)
-    if status is not None:
-        query = query.where(JobRow.status == status)
-    if method is not None:
-        query = query.where(JobRow.method == method)
-    if model is not None:
-        query = query.where(JobRow.model == model)
-    if metadata:
-        query = query.where(JobRow.labels.contains(dict(metadata)))
-    return read_page(session, query, JobRow, limit=limit, after=after, answer=job_answer)
+    """The team's jobs that match every filter given."""
+    query = matching(team_id, filters)
+    return read_page(session, query, JobRow, limit=limit, after=after, answer=job_answer, order=ORDERS[sort])
+
+
+def look_through_jobs(
+    session: Session,
+    team_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    before: str | None,
+    sort: JobSort = "newest",
+    **filters: Unpack[JobFilters],
+) -> Window[Job]:
+    """The same, forwards and backwards."""
+    query, order = matching(team_id, filters), ORDERS[sort]
+    return read_window(session, query, JobRow, limit=limit, after=after, before=before, answer=job_answer, order=order)
 
 
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:
@@ -152,6 +159,33 @@ def get_report(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
     if report is None:
         raise NotFound(f"job {job_id!r} has no report: it is {job.status}")
     return report
+
+
+def compare_jobs(
+    session: Session, team_id: str, job_ids: Sequence[str], *, quality: str | None = None, cost: Cost = "parameters"
+) -> Comparison:
+    """The jobs beside one another, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
+    ids = list(dict.fromkeys(job_ids))
+    jobs = get_jobs(session, team_id, ids[: MOST + 1])
+    if not FEWEST <= len(ids) <= MOST:
+        raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
+    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(
+        JobRow, (JobRow.id == JobReportRow.job_id) & (JobRow.attempt == JobReportRow.attempt)
+    )
+    layers = {
+        job_id: found for job_id, found in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(found, list)
+    }
+    return compare(jobs, layers, quality=quality, cost=cost)
+
+
+def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
+    """The jobs in the order they are named. Raises NotFound for the first there is none of."""
+    rows = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id))
+    found = {row.id: job_answer(row) for row in rows}
+    for job_id in job_ids:
+        if job_id not in found:
+            raise NotFound(f"there is no job {job_id!r}")
+    return [found[job_id] for job_id in job_ids]
 
 
 def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:

@@ -16,9 +16,13 @@ class Principal:
     key_id: str
     role: Role
 
+    def may(self, role: Role) -> bool:
+        """Whether this key's role is `role` or above."""
+        return _RANK[self.role] >= _RANK[role]
+
     def require(self, role: Role) -> None:
-        """Raises Forbidden unless this key's role is `role` or above."""
-        if _RANK[self.role] < _RANK[role]:
+        """Raises Forbidden unless this key may."""
+        if not self.may(role):
             raise Forbidden(f"this needs a key with role {role}; this key's role is {self.role}")
 
 

@@ -52,6 +52,9 @@ class Garden:
             "path": "text.txt" if "uploads" in path else "model.safetensors",
         }
 
+    def query(self, operation: str) -> Any:
+        return {"compare_jobs": {"job": [self.job, self.job]}}.get(operation)
+
     def body(self, operation: str) -> Any:
         job = {"model": self.model, "method": "magnitude", "sparsity": 0.5}
         return {
@@ -112,7 +115,7 @@ def document(api: TestClient) -> Document:
 def _ask(api: TestClient, key: str | None, method: str, path: str, operation: Document, garden: Garden) -> Any:
     name = operation["operationId"]
     headers = {} if key is None else bearer(key)
-    arguments: dict[str, Any] = {"json": garden.body(name)}
+    arguments: dict[str, Any] = {"json": garden.body(name), "params": garden.query(name)}
     if name == "send_part":
         arguments = {"content": TEXT, "params": {"offset": 0}}
         headers["Content-Type"] = "application/octet-stream"

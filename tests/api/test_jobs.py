@@ -306,7 +306,13 @@ def test_lists_are_filtered(api: TestClient, job_body: dict[str, Any]) -> None:
     assert listed(model="tiny") == [magnitude, wanda] and listed(model="other") == []
     assert listed(**{"metadata.a": "1"}) == listed(**{"metadata.a": "1", "metadata.b": "2"}) == [magnitude]
     assert listed(**{"metadata.a": "2"}) == []
+    assert listed(search="TINY magnit") == listed(search=magnitude) == [magnitude] and listed(search="oak") == []
+    assert listed(sort="oldest") == listed(sort="finished") == [wanda, magnitude]
+    assert listed(sort="method") == listed(sort="status", search="tiny") == [magnitude, wanda]
     assert api.get("/v1/jobs", params={"status": "sleeping"}).json()["param"] == "status"
+    assert api.get("/v1/jobs", params={"sort": "colour"}).json()["param"] == "sort"
+    after = api.get("/v1/jobs", params={"sort": "model", "limit": 1}).json()["next_after"]
+    assert "the order 'model', not 'newest'" in api.get("/v1/jobs", params={"after": after}).json()["detail"]
 
 
 def test_cancel_and_retry_are_idempotent(api: TestClient, job_body: dict[str, Any]) -> None:

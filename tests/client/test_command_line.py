@@ -118,6 +118,7 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         ("inspect m --prompt Once", "--method"),
         ("jobs --status sleeping", "sleeping"),
         ("jobs --metadata commit", "KEY=VALUE"),
+        ("jobs --sort colour", "colour"),
         ("prune m", "prune"),
         ("methods alchemy", "alchemy"),
     ],
@@ -184,6 +185,9 @@ def test_lists_are_shown_whole_where_nobody_looks(here: RunHere, script: Script)
     assert str(script.jobs[0]["model"]) in line and "gate missed" in line
     script.jobs = []
     assert "no jobs" in here("jobs").out
+    assert "no such jobs" in here("jobs", "--search", "oak wanda", "--sort", "model").out
+    query = script.requests("GET", "/v1/jobs")[-1].query
+    assert (query["search"], query["sort"]) == ("oak wanda", "model")
 
 
 def test_a_report_shows_every_layer_and_note(here: RunHere, script: Script) -> None:

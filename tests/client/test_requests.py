@@ -24,6 +24,8 @@ def test_jobs_are_filtered_by_the_server(client: Client, script: Script) -> None
     assert [each.id for each in found] == [JOB_ID]
     query = script.requests("GET", "/v1/jobs")[0].query
     assert query == {"limit": "100", "status": "succeeded", "method": "wanda", "model": "m", "metadata.commit": "a&b"}
+    assert next(iter(client.jobs(search="oak wanda", sort="finished"))).id == JOB_ID
+    assert script.requests("GET", "/v1/jobs")[1].query == {"limit": "100", "search": "oak wanda", "sort": "finished"}
 
 
 def test_a_submission_carries_the_body_and_a_key_of_its_own(client: Client, script: Script) -> None:

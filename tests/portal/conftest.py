@@ -9,18 +9,23 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
+
+
+def installed_chromium() -> str:
+    """Where Debian's Chromium lies."""
+    found = next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
+    assert found is not None, "Chromium is not installed: apt-get install chromium"
+    return found
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, without a window. Not for the whole run: its event loop is in the way of other tests'."""
-    found = next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
-    assert found is not None, "Chromium is not installed: apt-get install chromium"
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=_OPTIONS)
+        chromium = playwright.chromium.launch(executable_path=installed_chromium(), args=CHROMIUM_OPTIONS)
         yield chromium
         chromium.close()
 

@@ -1,22 +1,35 @@
 """The team's jobs: a list that follows them, and what can be done with one."""
 
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from api.dependencies import After, DatabaseSession, State
+from api.dependencies import After, DatabaseSession, Search, State
 from api.hinting import hint_after_commit
 from api.portal.page import is_partial, page
-from api.portal.session import Member, Viewer
+from api.portal.routes.sign_in import own_path
+from api.portal.session import Member, Posted, Viewer
 from core.catalogue.methods import METHODS
 from core.jobs import service
+from core.jobs.listing import JobFilters, JobSort
 from core.jobs.states import STATUSES, JobStatus
 
 router = APIRouter(prefix="/jobs")
 
 _PAGE = 25
+_SORTS: Final[dict[JobSort, str]] = {
+    "newest": "Newest first",
+    "oldest": "Oldest first",
+    "model": "Model, A to Z",
+    "method": "Method, A to Z",
+    "status": "State, waiting first",
+    "finished": "Last ended first",
+}
+_DIRECTIONS: Final[dict[JobSort, tuple[str, str]]] = {"newest": ("Newer", "Older"), "oldest": ("Older", "Newer")}
+"""What the pages before and after are called; Previous and Next in other orders."""
 
 
 @router.get("")
@@ -25,45 +38,64 @@ def list_jobs(
     caller: Viewer,
     session: DatabaseSession,
     after: After = None,
-    status: Annotated[JobStatus | None, Query()] = None,
-    method: Annotated[str | None, Query(max_length=100)] = None,
-    model: Annotated[str | None, Query(max_length=300)] = None,
+    before: After = None,
+    status: JobStatus | Literal[""] = "",
+    method: Annotated[str, Query(max_length=100)] = "",
+    model: Annotated[str, Query(max_length=300)] = "",
+    search: Search = None,
+    sort: JobSort = "newest",
 ) -> Response:
-    """A page of them, newest first; htmx asks for the rows alone."""
-    jobs = service.list_jobs(
-        session, caller.team_id, limit=_PAGE, after=after, status=status, method=method, model=model
+    """A page of them; htmx asks for what changes by itself. What a form leaves empty asks for nothing."""
+    filters: JobFilters = {
+        "status": status or None,
+        "method": method or None,
+        "model": model or None,
+        "search": search,
+    }
+    jobs = service.look_through_jobs(
+        session, caller.team_id, limit=_PAGE, after=after, before=before, sort=sort, **filters
     )
-    filters = {name: value for name, value in (("status", status), ("method", method), ("model", model)) if value}
+    wanted = {**filters, "sort": sort}
+    kept = {name: value for name, value in wanted.items() if value and value != "newest"}
 
     def address(**more: str | None) -> str:
-        query = urlencode({name: value for name, value in (filters | more).items() if value})
+        query = urlencode({name: value for name, value in (kept | more).items() if value})
         return f"/portal/jobs?{query}" if query else "/portal/jobs"
 
+    states = Counter(job.status for job in jobs.data)
     context = {
         "jobs": jobs,
-        "filters": {"status": status, "method": method, "model": model},
-        "filtered": bool(filters),
+        "counted": [(state, states[state]) for state in STATUSES if state in states],
+        "wanted": wanted,
+        "filtered": any(filters.values()),
+        "paged": bool(after or before),
+        "may_change": caller.may("member"),
         "state_options": [("", "any"), *((each, each) for each in STATUSES)],
         "method_options": [("", "any"), *((each, METHODS[each].title) for each in METHODS)],
-        "after": after,
-        "here": address(after=after),
+        "sort_options": list(_SORTS.items()),
+        "sort_text": _SORTS[sort],
+        "here": address(after=after, before=None if after else before),
         "first": address(),
-        "next": address(after=jobs.next_after),
+        "newer": jobs.before and address(before=jobs.before),
+        "older": jobs.after and address(after=jobs.after),
+        "words": _DIRECTIONS.get(sort, ("Previous", "Next")),
     }
-    return page(request, "jobs/rows.html" if is_partial(request) else "jobs/list.html", context)
+    return page(request, "jobs/listed.html" if is_partial(request) else "jobs/list.html", context)
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(job_id: str, caller: Member, session: DatabaseSession) -> Response:
+def cancel_job(job_id: str, caller: Member, session: DatabaseSession, posted: Posted) -> Response:
+    """Then on to the job, or to `then`, where the button was."""
     service.cancel(session, caller, job_id)
-    return RedirectResponse(f"/portal/jobs/{job_id}", 303)
+    return RedirectResponse(own_path(posted.get("then", f"/portal/jobs/{job_id}")), 303)
 
 
 @router.post("/{job_id}/retry")
 def retry_job(
-    job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks
+    job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks, posted: Posted
 ) -> Response:
+    """Then on, as after cancelling."""
     job = service.retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
         hint_after_commit(background, state, job)
-    return RedirectResponse(f"/portal/jobs/{job_id}", 303)
+    return RedirectResponse(own_path(posted.get("then", f"/portal/jobs/{job_id}")), 303)

@@ -29,14 +29,14 @@ def home() -> Response:
 
 @router.get("/sign-in")
 def sign_in_page(request: Request, then: Annotated[str, Query(max_length=_LONGEST_ADDRESS)] = HOME) -> Response:
-    return page(request, "sign_in.html", {"then": _own(then), "error": None})
+    return page(request, "sign_in.html", {"then": own_path(then), "error": None})
 
 
 @router.post("/sign-in")
 def sign_in(request: Request, state: State, posted: Posted) -> Response:
     """On to `then`, signed in; a key that is none is told at its field."""
     require_same_origin(request)
-    then = _own(posted.get("then", HOME))
+    then = own_path(posted.get("then", HOME))
     key = posted.get("key")
     try:
         if key:
@@ -68,7 +68,7 @@ def ask_to_sign_in(request: Request, told: Told) -> Response:
     """Where a session is missing or over: a page asks for the key and goes on where it was, with what was typed."""
     if is_partial(request):
         then = urlsplit(request.headers.get("HX-Current-URL", "")).path
-        told_so = {"told": told, "sign_in": f"{SIGN_IN}?then={quote(_own(then))}"}
+        told_so = {"told": told, "sign_in": f"{SIGN_IN}?then={quote(own_path(then))}"}
         return page(request, "signed_out_notice.html", told_so, status=401)
     if request.method in ("GET", "HEAD"):
         query = f"?{request.url.query}" if request.url.query else ""
@@ -80,7 +80,7 @@ def ask_to_sign_in(request: Request, told: Told) -> Response:
 def _page_of(request: Request) -> str:
     """The page whose form was sent: where it was sent from, else where it was sent to."""
     referrer = urlsplit(request.headers.get("referer", ""))
-    return _own(referrer.path if referrer.netloc == request.headers.get("host") else request.url.path)
+    return own_path(referrer.path if referrer.netloc == request.headers.get("host") else request.url.path)
 
 
 def _with_fields(path: str, posted: Form) -> str:
@@ -89,7 +89,7 @@ def _with_fields(path: str, posted: Form) -> str:
     return address if len(address) <= _LONGEST_ADDRESS else path
 
 
-def _own(path: str) -> str:
+def own_path(path: str) -> str:
     """A path of the portal; anything else leads home. `//host` and `/\\host` are other sites to a browser."""
     is_own = path.startswith("/portal/") and "\\" not in path and "//" not in path.partition("?")[0]
     return path if is_own and not path.startswith(SIGN_IN) else HOME

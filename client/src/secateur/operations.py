@@ -21,6 +21,7 @@ from secateur.types import (
     Event,
     Inspection,
     Job,
+    JobSort,
     JobStatus,
     Method,
     Model,
@@ -171,11 +172,15 @@ class Operations:
         method: str | None = None,
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        search: str | None = None,
+        sort: JobSort | None = None,
     ) -> AsyncIterator[Job]:
-        """The team's jobs that match every filter, newest first."""
-        filters: dict[str, str] = {
-            name: value for name, value in (("status", status), ("method", method), ("model", model)) if value
-        }
+        """The team's jobs that match every filter, newest first or in the order of `sort`.
+
+        `search` is words, each of which stands in the job's id, model, method or a value of its metadata.
+        """
+        given = {"status": status, "method": method, "model": model, "search": search, "sort": sort}
+        filters: dict[str, str] = {name: value for name, value in given.items() if value}
         if metadata:
             filters |= {f"metadata.{key}": value for key, value in metadata.items()}
         return self._list("jobs", Job, filters)

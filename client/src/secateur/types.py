@@ -6,6 +6,7 @@ from typing import Final, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 FINISHED: Final[frozenset[JsonValue]] = frozenset({"succeeded", "failed", "cancelled"})
 
 Item = TypeVar("Item")

@@ -24,7 +24,7 @@ from secateur.cli.output import (
     say,
 )
 from secateur.team_types import Attempt
-from secateur.types import Job, JobStatus, Metrics
+from secateur.types import Job, JobSort, JobStatus, Metrics
 
 jobs_app = typer.Typer(help="The team's jobs, and the attempts at one.", rich_markup_mode=None)
 
@@ -38,10 +38,14 @@ def jobs(
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this label. Repeatable.")
     ] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Only jobs with these words in id, model, method or labels.")
+    ] = None,
+    sort: Annotated[JobSort, typer.Option(help="In which order.")] = "newest",
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """List jobs, newest first; `attempts` shows who tried one."""
+    """List jobs, newest first or as asked; `attempts` shows who tried one."""
     if context.invoked_subcommand is not None:
         return
     labels = {}
@@ -51,12 +55,13 @@ def jobs(
             raise typer.BadParameter(f"--metadata {text!r}: write KEY=VALUE")
         labels[key] = value
     with connect() as client:
-        found = list(islice(client.jobs(status=status, method=method, model=model, metadata=labels), limit + 1))
+        listed = client.jobs(status=status, method=method, model=model, metadata=labels, search=search, sort=sort)
+        found = list(islice(listed, limit + 1))
     shown = found[:limit]
     if as_json:
         print_json(shown)
     elif not shown:
-        say("There are no such jobs." if status or method or model or labels else "There are no jobs yet.")
+        say("There are no such jobs." if status or method or model or labels or search else "There are no jobs yet.")
     else:
         print_table(
             ("job", "status", "model", "method", "pattern", "sparsity", "submitted"),

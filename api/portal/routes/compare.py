@@ -1,0 +1,208 @@
+"""Jobs beside one another: where they differ, quality against cost, layer by layer; as a page, charts and CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from api.dependencies import DatabaseSession, Quality
+from api.portal.page import page
+from api.portal.session import Viewer
+from core.jobs import service
+from core.jobs.comparison import FEWEST, MOST, Comparison, Cost, TradeOff
+
+router = APIRouter()
+
+HERE = "/portal/compare"
+_COSTS: Final[dict[Cost, str]] = {
+    "parameters": "parameters that are not zero",
+    "bytes": "bytes of weights",
+    "latency": "latency of a forward, ms",
+}
+_LayerFigure = Literal["sparsity", "error"]
+_LAYER_FIGURES: Final[dict[_LayerFigure, str]] = {
+    "sparsity": "share removed",
+    "error": "relative reconstruction error",
+}
+_LOG_FROM = 20
+"""Perplexities of which one is so many times another are drawn on a logarithmic axis."""
+_SVG = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+"""Charts are pictures with styles of their own; they run nothing and load nothing."""
+
+Jobs = Annotated[list[str], Query(max_length=10 * MOST, description="Ids; empty ones do not count.")]
+
+
+@router.get("/compare")
+def compare_page(
+    request: Request,
+    caller: Viewer,
+    session: DatabaseSession,
+    job: Jobs = [],  # noqa: B006 - FastAPI copies it
+    quality: Quality = None,
+    cost: Cost = "parameters",
+    all_fields: Annotated[bool, Query(alias="all")] = False,
+) -> Response:
+    """The whole comparison; with fewer than two jobs, how to choose some."""
+    ids = _distinct(job)
+    if len(ids) < FEWEST:
+        return page(request, "compare/choose.html", {"jobs": service.get_jobs(session, caller.team_id, ids)})
+    found = service.compare_jobs(session, caller.team_id, ids, quality=quality, cost=cost)
+    labels = dict(zip(ids, found.labels, strict=True))
+    context = {
+        "found": found,
+        "ids": ids,
+        "labels": labels,
+        "fields": [each for each in found.fields if all_fields or each.differs],
+        "differing": sum(each.differs for each in found.fields),
+        "all": all_fields,
+        "quality_options": [(each, _words(each)) for each in found.trade_off.qualities],
+        "quality_words": _words(found.trade_off.quality) if found.trade_off.quality else None,
+        "cost_options": list(_COSTS.items()),
+        "cost_words": _COSTS[cost],
+        "layer_figures": [
+            (name, title) for name, title in _LAYER_FIGURES.items() if any(_known(each, name) for each in found.layers)
+        ],
+        "layer_names": _layer_names(found),
+        "address": _Address(ids, quality, cost, all_fields),
+        "most": MOST,
+    }
+    return page(request, "compare/compared.html", context)
+
+
+@router.get("/compare.csv")
+def compare_csv(caller: Viewer, session: DatabaseSession, job: Jobs) -> Response:
+    """Every field and figure of the jobs, one column a job."""
+    found = service.compare_jobs(session, caller.team_id, _distinct(job))
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\r\n")
+    writer.writerow(["field", "kind", "differs", *(each.id for each in found.jobs)])
+    for each in found.fields:
+        writer.writerow(
+            [_cell(each.name), each.kind, "yes" if each.differs else "no", *(_cell(value) for value in each.values)]
+        )
+    headers = {"Content-Disposition": 'attachment; filename="comparison.csv"'}
+    return Response(target.getvalue().encode(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+@router.get("/compare/trade-off.svg")
+def trade_off_svg(
+    caller: Viewer, session: DatabaseSession, job: Jobs, quality: Quality = None, cost: Cost = "parameters"
+) -> Response:
+    """Quality against cost, with the Pareto front."""
+    found = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
+    return Response(_draw_trade_off(found), media_type="image/svg+xml", headers=_SVG)
+
+
+@router.get("/compare/layers.svg")
+def layers_svg(caller: Viewer, session: DatabaseSession, job: Jobs, figure: _LayerFigure) -> Response:
+    """One figure of every layer, the jobs' lines over one another."""
+    found = service.compare_jobs(session, caller.team_id, _distinct(job))
+    return Response(_draw_layers(found, figure), media_type="image/svg+xml", headers=_SVG)
+
+
+class _Address:
+    """Addresses of this comparison, changed in one thing."""
+
+    def __init__(self, ids: Sequence[str], quality: str | None, cost: Cost, all_fields: bool) -> None:
+        self._ids = ids
+        self._shown = {"quality": quality, "cost": cost if cost != "parameters" else None}
+        self._all = {"all": "1" if all_fields else None}
+
+    def page(self, **changes: str | None) -> str:
+        return self._of(HERE, self._shown | self._all | changes)
+
+    def without(self, job_id: str) -> str:
+        ids = [each for each in self._ids if each != job_id]
+        return _Address(ids, self._shown["quality"], "parameters", False)._of(HERE, self._shown | self._all)
+
+    @property
+    def trade_off(self) -> str:
+        return self._of(f"{HERE}/trade-off.svg", self._shown)
+
+    def layers(self, figure: str) -> str:
+        return self._of(f"{HERE}/layers.svg", {"figure": figure})
+
+    @property
+    def csv(self) -> str:
+        return self._of(f"{HERE}.csv", {})
+
+    def _of(self, path: str, more: dict[str, str | None]) -> str:
+        pairs = [("job", each) for each in self._ids] + [(name, value) for name, value in more.items() if value]
+        return f"{path}?{urlencode(pairs)}"
+
+
+def _distinct(ids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(each.strip() for each in ids if each.strip()))
+
+
+def _words(quality: str) -> str:
+    """`perplexity:articles` as people say it."""
+    kind, _, name = quality.partition(":")
+    return f"{kind}, mean of the tasks" if name == "task_mean" else f"{kind} on {name}"
+
+
+def _cell(value: Any) -> Any:
+    """A cell no spreadsheet takes for a formula."""
+    if isinstance(value, list):
+        value = "; ".join(map(str, value))
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _known(layers: Any, figure: _LayerFigure) -> bool:
+    return any(value is not None for value in getattr(layers, figure))
+
+
+def _layer_names(found: Comparison) -> list[str]:
+    """Of all jobs, in the order of whichever has most."""
+    longest_first = sorted(found.layers, key=lambda each: -len(each.layers))
+    return list(dict.fromkeys(name for each in longest_first for name in each.layers))
+
+
+def _draw_trade_off(found: TradeOff) -> str:
+    from core.evaluation.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
+
+    spots = [
+        Spot(each.label, each.cost, each.quality, on_front=each.beaten_by is None, is_reference=each.job is None)
+        for each in found.points
+    ]
+    qualities = [each.quality for each in found.points]
+    words = _words(found.quality) if found.quality else "quality"
+    is_log = words.startswith("perplexity") and bool(qualities) and max(qualities) > _LOG_FROM * min(qualities)
+    better = "lower is better" if words.startswith("perplexity") else "higher is better"
+    return trade_off_chart(
+        spots,
+        title=f"{words[0].upper()}{words[1:]} against {_COSTS[found.cost]}",
+        x_label=_COSTS[found.cost],
+        y_label=f"{words} ({better})",
+        y_is_log=is_log,
+    )
+
+
+def _draw_layers(found: Comparison, figure: _LayerFigure) -> str:
+    from core.evaluation.charts import Series, line_chart
+
+    labels = {job.id: label for job, label in zip(found.jobs, found.labels, strict=True)}
+    places = {name: number for number, name in enumerate(_layer_names(found))}
+    series = []
+    for each in found.layers:
+        points = [
+            (places[name], value)
+            for name, value in zip(each.layers, getattr(each, figure), strict=True)
+            if value is not None
+        ]
+        if points:
+            x, y = zip(*points, strict=True)
+            series.append(Series(labels[each.job], x, y))
+    title = _LAYER_FIGURES[figure]
+    return line_chart(
+        series,
+        title=f"{title[0].upper()}{title[1:]} by layer",
+        x_label="layer",
+        y_label=title,
+        legend_beside=True,
+        size=(8.4, 4.0),
+    )

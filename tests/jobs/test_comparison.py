@@ -1,0 +1,162 @@
+"""Jobs beside one another: differences, the Pareto front, layers."""
+
+import copy
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.openapi_examples import EXAMPLES
+from core.artifacts.store import Store
+from core.jobs.comparison import beaten_by, compare, compared_fields, layer_figures, names_of
+from core.jobs.schemas import Job
+from tests.api.ended_job import succeeded_job
+from tests.conftest import bearer
+
+_COORDINATES = st.floats(0, 4, allow_subnormal=False) | st.integers(0, 3).map(float)
+_POINTS = st.lists(st.tuples(_COORDINATES, _COORDINATES), max_size=12)
+Point = tuple[float, float]
+
+
+def _beats(one: Point, other: Point) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+@given(_POINTS)
+@settings(deadline=None)
+def test_the_front_is_what_nothing_beats_and_it_beats_all_others(points: list[Point]) -> None:
+    beaten = beaten_by(points)
+    for point, by in zip(points, beaten, strict=True):
+        if by is None:
+            assert not any(_beats(other, point) for other in points)
+        else:
+            assert _beats(points[by], point) and beaten[by] is None
+    assert not points or None in beaten
+
+
+@given(_POINTS, st.randoms())
+@settings(deadline=None)
+def test_the_front_does_not_go_by_the_order_of_points(points: list[Point], chance: Any) -> None:
+    front = {point for point, by in zip(points, beaten_by(points), strict=True) if by is None}
+    shuffled = list(points)
+    chance.shuffle(shuffled)
+    assert {point for point, by in zip(shuffled, beaten_by(shuffled), strict=True) if by is None} == front
+
+
+def _job(**changes: Any) -> Job:
+    document = copy.deepcopy(EXAMPLES["Job"])
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        inner = document
+        for each in path:
+            inner = inner[each]
+        inner[last] = value
+    return Job.model_validate(document)
+
+
+@given(st.lists(st.sampled_from((0.3, 0.5, None)), min_size=2, max_size=4), st.permutations(range(4)))
+@settings(deadline=None)
+def test_fields_differ_where_values_do_and_go_with_their_jobs(values: list[float | None], order: list[int]) -> None:
+    jobs = [_job(id=f"job_{number}", sparsity=value) for number, value in enumerate(values)]
+    fields = {each.name: each for each in compared_fields(jobs)}
+    if any(value is not None for value in values):
+        assert fields["sparsity"].values == values
+        assert fields["sparsity"].differs is (len(set(values)) > 1)
+    else:
+        assert "sparsity" not in fields
+    assert not fields["model"].differs and "id" not in fields and "created_at" not in fields
+    shuffled = [number for number in order if number < len(jobs)]
+    again = {each.name: each for each in compared_fields([jobs[number] for number in shuffled])}
+    assert again.keys() == fields.keys()
+    for name, field in fields.items():
+        assert again[name].values == [field.values[number] for number in shuffled]
+        assert again[name].differs is field.differs
+
+
+def test_what_one_job_lacks_is_a_difference() -> None:
+    without = _job(id="job_2", calibration=None, recovery=None, metrics=None, status="failed")
+    fields = {each.name: each for each in compared_fields([_job(), without])}
+    assert fields["calibration.samples"].values == [32, None] and fields["calibration.samples"].differs
+    assert fields["perplexity.wikipedia-articles.pruned"].values == [41.5, None]
+    assert fields["status"].values == ["succeeded", "failed"]
+    assert "calibration" not in fields
+
+
+def test_every_job_has_a_name_of_its_own() -> None:
+    jobs = [_job(id="job_aaaaa"), _job(id="job_bbbbb"), _job(id="job_c", pattern="2:4", recovery=None)]
+    assert names_of(jobs) == ["wanda 50% + lora …aaaaa", "wanda 50% + lora …bbbbb", "wanda 2:4"]
+    assert names_of([_job(id="job_a"), _job(id="job_b", model="oak")])[1] == "oak wanda 50% + lora"
+
+
+def test_quality_against_cost_has_the_dense_model_and_says_what_is_not_comparable() -> None:
+    worse = _job(id="job_2", metrics__perplexity={"wikipedia-articles": {"dense": 25.0, "pruned": 60.0}})
+    smaller = _job(id="job_3", metrics__parameters={"dense": 134515008, "nonzero": 7}, evaluation__samples=None)
+    running = _job(id="job_4", metrics=None, status="running")
+    found = compare([_job(), worse, smaller, running], {}, quality=None, cost="parameters").trade_off
+    assert found.quality == "perplexity:wikipedia-articles"
+    assert found.qualities == ["accuracy:piqa", "perplexity:wikipedia-articles"]
+    assert [(point.job, point.beaten_by) for point in found.points] == [
+        (EXAMPLES["Job"]["id"], 2),
+        ("job_2", 2),
+        ("job_3", None),
+        (None, None),
+    ]
+    assert (found.points[3].label, found.points[3].quality) == ("smollm2-135m, dense", 25.0)
+    assert found.without == ["job_4"]
+    assert found.notes == ["Perplexity was measured on 64 and all windows: not the same measurement."]
+    accurate = compare([_job(), smaller], {}, quality="accuracy:piqa", cost="latency").trade_off
+    assert [point.beaten_by for point in accurate.points] == [None, None, None]
+    assert accurate.points[2].cost == 101.3
+    assert not compare([_job(), running], {}, quality="accuracy:boolq", cost="bytes").trade_off.points
+
+
+def test_a_layer_is_one_figure_whatever_was_cut() -> None:
+    weights = [
+        {"name": "q", "layer": 0, "in_features": 4, "out_features": 4, "sparsity": 0.5, "reconstruction_error": 0.2},
+        {"name": "k", "layer": 0, "in_features": 4, "out_features": 12, "sparsity": 0.1, "reconstruction_error": 0.4},
+        {"name": "q", "layer": 1, "in_features": 4, "out_features": 4, "sparsity": 0.3, "reconstruction_error": None},
+    ]
+    found = layer_figures("job_1", weights)
+    assert found.layers == ["layer 0", "layer 1"]
+    assert found.sparsity == pytest.approx([0.2, 0.3])
+    assert found.error == [pytest.approx(0.3), None]
+    groups = [
+        {"name": "model.layers.0", "layer": 0, "kind": "heads", "before": 4, "after": 2, "removed_parameters": 9},
+        {"name": "model.layers.0", "layer": 0, "kind": "channels", "before": 8, "after": 8, "removed_parameters": 0},
+    ]
+    assert layer_figures("job_2", groups).sparsity == [0.25]
+    filters = [{"name": name, "layer": 0, "kept_shape": [1], "sparsity": 0.5} for name in ("stem", "head")]
+    assert layer_figures("job_3", filters).layers == ["stem", "head"]
+
+
+def test_jobs_are_compared_over_rest_within_their_team(
+    api: TestClient,
+    sessions: sessionmaker[Session],
+    store: Store,
+    tmp_path: Any,
+    job_body: dict[str, Any],
+    other_team_key: str,
+) -> None:
+    done = succeeded_job(api, sessions, store, tmp_path / "artifact", model="tiny")
+    waiting = api.post("/v1/jobs", json=job_body).json()["id"]
+    answer = api.get("/v1/jobs/compare", params={"job": [waiting, done, waiting]})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert [job["id"] for job in found["jobs"]] == [waiting, done]
+    fields = {each["name"]: each["values"] for each in found["fields"]}
+    assert fields["method"] == ["wanda", "magnitude"] and fields["status"] == ["queued", "succeeded"]
+    for named, status in (
+        ([done], 422),
+        ([done, done], 422),
+        ([f"job_{number}" for number in range(21)], 422),
+        ([done, "job_0"], 404),
+    ):
+        assert api.get("/v1/jobs/compare", params={"job": named}).status_code == status, named
+    assert (
+        api.get("/v1/jobs/compare", params={"job": [done, waiting], "quality": "speed:x"}).json()["param"] == "quality"
+    )
+    other = api.get("/v1/jobs/compare", params={"job": [waiting, done]}, headers=bearer(other_team_key))
+    assert other.status_code == 404

@@ -1,0 +1,126 @@
+"""Jobs in every order, looked through forwards and backwards, and found by what is written in them."""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import new_id, transaction
+from core.errors import InvalidRequest
+from core.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, matching
+from core.jobs.states import STATUSES
+from core.jobs.tables import JobRow
+from core.pages import Window, read_window
+
+_START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+
+def _row(team_id: str, **fields: Any) -> JobRow:
+    row = JobRow(
+        id=new_id("job"),
+        team_id=team_id,
+        attempts_allowed=3,
+        body={},
+        sources={},
+        model="oak",
+        model_revision="sha256:0",
+        method="wanda",
+        queue="default",
+        priority=0,
+        labels={},
+        created_at=_START,
+    )
+    for name, value in fields.items():
+        setattr(row, name, value)
+    return row
+
+
+@pytest.fixture
+def grove(sessions: sessionmaker[Session], team: str) -> list[JobRow]:
+    """Jobs that share models, methods, states and times."""
+    chance = random.Random(0)
+    ended = ("succeeded", "failed")
+    rows = []
+    for _ in range(23):
+        status = chance.choice(("queued", *ended))
+        rows.append(
+            _row(
+                team,
+                model=chance.choice(("oak", "elm", "日本" * 150)),
+                method=chance.choice(("wanda", "magnitude")),
+                status=status,
+                created_at=_START + timedelta(microseconds=chance.randrange(6)),
+                finished_at=_START + timedelta(hours=chance.randrange(3)) if status in ended else None,
+            )
+        )
+    with transaction(sessions) as session:
+        session.add_all(rows)
+        session.flush()
+        session.expunge_all()
+    return rows
+
+
+EXPECTED: dict[JobSort, Callable[[JobRow], Any]] = {
+    "newest": lambda row: 0,
+    "oldest": lambda row: 0,
+    "model": lambda row: row.model,
+    "method": lambda row: row.method,
+    "status": lambda row: STATUSES.index(row.status),
+    "finished": lambda row: (row.finished_at is None, -(row.finished_at or _START).timestamp()),
+}
+
+
+def _look(session: Session, team: str, sort: JobSort, **where: Any) -> Window[str]:
+    where = {"limit": 4, "after": None, "before": None} | where
+    return read_window(session, matching(team, {}), JobRow, answer=lambda row: row.id, order=ORDERS[sort], **where)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_every_order_is_looked_through_both_ways_without_a_gap(
+    sessions: sessionmaker[Session], team: str, grove: list[JobRow], sort: JobSort
+) -> None:
+    by_age = sorted(grove, key=lambda row: (row.created_at, row.id), reverse=sort != "oldest")
+    expected = [row.id for row in sorted(by_age, key=EXPECTED[sort])]
+    with transaction(sessions) as session:
+        windows = [_look(session, team, sort)]
+        while windows[-1].after is not None:
+            windows.append(_look(session, team, sort, after=windows[-1].after))
+        assert [each for window in windows for each in window.data] == expected
+        assert windows[0].before is None and len(windows) == 6
+        for earlier, later in pairwise(windows):
+            back = _look(session, team, sort, before=later.before)
+            assert back == earlier
+
+
+def test_a_cursor_counts_in_its_own_order_only(sessions: sessionmaker[Session], team: str, grove: list[JobRow]) -> None:
+    with transaction(sessions) as session:
+        cursor = _look(session, team, "newest").after
+        with pytest.raises(InvalidRequest, match="a list in the order 'newest', not 'model'"):
+            _look(session, team, "model", after=cursor)
+        for nonsense in ("", "é", "bnVsbA", "WzEsMiwzLDRd", "WyJuZXdlc3QiLDEsIngiLCJ5Il0", "W1tbW1tb" * 300):
+            with pytest.raises(InvalidRequest, match="not a cursor of this list"):
+                _look(session, team, "newest", after=nonsense)
+
+
+def test_a_search_finds_every_word_wherever_it_stands(
+    sessions: sessionmaker[Session], team: str, other_team: str
+) -> None:
+    oak = _row(team, model="org/Oak-7B", labels={"commit": "abc", "100%": "half_done"})
+    elm = _row(team, model="elm", method="sparsegpt", labels={"note": "Straße 100%"})
+    other = _row(other_team, model="oak")
+    with transaction(sessions) as session:
+        session.add_all([oak, elm, other])
+        session.flush()
+
+        def found(search: str) -> set[str]:
+            filters: JobFilters = {"search": search}
+            return {row.id for row in session.scalars(matching(team, filters))}
+
+        assert found("oak") == found("OAK wanda ABC") == found(f"{oak.id[4:].upper()} org/") == {oak.id}
+        assert found("half_done") == {oak.id} and found("straße") == found("100% elm") == {elm.id}
+        assert found("") == found("  ") == {oak.id, elm.id}
+        assert found("oak sparsegpt") == found("f_d") - {oak.id} == found("commit") == found("l%f") == set()

@@ -1,0 +1,115 @@
+"""Jobs compared on one page, as charts and as CSV."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.database import transaction
+from core.jobs.tables import JobReportRow, JobRow
+from tests.api.ended_job import succeeded_job
+from tests.portal.conftest import require_accessible, sign_in
+
+_SCRIPT = "<script>document.title = 'taken'</script>"
+
+
+def _layers(share: float) -> list[dict[str, Any]]:
+    shape = {"in_features": 8, "out_features": 8}
+    return [
+        {"name": f"model.layers.{layer}.q", "layer": layer, **shape, "sparsity": share, "reconstruction_error": 0.1}
+        for layer in range(2)
+    ]
+
+
+@pytest.fixture
+def jobs(
+    live_api: httpx.Client,
+    sessions: sessionmaker[Session],
+    store: Store,
+    tmp_path: Path,
+    job_body: dict[str, Any],
+) -> list[str]:
+    """Two that ended, one of which is better in nothing, and one that waits."""
+    made = []
+    for number, (perplexity, nonzero) in enumerate(((27.4, 60), (30.0, 70))):
+        job = succeeded_job(live_api, sessions, store, tmp_path / f"artifact-{number}", model="tiny")
+        metrics = {
+            "perplexity": {"numbers": {"dense": 25.0, "pruned": perplexity, "ratio": 1.1, "sequence_length": 32}},
+            "parameters": {"dense": 100, "nonzero": nonzero},
+        }
+        with transaction(sessions) as session:
+            session.execute(update(JobRow).where(JobRow.id == job).values(metrics=metrics))
+            report = {"layers": _layers(0.4 + 0.1 * number)}
+            session.execute(update(JobReportRow).where(JobReportRow.job_id == job).values(report=report))
+        made.append(job)
+    waiting = live_api.post("/v1/jobs", json=job_body | {"metadata": {"note": f"={_SCRIPT}"}})
+    return [*made, waiting.raise_for_status().json()["id"]]
+
+
+def test_jobs_are_compared_in_words_charts_and_tables(portal: Page, jobs: list[str]) -> None:
+    portal.goto("/portal/compare?" + "&".join(f"job={each}" for each in jobs))
+    expect(portal.get_by_role("heading", name="Compare 3 jobs")).to_be_visible()
+    differing = portal.get_by_role("region", name="Differences")
+    expect(differing.get_by_role("row", name="perplexity.numbers.pruned")).to_contain_text("27.40")
+    expect(differing.get_by_role("row", name="metadata.note")).to_contain_text(_SCRIPT)
+    assert differing.get_by_role("row", name="output.format").count() == 0
+    portal.get_by_role("link", name="Show all").click()
+    expect(portal.get_by_role("region", name="All fields").get_by_role("row", name="output.format")).to_contain_text(
+        "same"
+    )
+    first, second = f"magnitude 50% …{jobs[0][-5:]}", f"magnitude 50% …{jobs[1][-5:]}"
+    expect(portal.get_by_text(f"{second} is beaten by {first}.")).to_be_visible()
+    expect(portal.get_by_text("Not in the chart, for want of these figures: wanda 50%.")).to_be_visible()
+    portal.get_by_text("Data", exact=True).click()
+    expect(portal.get_by_role("row", name="tiny, dense")).to_contain_text("25.00")
+    for chart in portal.locator("img.chart").all():
+        assert chart.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    assert portal.locator("img.chart").count() == 3
+    assert portal.title() == "Compare · Secateur"
+    require_accessible(portal)
+    portal.get_by_label("Cost").select_option("latency")
+    portal.locator("form", has=portal.get_by_label("Cost")).get_by_role("button").click()
+    expect(portal.get_by_text("None of these jobs has measured perplexity on numbers and latency")).to_be_visible()
+    portal.get_by_role("link", name=f"Take {second} away").click()
+    expect(portal.get_by_role("heading", name="Compare 2 jobs")).to_be_visible()
+    portal.get_by_label("Id of another job").fill(jobs[1])
+    portal.get_by_role("button", name="Add").click()
+    expect(portal.get_by_role("heading", name="Compare 3 jobs")).to_be_visible()
+
+
+def test_fewer_than_two_jobs_are_a_question(portal: Page, jobs: list[str]) -> None:
+    portal.goto("/portal/compare")
+    require_accessible(portal)
+    portal.get_by_label("Id of a job").fill(jobs[2])
+    portal.get_by_label("Id of another job").fill(jobs[2])
+    portal.get_by_role("button", name="Compare").click()
+    expect(portal.get_by_text("It takes at least two.")).to_be_visible()
+    portal.get_by_label("Id of another job").fill(jobs[0])
+    portal.get_by_role("button", name="Compare").click()
+    expect(portal.get_by_role("heading", name="Compare 2 jobs")).to_be_visible()
+
+
+def test_the_comparison_is_a_csv_that_runs_nothing_and_stays_in_its_team(
+    visitor: Page, jobs: list[str], viewer_key: str, other_team_key: str
+) -> None:
+    query = "?" + "&".join(f"job={each}" for each in jobs)
+    sign_in(visitor, viewer_key)
+    answer = visitor.request.get(f"/portal/compare.csv{query}")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = {row[0]: row[1:] for row in csv.reader(io.StringIO(answer.text()))}
+    assert rows["field"] == ["kind", "differs", *jobs]
+    assert rows["perplexity.numbers.pruned"] == ["figure", "yes", "27.4", "30.0", ""]
+    assert rows["metadata.note"] == ["request", "yes", "", "", f"'={_SCRIPT}"]
+    addresses = [f"/portal/compare{kind}{query}" for kind in ("", ".csv", "/trade-off.svg")]
+    addresses += [f"/portal/compare/layers.svg{query}&figure=error"]
+    assert {visitor.request.get(address).status for address in addresses} == {200}
+    visitor.context.clear_cookies()
+    sign_in(visitor, other_team_key)
+    assert {visitor.request.get(address).status for address in addresses} == {404}

@@ -1,0 +1,140 @@
+"""The list of jobs: what is found in it, in which order, and how it follows them."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import seconds_from_now, transaction
+from core.jobs.tables import JobRow
+from tests.portal.conftest import require_accessible, sign_in
+
+_SCRIPT = "<script>document.title = 'taken'</script>"
+
+
+def _submit(api: httpx.Client, body: dict[str, Any], **changes: Any) -> str:
+    job: str = api.post("/v1/jobs", json=body | changes).raise_for_status().json()["id"]
+    return job
+
+
+def _change(sessions: sessionmaker[Session], job: str, **values: Any) -> None:
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).where(JobRow.id == job).values(**values))
+
+
+def _shown(page: Page) -> list[str]:
+    return [row.get_attribute("id") or "" for row in page.locator("#jobs tbody tr").all()]
+
+
+def test_the_first_job_is_where_the_empty_list_leads(portal: Page) -> None:
+    expect(portal.get_by_role("link", name="Prune a first model")).to_have_attribute("href", "/portal/new")
+    require_accessible(portal)
+
+
+def test_jobs_are_found_sorted_and_paged(
+    portal: Page, live_api: httpx.Client, sessions: sessionmaker[Session], job_body: dict[str, Any]
+) -> None:
+    jobs = [_submit(live_api, job_body, metadata={"number": f"n{number}"}) for number in range(27)]
+    odd = _submit(live_api, job_body, method="magnitude", calibration=None, metadata={"note": _SCRIPT})
+    error = {"code": "gate_missed", "message": "", "param": None, "retryable": False}
+    _change(sessions, jobs[3], status="failed", error=error)
+    portal.goto("/portal/jobs")
+    assert _shown(portal) == [odd, *reversed(jobs[3:])]
+    expect(portal.get_by_role("status").first).to_contain_text("25 jobs on this page: 24 queued, 1 failed.")
+    expect(portal.get_by_text(_SCRIPT)).to_be_visible()
+    assert portal.title() == "Jobs · Secateur"
+    require_accessible(portal)
+    portal.get_by_role("link", name="Older").click()
+    portal.wait_for_url("**after=*")
+    assert _shown(portal) == [*reversed(jobs[:3])]
+    portal.get_by_role("link", name="Newer").click()
+    portal.wait_for_url("**before=*")
+    assert _shown(portal) == [odd, *reversed(jobs[3:])]
+    portal.get_by_label("Sort by").select_option("method")
+    portal.get_by_label("Search").fill("N2 tiny")
+    portal.get_by_role("button", name="Show").click()
+    portal.wait_for_url("**sort=method")
+    found = [jobs[number] for number in (2, *range(20, 27))]
+    assert _shown(portal) == found[::-1]
+    assert portal.get_by_label("Search").input_value() == "N2 tiny"
+    portal.get_by_label("Search").fill("")
+    portal.get_by_label("State").select_option("failed")
+    portal.keyboard.press("Enter")
+    portal.get_by_role("button", name="Show").click()
+    expect(portal.locator(f"#{jobs[3]}")).to_contain_text("gate_missed")
+    assert _shown(portal) == [jobs[3]]
+
+
+def test_the_list_follows_its_jobs_and_leaves_focus_and_choice_alone(
+    portal: Page, live_api: httpx.Client, sessions: sessionmaker[Session], job_body: dict[str, Any]
+) -> None:
+    first, second = _submit(live_api, job_body), _submit(live_api, job_body)
+    portal.goto("/portal/jobs")
+    box = portal.get_by_label(f"Compare {first}")
+    box.check()
+    portal.get_by_label(f"Duplicate {first}").focus()
+    third = _submit(live_api, job_body)
+    lease = seconds_from_now(60)
+    _change(sessions, second, status="running", stage="prune", progress=0.25, lease_expires_at=lease)
+    expect(portal.locator(f"#{second} progress")).to_have_attribute("value", "0.25")
+    expect(portal.locator(f"#{second}")).to_contain_text("25 % · prune")
+    assert _shown(portal) == [third, second, first]
+    expect(box).to_be_checked()
+    expect(portal.get_by_label(f"Duplicate {first}")).to_be_focused()
+    portal.get_by_label(f"Compare {second}").check()
+    portal.get_by_role("button", name="Compare chosen jobs").click()
+    portal.wait_for_url(f"**/portal/compare?job={second}&job={first}")
+
+
+def test_a_list_that_cannot_follow_says_so_until_it_can(
+    portal: Page, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str
+) -> None:
+    job = _submit(live_api, job_body)
+    portal.reload()
+    expect(portal.locator(f"#{job}")).to_be_visible()
+    portal.context.clear_cookies()
+    expect(portal.locator("#notices")).to_contain_text("You are signed out.")
+    expect(portal.locator(f"#{job}")).to_be_visible()
+    sign_in(portal.context.new_page(), admin_key)
+    expect(portal.locator("#notices")).to_be_empty()
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
+def test_a_job_is_cancelled_retried_and_duplicated_from_its_row(
+    portal: Page, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str, scripts: bool
+) -> None:
+    job = _submit(live_api, job_body)
+    page = portal
+    if not scripts:
+        browser = portal.context.browser
+        assert browser is not None
+        page = browser.new_context(base_url=str(live_api.base_url), java_script_enabled=False).new_page()
+        sign_in(page, admin_key)
+    page.goto("/portal/jobs?status=queued")
+    page.get_by_role("button", name=f"Cancel {job}").press("Enter")
+    expect(page.get_by_text("No job matches.")).to_be_visible()
+    assert page.url.endswith("/portal/jobs?status=queued")
+    page.goto("/portal/jobs?search=tiny")
+    page.get_by_role("button", name=f"Retry {job}").press("Enter")
+    expect(page.get_by_role("button", name=f"Cancel {job}")).to_be_visible()
+    if scripts:
+        expect(page.locator(f"#open-{job}")).to_be_focused()
+    assert live_api.get(f"/v1/jobs/{job}").json()["status"] == "queued"
+    expect(page.get_by_label(f"Duplicate {job}")).to_have_attribute("href", f"/portal/new?from={job}")
+
+
+def test_who_may_only_look_sees_no_buttons_and_others_see_no_job(
+    visitor: Page, live_api: httpx.Client, job_body: dict[str, Any], viewer_key: str, other_team_key: str
+) -> None:
+    job = _submit(live_api, job_body)
+    sign_in(visitor, viewer_key)
+    expect(visitor.locator(f"#{job}")).to_be_visible()
+    assert visitor.get_by_role("button", name=re.compile("Cancel|Retry")).count() == 0
+    assert visitor.locator("main").get_by_role("link", name=re.compile("Duplicate|New job")).count() == 0
+    visitor.context.clear_cookies()
+    sign_in(visitor, other_team_key)
+    expect(visitor.get_by_text("No jobs yet")).to_be_visible()
