@@ -159,7 +159,7 @@ def test_admins_register_folders_of_the_server(
 
 
 def test_viewers_see_no_buttons_they_cannot_use(
-    visitor: Page, live_api: httpx.Client, viewer_key: str, member_key: str, model: str
+    visitor: Page, live_api: httpx.Client, viewer_key: str, member_key: str, other_team_key: str, model: str
 ) -> None:
     sign_in(visitor, viewer_key)
     for path in ("/portal/models", f"/portal/models/{model}"):
@@ -172,5 +172,8 @@ def test_viewers_see_no_buttons_they_cannot_use(
     assert viewer.post(page, f"/portal/models/{model}/delete", {}).status_code == 403
     assert viewer.post(page, "/portal/models/add/upload", {"name": "x"}, {"files": ("a", b"a")}).status_code == 403
     assert member.post(page, "/portal/models/add/register", {"name": "x", "path": "/x"}).status_code == 403
-    for each in (viewer, member):
+    stranger = Browserless(live_api, other_team_key)
+    assert stranger.http.get(f"/portal/models/{model}").status_code == 404
+    assert stranger.post(page, f"/portal/models/{model}/delete", {}).status_code == 404
+    for each in (viewer, member, stranger):
         each.close()

@@ -47,13 +47,11 @@ form.addEventListener("submit", async (event) => {
   button.disabled = true;
   clearFaults();
   sending.classList.remove("hidden");
-  pauseButton.hidden = false;
   try {
     const made = await upload();
     location.assign(`/portal/${form.dataset.noun}/${made.id}`);
   } catch (error) {
-    pauseButton.hidden = true;
-    say("Not uploaded.");
+    sending.classList.add("hidden");
     showFault(error);
     button.disabled = false;
   }
@@ -123,10 +121,11 @@ async function call(method, address, body = undefined, type = "application/octet
       const headers = { Accept: "application/json", "X-CSRF-Token": form.elements.csrf.value };
       if (body !== undefined) headers["Content-Type"] = type;
       const response = await fetch(address, { method, headers, body, signal });
-      const answer = await response.json();
-      if (response.ok) return answer;
-      const passes = PASSING.includes(response.status) || answer.code === "rate_limited";
-      if (!passes) throw new Refused(response.status, answer);
+      if (response.ok) return await response.json();
+      const told = `The service answered ${response.status} ${response.statusText}`;
+      const problem = await response.json().catch(() => ({ detail: told })); // a proxy's words are no JSON
+      const passes = PASSING.includes(response.status) || problem.code === "rate_limited";
+      if (!passes) throw new Refused(response.status, problem);
     } catch (error) {
       if (error instanceof Refused) throw error;
     }
@@ -168,14 +167,14 @@ function size(bytes) {
 // Errors as the server's own pages show them: a summary first, the words at the field too.
 function showFault(error) {
   const summary = document.createElement("div");
-  summary.className = "notice error from-script";
+  summary.className = "notice error summary from-script";
   summary.setAttribute("role", "alert");
   const title = document.createElement("h2");
   title.textContent = "This could not be done";
   const said = document.createElement("p");
   summary.append(title, said);
   const field = form.elements[(error.problem?.param ?? "").split(".")[0]];
-  if (error.status === 401 || error.status === 403) {
+  if (error.status === 401) {
     said.textContent = "You are signed out. Sign in, and upload the same again: it goes on where it was. ";
     said.append(link(`/portal/sign-in?then=${encodeURIComponent(location.pathname)}`, "Sign in"));
   } else if (field instanceof HTMLElement && field.id) {
