@@ -13,8 +13,11 @@ class Browserless:
         assert self.http.post("/portal/sign-in", data={"key": key}).status_code == 303
 
     def post(self, page: str, path: str, fields: dict[str, str], files: Any = None) -> httpx.Response:
-        token = self.http.get(page).text.partition('name="csrf" value="')[2].partition('"')[0]
-        return self.http.post(path, data={"csrf": token, **fields}, files=files)
+        return self.http.post(path, data={"csrf": self.token(page), **fields}, files=files)
+
+    def token(self, page: str) -> str:
+        """What the forms of a page carry."""
+        return self.http.get(page).text.partition('name="csrf" value="')[2].partition('"')[0]
 
     def close(self) -> None:
         self.http.close()

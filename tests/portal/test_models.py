@@ -177,3 +177,26 @@ def test_viewers_see_no_buttons_they_cannot_use(
     assert stranger.post(page, f"/portal/models/{model}/delete", {}).status_code == 404
     for each in (viewer, member, stranger):
         each.close()
+
+
+def test_the_script_is_answered_with_problem_documents(live_api: httpx.Client, admin_key: str) -> None:
+    browser = Browserless(live_api, admin_key)
+    asked = {"Accept": "application/json", "X-CSRF-Token": browser.token("/portal/models/add/upload")}
+    body = {"kind": "dataset", "name": "few", "files": [{"path": "few.txt", "bytes": 9, "sha256": "0" * 64}]}
+    refused = browser.http.post("/portal/uploads", json=body, headers={"Accept": "application/json"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    refused = browser.http.post("/portal/uploads", json=body | {"source": "a\0b"}, headers=asked)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    upload = browser.http.post("/portal/uploads", json=body, headers=asked).json()["id"]
+    address = f"/portal/uploads/{upload}/files/few.txt"
+    part = {"content": b"words", "headers": asked | {"Content-Type": "application/octet-stream"}}
+    assert browser.http.put(address, params={"offset": 0}, **part).json()["received"] == 5
+    refused = browser.http.put(address, params={"offset": 0}, **part)
+    assert (refused.status_code, refused.json()["received"]) == (409, 5)
+    part["content"] = b"more"
+    assert browser.http.put(address, params={"offset": 5}, **part).status_code == 200
+    refused = browser.http.post(f"/portal/uploads/{upload}/complete", headers=asked)
+    assert (refused.status_code, refused.json()["param"]) == (422, "files") and "SHA-256" in refused.text
+    assert [each["id"] for each in live_api.get("/v1/uploads?kind=dataset&status=open").json()["data"]] == [upload]
+    assert live_api.get("/v1/uploads?kind=model").json()["data"] == []
+    browser.close()
