@@ -20,7 +20,7 @@ from api.parts import send_file
 from api.portal.session import Form, read_form, require_own_form, require_same_origin, session_of
 from api.state import ApiState
 from core.artifacts.store import full_disk_told
-from core.catalogue.model_files import is_model_file, is_weight_file
+from core.catalogue.model_files import is_model_file, is_pickle, is_weight_file
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError, UploadRefused
 from core.registry import uploads
@@ -87,10 +87,13 @@ async def take_files(
 
 
 def belonging(kind: UploadKind, names: Sequence[str]) -> list[str]:
-    """Of a model's folder what makes the model; all where no weights are among them, for the service to say why not."""
-    if kind == "dataset" or not any(is_weight_file(name) for name in names):
+    """Of a model's folder what makes the model; where no weights are among it, pickles too, and where there is nothing
+    of a model, all: for the service to say why not."""
+    if kind == "dataset":
         return list(names)
-    return [name for name in names if is_model_file(name)]
+    has_weights = any(is_weight_file(name) for name in names)
+    kept = [name for name in names if is_model_file(name) or (is_pickle(name) and not has_weights)]
+    return kept or list(names)
 
 
 def sendable_name(name: str) -> str:

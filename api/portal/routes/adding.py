@@ -17,7 +17,7 @@ from api.portal.files_form import Sender, sent_form, take_files
 from api.portal.page import page
 from api.portal.session import CSRF_FIELD, Admin, Form, Member, Posted
 from api.state import ApiState
-from core.catalogue.model_files import COMPANIONS, INDEX_FILE
+from core.catalogue.model_files import COMPANIONS, INDEX_FILE, PICKLES
 from core.database import transaction
 from core.errors import Forbidden, SecateurError
 from core.registry import service
@@ -49,7 +49,7 @@ class _Noun:
     body: type[ModelBody] | type[DatasetBody]
     register: Callable[[Session, Principal, Any, Settings], tuple[Any, bool]]
     takes: tuple[str, ...]
-    """Names of files that belong to it, or `*` and how they end; none: any."""
+    """Names of files that belong to it, or `*` and how they end."""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -147,6 +147,7 @@ def _upload_page(
         "values": values,
         "faults": {} if error is None else faults_of(error, added.fields),
         "formats": FORMATS,
+        "pickles": PICKLES,
         "most": settings.form_upload_bytes,
         "uploads": open_uploads(session, caller, added.kind),
     }

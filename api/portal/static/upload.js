@@ -135,14 +135,18 @@ async function call(method, address, body = undefined, type = "application/octet
   }
 }
 
-// The files that belong to a model; all where no weights are among them, for the service to say why not.
+// The files that belong to a model; where no weights are among them, what else may hold them, and where there is
+// nothing of a model, all: for the service to say why not.
 function chosen() {
   const files = [...form.elements.files.files];
-  const takes = form.dataset.takes.split(" ").filter(Boolean);
-  const belongs = (name) => takes.some((each) => (each.startsWith("*") ? name.endsWith(each.slice(1)) : name === each));
-  const weights = files.some((file) => file.name.endsWith(".safetensors"));
-  const kept = takes.length && weights ? files.filter((file) => belongs(file.name)) : files;
-  return new Map(kept.map((file) => [sendable(file.name), file]));
+  const named = (patterns) => files.filter((file) => patterns.split(" ").some((each) => fits(file.name, each)));
+  const weights = named("*.safetensors").length > 0;
+  const kept = [...named(form.dataset.takes), ...(weights ? [] : named(form.dataset.refuses))];
+  return new Map((kept.length ? kept : files).map((file) => [sendable(file.name), file]));
+}
+
+function fits(name, pattern) {
+  return pattern.startsWith("*") ? name.endsWith(pattern.slice(1)) : name === pattern;
 }
 
 function sendable(name) {
