@@ -26,6 +26,7 @@ from api.routes import (
     methods,
     metrics,
     models,
+    queues,
     teams,
     uploads,
     workers,
@@ -73,13 +74,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
     )
-    app.add_middleware(BodyLimits, max_bytes=chosen.max_body_bytes, slow_client_seconds=chosen.slow_client_seconds)
+    app.add_middleware(
+        BodyLimits,
+        max_bytes=chosen.max_body_bytes,
+        form_upload_bytes=chosen.form_upload_bytes,
+        slow_client_seconds=chosen.slow_client_seconds,
+    )
     build = app.build_middleware_stack  # outside of what answers unexpected errors, which middleware cannot be
     app.build_middleware_stack = lambda: Requests(build())  # type: ignore[method-assign]
     portal = create_portal()
     add_handlers(app)
     describe(app)
-    for each in (health, methods, models, datasets, jobs, events, artifacts, keys, teams, audit, workers, uploads):
+    for each in (
+        health,
+        methods,
+        models,
+        datasets,
+        jobs,
+        events,
+        artifacts,
+        keys,
+        teams,
+        audit,
+        workers,
+        queues,
+        uploads,
+    ):
         app.include_router(each.router)
     if chosen.metrics_port is None:
         app.include_router(metrics.router)

@@ -1,7 +1,7 @@
 """Bodies are bounded, and are JSON that the rest of the service can store: checked once, before any route.
 
 The parts of uploads are neither; their route takes them in as a stream, and bounds them itself. The portal's forms are
-bounded, and read by the portal.
+bounded, and read by the portal; a form that holds files has a bound of its own and comes as a stream too.
 """
 
 import json
@@ -18,8 +18,10 @@ from api.slow_clients import paced
 from core.errors import InvalidRequest, PayloadTooLarge, SecateurError
 
 _MAX_DEPTH = 32
-_PART = re.compile(r"/v1/uploads/[A-Za-z0-9_]+/files/[A-Za-z0-9._-]+")
+_PART = re.compile(r"/(v1|portal)/uploads/[A-Za-z0-9_]+/files/[A-Za-z0-9._-]+")
+_FILES = re.compile(r"/portal/(models|datasets)/add/upload")
 _FORMS = "/portal/"
+_FORM = "application/x-www-form-urlencoded"
 
 
 class BodyLimits:
@@ -29,9 +31,10 @@ class BodyLimits:
     deeply, or holds what no database stores: NaN, infinities, NUL characters and halves of surrogate pairs.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, slow_client_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, form_upload_bytes: int, slow_client_seconds: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._form_upload_bytes = form_upload_bytes
         self._seconds = slow_client_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,8 +48,13 @@ class BodyLimits:
         try:
             if "\0" in scope["path"] or b"\0" in unquote_to_bytes(scope["query_string"]):
                 raise InvalidRequest("the address holds a NUL character")
-            body = await self._read(scope, receive)
-            if body and not scope["path"].startswith(_FORMS):
+            is_files = scope["method"] == "POST" and _FILES.fullmatch(scope["path"]) is not None
+            receive = _bounded(scope, receive, self._form_upload_bytes if is_files else self._max_bytes)
+            if is_files:
+                await self._app(scope, receive, send)
+                return
+            body = await _read(receive)
+            if body and not _is_form(scope):
                 check_json(body)
         except SecateurError as error:
             await problem_response(error, scope["path"])(scope, receive, send)
@@ -54,26 +62,41 @@ class BodyLimits:
         if body is not None:
             await self._app(scope, _replay(body, receive), send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None where the client went away. Raises PayloadTooLarge."""
-        declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdigit() and int(declared) > self._max_bytes:
-            raise self._too_large()
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > self._max_bytes:
-                raise self._too_large()
-            if not message.get("more_body", False):
-                return b"".join(chunks)
 
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(f"the body is larger than {self._max_bytes} bytes")
+def _is_form(scope: Scope) -> bool:
+    sent_as = Headers(scope=scope).get("content-type", "").partition(";")[0]
+    return scope["path"].startswith(_FORMS) and sent_as == _FORM
+
+
+def _bounded(scope: Scope, receive: Receive, max_bytes: int) -> Receive:
+    """`receive`, raising PayloadTooLarge where the body is longer, or is announced to be."""
+    too_large = PayloadTooLarge(f"the body is larger than {max_bytes} bytes")
+    declared = Headers(scope=scope).get("content-length", "0")
+    size = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal size
+        if declared.isdigit() and int(declared) > max_bytes:
+            raise too_large
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > max_bytes:
+            raise too_large
+        return message
+
+    return receive_bounded
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body; None where the client went away."""
+    chunks: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(chunks)
 
 
 def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:

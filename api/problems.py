@@ -134,11 +134,12 @@ def _framework(request: Request, error: HTTPException) -> Told:
     return Told(error.status_code, title, detail, code, headers=dict(error.headers or {}))
 
 
-def _document(request: Request, told: Told) -> Response:
+def document(request: Request, told: Told) -> Response:
+    """A problem document."""
     return _respond(told, request.url.path)
 
 
-def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = _document) -> None:
+def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = document) -> None:
     """Every error of every route, and of no route, becomes what `answer` makes of it: a problem document."""
 
     @app.exception_handler(SecateurError)

@@ -32,7 +32,8 @@ log = structlog.get_logger()
 
 class Requests:
     """ASGI middleware, outermost: a sane X-Request-Id is taken over, else one is made; it is bound to every log line,
-    kept by what the request creates, and sent back. Writes one line a request when its answer is complete.
+    with the address the request came from, kept by what the request creates, and sent back. Writes one line a request
+    when its answer is complete.
 
     The route and the principal are found in the scope, where routing and authentication leave them.
     """
@@ -48,7 +49,7 @@ class Requests:
         asked = headers.get(REQUEST_ID, "")
         request_id = asked if _SANE_ID.fullmatch(asked) else new_id("req")
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id, address=_address(scope))
         with telemetry.span(f"{scope['method']}", kind="server", parent=headers.get("traceparent")) as span:
             if span is not None:
                 structlog.contextvars.bind_contextvars(trace=telemetry.trace_id(telemetry.current_traceparent()))
@@ -100,6 +101,12 @@ def _route(scope: Scope) -> str:
     """The template, such as /v1/jobs/{job_id}; the portal's routes are told by where the portal is mounted."""
     path = getattr(scope.get("route"), "path", None)
     return _UNROUTED if path is None else f"{scope.get('root_path', '')}{path}"
+
+
+def _address(scope: Scope) -> str | None:
+    """Of whoever is connected; behind a proxy that uvicorn trusts, of whom that names."""
+    client = scope.get("client")
+    return client[0] if client else None
 
 
 def _tell(scope: Scope, answer: _Answer) -> None:

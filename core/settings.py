@@ -80,6 +80,9 @@ class Settings(BaseSettings):
         "that takes nothing of its answer.",
     )
     upload_part_bytes: int = Field(16 * 2**20, description="Largest part of an upload: one request.")
+    form_upload_bytes: int = Field(
+        256 * 2**20, description="Largest upload by the portal's form where a browser runs no JavaScript: one request."
+    )
     upload_max_bytes: int = Field(500 * 10**9, description="Largest upload, all files together.")
     upload_expiry_seconds: float = Field(24 * 3600, description="An upload nobody goes on with is removed.")
     requests_per_minute: int = Field(6000, description="Of one API key; 0: no limit.")

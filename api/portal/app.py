@@ -7,10 +7,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.portal.folders import STATIC
 from api.portal.page import is_partial, page
-from api.portal.routes import compare, jobs, sign_in
+from api.portal.routes import adding, audit, compare, datasets, jobs, models, sign_in, team, uploads, workers
 from api.portal.routes.sign_in import ask_to_sign_in
 from api.portal.static_files import StaticFolder
-from api.problems import Told, add_handlers
+from api.problems import Told, add_handlers, document
 from core.errors import Unauthenticated
 
 _HEADERS = {
@@ -40,13 +40,16 @@ def create_portal() -> FastAPI:
     portal.add_middleware(_Headers)
     add_handlers(portal, _error_page)
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
-    for each in (sign_in, compare, jobs):
+    for each in (adding, audit, compare, datasets, jobs, models, sign_in, team, uploads, workers):
         portal.include_router(each.router)
     return portal
 
 
 def _error_page(request: Request, told: Told) -> Response:
-    """Errors as people read them; whoever is signed out is asked to sign in, and keeps what was typed."""
+    """Errors as people read them; whoever is signed out is asked to sign in, and keeps what was typed. Scripts that ask
+    for JSON get the API's problem documents."""
+    if request.headers.get("accept") == "application/json":
+        return document(request, told)
     if told.code == Unauthenticated.code:
         return ask_to_sign_in(request, told)
     headers = {name: value for name, value in told.headers.items() if name != "WWW-Authenticate"}

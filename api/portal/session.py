@@ -79,8 +79,8 @@ def require_same_origin(request: Request) -> None:
         raise Forbidden("this form was sent by a page of another site")
 
 
-def _principal(request: Request, state: State, posted: Posted) -> Principal:
-    """Who the session acts for; for what changes something, only with the token its own pages carry."""
+def session_of(request: Request, state: State) -> Principal:
+    """Who the session acts for; what changes something asks `require_own_form` too."""
     token = request.cookies.get(COOKIE, "")
     if not token:
         raise Unauthenticated("sign in with an API key")
@@ -90,12 +90,23 @@ def _principal(request: Request, state: State, posted: Posted) -> Principal:
     request.state.signed_in = who
     request.state.principal = who.principal
     request.state.csrf = form_token(token, state.secret)
-    if request.method not in _SAFE:
-        require_same_origin(request)
-        given = request.headers.get(CSRF_HEADER) or posted.get(CSRF_FIELD)
-        if not hmac.compare_digest(given.encode(), request.state.csrf.encode()):
-            raise Forbidden("this form is of an earlier session: load the page again and send it once more")
     return who.principal
+
+
+def require_own_form(request: Request, posted: Form) -> None:
+    """Raises Forbidden unless a page of this session sent this."""
+    require_same_origin(request)
+    given = request.headers.get(CSRF_HEADER) or posted.get(CSRF_FIELD)
+    if not hmac.compare_digest(given.encode(), request.state.csrf.encode()):
+        raise Forbidden("this form is of an earlier session: load the page again and send it once more")
+
+
+def _principal(request: Request, state: State, posted: Posted) -> Principal:
+    """Who the session acts for; for what changes something, only with the token its own pages carry."""
+    principal = session_of(request, state)
+    if request.method not in _SAFE:
+        require_own_form(request, posted)
+    return principal
 
 
 def _with_role(role: Role) -> Callable[[Principal], Principal]:

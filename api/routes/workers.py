@@ -5,6 +5,7 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from api.dependencies import DatabaseSession, State, Viewer
 from api.problems import problems
@@ -48,10 +49,15 @@ class WorkerList(BaseModel):
 @router.get("", responses=problems(Unauthenticated))
 def list_workers(caller: Viewer, session: DatabaseSession, state: State) -> WorkerList:
     """The workers of all queues, oldest first. They serve all teams; what they do for another team is not told."""
-    rows = fleet.workers(session, state.settings.worker_fresh_seconds)
-    own = fleet.own_jobs(session, caller.team_id, [row.job_id for row in rows if row.job_id])
-    data = [_answer(row, row.job_id if row.job_id in own else None) for row in rows]
+    data = workers_shown_to(session, caller.team_id, state.settings.worker_fresh_seconds)
     return WorkerList(data=data, has_more=False, next_after=None)
+
+
+def workers_shown_to(session: Session, team_id: str, fresh_seconds: float) -> list[Worker]:
+    """Every fresh worker, with the job it runs where that is the team's."""
+    rows = fleet.workers(session, fresh_seconds)
+    own = fleet.own_jobs(session, team_id, [row.job_id for row in rows if row.job_id])
+    return [_answer(row, row.job_id if row.job_id in own else None) for row in rows]
 
 
 def _answer(row: WorkerRow, job_id: str | None) -> Worker:

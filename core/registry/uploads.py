@@ -25,7 +25,15 @@ from core.jobs.references import FileReference
 from core.pages import Page, read_page
 from core.registry.folders import content_hash_of
 from core.registry.hollow_folder import require_readable
-from core.registry.schemas import FileToUpload, Upload, UploadBody, UploadedFile, UploadFailure
+from core.registry.schemas import (
+    FileToUpload,
+    Upload,
+    UploadBody,
+    UploadedFile,
+    UploadFailure,
+    UploadKind,
+    UploadStatus,
+)
 from core.registry.service import about, find_row, require_same_dataset, require_same_model
 from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadRow
 from core.settings import Settings
@@ -98,9 +106,21 @@ def get_upload(session: Session, team_id: str, upload_id: str) -> Upload:
     return upload_answer(row, files_of(session, row.id))
 
 
-def list_uploads(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Upload]:
+def list_uploads(
+    session: Session,
+    team_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    kind: UploadKind | None = None,
+    status: UploadStatus | None = None,
+) -> Page[Upload]:
     """The team's uploads, newest first: those open, and those that ended not long ago."""
     query = select(UploadRow).where(UploadRow.team_id == team_id)
+    if kind is not None:
+        query = query.where(UploadRow.kind == kind)
+    if status is not None:
+        query = query.where(UploadRow.status == status)
     page = read_page(session, query, UploadRow, limit=limit, after=after, answer=lambda row: upload_answer(row, ()))
     files: dict[str, list[UploadedFile]] = {upload.id: [] for upload in page.data}
     for file in session.scalars(

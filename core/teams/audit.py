@@ -19,9 +19,10 @@ def note(
 ) -> None:
     """Write down who did what: `action` is noun and verb (`job.cancel`), `details` plain JSON without any secret.
 
-    A team's id in place of a principal stands for the server's own command line. The request's id is taken from the
-    log context, where the API binds it.
+    A team's id in place of a principal stands for the server's own command line. The request's id and where it came
+    from are taken from the log context, where the API binds them.
     """
+    context = structlog.contextvars.get_contextvars()
     session.execute(
         insert(AuditRow).values(
             id=new_id("audit"),
@@ -30,7 +31,8 @@ def note(
             action=action,
             object_id=object_id,
             details=dict(details or {}),
-            request_id=structlog.contextvars.get_contextvars().get("request_id"),
+            request_id=context.get("request_id"),
+            address=context.get("address"),
         )
     )
 
@@ -61,6 +63,7 @@ def _answer(row: AuditRow) -> AuditEntry:
         object_id=row.object_id,
         key_id=row.key_id,
         request_id=row.request_id,
+        address=row.address,
         details=row.details,
         created_at=row.created_at,
     )

@@ -1,6 +1,7 @@
 """API keys: created, listed, rotated, revoked, and asked who somebody is."""
 
 import hmac
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import cast
 
@@ -115,6 +116,12 @@ def list_keys(session: Session, team_id: str, *, limit: int, after: str | None) 
     now = _now(session)
     query = select(ApiKeyRow).where(ApiKeyRow.team_id == team_id)
     return read_page(session, query, ApiKeyRow, limit=limit, after=after, answer=lambda row: key_answer(row, now))
+
+
+def names_of(session: Session, team_id: str, key_ids: Collection[str]) -> dict[str, str]:
+    """The names of these keys, as far as they are the team's."""
+    query = select(ApiKeyRow.id, ApiKeyRow.name).where(ApiKeyRow.team_id == team_id, ApiKeyRow.id.in_(key_ids))
+    return {row.id: row.name for row in session.execute(query)}
 
 
 def revoke_key(session: Session, caller: Actor, key_id: str) -> Key:

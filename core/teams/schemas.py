@@ -82,7 +82,8 @@ class Team(BaseModel):
 
 
 class AuditEntry(BaseModel):
-    """One change: what (`action`), to what (`object_id`), and the key that did it, null where the server's operator."""
+    """One change: what (`action`), to what (`object_id`), the key that did it, null where the server's operator, and
+    the `address` the request came from."""
 
     id: str
     object: Literal["audit_entry"]
@@ -90,5 +91,6 @@ class AuditEntry(BaseModel):
     object_id: str
     key_id: str | None
     request_id: str | None
+    address: str | None
     details: dict[str, Any]
     created_at: datetime

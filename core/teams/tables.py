@@ -74,7 +74,8 @@ class PortalSessionRow(Base):
 class AuditRow(Base):
     """One change somebody made: who (`key_id`, or null where the server's own command line did), what, to what.
 
-    `action` is noun and verb such as `job.cancel`; `details` never hold a secret. Rows are only ever added.
+    `action` is noun and verb such as `job.cancel`; `details` never hold a secret; `address` is where the request came
+    from. Rows are only ever added.
     """
 
     __tablename__ = "audit"
@@ -91,4 +92,5 @@ class AuditRow(Base):
     object_id: Mapped[str]
     details: Mapped[dict[str, Any]]
     request_id: Mapped[str | None]
+    address: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

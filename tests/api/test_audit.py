@@ -34,7 +34,7 @@ def test_what_is_done_to_a_job_is_noted_once_with_key_and_request(
     assert [entry["action"] for entry in entries] == ["job.retry", "job.cancel", "job.submit"]
     member = next(key["id"] for key in api.get("/v1/keys").json()["data"] if key["role"] == "member")
     assert {entry["key_id"] for entry in entries} == {member}
-    assert entries[-1]["request_id"] == "asked-1"
+    assert (entries[-1]["request_id"], entries[-1]["address"]) == ("asked-1", "testclient")
     assert entries[-1]["details"] == {"model": "tiny", "method": "wanda", "queue": "default"}
 
 

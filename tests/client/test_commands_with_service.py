@@ -115,13 +115,14 @@ def test_keys_are_made_rotated_and_revoked(here: RunHere, live_api: httpx.Client
 def test_the_team_its_workers_and_what_was_changed(
     here: RunHere, live_api: httpx.Client, sessions: sessionmaker[Session], store: Store, tmp_path: Path, model: str
 ) -> None:
-    assert "No worker" in here("workers").out
+    assert "No worker" in here("workers").out and "No job waits" in here("queues").out
     job = succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model)
     team = here("team")
     for text in ("gardeners", "stored", "no limit", "device hours since"):
         assert text in team.out
     assert here("team", "--json").json["usage"]["stored_bytes"] == 9
     assert "worker_1" in here("workers").out and here("workers", "--json").json[0]["queue"] == "default"
+    assert here("queues", "--json").json == [{"name": "default", "queued": 0, "oldest_seconds": 0, "running": 0}]
     attempts = here("jobs", "attempts", job)
     assert "worker_1" in attempts.out and "succeeded" in attempts.out
     assert here("jobs", "attempts", job, "--json").json[0]["attempt"] == 1

@@ -19,6 +19,13 @@ document.addEventListener("htmx:before:request", (event) => {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
   if (!button) return;
-  await navigator.clipboard.writeText(document.querySelector(button.dataset.copy).textContent);
-  document.getElementById("notices").textContent = "Copied.";
+  const shown = document.querySelector(button.dataset.copy);
+  const notices = document.getElementById("notices");
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(shown.textContent);
+    notices.textContent = "Copied.";
+  } else {
+    getSelection().selectAllChildren(shown); // plain http, where browsers let no script copy
+    notices.textContent = "Selected: copy it with your keyboard.";
+  }
 });

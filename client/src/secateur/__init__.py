@@ -10,7 +10,7 @@ finds the server, and `cli/` is the command line. Nothing here imports the serve
 
 from secateur import errors
 from secateur.client import AsyncClient, Client
-from secateur.team_types import Attempt, AuditEntry, CreatedKey, Key, Role, Team, Worker
+from secateur.team_types import Attempt, AuditEntry, CreatedKey, Key, Queue, Role, Team, Worker
 from secateur.types import (
     ArtifactFile,
     Dataset,
@@ -42,6 +42,7 @@ __all__ = [
     "Method",
     "Metrics",
     "Model",
+    "Queue",
     "Report",
     "Role",
     "Team",

@@ -169,3 +169,4 @@ class Client:
     team = _waits(Operations.team)
     audit = _iterates(Operations.audit)
     workers = _iterates(Operations.workers)
+    queues = _iterates(Operations.queues)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, JsonValue
 from secateur.downloads import OnProgress, download_files
 from secateur.errors import DownloadError, UploadError
 from secateur.events import stream_events
-from secateur.team_types import Attempt, AuditEntry, CreatedKey, Key, Role, Team, Worker
+from secateur.team_types import Attempt, AuditEntry, CreatedKey, Key, Queue, Role, Team, Worker
 from secateur.transport import Transport, segment
 from secateur.types import (
     ArtifactFile,
@@ -28,6 +28,8 @@ from secateur.types import (
     Page,
     Report,
     Upload,
+    UploadKind,
+    UploadStatus,
 )
 from secateur.uploads import OnUpload, model_files, send_upload, sendable_name
 
@@ -144,9 +146,10 @@ class Operations:
         """Delete a dataset; a Conflict while a job that waits or runs needs it."""
         await self._transport.delete(f"datasets/{segment(name)}")
 
-    def uploads(self) -> AsyncIterator[Upload]:
-        """The team's uploads, newest first."""
-        return self._list("uploads", Upload)
+    def uploads(self, *, kind: UploadKind | None = None, status: UploadStatus | None = None) -> AsyncIterator[Upload]:
+        """The team's uploads of this kind and status, newest first."""
+        filters: dict[str, str] = {name: value for name, value in (("kind", kind), ("status", status)) if value}
+        return self._list("uploads", Upload, filters)
 
     async def upload(self, upload_id: str) -> Upload:
         """One upload and how far it came."""
@@ -277,6 +280,10 @@ class Operations:
     def workers(self) -> AsyncIterator[Worker]:
         """The workers that gave a sign of life lately."""
         return self._list("workers", Worker)
+
+    def queues(self) -> AsyncIterator[Queue]:
+        """What waits and runs in every queue."""
+        return self._list("queues", Queue)
 
     async def _create(
         self,

@@ -61,13 +61,14 @@ class Team(Answer):
 
 
 class AuditEntry(Answer):
-    """One change: what (`action`) to what (`object_id`), by which key (None: the server's operator)."""
+    """One change: what (`action`) to what (`object_id`), by which key (None: the server's operator) and from where."""
 
     id: str
     action: str
     object_id: str
     key_id: str | None
     request_id: str | None
+    address: str | None = None
     details: dict[str, JsonValue]
     created_at: datetime
 
@@ -89,6 +90,15 @@ class Worker(Answer):
     version: str | None = None
     started_at: datetime
     heartbeat_at: datetime
+
+
+class Queue(Answer):
+    """A queue: jobs that wait, for how many seconds the oldest has, and jobs that workers hold."""
+
+    name: str
+    queued: int
+    oldest_seconds: float
+    running: int
 
 
 class Attempt(Answer):

@@ -5,6 +5,8 @@ from typing import Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+UploadKind = Literal["model", "dataset"]
+UploadStatus = Literal["open", "complete", "failed"]
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 FINISHED: Final[frozenset[JsonValue]] = frozenset({"succeeded", "failed", "cancelled"})

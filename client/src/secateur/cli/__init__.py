@@ -36,7 +36,7 @@ from secateur.cli.registry import (
     show_model,
 )
 from secateur.cli.submit import inspect, submit
-from secateur.cli.team import audit, team, workers
+from secateur.cli.team import audit, queues, team, workers
 from secateur.cli.watch import follow, watch
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
 
@@ -63,7 +63,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (methods, inspect, submit, show, report, watch, cancel, retry, download, team, workers, audit):
+for command in (methods, inspect, submit, show, report, watch, cancel, retry, download, team, workers, queues, audit):
     app.command()(command)
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")

@@ -78,6 +78,25 @@ def workers(as_json: JsonOption = False) -> None:
         )
 
 
+def queues(as_json: JsonOption = False) -> None:
+    """List the queues: what waits in each, and what runs."""
+    with connect() as client:
+        known = list(client.queues())
+    if as_json:
+        print_json(known)
+    elif not known:
+        say("No job waits, and no worker serves a queue.")
+    else:
+        print_table(
+            ("queue", "waiting", "oldest", "running"),
+            [
+                (each.name, str(each.queued), f"{each.oldest_seconds:.0f} s" if each.queued else "", str(each.running))
+                for each in known
+            ],
+            numbers=(1, 2, 3),
+        )
+
+
 def audit(
     action: Annotated[str | None, typer.Option(help="Only this kind of change, for example key.rotate.")] = None,
     object_id: Annotated[str | None, typer.Option("--object", help="Only changes to this.")] = None,
@@ -94,13 +113,14 @@ def audit(
         say("There are no such changes.")
     else:
         print_table(
-            ("when", "what", "to", "by", "details"),
+            ("when", "what", "to", "by", "from", "details"),
             [
                 (
                     moment(entry.created_at),
                     entry.action,
                     entry.object_id,
                     entry.key_id or "the server's operator",
+                    entry.address or "",
                     _details(entry),
                 )
                 for entry in shown

@@ -1,0 +1,35 @@
+"""What is wrong with a form, told at its fields."""
+
+from collections.abc import Collection
+
+from pydantic import ValidationError
+
+from api.problems import fault
+from core.errors import InvalidRequest, SecateurError
+
+
+def faults_of(error: SecateurError | ValidationError, fields: Collection[str]) -> dict[str, str]:
+    """What to say at each of the form's fields; under "" what belongs to none of them.
+
+    `files.0.path` belongs to `files`, where the form has no field of the longer name.
+    """
+    if isinstance(error, SecateurError):
+        return {_field(error.param, fields): error.message}
+    found: dict[str, str] = {}
+    for each in error.errors():
+        param, sentence = fault(each)
+        field = _field(param, fields)
+        found.setdefault(field, sentence.removeprefix(f"{param}: ") if field else sentence)
+    return found
+
+
+def status_of(error: SecateurError | ValidationError) -> int:
+    """Of the page that tells an error."""
+    return error.status if isinstance(error, SecateurError) else InvalidRequest.status
+
+
+def _field(param: str | None, fields: Collection[str]) -> str:
+    name = param or ""
+    while name and name not in fields:
+        name = name.rpartition(".")[0]
+    return name

@@ -1,0 +1,120 @@
+"""A form that holds files, for browsers without JavaScript: one request, streamed to disk, then taken in as any upload.
+
+The session is checked before anything is read; the form's token, which is in the body, after it.
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Annotated, BinaryIO
+
+from anyio import to_thread
+from fastapi import Depends, Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from api.parts import send_file
+from api.portal.session import Form, read_form, require_own_form, require_same_origin, session_of
+from api.state import ApiState
+from core.artifacts.store import full_disk_told
+from core.catalogue.model_files import is_model_file, is_pickle, is_weight_file
+from core.database import transaction
+from core.errors import InvalidRequest, SecateurError, UploadRefused
+from core.registry import uploads
+from core.registry.deletion import forget
+from core.registry.schemas import Dataset, Model, Upload, UploadBody, UploadKind
+from core.registry.upload_completion import complete_upload
+from core.teams.principal import Principal
+
+_HASHED_AT_ONCE = 2**20
+
+
+def _sender(request: Request, principal: Annotated[Principal, Depends(session_of)]) -> Principal:
+    principal.require("member")
+    require_same_origin(request)
+    return principal
+
+
+Sender = Annotated[Principal, Depends(_sender)]
+"""A member whose form is still to be read: by `sent_form`, which checks that a page of ours sent it."""
+
+
+@contextlib.asynccontextmanager
+async def sent_form(request: Request) -> AsyncIterator[tuple[Form, dict[str, BinaryIO]]]:
+    """The text fields, and the files by name. Raises PayloadTooLarge, InvalidRequest, Forbidden and DiskFull."""
+    try:
+        with full_disk_told():
+            sent = await request.form()
+    except HTTPException as error:
+        raise InvalidRequest(f"the form cannot be read: {error.detail}") from None
+    except ClientDisconnect:
+        raise UploadRefused("the connection ended before the form did") from None
+    try:
+        form = read_form(sent)
+        require_own_form(request, form)
+        files = [each for each in sent.getlist("files") if isinstance(each, UploadFile) and each.filename]
+        yield form, {PurePosixPath(each.filename or "").name: each.file for each in files}
+    finally:
+        await sent.close()
+
+
+async def take_files(
+    state: ApiState, caller: Principal, kind: UploadKind, fields: Mapping[str, str], files: Mapping[str, BinaryIO]
+) -> Model | Dataset:
+    """Announce, send and complete an upload of files that lie here. What fails leaves nothing open that was not before.
+
+    Raises what these three do, and ValidationError.
+    """
+    chosen = {sendable_name(name): files[name] for name in belonging(kind, list(files))}
+    if not chosen:
+        raise InvalidRequest("choose at least one file", param="files")
+    announced = [await to_thread.run_sync(_announced, name, content) for name, content in chosen.items()]
+    body = UploadBody.model_validate({**fields, "kind": kind, "files": announced})
+    upload, is_new = await to_thread.run_sync(_start, state, caller, body)
+    try:
+        for file in sorted(upload.files, key=lambda file: file.bytes):  # a config is refused before weights are sent
+            if file.received < file.bytes:
+                await send_file(state, caller, upload.id, file.path, file.received, chosen[file.path])
+        done = await to_thread.run_sync(complete_upload, state.sessions, state.store, caller, upload.id)
+    except SecateurError:
+        if is_new:
+            await to_thread.run_sync(abort, state, caller, upload.id)
+        raise
+    return done[0]
+
+
+def belonging(kind: UploadKind, names: Sequence[str]) -> list[str]:
+    """Of a model's folder what makes the model; where no weights are among it, pickles too, and where there is nothing
+    of a model, all: for the service to say why not."""
+    if kind == "dataset":
+        return list(names)
+    has_weights = any(is_weight_file(name) for name in names)
+    kept = [name for name in names if is_model_file(name) or (is_pickle(name) and not has_weights)]
+    return kept or list(names)
+
+
+def sendable_name(name: str) -> str:
+    """A file's name as uploads take it: what is neither letter, digit, dot, dash nor underscore becomes one."""
+    return re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)[-200:]
+
+
+def abort(state: ApiState, caller: Principal, upload_id: str) -> None:
+    """Give an upload up: its rows, then its parts."""
+    with transaction(state.sessions) as session:
+        prefixes = uploads.abort_upload(session, caller, upload_id)
+    forget(state.store, prefixes)
+
+
+def _announced(name: str, content: BinaryIO) -> dict[str, object]:
+    digest = hashlib.sha256()
+    while chunk := content.read(_HASHED_AT_ONCE):
+        digest.update(chunk)
+    return {"path": name, "bytes": content.tell(), "sha256": digest.hexdigest()}
+
+
+def _start(state: ApiState, caller: Principal, body: UploadBody) -> tuple[Upload, bool]:
+    with transaction(state.sessions) as session:
+        return uploads.start_upload(session, caller, body, state.settings)

@@ -1,0 +1,172 @@
+"""Models and datasets that come in: uploaded from the browser, or registered where they lie on the server."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import DatabaseSession, State
+from api.portal.faults import faults_of, status_of
+from api.portal.files_form import Sender, sent_form, take_files
+from api.portal.page import page
+from api.portal.session import CSRF_FIELD, Admin, Form, Member, Posted
+from api.state import ApiState
+from core.catalogue.model_files import COMPANIONS, INDEX_FILE, PICKLES
+from core.database import transaction
+from core.errors import Forbidden, SecateurError
+from core.registry import service
+from core.registry.schemas import DatasetBody, ModelBody, UploadKind
+from core.registry.uploads import list_uploads
+from core.settings import Settings
+from core.teams.principal import Principal
+
+router = APIRouter()
+
+_MOST_OPEN = 50
+FORMATS = (
+    ("", "by the file's name"),
+    ("text", "plain text"),
+    ("jsonl", "texts, JSONL"),
+    ("parquet", "texts, Parquet"),
+    ("image_parquet", "images, Parquet"),
+)
+FOLDERS = (("image_folder", "images, a folder for each class"),)
+
+
+@dataclass(frozen=True)
+class _Noun:
+    """`kind` is one of `noun`."""
+
+    noun: str
+    kind: UploadKind
+    title: str
+    body: type[ModelBody] | type[DatasetBody]
+    register: Callable[[Session, Principal, Any, Settings], tuple[Any, bool]]
+    takes: tuple[str, ...]
+    """Names of files that belong to it, or `*` and how they end."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return (*self.body.model_fields, "files")
+
+
+_NOUNS = {
+    each.noun: each
+    for each in (
+        _Noun(
+            "models", "model", "Models", ModelBody, service.register_model, (*COMPANIONS, INDEX_FILE, "*.safetensors")
+        ),
+        _Noun("datasets", "dataset", "Datasets", DatasetBody, service.register_dataset, ()),
+    )
+}
+
+
+def _noun(name: str) -> _Noun:
+    if name not in _NOUNS:
+        raise HTTPException(404)
+    return _NOUNS[name]
+
+
+@router.get("/{noun}/add/upload")
+def upload_page(request: Request, noun: str, caller: Member, session: DatabaseSession, state: State) -> Response:
+    return _upload_page(request, _noun(noun), session, caller, state.settings, dict(request.query_params))
+
+
+@router.post("/{noun}/add/upload")
+async def upload(request: Request, noun: str, caller: Sender, state: State) -> Response:
+    """The form itself, where no script sends the files in parts."""
+    form = Form()
+    added = _noun(noun)
+    try:
+        async with sent_form(request) as (form, files):
+            document = await take_files(state, caller, added.kind, _without_token(form), files)
+    except Forbidden:
+        raise
+    except (SecateurError, ValidationError) as error:
+        return await run_in_threadpool(_upload_refused, request, added, state, caller, form, error)
+    return RedirectResponse(f"/portal/{noun}/{document.id}", 303)
+
+
+@router.get("/{noun}/add/register")
+def register_page(request: Request, noun: str, caller: Admin, state: State) -> Response:
+    return _register_page(request, _noun(noun), state.settings, dict(request.query_params))
+
+
+@router.post("/{noun}/add/register")
+def register(request: Request, noun: str, caller: Admin, state: State, posted: Posted) -> Response:
+    added, fields = _noun(noun), _without_token(posted)
+    try:
+        with transaction(state.sessions) as session:
+            body = added.body.model_validate(fields)
+            document, _ = added.register(session, caller, body, state.settings)
+    except (SecateurError, ValidationError) as error:
+        return _register_page(request, added, state.settings, fields, error)
+    return RedirectResponse(f"/portal/{noun}/{document.id}", 303)
+
+
+def open_uploads(session: Session, caller: Principal, kind: UploadKind) -> list[Any]:
+    """What a member can go on with; viewers see none, as in REST."""
+    if caller.role == "viewer":
+        return []
+    return list_uploads(session, caller.team_id, limit=_MOST_OPEN, after=None, kind=kind, status="open").data
+
+
+def _without_token(form: Form) -> dict[str, str]:
+    return {name: value for name, value in form.fields.items() if name != CSRF_FIELD}
+
+
+def _upload_refused(
+    request: Request,
+    added: _Noun,
+    state: ApiState,
+    caller: Principal,
+    form: Form,
+    error: SecateurError | ValidationError,
+) -> Response:
+    with transaction(state.sessions) as session:
+        return _upload_page(request, added, session, caller, state.settings, _without_token(form), error)
+
+
+def _upload_page(
+    request: Request,
+    added: _Noun,
+    session: Session,
+    caller: Principal,
+    settings: Settings,
+    values: dict[str, str],
+    error: SecateurError | ValidationError | None = None,
+) -> Response:
+    context = {
+        "added": added,
+        "values": values,
+        "faults": {} if error is None else faults_of(error, added.fields),
+        "formats": FORMATS,
+        "pickles": PICKLES,
+        "most": settings.form_upload_bytes,
+        "uploads": open_uploads(session, caller, added.kind),
+    }
+    return page(request, "registry/upload.html", context, status=200 if error is None else status_of(error))
+
+
+def _register_page(
+    request: Request,
+    added: _Noun,
+    settings: Settings,
+    values: dict[str, str],
+    error: SecateurError | ValidationError | None = None,
+) -> Response:
+    root = settings.models_root if added.kind == "model" else settings.datasets_root
+    context = {
+        "added": added,
+        "values": values,
+        "faults": {} if error is None else faults_of(error, added.fields),
+        "formats": (*FORMATS, *FOLDERS),
+        "roots": [str(root.resolve()), *(str(each) for each in settings.allowed_roots)],
+    }
+    return page(request, "registry/register.html", context, status=200 if error is None else status_of(error))

@@ -1,0 +1,56 @@
+"""The team's texts and image sets."""
+
+from fastapi import APIRouter, Request
+from sqlalchemy.orm import Session
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import After, DatabaseSession, State
+from api.portal.page import page
+from api.portal.routes.adding import open_uploads
+from api.portal.session import Member, Viewer
+from core.database import transaction
+from core.errors import Conflict
+from core.registry import service
+from core.registry.deletion import delete_registered, forget
+from core.registry.tables import DatasetRow
+from core.teams.principal import Principal
+
+router = APIRouter(prefix="/datasets")
+
+_PAGE = 25
+
+
+@router.get("")
+def list_datasets(request: Request, caller: Viewer, session: DatabaseSession, after: After = None) -> Response:
+    context = {
+        "datasets": service.list_datasets(session, caller.team_id, limit=_PAGE, after=after),
+        "uploads": open_uploads(session, caller, "dataset"),
+        "after": after,
+    }
+    return page(request, "registry/datasets.html", context)
+
+
+@router.get("/{name}")
+def show_dataset(request: Request, name: str, caller: Viewer, session: DatabaseSession) -> Response:
+    return _dataset_page(request, session, caller, name)
+
+
+@router.post("/{name}/delete")
+def delete_dataset(request: Request, name: str, caller: Member, state: State) -> Response:
+    """Where a job needs it, the page says so at the button."""
+    try:
+        with transaction(state.sessions) as session:
+            prefixes = delete_registered(session, caller, DatasetRow, name)
+    except Conflict as error:
+        with transaction(state.sessions) as session:
+            return _dataset_page(request, session, caller, name, refused=error)
+    forget(state.store, prefixes)
+    return RedirectResponse("/portal/datasets", 303)
+
+
+def _dataset_page(
+    request: Request, session: Session, caller: Principal, name: str, refused: Conflict | None = None
+) -> Response:
+    dataset = service.dataset_answer(service.get_row(session, DatasetRow, caller.team_id, name))
+    status = 200 if refused is None else refused.status
+    return page(request, "registry/dataset.html", {"dataset": dataset, "refused": refused}, status=status)

@@ -1,0 +1,73 @@
+"""The team's models: what there is, what each of them is, and which methods fit it."""
+
+from fastapi import APIRouter, Request
+from sqlalchemy.orm import Session
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import After, DatabaseSession, State
+from api.portal.page import page
+from api.portal.routes.adding import open_uploads
+from api.portal.session import Member, Viewer
+from api.state import ApiState
+from core.catalogue.methods import METHODS
+from core.database import transaction
+from core.errors import Conflict
+from core.jobs.inspection import inspect
+from core.jobs.schemas import InspectBody
+from core.registry import service
+from core.registry.deletion import delete_registered, forget
+from core.registry.tables import ModelRow
+from core.teams.principal import Principal
+
+router = APIRouter(prefix="/models")
+
+_PAGE = 25
+
+
+@router.get("")
+def list_models(request: Request, caller: Viewer, session: DatabaseSession, after: After = None) -> Response:
+    context = {
+        "models": service.list_models(session, caller.team_id, limit=_PAGE, after=after),
+        "uploads": open_uploads(session, caller, "model"),
+        "after": after,
+    }
+    return page(request, "registry/models.html", context)
+
+
+@router.get("/{name}")
+def show_model(request: Request, name: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
+    return _model_page(request, session, state, caller, name)
+
+
+@router.post("/{name}/delete")
+def delete_model(request: Request, name: str, caller: Member, state: State) -> Response:
+    """Where a job needs it, the page says so at the button."""
+    try:
+        with transaction(state.sessions) as session:
+            prefixes = delete_registered(session, caller, ModelRow, name)
+    except Conflict as error:
+        with transaction(state.sessions) as session:
+            return _model_page(request, session, state, caller, name, refused=error)
+    forget(state.store, prefixes)
+    return RedirectResponse("/portal/models", 303)
+
+
+def _model_page(
+    request: Request,
+    session: Session,
+    state: ApiState,
+    caller: Principal,
+    name: str,
+    refused: Conflict | None = None,
+) -> Response:
+    row = service.get_row(session, ModelRow, caller.team_id, name)
+    looked_at = inspect(
+        session, caller.team_id, InspectBody(model=row.name), store=state.store, settings=state.settings
+    )
+    context = {
+        "model": service.model_answer(row),
+        "fits": looked_at.methods,
+        "methods": METHODS,
+        "refused": refused,
+    }
+    return page(request, "registry/model.html", context, status=200 if refused is None else refused.status)

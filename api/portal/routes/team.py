@@ -1,0 +1,107 @@
+"""The team: its quotas and what it uses of them; for admins, its keys."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import After, DatabaseSession, State
+from api.portal.faults import faults_of, status_of
+from api.portal.page import page
+from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer
+from core.database import transaction
+from core.errors import Conflict, SecateurError
+from core.teams import keys, quotas
+from core.teams.principal import Principal
+from core.teams.schemas import CreatedKey, KeyBody, RotateBody
+
+router = APIRouter(prefix="/team")
+
+_PAGE = 25
+_HOUR = 3600
+GRACES = (
+    (0, "at once"),
+    (_HOUR, "in an hour"),
+    (24 * _HOUR, "in a day"),
+    (7 * 24 * _HOUR, "in a week"),
+    (30 * 24 * _HOUR, "in 30 days"),
+)
+"""When the old key ends, once its successor is made."""
+
+
+@router.get("")
+def show_team(request: Request, caller: Viewer, session: DatabaseSession, after: After = None) -> Response:
+    return _team_page(request, session, caller, dict(request.query_params), after=after)
+
+
+@router.post("/keys")
+def create_key(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
+    """The answer is the only page that ever shows the key."""
+    values = {name: value for name, value in posted.fields.items() if name != CSRF_FIELD}
+    expires = values.get("expires_at")
+    try:
+        body = KeyBody.model_validate({**values, **({"expires_at": f"{expires}T00:00:00Z"} if expires else {})})
+        with transaction(state.sessions) as session:
+            created = keys.create_key(
+                session, caller, role=body.role, name=body.name, expires_at=body.expires_at, secret=state.secret
+            )
+    except (SecateurError, ValidationError) as error:
+        with transaction(state.sessions) as session:
+            return _team_page(request, session, caller, values, error=error)
+    return _shown_once(request, created)
+
+
+@router.post("/keys/{key_id}/rotate")
+def rotate_key(request: Request, key_id: str, caller: Admin, state: State, posted: Posted) -> Response:
+    """As of `create_key`."""
+    try:
+        body = RotateBody.model_validate({"grace_seconds": posted.get("grace_seconds", str(_HOUR))})
+        with transaction(state.sessions) as session:
+            created = keys.rotate_key(session, caller, key_id, grace_seconds=body.grace_seconds, secret=state.secret)
+    except (Conflict, ValidationError) as error:
+        with transaction(state.sessions) as session:
+            return _team_page(request, session, caller, {}, error=error, key_id=key_id)
+    return _shown_once(request, created)
+
+
+@router.post("/keys/{key_id}/revoke")
+def revoke_key(request: Request, key_id: str, caller: Admin, state: State) -> Response:
+    try:
+        with transaction(state.sessions) as session:
+            keys.revoke_key(session, caller, key_id)
+    except Conflict as error:
+        with transaction(state.sessions) as session:
+            return _team_page(request, session, caller, {}, error=error, key_id=key_id)
+    return RedirectResponse("/portal/team#keys", 303)
+
+
+def _shown_once(request: Request, created: CreatedKey) -> Response:
+    return page(request, "team/new_key.html", {"created": created}, status=201)
+
+
+def _team_page(
+    request: Request,
+    session: Session,
+    caller: Principal,
+    values: dict[str, Any],
+    *,
+    after: str | None = None,
+    error: SecateurError | ValidationError | None = None,
+    key_id: str | None = None,
+) -> Response:
+    """`error` is of the form for a new key, or of what was asked of the key `key_id`."""
+    is_admin = caller.role == "admin"
+    faults = {} if error is None else faults_of(error, () if key_id else KeyBody.model_fields)
+    context = {
+        "team": quotas.get_team(session, caller.team_id),
+        "keys": keys.list_keys(session, caller.team_id, limit=_PAGE, after=after) if is_admin else None,
+        "own_key": caller.key_id,
+        "values": values,
+        "faults": {} if key_id else faults,
+        "refused": {key_id: "; ".join(faults.values())} if key_id else {},
+        "graces": GRACES,
+        "after": after,
+    }
+    return page(request, "team/page.html", context, status=200 if error is None else status_of(error))

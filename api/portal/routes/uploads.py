@@ -1,0 +1,49 @@
+"""What static/upload.js asks: the calls of /v1/uploads, for whoever is signed in."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import DatabaseSession, State
+from api.parts import take_part
+from api.portal.files_form import abort
+from api.portal.session import Member
+from core.database import transaction
+from core.registry import uploads
+from core.registry.schemas import Dataset, Model, Upload, UploadBody
+from core.registry.upload_completion import complete_upload
+
+router = APIRouter(prefix="/uploads")
+
+
+@router.post("")
+def start_upload(body: UploadBody, caller: Member, session: DatabaseSession, state: State) -> Upload:
+    """Announced once more, an open upload goes on."""
+    return uploads.start_upload(session, caller, body, state.settings)[0]
+
+
+@router.put("/{upload_id}/files/{path}")
+async def send_part(
+    request: Request,
+    upload_id: str,
+    path: str,
+    caller: Member,
+    state: State,
+    offset: Annotated[int, Query(ge=0, le=2**53)],
+) -> Response:
+    return await take_part(request, state, caller, upload_id, path, offset)
+
+
+@router.post("/{upload_id}/complete")
+def complete(upload_id: str, caller: Member, state: State) -> Model | Dataset:
+    return complete_upload(state.sessions, state.store, caller, upload_id)[0]
+
+
+@router.post("/{upload_id}/abort")
+def give_up(upload_id: str, caller: Member, state: State) -> Response:
+    """A button of the lists."""
+    with transaction(state.sessions) as session:
+        kind = uploads.get_upload(session, caller.team_id, upload_id).kind
+    abort(state, caller, upload_id)
+    return RedirectResponse(f"/portal/{kind}s", 303)

@@ -1,0 +1,24 @@
+"""The fleet, for admins: workers that live, what they do, and what waits for them."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api.dependencies import DatabaseSession, State
+from api.portal.page import is_partial, page
+from api.portal.session import Admin
+from api.routes.workers import workers_shown_to
+from core.jobs import fleet
+
+router = APIRouter(prefix="/workers")
+
+
+@router.get("")
+def list_workers(request: Request, caller: Admin, session: DatabaseSession, state: State) -> Response:
+    """The page; htmx asks for its figures alone."""
+    fresh_seconds = state.settings.worker_fresh_seconds
+    context = {
+        "workers": workers_shown_to(session, caller.team_id, fresh_seconds),
+        "queues": fleet.queue_figures(session),
+        "fresh_seconds": fresh_seconds,
+    }
+    return page(request, "workers/figures.html" if is_partial(request) else "workers/page.html", context)

@@ -1,0 +1,202 @@
+"""Models in the portal: uploaded and cut off, registered, looked at, deleted."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, Route, expect
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.registry.tables import ModelRow
+from core.settings import Settings
+from tests.model_folders import write_llama
+from tests.portal.browserless import Browserless
+from tests.portal.conftest import require_accessible, sign_in
+
+PART = 4096
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Parts so small that a tiny model has several."""
+    return settings.model_copy(update={"upload_part_bytes": PART, "form_upload_bytes": 100_000})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What somebody has on their disk, with files beside that are no part of a model."""
+    folder = write_llama(tmp_path / "elm")
+    (folder / "README.md").write_text("An elm.")
+    return folder
+
+
+def fill(page: Page, folder: Path, name: str = "elm") -> None:
+    page.goto("/portal/models/add/upload")
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_label("Files of the model's folder").set_input_files(sorted(folder.iterdir()))
+
+
+def test_an_upload_that_is_cut_off_goes_on_after_a_reload(portal: Page, live_api: httpx.Client, folder: Path) -> None:
+    portal.goto("/portal/models")
+    expect(portal.get_by_text("No models yet")).to_be_visible()
+    require_accessible(portal)
+    sent: list[int] = []
+
+    def cut(route: Route) -> None:
+        """The third part of the weights finds no way."""
+        if "safetensors" in route.request.url:
+            sent.append(int(route.request.url.rpartition("=")[2]))
+        if len(sent) > 2:
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    portal.context.route("**/files/**", cut)
+    fill(portal, folder)
+    require_accessible(portal)
+    portal.get_by_role("button", name="Upload", exact=True).click()
+    expect(portal.get_by_text("The service cannot be reached: trying again.")).to_be_visible()
+    portal.get_by_role("button", name="Pause").click()
+    expect(portal.get_by_text("Paused.")).to_be_visible()
+    portal.reload()
+    expect(portal.get_by_role("heading", name="Uploads that are not finished")).to_be_visible()
+    require_accessible(portal)
+    portal.context.unroute("**/files/**")
+    sent.clear()
+    portal.context.on("request", lambda asked: sent.append(1) if "safetensors" in asked.url else None)
+    parts = -(-(folder / "model.safetensors").stat().st_size // PART)
+    fill(portal, folder)
+    portal.get_by_role("button", name="Upload", exact=True).click()
+    expect(portal.get_by_role("heading", name="elm")).to_be_visible()
+    assert len(sent) == parts - 2 > 0
+    assert live_api.get("/v1/models/elm").json()["architecture"] == "LlamaForCausalLM"
+    expect(portal.get_by_role("link", name="Wanda", exact=True)).to_have_attribute(
+        "href", "/portal/new?model=elm&method=wanda"
+    )
+    expect(portal.get_by_role("row", name="Optimal Brain Damage")).to_contain_text("no method for language models")
+    require_accessible(portal)
+
+
+def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost(portal: Page, folder: Path) -> None:
+    (folder / "config.json").write_text('{"auto_map": {}, "architectures": ["LlamaForCausalLM"]}')
+    fill(portal, folder)
+    portal.get_by_role("button", name="Upload", exact=True).click()
+    files = portal.get_by_label("Files of the model's folder")
+    expect(portal.get_by_role("alert")).to_contain_text("auto_map")
+    expect(files).to_have_attribute("aria-invalid", "true")
+    expect(portal.get_by_label("Name", exact=True)).to_have_value("elm")
+    require_accessible(portal)
+    portal.goto("/portal/models")
+    portal.get_by_text("Give up…").click()
+    portal.get_by_role("button", name="Give up elm").click()
+    expect(portal.get_by_text("Give up…")).to_have_count(0)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    fill(portal, folder, "Elm")
+    portal.get_by_role("button", name="Upload", exact=True).click()
+    expect(portal.get_by_role("alert")).to_contain_text("should match pattern")
+    portal.get_by_label("Name", exact=True).fill("elm")
+    portal.get_by_role("button", name="Upload", exact=True).click()
+    expect(portal.get_by_role("alert")).to_contain_text("can run code when opened")
+
+
+def test_without_javascript_one_form_does_it_and_leaves_nothing_half_done(
+    live_api: httpx.Client, admin_key: str, folder: Path
+) -> None:
+    browser, address = Browserless(live_api, admin_key), "/portal/models/add/upload"
+
+    def upload(name: str = "elm", **change: bytes) -> httpx.Response:
+        contents = {file.name: file.read_bytes() for file in folder.iterdir()} | change
+        return browser.post(address, address, {"name": name}, [("files", each) for each in contents.items()])
+
+    refused = upload(**{"config.json": b'{"auto_map": {}}'})
+    assert refused.status_code == 422 and "auto_map" in refused.text and 'value="elm"' in refused.text
+    refused = upload(**{"model.safetensors": b"x" * 200_000})
+    assert refused.status_code == 413 and "larger than 100000 bytes" in refused.text
+    assert live_api.get("/v1/uploads").json()["data"] == []
+    refused = browser.http.post(address, data={"name": "elm"}, files={"files": ("config.json", b"{}")})
+    assert refused.status_code == 403 and "load the page again" in refused.text
+    made = upload()
+    assert made.status_code == 303
+    assert "<h1>elm</h1>" in browser.http.get(made.headers["location"]).text
+    assert "is taken by another model" in upload(**{"tokenizer.json": b"{}"}).text
+    browser.close()
+
+
+def test_a_model_that_a_job_uses_is_not_deleted_and_the_button_says_why(
+    portal: Page, live_api: httpx.Client, job_body: dict[str, Any], model: str
+) -> None:
+    job = live_api.post("/v1/jobs", json=job_body).json()["id"]
+    portal.goto(f"/portal/models/{model}")
+    portal.get_by_text("Delete…").click()
+    portal.get_by_role("button", name="Delete tiny").click()
+    expect(portal.get_by_role("alert")).to_contain_text(f"is needed by job '{job}', which is not over")
+    require_accessible(portal)
+    live_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
+    portal.get_by_role("button", name="Delete tiny").click()
+    expect(portal.get_by_text("No models yet")).to_be_visible()
+
+
+def test_admins_register_folders_of_the_server(
+    portal: Page, settings: Settings, sessions: sessionmaker[Session]
+) -> None:
+    folder = write_llama(settings.models_root / "oak").resolve()
+    portal.goto("/portal/models")
+    portal.get_by_role("link", name="Register a folder of the server").click()
+    portal.get_by_label("Name", exact=True).fill("oak")
+    portal.get_by_label("Folder").fill("/etc")
+    portal.get_by_role("button", name="Register").click()
+    expect(portal.locator("#field-path-error")).to_contain_text("lies outside the folders")
+    require_accessible(portal)
+    portal.get_by_label("Folder").fill(str(folder))
+    portal.get_by_label("Where it comes from").fill("<script>alert(1)</script>")
+    portal.get_by_role("button", name="Register").click()
+    expect(portal.get_by_role("heading", name="oak")).to_be_visible()
+    expect(portal.get_by_text("<script>alert(1)</script>")).to_be_visible()
+    with transaction(sessions) as session:
+        assert session.query(ModelRow).one().path == str(folder)
+
+
+def test_viewers_see_no_buttons_they_cannot_use(
+    visitor: Page, live_api: httpx.Client, viewer_key: str, member_key: str, other_team_key: str, model: str
+) -> None:
+    sign_in(visitor, viewer_key)
+    for path in ("/portal/models", f"/portal/models/{model}"):
+        visitor.goto(path)
+        assert visitor.locator("main button, main a.button, main summary").count() == 0
+    viewer, member = Browserless(live_api, viewer_key), Browserless(live_api, member_key)
+    assert viewer.http.get("/portal/models/add/upload").status_code == 403
+    assert member.http.get("/portal/models/add/register").status_code == 403
+    page = "/portal/jobs"
+    assert viewer.post(page, f"/portal/models/{model}/delete", {}).status_code == 403
+    assert viewer.post(page, "/portal/models/add/upload", {"name": "x"}, {"files": ("a", b"a")}).status_code == 403
+    assert member.post(page, "/portal/models/add/register", {"name": "x", "path": "/x"}).status_code == 403
+    stranger = Browserless(live_api, other_team_key)
+    assert stranger.http.get(f"/portal/models/{model}").status_code == 404
+    assert stranger.post(page, f"/portal/models/{model}/delete", {}).status_code == 404
+    for each in (viewer, member, stranger):
+        each.close()
+
+
+def test_the_script_is_answered_with_problem_documents(live_api: httpx.Client, admin_key: str) -> None:
+    browser = Browserless(live_api, admin_key)
+    asked = {"Accept": "application/json", "X-CSRF-Token": browser.token("/portal/models/add/upload")}
+    body = {"kind": "dataset", "name": "few", "files": [{"path": "few.txt", "bytes": 9, "sha256": "0" * 64}]}
+    refused = browser.http.post("/portal/uploads", json=body, headers={"Accept": "application/json"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    refused = browser.http.post("/portal/uploads", json=body | {"source": "a\0b"}, headers=asked)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    upload = browser.http.post("/portal/uploads", json=body, headers=asked).json()["id"]
+    address = f"/portal/uploads/{upload}/files/few.txt"
+    part = {"content": b"words", "headers": asked | {"Content-Type": "application/octet-stream"}}
+    assert browser.http.put(address, params={"offset": 0}, **part).json()["received"] == 5
+    refused = browser.http.put(address, params={"offset": 0}, **part)
+    assert (refused.status_code, refused.json()["received"]) == (409, 5)
+    part["content"] = b"more"
+    assert browser.http.put(address, params={"offset": 5}, **part).status_code == 200
+    refused = browser.http.post(f"/portal/uploads/{upload}/complete", headers=asked)
+    assert (refused.status_code, refused.json()["param"]) == (422, "files") and "SHA-256" in refused.text
+    assert [each["id"] for each in live_api.get("/v1/uploads?kind=dataset&status=open").json()["data"]] == [upload]
+    assert live_api.get("/v1/uploads?kind=model").json()["data"] == []
+    browser.close()
