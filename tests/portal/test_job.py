@@ -83,6 +83,7 @@ class Running:
     def succeed(self, folder: Path, metrics: Mapping[str, Any] = METRICS, report: Mapping[str, Any] = REPORT) -> None:
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "secateur.json").write_text("{}")
         files = self.store.publish(folder, artifact_prefix(self.id, self.attempt))
         self._write(
             lambda session: finish_succeeded(
@@ -115,16 +116,16 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
         submitted.log(f"line {step}")
         submitted.metric("reconstruction_error", step, 0.1 * step)
         submitted.metric("<b>own</b>", step, 1.0)
-        submitted.progress(0.1 * (step + 1))
+        submitted.progress(0.25 * (step + 1))
     expect(portal.locator("#log li")).to_have_count(3)
     assert logged(portal) == ["line 0", "line 1", "line 2"]
-    expect(portal.locator("#head progress")).to_have_attribute("value", "0.3")
+    expect(portal.locator("#head progress")).to_have_attribute("value", "0.75")
     expect(portal.locator("#head")).to_contain_text("about")
     expect(portal.locator("#announce")).to_have_text("The job is running, stage prune.")
     expect(portal.get_by_role("region", name="Stages")).to_contain_text("since")
     expect(portal.locator("figure.curve")).to_have_count(2)
     expect(portal.locator("figure.curve canvas")).to_have_count(2)
-    expect(portal.locator("#curve-reconstruction-error tbody tr")).to_have_count(3)
+    expect(portal.locator("#curve-reconstruction-error-rows tr")).to_have_count(3)
     expect(portal.get_by_text("<b>own</b>")).not_to_have_count(0)
     require_accessible(portal)
     submitted.succeed(tmp_path / "artifact")
@@ -349,7 +350,7 @@ def test_a_real_job_is_watched_to_its_report(
     expect(portal.locator(".verdict")).to_contain_text("perplexity", timeout=60_000)
     worker.join()
     expect(portal.locator(".verdict")).to_contain_text("zero")
-    expect(portal.locator("#curve-reconstruction-error tbody tr")).to_have_count(6)
+    expect(portal.locator("#curve-reconstruction-error-rows tr")).to_have_count(6)
     expect(portal.get_by_role("region", name="Evaluations")).to_contain_text("perplexity, words")
     require_accessible(portal)
     with portal.expect_download() as download:

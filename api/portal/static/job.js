@@ -61,7 +61,7 @@
   new MutationObserver((records) => {
     for (const { target, addedNodes } of records) {
       for (const each of addedNodes) if (each instanceof Element && each.matches("figure.curve")) note(each);
-      if (target.nodeName === "TBODY") note(target.closest("figure.curve"));
+      if (target.nodeName === "TBODY" && target.id) note(target.closest("figure.curve"));
     }
   }).observe(curves, { childList: true, subtree: true });
   curves.querySelectorAll("figure.curve").forEach(draw);
