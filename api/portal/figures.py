@@ -100,9 +100,11 @@ def _tasks(metrics: Figures) -> Iterator[Row]:
 
 
 def _accuracy(what: str, figure: Figures, note: str) -> Row:
-    shown = (f"{percent(figure[name], 2)} ± {percent(figure[f'{name}_stderr'], 2)}" for name in ("dense", "pruned"))
+    dense, pruned = (
+        f"{percent(figure[each], 2)} ± {percent(figure[f'{each}_stderr'], 2)}" for each in ("dense", "pruned")
+    )
     change = f"{100 * (figure['pruned'] - figure['dense']):+.2f} points"
-    return Row(what, *shown, change, f"{note}; within its error" if difference_within_noise(figure) else note)
+    return Row(what, dense, pruned, change, f"{note}; within its error" if difference_within_noise(figure) else note)
 
 
 def _flops(metrics: Figures) -> Iterator[Row]:

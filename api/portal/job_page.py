@@ -74,7 +74,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
     """How the job ended: figures, files, or what went wrong. Empty while it is not over."""
     job = now.job
     if job.status not in TERMINAL:
-        return {"job": job, "is_over": False}
+        return {"is_over": False}
     recipe, metrics = recipe_of(job), {} if job.metrics is None else dict(job.metrics)
     report = _report(session, team_id, job)
     found = report.get("sensitivity")
@@ -82,9 +82,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
     if job.status == "failed":
         last_lines = newest_events(session, team_id, job.id, "log", up_to=now.last_event, limit=_LAST_LINES)
     return {
-        "job": job,
         "is_over": True,
-        "recipe": recipe,
         "method": METHODS.get(job.method),
         "report": report,
         "verdict": verdict(recipe, metrics, report) if metrics else None,

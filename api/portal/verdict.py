@@ -71,7 +71,7 @@ def difference_within_noise(figure: Figures) -> bool:
 
 def latency_noise(latency: Figures) -> float:
     """The relative difference of two times below which they are the same."""
-    return max(NOISE, latency.get("spread", 0.0))
+    return max(NOISE, float(latency.get("spread", 0.0)))
 
 
 def _size(metrics: Figures) -> str:

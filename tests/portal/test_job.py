@@ -30,6 +30,7 @@ from tests.worker.test_real_runner import register_layers
 from worker.supervisor import Supervisor
 
 Sessions = sessionmaker[Session]
+expect.set_options(timeout=15_000)
 METRICS: dict[str, Any] = {
     "perplexity": {"numbers": {"dense": 25.04, "pruned": 27.41, "ratio": 1.0946, "sequence_length": 32}},
     "sparsity": {"prunable": 0.5, "model": 0.4},

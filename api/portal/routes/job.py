@@ -24,6 +24,7 @@ from api.portal.session import COOKIE, Member, Viewer
 from api.ranges import is_listed
 from api.state import ApiState
 from core.artifacts.store import attachment
+from core.catalogue.methods import METHODS
 from core.catalogue.sensitivity import Sensitivity
 from core.database import transaction
 from core.errors import NotFound
@@ -50,6 +51,7 @@ def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSes
         **job_page.stages(session, caller.team_id, now),
         **job_page.log(session, caller.team_id, now),
         **job_page.result(session, caller.team_id, now),
+        "method": METHODS.get(now.job.method),
         "curves": job_page.curves(session, caller.team_id, now),
         "recipe": job_page.recipe_of(now.job),
         "stream": f"/portal/jobs/{job_id}/stream?after={now.last_event}",
@@ -151,16 +153,12 @@ def layers_chart(
     def draw() -> str:
         from core.evaluation.charts import Series, layers_chart  # slow to load, and for charts alone
 
+        errors = {
+            kind: [(each.layer, each.error) for each in rows if each.error is not None] for kind, rows in kinds.items()
+        }
         return layers_chart(
-            [
-                Series(kind, [each.layer for each in rows], [each.sparsity for each in rows])
-                for kind, rows in kinds.items()
-            ],
-            [
-                Series(kind, [each.layer for each in measured], [each.error for each in measured])
-                for kind, rows in kinds.items()
-                if (measured := [each for each in rows if each.error is not None])
-            ],
+            [Series(kind, [row.layer for row in rows], [row.sparsity for row in rows]) for kind, rows in kinds.items()],
+            [Series(kind, *zip(*measured, strict=True)) for kind, measured in errors.items() if measured],
             title=f"Layers of {job.model} after {job.method}",
         )
 
