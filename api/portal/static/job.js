@@ -3,6 +3,8 @@
 (() => {
   const curves = document.getElementById("curves");
   const plots = new Map();
+  const HEIGHT = 220;
+  const WHOLE = Array.from({ length: 9 }, (_, power) => [1, 2, 5].map((each) => each * 10 ** power)).flat();
 
   const points = (figure) => {
     const values = new Map(); // by step: of one told again by a later attempt, the later holds
@@ -21,10 +23,10 @@
     };
     return {
       width: place.clientWidth,
-      height: 220,
+      height: HEIGHT,
       legend: { live: true },
       scales: { x: { time: false } },
-      axes: [{ ...axis, label: figure.dataset.step, labelSize: 20 }, { ...axis, size: 64 }],
+      axes: [{ ...axis, size: 32, incrs: WHOLE }, { ...axis, size: 64 }],
       series: [
         { label: figure.dataset.step },
         { label: figure.dataset.value, stroke: style.color, width: 2, points: { size: 5 } },
@@ -32,26 +34,27 @@
     };
   };
 
+  const widths = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) {
+      plots.get(target.closest("figure"))?.setSize({ width: contentRect.width, height: HEIGHT });
+    }
+  });
+
   const draw = (figure) => {
     const place = figure.querySelector(".plot");
     const plot = plots.get(figure);
-    if (plot) plot.setData(points(figure));
-    else plots.set(figure, new uPlot(options(figure, place), points(figure), place));
+    if (plot) return plot.setData(points(figure));
+    plots.set(figure, new uPlot(options(figure, place), points(figure), place));
+    widths.observe(place);
   };
 
   const redraw = () => {
-    for (const [figure, plot] of plots) {
+    for (const [figure, plot] of [...plots]) {
       plot.destroy();
       plots.delete(figure);
       draw(figure);
     }
   };
-
-  const widths = new ResizeObserver(() => {
-    for (const [figure, plot] of plots) {
-      plot.setSize({ width: figure.querySelector(".plot").clientWidth, height: 220 });
-    }
-  });
 
   const changed = new Set();
   const note = (figure) => {
@@ -65,7 +68,6 @@
     }
   }).observe(curves, { childList: true, subtree: true });
   curves.querySelectorAll("figure.curve").forEach(draw);
-  widths.observe(curves);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
   const log = document.getElementById("log");
