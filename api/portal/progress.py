@@ -13,11 +13,12 @@ _TRUSTED = 0.25
 
 @dataclass(frozen=True)
 class StageTime:
-    """A stage of an attempt and what it took so far; `seconds` is None where it did not begin."""
+    """A stage of an attempt and what it took so far; `seconds` is None where it did not begin, `running_since` where it
+    does not run."""
 
     stage: Stage
     seconds: float | None
-    is_running: bool
+    running_since: datetime | None
 
 
 def remaining_seconds(progress: float, elapsed: float, estimated: float | None) -> float | None:
@@ -35,20 +36,17 @@ def remaining_seconds(progress: float, elapsed: float, estimated: float | None) 
 
 def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) -> list[StageTime]:
     """Of one attempt, in the order of stages; `events` are those of its stages. An attempt begins by fetching."""
-    running: Stage | None = None
-    if attempt.stages is not None:
-        seconds: Mapping[str, float] = attempt.stages
-    else:
-        seconds, running = _from_events(attempt, events, now)
-        running = running if attempt.ended_at is None else None
-    return [StageTime(stage, seconds.get(stage), stage == running) for stage in STAGES]
-
-
-def _from_events(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) -> tuple[dict[str, float], Stage]:
     begun: list[tuple[Stage, datetime]] = [("fetch", attempt.started_at)]
     begun += [(event.data["stage"], event.created_at) for event in events if event.attempt == attempt.attempt]
-    ends = [at for _, at in begun[1:]] + [attempt.ended_at or now]
+    seconds = _added_up(begun, attempt.ended_at or now) if attempt.stages is None else attempt.stages
+    running, since = begun[-1] if attempt.ended_at is None else (None, None)
+    return [StageTime(stage, seconds.get(stage), since if stage == running else None) for stage in STAGES]
+
+
+def _added_up(begun: Sequence[tuple[Stage, datetime]], end: datetime) -> Mapping[str, float]:
+    """Seconds by stage: each goes on until the next begins, and may begin more than once."""
     seconds: dict[str, float] = {}
-    for (stage, at), end in zip(begun, ends, strict=True):
-        seconds[stage] = seconds.get(stage, 0.0) + max((end - at).total_seconds(), 0.0)
-    return seconds, begun[-1][0]
+    ends = [at for _, at in begun[1:]] + [end]
+    for (stage, at), until in zip(begun, ends, strict=True):
+        seconds[stage] = seconds.get(stage, 0.0) + max((until - at).total_seconds(), 0.0)
+    return seconds

@@ -165,7 +165,8 @@ def test_stages_are_timed_by_their_events_while_an_attempt_runs() -> None:
     ]
     times = {each.stage: each for each in stage_times(attempt, events, start + timedelta(seconds=20))}
     assert [times[stage].seconds for stage in ("fetch", "open", "prune", "evaluate")] == [2.0, 1.0, 16.0, 1.0]
-    assert times["prune"].is_running and times["verify"].seconds is None
+    assert times["prune"].running_since == start + timedelta(seconds=11)
+    assert times["open"].running_since is times["verify"].seconds is None
     ended = attempt.model_copy(update={"stages": {"fetch": 1.5}, "ended_at": start, "outcome": "failed"})
     assert [each.seconds for each in stage_times(ended, [], start)][:2] == [1.5, None]
 
