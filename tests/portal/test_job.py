@@ -1,9 +1,10 @@
 """The page of a job: live while it runs, a report when it is over, and what went wrong where it failed."""
 
 import hashlib
+import os
 import socket
+import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from httpx_sse import EventSource, ServerSentEvent
 from playwright.sync_api import Page, expect
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.app import create_app
 from core.artifacts.store import Store, artifact_prefix
 from core.database import transaction
 from core.jobs import queue
@@ -26,7 +25,10 @@ from core.jobs.tables import JobRow
 from core.settings import Settings
 from core.teams.tables import PortalSessionRow
 from tests.portal.conftest import require_accessible, sign_in
+from tests.worker.conftest import eventually
 from tests.worker.test_real_runner import register_layers
+from worker.processes import spawn
+from worker.serve import part_commands, part_environment
 from worker.supervisor import Supervisor
 
 Sessions = sessionmaker[Session]
@@ -149,17 +151,25 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
 
 
 @contextmanager
-def server_on(settings: Settings, port: int) -> Iterator[None]:
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server ended while it started"
-        time.sleep(0.01)
-    yield
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
+def api_on(port: int, settings: Settings) -> Iterator[None]:
+    """The API as a process of its own, as `secateur serve` starts it, ended as that ends it."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **part_environment(settings), "SECATEUR_SECRET_KEY": settings.secret_key or ""}
+    with open(settings.home / "api.log", "ab") as log:
+        command = part_commands("127.0.0.1", port, settings)["api"]
+        api = spawn(command, name="api", stdout=log, stderr=subprocess.STDOUT, environment=environment)
+    try:
+        eventually(lambda: api.is_running() and answers(port), 60)
+        yield
+    finally:
+        api.end(grace_seconds=20)
+
+
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_nothing_is_lost_or_doubled_when_the_api_restarts(
@@ -171,7 +181,7 @@ def test_nothing_is_lost_or_doubled_when_the_api_restarts(
     submitted.begin()
     said = [f"line {number}" for number in range(60)]
     lines = iter(said)
-    with server_on(settings, port):
+    with api_on(port, settings):
         portal.goto(f"http://127.0.0.1:{port}/portal/jobs/{submitted.id}")
         for _ in range(5):
             submitted.log(next(lines))
@@ -182,7 +192,7 @@ def test_nothing_is_lost_or_doubled_when_the_api_restarts(
         submitted.log(next(lines))
     expect(portal.locator("#live")).to_contain_text("connection is lost")
     require_accessible(portal)
-    with server_on(settings, port):
+    with api_on(port, settings):
         for line in lines:
             submitted.log(line)
         expect(portal.locator("#log li")).to_have_count(60, timeout=20_000)
