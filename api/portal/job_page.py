@@ -84,7 +84,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
     return {
         "is_over": True,
         "method": METHODS.get(job.method),
-        "report": report,
+        "notes": report.get("notes") or [],
         "verdict": verdict(recipe, metrics, report) if metrics else None,
         "cards": cards(metrics),
         "rows": evaluation_rows(metrics),

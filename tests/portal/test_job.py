@@ -297,6 +297,8 @@ def test_a_stream_cut_after_any_message_is_taken_up_with_the_next(
         places = [html.index(f"<span>{line}</span>") for line in said]
         assert places == sorted(places) and html.count("<li id=") == len(said)
     assert "Cancel this job" not in messages[-2].data
+    whole = browserless.get(f"/portal/jobs/{submitted.id}").text
+    assert whole.count("<li id=") == len(said) and "hx-sse:connect" not in whole
     log = browserless.get(f"/portal/jobs/{submitted.id}/log").text.splitlines()
     assert [line.rsplit(": ", 1)[-1] for line in log] == said
 
@@ -315,6 +317,39 @@ def test_charts_are_drawn_once_and_files_come_in_ranges(
     part = browserless.get(f"{here}/files/model.safetensors", headers={"Range": "bytes=0-2"})
     assert (part.status_code, part.content) == (206, b"wei")
     assert browserless.get(f"{here}/files/nothing").status_code == 404
+
+
+def test_a_sensitivity_job_shows_its_chart_and_leads_to_a_job_that_uses_it(
+    portal: Page, submitted: Running, live_api: httpx.Client, job_body: dict[str, Any], tmp_path: Path
+) -> None:
+    asked = {"method": "magnitude", "rates": [0.5, 0.9]}
+    body = {
+        "model": job_body["model"],
+        "method": "sensitivity",
+        "parameters": asked,
+        "evaluation": job_body["evaluation"],
+    }
+    live_api.post(f"/v1/jobs/{submitted.id}/cancel").raise_for_status()
+    job = live_api.post("/v1/jobs", json=body).raise_for_status().json()["id"]
+    dense = {"rate": 0.0, "sparsity": 0.0, "loss": 2.0, "perplexity": 7.4, "ratio": 1.0}
+    points = [{**dense, "rate": rate, "sparsity": rate, "loss": 2.0 + rate} for rate in asked["rates"]]
+    curves = [{"name": f"model.layers.{n}", "layer": n, "weights": 64, "points": points} for n in range(2)]
+    found = {
+        "task": "language-model", "method": "magnitude", "pattern": "unstructured", "scope": "layer",
+        "rates": asked["rates"], "measured_on": {"dataset": "numbers"}, "dense": dense, "curves": curves,
+    }  # fmt: skip
+    metrics = {"sensitivity": {"dense": dense, "layers": 2, "rates": 2, "most_sensitive": "model.layers.1"}}
+    Running(submitted.sessions, submitted.store, job).begin().succeed(
+        tmp_path / "artifact", metrics, {"sensitivity": found}
+    )
+    portal.goto(f"/portal/jobs/{job}")
+    expect(portal.locator(".verdict")).to_contain_text("model.layers.1 loses most")
+    portal.locator("img.chart").scroll_into_view_if_needed()
+    expect(portal.locator("img.chart")).to_have_js_property("complete", True)
+    assert portal.locator("img.chart").evaluate("image => image.naturalWidth") > 0
+    require_accessible(portal)
+    href = portal.get_by_role("link", name="Prune with rates from it").get_attribute("href")
+    assert href == f"/portal/new?model={body['model']}&parameters.allocation=job:{job}"
 
 
 def test_what_is_not_ones_own_or_no_longer_there(
