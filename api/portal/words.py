@@ -68,6 +68,11 @@ def moment(value: datetime | None) -> str:
     return _NONE if value is None else f"{value:%Y-%m-%d %H:%M}"
 
 
+def clock(value: datetime) -> str:
+    """UTC, to the second."""
+    return f"{value:%H:%M:%S}"
+
+
 def since(value: datetime | None, now: datetime) -> str:
     """How long ago, roughly."""
     if value is None:
@@ -91,6 +96,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent,
     "duration": duration,
     "moment": moment,
+    "clock": clock,
     "since": since,
     "as_json": as_json,
 }

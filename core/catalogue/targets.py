@@ -20,6 +20,8 @@ from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.errors import InvalidSparsity, InvalidTarget
 
 _Size = Annotated[int, Field(ge=1, le=10**18)]
+NOISE = 0.05
+"""A relative difference of times below this is within what two runs of one model differ by."""
 _AGREEMENT = 1e-9
 """How far a sparsity that is given too may lie from what the target means: that of a job's own recipe."""
 

@@ -16,7 +16,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
 from core.catalogue.sensitivity import Sensitivity, SensitivityCurve
 
@@ -121,6 +121,38 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
         if y_is_log:
             _scale_y(axes)
         _name_beside(axes)
+        return _svg(figure, title)
+
+
+def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, title: str) -> str:
+    """Above, the share of each layer that is zero or gone; below, where there are any, reconstruction errors. As SVG.
+
+    x is the layer's number in the model; series of the same label share colour and marker.
+    """
+    labels = [each.label for each in sparsities]
+    with _figure((8.0, 5.6 if errors else 3.2)) as figure:
+        panels = figure.subplots(2 if errors else 1, 1, sharex=True, squeeze=False)[:, 0]
+        rows = [(sparsities, "share zero or removed"), (errors, "relative error of the output")]
+        for axes, (series, y_label) in zip(panels, rows, strict=False):
+            for each in series:
+                number = labels.index(each.label)
+                axes.plot(
+                    each.x,
+                    each.y,
+                    color=COLOURS[number % len(COLOURS)],
+                    marker=MARKERS[number % len(MARKERS)],
+                    markersize=4,
+                    linewidth=1.2,
+                    label=each.label or None,
+                )
+            _dress(axes, "", "", y_label, x_is_share=False)
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+            axes.set_ylim(bottom=0)
+        panels[0].set_title(title, loc="left")
+        panels[-1].set_xlabel("layer")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(labels) > 1:
+            panels[0].legend(frameon=False, ncols=4, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.05))
         return _svg(figure, title)
 
 

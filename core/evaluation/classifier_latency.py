@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.model_files import ONNX_FILE
-from core.catalogue.targets import bytes_in_turn
+from core.catalogue.targets import NOISE, bytes_in_turn
 from core.errors import OutOfMemory
-from core.evaluation.timing import NO_SPEED_UP, NOISE, in_turn, spread, timed
+from core.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
 from core.models.classifier import ClassifierFolder, load_classifier
 from core.models.memory import free_bytes
 from core.models.onnx_export import INPUT, OUTPUT, export_onnx

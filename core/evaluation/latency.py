@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from core.catalogue.targets import bytes_in_turn
+from core.catalogue.targets import NOISE, bytes_in_turn
 from core.errors import OutOfMemory
-from core.evaluation.timing import NO_SPEED_UP, NOISE, ROUNDS, in_turn, spread, timed
+from core.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
 from core.models.folder import ModelFolder
 from core.models.memory import free_bytes
 from core.models.per_layer import load_model

@@ -7,8 +7,6 @@ from typing import TypeVar
 import torch
 
 ROUNDS = 3
-NOISE = 0.05
-"""A relative difference below this is within what two runs of one model differ by."""
 NO_SPEED_UP = (
     "No speed-up is to be expected: zeros stored in dense tensors are multiplied like any other weight, and a sparse "
     "pattern is faster only on engines with kernels for it."

@@ -70,7 +70,7 @@ def submit(
 
 def get_job(session: Session, team_id: str, job_id: str) -> Job:
     """Raises NotFound, also where the job is another team's."""
-    return job_answer(_find(session, team_id, job_id))
+    return job_answer(find_job(session, team_id, job_id))
 
 
 def list_jobs(
@@ -104,7 +104,7 @@ def look_through_jobs(
 
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:
     """Cancel at once what is queued, ask a running job to stop. Idempotent. Raises NotFound, Conflict."""
-    row = _find(session, team_of(caller), job_id)
+    row = find_job(session, team_of(caller), job_id)
     if request_cancel(session, row.id).changed:
         audit.note(session, caller, "job.cancel", row.id)
     session.refresh(row)
@@ -114,7 +114,7 @@ def cancel(session: Session, caller: Actor, job_id: str) -> Job:
 def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:
     """Queue a failed or cancelled job again. Idempotent. Raises NotFound, Conflict, QuotaExceeded where the team may
     not queue more."""
-    row = _find(session, team_of(caller), job_id)
+    row = find_job(session, team_of(caller), job_id)
     if request_retry(session, row.id, max_attempts).changed:
         require_room_in_queue(session, row.team_id, adding=0)  # it is queued already: the job's row is locked first
         audit.note(session, caller, "job.retry", row.id)
@@ -124,7 +124,7 @@ def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) ->
 
 def list_attempts(session: Session, team_id: str, job_id: str, *, limit: int, after: int | None) -> AttemptPage:
     """The attempts at a job before number `after`, newest first. Raises NotFound."""
-    job = _find(session, team_id, job_id)
+    job = find_job(session, team_id, job_id)
     query = select(AttemptRow).where(AttemptRow.job_id == job.id)
     if after is not None:
         query = query.where(AttemptRow.attempt < after)
@@ -136,23 +136,20 @@ def list_attempts(session: Session, team_id: str, job_id: str, *, limit: int, af
 
 def read_events(session: Session, team_id: str, job_id: str, *, after: int, limit: int) -> EventPage:
     """Events with a number above `after`, oldest first. Raises NotFound."""
-    _find(session, team_id, job_id)
+    find_job(session, team_id, job_id)
     rows = session.scalars(
         select(JobEventRow)
         .where(JobEventRow.job_id == job_id, JobEventRow.sequence > after)
         .order_by(JobEventRow.sequence)
         .limit(limit + 1)
     ).all()
-    events = [
-        JobEvent(sequence=row.sequence, type=row.type, created_at=row.created_at, attempt=row.attempt, data=row.data)
-        for row in rows[:limit]
-    ]
+    events = [JobEvent.model_validate(row, from_attributes=True) for row in rows[:limit]]
     return EventPage(data=events, has_more=len(rows) > limit, next_after=events[-1].sequence if events else after)
 
 
 def get_report(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
     """The report of the job's newest attempt; raises NotFound where there is none (yet)."""
-    job = _find(session, team_id, job_id)
+    job = find_job(session, team_id, job_id)
     report: dict[str, Any] | None = session.scalar(
         select(JobReportRow.report).where(JobReportRow.job_id == job.id, JobReportRow.attempt == job.attempt)
     )
@@ -190,7 +187,7 @@ def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job
 
 def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
     """The files of the artifact of the job's newest attempt; none where there is no artifact (yet). Raises NotFound."""
-    job = _find(session, team_id, job_id)
+    job = find_job(session, team_id, job_id)
     rows = session.scalars(
         select(ArtifactFileRow)
         .where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)
@@ -202,7 +199,7 @@ def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
 
 def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tuple[int, ArtifactFile]:
     """The attempt and the facts of one file. Raises NotFound."""
-    job = _find(session, team_id, job_id)
+    job = find_job(session, team_id, job_id)
     row = session.scalar(
         select(ArtifactFileRow).where(
             ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt, ArtifactFileRow.path == path
@@ -213,7 +210,8 @@ def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tup
     return row.attempt, ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256)
 
 
-def _find(session: Session, team_id: str, job_id: str) -> JobRow:
+def find_job(session: Session, team_id: str, job_id: str) -> JobRow:
+    """Raises NotFound, also where the job is another team's."""
     row = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id))
     if row is None:
         raise NotFound(f"there is no job {job_id!r}")

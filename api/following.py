@@ -1,0 +1,82 @@
+"""Following a job's events: the one loop behind REST's stream and the portal's pages."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from anyio import to_thread
+from sqlalchemy.orm import Session
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from api.state import ApiState
+from core.database import transaction
+from core.errors import InvalidRequest, Unauthenticated
+from core.jobs.queue import status_of
+from core.jobs.schemas import EventPage
+from core.jobs.service import read_events
+from core.jobs.states import TERMINAL
+
+_BATCH = 20
+"""Events of a stream that are held at once: each may be long, and there may be hundreds of streams."""
+KEEP_ALIVE_SECONDS = 15
+LARGEST_SEQUENCE = 2**31 - 1
+
+Turn = Callable[[Session, EventPage, bool], Sequence[ServerSentEvent]]
+"""Makes messages of a page of new events, which may be empty, and of whether no others will come. It runs in a thread.
+Raises Unauthenticated where whoever follows may no longer."""
+
+
+def last_event(header: str | None, after: int) -> int:
+    """The number to go on from: `Last-Event-ID` where a client sends it, else `after`. Raises InvalidRequest."""
+    if header is None:
+        return after
+    if not (header.isascii() and header.isdigit()) or int(header[:20]) > LARGEST_SEQUENCE:
+        raise InvalidRequest("Last-Event-ID is not the number of an event", param="Last-Event-ID")
+    return int(header)
+
+
+def event_stream(
+    state: ApiState, team_id: str, job_id: str, last: int, turn: Turn, *, gather_seconds: float = 0.0
+) -> EventSourceResponse:
+    """The answer that follows the job from event `last` on until it is over. News that come within `gather_seconds` of
+    one another are read together."""
+    return EventSourceResponse(
+        _follow(state, team_id, job_id, last, turn, gather_seconds),
+        ping=KEEP_ALIVE_SECONDS,
+        headers={"Cache-Control": "no-store"},
+        sep="\n",
+    )
+
+
+async def _follow(
+    state: ApiState, team_id: str, job_id: str, last: int, turn: Turn, gather_seconds: float
+) -> AsyncIterator[ServerSentEvent]:
+    def look(after: int) -> tuple[Sequence[ServerSentEvent], EventPage, bool]:
+        with transaction(state.sessions) as session:
+            is_over = status_of(session, job_id) in TERMINAL  # read first, so that no event slips between
+            page = read_events(session, team_id, job_id, after=after, limit=_BATCH)
+            is_over = is_over and not page.has_more
+            return turn(session, page, is_over), page, is_over
+
+    with state.watch.watching(job_id) as news:
+        while True:
+            news.clear()
+            try:
+                # Few at a time: streams that all have news leave threads and database connections to other requests.
+                messages, page, is_over = await to_thread.run_sync(look, last, limiter=state.watch_slots)
+            except Unauthenticated:
+                return
+            last = page.next_after
+            for message in messages:
+                yield message
+                await asyncio.sleep(0)  # other requests have their turn, and a client that went away is noticed
+            if is_over:
+                return
+            if page.has_more:
+                continue
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    await news.wait()
+            except TimeoutError:
+                continue  # look again: it costs little, and a notification can be lost with its connection
+            if gather_seconds:
+                await asyncio.sleep(gather_seconds)

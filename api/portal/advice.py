@@ -1,0 +1,201 @@
+"""What a failed job's error means, and what to try: by its code."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from core.errors import SecateurError
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Why this happens, and what may help, the likeliest first."""
+
+    why: str
+    try_: tuple[str, ...]
+
+
+_UNSAFE = (
+    "Convert the model to a folder with config.json, tokenizer files and safetensors, and register it again.",
+    "Choose another repository of the same model: many have a safetensors version.",
+)
+_AGAIN = ("Retry the job: it goes on from its last complete block.",)
+_SMALLER_NEED = (
+    "Use fewer or shorter calibration and evaluation samples.",
+    "Send the job to a queue whose workers have more memory.",
+)
+
+ADVICE: dict[str, Advice] = {
+    "invalid_request": Advice(
+        "The worker found that the request cannot be meant as it stands.", ("Duplicate the job and correct the field.",)
+    ),
+    "unknown_method": Advice(
+        "This worker does not know the method: it may run another version of the service.",
+        ("Duplicate the job with another method.", "Ask an admin whether all workers run the same version."),
+    ),
+    "unknown_model": Advice(
+        "The model is no longer where it was when the job was submitted.",
+        ("Register the model again, or duplicate the job with another one.",),
+    ),
+    "unknown_dataset": Advice(
+        "The dataset is no longer where it was when the job was submitted.",
+        ("Register or upload the dataset again, or duplicate the job with another one.",),
+    ),
+    "invalid_sparsity": Advice(
+        "This much cannot be removed from this model with this pattern.",
+        ("Duplicate the job with a sparsity inside the range that the message names.",),
+    ),
+    "invalid_target": Advice(
+        "The target cannot be reached by this model and method.",
+        ("Duplicate the job with the nearest target that the message names.",),
+    ),
+    "invalid_pattern": Advice(
+        "The method does not do this pattern on this model.", ("Duplicate the job with a pattern the method offers.",)
+    ),
+    "invalid_parameters": Advice(
+        "A parameter of the method does not fit the model.", ("Duplicate the job and correct the parameter it names.",)
+    ),
+    "indivisible_width": Advice(
+        "The pattern keeps n of every m weights, and a layer's width does not divide by m.",
+        ("Choose an m that divides the width.", "Skip the layer with the parameter skip_modules, or go unstructured."),
+    ),
+    "unsupported_architecture": Advice(
+        "The engine does not know how this kind of model is built.",
+        ("Choose a model of a family the service supports: a new job's page tells at once whether one fits.",),
+    ),
+    "too_little_text": Advice(
+        "The dataset has fewer tokens than samples × sequence length.",
+        (
+            "Ask for fewer samples or shorter sequences, or leave samples empty to use all there is.",
+            "Use a longer text.",
+        ),
+    ),
+    "too_few_images": Advice(
+        "The set has fewer images than were asked for.",
+        ("Ask for fewer samples, or leave samples empty to use all there are.",),
+    ),
+    "unknown_queue": Advice("No worker serves this queue.", ("Duplicate the job with another queue.",)),
+    "does_not_fit": Advice(
+        "No worker of the queue has the memory or disk this job needs.", ("Choose a smaller model.", *_SMALLER_NEED)
+    ),
+    "unusable_model": Advice("The model's folder cannot be opened safely.", _UNSAFE),
+    "unsafe_config": Advice("The model's config asks for code of its own to be run, which is never done.", _UNSAFE),
+    "pickle_checkpoint": Advice("The weights are pickle files, which can run code when they are opened.", _UNSAFE),
+    "corrupt_safetensors": Advice(
+        "A weight file is damaged or cut short.",
+        ("Download or upload the model again; compare the files' SHA-256 with the publisher's.",),
+    ),
+    "missing_tensors": Advice(
+        "The weight files lack tensors that the config promises.",
+        ("Check that every shard is there, and that config.json belongs to these weights.",),
+    ),
+    "not_finite_weights": Advice(
+        "The message names weights that are infinite or not a number, in the model as it came or as the job left it.",
+        (
+            "Check the source model.",
+            "If it is sound, duplicate the job with a gentler method or a lower learning rate.",
+        ),
+    ),
+    "path_escapes": Advice("A name in the model's folder leads out of it.", _UNSAFE),
+    "gated_model": Advice(
+        "The hub shows this model only to those who accepted its terms.",
+        ("Accept the terms on the hub with the account whose token the service uses.", "Choose an open model."),
+    ),
+    "model_too_large": Advice(
+        "The model has more bytes than this service fetches.",
+        ("Choose a smaller model.", "Ask an admin to raise the limit."),
+    ),
+    "unusable_dataset": Advice(
+        "The dataset cannot be read as it is.",
+        ("Check its format and the name of its text, image and label fields, and register it again.",),
+    ),
+    "not_found": Advice(
+        "Something the job needs was removed after it was submitted.",
+        ("Duplicate the job and choose what is there now.",),
+    ),
+    "conflict": Advice("Something the job needs was changed meanwhile.", ("Duplicate the job and submit it again.",)),
+    "quota_exceeded": Advice(
+        "The job was done, but the team's storage has no room for its artifact.",
+        ("Delete artifacts that are no longer needed, then retry.", "Ask an admin for more storage."),
+    ),
+    "run_failed": Advice("The worker could not finish the job.", (*_AGAIN, "Read the last lines of the log below.")),
+    "gate_missed": Advice(
+        "The model was pruned and measured, and is worse than a gate of the job allows, or not as small or fast as its "
+        "target asks. The figures and the artifact are kept.",
+        (
+            "Prune less: duplicate the job with a lower sparsity.",
+            "Add a recovery, which trains the pruned model, or choose a method that costs less at this sparsity.",
+            "If the figures are good enough, duplicate the job with a wider gate.",
+        ),
+    ),
+    "out_of_memory": Advice(
+        "The job needed more memory than the worker has.",
+        (*_SMALLER_NEED, "Choose a method that needs no gradients: it holds one block at a time."),
+    ),
+    "time_limit_exceeded": Advice(
+        "The attempt ran longer than the job or the worker allows.",
+        ("Raise time_limit_seconds if the job set it.", "Use fewer or shorter samples, or a quicker method."),
+    ),
+    "reload_check_failed": Advice(
+        "The finished model did not compute what it should when a fresh process opened it, so it was not handed out.",
+        ("Report it with the job's number: this is a fault of the service or of the model's files.",),
+    ),
+    "recovery_diverged": Advice(
+        "The training loss is no longer a number.",
+        ("Duplicate the job with a lower learning rate.", "Prune less, so that there is less to recover."),
+    ),
+    "zeros_refilled": Advice(
+        "Training brought pruned weights back, which must not happen, so the model was not handed out.",
+        ("Report it with the job's number: this is a fault of the service.",),
+    ),
+    "target_unreachable": Advice(
+        "No shape of this model is as fast on this worker as was asked for.",
+        ("Ask for a smaller gain.", "Send the job to a queue with another device: gains differ."),
+    ),
+    "latency_too_noisy": Advice(
+        "Timings on the worker differ by more than the gain asked for, so none can be told.",
+        ("Retry when the worker is quieter.", "Ask for a larger gain, or give a sparsity instead of a latency."),
+    ),
+    "runner_lost": Advice(
+        "The worker's process ended without a word: it was killed, crashed, or its machine went away, and so it did on "
+        "every attempt that was allowed.",
+        (
+            *_AGAIN,
+            "If it happens again at the same place, memory is the likeliest cause: use fewer or shorter samples.",
+        ),
+    ),
+    "disk_full": Advice(
+        "The worker's disk is full.",
+        ("Ask an admin to free space, then retry.", "Send the job to a queue whose workers have more."),
+    ),
+    "internal_error": Advice(
+        "An error the service did not expect.",
+        (*_AGAIN, "If it happens again, report it with the job's number and the message above."),
+    ),
+    "unavailable": Advice("Something the job needs could not be reached, also when tried again.", _AGAIN),
+    "hub_unavailable": Advice(
+        "The hub could not be reached, also when tried again.", ("Retry in a while.", "Upload the model instead.")
+    ),
+    "store_unavailable": Advice(
+        "The store of artifacts could not be reached, also when tried again.",
+        ("Retry in a while.", "Ask an admin whether the bucket is reachable and has room."),
+    ),
+}
+"""Of every code that a job can end with."""
+
+_UNKNOWN = Advice("This page knows nothing more about this error.", (*_AGAIN, "Read the last lines of the log."))
+
+
+def advice_for(code: str) -> Advice:
+    """For whatever code a job has; one written by a newer worker is told apart from none."""
+    return ADVICE.get(code, _UNKNOWN)
+
+
+def title_of(code: str) -> str:
+    """The error in a few words."""
+    return next((error.title for error in _tree(SecateurError) if error.code == code), code)
+
+
+def _tree(root: type[SecateurError]) -> Iterator[type[SecateurError]]:
+    for child in root.__subclasses__():
+        yield child
+        yield from _tree(child)

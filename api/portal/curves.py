@@ -1,0 +1,69 @@
+"""The curves a running job draws: its metric events, by name."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from core.jobs.schemas import JobEvent
+
+MOST_POINTS = 500
+"""Of one curve in a page; of more every so many are shown."""
+
+_NAMES = {
+    "recovery_loss": ("Training loss during recovery", "step", "nats"),
+    "training_loss": ("Training loss before pruning", "step", "nats"),
+    "retraining_loss": ("Training loss between cuts", "step", "nats"),
+    "reconstruction_error": ("Reconstruction error by block", "block", "‖(W−Ŵ)X‖ ⁄ ‖WX‖"),
+    "perplexity": ("Perplexity by block", "block", "perplexity"),
+    "parameters": ("Parameters left by round", "round", "parameters"),
+    "flops": ("FLOPs left by round", "round", "FLOPs for an image"),
+    "latency_ratio": ("Latency of the shapes tried", "shape", "pruned ÷ dense"),
+    "target_sparsity": ("Sparsity found for the target", "shapes timed", "sparsity"),
+}
+"""Title, what a step is, what a value is."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """`sequence` is the number of the event that told it."""
+
+    sequence: int
+    attempt: int
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """`id` is its name as an HTML id. `left_out` says that points were."""
+
+    name: str
+    id: str
+    title: str
+    step: str
+    value: str
+    points: Sequence[Point]
+    left_out: bool = False
+
+
+def curves_of(events: Iterable[JobEvent]) -> list[Curve]:
+    """Of metric events in their order, one curve for each name."""
+    points: dict[str, list[Point]] = {}
+    for event in events:
+        data = event.data
+        if event.type == "metric" and isinstance(data.get("value"), int | float):
+            point = Point(event.sequence, event.attempt, int(data["step"]), float(data["value"]))
+            points.setdefault(str(data["name"]), []).append(point)
+    return [_curve(name, each) for name, each in points.items()]
+
+
+def curve_id(name: str) -> str:
+    """A name as an HTML id: letters, digits and hyphens."""
+    return "curve-" + re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+
+def _curve(name: str, points: Sequence[Point]) -> Curve:
+    title, step, value = _NAMES.get(name, (name.replace("_", " ").capitalize(), "step", "value"))
+    every = -(-len(points) // MOST_POINTS)
+    shown = [point for place, point in enumerate(points) if (len(points) - 1 - place) % every == 0]
+    return Curve(name, curve_id(name), title, step, value, shown, left_out=every > 1)

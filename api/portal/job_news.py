@@ -1,0 +1,63 @@
+"""News of a job as messages to its page: of each batch of events one, taken whole or not at all."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+from sse_starlette import ServerSentEvent
+
+from api.following import KEEP_ALIVE_SECONDS, Turn
+from api.portal import job_page
+from api.portal.curves import curves_of
+from api.portal.page import fragment
+from core.jobs.schemas import EventPage
+from core.jobs.snapshots import metric_names, take_snapshot
+
+OVER = "over"
+"""Name of the event that ends a stream: the job is over, and the page has all of it."""
+
+
+def page_turn(
+    team_id: str, job_id: str, known: Mapping[str, Any], require_signed_in: Callable[[Session], None]
+) -> Turn:
+    """Renders, of the page's parts, those that new events change. `known` is what templates know besides; a page whose
+    session ended gets nothing more (`require_signed_in` raises Unauthenticated)."""
+    drawn: set[str] | None = None
+    asked_at = time.monotonic()
+
+    def turn(session: Session, page: EventPage, is_over: bool) -> Sequence[ServerSentEvent]:
+        nonlocal drawn, asked_at
+        if time.monotonic() - asked_at >= KEEP_ALIVE_SECONDS:
+            require_signed_in(session)
+            asked_at = time.monotonic()
+        if not page.data and not is_over:
+            return []
+        types = {event.type for event in page.data}
+        is_changed = is_over or bool(types & {"status", "stage"})
+        now = take_snapshot(session, team_id, job_id)
+        context: dict[str, Any] = {"job": now.job, "is_changed": is_changed, "is_over": is_over}
+        if is_changed or "progress" in types:
+            context |= job_page.head(session, team_id, now)
+        if is_changed:
+            context |= job_page.stages(session, team_id, now)
+        if is_over:
+            context |= job_page.result(session, team_id, now)
+        curves = curves_of(page.data)
+        if curves and drawn is None:
+            drawn = metric_names(session, job_id, up_to=page.data[0].sequence - 1)
+        html = fragment(
+            "job/news.html",
+            **known,
+            **context,
+            types=types,
+            lines=[event for event in page.data if event.type == "log"],
+            curves=curves,
+            drawn=drawn or set(),
+        )
+        if drawn is not None:
+            drawn |= {curve.name for curve in curves}
+        messages = [ServerSentEvent(html, id=str(page.next_after))]
+        return [*messages, ServerSentEvent("", event=OVER)] if is_over else messages
+
+    return turn

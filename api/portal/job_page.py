@@ -1,0 +1,111 @@
+"""What the page of a job shows, part by part: each part is read and rendered alone, so that only what changed is."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api.portal.advice import advice_for, title_of
+from api.portal.curves import Curve, curves_of
+from api.portal.figures import cards, evaluation_rows
+from api.portal.layers import layer_figures
+from api.portal.progress import remaining_seconds, stage_times
+from api.portal.verdict import verdict
+from core.catalogue.methods import METHODS
+from core.catalogue.sensitivity import Sensitivity
+from core.errors import NotFound
+from core.jobs import service
+from core.jobs.schemas import Job, JobBody, JobEvent
+from core.jobs.snapshots import Snapshot, newest_events
+from core.jobs.states import TERMINAL
+
+LOG_LINES = 500
+"""Of the log in the page; all of it is a file."""
+_METRIC_EVENTS = 20_000
+"""The newest, that curves are drawn of."""
+_ATTEMPTS = 20
+_LAST_LINES = 10
+"""Of the log, beside what went wrong."""
+
+
+def head(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
+    """State, progress, and how long it will take."""
+    job = now.job
+    elapsed = remaining = None
+    if job.status in ("running", "cancelling"):
+        newest = service.list_attempts(session, team_id, job.id, limit=1, after=None).data
+        if newest:
+            elapsed = (datetime.now(UTC) - newest[0].started_at).total_seconds()
+            remaining = remaining_seconds(job.progress, elapsed, now.estimated_seconds)
+    return {"job": job, "elapsed": elapsed, "remaining": remaining, "estimated": now.estimated_seconds}
+
+
+def stages(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
+    """The newest attempt's stages, and all attempts."""
+    job = now.job
+    attempts = service.list_attempts(session, team_id, job.id, limit=_ATTEMPTS, after=None)
+    times = []
+    if attempts.data:
+        newest = attempts.data[0]
+        events = newest_events(
+            session, team_id, job.id, "stage", up_to=now.last_event, attempt=newest.attempt, limit=_METRIC_EVENTS
+        )
+        times = stage_times(newest, events, datetime.now(UTC))
+    return {"job": job, "attempts": attempts, "stage_times": times, "title_of": title_of}
+
+
+def log(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
+    """The last lines."""
+    lines = newest_events(session, team_id, now.job.id, "log", up_to=now.last_event, limit=LOG_LINES + 1)
+    return {
+        "lines": lines[-LOG_LINES:],
+        "most_lines": LOG_LINES,
+        "left_out": len(lines) > LOG_LINES,
+        "events_removed_at": now.events_removed_at,
+    }
+
+
+def curves(session: Session, team_id: str, now: Snapshot) -> list[Curve]:
+    return curves_of(newest_events(session, team_id, now.job.id, "metric", up_to=now.last_event, limit=_METRIC_EVENTS))
+
+
+def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
+    """How the job ended: figures, files, or what went wrong. Empty while it is not over."""
+    job = now.job
+    if job.status not in TERMINAL:
+        return {"is_over": False}
+    recipe, metrics = recipe_of(job), {} if job.metrics is None else dict(job.metrics)
+    report = _report(session, team_id, job)
+    found = report.get("sensitivity")
+    last_lines: Sequence[JobEvent] = []
+    if job.status == "failed":
+        last_lines = newest_events(session, team_id, job.id, "log", up_to=now.last_event, limit=_LAST_LINES)
+    return {
+        "is_over": True,
+        "method": METHODS.get(job.method),
+        "notes": report.get("notes") or [],
+        "verdict": verdict(recipe, metrics, report) if metrics else None,
+        "cards": cards(metrics),
+        "rows": evaluation_rows(metrics),
+        "layers": layer_figures(report),
+        "sensitivity": None if found is None else Sensitivity.model_validate(found),
+        "generations": report.get("generations") or [],
+        "files": service.list_artifacts(session, team_id, job.id).data,
+        "advice": None if job.error is None else advice_for(job.error.code),
+        "error_title": None if job.error is None else title_of(job.error.code),
+        "last_lines": last_lines,
+    }
+
+
+def recipe_of(job: Job) -> dict[str, Any]:
+    """The body that makes the same job again, defaults filled in."""
+    body = JobBody.model_validate(job.model_dump(mode="json", include=set(JobBody.model_fields)))
+    return body.model_dump(mode="json")
+
+
+def _report(session: Session, team_id: str, job: Job) -> dict[str, Any]:
+    try:
+        return service.get_report(session, team_id, job.id)
+    except NotFound:
+        return {}

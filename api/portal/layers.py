@@ -1,0 +1,47 @@
+"""A report's rows per layer: as a table, and as the lines of a chart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+KINDS = 7
+"""Lines in the chart, as many as there are colours; of more kinds of layers all are drawn as one."""
+
+
+@dataclass(frozen=True)
+class LayerFigure:
+    """One layer, or its heads or channels: the share that is zero or gone, and, where it was measured, the error."""
+
+    name: str
+    kind: str
+    layer: int
+    shape: str
+    sparsity: float
+    error: float | None
+
+
+def layer_figures(report: Mapping[str, Any]) -> list[LayerFigure]:
+    """In the model's order."""
+    errors = (report.get("method") or {}).get("reconstruction_errors") or {}
+    return [_figure(row, errors) for row in report.get("layers") or []]
+
+
+def by_kind(figures: Sequence[LayerFigure]) -> dict[str, list[LayerFigure]]:
+    """What is drawn as one line each: q_proj of all layers, k_proj of all …"""
+    kinds: dict[str, list[LayerFigure]] = {}
+    for figure in figures:
+        kinds.setdefault(figure.kind, []).append(figure)
+    return kinds if len(kinds) <= KINDS else {"": list(figures)}
+
+
+def _figure(row: Mapping[str, Any], errors: Mapping[str, float]) -> LayerFigure:
+    if "before" in row:  # heads or channels of a decoder layer
+        gone = 1 - row["after"] / row["before"] if row["before"] else 0.0
+        shape = f"{row['before']:,} → {row['after']:,} {row['kind']}"
+        return LayerFigure(row["name"], row["kind"], row["layer"], shape, gone, None)
+    shape = f"{row['out_features']:,} × {row['in_features']:,}"
+    kept = row.get("kept_shape")
+    if kept is not None and kept[0] != row["out_features"]:
+        shape += f" → {' × '.join(f'{each:,}' for each in kept)}"
+    error = row.get("reconstruction_error", errors.get(row["name"]))
+    return LayerFigure(row["name"], row["name"].rsplit(".", 1)[-1], row["layer"], shape, row["sparsity"], error)

@@ -1,0 +1,52 @@
+"""How far a job is: its stages with their times, and how long it will still take, about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.jobs.schemas import JobAttempt, JobEvent
+from core.jobs.states import STAGES, Stage
+
+_TRUSTED = 0.25
+"""Progress from which an attempt's own pace counts alone; before, the estimate does too, less and less."""
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """A stage of an attempt and what it took so far; `seconds` is None where it did not begin, `running_since` where it
+    does not run."""
+
+    stage: Stage
+    seconds: float | None
+    running_since: datetime | None
+
+
+def remaining_seconds(progress: float, elapsed: float, estimated: float | None) -> float | None:
+    """Of an attempt that is so far after `elapsed` seconds; `estimated` is how long it was expected to take. None where
+    nothing can be said."""
+    pace = elapsed / progress if progress >= 0.02 else None
+    if pace is None and estimated is None:
+        return None
+    if pace is None:
+        return max(estimated - elapsed, 0.0) if estimated is not None else None
+    weight = 1.0 if estimated is None else min(progress / _TRUSTED, 1.0)
+    total = weight * pace + (1 - weight) * max(estimated or 0.0, elapsed)
+    return max(total - elapsed, 0.0)
+
+
+def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) -> list[StageTime]:
+    """Of one attempt, in the order of stages; `events` are those of its stages. An attempt begins by fetching."""
+    begun: list[tuple[Stage, datetime]] = [("fetch", attempt.started_at)]
+    begun += [(event.data["stage"], event.created_at) for event in events if event.attempt == attempt.attempt]
+    seconds = _added_up(begun, attempt.ended_at or now) if attempt.stages is None else attempt.stages
+    running, since = begun[-1] if attempt.ended_at is None else (None, None)
+    return [StageTime(stage, seconds.get(stage), since if stage == running else None) for stage in STAGES]
+
+
+def _added_up(begun: Sequence[tuple[Stage, datetime]], end: datetime) -> Mapping[str, float]:
+    """Seconds by stage: each goes on until the next begins, and may begin more than once."""
+    seconds: dict[str, float] = {}
+    ends = [at for _, at in begun[1:]] + [end]
+    for (stage, at), until in zip(begun, ends, strict=True):
+        seconds[stage] = seconds.get(stage, 0.0) + max((until - at).total_seconds(), 0.0)
+    return seconds

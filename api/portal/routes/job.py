@@ -1,0 +1,200 @@
+"""One job: its page, live while it runs, its report when it is over, and what can be done with both."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import APIRouter, BackgroundTasks, Header, Query, Request
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+
+from api.dependencies import DatabaseSession, State
+from api.downloads import Conditions, artifact_file
+from api.following import LARGEST_SEQUENCE, event_stream, last_event
+from api.hinting import hint_after_commit
+from api.portal import job_page
+from api.portal.job_news import OVER, page_turn
+from api.portal.layers import by_kind, layer_figures
+from api.portal.page import page
+from api.portal.session import COOKIE, Member, Viewer
+from api.ranges import is_listed
+from api.state import ApiState
+from core.artifacts.store import attachment
+from core.catalogue.methods import METHODS
+from core.catalogue.sensitivity import Sensitivity
+from core.database import transaction
+from core.errors import NotFound
+from core.jobs import service
+from core.jobs.schemas import JobBody
+from core.jobs.snapshots import take_snapshot
+from core.teams.sessions import signed_in
+
+router = APIRouter(prefix="/jobs")
+
+_GATHER_SECONDS = 0.25
+"""News that come so close together go into one message: nobody reads faster, and pages may be many."""
+_LOG_PAGE = 1000
+_drawing = threading.Lock()
+"""matplotlib's style is the process's."""
+
+
+@router.get("/{job_id}")
+def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
+    """Everything up to the job's newest event; the page's stream goes on from there."""
+    now = take_snapshot(session, caller.team_id, job_id)
+    context = {
+        **job_page.head(session, caller.team_id, now),
+        **job_page.stages(session, caller.team_id, now),
+        **job_page.log(session, caller.team_id, now),
+        **job_page.result(session, caller.team_id, now),
+        "method": METHODS.get(now.job.method),
+        "curves": job_page.curves(session, caller.team_id, now),
+        "recipe": job_page.recipe_of(now.job),
+        "stream": f"/portal/jobs/{job_id}/stream?after={now.last_event}",
+        "over": OVER,
+    }
+    return page(request, "job/page.html", context)
+
+
+@router.get("/{job_id}/stream")
+async def stream_job(
+    request: Request,
+    job_id: str,
+    caller: Viewer,
+    state: State,
+    after: Annotated[int, Query(ge=0, le=LARGEST_SEQUENCE)] = 0,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Parts of the page as they change, until the job is over."""
+    last = last_event(last_event_id, after)
+    await run_in_threadpool(_require_job, state, caller.team_id, job_id)
+    token = request.cookies[COOKIE]
+
+    def require_signed_in(session: Session) -> None:
+        signed_in(session, token, state.secret)
+
+    known = {"who": request.state.signed_in, "csrf": request.state.csrf}
+    turn = page_turn(caller.team_id, job_id, known, require_signed_in)
+    return event_stream(state, caller.team_id, job_id, last, turn, gather_seconds=_GATHER_SECONDS)
+
+
+def _require_job(state: ApiState, team_id: str, job_id: str) -> None:
+    with transaction(state.sessions) as session:
+        service.get_job(session, team_id, job_id)
+
+
+@router.get("/{job_id}/log")
+def whole_log(job_id: str, caller: Viewer, state: State) -> Response:
+    """Every line, as a text file."""
+    _require_job(state, caller.team_id, job_id)
+    headers = {"Content-Disposition": attachment(f"{job_id}.log")}
+    return StreamingResponse(_log_lines(state, caller.team_id, job_id), headers=headers, media_type="text/plain")
+
+
+def _log_lines(state: ApiState, team_id: str, job_id: str) -> Iterator[str]:
+    after, has_more = 0, True
+    while has_more:
+        with transaction(state.sessions) as session:
+            events = service.read_events(session, team_id, job_id, after=after, limit=_LOG_PAGE)
+        after, has_more = events.next_after, events.has_more
+        for event in events.data:
+            if event.type == "log":
+                when = event.created_at.isoformat(timespec="milliseconds")
+                yield f"{when} attempt {event.attempt} {event.data['level']}: {event.data['message']}\n"
+
+
+@router.get("/{job_id}/recipe.json")
+def download_recipe(job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
+    """The body that makes the same job again."""
+    recipe = job_page.recipe_of(service.get_job(session, caller.team_id, job_id))
+    headers = {"Content-Disposition": attachment(f"{job_id}.json")}
+    return Response(json.dumps(recipe, indent=2), headers=headers, media_type="application/json")
+
+
+@router.post("/{job_id}/rerun")
+def rerun_job(
+    job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks
+) -> Response:
+    """The same job once more, as a new one."""
+    body = JobBody.model_validate(job_page.recipe_of(service.get_job(session, caller.team_id, job_id)))
+    found = state.hub.of(caller.team_id, body)
+    job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=found)
+    hint_after_commit(background, state, job)
+    return RedirectResponse(f"/portal/jobs/{job.id}", 303)
+
+
+@router.head("/{job_id}/files/{path:path}")
+@router.get("/{job_id}/files/{path:path}")
+def download_file(
+    request: Request, job_id: str, path: str, caller: Viewer, state: State, conditions: Conditions
+) -> Response:
+    """A file of the artifact, as REST sends it."""
+    return artifact_file(request, state, caller.team_id, job_id, path, conditions)
+
+
+@router.get("/{job_id}/layers.svg")
+def layers_chart(
+    job_id: str,
+    caller: Viewer,
+    state: State,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Sparsity and reconstruction error of each layer."""
+    with transaction(state.sessions) as session:
+        job = service.get_job(session, caller.team_id, job_id)
+        kinds = by_kind(layer_figures(service.get_report(session, caller.team_id, job_id)))
+    if not kinds:
+        raise NotFound(f"the report of job {job_id!r} has no layers")
+
+    def draw() -> str:
+        from core.evaluation.charts import Series, layers_chart  # slow to load, and for charts alone
+
+        errors = {
+            kind: [(each.layer, each.error) for each in rows if each.error is not None] for kind, rows in kinds.items()
+        }
+        return layers_chart(
+            [Series(kind, [row.layer for row in rows], [row.sparsity for row in rows]) for kind, rows in kinds.items()],
+            [Series(kind, *zip(*measured, strict=True)) for kind, measured in errors.items() if measured],
+            title=f"Layers of {job.model} after {job.method}",
+        )
+
+    return _chart(repr(kinds), if_none_match, draw)
+
+
+@router.get("/{job_id}/sensitivity.svg")
+def sensitivity_chart(
+    job_id: str,
+    caller: Viewer,
+    state: State,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Loss against pruning rate of each layer."""
+    with transaction(state.sessions) as session:
+        found = service.get_report(session, caller.team_id, job_id).get("sensitivity")
+    if found is None:
+        raise NotFound(f"job {job_id!r} measured no sensitivity")
+
+    def draw() -> str:
+        from core.evaluation.charts import sensitivity_chart
+
+        return sensitivity_chart(Sensitivity.model_validate(found))
+
+    return _chart(json.dumps(found), if_none_match, draw)
+
+
+def _chart(figures: str, if_none_match: str | None, draw: Callable[[], str]) -> Response:
+    """An SVG that is drawn only where the browser does not have it; its own styles apply when it is opened alone."""
+    etag = f'"{hashlib.sha256((version("secateur-server") + figures).encode()).hexdigest()[:32]}"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "private, no-cache",
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    }
+    if if_none_match is not None and is_listed(etag, if_none_match):
+        return Response(status_code=304, headers=headers)
+    with _drawing:
+        return Response(draw(), headers=headers, media_type="image/svg+xml")

@@ -1,0 +1,107 @@
+// The page of a job: curves drawn from their tables, a log that keeps its length, and how the connection is.
+"use strict";
+(() => {
+  const curves = document.getElementById("curves");
+  const plots = new Map();
+  const HEIGHT = 220;
+  const WHOLE = Array.from({ length: 9 }, (_, power) => [1, 2, 5].map((each) => each * 10 ** power)).flat();
+
+  const points = (figure) => {
+    const values = new Map(); // by step: of one told again by a later attempt, the later holds
+    for (const row of figure.querySelectorAll("tr[data-x]")) values.set(Number(row.dataset.x), Number(row.dataset.y));
+    const steps = [...values.keys()].sort((a, b) => a - b);
+    return [steps, steps.map((step) => values.get(step))];
+  };
+
+  const options = (figure, place) => {
+    const style = getComputedStyle(place);
+    const axis = {
+      stroke: getComputedStyle(figure).color,
+      grid: { stroke: style.borderTopColor, width: 1 },
+      ticks: { stroke: style.borderTopColor, width: 1 },
+      font: "12px system-ui, sans-serif",
+    };
+    return {
+      width: place.clientWidth,
+      height: HEIGHT,
+      legend: { live: true },
+      scales: { x: { time: false } },
+      axes: [{ ...axis, size: 32, incrs: WHOLE }, { ...axis, size: 64 }],
+      series: [
+        { label: figure.dataset.step },
+        { label: figure.dataset.value, stroke: style.color, width: 2, points: { size: 5 } },
+      ],
+    };
+  };
+
+  const widths = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) {
+      plots.get(target.closest("figure"))?.setSize({ width: contentRect.width, height: HEIGHT });
+    }
+  });
+
+  const draw = (figure) => {
+    const place = figure.querySelector(".plot");
+    const plot = plots.get(figure);
+    if (plot) return plot.setData(points(figure));
+    plots.set(figure, new uPlot(options(figure, place), points(figure), place));
+    widths.observe(place);
+  };
+
+  const redraw = () => {
+    for (const [figure, plot] of [...plots]) {
+      plot.destroy();
+      plots.delete(figure);
+      draw(figure);
+    }
+  };
+
+  const changed = new Set();
+  const note = (figure) => {
+    if (!changed.size) requestAnimationFrame(() => { changed.forEach(draw); changed.clear(); });
+    changed.add(figure);
+  };
+  new MutationObserver((records) => {
+    for (const { target, addedNodes } of records) {
+      for (const each of addedNodes) if (each instanceof Element && each.matches("figure.curve")) note(each);
+      if (target.nodeName === "TBODY" && target.id) note(target.closest("figure.curve"));
+    }
+  }).observe(curves, { childList: true, subtree: true });
+  curves.querySelectorAll("figure.curve").forEach(draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+
+  const log = document.getElementById("log");
+  if (log) {
+    const frame = log.parentElement;
+    let follows = true;
+    frame.addEventListener("scroll", () => {
+      follows = frame.scrollTop + frame.clientHeight > frame.scrollHeight - 24;
+    });
+    const keep = () => {
+      while (log.children.length > Number(log.dataset.most)) log.firstElementChild.remove();
+      if (follows) frame.scrollTop = frame.scrollHeight;
+    };
+    new MutationObserver(keep).observe(log, { childList: true });
+    keep();
+  }
+
+  const live = document.getElementById("live");
+  if (live) {
+    const say = (...parts) => {
+      const line = document.createElement("p");
+      line.className = "notice warn";
+      line.append(...parts);
+      live.replaceChildren(...(parts.length ? [line] : []));
+    };
+    live.addEventListener("htmx:sse:after:connection", () => say());
+    live.addEventListener("htmx:sse:close", (event) => event.detail.reason === "message" && say());
+    live.addEventListener("htmx:sse:error", (event) => {
+      if (event.detail.status !== 401) return say("The connection is lost. It is tried again, and nothing will be missing.");
+      const link = document.createElement("a");
+      link.href = "/portal/sign-in?then=" + encodeURIComponent(location.pathname);
+      link.target = "_blank";
+      link.textContent = "Sign in in another tab";
+      say("You are signed out. ", link, "; this page then goes on by itself.");
+    });
+  }
+})();

@@ -1,0 +1,184 @@
+"""What a job came to, dense against pruned, in one sentence of plain words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import hypot
+from typing import Any
+
+from api.portal.words import number, percent
+from core.catalogue.methods import get_method
+from core.catalogue.targets import NOISE
+
+Figures = Mapping[str, Any]
+
+_SAME_SIZE = 0.01
+"""A relative difference of bytes that nobody would call one: headers of files, a tied head written twice."""
+_SHOWN = 2
+"""Texts, or image sets, named in the sentence; all are in the table."""
+_NOT_A_NUMBER = "no longer a number"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The sentence, and what has to be said with it."""
+
+    sentence: str
+    remarks: tuple[str, ...] = ()
+
+
+def verdict(recipe: Figures, metrics: Figures, report: Figures) -> Verdict:
+    """Of a job that has figures, from its body, metrics and report. What was not measured is said, and a difference
+    within the noise of its measurement is called none."""
+    method = get_method(recipe["method"])
+    if method.measures:
+        return _of_sensitivity(metrics)
+    parts = [_size(metrics), _quality(metrics), _speed(recipe, metrics, report)]
+    sentence = ", ".join(part for part in parts if part)
+    return Verdict(f"{sentence[:1].upper()}{sentence[1:]}.", tuple(_remarks(recipe, metrics, report)))
+
+
+def stored_bytes(metrics: Figures) -> float | None:
+    """Bytes of the weights as they are stored: packed or hashed where they are."""
+    sizes = metrics.get("bytes", {})
+    return next((sizes[form] for form in ("packed", "hashed", "artifact") if form in sizes), None)
+
+
+def apart(dense: float | None, pruned: float | None) -> tuple[str, str]:
+    """Two figures with as many digits as it takes to tell them apart: three to five."""
+    if dense is None or pruned is None:
+        return tuple(_NOT_A_NUMBER if each is None else number(each) for each in (dense, pruned))  # type: ignore[return-value]
+    for digits in (3, 4, 5):
+        shown = number(dense, digits), number(pruned, digits)
+        if shown[0] != shown[1]:
+            break
+    return shown if shown[0] != shown[1] else (number(dense), number(pruned))
+
+
+def is_smaller_network(recipe: Figures, metrics: Figures, report: Figures) -> bool:
+    """Whether weights are gone, not only zero: then there is less to compute."""
+    left = report.get("artifact", {}).get("parameters")
+    dense = metrics.get("parameters", {}).get("dense")
+    if left is None or dense is None:
+        return bool(recipe.get("pattern") == "structured")
+    return bool(left < dense)
+
+
+def difference_within_noise(figure: Figures) -> bool:
+    """Whether an accuracy, with its standard errors, is no different from the dense model's."""
+    error = hypot(figure.get("dense_stderr", 0.0), figure.get("pruned_stderr", 0.0))
+    return bool(abs(figure["pruned"] - figure["dense"]) <= error)
+
+
+def latency_noise(latency: Figures) -> float:
+    """The relative difference of two times below which they are the same."""
+    return max(NOISE, float(latency.get("spread", 0.0)))
+
+
+def _size(metrics: Figures) -> str:
+    dense, stored = metrics.get("bytes", {}).get("dense"), stored_bytes(metrics)
+    if not dense or not stored:
+        return "size not measured"
+    ratio = dense / stored
+    if ratio > 1 + _SAME_SIZE:
+        return f"{ratio:.1f}× smaller" if ratio >= 1.15 else f"{percent(1 - stored / dense)} smaller"
+    if ratio < 1 - _SAME_SIZE:
+        return f"{percent(stored / dense - 1)} larger"
+    share = metrics.get("sparsity", {}).get("prunable")
+    return f"as large as before with {percent(share)} of the prunable weights zero" if share else "as large as before"
+
+
+def _quality(metrics: Figures) -> str:
+    perplexities, accuracies = metrics.get("perplexity") or {}, metrics.get("accuracy") or {}
+    parts = [_several(perplexities, _perplexity), _several(accuracies, _accuracy), _tasks(metrics)]
+    return ", ".join(part for part in parts if part) or "quality not measured"
+
+
+def _several(figures: Mapping[str, Figures], say: Any) -> str:
+    if len(figures) == 1:
+        return str(say(next(iter(figures.values())), ""))
+    said = [say(figure, f" on {name}") for name, figure in list(figures.items())[:_SHOWN]]
+    more = len(figures) - _SHOWN
+    return ", ".join(said) + (f" and {more} more" if more > 0 else "")
+
+
+def _perplexity(figure: Figures, where: str) -> str:
+    dense, pruned = apart(figure["dense"], figure["pruned"])
+    before = figure.get("before_recovery")
+    recovered = f" ({number(before)} before recovery)" if before is not None else ""
+    return f"perplexity{where} {dense} → {pruned}{recovered}"
+
+
+def _accuracy(figure: Figures, where: str) -> str:
+    noise = " (no difference within its error)" if difference_within_noise(figure) else ""
+    return f"accuracy{where} {percent(figure['dense'], 1)} → {percent(figure['pruned'], 1)}{noise}"
+
+
+def _tasks(metrics: Figures) -> str:
+    tasks = metrics.get("tasks") or {}
+    if not tasks:
+        return ""
+    if len(tasks) == 1:
+        ((name, figure),) = tasks.items()
+        return _accuracy(figure, f" on {name}")
+    mean = metrics["task_mean"]
+    errors = [hypot(each["dense_stderr"], each["pruned_stderr"]) for each in tasks.values()]
+    figure = {**mean, "dense_stderr": hypot(*errors) / len(errors)}
+    return _accuracy(figure, f" on {len(tasks)} tasks")
+
+
+def _speed(recipe: Figures, metrics: Figures, report: Figures) -> str:
+    is_smaller, latency = is_smaller_network(recipe, metrics, report), metrics.get("latency")
+    if not latency:
+        return "speed not measured" if is_smaller else "no speed-up expected"
+    ratio, noise = latency["pruned_ms"] / latency["dense_ms"], latency_noise(latency)
+    if abs(ratio - 1) <= noise:
+        return f"no speed-up beyond the noise of ± {percent(noise)}" if is_smaller else "no speed-up expected"
+    times = 1 / ratio if ratio < 1 else ratio
+    factor = f"{times:.1f}×" if times >= 1.15 else percent(times - 1)
+    return f"{factor} {'faster' if ratio < 1 else 'slower'}"
+
+
+def _remarks(recipe: Figures, metrics: Figures, report: Figures) -> list[str]:
+    remarks = []
+    latency = metrics.get("latency")
+    zeros = metrics.get("sparsity", {}).get("prunable") or 0
+    is_smaller = is_smaller_network(recipe, metrics, report)
+    if (
+        zeros
+        and not is_smaller
+        and "packed" not in metrics.get("bytes", {})
+        and "hashed" not in metrics.get("bytes", {})
+    ):
+        remarks.append(
+            "The zeros are stored like any other weight, so the files are no smaller. The output format packed leaves "
+            "them out of the files; " + _who_uses(recipe.get("pattern"))
+        )
+    elif zeros and not is_smaller:
+        remarks.append("The smaller files unpack to a model of the former size: " + _who_uses(recipe.get("pattern")))
+    if latency and is_smaller and abs(latency["pruned_ms"] / latency["dense_ms"] - 1) <= latency_noise(latency):
+        remarks.append(
+            f"Timed in turn, dense took {number(latency['dense_ms'])} ms and pruned {number(latency['pruned_ms'])} ms; "
+            f"rounds of one model differ by up to {percent(latency['spread'])}, so this tells no difference."
+        )
+    elif latency and not is_smaller and abs(latency["pruned_ms"] / latency["dense_ms"] - 1) > latency_noise(latency):
+        remarks.append("Both models do the same arithmetic: a difference in time comes from the machine, not the cut.")
+    if not latency and is_smaller:
+        remarks.append("How fast it runs was not measured: see the notes of the report.")
+    return remarks
+
+
+def _who_uses(pattern: object) -> str:
+    if isinstance(pattern, str) and ":" in pattern:
+        kernels = f"kernels for {pattern}, such as the sparse tensor cores of NVIDIA GPUs for 2:4"
+        return f"a speed-up needs an engine with {kernels}."
+    return "a speed-up needs an engine with kernels for sparse weights; dense ones multiply by zero."
+
+
+def _of_sensitivity(metrics: Figures) -> Verdict:
+    found = metrics.get("sensitivity")
+    if not found:
+        return Verdict("Nothing was pruned, and no sensitivity was measured.")
+    return Verdict(
+        f"Nothing was pruned: of {found['layers']} layers, each measured alone at {found['rates']} rates, "
+        f"{found['most_sensitive']} loses most."
+    )

@@ -1,0 +1,197 @@
+"""What the portal says of figures and errors: plain words that claim no more than was measured."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from api.portal.advice import ADVICE, title_of
+from api.portal.curves import MOST_POINTS, curves_of
+from api.portal.layers import by_kind, layer_figures
+from api.portal.progress import remaining_seconds, stage_times
+from api.portal.verdict import verdict
+from core import errors
+from core.jobs.schemas import JobAttempt, JobEvent
+
+MASKED = {"method": "wanda", "pattern": "unstructured"}
+STRUCTURED = {"method": "loraprune", "pattern": "structured"}
+NOT_SMALLER: dict[str, Any] = {"artifact": {"parameters": 1000}}
+SMALLER: dict[str, Any] = {"artifact": {"parameters": 700}}
+
+
+def metrics(**others: Any) -> dict[str, Any]:
+    return {
+        "perplexity": {"wiki": {"dense": 25.0, "pruned": 27.4, "ratio": 1.096, "sequence_length": 512}},
+        "sparsity": {"prunable": 0.5, "model": 0.4},
+        "parameters": {"dense": 1000, "nonzero": 600},
+        "bytes": {"dense": 2000, "artifact": 2000},
+        "latency": {"dense_ms": 100.0, "pruned_ms": 101.0, "spread": 0.02},
+    } | others
+
+
+def accuracy(dense: float, pruned: float, error: float = 0.01) -> dict[str, Any]:
+    return {"dense": dense, "pruned": pruned, "dense_stderr": error, "pruned_stderr": error}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "report", "others", "sentence"),
+    [
+        (
+            MASKED,
+            NOT_SMALLER,
+            {"bytes": {"dense": 3100, "artifact": 3100, "packed": 1000}},
+            "3.1× smaller, perplexity 25.0 → 27.4, no speed-up expected.",
+        ),
+        (
+            MASKED,
+            NOT_SMALLER,
+            {},
+            "As large as before with 50 % of the prunable weights zero, perplexity 25.0 → 27.4, no speed-up expected.",
+        ),
+        (
+            STRUCTURED,
+            SMALLER,
+            {"bytes": {"dense": 2000, "artifact": 1400}, "latency": {"dense_ms": 100, "pruned_ms": 70, "spread": 0.1}},
+            "1.4× smaller, perplexity 25.0 → 27.4, 1.4× faster.",
+        ),
+        (
+            STRUCTURED,
+            SMALLER,
+            {"bytes": {"dense": 2000, "artifact": 1900}, "latency": {"dense_ms": 100, "pruned_ms": 92, "spread": 0.1}},
+            "5 % smaller, perplexity 25.0 → 27.4, no speed-up beyond the noise of ± 10 %.",
+        ),
+        (
+            STRUCTURED,
+            SMALLER,
+            {"bytes": {"dense": 2000, "artifact": 1400}, "latency": None, "perplexity": {}},
+            "1.4× smaller, quality not measured, speed not measured.",
+        ),
+        (
+            MASKED,
+            NOT_SMALLER,
+            {"perplexity": {"wiki": {"dense": 25.0, "pruned": None, "ratio": None, "sequence_length": 8}}},
+            "As large as before with 50 % of the prunable weights zero, perplexity 25.0 → no longer a number, "
+            "no speed-up expected.",
+        ),
+        (
+            MASKED,
+            NOT_SMALLER,
+            {
+                "perplexity": {"wiki": {"dense": 25.0, "pruned": 26.0, "before_recovery": 41.2}},
+                "tasks": {"boolq": accuracy(0.62, 0.615)},
+                "bytes": {"dense": 1000, "artifact": 1100},
+            },
+            "10 % larger, perplexity 25.0 → 26.0 (41.2 before recovery), accuracy on boolq 62.0 % → 61.5 % (no "
+            "difference within its error), no speed-up expected.",
+        ),
+        (
+            MASKED,
+            NOT_SMALLER,
+            {
+                "perplexity": {},
+                "tasks": {"boolq": accuracy(0.62, 0.52), "piqa": accuracy(0.6, 0.5)},
+                "task_mean": {"dense": 0.61, "pruned": 0.51},
+                "accuracy": {name: accuracy(0.98, 0.9) for name in ("a", "b", "c")},
+            },
+            "As large as before with 50 % of the prunable weights zero, accuracy on a 98.0 % → 90.0 %, accuracy on b "
+            "98.0 % → 90.0 % and 1 more, accuracy on 2 tasks 61.0 % → 51.0 %, no speed-up expected.",
+        ),
+        (
+            {"method": "sensitivity"},
+            {},
+            {"sensitivity": {"layers": 6, "rates": 3, "most_sensitive": "model.layers.0"}},
+            "Nothing was pruned: of 6 layers, each measured alone at 3 rates, model.layers.0 loses most.",
+        ),
+    ],
+)
+def test_a_verdict_is_one_sentence_of_what_was_measured(
+    recipe: dict[str, Any], report: dict[str, Any], others: dict[str, Any], sentence: str
+) -> None:
+    assert verdict(recipe, metrics(**others), report).sentence == sentence
+
+
+def test_zeros_that_save_nothing_and_gains_that_are_noise_are_said() -> None:
+    (stored,) = verdict(MASKED, metrics(), NOT_SMALLER).remarks
+    assert "files are no smaller" in stored and "packed" in stored and "kernels for sparse weights" in stored
+    (pattern,) = verdict(MASKED | {"pattern": "2:4"}, metrics(), NOT_SMALLER).remarks
+    assert "kernels for 2:4" in pattern
+    noisy = metrics(latency={"dense_ms": 100.0, "pruned_ms": 95.0, "spread": 0.08})
+    (noise,) = verdict(STRUCTURED, noisy, SMALLER).remarks
+    assert "tells no difference" in noise and "8 %" in noise
+
+
+def _tree(root: type[errors.SecateurError]) -> Iterator[type[errors.SecateurError]]:
+    for child in root.__subclasses__():
+        yield child
+        yield from _tree(child)
+
+
+ENDS_NO_JOB = {
+    "idempotency_conflict", "offset_mismatch", "upload_refused", "unauthenticated", "forbidden", "slow_request",
+    "payload_too_large", "range_not_satisfiable", "too_many", "rate_limited",
+}  # fmt: skip
+"""Of requests alone."""
+
+
+@pytest.mark.parametrize("error", list(_tree(errors.SecateurError)), ids=lambda error: error.__name__)
+def test_every_error_a_job_can_end_with_has_advice(error: type[errors.SecateurError]) -> None:
+    assert (error.code in ADVICE) != (error.code in ENDS_NO_JOB), f"{error.__name__}: {error.code}"
+    assert title_of(error.code) == error.title
+
+
+def test_there_is_no_advice_for_what_is_no_error() -> None:
+    assert set(ADVICE) <= {error.code for error in _tree(errors.SecateurError)}
+
+
+def test_the_time_left_leans_on_the_estimate_first_and_on_the_pace_later() -> None:
+    assert remaining_seconds(0.0, 1.0, None) is None
+    assert remaining_seconds(0.0, 10.0, 100.0) == 90.0
+    assert remaining_seconds(0.0, 200.0, 100.0) == 0.0
+    assert remaining_seconds(0.5, 100.0, 7.0) == pytest.approx(100.0)
+    early = remaining_seconds(0.05, 10.0, 100.0)
+    assert early is not None and 90.0 < early < 190.0
+
+
+def test_stages_are_timed_by_their_events_while_an_attempt_runs() -> None:
+    start = datetime(2026, 3, 2, tzinfo=UTC)
+    attempt = JobAttempt(
+        attempt=2, worker_id="w", queue="default", started_at=start, ended_at=None, outcome=None, error_code=None,
+        stages=None, needs=None, measured=None,
+    )  # fmt: skip
+    events = [
+        JobEvent(sequence=n, type="stage", created_at=start + timedelta(seconds=at), attempt=2, data={"stage": stage})
+        for n, (stage, at) in enumerate([("open", 2), ("prune", 3), ("evaluate", 10), ("prune", 11)])
+    ]
+    times = {each.stage: each for each in stage_times(attempt, events, start + timedelta(seconds=20))}
+    assert [times[stage].seconds for stage in ("fetch", "open", "prune", "evaluate")] == [2.0, 1.0, 16.0, 1.0]
+    assert times["prune"].running_since == start + timedelta(seconds=11)
+    assert times["open"].running_since is times["verify"].seconds is None
+    ended = attempt.model_copy(update={"stages": {"fetch": 1.5}, "ended_at": start, "outcome": "failed"})
+    assert [each.seconds for each in stage_times(ended, [], start)][:2] == [1.5, None]
+
+
+def test_long_curves_are_thinned_and_keep_their_end() -> None:
+    events = [
+        JobEvent(
+            sequence=n, type="metric", created_at=datetime.now(UTC), attempt=1,
+            data={"name": "recovery_loss", "step": n, "value": 1.0 if n else None},
+        )
+        for n in range(3 * MOST_POINTS)
+    ]  # fmt: skip
+    (curve,) = curves_of(events)
+    assert curve.left_out and len(curve.points) <= MOST_POINTS and curve.points[-1].step == 3 * MOST_POINTS - 1
+
+
+def test_layers_of_every_kind_of_report_have_a_row() -> None:
+    linear = {"name": "a.q_proj", "layer": 0, "out_features": 4, "in_features": 2, "sparsity": 0.5, "zeros": 4}
+    group = {"name": "heads 0", "layer": 0, "kind": "heads", "before": 8, "after": 6, "removed_parameters": 9}
+    filters = {**linear, "name": "conv", "kept_shape": [3, 2, 3, 3]}
+    report = {"layers": [linear, group, filters], "method": {"reconstruction_errors": {"conv": 0.25}}}
+    figures = layer_figures(report)
+    assert [each.shape for each in figures] == ["4 × 2", "8 → 6 heads", "4 × 2 → 3 × 2 × 3 × 3"]
+    assert [each.sparsity for each in figures] == [0.5, 0.25, 0.5]
+    assert [each.error for each in figures] == [None, None, 0.25]
+    assert set(by_kind(figures)) == {"q_proj", "heads", "conv"}
+    many = [{**linear, "name": f"layer{number}"} for number in range(9)]
+    assert list(by_kind(layer_figures({"layers": many}))) == [""]
