@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.portal.folders import STATIC
 from api.portal.page import is_partial, page
-from api.portal.routes import jobs, sign_in
+from api.portal.routes import jobs, new, sign_in
 from api.portal.routes.sign_in import ask_to_sign_in
 from api.portal.static_files import StaticFolder
 from api.problems import Told, add_handlers
@@ -40,7 +40,7 @@ def create_portal() -> FastAPI:
     portal.add_middleware(_Headers)
     add_handlers(portal, _error_page)
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
-    for each in (sign_in, jobs):
+    for each in (sign_in, jobs, new):
         portal.include_router(each.router)
     return portal
 
