@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from api.portal.job_commands import commands_for
 from api.portal.job_form import field_at_fault, form_of, job_fields, minimal, read_body
+from api.portal.method_cards import method_groups
 from api.portal.session import Form, read_form
 from core.catalogue.methods import METHODS
 from core.errors import InvalidRequest
@@ -187,3 +188,17 @@ def test_curl_command_and_python_submit_that_body(body: dict[str, Any], sent: li
 def test_the_command_says_it_with_options_where_they_can() -> None:
     with_options = [body["method"] for body in BODIES if "--body" not in commands_for(body, "http://x").cli]
     assert with_options == ["wanda", "wanda", "magnitude", "recover", "bonsai"]
+
+
+def test_every_method_is_on_one_card_by_what_it_leaves_and_needs() -> None:
+    assert sorted(name for group in method_groups() for name in group.ids) == sorted(METHODS)
+    needs = {card.info.id: card.needs for group in method_groups() for card in group.cards}
+    of_each_kind = ("magnitude", "wanda", "bonsai", "llm-pruner", "loraprune", "sensitivity")
+    assert [needs[name] for name in of_each_kind] == [
+        "no data",
+        "forward passes",
+        "forward passes",
+        "gradients",
+        "training",
+        "forward passes",
+    ]

@@ -1,7 +1,6 @@
 """A new job: one page that shows what it would mean while it is written down."""
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request
@@ -12,11 +11,11 @@ from api.hinting import hint_after_commit
 from api.portal import job_defaults
 from api.portal.job_commands import commands_for
 from api.portal.job_form import lines_of, minimal
+from api.portal.method_cards import method_groups
 from api.portal.new_job import FILLED_FOR, SHOWN_FOR, Draft, draft, form_of_job
 from api.portal.page import is_partial, page
 from api.portal.session import Form, Posted, Viewer, read_form
 from api.state import ApiState
-from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS
 from core.catalogue.tasks import TASKS
 from core.database import transaction
@@ -32,50 +31,6 @@ router = APIRouter(prefix="/new")
 CHECK = "check"
 _MOST_CHOICES = 100
 """Of registered models, datasets and jobs that are offered; others can be named."""
-_GROUPS = (
-    (
-        ("unstructured", "n:m"),
-        "Unstructured and semi-structured",
-        "Single weights become zero: anywhere, or n kept of every m (2:4). The model keeps its shape.",
-    ),
-    (
-        ("unstructured",),
-        "Unstructured, with retraining",
-        "Single weights become zero anywhere, and the rest is trained in between.",
-    ),
-    (("structured",), "Structured", "Whole heads, channels, filters or layers go. The model gets smaller."),
-    ((), "Without pruning", "Train a model that was pruned before, or measure what its layers can lose."),
-)
-"""The catalogue in the field's own taxonomy, by `patterns`."""
-
-
-def needs_in_words(method: MethodInfo) -> str:
-    """What a method needs besides the weights, in the field's own taxonomy."""
-    if method.needs.training:
-        return "training"
-    if method.needs.gradients:
-        return "gradients"
-    return "forward passes" if method.needs.calibration or method.measures else "no data"
-
-
-_NEEDS = ("no data", "forward passes", "gradients", "training")
-
-
-@cache
-def method_groups() -> list[dict[str, Any]]:
-    """Every method of the catalogue, by what it leaves behind, then by what it needs."""
-    groups = []
-    for patterns, title, text in _GROUPS:
-        members = [each for each in METHODS.values() if each.patterns == patterns]
-        cards = sorted(
-            (
-                {"info": each, "order": _NEEDS.index(needs_in_words(each)), "needs": needs_in_words(each)}
-                for each in members
-            ),
-            key=lambda card: card["order"],
-        )
-        groups.append({"title": title, "text": text, "cards": cards, "ids": [each.id for each in members]})
-    return groups
 
 
 @router.get("")
