@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from api.portal import job_defaults
-from api.portal.job_form import Field, field_at_fault, form_of, job_fields, minimal, read_body
+from api.portal.job_fields import Field, job_fields
+from api.portal.job_form import field_at_fault, form_of, minimal, read_body
 from api.portal.session import Form
 from api.problems import fault
 from api.state import ApiState

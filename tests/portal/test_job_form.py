@@ -9,7 +9,8 @@ from starlette.datastructures import FormData
 from typer.testing import CliRunner
 
 from api.portal.job_commands import commands_for
-from api.portal.job_form import field_at_fault, form_of, job_fields, minimal, read_body
+from api.portal.job_fields import job_fields
+from api.portal.job_form import field_at_fault, form_of, minimal, read_body
 from api.portal.method_cards import method_groups
 from api.portal.session import Form, read_form
 from core.catalogue.methods import METHODS
