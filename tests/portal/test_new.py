@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,11 +14,11 @@ from tests.portal.conftest import require_accessible
 
 
 @pytest.fixture
-def browserless(live_api: httpx.Client, admin_key: str) -> httpx.Client:
+def browserless(live_api: httpx.Client, admin_key: str) -> Iterator[httpx.Client]:
     """Signed in, without a browser."""
-    client = httpx.Client(base_url=live_api.base_url, timeout=30)
-    assert client.post("/portal/sign-in", data={"key": admin_key}).status_code == 303
-    return client
+    with httpx.Client(base_url=live_api.base_url, timeout=30) as client:
+        assert client.post("/portal/sign-in", data={"key": admin_key}).status_code == 303
+        yield client
 
 
 def _csrf(page: str) -> str:
