@@ -27,6 +27,8 @@ SHOWN_FOR = "shown_for"
 FILLED_FOR = "filled_for"
 """The task of the model for which the rest was filled in; `AS_IS` where nothing is to be."""
 AS_IS = "nothing"
+ONCE = "once"
+"""A random text of the page: the same job sent twice from it is one job."""
 
 
 @dataclass
@@ -106,6 +108,8 @@ def draft(state: ApiState, team_id: str, form: Form, datasets: Sequence[Dataset]
         drafted.refuse(error)
     except ValidationError as error:
         drafted.refuse_all(error)
+    if drafted.found is None and not form.get("method"):
+        drafted.errors.pop("method", None)  # it is filled in once the model is known
     if drafted.found is not None and drafted.body is not None:
         try:
             drafted.trial = _inspect(state, team_id, InspectBody.model_validate(minimal(drafted.body)))

@@ -8,14 +8,18 @@ import pytest
 from starlette.datastructures import FormData
 from typer.testing import CliRunner
 
+from api.openapi_examples import EXAMPLES
 from api.portal.job_commands import commands_for
+from api.portal.job_defaults import with_calibration, with_evaluation, with_method, with_target
 from api.portal.job_fields import job_fields
 from api.portal.job_form import field_at_fault, form_of, minimal, read_body
 from api.portal.method_cards import method_groups
 from api.portal.session import Form, read_form
+from core.catalogue.descriptions import ShownDescription
 from core.catalogue.methods import METHODS
 from core.errors import InvalidRequest
 from core.jobs.schemas import JobBody
+from core.registry.schemas import Dataset
 from secateur import Client
 from secateur.cli import app
 
@@ -203,3 +207,23 @@ def test_every_method_is_on_one_card_by_what_it_leaves_and_needs() -> None:
         "training",
         "forward passes",
     ]
+
+
+def test_a_classifier_gets_magnitude_and_images_of_its_own_classes() -> None:
+    facts = {"family": "ResNet", "architecture": "ResNet", "parameters": 1, "prunable_parameters": 1, "bytes": 4}
+    found = ShownDescription(task="image-classification", dtype="float32", layers=1, classes=10, **facts)
+    shown = EXAMPLES["Dataset"]
+    sets = [
+        Dataset.model_validate(shown | {"name": name, "images": images, "classes": classes})
+        for name, images, classes in (
+            ("text", None, None),
+            ("digits-train", 500, 10),
+            ("digits-test", 100, 10),
+            ("many", 9000, 1000),
+        )
+    ]
+    form = with_evaluation(with_target(with_method(Form({"model": ["net"]}), found)), found, sets)
+    body = {"method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": ["digits-test"]}}
+    assert read_body(form) == {"model": "net", **body}
+    trained = with_evaluation(with_calibration(Form({"method": ["filter-taylor"]}), found, sets), found, sets)
+    assert trained.get("calibration.dataset") == "digits-train" and trained.get("calibration.samples") == "500"

@@ -42,7 +42,8 @@ def _submitted(client: httpx.Client, live_api: httpx.Client, fields: dict[str, A
 def test_only_a_model_named_makes_a_job_that_is_worth_running(
     browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
 ) -> None:
-    job = _submitted(browserless, live_api, {"model": model})
+    job = _submitted(browserless, live_api, {"model": model, "once": "a"})
+    assert _submitted(browserless, live_api, {"model": model, "once": "a"})["id"] == job["id"], "a button pressed twice"
     assert (job["method"], job["sparsity"], job["pattern"]) == ("wanda", 0.5, "unstructured")
     calibration = {"dataset": dataset, "samples": 26, "sequence_length": 64, "seed": 0}
     assert job["calibration"] == calibration and job["evaluation"]["datasets"] == [dataset]
@@ -119,7 +120,9 @@ def test_the_commands_beside_the_form_make_the_same_job(
 def test_a_viewer_may_look_and_not_submit(live_api: httpx.Client, viewer_key: str, model: str) -> None:
     client = httpx.Client(base_url=live_api.base_url)
     client.post("/portal/sign-in", data={"key": viewer_key})
-    assert "Submit job" not in client.get(f"/portal/new?model={model}").text
+    page = client.get(f"/portal/new?model={model}").text
+    assert "Submit job" not in page
+    assert 'name="calibration.dataset" value="self"' in page, "without any text, what the model itself writes"
     assert _post(client, {"model": model, "check": "1"}).status_code == 200
     assert _post(client, {"model": model}).status_code == 403
     client.close()

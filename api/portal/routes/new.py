@@ -1,9 +1,12 @@
 """A new job: one page that shows what it would mean while it is written down."""
 
+import hashlib
+import secrets
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request
+from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State
@@ -12,7 +15,7 @@ from api.portal import job_defaults
 from api.portal.job_commands import commands_for
 from api.portal.job_form import lines_of, minimal
 from api.portal.method_cards import method_groups
-from api.portal.new_job import FILLED_FOR, SHOWN_FOR, Draft, draft, form_of_job
+from api.portal.new_job import FILLED_FOR, ONCE, SHOWN_FOR, Draft, draft, form_of_job
 from api.portal.page import is_partial, page
 from api.portal.session import Form, Posted, Viewer, read_form
 from api.state import ApiState
@@ -21,7 +24,9 @@ from core.catalogue.tasks import TASKS
 from core.database import transaction
 from core.errors import SecateurError
 from core.jobs import service
-from core.jobs.schemas import Job
+from core.jobs.hub_lookup import HubFindings
+from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.jobs.schemas import Job, JobBody
 from core.registry.schemas import Dataset, Model
 from core.registry.service import list_datasets, list_models
 from core.teams.principal import Principal
@@ -63,14 +68,32 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
         try:
             on_hub = state.hub.of(caller.team_id, found.body)
             with transaction(state.sessions) as session:
-                job = service.submit(
-                    session, caller, found.body, store=state.store, settings=state.settings, hub=on_hub
-                )
-            hint_after_commit(background, state, job)
+                job, is_new = _submit_once(session, caller, state, posted.get(ONCE), found.body, on_hub)
+            if is_new:
+                hint_after_commit(background, state, job)
             return RedirectResponse(f"/portal/jobs/{job.id}", 303)
         except SecateurError as error:
             found.refuse(error)
     return _page(request, found, choices, status=found.status)
+
+
+def _submit_once(
+    session: Session, caller: Principal, state: ApiState, once: str, body: JobBody, hub: HubFindings
+) -> tuple[Job, bool]:
+    """The job, and whether it is new: a button pressed twice submits once."""
+
+    def submit() -> Job:
+        return service.submit(session, caller, body, store=state.store, settings=state.settings, hub=hub)
+
+    if not once:
+        return submit(), True
+    said = body.model_dump_json().encode()
+    key = f"portal-{hashlib.sha256(once.encode() + said).hexdigest()}"
+    request = IdempotentRequest(team_id=caller.team_id, key=key, request=said, secret=state.secret)
+    answer, is_replayed = answer_once(
+        session, request, lambda: Answer(201, submit().model_dump_json().encode()), state.settings.idempotency_seconds
+    )
+    return Job.model_validate_json(answer.body), not is_replayed
 
 
 @dataclass(frozen=True)
@@ -122,6 +145,7 @@ def _context(request: Request, found: Draft, choices: _Choices) -> dict[str, Any
         "names_of": lambda part: [name for name in found.fields if name.startswith(part)],
         "is_used": lambda names: not used.isdisjoint(names),
         "lines_of": lines_of,
+        "once": found.form.get(ONCE) or secrets.token_hex(8),
         "draft": found,
         "form": found.form,
         "fields": found.fields,
