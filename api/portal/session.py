@@ -1,12 +1,12 @@
 """Who a browser is, and whether a form was sent by a page of ours."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import ImmutableMultiDict, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -40,8 +40,23 @@ class Form:
         """The last value of a name."""
         return self.lists.get(name, [default])[-1]
 
+    def but(self, fields: Mapping[str, str]) -> "Form":
+        """The same with other values of these fields."""
+        return Form(self.lists | {name: [value] for name, value in fields.items()})
 
-def read_form(sent: FormData) -> Form:
+    def or_else(self, fields: Mapping[str, str]) -> "Form":
+        """The same with these values where there is none."""
+        return self.over(Form({name: [value] for name, value in fields.items()}))
+
+    def over(self, other: "Form") -> "Form":
+        """The same with what only the other one has."""
+        return Form(other.lists | self.lists)
+
+    def without(self, names: Collection[str]) -> "Form":
+        return Form({name: values for name, values in self.lists.items() if name not in names})
+
+
+def read_form(sent: ImmutableMultiDict[str, Any]) -> Form:
     """Text fields only. Raises InvalidRequest where one holds what cannot be stored."""
     lists: dict[str, list[str]] = {}
     for name, value in sent.multi_items():

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,6 +22,7 @@ from core.errors import InvalidSparsity, InvalidTarget
 _Size = Annotated[int, Field(ge=1, le=10**18)]
 NOISE = 0.05
 """A relative difference of times below this is within what two runs of one model differ by."""
+_Figure = Literal["parameters", "bytes"]
 _AGREEMENT = 1e-9
 """How far a sparsity that is given too may lie from what the target means: that of a job's own recipe."""
 
@@ -139,7 +140,8 @@ def resolve_target(
         raise InvalidTarget(
             f"{param} {target.asked:,}: the dense model has {dense:,} already, ask for no more", param=param
         )
-    scale = _zeros(description, checked, target) if isinstance(checked, Selection) else _groups(description, target)
+    kind: _Figure = "parameters" if target.parameters is not None else "bytes"
+    scale = _zeros(description, checked, kind) if isinstance(checked, Selection) else _groups(description, kind)
     meant = scale.sparsity_of(target.asked) if target.asked < dense else 0.0
     if sparsity is not None and abs(sparsity - meant) > _AGREEMENT:
         raise InvalidSparsity(
@@ -169,6 +171,9 @@ class _Scale:
     def sparsity_of(self, figure: float) -> float:
         return (self.start - figure) / self.slope + self.margin
 
+    def figure_of(self, sparsity: float) -> int:
+        return round(self.start - self.slope * sparsity)
+
     def nearest(self, description: ModelDescription, checked: MethodParameters, sparsity: float, layout: Layout) -> int:
         """The figure within reach that is nearest to that of a sparsity out of reach."""
         if self.margin:  # whatever is below 1
@@ -178,18 +183,31 @@ class _Scale:
         return round(self.start - self.slope * (beyond[0] if beyond else reachable[-1]))
 
 
-def _zeros(description: ModelDescription, checked: Selection, target: Target) -> _Scale:
+def _zeros(description: Description, checked: Selection, figure: _Figure) -> _Scale:
     """Nonzero parameters, or bytes: a bit for each prunable weight, and its own width where it survives."""
     linears = prunable_linears(description, checked)
     prunable = sum(linear.numel for linear in linears)
     margin = 0.5 / min(linear.in_features for linear in linears)
-    if target.parameters is not None:
+    if figure == "parameters":
         return _Scale(description.parameters, prunable, margin)
     return _Scale(description.bytes + prunable / 8, prunable * WEIGHT_BYTES[description.dtype], margin)
 
 
-def _groups(description: ModelDescription, target: Target) -> _Scale:
+def _groups(description: Description, figure: _Figure) -> _Scale:
     """Parameters that are left, or their bytes."""
-    if target.parameters is not None:
+    if figure == "parameters":
         return _Scale(description.parameters, description.parameters)
     return _Scale(description.bytes, description.parameters * WEIGHT_BYTES[description.dtype])
+
+
+def expected_size(
+    description: Description, method: str, sparsity: float, parameters: dict[str, Any], output: str
+) -> tuple[int, int]:
+    """About how many parameters of an artifact are not zero, and the bytes of its tensors. `parameters` are checked,
+    `output` is the format."""
+    checked = parse_parameters(method, parameters)
+    if isinstance(checked, Selection):
+        left = _zeros(description, checked, "parameters").figure_of(sparsity)
+        is_packed = output == "packed"
+        return left, _zeros(description, checked, "bytes").figure_of(sparsity) if is_packed else description.bytes
+    return _groups(description, "parameters").figure_of(sparsity), _groups(description, "bytes").figure_of(sparsity)

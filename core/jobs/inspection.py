@@ -9,13 +9,14 @@ from core.catalogue.compatibility import check_job
 from core.catalogue.descriptions import Description
 from core.catalogue.methods import METHODS, get_method
 from core.catalogue.patterns import UNSTRUCTURED
+from core.catalogue.targets import expected_size
 from core.errors import SecateurError
 from core.jobs.estimates import estimate_job, require_fit
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import resolve_model
 from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
-from core.jobs.schemas import Estimate, InspectBody, Inspection, JobBody, MethodFit
+from core.jobs.schemas import Estimate, ExpectedArtifact, InspectBody, Inspection, JobBody, MethodFit
 from core.settings import Settings
 
 
@@ -35,6 +36,7 @@ def inspect(
     asked: dict[str, Any] = body.model_dump()
     job: JobBody | None = None
     estimate: Estimate | None = None
+    artifact: ExpectedArtifact | None = None
     if set(asked) == {"model"}:
         model = resolve_model(session, team_id, body.model, store, hub or HubFindings())
         methods = _fits(model.description)
@@ -48,6 +50,7 @@ def inspect(
         methods = _fits(model.description, job.pattern, **known) if prunes else _fits(model.description)
         estimate = estimate_job(session, team_id, resolved, settings)
         require_fit(session, job, estimate, settings)
+        artifact = _artifact(model.description, job)
     described = {
         name: value for name, value in model.description.model_dump().items() if name in Inspection.model_fields
     }
@@ -59,7 +62,15 @@ def inspect(
         methods=methods,
         job=job,
         estimate=estimate,
+        artifact=artifact,
     )
+
+
+def _artifact(description: Description, job: JobBody) -> ExpectedArtifact | None:
+    if job.sparsity is None or not get_method(job.method).prunes or job.output.format == "hashed":
+        return None
+    parameters, size = expected_size(description, job.method, job.sparsity, job.parameters, job.output.format)
+    return ExpectedArtifact(parameters=parameters, bytes=size)
 
 
 def _fits(description: Description, pattern: str | None = None, sparsity: float | None = 0.5) -> list[MethodFit]:

@@ -278,8 +278,18 @@ class Estimate(BaseModel):
     basis: EstimateBasis
 
 
+class ExpectedArtifact(BaseModel):
+    """About what a job's artifact will have: parameters that are not zero, and bytes of its tensors."""
+
+    parameters: int
+    bytes: int
+
+
 class Inspection(ShownDescription):
-    """What a model is and which methods fit; for a job body also the body with defaults and what it would need."""
+    """What a model is and which methods fit; for a job body also the body with defaults, what it would need, and the
+    size of its artifact, which is null where that is not known before (a latency to reach, shared weights) or nothing
+    is pruned.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -289,3 +299,4 @@ class Inspection(ShownDescription):
     methods: list[MethodFit]
     job: JobBody | None
     estimate: Estimate | None
+    artifact: ExpectedArtifact | None

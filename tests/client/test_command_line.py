@@ -99,6 +99,10 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
     ("arguments", "said"),
     [
         ("submit m", "--method"),
+        ("submit --method wanda", "--body FILE"),
+        ("submit m --body job.json", "leave the model"),
+        ("submit --body /nowhere/job.json", "/nowhere/job.json"),
+        ("submit --body /dev/null", "--body /dev/null"),
         ("submit m --method wanda --sparsity much", "--sparsity"),
         ("submit m --method wanda --parameter block_size", "NAME=VALUE"),
         ("submit m --method wanda --parameter a=1 --parameter a=2", "given twice"),

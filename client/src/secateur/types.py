@@ -51,6 +51,8 @@ class Method(Answer):
     id: str
     title: str
     summary: str = ""
+    description: str = ""
+    gains: str = ""
     paper: Paper | None
     task_families: list[str]
     patterns: list[str]
@@ -107,8 +109,16 @@ class Estimate(Answer):
     seconds: float | None = None
 
 
+class ExpectedArtifact(Answer):
+    """About what a job's artifact will have: parameters that are not zero, and bytes of its tensors."""
+
+    parameters: int
+    bytes: int
+
+
 class Inspection(Answer):
-    """What a model is and which methods fit; for a job body also the body with defaults (`job`) and an estimate."""
+    """What a model is and which methods fit; for a job body also the body with defaults (`job`), an estimate, and the
+    size of the artifact where it is known before."""
 
     model: str
     family: str
@@ -126,6 +136,7 @@ class Inspection(Answer):
     methods: list[MethodFit]
     job: dict[str, JsonValue] | None
     estimate: Estimate | None
+    artifact: ExpectedArtifact | None = None
 
 
 class Problem(Answer):

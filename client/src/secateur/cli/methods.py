@@ -41,7 +41,8 @@ def _print_method(method: Method, as_json: bool) -> None:
     print_pairs(
         [
             ("method", f"{method.id} ({method.title})"),
-            ("what it does", method.summary or None),
+            ("what it does", method.description or method.summary or None),
+            ("hardware gains", method.gains or None),
             ("patterns", ", ".join(method.patterns)),
             ("needs", _needs(method)),
             ("paper", f"{_paper(method)}, {method.paper.url}" if method.paper else None),

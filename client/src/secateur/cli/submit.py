@@ -1,7 +1,9 @@
 """`secateur submit` and `secateur inspect`: one job body, meant or only tried."""
 
 import json
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,11 +13,12 @@ from secateur.cli.output import JsonOption, connect, count, print_json, print_pa
 from secateur.cli.watch import exit_code, follow, show_end
 from secateur.types import Inspection
 
+_MODEL_HELP = "A registered model, org/name[@revision] on the hub, or job:ID for the artifact of a job."
 ModelArgument = Annotated[
     str,
-    typer.Argument(help="A registered model, org/name[@revision] on the hub, or job:ID for the artifact of a job."),
+    typer.Argument(help=_MODEL_HELP),
 ]
-MethodOption = Annotated[str, typer.Option(help="How to prune; `secateur methods` lists them.")]
+MethodOption = Annotated[str | None, typer.Option(help="How to prune; `secateur methods` lists them.")]
 SparsityOption = Annotated[float | None, typer.Option(help="Share of the prunable weights to remove, 0 to below 1.")]
 TargetOption = Annotated[
     str | None,
@@ -81,6 +84,14 @@ LayoutOption = Annotated[
     typer.Option(help="per_layer: structured methods may leave layers of different shapes."),
 ]
 TimeLimitOption = Annotated[float | None, typer.Option(metavar="SECONDS", help="Of one attempt.")]
+BodyOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        allow_dash=True,
+        help="A whole job body as JSON, as POST /v1/jobs takes it, in place of everything else; - is standard input.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,10 @@ class JobOptions:
 
     def body(self) -> dict[str, Any]:
         """The job body; raises typer.BadParameter for options that cannot be meant."""
+        if not self.model:
+            raise typer.BadParameter("name the MODEL to prune, or give a whole job with --body FILE")
+        if not self.method:
+            raise typer.BadParameter("name the method with --method; `secateur methods` lists them")
         parameters = {name: _json_or_text(value) for name, value in _pairs(self.parameters, "--parameter").items()}
         if self.seed is not None:
             parameters.setdefault("seed", self.seed)
@@ -182,8 +197,8 @@ class JobOptions:
 
 
 def submit(
-    model: ModelArgument,
-    method: MethodOption,
+    model: Annotated[str | None, typer.Argument(help=_MODEL_HELP)] = None,
+    method: MethodOption = None,
     sparsity: SparsityOption = None,
     target: TargetOption = None,
     pattern: PatternOption = None,
@@ -210,13 +225,14 @@ def submit(
     format: FormatOption = None,
     layout: LayoutOption = None,
     time_limit: TimeLimitOption = None,
+    body: BodyOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Submit a job."""
     options = JobOptions(
-        model=model,
-        method=method,
+        model=model or "",
+        method=method or "",
         sparsity=sparsity,
         target=target,
         pattern=pattern,
@@ -244,9 +260,9 @@ def submit(
         layout=layout,
         time_limit_seconds=time_limit,
     )
-    body = options.body()
+    job_body = options.body() if body is None else _read_body(body, options)
     with connect() as client:
-        job = client.submit(**body)
+        job = client.submit(**job_body)
         if wait:
             job = follow(client, job.id)
             show_end(job, as_json)
@@ -255,6 +271,19 @@ def submit(
         print_json(job)
     else:
         say(f"{job.id} is {job.status}. Follow it with: secateur watch {job.id}")
+
+
+def _read_body(file: Path, options: JobOptions) -> dict[str, Any]:
+    """A body that is written down; raises typer.BadParameter where it is none, or where something else is said too."""
+    if options != JobOptions(model="", method=""):
+        raise typer.BadParameter("--body says everything: leave the model and the other options out")
+    try:
+        body = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"--body {file}: {error}") from None
+    if not isinstance(body, dict) or not {"model", "method"} <= body.keys():
+        raise typer.BadParameter(f'--body {file}: write a JSON object such as {{"model": "NAME", "method": "wanda"}}')
+    return body
 
 
 def inspect(
@@ -339,10 +368,20 @@ def _print_inspection(found: Inspection) -> None:
             [
                 ("the job", "would be taken"),
                 ("sparsity", _meant(found.job)),
+                *_left(found),
                 ("peak memory, about", size(found.estimate.peak_memory_bytes)),
                 ("disk, about", size(found.estimate.disk_bytes)),
             ]
         )
+
+
+def _left(found: Inspection) -> list[tuple[str, str | None]]:
+    if found.artifact is None:
+        return []
+    return [
+        ("parameters left, about", count(found.artifact.parameters)),
+        ("size of the artifact, about", size(found.artifact.bytes)),
+    ]
 
 
 def _meant(job: dict[str, JsonValue] | None) -> str | None:

@@ -1,0 +1,146 @@
+"""The same job as a request of curl, as a command and as Python, each for copying."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+_WIDTH: Final = 100
+_CONTINUED: Final = " \\\n  "
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Three ways to submit the same body."""
+
+    curl: str
+    cli: str
+    python: str
+
+
+def commands_for(body: Mapping[str, Any], url: str) -> Commands:
+    """`body` is minimal; `url` is the service's."""
+    return Commands(curl=_curl(body, url), cli=_cli(body), python=_python(body, url))
+
+
+def _curl(body: Mapping[str, Any], url: str) -> str:
+    parts = [
+        f"curl -sS {shlex.quote(f'{url}/v1/jobs')}",
+        '-H "Authorization: Bearer $SECATEUR_API_KEY"',
+        "-H 'Content-Type: application/json'",
+        f"-d {shlex.quote(_json(body))}",
+    ]
+    return _CONTINUED.join(parts)
+
+
+def _json(body: Mapping[str, Any]) -> str:
+    return json.dumps(body, indent=2, ensure_ascii=False)
+
+
+def _python(body: Mapping[str, Any], url: str) -> str:
+    arguments = "".join(f"        {name}={_literal(value, 8)},\n" for name, value in body.items())
+    return (
+        "from secateur import Client\n\n"
+        f"with Client({url!r}) as client:  # the key is read from SECATEUR_API_KEY\n"
+        f"    job = client.submit(\n{arguments}    )\n"
+        "    print(client.wait(job.id).status)"
+    )
+
+
+def _literal(value: Any, indent: int) -> str:
+    """As Python writes it, over several lines where one would be long."""
+    plain = repr(value)
+    if indent + len(plain) <= _WIDTH or not isinstance(value, dict | list) or not value:
+        return plain
+    inner = indent + 4
+    items = value.items() if isinstance(value, dict) else ((None, each) for each in value)
+    lines = [" " * inner + ("" if name is None else f"{name!r}: ") + _literal(each, inner) for name, each in items]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return opening + "\n" + "".join(f"{line},\n" for line in lines) + " " * indent + closing
+
+
+def _cli(body: Mapping[str, Any]) -> str:
+    options = _options(body)
+    if options is None or body["model"].startswith("-"):
+        return f"secateur submit --body - <<'BODY'\n{_json(body)}\nBODY"
+    first = f"secateur submit {shlex.quote(body['model'])}"
+    return _CONTINUED.join([first, *(f"{name} {shlex.quote(value)}" for name, value in options)])
+
+
+def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """What `secateur submit` is told; None where its options cannot say all of the body."""
+    left = {name: dict(value) if isinstance(value, Mapping) else value for name, value in body.items()}
+    found: list[tuple[str, str]] = []
+
+    def take(option: str, part: Any, name: str) -> None:
+        if name in part:
+            value = part.pop(name)
+            found.append((option, "all" if value is None else _text(value)))
+
+    def take_all(option: str, pairs: dict[str, Any]) -> None:
+        found.extend((option, f"{name}={_json_or_text(value)}") for name, value in pairs.items())
+        pairs.clear()
+
+    left.pop("model")
+    for option, name in (("--method", "method"), ("--sparsity", "sparsity"), ("--pattern", "pattern")):
+        take(option, left, name)
+    take_all("--target", left.get("target", {}))
+    calibration, evaluation = left.get("calibration", {}), left.get("evaluation", {})
+    parameters = left.get("parameters", {})
+    if "seed" in calibration:
+        if calibration["seed"] != parameters.pop("seed", 0):
+            return None
+        take("--seed", calibration, "seed")
+    take_all("--parameter", parameters)
+    take("--calibration", calibration, "dataset")
+    take("--calibration-samples", calibration, "samples")
+    if not _take_length(left, found):
+        return None
+    datasets, tasks = evaluation.pop("datasets", []), evaluation.pop("tasks", [])
+    found.extend(("--evaluation", name) for name in datasets)
+    if datasets:
+        take("--evaluation-samples", evaluation, "samples")
+    found.extend(("--task", name) for name in tasks)
+    if tasks:
+        take("--task-limit", evaluation, "task_limit")
+    recovery = left.get("recovery", {})
+    take("--recovery", recovery, "method")
+    take("--recovery-steps", recovery, "steps")
+    take("--recovery-dataset", recovery, "dataset")
+    take_all("--recovery-parameter", recovery)
+    take("--max-perplexity-ratio", left.get("gates", {}), "max_perplexity_ratio")
+    take("--max-accuracy-drop", left.get("gates", {}), "max_accuracy_drop")
+    take("--format", left.get("output", {}), "format")
+    take("--layout", left.get("output", {}), "layout")
+    found.extend(("--metadata", f"{name}={value}") for name, value in left.pop("metadata", {}).items())
+    for option, name in (("--queue", "queue"), ("--priority", "priority"), ("--time-limit", "time_limit_seconds")):
+        take(option, left, name)
+    return None if any(value != {} for value in left.values()) else found
+
+
+def _take_length(left: Mapping[str, Any], found: list[tuple[str, str]]) -> bool:
+    """`--sequence-length` is of calibration and evaluation alike; False where theirs are not."""
+    calibration, evaluation = left.get("calibration", {}), left.get("evaluation", {})
+    length = calibration.pop("sequence_length", None)
+    measured = evaluation.pop("sequence_length", length)
+    if "calibration" in left and "datasets" in evaluation and length != measured:
+        return False
+    if measured is not None:
+        found.append(("--sequence-length", str(measured)))
+    return measured is None or "datasets" in evaluation or length == measured
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _json_or_text(value: Any) -> str:
+    """As the command reads it back: text stays text only where it is no JSON."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    try:
+        json.loads(value)
+    except ValueError:
+        return value
+    return json.dumps(value)

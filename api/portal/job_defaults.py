@@ -1,0 +1,106 @@
+"""What the form of a job is filled in with once its model is known, so that whoever names only a model gets a job that
+is worth running. REST fills in less: a program says what it means."""
+
+from collections.abc import Iterable, Sequence
+
+from api.portal.session import Form
+from core.catalogue.descriptions import ShownDescription
+from core.catalogue.methods import METHODS
+from core.jobs.text_resolution import SELF
+from core.registry.schemas import Dataset
+
+METHOD = {"language-model": "wanda", "image-classification": "magnitude"}
+"""By the model's task, where none is named."""
+SPARSITY = {"structured": "0.2"}
+"""By the method's first pattern; of any other, half."""
+SAMPLES = 128
+LENGTH = 512
+EVALUATION_SAMPLES = 64
+IMAGES = 1024
+_SELF_SAMPLES = 32
+_CHARACTERS_PER_TOKEN = 6
+"""More than tokenizers make of most texts, so that a text is not asked for more than it has."""
+
+
+def with_method(form: Form, found: ShownDescription) -> Form:
+    """The form with the usual method of such a model, where it names none."""
+    return form if form.get("method") else form.but({"method": METHOD[found.task]})
+
+
+def with_target(form: Form) -> Form:
+    """How much is to go, where nothing says it."""
+    method = METHODS.get(form.get("method"))
+    said = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
+    if method is None or not method.prunes or said or ":" in form.get("pattern"):
+        return form
+    return form.but({"sparsity": SPARSITY.get(method.patterns[0], "0.5")})
+
+
+def with_calibration(form: Form, found: ShownDescription, datasets: Sequence[Dataset]) -> Form:
+    """A calibration set, where the method needs one and none is named: the registered one whose name says so, else the
+    largest; of a language model without any, text that it writes itself."""
+    method = METHODS.get(form.get("method"))
+    if method is None or not method.needs.calibration or form.get("calibration.dataset"):
+        return form
+    chosen = _choose(_fitting(found, datasets), ("calibration", "train"))
+    if chosen is None:
+        if found.task != "language-model":
+            return form
+        length = min(LENGTH, found.context_length or LENGTH)
+        return form.or_else(
+            {
+                "calibration.dataset": SELF,
+                "calibration.samples": str(_SELF_SAMPLES),
+                "calibration.sequence_length": str(length),
+            }
+        )
+    if chosen.images is not None:
+        samples = str(min(IMAGES, chosen.images))
+        return form.or_else({"calibration.dataset": chosen.name, "calibration.samples": samples})
+    length = _length(found, chosen)
+    return form.or_else(
+        {
+            "calibration.dataset": chosen.name,
+            "calibration.samples": str(_windows(chosen, length, SAMPLES)),
+            "calibration.sequence_length": str(length),
+        }
+    )
+
+
+def with_evaluation(form: Form, found: ShownDescription, datasets: Sequence[Dataset]) -> Form:
+    """An evaluation set, where nothing is to be measured: one that is not calibrated on, if there is one."""
+    if form.get("evaluation.datasets") or form.get("evaluation.tasks"):
+        return form
+    fitting = _fitting(found, datasets)
+    others = [each for each in fitting if each.name != form.get("calibration.dataset")]
+    chosen = _choose(others or fitting, ("evaluation", "test", "validation"))
+    if chosen is None:
+        return form
+    filled = {"evaluation.datasets": chosen.name}
+    if chosen.images is None:
+        given = form.get("calibration.sequence_length")
+        length = int(given) if given.isdecimal() else _length(found, chosen)
+        if not given:
+            filled["evaluation.sequence_length"] = str(length)
+        filled["evaluation.samples"] = str(_windows(chosen, length, EVALUATION_SAMPLES))
+    return form.or_else(filled)
+
+
+def _fitting(found: ShownDescription, datasets: Iterable[Dataset]) -> list[Dataset]:
+    if found.task == "language-model":
+        return [each for each in datasets if each.images is None]
+    return [each for each in datasets if each.images is not None and each.classes == found.classes]
+
+
+def _choose(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None:
+    named = [each for each in datasets if any(word in each.name for word in words)]
+    return max(named or datasets, key=lambda each: (each.images or 0, each.characters), default=None)
+
+
+def _length(found: ShownDescription, text: Dataset) -> int:
+    """Tokens of a sequence: no longer than the model's context, nor than the text."""
+    return max(2, min(LENGTH, found.context_length or LENGTH, text.characters // _CHARACTERS_PER_TOKEN))
+
+
+def _windows(text: Dataset, length: int, most: int) -> int:
+    return max(1, min(most, text.characters // (_CHARACTERS_PER_TOKEN * length)))

@@ -1,0 +1,116 @@
+"""A job body as the fields of a form, and back. Fields are named by their dotted place in the body, their kinds come
+from its JSON schema: what a field says is sent with the type that belongs there, what is empty is not sent."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from api.bodies import check_json
+from api.portal.job_fields import METADATA, PARAMETERS, Field, job_fields, json_or_text, one_a_line
+from api.portal.session import Form
+from core.catalogue.methods import METHODS
+from core.jobs.schemas import JobBody
+
+_LEADING: Final = {"calibration": "dataset", "recovery": "method"}
+"""Parts of the body that are sent only where this field of theirs is filled in."""
+
+
+def read_body(form: Form) -> dict[str, Any]:
+    """The body that the fields mean. What cannot be read as the type it should have stays text, for the body's own
+    check to name. Raises InvalidRequest where JSON or NAME=VALUE is expected and is not there, and as for any body."""
+    method = form.get("method")
+    known = job_fields(method)
+    body: dict[str, Any] = {}
+    for name, values in form.lists.items():
+        field = known.get(name)
+        if field is not None:
+            _put(body, name, field.read(values))
+        elif name.startswith(PARAMETERS):
+            body.setdefault("parameters", {})[name.removeprefix(PARAMETERS)] = json_or_text(values[-1])
+        elif name.startswith(f"{METADATA}."):
+            body.setdefault(METADATA, {})[name.removeprefix(f"{METADATA}.")] = values[-1]
+    for part, leading in _LEADING.items():
+        if part in body and leading not in body[part]:
+            del body[part]
+    check_json(json.dumps(body).encode())
+    return body
+
+
+def _put(body: dict[str, Any], name: str, value: Any) -> None:
+    if name == METADATA:
+        body[METADATA] = body.get(METADATA, {}) | value
+        return
+    part, dot, own = name.partition(".")
+    if dot:
+        body.setdefault(part, {})[own] = value
+    else:
+        body[part] = value
+
+
+def lines_of(form: Form, name: str) -> list[str]:
+    """The texts of a field that takes several."""
+    return one_a_line(form.lists.get(name, []))
+
+
+def form_of(body: Mapping[str, Any]) -> Form:
+    """The fields that say a body: `read_body` of them is that body again."""
+    known = job_fields(str(body.get("method", "")))
+    lists: dict[str, list[str]] = {}
+    for name, value in _leaves(body):
+        field = known.get(name) or Field(name, "loose", "", "")
+        texts = field.write(value)
+        if texts:
+            lists[name] = texts
+    return Form(lists)
+
+
+def _leaves(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in body.items():
+        if isinstance(value, Mapping) and name != METADATA:
+            yield from ((f"{name}.{own}", inner) for own, inner in value.items())
+        else:
+            yield name, value
+
+
+def field_at_fault(param: str | None, names: Mapping[str, Any]) -> str | None:
+    """The field that an error's `param` is about: itself, the field it lies in, or the first field of that part."""
+    if param is None:
+        return None
+    shorter = param
+    while shorter:
+        if shorter in names:
+            return shorter
+        shorter = shorter.rpartition(".")[0]
+    part = param.partition(".")[0]
+    leading = f"{part}.{_LEADING.get(part, '')}"
+    return leading if leading in names else next((name for name in names if name.startswith(f"{param}.")), None)
+
+
+def minimal(body: JobBody) -> dict[str, Any]:
+    """The body without what would be filled in anyway."""
+    least: dict[str, Any] = body.model_dump(mode="json", exclude_defaults=True, exclude={"parameters"})
+    recovery = body.recovery
+    if recovery is not None and recovery.method == "distill" and "lora" in recovery.model_fields_set:
+        least["recovery"].setdefault("lora", None)  # trains every parameter, where unset trains adapters
+    parameters = _minimal_parameters(body.method, body.parameters)
+    if parameters:
+        least["parameters"] = parameters
+    order = list(JobBody.model_fields)
+    return dict(sorted(least.items(), key=lambda item: order.index(item[0])))
+
+
+def _minimal_parameters(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those whose absence would change what is meant; all where they mean nothing yet."""
+    least = dict(given)
+    if method not in METHODS:
+        return least
+    parse = METHODS[method].parameters.model_validate
+    try:
+        meant = parse(least)
+        for name in given:
+            without = {other: value for other, value in least.items() if other != name}
+            if parse(without).model_dump() == meant.model_dump():
+                least = without
+    except ValueError:
+        return dict(given)
+    return least

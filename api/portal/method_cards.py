@@ -1,0 +1,77 @@
+"""The catalogue of methods as a page shows it: by what they leave behind, then by what they need."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from core.catalogue.method_info import MethodInfo
+from core.catalogue.methods import METHODS
+
+NEEDS: Final = ("no data", "forward passes", "gradients", "training")
+"""What a method needs besides the weights; each of these contains those before it."""
+_GROUPS: Final = (
+    (
+        ("unstructured", "n:m"),
+        "Unstructured and semi-structured",
+        "Single weights become zero: anywhere, or so that n of every m are kept (2:4). The model keeps its shape.",
+    ),
+    (
+        ("unstructured",),
+        "Unstructured, with retraining",
+        "Single weights become zero anywhere, and the rest is trained in between.",
+    ),
+    (("structured",), "Structured", "Whole heads, channels, filters or layers go. The model gets smaller."),
+    ((), "Without pruning", "Train a model that was pruned before, or measure what its layers can lose."),
+)
+"""By `patterns` of the catalogue."""
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """A method and which of `NEEDS` it has."""
+
+    info: MethodInfo
+    level: int
+
+    @property
+    def needs(self) -> str:
+        return NEEDS[self.level]
+
+
+@dataclass(frozen=True)
+class MethodGroup:
+    """Methods that leave the same behind. `gains` is what hardware makes of it, None where it differs among them."""
+
+    title: str
+    text: str
+    cards: tuple[MethodCard, ...]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(card.info.id for card in self.cards)
+
+    @property
+    def gains(self) -> str | None:
+        different = {card.info.gains for card in self.cards}
+        return different.pop() if len(different) == 1 else None
+
+
+@cache
+def method_groups() -> tuple[MethodGroup, ...]:
+    """Every method of the catalogue, in one of the groups."""
+    return tuple(
+        MethodGroup(title, text, tuple(sorted(_cards(patterns), key=lambda card: card.level)))
+        for patterns, title, text in _GROUPS
+    )
+
+
+def _cards(patterns: tuple[str, ...]) -> list[MethodCard]:
+    return [MethodCard(each, _level(each)) for each in METHODS.values() if each.patterns == patterns]
+
+
+def _level(method: MethodInfo) -> int:
+    if method.needs.training:
+        return 3
+    if method.needs.gradients:
+        return 2
+    return 1 if method.needs.calibration or method.measures else 0

@@ -1,0 +1,151 @@
+"""A job while it is written down: what its form says, what that would mean, and what is wrong with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from api.portal import job_defaults
+from api.portal.job_fields import Field, job_fields
+from api.portal.job_form import field_at_fault, form_of, minimal, read_body
+from api.portal.session import Form
+from api.problems import fault
+from api.state import ApiState
+from core.catalogue.method_info import MethodInfo
+from core.catalogue.methods import METHODS
+from core.database import transaction
+from core.errors import SecateurError
+from core.jobs.inspection import inspect
+from core.jobs.schemas import InspectBody, Inspection, Job, JobBody
+from core.registry.schemas import Dataset
+
+GOAL = "goal"
+"""Which of `GOALS` says how much is to go; the others are not sent."""
+GOALS = ("sparsity", "target.parameters", "target.bytes", "target.latency_ratio")
+SHOWN_FOR = "shown_for"
+"""The method whose parameters the page showed: those of another are not sent."""
+FILLED_FOR = "filled_for"
+"""The task of the model for which the rest was filled in; `AS_IS` where nothing is to be."""
+AS_IS = "nothing"
+ONCE = "once"
+"""A random text of the page: the same job sent twice from it is one job."""
+
+
+@dataclass
+class Draft:
+    """`found` is the model, `trial` the dry run of the whole; `errors` are by field, `faults` of no field."""
+
+    form: Form
+    body: JobBody | None = None
+    found: Inspection | None = None
+    trial: Inspection | None = None
+    errors: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    status: int = 200
+
+    @property
+    def method(self) -> MethodInfo | None:
+        return METHODS.get(self.form.get("method"))
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        return job_fields(self.form.get("method"))
+
+    @property
+    def goal(self) -> str:
+        """What says how much is to go."""
+        given = next((name for name in reversed(GOALS) if self.form.get(name)), GOALS[0])
+        return self.form.get(GOAL) if self.form.get(GOAL) in GOALS else given
+
+    @property
+    def is_refused(self) -> bool:
+        return bool(self.errors or self.faults)
+
+    def refuse(self, error: SecateurError) -> None:
+        """Keep an error for the field it is about."""
+        self._keep(error.param, error.message, error.status)
+
+    def refuse_all(self, error: ValidationError) -> None:
+        for each in error.errors(include_url=False):
+            self._keep(*fault(each), 422)
+
+    def _keep(self, param: str | None, message: str, status: int) -> None:
+        name = field_at_fault(param, self.fields)
+        if name is None:
+            self.faults.append(message)
+        else:
+            self.errors.setdefault(name, message)
+        self.status = max(self.status, status)
+
+
+def form_of_job(job: Job) -> Form:
+    """The form that says what a job was asked to do; what a target or a pattern means is left to them."""
+    body = minimal(JobBody.model_validate(job.model_dump(include=set(JobBody.model_fields))))
+    method = METHODS.get(job.method)
+    if job.target is not None or ":" in job.pattern:
+        body.pop("sparsity", None)
+    if method is None or not method.prunes:
+        body.pop("pattern", None)
+    return form_of(body).but({FILLED_FOR: AS_IS})
+
+
+def draft(state: ApiState, team_id: str, form: Form, datasets: Sequence[Dataset]) -> Draft:
+    """Look at what a form says: the model by itself, what is to be filled in for it, and the whole as a dry run."""
+    drafted = Draft(form)
+    name = form.get("model")
+    if name:
+        try:
+            drafted.found = _inspect(state, team_id, InspectBody(model=name))
+        except SecateurError as error:
+            drafted.refuse(error)
+        except ValidationError as error:
+            drafted.refuse_all(error)
+    if drafted.found is not None:
+        drafted.form = _filled(form, drafted.found, datasets)
+    try:
+        drafted.body = JobBody.model_validate(read_body(_meant(drafted)))
+    except SecateurError as error:
+        drafted.refuse(error)
+    except ValidationError as error:
+        drafted.refuse_all(error)
+    if drafted.found is None and not form.get("method"):
+        drafted.errors.pop("method", None)  # it is filled in once the model is known
+    if drafted.found is not None and drafted.body is not None:
+        try:
+            drafted.trial = _inspect(state, team_id, InspectBody.model_validate(minimal(drafted.body)))
+        except SecateurError as error:
+            drafted.refuse(error)
+    return drafted
+
+
+def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:
+    found = state.hub.of(team_id, body)
+    with transaction(state.sessions) as session:
+        return inspect(session, team_id, body, store=state.store, settings=state.settings, hub=found)
+
+
+def _filled(form: Form, found: Inspection, datasets: Sequence[Dataset]) -> Form:
+    is_new_task = form.get(FILLED_FOR) not in (AS_IS, found.task)
+    if is_new_task:
+        form = job_defaults.with_target(job_defaults.with_method(form, found)).but({FILLED_FOR: found.task})
+    if is_new_task or form.get(SHOWN_FOR) not in ("", form.get("method")):
+        form = job_defaults.with_calibration(form, found, datasets)
+    if is_new_task:
+        form = job_defaults.with_evaluation(form, found, datasets)
+    return form
+
+
+def _meant(drafted: Draft) -> Form:
+    """The form without what does not count: other ways of saying how much, parameters of a method chosen before."""
+    form, method = drafted.form, drafted.method
+    dropped: set[str] = set()
+    if form.get(GOAL):
+        dropped |= set(GOALS) - {drafted.goal}
+        if ":" in form.get("pattern"):
+            dropped.add("sparsity")
+        if method is not None and not method.prunes:
+            dropped |= {*GOALS, "pattern"}
+    shown_for = form.get(SHOWN_FOR)
+    if shown_for and shown_for != form.get("method"):
+        dropped |= set(job_fields(shown_for)) - set(drafted.fields)
+    return form.without(dropped)

@@ -1,0 +1,158 @@
+"""A new job: one page that shows what it would mean while it is written down."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Query, Request
+from sqlalchemy.orm import Session
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import State
+from api.hinting import hint_after_commit
+from api.portal import job_defaults
+from api.portal.job_commands import commands_for
+from api.portal.job_form import lines_of, minimal
+from api.portal.method_cards import method_groups
+from api.portal.new_job import FILLED_FOR, ONCE, SHOWN_FOR, Draft, draft, form_of_job
+from api.portal.page import is_partial, page
+from api.portal.session import Form, Posted, Viewer, read_form
+from api.state import ApiState
+from core.catalogue.methods import METHODS
+from core.catalogue.tasks import TASKS
+from core.database import transaction
+from core.errors import SecateurError
+from core.jobs import service
+from core.jobs.hub_lookup import HubFindings
+from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.jobs.schemas import Job, JobBody
+from core.registry.schemas import Dataset, Model
+from core.registry.service import list_datasets, list_models
+from core.teams.principal import Principal
+
+router = APIRouter(prefix="/new")
+
+CHECK = "check"
+_MOST_CHOICES = 100
+"""Of registered models, datasets and jobs that are offered; others can be named."""
+
+
+@router.get("")
+def new_job_page(
+    request: Request,
+    caller: Viewer,
+    state: State,
+    job_id: Annotated[str | None, Query(alias="from", max_length=100)] = None,
+) -> Response:
+    """Filled in from the query, and from a job where `from` names one."""
+    form = read_form(request.query_params).without({CHECK})
+    if job_id is not None:
+        with transaction(state.sessions) as session:
+            form = form.over(form_of_job(service.get_job(session, caller.team_id, job_id)))
+    choices = _choices(state, caller)
+    return _page(request, draft(state, caller.team_id, form, choices.datasets), choices)
+
+
+@router.post("")
+def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, background: BackgroundTasks) -> Response:
+    """Submit the job, or with `check` only show what it would mean."""
+    form = posted.without({CHECK})
+    choices = _choices(state, caller)
+    if posted.get(CHECK):
+        found = draft(state, caller.team_id, form, choices.datasets)
+        return _changes(request, form, found, choices) if is_partial(request) else _page(request, found, choices)
+    caller.require("member")
+    found = draft(state, caller.team_id, form, choices.datasets)
+    if found.body is not None and not found.is_refused:
+        try:
+            on_hub = state.hub.of(caller.team_id, found.body)
+            with transaction(state.sessions) as session:
+                job, is_new = _submit_once(session, caller, state, posted.get(ONCE), found.body, on_hub)
+            if is_new:
+                hint_after_commit(background, state, job)
+            return RedirectResponse(f"/portal/jobs/{job.id}", 303)
+        except SecateurError as error:
+            found.refuse(error)
+    return _page(request, found, choices, status=found.status)
+
+
+def _submit_once(
+    session: Session, caller: Principal, state: ApiState, once: str, body: JobBody, hub: HubFindings
+) -> tuple[Job, bool]:
+    """The job, and whether it is new: a button pressed twice submits once."""
+
+    def submit() -> Job:
+        return service.submit(session, caller, body, store=state.store, settings=state.settings, hub=hub)
+
+    if not once:
+        return submit(), True
+    said = body.model_dump_json().encode()
+    key = f"portal-{hashlib.sha256(once.encode() + said).hexdigest()}"
+    request = IdempotentRequest(team_id=caller.team_id, key=key, request=said, secret=state.secret)
+    answer, is_replayed = answer_once(
+        session, request, lambda: Answer(201, submit().model_dump_json().encode()), state.settings.idempotency_seconds
+    )
+    return Job.model_validate_json(answer.body), not is_replayed
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What the team has to choose from: the newest of each."""
+
+    models: list[Model]
+    datasets: list[Dataset]
+    jobs: list[Job]
+
+
+def _choices(state: ApiState, caller: Principal) -> _Choices:
+    with transaction(state.sessions) as session:
+        team = caller.team_id
+        models = list_models(session, team, limit=_MOST_CHOICES, after=None).data
+        datasets = list_datasets(session, team, limit=_MOST_CHOICES, after=None).data
+        jobs = service.list_jobs(session, team, limit=_MOST_CHOICES, after=None, status="succeeded").data
+    made = [each for each in jobs if each.method in METHODS and not METHODS[each.method].measures]
+    return _Choices(models, datasets, made)
+
+
+def _page(request: Request, found: Draft, choices: _Choices, *, status: int | None = None) -> Response:
+    """The whole page; of one that was not submitted, nothing is missing yet that nobody was asked for."""
+    if status is None and not found.form.get("model"):
+        found.errors.clear()
+    context = _context(request, found, choices) | {"was_submitted": status is not None}
+    return page(request, "new/page.html", context, status=status or 200)
+
+
+def _changes(request: Request, sent: Form, found: Draft, choices: _Choices) -> Response:
+    """What htmx changes of the page: what was found, and of the fields only those that were filled in."""
+    if not sent.get("model"):
+        found.errors.clear()
+    filled = {name for name in found.fields if found.form.lists.get(name) != sent.lists.get(name)}
+    is_new_task = found.form.get(FILLED_FOR) != sent.get(FILLED_FOR)
+    changed = {
+        "methods": "method" in filled,
+        "parameters": found.form.get("method") != sent.get(SHOWN_FOR),
+        "target": "sparsity" in filled,
+        "data": is_new_task or any(name.startswith(("calibration.", "evaluation.")) for name in filled),
+    }
+    return page(request, "new/changes.html", _context(request, found, choices) | {"changed": changed})
+
+
+def _context(request: Request, found: Draft, choices: _Choices) -> dict[str, Any]:
+    url = f"{request.url.scheme}://{request.url.netloc}"
+    used = found.form.lists.keys() | found.errors.keys()
+    return {
+        "names_of": lambda part: [name for name in found.fields if name.startswith(part)],
+        "is_used": lambda names: not used.isdisjoint(names),
+        "lines_of": lines_of,
+        "once": found.form.get(ONCE) or secrets.token_hex(8),
+        "draft": found,
+        "form": found.form,
+        "fields": found.fields,
+        "choices": choices,
+        "groups": method_groups(),
+        "fits": {each.method: each for each in found.found.methods} if found.found else {},
+        "tasks": TASKS.values(),
+        "usual_methods": {task: METHODS[each].title for task, each in job_defaults.METHOD.items()},
+        "commands": commands_for(minimal(found.body), url) if found.body else None,
+    }

@@ -1,0 +1,229 @@
+"""A job body as fields, back again, and as commands: nothing is lost or changed on the way."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+from starlette.datastructures import FormData
+from typer.testing import CliRunner
+
+from api.openapi_examples import EXAMPLES
+from api.portal.job_commands import commands_for
+from api.portal.job_defaults import with_calibration, with_evaluation, with_method, with_target
+from api.portal.job_fields import job_fields
+from api.portal.job_form import field_at_fault, form_of, minimal, read_body
+from api.portal.method_cards import method_groups
+from api.portal.session import Form, read_form
+from core.catalogue.descriptions import ShownDescription
+from core.catalogue.methods import METHODS
+from core.errors import InvalidRequest
+from core.jobs.schemas import JobBody
+from core.registry.schemas import Dataset
+from secateur import Client
+from secateur.cli import app
+
+_TEXT = {"dataset": "numbers", "samples": 8, "sequence_length": 32}
+BODIES: list[dict[str, Any]] = [
+    {"model": "tiny", "method": "wanda", "sparsity": 0.5},
+    {"model": "org/name@main", "method": "wanda", "pattern": "2:4", "calibration": {**_TEXT, "samples": None}},
+    {
+        "model": 'it\'s <b>"odd"</b> $HOME `x`',
+        "method": "sparsegpt",
+        "sparsity": 0.25,
+        "parameters": {"allocation": [0.25, 0.25], "skip_modules": ["down_proj", "a b"], "include_lm_head": True},
+        "calibration": {**_TEXT, "seed": 3},
+        "evaluation": {"datasets": ["numbers"], "sequence_length": 32, "tasks": ["piqa"], "task_limit": 10},
+        "metadata": {"commit": "abc", "note": "a = b; 'c'"},
+    },
+    {
+        "model": "tiny",
+        "method": "magnitude",
+        "target": {"parameters": 100_000_000},
+        "parameters": {"allocation": "job:abc", "scope": "row", "seed": 5},
+        "evaluation": {"datasets": ["a", "org/b:c"], "samples": 4, "sequence_length": 64},
+        "gates": {"max_perplexity_ratio": 1.5},
+        "output": {"format": "packed"},
+        "queue": "large",
+        "priority": -5,
+        "time_limit_seconds": 60.5,
+    },
+    {
+        "model": "job:abc",
+        "method": "recover",
+        "calibration": {**_TEXT, "seed": 7},
+        "recovery": {"method": "distill", "lora": None, "temperature": 2.0, "teacher": "tiny", "learning_rate": 1e-5},
+        "parameters": {"seed": 7},
+    },
+    {
+        "model": "tiny",
+        "method": "bonsai",
+        "sparsity": 0.2,
+        "parameters": {"budget": "quick", "masks_per_round": 200},
+        "calibration": _TEXT,
+        "recovery": {
+            "method": "lora",
+            "lora": {"r": 16, "targets": ["down_proj"]},
+            "stages": [{"datasets": ["a"], "steps": 5}],
+        },
+        "metadata": {"two": "lines\nof text"},
+    },
+    {
+        "model": "tiny",
+        "method": "iterative-magnitude",
+        "sparsity": 0.9,
+        "parameters": {"scale_dropout": False, "scan_images": None, "allocation": "uniform"},
+        "calibration": {"dataset": "digits"},
+        "output": {"format": "hashed", "compression": 0.5},
+        "gates": {"max_accuracy_drop": 0.01},
+    },
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=[body["method"] for body in BODIES])
+def test_a_body_is_the_same_through_the_form(body: dict[str, Any]) -> None:
+    sent = FormData([(name, value) for name, values in form_of(body).lists.items() for value in values])
+    assert read_body(read_form(sent)) == body
+    assert JobBody.model_validate(minimal(JobBody.model_validate(body))) == JobBody.model_validate(body)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_field_of_every_method_has_a_kind_and_its_default_is_itself_again(method: str) -> None:
+    for name, field in job_fields(method).items():
+        if not field.shown_default:
+            continue
+        part, dot, own = name.partition(".")
+        body = read_body(Form({"method": [method], name: [field.shown_default], **_leading(part)}))
+        said = body[part][own] if dot else body[part]
+        assert said == (field.default if field.kind != "lines" else [*field.default]), name
+
+
+def _leading(part: str) -> dict[str, list[str]]:
+    return {"calibration": {"calibration.dataset": ["x"]}, "recovery": {"recovery.method": ["lora"]}}.get(part, {})
+
+
+def test_what_is_empty_is_not_sent_and_what_is_no_number_is_left_to_the_check() -> None:
+    form = read_form(FormData([("model", " tiny "), ("method", "wanda"), ("sparsity", "half"), ("pattern", "  ")]))
+    assert read_body(form) == {"model": "tiny", "method": "wanda", "sparsity": "half"}
+    assert read_body(Form({"calibration.samples": ["128"], "recovery.steps": ["5"]})) == {}
+    lines = Form({"evaluation.datasets": ["a", "b\n\n c "], "metadata": ["x=1\ny = 2"], "metadata.z": ["3"]})
+    assert read_body(lines) == {"evaluation": {"datasets": ["a", "b", "c"]}, "metadata": {"x": "1", "y": "2", "z": "3"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("parameters.skip_layers", "[1,", "is not JSON"),
+        ("parameters.skip_layers", "[NaN]", "NaN"),
+        ("metadata", "commit", "write NAME=VALUE"),
+        ("recovery.stages", "[" * 2000, "is not JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_named(name: str, text: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        read_body(Form({"method": ["wanda"], "recovery.method": ["lora"], name: [text]}))
+
+
+def test_errors_find_their_field() -> None:
+    fields = job_fields("wanda")
+    for param, name in (
+        ("evaluation.datasets.1", "evaluation.datasets"),
+        ("calibration", "calibration.dataset"),
+        ("recovery", "recovery.method"),
+        ("target", "target.parameters"),
+        ("recovery.lora.r", "recovery.lora"),
+        ("parameters.allocation.job", "parameters.allocation"),
+        ("metadata.x", "metadata"),
+        ("elsewhere", None),
+        (None, None),
+    ):
+        assert field_at_fault(param, fields) == name, param
+
+
+class _SubmittedError(Exception):
+    """Raised in place of sending a body."""
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What clients were about to submit."""
+    bodies: list[dict[str, Any]] = []
+
+    def submit(self: object, /, **body: Any) -> None:
+        bodies.append(body)
+        raise _SubmittedError
+
+    monkeypatch.setattr(Client, "submit", submit)
+    monkeypatch.setenv("SECATEUR_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SECATEUR_API_KEY", "sct_nothing")
+    return bodies
+
+
+def _in_a_shell(command: str, program: str) -> tuple[list[str], str]:
+    """What bash hands to a program: its arguments, and what it could read."""
+    script = f"{program}() {{ printf '%s\\0' \"$@\"; printf '\\0'; cat; }}\n{command}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    arguments, _, read = done.stdout.partition("\0\0")
+    return arguments.split("\0"), read
+
+
+def _resolved(body: dict[str, Any]) -> dict[str, Any]:
+    """With the one default that the command line says where the form leaves it to the service."""
+    length = body.get("calibration", {}).get("sequence_length")
+    if "datasets" in body.get("evaluation", {}) and length:
+        return body | {"evaluation": {"sequence_length": length} | body["evaluation"]}
+    return body
+
+
+@pytest.mark.parametrize("body", BODIES, ids=[body["method"] for body in BODIES])
+def test_curl_command_and_python_submit_that_body(body: dict[str, Any], sent: list[dict[str, Any]]) -> None:
+    commands = commands_for(body, "http://127.0.0.1:9")
+    arguments, _ = _in_a_shell(commands.curl, "curl")
+    assert json.loads(arguments[arguments.index("-d") + 1]) == body and "http://127.0.0.1:9/v1/jobs" in arguments
+    with pytest.raises(_SubmittedError):
+        exec(commands.python, {})
+    arguments, read = _in_a_shell(commands.cli, "secateur")
+    result = CliRunner().invoke(app, arguments, input=read)
+    assert isinstance(result.exception, _SubmittedError), result.output
+    from_python, from_command = sent
+    assert from_python == body
+    assert _resolved(from_command) == _resolved(body)
+
+
+def test_the_command_says_it_with_options_where_they_can() -> None:
+    with_options = [body["method"] for body in BODIES if "--body" not in commands_for(body, "http://x").cli]
+    assert with_options == ["wanda", "wanda", "magnitude", "recover", "bonsai"]
+
+
+def test_every_method_is_on_one_card_by_what_it_leaves_and_needs() -> None:
+    assert sorted(name for group in method_groups() for name in group.ids) == sorted(METHODS)
+    needs = {card.info.id: card.needs for group in method_groups() for card in group.cards}
+    of_each_kind = ("magnitude", "wanda", "bonsai", "llm-pruner", "loraprune", "sensitivity")
+    assert [needs[name] for name in of_each_kind] == [
+        "no data",
+        "forward passes",
+        "forward passes",
+        "gradients",
+        "training",
+        "forward passes",
+    ]
+
+
+def test_a_classifier_gets_magnitude_and_images_of_its_own_classes() -> None:
+    facts = {"family": "ResNet", "architecture": "ResNet", "parameters": 1, "prunable_parameters": 1, "bytes": 4}
+    found = ShownDescription(task="image-classification", dtype="float32", layers=1, classes=10, **facts)
+    shown = EXAMPLES["Dataset"]
+    sets = [
+        Dataset.model_validate(shown | {"name": name, "images": images, "classes": classes})
+        for name, images, classes in (
+            ("text", None, None),
+            ("digits-train", 500, 10),
+            ("digits-test", 100, 10),
+            ("many", 9000, 1000),
+        )
+    ]
+    form = with_evaluation(with_target(with_method(Form({"model": ["net"]}), found)), found, sets)
+    body = {"method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": ["digits-test"]}}
+    assert read_body(form) == {"model": "net", **body}
+    trained = with_evaluation(with_calibration(Form({"method": ["filter-taylor"]}), found, sets), found, sets)
+    assert trained.get("calibration.dataset") == "digits-train" and trained.get("calibration.samples") == "500"
