@@ -104,6 +104,8 @@ def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     found.extend(("--task", name) for name in tasks)
     if tasks:
         take("--task-limit", evaluation, "task_limit")
+    found.extend(("--prompt", text) for text in evaluation.pop("prompts", []))
+    take("--prompt-tokens", evaluation, "prompt_tokens")
     recovery = left.get("recovery", {})
     take("--recovery", recovery, "method")
     take("--recovery-steps", recovery, "steps")

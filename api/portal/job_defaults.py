@@ -17,6 +17,8 @@ SAMPLES = 128
 LENGTH = 512
 EVALUATION_SAMPLES = 64
 IMAGES = 1024
+PROMPTS = ("The capital of France is", "To keep a rose healthy, prune it")
+"""What dense and pruned are asked to continue, side by side in the report."""
 _SELF_SAMPLES = 32
 _CHARACTERS_PER_TOKEN = 6
 """More than tokenizers make of most texts, so that a text is not asked for more than it has."""
@@ -68,7 +70,8 @@ def with_calibration(form: Form, found: ShownDescription, datasets: Sequence[Dat
 
 
 def with_evaluation(form: Form, found: ShownDescription, datasets: Sequence[Dataset]) -> Form:
-    """An evaluation set, where nothing is to be measured: one that is not calibrated on, if there is one."""
+    """An evaluation set, where nothing is to be measured: one that is not calibrated on, if there is one. Of a language
+    model that becomes another one, prompts too."""
     if form.get("evaluation.datasets") or form.get("evaluation.tasks"):
         return form
     fitting = _fitting(found, datasets)
@@ -83,6 +86,9 @@ def with_evaluation(form: Form, found: ShownDescription, datasets: Sequence[Data
         if not given:
             filled["evaluation.sequence_length"] = str(length)
         filled["evaluation.samples"] = str(_windows(chosen, length, EVALUATION_SAMPLES))
+        method = METHODS.get(form.get("method"))
+        if method is not None and not method.measures:
+            filled["evaluation.prompts"] = "\n".join(PROMPTS)
     return form.or_else(filled)
 
 
