@@ -25,8 +25,8 @@ from core.jobs.tables import JobRow
 from core.settings import Settings
 from core.teams.tables import PortalSessionRow
 from tests.portal.conftest import require_accessible, sign_in
+from tests.runner.models import register_layers
 from tests.worker.conftest import eventually
-from tests.worker.test_real_runner import register_layers
 from worker.processes import spawn
 from worker.serve import part_commands, part_environment
 from worker.supervisor import Supervisor
