@@ -35,7 +35,7 @@ from core.teams.sessions import signed_in
 
 router = APIRouter(prefix="/jobs")
 
-_GATHER_SECONDS = 0.25
+_GATHER_SECONDS = 0.5
 """News that come so close together go into one message: nobody reads faster, and pages may be many."""
 _LOG_PAGE = 1000
 _drawing = threading.Lock()
@@ -47,7 +47,7 @@ def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSes
     """Everything up to the job's newest event; the page's stream goes on from there."""
     now = take_snapshot(session, caller.team_id, job_id)
     context = {
-        **job_page.head(session, caller.team_id, now),
+        **job_page.head(now),
         **job_page.stages(session, caller.team_id, now),
         **job_page.log(session, caller.team_id, now),
         **job_page.result(session, caller.team_id, now),
