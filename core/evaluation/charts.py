@@ -6,6 +6,7 @@ colour vision can tell apart, and markers differ too.
 
 import io
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _STYLE: Any = {  # the type of its keys differs between matplotlib's versions
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+_drawing = threading.Lock()
+"""matplotlib's style is the process's: one thread draws at a time."""
 _NAMED = 3
 """Layers named in the chart of curves: so many that lose most, and so many that lose least."""
 _ROW_LABELS = 40
@@ -205,7 +208,7 @@ def _dress(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bo
 
 @contextmanager
 def _figure(size: tuple[float, float]) -> Iterator[Figure]:
-    with matplotlib.rc_context(_STYLE):
+    with _drawing, matplotlib.rc_context(_STYLE):
         yield Figure(figsize=size, layout="constrained")
 
 

@@ -207,6 +207,7 @@ def test_a_page_whose_session_ends_gets_no_more_until_somebody_signs_in(
     portal: Page, submitted: Running, admin_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.portal.job_news.KEEP_ALIVE_SECONDS", 0)
+    monkeypatch.setattr("api.portal.job_page.LOG_LINES", 2)
     submitted.begin()
     portal.goto(f"/portal/jobs/{submitted.id}")
     submitted.log("before")
@@ -223,6 +224,12 @@ def test_a_page_whose_session_ends_gets_no_more_until_somebody_signs_in(
     expect(portal.locator("#log li")).to_have_count(2)
     assert logged(portal) == ["before", "meanwhile"]
     expect(portal.locator("#live")).to_be_empty()
+    submitted.log("after")
+    expect(portal.locator("#log li").last).to_contain_text("after")
+    assert logged(portal) == ["meanwhile", "after"], "the page keeps the length of its log"
+    portal.reload()
+    assert logged(portal) == ["meanwhile", "after"]
+    expect(portal.get_by_text("The last 2 lines are shown.")).to_be_visible()
 
 
 def test_a_failed_job_says_what_happened_why_and_what_to_try(portal: Page, submitted: Running) -> None:
