@@ -18,7 +18,7 @@ from core.errors import NotFound
 from core.jobs import service
 from core.jobs.schemas import Job, JobBody, JobEvent
 from core.jobs.snapshots import Snapshot, newest_events
-from core.jobs.states import TERMINAL
+from core.jobs.states import HELD, TERMINAL
 
 LOG_LINES = 500
 """Of the log in the page; all of it is a file."""
@@ -29,15 +29,13 @@ _LAST_LINES = 10
 """Of the log, beside what went wrong."""
 
 
-def head(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
-    """State, progress, and how long it will take."""
+def head(now: Snapshot) -> dict[str, Any]:
+    """State, progress, and how long it will take. A job's `started_at` is its newest attempt's."""
     job = now.job
     elapsed = remaining = None
-    if job.status in ("running", "cancelling"):
-        newest = service.list_attempts(session, team_id, job.id, limit=1, after=None).data
-        if newest:
-            elapsed = (datetime.now(UTC) - newest[0].started_at).total_seconds()
-            remaining = remaining_seconds(job.progress, elapsed, now.estimated_seconds)
+    if job.status in HELD and job.started_at is not None:
+        elapsed = (datetime.now(UTC) - job.started_at).total_seconds()
+        remaining = remaining_seconds(job.progress, elapsed, now.estimated_seconds)
     return {"job": job, "elapsed": elapsed, "remaining": remaining, "estimated": now.estimated_seconds}
 
 

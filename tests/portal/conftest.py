@@ -2,16 +2,22 @@
 
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from tests.portal.running_job import Running
 
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
+expect.set_options(timeout=15_000)
 
 
 def installed_chromium() -> str:
@@ -59,6 +65,15 @@ def portal(visitor: Page, admin_key: str) -> Page:
     """A page of an admin of the team, who signed in."""
     sign_in(visitor, admin_key)
     return visitor
+
+
+@pytest.fixture
+def submitted(
+    live_api: httpx.Client, job_body: dict[str, Any], sessions: sessionmaker[Session], store: Store
+) -> Running:
+    """A queued job."""
+    job = live_api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
+    return Running(sessions, store, job)
 
 
 def sign_in(page: Page, key: str) -> None:

@@ -1,10 +1,7 @@
 """One job: its page, live while it runs, its report when it is over, and what can be done with both."""
 
-import hashlib
 import json
-import threading
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request
@@ -17,11 +14,11 @@ from api.downloads import Conditions, artifact_file
 from api.following import LARGEST_SEQUENCE, event_stream, last_event
 from api.hinting import hint_after_commit
 from api.portal import job_page
+from api.portal.charts import chart
 from api.portal.job_news import OVER, page_turn
 from api.portal.layers import by_kind, layer_figures
 from api.portal.page import page
 from api.portal.session import COOKIE, Member, Viewer
-from api.ranges import is_listed
 from api.state import ApiState
 from core.artifacts.store import attachment
 from core.catalogue.methods import METHODS
@@ -35,11 +32,9 @@ from core.teams.sessions import signed_in
 
 router = APIRouter(prefix="/jobs")
 
-_GATHER_SECONDS = 0.25
+_GATHER_SECONDS = 0.5
 """News that come so close together go into one message: nobody reads faster, and pages may be many."""
 _LOG_PAGE = 1000
-_drawing = threading.Lock()
-"""matplotlib's style is the process's."""
 
 
 @router.get("/{job_id}")
@@ -47,7 +42,7 @@ def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSes
     """Everything up to the job's newest event; the page's stream goes on from there."""
     now = take_snapshot(session, caller.team_id, job_id)
     context = {
-        **job_page.head(session, caller.team_id, now),
+        **job_page.head(now),
         **job_page.stages(session, caller.team_id, now),
         **job_page.log(session, caller.team_id, now),
         **job_page.result(session, caller.team_id, now),
@@ -162,7 +157,7 @@ def layers_chart(
             title=f"Layers of {job.model} after {job.method}",
         )
 
-    return _chart(repr(kinds), if_none_match, draw)
+    return chart(repr(kinds), if_none_match, draw)
 
 
 @router.get("/{job_id}/sensitivity.svg")
@@ -183,18 +178,4 @@ def sensitivity_chart(
 
         return sensitivity_chart(Sensitivity.model_validate(found))
 
-    return _chart(json.dumps(found), if_none_match, draw)
-
-
-def _chart(figures: str, if_none_match: str | None, draw: Callable[[], str]) -> Response:
-    """An SVG that is drawn only where the browser does not have it; its own styles apply when it is opened alone."""
-    etag = f'"{hashlib.sha256((version("secateur-server") + figures).encode()).hexdigest()[:32]}"'
-    headers = {
-        "ETag": etag,
-        "Cache-Control": "private, no-cache",
-        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-    }
-    if if_none_match is not None and is_listed(etag, if_none_match):
-        return Response(status_code=304, headers=headers)
-    with _drawing:
-        return Response(draw(), headers=headers, media_type="image/svg+xml")
+    return chart(json.dumps(found), if_none_match, draw)

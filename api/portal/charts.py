@@ -1,0 +1,25 @@
+"""Charts the server draws, at addresses of their own."""
+
+import hashlib
+from collections.abc import Callable
+from importlib.metadata import version
+
+from starlette.responses import Response
+
+from api.ranges import is_listed
+
+
+def chart(figures: str, if_none_match: str | None, draw: Callable[[], str]) -> Response:
+    """An SVG of `figures`, drawn only where the browser does not have it. Its own styles apply when it is opened alone.
+
+    `draw` imports what it draws with: that is slow to load, and the API starts without.
+    """
+    etag = f'"{hashlib.sha256((version("secateur-server") + figures).encode()).hexdigest()[:32]}"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "private, no-cache",
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    }
+    if if_none_match is not None and is_listed(etag, if_none_match):
+        return Response(status_code=304, headers=headers)
+    return Response(draw(), headers=headers, media_type="image/svg+xml")
