@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from api.dependencies import DatabaseSession, Quality
+from api.portal.charts import chart
 from api.portal.page import page
 from api.portal.session import Viewer
 from core.jobs import service
@@ -30,9 +31,6 @@ _LAYER_FIGURES: Final[dict[_LayerFigure, str]] = {
 }
 _LOG_FROM = 20
 """Perplexities of which one is so many times another are drawn on a logarithmic axis."""
-_SVG = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-"""Charts are pictures with styles of their own; they run nothing and load nothing."""
-
 Jobs = Annotated[list[str], Query(max_length=10 * MOST, description="Ids; empty ones do not count.")]
 
 
@@ -90,18 +88,29 @@ def compare_csv(caller: Viewer, session: DatabaseSession, job: Jobs) -> Response
 
 @router.get("/compare/trade-off.svg")
 def trade_off_svg(
-    caller: Viewer, session: DatabaseSession, job: Jobs, quality: Quality = None, cost: Cost = "parameters"
+    caller: Viewer,
+    session: DatabaseSession,
+    job: Jobs,
+    quality: Quality = None,
+    cost: Cost = "parameters",
+    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Quality against cost, with the Pareto front."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
-    return Response(_draw_trade_off(found), media_type="image/svg+xml", headers=_SVG)
+    return chart(found.model_dump_json(), if_none_match, lambda: _draw_trade_off(found))
 
 
 @router.get("/compare/layers.svg")
-def layers_svg(caller: Viewer, session: DatabaseSession, job: Jobs, figure: _LayerFigure) -> Response:
+def layers_svg(
+    caller: Viewer,
+    session: DatabaseSession,
+    job: Jobs,
+    figure: _LayerFigure,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
     """One figure of every layer, the jobs' lines over one another."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job))
-    return Response(_draw_layers(found, figure), media_type="image/svg+xml", headers=_SVG)
+    return chart(figure + found.model_dump_json(), if_none_match, lambda: _draw_layers(found, figure))
 
 
 class _Address:
