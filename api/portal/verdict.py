@@ -1,6 +1,6 @@
 """What a job came to, dense against pruned, in one sentence of plain words."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import hypot
 from typing import Any
@@ -13,7 +13,7 @@ Figures = Mapping[str, Any]
 
 _SAME_SIZE = 0.01
 """A relative difference of bytes that nobody would call one: headers of files, a tied head written twice."""
-_SHOWN = 2
+_NAMED = 2
 """Texts, or image sets, named in the sentence; all are in the table."""
 _NOT_A_NUMBER = "no longer a number"
 
@@ -45,13 +45,15 @@ def stored_bytes(metrics: Figures) -> float | None:
 
 def apart(dense: float | None, pruned: float | None) -> tuple[str, str]:
     """Two figures with as many digits as it takes to tell them apart: three to five."""
-    if dense is None or pruned is None:
-        return tuple(_NOT_A_NUMBER if each is None else number(each) for each in (dense, pruned))  # type: ignore[return-value]
     for digits in (3, 4, 5):
-        shown = number(dense, digits), number(pruned, digits)
+        shown = _shown(dense, digits), _shown(pruned, digits)
         if shown[0] != shown[1]:
-            break
-    return shown if shown[0] != shown[1] else (number(dense), number(pruned))
+            return shown
+    return _shown(dense, 3), _shown(pruned, 3)
+
+
+def _shown(figure: float | None, digits: int) -> str:
+    return _NOT_A_NUMBER if figure is None else number(figure, digits)
 
 
 def is_smaller_network(recipe: Figures, metrics: Figures, report: Figures) -> bool:
@@ -93,11 +95,11 @@ def _quality(metrics: Figures) -> str:
     return ", ".join(part for part in parts if part) or "quality not measured"
 
 
-def _several(figures: Mapping[str, Figures], say: Any) -> str:
+def _several(figures: Mapping[str, Figures], say: Callable[[Figures, str], str]) -> str:
     if len(figures) == 1:
-        return str(say(next(iter(figures.values())), ""))
-    said = [say(figure, f" on {name}") for name, figure in list(figures.items())[:_SHOWN]]
-    more = len(figures) - _SHOWN
+        return say(next(iter(figures.values())), "")
+    said = [say(figure, f" on {name}") for name, figure in list(figures.items())[:_NAMED]]
+    more = len(figures) - _NAMED
     return ", ".join(said) + (f" and {more} more" if more > 0 else "")
 
 
@@ -140,30 +142,26 @@ def _speed(recipe: Figures, metrics: Figures, report: Figures) -> str:
 
 def _remarks(recipe: Figures, metrics: Figures, report: Figures) -> list[str]:
     remarks = []
-    latency = metrics.get("latency")
-    zeros = metrics.get("sparsity", {}).get("prunable") or 0
-    is_smaller = is_smaller_network(recipe, metrics, report)
-    if (
-        zeros
-        and not is_smaller
-        and "packed" not in metrics.get("bytes", {})
-        and "hashed" not in metrics.get("bytes", {})
-    ):
-        remarks.append(
-            "The zeros are stored like any other weight, so the files are no smaller. The output format packed leaves "
-            "them out of the files; " + _who_uses(recipe.get("pattern"))
-        )
-    elif zeros and not is_smaller:
-        remarks.append("The smaller files unpack to a model of the former size: " + _who_uses(recipe.get("pattern")))
-    if latency and is_smaller and abs(latency["pruned_ms"] / latency["dense_ms"] - 1) <= latency_noise(latency):
+    is_smaller, latency = is_smaller_network(recipe, metrics, report), metrics.get("latency")
+    if metrics.get("sparsity", {}).get("prunable") and not is_smaller:
+        who = _who_uses(recipe.get("pattern"))
+        if {"packed", "hashed"} & metrics.get("bytes", {}).keys():
+            remarks.append(f"The smaller files unpack to a model of the former size: {who}")
+        else:
+            remarks.append(
+                "The zeros are stored like any other weight, so the files are no smaller. The output format packed "
+                f"leaves them out of the files; {who}"
+            )
+    if latency is None:
+        return [*remarks, "How fast it runs was not measured: see the notes of the report."] if is_smaller else remarks
+    differs = abs(latency["pruned_ms"] / latency["dense_ms"] - 1) > latency_noise(latency)
+    if is_smaller and not differs:
         remarks.append(
             f"Timed in turn, dense took {number(latency['dense_ms'])} ms and pruned {number(latency['pruned_ms'])} ms; "
             f"rounds of one model differ by up to {percent(latency['spread'])}, so this tells no difference."
         )
-    elif latency and not is_smaller and abs(latency["pruned_ms"] / latency["dense_ms"] - 1) > latency_noise(latency):
+    elif differs and not is_smaller:
         remarks.append("Both models do the same arithmetic: a difference in time comes from the machine, not the cut.")
-    if not latency and is_smaller:
-        remarks.append("How fast it runs was not measured: see the notes of the report.")
     return remarks
 
 
