@@ -6,7 +6,7 @@ Only additions: the version before runs on with this schema.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
+revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
