@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.browser import chromium
 from bench.load import percentile
 from bench.load_fleet import free_port, until
 from bench.machine import describe_machine
@@ -124,13 +125,8 @@ def first_bytes(client: httpx.Client, pages: Sequence[tuple[str, str]]) -> str:
 def first_paints(portal: Portal, pages: Sequence[tuple[str, str]]) -> str:
     """In Chromium, from the navigation to the first paint, styles and scripts cached as they are for whoever was here
     before."""
-    from playwright.sync_api import sync_playwright
-
-    from tests.portal.conftest import CHROMIUM_OPTIONS, installed_chromium
-
     rows = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=installed_chromium(), args=CHROMIUM_OPTIONS)
+    with chromium() as browser:
         context = browser.new_context(base_url=portal.url, viewport={"width": 1280, "height": 800})
         page = context.new_page()
         page.goto("/portal/sign-in")
@@ -144,7 +140,6 @@ def first_paints(portal: Portal, pages: Sequence[tuple[str, str]]) -> str:
                 page.wait_for_function("performance.getEntriesByType('paint').length > 0")
                 paints.append(page.evaluate("performance.getEntriesByType('paint')[0].startTime") / 1000)
             rows.append([name, address[:60], *(f"{1000 * percentile(paints[1:], share):.0f}" for share in (0.5, 1))])
-        browser.close()
     return table(["page", "address", "p50 ms", "most ms"], rows)
 
 

@@ -5,27 +5,18 @@ Of a running service with some jobs in it; each page at the width of a phone and
 
 import argparse
 import io
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+from bench.browser import chromium
+
 WIDTHS = {"phone": 390, "desktop": 1280}
 _COLOURS = 64
 """Of a picture: pages have few, and pictures of them lie in the repository."""
-
-
-def chromium() -> str:
-    """Where the browser is; raises FileNotFoundError."""
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
-    if found is None:
-        raise FileNotFoundError("Chromium is not installed: apt-get install chromium")
-    return found
 
 
 def pages(rest: httpx.Client) -> Iterator[tuple[str, str]]:
@@ -91,11 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--key-file", type=Path, default=Path(".secateur/api-key"))
     parser.add_argument("--write", type=Path, default=Path("docs/portal"), metavar="FOLDER")
     options = parser.parse_args(arguments)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=list(OPTIONS))
+    with chromium() as browser:
         for file in photograph(browser, options.url, options.key_file.read_text().strip(), options.write):
             print(file)
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -1,39 +1,28 @@
 """A real browser, and the portal as somebody who signed in."""
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.browser import chromium
 from core.artifacts.store import Store
 from tests.portal.running_job import Running
 
-_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
 expect.set_options(timeout=15_000)
 
 
-def installed_chromium() -> str:
-    """Where Debian's Chromium lies."""
-    found = next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
-    assert found is not None, "Chromium is not installed: apt-get install chromium"
-    return found
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, without a window. Not for the whole run: its event loop is in the way of other tests'."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=installed_chromium(), args=CHROMIUM_OPTIONS)
-        yield chromium
-        chromium.close()
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -1,0 +1,101 @@
+"""Somebody who has never used the API prunes a real model, on the service as it is served, without touching a mouse."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.portal.conftest import DESKTOP, require_accessible
+from tests.trained.conftest import samples  # noqa: F401 - a fixture
+from tests.worker.test_serve import secateur, serving
+from worker.samples import CALIBRATION, EVALUATION, MODEL
+
+_MOST_TABS = 150
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Not in pytest's own folder: as root PostgreSQL runs as another user."""
+    with TemporaryDirectory(prefix="secateur-test-") as folder:
+        path = Path(folder, "home")
+        yield path
+        secateur(path, "stop")
+
+
+@pytest.fixture
+def served(home: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:  # noqa: F811
+    """Address of a service that knows SmolLM2 and two texts."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with serving(home):
+        for kind, name, place in (
+            ("models", MODEL, samples / "models" / MODEL),
+            ("datasets", CALIBRATION, samples / "datasets" / f"{CALIBRATION}.jsonl"),
+            ("datasets", EVALUATION, samples / "datasets" / f"{EVALUATION}.jsonl"),
+        ):
+            added = secateur(home, kind, "add", name, str(place.resolve()))
+            assert added.returncode == 0, added.stderr
+        yield (home / "url").read_text().strip()
+
+
+def _tab_to(page: Page, target: Locator) -> None:
+    """With the keyboard alone."""
+    target.first.wait_for()
+    for _ in range(_MOST_TABS):
+        if target.first.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{target} is not reached with {_MOST_TABS} tabs")
+
+
+def _fill(page: Page, label: str, text: str) -> None:
+    _tab_to(page, page.get_by_label(label, exact=True))
+    page.keyboard.press("Control+A")
+    page.keyboard.type(text)
+
+
+@pytest.mark.timeout(600)
+def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(
+    browser: Browser, served: str, home: Path
+) -> None:
+    width, height = DESKTOP
+    page = browser.new_context(base_url=served, viewport={"width": width, "height": height}).new_page()
+    page.set_default_timeout(30_000)
+    page.goto("/")
+    page.keyboard.type((home / "api-key").read_text().strip())  # the field has the focus
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+    _tab_to(page, page.get_by_role("link", name="Prune a first model"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="New job", exact=True)).to_be_visible()
+    _fill(page, "Model", MODEL)
+    expect(page.locator("#model-found")).to_contain_text("LlamaForCausalLM")
+    for label, text in (("Samples", "4"), ("Sequence length", "128"), ("Samples of each", "4")):
+        _fill(page, label, text)
+    expect(page.locator("#commands")).to_contain_text("--calibration-samples 4")
+    expect(page.locator("#outlook")).to_contain_text("memory")
+    require_accessible(page)
+    _tab_to(page, page.get_by_role("button", name="Submit job"))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/portal/jobs/job_*")
+    job = page.url.rsplit("/", 1)[-1]
+    page.evaluate("window.isTheSamePage = true")
+    expect(page.locator(".verdict")).to_contain_text("perplexity", timeout=400_000)
+    assert page.evaluate("window.isTheSamePage"), "the report came without reload"
+    expect(page.locator(".badge.succeeded").first).to_be_visible()
+    expect(page.get_by_text("The capital of France is")).to_be_visible()
+    require_accessible(page)
+
+    row = page.get_by_role("row").filter(has_text="model.safetensors")
+    link = row.get_by_role("link")
+    _tab_to(page, link)
+    with page.expect_download() as started:
+        page.keyboard.press("Enter")
+    content = started.value.path().read_bytes()
+    expect(row).to_contain_text(hashlib.sha256(content).hexdigest())
+    key = (home / "api-key").read_text().strip()
+    files = httpx.get(f"{served}/v1/jobs/{job}/artifacts", headers={"Authorization": f"Bearer {key}"}).json()["data"]
+    assert hashlib.sha256(content).hexdigest() in {each["sha256"] for each in files}
