@@ -175,7 +175,7 @@ def _decode(cursor: str, order: Order, param: str) -> _Place:
     try:
         decoded = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode())
         name, written_key, created_at, row_id = decoded
-        if name != order.name:
+        if _text(name) != order.name:
             raise InvalidRequest(f"{param}: a cursor of a list in the order {name!r}, not {order.name!r}", param=param)
         return _Place(_key(written_key, order), _moment(created_at), _text(row_id))
     except (ValueError, TypeError, RecursionError, binascii.Error):
