@@ -175,11 +175,9 @@ def _decode(cursor: str, order: Order, param: str) -> _Place:
     try:
         decoded = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode())
         name, written_key, created_at, row_id = decoded
-        if not all(isinstance(each, str) and "\0" not in each for each in (name, created_at, row_id)):
-            raise ValueError(cursor)
-        if name != order.name:
+        if _text(name) != order.name:
             raise InvalidRequest(f"{param}: a cursor of a list in the order {name!r}, not {order.name!r}", param=param)
-        return _Place(_key(written_key, order), _moment(created_at), row_id)
+        return _Place(_key(written_key, order), _moment(created_at), _text(row_id))
     except (ValueError, TypeError, RecursionError, binascii.Error):
         raise InvalidRequest(
             f"{param}: not a cursor of this list; use next_after of the page before", param=param
@@ -195,9 +193,17 @@ def _key(written: Any, order: Order) -> Key:
         return _moment(written)
     if order.kind is int and type(written) is int and abs(written) < 2**31:
         return written
-    if order.kind is str and isinstance(written, str) and "\0" not in written:
-        return written
+    if order.kind is str:
+        return _text(written)
     raise ValueError(written)
+
+
+def _text(written: Any) -> str:
+    """Raises ValueError for what is no text or cannot be stored as one: NUL, and halves of surrogate pairs."""
+    if not isinstance(written, str) or "\0" in written:
+        raise ValueError(written)
+    written.encode()
+    return written
 
 
 def _moment(written: str) -> datetime:

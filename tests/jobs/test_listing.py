@@ -1,6 +1,8 @@
 """Jobs in every order, looked through forwards and backwards, and found by what is written in them."""
 
+import json
 import random
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -101,7 +103,19 @@ def test_a_cursor_counts_in_its_own_order_only(sessions: sessionmaker[Session], 
         cursor = _look(session, team, "newest").after
         with pytest.raises(InvalidRequest, match="a list in the order 'newest', not 'model'"):
             _look(session, team, "model", after=cursor)
-        for nonsense in ("", "é", "bnVsbA", "WzEsMiwzLDRd", "WyJuZXdlc3QiLDEsIngiLCJ5Il0", "W1tbW1tb" * 300):
+        when = "2026-03-02T09:30:00+00:00"
+        places = (
+            [1, 2, 3, 4],
+            ["newest", None, "now", "job_1"],
+            ["newest", None, when[:-6], "job_1"],
+            ["newest", "oak", when, "job_1"],
+            ["newest", None, when, "\0"],
+            ["newest", None, when, "\ud800"],
+            ["newest", None, when, 7],
+            None,
+        )
+        written = [urlsafe_b64encode(json.dumps(place).encode()).decode() for place in places]
+        for nonsense in ("", "é", "W1tbW1tb" * 300, *written):
             with pytest.raises(InvalidRequest, match="not a cursor of this list"):
                 _look(session, team, "newest", after=nonsense)
 
