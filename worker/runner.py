@@ -294,4 +294,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    sys.stderr.flush()
+    os._exit(ended)  # all is said and written; threads that libraries left can hang the interpreter's own end
