@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from bench.browser import chromium
+from bench.page import write_section
 
 WIDTHS = {"phone": 390, "desktop": 1280}
 _COLOURS = 64
@@ -76,15 +77,26 @@ def photograph(browser: Browser, url: str, key: str, folder: Path) -> list[Path]
     return taken
 
 
+def _shown(taken: Sequence[Path], beside: Path) -> str:
+    """Links to a page's pictures in a line: whole pages are too tall to stand in one."""
+    by_page: dict[str, list[str]] = {}
+    for file in taken:
+        name, width, scheme = next(file.stem.partition(each) for each in WIDTHS if f"-{each}" in file.stem)
+        link = f"[{width}{scheme.replace('-', ', ')}]({file.relative_to(beside).as_posix()})"
+        by_page.setdefault(name.rstrip("-").replace("-", " "), []).append(link)
+    return "\n".join(f"- {name}: {', '.join(links)}" for name, links in by_page.items())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.portal_pages", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--key-file", type=Path, default=Path(".secateur/api-key"))
     parser.add_argument("--write", type=Path, default=Path("docs/portal"), metavar="FOLDER")
+    parser.add_argument("--page", type=Path, default=Path("docs/portal.md"), help="lists them")
     options = parser.parse_args(arguments)
     with chromium() as browser:
-        for file in photograph(browser, options.url, options.key_file.read_text().strip(), options.write):
-            print(file)
+        taken = photograph(browser, options.url, options.key_file.read_text().strip(), options.write)
+    write_section(options.page, "pages", _shown(taken, options.page.parent))
 
 
 if __name__ == "__main__":
