@@ -1,5 +1,6 @@
 """A service for each module, and workers in threads that claim once and start the product's own runner."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -109,4 +110,8 @@ def artifact(jobs: Queue, job_id: str) -> Path:
 
 def runner() -> psutil.Process | None:
     """The one that runs now."""
-    return next((child for child in psutil.Process().children() if "worker.runner" in child.cmdline()), None)
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            if "worker.runner" in child.cmdline():
+                return child
+    return None
