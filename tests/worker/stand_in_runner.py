@@ -39,6 +39,7 @@ def send(message: Any) -> None:
 
 
 def main(behaviour: dict[str, Any]) -> int:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as the runner does: a shell's background ignores it
     spec = spec_adapter.validate_json(sys.stdin.buffer.read())
     assert not any(name.startswith("SECATEUR_") for name in os.environ), "credentials reach the runner"
     if isinstance(spec, PruneSpec):
