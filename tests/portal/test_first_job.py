@@ -86,7 +86,7 @@ def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(
     expect(page.locator(".verdict")).to_contain_text("perplexity", timeout=400_000)
     assert page.evaluate("window.isTheSamePage"), "the report came without reload"
     expect(page.locator(".badge.succeeded").first).to_be_visible()
-    expect(page.get_by_text("The capital of France is")).to_be_visible()
+    expect(page.get_by_role("heading", name="The capital of France is")).to_be_visible()
     require_accessible(page)
 
     row = page.get_by_role("row").filter(has_text="model.safetensors")
