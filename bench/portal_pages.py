@@ -51,8 +51,7 @@ def take(page: Page, name: str, address: str, folder: Path) -> list[Path]:
             page.set_viewport_size({"width": width, "height": 844})
             page.goto(address)
             page.evaluate("document.querySelectorAll('img').forEach((each) => (each.loading = 'eager'))")
-            page.wait_for_function("[...document.images].every((each) => each.complete)")
-            page.wait_for_timeout(700)  # curves draw themselves
+            page.wait_for_timeout(1500)  # charts arrive, curves draw themselves
             file = folder / f"{name}-{width_name}{'-dark' if scheme == 'dark' else ''}.png"
             _save(page.screenshot(full_page=True), file)
             taken.append(file)
