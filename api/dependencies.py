@@ -1,7 +1,7 @@
 """What routes ask for: the process's state, a transaction, and who is asking."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -56,17 +56,19 @@ def _principal(
     return principal
 
 
-def _with_role(role: Role) -> Callable[[Principal], Principal]:
-    def check(principal: Annotated[Principal, Depends(_principal)]) -> Principal:
+def with_role(role: Role, principal_of: Callable[..., Principal]) -> Any:
+    """A dependency: who asks, as `principal_of` finds it, where their role is `role` or above."""
+
+    def check(principal: Annotated[Principal, Depends(principal_of)]) -> Principal:
         principal.require(role)
         return principal
 
-    return check
+    return Security(check, scopes=[role])
 
 
-Viewer = Annotated[Principal, Security(_with_role("viewer"), scopes=["viewer"])]
-Member = Annotated[Principal, Security(_with_role("member"), scopes=["member"])]
-Admin = Annotated[Principal, Security(_with_role("admin"), scopes=["admin"])]
+Viewer = Annotated[Principal, with_role("viewer", _principal)]
+Member = Annotated[Principal, with_role("member", _principal)]
+Admin = Annotated[Principal, with_role("admin", _principal)]
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page.")]
 After = Annotated[str | None, Query(max_length=LONGEST_CURSOR, description="`next_after` of the page before.")]

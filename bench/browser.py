@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -10,13 +10,17 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 
 
-@contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium() -> AbstractContextManager[Browser]:
     """Without a window. Raises FileNotFoundError where it is not installed."""
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is None:
         raise FileNotFoundError("Chromium is not installed: apt-get install chromium")
+    return _running(found)
+
+
+@contextmanager
+def _running(executable: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(_OPTIONS))
+        browser = playwright.chromium.launch(executable_path=executable, args=list(_OPTIONS))
         yield browser
         browser.close()

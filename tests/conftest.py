@@ -1,6 +1,7 @@
 """What tests of the service share: a PostgreSQL server of their own, a fresh migrated database for each test, the API
 as its users meet it, keys for every role and another team, a model and a text."""
 
+import fcntl
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from core.teams.keys import create_key
 from core.teams.schemas import Role
 from tests.model_folders import write_llama, write_text
 from worker.embedded import postgres
+from worker.home import open_home
+from worker.samples import add_samples
 
 LONG = (
     "tests/trained/test_smollm2",
@@ -224,3 +227,24 @@ def job_body(model: str, dataset: str) -> dict[str, Any]:
         "evaluation": {"datasets": [dataset], "samples": 4},
         "metadata": {"commit": "abc"},
     }
+
+
+SAMPLES = Path(__file__).parents[1] / ".cache" / "samples"
+"""A home with the sample model and texts, that later runs reuse."""
+
+
+@contextmanager
+def samples_alone() -> Iterator[None]:
+    """Only one process of the run fills the home; the others find it filled."""
+    SAMPLES.parent.mkdir(exist_ok=True)
+    with SAMPLES.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The home, filled: fetched once, by pinned hash."""
+    with samples_alone(), open_home(Settings(home=SAMPLES)) as home:
+        add_samples(home, lambda text: None)
+    return SAMPLES

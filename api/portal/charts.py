@@ -3,10 +3,15 @@
 import hashlib
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Annotated
 
+from fastapi import Header
 from starlette.responses import Response
 
 from api.ranges import is_listed
+
+IfNoneMatch = Annotated[str | None, Header()]
+"""What a browser has of a chart, by its ETag."""
 
 
 def chart(figures: str, if_none_match: str | None, draw: Callable[[], str]) -> Response:

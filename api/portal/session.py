@@ -1,20 +1,19 @@
 """Who a browser is, and whether a form was sent by a page of ours."""
 
 import hmac
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request
 from starlette.datastructures import ImmutableMultiDict, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from api.dependencies import State
+from api.dependencies import State, with_role
 from core.database import transaction
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.teams.principal import Principal
-from core.teams.schemas import Role
 from core.teams.sessions import form_token, signed_in
 
 COOKIE = "secateur_session"
@@ -124,17 +123,9 @@ def _principal(request: Request, state: State, posted: Posted) -> Principal:
     return principal
 
 
-def _with_role(role: Role) -> Callable[[Principal], Principal]:
-    def check(principal: Annotated[Principal, Depends(_principal)]) -> Principal:
-        principal.require(role)
-        return principal
-
-    return check
-
-
-Viewer = Annotated[Principal, Security(_with_role("viewer"), scopes=["viewer"])]
-Member = Annotated[Principal, Security(_with_role("member"), scopes=["member"])]
-Admin = Annotated[Principal, Security(_with_role("admin"), scopes=["admin"])]
+Viewer = Annotated[Principal, with_role("viewer", _principal)]
+Member = Annotated[Principal, with_role("member", _principal)]
+Admin = Annotated[Principal, with_role("admin", _principal)]
 
 
 def remember(response: Response, request: Request, token: str, seconds: float) -> None:

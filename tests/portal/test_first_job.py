@@ -3,15 +3,13 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.portal.conftest import DESKTOP, require_accessible
-from tests.trained.conftest import samples  # noqa: F401 - a fixture
-from tests.worker.test_serve import secateur, serving
+from tests.worker.test_serve import a_home, secateur, serving
 from worker.samples import CALIBRATION, EVALUATION, MODEL
 
 _MOST_TABS = 150
@@ -19,15 +17,12 @@ _MOST_TABS = 150
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """Not in pytest's own folder: as root PostgreSQL runs as another user."""
-    with TemporaryDirectory(prefix="secateur-test-") as folder:
-        path = Path(folder, "home")
+    with a_home() as path:
         yield path
-        secateur(path, "stop")
 
 
 @pytest.fixture
-def served(home: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:  # noqa: F811
+def served(home: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of a service that knows SmolLM2 and two texts."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with serving(home):

@@ -1,9 +1,6 @@
 """The sample model and text, fetched once by pinned hash into a home that later runs reuse."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,11 +12,9 @@ from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows
 from core.models.folder import ModelFolder, open_model
 from core.settings import Settings
-from worker.home import open_home
-from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
+from tests.conftest import SAMPLES, samples_alone
+from worker.samples import CALIBRATION, EVALUATION, MODEL
 from worker.task_samples import add_task_samples
-
-HOME = Path(__file__).parents[2] / ".cache" / "samples"
 
 
 @pytest.fixture(autouse=True)
@@ -30,28 +25,11 @@ def threads() -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """Only one process of the run fills the home; the others find it filled."""
-    HOME.parent.mkdir(exist_ok=True)
-    with HOME.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@pytest.fixture(scope="session")
-def samples() -> Path:
-    """A home with the sample model and texts in it."""
-    with alone(), open_home(Settings(home=HOME)) as home:
-        add_samples(home, lambda text: None)
-    return HOME
-
-
 @pytest.fixture(scope="session")
 def task_questions() -> dict[str, Path]:
     """The real questions of each task."""
-    settings = Settings(home=HOME)
-    with alone():
+    settings = Settings(home=SAMPLES)
+    with samples_alone():
         add_task_samples(settings, lambda text: None)
     return {name: settings.local_tasks / name / "validation.jsonl" for name in TASKS}
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.dependencies import DatabaseSession, Quality
-from api.portal.charts import chart
+from api.portal.charts import IfNoneMatch, chart
 from api.portal.page import page
 from api.portal.session import Viewer
 from core.jobs import service
@@ -93,7 +93,7 @@ def trade_off_svg(
     job: Jobs,
     quality: Quality = None,
     cost: Cost = "parameters",
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Quality against cost, with the Pareto front."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
@@ -106,7 +106,7 @@ def layers_svg(
     session: DatabaseSession,
     job: Jobs,
     figure: _LayerFigure,
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """One figure of every layer, the jobs' lines over one another."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job))

@@ -14,7 +14,7 @@ from api.downloads import Conditions, artifact_file
 from api.following import LARGEST_SEQUENCE, event_stream, last_event
 from api.hinting import hint_after_commit
 from api.portal import job_page
-from api.portal.charts import chart
+from api.portal.charts import IfNoneMatch, chart
 from api.portal.job_news import OVER, page_turn
 from api.portal.layers import by_kind, layer_figures
 from api.portal.page import page
@@ -136,7 +136,7 @@ def layers_chart(
     job_id: str,
     caller: Viewer,
     state: State,
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Sparsity and reconstruction error of each layer."""
     with transaction(state.sessions) as session:
@@ -165,7 +165,7 @@ def sensitivity_chart(
     job_id: str,
     caller: Viewer,
     state: State,
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Loss against pruning rate of each layer."""
     with transaction(state.sessions) as session:

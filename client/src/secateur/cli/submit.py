@@ -2,13 +2,13 @@
 
 import json
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import JsonValue
 
+from secateur.cli.job_options import JobOptions
 from secateur.cli.output import JsonOption, connect, count, print_json, print_pairs, print_table, say, size
 from secateur.cli.watch import exit_code, follow, show_end
 from secateur.types import Inspection
@@ -92,108 +92,6 @@ BodyOption = Annotated[
         help="A whole job body as JSON, as POST /v1/jobs takes it, in place of everything else; - is standard input.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """A job as options describe it. What is None is left to the server's defaults."""
-
-    model: str
-    method: str
-    sparsity: float | None = None
-    target: str | None = None
-    pattern: str | None = None
-    parameters: list[str] = field(default_factory=list)
-    calibration: str | None = None
-    calibration_samples: str | None = None
-    sequence_length: int | None = None
-    seed: int | None = None
-    evaluation: list[str] = field(default_factory=list)
-    evaluation_samples: str | None = None
-    tasks: list[str] = field(default_factory=list)
-    task_limit: str | None = None
-    prompts: list[str] = field(default_factory=list)
-    prompt_tokens: int | None = None
-    max_perplexity_ratio: float | None = None
-    max_accuracy_drop: float | None = None
-    recovery: str | None = None
-    recovery_steps: int | None = None
-    recovery_dataset: str | None = None
-    recovery_parameters: list[str] = field(default_factory=list)
-    metadata: list[str] = field(default_factory=list)
-    queue: str | None = None
-    priority: int | None = None
-    format: str | None = None
-    layout: str | None = None
-    time_limit_seconds: float | None = None
-
-    def body(self) -> dict[str, Any]:
-        """The job body; raises typer.BadParameter for options that cannot be meant."""
-        if not self.model:
-            raise typer.BadParameter("name the MODEL to prune, or give a whole job with --body FILE")
-        if not self.method:
-            raise typer.BadParameter("name the method with --method; `secateur methods` lists them")
-        parameters = {name: _json_or_text(value) for name, value in _pairs(self.parameters, "--parameter").items()}
-        if self.seed is not None:
-            parameters.setdefault("seed", self.seed)
-        body: dict[str, Any] = {"model": self.model, "method": self.method}
-        body |= _given(
-            sparsity=self.sparsity,
-            pattern=self.pattern,
-            queue=self.queue,
-            priority=self.priority,
-            time_limit_seconds=self.time_limit_seconds,
-        )
-        if self.target is not None:
-            body["target"] = {name: _json_or_text(value) for name, value in _pairs([self.target], "--target").items()}
-        output = _given(format=self.format, layout=self.layout)
-        body |= {"output": output} if output else {}
-        body |= {"parameters": parameters} if parameters else {}
-        body |= self._texts()
-        body |= self._recovery()
-        gates = _given(max_perplexity_ratio=self.max_perplexity_ratio, max_accuracy_drop=self.max_accuracy_drop)
-        body |= {"gates": gates} if gates else {}
-        if self.metadata:
-            body["metadata"] = dict(_pairs(self.metadata, "--metadata"))
-        return body
-
-    def _recovery(self) -> dict[str, JsonValue]:
-        given = _given(steps=self.recovery_steps, dataset=self.recovery_dataset)
-        for name, value in _pairs(self.recovery_parameters, "--recovery-parameter").items():
-            if name in ("method", *given):
-                raise typer.BadParameter(f"--recovery-parameter {name} has an option of its own, which is given too")
-            given[name] = _json_or_text(value)
-        if self.recovery is None:
-            if given:
-                raise typer.BadParameter(f"--recovery METHOD is needed to train with {', '.join(given)}")
-            return {}
-        return {"recovery": {"method": self.recovery, **given}}
-
-    def _texts(self) -> dict[str, JsonValue]:
-        if self.calibration is None and self.calibration_samples is not None:
-            raise typer.BadParameter("--calibration-samples needs --calibration NAME, the text to take them from")
-        if not self.evaluation and self.evaluation_samples is not None:
-            raise typer.BadParameter("--evaluation-samples needs --evaluation NAME, the text to take them from")
-        if not self.tasks and self.task_limit is not None:
-            raise typer.BadParameter("--task-limit needs --task NAME, the task whose questions to ask")
-        if not self.prompts and self.prompt_tokens is not None:
-            raise typer.BadParameter("--prompt-tokens needs --prompt TEXT, which they are to follow")
-        if self.calibration is None and not self.evaluation and self.sequence_length is not None:
-            raise typer.BadParameter("--sequence-length needs --calibration NAME or --evaluation NAME")
-        texts: dict[str, JsonValue] = {}
-        length = _given(sequence_length=self.sequence_length)
-        if self.calibration is not None:
-            samples = _samples(self.calibration_samples, "--calibration-samples")
-            texts["calibration"] = {"dataset": self.calibration, **samples, **length, **_given(seed=self.seed)}
-        measured: dict[str, JsonValue] = {}
-        if self.evaluation:
-            samples = _samples(self.evaluation_samples, "--evaluation-samples")
-            measured |= {"datasets": list(self.evaluation), **samples, **length}
-        if self.tasks:
-            measured |= {"tasks": list(self.tasks), **_samples(self.task_limit, "--task-limit", "task_limit")}
-        if self.prompts:
-            measured |= {"prompts": list(self.prompts), **_given(prompt_tokens=self.prompt_tokens)}
-        return texts | ({"evaluation": measured} if measured else {})
 
 
 def submit(
@@ -390,38 +288,3 @@ def _meant(job: dict[str, JsonValue] | None) -> str | None:
         return None
     sparsity = job.get("sparsity")
     return f"{sparsity}, by the target" if sparsity is not None else "searched for by the worker"
-
-
-def _given(**fields: JsonValue) -> dict[str, JsonValue]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _samples(text: str | None, option: str, name: str = "samples") -> dict[str, JsonValue]:
-    if text is None:
-        return {}
-    if text == "all":
-        return {name: None}
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"{option} {text!r}: give a number of at least 1, or `all`")
-    return {name: int(text)}
-
-
-def _pairs(given: list[str], option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise typer.BadParameter(f"{option} {text!r}: write NAME=VALUE")
-        if name in pairs:
-            raise typer.BadParameter(f"{option} {name} is given twice")
-        pairs[name] = value
-    return pairs
-
-
-def _json_or_text(text: str) -> JsonValue:
-    """`0.5`, `true`, `[1, 2]` and `"0.5"` are JSON; what is no JSON, like `row`, is text."""
-    try:
-        value: JsonValue = json.loads(text, parse_constant=lambda constant: constant)
-    except ValueError:
-        return text
-    return value
