@@ -10,7 +10,7 @@ import pytest
 
 from core.database import migrate
 from core.settings import Settings
-from tests.worker.conftest import Queue, StartWorker, is_alive
+from tests.worker.conftest import Queue, StartWorker, eventually, is_alive
 from worker.embedded import postgres, start_postgres, stop_postgres
 
 
@@ -66,6 +66,6 @@ def test_a_database_away_for_longer_than_the_lease_ends_the_runner(
     pids = jobs.runner_pids(job_id)
     stop_postgres(data_dir)
     assert worker.result() == "lost"
-    assert not any(map(is_alive, pids))
+    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
     start_postgres(data_dir)
     assert jobs.job(job_id).status == "running", "the dispatcher has not looked yet"

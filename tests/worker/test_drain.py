@@ -79,7 +79,7 @@ def test_a_task_without_blocks_is_ended_at_once(
     pids = jobs.runner_pids(job_id)
     worker.stop.set()
     assert worker.result(20) == "queued"
-    assert not any(map(is_alive, pids))
+    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
     assert outcomes(jobs, job_id) == ["released"]
 
 

@@ -61,7 +61,7 @@ def test_a_runner_killed_with_9_is_retried_and_the_next_attempt_knows_the_last(
     pid, helper = jobs.runner_pids(job_id)
     os.kill(pid, signal.SIGKILL)
     assert worker.result() == "queued"
-    assert not is_alive(helper), "what the runner had started outlived it"
+    eventually(lambda: not is_alive(helper), seconds=5)
     requeued = jobs.events(job_id)[-1].data
     assert requeued["error"]["code"] == "runner_lost" and "SIGKILL" in requeued["error"]["message"]
     assert (settings.work_root / job_id / "attempt-1").is_dir()
@@ -97,7 +97,7 @@ def test_cancel_ends_the_runner_and_all_it_started(
     with transaction(jobs.sessions) as session:
         assert service.cancel(session, jobs.team, job_id).status == "cancelling"
     assert worker.result() == "cancelled"
-    assert not any(map(is_alive, pids))
+    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
     assert jobs.job(job_id).status == "cancelled"
     assert not (settings.work_root / job_id).exists()
 
@@ -110,7 +110,7 @@ def test_a_worker_that_drains_gives_its_job_back_uncounted(
     pids = jobs.runner_pids(job_id)
     worker.stop.set()
     assert worker.result() == "queued"
-    assert not any(map(is_alive, pids))
+    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
     assert jobs.row(job_id).attempts_allowed == 4
     assert start_worker().result() == "succeeded"
 
@@ -136,7 +136,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
         assert queue.expire_leases(session) == [job_id]
     last_event = jobs.row(job_id).last_event
     assert worker.result() == "lost"
-    assert not any(map(is_alive, pids))
+    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
     assert jobs.row(job_id).last_event == last_event and jobs.job(job_id).status == "queued"
 
 

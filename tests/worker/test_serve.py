@@ -124,7 +124,7 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(home: Path) ->
         stopped = secateur(home, "stop")
         assert stopped.returncode == 0 and "Stopped" in stopped.stdout
         assert server.wait(5) == 0
-        assert not any(map(is_alive, pids))
+        eventually(lambda: not any(map(is_alive, pids)), seconds=5)
         assert not (home / "url").exists()
     assert "Nothing" in secateur(home, "stop").stdout
 
@@ -135,7 +135,7 @@ def test_a_signal_ends_all(home: Path, number: int) -> None:
         pids = everybody(server)
         server.send(number)
         assert server.wait(30) == 0
-        assert not any(map(is_alive, pids))
+        eventually(lambda: not any(map(is_alive, pids)), seconds=5)
 
 
 def test_after_kill_9_nothing_is_left_and_the_next_server_starts(home: Path) -> None:
