@@ -144,20 +144,27 @@ def _account(data_dir: Path) -> str | None:
     """The user the server runs as: we, or for root the system user, who is let through to cluster and binaries."""
     if os.geteuid() != 0:
         return None
-    try:
-        pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        made = run(["useradd", "--system", "--shell", "/usr/sbin/nologin", SYSTEM_USER], name="useradd")
-        if made.returncode != 0:
-            raise PostgresFailed(
-                f"PostgreSQL refuses to run as root, and its user {SYSTEM_USER} could not be created:\n{made.stdout}"
-            ) from None
+    _require_system_user()
     for path in (data_dir, Path(_binary("postgres"))):
         for folder in path.parents:
             mode = folder.stat().st_mode
             if not mode & stat.S_IXOTH:
                 folder.chmod(mode | stat.S_IXOTH)
     return SYSTEM_USER
+
+
+def _require_system_user() -> None:
+    """One process at a time: of two that add the same user, one would take it away from the other again."""
+    with open(SHORT_ROOT / f"{SYSTEM_USER}.user.lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            pwd.getpwnam(SYSTEM_USER)
+        except KeyError:
+            made = run(["useradd", "--system", "--shell", "/usr/sbin/nologin", SYSTEM_USER], name="useradd")
+            if made.returncode != 0:
+                raise PostgresFailed(
+                    f"PostgreSQL refuses to run as root; its user {SYSTEM_USER} could not be created:\n{made.stdout}"
+                ) from None
 
 
 def _create_cluster(data_dir: Path, user: str | None) -> None:
