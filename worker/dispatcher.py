@@ -11,22 +11,31 @@ import structlog
 from celery.signals import beat_embedded_init
 from sqlalchemy.orm import Session, sessionmaker
 
+from core.artifacts.store import open_store
 from core.database import session_factory, transaction
 from core.jobs import queue
 from core.jobs.fleet import count_ended_attempts
 from core.jobs.hints import SendHint, hint_sender
 from core.jobs.idempotency import expire_idempotency_keys
+from core.registry.orphans import sweep_orphans
 from core.settings import Settings, get_settings
 from worker import alive
 from worker.app import app
+from worker.chores import Chore
 from worker.processes import follow_parent
-from worker.sweeping import sweep_if_due
 
 logger = structlog.get_logger()
 
 _DISPATCHER = os.getpid()
 """Loaded before the clock is forked."""
 _sessions: sessionmaker[Session] | None = None
+
+
+def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
+    return len(sweep_orphans(sessions, open_store(settings), settings))
+
+
+CHORES = (Chore("sweep of the store", 600.0, _sweep),)
 
 
 def dispatch(sessions: sessionmaker[Session], settings: Settings, send_hint: SendHint) -> int:
@@ -61,7 +70,8 @@ def dispatch_task() -> None:
         _sessions = session_factory(settings)
     try:
         dispatch(_sessions, settings, hint_sender(app, settings.hint_stale_seconds))
-        sweep_if_due(_sessions, settings)
+        for chore in CHORES:
+            chore.start_if_due(_sessions, settings)
     except Exception as error:  # the database or the broker is away: the next round comes in seconds
         logger.warning("dispatch failed", error=str(error))
 

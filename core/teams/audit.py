@@ -9,25 +9,23 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id
 from core.pages import Page, read_page
-from core.teams.principal import Actor, Principal, team_of
+from core.teams.principal import Actor, Principal, name_of, team_of
 from core.teams.schemas import AuditEntry
 from core.teams.tables import AuditRow
 
 
-def note(
-    session: Session, principal_or_team: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None
-) -> None:
+def note(session: Session, actor: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None) -> None:
     """Write down who did what: `action` is noun and verb (`job.cancel`), `details` plain JSON without any secret.
 
-    A team's id in place of a principal stands for the server's own command line. The request's id and where it came
-    from are taken from the log context, where the API binds them.
+    The request's id and where it came from are taken from the log context, where the API binds them.
     """
     context = structlog.contextvars.get_contextvars()
     session.execute(
         insert(AuditRow).values(
             id=new_id("audit"),
-            team_id=team_of(principal_or_team),
-            key_id=principal_or_team.key_id if isinstance(principal_or_team, Principal) else None,
+            team_id=team_of(actor),
+            actor=name_of(actor),
+            key_id=actor.key_id if isinstance(actor, Principal) else None,
             action=action,
             object_id=object_id,
             details=dict(details or {}),
@@ -59,6 +57,7 @@ def _answer(row: AuditRow) -> AuditEntry:
     return AuditEntry(
         id=row.id,
         object="audit_entry",
+        actor=row.actor,
         action=row.action,
         object_id=row.object_id,
         key_id=row.key_id,

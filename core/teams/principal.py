@@ -1,4 +1,4 @@
-"""Who acts: an API key of a team, or the server's own command line for it."""
+"""Who acts: an API key of a team, something that acts by itself for it, or the server's own command line."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,27 @@ class Principal:
             raise Forbidden(f"this needs a key with role {role}; this key's role is {self.role}")
 
 
-Actor = Principal | str
-"""A principal, or the id of the team for which the server's own command line acts."""
+@dataclass(frozen=True)
+class Automation:
+    """What acts by itself for a team, such as `trigger:trg_…`, `sweep:swp_…`, `worker:HOST` or `retention`."""
+
+    team_id: str
+    name: str
+
+
+Actor = Principal | Automation | str
+"""Who a change is written down for; the id of a team stands for the server's own command line acting for it."""
 
 
 def team_of(actor: Actor) -> str:
-    return actor.team_id if isinstance(actor, Principal) else actor
+    return actor if isinstance(actor, str) else actor.team_id
+
+
+def name_of(actor: Actor) -> str:
+    """As the audit trail has it: `key:ID`, the automation's name, or `operator`."""
+    match actor:
+        case Principal():
+            return f"key:{actor.key_id}"
+        case Automation():
+            return actor.name
+    return "operator"

@@ -82,11 +82,13 @@ class Team(BaseModel):
 
 
 class AuditEntry(BaseModel):
-    """One change: what (`action`), to what (`object_id`), the key that did it, null where the server's operator, and
-    the `address` the request came from."""
+    """One change: what (`action`), to what (`object_id`), and who made it: `actor` is `key:ID` (the id alone in
+    `key_id`), `operator` for the server's own command line, or what acts by itself, such as `trigger:ID`. `address` is
+    where the request came from."""
 
     id: str
     object: Literal["audit_entry"]
+    actor: str
     action: str
     object_id: str
     key_id: str | None

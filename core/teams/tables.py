@@ -72,10 +72,11 @@ class PortalSessionRow(Base):
 
 
 class AuditRow(Base):
-    """One change somebody made: who (`key_id`, or null where the server's own command line did), what, to what.
+    """One change: who made it (`actor`: `key:ID` with the id in `key_id` too, `operator` for the server's own command
+    line, or what acts by itself, such as `trigger:ID`), what, to what.
 
     `action` is noun and verb such as `job.cancel`; `details` never hold a secret; `address` is where the request came
-    from. Rows are only ever added.
+    from. Rows are only ever added: the database refuses to change or remove one.
     """
 
     __tablename__ = "audit"
@@ -87,6 +88,7 @@ class AuditRow(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    actor: Mapped[str] = mapped_column(server_default="unknown")
     key_id: Mapped[str | None]
     action: Mapped[str]
     object_id: Mapped[str]

@@ -18,7 +18,8 @@ JOB = f"GET /v1/jobs/{JOB_ID}"
 
 
 def test_both_clients_offer_the_same() -> None:
-    offered = {name: value for name, value in vars(Operations).items() if inspect.isfunction(value) and name[0] != "_"}
+    found = inspect.getmembers(Operations, inspect.isfunction)
+    offered = {name: value for name, value in found if name[0] != "_"}
     assert len(offered) > 30
     for name, method in offered.items():
         blocking, awaiting = getattr(Client, name), getattr(AsyncClient, name)

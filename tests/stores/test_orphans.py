@@ -24,7 +24,8 @@ from core.settings import Settings
 from core.teams.quotas import reserve_stored
 from core.teams.tables import TeamRow
 from tests.stores.conftest import write_artifact
-from worker import sweeping
+from worker import dispatcher
+from worker.chores import Chore
 
 Sessions = sessionmaker[Session]
 
@@ -221,14 +222,14 @@ def test_a_publisher_killed_midway_leaves_nothing_listed_and_is_swept_once_it_is
 
 
 def test_the_dispatcher_sweeps_beside_its_rounds_and_not_in_each(
-    store: Store, settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    store: Store, settings: Settings, sessions: Sessions
 ) -> None:
-    monkeypatch.setattr(sweeping, "_next_sweep", 0.0)
+    due = next(chore for chore in dispatcher.CHORES if chore.name == "sweep of the store")
+    chore = Chore(due.name, due.every_seconds, due.run)
     for prefix in ("models/model_0", "models/model_1"):
         put(store, prefix)
         time.sleep(1.1)
-        sweeping.sweep_if_due(sessions, settings)
-        assert sweeping._sweep is not None
-        sweeping._sweep.join(20)
+        chore.start_if_due(sessions, settings)
+        chore.wait(20)
     assert not is_there(store, "models/model_0"), "not swept"
     assert is_there(store, "models/model_1"), "swept again within a moment"

@@ -61,9 +61,11 @@ class Team(Answer):
 
 
 class AuditEntry(Answer):
-    """One change: what (`action`) to what (`object_id`), by which key (None: the server's operator) and from where."""
+    """One change: what (`action`) to what (`object_id`), by whom (`actor`: `key:ID`, `operator`, or what acts by
+    itself, such as `trigger:ID`) and from where."""
 
     id: str
+    actor: str
     action: str
     object_id: str
     key_id: str | None

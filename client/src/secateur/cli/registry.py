@@ -18,7 +18,7 @@ from secateur.cli.output import (
     size,
 )
 from secateur.cli.transfer import UploadBars, transfer_bars
-from secateur.operations import DatasetFormat
+from secateur.operations.registry import DatasetFormat
 from secateur.types import Dataset, Model
 from secateur.uploads import model_files
 

@@ -119,7 +119,7 @@ def audit(
                     moment(entry.created_at),
                     entry.action,
                     entry.object_id,
-                    entry.key_id or "the server's operator",
+                    "the server's operator" if entry.actor == "operator" else entry.actor.removeprefix("key:"),
                     entry.address or "",
                     _details(entry),
                 )

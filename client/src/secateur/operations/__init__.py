@@ -1,0 +1,13 @@
+"""Everything the server offers, one method each, written once, one file per group of nouns: `AsyncClient` is this over
+a transport that awaits, and `Client` drives the same coroutines to their end in the calling thread.
+"""
+
+from secateur.operations.jobs import JobOperations
+from secateur.operations.registry import RegistryOperations
+from secateur.operations.team import TeamOperations
+
+__all__ = ["Operations"]
+
+
+class Operations(RegistryOperations, JobOperations, TeamOperations):
+    """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""

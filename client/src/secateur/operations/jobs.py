@@ -1,0 +1,109 @@
+"""Jobs: submitted, followed, fetched."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from secateur.downloads import OnProgress, download_files
+from secateur.errors import DownloadError
+from secateur.events import stream_events
+from secateur.operations.calls import Calls, ignore
+from secateur.team_types import Attempt
+from secateur.transport import segment
+from secateur.types import ArtifactFile, Event, Job, JobSort, JobStatus, Report
+
+
+class JobOperations(Calls):
+    """A job's life."""
+
+    async def submit(self, /, *, idempotency_key: str | None = None, **body: Any) -> Job:
+        """Queue a job: `submit(model="smollm2-135m", method="wanda", sparsity=0.5, calibration={"dataset": …})`; in
+        place of the sparsity `target={"parameters": 1e8}`, or `bytes` or `latency_ratio`.
+
+        The same `idempotency_key` with the same body gives the same job again, never a second one; unset, each call
+        has a new key, which the repetitions of the call share.
+        """
+        return await self._create("jobs", Job, body, idempotency_key=idempotency_key, slow=True)
+
+    def jobs(
+        self,
+        *,
+        status: JobStatus | None = None,
+        method: str | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        search: str | None = None,
+        sort: JobSort | None = None,
+    ) -> AsyncIterator[Job]:
+        """The team's jobs that match every filter, newest first or in the order of `sort`.
+
+        `search` is words, each of which stands in the job's id, model, method or a value of its metadata.
+        """
+        given = {"status": status, "method": method, "model": model, "search": search, "sort": sort}
+        filters: dict[str, str] = {name: value for name, value in given.items() if value}
+        if metadata:
+            filters |= {f"metadata.{key}": value for key, value in metadata.items()}
+        return self._list("jobs", Job, filters)
+
+    async def job(self, job_id: str) -> Job:
+        """One job."""
+        return await self._transport.call("GET", f"jobs/{segment(job_id)}", Job)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Ask a job to stop. A running one becomes `cancelling` and, once its worker let go, `cancelled`."""
+        return await self._transport.call("POST", f"jobs/{segment(job_id)}/cancel", Job)
+
+    async def retry(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job again; it goes on from the last block it finished."""
+        return await self._transport.call("POST", f"jobs/{segment(job_id)}/retry", Job)
+
+    def attempts(self, job_id: str) -> AsyncIterator[Attempt]:
+        """Who tried a job when, and how each attempt ended."""
+        return self._list(f"jobs/{segment(job_id)}/attempts", Attempt)
+
+    def events(self, job_id: str, after: int | None = None) -> AsyncIterator[Event]:
+        """What happens to a job, from the beginning or behind event number `after`, live until the job has ended.
+
+        Connections that break are opened again; no event is lost or comes twice.
+        """
+
+        async def is_finished() -> bool:
+            return (await self.job(job_id)).finished
+
+        return stream_events(self._transport, job_id, after, is_finished)
+
+    async def wait(self, job_id: str, on_event: Callable[[Event], None] | None = None) -> Job:
+        """Wait until the job has ended, handing each event to `on_event`, and return it as it ended."""
+        last: int | None = None
+        while True:
+            async for event in self.events(job_id, after=last):
+                last = event.sequence
+                if on_event is not None:
+                    on_event(event)
+            job = await self.job(job_id)
+            if job.finished:  # else somebody retried it between its end and our look
+                return job
+
+    async def report(self, job_id: str) -> Report:
+        """The whole report; NotFound while there is none."""
+        return await self._transport.call("GET", f"jobs/{segment(job_id)}/report", Report)
+
+    async def artifacts(self, job_id: str) -> list[ArtifactFile]:
+        """The files of a job's artifact."""
+        return [file async for file in self._list(f"jobs/{segment(job_id)}/artifacts", ArtifactFile)]
+
+    async def download(self, job_id: str, folder: str | Path, on_progress: OnProgress | None = None) -> list[Path]:
+        """Bring the artifact into `folder` (made if missing) and return its files, the manifest last.
+
+        Each file's SHA-256 is verified before it gets its name. What is there already is not fetched again, and a file
+        that was cut off is continued. `on_progress(file, bytes_here)` is called as bytes arrive.
+        """
+        files = await self.artifacts(job_id)
+        if not files:
+            raise DownloadError(f"{job_id} has no artifact: it is {(await self.job(job_id)).status}")
+        path = f"jobs/{segment(job_id)}/artifacts"
+        return await download_files(self._transport, path, files, Path(folder), on_progress or ignore)
+
+    async def delete_artifacts(self, job_id: str) -> None:
+        """Delete a job's artifact, freeing what it stores; a Conflict while another job needs it."""
+        await self._transport.delete(f"jobs/{segment(job_id)}/artifacts")

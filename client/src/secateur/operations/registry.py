@@ -1,0 +1,130 @@
+"""Methods, models, datasets and uploads."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+from secateur.errors import UploadError
+from secateur.operations.calls import Calls, Item, given, ignore, new_key
+from secateur.transport import segment
+from secateur.types import Dataset, Inspection, Method, Model, Upload, UploadKind, UploadStatus
+from secateur.uploads import OnUpload, model_files, send_upload, sendable_name
+
+DatasetFormat = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
+
+
+class RegistryOperations(Calls):
+    """What jobs are made of."""
+
+    async def methods(self) -> list[Method]:
+        """Every method, with the JSON schema of its parameters."""
+        return [method async for method in self._list("methods", Method)]
+
+    def models(self) -> AsyncIterator[Model]:
+        """The team's models, newest first."""
+        return self._list("models", Model)
+
+    async def model(self, name: str) -> Model:
+        """A model by name or id."""
+        return await self._transport.call("GET", f"models/{segment(name)}", Model)
+
+    async def add_model(self, name: str, path: str, *, source: str | None = None) -> Model:
+        """Register the model folder at `path`, an absolute path on the server. Needs an admin key.
+
+        The same folder under the same name again is the same model; the name of another model is a Conflict.
+        """
+        return await self._create("models", Model, given(name=name, path=path, source=source), slow=True)
+
+    async def upload_model(
+        self, name: str, folder: str | Path, *, source: str | None = None, on_progress: OnUpload | None = None
+    ) -> Model:
+        """Upload a model folder of this machine: config, tokenizer and safetensors files; the rest stays here.
+
+        The same call again goes on where one that was cut off stopped. `on_progress` is told of bytes hashed and sent.
+        """
+        files, _ = model_files(Path(folder))
+        announced = given(kind="model", name=name, source=source)
+        upload = await send_upload(self._transport, announced, files, new_key(), on_progress or ignore)
+        return await self._complete(upload, Model)
+
+    async def delete_model(self, name: str) -> None:
+        """Delete a model; a Conflict while a job that waits or runs needs it."""
+        await self._transport.delete(f"models/{segment(name)}")
+
+    async def inspect(self, /, model: str, **body: Any) -> Inspection:
+        """What a model is and which methods fit it. With further fields of a job body: a dry run of `submit`."""
+        body = {"model": model, **body}
+        return await self._transport.call("POST", "models/inspect", Inspection, body=body, slow=True)
+
+    def datasets(self) -> AsyncIterator[Dataset]:
+        """The team's texts and image sets, newest first."""
+        return self._list("datasets", Dataset)
+
+    async def dataset(self, name: str) -> Dataset:
+        """A text or image set by name or id."""
+        return await self._transport.call("GET", f"datasets/{segment(name)}", Dataset)
+
+    async def add_dataset(
+        self,
+        name: str,
+        path: str,
+        *,
+        format: DatasetFormat | None = None,
+        text_field: str | None = None,
+        image_field: str | None = None,
+        label_field: str | None = None,
+        source: str | None = None,
+    ) -> Dataset:
+        """Register the text file, or the folder or Parquet file of images, at `path`, an absolute path on the server.
+        Needs an admin key.
+
+        Without `format` the suffix decides, and a folder holds images; `text_field` names the field of JSONL or the
+        column of Parquet, `image_field` and `label_field` the columns of image_parquet.
+        """
+        fields = given(text_field=text_field, image_field=image_field, label_field=label_field)
+        body = given(name=name, path=path, format=format, source=source) | fields
+        return await self._create("datasets", Dataset, body, slow=True)
+
+    async def upload_dataset(
+        self,
+        name: str,
+        file: str | Path,
+        *,
+        format: DatasetFormat | None = None,
+        text_field: str | None = None,
+        image_field: str | None = None,
+        label_field: str | None = None,
+        source: str | None = None,
+        on_progress: OnUpload | None = None,
+    ) -> Dataset:
+        """Upload a text, JSONL or Parquet file of this machine; see `upload_model` and `add_dataset`."""
+        path = Path(file)
+        if path.is_dir():
+            raise UploadError(f"{path} is a folder: upload images as one Parquet file, with format image_parquet")
+        if not path.is_file():
+            raise UploadError(f"{path} is not a file")
+        fields = given(text_field=text_field, image_field=image_field, label_field=label_field)
+        announced = given(kind="dataset", name=name, format=format, source=source) | fields
+        files = {sendable_name(path.name): path}
+        upload = await send_upload(self._transport, announced, files, new_key(), on_progress or ignore)
+        return await self._complete(upload, Dataset)
+
+    async def delete_dataset(self, name: str) -> None:
+        """Delete a dataset; a Conflict while a job that waits or runs needs it."""
+        await self._transport.delete(f"datasets/{segment(name)}")
+
+    def uploads(self, *, kind: UploadKind | None = None, status: UploadStatus | None = None) -> AsyncIterator[Upload]:
+        """The team's uploads of this kind and status, newest first."""
+        filters: dict[str, str] = {name: value for name, value in (("kind", kind), ("status", status)) if value}
+        return self._list("uploads", Upload, filters)
+
+    async def upload(self, upload_id: str) -> Upload:
+        """One upload and how far it came."""
+        return await self._transport.call("GET", f"uploads/{segment(upload_id)}", Upload)
+
+    async def abandon_upload(self, upload_id: str) -> None:
+        """Give up an upload and free what it stored."""
+        await self._transport.delete(f"uploads/{segment(upload_id)}")
+
+    async def _complete(self, upload: Upload, answer: type[Item]) -> Item:
+        return await self._transport.call("POST", f"uploads/{segment(upload.id)}/complete", answer, slow=True)
