@@ -10,12 +10,14 @@ database's.
 - `ends`: succeeded, failed, cancelled, and leases that ran out
 - `requests`: what users ask for: submitted, cancel, retry
 - `attempts`: the record of each attempt
+- `told`: what webhooks are told
 - `upkeep`: what the dispatcher keeps up: hints that are due, events that are past their time
 - `workers`: signs of life, and what a worker does
 
 Locks are taken in one order, so no two transactions wait for each other: first the queue's turn (claims only, an
-advisory lock), then jobs (a claim, and whoever takes several, skips those that are locked), last the team's row, and
-only one of them, but for `expire_leases`, which takes teams in order of their ids.
+advisory lock), then jobs (a claim, and whoever takes several, skips those that are locked), then webhooks (only held
+against deletion), last the team's row, and only one of them, but for `expire_leases`, which takes teams in order of
+their ids. A claim takes webhooks after the team: whoever deletes one never waits for a team's counts.
 """
 
 from core.jobs.idempotency import expire_idempotency_keys

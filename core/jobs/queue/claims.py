@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from core.database import seconds_from_now
 from core.jobs.queue.attempts import Ending
 from core.jobs.queue.ends import finish_cancelled
+from core.jobs.queue.told import tell_webhooks
 from core.jobs.queue.writes import EVENT_CHANNEL, move
 from core.jobs.references import (
     ImageReference,
@@ -158,7 +159,8 @@ def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float)
 
     The claims of one queue take turns, from here to the commit, so of two workers the second sees the first's job
     counted: fair shares are exact within a queue, and quotas everywhere, since they are checked again on the team's
-    locked row. One statement does it all; whatever it costs, it does not grow with the rows that wait.
+    locked row. One statement does it all (and one more asks which webhooks are to be told); whatever it costs, it does
+    not grow with the rows that wait.
     """
     turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
     if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:
@@ -166,6 +168,7 @@ def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float)
     values = {"queue": queue, "worker": worker_id, "lease_seconds": lease_seconds}
     while (row := session.execute(_CLAIM, values).one_or_none()) is not None:
         if row.id is not None:
+            tell_webhooks(session, row.id, row.team_id, "running")
             return _claim_of(row)
     return None
 

@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
+from core.jobs.queue.told import tell_webhooks
 from core.jobs.queue.writes import EVENT_CHANNEL, Written, move, status_of
 from core.jobs.states import JobStatus
 from core.jobs.tables import ArtifactFileRow, JobEventRow, JobRow
@@ -35,6 +36,7 @@ def submitted(session: Session, row: JobRow) -> None:
         data=literal({"status": "queued", "reason": "submitted"}, JSONB),
     )
     session.execute(select(func.pg_notify(EVENT_CHANNEL, row.id)).add_cte(first.cte("first")))
+    tell_webhooks(session, row.id, row.team_id, "queued")
 
 
 def request_cancel(session: Session, job_id: str) -> Requested:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from core.jobs.queue.attempts import Ending, end_attempt
+from core.jobs.queue.told import tell_webhooks
 from core.jobs.states import HELD, TERMINAL, TRANSITIONS, EventType, JobStatus
 from core.jobs.tables import JobEventRow, JobRow
 
@@ -86,8 +87,8 @@ def move(
 ) -> Written | None:
     """Bring a job from one of `sources` to another state, with its event; None where no row matches.
 
-    Sees to what belongs to a state: the lease, the times, and, where a worker lets go of the job, how its attempt ended
-    (`ending`) and what that adds to the team's use.
+    Sees to what belongs to a state: the lease, the times, the webhooks that are told, and, where a worker lets go of
+    the job, how its attempt ended (`ending`) and what that adds to the team's use.
     """
     assert all(to in TRANSITIONS[source] for source in sources), f"no way from {sources} to {to}"
     was_held = sources[0] in HELD
@@ -111,6 +112,8 @@ def move(
         data={"status": to, **data},
         only_if=only_if,
     )
+    if written is not None:
+        tell_webhooks(session, job_id, written.team_id, to)
     if written is not None and ending is not None:
         end_attempt(session, job_id, written.attempt, written.team_id, ending)
     return written
