@@ -29,6 +29,7 @@ from api.routes import (
     queues,
     teams,
     uploads,
+    webhooks,
     workers,
 )
 from api.state import ApiState, build_state
@@ -99,6 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         workers,
         queues,
         uploads,
+        webhooks,
     ):
         app.include_router(each.router)
     if chosen.metrics_port is None:

@@ -30,6 +30,7 @@ TAGS = [
     {"name": "methods", "description": "The catalogue: methods, papers, patterns, parameters."},
     {"name": "keys", "description": "API keys of the team; for admins."},
     {"name": "team", "description": "Quotas, what is used of them, and who changed what."},
+    {"name": "webhooks", "description": "Addresses of the team that are told what happens to its jobs."},
     {"name": "workers", "description": "Who prunes, on what, and what they do."},
     {"name": "health", "description": "For load balancers and Prometheus; no key needed."},
 ]

@@ -155,6 +155,37 @@ _JOB_ANSWER = {
     "model_revision": f"sha256:{_SHA256}",
     **_WHOLE_BODY,
 }
+_WEBHOOK = "webhook_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
+_WEBHOOK_ANSWER = {
+    "id": _WEBHOOK,
+    "object": "webhook",
+    "url": "https://ci.example.com/hooks/secateur",
+    "description": "the pipeline",
+    "types": ["job.succeeded", "job.failed"],
+    "metadata": {"branch": "main"},
+    "enabled": True,
+    "disabled_reason": None,
+    "disabled_at": None,
+    "failing_since": None,
+    "pending": 0,
+    "failed": 1,
+    "created_at": _MOMENT,
+}
+_DELIVERY = {
+    "id": "delivery_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
+    "object": "webhook_delivery",
+    "webhook_id": _WEBHOOK,
+    "event_id": "event_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
+    "type": "job.succeeded",
+    "subject": _JOB,
+    "state": "failed",
+    "attempts": 10,
+    "last_status": 500,
+    "last_error": "answered 500",
+    "next_attempt_at": None,
+    "created_at": _MOMENT,
+    "finished_at": "2026-03-05T13:05:04Z",
+}
 _OTHER_JOB = "job_01JNB4C8K1M2N3P4Q5R6S7T8V9"
 _COMPARISON = {
     "object": "comparison",
@@ -330,6 +361,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "AuditEntry": {
         "id": "audit_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
         "object": "audit_entry",
+        "actor": f"key:{_KEY['id']}",
         "action": "job.submit",
         "object_id": _JOB,
         "key_id": _KEY["id"],
@@ -338,6 +370,50 @@ EXAMPLES: Final[dict[str, Any]] = {
         "details": {"model": "smollm2-135m", "method": "wanda"},
         "created_at": _MOMENT,
     },
+    "WebhookBody": {
+        "url": "https://ci.example.com/hooks/secateur",
+        "description": "the pipeline",
+        "types": ["job.succeeded", "job.failed"],
+        "metadata": {"branch": "main"},
+    },
+    "WebhookChanges": {"types": ["job.failed"], "enabled": True},
+    "Webhook": _WEBHOOK_ANSWER,
+    "CreatedWebhook": {**_WEBHOOK_ANSWER, "secret": "whsec_…, whole, this once"},
+    "RotateSecretBody": {"grace_seconds": 86400},
+    "Delivery": _DELIVERY,
+    "DeliveryDetail": {
+        **_DELIVERY,
+        "payload": {
+            "type": "job.succeeded",
+            "timestamp": _MOMENT,
+            "data": {
+                "id": _JOB,
+                "object": "job",
+                "status": "succeeded",
+                "stage": "store",
+                "attempt": 1,
+                "model": "smollm2-135m",
+                "method": "wanda",
+                "sparsity": 0.5,
+                "metadata": {"branch": "main"},
+                "error": None,
+                "metrics": _METRICS,
+                "sequence": 41,
+            },
+        },
+        "log": [
+            {
+                "attempt": 10,
+                "started_at": "2026-03-05T13:05:04Z",
+                "milliseconds": 31,
+                "status": 500,
+                "error": "answered 500",
+                "response": "Internal Server Error",
+            }
+        ],
+    },
+    "ReplayBody": {"since": _MOMENT},
+    "Replayed": {"object": "replay", "deliveries": 12},
     "Queue": {"name": "default", "object": "queue", "queued": 3, "oldest_seconds": 41.5, "running": 1},
     "Worker": {
         "id": "worker_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
@@ -363,6 +439,10 @@ PARAMETERS: Final[dict[str, Any]] = {
     "job_id": _JOB,
     "key_id": _KEY["id"],
     "upload_id": _UPLOAD,
+    "webhook_id": _WEBHOOK,
+    "delivery_id": _DELIVERY["id"],
+    "state": "failed",
+    "type": "job.succeeded",
     "name": "smollm2-135m",
     "get_dataset name": "wikipedia-articles",
     "delete_dataset name": "wikipedia-articles",

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.fleet_metrics import metrics_registry
 from api.rates import Rates
 from api.watch import EventWatch
+from core.addresses import Guard
 from core.artifacts.store import Store, open_store
 from core.database import session_factory
 from core.jobs.broker import celery_app
@@ -23,7 +24,7 @@ from core.teams.secret import server_secret
 @dataclass(frozen=True)
 class ApiState:
     """`send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
-    `hub` is asked before a request's transaction begins.
+    `hub` is asked before a request's transaction begins, and `guard` whether a URL may be called.
     """
 
     settings: Settings
@@ -36,6 +37,7 @@ class ApiState:
     rates: Rates
     metrics: CollectorRegistry
     hub: HubLookup
+    guard: Guard
     part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     """Of uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
@@ -56,4 +58,5 @@ def build_state(settings: Settings) -> ApiState:
         rates=Rates(settings),
         metrics=metrics_registry(sessions, settings.worker_fresh_seconds),
         hub=HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks),
+        guard=Guard(tuple(settings.webhook_allowed_networks)),
     )

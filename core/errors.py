@@ -9,6 +9,7 @@ SecateurError
 │   ├── TooLittleText         fewer calibration or evaluation tokens than asked for
 │   ├── TooFewImages          the same of images
 │   ├── UnknownQueue          no such queue here
+│   ├── UnsafeAddress         a URL this service must not call
 │   └── DoesNotFit            no worker of the queue has the memory or disk the job needs
 ├── UnusableModel             422  the model folder cannot be opened safely
 │   ├── UnsafeConfig  PickleCheckpoint  CorruptSafetensors  MissingTensors  NotFiniteWeights  PathEscapes
@@ -113,6 +114,10 @@ class TooFewImages(InvalidRequest):
 
 class UnknownQueue(InvalidRequest):
     code, title = "unknown_queue", "Unknown queue"
+
+
+class UnsafeAddress(InvalidRequest):
+    code, title = "unsafe_address", "Unsafe address"
 
 
 class DoesNotFit(InvalidRequest):

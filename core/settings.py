@@ -2,6 +2,7 @@
 
 import os
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -88,6 +89,26 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(6000, description="Of one API key; 0: no limit.")
     requests_burst: int = Field(600, description="Requests of one API key within a second.")
 
+    webhook_allowed_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
+        default_factory=list,
+        description="Networks, besides public addresses, that webhooks may be sent to, and over http too: such as "
+        "10.0.0.0/8, separated by commas.",
+    )
+    webhook_retry_delays: Annotated[list[float], NoDecode] = Field(
+        default_factory=lambda: [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
+        min_length=1,
+        description="Seconds between the attempts at a delivery, each varied by up to a fifth; after the last it is "
+        "given up.",
+    )
+    webhook_timeout_seconds: float = Field(
+        15,
+        gt=0,
+        description="For one attempt at a delivery, from the look at the name to the end of the answer's head.",
+    )
+    webhook_connections: int = Field(64, ge=1, description="Deliveries a dispatcher sends at the same time.")
+    webhook_disable_days: float = Field(5, description="An endpoint that only failed for this long is disabled.")
+    webhook_retention_days: float = Field(30, description="Deliveries that ended longer ago are removed.")
+
     event_retention_days: float = Field(90, description="Events of jobs that ended longer ago are removed.")
     orphan_seconds: float = Field(24 * 3600, description="Age at which stored files no row names are swept.")
     metrics_port: int | None = Field(
@@ -106,7 +127,7 @@ class Settings(BaseSettings):
     def _split_like_path(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
-    @field_validator("queues", mode="before")
+    @field_validator("queues", "webhook_allowed_networks", "webhook_retry_delays", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

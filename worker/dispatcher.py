@@ -19,6 +19,7 @@ from core.jobs.hints import SendHint, hint_sender
 from core.jobs.idempotency import expire_idempotency_keys
 from core.registry.orphans import sweep_orphans
 from core.settings import Settings, get_settings
+from core.webhooks.dispatch import deliver_due, remove_old_deliveries
 from worker import alive
 from worker.app import app
 from worker.chores import Chore
@@ -35,7 +36,11 @@ def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
     return len(sweep_orphans(sessions, open_store(settings), settings))
 
 
-CHORES = (Chore("sweep of the store", 600.0, _sweep),)
+CHORES = (
+    Chore("sweep of the store", 600.0, _sweep),
+    Chore("webhooks", 1.0, deliver_due),
+    Chore("removal of old webhook deliveries", 600.0, remove_old_deliveries),
+)
 
 
 def dispatch(sessions: sessionmaker[Session], settings: Settings, send_hint: SendHint) -> int:
@@ -69,9 +74,9 @@ def dispatch_task() -> None:
     if _sessions is None:
         _sessions = session_factory(settings)
     try:
-        dispatch(_sessions, settings, hint_sender(app, settings.hint_stale_seconds))
-        for chore in CHORES:
+        for chore in CHORES:  # first: they need no broker
             chore.start_if_due(_sessions, settings)
+        dispatch(_sessions, settings, hint_sender(app, settings.hint_stale_seconds))
     except Exception as error:  # the database or the broker is away: the next round comes in seconds
         logger.warning("dispatch failed", error=str(error))
 

@@ -101,9 +101,7 @@ def _create_deliveries() -> None:
         sa.Column("last_error", sa.String()),
         _moment("created_at", now=True, nullable=False),
         _moment("finished_at"),
-        sa.CheckConstraint(
-            "state IN ('pending', 'delivered', 'failed')", name=op.f("ck_webhook_deliveries_state")
-        ),
+        sa.CheckConstraint("state IN ('pending', 'delivered', 'failed')", name=op.f("ck_webhook_deliveries_state")),
         sa.CheckConstraint(
             "(state = 'pending') = (finished_at IS NULL)",
             name=op.f("ck_webhook_deliveries_finished_unless_pending"),

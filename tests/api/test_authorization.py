@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ Document = dict[str, Any]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "authorization.md"
 TEXT = b"some text\n"
-_ORDER = ("get", "put", "post", "delete")
+HOOK = "https://127.0.0.1:9/hook"
+_ORDER = ("get", "put", "post", "patch", "delete")
 """What looks comes before what changes, and what deletes comes last."""
 
 
@@ -39,6 +41,8 @@ class Garden:
     dataset: str
     upload: str
     spare_key: str
+    webhook: str
+    delivery: str
     model_path: str
     dataset_path: str
 
@@ -49,6 +53,8 @@ class Garden:
             "name": self.dataset if "datasets" in path else self.model,
             "key_id": self.spare_key,
             "upload_id": self.upload,
+            "webhook_id": self.webhook,
+            "delivery_id": self.delivery,
             "path": "text.txt" if "uploads" in path else "model.safetensors",
         }
 
@@ -64,12 +70,22 @@ class Garden:
             "register_dataset": {"name": "again", "path": self.dataset_path},
             "create_key": {"name": "another"},
             "rotate_key": {"grace_seconds": 0},
+            "create_webhook": {"url": HOOK},
+            "change_webhook": {"description": "another"},
+            "rotate_webhook_secret": {},
+            "replay_failed": {"since": "2026-01-01T00:00:00Z"},
             "start_upload": {"kind": "dataset", "name": "later", "files": _announced(b"other text\n")},
         }.get(operation)
 
 
 def _announced(text: bytes) -> list[dict[str, Any]]:
     return [{"path": "text.txt", "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Webhooks may be sent to this machine: no name is asked for."""
+    return settings.model_copy(update={"webhook_allowed_networks": [ip_network("127.0.0.0/8")]})
 
 
 @pytest.fixture
@@ -80,12 +96,15 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
     for noun, name, path in (("models", "oak", folder), ("datasets", "leaves", text)):
         api.post(f"/v1/{noun}", json={"name": name, "path": str(path)}).raise_for_status()
     upload = {"kind": "dataset", "name": "sent", "files": _announced(TEXT)}
+    webhook = api.post("/v1/webhooks", json={"url": HOOK}).raise_for_status().json()["id"]
     return Garden(
         job=succeeded_job(api, sessions, store, tmp_path / "artifact", model="oak"),
         model="oak",
         dataset="leaves",
         upload=api.post("/v1/uploads", json=upload).raise_for_status().json()["id"],
         spare_key=api.post("/v1/keys", json={"name": "spare"}).raise_for_status().json()["id"],
+        webhook=webhook,
+        delivery=api.post(f"/v1/webhooks/{webhook}/ping").raise_for_status().json()["id"],
         model_path=str(folder),
         dataset_path=str(text),
     )
@@ -131,6 +150,7 @@ def _calls(document: Document) -> list[tuple[str, str, Document]]:
 
 def _everything(api: TestClient, key: str, garden: Garden) -> list[Any]:
     paths = ("jobs/{job}", "models/{model}", "datasets/{dataset}", "uploads/{upload}", "jobs/{job}/artifacts", "team")
+    paths += ("webhooks/{webhook}", "webhooks/{webhook}/deliveries")
     shown = [api.get(f"/v1/{path}".format(**vars(garden)), headers=bearer(key)).json() for path in paths]
     listed = api.get("/v1/keys", headers=bearer(key)).json()["data"]
     return [*shown, *({**each, "last_used_at": None} for each in listed)]
@@ -152,7 +172,7 @@ def test_every_call_is_answered_as_the_table_says(
         if status == 401:
             assert response.json()["code"] == "unauthenticated"
         if told == OWN and method == "get":
-            hidden = (garden.job, garden.model, garden.dataset, garden.upload, garden.spare_key)
+            hidden = (garden.job, garden.model, garden.dataset, garden.upload, garden.spare_key, garden.webhook)
             assert not [each for each in hidden if f'"{each}"' in response.text], (path, response.text)
     wrong = {call: outcome for call, outcome in outcomes.items() if outcome[0] != outcome[1]}
     assert not wrong, f"(came, expected) of {caller}: {wrong}"
@@ -169,6 +189,8 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         dataset="flakes",
         upload=garden.upload[:-4] + "AAAA",
         spare_key=garden.spare_key[:-4] + "AAAA",
+        webhook=garden.webhook[:-4] + "AAAA",
+        delivery=garden.delivery[:-4] + "AAAA",
         model_path=garden.model_path,
         dataset_path=garden.dataset_path,
     )
@@ -180,7 +202,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         for named in (garden, absent):
             response = _ask(api, other_team_key, method, path, operation, named)
             text = response.text
-            for placeholder in ("job", "model", "dataset", "upload", "spare_key"):
+            for placeholder in ("job", "model", "dataset", "upload", "spare_key", "webhook", "delivery"):
                 text = text.replace(getattr(named, placeholder), f"<{placeholder}>")
             headers = {name: value for name, value in response.headers.items() if name not in ("x-request-id", "date")}
             headers.pop("content-length")

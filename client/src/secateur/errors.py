@@ -22,6 +22,7 @@ SecateurError
     │   ├── UnknownModel  UnknownDataset  UnknownMethod  UnknownQueue
     │   ├── InvalidSparsity  InvalidTarget  InvalidPattern  InvalidParameters
     │   ├── DoesNotFit           no worker of the queue can hold the job
+    │   ├── UnsafeAddress        a URL that the server must not call
     │   ├── UnusableModel  UnusableDataset  GatedModel
     │   └── UploadRefused        a part or file is not what was announced
     ├── TooManyRequests     429, with `retry_after`
@@ -180,6 +181,10 @@ class InvalidParameters(InvalidRequest):
 
 class DoesNotFit(InvalidRequest):
     """No worker of the queue has the memory or disk the job needs."""
+
+
+class UnsafeAddress(InvalidRequest):
+    """A URL that the server must not call: not https, or not at a public address."""
 
 
 class UnusableModel(InvalidRequest):

@@ -31,6 +31,7 @@ from secateur.errors import (
     UnknownMethod,
     UnknownModel,
     UnknownQueue,
+    UnsafeAddress,
     UnusableDataset,
     UnusableModel,
     UploadRefused,
@@ -59,6 +60,7 @@ BY_CODE: Final[Mapping[str, type[ApiError]]] = {
     "invalid_pattern": InvalidPattern,
     "invalid_parameters": InvalidParameters,
     "does_not_fit": DoesNotFit,
+    "unsafe_address": UnsafeAddress,
     **dict.fromkeys(
         (
             "unusable_model",

@@ -1,0 +1,86 @@
+"""The log of deliveries: what was to be told, how each attempt went."""
+
+import json
+from typing import cast
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.errors import NotFound
+from core.pages import Page, read_page
+from core.webhooks.events import WebhookType
+from core.webhooks.schemas import Delivery, DeliveryAttempt, DeliveryDetail, DeliveryState
+from core.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow, WebhookRow
+
+ATTEMPTS_SHOWN = 50
+
+
+def list_deliveries(
+    session: Session,
+    team_id: str,
+    webhook_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    state: DeliveryState | None = None,
+    type: WebhookType | None = None,
+) -> Page[Delivery]:
+    """An endpoint's deliveries that match every filter given, newest first. Raises NotFound."""
+    _require_webhook(session, team_id, webhook_id)
+    query = select(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == webhook_id)
+    if state is not None:
+        query = query.where(WebhookDeliveryRow.state == state)
+    if type is not None:
+        query = query.where(WebhookDeliveryRow.type == type)
+    return read_page(session, query, WebhookDeliveryRow, limit=limit, after=after, answer=delivery_answer)
+
+
+def get_delivery(session: Session, team_id: str, webhook_id: str, delivery_id: str) -> DeliveryDetail:
+    """With what is sent, and the log. Raises NotFound."""
+    _require_webhook(session, team_id, webhook_id)
+    row = find_delivery(session, webhook_id, delivery_id)
+    payload = session.scalars(select(WebhookEventRow.payload).where(WebhookEventRow.id == row.event_id)).one()
+    attempts = session.scalars(
+        select(WebhookAttemptRow)
+        .where(WebhookAttemptRow.delivery_id == row.id)
+        .order_by(WebhookAttemptRow.attempt.desc())
+        .limit(ATTEMPTS_SHOWN)
+    )
+    log = [DeliveryAttempt.model_validate(attempt, from_attributes=True) for attempt in attempts]
+    return DeliveryDetail(**delivery_answer(row).model_dump(), payload=json.loads(payload), log=log)
+
+
+def find_delivery(session: Session, webhook_id: str, delivery_id: str) -> WebhookDeliveryRow:
+    """Raises NotFound."""
+    row = session.scalar(
+        select(WebhookDeliveryRow).where(
+            WebhookDeliveryRow.id == delivery_id, WebhookDeliveryRow.webhook_id == webhook_id
+        )
+    )
+    if row is None:
+        raise NotFound(f"there is no delivery {delivery_id!r} of this webhook")
+    return row
+
+
+def delivery_answer(row: WebhookDeliveryRow) -> Delivery:
+    return Delivery(
+        id=row.id,
+        object="webhook_delivery",
+        webhook_id=row.webhook_id,
+        event_id=row.event_id,
+        type=cast(WebhookType, row.type),
+        subject=row.subject,
+        state=cast(DeliveryState, row.state),
+        attempts=row.attempt,
+        last_status=row.last_status,
+        last_error=row.last_error,
+        next_attempt_at=row.next_attempt_at if row.state == "pending" else None,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
+
+
+def _require_webhook(session: Session, team_id: str, webhook_id: str) -> None:
+    query = select(WebhookRow.id).where(WebhookRow.id == webhook_id, WebhookRow.team_id == team_id)
+    if session.scalar(query) is None:
+        raise NotFound(f"there is no webhook {webhook_id!r}")

@@ -1,0 +1,31 @@
+"""Secrets of endpoints, and the headers a delivery is signed with: Standard Webhooks, by its own library.
+
+While a secret that was rotated is still good, both sign: a receiver accepts what any of its secrets verifies.
+"""
+
+import base64
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from standardwebhooks import Webhook
+
+PURPOSE: Final = "webhook secret"
+"""What secrets are sealed for."""
+_SECRET_BYTES: Final = 32
+
+
+def new_secret() -> str:
+    """`whsec_` and 32 random bytes as base64."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+
+
+def signed_headers(delivery_id: str, moment: datetime, payload: str, signing: Sequence[str]) -> dict[str, str]:
+    """`moment` is of this attempt, in UTC: a receiver refuses what was signed long ago."""
+    signatures = [Webhook(secret).sign(msg_id=delivery_id, timestamp=moment, data=payload) for secret in signing]
+    return {
+        "webhook-id": delivery_id,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
