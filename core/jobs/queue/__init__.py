@@ -10,6 +10,7 @@ database's.
 - `ends`: succeeded, failed, cancelled, and leases that ran out
 - `requests`: what users ask for: submitted, cancel, retry
 - `attempts`: the record of each attempt
+- `trail`: the audit trail of what workers and the dispatcher do
 - `upkeep`: what the dispatcher keeps up: hints that are due, events that are past their time
 - `workers`: signs of life, and what a worker does
 
