@@ -55,11 +55,13 @@ PROBLEMS: Final[dict[str, Example]] = {
     "model_too_large": Example("the repository has 1.2 TB, this service fetches at most 500.0 GB", "model"),
     "unusable_dataset": Example("articles.jsonl line 3 is not valid JSON", "path"),
     "upload_refused": Example("model.safetensors: the bytes that came have another SHA-256 than announced", "files"),
+    "destination_refused": Example("the token may not write to acme/smollm2-135m-wanda", "token"),
     "unauthenticated": Example("send an API key: Authorization: Bearer sct_…"),
     "forbidden": Example("this needs a key with role member; this key's role is viewer"),
     "not_found": Example("there is no job 'job_01JNB2V6H7Q8R9S0T1V2W3X4Y5'"),
     "conflict": Example("the job is running; only jobs that ended can be retried"),
     "idempotency_conflict": Example("this Idempotency-Key was used for another request", "Idempotency-Key"),
+    "no_artifact": Example("job 'job_01JNB2V6H7Q8R9S0T1V2W3X4Y5' is running"),
     "offset_mismatch": Example("524288 bytes are there, the part begins at 0", "offset", {"received": 524288}),
     "slow_request": Example("of the body 12 bytes came in 20 s"),
     "payload_too_large": Example("the body is larger than 1048576 bytes"),
@@ -70,6 +72,7 @@ PROBLEMS: Final[dict[str, Example]] = {
     "unavailable": Example("the database cannot be reached right now"),
     "hub_unavailable": Example("https://huggingface.co does not answer"),
     "store_unavailable": Example("the store does not answer"),
+    "destination_unavailable": Example("the hub answers 502 for acme/smollm2-135m-wanda", "to"),
     "disk_full": Example("no space is left for the upload"),
     "internal_error": Example("an unexpected error; it was logged"),
     "run_failed": Example("the run failed"),
@@ -87,5 +90,6 @@ PROBLEMS: Final[dict[str, Example]] = {
     "latency_too_noisy": Example(
         "timings of the dense model differ by 41%, the target asks for a gain of 30%", "target.latency_ratio"
     ),
+    "publication_expired": Example("the artifact did not arrive in the time a publication has: publish it again"),
     "runner_lost": Example("the runner ended with signal 9"),
 }

@@ -17,11 +17,13 @@ SecateurError
 │   └── ModelTooLarge         more bytes than this service fetches
 ├── UnusableDataset           422
 ├── UploadRefused             422  a part or file of an upload is not what was announced
+├── DestinationRefused        422  the hub or the bucket an artifact is published to does not take it
 ├── Unauthenticated           401
 ├── Forbidden                 403
 ├── NotFound                  404
 ├── Conflict                  409
 │   ├── IdempotencyConflict
+│   ├── NoArtifact            the job has left nothing, or it was removed
 │   └── OffsetMismatch        a part of an upload that does not go on where the last one ended
 ├── SlowRequest               408  the body dripped in
 ├── PayloadTooLarge           413
@@ -34,9 +36,10 @@ SecateurError
 │   ├── RecoveryDiverged      the training loss is no longer a number
 │   ├── ZerosRefilled         a pruned weight came back
 │   ├── TargetUnreachable     no shape of the model is as fast as asked
-│   └── LatencyTooNoisy       timings differ by more than the gain asked for
+│   ├── LatencyTooNoisy       timings differ by more than the gain asked for
+│   └── PublicationExpired    not done in the time a publication has
 └── Unavailable               503, with Retry-After
-    └── HubUnavailable  StoreUnavailable
+    └── HubUnavailable  StoreUnavailable  DestinationUnavailable
 """
 
 from typing import Any, ClassVar
@@ -168,6 +171,10 @@ class UploadRefused(SecateurError):
     code, status, title = "upload_refused", 422, "Upload refused"
 
 
+class DestinationRefused(SecateurError):
+    code, status, title = "destination_refused", 422, "The destination refuses the artifact"
+
+
 class Unauthenticated(SecateurError):
     code, status, title = "unauthenticated", 401, "Not authenticated"
 
@@ -186,6 +193,10 @@ class Conflict(SecateurError):
 
 class IdempotencyConflict(Conflict):
     code, title = "idempotency_conflict", "Idempotency key reused with another body"
+
+
+class NoArtifact(Conflict):
+    code, title = "no_artifact", "No artifact"
 
 
 class OffsetMismatch(Conflict):
@@ -264,6 +275,10 @@ class LatencyTooNoisy(RunFailed):
     code, title = "latency_too_noisy", "Timings too uneven for the target"
 
 
+class PublicationExpired(RunFailed):
+    code, title = "publication_expired", "Publication took too long"
+
+
 class RunnerLost(RunFailed):
     code, title, retryable = "runner_lost", "The runner ended without a result", True
 
@@ -286,3 +301,7 @@ class HubUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     code, title = "store_unavailable", "The store cannot be reached"
+
+
+class DestinationUnavailable(Unavailable):
+    code, title = "destination_unavailable", "The destination cannot be reached"

@@ -4,8 +4,10 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 import core.jobs.tables
+import core.publications.tables
 import core.registry.hub_tables
 import core.registry.tables
+import core.retention.tables
 import core.teams.tables
 import core.webhooks.tables  # noqa: F401
 from core.database import Base, create_engine_from

@@ -17,6 +17,7 @@ from core.jobs import queue
 from core.jobs.fleet import count_ended_attempts
 from core.jobs.hints import SendHint, hint_sender
 from core.jobs.idempotency import expire_idempotency_keys
+from core.publications.running import publish_waiting
 from core.registry.orphans import sweep_orphans
 from core.settings import Settings, get_settings
 from core.webhooks.dispatch import deliver_due, remove_old_deliveries
@@ -36,10 +37,14 @@ def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
     return len(sweep_orphans(sessions, open_store(settings), settings))
 
 
+PUBLISHERS = 3
+"""Publications on their way at once."""
+
 CHORES = (
     Chore("sweep of the store", 600.0, _sweep),
     Chore("webhooks", 1.0, deliver_due),
     Chore("removal of old webhook deliveries", 600.0, remove_old_deliveries),
+    *(Chore(f"publishing {number}", 2.0, publish_waiting) for number in range(1, PUBLISHERS + 1)),
 )
 
 

@@ -105,8 +105,9 @@ def look_through_jobs(
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:
     """Cancel at once what is queued, ask a running job to stop. Idempotent. Raises NotFound, Conflict."""
     row = find_job(session, team_of(caller), job_id)
-    if request_cancel(session, row.id).changed:
-        audit.note(session, caller, "job.cancel", row.id)
+    asked = request_cancel(session, row.id)
+    if asked.changed:
+        audit.note(session, caller, "job.cancel", row.id, {"status": asked.status})
     session.refresh(row)
     return job_answer(row)
 
@@ -117,7 +118,7 @@ def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) ->
     row = find_job(session, team_of(caller), job_id)
     if request_retry(session, row.id, max_attempts).changed:
         require_room_in_queue(session, row.team_id, adding=0)  # it is queued already: the job's row is locked first
-        audit.note(session, caller, "job.retry", row.id)
+        audit.note(session, caller, "job.retry", row.id, {"status": "queued"})
     session.refresh(row)
     return job_answer(row)
 

@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store, artifact_prefix
 from core.errors import Conflict, NotFound, Unavailable
-from core.jobs.states import STATUSES, TERMINAL
+from core.jobs.states import TERMINAL
 from core.jobs.tables import ArtifactFileRow, JobRow
+from core.registry.in_use import NOT_OVER, artifacts_in_use
 from core.registry.service import Row, get_row, noun
 from core.registry.tables import DatasetRow
 from core.teams import audit
-from core.teams.principal import Principal
+from core.teams.principal import Actor, Principal, team_of
 from core.teams.quotas import release_stored
 
 logger = structlog.get_logger()
@@ -40,17 +41,18 @@ def delete_registered(session: Session, caller: Principal, table: type[Row], nam
     return (row.prefix,)
 
 
-def delete_artifacts(session: Session, caller: Principal, job_id: str) -> Sequence[str]:
+def delete_artifacts(session: Session, caller: Actor, job_id: str) -> Sequence[str]:
     """Remove what a job left, of every attempt; its report stays. Nothing happens where there is nothing.
 
-    Raises NotFound, and Conflict where the job is not over, or naming one that prunes its artifact further.
+    Raises NotFound, and Conflict where the job is not over, or naming what needs its artifact.
     """
-    job = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == caller.team_id).with_for_update())
+    job = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_of(caller)).with_for_update())
     if job is None:
         raise NotFound(f"there is no job {job_id!r}")
     if job.status not in TERMINAL:
         raise Conflict(f"job {job_id!r} is {job.status}: cancel it first")
-    _require_unused(session, caller.team_id, JobRow.model == f"job:{job_id}", f"the artifact of job {job_id!r}")
+    if user := artifacts_in_use(session, team_of(caller), [job_id]).get(job_id):
+        raise Conflict(f"the artifact of job {job_id!r} is needed by {user}")
     removed = session.execute(
         delete(ArtifactFileRow)
         .where(ArtifactFileRow.job_id == job_id)
@@ -59,7 +61,7 @@ def delete_artifacts(session: Session, caller: Principal, job_id: str) -> Sequen
     if removed:
         count = sum(row.bytes for row in removed)
         audit.note(session, caller, "artifact.delete", job_id, {"files": len(removed), "bytes": count})
-        release_stored(session, caller.team_id, count)
+        release_stored(session, team_of(caller), count)
     return [artifact_prefix(job_id, attempt) for attempt in sorted({row.attempt for row in removed})]
 
 
@@ -72,9 +74,8 @@ def _uses_dataset(name: str) -> ColumnElement[bool]:
 
 
 def _require_unused(session: Session, team_id: str, used: ColumnElement[bool], what: str) -> None:
-    not_over = [status for status in STATUSES if status not in TERMINAL]
     job_id = session.scalar(
-        select(JobRow.id).where(JobRow.team_id == team_id, JobRow.status.in_(not_over), used).limit(1)
+        select(JobRow.id).where(JobRow.team_id == team_id, JobRow.status.in_(NOT_OVER), used).limit(1)
     )
     if job_id is not None:
         raise Conflict(f"{what} is needed by job {job_id!r}, which is not over")

@@ -62,6 +62,15 @@ def is_commit(revision: str | None) -> bool:
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
+def is_branch(revision: str) -> bool:
+    """Whether a branch can have this name, which a commit's is not."""
+    return _is_revision(revision) and not is_commit(revision)
+
+
+def _is_revision(revision: str) -> bool:
+    return _REVISION.fullmatch(revision) is not None and ".." not in revision and "//" not in revision
+
+
 def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | None]:
     """`org/name[@revision]` as (repository, revision); raises UnknownModel or UnknownDataset where it cannot be one."""
     repository, at, revision = reference.partition("@")
@@ -72,7 +81,7 @@ def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | 
         raise unknown(f"{param} {reference!r} is not a name of the hub: {error}", param=param) from error
     if "/" not in repository:
         raise unknown(f"{param} {reference!r} is not a name of the hub: it has the form org/name", param=param)
-    if at and (not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
+    if at and not _is_revision(revision):
         raise unknown(
             f"{param} {reference!r}: {revision!r} is not a revision (a branch, a tag or a commit)", param=param
         )

@@ -64,9 +64,15 @@ def signed_in(session: Session, session_token: str, secret: bytes) -> SignedIn:
     return SignedIn(Principal(key.team_id, key.id, cast(Role, key.role)), key.name, team_name)
 
 
-def sign_out(session: Session, session_token: str, secret: bytes) -> None:
+def sign_out(session: Session, caller: Principal, session_token: str, secret: bytes) -> None:
     """End one session; one that is over stays so."""
-    session.execute(delete(PortalSessionRow).where(PortalSessionRow.digest == _digest(session_token, secret)))
+    ended = session.scalar(
+        delete(PortalSessionRow)
+        .where(PortalSessionRow.digest == _digest(session_token, secret))
+        .returning(PortalSessionRow.key_id)
+    )
+    if ended is not None:
+        audit.note(session, caller, "session.end", ended)
 
 
 def sign_out_everywhere(session: Session, caller: Principal) -> None:

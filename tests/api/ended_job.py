@@ -22,8 +22,9 @@ def succeeded_job(
     files: Mapping[str, bytes] = MappingProxyType({"model.safetensors": b"weights", "secateur.json": b"{}"}),
 ) -> str:
     """Id of a job on `model` that a worker took and finished; its artifact are `files`, written to `folder`."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     body = {"model": model, "method": "magnitude", "sparsity": 0.5}
     job: str = api.post("/v1/jobs", json=body).raise_for_status().json()["id"]

@@ -71,12 +71,12 @@ class HubState:
         return repository
 
 
-class _Refusal(Exception):
+class Refusal(Exception):
     def __init__(self, status: int, code: str | None, message: str = "") -> None:
         self.status, self.code, self.message = status, code, message
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: HubState
 
@@ -102,9 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.state.answer_seconds)
         try:
             if self.state.down:
-                raise _Refusal(503, None)
+                raise Refusal(503, None)
             self._route(path)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             headers = {"X-Error-Message": refusal.message}
             if refusal.code:
                 headers["X-Error-Code"] = refusal.code
@@ -120,23 +120,26 @@ class _Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/(?:(dataset)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._resolve(match[1] or "model", match[2], match[3], match[4])
         else:
-            raise _Refusal(404, None)
+            raise Refusal(404, None)
 
     def _repository(self, kind: str, name: str, *, content: bool) -> Repository:
         given = self.headers.get("Authorization")
-        if given not in (None, f"Bearer {TOKEN}"):
-            raise _Refusal(401, None, "Invalid credentials in Authorization header")
+        if not self._is_known(given):
+            raise Refusal(401, None, "Invalid credentials in Authorization header")
         repository = self.state.repositories.get((kind, name))
         if repository is None or (repository.private and given is None):
-            raise _Refusal(404 if given else 401, "RepoNotFound")
+            raise Refusal(404 if given else 401, "RepoNotFound")
         if repository.gated and content and given is None:
-            raise _Refusal(403, "GatedRepo")
+            raise Refusal(403, "GatedRepo")
         return repository
+
+    def _is_known(self, authorization: str | None) -> bool:
+        return authorization in (None, f"Bearer {TOKEN}")
 
     def _commit(self, repository: Repository, revision: str) -> str:
         commit = repository.branches.get(revision, revision)
         if commit not in repository.commits:
-            raise _Refusal(404, "RevisionNotFound")
+            raise Refusal(404, "RevisionNotFound")
         return commit
 
     def _api(self, kind: str, name: str, rest: str) -> None:
@@ -162,14 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
             found = [_entry(path, files[path]) for path in asked if path in files]
             self._json(found + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders])
         else:
-            raise _Refusal(404, None)
+            raise Refusal(404, None)
 
     def _resolve(self, kind: str, name: str, revision: str, path: str) -> None:
         repository = self._repository(kind, name, content=True)
         commit = self._commit(repository, revision)
         data = repository.commits[commit].get(path)
         if data is None:
-            raise _Refusal(404, "EntryNotFound")
+            raise Refusal(404, "EntryNotFound")
         headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if len(data) >= LARGE_BYTES:
             sha256 = hashlib.sha256(data).hexdigest()
@@ -188,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if data is not None and hashlib.sha256(data).hexdigest() == sha256:
                     self._bytes(path, data, {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes"})
                     return
-        raise _Refusal(404, None)
+        raise Refusal(404, None)
 
     def _bytes(self, path: str, data: bytes, headers: dict[str, str]) -> None:
         if path in self.state.damaged:
@@ -263,7 +266,7 @@ def _tree(files: dict[str, bytes], folder: str, *, recursive: bool) -> list[dict
     prefix = f"{folder}/" if folder else ""
     inside = {path.removeprefix(prefix): data for path, data in files.items() if path.startswith(prefix)}
     if folder and not inside:
-        raise _Refusal(404, "EntryNotFound")
+        raise Refusal(404, "EntryNotFound")
     entries = [_entry(prefix + path, data) for path, data in inside.items() if recursive or "/" not in path]
     folders = {prefix + path.rpartition("/")[0] for path in inside if "/" in path}
     if not recursive:
@@ -277,10 +280,10 @@ def _entry(path: str, data: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def hub_server() -> Iterator[HubState]:
-    """A running hub without repositories."""
-    state = HubState()
-    handler = type("Handler", (_Handler,), {"state": state})
+def hub_server(kind: type[Handler] = Handler, state: HubState | None = None) -> Iterator[HubState]:
+    """A running hub without repositories, or one of another kind with its state."""
+    state = state or HubState()
+    handler = type("Handler", (kind,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     state.endpoint = f"http://127.0.0.1:{server.server_port}"

@@ -58,7 +58,7 @@ def sign_out(request: Request, caller: Viewer, state: State, posted: Posted) -> 
     with transaction(state.sessions) as session:
         if posted.get("everywhere"):
             sessions.sign_out_everywhere(session, caller)
-        sessions.sign_out(session, request.cookies[COOKIE], state.secret)
+        sessions.sign_out(session, caller, request.cookies[COOKIE], state.secret)
     response = RedirectResponse(SIGN_IN, 303)
     forget(response)
     return response

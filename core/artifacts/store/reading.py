@@ -10,7 +10,9 @@ from core.artifacts.store.protocol import Store
 _BUFFER_BYTES = 8 * 2**20
 
 
-class _StoredFile(io.RawIOBase):
+class StoredStream(io.RawIOBase):
+    """Unbuffered: every read asks the store. Raises what `Store.open_range` does."""
+
     def __init__(self, store: Store, prefix: str, path: str, size: int) -> None:
         self._store, self._prefix, self._path, self._size = store, prefix, path, size
         self._place = 0
@@ -41,5 +43,5 @@ class _StoredFile(io.RawIOBase):
 @contextmanager
 def open_stored(store: Store, prefix: str, path: str, size: int) -> Iterator[BinaryIO]:
     """A stored file of `size` bytes, buffered. Raises what `Store.open_range` does, when it is read."""
-    with io.BufferedReader(_StoredFile(store, prefix, path, size), _BUFFER_BYTES) as stream:
+    with io.BufferedReader(StoredStream(store, prefix, path, size), _BUFFER_BYTES) as stream:
         yield stream

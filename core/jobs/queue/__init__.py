@@ -11,6 +11,7 @@ database's.
 - `requests`: what users ask for: submitted, cancel, retry
 - `attempts`: the record of each attempt
 - `told`: what webhooks are told
+- `trail`: the audit trail of what workers and the dispatcher do
 - `upkeep`: what the dispatcher keeps up: hints that are due, events that are past their time
 - `workers`: signs of life, and what a worker does
 

@@ -14,12 +14,15 @@ from core.teams.quotas import count_ended
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended. `stages` are seconds by stage, `measured` what it took, named as its needs are."""
+    """How an attempt ended. `stages` are seconds by stage, `measured` what it took, named as its needs are;
+    `by_dispatcher` where its worker did not end it.
+    """
 
     outcome: AttemptOutcome
     error_code: str | None = None
     stages: Mapping[str, float] | None = None
     measured: Mapping[str, Any] | None = None
+    by_dispatcher: bool = False
 
 
 def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, ending: Ending) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from sqlalchemy import Row, bindparam, func, text, update
 from sqlalchemy.orm import Session
 
-from core.database import seconds_from_now
+from core.database import new_id, seconds_from_now
 from core.jobs.queue.attempts import Ending
 from core.jobs.queue.ends import finish_cancelled
 from core.jobs.queue.told import tell_webhooks
+from core.jobs.queue.trail import STARTED
 from core.jobs.queue.writes import EVENT_CHANNEL, move
 from core.jobs.references import (
     ImageReference,
@@ -141,10 +142,17 @@ _CLAIM = text(f"""
     told AS (
         INSERT INTO job_events (job_id, sequence, type, attempt, data)
         SELECT id, last_event, 'status', attempt, jsonb_build_object('status', status, 'worker', worker_id) FROM taken
+    ),
+    noted AS (
+        INSERT INTO audit (id, team_id, actor, action, object_id, details, address)
+        SELECT
+            :audit_id, taken.team_id, 'worker:' || taken.worker_id, :action, taken.id,
+            jsonb_build_object('status', taken.status, 'attempt', taken.attempt), workers.hostname
+        FROM taken LEFT JOIN workers ON workers.id = taken.worker_id
     )
     SELECT picked.id AS picked, taken.*, CASE WHEN taken.id IS NOT NULL THEN pg_notify(:channel, taken.id) END AS woken
     FROM picked LEFT JOIN taken ON taken.id = picked.id
-""").bindparams(bindparam("channel", EVENT_CHANNEL))
+""").bindparams(bindparam("channel", EVENT_CHANNEL), bindparam("action", STARTED))
 """One row at most: null where the team's quota was filled from another queue between the two looks at it.
 
 `waiting` steps through the index from team to team (teams that wait in other queues only are dropped by `best`), the
@@ -165,7 +173,7 @@ def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float)
     turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
     if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:
         return None
-    values = {"queue": queue, "worker": worker_id, "lease_seconds": lease_seconds}
+    values = {"queue": queue, "worker": worker_id, "lease_seconds": lease_seconds, "audit_id": new_id("audit")}
     while (row := session.execute(_CLAIM, values).one_or_none()) is not None:
         if row.id is not None:
             tell_webhooks(session, row.id, row.team_id, "running")

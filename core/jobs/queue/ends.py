@@ -94,8 +94,12 @@ def finish_cancelled(
     attempt: int,
     *,
     stages: Mapping[str, float] | None = None,
+    by_dispatcher: bool = False,
 ) -> JobStatus | None:
-    """End an attempt that was asked to stop; None where the attempt is stale or nobody asked."""
+    """End an attempt that was asked to stop; None where the attempt is stale or nobody asked.
+
+    `by_dispatcher` where its worker was lost meanwhile.
+    """
     written = move(
         session,
         job_id,
@@ -103,7 +107,7 @@ def finish_cancelled(
         "cancelled",
         attempt=attempt,
         data={},
-        ending=Ending("cancelled", stages=stages),
+        ending=Ending("cancelled", stages=stages, by_dispatcher=by_dispatcher),
     )
     return None if written is None else "cancelled"
 
@@ -140,7 +144,8 @@ def _fail(
     stages: Mapping[str, float] | None = None,
 ) -> JobStatus | None:
     error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
-    ending = Ending(outcome, error_code=error["code"], stages=stages)
+    is_lost = outcome == "lost"
+    ending = Ending(outcome, error_code=error["code"], stages=stages, by_dispatcher=is_lost)
     if error["retryable"]:
         written = move(
             session,
@@ -148,14 +153,14 @@ def _fail(
             ("running",),
             "queued",
             attempt=attempt,
-            data={"reason": "lease_expired" if outcome == "lost" else "failed", "error": error},
+            data={"reason": "lease_expired" if is_lost else "failed", "error": error},
             values={"available_at": seconds_from_now(delay_seconds), "dispatched_at": None},
             only_if=JobRow.attempt < JobRow.attempts_allowed,
             ending=ending,
         )
         if written is not None:
             return "queued"
-    if outcome == "lost":
+    if is_lost:
         error["retryable"] = False
     kept = files or []
     if _reserve(session, job_id, attempt, kept) is not None:
@@ -171,7 +176,7 @@ def _fail(
         ending=ending,
     )
     if written is None:
-        return finish_cancelled(session, job_id, attempt, stages=stages)
+        return finish_cancelled(session, job_id, attempt, stages=stages, by_dispatcher=is_lost)
     _keep(session, job_id, attempt, report, kept)
     return "failed"
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.jobs.queue.attempts import Ending, end_attempt
 from core.jobs.queue.told import tell_webhooks
+from core.jobs.queue.trail import note_end
 from core.jobs.states import HELD, TERMINAL, TRANSITIONS, EventType, JobStatus
 from core.jobs.tables import JobEventRow, JobRow
 
@@ -88,7 +89,7 @@ def move(
     """Bring a job from one of `sources` to another state, with its event; None where no row matches.
 
     Sees to what belongs to a state: the lease, the times, the webhooks that are told, and, where a worker lets go of
-    the job, how its attempt ended (`ending`) and what that adds to the team's use.
+    the job, how its attempt ended (`ending`), what that adds to the team's use, and the audit trail's entry of it.
     """
     assert all(to in TRANSITIONS[source] for source in sources), f"no way from {sources} to {to}"
     was_held = sources[0] in HELD
@@ -115,6 +116,7 @@ def move(
     if written is not None:
         tell_webhooks(session, job_id, written.team_id, to)
     if written is not None and ending is not None:
+        note_end(session, job_id, written.attempt, written.team_id, to, ending)
         end_attempt(session, job_id, written.attempt, written.team_id, ending)
     return written
 

@@ -1,0 +1,63 @@
+"""Publications: artifacts pushed to the hub or to a bucket."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
+from api.problems import problems
+from core.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyConflict,
+    InvalidRequest,
+    NoArtifact,
+    NotFound,
+    Unauthenticated,
+)
+from core.pages import Page
+from core.publications import service
+from core.publications.schemas import AskedOnce, Publication, PublicationBody
+
+router = APIRouter(tags=["publications"])
+
+
+@router.post(
+    "/v1/jobs/{job_id}/publish",
+    status_code=201,
+    response_model=Publication,
+    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict, NoArtifact, InvalidRequest),
+)
+def publish_job(
+    job_id: str, body: PublicationBody, caller: Member, session: DatabaseSession, state: State, once: CreateOnce
+) -> Response:
+    """Push a job's artifact, its card included, to a repository of the hub or a bucket, with the rights of the
+    credentials given. It is on its way when this answers: look at the publication for where it is."""
+
+    def create() -> tuple[int, BaseModel]:
+        made = service.publish(session, caller, job_id, body, settings=state.settings, secret=state.secret)
+        return 201, made
+
+    return once.answer(caller, AskedOnce.of(body, state.secret), create)
+
+
+@router.get("/v1/jobs/{job_id}/publications", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+def list_publications(
+    job_id: str, caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None
+) -> Page[Publication]:
+    """The publications of a job's artifact, newest first."""
+    return service.list_publications(session, caller.team_id, job_id, limit=limit, after=after)
+
+
+@router.get("/v1/publications/{publication_id}", responses=problems(Unauthenticated, NotFound))
+def get_publication(publication_id: str, caller: Viewer, session: DatabaseSession) -> Publication:
+    """A publication: how far it is, where the artifact is now, or what went wrong."""
+    return service.get_publication(session, caller.team_id, publication_id)
+
+
+@router.post(
+    "/v1/publications/{publication_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict)
+)
+def cancel_publication(publication_id: str, caller: Member, session: DatabaseSession) -> Publication:
+    """Stop a publication, and erase its credentials; what has arrived stays there. Idempotent."""
+    return service.cancel_publication(session, caller, publication_id)

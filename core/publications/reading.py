@@ -1,0 +1,57 @@
+"""Files of the store, read as they are sent: never whole in memory, and watched at every read."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from core.artifacts.store import Store
+from core.artifacts.store.reading import StoredStream
+from core.errors import StoreUnavailable
+from core.publications.queue import PublishedFile
+
+_BUFFER_BYTES = 4 * 2**20
+
+Watch = Callable[[int], None]
+"""Called with a place in the file before more is read from there; what it raises ends the reading."""
+
+
+class _Watched(StoredStream):
+    def __init__(self, store: Store, prefix: str, file: PublishedFile, watch: Watch) -> None:
+        super().__init__(store, prefix, file.path, file.bytes)
+        self._watch = watch
+
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+        self._watch(self.tell())
+        return super().readinto(buffer)
+
+
+@contextmanager
+def watched(store: Store, prefix: str, file: PublishedFile, watch: Watch) -> Iterator[io.BufferedReader]:
+    """A file of the store as a stream that can be read from any place. Raises what `Store.open_range` and `watch` do,
+    when it is read."""
+    with io.BufferedReader(_Watched(store, prefix, file, watch), _BUFFER_BYTES) as stream:
+        yield stream
+
+
+def chunks(stream: io.BufferedReader, file: PublishedFile) -> Iterator[bytes]:
+    """The content, in pieces; the last is given only where all of it is what the manifest says.
+
+    Raises StoreUnavailable.
+    """
+    digest = hashlib.sha256()
+    left = file.bytes
+    while left > 0 and (chunk := stream.read(min(left, _BUFFER_BYTES))):
+        digest.update(chunk)
+        left -= len(chunk)
+        if left == 0:
+            require_whole(file, digest.hexdigest())
+        yield chunk
+    if left > 0:
+        require_whole(file, digest.hexdigest())
+
+
+def require_whole(file: PublishedFile, sha256: str) -> None:
+    """Raises StoreUnavailable where what was read is not the file."""
+    if sha256 != file.sha256:
+        raise StoreUnavailable(f"{file.path} in the store is not what the job left there")

@@ -1,0 +1,160 @@
+"""What can be asked of publications, within one team: publish, look, cancel."""
+
+import json
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import new_id, seconds_from_now
+from core.errors import Conflict, NoArtifact, NotFound
+from core.jobs.service import find_job
+from core.jobs.tables import ArtifactFileRow, JobRow
+from core.pages import Page, read_page
+from core.publications import queue
+from core.publications.destinations import destination_of, destinations
+from core.publications.schemas import (
+    Publication,
+    PublicationBody,
+    PublicationError,
+    PublicationProgress,
+    PublicationResult,
+)
+from core.publications.states import OPEN
+from core.publications.tables import PublicationRow
+from core.settings import Settings
+from core.teams import audit
+from core.teams.principal import Actor, name_of, team_of
+from core.teams.sealing import Sealed
+
+_PURPOSE = "publication"
+_GATE_MISSED = "gate_missed"
+
+
+def sealed(secret: bytes) -> Sealed:
+    """What seals credentials of publications, and nothing else. `secret` is the server's."""
+    return Sealed(secret, _PURPOSE)
+
+
+def publish(
+    session: Session, caller: Actor, job_id: str, body: PublicationBody, *, settings: Settings, secret: bytes
+) -> Publication:
+    """Queue the artifact of a job for a destination; the dispatcher carries it there.
+
+    Raises NotFound; InvalidRequest where the destination cannot be one; NoArtifact where there is nothing to publish;
+    Conflict where something of the team is on its way to the same place.
+    """
+    team_id = team_of(caller)
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
+    job = session.scalar(query.with_for_update(read=True, key_share=True))  # its artifact is not deleted meanwhile
+    if job is None:
+        raise NotFound(f"there is no job {job_id!r}")
+    destination = destination_of(body, settings)
+    _require_publishable(job, despite_gates=body.despite_gates)
+    sizes = session.scalars(
+        select(ArtifactFileRow.bytes).where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)
+    ).all()
+    if not sizes:
+        raise NoArtifact(f"job {job_id!r} has no artifact: it was removed")
+    row_id = session.scalar(
+        insert(PublicationRow)
+        .values(
+            id=new_id("pub"),
+            team_id=team_id,
+            job_id=job.id,
+            job_attempt=job.attempt,
+            actor=name_of(caller),
+            place=destination.place,
+            destination=destination.model_dump(mode="json"),
+            credentials=sealed(secret).seal(json.dumps(body.secrets())),
+            files=len(sizes),
+            bytes=sum(sizes),
+            expires_at=seconds_from_now(queue.EXPIRE_SECONDS),
+        )
+        .on_conflict_do_nothing()
+        .returning(PublicationRow.id)
+    )
+    if row_id is None:
+        open_one = session.scalar(
+            select(PublicationRow.id).where(
+                PublicationRow.team_id == team_id,
+                PublicationRow.place == destination.place,
+                PublicationRow.status.in_(OPEN),
+            )
+        )
+        raise Conflict(f"publication {open_one!r} is on its way to {destination.place}: wait for it, or cancel it")
+    audit.note(session, caller, "publication.create", row_id, {"job": job.id, "to": destination.place})
+    return get_publication(session, team_id, row_id)
+
+
+def _require_publishable(job: JobRow, *, despite_gates: bool) -> None:
+    if job.status == "succeeded":
+        return
+    if job.status == "failed" and (job.error or {}).get("code") == _GATE_MISSED:
+        if despite_gates:
+            return
+        raise NoArtifact(
+            f"job {job.id!r} missed a gate: to publish what it left all the same, say despite_gates",
+            param="despite_gates",
+        )
+    raise NoArtifact(f"job {job.id!r} is {job.status}: only one that succeeded has an artifact to publish")
+
+
+def list_publications(
+    session: Session, team_id: str, job_id: str, *, limit: int, after: str | None
+) -> Page[Publication]:
+    """The publications of a job, newest first. Raises NotFound."""
+    job = find_job(session, team_id, job_id)
+    query = select(PublicationRow).where(PublicationRow.job_id == job.id)
+    return read_page(session, query, PublicationRow, limit=limit, after=after, answer=_answer)
+
+
+def get_publication(session: Session, team_id: str, publication_id: str) -> Publication:
+    """Raises NotFound, also where it is another team's."""
+    return _answer(_find(session, team_id, publication_id))
+
+
+def cancel_publication(session: Session, caller: Actor, publication_id: str) -> Publication:
+    """Stop a publication; what has arrived stays there. Idempotent. Raises NotFound, and Conflict where it ended
+    otherwise."""
+    row = _find(session, team_of(caller), publication_id)
+    if queue.cancel(session, row.id):
+        audit.note(session, caller, "publication.cancel", row.id, {"job": row.job_id})
+    session.refresh(row)
+    if row.status != "cancelled":
+        raise Conflict(f"the publication has {row.status}: there is nothing to cancel")
+    return _answer(row)
+
+
+def _find(session: Session, team_id: str, publication_id: str) -> PublicationRow:
+    row = session.scalar(
+        select(PublicationRow).where(PublicationRow.id == publication_id, PublicationRow.team_id == team_id)
+    )
+    if row is None:
+        raise NotFound(f"there is no publication {publication_id!r}")
+    return row
+
+
+def _answer(row: PublicationRow) -> Publication:
+    destination = destinations.validate_python(row.destination)
+    chosen = {name: row.destination.get(name) for name in ("revision", "private", "message", "region", "endpoint")}
+    return Publication.model_validate(
+        {
+            **chosen,
+            "id": row.id,
+            "object": "publication",
+            "job_id": row.job_id,
+            "to": destination.to,
+            "status": row.status,
+            "attempt": row.attempt,
+            "progress": PublicationProgress(
+                files=row.files_done, files_total=row.files, bytes=row.bytes_done, bytes_total=row.bytes
+            ),
+            "result": None if row.result is None else PublicationResult.model_validate(row.result),
+            "error": None if row.error is None else PublicationError.model_validate(row.error),
+            "created_at": row.created_at,
+            "started_at": row.started_at,
+            "finished_at": row.finished_at,
+            "expires_at": row.expires_at,
+        }
+    )

@@ -1,0 +1,50 @@
+"""What needs artifacts now: those are not removed, by anybody."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from core.jobs.states import STATUSES, TERMINAL
+from core.jobs.tables import JobRow
+from core.publications.states import OPEN
+from core.publications.tables import PublicationRow
+
+NOT_OVER = [status for status in STATUSES if status not in TERMINAL]
+
+
+def artifacts_in_use(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+    """Of these jobs of a team those whose artifact is needed, each with what needs it (`job 'job_…', which is not
+    over`). Whatever else comes to need artifacts is asked here.
+    """
+    return _needed_by_jobs(session, team_id, job_ids) | _needed_by_publications(session, team_id, job_ids)
+
+
+def _needed_by_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+    """As the model that is pruned further, or as the teacher of a recovery."""
+    named = {f"job:{job_id}": job_id for job_id in job_ids}
+    teacher = JobRow.body["recovery"]["teacher"].astext
+    users = session.execute(
+        select(JobRow.id, JobRow.model, teacher.label("teacher")).where(
+            JobRow.team_id == team_id,
+            JobRow.status.in_(NOT_OVER),
+            or_(JobRow.model.in_(named), teacher.in_(named)),
+        )
+    )
+    return {
+        named[used]: f"job {user.id!r}, which is not over"
+        for user in users
+        for used in (user.model, user.teacher)
+        if used in named
+    }
+
+
+def _needed_by_publications(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+    users = session.execute(
+        select(PublicationRow.id, PublicationRow.job_id).where(
+            PublicationRow.team_id == team_id,
+            PublicationRow.status.in_(OPEN),
+            PublicationRow.job_id.in_(job_ids),
+        )
+    )
+    return {user.job_id: f"publication {user.id!r}, which is not over" for user in users}

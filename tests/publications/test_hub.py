@@ -1,0 +1,151 @@
+"""Artifacts pushed to the hub by its real client: every byte arrives, with the user's token and nobody else's."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.publications import queue
+from core.publications.service import sealed
+from core.publications.tables import PublicationRow
+from core.settings import Settings
+from tests.publications.conftest import FILES, USERS_TOKEN, Publish
+from tests.publications.pushable_hub import PushedHub
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own client
+
+Sessions = sessionmaker[Session]
+CarryOut = Callable[[str], dict[str, Any]]
+TOTAL = sum(map(len, FILES.values()))
+
+
+def test_every_file_arrives_and_the_card_is_the_readme(hub: PushedHub, publish: Publish, carry_out: CarryOut) -> None:
+    asked = publish(message="Half of it")
+    assert (asked["status"], asked["private"], asked["progress"]["bytes_total"]) == ("queued", True, TOTAL)
+    done = carry_out(asked["id"])
+    assert (done["status"], done["error"], done["attempt"]) == ("succeeded", None, 1)
+    assert done["progress"] == {"files": 8, "files_total": 8, "bytes": TOTAL, "bytes_total": TOTAL}
+    there = hub.files("acme/pruned")
+    assert {path: data for path, data in there.items() if path != ".gitattributes"} == FILES
+    assert b"Perplexity rose" in there["README.md"]
+    repository = hub.repositories["model", "acme/pruned"]
+    assert repository.private and done["result"]["commit"] == repository.branches["main"]
+    assert done["result"]["url"] == f"{hub.endpoint}/acme/pruned/commit/{done['result']['commit']}"
+    assert hub.messages == ["Half of it"]
+    assert hub.authorizations == {f"Bearer {USERS_TOKEN}"}, "the server's own token stays out of it"
+    assert not hub.token_seen_elsewhere
+
+
+def test_a_branch_is_made_and_a_public_repository_where_asked(
+    hub: PushedHub, publish: Publish, carry_out: CarryOut
+) -> None:
+    done = carry_out(publish(revision="half", private=False)["id"])
+    assert done["status"] == "succeeded"
+    assert set(hub.files("acme/pruned", "half")) == {*FILES, ".gitattributes"}
+    assert set(hub.files("acme/pruned")) == {".gitattributes"} and not hub.repositories["model", "acme/pruned"].private
+
+
+def test_published_again_it_is_the_same_commit(hub: PushedHub, publish: Publish, carry_out: CarryOut) -> None:
+    first, second = (carry_out(publish()["id"]) for _ in range(2))
+    assert first["result"] == second["result"] and hub.commits_made == 1
+    assert set(hub.sent.values()) == {1}
+
+
+def test_what_was_done_when_the_dispatcher_died_is_not_done_twice(
+    hub: PushedHub, publish: Publish, carry_out: CarryOut, sessions: Sessions
+) -> None:
+    """It was killed after the commit, and before it could write so down."""
+    asked = publish()
+    carry_out(asked["id"])
+    with transaction(sessions) as session:
+        session.execute(
+            update(PublicationRow).values(
+                status="running",
+                result=None,
+                finished_at=None,
+                credentials=sealed(b"a secret for tests").seal(json.dumps({"token": USERS_TOKEN})),
+                lease_expires_at=text("now() - interval '1 second'"),
+            )
+        )
+    done = carry_out(asked["id"])
+    assert (done["status"], done["attempt"], hub.commits_made) == ("succeeded", 2, 1)
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an unknown token": ({"token": "hf_revoked"}, "token", "does not accept the token"),
+    "another's namespace": ({"to": "hub:umbrella/pruned"}, "token", "may not write to umbrella/pruned"),
+    "the server's own token": ({"token": "hf_a_token_for_tests"}, "token", "may not write"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_the_hub_refuses_is_told_as_such(hub: PushedHub, publish: Publish, carry_out: CarryOut, case: str) -> None:
+    changed, param, told = REFUSALS[case]
+    failed = carry_out(publish(**changed)["id"])
+    assert (failed["status"], failed["attempt"], failed["result"]) == ("failed", 1, None)
+    error = failed["error"]
+    assert (error["code"], error["param"], error["retryable"]) == ("destination_refused", param, False)
+    assert told in error["message"] and hub.commits_made == 0
+
+
+def test_a_hub_that_is_down_is_tried_again_and_in_the_end_given_up(
+    hub: PushedHub, publish: Publish, carry_out: CarryOut, sessions: Sessions
+) -> None:
+    asked = publish()
+    hub.refuse_commit = 500
+    with transaction(sessions) as session:
+        claimed = queue.claim(session, lease_seconds=60)
+        assert claimed is not None
+        problem = {"code": "destination_unavailable", "message": "down", "param": "to", "retryable": True}
+        assert queue.fail(session, claimed, problem, delay_seconds=3600)
+    waiting = carry_out(asked["id"])
+    assert (waiting["status"], waiting["attempt"], waiting["error"]["code"]) == ("queued", 1, "destination_unavailable")
+    with transaction(sessions) as session:
+        session.execute(update(PublicationRow).values(available_at=text("now()"), attempt=10))
+    failed = carry_out(asked["id"])
+    assert (failed["status"], failed["attempt"], failed["error"]["code"]) == ("failed", 12, "destination_unavailable")
+    assert "the hub answers 500" in failed["error"]["message"]
+    hub.refuse_commit = None
+    assert carry_out(publish()["id"])["status"] == "succeeded", "the place is free again"
+    assert set(hub.sent.values()) == {1}, "what had arrived was not sent again"
+
+
+def test_two_that_push_at_once_do_not_overwrite_one_another(
+    hub: PushedHub, publish: Publish, carry_out: CarryOut
+) -> None:
+    asked = publish()
+    batch = []
+
+    def somebody_else_commits(path: str) -> None:
+        if not batch:
+            batch.append(path)
+            hub.repositories["model", "acme/pruned"].commit({"theirs.txt": b"1"})
+
+    hub.on_large_file = somebody_else_commits
+    done = carry_out(asked["id"])
+    assert (done["status"], done["attempt"]) == ("succeeded", 2)
+    assert {"theirs.txt", *FILES} == set(hub.files("acme/pruned")), "theirs is kept"
+
+
+def test_a_damaged_file_is_not_published(
+    hub: PushedHub, publish: Publish, carry_out: CarryOut, settings: Settings, job: str
+) -> None:
+    file = settings.store_root / job / "attempt-1" / "model-00003-of-00003.safetensors"
+    file.write_bytes(b"x" * file.stat().st_size)
+    asked = publish()
+    failed = carry_out(asked["id"])
+    assert failed["error"]["code"] == "store_unavailable" and "model-00003" in failed["error"]["message"]
+    assert hub.commits_made == 0
+
+
+def test_an_artifact_that_is_published_is_not_deleted(api: TestClient, publish: Publish, job: str) -> None:
+    asked = publish()
+    refused = api.delete(f"/v1/jobs/{job}/artifacts")
+    assert refused.status_code == 409 and asked["id"] in refused.json()["detail"]
+    api.post(f"/v1/publications/{asked['id']}/cancel").raise_for_status()
+    assert api.delete(f"/v1/jobs/{job}/artifacts").status_code == 204
