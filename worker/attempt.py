@@ -15,7 +15,7 @@ from core.artifacts import finalise
 from core.artifacts.store import Store, StoredFile, artifact_prefix
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.jobs.estimates import compare
-from core.jobs.gates import evaluate_gates
+from core.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
 from core.jobs.states import Stage
@@ -44,7 +44,7 @@ from worker.targets import add_target
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attempt that ran to its end leaves. `missed` is set where all is well but a gate was not kept."""
+    """What an attempt that ran to its end leaves. `missed` is set where all is well but gates were not kept."""
 
     metrics: dict[str, Any]
     report: dict[str, Any]
@@ -117,9 +117,8 @@ class Attempt(ABC):
         """Fetch, prune, recover and evaluate."""
 
     def _finish(self, made: Made) -> Outcome:
-        """Gates, the reload check, the stored artifact."""
+        """The reload check, gates, the stored artifact."""
         metrics, report = made.metrics, made.report
-        missed = evaluate_gates(Gates.model_validate(self._claim.body["gates"]), metrics)
         if made.expected is not None:
             self._recorder.enter("verify")
             self._verify(made, made.expected)
@@ -130,13 +129,14 @@ class Attempt(ABC):
         if "hashed" in report:
             report["hashed"] |= self._task(hash_spec(made.artifact, report["hashed"]))
             metrics["bytes"]["hashed"] = report["hashed"]["bytes"]
-        missed_target = add_target(self._claim.body, metrics, report, made.found)
-        missed = missed or missed_target
+        gates = Gates.model_validate(self._claim.body["gates"])
+        target = add_target(self._claim.body, metrics, report, made.found)
+        results = [*evaluate_gates(gates, metrics), *([] if target is None else [target])]
         self._add_seconds(metrics)
         measured = self._measured(made)
         report["estimate"] = compare(self._claim.estimate, measured)
         report["seconds"] = dict(self._recorder.stage_seconds)
-        report["gates"] = {"missed": missed.message if missed else None, **self._claim.body["gates"]}
+        report["gates"] = gates_report(gates, results)
         report["metrics"] = metrics
         finalise(made.artifact, recipe=self._claim.body, report=report)
         report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
@@ -144,7 +144,7 @@ class Attempt(ABC):
         made.keep(files, report)
         self._add_seconds(metrics)
         measured["seconds"] = metrics["seconds"]["total"]
-        return Outcome(metrics, report, files, missed, measured)
+        return Outcome(metrics, report, files, missed_gates(results), measured)
 
     def _verify(self, made: Made, expected: Path) -> None:
         """Have a fresh process open the artifact; what it found goes into the report."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from core.catalogue.targets import Target
-from core.errors import GateMissed
+from core.jobs.gates import GateResult
 from core.jobs.queue import Claim
 from worker.protocol import PruneSpec, SearchSpec
 
@@ -25,8 +25,8 @@ def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> Searc
 
 def add_target(
     body: dict[str, Any], metrics: dict[str, Any], report: dict[str, Any], found: dict[str, Any] | None
-) -> GateMissed | None:
-    """Put what was asked and reached into metrics and report; the gate that is missed where it was not met.
+) -> GateResult | None:
+    """Put what was asked and reached into metrics and report; the result of this limit, which is none of the gates.
 
     A latency is met within the spread of its timings. `found` is the search's answer.
     """
@@ -45,13 +45,10 @@ def add_target(
     }
     metrics["target"] = figures
     report["target"] = figures | ({} if found is None else {"search": found})
-    if met:
-        return None
     within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
-    return GateMissed(
-        f"target.{target.kind}: {target.asked:,} was asked for, the artifact reached {reached:,.6g}{within}",
-        param=f"target.{target.kind}",
-    )
+    name = f"target.{target.kind}"
+    message = f"{name}: {target.asked:,} was asked for, the artifact reached {reached:,.6g}{within}"
+    return GateResult(name, target.asked, reached, None, met, message)
 
 
 def _reached(target: Target, metrics: dict[str, Any], report: dict[str, Any]) -> tuple[float, float]:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.portal.verdict import apart, difference_within_noise, latency_noise, stored_bytes
+from api.portal.verdict import apart, difference_within_noise, latency_noise
 from api.portal.words import count, duration, number, percent, size
+from core.jobs.gates import stored_bytes
 
 Figures = Mapping[str, Any]
 

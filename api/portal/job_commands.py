@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from core.jobs.schemas import Gates
+
 _WIDTH: Final = 100
 _CONTINUED: Final = " \\\n  "
 
@@ -111,8 +113,8 @@ def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     take("--recovery-steps", recovery, "steps")
     take("--recovery-dataset", recovery, "dataset")
     take_all("--recovery-parameter", recovery)
-    take("--max-perplexity-ratio", left.get("gates", {}), "max_perplexity_ratio")
-    take("--max-accuracy-drop", left.get("gates", {}), "max_accuracy_drop")
+    for gate in Gates.model_fields:
+        take(f"--{gate.replace('_', '-')}", left.get("gates", {}), gate)
     take("--format", left.get("output", {}), "format")
     take("--layout", left.get("output", {}), "layout")
     found.extend(("--metadata", f"{name}={value}") for name, value in left.pop("metadata", {}).items())

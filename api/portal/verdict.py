@@ -8,6 +8,7 @@ from typing import Any
 from api.portal.words import number, percent
 from core.catalogue.methods import get_method
 from core.catalogue.targets import NOISE
+from core.jobs.gates import stored_bytes
 
 Figures = Mapping[str, Any]
 
@@ -35,12 +36,6 @@ def verdict(recipe: Figures, metrics: Figures, report: Figures) -> Verdict:
     parts = [_size(metrics), _quality(metrics), _speed(recipe, metrics, report)]
     sentence = ", ".join(part for part in parts if part)
     return Verdict(f"{sentence[:1].upper()}{sentence[1:]}.", tuple(_remarks(recipe, metrics, report)))
-
-
-def stored_bytes(metrics: Figures) -> float | None:
-    """Bytes of the weights as they are stored: packed or hashed where they are."""
-    sizes = metrics.get("bytes", {})
-    return next((sizes[form] for form in ("packed", "hashed", "artifact") if form in sizes), None)
 
 
 def apart(dense: float | None, pruned: float | None) -> tuple[str, str]:

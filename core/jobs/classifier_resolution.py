@@ -10,6 +10,7 @@ from core.catalogue.methods import get_method
 from core.catalogue.recovery import Recovery, complete_image_recovery
 from core.catalogue.sharing import DEFAULT_COMPRESSION
 from core.errors import InvalidRequest
+from core.jobs.gates import require_measured
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.image_resolution import ImageNeeds, resolve_images
 from core.jobs.references import ImageReference
@@ -45,11 +46,7 @@ def resolve_classifier_job(
             raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
         needs = ImageNeeds("evaluation", param, body.evaluation.samples, classes)
         evaluation.append(resolve_images(session, team_id, name, needs, hub))
-    if body.gates.max_accuracy_drop is not None and not evaluation:
-        raise InvalidRequest(
-            "gates.max_accuracy_drop needs images to measure on: name a set in evaluation.datasets",
-            param="gates.max_accuracy_drop",
-        )
+    require_measured(body.gates, body.evaluation, is_classifier=True)
     recovery, training = _resolve_recovery(session, team_id, body, images, classes, hub)
     filled = body.model_copy(
         update={
@@ -93,7 +90,6 @@ def _refuse_text(body: JobBody) -> None:
         "evaluation.tasks": body.evaluation.tasks,
         "evaluation.task_limit": body.evaluation.task_limit,
         "evaluation.prompts": body.evaluation.prompts,
-        "gates.max_perplexity_ratio": body.gates.max_perplexity_ratio,
     }
     for param, value in faults.items():
         if value:

@@ -17,6 +17,7 @@ from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
 from core.jobs.classifier_resolution import require_unshared, resolve_classifier_job
+from core.jobs.gates import require_measured
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.recovery_resolution import resolve_recovery
@@ -75,16 +76,7 @@ def resolve_job(
         )
     calibration, text = _resolve_calibration(session, team_id, body, model.description, found)
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, found)
-    if body.gates.max_accuracy_drop is not None:
-        raise InvalidRequest(
-            "gates.max_accuracy_drop belongs to image classifiers: use max_perplexity_ratio",
-            param="gates.max_accuracy_drop",
-        )
-    if body.gates.max_perplexity_ratio is not None and not evaluation.datasets:
-        raise InvalidRequest(
-            "gates.max_perplexity_ratio needs a text to measure on: name one in evaluation.datasets",
-            param="gates.max_perplexity_ratio",
-        )
+    require_measured(body.gates, evaluation, is_classifier=False)
     recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, found)
     filled = body.model_copy(
         update={

@@ -65,7 +65,7 @@ class Evaluation(_Part):
 
 
 class Gates(_Part):
-    """Limits a job must keep to succeed."""
+    """Limits a job must keep to succeed. Where a figure could not be measured, its gate is missed."""
 
     max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Largest pruned / dense perplexity, on every evaluation dataset."
@@ -75,6 +75,19 @@ class Gates(_Part):
         description="Image classifiers: how much lower top-1 accuracy may be than the dense model's, 0.01 being "
         "one point, on every evaluation dataset.",
     )
+    max_task_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="How much lower accuracy may be on every zero-shot task, and in the mean of several."
+    )
+    max_latency_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Largest pruned / dense time. Leave room for the spread of timings, which the report gives."
+    )
+    max_bytes: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Most bytes of weights as they are stored, packed or hashed where they are."
+    )
+    max_bytes_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Largest stored / dense bytes of weights."
+    )
+    max_parameters: Annotated[int, Field(gt=0)] | None = Field(None, description="Most parameters that are not zero.")
 
 
 class Output(_Part):

@@ -52,6 +52,8 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         " --recovery lora --recovery-steps 200 --recovery-dataset books --recovery-parameter learning_rate=1e-4"
         " --prompt Once --prompt upon --prompt-tokens 16"
         ' --recovery-parameter lora={"r":16} --recovery-parameter schedule=linear'
+        " --max-task-accuracy-drop 0.02 --max-latency-ratio 0.9 --max-bytes 1000 --max-bytes-ratio 0.7"
+        " --max-parameters 500"
         " --metadata commit=a=b --metadata run=1 --queue large --priority 5 --format packed --time-limit 600"
     )
     done = secateur(url, "submit", "smollm2-135m", *options.split())
@@ -80,7 +82,14 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
             "lora": {"r": 16},
             "schedule": "linear",
         },
-        "gates": {"max_perplexity_ratio": 2.4},
+        "gates": {
+            "max_perplexity_ratio": 2.4,
+            "max_task_accuracy_drop": 0.02,
+            "max_latency_ratio": 0.9,
+            "max_bytes": 1000,
+            "max_bytes_ratio": 0.7,
+            "max_parameters": 500,
+        },
         "metadata": {"commit": "a=b", "run": "1"},
         "queue": "large",
         "priority": 5,

@@ -1,27 +1,116 @@
 import math
+from typing import Any
 
 import pytest
 
-from core.jobs.gates import evaluate_gates
-from core.jobs.schemas import Gates
+from core.errors import InvalidRequest
+from core.jobs.gates import GateResult, evaluate_gates, gates_report, missed_gates, require_measured
+from core.jobs.schemas import Evaluation, Gates
+
+METRICS: dict[str, Any] = {
+    "perplexity": {"oak": {"dense": 10.0, "pruned": 20.0, "ratio": 2.0}},
+    "accuracy": {"leaves": {"dense": 0.93, "pruned": 0.92}},
+    "tasks": {"piqa": {"dense": 0.7, "pruned": 0.65}, "boolq": {"dense": 0.6, "pruned": 0.61}},
+    "task_mean": {"dense": 0.65, "pruned": 0.63},
+    "parameters": {"dense": 1000, "nonzero": 600},
+    "bytes": {"dense": 4000, "artifact": 4000, "packed": 2500},
+    "latency": {"dense_ms": 10.0, "pruned_ms": 8.0, "spread": 0.05},
+}
 
 
-def metrics(*ratios: float | None) -> dict[str, object]:
+def ratios(*ratios: float | None) -> dict[str, object]:
     return {"perplexity": {f"text-{number}": {"ratio": ratio} for number, ratio in enumerate(ratios)}}
 
 
-@pytest.mark.parametrize("ratios", [(), (2.4,), (1.0, 2.4), (1,)])
-def test_a_gate_is_kept_up_to_its_limit(ratios: tuple[float, ...]) -> None:
-    assert evaluate_gates(Gates(max_perplexity_ratio=2.4), metrics(*ratios)) is None
+@pytest.mark.parametrize("kept", [(2.4,), (1.0, 2.4), (1,)])
+def test_a_gate_is_kept_up_to_its_limit(kept: tuple[float, ...]) -> None:
+    results = evaluate_gates(Gates(max_perplexity_ratio=2.4), ratios(*kept))
+    assert missed_gates(results) is None
+    assert [(each.on, each.figure, each.kept) for each in results] == [
+        (f"text-{number}", ratio, True) for number, ratio in enumerate(kept)
+    ]
 
 
 @pytest.mark.parametrize("ratio", [2.41, math.inf, math.nan, None])
 def test_a_gate_is_missed_on_any_text_and_by_what_is_no_number(ratio: float | None) -> None:
-    missed = evaluate_gates(Gates(max_perplexity_ratio=2.4), metrics(1.0, ratio))
+    results = evaluate_gates(Gates(max_perplexity_ratio=2.4), ratios(1.0, ratio))
+    missed = missed_gates(results)
     assert missed is not None
     assert (missed.code, missed.param, missed.retryable) == ("gate_missed", "gates.max_perplexity_ratio", False)
-    assert "text-1" in missed.message and "2.4" in missed.message
+    assert "text-1" in missed.message and "text-0" not in missed.message and "2.4" in missed.message
+    assert results[1].figure == (2.41 if ratio == 2.41 else None), "what is no number is not written into JSON"
+
+
+@pytest.mark.parametrize(
+    ("gate", "at", "below", "figures"),
+    [
+        ("max_perplexity_ratio", 2.0, 1.9, {"oak": 2.0}),
+        ("max_accuracy_drop", 0.01, 0.009, {"leaves": 0.01}),
+        ("max_task_accuracy_drop", 0.05, 0.04, {"piqa": 0.05, "boolq": -0.01, "task_mean": 0.02}),
+        ("max_latency_ratio", 0.8, 0.79, {None: 0.8}),
+        ("max_bytes", 2500, 2499, {None: 2500}),
+        ("max_bytes_ratio", 0.625, 0.62, {None: 0.625}),
+        ("max_parameters", 600, 599, {None: 600}),
+    ],
+)
+def test_every_gate_reads_its_figure_and_without_it_is_missed(
+    gate: str, at: float, below: float, figures: dict[str | None, float]
+) -> None:
+    kept = evaluate_gates(Gates.model_validate({gate: at}), METRICS)
+    assert {each.on: each.figure for each in kept} == pytest.approx(figures) and all(each.kept for each in kept)
+    (missed,) = [each for each in evaluate_gates(Gates.model_validate({gate: below}), METRICS) if not each.kept]
+    assert (missed.gate, missed.limit, missed.param) == (gate, below, f"gates.{gate}")
+    assert missed.message.endswith(f"the gate allows {below:,}")
+    (unknown,) = evaluate_gates(Gates.model_validate({gate: at}), {"latency": None})
+    assert (unknown.figure, unknown.on, unknown.kept) == (None, None, False) and "not measured" in unknown.message
+
+
+def test_of_one_task_there_is_no_mean_and_what_is_not_packed_counts_as_it_is() -> None:
+    metrics = METRICS | {"tasks": {"piqa": METRICS["tasks"]["piqa"]}, "bytes": {"dense": 4000, "artifact": 3000}}
+    results = evaluate_gates(Gates(max_task_accuracy_drop=0.5, max_bytes=3000), metrics)
+    assert [(each.gate, each.on) for each in results] == [("max_task_accuracy_drop", "piqa"), ("max_bytes", None)]
+
+
+def test_all_that_are_missed_are_reported() -> None:
+    gates = Gates(max_perplexity_ratio=1.5, max_latency_ratio=0.5, max_bytes_ratio=0.7)
+    target = GateResult("target.parameters", 500, 600, None, False, "target.parameters: 500 was asked for")
+    results = [*evaluate_gates(gates, METRICS), target]
+    missed = missed_gates(results)
+    assert missed is not None and missed.param == "gates.max_perplexity_ratio"
+    assert missed.message == (
+        "the perplexity ratio on oak is 2; the gate allows 1.5; "
+        "the latency ratio is 0.8 (10 ms dense, 8 ms pruned, timings spread by 5.0%); the gate allows 0.5; "
+        "target.parameters: 500 was asked for"
+    )
+    report = gates_report(gates, results)
+    assert report["missed"] == missed.message and report["max_latency_ratio"] == 0.5 and report["max_bytes"] is None
+    assert [row["kept"] for row in report["rows"]] == [False, False, True, False]
+    assert target.param == "target.parameters"
 
 
 def test_without_gates_everything_passes() -> None:
-    assert evaluate_gates(Gates(), metrics(math.inf)) is None
+    assert evaluate_gates(Gates(), ratios(math.inf)) == []
+    assert gates_report(Gates(), [])["missed"] is None and missed_gates([]) is None
+
+
+@pytest.mark.parametrize(
+    ("gate", "evaluation", "is_classifier", "said"),
+    [
+        ("max_perplexity_ratio", {"tasks": ["piqa"]}, False, 'add "evaluation": {"datasets": ["NAME"]}'),
+        ("max_task_accuracy_drop", {"datasets": ["oak"]}, False, 'add "evaluation": {"tasks": ["NAME"]}'),
+        ("max_accuracy_drop", {}, True, 'images to measure on: add "evaluation": {"datasets": ["NAME"]}'),
+        ("max_accuracy_drop", {"datasets": ["oak"]}, False, "is none of them: use max_perplexity_ratio"),
+        ("max_perplexity_ratio", {"datasets": ["oak"]}, True, "belongs to language models"),
+        ("max_task_accuracy_drop", {"tasks": ["piqa"]}, True, "is none of them: use max_accuracy_drop"),
+    ],
+)
+def test_a_gate_that_nothing_will_measure_is_refused_with_what_to_add(
+    gate: str, evaluation: dict[str, Any], is_classifier: bool, said: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        require_measured(
+            Gates.model_validate({gate: 0.5}), Evaluation.model_validate(evaluation), is_classifier=is_classifier
+        )
+    assert refused.value.param == f"gates.{gate}" and said in refused.value.message
+    for always in ("max_latency_ratio", "max_bytes", "max_bytes_ratio", "max_parameters"):
+        require_measured(Gates.model_validate({always: 1}), Evaluation(), is_classifier=is_classifier)

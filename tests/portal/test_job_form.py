@@ -42,7 +42,7 @@ BODIES: list[dict[str, Any]] = [
         "target": {"parameters": 100_000_000},
         "parameters": {"allocation": "job:abc", "scope": "row", "seed": 5},
         "evaluation": {"datasets": ["a", "org/b:c"], "samples": 4, "sequence_length": 64},
-        "gates": {"max_perplexity_ratio": 1.5},
+        "gates": {"max_perplexity_ratio": 1.5, "max_latency_ratio": 0.9, "max_bytes": 10**8, "max_bytes_ratio": 0.5},
         "output": {"format": "packed"},
         "queue": "large",
         "priority": -5,
@@ -75,7 +75,7 @@ BODIES: list[dict[str, Any]] = [
         "parameters": {"scale_dropout": False, "scan_images": None, "allocation": "uniform"},
         "calibration": {"dataset": "digits"},
         "output": {"format": "hashed", "compression": 0.5},
-        "gates": {"max_accuracy_drop": 0.01},
+        "gates": {"max_accuracy_drop": 0.01, "max_parameters": 1000},
     },
 ]
 

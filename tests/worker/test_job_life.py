@@ -153,6 +153,25 @@ def test_a_missed_gate_fails_the_job_and_keeps_artifact_and_report(
         assert "1.5" in service.get_report(session, jobs.team, job_id)["gates"]["missed"]
 
 
+def test_every_missed_gate_is_reported_with_its_figure(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    gates = {"max_perplexity_ratio": 3.0, "max_latency_ratio": 1.5, "max_bytes": 10, "max_parameters": 1}
+    job_id = jobs.submit({**job_body, "gates": gates, "output": {"format": "packed"}})
+    worker = start_worker(ratio=2.0, fail_in="measure", code="out_of_memory", retryable=False)
+    assert worker.result() == "failed"
+    job, found = jobs.job(job_id), jobs.report(job_id)["gates"]
+    assert job.error is not None and job.error.param == "gates.max_latency_ratio" and job.metrics is not None
+    assert {(row["gate"], row["on"]): (row["figure"], row["kept"]) for row in found["rows"]} == {
+        ("max_perplexity_ratio", "numbers"): (2.0, True),
+        ("max_latency_ratio", None): (None, False),
+        ("max_bytes", None): (job.metrics["bytes"]["packed"], False),
+        ("max_parameters", None): (1, True),
+    }
+    assert job.error.message == found["missed"]
+    assert "the latency ratio is unknown, it was not measured" in found["missed"] and "stored bytes" in found["missed"]
+
+
 @pytest.mark.parametrize(
     ("behaviour", "code", "end"),
     [

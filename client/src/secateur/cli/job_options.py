@@ -2,10 +2,20 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import typer
 from pydantic import JsonValue
+
+GATES: Final = (
+    "max_perplexity_ratio",
+    "max_accuracy_drop",
+    "max_task_accuracy_drop",
+    "max_latency_ratio",
+    "max_bytes",
+    "max_bytes_ratio",
+    "max_parameters",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,11 @@ class JobOptions:
     prompt_tokens: int | None = None
     max_perplexity_ratio: float | None = None
     max_accuracy_drop: float | None = None
+    max_task_accuracy_drop: float | None = None
+    max_latency_ratio: float | None = None
+    max_bytes: int | None = None
+    max_bytes_ratio: float | None = None
+    max_parameters: int | None = None
     recovery: str | None = None
     recovery_steps: int | None = None
     recovery_dataset: str | None = None
@@ -65,7 +80,7 @@ class JobOptions:
         body |= {"parameters": parameters} if parameters else {}
         body |= self._texts()
         body |= self._recovery()
-        gates = _given(max_perplexity_ratio=self.max_perplexity_ratio, max_accuracy_drop=self.max_accuracy_drop)
+        gates = _given(**{name: getattr(self, name) for name in GATES})
         body |= {"gates": gates} if gates else {}
         if self.metadata:
             body["metadata"] = dict(_pairs(self.metadata, "--metadata"))

@@ -8,6 +8,15 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import JsonValue
 
+from secateur.cli.end_options import (
+    BytesOption,
+    BytesRatioOption,
+    DropOption,
+    LatencyRatioOption,
+    ParametersOption,
+    RatioOption,
+    TaskDropOption,
+)
 from secateur.cli.job_options import JobOptions
 from secateur.cli.output import JsonOption, connect, count, print_json, print_pairs, print_table, say, size
 from secateur.cli.watch import exit_code, follow, show_end
@@ -49,10 +58,6 @@ PromptOption = Annotated[
     typer.Option(metavar="TEXT", help="A text for dense and pruned to go on from, for the report. Repeatable."),
 ]
 PromptTokensOption = Annotated[int | None, typer.Option(metavar="N", help="New tokens after each prompt, at most.")]
-RatioOption = Annotated[float | None, typer.Option(help="Gate: the largest pruned/dense perplexity to accept.")]
-DropOption = Annotated[
-    float | None, typer.Option(help="Gate, of image classifiers: how much top-1 accuracy may fall, 0.01 being a point.")
-]
 RecoveryOption = Annotated[
     Literal["finetune", "lora", "distill"] | None,
     typer.Option(help="Train after pruning, zeros kept: every parameter, adapters, or against the dense model."),
@@ -117,6 +122,11 @@ def submit(
     recovery_parameter: RecoveryParameterOption = None,
     max_perplexity_ratio: RatioOption = None,
     max_accuracy_drop: DropOption = None,
+    max_task_accuracy_drop: TaskDropOption = None,
+    max_latency_ratio: LatencyRatioOption = None,
+    max_bytes: BytesOption = None,
+    max_bytes_ratio: BytesRatioOption = None,
+    max_parameters: ParametersOption = None,
     metadata: MetadataOption = None,
     queue: QueueOption = None,
     priority: PriorityOption = None,
@@ -151,6 +161,11 @@ def submit(
         recovery_parameters=recovery_parameter or [],
         max_perplexity_ratio=max_perplexity_ratio,
         max_accuracy_drop=max_accuracy_drop,
+        max_task_accuracy_drop=max_task_accuracy_drop,
+        max_latency_ratio=max_latency_ratio,
+        max_bytes=max_bytes,
+        max_bytes_ratio=max_bytes_ratio,
+        max_parameters=max_parameters,
         metadata=metadata or [],
         queue=queue,
         priority=priority,
