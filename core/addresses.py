@@ -122,7 +122,7 @@ class Target:
             raise UnsafeAddress(
                 f"{param}: must begin with https:// and a host, as https://example.com/hook", param=param
             )
-        if parsed.userinfo or "@" in parsed.netloc.decode():
+        if parsed.userinfo:
             raise UnsafeAddress(f"{param}: must hold no user name or password", param=param)
         if parsed.fragment:
             raise UnsafeAddress(f"{param}: must have no part after #, which is never sent", param=param)
@@ -162,7 +162,7 @@ class Limits:
     connect: float = 5
     read: float = 10
     whole: float = 15
-    body: float = 2
+    body: float = 1
     body_bytes: int = 64 * 2**10
 
 

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         "10.0.0.0/8, separated by commas.",
     )
     webhook_retry_delays: Annotated[list[float], NoDecode] = Field(
-        default_factory=lambda: [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
+        default_factory=lambda: [5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0],
         min_length=1,
         description="Seconds between the attempts at a delivery, each varied by up to a fifth; after the last it is "
         "given up.",

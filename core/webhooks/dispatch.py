@@ -1,8 +1,8 @@
 """The loop that delivers what is due, in the dispatcher's process; any number of dispatchers may run it.
 
 One thread claims and records; each delivery on its way has a thread of its own, for as long as its limits allow. An
-endpoint has a few at a time, one while it fails, and all that fail together have half of the room: a receiver that is
-slow, or never answers, delays its own deliveries only.
+endpoint has a few at a time, one while it fails or its team has much on the way; a team has a quarter of the room, and
+all endpoints that fail together half of it: a receiver that is slow, or never answers, delays its own deliveries only.
 """
 
 import queue
@@ -120,8 +120,9 @@ class _Choice:
 
     def takes(self, each: Candidate) -> bool:
         """Counts it where it does."""
+        one_at_a_time = each.is_failing or self._of_team[each.team_id] >= self._most_of_team // 2
         if (
-            self._of_webhook[each.webhook_id] >= (1 if each.is_failing else MOST_EACH)
+            self._of_webhook[each.webhook_id] >= (1 if one_at_a_time else MOST_EACH)
             or self._of_team[each.team_id] >= self._most_of_team
             or (each.is_failing and self._failing >= self._most_failing)
         ):

@@ -3,6 +3,8 @@
 Only additions: the version before runs on with this schema, and tells no endpoint anything.
 """
 
+from datetime import datetime
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -16,7 +18,7 @@ _NOW = sa.text("clock_timestamp()")
 _PENDING = sa.text("state = 'pending'")
 
 
-def _moment(name: str, *, now: bool = False, nullable: bool = True) -> sa.Column[sa.DateTime]:
+def _moment(name: str, *, now: bool = False, nullable: bool = True) -> sa.Column[datetime]:
     return sa.Column(name, sa.DateTime(timezone=True), server_default=_NOW if now else None, nullable=nullable)
 
 

@@ -28,7 +28,7 @@ def _default(field: FieldInfo) -> str:
     if value is None or value == []:
         return ""
     if isinstance(value, list):
-        return f"`{','.join(map(str, value))}`"
+        return f"`{','.join(f'{each:g}' if isinstance(each, float) else str(each) for each in value)}`"
     assert not isinstance(value, SecretStr), "a secret has no default"
     if isinstance(value, int) and value >= 2**20:
         for size, unit in _SIZES:

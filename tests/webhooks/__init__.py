@@ -1,0 +1,1 @@
+"""Webhooks: what is told, where it may be sent, that it arrives."""

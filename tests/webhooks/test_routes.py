@@ -1,0 +1,119 @@
+"""Webhooks over REST."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from standardwebhooks import Webhook as Verifier
+
+from tests.conftest import bearer
+from tests.webhooks.conftest import Webhooks
+from tests.webhooks.receiver import Receiver
+
+
+@pytest.fixture
+def created(api: TestClient, receiver: Receiver) -> dict[str, Any]:
+    body = {"url": receiver.url(), "description": "the pipeline", "types": ["job.failed", "job.failed"]}
+    answer = api.post("/v1/webhooks", json=body)
+    assert answer.status_code == 201, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def test_a_webhook_is_made_shown_changed_and_removed(api: TestClient, created: dict[str, Any]) -> None:
+    path = f"/v1/webhooks/{created['id']}"
+    shown = api.get(path).json()
+    assert created.pop("secret").startswith("whsec_") and shown == created
+    assert shown["types"] == ["job.failed"] and shown["metadata"] == {} and shown["enabled"]
+    assert api.get("/v1/webhooks").json()["data"] == [shown]
+    changed = api.patch(path, json={"types": [], "metadata": {"branch": "main"}, "description": ""}).json()
+    assert changed == shown | {"types": [], "metadata": {"branch": "main"}, "description": ""}
+    disabled = api.patch(path, json={"enabled": False}).json()
+    assert (disabled["enabled"], disabled["disabled_reason"]) == (False, "disabled by hand")
+    assert api.post(f"{path}/ping").status_code == 409
+    assert api.patch(path, json={"enabled": True}).json() == changed
+    assert api.delete(path).status_code == 204 and api.get(path).status_code == 404
+    assert api.delete(path).status_code == 404
+    trail = [entry["action"] for entry in api.get("/v1/audit", params={"object_id": created["id"]}).json()["data"]]
+    verbs = ["delete", "enable", "disable", "update", "create"]
+    assert trail == [f"webhook.{verb}" for verb in verbs], "what changes nothing is not written down"
+
+
+def test_a_url_that_must_not_be_called_is_refused_at_once(api: TestClient, created: dict[str, Any]) -> None:
+    for answer in (
+        api.post("/v1/webhooks", json={"url": "https://[::1]/hook"}),
+        api.patch(f"/v1/webhooks/{created['id']}", json={"url": "https://169.254.169.254/latest/meta-data"}),
+    ):
+        problem = answer.json()
+        assert (answer.status_code, problem["code"], problem["param"]) == (422, "unsafe_address", "url")
+        assert "which is not a public address" in problem["detail"]
+    answer = api.post("/v1/webhooks", json={"url": "https://127.0.0.1/", "types": ["job.exploded"]})
+    assert answer.json()["param"] == "types.0"
+
+
+def test_a_ping_arrives_is_shown_and_sent_again(
+    api: TestClient, created: dict[str, Any], receiver: Receiver, webhooks: Webhooks
+) -> None:
+    path = f"/v1/webhooks/{created['id']}"
+    receiver.answers = [500] * 4
+    ping = api.post(f"{path}/ping").json()
+    assert (ping["type"], ping["state"], ping["attempts"]) == ("webhook.ping", "pending", 0)
+    webhooks.dispatch()
+    webhooks.tell(type="job.failed")
+    webhooks.dispatch()
+    assert [each["id"] for each in api.get(f"{path}/deliveries", params={"state": "failed"}).json()["data"]] == [
+        ping["id"]
+    ]
+    listed = api.get(f"{path}/deliveries", params={"type": "job.failed"}).json()["data"]
+    assert [each["state"] for each in listed] == ["delivered"]
+    assert len(api.get(f"{path}/deliveries").json()["data"]) == 2
+    shown = api.get(f"{path}/deliveries/{ping['id']}").json()
+    assert shown["payload"]["type"] == "webhook.ping" and [each["status"] for each in shown["log"]] == [500] * 4
+    assert api.post(f"{path}/deliveries/{ping['id']}/replay").json()["state"] == "pending"
+    webhooks.dispatch()
+    assert api.get(f"{path}/deliveries/{ping['id']}").json()["state"] == "delivered"
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    assert api.post(f"{path}/replay", json={"since": since}).json() == {"object": "replay", "deliveries": 0}
+    assert api.post(f"{path}/replay", json={"since": "2026-01-01T00:00:00"}).status_code == 422, "without a zone"
+
+
+def test_a_rotated_secret_is_shown_once_and_the_same_for_the_same_key(
+    api: TestClient, created: dict[str, Any], receiver: Receiver, webhooks: Webhooks
+) -> None:
+    path = f"/v1/webhooks/{created['id']}"
+    once = {"Idempotency-Key": "rotate"}
+    first = api.post(f"{path}/rotate", json={}, headers=once)
+    again = api.post(f"{path}/rotate", json={}, headers=once)
+    assert first.status_code == 201 and first.json() == again.json() and first.json()["secret"] != created["secret"]
+    assert again.headers["Idempotency-Replayed"] == "true" and "secret" not in api.get(path).json()
+    api.post(f"{path}/ping")
+    webhooks.dispatch()
+    [received] = receiver.received
+    for secret in (created["secret"], first.json()["secret"]):
+        Verifier(secret).verify(received.body, received.headers)
+
+
+def test_viewers_look_members_try_and_admins_change(
+    api: TestClient, created: dict[str, Any], viewer_key: str, member_key: str, other_team_key: str
+) -> None:
+    path = f"/v1/webhooks/{created['id']}"
+    viewer, member, stranger = (bearer(key) for key in (viewer_key, member_key, other_team_key))
+    assert (
+        api.get(path, headers=viewer).status_code == 200 and api.post(f"{path}/ping", headers=viewer).status_code == 403
+    )
+    delivery = api.post(f"{path}/ping", headers=member)
+    assert delivery.status_code == 201
+    for method, where in (("POST", f"{path}/rotate"), ("PATCH", path), ("DELETE", path), ("POST", "/v1/webhooks")):
+        body = None if method == "DELETE" else {"url": "https://127.0.0.1/"} if where == "/v1/webhooks" else {}
+        assert api.request(method, where, json=body, headers=member).status_code == 403, (method, where)
+    one = f"{path}/deliveries/{delivery.json()['id']}"
+    for method, where in (("GET", path), ("GET", f"{path}/deliveries"), ("GET", one), ("DELETE", path)):
+        assert api.request(method, where, headers=stranger).status_code == 404, (method, where)
+    assert api.get("/v1/webhooks", headers=stranger).json()["data"] == []
+
+
+def test_a_team_has_so_many_at_most(api: TestClient, created: dict[str, Any]) -> None:
+    for _ in range(49):
+        assert api.post("/v1/webhooks", json={"url": "https://127.0.0.1/"}).status_code == 201
+    assert api.post("/v1/webhooks", json={"url": "https://127.0.0.1/"}).json()["code"] == "conflict"
