@@ -7,8 +7,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 
-def write_llama(folder: Path, *, layers: int = 2, hidden: int = 16, intermediate: int = 24, seed: int = 0) -> Path:
-    """A Llama with random weights: 64 words, contexts of 64 tokens, 2 heads, float32."""
+def write_llama(
+    folder: Path, *, layers: int = 2, hidden: int = 16, intermediate: int = 24, seed: int = 0, context: int = 64
+) -> Path:
+    """A Llama with random weights: 64 words, contexts of `context` tokens, 2 heads, float32."""
     generator = np.random.default_rng(seed)
     shapes = {"model.embed_tokens.weight": (64, hidden), "model.norm.weight": (hidden,), "lm_head.weight": (64, hidden)}
     for layer in range(layers):
@@ -32,7 +34,7 @@ def write_llama(folder: Path, *, layers: int = 2, hidden: int = 16, intermediate
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
         "vocab_size": 64,
-        "max_position_embeddings": 64,
+        "max_position_embeddings": context,
         "tie_word_embeddings": False,
     }
     (folder / "config.json").write_text(json.dumps(config))

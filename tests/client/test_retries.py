@@ -124,13 +124,13 @@ def test_the_time_limit_is_the_callers(script: Script, url: str, opening: Any) -
     ("status", "code", "kind"),
     [
         (422, "unknown_model", errors.UnknownModel),
-        (422, "pickle_checkpoint", errors.UnusableModel),
+        (422, "pickle_checkpoint", errors.PickleCheckpoint),
         (422, "a_new_code", errors.InvalidRequest),
         (409, "idempotency_conflict", errors.IdempotencyConflict),
         (429, "a_new_code", errors.TooManyRequests),
         (404, "unknown_model", errors.NotFound),
         (418, "teapot", errors.ApiError),
-        (507, "disk_full", errors.ServerError),
+        (507, "disk_full", errors.DiskFull),
     ],
 )
 def test_the_code_decides_the_class_where_it_fits_the_status(

@@ -2,8 +2,8 @@
 
 BEHAVIOUR is a JSON object: `hang_in` (a task: say `pid N` in the log, then sleep), `ignore_signals`, `fail_in` (tasks)
 with `code` and `retryable`, `crash` (text written to stderr before exit code 1), `nonsense`, `ratio` (of perplexities),
-`latency` (ratio, whose spread is 0.05), `blocks` (that take `block_seconds` each; SIGTERM ends it after the one it is
-in).
+`ratios` (the same by sparsity), `latency` (ratio, whose spread is 0.05), `blocks` (that take `block_seconds` each;
+SIGTERM ends it after the one it is in), `from` (a file with more of this, read anew by every task).
 """
 
 import json
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from core.artifacts.packed import pack_folder
@@ -40,6 +41,8 @@ def send(message: Any) -> None:
 
 def main(behaviour: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as the runner does: a shell's background ignores it
+    if "from" in behaviour:
+        behaviour = behaviour | json.loads(Path(behaviour["from"]).read_text())
     spec = spec_adapter.validate_json(sys.stdin.buffer.read())
     assert not any(name.startswith("SECATEUR_") for name in os.environ), "credentials reach the runner"
     if isinstance(spec, PruneSpec):
@@ -64,14 +67,13 @@ def main(behaviour: dict[str, Any]) -> int:
             shutil.copytree(spec.model.path, spec.artifact)
             expected = spec.work / "expected"
             expected.write_text("logits")
-            ratio = behaviour.get("ratio", 2.0)
+            ratio = behaviour.get("ratios", {}).get(str(spec.recipe["sparsity"]), behaviour.get("ratio", 2.0))
+            perplexity = {"dense": 10.0, "pruned": 10.0 * ratio, "ratio": ratio, "sequence_length": 32}
             metrics = {
-                "perplexity": {
-                    "numbers": {"dense": 10.0, "pruned": 10.0 * ratio, "ratio": ratio, "sequence_length": 32}
-                },
+                "perplexity": dict.fromkeys(spec.recipe["evaluation"]["datasets"] or ["numbers"], perplexity),
                 "sparsity": {"prunable": 0.5, "model": 0.4},
                 "parameters": {"dense": 2, "nonzero": 1},
-                "bytes": {"dense": 1, "artifact": 1},
+                "bytes": dict.fromkeys(("dense", "artifact"), sum(map(weight_bytes, spec.artifact.iterdir()))),
                 "seconds": {"prune": 0.1},
                 "peak_memory_bytes": 1,
             }
@@ -104,6 +106,10 @@ def main(behaviour: dict[str, Any]) -> int:
             raise AssertionError(spec.task)
     send(ResultMessage(result=result))
     return 0
+
+
+def weight_bytes(file: Path) -> int:
+    return file.stat().st_size if file.suffix == ".safetensors" else 0
 
 
 def prune_blocks(spec: PruneSpec, blocks: int, seconds: float) -> None:

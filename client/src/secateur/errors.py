@@ -8,6 +8,10 @@ SecateurError
 │   ├── UnsafeName          a file name that would leave the download folder
 │   ├── ChecksumMismatch    the bytes are not those the server announced
 │   └── DownloadInterrupted the connection kept breaking; the same call later goes on where it stopped
+├── JobError                a job did not succeed, `job`: raised by `Job.raise_for_status()` alone
+│   ├── JobFailed           `code` says why
+│   │   └── GateMissed      pruned and stored, but worse than a gate allows
+│   └── JobCancelled
 ├── UploadError             what is here cannot be uploaded
 │   └── UploadInterrupted   the connection kept breaking; the same call later goes on where it stopped
 └── ApiError                the server refused, with a problem document (RFC 9457)
@@ -17,24 +21,40 @@ SecateurError
     ├── Conflict            409
     │   ├── IdempotencyConflict  the key was used with another body
     │   └── OffsetMismatch       a part does not go on where the server stands: `received`
+    ├── SlowRequest         408
     ├── PayloadTooLarge     413
+    ├── RangeNotSatisfiable 416
     ├── InvalidRequest      400, 422
     │   ├── UnknownModel  UnknownDataset  UnknownMethod  UnknownQueue
-    │   ├── InvalidSparsity  InvalidTarget  InvalidPattern  InvalidParameters
+    │   ├── InvalidSparsity  InvalidTarget  InvalidPattern  InvalidParameters  IndivisibleWidth
+    │   ├── TooLittleText  TooFewImages
     │   ├── DoesNotFit           no worker of the queue can hold the job
     │   ├── UnsafeAddress        a URL that the server must not call
-    │   ├── UnusableModel  UnusableDataset  GatedModel
+    │   ├── UnusableModel        cannot be opened safely, or not at all
+    │   │   ├── UnsupportedArchitecture  UnsafeConfig  PickleCheckpoint  CorruptSafetensors
+    │   │   ├── MissingTensors  NotFiniteWeights  PathEscapes  ModelTooLarge
+    │   │   └── GatedModel       the hub asks for terms to be accepted first
+    │   ├── UnusableDataset
     │   └── UploadRefused        a part or file is not what was announced
     ├── TooManyRequests     429, with `retry_after`
     │   ├── RateLimited          of one API key
     │   └── QuotaExceeded        of the team
     └── ServerError         5xx
+        ├── InternalError        500
+        ├── DiskFull             507
         └── Unavailable          503, with `retry_after`
+            └── HubUnavailable  StoreUnavailable
+
+A refusal's class is named after its `code`.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
+
+if TYPE_CHECKING:
+    from secateur.types import Job
 
 
 class SecateurError(Exception):
@@ -67,6 +87,27 @@ class ChecksumMismatch(DownloadError):
 
 class DownloadInterrupted(DownloadError):
     """The connection kept breaking. What arrived is kept; the same call continues from there."""
+
+
+class JobError(SecateurError):
+    """A job that did not succeed. `code` is stable: the job's own error, or `cancelled`."""
+
+    def __init__(self, job: "Job") -> None:
+        self.job = job
+        self.code = job.error.code if job.error else job.status
+        super().__init__(f"{job.id} {job.status}: {job.error.message}" if job.error else f"{job.id} was {job.status}")
+
+
+class JobFailed(JobError):
+    """It ended badly; `job.error` says why."""
+
+
+class GateMissed(JobFailed):
+    """It was pruned and stored, but missed a gate: every figure beside its limit is in the report's `gates.rows`."""
+
+
+class JobCancelled(JobError):
+    """Somebody stopped it."""
 
 
 class UploadError(SecateurError):
@@ -139,6 +180,14 @@ class OffsetMismatch(Conflict):
         return received if isinstance(received, int) else None
 
 
+class SlowRequest(ApiError):
+    """The body took longer to arrive than the server waits."""
+
+
+class RangeNotSatisfiable(ApiError):
+    """The file has no such bytes."""
+
+
 class PayloadTooLarge(ApiError):
     """The body has more bytes than the server takes."""
 
@@ -179,6 +228,18 @@ class InvalidParameters(InvalidRequest):
     """Parameters that the method does not take."""
 
 
+class IndivisibleWidth(InvalidRequest):
+    """A layer's input width does not divide by the m of n:m."""
+
+
+class TooLittleText(InvalidRequest):
+    """The text has fewer tokens than was asked for."""
+
+
+class TooFewImages(InvalidRequest):
+    """The set has fewer images than was asked for."""
+
+
 class DoesNotFit(InvalidRequest):
     """No worker of the queue has the memory or disk the job needs."""
 
@@ -189,6 +250,38 @@ class UnsafeAddress(InvalidRequest):
 
 class UnusableModel(InvalidRequest):
     """A model that cannot be opened safely, or is not whole."""
+
+
+class UnsupportedArchitecture(UnusableModel):
+    """No family this service knows, or one that the method does not prune."""
+
+
+class UnsafeConfig(UnusableModel):
+    """The config asks for code to be run."""
+
+
+class PickleCheckpoint(UnusableModel):
+    """Only safetensors are opened."""
+
+
+class CorruptSafetensors(UnusableModel):
+    """A file that is not what its header says."""
+
+
+class MissingTensors(UnusableModel):
+    """Tensors that the architecture has and the files have not."""
+
+
+class NotFiniteWeights(UnusableModel):
+    """Weights that are infinite or no number."""
+
+
+class PathEscapes(UnusableModel):
+    """A name that leads out of the model's folder."""
+
+
+class ModelTooLarge(UnusableModel):
+    """More bytes than the service fetches."""
 
 
 class GatedModel(UnusableModel):
@@ -221,3 +314,19 @@ class ServerError(ApiError):
 
 class Unavailable(ServerError):
     """Something the server needs is away for the moment."""
+
+
+class HubUnavailable(Unavailable):
+    """The hub does not answer the server."""
+
+
+class StoreUnavailable(Unavailable):
+    """The store of artifacts does not answer the server."""
+
+
+class InternalError(ServerError):
+    """An unexpected error, which the server logged under `request_id`."""
+
+
+class DiskFull(ServerError):
+    """No space is left on the server's disk."""

@@ -1,6 +1,7 @@
 """From an answer that refuses to the error it becomes."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import httpx
@@ -9,32 +10,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from secateur.errors import (
     ApiError,
     Conflict,
-    DoesNotFit,
     Forbidden,
-    GatedModel,
-    IdempotencyConflict,
-    InvalidParameters,
-    InvalidPattern,
     InvalidRequest,
-    InvalidSparsity,
-    InvalidTarget,
     NotFound,
-    OffsetMismatch,
     PayloadTooLarge,
-    QuotaExceeded,
-    RateLimited,
+    RangeNotSatisfiable,
     ServerError,
+    SlowRequest,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
-    UnknownDataset,
-    UnknownMethod,
-    UnknownModel,
-    UnknownQueue,
-    UnsafeAddress,
-    UnusableDataset,
-    UnusableModel,
-    UploadRefused,
 )
 
 BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
@@ -42,45 +27,26 @@ BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
     401: Unauthenticated,
     403: Forbidden,
     404: NotFound,
+    408: SlowRequest,
     409: Conflict,
     413: PayloadTooLarge,
+    416: RangeNotSatisfiable,
     422: InvalidRequest,
     429: TooManyRequests,
     503: Unavailable,
 }
+
+
+def _named(kind: type[ApiError]) -> Iterator[tuple[str, type[ApiError]]]:
+    for each in kind.__subclasses__():
+        yield re.sub(r"(?<=[a-z])(?=[A-Z])", "_", each.__name__).lower(), each
+        yield from _named(each)
+
+
 BY_CODE: Final[Mapping[str, type[ApiError]]] = {
-    "idempotency_conflict": IdempotencyConflict,
-    "offset_mismatch": OffsetMismatch,
-    "unknown_model": UnknownModel,
-    "unknown_dataset": UnknownDataset,
-    "unknown_method": UnknownMethod,
-    "unknown_queue": UnknownQueue,
-    "invalid_sparsity": InvalidSparsity,
-    "invalid_target": InvalidTarget,
-    "invalid_pattern": InvalidPattern,
-    "invalid_parameters": InvalidParameters,
-    "does_not_fit": DoesNotFit,
-    "unsafe_address": UnsafeAddress,
-    **dict.fromkeys(
-        (
-            "unusable_model",
-            "unsafe_config",
-            "pickle_checkpoint",
-            "corrupt_safetensors",
-            "missing_tensors",
-            "not_finite_weights",
-            "path_escapes",
-            "model_too_large",
-            "unsupported_architecture",
-        ),
-        UnusableModel,
-    ),
-    "gated_model": GatedModel,
-    "unusable_dataset": UnusableDataset,
-    "upload_refused": UploadRefused,
-    "rate_limited": RateLimited,
-    "quota_exceeded": QuotaExceeded,
+    code: kind for code, kind in _named(ApiError) if kind not in {*BY_STATUS.values(), ServerError}
 }
+"""Every class below those of a status, under the code it is named after: `UnknownModel` is `unknown_model`."""
 
 
 class _ProblemDocument(BaseModel):

@@ -1,9 +1,11 @@
 """What the server answers. Fields this release does not know are kept, so a newer server loses nothing on the way."""
 
 from datetime import datetime
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
+
+from secateur.errors import GateMissed, JobCancelled, JobFailed
 
 UploadKind = Literal["model", "dataset"]
 UploadStatus = Literal["open", "complete", "failed"]
@@ -212,10 +214,17 @@ class Parameters(Answer):
 
 
 class Sizes(Answer):
-    """In bytes."""
+    """In bytes: of the weights, and of their files where they are packed or hashed."""
 
     dense: int | None = None
     artifact: int | None = None
+    packed: int | None = None
+    hashed: int | None = None
+
+    @property
+    def stored(self) -> int | None:
+        """Of the weights as they are stored."""
+        return next((each for each in (self.packed, self.hashed) if each is not None), self.artifact)
 
 
 class Latency(Answer):
@@ -280,6 +289,7 @@ class Job(Answer):
     sparsity: float | None = None
     target: dict[str, float] | None = None
     recovery: dict[str, JsonValue] | None = None
+    gates: dict[str, float | None] = {}
     queue: str = "default"
     priority: int = 0
     metadata: dict[str, str] = {}
@@ -292,6 +302,19 @@ class Job(Answer):
     def missed_gate(self) -> bool:
         """Pruned and stored, but worse than a gate of the job allows."""
         return self.status == "failed" and self.error is not None and self.error.code == "gate_missed"
+
+    def raise_for_status(self) -> Self:
+        """The job itself where it succeeded: `client.wait(job_id).raise_for_status()`.
+
+        Raises GateMissed, JobFailed or JobCancelled, and ValueError where the job has not ended.
+        """
+        if self.status == "succeeded":
+            return self
+        if not self.finished:
+            raise ValueError(f"{self.id} has not ended, it is {self.status}: wait for it first")
+        if self.status == "cancelled":
+            raise JobCancelled(self)
+        raise (GateMissed if self.missed_gate else JobFailed)(self)
 
 
 class Event(Answer):
@@ -310,23 +333,6 @@ class Event(Answer):
     @property
     def ends_job(self) -> bool:
         return self.type == "status" and self.data.get("status") in FINISHED
-
-
-class Generation(Answer):
-    """What the models write after a prompt of the job: the new text alone, None where the job had to skip it."""
-
-    prompt: str
-    dense: str | None = None
-    pruned: str | None = None
-
-
-class Report(Answer):
-    """The whole report of a job: one row per pruned layer, what both models write after the job's prompts, remarks, and
-    whatever else the server measured."""
-
-    layers: list[dict[str, JsonValue]] = []
-    generations: list[Generation] = []
-    notes: list[str] = []
 
 
 class ArtifactFile(Answer):

@@ -23,6 +23,7 @@ from importlib.metadata import entry_points
 import typer
 
 from secateur.cli.download import download
+from secateur.cli.inspection import inspect
 from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
@@ -35,7 +36,8 @@ from secateur.cli.registry import (
     show_dataset,
     show_model,
 )
-from secateur.cli.submit import inspect, submit
+from secateur.cli.submit import submit
+from secateur.cli.summary import summary
 from secateur.cli.team import audit, queues, team, workers
 from secateur.cli.watch import follow, watch
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
@@ -63,7 +65,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (methods, inspect, submit, show, report, watch, cancel, retry, download, team, workers, queues, audit):
+for command in (
+    *(methods, inspect, submit, show, report, summary, watch, cancel, retry, download),
+    *(team, workers, queues, audit),
+):
     app.command()(command)
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")

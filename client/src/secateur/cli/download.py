@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 from pydantic import JsonValue
 
-from secateur.cli.output import JobArgument, JsonOption, connect, print_json, say, size
+from secateur.cli.output import JobArgument, JsonOption, connect, print_json, say
 from secateur.cli.transfer import transfer_bars
 from secateur.types import ArtifactFile
+from secateur.words import size
 
 
 def download(

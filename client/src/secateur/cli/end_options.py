@@ -1,5 +1,6 @@
 """Options about how a job must end: its gates, and where summaries of its end are written."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,3 +18,11 @@ BytesRatioOption = Annotated[
     float | None, typer.Option(help="Gate: the largest stored/dense bytes of weights to accept.")
 ]
 ParametersOption = Annotated[int | None, typer.Option(help="Gate: the most parameters that are not zero.")]
+
+SummaryOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write how the job ended as JSON.")]
+MarkdownOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write how the job ended as Markdown, for a comment.")
+]
+JunitOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the gates as JUnit XML, a test case each.")
+]

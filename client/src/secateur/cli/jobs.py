@@ -11,20 +11,18 @@ from secateur.cli.output import (
     JsonOption,
     age,
     connect,
-    duration,
     explain,
     moment,
-    number,
     print_job,
     print_json,
     print_metrics,
     print_pairs,
     print_table,
-    printable,
     say,
 )
 from secateur.team_types import Attempt
 from secateur.types import Job, JobSort, JobStatus, Metrics
+from secateur.words import duration, number, printable
 
 jobs_app = typer.Typer(help="The team's jobs, and the attempts at one.", rich_markup_mode=None)
 

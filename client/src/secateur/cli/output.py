@@ -1,7 +1,6 @@
 """How the command line speaks: tables and plain words on stdout, or one JSON document; all else on stderr."""
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,9 @@ from rich.text import Text
 
 from secateur.client import Client
 from secateur.errors import ApiError
+from secateur.figures import figures
 from secateur.types import Job, Metrics, TargetReached
+from secateur.words import duration, percent, size
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, for example job_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]
@@ -90,11 +91,6 @@ def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
     _console().print(grid)
 
 
-def printable(text: str) -> str:
-    """A model's own text without control characters, which a terminal would obey; tabs and ends of lines stay."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
-
-
 def print_job(job: Job) -> None:
     """All a person wants to know of a job: where it stands, what was asked, what came out."""
     print_pairs(
@@ -134,34 +130,7 @@ def _recovery(recovery: dict[str, JsonValue] | None) -> str | None:
 
 def print_metrics(metrics: Metrics) -> None:
     """Dense beside pruned, then what the run took."""
-    rows: list[tuple[str, str, str, str]] = []
-    for name, figures in metrics.perplexity.items():
-        if figures.before_recovery is not None:
-            unrecovered = figures.before_recovery
-            ratio = times(_ratio(unrecovered, figures.dense))
-            rows.append((f"perplexity on {name}, before recovery", number(figures.dense), number(unrecovered), ratio))
-        rows.append((f"perplexity on {name}", number(figures.dense), number(figures.pruned), times(figures.ratio)))
-    for name, measured in metrics.accuracy.items():
-        shown = (_accuracy(measured.dense, measured.dense_stderr), _accuracy(measured.pruned, measured.pruned_stderr))
-        if measured.before_recovery is not None:
-            rows.append((f"accuracy on {name}, before recovery", shown[0], _accuracy(measured.before_recovery), "–"))
-        rows.append((f"accuracy on {name}", *shown, times(_ratio(measured.pruned, measured.dense))))
-        losses = (measured.dense_loss, measured.pruned_loss)
-        rows.append((f"loss on {name}", number(losses[0]), number(losses[1]), times(_ratio(losses[1], losses[0]))))
-    rows += _task_rows(metrics)
-    if metrics.parameters is not None:
-        dense, nonzero = metrics.parameters.dense, metrics.parameters.nonzero
-        rows.append(("nonzero parameters", count(dense), count(nonzero), times(_ratio(nonzero, dense))))
-    if metrics.flops is not None:
-        forward = metrics.flops
-        ratio = times(_ratio(forward.pruned, forward.dense))
-        rows.append(("operations per image", count(forward.dense), count(forward.pruned), ratio))
-    if metrics.bytes is not None:
-        dense, artifact = metrics.bytes.dense, metrics.bytes.artifact
-        rows.append(("size", size(dense), size(artifact), times(_ratio(artifact, dense))))
-    if metrics.latency is not None:
-        before, after = metrics.latency.dense_ms, metrics.latency.pruned_ms
-        rows.append(("latency", milliseconds(before), milliseconds(after), times(_ratio(after, before))))
+    rows = [figure.row for figure in figures(metrics)]
     if rows:
         print_table(("", "dense", "pruned", "ratio"), rows, numbers=(1, 2, 3))
     sparsity, seconds = metrics.sparsity, metrics.seconds
@@ -176,36 +145,6 @@ def print_metrics(metrics: Metrics) -> None:
     )
 
 
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds:.1f} s"
-
-
-def percent(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2%}"
-
-
-def times(value: float | None) -> str:
-    return "–" if value is None else f"× {value:.3g}"
-
-
-def milliseconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f} ms"
-
-
-def count(value: int | None) -> str:
-    """135 million as `134.5 M`."""
-    return "–" if value is None else _scaled(value, 1000, ("", " k", " M", " G", " T"))
-
-
-def size(value: int | None) -> str:
-    """Bytes in powers of 1000."""
-    return "–" if value is None else _scaled(value, 1000, (" B", " kB", " MB", " GB", " TB"))
-
-
 def moment(time: datetime) -> str:
     """In the local time zone."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -218,40 +157,6 @@ def age(time: datetime) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
-
-
-def _task_rows(metrics: Metrics) -> list[tuple[str, str, str, str]]:
-    rows = [
-        (
-            f"{task.metric} on {name}",
-            _accuracy(task.dense, task.dense_stderr),
-            _accuracy(task.pruned, task.pruned_stderr),
-            times(_ratio(task.pruned, task.dense)),
-        )
-        for name, task in metrics.tasks.items()
-    ]
-    mean = metrics.task_mean
-    if mean is not None and len(rows) > 1:
-        ratio = times(_ratio(mean.pruned, mean.dense))
-        rows.append(("mean of the tasks", _accuracy(mean.dense), _accuracy(mean.pruned), ratio))
-    return rows
-
-
-def _accuracy(value: float | None, stderr: float | None = None) -> str:
-    """A share of questions, with its standard error."""
-    return (percent(value) or "–") + (f" ± {stderr:.2%}" if stderr is not None else "")
-
-
-def _scaled(value: float, step: int, units: Sequence[str]) -> str:
-    unit = 0
-    while abs(value) >= step and unit < len(units) - 1:
-        value /= step
-        unit += 1
-    return f"{value:.0f}{units[unit]}" if unit == 0 else f"{value:.1f}{units[unit]}"
-
-
-def _ratio(value: float | None, to: float | None) -> float | None:
-    return value / to if value is not None and to else None
 
 
 def _console() -> Console:

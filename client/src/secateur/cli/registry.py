@@ -5,22 +5,12 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.output import (
-    JsonOption,
-    age,
-    connect,
-    count,
-    explain,
-    print_json,
-    print_pairs,
-    print_table,
-    say,
-    size,
-)
+from secateur.cli.output import JsonOption, age, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.transfer import UploadBars, transfer_bars
 from secateur.operations.registry import DatasetFormat
 from secateur.types import Dataset, Model
 from secateur.uploads import model_files
+from secateur.words import count, size
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
 NameOfArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")]

@@ -1,4 +1,4 @@
-"""`secateur submit` and `secateur inspect`: one job body, meant or only tried."""
+"""`secateur submit`: a job from options, or from a body that is written down."""
 
 import json
 import sys
@@ -6,21 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import JsonValue
 
 from secateur.cli.end_options import (
     BytesOption,
     BytesRatioOption,
     DropOption,
+    JunitOption,
     LatencyRatioOption,
+    MarkdownOption,
     ParametersOption,
     RatioOption,
+    SummaryOption,
     TaskDropOption,
 )
 from secateur.cli.job_options import JobOptions
-from secateur.cli.output import JsonOption, connect, count, print_json, print_pairs, print_table, say, size
-from secateur.cli.watch import exit_code, follow, show_end
-from secateur.types import Inspection
+from secateur.cli.output import JsonOption, connect, print_json, say
+from secateur.cli.summary import SummaryFiles
+from secateur.cli.watch import follow, show_end
+from secateur.summary import exit_code
 
 _MODEL_HELP = "A registered model, org/name[@revision] on the hub, or job:ID for the artifact of a job."
 ModelArgument = Annotated[
@@ -134,7 +137,14 @@ def submit(
     layout: LayoutOption = None,
     time_limit: TimeLimitOption = None,
     body: BodyOption = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Said again with the same job, it is the same job, no second one.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how.")] = False,
+    summary: SummaryOption = None,
+    markdown: MarkdownOption = None,
+    junit: JunitOption = None,
+    only_id: Annotated[bool, typer.Option("--id", help="Print the job's id and nothing else, for scripts.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Submit a job."""
@@ -174,15 +184,23 @@ def submit(
         time_limit_seconds=time_limit,
     )
     job_body = options.body() if body is None else _read_body(body, options)
+    files = SummaryFiles(summary, markdown, junit)
+    if files and not wait:
+        raise typer.BadParameter("--summary, --markdown and --junit say how the job ended: add --wait")
+    if only_id and as_json:
+        raise typer.BadParameter("--id and --json: choose one to print")
     with connect() as client:
-        job = client.submit(**job_body)
+        job = client.submit(idempotency_key=idempotency_key, **job_body)
+        if only_id:
+            print(job.id, flush=True)
         if wait:
             job = follow(client, job.id)
-            show_end(job, as_json)
+            files.write_for(client, job)
+            show_end(job, as_json, quiet=only_id)
             raise typer.Exit(exit_code(job))
     if as_json:
         print_json(job)
-    else:
+    elif not only_id:
         say(f"{job.id} is {job.status}. Follow it with: secateur watch {job.id}")
 
 
@@ -197,109 +215,3 @@ def _read_body(file: Path, options: JobOptions) -> dict[str, Any]:
     if not isinstance(body, dict) or not {"model", "method"} <= body.keys():
         raise typer.BadParameter(f'--body {file}: write a JSON object such as {{"model": "NAME", "method": "wanda"}}')
     return body
-
-
-def inspect(
-    model: ModelArgument,
-    method: Annotated[str | None, typer.Option(help="How to prune. Unset: only the model is looked at.")] = None,
-    sparsity: SparsityOption = None,
-    target: TargetOption = None,
-    pattern: PatternOption = None,
-    parameter: ParameterOption = None,
-    calibration: CalibrationOption = None,
-    calibration_samples: SamplesOption = None,
-    sequence_length: LengthOption = None,
-    seed: SeedOption = None,
-    evaluation: EvaluationOption = None,
-    evaluation_samples: EvaluationSamplesOption = None,
-    task: TaskOption = None,
-    task_limit: TaskLimitOption = None,
-    prompt: PromptOption = None,
-    prompt_tokens: PromptTokensOption = None,
-    format: FormatOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a model is and which methods fit; with --method try a job without submitting it."""
-    body: dict[str, Any] = {}
-    if method is not None:
-        options = JobOptions(
-            model=model,
-            method=method,
-            sparsity=sparsity,
-            target=target,
-            pattern=pattern,
-            parameters=parameter or [],
-            calibration=calibration,
-            calibration_samples=calibration_samples,
-            sequence_length=sequence_length,
-            seed=seed,
-            evaluation=evaluation or [],
-            evaluation_samples=evaluation_samples,
-            tasks=task or [],
-            task_limit=task_limit,
-            prompts=prompt or [],
-            prompt_tokens=prompt_tokens,
-            format=format,
-        )
-        body = options.body()
-        del body["model"]
-    elif any(
-        value is not None for value in (sparsity, target, pattern, parameter, calibration, evaluation, task, prompt)
-    ):
-        raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
-    with connect() as client:
-        inspection = client.inspect(model, **body)
-    if as_json:
-        print_json(inspection)
-    else:
-        _print_inspection(inspection)
-
-
-def _shape(found: Inspection) -> str:
-    if found.classes is not None:
-        return f"{found.layers} convolutions and linear layers, {found.classes} classes"
-    return f"{found.layers} layers, hidden size {found.hidden_size}, vocabulary {found.vocabulary_size}"
-
-
-def _print_inspection(found: Inspection) -> None:
-    print_pairs(
-        [
-            ("model", found.model),
-            ("architecture", f"{found.architecture} ({found.family}), {found.dtype}"),
-            ("shape", _shape(found)),
-            ("context", None if found.context_length is None else f"{found.context_length} tokens"),
-            ("parameters", f"{count(found.parameters)}, of which {count(found.prunable_parameters)} can be pruned"),
-            ("size", size(found.bytes)),
-        ]
-    )
-    print_table(
-        ("method", "fits", "why not"),
-        [(fit.method, "yes" if fit.fits else "no", fit.reason or "") for fit in found.methods],
-    )
-    if found.estimate is not None:
-        print_pairs(
-            [
-                ("the job", "would be taken"),
-                ("sparsity", _meant(found.job)),
-                *_left(found),
-                ("peak memory, about", size(found.estimate.peak_memory_bytes)),
-                ("disk, about", size(found.estimate.disk_bytes)),
-            ]
-        )
-
-
-def _left(found: Inspection) -> list[tuple[str, str | None]]:
-    if found.artifact is None:
-        return []
-    return [
-        ("parameters left, about", count(found.artifact.parameters)),
-        ("size of the artifact, about", size(found.artifact.bytes)),
-    ]
-
-
-def _meant(job: dict[str, JsonValue] | None) -> str | None:
-    """The sparsity of a job, which a target is resolved to."""
-    if job is None or job.get("target") is None:
-        return None
-    sparsity = job.get("sparsity")
-    return f"{sparsity}, by the target" if sparsity is not None else "searched for by the worker"

@@ -6,19 +6,9 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.output import (
-    JsonOption,
-    age,
-    connect,
-    explain,
-    moment,
-    print_json,
-    print_pairs,
-    print_table,
-    say,
-    size,
-)
+from secateur.cli.output import JsonOption, age, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur.team_types import AuditEntry, Worker
+from secateur.words import size
 
 
 def team(as_json: JsonOption = False) -> None:

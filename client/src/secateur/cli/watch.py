@@ -8,22 +8,31 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from secateur.cli.end_options import JunitOption, MarkdownOption, SummaryOption
 from secateur.cli.output import JobArgument, JsonOption, connect, explain, print_job, print_json
+from secateur.cli.summary import SummaryFiles
 from secateur.client import Client
+from secateur.summary import exit_code
 from secateur.types import Event, Job
 
-FAILED: Final = 1
-GATE_MISSED: Final = 3
 INTERRUPTED: Final = 130
 
 PLAIN_STEP: Final = 0.1
 """Share of the job between two progress lines where stderr is no terminal."""
 
 
-def watch(job_id: JobArgument, as_json: JsonOption = False) -> None:
+def watch(
+    job_id: JobArgument,
+    summary: SummaryOption = None,
+    markdown: MarkdownOption = None,
+    junit: JunitOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Follow a job to its end. The exit code says how it ended: 0 succeeded, 1 failed or cancelled, 3 gate missed."""
+    files = SummaryFiles(summary, markdown, junit)
     with connect() as client:
         job = follow(client, job_id)
+        files.write_for(client, job)
     show_end(job, as_json)
     raise typer.Exit(exit_code(job))
 
@@ -43,22 +52,16 @@ def follow(client: Client, job_id: str) -> Job:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def show_end(job: Job, as_json: bool) -> None:
-    """The job as it ended on stdout, and on stderr why if it did not succeed."""
+def show_end(job: Job, as_json: bool, *, quiet: bool = False) -> None:
+    """The job as it ended on stdout unless `quiet`, and on stderr why if it did not succeed."""
     if as_json:
         print_json(job)
-    else:
+    elif not quiet:
         print_job(job)
     if job.error is not None:
         explain(f"{job.id} {job.status}: {job.error.message} ({job.error.code})")
     elif job.status != "succeeded":
         explain(f"{job.id} was {job.status}")
-
-
-def exit_code(job: Job) -> int:
-    if job.status == "succeeded":
-        return 0
-    return GATE_MISSED if job.missed_gate else FAILED
 
 
 def _blocks(event: Event) -> tuple[int, int] | None:

@@ -8,9 +8,10 @@ from secateur.downloads import OnProgress, download_files
 from secateur.errors import DownloadError
 from secateur.events import stream_events
 from secateur.operations.calls import Calls, ignore
+from secateur.report_types import Report
 from secateur.team_types import Attempt
 from secateur.transport import segment
-from secateur.types import ArtifactFile, Event, Job, JobSort, JobStatus, Report
+from secateur.types import ArtifactFile, Event, Job, JobSort, JobStatus
 
 
 class JobOperations(Calls):
@@ -73,7 +74,9 @@ class JobOperations(Calls):
         return stream_events(self._transport, job_id, after, is_finished)
 
     async def wait(self, job_id: str, on_event: Callable[[Event], None] | None = None) -> Job:
-        """Wait until the job has ended, handing each event to `on_event`, and return it as it ended."""
+        """Wait until the job has ended, handing each event to `on_event`, and return it as it ended, well or not:
+        `.raise_for_status()` of what comes back raises where it did not succeed.
+        """
         last: int | None = None
         while True:
             async for event in self.events(job_id, after=last):

@@ -1,0 +1,135 @@
+"""`secateur inspect`: a model looked at, or a job body tried without submitting it."""
+
+from typing import Annotated, Any
+
+import typer
+from pydantic import JsonValue
+
+from secateur.cli.job_options import JobOptions
+from secateur.cli.output import JsonOption, connect, print_json, print_pairs, print_table
+from secateur.cli.submit import (
+    CalibrationOption,
+    EvaluationOption,
+    EvaluationSamplesOption,
+    FormatOption,
+    LengthOption,
+    ModelArgument,
+    ParameterOption,
+    PatternOption,
+    PromptOption,
+    PromptTokensOption,
+    SamplesOption,
+    SeedOption,
+    SparsityOption,
+    TargetOption,
+    TaskLimitOption,
+    TaskOption,
+)
+from secateur.types import Inspection
+from secateur.words import count, size
+
+
+def inspect(
+    model: ModelArgument,
+    method: Annotated[str | None, typer.Option(help="How to prune. Unset: only the model is looked at.")] = None,
+    sparsity: SparsityOption = None,
+    target: TargetOption = None,
+    pattern: PatternOption = None,
+    parameter: ParameterOption = None,
+    calibration: CalibrationOption = None,
+    calibration_samples: SamplesOption = None,
+    sequence_length: LengthOption = None,
+    seed: SeedOption = None,
+    evaluation: EvaluationOption = None,
+    evaluation_samples: EvaluationSamplesOption = None,
+    task: TaskOption = None,
+    task_limit: TaskLimitOption = None,
+    prompt: PromptOption = None,
+    prompt_tokens: PromptTokensOption = None,
+    format: FormatOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model is and which methods fit; with --method try a job without submitting it."""
+    body: dict[str, Any] = {}
+    if method is not None:
+        options = JobOptions(
+            model=model,
+            method=method,
+            sparsity=sparsity,
+            target=target,
+            pattern=pattern,
+            parameters=parameter or [],
+            calibration=calibration,
+            calibration_samples=calibration_samples,
+            sequence_length=sequence_length,
+            seed=seed,
+            evaluation=evaluation or [],
+            evaluation_samples=evaluation_samples,
+            tasks=task or [],
+            task_limit=task_limit,
+            prompts=prompt or [],
+            prompt_tokens=prompt_tokens,
+            format=format,
+        )
+        body = options.body()
+        del body["model"]
+    elif any(
+        value is not None for value in (sparsity, target, pattern, parameter, calibration, evaluation, task, prompt)
+    ):
+        raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
+    with connect() as client:
+        inspection = client.inspect(model, **body)
+    if as_json:
+        print_json(inspection)
+    else:
+        _print_inspection(inspection)
+
+
+def _shape(found: Inspection) -> str:
+    if found.classes is not None:
+        return f"{found.layers} convolutions and linear layers, {found.classes} classes"
+    return f"{found.layers} layers, hidden size {found.hidden_size}, vocabulary {found.vocabulary_size}"
+
+
+def _print_inspection(found: Inspection) -> None:
+    print_pairs(
+        [
+            ("model", found.model),
+            ("architecture", f"{found.architecture} ({found.family}), {found.dtype}"),
+            ("shape", _shape(found)),
+            ("context", None if found.context_length is None else f"{found.context_length} tokens"),
+            ("parameters", f"{count(found.parameters)}, of which {count(found.prunable_parameters)} can be pruned"),
+            ("size", size(found.bytes)),
+        ]
+    )
+    print_table(
+        ("method", "fits", "why not"),
+        [(fit.method, "yes" if fit.fits else "no", fit.reason or "") for fit in found.methods],
+    )
+    if found.estimate is not None:
+        print_pairs(
+            [
+                ("the job", "would be taken"),
+                ("sparsity", _meant(found.job)),
+                *_left(found),
+                ("peak memory, about", size(found.estimate.peak_memory_bytes)),
+                ("disk, about", size(found.estimate.disk_bytes)),
+            ]
+        )
+
+
+def _left(found: Inspection) -> list[tuple[str, str | None]]:
+    if found.artifact is None:
+        return []
+    return [
+        ("parameters left, about", count(found.artifact.parameters)),
+        ("size of the artifact, about", size(found.artifact.bytes)),
+    ]
+
+
+def _meant(job: dict[str, JsonValue] | None) -> str | None:
+    """The sparsity of a job, which a target is resolved to."""
+    if job is None or job.get("target") is None:
+        return None
+    sparsity = job.get("sparsity")
+    return f"{sparsity}, by the target" if sparsity is not None else "searched for by the worker"

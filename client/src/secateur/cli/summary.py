@@ -1,0 +1,79 @@
+"""`secateur summary`, and the summaries that `submit --wait` and `watch` write when the job has ended."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli.end_options import JunitOption, MarkdownOption
+from secateur.cli.output import JobArgument, JsonOption, connect, explain, print_json
+from secateur.client import Client
+from secateur.errors import NotFound
+from secateur.summary import Summary, summarise
+from secateur.types import Job
+
+
+@dataclass(frozen=True)
+class SummaryFiles:
+    """Where summaries go. Raises typer.BadParameter for a file that could not be written, before there is any."""
+
+    summary: Path | None = None
+    markdown: Path | None = None
+    junit: Path | None = None
+
+    def __post_init__(self) -> None:
+        for option, file in vars(self).items():
+            if file is not None and (file.is_dir() or not file.parent.is_dir()):
+                fault = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+                raise typer.BadParameter(f"--{option} {file}: {fault}; name a file to write")
+
+    def __bool__(self) -> bool:
+        return any(file is not None for file in vars(self).values())
+
+    def write(self, summary: Summary) -> None:
+        if self.summary is not None:
+            self.summary.write_text(json.dumps(summary.document(), ensure_ascii=False, indent=2) + "\n", "utf-8")
+        if self.markdown is not None:
+            self.markdown.write_text(summary.markdown(), "utf-8")
+        if self.junit is not None:
+            self.junit.write_text(summary.junit(), "utf-8")
+
+    def write_for(self, client: Client, job: Job) -> None:
+        if self:
+            self.write(summary_of(client, job))
+
+
+def summary(
+    job_id: JobArgument,
+    markdown: MarkdownOption = None,
+    junit: JunitOption = None,
+    exit_code: Annotated[
+        bool,
+        typer.Option("--exit-code", help="End as `watch` does: 0 succeeded, 1 failed or unfinished, 3 gate missed."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Sum up how a job ended: its figures and gates, as Markdown or with --json as JSON."""
+    files = SummaryFiles(markdown=markdown, junit=junit)
+    with connect() as client:
+        found = summary_of(client, client.job(job_id))
+    files.write(found)
+    if as_json:
+        print_json(found.document())
+    else:
+        print(found.markdown(), end="")
+    if exit_code:
+        if found.outcome == "unfinished":
+            explain(f"{job_id} has not ended, it is {found.job.status}")
+        raise typer.Exit(found.exit_code)
+
+
+def summary_of(client: Client, job: Job) -> Summary:
+    """Of a job that may have no report."""
+    try:
+        report = client.report(job.id)
+    except NotFound:
+        report = None
+    return summarise(job, report, url=client.url)

@@ -1,0 +1,108 @@
+"""What a job measured, dense beside pruned, as rows: for tables, summaries and whoever reads them by program."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydantic import JsonValue
+
+from secateur.types import Metrics
+from secateur.words import count, milliseconds, number, share, size, times
+
+Unit = Literal["number", "share", "count", "bytes", "milliseconds"]
+
+_SHOWN: Final[Mapping[Unit, Callable[[float | None], str]]] = {
+    "number": number,
+    "share": share,
+    "count": count,
+    "bytes": size,
+    "milliseconds": milliseconds,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of both models. `name` is stable, `on` the dataset or task it was measured on, if any."""
+
+    name: str
+    unit: Unit
+    dense: float | None
+    pruned: float | None
+    on: str | None = None
+    title: str = ""
+    dense_stderr: float | None = None
+    pruned_stderr: float | None = None
+
+    @property
+    def label(self) -> str:
+        what = self.title or self.name.replace("_", " ")
+        return f"{what} on {self.on}" if self.on else what
+
+    @property
+    def ratio(self) -> float | None:
+        """Pruned over dense."""
+        return self.pruned / self.dense if self.pruned is not None and self.dense else None
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """Label, dense, pruned and ratio as people read them."""
+        return (
+            self.label,
+            self._shown(self.dense, self.dense_stderr),
+            self._shown(self.pruned, self.pruned_stderr),
+            times(self.ratio),
+        )
+
+    def document(self) -> dict[str, JsonValue]:
+        """For programs; standard errors only where there are any."""
+        found: dict[str, JsonValue] = {"figure": self.name, "on": self.on, "unit": self.unit}
+        found |= {"dense": self.dense, "pruned": self.pruned, "ratio": self.ratio}
+        if self.pruned_stderr is not None:
+            found |= {"dense_stderr": self.dense_stderr, "pruned_stderr": self.pruned_stderr}
+        return found
+
+    def _shown(self, value: float | None, stderr: float | None) -> str:
+        return _SHOWN[self.unit](value) if stderr is None else share(value, stderr)
+
+
+def figures(metrics: Metrics) -> list[Figure]:
+    """Every figure that was measured of both models: quality first, then what is left and how fast it is."""
+    return [*_perplexities(metrics), *_accuracies(metrics), *_tasks(metrics), *_costs(metrics)]
+
+
+def _perplexities(metrics: Metrics) -> Iterator[Figure]:
+    for on, each in metrics.perplexity.items():
+        if each.before_recovery is not None:
+            yield Figure("perplexity_before_recovery", "number", each.dense, each.before_recovery, on)
+        yield Figure("perplexity", "number", each.dense, each.pruned, on)
+
+
+def _accuracies(metrics: Metrics) -> Iterator[Figure]:
+    for on, each in metrics.accuracy.items():
+        if each.before_recovery is not None:
+            yield Figure("accuracy_before_recovery", "share", each.dense, each.before_recovery, on)
+        errors = each.dense_stderr, each.pruned_stderr
+        yield Figure("accuracy", "share", each.dense, each.pruned, on, "", *errors)
+        yield Figure("loss", "number", each.dense_loss, each.pruned_loss, on)
+
+
+def _tasks(metrics: Metrics) -> Iterator[Figure]:
+    for on, each in metrics.tasks.items():
+        errors = each.dense_stderr, each.pruned_stderr
+        yield Figure("task_accuracy", "share", each.dense, each.pruned, on, each.metric or "accuracy", *errors)
+    mean = metrics.task_mean
+    if mean is not None and len(metrics.tasks) > 1:
+        yield Figure("task_mean", "share", mean.dense, mean.pruned, title="mean of the tasks")
+
+
+def _costs(metrics: Metrics) -> Iterator[Figure]:
+    if metrics.parameters is not None:
+        dense, nonzero = metrics.parameters.dense, metrics.parameters.nonzero
+        yield Figure("parameters", "count", dense, nonzero, title="nonzero parameters")
+    if metrics.flops is not None:
+        forward = metrics.flops
+        yield Figure("flops", "count", forward.dense, forward.pruned, title="operations per image")
+    if metrics.bytes is not None:
+        yield Figure("bytes", "bytes", metrics.bytes.dense, metrics.bytes.stored, title="size")
+    if metrics.latency is not None:
+        yield Figure("latency", "milliseconds", metrics.latency.dense_ms, metrics.latency.pruned_ms)

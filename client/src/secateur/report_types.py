@@ -1,0 +1,49 @@
+"""What a job's report holds."""
+
+from pydantic import Field, JsonValue
+
+from secateur.types import Answer
+
+
+class GateResult(Answer):
+    """One limit of a job beside one figure; a target is such a limit too (`target.bytes`).
+
+    `on` is the dataset or task of the figure (`task_mean`: all of them), None where it is of the model or its files.
+    `figure` is None where it could not be measured, which keeps no gate; `kept` is None while that is not known.
+    """
+
+    gate: str
+    limit: float
+    figure: float | None = None
+    on: str | None = None
+    kept: bool | None = None
+    message: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.gate} on {self.on}" if self.on else self.gate
+
+
+class Gates(Answer):
+    """The gates of a report: the limits by name, each figure that has one in `rows`, and all that `missed` in words."""
+
+    missed: str | None = None
+    rows: list[GateResult] = Field(default_factory=list)
+
+
+class Generation(Answer):
+    """What the models write after a prompt of the job: the new text alone, None where the job had to skip it."""
+
+    prompt: str
+    dense: str | None = None
+    pruned: str | None = None
+
+
+class Report(Answer):
+    """The whole report of a job: one row per pruned layer, what both models write after the job's prompts, remarks, and
+    whatever else the server measured."""
+
+    layers: list[dict[str, JsonValue]] = Field(default_factory=list)
+    generations: list[Generation] = Field(default_factory=list)
+    gates: Gates | None = None
+    notes: list[str] = Field(default_factory=list)

@@ -1,0 +1,183 @@
+"""How a job ended, in the forms that pipelines read: JSON, Markdown for a comment, JUnit XML for a test report.
+
+job = client.wait(job_id)
+summary = summarise(job, client.report(job_id), url=client.url)
+Path("summary.md").write_text(summary.markdown())
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from pydantic import JsonValue
+
+from secateur.figures import Figure, figures
+from secateur.report_types import GateResult, Report
+from secateur.types import Job
+from secateur.words import number, percent, printable
+
+Outcome = Literal["passed", "gate_missed", "failed", "cancelled", "unfinished"]
+
+EXIT_CODES: Final[Mapping[Outcome, int]] = {"passed": 0, "gate_missed": 3, "failed": 1, "cancelled": 1, "unfinished": 1}
+"""Of every command that tells how a job ended; 2 is a wrong call."""
+
+_JOB_FIELDS: Final = {
+    *("id", "status", "error", "model", "model_revision", "method", "pattern", "sparsity", "target", "metadata"),
+    *("attempt", "created_at", "started_at", "finished_at"),
+}
+_MARKS: Final[Mapping[bool | None, str]] = {True: "✓", False: "✗", None: "–"}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A job's end: what was measured, and every gate with its limit and figure. `links` are of the server."""
+
+    job: Job
+    outcome: Outcome
+    figures: list[Figure]
+    gates: list[GateResult]
+    links: dict[str, str]
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.outcome]
+
+    def document(self) -> dict[str, JsonValue]:
+        """As JSON has it."""
+        extra = self.job.model_extra or {}
+        job = self.job.model_dump(mode="json", include=_JOB_FIELDS)
+        return {
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "job": job | {name: extra[name] for name in _JOB_FIELDS & extra.keys()},
+            "figures": [figure.document() for figure in self.figures],
+            "gates": [gate.model_dump(mode="json") for gate in self.gates],
+            "links": dict(self.links),
+        }
+
+    def markdown(self) -> str:
+        """Short enough for a comment on a pull request: a line, two tables, a link."""
+        lines = [f"### {'✓' if self.outcome == 'passed' else '✗'} {_plain(self._what())}: {_plain(self._end())}", ""]
+        if self.figures:
+            lines += ["| | dense | pruned | ratio |", "|---|--:|--:|--:|"]
+            lines += [f"| {' | '.join(map(_plain, figure.row))} |" for figure in self.figures]
+            lines.append("")
+        if self.gates:
+            lines += ["| gate | limit | figure | kept |", "|---|--:|--:|:-:|"]
+            lines += [
+                f"| {_plain(gate.label)} | {number(gate.limit)} | {number(gate.figure)} | {_MARKS[gate.kept]} |"
+                for gate in self.gates
+            ]
+            lines.append("")
+        place = self.links.get("page")
+        lines.append(f"[{self.job.id}]({place})" if place else f"`{self.job.id}`")
+        return "\n".join(lines) + "\n"
+
+    def junit(self) -> str:
+        """One test case for each gate. A job without gates, or that ended before they were measured, is one itself."""
+        cases = [self._case(gate) for gate in self.gates]
+        if not cases or self.outcome in ("failed", "cancelled", "unfinished"):
+            case = TestCase("job", f"secateur.{self.job.method}")
+            if self.outcome != "passed":
+                code = self.job.error.code if self.job.error else self.job.status
+                case.result = [Error(printable(self._end()), code)]
+            cases.append(case)
+        suite = TestSuite(f"secateur {self.job.id}")
+        for name, value in self._properties().items():  # before the cases, where the format's schemas want them
+            suite.add_property(printable(name), printable(value))
+        suite.add_testcases(cases)
+        seconds = self.job.metrics.seconds if self.job.metrics else None
+        suite.time = (seconds.total if seconds else None) or 0
+        xml = JUnitXml()
+        xml.add_testsuite(suite)
+        text: bytes = xml.tostring()
+        return text.decode()
+
+    def _properties(self) -> dict[str, str]:
+        job = self.job
+        found = {"job": job.id, "status": job.status, "model": job.model, "method": job.method, "outcome": self.outcome}
+        found |= {f"metadata.{name}": value for name, value in job.metadata.items()}
+        found |= {f"link.{name}": place for name, place in self.links.items()}
+        for figure in self.figures:
+            found |= {f"{figure.label}, dense": str(figure.dense), f"{figure.label}, pruned": str(figure.pruned)}
+        return found
+
+    def _case(self, gate: GateResult) -> TestCase:
+        case = TestCase(printable(gate.label), "secateur.gates")
+        if gate.kept is None:
+            case.result = [Skipped("not measured: the job did not come so far")]
+        elif not gate.kept:
+            case.result = [Failure(printable(gate.message), "gate_missed")]
+        return case
+
+    def _what(self) -> str:
+        job = self.job
+        cut = percent(job.sparsity) if job.sparsity is not None else None
+        return f"{job.model}, {' '.join(part for part in (job.method, job.pattern, cut) if part)}"
+
+    def _end(self) -> str:
+        missed = sum(gate.kept is False for gate in self.gates)
+        match self.outcome:
+            case "passed":
+                return f"succeeded, {_gates(len(self.gates))} kept" if self.gates else "succeeded"
+            case "gate_missed":
+                return f"{missed} of {_gates(len(self.gates))} missed" if missed else "gate missed"
+            case "failed" if self.job.error is not None:
+                return f"failed: {self.job.error.message} ({self.job.error.code})"
+            case _:
+                return self.job.status
+
+
+def summarise(job: Job, report: Report | None = None, *, url: str | None = None) -> Summary:
+    """The summary of a job and its report, None where it has none. `url` is the server's, for the links."""
+    links = {}
+    if url is not None:
+        calls = f"{url}/v1/jobs/{job.id}"
+        links = {"page": f"{url}/portal/jobs/{job.id}", "job": calls, "report": f"{calls}/report"}
+        links |= {"artifacts": f"{calls}/artifacts"}
+    end = outcome(job)
+    measured = [] if job.metrics is None else figures(job.metrics)
+    rows = report.gates.rows if report is not None and report.gates is not None else []
+    known = rows if rows and end in ("passed", "gate_missed") else _from_limits(job, end)
+    return Summary(job, end, measured, known, links)
+
+
+def outcome(job: Job) -> Outcome:
+    if not job.finished:
+        return "unfinished"
+    if job.status == "succeeded":
+        return "passed"
+    if job.status == "cancelled":
+        return "cancelled"
+    return "gate_missed" if job.missed_gate else "failed"
+
+
+def exit_code(job: Job) -> int:
+    """What a command ends with that was to bring the job to a good end."""
+    return EXIT_CODES[outcome(job)]
+
+
+def _from_limits(job: Job, end: Outcome) -> list[GateResult]:
+    """The gates as they were asked for, where no report says what they were compared with."""
+    param = job.error.param if job.error and end == "gate_missed" else None
+    return [
+        GateResult(
+            gate=name,
+            limit=limit,
+            kept=True if end == "passed" else False if param == f"gates.{name}" else None,
+            message=job.error.message if job.error and param == f"gates.{name}" else "",
+        )
+        for name, limit in job.gates.items()
+        if limit is not None
+    ]
+
+
+def _gates(count: int) -> str:
+    return "1 gate" if count == 1 else f"{count} gates"
+
+
+def _plain(text: str) -> str:
+    """Text of others in Markdown: on one line, nothing in it means anything."""
+    return re.sub(r"([\\`*_\[\]<>|~#@])", r"\\\1", " ".join(printable(text).split()))

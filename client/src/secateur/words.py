@@ -1,0 +1,55 @@
+"""Figures as people read them."""
+
+import re
+from collections.abc import Sequence
+
+
+def number(value: float | None) -> str:
+    """Four digits, of large numbers all before the point."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.1f} s"
+
+
+def percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2%}"
+
+
+def times(value: float | None) -> str:
+    return "–" if value is None else f"× {value:.3g}"
+
+
+def milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} ms"
+
+
+def count(value: float | None) -> str:
+    """135 million as `134.5 M`."""
+    return "–" if value is None else _scaled(value, 1000, ("", " k", " M", " G", " T"))
+
+
+def size(value: float | None) -> str:
+    """Bytes in powers of 1000."""
+    return "–" if value is None else _scaled(value, 1000, (" B", " kB", " MB", " GB", " TB"))
+
+
+def share(value: float | None, stderr: float | None = None) -> str:
+    """A share of questions or images, with its standard error."""
+    return (percent(value) or "–") + (f" ± {stderr:.2%}" if stderr is not None else "")
+
+
+def printable(text: str) -> str:
+    """Text of others without control characters, which a terminal would obey; tabs and ends of lines stay."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def _scaled(value: float, step: int, units: Sequence[str]) -> str:
+    unit = 0
+    while abs(value) >= step and unit < len(units) - 1:
+        value /= step
+        unit += 1
+    return f"{value:.0f}{units[unit]}" if unit == 0 else f"{value:.1f}{units[unit]}"

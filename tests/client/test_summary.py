@@ -1,0 +1,151 @@
+"""What pipelines read of how a job ended."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from junitparser import Error, Failure, JUnitXml, Skipped
+
+from secateur import Report, summarise
+from secateur.types import Job
+from tests.client.command_line import RunHere
+from tests.client.scripted_server import JOB_ID, Script, job, life
+
+MISSED = {
+    "code": "gate_missed",
+    "message": "the latency ratio is 0.9; the gate allows 0.5",
+    "param": "gates.max_latency_ratio",
+    "retryable": False,
+}
+LOST = {"code": "out_of_memory", "message": "8 GB \x1b were | not `enough`", "param": None, "retryable": False}
+ROWS: list[dict[str, Any]] = [
+    {"gate": "max_perplexity_ratio", "limit": 2.4, "figure": 2.248, "on": "articles", "kept": True, "message": "kept"},
+    {"gate": "max_bytes", "limit": 500_000_000, "figure": 269_060_552, "on": None, "kept": True, "message": "kept"},
+    {"gate": "max_latency_ratio", "limit": 0.5, "figure": 0.9, "on": None, "kept": False, "message": MISSED["message"]},
+]
+LIMITS = {"max_perplexity_ratio": 2.4, "max_bytes": 500_000_000, "max_latency_ratio": 0.5, "max_parameters": None}
+
+
+@pytest.fixture
+def missed(script: Script) -> Script:
+    """A server whose job missed one of three gates."""
+    script.job = job(status="failed", error=MISSED, gates=LIMITS)
+    script.report = {"gates": {"missed": MISSED["message"], "rows": ROWS, **LIMITS}}
+    script.events = life("failed")
+    return script
+
+
+def test_the_document_has_job_figures_gates_and_links(here: RunHere, missed: Script, url: str) -> None:
+    found = here("summary", JOB_ID, "--json")
+    assert found.code == 0
+    told = found.json
+    assert (told["outcome"], told["exit_code"]) == ("gate_missed", 3)
+    assert (told["job"]["id"], told["job"]["error"]["code"]) == (JOB_ID, "gate_missed")
+    assert told["gates"] == ROWS
+    figures = {(each["figure"], each["on"]): each for each in told["figures"]}
+    assert figures["perplexity", "articles"]["ratio"] == 2.248
+    assert figures["bytes", None]["unit"] == "bytes" and figures["bytes", None]["pruned"] == 269060552
+    assert told["links"]["page"] == f"{url}/portal/jobs/{JOB_ID}"
+    assert told["links"]["artifacts"] == f"{url}/v1/jobs/{JOB_ID}/artifacts"
+
+
+@pytest.mark.parametrize("command", [("watch", JOB_ID), ("submit", "m", "--method", "wanda", "--wait")])
+def test_the_end_is_written_where_it_is_waited_for_and_the_code_is_3(
+    here: RunHere, missed: Script, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    files = {name: tmp_path / f"end.{name}" for name in ("summary", "markdown", "junit")}
+    done = here(*command, *(f"--{name}={file}" for name, file in files.items()))
+    assert done.code == 3
+    assert files["summary"].read_text() == here("summary", JOB_ID, "--json").out
+    assert files["markdown"].read_text() == here("summary", JOB_ID).out
+    again = tmp_path / "again.xml"
+    assert here("summary", JOB_ID, "--junit", str(again), "--exit-code").code == 3
+    assert again.read_text() == files["junit"].read_text()
+
+
+def test_a_comment_shows_dense_beside_pruned_and_every_gate(here: RunHere, missed: Script, url: str) -> None:
+    shown = here("summary", JOB_ID).out
+    assert shown.startswith("### ✗ smollm2-135m, wanda unstructured 50.00%: 1 of 3 gates missed\n")
+    for line in (
+        "| perplexity on articles | 25 | 56.2 | × 2.25 |",
+        r"| max\_perplexity\_ratio on articles | 2.4 | 2.248 | ✓ |",
+        r"| max\_bytes | 500,000,000 | 269,060,552 | ✓ |",
+        r"| max\_latency\_ratio | 0.5 | 0.9 | ✗ |",
+        f"[{JOB_ID}]({url}/portal/jobs/{JOB_ID})",
+    ):
+        assert line in shown.splitlines()
+
+
+def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
+    summary = summarise(Job.model_validate(missed.job), Report.model_validate(missed.report), url="http://server")
+    (suite,) = JUnitXml.fromstring(summary.junit())
+    assert (suite.tests, suite.failures, suite.errors, suite.time) == (3, 1, 0, 80.0)
+    results = {case.name: case.result for case in suite}
+    assert results["max_perplexity_ratio on articles"] == [] == results["max_bytes"]
+    (failure,) = results["max_latency_ratio"]
+    assert isinstance(failure, Failure) and failure.message == MISSED["message"]
+    properties = {each.name: each.value for each in suite.properties()}
+    assert properties["job"] == JOB_ID and properties["metadata.commit"] == "abc"
+    assert properties["perplexity on articles, pruned"] == "56.2"
+    assert properties["link.page"] == f"http://server/portal/jobs/{JOB_ID}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "code", "said"),
+    [
+        ({}, "passed", 0, "✓ smollm2-135m, wanda unstructured 50.00%: succeeded"),
+        ({"status": "failed", "error": LOST}, "failed", 1, r"failed: 8 GB � were \| not \`enough\` (out\_of\_memory)"),
+        ({"status": "cancelled"}, "cancelled", 1, "cancelled"),
+        ({"status": "running", "finished_at": None, "metrics": None}, "unfinished", 1, "running"),
+    ],
+)
+def test_without_gates_the_job_itself_is_the_case(
+    here: RunHere, script: Script, tmp_path: Path, changes: dict[str, Any], outcome: str, code: int, said: str
+) -> None:
+    script.job = job(**changes)
+    file = tmp_path / "gates.xml"
+    done = here("summary", JOB_ID, "--exit-code", "--junit", str(file))
+    assert done.code == code and said in done.out.splitlines()[0]
+    (suite,) = JUnitXml.fromfile(str(file))
+    (case,) = suite
+    if outcome == "passed":
+        assert case.name == "job" and case.result == []
+    else:
+        (error,) = case.result
+        assert isinstance(error, Error) and (suite.tests, suite.errors) == (1, 1)
+    assert here("summary", JOB_ID, "--json").json["outcome"] == outcome
+
+
+def test_gates_of_a_job_that_did_not_come_so_far_are_skipped_beside_its_error() -> None:
+    failed = summarise(Job.model_validate(job(status="failed", error=LOST, metrics=None, gates=LIMITS)))
+    assert [(gate.gate, gate.kept) for gate in failed.gates] == [(name, None) for name in list(LIMITS)[:3]]
+    (suite,) = JUnitXml.fromstring(failed.junit())
+    results = {case.name: case.result for case in suite}
+    assert [type(result) for name in list(LIMITS)[:3] for result in results[name]] == [Skipped] * 3
+    assert isinstance(results["job"][0], Error) and failed.links == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("submit m --method wanda --junit gates.xml", "--wait"),
+        ("submit m --method wanda --wait --junit /nowhere/gates.xml", "/nowhere"),
+        ("submit m --method wanda --wait --markdown /", "is a folder"),
+        ("submit m --method wanda --id --json", "--id and --json"),
+        (f"watch {JOB_ID} --summary /nowhere/end.json", "/nowhere"),
+    ],
+)
+def test_where_a_summary_cannot_be_written_is_said_before_anything_runs(
+    here: RunHere, script: Script, arguments: str, said: str
+) -> None:
+    done = here(*arguments.split())
+    assert (done.code, done.out) == (2, "") and said in done.err
+    assert not script.seen
+
+
+def test_a_script_is_told_the_id_alone_and_says_the_key_of_its_run(here: RunHere, script: Script) -> None:
+    done = here("submit", "m", "--method", "wanda", "--id", "--idempotency-key", "run-7")
+    assert (done.code, done.out, done.err) == (0, f"{JOB_ID}\n", "")
+    assert script.requests("POST", "/v1/jobs")[0].headers["idempotency-key"] == "run-7"
+    script.events = life("succeeded")
+    assert here("submit", "m", "--method", "wanda", "--id", "--wait").out == f"{JOB_ID}\n"

@@ -1,0 +1,70 @@
+"""The shell script, as the README shows it."""
+
+import json
+import re
+from pathlib import Path
+
+from junitparser import JUnitXml
+
+from tests.pipelines.conftest import EXAMPLES, Service
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def block() -> str:
+    """The script in the README's section on pipelines."""
+    section = README.read_text().partition("\n## Pipelines\n")[2].partition("\n## ")[0]
+    (script,) = re.findall(r"```sh\n(#!/bin/sh\n.*?)```\n", section, re.DOTALL)
+    return str(script)
+
+
+def test_the_readme_shows_the_script_as_it_stands() -> None:
+    assert block() == (EXAMPLES / "prune.sh").read_text()
+
+
+def test_the_readmes_script_leaves_an_artifact_where_the_gates_are_kept_and_ends_with_3_where_one_is_missed(
+    service: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "prune.sh").write_text(block())
+    service.behave(ratio=2.0)
+    kept = service.step(["sh", "prune.sh"], tmp_path)
+    assert kept.code == 0, kept.err
+    pruned = tmp_path / "pruned"
+    assert (pruned / "model.safetensors").is_file() and (pruned / "secateur.json").is_file()
+    assert "2 gates kept" in (tmp_path / "summary.md").read_text()
+    assert JUnitXml.fromfile(str(tmp_path / "gates.xml")).tests == 2
+
+    again = tmp_path / "again"
+    again.mkdir()
+    service.behave(ratio=3.0)
+    missed = service.step(["sh", "../prune.sh"], again)
+    assert missed.code == 3 and "the perplexity ratio on wikipedia-articles is 3; the gate allows 2.4" in missed.err
+    assert not (again / "pruned").exists()
+    (suite,) = JUnitXml.fromfile(str(again / "gates.xml"))
+    assert (suite.tests, suite.failures) == (2, 1)
+    assert "1 of 2 gates missed" in (again / "summary.md").read_text()
+
+
+def test_the_script_ends_with_1_where_the_job_failed_and_with_2_where_it_was_not_taken(
+    service: Service, tmp_path: Path
+) -> None:
+    script = ["sh", str(EXAMPLES / "prune.sh")]
+    service.behave(fail_in="prune", code="out_of_memory", retryable=False)
+    failed = service.step(script, tmp_path)
+    assert failed.code == 1 and "out_of_memory" in failed.err
+    (suite,) = JUnitXml.fromfile(str(tmp_path / "gates.xml"))
+    assert (suite.tests, suite.errors, suite.skipped) == (3, 1, 2)
+    refused = service.step(script, tmp_path, {"SECATEUR_API_KEY": "sct_wrong"})
+    assert refused.code == 2 and "unauthenticated" in refused.err
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_summary_says_afterwards_what_watch_said(service: Service, tmp_path: Path) -> None:
+    command = "secateur submit smollm2-135m --method magnitude --sparsity 0.5 --max-bytes 10 --max-latency-ratio 1.5"
+    waited = service.step([*command.split(), "--wait", "--id", "--summary", "end.json"], tmp_path)
+    assert waited.code == 3
+    told = service.step(["secateur", "summary", waited.out.strip(), "--json", "--exit-code"], tmp_path)
+    assert told.code == 3 and told.out == (tmp_path / "end.json").read_text()
+    rows = {row["gate"]: row for row in json.loads(told.out)["gates"]}
+    assert (rows["max_bytes"]["kept"], rows["max_latency_ratio"]["kept"]) == (False, True)
+    assert rows["max_latency_ratio"]["figure"] == 1.0
