@@ -360,6 +360,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "AuditEntry": {
         "id": "audit_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
         "object": "audit_entry",
+        "actor": f"key:{_KEY['id']}",
         "action": "job.submit",
         "object_id": _JOB,
         "key_id": _KEY["id"],
@@ -393,6 +394,7 @@ PARAMETERS: Final[dict[str, Any]] = {
     "job_id": _JOB,
     "key_id": _KEY["id"],
     "upload_id": _UPLOAD,
+    "publication_id": "pub_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
     "name": "smollm2-135m",
     "get_dataset name": "wikipedia-articles",
     "delete_dataset name": "wikipedia-articles",
