@@ -19,6 +19,7 @@ from core.jobs.hints import SendHint, hint_sender
 from core.jobs.idempotency import expire_idempotency_keys
 from core.publications.running import publish_waiting
 from core.registry.orphans import sweep_orphans
+from core.retention.service import apply_retention
 from core.settings import Settings, get_settings
 from worker import alive
 from worker.app import app
@@ -41,6 +42,7 @@ PUBLISHERS = 3
 
 CHORES = (
     Chore("sweep of the store", 600.0, _sweep),
+    Chore("retention", 600.0, apply_retention),
     *(Chore(f"publishing {number}", 2.0, publish_waiting) for number in range(1, PUBLISHERS + 1)),
 )
 

@@ -68,6 +68,8 @@ class Garden:
             "create_key": {"name": "another"},
             "rotate_key": {"grace_seconds": 0},
             "publish_job": PUBLISHED | {"to": "hub:acme/again"},
+            "set_retention": {"keep_days": 30},
+            "preview_retention": {"keep_days": 30},
             "start_upload": {"kind": "dataset", "name": "later", "files": _announced(b"other text\n")},
         }.get(operation)
 
