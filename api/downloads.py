@@ -13,6 +13,7 @@ from core.artifacts.store import artifact_prefix, attachment
 from core.database import transaction
 from core.errors import RangeNotSatisfiable
 from core.jobs import service
+from core.retention.reads import note_read
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def artifact_file(
     """The answer to GET or HEAD of one file; its ETag is the SHA-256. Raises NotFound, StoreUnavailable."""
     with transaction(state.sessions) as session:
         attempt, file = service.find_artifact(session, team_id, job_id, path)
+        note_read(session, job_id)
     prefix, name = artifact_prefix(job_id, attempt), path.rsplit("/", 1)[-1]
     etag = f'"{file.sha256}"'
     headers = {

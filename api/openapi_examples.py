@@ -186,6 +186,12 @@ _DELIVERY = {
     "created_at": _MOMENT,
     "finished_at": "2026-03-05T13:05:04Z",
 }
+_POLICY = {
+    "keep_days": 30,
+    "keep_last": 20,
+    "keep_best": {"count": 3, "by": "perplexity_ratio", "group": "model"},
+    "keep_tagged": {"metadata": {"keep": "true"}},
+}
 _OTHER_JOB = "job_01JNB4C8K1M2N3P4Q5R6S7T8V9"
 _COMPARISON = {
     "object": "comparison",
@@ -364,6 +370,39 @@ EXAMPLES: Final[dict[str, Any]] = {
         "finished_at": _LATER,
         "expires_at": "2026-03-03T09:30:00Z",
     },
+    "RetentionPolicy": _POLICY,
+    "Retention": {"object": "retention", "policy": _POLICY, "updated_at": _MOMENT},
+    "RetentionPreview": {
+        "object": "retention_preview",
+        "policy": _POLICY,
+        "artifacts": [
+            {
+                "job_id": _JOB,
+                "model": "smollm2-135m",
+                "method": "wanda",
+                "finished_at": "2026-01-12T08:00:00Z",
+                "files": 9,
+                "bytes": 271_590_112,
+                "goes": True,
+                "kept_because": [],
+                "used_by": None,
+            },
+            {
+                "job_id": _OTHER_JOB,
+                "model": "smollm2-135m",
+                "method": "sparsegpt",
+                "finished_at": "2026-01-13T08:00:00Z",
+                "files": 9,
+                "bytes": 271_590_112,
+                "goes": False,
+                "kept_because": ["best"],
+                "used_by": None,
+            },
+        ],
+        "goes": 1,
+        "stays": 1,
+        "bytes_freed": 271_590_112,
+    },
     "KeyBody": {"name": "pipeline", "role": "member", "expires_at": "2027-03-02T09:30:00Z"},
     "RotateBody": {"grace_seconds": 3600},
     "Key": _KEY,
@@ -473,6 +512,7 @@ PARAMETERS: Final[dict[str, Any]] = {
     "delivery_id": _DELIVERY["id"],
     "state": "failed",
     "type": "job.succeeded",
+    "publication_id": "pub_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
     "name": "smollm2-135m",
     "get_dataset name": "wikipedia-articles",
     "delete_dataset name": "wikipedia-articles",

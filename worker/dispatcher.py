@@ -19,6 +19,7 @@ from core.jobs.hints import SendHint, hint_sender
 from core.jobs.idempotency import expire_idempotency_keys
 from core.publications.running import publish_waiting
 from core.registry.orphans import sweep_orphans
+from core.retention.service import apply_retention
 from core.settings import Settings, get_settings
 from core.webhooks.dispatch import deliver_due, remove_old_deliveries
 from worker import alive
@@ -44,6 +45,7 @@ CHORES = (
     Chore("sweep of the store", 600.0, _sweep),
     Chore("webhooks", 1.0, deliver_due),
     Chore("removal of old webhook deliveries", 600.0, remove_old_deliveries),
+    Chore("retention", 600.0, apply_retention),
     *(Chore(f"publishing {number}", 2.0, publish_waiting) for number in range(1, PUBLISHERS + 1)),
 )
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from core.artifacts.store import Store
 from core.artifacts.store.reading import StoredStream
@@ -27,14 +28,14 @@ class _Watched(StoredStream):
 
 
 @contextmanager
-def watched(store: Store, prefix: str, file: PublishedFile, watch: Watch) -> Iterator[io.BufferedReader]:
+def watched(store: Store, prefix: str, file: PublishedFile, watch: Watch) -> Iterator[BinaryIO]:
     """A file of the store as a stream that can be read from any place. Raises what `Store.open_range` and `watch` do,
     when it is read."""
     with io.BufferedReader(_Watched(store, prefix, file, watch), _BUFFER_BYTES) as stream:
         yield stream
 
 
-def chunks(stream: io.BufferedReader, file: PublishedFile) -> Iterator[bytes]:
+def chunks(stream: BinaryIO, file: PublishedFile) -> Iterator[bytes]:
     """The content, in pieces; the last is given only where all of it is what the manifest says.
 
     Raises StoreUnavailable.

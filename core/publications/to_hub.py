@@ -39,14 +39,14 @@ def publish_to_hub(
 ) -> dict[str, Any]:
     """The commit the artifact is in now, and its page. Raises DestinationRefused and DestinationUnavailable, what the
     store raises, and LostError."""
-    hub_logging.set_verbosity_error()  # its warnings quote addresses that were signed for us
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings quote addresses that were signed for us
     api = HfApi(endpoint=endpoint.rstrip("/"), token=token)
     where = destination.repository
     try:
         api.create_repo(where, private=destination.private, exist_ok=True)
         if destination.revision not in (None, "main"):
             api.create_branch(where, branch=str(destination.revision), exist_ok=True)
-        head = api.repo_info(where, revision=destination.revision).sha
+        head = api.model_info(where, revision=destination.revision).sha
         operations = _sent(api, store, prefix, files, destination, held)
         held.check()
         done = api.create_commit(
@@ -87,7 +87,7 @@ def _sent(
 
 def _require_all(api: HfApi, files: list[PublishedFile], destination: HubDestination, commit: str) -> None:
     """Raises DestinationRefused where the commit lacks a file: the client leaves out what a repository ignores."""
-    found = api.repo_info(destination.repository, revision=commit, files_metadata=True)
+    found = api.model_info(destination.repository, revision=commit, files_metadata=True)
     there = {each.rfilename: each for each in found.siblings or ()}
     for file in files:
         each = there.get(file.path)

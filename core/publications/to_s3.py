@@ -22,7 +22,7 @@ from core.publications.queue import PublishedFile
 from core.publications.reading import chunks, watched
 
 _WRITE_BYTES = 16 * 2**20
-"""Of one request; held in memory."""
+"""Of one request, held in memory: a part of a file, or all of a small one."""
 _MOST_PARTS = 10_000
 _SHA256 = "sha256"
 
@@ -125,24 +125,30 @@ def _send(
     number: int,
     done: int,
 ) -> None:
-    target = bucket.open(
-        f"{destination.bucket}/{_key(destination, file.path)}",
-        "wb",
-        block_size=max(_WRITE_BYTES, -(-file.bytes // _MOST_PARTS)),
-        autocommit=False,
-        Metadata={_SHA256: file.sha256},
-    )
-    try:
-        with watched(store, prefix, file, lambda place: held.at(number, done + place)) as stream:
+    key = _key(destination, file.path)
+    metadata = {_SHA256: file.sha256}
+    with watched(store, prefix, file, lambda place: held.at(number, done + place)) as stream:
+        if file.bytes <= _WRITE_BYTES:
+            content = b"".join(chunks(stream, file))
+            bucket.call_s3("put_object", Bucket=destination.bucket, Key=key, Body=content, Metadata=metadata)
+            return
+        target = bucket.open(
+            f"{destination.bucket}/{key}",
+            "wb",
+            block_size=max(_WRITE_BYTES, -(-file.bytes // _MOST_PARTS)),
+            autocommit=False,
+            Metadata=metadata,
+        )
+        try:
             for chunk in chunks(stream, file):
                 target.write(chunk)
-        target.close()
-        held.check()
-        target.commit()
-    except BaseException:
-        with contextlib.suppress(Exception):  # the parts that were sent; what failed is told all the same
-            target.discard()
-        raise
+            target.close()
+            held.check()
+            target.commit()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the parts that were sent; what failed is told all the same
+                target.discard()
+            raise
 
 
 def _tell(error: BaseException, destination: S3Destination) -> NoReturn:

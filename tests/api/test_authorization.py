@@ -28,8 +28,11 @@ Document = dict[str, Any]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "authorization.md"
 TEXT = b"some text\n"
 HOOK = "https://127.0.0.1:9/hook"
+PUBLISHED = {"to": "hub:acme/pruned", "token": "hf_somebodys"}
 _ORDER = ("get", "put", "post", "patch", "delete")
 """What looks comes before what changes, and what deletes comes last."""
+NAMED = ("job", "model", "upload", "publication", "spare_key", "webhook")
+"""Of a garden, what no other team may see; the dataset's name is a word that answers hold anyway."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Garden:
     model: str
     dataset: str
     upload: str
+    publication: str
     spare_key: str
     webhook: str
     delivery: str
@@ -55,6 +59,7 @@ class Garden:
             "upload_id": self.upload,
             "webhook_id": self.webhook,
             "delivery_id": self.delivery,
+            "publication_id": self.publication,
             "path": "text.txt" if "uploads" in path else "model.safetensors",
         }
 
@@ -74,6 +79,9 @@ class Garden:
             "change_webhook": {"description": "another"},
             "rotate_webhook_secret": {},
             "replay_failed": {"since": "2026-01-01T00:00:00Z"},
+            "publish_job": PUBLISHED | {"to": "hub:acme/again"},
+            "set_retention": {"keep_days": 30},
+            "preview_retention": {"keep_days": 30},
             "start_upload": {"kind": "dataset", "name": "later", "files": _announced(b"other text\n")},
         }.get(operation)
 
@@ -97,11 +105,13 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
         api.post(f"/v1/{noun}", json={"name": name, "path": str(path)}).raise_for_status()
     upload = {"kind": "dataset", "name": "sent", "files": _announced(TEXT)}
     webhook = api.post("/v1/webhooks", json={"url": HOOK}).raise_for_status().json()["id"]
+    job = succeeded_job(api, sessions, store, tmp_path / "artifact", model="oak")
     return Garden(
-        job=succeeded_job(api, sessions, store, tmp_path / "artifact", model="oak"),
+        job=job,
         model="oak",
         dataset="leaves",
         upload=api.post("/v1/uploads", json=upload).raise_for_status().json()["id"],
+        publication=api.post(f"/v1/jobs/{job}/publish", json=PUBLISHED).raise_for_status().json()["id"],
         spare_key=api.post("/v1/keys", json={"name": "spare"}).raise_for_status().json()["id"],
         webhook=webhook,
         delivery=api.post(f"/v1/webhooks/{webhook}/ping").raise_for_status().json()["id"],
@@ -149,8 +159,17 @@ def _calls(document: Document) -> list[tuple[str, str, Document]]:
 
 
 def _everything(api: TestClient, key: str, garden: Garden) -> list[Any]:
-    paths = ("jobs/{job}", "models/{model}", "datasets/{dataset}", "uploads/{upload}", "jobs/{job}/artifacts", "team")
-    paths += ("webhooks/{webhook}", "webhooks/{webhook}/deliveries")
+    paths = (
+        "jobs/{job}",
+        "models/{model}",
+        "datasets/{dataset}",
+        "uploads/{upload}",
+        "publications/{publication}",
+        "webhooks/{webhook}",
+        "webhooks/{webhook}/deliveries",
+        "jobs/{job}/artifacts",
+        "team",
+    )
     shown = [api.get(f"/v1/{path}".format(**vars(garden)), headers=bearer(key)).json() for path in paths]
     listed = api.get("/v1/keys", headers=bearer(key)).json()["data"]
     return [*shown, *({**each, "last_used_at": None} for each in listed)]
@@ -172,7 +191,7 @@ def test_every_call_is_answered_as_the_table_says(
         if status == 401:
             assert response.json()["code"] == "unauthenticated"
         if told == OWN and method == "get":
-            hidden = (garden.job, garden.model, garden.dataset, garden.upload, garden.spare_key, garden.webhook)
+            hidden = [getattr(garden, name) for name in NAMED]
             assert not [each for each in hidden if f'"{each}"' in response.text], (path, response.text)
     wrong = {call: outcome for call, outcome in outcomes.items() if outcome[0] != outcome[1]}
     assert not wrong, f"(came, expected) of {caller}: {wrong}"
@@ -188,6 +207,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         model="ash",
         dataset="flakes",
         upload=garden.upload[:-4] + "AAAA",
+        publication=garden.publication[:-4] + "AAAA",
         spare_key=garden.spare_key[:-4] + "AAAA",
         webhook=garden.webhook[:-4] + "AAAA",
         delivery=garden.delivery[:-4] + "AAAA",
@@ -202,7 +222,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         for named in (garden, absent):
             response = _ask(api, other_team_key, method, path, operation, named)
             text = response.text
-            for placeholder in ("job", "model", "dataset", "upload", "spare_key", "webhook", "delivery"):
+            for placeholder in (*NAMED, "dataset", "delivery"):
                 text = text.replace(getattr(named, placeholder), f"<{placeholder}>")
             headers = {name: value for name, value in response.headers.items() if name not in ("x-request-id", "date")}
             headers.pop("content-length")

@@ -1,0 +1,36 @@
+"""What a team keeps of its artifacts; for admins."""
+
+from fastapi import APIRouter
+
+from api.dependencies import Admin, DatabaseSession
+from api.problems import problems
+from core.errors import Forbidden, InvalidRequest, Unauthenticated
+from core.retention import service
+from core.retention.schemas import Retention, RetentionPolicy, RetentionPreview
+
+router = APIRouter(prefix="/v1/team/retention", tags=["team"])
+
+
+@router.get("", responses=problems(Unauthenticated, Forbidden))
+def get_retention(caller: Admin, session: DatabaseSession) -> Retention:
+    """The policy by which old artifacts are removed; null: none is."""
+    return service.get_retention(session, caller.team_id)
+
+
+@router.put("", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
+def set_retention(body: RetentionPolicy, caller: Admin, session: DatabaseSession) -> Retention:
+    """Set the policy. It is applied within ten minutes, and every ten minutes from then on: look at the preview
+    first."""
+    return service.set_retention(session, caller, body)
+
+
+@router.delete("", responses=problems(Unauthenticated, Forbidden))
+def clear_retention(caller: Admin, session: DatabaseSession) -> Retention:
+    """Keep everything from now on. Idempotent."""
+    return service.set_retention(session, caller, None)
+
+
+@router.post("/preview", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
+def preview_retention(body: RetentionPolicy, caller: Admin, session: DatabaseSession) -> RetentionPreview:
+    """What a policy would remove now, and why the rest would stay. Nothing is changed."""
+    return service.preview(session, caller.team_id, body)

@@ -1,0 +1,82 @@
+"""What a team keeps of its artifacts, as requests and answers show it."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Figure = Literal["perplexity_ratio", "bytes", "parameters", "latency"]
+Group = Literal["model", "method", "team"]
+KeptBecause = Literal["age", "last", "best", "tagged", "in_use", "read"]
+
+_Label = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class KeepBest(BaseModel):
+    """The `count` artifacts that are smallest by a figure, of each model, each method, or of the whole team.
+
+    `perplexity_ratio` is the mean over a job's evaluation sets, `bytes` the artifact's size, `parameters` those that
+    are not zero, `latency` the pruned model's. A job that lacks the figure, or failed, is none of the best.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    count: Annotated[int, Field(ge=1, le=1000)]
+    by: Figure
+    group: Group = "model"
+
+
+class KeepTagged(BaseModel):
+    """The artifacts of jobs whose metadata has all of these values."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metadata: Annotated[dict[_Label, _Label], Field(min_length=1, max_length=20)]
+
+
+class RetentionPolicy(BaseModel):
+    """Artifacts of jobs that ended more than `keep_days` ago are removed, but for those that one of the other rules
+    keeps, and those in use. Jobs, reports and events stay; so do uploads, models and datasets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep_days: Annotated[int, Field(ge=1, le=36500)]
+    keep_last: Annotated[int, Field(ge=1, le=100_000, description="So many that ended last.")] | None = None
+    keep_best: KeepBest | None = None
+    keep_tagged: KeepTagged | None = None
+
+
+class Retention(BaseModel):
+    """A team's policy; null: everything is kept."""
+
+    object: Literal["retention"]
+    policy: RetentionPolicy | None
+    updated_at: datetime | None
+
+
+class ArtifactVerdict(BaseModel):
+    """One artifact, and whether it goes. `kept_because` is empty where it does: `age` (it is younger than keep_days),
+    `last`, `best` or `tagged` by the rules of these names; and of those that no rule keeps `in_use` (`used_by` says by
+    what) or `read` (somebody downloaded from it within the hour)."""
+
+    job_id: str
+    model: str
+    method: str
+    finished_at: datetime
+    files: int
+    bytes: int
+    goes: bool
+    kept_because: list[KeptBecause]
+    used_by: str | None
+
+
+class RetentionPreview(BaseModel):
+    """What a policy would do now. `artifacts` are those that go first, then those that stay, each the oldest first, at
+    most 1000; the counts are of all."""
+
+    object: Literal["retention_preview"]
+    policy: RetentionPolicy
+    artifacts: list[ArtifactVerdict]
+    goes: int
+    stays: int
+    bytes_freed: int

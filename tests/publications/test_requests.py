@@ -1,0 +1,144 @@
+"""What can be asked of publications, and by whom."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.jobs.tables import JobRow
+from core.publications.running import publish_waiting
+from core.publications.tables import PublicationRow
+from core.settings import Settings
+from tests.conftest import bearer
+from tests.publications.conftest import USERS_TOKEN, Publish
+
+Sessions = sessionmaker[Session]
+HUB = {"to": "hub:acme/pruned", "token": USERS_TOKEN}
+S3 = {"to": "s3://bucket/prefix", "access_key": "AKIA", "secret_key": "secret"}
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "neither hub nor bucket": ({"to": "https://example.com/x", "token": "t"}, "to"),
+    "no owner": ({**HUB, "to": "hub:pruned"}, "to"),
+    "no name of the hub": ({**HUB, "to": "hub:acme/a..b"}, "to"),
+    "no token": ({"to": "hub:acme/pruned"}, "token"),
+    "a token that breaks a header": ({**HUB, "token": "hf_x\r\nHost: evil"}, "token"),
+    "an empty token": ({**HUB, "token": ""}, "token"),
+    "a commit for a branch": ({**HUB, "revision": "0" * 40}, "revision"),
+    "a branch that climbs": ({**HUB, "revision": "a/../b"}, "revision"),
+    "a line break in the message": ({**HUB, "message": "a\nb"}, "message"),
+    "keys of a bucket for the hub": ({**HUB, "access_key": "AKIA"}, "access_key"),
+    "a token for a bucket": ({**S3, "token": USERS_TOKEN}, "token"),
+    "a bucket with credentials in its address": ({**S3, "to": "s3://AKIA:secret@bucket/x"}, "to"),
+    "a prefix that climbs": ({**S3, "to": "s3://bucket/a/../b"}, "to"),
+    "no secret": ({**S3, "secret_key": None}, "secret_key"),
+    "a region that is a host": ({**S3, "region": "evil.example/"}, "region"),
+    "an address in the network": ({**S3, "endpoint": "http://169.254.169.254"}, "endpoint"),
+    "an address of another service": ({**S3, "endpoint": "https://s3.example.com"}, "endpoint"),
+    "an unknown field": ({**HUB, "secret": "x"}, "secret"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_a_destination_is_refused_by_name_and_never_quoted(api: TestClient, job: str, case: str) -> None:
+    body, param = REFUSED[case]
+    refused = api.post(f"/v1/jobs/{job}/publish", json=body)
+    assert (refused.status_code, refused.json()["param"]) == (422, param), refused.text
+    assert not any(each in refused.text for each in ("secret@", USERS_TOKEN, "evil", "169.254"))
+    assert api.get(f"/v1/jobs/{job}/publications").json()["data"] == []
+
+
+def test_only_what_succeeded_has_an_artifact_to_publish(
+    api: TestClient, job: str, job_body: dict[str, Any], sessions: Sessions, publish: Publish
+) -> None:
+    waiting = api.post("/v1/jobs", json=job_body).json()["id"]
+    refused = api.post(f"/v1/jobs/{waiting}/publish", json=HUB)
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_artifact")
+    missed = {"code": "gate_missed", "message": "too far", "param": None, "retryable": False}
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).where(JobRow.id == job).values(status="failed", error=missed))
+    refused = api.post(f"/v1/jobs/{job}/publish", json=HUB)
+    assert (refused.status_code, refused.json()["param"]) == (409, "despite_gates")
+    assert publish(despite_gates=True)["status"] == "queued"
+    with transaction(sessions) as session:
+        error = {**missed, "code": "out_of_memory"}
+        session.execute(update(JobRow).where(JobRow.id == job).values(error=error))
+    assert api.post(f"/v1/jobs/{job}/publish", json={**HUB, "despite_gates": True}).status_code == 409
+
+
+def test_an_artifact_that_was_deleted(api: TestClient, job: str) -> None:
+    api.delete(f"/v1/jobs/{job}/artifacts").raise_for_status()
+    refused = api.post(f"/v1/jobs/{job}/publish", json=HUB)
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_artifact")
+
+
+def test_one_publication_at_a_time_to_one_place(api: TestClient, job: str, publish: Publish) -> None:
+    first = publish()
+    refused = api.post(f"/v1/jobs/{job}/publish", json=HUB)
+    assert refused.status_code == 409 and first["id"] in refused.json()["detail"]
+    others = [publish(revision="other"), publish(to="hub:acme/elsewhere")]
+    listed = api.get(f"/v1/jobs/{job}/publications").json()["data"]
+    assert [each["id"] for each in listed] == [others[1]["id"], others[0]["id"], first["id"]]
+
+
+def test_the_same_request_publishes_once_and_another_token_is_another_request(
+    api: TestClient, job: str, publish: Publish
+) -> None:
+    once = {"Idempotency-Key": "once"}
+    path = f"/v1/jobs/{job}/publish"
+    first, again = (api.post(path, json=HUB, headers=once) for _ in range(2))
+    assert first.json() == again.json() and again.headers["Idempotency-Replayed"] == "true"
+    other = api.post(path, json={**HUB, "token": "hf_another"}, headers=once)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+
+
+def test_roles_and_teams(
+    api: TestClient, job: str, publish: Publish, viewer_key: str, member_key: str, other_team_key: str
+) -> None:
+    made = publish()["id"]
+    asked = [("post", f"/v1/jobs/{job}/publish"), ("post", f"/v1/publications/{made}/cancel")]
+    looks = [("get", f"/v1/jobs/{job}/publications"), ("get", f"/v1/publications/{made}")]
+    for method, path in asked + looks:
+        body = {"json": HUB} if path.endswith("publish") else {}
+        other = api.request(method, path, headers=bearer(other_team_key), **body)
+        assert other.status_code == 404, path
+        viewer = api.request(method, path, headers=bearer(viewer_key), **body)
+        assert viewer.status_code == (403 if method == "post" else 200), path
+    cancelled = api.post(f"/v1/publications/{made}/cancel", headers=bearer(member_key))
+    assert cancelled.json()["status"] == "cancelled"
+    assert api.post(f"/v1/publications/{made}/cancel").json()["status"] == "cancelled", "idempotent"
+
+
+def test_what_is_over_cannot_be_cancelled(api: TestClient, publish: Publish, sessions: Sessions) -> None:
+    made = publish()["id"]
+    with transaction(sessions) as session:
+        session.execute(update(PublicationRow).values(status="succeeded", credentials=None))
+    refused = api.post(f"/v1/publications/{made}/cancel")
+    assert refused.status_code == 409 and "has succeeded" in refused.json()["detail"]
+
+
+def test_after_a_day_it_is_given_up_and_its_credentials_go(
+    api: TestClient, publish: Publish, sessions: Sessions, settings: Settings
+) -> None:
+    made = publish()["id"]
+    with transaction(sessions) as session:
+        session.execute(update(PublicationRow).values(expires_at=text("now() - interval '1 second'")))
+    publish_waiting(sessions, settings)
+    given_up = api.get(f"/v1/publications/{made}").json()
+    assert (given_up["status"], given_up["error"]["code"]) == ("failed", "publication_expired")
+    with transaction(sessions) as session:
+        assert session.get_one(PublicationRow, made).credentials is None
+
+
+def test_who_published_what_where_is_in_the_trail(
+    api: TestClient, publish: Publish, sessions: Sessions, settings: Settings, job: str
+) -> None:
+    made = publish(token="hf_revoked")["id"]
+    publish_waiting(sessions, settings)
+    failed, asked = api.get("/v1/audit", params={"object_id": made}).json()["data"]
+    assert (asked["action"], asked["address"]) == ("publication.create", "testclient")
+    assert asked["actor"].startswith("key:") and asked["details"] == {"job": job, "to": "hub:acme/pruned@main"}
+    assert (failed["action"], failed["actor"]) == ("publication.fail", "dispatcher")
+    assert failed["details"] == {"job": job, "to": "hub:acme/pruned", "error": "destination_refused"}

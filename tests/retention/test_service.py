@@ -1,0 +1,186 @@
+"""Policies over REST, tried and applied, on real rows and files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store, artifact_prefix
+from core.database import new_id, transaction
+from core.jobs.tables import ArtifactFileRow, JobRow
+from core.retention.service import apply_retention
+from core.retention.tables import ArtifactReadRow
+from core.settings import Settings
+from core.teams.tables import TeamRow
+from tests.conftest import bearer
+
+Sessions = sessionmaker[Session]
+Ended = Callable[..., str]
+FILES = {"model.safetensors": b"0123456789" * 10, "secateur.json": b"{}"}
+BYTES = 102
+
+
+@pytest.fixture
+def ended(sessions: Sessions, store: Store, team: str, tmp_path: Path) -> Ended:
+    """Adds a job that ended so many days ago, with an artifact of `FILES`; its id."""
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+
+    def add(days: float, *, of: str = team, status: str = "succeeded", ratio: float = 2.0, **labels: str) -> str:
+        job_id = new_id("job")
+        body = {"calibration": None, "evaluation": {"datasets": []}, "recovery": None}
+        row = JobRow(
+            id=job_id,
+            team_id=of,
+            attempts_allowed=3,
+            attempt=1,
+            status=status,
+            body=body,
+            sources={},
+            model="oak",
+            model_revision="sha256:0",
+            method="wanda",
+            queue="default",
+            priority=0,
+            labels=labels,
+            metrics={"perplexity": {"articles": {"ratio": ratio}}},
+            finished_at=func.now() - text(f"interval '{days} days'"),
+        )
+        stored = store.publish(folder, artifact_prefix(job_id, 1))
+        with transaction(sessions) as session:
+            session.add(row)
+            session.flush()
+            session.add_all(
+                ArtifactFileRow(job_id=job_id, attempt=1, path=file.path, bytes=file.bytes, sha256=file.sha256)
+                for file in stored
+            )
+            session.execute(update(TeamRow).where(TeamRow.id == of).values(stored_bytes=TeamRow.stored_bytes + BYTES))
+        return job_id
+
+    return add
+
+
+def left(sessions: Sessions) -> set[str]:
+    with transaction(sessions) as session:
+        return set(session.scalars(select(ArtifactFileRow.job_id)))
+
+
+def test_without_a_policy_nothing_is_removed(
+    api: TestClient, sessions: Sessions, settings: Settings, ended: Ended
+) -> None:
+    old = ended(4000)
+    assert api.get("/v1/team/retention").json() == {"object": "retention", "policy": None, "updated_at": None}
+    assert apply_retention(sessions, settings) is None and left(sessions) == {old}
+
+
+def test_the_preview_says_what_goes_and_why_the_rest_stays_and_then_just_that_happens(
+    api: TestClient, sessions: Sessions, settings: Settings, ended: Ended, other_team: str
+) -> None:
+    policy = {
+        "keep_days": 30,
+        "keep_last": 1,
+        "keep_best": {"count": 1, "by": "perplexity_ratio"},
+        "keep_tagged": {"metadata": {"keep": "true"}},
+    }
+    goes = [ended(90), ended(60), ended(50, status="failed", ratio=0.5)]
+    best, tagged, young = ended(80, ratio=1.1), ended(70, keep="true"), ended(1)
+    others = ended(90, of=other_team)
+    tried = api.post("/v1/team/retention/preview", json=policy).raise_for_status().json()
+    assert [(each["job_id"], each["goes"]) for each in tried["artifacts"]] == [
+        *((job, True) for job in goes),
+        *((job, False) for job in (best, tagged, young)),
+    ]
+    assert [each["kept_because"] for each in tried["artifacts"][3:]] == [["best"], ["tagged"], ["age", "last"]]
+    assert (tried["goes"], tried["stays"], tried["bytes_freed"]) == (3, 3, 3 * BYTES)
+    assert left(sessions) == {*goes, best, tagged, young, others}, "it was only tried"
+    set_to = api.put("/v1/team/retention", json=policy).raise_for_status().json()
+    assert set_to["policy"] == policy | {"keep_best": policy["keep_best"] | {"group": "model"}}
+    before = api.get("/v1/team").json()["usage"]["stored_bytes"]
+    assert apply_retention(sessions, settings) == 3
+    assert left(sessions) == {best, tagged, young, others}
+    assert before - api.get("/v1/team").json()["usage"]["stored_bytes"] == 3 * BYTES
+    assert {path.name for path in settings.store_root.glob("job_*")} == {best, tagged, young, others}
+    assert apply_retention(sessions, settings) is None
+    with transaction(sessions) as session:
+        assert set(session.scalars(select(JobRow.id))) >= {*goes}, "the jobs stay"
+    entries = api.get("/v1/audit", params={"action": "artifact.delete"}).json()["data"]
+    assert {(each["actor"], each["object_id"]) for each in entries} == {("retention", job) for job in goes}
+
+
+def test_what_is_in_use_stays(
+    api: TestClient, sessions: Sessions, settings: Settings, ended: Ended, team: str, job_body: dict[str, Any]
+) -> None:
+    pruned_further, teacher, published, downloaded, free = (ended(90) for _ in range(5))
+    users = {}
+    for name, changed in (
+        ("model", {"model": f"job:{pruned_further}"}),
+        ("teacher", {"body": {"recovery": {"teacher": f"job:{teacher}"}}}),
+    ):
+        users[name] = api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
+        with transaction(sessions) as session:
+            session.execute(update(JobRow).where(JobRow.id == users[name]).values(**changed))
+    asked = {"to": "hub:acme/pruned", "token": "hf_x"}
+    publication = api.post(f"/v1/jobs/{published}/publish", json=asked).raise_for_status().json()["id"]
+    assert api.get(f"/v1/jobs/{downloaded}/artifacts/model.safetensors").content == FILES["model.safetensors"]
+    policy = {"keep_days": 30}
+    tried = api.post("/v1/team/retention/preview", json=policy).json()
+    told = {each["job_id"]: (each["kept_because"], each["used_by"]) for each in tried["artifacts"]}
+    assert told == {
+        pruned_further: (["in_use"], f"job {users['model']!r}, which is not over"),
+        teacher: (["in_use"], f"job {users['teacher']!r}, which is not over"),
+        published: (["in_use"], f"publication {publication!r}, which is not over"),
+        downloaded: (["read"], None),
+        free: ([], None),
+    }
+    api.put("/v1/team/retention", json=policy).raise_for_status()
+    assert apply_retention(sessions, settings) == 1
+    assert left(sessions) == {pruned_further, teacher, published, downloaded}
+    api.post(f"/v1/publications/{publication}/cancel").raise_for_status()
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).where(JobRow.id.in_(users.values())).values(status="cancelled"))
+        session.execute(update(ArtifactReadRow).values(read_at=text("now() - interval '61 minutes'")))
+    assert apply_retention(sessions, settings) == 4 and left(sessions) == set()
+
+
+def test_a_use_that_begins_between_the_look_and_the_removal_keeps_it(
+    api: TestClient, sessions: Sessions, settings: Settings, ended: Ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.retention import service
+
+    job = ended(90)
+    api.put("/v1/team/retention", json={"keep_days": 30}).raise_for_status()
+    look = service.verdicts
+
+    def then_published(*arguments: Any) -> Any:
+        found = look(*arguments)
+        asked = {"to": "hub:acme/pruned", "token": "hf_x"}
+        api.post(f"/v1/jobs/{job}/publish", json=asked).raise_for_status()
+        return found
+
+    monkeypatch.setattr(service, "verdicts", then_published)
+    assert apply_retention(sessions, settings) is None and left(sessions) == {job}
+
+
+def test_setting_a_policy_is_an_admins_and_in_the_trail(
+    api: TestClient, member_key: str, other_team_key: str, team: str
+) -> None:
+    for method, path in (("get", ""), ("put", ""), ("delete", ""), ("post", "/preview")):
+        body = {"json": {"keep_days": 7}} if method in ("put", "post") else {}
+        answer = api.request(method, f"/v1/team/retention{path}", headers=bearer(member_key), **body)
+        assert answer.status_code == 403, (method, path)
+    for _ in range(2):
+        api.put("/v1/team/retention", json={"keep_days": 7}).raise_for_status()
+    assert api.get("/v1/team/retention", headers=bearer(other_team_key)).json()["policy"] is None
+    for _ in range(2):
+        assert api.delete("/v1/team/retention").raise_for_status().json()["policy"] is None
+    cleared, was_set = api.get("/v1/audit", params={"action": "retention.set"}).json()["data"]
+    assert was_set["details"]["from"] is None and was_set["details"]["to"]["keep_days"] == 7
+    assert cleared["details"]["to"] is None and cleared["object_id"] == team
+    refused = api.put("/v1/team/retention", json={"keep_last": 3})
+    assert (refused.status_code, refused.json()["param"]) == (422, "keep_days")
