@@ -30,13 +30,14 @@ TAGS = [
     {"name": "methods", "description": "The catalogue: methods, papers, patterns, parameters."},
     {"name": "keys", "description": "API keys of the team; for admins."},
     {"name": "team", "description": "Quotas, what is used of them, and who changed what."},
+    {"name": "triggers", "description": "Templates of jobs that a pipeline, the hub or the clock fires."},
     {"name": "workers", "description": "Who prunes, on what, and what they do."},
     {"name": "health", "description": "For load balancers and Prometheus; no key needed."},
 ]
 SERVERS = [{"url": "/", "description": "The server this document came from."}]
 
 Document = dict[str, Any]
-_METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
+_METHODS = ("get", "put", "patch", "post", "delete", "head", "options")
 _HEADERS: dict[str, Document] = {
     "Retry-After": {"description": "Seconds after which to come back.", "schema": {"type": "integer"}, "example": 5},
     "WWW-Authenticate": {

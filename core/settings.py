@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(6000, description="Of one API key; 0: no limit.")
     requests_burst: int = Field(600, description="Requests of one API key within a second.")
 
+    trigger_payload_bytes: int = Field(2**20, description="Largest payload that fires a trigger.")
+    trigger_firings_per_minute: int = Field(120, description="Of one trigger; 0: no limit.")
+    trigger_history_days: float = Field(90, description="Firings of triggers are kept, and known again, this long.")
+
     event_retention_days: float = Field(90, description="Events of jobs that ended longer ago are removed.")
     orphan_seconds: float = Field(24 * 3600, description="Age at which stored files no row names are swept.")
     metrics_port: int | None = Field(

@@ -6,7 +6,8 @@ from sqlalchemy import Connection, text
 import core.jobs.tables
 import core.registry.hub_tables
 import core.registry.tables
-import core.teams.tables  # noqa: F401
+import core.teams.tables
+import core.triggers.tables  # noqa: F401
 from core.database import Base, create_engine_from
 from core.settings import Settings
 
