@@ -330,6 +330,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "AuditEntry": {
         "id": "audit_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
         "object": "audit_entry",
+        "actor": f"key:{_KEY['id']}",
         "action": "job.submit",
         "object_id": _JOB,
         "key_id": _KEY["id"],

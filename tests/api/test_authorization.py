@@ -26,7 +26,7 @@ Document = dict[str, Any]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "authorization.md"
 TEXT = b"some text\n"
-_ORDER = ("get", "put", "post", "delete")
+_ORDER = ("get", "put", "patch", "post", "delete")
 """What looks comes before what changes, and what deletes comes last."""
 
 
@@ -39,6 +39,8 @@ class Garden:
     dataset: str
     upload: str
     spare_key: str
+    trigger: str
+    hook: str
     model_path: str
     dataset_path: str
 
@@ -49,6 +51,8 @@ class Garden:
             "name": self.dataset if "datasets" in path else self.model,
             "key_id": self.spare_key,
             "upload_id": self.upload,
+            "trigger_id": self.trigger,
+            "token": self.hook,
             "path": "text.txt" if "uploads" in path else "model.safetensors",
         }
 
@@ -64,6 +68,12 @@ class Garden:
             "register_dataset": {"name": "again", "path": self.dataset_path},
             "create_key": {"name": "another"},
             "rotate_key": {"grace_seconds": 0},
+            "create_trigger": {"name": "another", "template": job},
+            "update_trigger": {"description": "changed"},
+            "rotate_trigger": {"secrets": ["signing"]},  # it has none: the URL stays as it is
+            "fire_trigger": {},  # it lacks what the template needs
+            "fire_hook": {},
+            "preview_trigger": {},
             "start_upload": {"kind": "dataset", "name": "later", "files": _announced(b"other text\n")},
         }.get(operation)
 
@@ -80,12 +90,20 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
     for noun, name, path in (("models", "oak", folder), ("datasets", "leaves", text)):
         api.post(f"/v1/{noun}", json={"name": name, "path": str(path)}).raise_for_status()
     upload = {"kind": "dataset", "name": "sent", "files": _announced(TEXT)}
+    trigger = {
+        "name": "commits",
+        "template": {"model": "oak", "method": "magnitude", "sparsity": {"$payload": "sparsity"}},
+        "placeholders": {"sparsity": {"path": "/sparsity", "type": "number"}},
+    }
+    fixed = api.post("/v1/triggers", json=trigger).raise_for_status().json()
     return Garden(
         job=succeeded_job(api, sessions, store, tmp_path / "artifact", model="oak"),
         model="oak",
         dataset="leaves",
         upload=api.post("/v1/uploads", json=upload).raise_for_status().json()["id"],
         spare_key=api.post("/v1/keys", json={"name": "spare"}).raise_for_status().json()["id"],
+        trigger=fixed["id"],
+        hook=fixed["url"].rpartition("/")[2],
         model_path=str(folder),
         dataset_path=str(text),
     )
@@ -130,7 +148,15 @@ def _calls(document: Document) -> list[tuple[str, str, Document]]:
 
 
 def _everything(api: TestClient, key: str, garden: Garden) -> list[Any]:
-    paths = ("jobs/{job}", "models/{model}", "datasets/{dataset}", "uploads/{upload}", "jobs/{job}/artifacts", "team")
+    paths = (
+        "jobs/{job}",
+        "models/{model}",
+        "datasets/{dataset}",
+        "uploads/{upload}",
+        "jobs/{job}/artifacts",
+        "team",
+        "triggers/{trigger}",
+    )
     shown = [api.get(f"/v1/{path}".format(**vars(garden)), headers=bearer(key)).json() for path in paths]
     listed = api.get("/v1/keys", headers=bearer(key)).json()["data"]
     return [*shown, *({**each, "last_used_at": None} for each in listed)]
@@ -152,7 +178,7 @@ def test_every_call_is_answered_as_the_table_says(
         if status == 401:
             assert response.json()["code"] == "unauthenticated"
         if told == OWN and method == "get":
-            hidden = (garden.job, garden.model, garden.dataset, garden.upload, garden.spare_key)
+            hidden = (garden.job, garden.model, garden.dataset, garden.upload, garden.trigger, garden.spare_key)
             assert not [each for each in hidden if f'"{each}"' in response.text], (path, response.text)
     wrong = {call: outcome for call, outcome in outcomes.items() if outcome[0] != outcome[1]}
     assert not wrong, f"(came, expected) of {caller}: {wrong}"
@@ -169,6 +195,8 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         dataset="flakes",
         upload=garden.upload[:-4] + "AAAA",
         spare_key=garden.spare_key[:-4] + "AAAA",
+        trigger=garden.trigger[:-4] + "AAAA",
+        hook=garden.hook,
         model_path=garden.model_path,
         dataset_path=garden.dataset_path,
     )
@@ -180,7 +208,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         for named in (garden, absent):
             response = _ask(api, other_team_key, method, path, operation, named)
             text = response.text
-            for placeholder in ("job", "model", "dataset", "upload", "spare_key"):
+            for placeholder in ("job", "model", "dataset", "upload", "trigger", "spare_key"):
                 text = text.replace(getattr(named, placeholder), f"<{placeholder}>")
             headers = {name: value for name, value in response.headers.items() if name not in ("x-request-id", "date")}
             headers.pop("content-length")
