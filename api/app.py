@@ -21,6 +21,7 @@ from api.routes import (
     datasets,
     events,
     health,
+    hooks,
     jobs,
     keys,
     methods,
@@ -30,6 +31,7 @@ from api.routes import (
     queues,
     retention,
     teams,
+    triggers,
     uploads,
     webhooks,
     workers,
@@ -81,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         BodyLimits,
         max_bytes=chosen.max_body_bytes,
         form_upload_bytes=chosen.form_upload_bytes,
+        payload_bytes=chosen.trigger_payload_bytes,
         slow_client_seconds=chosen.slow_client_seconds,
     )
     build = app.build_middleware_stack  # outside of what answers unexpected errors, which middleware cannot be
@@ -105,6 +108,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         queues,
         uploads,
         webhooks,
+        triggers,
+        hooks,
     ):
         app.include_router(each.router)
     if chosen.metrics_port is None:

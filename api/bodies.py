@@ -1,7 +1,8 @@
 """Bodies are bounded, and are JSON that the rest of the service can store: checked once, before any route.
 
 The parts of uploads are neither; their route takes them in as a stream, and bounds them itself. The portal's forms are
-bounded, and read by the portal; a form that holds files has a bound of its own and comes as a stream too.
+bounded, and read by the portal; a form that holds files has a bound of its own and comes as a stream too. Payloads that
+fire triggers are bounded here and checked by their route, which writes down also what it refuses.
 """
 
 import json
@@ -19,6 +20,7 @@ from core.errors import InvalidRequest, PayloadTooLarge, SecateurError
 
 _MAX_DEPTH = 32
 _PART = re.compile(r"/(v1|portal)/uploads/[A-Za-z0-9_]+/files/[A-Za-z0-9._-]+")
+_FIRINGS = re.compile(r"/v1/(hooks/[^/]+|triggers/[^/]+/fire)")
 _FILES = re.compile(r"/portal/(models|datasets)/add/upload")
 _FORMS = "/portal/"
 _FORM = "application/x-www-form-urlencoded"
@@ -31,9 +33,12 @@ class BodyLimits:
     deeply, or holds what no database stores: NaN, infinities, NUL characters and halves of surrogate pairs.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, form_upload_bytes: int, slow_client_seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, form_upload_bytes: int, payload_bytes: int, slow_client_seconds: float
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._payload_bytes = payload_bytes
         self._form_upload_bytes = form_upload_bytes
         self._seconds = slow_client_seconds
 
@@ -48,9 +53,9 @@ class BodyLimits:
         try:
             if "\0" in scope["path"] or b"\0" in unquote_to_bytes(scope["query_string"]):
                 raise InvalidRequest("the address holds a NUL character")
-            is_files = scope["method"] == "POST" and _FILES.fullmatch(scope["path"]) is not None
-            receive = _bounded(scope, receive, self._form_upload_bytes if is_files else self._max_bytes)
-            if is_files:
+            streamed = self._streamed_bytes(scope)
+            receive = _bounded(scope, receive, self._max_bytes if streamed is None else streamed)
+            if streamed is not None:
                 await self._app(scope, receive, send)
                 return
             body = await _read(receive)
@@ -61,6 +66,14 @@ class BodyLimits:
             return
         if body is not None:
             await self._app(scope, _replay(body, receive), send)
+
+    def _streamed_bytes(self, scope: Scope) -> int | None:
+        """The bound of what a route takes in itself; None for all others."""
+        if scope["method"] != "POST":
+            return None
+        if _FILES.fullmatch(scope["path"]):
+            return self._form_upload_bytes
+        return self._payload_bytes if _FIRINGS.fullmatch(scope["path"]) else None
 
 
 def _is_form(scope: Scope) -> bool:

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 
 from api.openapi_examples import EXAMPLES, PARAMETERS
 from api.openapi_problems import PROBLEMS
+from api.openapi_trigger_examples import TRIGGER_EXAMPLES, TRIGGER_PARAMETERS
 from api.problems import CODES, PROBLEM_JSON, Problem
 from core import errors
 from core.errors import SecateurError
@@ -32,13 +33,16 @@ TAGS = [
     {"name": "keys", "description": "API keys of the team; for admins."},
     {"name": "team", "description": "Quotas, what is used of them, and who changed what."},
     {"name": "webhooks", "description": "Addresses of the team that are told what happens to its jobs."},
+    {"name": "triggers", "description": "Templates of jobs that a pipeline, the hub or the clock fires."},
     {"name": "workers", "description": "Who prunes, on what, and what they do."},
     {"name": "health", "description": "For load balancers and Prometheus; no key needed."},
 ]
 SERVERS = [{"url": "/", "description": "The server this document came from."}]
 
 Document = dict[str, Any]
-_METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
+_EXAMPLES = EXAMPLES | TRIGGER_EXAMPLES
+_PARAMETERS = PARAMETERS | TRIGGER_PARAMETERS
+_METHODS = ("get", "put", "patch", "post", "delete", "head", "options")
 _HEADERS: dict[str, Document] = {
     "Retry-After": {"description": "Seconds after which to come back.", "schema": {"type": "integer"}, "example": 5},
     "WWW-Authenticate": {
@@ -127,7 +131,7 @@ def _complete(operation: Document, method: str, path: str, schemas: Document) ->
         _exemplify(content, f"{operation['operationId']} body", schemas)
     for parameter in operation.get("parameters", []):
         name = parameter["name"].lower()
-        example = PARAMETERS.get(f"{operation['operationId']} {name}", PARAMETERS.get(name))
+        example = _PARAMETERS.get(f"{operation['operationId']} {name}", _PARAMETERS.get(name))
         if example is not None:
             parameter.setdefault("example", example)
 
@@ -174,7 +178,7 @@ def _creates(operation: Document) -> bool:
 
 def _exemplify(content: Document, name: str, schemas: Document) -> None:
     if "example" not in content and "examples" not in content:
-        example = EXAMPLES.get(name, _example(content.get("schema", {}), schemas))
+        example = _EXAMPLES.get(name, _example(content.get("schema", {}), schemas))
         if example is not None:
             content["example"] = example
 
@@ -182,8 +186,8 @@ def _exemplify(content: Document, name: str, schemas: Document) -> None:
 def _example(schema: Document, schemas: Document) -> Any:
     """The example of a schema: its own, or for a page one of what it lists; None where there is none."""
     name = schema.get("$ref", "").rpartition("/")[2]
-    if name in EXAMPLES:
-        return EXAMPLES[name]
+    if name in _EXAMPLES:
+        return _EXAMPLES[name]
     properties = schemas.get(name, {}).get("properties", {})
     if {"data", "has_more", "next_after"} <= set(properties):
         listed = _example(properties["data"].get("items", {}), schemas)

@@ -111,7 +111,8 @@ def problems(*errors: type[SecateurError], besides: Responses | None = None) -> 
 
 def fault(error: Mapping[str, Any]) -> tuple[str | None, str]:
     """(param, sentence) of one of pydantic's errors; the first place is body, query, header or path."""
-    where = [str(part) for part in error["loc"] if part not in ("body", "query", "header", "path")]
+    first, *rest = error["loc"] or ("body",)
+    where = [str(part) for part in (rest if first in ("body", "query", "header", "path") else (first, *rest))]
     param = ".".join(where) or None
     message = "unknown field" if error["type"] == "extra_forbidden" else error["msg"]
     if error["type"] in ("model_attributes_type", "dict_type") and not where:
@@ -158,13 +159,18 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = doc
     @app.exception_handler(InterfaceError)
     @app.exception_handler(PoolTimeout)
     def _(request: Request, error: Exception) -> Response:
-        log.warning("database not available", path=request.url.path, error=str(error))
+        log.warning("database not available", route=_route(request), error=str(error))
         return answer(request, Told.of(Unavailable("the database cannot be reached right now")))
 
     @app.exception_handler(Exception)
     def _(request: Request, error: Exception) -> Response:
-        log.error("unexpected error", path=request.url.path, exc_info=error)
+        log.error("unexpected error", route=_route(request), exc_info=error)
         return answer(request, Told.of(SecateurError("an unexpected error; it was logged")))
+
+
+def _route(request: Request) -> str:
+    """As logs name it: the address itself may hold a trigger's token."""
+    return str(getattr(request.scope.get("route"), "path", "-"))
 
 
 def as_invalid_request(error: ValidationError) -> RequestValidationError:

@@ -1,4 +1,4 @@
-"""How many requests a key may make; addresses without a valid key get as many as one key.
+"""How many requests a key may make; addresses without a valid key get as many as one key. How often a trigger fires.
 
 Counted in Redis where that is the broker, so that all API processes count together; in memory otherwise. Redis is not
 worth an outage: while it is away nothing is limited.
@@ -36,6 +36,9 @@ class Rates:
                 RateLimitItemPerSecond(settings.requests_burst),
                 RateLimitItemPerMinute(settings.requests_per_minute),
             ]
+        self._firings: list[RateLimitItem] = []
+        if settings.trigger_firings_per_minute:
+            self._firings = [RateLimitItemPerMinute(settings.trigger_firings_per_minute)]
         self._limiter = SlidingWindowCounterRateLimiter(_storage(settings.broker_url))
         self._away_until = 0.0
         self._is_away = False
@@ -43,17 +46,21 @@ class Rates:
 
     def count_request(self, token: str) -> None:
         """A request with this token, valid or not. Raises RateLimited."""
-        self._count("key", hashlib.sha256(token.encode()).hexdigest()[:32], "requests with this key")
+        self._count("key", hashlib.sha256(token.encode()).hexdigest()[:32], "requests with this key", self._limits)
 
     def count_failure(self, address: str) -> None:
         """A request from this address whose key is none. Raises RateLimited."""
-        self._count("address", address, "requests without a valid key from this address")
+        self._count("address", address, "requests without a valid key from this address", self._limits)
 
-    def _count(self, kind: str, who: str, what: str) -> None:
-        if not self._limits or time.monotonic() < self._away_until:
+    def count_firing(self, trigger_id: str) -> None:
+        """Somebody fires this trigger. Raises RateLimited."""
+        self._count("trigger", trigger_id, "firings of this trigger", self._firings)
+
+    def _count(self, kind: str, who: str, what: str, limits: list[RateLimitItem]) -> None:
+        if not limits or time.monotonic() < self._away_until:
             return
         try:
-            for limit in self._limits:
+            for limit in limits:
                 if not self._limiter.hit(limit, kind, who):
                     wait = self._limiter.get_window_stats(limit, kind, who).reset_time - time.time()
                     raise RateLimited(f"too many {what}: {limit} are allowed", retry_after=max(wait, 0))

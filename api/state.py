@@ -19,12 +19,14 @@ from core.jobs.hub_lookup import HubLookup
 from core.registry.hub import Hub
 from core.settings import Settings
 from core.teams.secret import server_secret
+from core.triggers.means import Means
 
 
 @dataclass(frozen=True)
 class ApiState:
     """`send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
-    `hub` is asked before a request's transaction begins, and `guard` whether a URL may be called.
+    `hub` is asked before a request's transaction begins, `guard` whether a URL may be called, and `triggers` is what
+    firing one works with.
     """
 
     settings: Settings
@@ -38,6 +40,7 @@ class ApiState:
     metrics: CollectorRegistry
     hub: HubLookup
     guard: Guard
+    triggers: Means
     part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     """Of uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
@@ -47,16 +50,20 @@ class ApiState:
 def build_state(settings: Settings) -> ApiState:
     broker = celery_app(settings)
     sessions = session_factory(settings)
+    secret = server_secret(settings)
+    store = open_store(settings)
+    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
     return ApiState(
         settings=settings,
-        secret=server_secret(settings),
+        secret=secret,
         sessions=sessions,
-        store=open_store(settings),
+        store=store,
         broker=broker,
         send_hint=hint_sender(broker, settings.hint_stale_seconds),
         watch=EventWatch(settings),
         rates=Rates(settings),
         metrics=metrics_registry(sessions, settings.worker_fresh_seconds),
-        hub=HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks),
+        hub=hub,
         guard=Guard(tuple(settings.webhook_allowed_networks)),
+        triggers=Means(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),
     )

@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     webhook_connections: int = Field(64, ge=1, description="Deliveries a dispatcher sends at the same time.")
     webhook_disable_days: float = Field(5, description="An endpoint that only failed for this long is disabled.")
     webhook_retention_days: float = Field(30, description="Deliveries that ended longer ago are removed.")
+    trigger_payload_bytes: int = Field(2**20, description="Largest payload that fires a trigger.")
+    trigger_firings_per_minute: int = Field(120, description="Of one trigger; 0: no limit.")
+    trigger_history_days: float = Field(90, description="Firings of triggers are kept, and known again, this long.")
 
     event_retention_days: float = Field(90, description="Events of jobs that ended longer ago are removed.")
     orphan_seconds: float = Field(24 * 3600, description="Age at which stored files no row names are swept.")

@@ -9,6 +9,7 @@ import core.registry.hub_tables
 import core.registry.tables
 import core.retention.tables
 import core.teams.tables
+import core.triggers.tables
 import core.webhooks.tables  # noqa: F401
 from core.database import Base, create_engine_from
 from core.settings import Settings

@@ -15,12 +15,18 @@ from core.artifacts.store import open_store
 from core.database import session_factory, transaction
 from core.jobs import queue
 from core.jobs.fleet import count_ended_attempts
-from core.jobs.hints import SendHint, hint_sender
+from core.jobs.hints import SendHint, hint_or_note, hint_sender
+from core.jobs.hub_lookup import HubLookup
 from core.jobs.idempotency import expire_idempotency_keys
 from core.publications.running import publish_waiting
+from core.registry.hub import Hub
 from core.registry.orphans import sweep_orphans
 from core.retention.service import apply_retention
 from core.settings import Settings, get_settings
+from core.teams.secret import server_secret
+from core.triggers.due import fire_due
+from core.triggers.history import remove_old_firings
+from core.triggers.means import Means
 from core.webhooks.dispatch import deliver_due, remove_old_deliveries
 from worker import alive
 from worker.app import app
@@ -38,11 +44,29 @@ def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
     return len(sweep_orphans(sessions, open_store(settings), settings))
 
 
+def _fire_triggers(sessions: sessionmaker[Session], settings: Settings) -> int | None:
+    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
+    means = Means(sessions, open_store(settings), settings, hub, server_secret(settings))
+    send_hint = hint_sender(app, settings.hint_stale_seconds)
+    fired = 0
+    for job in fire_due(means):
+        hint_or_note(send_hint, sessions, job.id, job.queue)
+        fired += 1
+    return fired or None
+
+
+def _forget_firings(sessions: sessionmaker[Session], settings: Settings) -> int | None:
+    with transaction(sessions) as session:
+        return remove_old_firings(session, settings.trigger_history_days) or None
+
+
 PUBLISHERS = 3
 """Publications on their way at once."""
 
 CHORES = (
     Chore("sweep of the store", 600.0, _sweep),
+    Chore("firing of scheduled triggers", 2.0, _fire_triggers),
+    Chore("removal of old firings", 60.0, _forget_firings),
     Chore("webhooks", 1.0, deliver_due),
     Chore("removal of old webhook deliveries", 600.0, remove_old_deliveries),
     Chore("retention", 600.0, apply_retention),

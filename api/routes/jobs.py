@@ -43,6 +43,25 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _METADATA = "metadata."
 
 
+SUBMIT_ERRORS = (
+    InvalidRequest,
+    UnknownMethod,
+    UnknownModel,
+    UnknownDataset,
+    InvalidSparsity,
+    InvalidPattern,
+    InvalidParameters,
+    IndivisibleWidth,
+    TooFewImages,
+    TooLittleText,
+    DoesNotFit,
+    UnknownQueue,
+    QuotaExceeded,
+    *HUB_ERRORS,
+)
+"""What a body that is to become a job may be refused for."""
+
+
 @router.post(
     "",
     status_code=201,
@@ -51,20 +70,7 @@ _METADATA = "metadata."
         Unauthenticated,
         Forbidden,
         IdempotencyConflict,
-        InvalidRequest,
-        UnknownMethod,
-        UnknownModel,
-        UnknownDataset,
-        InvalidSparsity,
-        InvalidPattern,
-        InvalidParameters,
-        IndivisibleWidth,
-        TooFewImages,
-        TooLittleText,
-        DoesNotFit,
-        UnknownQueue,
-        QuotaExceeded,
-        *HUB_ERRORS,
+        *SUBMIT_ERRORS,
     ),
 )
 def submit_job(

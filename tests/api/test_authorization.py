@@ -31,8 +31,8 @@ HOOK = "https://127.0.0.1:9/hook"
 PUBLISHED = {"to": "hub:acme/pruned", "token": "hf_somebodys"}
 _ORDER = ("get", "put", "post", "patch", "delete")
 """What looks comes before what changes, and what deletes comes last."""
-NAMED = ("job", "model", "upload", "publication", "spare_key", "webhook")
-"""Of a garden, what no other team may see; the dataset's name is a word that answers hold anyway."""
+NAMED = ("job", "model", "dataset", "upload", "publication", "spare_key", "trigger", "webhook")
+"""Of a garden, what no other team may see."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Garden:
     spare_key: str
     webhook: str
     delivery: str
+    trigger: str
+    hook: str
     model_path: str
     dataset_path: str
 
@@ -60,6 +62,8 @@ class Garden:
             "webhook_id": self.webhook,
             "delivery_id": self.delivery,
             "publication_id": self.publication,
+            "trigger_id": self.trigger,
+            "token": self.hook,
             "path": "text.txt" if "uploads" in path else "model.safetensors",
         }
 
@@ -82,6 +86,12 @@ class Garden:
             "publish_job": PUBLISHED | {"to": "hub:acme/again"},
             "set_retention": {"keep_days": 30},
             "preview_retention": {"keep_days": 30},
+            "create_trigger": {"name": "another", "template": job},
+            "update_trigger": {"description": "changed"},
+            "rotate_trigger": {"secrets": ["signing"]},  # it has none: the URL stays as it is
+            "fire_trigger": {},  # it lacks what the template needs
+            "fire_hook": {},
+            "preview_trigger": {},
             "start_upload": {"kind": "dataset", "name": "later", "files": _announced(b"other text\n")},
         }.get(operation)
 
@@ -106,6 +116,12 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
     upload = {"kind": "dataset", "name": "sent", "files": _announced(TEXT)}
     webhook = api.post("/v1/webhooks", json={"url": HOOK}).raise_for_status().json()["id"]
     job = succeeded_job(api, sessions, store, tmp_path / "artifact", model="oak")
+    trigger = {
+        "name": "commits",
+        "template": {"model": "oak", "method": "magnitude", "sparsity": {"$payload": "sparsity"}},
+        "placeholders": {"sparsity": {"path": "/sparsity", "type": "number"}},
+    }
+    fixed = api.post("/v1/triggers", json=trigger).raise_for_status().json()
     return Garden(
         job=job,
         model="oak",
@@ -115,6 +131,8 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
         spare_key=api.post("/v1/keys", json={"name": "spare"}).raise_for_status().json()["id"],
         webhook=webhook,
         delivery=api.post(f"/v1/webhooks/{webhook}/ping").raise_for_status().json()["id"],
+        trigger=fixed["id"],
+        hook=fixed["url"].rpartition("/")[2],
         model_path=str(folder),
         dataset_path=str(text),
     )
@@ -167,6 +185,7 @@ def _everything(api: TestClient, key: str, garden: Garden) -> list[Any]:
         "publications/{publication}",
         "webhooks/{webhook}",
         "webhooks/{webhook}/deliveries",
+        "triggers/{trigger}",
         "jobs/{job}/artifacts",
         "team",
     )
@@ -211,6 +230,8 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         spare_key=garden.spare_key[:-4] + "AAAA",
         webhook=garden.webhook[:-4] + "AAAA",
         delivery=garden.delivery[:-4] + "AAAA",
+        trigger=garden.trigger[:-4] + "AAAA",
+        hook=garden.hook,
         model_path=garden.model_path,
         dataset_path=garden.dataset_path,
     )
@@ -222,7 +243,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         for named in (garden, absent):
             response = _ask(api, other_team_key, method, path, operation, named)
             text = response.text
-            for placeholder in (*NAMED, "dataset", "delivery"):
+            for placeholder in (*NAMED, "delivery"):
                 text = text.replace(getattr(named, placeholder), f"<{placeholder}>")
             headers = {name: value for name, value in response.headers.items() if name not in ("x-request-id", "date")}
             headers.pop("content-length")

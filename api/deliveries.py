@@ -1,0 +1,78 @@
+"""What is sent to fire a trigger: read whole, with what is wrong with it kept for the trigger's history."""
+
+import json
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from api.bodies import check_json
+from core.errors import InvalidRequest, SecateurError
+from core.triggers.firing import Delivery
+from core.triggers.proofs import LONGEST_EVENT_ID, SentHeaders
+
+PAYLOAD = {
+    "requestBody": {
+        "required": False,
+        "description": "The payload: any JSON; nothing is an empty object.",
+        "content": {"application/json": {"schema": {}}},
+    }
+}
+"""`openapi_extra` of a route that takes a payload."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=LONGEST_EVENT_ID,
+        description="Id of the event: sent again, it makes no second job, and the first is named again.",
+    ),
+]
+
+
+async def _delivery(
+    request: Request,
+    idempotency_key: IdempotencyKey = None,
+) -> Delivery:
+    """By a caller with a key, who has nothing else to prove."""
+    return await read_delivery(request, SentHeaders(idempotency_key=idempotency_key))
+
+
+async def _proven(
+    request: Request,
+    idempotency_key: IdempotencyKey = None,
+    webhook_id: Annotated[
+        str | None,
+        Header(min_length=1, max_length=LONGEST_EVENT_ID, description="Standard Webhooks: the event's id."),
+    ] = None,
+    webhook_timestamp: Annotated[
+        str | None, Header(max_length=100, description="Standard Webhooks: seconds since 1970.")
+    ] = None,
+    webhook_signature: Annotated[
+        str | None, Header(max_length=2000, description="Standard Webhooks: v1,BASE64, several with spaces between.")
+    ] = None,
+    x_webhook_secret: Annotated[
+        str | None, Header(max_length=500, description="The trigger's hub secret, as the hub sends it.")
+    ] = None,
+) -> Delivery:
+    """By whoever knows the URL."""
+    headers = SentHeaders(webhook_id, webhook_timestamp, webhook_signature, x_webhook_secret, idempotency_key)
+    return await read_delivery(request, headers)
+
+
+async def read_delivery(request: Request, headers: SentHeaders) -> Delivery:
+    """The body and what it says; too long, too slow or no JSON is left for the route to raise."""
+    try:
+        body = await request.body()
+    except SecateurError as error:
+        declared = request.headers.get("content-length", "")
+        return Delivery(headers, size=int(declared) if declared.isdigit() and len(declared) < 16 else 0, fault=error)
+    try:
+        if body:
+            check_json(body)
+        return Delivery(headers, body, json.loads(body) if body else {}, len(body))
+    except InvalidRequest as error:
+        return Delivery(headers, body, size=len(body), fault=error)
+
+
+SentByMember = Annotated[Delivery, Depends(_delivery)]
+SentToUrl = Annotated[Delivery, Depends(_proven)]

@@ -1,0 +1,17 @@
+"""How a firing is answered."""
+
+from fastapi import BackgroundTasks
+from starlette.responses import Response
+
+from api.hinting import hint_after_commit
+from api.state import ApiState
+from core.triggers.firing import Fired
+
+
+def firing_response(fired: Fired, state: ApiState, background: BackgroundTasks) -> Response:
+    """201 where it made a job, 200 where it made none or did before; workers are told of a new job."""
+    if fired.job is not None:
+        hint_after_commit(background, state, fired.job)
+    headers = {"Idempotency-Replayed": "true"} if fired.firing.outcome == "duplicate" else {}
+    status = 201 if fired.firing.outcome == "accepted" else 200
+    return Response(fired.firing.model_dump_json(), status, headers, media_type="application/json")

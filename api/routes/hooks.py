@@ -1,0 +1,56 @@
+"""The secret URLs of triggers: for pipelines and hubs, which have no API key."""
+
+from fastapi import APIRouter, BackgroundTasks, Request
+from starlette.responses import Response
+
+from api.deliveries import PAYLOAD, SentToUrl
+from api.dependencies import State
+from api.firings import firing_response
+from api.problems import problems
+from api.routes.jobs import SUBMIT_ERRORS
+from core.database import transaction
+from core.errors import (
+    Conflict,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    SlowRequest,
+    Unauthenticated,
+    Unavailable,
+)
+from core.triggers import service
+from core.triggers.firing import fire_by_url
+from core.triggers.schemas import Firing
+
+router = APIRouter(prefix="/v1/hooks", tags=["triggers"])
+
+
+@router.post(
+    "/{token}",
+    status_code=201,
+    response_model=Firing,
+    responses=problems(
+        Unauthenticated,
+        NotFound,
+        SlowRequest,
+        Conflict,
+        PayloadTooLarge,
+        RateLimited,
+        Unavailable,
+        *SUBMIT_ERRORS,
+        besides={200: {"model": Firing, "description": "The event made a job before, or is none that makes one"}},
+    ),
+    openapi_extra=PAYLOAD,
+)
+def fire_hook(token: str, request: Request, sent: SentToUrl, state: State, background: BackgroundTasks) -> Response:
+    """Fire the trigger whose secret URL this is, with a payload. One event makes one job: its id is the header
+    webhook-id or Idempotency-Key, what stands at the trigger's `event_id` in the payload, or, of the hub, the
+    commit."""
+    try:
+        with transaction(state.sessions) as session:
+            trigger = service.find_by_token(session, token, state.secret)
+    except NotFound:
+        state.rates.count_failure(request.client.host if request.client else "unknown")
+        raise
+    state.rates.count_firing(trigger.id)
+    return firing_response(fire_by_url(state.triggers, trigger, sent), state, background)

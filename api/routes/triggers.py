@@ -1,0 +1,159 @@
+"""Triggers: templates of jobs that a pipeline, the hub or the clock fires."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Body, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.deliveries import PAYLOAD, IdempotencyKey, SentByMember
+from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
+from api.firings import firing_response
+from api.problems import problems
+from api.routes.jobs import SUBMIT_ERRORS
+from core.database import transaction
+from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
+from core.pages import Page
+from core.triggers import service
+from core.triggers.checking import look_up_template
+from core.triggers.definitions import trigger_answer
+from core.triggers.firing import fire_by_hand
+from core.triggers.proofs import SentHeaders
+from core.triggers.schemas import (
+    Firing,
+    IssuedTrigger,
+    RotateTriggerBody,
+    Trigger,
+    TriggerBody,
+    TriggerChanges,
+    TriggerPreview,
+)
+
+router = APIRouter(prefix="/v1/triggers", tags=["triggers"])
+
+
+@router.get("", responses=problems(Unauthenticated, InvalidRequest))
+def list_triggers(caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Trigger]:
+    """The team's triggers, newest first, without their secrets."""
+    return service.list_triggers(session, caller.team_id, limit=limit, after=after)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=IssuedTrigger,
+    responses=problems(Unauthenticated, Forbidden, Conflict, IdempotencyConflict, *SUBMIT_ERRORS),
+)
+def create_trigger(
+    body: TriggerBody, request: Request, caller: Member, session: DatabaseSession, state: State, once: CreateOnce
+) -> Response:
+    """A new trigger. Its URL and other secrets are in the answer, this once. The template is checked as far as it can
+    be without a payload."""
+    found = look_up_template(state.hub, caller.team_id, body)
+
+    def create() -> tuple[int, BaseModel]:
+        return 201, service.create(
+            session, caller, body, means=state.triggers, found=found, base_url=str(request.base_url)
+        )
+
+    return once.answer(caller, body, create)
+
+
+@router.get("/{trigger_id}", responses=problems(Unauthenticated, NotFound))
+def get_trigger(trigger_id: str, caller: Viewer, session: DatabaseSession) -> Trigger:
+    """A trigger by id or name, without its secrets."""
+    return trigger_answer(service.find(session, caller.team_id, trigger_id))
+
+
+@router.patch("/{trigger_id}", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, *SUBMIT_ERRORS))
+def update_trigger(
+    trigger_id: str, changes: TriggerChanges, request: Request, caller: Member, state: State
+) -> IssuedTrigger:
+    """Change what is given; null takes away. Secrets that the trigger did not need before are in the answer."""
+    with transaction(state.sessions) as session:
+        body = service.changed(session, caller.team_id, trigger_id, changes)
+    found = look_up_template(state.hub, caller.team_id, body)
+    with transaction(state.sessions) as session:
+        return service.update(
+            session, caller, trigger_id, changes, means=state.triggers, found=found, base_url=str(request.base_url)
+        )
+
+
+@router.delete(
+    "/{trigger_id}", status_code=204, response_model=None, responses=problems(Unauthenticated, Forbidden, NotFound)
+)
+def delete_trigger(trigger_id: str, caller: Member, session: DatabaseSession) -> None:
+    """Delete a trigger and its history; its URL is good no more, its jobs stay."""
+    service.remove(session, caller, trigger_id)
+
+
+@router.post(
+    "/{trigger_id}/rotate",
+    status_code=201,
+    response_model=IssuedTrigger,
+    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict, InvalidRequest),
+)
+def rotate_trigger(
+    trigger_id: str,
+    body: RotateTriggerBody,
+    request: Request,
+    caller: Member,
+    session: DatabaseSession,
+    state: State,
+    once: CreateOnce,
+) -> Response:
+    """New secrets, shown this once; the old ones are good no more at once."""
+
+    def create() -> tuple[int, BaseModel]:
+        return 201, service.rotate(
+            session, caller, trigger_id, body.secrets, secret=state.secret, base_url=str(request.base_url)
+        )
+
+    return once.answer(caller, body, create)
+
+
+@router.post(
+    "/{trigger_id}/fire",
+    status_code=201,
+    response_model=Firing,
+    responses=problems(
+        Unauthenticated,
+        Forbidden,
+        NotFound,
+        Conflict,
+        *SUBMIT_ERRORS,
+        besides={200: {"model": Firing, "description": "The event made a job before"}},
+    ),
+    openapi_extra=PAYLOAD,
+)
+def fire_trigger(
+    trigger_id: str, caller: Member, sent: SentByMember, state: State, background: BackgroundTasks
+) -> Response:
+    """Fire a trigger by hand, with the payload its sender would send; nothing has to be signed."""
+    with transaction(state.sessions) as session:
+        trigger = service.find(session, caller.team_id, trigger_id)
+    state.rates.count_firing(trigger.id)
+    return firing_response(fire_by_hand(state.triggers, caller, trigger, sent), state, background)
+
+
+@router.post(
+    "/{trigger_id}/preview",
+    responses=problems(Unauthenticated, NotFound, *SUBMIT_ERRORS),
+)
+def preview_trigger(
+    trigger_id: str,
+    payload: Annotated[Any, Body()],
+    caller: Viewer,
+    state: State,
+    idempotency_key: IdempotencyKey = None,
+) -> TriggerPreview:
+    """What a payload would make of the trigger's template: the whole job and what it would need. Makes nothing."""
+    return service.preview(state.triggers, caller, trigger_id, payload, SentHeaders(idempotency_key=idempotency_key))
+
+
+@router.get("/{trigger_id}/firings", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+def list_firings(
+    trigger_id: str, caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None
+) -> Page[Firing]:
+    """A trigger's history, newest first: what came, from where, and what became of it."""
+    return service.list_firings(session, caller.team_id, trigger_id, limit=limit, after=after)

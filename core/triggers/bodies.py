@@ -1,0 +1,56 @@
+"""From a trigger and a payload to the body of a job."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from core.errors import InvalidRequest
+from core.jobs.schemas import JobBody
+from core.triggers.placeholders import Placeholder, read_values
+from core.triggers.schemas import TriggerBody
+from core.triggers.templates import fill
+
+LABEL = "trigger"
+"""Metadata of a job that names the trigger it comes from, unless the template has it."""
+
+
+def body_of(trigger: TriggerBody, payload: Any) -> JobBody:
+    """The job a payload asks for. Raises InvalidRequest where it lacks what a placeholder needs, or makes no body."""
+    values = read_values(trigger.placeholders, payload)
+    try:
+        return JobBody.model_validate(labelled(fill(trigger.template, values), trigger.name))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, each['loc']))}: {_message(each)}" for each in error.errors()]
+        param = ".".join(map(str, error.errors()[0]["loc"])) or None
+        raise InvalidRequest(f"the payload makes no job: {'; '.join(faults[:5])}", param=param) from None
+
+
+def labelled(body: dict[str, Any], name: str) -> dict[str, Any]:
+    """The body with the trigger's name in its metadata, unless that says something else already."""
+    metadata = body.get("metadata", {})
+    if not isinstance(metadata, dict) or LABEL in metadata:
+        return body
+    return body | {"metadata": metadata | {LABEL: name}}
+
+
+def sample_of(placeholder: Placeholder) -> Any:
+    """A value that may stand for the placeholder where its form is looked at, patterns apart."""
+    if placeholder.default is not None:
+        return placeholder.default
+    if placeholder.enum:
+        return placeholder.enum[0]
+    if placeholder.type == "boolean":
+        return True
+    if placeholder.type == "string":
+        return "sample"
+    bound = placeholder.min if placeholder.min is not None else placeholder.max
+    return bound if bound is not None else 1
+
+
+def samples_of(placeholders: Mapping[str, Placeholder]) -> dict[str, Any]:
+    return {name: sample_of(each) for name, each in placeholders.items()}
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    return "unknown field" if error["type"] == "extra_forbidden" else str(error["msg"])

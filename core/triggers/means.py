@@ -1,0 +1,20 @@
+"""What triggers work with."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.jobs.hub_lookup import HubLookup
+from core.settings import Settings
+
+
+@dataclass(frozen=True)
+class Means:
+    """Of a process that fires triggers; `secret` is the server's."""
+
+    sessions: sessionmaker[Session]
+    store: Store
+    settings: Settings
+    hub: HubLookup
+    secret: bytes

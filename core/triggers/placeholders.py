@@ -1,0 +1,141 @@
+"""What of a payload a template may use: declared by name, type and place, checked, never evaluated."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import SchemaError
+
+from core.errors import InvalidRequest
+from core.triggers.pointers import MISSING, Pointer, look_up
+
+PlaceholderType = Literal["string", "number", "integer", "boolean"]
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+
+_PYTHON: Final[dict[str, tuple[type, ...]]] = {
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int,),
+    "boolean": (bool,),
+}
+
+
+class Placeholder(BaseModel):
+    """A value taken from the payload: from where, of what type, within which bounds. Without a `default` it is required
+    unless `required` is false, in which case null takes its place."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    path: Pointer = Field(description="JSON Pointer (RFC 6901) into the payload, such as /repo/headSha.")
+    type: PlaceholderType = "string"
+    required: bool | None = Field(None, description="Unset: required where there is no default.")
+    default: Scalar | None = Field(None, description="Taken where the payload has nothing (or null) at the path.")
+    pattern: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = Field(
+        None, description="Of strings: a regular expression that the whole value matches (RE2 syntax, linear time)."
+    )
+    enum: Annotated[list[Scalar], Field(min_length=1, max_length=100)] | None = None
+    min: StrictInt | StrictFloat | None = None
+    max: StrictInt | StrictFloat | None = None
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Self:
+        if self.default is not None and self.required:
+            raise ValueError("a default is never used where the payload must have the value: drop one of the two")
+        if self.pattern is not None:
+            if self.type != "string":
+                raise ValueError(f"pattern is for strings, not for type {self.type}")
+            try:
+                TypeAdapter(Annotated[str, StringConstraints(pattern=self.pattern)])
+                _whole_match(self.pattern)
+            except SchemaError:
+                raise ValueError(f"pattern {self.pattern!r} is not a regular expression (RE2 syntax)") from None
+        if (self.min is not None or self.max is not None) and self.type not in ("number", "integer"):
+            raise ValueError(f"min and max are for numbers, not for type {self.type}")
+        for name, value in (("default", self.default), *(("enum", each) for each in self.enum or ())):
+            if value is not None and (fault := self.fault_of(value)) is not None:
+                raise ValueError(f"{name} {fault}")
+        return self
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is None if self.required is None else self.required
+
+    def fault_of(self, given: Any) -> str | None:
+        """Why the value may not stand here, as the end of a sentence; None where it may."""
+        if not isinstance(given, _PYTHON[self.type]) or (isinstance(given, bool) and self.type != "boolean"):
+            return f"is {_kind(given)}, not of type {self.type}"
+        value: Any = given
+        if self.enum is not None and not any(_is_same(value, each) for each in self.enum):
+            return f"is {_shown(value)}, not one of {', '.join(_shown(each) for each in self.enum[:20])}"
+        if self.pattern is not None and not _matches(self.pattern, value):
+            return f"is {_shown(value)}, which does not match {self.pattern!r}"
+        if self.min is not None and value < self.min:
+            return f"is {_shown(value)}, less than {self.min}"
+        if self.max is not None and value > self.max:
+            return f"is {_shown(value)}, more than {self.max}"
+        return None
+
+
+def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[str, Scalar | None]:
+    """Every placeholder's value in the payload. Raises InvalidRequest that names the placeholder and the pointer."""
+    values: dict[str, Scalar | None] = {}
+    for name, placeholder in placeholders.items():
+        value = look_up(payload, placeholder.path)
+        if value is MISSING or value is None:
+            if placeholder.is_required:
+                what = "nothing" if value is MISSING else "null"
+                raise InvalidRequest(
+                    f"placeholder {name}: the payload has {what} at {placeholder.path or 'its root'!r}, and needs a "
+                    f"value of type {placeholder.type} there",
+                    param=name,
+                )
+            values[name] = placeholder.default
+        elif (fault := placeholder.fault_of(value)) is not None:
+            raise InvalidRequest(
+                f"placeholder {name}: the payload's {placeholder.path or 'root'!r} {fault}", param=name
+            )
+        else:
+            values[name] = value
+    return values
+
+
+def _whole_match(pattern: str) -> TypeAdapter[str]:
+    """pydantic's own engine takes time in proportion to the text, whatever the pattern."""
+    return TypeAdapter(Annotated[str, StringConstraints(pattern=f"^(?:{pattern})$")])
+
+
+def _matches(pattern: str, value: str) -> bool:
+    try:
+        _whole_match(pattern).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _is_same(one: Scalar, other: Scalar) -> bool:
+    """In Python True is 1; here it is not."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _kind(value: Any) -> str:
+    for known, kind in ((bool, "a boolean"), (str, "a string"), (int | float, "a number"), (list, "an array")):
+        if isinstance(value, known):
+            return kind
+    return "null" if value is None else "an object"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -1,0 +1,28 @@
+"""JSON Pointers (RFC 6901): where in a payload a value stands."""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import StringConstraints
+
+Pointer = Annotated[str, StringConstraints(pattern=r"^(/([^~/]|~[01])*)*$", max_length=500)]
+"""`/repo/headSha`; `~1` stands for a slash within a name, `~0` for a tilde; the empty pointer is the whole payload."""
+
+MISSING: Final = object()
+"""What `look_up` gives where there is nothing."""
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+
+
+def look_up(document: Any, pointer: str) -> Any:
+    """The value at the pointer, or MISSING."""
+    found = document
+    for step in pointer.split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict) and name in found:
+            found = found[name]
+        elif isinstance(found, list) and _INDEX.fullmatch(name) and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return MISSING
+    return found

@@ -1,0 +1,205 @@
+"""Firing by URL and by hand: one event makes one job, whatever is wrong makes none and is written down."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from core.settings import Settings
+from tests.conftest import bearer
+from tests.triggers.conftest import PAYLOAD, Fixed, make_trigger
+
+
+def test_a_payload_at_the_url_makes_the_job_of_the_template(trigger: Fixed) -> None:
+    answer = trigger.hook(headers={"Idempotency-Key": "push-1"})
+    firing = answer.json()
+    assert (answer.status_code, firing["outcome"], firing["source"]) == (201, "accepted", "url")
+    job = trigger.api.get(f"/v1/jobs/{firing['job_id']}").json()
+    assert job["sparsity"] == 0.6
+    assert job["metadata"] == {"commit": "0123abc", "from": "ci/0123abc", "trigger": "nightly"}
+    (kept,) = trigger.firings()
+    assert kept == firing
+    assert (kept["event_id"], kept["payload"], kept["address"]) == ("push-1", PAYLOAD, "testclient")
+
+
+def test_the_audit_trail_names_the_trigger(trigger: Fixed, admin_key: str) -> None:
+    job = trigger.hook().json()["job_id"]
+    entry = trigger.api.get("/v1/audit", params={"object_id": job}, headers=bearer(admin_key)).json()["data"][0]
+    assert (entry["actor"], entry["action"]) == (f"trigger:{trigger.issued['id']}", "job.submit")
+
+
+def test_fifty_at_once_with_one_event_make_one_job_and_all_name_it(
+    live_api: httpx.Client, trigger_body: dict[str, Any]
+) -> None:
+    issued = live_api.post("/v1/triggers", json=trigger_body).raise_for_status().json()
+
+    def fire(_: int) -> httpx.Response:
+        return httpx.post(issued["url"], json=PAYLOAD, headers={"webhook-id": "evt_1"}, timeout=60)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(fire, range(50)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 49 + [201]
+    (job,) = live_api.get("/v1/jobs").json()["data"]
+    assert {answer.json()["job_id"] for answer in answers} == {job["id"]}
+    firings = live_api.get(f"/v1/triggers/{issued['id']}/firings", params={"limit": 200}).json()["data"]
+    assert sorted(each["outcome"] for each in firings) == ["accepted"] + ["duplicate"] * 49
+
+
+def test_an_event_whose_job_was_refused_may_come_again(trigger: Fixed) -> None:
+    headers = {"Idempotency-Key": "push-1"}
+    assert trigger.hook({"commit": {}}, headers=headers).status_code == 422
+    assert trigger.hook(headers=headers).status_code == 201
+    assert [each["outcome"] for each in trigger.firings()] == ["accepted", "refused"]
+
+
+def test_the_events_id_is_read_from_the_payload_where_the_trigger_says_so(
+    member_api: TestClient, trigger_body: dict[str, Any]
+) -> None:
+    trigger = make_trigger(member_api, trigger_body, event_id="/run/id")
+    first, second = (trigger.hook({**PAYLOAD, "run": {"id": 7}}) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert second.json()["job_id"] == first.json()["job_id"] and second.json()["event_id"] == "7"
+    missing = trigger.hook()
+    assert missing.status_code == 422 and "/run/id" in missing.json()["detail"]
+    assert len(trigger.jobs()) == 1
+
+
+def test_five_megabytes_are_413_make_nothing_and_are_in_the_history(trigger: Fixed) -> None:
+    for send in (trigger.hook, lambda body: trigger.api.post(f"{trigger.path}/fire", content=body)):
+        answer = send(b'{"commit": "' + b"a" * 5_000_000 + b'"}')
+        assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
+        assert "1048576" in answer.json()["detail"]
+    assert trigger.jobs() == []
+    for kept in trigger.firings():
+        assert (kept["outcome"], kept["error"]["code"], kept["payload"]) == ("refused", "payload_too_large", None)
+        assert kept["payload_bytes"] > 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "says"),
+    [
+        ({}, 422, ["commit", "/commit/sha", "nothing"]),
+        ({"commit": {"sha": None}}, 422, ["commit", "/commit/sha", "null"]),
+        ({"commit": {"sha": 7}}, 422, ["commit", "/commit/sha", "a number", "string"]),
+        ({"commit": {"sha": "main; rm -rf"}}, 422, ["commit", "/commit/sha", "[0-9a-f]{7,40}"]),
+        ({"commit": {"sha": "0123abc\n"}}, 422, ["does not match"]),
+        ({**PAYLOAD, "sparsity": "0.5"}, 422, ["sparsity", "a string", "number"]),
+        ({**PAYLOAD, "sparsity": True}, 422, ["sparsity", "a boolean"]),
+        ({**PAYLOAD, "sparsity": 0.95}, 422, ["sparsity", "more than 0.9"]),
+        ([1, 2], 422, ["/commit/sha"]),
+        (b"{not json", 422, ["not valid JSON"]),
+        (b"\xff\xfe", 422, ["not valid JSON"]),
+        (b'{"commit": NaN}', 422, ["NaN"]),
+        (b"[" * 10_000, 422, ["nested"]),
+    ],
+)
+def test_a_payload_that_does_not_fit_makes_none_and_says_why(
+    trigger: Fixed, payload: Any, status: int, says: list[str]
+) -> None:
+    answer = trigger.hook(payload)
+    assert answer.status_code == status, answer.text
+    assert all(each in answer.json()["detail"] for each in says), answer.json()["detail"]
+    (kept,) = trigger.firings()
+    assert (kept["outcome"], kept["error"]["message"]) == ("refused", answer.json()["detail"])
+    assert trigger.jobs() == []
+
+
+def test_what_a_payload_puts_in_is_data_and_is_checked_as_any_job(
+    member_api: TestClient, trigger_body: dict[str, Any]
+) -> None:
+    body = trigger_body | {
+        "template": {**trigger_body["template"], "model": "${model}", "sparsity": 0.5},
+        "placeholders": {**trigger_body["placeholders"], "model": {"path": "/model"}},
+    }
+    trigger = make_trigger(member_api, body)
+    for model in ("${commit}", "{{ 7 * 7 }}", "{0.__class__}", "$${commit}", '{"$payload": "commit"}'):
+        answer = trigger.hook({**PAYLOAD, "model": model})
+        assert (answer.status_code, answer.json()["code"]) == (422, "unknown_model"), answer.text
+        assert repr(model) in answer.json()["detail"]
+    assert trigger.hook({**PAYLOAD, "model": ""}).json()["param"] == "model"
+    assert trigger.jobs() == []
+
+
+def test_another_teams_model_is_refused_in_the_template_and_from_a_payload(
+    api_client: TestClient, other_team_key: str, trigger_body: dict[str, Any]
+) -> None:
+    headers = bearer(other_team_key)
+    body = {
+        "name": "theirs",
+        "template": {"model": "tiny", "method": "magnitude", "sparsity": 0.5},
+    }
+    refused = api_client.post("/v1/triggers", json=body, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_model")
+    assert refused.json()["param"] == "template.model"
+    body["template"]["model"] = {"$payload": "model"}
+    issued = api_client.post(
+        "/v1/triggers", json={**body, "placeholders": {"model": {"path": "/m"}}}, headers=headers
+    ).raise_for_status()
+    answer = api_client.post(issued.json()["url"], json={"m": "tiny"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_model")
+    assert api_client.get("/v1/jobs", headers=headers).json()["data"] == []
+
+
+def test_a_wrong_or_rotated_token_is_404_and_leaves_no_trace(trigger: Fixed) -> None:
+    rotated = trigger.api.post(f"{trigger.path}/rotate", json={}).json()
+    for url in (trigger.url, "/v1/hooks/hook_wrong", f"/v1/hooks/{trigger.issued['id']}"):
+        answer = trigger.api.post(url, json=PAYLOAD)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert trigger.firings() == []
+    assert trigger.api.post(rotated["url"], json=PAYLOAD).status_code == 201
+
+
+def test_a_disabled_trigger_makes_none_until_it_is_enabled(trigger: Fixed) -> None:
+    trigger.api.patch(trigger.path, json={"enabled": False}).raise_for_status()
+    for answer in (trigger.hook(), trigger.api.post(f"{trigger.path}/fire", json=PAYLOAD)):
+        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+        assert "disabled" in answer.json()["detail"]
+    assert [each["outcome"] for each in trigger.firings()] == ["refused", "refused"]
+    trigger.api.patch(trigger.path, json={"enabled": True}).raise_for_status()
+    assert trigger.hook().status_code == 201
+
+
+def test_a_member_fires_by_hand_once_a_key_and_a_viewer_does_not(trigger: Fixed, viewer_key: str) -> None:
+    answers = [
+        trigger.api.post(f"{trigger.path}/fire", json=PAYLOAD, headers={"Idempotency-Key": "once"}) for _ in range(2)
+    ]
+    assert [answer.status_code for answer in answers] == [201, 200]
+    assert answers[0].json()["job_id"] == answers[1].json()["job_id"]
+    assert answers[0].json()["actor"].startswith("key:key_")
+    refused = trigger.api.post(f"{trigger.path}/fire", json=PAYLOAD, headers=bearer(viewer_key))
+    assert refused.status_code == 403
+    looked = trigger.api.get(trigger.path, headers=bearer(viewer_key)).json()
+    assert not {"url", "signing_secret", "hub_secret"} & set(looked)
+
+
+def test_a_preview_shows_the_job_and_makes_none(trigger: Fixed, viewer_key: str) -> None:
+    shown = trigger.api.post(f"{trigger.path}/preview", json=PAYLOAD, headers=bearer(viewer_key)).json()
+    assert shown["job"]["sparsity"] == 0.6 and shown["job"]["pattern"] == "unstructured"
+    assert shown["job"]["metadata"]["trigger"] == "nightly" and shown["estimate"]["peak_memory_bytes"] > 0
+    assert trigger.api.post(f"{trigger.path}/preview", json={}).json()["param"] == "commit"
+    assert trigger.jobs() == [] and trigger.firings() == []
+
+
+def test_a_trigger_over_its_rate_is_429_and_another_is_not(
+    settings: Settings, member_key: str, trigger_body: dict[str, Any]
+) -> None:
+    few = settings.model_copy(update={"trigger_firings_per_minute": 3})
+    with TestClient(create_app(few), raise_server_exceptions=False) as client:
+        client.headers.update(bearer(member_key))
+        busy, calm = (make_trigger(client, trigger_body, name=name) for name in ("busy", "calm"))
+        statuses = [busy.hook().status_code for _ in range(5)]
+        assert statuses[0] == 201 and statuses[-1] == 429
+        refused = busy.hook()
+        assert refused.json()["code"] == "rate_limited" and int(refused.headers["Retry-After"]) >= 1
+        assert calm.hook().status_code == 201
+
+
+def test_a_long_payload_makes_the_job_and_is_not_kept(trigger: Fixed) -> None:
+    answer = trigger.hook({**PAYLOAD, "log": "x" * 100_000})
+    assert answer.status_code == 201
+    (kept,) = trigger.firings()
+    assert kept["payload"] is None and kept["payload_bytes"] > 100_000

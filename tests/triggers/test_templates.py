@@ -1,0 +1,260 @@
+"""Templates: filling one changes declared placeholders and nothing else; what cannot be meant is refused when saved."""
+
+import json
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import InvalidRequest
+from core.triggers.placeholders import Placeholder, read_values
+from core.triggers.pointers import MISSING, look_up
+from core.triggers.templates import check_mentions, fill
+from tests.triggers.conftest import PAYLOAD, make_trigger
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+)
+NAMES = st.text().filter(lambda name: "${" not in name and name != "$payload")
+DECLARED = {
+    "word": Placeholder(path="/word"),
+    "count": Placeholder(path="/count", type="integer"),
+    "share": Placeholder(path="/share", type="number"),
+    "flag": Placeholder(path="/flag", type="boolean"),
+}
+VALUES = st.fixed_dictionaries(
+    {
+        "word": st.text(),
+        "count": st.integers(),
+        "share": st.floats(allow_nan=False, allow_infinity=False),
+        "flag": st.booleans(),
+    }
+)
+
+
+def _plain(text: str) -> str:
+    """A text as a template has to write it."""
+    return text.replace("${", "$${")
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return _plain(value)
+    if isinstance(value, list):
+        return [_escaped(each) for each in value]
+    return {name: _escaped(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+
+PIECES = st.lists(st.one_of(st.just("${word}"), st.text().filter(lambda text: "$" not in text)), max_size=5)
+LEAVES = st.one_of(
+    SCALARS.filter(lambda value: not isinstance(value, str) or "$" not in value),
+    st.sampled_from([{"$payload": name} for name in DECLARED]),
+    PIECES.map("".join),
+)
+TEMPLATES = st.recursive(
+    LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=4))
+)
+
+
+def _written(value: Any) -> str:
+    """Tells 1 from 1.0 and true, which Python takes for the same."""
+    return json.dumps(value)
+
+
+def _compare(template: Any, filled: Any, values: dict[str, Any]) -> None:
+    if isinstance(template, dict) and "$payload" in template:
+        assert _written(filled) == _written(values[template["$payload"]])
+    elif isinstance(template, dict):
+        assert list(filled) == list(template)
+        for name in template:
+            _compare(template[name], filled[name], values)
+    elif isinstance(template, list):
+        assert len(filled) == len(template)
+        for one, other in zip(template, filled, strict=True):
+            _compare(one, other, values)
+    elif isinstance(template, str):
+        assert filled == values["word"].join(template.split("${word}"))
+    else:
+        assert _written(filled) == _written(template)
+
+
+@given(TEMPLATES, VALUES)
+def test_filling_changes_declared_placeholders_and_nothing_else(template: Any, values: dict[str, Any]) -> None:
+    before = _written(template)
+    check_mentions(template, DECLARED)
+    _compare(template, fill(template, read_values(DECLARED, values)), values)
+    assert _written(template) == before, "the template itself stays"
+
+
+@given(st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner), st.dictionaries(NAMES, inner))))
+def test_any_json_can_be_written_as_a_template_of_itself(value: Any) -> None:
+    escaped = _escaped(value)
+    assert check_mentions(escaped, {}) == []
+    assert _written(fill(escaped, {})) == _written(value)
+
+
+@given(VALUES, st.text())
+def test_what_a_payload_says_is_not_looked_through_again(values: dict[str, Any], word: str) -> None:
+    values["word"] = "${count} " + word + ' {"$payload": "count"} $${x}'
+    filled = fill({"a": "${word}", "b": {"$payload": "word"}}, values)
+    assert filled == {"a": values["word"], "b": values["word"]}
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ({"model": "${branch}"}, "'branch' is not declared"),
+        ({"model": {"$payload": "branch"}}, "'branch' is not declared"),
+        ({"model": "${word.__class__}"}, "write $${"),
+        ({"model": "${word|upper}"}, "write $${"),
+        ({"model": "${}"}, "write $${"),
+        ({"model": "${word"}, "write $${"),
+        ({"${word}": 1}, "not names of members"),
+        ({"model": {"$payload": "word", "default": 1}}, "stands alone"),
+        ({"model": {"$payload": ["word"]}}, "no such name"),
+        ({"model": {"$payload": {"$payload": "word"}}}, "no such name"),
+        ({"metadata": {"count": "${count}"}}, "only strings go into a string"),
+        ([{"a": ["${maybe}"]}], "needs a default"),
+    ],
+)
+def test_a_placeholder_that_is_not_as_it_should_be_is_named_with_its_place(template: Any, says: str) -> None:
+    declared = DECLARED | {"maybe": Placeholder(path="/maybe", required=False)}
+    with pytest.raises(InvalidRequest) as refused:
+        check_mentions(template, declared)
+    assert says in refused.value.message and refused.value.param is not None
+    assert refused.value.param.startswith("template")
+
+
+@pytest.mark.parametrize(
+    ("pointer", "found"),
+    [
+        ("", {"a/b": {"m~n": [10, {"": 1}]}, "": 2, "0": 3}),
+        ("/a~1b/m~0n/0", 10),
+        ("/a~1b/m~0n/1/", 1),
+        ("/", 2),
+        ("/0", 3),
+        ("/a~1b/m~0n/2", MISSING),
+        ("/a~1b/m~0n/-", MISSING),
+        ("/a~1b/m~0n/00", MISSING),
+        ("/a~1b/m~0n/-1", MISSING),
+        ("/a~1b/m~0n/0/0", MISSING),
+        ("/a", MISSING),
+    ],
+)
+def test_pointers_are_read_as_rfc_6901_says(pointer: str, found: Any) -> None:
+    result = look_up({"a/b": {"m~n": [10, {"": 1}]}, "": 2, "0": 3}, pointer)
+    assert result is MISSING if found is MISSING else result == found
+
+
+@pytest.mark.parametrize(
+    ("placeholder", "says"),
+    [
+        ({"path": "commit"}, "path"),
+        ({"path": "/a~2"}, "path"),
+        ({"path": "/a", "pattern": "("}, "not a regular expression"),
+        ({"path": "/a", "pattern": "(?=a)"}, "not a regular expression"),
+        ({"path": "/a", "type": "integer", "pattern": "1"}, "pattern is for strings"),
+        ({"path": "/a", "min": 1}, "min and max are for numbers"),
+        ({"path": "/a", "type": "integer", "default": 1.5}, "default is a number"),
+        ({"path": "/a", "type": "integer", "enum": [1, "2"]}, "enum is a string"),
+        ({"path": "/a", "default": "x", "required": True}, "drop one"),
+        ({"path": "/a", "default": "main", "pattern": "[0-9]+"}, "does not match"),
+        ({"path": "/a", "eval": "1+1"}, "unknown field"),
+    ],
+)
+def test_a_placeholder_that_contradicts_itself_is_refused(
+    member_api: TestClient, trigger_body: dict[str, Any], placeholder: dict[str, Any], says: str
+) -> None:
+    body = {**trigger_body, "placeholders": {**trigger_body["placeholders"], "commit": placeholder}}
+    answer = member_api.post("/v1/triggers", json=body)
+    assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
+    assert answer.json()["param"].startswith("placeholders.commit")
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"modle": "tiny"}, "template.modle"),
+        ({"method": "wander"}, "template.method"),
+        ({"method": 7}, "template.method"),
+        ({"calibration": {"dataset": "numbers", "sampels": 8}}, "template.calibration.sampels"),
+        ({"calibration": {"dataset": "numbers", "samples": 0}}, "template.calibration.samples"),
+        ({"calibration": {"samples": 8}}, "template.calibration.dataset"),
+        ({"model": "oak"}, "template.model"),
+        ({"queue": "nowhere"}, "template.queue"),
+        ({"queue": "Not A Queue"}, "template.queue"),
+        ({"priority": 1000}, "template.priority"),
+        ({"metadata": {"commit": 7}}, "template.metadata.commit"),
+        ({"metadata": {"commit": "${branch}"}}, "template.metadata.commit"),
+        ({"calibration": {"dataset": "nothing"}}, "template.calibration.dataset"),
+    ],
+)
+def test_a_fault_in_a_template_is_named_when_it_is_saved(
+    member_api: TestClient, trigger_body: dict[str, Any], changes: dict[str, Any], param: str
+) -> None:
+    answer = member_api.post("/v1/triggers", json=trigger_body | {"template": trigger_body["template"] | changes})
+    assert (answer.status_code, answer.json()["param"]) == (422, param), answer.text
+    kept = make_trigger(member_api, trigger_body)
+    patched = member_api.patch(kept.path, json={"template": trigger_body["template"] | changes})
+    assert (patched.status_code, patched.json()["param"]) == (422, param), patched.text
+    assert member_api.get(kept.path).json()["template"] == trigger_body["template"]
+
+
+def test_what_only_a_payload_decides_is_left_to_it(member_api: TestClient, trigger_body: dict[str, Any]) -> None:
+    """Every field a placeholder, each used as its type allows."""
+    template = {
+        "model": "${model}",
+        "method": {"$payload": "method"},
+        "sparsity": {"$payload": "sparsity"},
+        "calibration": {"dataset": "${data}", "samples": {"$payload": "samples"}, "sequence_length": 32},
+        "queue": "${queue}",
+    }
+    placeholders = {name: {"path": f"/{name}"} for name in ("model", "method", "data", "queue")} | {
+        "sparsity": {"path": "/sparsity", "type": "number"},
+        "samples": {"path": "/samples", "type": "integer"},
+    }
+    trigger = make_trigger(member_api, {"name": "open", "template": template, "placeholders": placeholders})
+    assert trigger_body["template"]["model"] == "tiny"
+    payload = {
+        "model": "tiny",
+        "method": "wanda",
+        "data": "numbers",
+        "queue": "default",
+        "sparsity": 0.5,
+        "samples": 8,
+    }
+    assert trigger.hook(payload).status_code == 201
+    assert trigger.hook({**payload, "samples": 0}).json()["param"] == "calibration.samples"
+    assert trigger.hook({**payload, "method": "wander"}).json()["code"] == "unknown_method"
+
+
+def test_a_trigger_is_listed_changed_and_deleted(member_api: TestClient, trigger_body: dict[str, Any]) -> None:
+    kept = make_trigger(member_api, trigger_body)
+    taken = member_api.post("/v1/triggers", json=trigger_body)
+    assert (taken.status_code, taken.json()["param"]) == (409, "name")
+    other = make_trigger(member_api, trigger_body, name="other", schedule=None)
+    assert [each["name"] for each in member_api.get("/v1/triggers").json()["data"]] == ["other", "nightly"]
+    assert member_api.get("/v1/triggers/other").json()["id"] == other.issued["id"]
+    assert member_api.patch(other.path, json={"name": "nightly"}).status_code == 409
+    changed = member_api.patch(other.path, json={"description": "by hand", "signing": True, "event_id": "/id"}).json()
+    assert (changed["description"], changed["signing"], changed["event_id"]) == ("by hand", True, "/id")
+    assert changed["signing_secret"].startswith("whsec_") and changed["url"] is None
+    back = member_api.patch(other.path, json={"event_id": None, "signing": False}).json()
+    assert (back["event_id"], back["signing"], back["signing_secret"]) == (None, False, None)
+    assert member_api.patch(other.path, json={}).status_code == 422
+    assert member_api.patch(other.path, json={"enabled": None}).json()["param"] == "enabled"
+    assert kept.hook().status_code == 201
+    assert member_api.delete(kept.path).status_code == 204
+    assert member_api.get(kept.path).status_code == 404 and kept.hook(PAYLOAD).status_code == 404
+    assert len(member_api.get("/v1/jobs").json()["data"]) == 1, "its jobs stay"
+
+
+def test_a_creation_that_is_sent_again_shows_the_same_secrets(
+    member_api: TestClient, trigger_body: dict[str, Any]
+) -> None:
+    first, again = (
+        member_api.post("/v1/triggers", json=trigger_body, headers={"Idempotency-Key": "k"}) for _ in range(2)
+    )
+    assert first.json() == again.json() and again.headers["Idempotency-Replayed"] == "true"
