@@ -6,6 +6,7 @@ from sqlalchemy import Connection, text
 import core.jobs.tables
 import core.registry.hub_tables
 import core.registry.tables
+import core.sweeps.tables
 import core.teams.tables  # noqa: F401
 from core.database import Base, create_engine_from
 from core.settings import Settings

@@ -16,9 +16,12 @@ from core.database import session_factory, transaction
 from core.jobs import queue
 from core.jobs.fleet import count_ended_attempts
 from core.jobs.hints import SendHint, hint_sender
+from core.jobs.hub_lookup import HubLookup
 from core.jobs.idempotency import expire_idempotency_keys
+from core.registry.hub import Hub
 from core.registry.orphans import sweep_orphans
 from core.settings import Settings, get_settings
+from core.sweeps.advance import advance_sweeps
 from worker import alive
 from worker.app import app
 from worker.chores import Chore
@@ -35,7 +38,13 @@ def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
     return len(sweep_orphans(sessions, open_store(settings), settings))
 
 
-CHORES = (Chore("sweep of the store", 600.0, _sweep),)
+def _advance(sessions: sessionmaker[Session], settings: Settings) -> int | None:
+    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
+    send_hint = hint_sender(app, settings.hint_stale_seconds)
+    return advance_sweeps(sessions, settings, store=open_store(settings), hub=hub, send_hint=send_hint) or None
+
+
+CHORES = (Chore("sweep of the store", 600.0, _sweep), Chore("sweeps of jobs", 1.5, _advance))
 
 
 def dispatch(sessions: sessionmaker[Session], settings: Settings, send_hint: SendHint) -> int:
