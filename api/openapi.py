@@ -23,6 +23,7 @@ from core.errors import SecateurError
 
 TAGS = [
     {"name": "jobs", "description": "Submit a model and a method, follow the job, read its report."},
+    {"name": "sweeps", "description": "Many jobs on one model as one thing: a grid, or a search for the cheapest."},
     {"name": "artifacts", "description": "The pruned checkpoint a job leaves, file by file."},
     {"name": "models", "description": "What can be pruned, and a dry run of a job."},
     {"name": "datasets", "description": "Texts and images to calibrate and evaluate on."},

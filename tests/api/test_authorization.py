@@ -38,6 +38,7 @@ class Garden:
     model: str
     dataset: str
     upload: str
+    sweep: str
     spare_key: str
     model_path: str
     dataset_path: str
@@ -49,6 +50,7 @@ class Garden:
             "name": self.dataset if "datasets" in path else self.model,
             "key_id": self.spare_key,
             "upload_id": self.upload,
+            "sweep_id": self.sweep,
             "path": "text.txt" if "uploads" in path else "model.safetensors",
         }
 
@@ -59,6 +61,7 @@ class Garden:
         job = {"model": self.model, "method": "magnitude", "sparsity": 0.5}
         return {
             "submit_job": job,
+            "submit_sweep": {"job": job, "grid": {"sparsity": [0.4, 0.5]}},
             "inspect_model": job,
             "register_model": {"name": "again", "path": self.model_path},
             "register_dataset": {"name": "again", "path": self.dataset_path},
@@ -80,11 +83,15 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
     for noun, name, path in (("models", "oak", folder), ("datasets", "leaves", text)):
         api.post(f"/v1/{noun}", json={"name": name, "path": str(path)}).raise_for_status()
     upload = {"kind": "dataset", "name": "sent", "files": _announced(TEXT)}
+    sweep = {"job": {"model": "oak", "method": "magnitude"}, "grid": {"sparsity": [0.4, 0.5]}}
+    cancelled = api.post("/v1/sweeps", json=sweep).raise_for_status().json()["id"]
+    api.post(f"/v1/sweeps/{cancelled}/cancel").raise_for_status()
     return Garden(
         job=succeeded_job(api, sessions, store, tmp_path / "artifact", model="oak"),
         model="oak",
         dataset="leaves",
         upload=api.post("/v1/uploads", json=upload).raise_for_status().json()["id"],
+        sweep=cancelled,
         spare_key=api.post("/v1/keys", json={"name": "spare"}).raise_for_status().json()["id"],
         model_path=str(folder),
         dataset_path=str(text),
@@ -130,7 +137,15 @@ def _calls(document: Document) -> list[tuple[str, str, Document]]:
 
 
 def _everything(api: TestClient, key: str, garden: Garden) -> list[Any]:
-    paths = ("jobs/{job}", "models/{model}", "datasets/{dataset}", "uploads/{upload}", "jobs/{job}/artifacts", "team")
+    paths = (
+        "jobs/{job}",
+        "models/{model}",
+        "datasets/{dataset}",
+        "uploads/{upload}",
+        "sweeps/{sweep}",
+        "jobs/{job}/artifacts",
+        "team",
+    )
     shown = [api.get(f"/v1/{path}".format(**vars(garden)), headers=bearer(key)).json() for path in paths]
     listed = api.get("/v1/keys", headers=bearer(key)).json()["data"]
     return [*shown, *({**each, "last_used_at": None} for each in listed)]
@@ -152,7 +167,7 @@ def test_every_call_is_answered_as_the_table_says(
         if status == 401:
             assert response.json()["code"] == "unauthenticated"
         if told == OWN and method == "get":
-            hidden = (garden.job, garden.model, garden.dataset, garden.upload, garden.spare_key)
+            hidden = (garden.job, garden.model, garden.dataset, garden.upload, garden.sweep, garden.spare_key)
             assert not [each for each in hidden if f'"{each}"' in response.text], (path, response.text)
     wrong = {call: outcome for call, outcome in outcomes.items() if outcome[0] != outcome[1]}
     assert not wrong, f"(came, expected) of {caller}: {wrong}"
@@ -168,6 +183,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         model="ash",
         dataset="flakes",
         upload=garden.upload[:-4] + "AAAA",
+        sweep=garden.sweep[:-4] + "AAAA",
         spare_key=garden.spare_key[:-4] + "AAAA",
         model_path=garden.model_path,
         dataset_path=garden.dataset_path,
@@ -180,7 +196,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         for named in (garden, absent):
             response = _ask(api, other_team_key, method, path, operation, named)
             text = response.text
-            for placeholder in ("job", "model", "dataset", "upload", "spare_key"):
+            for placeholder in ("job", "model", "dataset", "upload", "sweep", "spare_key"):
                 text = text.replace(getattr(named, placeholder), f"<{placeholder}>")
             headers = {name: value for name, value in response.headers.items() if name not in ("x-request-id", "date")}
             headers.pop("content-length")

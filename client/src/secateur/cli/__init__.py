@@ -36,6 +36,7 @@ from secateur.cli.registry import (
     show_model,
 )
 from secateur.cli.submit import inspect, submit
+from secateur.cli.sweeps import sweep_app, sweeps
 from secateur.cli.team import audit, queues, team, workers
 from secateur.cli.watch import follow, watch
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
@@ -63,9 +64,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (methods, inspect, submit, show, report, watch, cancel, retry, download, team, workers, queues, audit):
+for command in (
+    methods,
+    inspect,
+    submit,
+    show,
+    report,
+    watch,
+    cancel,
+    retry,
+    download,
+    sweeps,
+    team,
+    workers,
+    queues,
+    audit,
+):
     app.command()(command)
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(sweep_app, name="sweep")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
