@@ -24,6 +24,7 @@ from core.errors import SecateurError
 
 TAGS = [
     {"name": "jobs", "description": "Submit a model and a method, follow the job, read its report."},
+    {"name": "sweeps", "description": "Many jobs on one model as one thing: a grid, or a search for the cheapest."},
     {"name": "artifacts", "description": "The pruned checkpoint a job leaves, file by file."},
     {"name": "publications", "description": "Artifacts pushed to the hub or to a bucket of their owner's."},
     {"name": "models", "description": "What can be pruned, and a dry run of a job."},

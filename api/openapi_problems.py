@@ -84,6 +84,11 @@ PROBLEMS: Final[dict[str, Example]] = {
         "the loss of training step 12 is not finite: lower recovery.learning_rate (0.01)", "recovery.learning_rate"
     ),
     "zeros_refilled": Example("recovery filled 3 of the 165888 pruned weights of model.layers.0.self_attn.q_proj"),
+    "sweep_failed": Example("none of 12 points succeeded: see each job's error"),
+    "constraints_not_met": Example(
+        "No model of those looked at keeps the limits. The nearest is wanda · 40%: its perplexity_ratio is 1.28, the "
+        "limit 1.1 (+0.18)."
+    ),
     "target_unreachable": Example(
         "target.latency_ratio 0.1: the fastest shape took 0.31 × the dense model's time", "target.latency_ratio"
     ),

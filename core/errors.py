@@ -35,6 +35,8 @@ SecateurError
 │   ├── GateMissed  OutOfMemory  TimeLimitExceeded  ReloadCheckFailed  RunnerLost  InternalError
 │   ├── RecoveryDiverged      the training loss is no longer a number
 │   ├── ZerosRefilled         a pruned weight came back
+│   ├── SweepFailed           no job of a sweep succeeded
+│   ├── ConstraintsNotMet     no model a search looked at keeps its limits
 │   ├── TargetUnreachable     no shape of the model is as fast as asked
 │   ├── LatencyTooNoisy       timings differ by more than the gain asked for
 │   └── PublicationExpired    not done in the time a publication has
@@ -265,6 +267,14 @@ class RecoveryDiverged(RunFailed):
 
 class ZerosRefilled(RunFailed):
     code, title = "zeros_refilled", "Recovery refilled pruned weights"
+
+
+class SweepFailed(RunFailed):
+    code, title = "sweep_failed", "No job of the sweep succeeded"
+
+
+class ConstraintsNotMet(RunFailed):
+    code, title = "constraints_not_met", "No model keeps the limits"
 
 
 class TargetUnreachable(RunFailed):

@@ -8,6 +8,7 @@ import core.publications.tables
 import core.registry.hub_tables
 import core.registry.tables
 import core.retention.tables
+import core.sweeps.tables
 import core.teams.tables
 import core.triggers.tables
 import core.webhooks.tables  # noqa: F401

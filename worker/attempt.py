@@ -211,6 +211,9 @@ class Attempt(ABC):
         assert isinstance(message, LogMessage), message
         self._recorder.event("log", {"level": message.level, "message": message.message})
 
+    def _say(self, message: str) -> None:
+        self._tell(LogMessage(level="info", message=message))
+
     def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
         """`part` is what the task covers of its share of the job's progress."""
         start, end = self.shares[spec.task]

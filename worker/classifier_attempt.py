@@ -46,6 +46,7 @@ class ClassifierAttempt(Attempt):
             calibration=source(images.calibration, "calibration.dataset"),
             recovery=source(images.recovery, "recovery.dataset"),
             evaluation=[sources.images(each, "evaluation.datasets") for each in images.evaluation],
+            baseline=claim.baseline,
             work=self._folder,
             previous=self._earlier(SAVED_STEPS, SAVED_ROUNDS, SAVED_CURVES),
             artifact=self._folder / "artifact",

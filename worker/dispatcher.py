@@ -23,6 +23,7 @@ from core.registry.hub import Hub
 from core.registry.orphans import sweep_orphans
 from core.retention.service import apply_retention
 from core.settings import Settings, get_settings
+from core.sweeps.advance import advance_sweeps
 from core.teams.secret import server_secret
 from core.triggers.due import fire_due
 from core.triggers.history import remove_old_firings
@@ -42,6 +43,12 @@ _sessions: sessionmaker[Session] | None = None
 
 def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
     return len(sweep_orphans(sessions, open_store(settings), settings))
+
+
+def _advance(sessions: sessionmaker[Session], settings: Settings) -> int | None:
+    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
+    send_hint = hint_sender(app, settings.hint_stale_seconds)
+    return advance_sweeps(sessions, settings, store=open_store(settings), hub=hub, send_hint=send_hint) or None
 
 
 def _fire_triggers(sessions: sessionmaker[Session], settings: Settings) -> int | None:
@@ -65,6 +72,7 @@ PUBLISHERS = 3
 
 CHORES = (
     Chore("sweep of the store", 600.0, _sweep),
+    Chore("sweeps of jobs", 1.5, _advance),
     Chore("firing of scheduled triggers", 2.0, _fire_triggers),
     Chore("removal of old firings", 60.0, _forget_firings),
     Chore("webhooks", 1.0, deliver_due),

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from core.catalogue.classifiers import NetworkName
+from core.jobs.baseline import Baseline
 
 
 class _Wire(BaseModel):
@@ -76,9 +77,10 @@ class JobSpec(_Wire):
 
 
 class PruneSpec(JobSpec):
-    """Open, prune, evaluate and write one job's artifact."""
+    """Open, prune, evaluate and write one job's artifact. `baseline`: what is known of the dense model already."""
 
     task: Literal["prune"] = "prune"
+    baseline: Baseline | None = None
 
     @property
     def made(self) -> ModelPlace:
@@ -135,7 +137,8 @@ class ClassifierSpec(_Wire):
     """Open, prune, recover, evaluate and write one image classifier.
 
     `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts that
-    saved rounds or steps, the newest first. `artifact` is the folder to fill.
+    saved rounds or steps, the newest first. `artifact` is the folder to fill. `baseline`: what is known of the dense
+    model already.
     """
 
     task: Literal["classifier"] = "classifier"
@@ -146,6 +149,7 @@ class ClassifierSpec(_Wire):
     calibration: ImageSource | None
     recovery: ImageSource | None
     evaluation: list[ImageSource]
+    baseline: Baseline | None = None
     work: Path
     previous: list[Path]
     artifact: Path

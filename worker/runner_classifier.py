@@ -45,6 +45,7 @@ from worker.protocol import (
     StageMessage,
 )
 from worker.runner_classifier_report import classifier_result, described_images
+from worker.runner_dense import dense_accuracy, dense_figures
 from worker.runner_recover import loss_curve
 
 Send = Callable[[Message], None]
@@ -88,7 +89,8 @@ def prune_classifier(
     parameters = parse_parameters(recipe["method"], recipe["parameters"])
     layers = prunable_linears(folder.description, selection_of(parameters))
     send(StageMessage(stage="evaluate"))
-    dense = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
+    figures = dense_figures(spec, send)
+    dense = dense_accuracy(spec, folder, model, images.evaluation, figures, device)
     dense_flops = count_flops(model, shape)
     teacher = copy.deepcopy(model) if recovery is not None and recovery.method == "distill" else None
     scene = Scene(
@@ -147,6 +149,7 @@ def prune_classifier(
         sizes={"artifact": artifact_bytes, "onnx": onnx_bytes},
         recovered=recovered,
     )
+    figures.into(result["report"])
     if hashed:
         result["report"]["hashed"] = hashed
     return result | {"expected": str(expected)}

@@ -11,6 +11,7 @@ from core.models.folder import open_model
 from core.pruning.run import walk_for
 from core.pruning.walk import GroupRow, LayerRow, Observer
 from worker.protocol import LogMessage, Message, MetricMessage, ProgressMessage, PruneSpec, StageMessage
+from worker.runner_dense import dense_figures, text_facts
 from worker.runner_recover import calibration_set, evaluation_sets
 from worker.runner_report import prune_result
 
@@ -35,6 +36,10 @@ def prune_model(
     tokenizer = folder.tokenizer() if needs_tokenizer else None
     calibration = calibration_set(recipe, spec.calibration, tokenizer)
     evaluations = {} if tokenizer is None else evaluation_sets(recipe, spec.evaluation, tokenizer)
+
+    dense = dense_figures(spec, send)
+    facts = text_facts(spec, folder, evaluations, device)
+    known = {name: taken["perplexity"] for name in facts if (taken := dense.take("perplexity", name, facts[name]))}
 
     def on_block(done: int, blocks: int, rows: Sequence[LayerRow | GroupRow]) -> None:
         send(ProgressMessage(progress=0.95 * done / blocks, block=done, blocks=blocks))
@@ -64,13 +69,17 @@ def prune_model(
         revision=spec.model.revision,
         activation_budget_bytes=spec.activation_budget_bytes,
         observer=Observer(on_block=on_block, on_stage=on_stage, on_log=on_log),
+        dense_perplexity=known,
     )
     result = walk.run()
+    for name, pair in result.perplexity.items():
+        if name not in known:
+            dense.add("perplexity", name, facts[name], {"perplexity": pair.dense})
     peak = peak_memory()
     artifact_bytes = write_checkpoint(
         result.files, result.unchanged, spec.model.path, spec.artifact, config=result.config
     )
-    return prune_result(
+    made = prune_result(
         spec,
         folder.description,
         walk.plan,
@@ -81,3 +90,5 @@ def prune_model(
         evaluation_shapes={name: tuple(tokens.shape) for name, tokens in evaluations.items()},
         bos=starts_with_bos(tokenizer) if tokenizer is not None else None,
     )
+    dense.into(made["report"])
+    return made

@@ -15,12 +15,15 @@ from typing import Any
 from core.artifacts.store import StoredFile
 from core.catalogue.tasks import TASKS
 from core.errors import DiskFull, ModelTooLarge
+from core.jobs.baseline import Facts
 from core.registry.folders import content_hash_of
 from core.settings import Settings
 from worker.cache import NodeCache
+from worker.dense_figures import DenseFigures
 from worker.protocol import ModelPlace, PruneSpec, TasksSpec, TextSource
 
 _FILE = "accuracy.json"
+_RELEASES = ("lm_eval", "torch", "transformers")
 
 Ask = Callable[[TasksSpec, tuple[float, float]], dict[str, Any]]
 """Runs a runner's task, given the part of its share of the progress that it covers."""
@@ -29,19 +32,34 @@ Ask = Callable[[TasksSpec, tuple[float, float]], dict[str, Any]]
 class TaskAccuracy:
     """The accuracy of one attempt's models on its `questions`; `cache` holds what was measured on this node before."""
 
-    def __init__(self, spec: PruneSpec, questions: Sequence[TextSource], settings: Settings, cache: NodeCache) -> None:
+    def __init__(
+        self,
+        spec: PruneSpec,
+        questions: Sequence[TextSource],
+        settings: Settings,
+        cache: NodeCache,
+        say: Callable[[str], None],
+    ) -> None:
         self._spec = spec
         self._questions = questions
         self._settings = settings
         self._cache = cache
+        self._say = say
         self._limit = spec.recipe["evaluation"]["task_limit"] if questions else None
 
     def compare(self, ask: Ask, pruned: ModelPlace, report: dict[str, Any]) -> dict[str, Any]:
         """`tasks` and `task_mean` for the metrics; nothing where no task was asked for. The rest goes into `report`."""
         if not self._questions:
             return {}
-        dense = self._earlier(self._spec.model.revision)
-        answers = {"dense": dense or self._measure(ask, self._spec.model.place, (0.0, 0.5))}
+        figures = DenseFigures(self._spec.baseline, self._spec.job, say=self._say)
+        taken = self._taken(figures, report)
+        dense = None if taken else self._earlier(self._spec.model.revision)
+        answers = {"dense": taken or dense or self._measure(ask, self._spec.model.place, (0.0, 0.5))}
+        if not taken:
+            for each in self._questions:
+                facts = self._facts(each, report)
+                figures.add("task", each.name, facts, answers["dense"]["tasks"][each.name], measured=not dense)
+        figures.into(report)
         self._keep(self._spec.model.revision, answers["dense"])
         answers["pruned"] = self._measure(ask, pruned, (0.5, 1.0))
         for name, answer in answers.items():
@@ -62,6 +80,26 @@ class TaskAccuracy:
         return {
             "tasks": tasks,
             "task_mean": {name: mean(figures[name] for figures in tasks.values()) for name in answers},
+        }
+
+    def _taken(self, figures: DenseFigures, report: dict[str, Any]) -> dict[str, Any] | None:
+        """What a job before this one found of the dense model, where that is every task."""
+        baseline = self._spec.baseline
+        facts = {each.name: self._facts(each, report) for each in self._questions}
+        if baseline is None or not all(baseline.find("task", each) for each in facts.values()):
+            return None
+        tasks = {name: dict(figures.take("task", name, each) or {}) for name, each in facts.items()}
+        return {"tasks": tasks, "lm_eval": version("lm_eval")}
+
+    def _facts(self, questions: TextSource, report: dict[str, Any]) -> Facts:
+        """What the dense model's accuracy on one task depends on."""
+        return {
+            "model": self._spec.model.revision,
+            "dataset": questions.sha256,
+            "limit": self._limit,
+            "dtype": report["engine"]["model_dtype"],
+            "device": report["engine"]["device"],
+            **{name: version(name) for name in _RELEASES},
         }
 
     def keep_pruned(self, files: Sequence[StoredFile], report: Mapping[str, Any]) -> None:
@@ -99,7 +137,7 @@ class TaskAccuracy:
 
     def _key(self, revision: str) -> str:
         """Everything the answers depend on."""
-        releases = [version(name) for name in ("lm_eval", "torch", "transformers")]
+        releases = [version(name) for name in _RELEASES]
         questions = [(each.name, each.sha256) for each in self._questions]
         facts = [revision, questions, self._limit, self._settings.device, releases]
         return "accuracy-" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()

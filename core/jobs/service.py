@@ -11,6 +11,7 @@ from core import telemetry
 from core.artifacts.store import Store
 from core.database import new_id
 from core.errors import InvalidRequest, NotFound
+from core.jobs.baseline import Baseline
 from core.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
 from core.jobs.estimates import estimate_job, require_fit
 from core.jobs.hub_lookup import HubFindings
@@ -35,8 +36,10 @@ def submit(
     store: Store,
     settings: Settings,
     hub: HubFindings | None = None,
+    baseline: Baseline | None = None,
 ) -> Job:
     """Check a request and queue it as a job, with its first event. Its hint is the caller's to send after the commit.
+    `baseline`: figures of the dense model that the job need not measure again.
 
     Raises the InvalidRequest kind that names the fault, DoesNotFit where no worker could hold it, QuotaExceeded where
     the team may not queue more.
@@ -52,7 +55,7 @@ def submit(
         attempts_allowed=settings.max_attempts,
         estimate=estimate.model_dump(mode="json"),
         body=resolved.body.model_dump(mode="json"),
-        sources=dict(resolved.sources),
+        sources=dict(resolved.sources) | ({} if baseline is None else {"baseline": baseline.model_dump(mode="json")}),
         model=resolved.model.name,
         model_revision=resolved.model.revision,
         method=resolved.body.method,

@@ -16,7 +16,6 @@ from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.changed_weights import ChangedWeights
 from core.pruning.scene import Scene
-from core.pruning.streams import Stream
 from core.pruning.structure import Cut, cut_config, layer_groups, slice_block
 from core.pruning.structured_plan import StructuredPlan
 from core.pruning.walk import GroupRow, PruneResult, Walk
@@ -100,13 +99,11 @@ class Removal(Walk):
             replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=skeleton.model
         )
 
-        def streams(name: str, through: Skeleton) -> list[Stream]:
-            return [
-                self.stream(f"{name}-{number}", each, through, plan.dtype)
-                for number, each in enumerate(self.evaluation_tokens)
-            ]
-
-        dense, pruned = streams("dense", skeleton), streams("pruned", narrow)
+        dense = self.dense_streams(skeleton, plan.dtype)
+        pruned = [
+            self.stream(f"pruned-{number}", each, narrow, plan.dtype)
+            for number, each in enumerate(self.evaluation_tokens)
+        ]
         verification = self.stream("verification", self.probe, narrow, plan.dtype)
         found = self.resume([*dense, *pruned, verification], len(skeleton))
         start = 0
@@ -149,7 +146,7 @@ class Removal(Walk):
             sparsities=(),
             removed=removed,
             prunable=self.structure.parameters,
-            perplexity=self.compare(self.perplexities(skeleton, dense), self.perplexities(narrow, pruned)),
+            perplexity=self.compare(self.dense_perplexities(skeleton, dense), self.perplexities(narrow, pruned)),
             notes=self.notes,
             files=self.boundaries.block_files(),
             unchanged=self.stored(skeleton.outer_names),

@@ -40,13 +40,11 @@ class Sweep(Walk):
         self.rows: list[LayerRow] = []
         self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
 
-        def streams(name: str) -> list[Stream]:
-            return [
-                self.stream(f"{name}-{number}", each, self.skeleton, plan.dtype)
-                for number, each in enumerate(self.evaluation_tokens)
-            ]
-
-        self.dense, self.pruned = streams("dense"), streams("pruned")
+        self.dense = self.dense_streams(self.skeleton, plan.dtype)
+        self.pruned = [
+            self.stream(f"pruned-{number}", each, self.skeleton, plan.dtype)
+            for number, each in enumerate(self.evaluation_tokens)
+        ]
         self.verification = self.stream("verification", self.probe, self.skeleton, plan.dtype)
         self.calibration = (
             None
@@ -204,7 +202,7 @@ class Sweep(Walk):
 
     def _finish(self, start: int) -> PruneResult:
         skeleton = self.skeleton
-        dense = self.perplexities(skeleton, self.dense)
+        dense = self.dense_perplexities(skeleton, self.dense)
         unchanged = set(skeleton.outer_names)
         head, family = f"{self.folder.family.head}.weight", self.folder.family
         if family.head in self._by_module:

@@ -1,6 +1,6 @@
 """What every walk over a model's blocks shares: token streams, boundaries to resume at, and the figures at its end."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,7 +102,8 @@ class Choices(Protocol):
 
 class Walk:
     """Streams of `calibration` and of each of `evaluations`, token ids [sequences, time], and of a few more tokens by
-    which the saved model is verified. `work` is this attempt's folder, `previous` an earlier attempt's.
+    which the saved model is verified. `work` is this attempt's folder, `previous` an earlier attempt's. Evaluations
+    whose perplexity under the dense model is known (`dense_perplexity`) do not go through that model again.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Walk:
         revision: str = "",
         activation_budget_bytes: int = 4 * 2**30,
         observer: Observer | None = None,
+        dense_perplexity: Mapping[str, float] | None = None,
     ) -> None:
         self.folder = folder
         self.observer = observer or Observer()
@@ -129,7 +131,9 @@ class Walk:
         tokens = {"verification": self.probe}
         if calibration is not None:
             tokens["calibration"] = calibration
-        tokens |= {f"evaluation-{number}": each for number, each in enumerate(self.evaluation_tokens)}
+        self._known = dict(dense_perplexity or {})
+        for number, (name, each) in enumerate(evaluations.items()):  # a boundary has the streams of its own run
+            tokens[f"evaluation-{number}" if name not in self._known else f"pruned-evaluation-{number}"] = each
         self.boundaries = Boundaries(work, plan.fingerprint(folder, revision, tokens))
         self.previous = previous
         self.budget = ActivationBudget(activation_budget_bytes)
@@ -159,6 +163,19 @@ class Walk:
             stream.resume(found[0])
         self.observer.on_log(f"continuing after block {found[0]} of {blocks}")
         return found
+
+    def dense_streams(self, skeleton: Skeleton, dtype: torch.dtype) -> list[Stream]:
+        """Of the evaluations that have to go through the dense model."""
+        return [
+            self.stream(f"dense-{number}", tokens_NT, skeleton, dtype)
+            for number, (name, tokens_NT) in enumerate(zip(self.evaluations, self.evaluation_tokens, strict=True))
+            if name not in self._known
+        ]
+
+    def dense_perplexities(self, skeleton: Skeleton, streams: Iterable[Stream]) -> list[float]:
+        """Of each evaluation, at the end of all blocks: known before, or of its stream."""
+        measured = iter(self.perplexities(skeleton, streams))
+        return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 
     def perplexities(self, skeleton: Skeleton, streams: Iterable[Stream]) -> list[float]:
         """Of each stream, at the end of all blocks."""

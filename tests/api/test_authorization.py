@@ -31,7 +31,7 @@ HOOK = "https://127.0.0.1:9/hook"
 PUBLISHED = {"to": "hub:acme/pruned", "token": "hf_somebodys"}
 _ORDER = ("get", "put", "post", "patch", "delete")
 """What looks comes before what changes, and what deletes comes last."""
-NAMED = ("job", "model", "dataset", "upload", "publication", "spare_key", "trigger", "webhook")
+NAMED = ("job", "model", "dataset", "upload", "publication", "spare_key", "sweep", "trigger", "webhook")
 """Of a garden, what no other team may see."""
 
 
@@ -44,6 +44,7 @@ class Garden:
     dataset: str
     upload: str
     publication: str
+    sweep: str
     spare_key: str
     webhook: str
     delivery: str
@@ -64,6 +65,7 @@ class Garden:
             "publication_id": self.publication,
             "trigger_id": self.trigger,
             "token": self.hook,
+            "sweep_id": self.sweep,
             "path": "text.txt" if "uploads" in path else "model.safetensors",
         }
 
@@ -74,6 +76,7 @@ class Garden:
         job = {"model": self.model, "method": "magnitude", "sparsity": 0.5}
         return {
             "submit_job": job,
+            "submit_sweep": {"job": job, "grid": {"sparsity": [0.4, 0.5]}},
             "inspect_model": job,
             "register_model": {"name": "again", "path": self.model_path},
             "register_dataset": {"name": "again", "path": self.dataset_path},
@@ -122,12 +125,16 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
         "placeholders": {"sparsity": {"path": "/sparsity", "type": "number"}},
     }
     fixed = api.post("/v1/triggers", json=trigger).raise_for_status().json()
+    sweep = {"job": {"model": "oak", "method": "magnitude"}, "grid": {"sparsity": [0.4, 0.5]}}
+    cancelled = api.post("/v1/sweeps", json=sweep).raise_for_status().json()["id"]
+    api.post(f"/v1/sweeps/{cancelled}/cancel").raise_for_status()
     return Garden(
         job=job,
         model="oak",
         dataset="leaves",
         upload=api.post("/v1/uploads", json=upload).raise_for_status().json()["id"],
         publication=api.post(f"/v1/jobs/{job}/publish", json=PUBLISHED).raise_for_status().json()["id"],
+        sweep=cancelled,
         spare_key=api.post("/v1/keys", json={"name": "spare"}).raise_for_status().json()["id"],
         webhook=webhook,
         delivery=api.post(f"/v1/webhooks/{webhook}/ping").raise_for_status().json()["id"],
@@ -186,6 +193,7 @@ def _everything(api: TestClient, key: str, garden: Garden) -> list[Any]:
         "webhooks/{webhook}",
         "webhooks/{webhook}/deliveries",
         "triggers/{trigger}",
+        "sweeps/{sweep}",
         "jobs/{job}/artifacts",
         "team",
     )
@@ -227,6 +235,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         dataset="flakes",
         upload=garden.upload[:-4] + "AAAA",
         publication=garden.publication[:-4] + "AAAA",
+        sweep=garden.sweep[:-4] + "AAAA",
         spare_key=garden.spare_key[:-4] + "AAAA",
         webhook=garden.webhook[:-4] + "AAAA",
         delivery=garden.delivery[:-4] + "AAAA",

@@ -1,9 +1,9 @@
 """The Python SDK and command line of the Secateur pruning service.
 
 `client.py` is what one calls: `Client`, and `AsyncClient` for event loops, both over the one list of what the server
-offers in `operations/`. `types.py`, `report_types.py` and `team_types.py` are what comes back, `errors.py` and
-`refusals.py` what goes wrong. `summary.py` says how a job ended, as JSON, Markdown and JUnit XML, from the rows of
-`figures.py` and in the words of `words.py`.
+offers in `operations/`. `types.py`, `report_types.py`, `team_types.py` and `sweep_types.py` are what comes back,
+`errors.py` and `refusals.py` what goes wrong. `summary.py` says how a job ended, as JSON, Markdown and JUnit XML, from
+the rows of `figures.py` and in the words of `words.py`.
 `transport.py` speaks HTTP, waiting in a thread or an event loop, and repeats calls as `patience.py` says. `events.py`,
 `downloads.py` and `uploads.py` carry on over connections that break, `packed.py` unpacks artifacts, `configuration.py`
 finds the server, and `cli/` is the command line. Nothing here imports the server.
@@ -13,6 +13,7 @@ from secateur import errors
 from secateur.client import AsyncClient, Client
 from secateur.report_types import GateResult, Report
 from secateur.summary import Summary, summarise
+from secateur.sweep_types import Sweep, SweepResults
 from secateur.team_types import Attempt, AuditEntry, CreatedKey, Key, Queue, Role, Team, Worker
 from secateur.types import (
     ArtifactFile,
@@ -49,6 +50,8 @@ __all__ = [
     "Report",
     "Role",
     "Summary",
+    "Sweep",
+    "SweepResults",
     "Team",
     "Upload",
     "UploadProgress",

@@ -162,6 +162,14 @@ class Client:
     download = _waits(Operations.download)
     delete_artifacts = _waits(Operations.delete_artifacts)
 
+    submit_sweep = _waits(Operations.submit_sweep)
+    sweeps = _iterates(Operations.sweeps)
+    sweep = _waits(Operations.sweep)
+    sweep_results = _waits(Operations.sweep_results)
+    cancel_sweep = _waits(Operations.cancel_sweep)
+    resume_sweep = _waits(Operations.resume_sweep)
+    wait_sweep = _waits(Operations.wait_sweep)
+
     keys = _iterates(Operations.keys)
     create_key = _waits(Operations.create_key)
     rotate_key = _waits(Operations.rotate_key)

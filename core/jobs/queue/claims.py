@@ -9,6 +9,7 @@ from sqlalchemy import Row, bindparam, func, text, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
+from core.jobs.baseline import Baseline
 from core.jobs.queue.attempts import Ending
 from core.jobs.queue.ends import finish_cancelled
 from core.jobs.queue.told import tell_webhooks
@@ -42,8 +43,8 @@ class ClaimedImages:
 @dataclass(frozen=True)
 class Claim:
     """A job in a worker's hands. `body` is the request with defaults; `recovery` the texts it trains on, none
-    where it does not; `images` in place of all texts where the model is an image classifier; `previous_attempts` are
-    newest first.
+    where it does not; `images` in place of all texts where the model is an image classifier; `baseline` what earlier
+    jobs measured of the dense model; `previous_attempts` are newest first.
     """
 
     job_id: str
@@ -57,6 +58,7 @@ class Claim:
     recovery: tuple[TextReference, ...]
     teacher: ModelReference | None
     images: ClaimedImages | None
+    baseline: Baseline | None
     previous_attempts: tuple[int, ...]
     estimate: dict[str, Any] | None
     request_id: str | None
@@ -197,6 +199,7 @@ def _claim_of(row: Row[Any]) -> Claim:
         recovery=tuple(text_references.validate_python(source) for source in trained_on),
         teacher=None if teacher is None else model_references.validate_python(teacher),
         images=_claimed_images(sources.get("images")),
+        baseline=None if sources.get("baseline") is None else Baseline.model_validate(sources["baseline"]),
         previous_attempts=tuple(range(row.attempt - 1, 0, -1)),
         request_id=row.request_id,
         traceparent=row.traceparent,

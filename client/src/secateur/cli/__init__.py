@@ -38,6 +38,7 @@ from secateur.cli.registry import (
 )
 from secateur.cli.submit import submit
 from secateur.cli.summary import summary
+from secateur.cli.sweeps import sweep_app, sweeps
 from secateur.cli.team import audit, queues, team, workers
 from secateur.cli.watch import follow, watch
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
@@ -67,10 +68,11 @@ app = typer.Typer(
 )
 for command in (
     *(methods, inspect, submit, show, report, summary, watch, cancel, retry, download),
-    *(team, workers, queues, audit),
+    *(sweeps, team, workers, queues, audit),
 ):
     app.command()(command)
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(sweep_app, name="sweep")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")

@@ -4,10 +4,11 @@ a transport that awaits, and `Client` drives the same coroutines to their end in
 
 from secateur.operations.jobs import JobOperations
 from secateur.operations.registry import RegistryOperations
+from secateur.operations.sweeps import SweepOperations
 from secateur.operations.team import TeamOperations
 
 __all__ = ["Operations"]
 
 
-class Operations(RegistryOperations, JobOperations, TeamOperations):
+class Operations(RegistryOperations, JobOperations, SweepOperations, TeamOperations):
     """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""

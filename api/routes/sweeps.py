@@ -1,0 +1,83 @@
+"""Sweeps: many jobs on one model as one thing, over a grid or as a search."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, State, Viewer
+from api.problems import problems
+from core.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    Unauthenticated,
+    UnknownMethod,
+)
+from core.jobs.comparison import Cost
+from core.jobs.hub_lookup import HUB_ERRORS
+from core.pages import Page
+from core.sweeps import service
+from core.sweeps.schemas import Sweep, SweepBody, SweepResults
+from core.sweeps.states import SweepStatus
+
+router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Sweep,
+    responses=problems(Unauthenticated, Forbidden, IdempotencyConflict, InvalidRequest, UnknownMethod, *HUB_ERRORS),
+)
+def submit_sweep(body: SweepBody, caller: Member, session: DatabaseSession, state: State, once: CreateOnce) -> Response:
+    """Start a sweep. Every point is checked like a job first: points that cannot be run are refused, naming which."""
+    found = service.look_up(state.hub, caller.team_id, body)
+
+    def create() -> tuple[int, BaseModel]:
+        return 201, service.create(session, caller, body, store=state.store, settings=state.settings, hub=found)
+
+    return once.answer(caller, body, create)
+
+
+@router.get("", responses=problems(Unauthenticated, InvalidRequest))
+def list_sweeps(
+    caller: Viewer,
+    session: DatabaseSession,
+    limit: Limit = 50,
+    after: After = None,
+    status: Annotated[SweepStatus | None, Query(description="Only sweeps in this state.")] = None,
+) -> Page[Sweep]:
+    """The team's sweeps, newest first."""
+    return service.list_sweeps(session, caller.team_id, limit=limit, after=after, status=status)
+
+
+@router.get("/{sweep_id}", responses=problems(Unauthenticated, NotFound))
+def get_sweep(sweep_id: str, caller: Viewer, session: DatabaseSession) -> Sweep:
+    """One sweep: where it stands, and what was asked."""
+    return service.get_sweep(session, caller.team_id, sweep_id)
+
+
+@router.get("/{sweep_id}/results", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+def get_sweep_results(
+    sweep_id: str, caller: Viewer, session: DatabaseSession, quality: Quality = None, cost: Cost = "parameters"
+) -> SweepResults:
+    """Every point with its job and figures so far, quality against cost with the Pareto front, the best by each
+    objective, and what a search found."""
+    return service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost)
+
+
+@router.post("/{sweep_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
+def cancel_sweep(sweep_id: str, caller: Member, session: DatabaseSession) -> Sweep:
+    """Start no more jobs, and cancel those that wait or run. Idempotent."""
+    return service.cancel(session, caller, sweep_id)
+
+
+@router.post("/{sweep_id}/resume", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
+def resume_sweep(sweep_id: str, caller: Member, session: DatabaseSession) -> Sweep:
+    """Go on with a cancelled or failed sweep; jobs that were cancelled or failed are tried again, but for missed
+    gates. Idempotent."""
+    return service.resume(session, caller, sweep_id)

@@ -1,0 +1,280 @@
+"""`secateur sweep` and `secateur sweeps`: many jobs on one model as one thing."""
+
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+from pydantic import JsonValue
+
+from secateur.cli.job_options import JobOptions
+from secateur.cli.output import (
+    JsonOption,
+    age,
+    connect,
+    count,
+    explain,
+    moment,
+    number,
+    print_json,
+    print_pairs,
+    print_table,
+    say,
+)
+from secateur.cli.submit import (
+    CalibrationOption,
+    EvaluationOption,
+    EvaluationSamplesOption,
+    LengthOption,
+    QueueOption,
+    SamplesOption,
+    TaskLimitOption,
+    TaskOption,
+)
+from secateur.cli.sweep_options import SweepOptions
+from secateur.cli.watch import FAILED, GATE_MISSED, INTERRUPTED
+from secateur.client import Client
+from secateur.sweep_types import Sweep, SweepPoint, SweepResults, SweepStatus
+
+sweep_app = typer.Typer(
+    help="Many jobs on one model as one thing: a grid, or a search.", no_args_is_help=True, rich_markup_mode=None
+)
+SweepArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The sweep, for example swp_01ARZ3NDEKTSV4RRFFQ69G5FAV.")
+]
+CONSTRAINTS_NOT_MET: Final = "constraints_not_met"
+
+
+@sweep_app.command("run")
+def run(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            allow_dash=True,
+            help="A whole sweep as JSON, as POST /v1/sweeps takes it, in place of all options; - is standard input.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A registered model, org/name[@revision] on the hub, or job:ID.")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="A method. Repeatable.")] = None,
+    sparsity: Annotated[list[float] | None, typer.Option(help="A sparsity. Repeatable.")] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH=LIST",
+            help="Values of anything else of a job, as JSON: parameters.block_size=[64, 128]. Repeatable.",
+        ),
+    ] = None,
+    calibration: CalibrationOption = None,
+    calibration_samples: SamplesOption = None,
+    sequence_length: LengthOption = None,
+    evaluation: EvaluationOption = None,
+    evaluation_samples: EvaluationSamplesOption = None,
+    task: TaskOption = None,
+    task_limit: TaskLimitOption = None,
+    queue: QueueOption = None,
+    search: Annotated[
+        Literal["min_parameters", "min_bytes", "min_latency"] | None,
+        typer.Option(help="Search for the cheapest model that keeps --subject-to, in place of running all."),
+    ] = None,
+    subject_to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIMIT=VALUE", help="Of a search: max_perplexity_ratio=1.1. Repeatable."),
+    ] = None,
+    probe_samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a search: search by fewer samples, and measure only the winner in full."),
+    ] = None,
+    max_jobs: Annotated[int | None, typer.Option(min=1, help="Of a search: jobs at most.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Jobs queued or running at a time.")] = None,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave out points that no job could be.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is over, then show what came out.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a sweep: every combination of methods, sparsities and more, or a search among them.
+
+    With --wait the exit code says how it ended: 0 succeeded, 1 failed or cancelled, 3 no model keeps the limits.
+    """
+    options = SweepOptions(
+        job=JobOptions(
+            model=model or "",
+            method="",
+            calibration=calibration,
+            calibration_samples=calibration_samples,
+            sequence_length=sequence_length,
+            evaluation=evaluation or [],
+            evaluation_samples=evaluation_samples,
+            tasks=task or [],
+            task_limit=task_limit,
+            queue=queue,
+        ),
+        methods=method or [],
+        sparsities=sparsity or [],
+        grid=grid or [],
+        search=search,
+        subject_to=subject_to or [],
+        probe_samples=probe_samples,
+        max_jobs=max_jobs,
+        name=name,
+        max_concurrent=max_concurrent,
+        skip_invalid=skip_invalid,
+    )
+    body = options.body() if file is None else _read_body(file, options)
+    with connect() as client:
+        sweep = client.submit_sweep(**body)
+        if wait:
+            _wait(client, sweep, as_json)
+    if as_json:
+        print_json(sweep)
+    else:
+        say(f"{sweep.id} is {sweep.status}, {sweep.points.total} points. See it with: secateur sweep show {sweep.id}")
+
+
+@sweep_app.command("show")
+def show(
+    sweep_id: SweepArgument,
+    quality: Annotated[
+        str | None, typer.Option(help="For the front: perplexity:SET, accuracy:SET or accuracy:TASK.")
+    ] = None,
+    cost: Annotated[Literal["parameters", "bytes", "latency"], typer.Option(help="For the front.")] = "parameters",
+    as_json: JsonOption = False,
+) -> None:
+    """Show a sweep: its points, which no other beats, the best by each objective, and what a search found."""
+    with connect() as client:
+        _print(client.sweep_results(sweep_id, quality=quality, cost=cost), as_json)
+
+
+@sweep_app.command("cancel")
+def cancel(sweep_id: SweepArgument, as_json: JsonOption = False) -> None:
+    """Start no more of its jobs, and cancel those that wait or run."""
+    with connect() as client:
+        _print_state(client.cancel_sweep(sweep_id), as_json)
+
+
+@sweep_app.command("resume")
+def resume(sweep_id: SweepArgument, as_json: JsonOption = False) -> None:
+    """Go on with a cancelled or failed sweep."""
+    with connect() as client:
+        _print_state(client.resume_sweep(sweep_id), as_json)
+
+
+def sweeps(
+    status: Annotated[SweepStatus | None, typer.Option(help="Only sweeps in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List sweeps, newest first."""
+    with connect() as client:
+        found = list(islice(client.sweeps(status=status), limit + 1))
+    shown = found[:limit]
+    if as_json:
+        print_json(shown)
+    elif not shown:
+        say("There are no such sweeps." if status else "There are no sweeps yet.")
+    else:
+        print_table(
+            ("sweep", "status", "kind", "model", "points", "name", "submitted"),
+            [
+                (each.id, each.status, each.kind, each.model, _progress(each), each.name or "", age(each.created_at))
+                for each in shown
+            ],
+            numbers=(4,),
+        )
+    if len(found) > limit:
+        explain(f"there are more than {limit}; show them with --limit")
+
+
+def _wait(client: Client, sweep: Sweep, as_json: bool) -> None:
+    def tell(now: Sweep) -> None:
+        explain(f"{now.id} {now.status}: {_progress(now)}" + (f"; {now.waiting_for}" if now.waiting_for else ""))
+
+    try:
+        ended = client.wait_sweep(sweep.id, on_change=tell)
+    except KeyboardInterrupt:
+        explain(f"{sweep.id} goes on; see it with `secateur sweep show {sweep.id}`")
+        raise typer.Exit(INTERRUPTED) from None
+    _print(client.sweep_results(sweep.id), as_json)
+    if ended.status == "succeeded":
+        raise typer.Exit(0)
+    raise typer.Exit(GATE_MISSED if ended.error and ended.error.code == CONSTRAINTS_NOT_MET else FAILED)
+
+
+def _progress(sweep: Sweep) -> str:
+    """Of a search most points need not be run."""
+    points = sweep.points
+    ended = points.succeeded + points.failed + points.cancelled
+    return f"{ended} of {points.total}" + (f", {points.failed} failed" if points.failed else "")
+
+
+def _print_state(sweep: Sweep, as_json: bool) -> None:
+    if as_json:
+        print_json(sweep)
+    else:
+        say(f"{sweep.id} is {sweep.status}.")
+
+
+def _print(results: SweepResults, as_json: bool) -> None:
+    if as_json:
+        print_json(results)
+        return
+    sweep = results.sweep
+    print_pairs(
+        [
+            ("sweep", sweep.id),
+            ("name", sweep.name),
+            ("status", sweep.status),
+            ("error", f"{sweep.error.message} ({sweep.error.code})" if sweep.error else None),
+            ("waits for", sweep.waiting_for),
+            ("model", sweep.model),
+            ("points", _progress(sweep)),
+            ("submitted", moment(sweep.created_at)),
+            ("finished", moment(sweep.finished_at) if sweep.finished_at else None),
+        ]
+    )
+    best: dict[int, list[str]] = {each.number: [] for each in results.best}
+    for each in results.best:
+        best[each.number].append(each.objective)
+    run = [point for point in results.points if point.status not in ("waiting", "not_run")]
+    if run:
+        print_table(
+            ("job", "point", "status", "perplexity", "ratio", "accuracy", "parameters", "latency", "front", "best"),
+            [_row(point, best.get(point.number, [])) for point in run],
+            numbers=(3, 4, 5, 6, 7),
+        )
+    if results.search is not None:
+        say(f"{results.search.message} {results.search.jobs} jobs were run, of {results.search.candidates} points.")
+
+
+def _row(point: SweepPoint, best: list[str]) -> tuple[str, ...]:
+    figures = point.figures
+    measured = (
+        ("–",) * 5
+        if figures is None
+        else (
+            number(figures.perplexity),
+            number(figures.perplexity_ratio),
+            number(figures.accuracy),
+            count(None if figures.parameters is None else round(figures.parameters)),
+            "–" if figures.latency_ms is None else f"{figures.latency_ms:.1f} ms",
+        )
+    )
+    return (point.job or "–", point.label, point.status, *measured, "*" if point.on_front else "", ", ".join(best))
+
+
+def _read_body(file: Path, options: SweepOptions) -> dict[str, Any]:
+    if options != SweepOptions(job=JobOptions(model="", method="")):
+        raise typer.BadParameter("FILE says everything: leave the options out")
+    try:
+        body: JsonValue = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{file}: {error}") from None
+    if not isinstance(body, dict) or "job" not in body:
+        raise typer.BadParameter(f'{file}: write a JSON object such as {{"job": {{"model": "NAME"}}, "grid": {{…}}}}')
+    return body

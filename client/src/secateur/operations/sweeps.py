@@ -1,0 +1,64 @@
+"""Sweeps: many jobs on one model as one thing."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from secateur.operations.calls import Calls
+from secateur.sweep_types import Sweep, SweepResults, SweepStatus
+from secateur.transport import segment
+
+POLL_SECONDS: Final = 2.0
+
+
+class SweepOperations(Calls):
+    """A sweep's life."""
+
+    async def submit_sweep(self, /, *, idempotency_key: str | None = None, **body: Any) -> Sweep:
+        """Start a sweep: `submit_sweep(job={"model": …, "evaluation": …}, grid={"method": ["wanda", "sparsegpt"],
+        "sparsity": [0.4, 0.5]})`, or with `search={…}` in place of the grid.
+
+        The same `idempotency_key` with the same body gives the same sweep again, never a second one.
+        """
+        return await self._create("sweeps", Sweep, body, idempotency_key=idempotency_key, slow=True)
+
+    def sweeps(self, *, status: SweepStatus | None = None) -> AsyncIterator[Sweep]:
+        """The team's sweeps, newest first."""
+        return self._list("sweeps", Sweep, {"status": status} if status else None)
+
+    async def sweep(self, sweep_id: str) -> Sweep:
+        """One sweep."""
+        return await self._transport.call("GET", f"sweeps/{segment(sweep_id)}", Sweep)
+
+    async def sweep_results(
+        self, sweep_id: str, *, quality: str | None = None, cost: str | None = None
+    ) -> SweepResults:
+        """Every point with its figures so far, the best by each objective, and what a search found.
+
+        `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, `cost` parameters, bytes or latency: what the
+        Pareto front is of.
+        """
+        params = {name: value for name, value in (("quality", quality), ("cost", cost)) if value}
+        path = f"sweeps/{segment(sweep_id)}/results"
+        return await self._transport.call("GET", path, SweepResults, params=params)
+
+    async def cancel_sweep(self, sweep_id: str) -> Sweep:
+        """Start no more of its jobs, and cancel those that wait or run."""
+        return await self._transport.call("POST", f"sweeps/{segment(sweep_id)}/cancel", Sweep)
+
+    async def resume_sweep(self, sweep_id: str) -> Sweep:
+        """Go on with a cancelled or failed sweep."""
+        return await self._transport.call("POST", f"sweeps/{segment(sweep_id)}/resume", Sweep)
+
+    async def wait_sweep(
+        self, sweep_id: str, on_change: Callable[[Sweep], None] | None = None, *, poll_seconds: float = POLL_SECONDS
+    ) -> Sweep:
+        """Wait until the sweep is over and return it as it ended; each change is handed to `on_change`."""
+        last: Sweep | None = None
+        while True:
+            sweep = await self.sweep(sweep_id)
+            if sweep != last and on_change is not None:
+                on_change(sweep)
+            if sweep.finished:
+                return sweep
+            last = sweep
+            await self._transport.sleep(poll_seconds)

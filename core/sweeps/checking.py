@@ -1,0 +1,139 @@
+"""Each point tried like a submitted job before a sweep is accepted: what is accepted can run."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from core.artifacts.store import Store
+from core.catalogue.methods import get_method
+from core.errors import InvalidRequest, SecateurError, Unavailable
+from core.jobs.estimates import estimate_job, require_fit
+from core.jobs.hub_lookup import HubFindings, HubLookup
+from core.jobs.queue_names import require_queue
+from core.jobs.resolution import resolve_job
+from core.jobs.schemas import JobBody
+from core.settings import Settings
+from core.sweeps.grid import AskedPoint, Document
+from core.sweeps.schemas import SkippedPoint
+
+_NAMED = 5
+"""Points that a refusal names; it counts the others."""
+
+
+@dataclass(frozen=True)
+class CheckedPoint:
+    """A point that can be run. `pattern` is what it resolved to, `measures` names its evaluation (None: nothing is
+    measured)."""
+
+    asked: AskedPoint
+    body: JobBody
+    pattern: str
+    measures: str | None
+    model: str
+    model_revision: str
+
+
+@dataclass(frozen=True)
+class CheckedPoints:
+    points: list[CheckedPoint]
+    skipped: list[SkippedPoint]
+
+
+def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> HubFindings:
+    """What all these bodies name on the hub; each name is asked for once. To be called outside of any transaction."""
+    found = HubFindings()
+    seen: set[str] = set()
+    for body in bodies:
+        named = {name: body.get(name) for name in ("model", "calibration", "evaluation", "recovery")}
+        key = json.dumps(named, sort_keys=True)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            parsed = JobBody.model_validate(body)
+        except ValidationError:
+            continue
+        more = hub.of(team_id, parsed)
+        found.models.update(more.models)
+        found.datasets.update(more.datasets)
+        found.tasks.update(more.tasks)
+    return found
+
+
+def check_points(
+    session: Session,
+    team_id: str,
+    asked: Sequence[AskedPoint],
+    *,
+    param: str,
+    skip_invalid: bool,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings,
+) -> CheckedPoints:
+    """Raises InvalidRequest, naming the points that no job could be, unless they are to be skipped and some are left;
+    Unavailable where it cannot be told now."""
+    points: list[CheckedPoint] = []
+    skipped: list[SkippedPoint] = []
+    for each in asked:
+        try:
+            points.append(_checked(session, team_id, each, store=store, settings=settings, hub=hub))
+        except ValidationError as error:
+            skipped.append(SkippedPoint(values=each.values, reason=_first_fault(error)))
+        except Unavailable:
+            raise
+        except SecateurError as error:
+            skipped.append(SkippedPoint(values=each.values, reason=error.message))
+    if skipped and not (skip_invalid and points):
+        named = "; ".join(f"({_shown(each.values)}): {each.reason}" for each in skipped[:_NAMED])
+        others = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+        way_out = "" if skip_invalid or not points else ". Leave these out, or ask for skip_invalid"
+        raise InvalidRequest(
+            f"{len(skipped)} of {len(asked)} points cannot be run: {named}{others}{way_out}", param=param
+        )
+    return CheckedPoints(points, skipped)
+
+
+def _checked(
+    session: Session, team_id: str, asked: AskedPoint, *, store: Store, settings: Settings, hub: HubFindings
+) -> CheckedPoint:
+    body = JobBody.model_validate(asked.body)
+    if get_method(body.method).measures:
+        raise InvalidRequest(
+            f"{body.method} measures layers and makes no model: a sweep has nothing to compare", param="method"
+        )
+    require_queue(session, body.queue, settings)
+    resolved = resolve_job(session, team_id, body, store, hub)
+    require_fit(session, resolved.body, estimate_job(session, team_id, resolved, settings), settings)
+    return CheckedPoint(
+        asked=asked,
+        body=body.model_copy(update={"model": resolved.model.pinned}),
+        pattern=resolved.body.pattern or "",
+        measures=evaluation_key(resolved.body),
+        model=resolved.model.name,
+        model_revision=resolved.model.revision,
+    )
+
+
+def evaluation_key(body: JobBody) -> str | None:
+    """The same for bodies whose dense model is measured alike; None where nothing of it is measured."""
+    evaluation = body.evaluation
+    if not evaluation.datasets and not evaluation.tasks:
+        return None
+    asked = evaluation.model_dump(mode="json", exclude={"prompts", "prompt_tokens"})
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def _shown(values: Document) -> str:
+    return ", ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()
+    )

@@ -1,0 +1,102 @@
+"""What a job's metrics say in the terms of sweeps: one figure each, and which limits were not kept."""
+
+import math
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import Any
+
+from core.sweeps.schemas import Constraints, Excess, Figures, Objective
+
+_FIGURE_OF = {
+    "max_perplexity_ratio": "perplexity_ratio",
+    "max_accuracy_drop": "accuracy_drop",
+    "max_task_accuracy_drop": "task_accuracy_drop",
+    "max_latency_ratio": "latency_ratio",
+    "max_bytes_ratio": "bytes_ratio",
+}
+_ABSOLUTE = ("max_accuracy_drop", "max_task_accuracy_drop")
+QUALITY = ("max_perplexity_ratio", "max_accuracy_drop", "max_task_accuracy_drop")
+"""Limits that get harder to keep the more is removed; the others get easier."""
+
+_OBJECTIVES: dict[Objective, tuple[str, int]] = {
+    "min_parameters": ("parameters", 1),
+    "min_bytes": ("bytes", 1),
+    "min_latency": ("latency_ms", 1),
+    "min_perplexity": ("perplexity", 1),
+    "max_accuracy": ("accuracy", -1),
+}
+"""Which figure, and 1 where less of it is better."""
+OBJECTIVES: tuple[Objective, ...] = tuple(_OBJECTIVES)
+
+
+def figures_from(metrics: Mapping[str, Any]) -> Figures:
+    """Of a job's metrics; what they lack, or what is no finite number, is null."""
+    texts = list((metrics.get("perplexity") or {}).values())
+    accuracies = list((metrics.get("accuracy") or {}).values())
+    tasks = list((metrics.get("tasks") or {}).values())
+    size, latency = metrics.get("bytes") or {}, metrics.get("latency") or {}
+    kept = next((size[form] for form in ("packed", "hashed", "artifact") if size.get(form) is not None), None)
+    figures = {
+        "parameters": (metrics.get("parameters") or {}).get("nonzero"),
+        "bytes": kept,
+        "latency_ms": latency.get("pruned_ms"),
+        "perplexity": _geometric_mean([each["pruned"] for each in texts]),
+        "accuracy": fmean(each["pruned"] for each in tasks or accuracies) if tasks or accuracies else None,
+        "perplexity_ratio": _worst(each["ratio"] for each in texts),
+        "accuracy_drop": _worst(each["dense"] - each["pruned"] for each in accuracies),
+        "task_accuracy_drop": _worst(each["dense"] - each["pruned"] for each in tasks),
+        "latency_ratio": _ratio(latency.get("pruned_ms"), latency.get("dense_ms")),
+        "bytes_ratio": _ratio(kept, size.get("dense")),
+    }
+    return Figures.model_validate({name: value if _is_finite(value) else None for name, value in figures.items()})
+
+
+def objective_value(objective: Objective, figures: Figures) -> float | None:
+    """The figure that an objective is about."""
+    value: float | None = getattr(figures, _OBJECTIVES[objective][0])
+    return value
+
+
+def cost_of(objective: Objective, figures: Figures) -> float | None:
+    """The same so that less is better."""
+    value = objective_value(objective, figures)
+    return None if value is None else _OBJECTIVES[objective][1] * value
+
+
+def unmet(constraints: Constraints, figures: Figures) -> list[Excess]:
+    """The limits that are not kept, or cannot be shown to be, in the order of the request's fields."""
+    found = []
+    for constraint, figure in _FIGURE_OF.items():
+        limit: float | None = getattr(constraints, constraint)
+        if limit is None:
+            continue
+        value: float | None = getattr(figures, figure)
+        if value is None:
+            found.append(Excess(constraint=constraint, limit=limit, value=None, by=None))
+        elif value > limit:
+            by = value - limit if constraint in _ABSOLUTE else value / limit - 1
+            found.append(Excess(constraint=constraint, limit=limit, value=value, by=by))
+    return found
+
+
+def distance(excesses: Iterable[Excess]) -> float:
+    """How far from keeping all limits: the largest excess."""
+    return max((math.inf if each.by is None else each.by for each in excesses), default=0.0)
+
+
+def _worst(values: Iterable[float]) -> float | None:
+    return max(values, default=None)
+
+
+def _geometric_mean(values: list[float]) -> float | None:
+    if len(values) < 2:
+        return values[0] if values else None
+    return math.exp(fmean(math.log(value) for value in values))
+
+
+def _ratio(value: float | None, of: float | None) -> float | None:
+    return value / of if value is not None and of else None
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

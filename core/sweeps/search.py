@@ -1,0 +1,159 @@
+"""What a search does next: a pure function of where it may look and what was found, so that it goes on after any end.
+
+Each method's sparsities are a branch, cheapest model last. Quality is taken to fall along a branch, so the last point
+that keeps the limits of quality is found by bisection. Branches of one group (methods of one pattern) are taken to cost
+the same at the same sparsity: once a model keeps all limits, the others of its group are looked at above its sparsity
+only, and first of all right above it, where one job may show that a branch cannot win.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point of a branch."""
+
+    number: int
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A method's places by ascending sparsity; `group` is that of methods with the same costs."""
+
+    name: str
+    group: str
+    places: Sequence[Place]
+
+    def __post_init__(self) -> None:
+        assert all(before.sparsity < after.sparsity for before, after in pairwise(self.places))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished point showed; `keeps_quality` is of the limits that get harder with sparsity, `keeps_all` of all.
+    `cost` is null where it was not measured."""
+
+    keeps_quality: bool
+    keeps_all: bool
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Run one of these next, the first first; several may run at a time."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Measure this point in full."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The cheapest point that keeps all limits."""
+
+    number: int
+    is_verified: bool
+
+
+@dataclass(frozen=True)
+class NothingFound:
+    """No point keeps all limits, as far as `max_jobs` let the search look."""
+
+
+Step = Probe | Verify | Found | NothingFound
+
+
+def next_step(
+    branches: Sequence[Branch],
+    probed: Mapping[int, Outcome | None],
+    verified: Mapping[int, Outcome | None],
+    *,
+    verifies: bool,
+    jobs_left: int,
+) -> Step:
+    """`probed` and `verified` are of finished points, None where one failed without figures: it is passed over.
+
+    `verifies` says that probes are cheaper than full evaluations; where a point has both, the full one counts.
+    """
+    outcomes = {**probed, **verified}
+    wanted = _wanted(branches, outcomes)
+    if wanted and jobs_left > (1 if verifies else 0):
+        return Probe(tuple(wanted))
+    best = _best(branches, outcomes)
+    if best is None:
+        return NothingFound()
+    if not verifies or best.number in verified:
+        return Found(best.number, is_verified=True)
+    return Verify(best.number) if jobs_left > 0 else Found(best.number, is_verified=False)
+
+
+def _best(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) -> Place | None:
+    """Of least cost, of equal cost in the branch named first, there of the highest sparsity."""
+    found = []
+    for rank, branch in enumerate(branches):
+        for place in branch.places:
+            outcome = outcomes.get(place.number)
+            if outcome is not None and outcome.keeps_all and outcome.cost is not None:
+                found.append((outcome.cost, rank, -place.sparsity, place))
+    return min(found, key=lambda each: each[:3])[3] if found else None
+
+
+def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) -> list[int]:
+    """One place of each branch that may still hold the winner; branches about which least is known come first."""
+    wanted = []
+    for rank, branch in enumerate(branches):
+        leader = _leader(branches, outcomes, branch.group)
+        known = sum(place.number in outcomes for place in branch.places)
+        open_places = _open(branch, rank, outcomes, leader)
+        if not open_places:
+            continue
+        is_challenge = leader is not None and leader[0] != rank and not _passed(branch, outcomes, leader[1])
+        chosen = open_places[0] if is_challenge else open_places[len(open_places) // 2]
+        wanted.append((known, rank, chosen.number))
+    return [number for _, _, number in sorted(wanted)]
+
+
+def _leader(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None], group: str) -> tuple[int, float] | None:
+    """The rank and sparsity of the sparsest place of a group that keeps all limits."""
+    kept = [
+        (-place.sparsity, rank)
+        for rank, branch in enumerate(branches)
+        if branch.group == group
+        for place in branch.places
+        if (outcome := outcomes.get(place.number)) is not None and outcome.keeps_all
+    ]
+    if not kept:
+        return None
+    sparsity, rank = min(kept)
+    return rank, -sparsity
+
+
+def _open(
+    branch: Branch, rank: int, outcomes: Mapping[int, Outcome | None], leader: tuple[int, float] | None
+) -> list[Place]:
+    """Places nobody looked at, above what keeps quality and below what does not, where a leader could be beaten."""
+    seen = [outcomes.get(place.number) for place in branch.places]
+    failing = [index for index, each in enumerate(seen) if each is not None and not each.keeps_quality]
+    end = min(failing, default=len(seen))
+    start = max((index for index in range(end) if seen[index] is not None), default=-1) + 1
+    return [
+        place
+        for place in branch.places[start:end]
+        if place.number not in outcomes and (leader is None or (-place.sparsity, rank) < (-leader[1], leader[0]))
+    ]
+
+
+def _passed(branch: Branch, outcomes: Mapping[int, Outcome | None], sparsity: float) -> bool:
+    """Whether the branch is known to keep quality at this sparsity or above."""
+    return any(
+        place.sparsity >= sparsity and (outcome := outcomes.get(place.number)) is not None and outcome.keeps_quality
+        for place in branch.places
+    )

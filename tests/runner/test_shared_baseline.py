@@ -1,0 +1,78 @@
+"""The dense model is measured by one job; those that are told of it measure only their own, to the same figures."""
+
+from typing import Any
+
+import pytest
+
+from core.database import transaction
+from core.jobs import service
+from core.jobs.baseline import Baseline, figures_of
+from core.jobs.schemas import JobBody
+from tests.runner.conftest import Finish, Work
+from tests.runner.models import register_layers
+from tests.task_questions import write_questions
+from tests.worker.conftest import Queue
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def body(jobs: Queue) -> dict[str, Any]:
+    write_questions(jobs.settings.local_tasks, "winogrande", 8)
+    body = register_layers(jobs.sessions, jobs.settings, jobs.team)
+    return {**body, "evaluation": {**body["evaluation"], "tasks": ["winogrande"], "task_limit": 4}}
+
+
+def dense_evaluations(jobs: Queue, job_id: str) -> int:
+    """How often the runner told of a measurement of the dense model."""
+    return sum(event.data.get("name") == "dense_evaluation" for event in jobs.events(job_id))
+
+
+@pytest.fixture(scope="module")
+def alone(jobs: Queue, body: dict[str, Any], finish: Finish) -> str:
+    return finish(body)
+
+
+def told(jobs: Queue, work: Work, body: dict[str, Any], baseline: Baseline) -> str:
+    """A finished job that was told of `baseline`."""
+    with transaction(jobs.sessions) as session:
+        parsed = JobBody.model_validate(body)
+        job = service.submit(session, jobs.team, parsed, store=jobs.store, settings=jobs.settings, baseline=baseline)
+    assert work().result(120) == "succeeded", jobs.job(job.id).error
+    return job.id
+
+
+def test_figures_of_a_job_that_was_told_equal_those_of_one_that_measured(
+    jobs: Queue, work: Work, body: dict[str, Any], alone: str
+) -> None:
+    told_id = told(jobs, work, body, Baseline(figures=tuple(figures_of(jobs.report(alone)))))
+    before, after = jobs.job(alone).metrics or {}, jobs.job(told_id).metrics or {}
+    for name in ("perplexity", "tasks", "task_mean", "sparsity", "parameters"):
+        assert after[name] == before[name]
+    report = jobs.report(told_id)
+    assert report["dense"]["measured"] == dense_evaluations(jobs, told_id) == 0
+    assert report["dense"]["taken"] == 2
+    assert {figure["job"] for figure in report["dense"]["figures"]} == {alone}
+    assert any(f"measured by job {alone}" in note for note in report["notes"])
+    assert jobs.report(alone)["dense"]["measured"] == 2 and dense_evaluations(jobs, alone) == 1
+
+
+def test_figures_of_another_measurement_are_not_used(jobs: Queue, work: Work, body: dict[str, Any], alone: str) -> None:
+    figures = [each for each in figures_of(jobs.report(alone)) if each.kind == "perplexity"]
+    facts = {
+        "samples": 1,
+        "model": "sha256:0",
+        "device": "cuda",
+        "dtype": "bfloat16",
+        "sequence_length": 7,
+        "dataset": "0",
+    }
+    wrong = [
+        each.model_copy(update={"facts": each.facts | {fact: other}, "values": {"perplexity": 1.0}})
+        for each in figures
+        for fact, other in facts.items()
+    ]
+    without_tasks = body | {"evaluation": {**body["evaluation"], "tasks": []}}
+    job_id = told(jobs, work, without_tasks, Baseline(figures=tuple(wrong)))
+    assert (jobs.job(job_id).metrics or {})["perplexity"] == (jobs.job(alone).metrics or {})["perplexity"]
+    assert dense_evaluations(jobs, job_id) == jobs.report(job_id)["dense"]["measured"] == 1

@@ -1,0 +1,216 @@
+"""A sweep's life: points started under the cap, ended, cancelled, resumed, kept waiting; nothing lost or doubled."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from core.database import transaction
+from core.errors import Conflict, NotFound
+from core.jobs import queue
+from core.sweeps import service
+from core.sweeps.tables import SweepPointRow
+from core.teams.tables import AuditRow, TeamRow
+from tests.sweeps.conftest import Sweeps
+from tests.worker.conftest import eventually
+
+
+def statuses(sweeps: Sweeps) -> Counter[str]:
+    return Counter(job.status for job in sweeps.jobs())
+
+
+def test_the_first_job_measures_the_dense_model_and_the_others_wait_for_it(
+    sweeps: Sweeps, grid_body: dict[str, Any]
+) -> None:
+    sweep_id = sweeps.submit(grid_body)
+    assert sweeps.advance() == 1 and sweeps.advance() == 0
+    (first,) = sweeps.work()
+    assert first.baseline is not None and not first.baseline.figures
+    assert sweeps.advance() == 2, "as many as may run at a time, now that the dense model is known"
+    others = sweeps.work()
+    assert {figure.job for claim in others if claim.baseline for figure in claim.baseline.figures} == {first.job_id}
+    sweep = sweeps.finish(sweep_id)
+    assert sweep.status == "succeeded" and sweep.points.succeeded == 6
+    assert [dense.job for dense in sweep.dense] == [first.job_id]
+    assert len(sweeps.jobs()) == len(sweeps.hints) == 6
+    assert all(job.labels == {"commit": "abc", "sweep": sweep_id} for job in sweeps.jobs())
+
+
+def test_where_the_first_job_fails_the_next_measures(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+    sweep_id = sweeps.submit(grid_body)
+    sweeps.advance()
+    assert len(sweeps.work(lambda body: None)) == 1
+    assert sweeps.advance() == 1
+    (second,) = sweeps.work()
+    sweep = sweeps.finish(sweep_id)
+    assert sweep.status == "succeeded" and (sweep.points.failed, sweep.points.succeeded) == (1, 5)
+    assert [dense.job for dense in sweep.dense] == [second.job_id]
+
+
+def test_points_of_different_evaluations_measure_the_dense_model_once_each(
+    sweeps: Sweeps, grid_body: dict[str, Any]
+) -> None:
+    grid = {"method": ["magnitude", "wanda"], "evaluation.samples": [2, 4]}
+    body = grid_body | {"job": grid_body["job"] | {"sparsity": 0.5}, "grid": grid}
+    sweep_id = sweeps.submit(body)
+    assert sweeps.advance() == 2, "neither waits for the other"
+    measured = {claim.job_id for claim in sweeps.work()}
+    assert {dense.job for dense in sweeps.finish(sweep_id).dense} == measured
+
+
+def test_no_more_run_than_may(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+    sweeps.submit(grid_body | {"max_concurrent": 3})
+    sweeps.advance()
+    sweeps.work()
+    assert sweeps.advance() == 3 and sweeps.advance() == 0
+    claim = sweeps.claim()
+    assert claim is not None and sweeps.advance() == 0
+    sweeps.end(claim, 1.0)
+    assert sweeps.advance() == 1
+    assert statuses(sweeps) == {"succeeded": 2, "queued": 3}
+
+
+def test_a_sweep_of_which_nothing_succeeds_has_failed_and_can_be_tried_again(
+    sweeps: Sweeps, grid_body: dict[str, Any]
+) -> None:
+    sweep_id = sweeps.submit(grid_body)
+    sweep = sweeps.finish(sweep_id, lambda body: None)
+    assert sweep.status == "failed" and sweep.error is not None and sweep.error.code == "sweep_failed"
+    sweeps.resume(sweep_id)
+    assert sweeps.resume(sweep_id).status == "running", "idempotent"
+    sweep = sweeps.finish(sweep_id)
+    assert sweep.status == "succeeded" and sweep.error is None
+    assert len(sweeps.jobs()) == 6, "its jobs were tried again, none was added"
+    assert {job.attempt for job in sweeps.jobs()} == {2}
+    with pytest.raises(Conflict, match="succeeded"):
+        sweeps.resume(sweep_id)
+
+
+def test_cancelled_as_one_and_resumed_as_one(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+    sweep_id = sweeps.submit(grid_body)
+    sweeps.advance()
+    sweeps.work()
+    sweeps.advance()
+    claim = sweeps.claim()
+    assert claim is not None
+    assert sweeps.cancel(sweep_id).status == "cancelled"
+    assert sweeps.cancel(sweep_id).status == "cancelled", "idempotent"
+    assert statuses(sweeps) == {"succeeded": 1, "cancelling": 1, "cancelled": 1}
+    assert sweeps.advance() == 0
+    assert sweeps.get(sweep_id).points.not_run == 3
+    sweeps.resume(sweep_id)
+    assert sweeps.advance() == 1, "one is still being cancelled, and counts"
+    with transaction(sweeps.sessions) as session:
+        queue.finish_cancelled(session, claim.job_id, claim.attempt)
+    sweep = sweeps.finish(sweep_id)
+    assert sweep.status == "succeeded" and sweep.points.succeeded == 6 and len(sweeps.jobs()) == 6
+    with pytest.raises(Conflict, match="nothing to cancel"):
+        sweeps.cancel(sweep_id)
+
+
+def test_a_full_queue_pauses_and_does_not_fail(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+    with transaction(sweeps.sessions) as session:
+        session.execute(update(TeamRow).values(max_queued=1))
+    sweep_id = sweeps.submit(grid_body | {"max_concurrent": 4})
+    sweeps.advance()
+    sweeps.work()
+    assert sweeps.advance() == 1
+    paused = sweeps.get(sweep_id)
+    assert paused.status == "running" and "1 jobs waiting" in (paused.waiting_for or "")
+    sweep = sweeps.finish(sweep_id)
+    assert sweep.status == "succeeded" and sweep.points.succeeded == 6 and sweep.waiting_for is None
+
+
+def test_a_model_that_went_away_ends_the_points_that_needed_it(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+    sweep_id = sweeps.submit(grid_body)
+    sweeps.advance()
+    sweeps.work()
+    with transaction(sweeps.sessions) as session:
+        point = session.get_one(SweepPointRow, (sweep_id, 4))
+        point.body = point.body | {"model": "gone"}
+    sweep = sweeps.finish(sweep_id)
+    assert sweep.status == "succeeded" and (sweep.points.failed, sweep.points.succeeded) == (1, 5)
+    failed = sweeps.results(sweep_id).points[4]
+    assert failed.status == "failed" and failed.error is not None and failed.error.code == "unknown_model"
+
+
+def test_two_that_advance_at_once_double_nothing(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+    grid = {"method": ["magnitude", "wanda"], "sparsity": [(10 + place) / 50 for place in range(20)]}
+    sweep_id = sweeps.submit(grid_body | {"grid": grid, "max_concurrent": 40})
+    sweeps.advance()
+    sweeps.work()
+    start = threading.Barrier(4)
+
+    def advance(_: int) -> int:
+        start.wait()
+        return sum(sweeps.advance() for _ in range(5))
+
+    with ThreadPoolExecutor(4) as threads:
+        queued = sum(threads.map(advance, range(4)))
+    assert queued == 39 and len(sweeps.jobs()) == 40 == len(set(sweeps.hints))
+    assert sweeps.finish(sweep_id).points.succeeded == 40
+
+
+ADVANCE = """
+import sys
+from core.artifacts.store import open_store
+from core.database import session_factory
+from core.jobs.hub_lookup import HubLookup
+from core.registry.hub import Hub
+from core.settings import Settings
+from core.sweeps.advance import advance_sweeps
+settings = Settings.model_validate_json(sys.argv[1])
+sessions = session_factory(settings)
+hub = HubLookup(Hub(settings), sessions, max_bytes=1)
+while True:
+    advance_sweeps(sessions, settings, store=open_store(settings), hub=hub, send_hint=lambda job, queue: None)
+"""
+
+
+def test_a_dispatcher_killed_in_the_middle_loses_and_doubles_nothing(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+    grid = {"method": ["magnitude", "wanda"], "sparsity": [(10 + place) / 100 for place in range(30)]}
+    sweep_id = sweeps.submit(grid_body | {"grid": grid, "max_concurrent": 60})
+    sweeps.advance()
+    sweeps.work()
+    for wanted in (6, 20):  # killed twice, each time while it queues jobs
+        child = subprocess.Popen([sys.executable, "-c", ADVANCE, sweeps.settings.model_dump_json()])
+        try:
+            eventually(lambda wanted=wanted: len(sweeps.jobs()) >= wanted, 60)
+        finally:
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+        assert len(sweeps.jobs()) < 60
+    sweep = sweeps.finish(sweep_id)
+    assert sweep.status == "succeeded" and sweep.points.succeeded == 60
+    jobs = sweeps.jobs()
+    with transaction(sweeps.sessions) as session:
+        linked = session.scalars(select(SweepPointRow.job_id)).all()
+    assert sorted(job.id for job in jobs) == sorted(str(each) for each in linked)
+    assert len({(job.method, job.body["sparsity"]) for job in jobs}) == 60
+
+
+def test_who_did_what_is_written_down_and_another_team_sees_nothing(
+    sweeps: Sweeps, grid_body: dict[str, Any], other_team: str
+) -> None:
+    sweep_id = sweeps.submit(grid_body)
+    sweeps.advance()
+    sweeps.cancel(sweep_id)
+    sweeps.resume(sweep_id)
+    with transaction(sweeps.sessions) as session:
+        query = select(AuditRow.action, AuditRow.actor).where(~AuditRow.action.endswith(".register"))
+        noted = session.execute(query.order_by(AuditRow.created_at)).all()
+        assert [tuple(each) for each in noted] == [
+            ("sweep.submit", "operator"),
+            ("job.submit", f"sweep:{sweep_id}"),
+            ("sweep.cancel", "operator"),
+            ("sweep.resume", "operator"),
+        ]
+        with pytest.raises(NotFound):
+            service.get_sweep(session, other_team, sweep_id)

@@ -1,0 +1,170 @@
+"""What a sweep may be asked: points, what is refused and why, and what comes out beside one another."""
+
+from typing import Any
+
+import pytest
+
+from core.errors import InvalidRequest
+from core.sweeps.grid import asked_points
+from core.sweeps.schemas import SweepBody
+from tests.sweeps.conftest import Sweeps
+
+
+def test_a_grid_is_every_combination_and_points_are_added_once(grid_body: dict[str, Any]) -> None:
+    grid = {"method": ["wanda"], "sparsity": [0.4, 0.5], "parameters.scope": ["layer", "row"]}
+    points = [{"method": "wanda", "sparsity": 0.5, "parameters.scope": "row"}, {"method": "magnitude", "sparsity": 0.1}]
+    asked = asked_points(SweepBody.model_validate(grid_body | {"grid": grid, "points": points}))
+    assert [each.values for each in asked] == [
+        {"method": "wanda", "sparsity": sparsity, "parameters.scope": scope}
+        for sparsity in (0.4, 0.5)
+        for scope in ("layer", "row")
+    ] + [{"method": "magnitude", "sparsity": 0.1}]
+    assert asked[0].body["parameters"] == {"scope": "layer"}
+    assert asked[0].body["model"] == "tiny" and "parameters" not in grid_body["job"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"grid": {"method": ["wanda", "frobnicate"], "sparsity": [0.5]}}, "frobnicate"),
+        ({"grid": {"method": ["wanda"], "sparsity": [0.5, 1.5]}}, r"1 of 2 points cannot be run: \(method=wanda"),
+        ({"grid": {"method": ["magnitude"], "sparsity": [0.5], "parameters.block_size": [64]}}, "magnitude takes"),
+        ({"grid": {"sparcity": [0.5]}}, "leads to no field of a job body"),
+        ({"grid": {"model": ["tiny"]}}, "the same for all points"),
+        ({"grid": {"method.name": ["wanda"]}, "job": {"model": "tiny", "method": "wanda"}}, "no object 'method'"),
+        ({"grid": {"priority": list(range(-50, 51)), "sparsity": [0.1, 0.2, 0.3, 0.4, 0.5]}}, "505 points, 500"),
+        ({"job": {"method": "wanda"}}, "job.model is required"),
+        ({"job": {"model": "tiny", "metadata": {"sweep": "mine"}}}, "set by the service"),
+        ({"grid": {"method": ["sensitivity"]}}, "makes no model"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_by_name(
+    sweeps: Sweeps, grid_body: dict[str, Any], change: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        sweeps.submit(grid_body | change)
+    assert not sweeps.jobs()
+
+
+def test_invalid_points_can_be_left_out(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+    grid = {"method": ["magnitude", "sparsegpt"], "sparsity": [0.5], "parameters.block_size": [64, 128]}
+    sweep = sweeps.get(sweeps.submit(grid_body | {"grid": grid, "skip_invalid": True}))
+    assert sweep.points.total == 2
+    assert [each.values["method"] for each in sweep.skipped] == ["magnitude", "magnitude"]
+    assert all("block_size" in each.reason for each in sweep.skipped)
+    with pytest.raises(InvalidRequest, match="2 of 2 points"):
+        sweeps.submit(grid_body | {"grid": grid | {"method": ["magnitude"]}, "skip_invalid": True})
+
+
+@pytest.mark.parametrize(
+    ("job", "search", "told"),
+    [
+        ({"sparsity": 0.5}, {}, "the search chooses it"),
+        ({"gates": {"max_perplexity_ratio": 2}}, {}, "search.subject_to"),
+        ({"evaluation": {}}, {}, "needs a text to measure on"),
+        ({}, {"subject_to": {"max_task_accuracy_drop": 0.1}}, "needs tasks to measure on"),
+        ({}, {"subject_to": {"max_accuracy_drop": 0.1}}, "belongs to image classifiers"),
+        ({}, {"methods": ["depth"], "sparsities": [0.001]}, "1 of 1 points cannot be run"),
+    ],
+)
+def test_a_search_that_cannot_be_meant_is_refused(
+    sweeps: Sweeps, search_body: dict[str, Any], job: dict[str, Any], search: dict[str, Any], told: str
+) -> None:
+    body = search_body | {"job": search_body["job"] | job, "search": search_body["search"] | search}
+    with pytest.raises(InvalidRequest, match=told):
+        sweeps.submit(body)
+
+
+def test_results_have_the_front_and_the_best(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+    sweep_id = sweeps.submit(grid_body)
+    sweeps.finish(sweep_id, lambda body: 1 + body["sparsity"] * (2 if body["method"] == "magnitude" else 1))
+    results = sweeps.results(sweep_id)
+    assert [point.label for point in results.points][:2] == ["magnitude · 30%", "magnitude · 50%"]
+    assert [point.on_front for point in results.points] == [False, False, False, True, True, True]
+    assert {best.objective: best.label for best in results.best} == {
+        "min_parameters": "magnitude · 70%",  # as small as wanda's, and first
+        "min_bytes": "magnitude · 30%",
+        "min_latency": "magnitude · 30%",
+        "min_perplexity": "wanda · 30%",
+    }
+    assert results.points[5].figures is not None and results.points[5].figures.perplexity_ratio == 1.7
+    assert len(results.trade_off.points) == 7, "six jobs and the dense model"
+
+
+RATIOS = {"magnitude": [1.2, 1.9, 6, 30], "wanda": [1.1, 1.3, 1.9, 4.0], "sparsegpt": [1.1, 1.2, 1.5, 2.5]}
+"""At sparsities 0.3, 0.4, 0.5, 0.6."""
+
+
+def known_ratio(body: dict[str, Any]) -> float:
+    return RATIOS[body["method"]][round(body["sparsity"] * 10) - 3]
+
+
+def test_a_search_finds_the_winner_of_the_whole_grid_with_fewer_jobs(
+    sweeps: Sweeps, search_body: dict[str, Any]
+) -> None:
+    sweep_id = sweeps.submit(search_body)
+    assert sweeps.finish(sweep_id, known_ratio).status == "succeeded"
+    results = sweeps.results(sweep_id)
+    assert results.search is not None and results.search.number is not None
+    winner = results.points[results.search.number]
+    assert winner.values == {"method": "sparsegpt", "sparsity": 0.5} and winner.status == "succeeded"
+    assert (results.search.jobs, results.search.candidates) == (4, 12) and len(sweeps.jobs()) == 4
+    assert results.search.is_verified and results.search.nearest is None
+    assert results.sweep.points.not_run == 8
+    missed = next(point for point in results.points if point.values == {"method": "wanda", "sparsity": 0.5})
+    assert [(each.constraint, each.value) for each in missed.unmet] == [("max_perplexity_ratio", 1.9)]
+
+
+def test_where_nothing_is_good_enough_it_says_how_near_the_nearest_came(
+    sweeps: Sweeps, search_body: dict[str, Any]
+) -> None:
+    search = search_body["search"] | {"subject_to": {"max_perplexity_ratio": 1.05}}
+    sweep_id = sweeps.submit(search_body | {"search": search})
+    sweep = sweeps.finish(sweep_id, known_ratio)
+    assert sweep.status == "failed" and sweep.error is not None and sweep.error.code == "constraints_not_met"
+    assert "perplexity_ratio is 1.1, the limit 1.05 (+0.05)" in sweep.error.message
+    outcome = sweeps.results(sweep_id).search
+    assert outcome is not None and outcome.number is None and outcome.nearest is not None
+    assert outcome.nearest.values["sparsity"] == 0.3 and outcome.jobs < 12
+
+
+def test_a_winner_of_cheap_probes_is_measured_in_full_and_the_next_best_taken_where_it_fails(
+    sweeps: Sweeps, search_body: dict[str, Any]
+) -> None:
+    """The probes' few samples flatter sparsegpt at 0.5; in full it misses the limit, and wanda at 0.4 keeps it."""
+    search = search_body["search"] | {"probe": {"samples": 2}}
+    sweep_id = sweeps.submit(search_body | {"search": search})
+
+    def ratio(body: dict[str, Any]) -> float:
+        is_full = body["evaluation"]["samples"] == 4
+        return known_ratio(body) + (0.2 if is_full and body["sparsity"] == 0.5 else 0)
+
+    assert sweeps.finish(sweep_id, ratio).status == "succeeded"
+    results = sweeps.results(sweep_id)
+    assert results.search is not None and results.search.number is not None and results.search.is_verified
+    winner = results.points[results.search.number]
+    assert winner.stage == "full" and winner.values["sparsity"] == 0.4 and winner.label.endswith("in full")
+    full = [job for job in sweeps.jobs() if job.body["evaluation"]["samples"] == 4]
+    assert [job.status for job in full] == ["failed", "succeeded"]
+    assert all(job.body["gates"]["max_perplexity_ratio"] == 1.6 for job in full)
+    assert full[0].error is not None and full[0].error["code"] == "gate_missed"
+    assert len(results.sweep.dense) == 2, "the dense model was measured once by each evaluation"
+
+
+def test_a_search_goes_on_where_it_was_cancelled(sweeps: Sweeps, search_body: dict[str, Any]) -> None:
+    sweep_id = sweeps.submit(search_body)
+    sweeps.advance()
+    sweeps.work(known_ratio)
+    sweeps.advance()
+    sweeps.cancel(sweep_id)
+    assert [job.status for job in sweeps.jobs()] == ["succeeded", "cancelled"]
+    sweeps.resume(sweep_id)
+    assert sweeps.finish(sweep_id, known_ratio).status == "succeeded"
+    assert len(sweeps.jobs()) == 4
+
+
+def test_a_search_stops_at_max_jobs(sweeps: Sweeps, search_body: dict[str, Any]) -> None:
+    search = search_body["search"] | {"max_jobs": 2}
+    sweep_id = sweeps.submit(search_body | {"search": search})
+    assert sweeps.finish(sweep_id, known_ratio).status == "failed"
+    assert len(sweeps.jobs()) == 2

@@ -1,0 +1,146 @@
+"""The search's next step: against the whole grid on curves that rise, and on cases one can follow."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.sweeps.search import Branch, Found, NothingFound, Outcome, Place, Probe, Step, Verify, next_step
+
+Curves = Sequence[Sequence[float]]
+
+
+def branches_for(curves: Curves, sparsities: Sequence[float], groups: Sequence[str]) -> list[Branch]:
+    width = len(sparsities)
+    return [
+        Branch(
+            f"method {rank}", groups[rank], [Place(rank * width + i, sparsity) for i, sparsity in enumerate(sparsities)]
+        )
+        for rank in range(len(curves))
+    ]
+
+
+def outcome(curves: Curves, sparsities: Sequence[float], number: int, limit: float) -> Outcome:
+    rank, place = divmod(number, len(sparsities))
+    kept = curves[rank][place] <= limit
+    return Outcome(kept, kept, 1 - sparsities[place])
+
+
+def grid_winner(curves: Curves, sparsities: Sequence[float], limit: float) -> int | None:
+    every = range(len(curves) * len(sparsities))
+    kept = [(outcome(curves, sparsities, number, limit).cost, number) for number in every]
+    met = [(cost, number) for cost, number in kept if outcome(curves, sparsities, number, limit).keeps_all]
+    return min(met)[1] if met else None
+
+
+def run(curves: Curves, sparsities: Sequence[float], limit: float, *, at_a_time: int = 1) -> tuple[int | None, int]:
+    """The winner and how many jobs it took, `at_a_time` of them running together."""
+    branches = branches_for(curves, sparsities, ["one"] * len(curves))
+    probed: dict[int, Outcome | None] = {}
+    while True:
+        match next_step(branches, probed, {}, verifies=False, jobs_left=10_000):
+            case Probe(numbers):
+                assert not set(numbers) & set(probed), "nothing is run twice"
+                for number in numbers[:at_a_time]:
+                    probed[number] = outcome(curves, sparsities, number, limit)
+            case Found(number):
+                return number, len(probed)
+            case NothingFound():
+                return None, len(probed)
+            case Verify():
+                raise AssertionError("nothing is cheaper than what was measured")
+
+
+@st.composite
+def rising_curves(draw: st.DrawFn) -> tuple[Curves, list[float]]:
+    width = draw(st.integers(1, 12))
+    sparsities = [(place + 1) / (width + 1) for place in range(width)]
+    rising = st.lists(st.floats(1, 10, allow_nan=False), min_size=width, max_size=width).map(sorted)
+    return draw(st.lists(rising, min_size=1, max_size=5)), sparsities
+
+
+@settings(max_examples=300, deadline=None)
+@given(rising_curves(), st.floats(0.5, 11), st.integers(1, 4))
+def test_it_finds_what_the_whole_grid_finds_with_no_more_jobs(
+    given_curves: tuple[Curves, list[float]], limit: float, at_a_time: int
+) -> None:
+    curves, sparsities = given_curves
+    winner, jobs = run(curves, sparsities, limit, at_a_time=at_a_time)
+    assert winner == grid_winner(curves, sparsities, limit)
+    assert jobs <= len(curves) * len(sparsities)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 5), st.integers(6, 40), st.data())
+def test_on_grids_of_some_size_it_needs_far_fewer(methods: int, width: int, data: st.DataObject) -> None:
+    """Bisection of one branch, and for each other as much again at most; where one method is best, one job each."""
+    sparsities = [(place + 1) / (width + 1) for place in range(width)]
+    last = [data.draw(st.integers(-1, width - 1)) for _ in range(methods)]
+    curves = [[1.0 if place <= end else 2.0 for place in range(width)] for end in last]
+    _, jobs = run(curves, sparsities, 1.5)
+    assert jobs <= methods * (width.bit_length() + 1) < methods * width
+
+
+def test_a_typical_grid_of_three_methods_takes_four_jobs_of_twelve() -> None:
+    curves = [[1.2, 1.9, 6.0, 30.0], [1.1, 1.3, 1.9, 4.0], [1.1, 1.2, 1.5, 2.5]]
+    assert run(curves, [0.3, 0.4, 0.5, 0.6], 1.6) == (10, 4)
+
+
+def test_the_step_depends_on_what_was_found_not_on_the_way_there() -> None:
+    branches = branches_for([[1.0] * 5, [1.0] * 5], [0.1, 0.3, 0.5, 0.7, 0.9], ["one", "one"])
+    kept, missed = Outcome(True, True, 0.5), Outcome(False, False, 0.3)
+    found: dict[int, Outcome | None] = {2: kept, 8: missed}
+    first = next_step(branches, found, {}, verifies=False, jobs_left=9)
+    again = next_step(branches, dict(reversed(found.items())), {}, verifies=False, jobs_left=9)
+    assert first == again == Probe((4,))
+
+
+def test_a_place_that_failed_is_passed_over() -> None:
+    branches = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
+    step = next_step(branches, {1: None}, {}, verifies=False, jobs_left=9)
+    assert step == Probe((2,))
+
+
+def test_methods_that_cost_differently_do_not_rule_each_other_out() -> None:
+    kept = Outcome(True, True, 0.5)
+    both = branches_for([[1.0] * 2, [1.0] * 2], [0.3, 0.6], ["masks", "structured"])
+    assert next_step(both, {0: kept, 1: kept}, {}, verifies=False, jobs_left=9) == Probe((3,))
+    same = branches_for([[1.0] * 2, [1.0] * 2], [0.3, 0.6], ["masks", "masks"])
+    assert next_step(same, {0: kept, 1: kept}, {}, verifies=False, jobs_left=9) == Found(1, is_verified=True)
+
+
+def test_a_limit_that_gets_easier_sends_the_search_up() -> None:
+    """Quality is kept but the model is not fast enough yet: more has to go."""
+    (branch,) = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
+    slow = Outcome(keeps_quality=True, keeps_all=False, cost=2.0)
+    assert next_step([branch], {1: slow}, {}, verifies=False, jobs_left=9) == Probe((2,))
+    assert next_step([branch], {1: slow, 2: slow}, {}, verifies=False, jobs_left=9) == NothingFound()
+
+
+def follow(verified: Mapping[int, Outcome | None], jobs_left: int = 9) -> Step:
+    (branch,) = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
+    probed = {1: Outcome(True, True, 0.5), 2: Outcome(False, False, 0.3)}
+    return next_step([branch], probed, verified, verifies=True, jobs_left=jobs_left)
+
+
+def test_the_winner_of_cheap_probes_is_measured_in_full() -> None:
+    assert follow({}) == Verify(1)
+    assert follow({1: Outcome(True, True, 0.5)}) == Found(1, is_verified=True)
+    assert follow({}, jobs_left=0) == Found(1, is_verified=False)
+
+
+def test_where_the_full_measurement_fails_the_next_best_is_looked_for() -> None:
+    assert follow({1: Outcome(False, False, 0.5)}) == Probe((0,))
+    assert follow({1: None}) == Probe((0,))
+
+
+def test_the_last_job_is_kept_for_the_full_measurement() -> None:
+    branches = branches_for([[1.0] * 5], [0.1, 0.3, 0.5, 0.7, 0.9], ["one"])
+    probed: dict[int, Outcome | None] = {2: Outcome(True, True, 0.5)}
+    assert next_step(branches, probed, {}, verifies=True, jobs_left=1) == Verify(2)
+
+
+def test_places_are_in_order() -> None:
+    (branch,) = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
+    assert all(a.sparsity < b.sparsity for a, b in pairwise(branch.places))

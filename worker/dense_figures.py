@@ -1,0 +1,55 @@
+"""The dense model's figures of one job: taken from an earlier job where that measured the very same, else measured; and
+the report's word on which was which."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from core.jobs.baseline import Baseline, DenseFigure, DenseKind, Facts
+
+
+class DenseFigures:
+    """`say` hears of what is taken, `count` of each measurement: kind and name, and how many there were before."""
+
+    def __init__(
+        self,
+        baseline: Baseline | None,
+        job: str,
+        *,
+        say: Callable[[str], None],
+        count: Callable[[DenseKind, str, int], None] = lambda kind, name, before: None,
+    ) -> None:
+        self._baseline = baseline or Baseline()
+        self._job = job
+        self._say = say
+        self._count = count
+        self._figures: list[DenseFigure] = []
+        self._measured = 0
+
+    def take(self, kind: DenseKind, name: str, facts: Facts) -> Mapping[str, float] | None:
+        """What an earlier job found under exactly these facts; None: measure it."""
+        found = self._baseline.find(kind, facts)
+        if found is None:
+            return None
+        self._figures.append(found.model_copy(update={"name": name}))
+        self._say(f"The dense model's {kind} on {name} was taken from job {found.job}: the same measurement.")
+        return found.values
+
+    def add(
+        self, kind: DenseKind, name: str, facts: Facts, values: Mapping[str, float], *, measured: bool = True
+    ) -> None:
+        """What this job answers for: it measured it, or found it kept on its node (not `measured`)."""
+        if measured:
+            self._count(kind, name, self._measured)
+            self._measured += 1
+        self._figures.append(DenseFigure(kind=kind, name=name, facts=facts, values=dict(values), job=self._job))
+
+    def into(self, report: dict[str, Any]) -> None:
+        """`dense` of the report: every figure with its facts, how many were measured here and how many taken."""
+        dense = report.setdefault("dense", {"measured": 0, "taken": 0, "figures": []})
+        dense["measured"] += self._measured
+        dense["taken"] += len(self._figures) - self._measured
+        dense["figures"] += [each.model_dump(mode="json") for each in self._figures]
+        notes = report.setdefault("notes", [])
+        for each in self._figures:
+            if each.job != self._job:
+                notes.append(f"The dense model's {each.kind} on {each.name} was measured by job {each.job}.")
