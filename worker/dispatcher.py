@@ -39,24 +39,32 @@ logger = structlog.get_logger()
 _DISPATCHER = os.getpid()
 """Loaded before the clock is forked."""
 _sessions: sessionmaker[Session] | None = None
+_means: Means | None = None
 
 
 def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
     return len(sweep_orphans(sessions, open_store(settings), settings))
 
 
-def _advance(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
+def _means_of(sessions: sessionmaker[Session], settings: Settings) -> Means:
+    """Made once: the hub's answers are remembered for a moment."""
+    global _means
+    if _means is None or _means.sessions is not sessions:
+        hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
+        _means = Means(sessions, open_store(settings), settings, hub, server_secret(settings))
+    return _means
+
+
+def _advance_sweeps(sessions: sessionmaker[Session], settings: Settings) -> int | None:
+    means = _means_of(sessions, settings)
     send_hint = hint_sender(app, settings.hint_stale_seconds)
-    return advance_sweeps(sessions, settings, store=open_store(settings), hub=hub, send_hint=send_hint) or None
+    return advance_sweeps(sessions, settings, store=means.store, hub=means.hub, send_hint=send_hint) or None
 
 
 def _fire_triggers(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
-    means = Means(sessions, open_store(settings), settings, hub, server_secret(settings))
     send_hint = hint_sender(app, settings.hint_stale_seconds)
     fired = 0
-    for job in fire_due(means):
+    for job in fire_due(_means_of(sessions, settings)):
         hint_or_note(send_hint, sessions, job.id, job.queue)
         fired += 1
     return fired or None
@@ -72,7 +80,7 @@ PUBLISHERS = 3
 
 CHORES = (
     Chore("sweep of the store", 600.0, _sweep),
-    Chore("sweeps of jobs", 1.5, _advance),
+    Chore("sweeps of jobs", 1.5, _advance_sweeps),
     Chore("firing of scheduled triggers", 2.0, _fire_triggers),
     Chore("removal of old firings", 60.0, _forget_firings),
     Chore("webhooks", 1.0, deliver_due),

@@ -67,6 +67,14 @@ def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
     return results
 
 
+def gated_figure(name: str, metrics: Figures) -> float | None:
+    """The figure that the gate of this name looks at: the largest, where there are several. None where one of them is
+    unknown, or there is none."""
+    values = [measured.value for measured in _GATES[name].find(metrics)]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return max(known) if known and len(known) == len(values) else None
+
+
 def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:
     """All that were missed as one error, whose `param` is the first's; None where all were kept."""
     missed = [result for result in results if not result.kept]

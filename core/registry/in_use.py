@@ -9,6 +9,7 @@ from core.jobs.states import STATUSES, TERMINAL
 from core.jobs.tables import JobRow
 from core.publications.states import OPEN
 from core.publications.tables import PublicationRow
+from core.sweeps.tables import SweepPointRow, SweepRow
 
 NOT_OVER = [status for status in STATUSES if status not in TERMINAL]
 
@@ -17,7 +18,11 @@ def artifacts_in_use(session: Session, team_id: str, job_ids: Sequence[str]) -> 
     """Of these jobs of a team those whose artifact is needed, each with what needs it (`job 'job_…', which is not
     over`). Whatever else comes to need artifacts is asked here.
     """
-    return _needed_by_jobs(session, team_id, job_ids) | _needed_by_publications(session, team_id, job_ids)
+    return (
+        _needed_by_jobs(session, team_id, job_ids)
+        | _needed_by_publications(session, team_id, job_ids)
+        | _needed_by_sweeps(session, team_id, job_ids)
+    )
 
 
 def _needed_by_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
@@ -48,3 +53,13 @@ def _needed_by_publications(session: Session, team_id: str, job_ids: Sequence[st
         )
     )
     return {user.job_id: f"publication {user.id!r}, which is not over" for user in users}
+
+
+def _needed_by_sweeps(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+    """One that is still going on: any of its artifacts may turn out to be its best."""
+    users = session.execute(
+        select(SweepPointRow.sweep_id, SweepPointRow.job_id)
+        .join(SweepRow, SweepRow.id == SweepPointRow.sweep_id)
+        .where(SweepRow.team_id == team_id, SweepRow.status == "running", SweepPointRow.job_id.in_(job_ids))
+    )
+    return {job_id: f"sweep {sweep_id!r}, which goes on" for sweep_id, job_id in users if job_id is not None}

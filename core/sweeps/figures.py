@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
+from core.jobs.gates import gated_figure
 from core.sweeps.schemas import Constraints, Excess, Figures, Objective
 
 _FIGURE_OF = {
@@ -12,8 +13,11 @@ _FIGURE_OF = {
     "max_accuracy_drop": "accuracy_drop",
     "max_task_accuracy_drop": "task_accuracy_drop",
     "max_latency_ratio": "latency_ratio",
+    "max_bytes": "bytes",
     "max_bytes_ratio": "bytes_ratio",
+    "max_parameters": "parameters",
 }
+assert _FIGURE_OF.keys() == Constraints.model_fields.keys()
 _ABSOLUTE = ("max_accuracy_drop", "max_task_accuracy_drop")
 QUALITY = ("max_perplexity_ratio", "max_accuracy_drop", "max_task_accuracy_drop")
 """Limits that get harder to keep the more is removed; the others get easier."""
@@ -32,21 +36,12 @@ OBJECTIVES: tuple[Objective, ...] = tuple(_OBJECTIVES)
 def figures_from(metrics: Mapping[str, Any]) -> Figures:
     """Of a job's metrics; what they lack, or what is no finite number, is null."""
     texts = list((metrics.get("perplexity") or {}).values())
-    accuracies = list((metrics.get("accuracy") or {}).values())
-    tasks = list((metrics.get("tasks") or {}).values())
-    size, latency = metrics.get("bytes") or {}, metrics.get("latency") or {}
-    kept = next((size[form] for form in ("packed", "hashed", "artifact") if size.get(form) is not None), None)
-    figures = {
-        "parameters": (metrics.get("parameters") or {}).get("nonzero"),
-        "bytes": kept,
-        "latency_ms": latency.get("pruned_ms"),
+    answered = list((metrics.get("tasks") or metrics.get("accuracy") or {}).values())
+    figures = {name: gated_figure(gate, metrics) for gate, name in _FIGURE_OF.items()}
+    figures |= {
+        "latency_ms": (metrics.get("latency") or {}).get("pruned_ms"),
         "perplexity": _geometric_mean([each["pruned"] for each in texts]),
-        "accuracy": fmean(each["pruned"] for each in tasks or accuracies) if tasks or accuracies else None,
-        "perplexity_ratio": _worst(each["ratio"] for each in texts),
-        "accuracy_drop": _worst(each["dense"] - each["pruned"] for each in accuracies),
-        "task_accuracy_drop": _worst(each["dense"] - each["pruned"] for each in tasks),
-        "latency_ratio": _ratio(latency.get("pruned_ms"), latency.get("dense_ms")),
-        "bytes_ratio": _ratio(kept, size.get("dense")),
+        "accuracy": fmean(each["pruned"] for each in answered) if answered else None,
     }
     return Figures.model_validate({name: value if _is_finite(value) else None for name, value in figures.items()})
 
@@ -84,18 +79,10 @@ def distance(excesses: Iterable[Excess]) -> float:
     return max((math.inf if each.by is None else each.by for each in excesses), default=0.0)
 
 
-def _worst(values: Iterable[float]) -> float | None:
-    return max(values, default=None)
-
-
 def _geometric_mean(values: list[float]) -> float | None:
     if len(values) < 2:
         return values[0] if values else None
     return math.exp(fmean(math.log(value) for value in values))
-
-
-def _ratio(value: float | None, of: float | None) -> float | None:
-    return value / of if value is not None and of else None
 
 
 def _is_finite(value: float | None) -> bool:

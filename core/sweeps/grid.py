@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from core.errors import InvalidRequest
-from core.jobs.schemas import Gates, JobBody
+from core.jobs.schemas import JobBody
 from core.sweeps.schemas import MOST_POINTS, Search, SweepBody
 from core.sweeps.states import Stage
 
@@ -97,10 +97,8 @@ def _search_points(job: Document, search: Search) -> Iterator[AskedPoint]:
 
 
 def verifying_body(job: Document, search: Search, values: Document) -> Document:
-    """The job that measures a probe's model in full, with those limits as its gates that jobs have gates for."""
-    limits = search.subject_to.model_dump(mode="json", exclude_none=True)
-    gates: Document = {name: limit for name, limit in limits.items() if name in Gates.model_fields}
-    return _with_values(job, values, "search") | {"gates": gates}
+    """The job that measures a probe's model in full, with the limits as its gates."""
+    return _with_values(job, values, "search") | {"gates": search.subject_to.model_dump(mode="json", exclude_none=True)}
 
 
 def _with_values(job: Document, values: Mapping[str, JsonValue], param: str) -> Document:

@@ -1,8 +1,9 @@
 """Reading a sweep's rows, and the one place where its state changes."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
+from pydantic import JsonValue
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -14,6 +15,14 @@ from core.sweeps.planning import Point
 from core.sweeps.schemas import SweepBody
 from core.sweeps.states import PointStatus, Stage, SweepStatus
 from core.sweeps.tables import SweepPointRow, SweepRow
+from core.webhooks.events import WebhookType, emit
+
+_TOLD: Final[Mapping[SweepStatus, WebhookType]] = {
+    "succeeded": "sweep.succeeded",
+    "failed": "sweep.failed",
+    "cancelled": "sweep.cancelled",
+}
+"""What webhooks are told of the states in which a sweep is over."""
 
 
 def change_status(
@@ -27,6 +36,21 @@ def change_status(
     row.waiting_for = None
     row.finished_at = None if status == "running" else session.scalar(select(func.clock_timestamp()))
     session.flush()
+    if status in _TOLD:
+        emit(session, row.team_id, _TOLD[status], _told(row), subject=row.id)
+
+
+def _told(row: SweepRow) -> dict[str, JsonValue]:
+    """What webhooks are told of a sweep."""
+    return {
+        "id": row.id,
+        "object": "sweep",
+        "name": row.name,
+        "kind": "grid" if request_of(row).search is None else "search",
+        "status": row.status,
+        "model": row.model,
+        "error": row.error,
+    }
 
 
 def find_sweep(session: Session, team_id: str, sweep_id: str, *, for_update: bool = False) -> SweepRow:

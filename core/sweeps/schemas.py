@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from core.jobs.comparison import TradeOff
-from core.jobs.schemas import JobError
+from core.jobs.schemas import Gates, JobError
 from core.sweeps.states import PointStatus, Stage, SweepStatus
 
 MOST_POINTS = 500
@@ -15,8 +15,6 @@ MOST_POINTS = 500
 _Path = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[A-Za-z0-9_\-]+){0,4}$", max_length=200)]
 _Method = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 _Sparsity = Annotated[float, Field(gt=0, lt=1)]
-_Ratio = Annotated[float, Field(gt=0)]
-_Drop = Annotated[float, Field(ge=0, le=1)]
 
 Objective = Literal["min_parameters", "min_bytes", "min_latency", "min_perplexity", "max_accuracy"]
 SearchObjective = Literal["min_parameters", "min_bytes", "min_latency"]
@@ -26,20 +24,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Constraints(_Part):
-    """What the artifact of a search must keep to; at least one."""
-
-    max_perplexity_ratio: _Ratio | None = Field(
-        None, description="Largest pruned / dense perplexity, on every evaluation dataset."
-    )
-    max_accuracy_drop: _Drop | None = Field(
-        None, description="Image classifiers: largest fall of top-1 accuracy, on every evaluation dataset."
-    )
-    max_task_accuracy_drop: _Drop | None = Field(
-        None, description="Largest fall of zero-shot accuracy, on every task of evaluation.tasks."
-    )
-    max_latency_ratio: _Ratio | None = Field(None, description="Largest pruned / dense latency.")
-    max_bytes_ratio: _Ratio | None = Field(None, description="Largest artifact / dense bytes of weights.")
+class Constraints(Gates):
+    """What the artifact of a search must keep to, as gates have it; at least one."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:

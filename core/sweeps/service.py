@@ -188,7 +188,7 @@ def _answer(session: Session, row: SweepRow) -> Sweep:
         object="sweep",
         name=row.name,
         kind="grid" if request.search is None else "search",
-        status=row.status,  # type: ignore[arg-type]
+        status=row.status,
         error=None if row.error is None else JobError.model_validate(row.error),
         waiting_for=row.waiting_for,
         created_at=row.created_at,

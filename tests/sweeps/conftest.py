@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store
 from core.database import transaction
-from core.errors import GateMissed, InternalError
+from core.errors import InternalError
 from core.jobs import queue
-from core.jobs.gates import evaluate_gates
+from core.jobs.gates import evaluate_gates, missed_gates
 from core.jobs.hub_lookup import HubLookup
 from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
@@ -93,7 +93,7 @@ class Sweeps:
                 queue.finish_failed(session, claim.job_id, claim.attempt, problem)
                 return
             metrics, report = figures(claim, ratio)
-            missed: GateMissed | None = evaluate_gates(Gates.model_validate(claim.body["gates"]), metrics)
+            missed = missed_gates(evaluate_gates(Gates.model_validate(claim.body["gates"]), metrics))
             if missed is not None:
                 queue.finish_failed(
                     session, claim.job_id, claim.attempt, missed.problem(), metrics=metrics, report=report

@@ -14,10 +14,8 @@ from secateur.cli.output import (
     JsonOption,
     age,
     connect,
-    count,
     explain,
     moment,
-    number,
     print_json,
     print_pairs,
     print_table,
@@ -34,9 +32,11 @@ from secateur.cli.submit import (
     TaskOption,
 )
 from secateur.cli.sweep_options import SweepOptions
-from secateur.cli.watch import FAILED, GATE_MISSED, INTERRUPTED
+from secateur.cli.watch import INTERRUPTED
 from secateur.client import Client
+from secateur.summary import EXIT_CODES
 from secateur.sweep_types import Sweep, SweepPoint, SweepResults, SweepStatus
+from secateur.words import count, number
 
 sweep_app = typer.Typer(
     help="Many jobs on one model as one thing: a grid, or a search.", no_args_is_help=True, rich_markup_mode=None
@@ -201,9 +201,8 @@ def _wait(client: Client, sweep: Sweep, as_json: bool) -> None:
         explain(f"{sweep.id} goes on; see it with `secateur sweep show {sweep.id}`")
         raise typer.Exit(INTERRUPTED) from None
     _print(client.sweep_results(sweep.id), as_json)
-    if ended.status == "succeeded":
-        raise typer.Exit(0)
-    raise typer.Exit(GATE_MISSED if ended.error and ended.error.code == CONSTRAINTS_NOT_MET else FAILED)
+    is_missed = ended.error is not None and ended.error.code == CONSTRAINTS_NOT_MET
+    raise typer.Exit(EXIT_CODES["passed" if ended.status == "succeeded" else "gate_missed" if is_missed else "failed"])
 
 
 def _progress(sweep: Sweep) -> str:
