@@ -3,7 +3,7 @@
 The database's clock is the only clock: rows take their times from it, leases are compared with it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +44,11 @@ class Base(DeclarativeBase):
 def new_id(prefix: str) -> str:
     """An identifier such as `job_01J…`: sorts by the time it was made."""
     return f"{prefix}_{str(ULID()).lower()}"
+
+
+def any_of(values: Iterable[str]) -> str:
+    """Words as SQL lists them, for the check of a column: `status IN ({any_of(STATUSES)})`. They are our own."""
+    return ", ".join(f"'{value}'" for value in values)
 
 
 def seconds_from_now(seconds: float) -> ColumnElement[Any]:

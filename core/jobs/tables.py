@@ -6,12 +6,8 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, PrimaryKeyConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database import Base
+from core.database import Base, any_of
 from core.jobs.states import HELD, STATUSES
-
-
-def _any_of(values: tuple[str, ...]) -> str:
-    return ", ".join(f"'{value}'" for value in values)
 
 
 class JobRow(Base):
@@ -25,9 +21,9 @@ class JobRow(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(f"status IN ({_any_of(STATUSES)})", name="status"),
+        CheckConstraint(f"status IN ({any_of(STATUSES)})", name="status"),
         CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
-        CheckConstraint(f"(status IN ({_any_of(HELD)})) = (lease_expires_at IS NOT NULL)", name="lease_while_held"),
+        CheckConstraint(f"(status IN ({any_of(HELD)})) = (lease_expires_at IS NOT NULL)", name="lease_while_held"),
         Index(
             "ix_jobs_waiting_by_team",
             "team_id",

@@ -6,15 +6,11 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database import Base
+from core.database import Base, any_of
 from core.publications.states import OPEN, STATUSES
 
 
-def _any_of(values: tuple[str, ...]) -> str:
-    return ", ".join(f"'{value}'" for value in values)
-
-
-_IS_OPEN = f"status IN ({_any_of(OPEN)})"
+_IS_OPEN = f"status IN ({any_of(OPEN)})"
 
 
 class PublicationRow(Base):
@@ -27,7 +23,7 @@ class PublicationRow(Base):
 
     __tablename__ = "publications"
     __table_args__ = (
-        CheckConstraint(f"status IN ({_any_of(STATUSES)})", name="status"),
+        CheckConstraint(f"status IN ({any_of(STATUSES)})", name="status"),
         CheckConstraint(f"({_IS_OPEN}) = (credentials IS NOT NULL)", name="credentials_while_open"),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_while_running"),
         Index("ix_publications_open", "team_id", "place", unique=True, postgresql_where=text(_IS_OPEN)),

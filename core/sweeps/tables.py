@@ -7,12 +7,8 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database import Base
+from core.database import Base, any_of
 from core.sweeps.states import STAGES, SWEEP_STATUSES
-
-
-def _any_of(values: tuple[str, ...]) -> str:
-    return ", ".join(f"'{value}'" for value in values)
 
 
 class SweepRow(Base):
@@ -21,7 +17,7 @@ class SweepRow(Base):
 
     __tablename__ = "sweeps"
     __table_args__ = (
-        CheckConstraint(f"status IN ({_any_of(SWEEP_STATUSES)})", name="status"),
+        CheckConstraint(f"status IN ({any_of(SWEEP_STATUSES)})", name="status"),
         Index("ix_sweeps_list", "team_id", "created_at", "id"),
         Index("ix_sweeps_running", "id", postgresql_where=text("status = 'running'")),
     )
@@ -53,7 +49,7 @@ class SweepPointRow(Base):
     __tablename__ = "sweep_points"
     __table_args__ = (
         PrimaryKeyConstraint("sweep_id", "number"),
-        CheckConstraint(f"stage IN ({_any_of(STAGES)})", name="stage"),
+        CheckConstraint(f"stage IN ({any_of(STAGES)})", name="stage"),
         Index(None, "job_id", unique=True),
     )
 
