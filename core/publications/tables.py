@@ -9,7 +9,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from core.database import Base, any_of
 from core.publications.states import OPEN, STATUSES
 
-
 _IS_OPEN = f"status IN ({any_of(OPEN)})"
 
 
