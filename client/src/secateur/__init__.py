@@ -1,8 +1,8 @@
 """The Python SDK and command line of the Secateur pruning service.
 
 `client.py` is what one calls: `Client`, and `AsyncClient` for event loops, both over the one list of what the server
-offers in `operations.py`. `types.py` and `team_types.py` are what comes back, `errors.py` and `refusals.py` what goes
-wrong.
+offers in `operations.py`. `types.py`, `team_types.py` and `webhook_types.py` are what comes back, `errors.py` and
+`refusals.py` what goes wrong.
 `transport.py` speaks HTTP, waiting in a thread or an event loop, and repeats calls as `patience.py` says. `events.py`,
 `downloads.py` and `uploads.py` carry on over connections that break, `packed.py` unpacks artifacts, `configuration.py`
 finds the server, and `cli/` is the command line. Nothing here imports the server.
@@ -25,6 +25,7 @@ from secateur.types import (
     Upload,
 )
 from secateur.uploads import UploadProgress
+from secateur.webhook_types import CreatedWebhook, Delivery, DeliveryDetail, Webhook
 
 __all__ = [
     "ArtifactFile",
@@ -33,7 +34,10 @@ __all__ = [
     "AuditEntry",
     "Client",
     "CreatedKey",
+    "CreatedWebhook",
     "Dataset",
+    "Delivery",
+    "DeliveryDetail",
     "Event",
     "Inspection",
     "Job",
@@ -48,6 +52,7 @@ __all__ = [
     "Team",
     "Upload",
     "UploadProgress",
+    "Webhook",
     "Worker",
     "errors",
 ]
