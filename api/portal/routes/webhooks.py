@@ -1,7 +1,8 @@
 """Webhooks: looked at by everybody, tried by members, made and changed by admins."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
@@ -33,6 +34,7 @@ _PAGE = 25
 _TYPES = tuple(type for type in TYPES if type != "webhook.ping")
 """That one may choose: a ping comes in any case."""
 _DAY = "86400"
+_BEGINNING = datetime.fromtimestamp(0, UTC)
 
 
 @router.get("")
@@ -60,9 +62,9 @@ def show_webhook(
     caller: Viewer,
     state: State,
     after: After = None,
-    show: Annotated[DeliveryState | None, Query()] = None,
+    show: Annotated[DeliveryState | Literal[""], Query()] = "",
 ) -> Response:
-    return _webhook_page(request, caller, state, webhook_id, after=after, show=show)
+    return _webhook_page(request, caller, state, webhook_id, after=after, show=show or None)
 
 
 @router.post("/{webhook_id}")
@@ -112,6 +114,14 @@ def ping_webhook(webhook_id: str, caller: Member, state: State) -> Response:
     with transaction(state.sessions) as session:
         delivery = service.ping(session, caller, webhook_id)
     return RedirectResponse(f"/portal/webhooks/{webhook_id}/deliveries/{delivery.id}", 303)
+
+
+@router.post("/{webhook_id}/replay")
+def replay_failed(webhook_id: str, caller: Member, state: State) -> Response:
+    """All that were given up and are still kept."""
+    with transaction(state.sessions) as session:
+        service.replay_failed(session, caller, webhook_id, _BEGINNING)
+    return _back_to(webhook_id)
 
 
 @router.get("/{webhook_id}/deliveries/{delivery_id}")
