@@ -38,7 +38,10 @@ def pages(rest: httpx.Client) -> Iterator[tuple[str, str]]:
     done = [job["id"] for job in jobs if job["status"] == "succeeded" and job["metrics"]]
     if len(done) > 1:
         yield "compare", "/portal/compare?" + "&".join(f"job={each}" for each in done[:4])
-    for noun in ("models", "datasets", "team", "workers"):
+    webhooks = rest.get("/v1/webhooks").raise_for_status().json()["data"]
+    if webhooks:
+        yield "webhook", f"/portal/webhooks/{webhooks[0]['id']}"
+    for noun in ("models", "datasets", "webhooks", "team", "workers"):
         yield noun, f"/portal/{noun}"
 
 

@@ -1,7 +1,7 @@
 """The Python SDK and command line of the Secateur pruning service.
 
 `client.py` is what one calls: `Client`, and `AsyncClient` for event loops, both over the one list of what the server
-offers in `operations/`. `types.py`, `report_types.py`, `team_types.py` and `sweep_types.py` are what comes back,
+offers in `operations/`. `types.py` and the files `…_types.py` are what comes back,
 `errors.py` and `refusals.py` what goes wrong. `summary.py` says how a job ended, as JSON, Markdown and JUnit XML, from
 the rows of `figures.py` and in the words of `words.py`.
 `transport.py` speaks HTTP, waiting in a thread or an event loop, and repeats calls as `patience.py` says. `events.py`,
@@ -28,6 +28,7 @@ from secateur.types import (
     Upload,
 )
 from secateur.uploads import UploadProgress
+from secateur.webhook_types import CreatedWebhook, Delivery, DeliveryDetail, Webhook
 
 __all__ = [
     "ArtifactFile",
@@ -36,7 +37,10 @@ __all__ = [
     "AuditEntry",
     "Client",
     "CreatedKey",
+    "CreatedWebhook",
     "Dataset",
+    "Delivery",
+    "DeliveryDetail",
     "Event",
     "GateResult",
     "Inspection",
@@ -55,6 +59,7 @@ __all__ = [
     "Team",
     "Upload",
     "UploadProgress",
+    "Webhook",
     "Worker",
     "errors",
     "summarise",

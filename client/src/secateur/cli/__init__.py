@@ -41,6 +41,7 @@ from secateur.cli.summary import summary
 from secateur.cli.sweeps import sweep_app, sweeps
 from secateur.cli.team import audit, queues, team, workers
 from secateur.cli.watch import follow, watch
+from secateur.cli.webhooks import webhooks_app
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
 
 __all__ = [
@@ -76,6 +77,7 @@ app.add_typer(sweep_app, name="sweep")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(webhooks_app, name="webhooks")
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ class JobOptions:
             raise typer.BadParameter("name the MODEL to prune, or give a whole job with --body FILE")
         if not self.method:
             raise typer.BadParameter("name the method with --method; `secateur methods` lists them")
-        parameters = {name: _json_or_text(value) for name, value in _pairs(self.parameters, "--parameter").items()}
+        parameters = {name: _json_or_text(value) for name, value in pairs(self.parameters, "--parameter").items()}
         if self.seed is not None:
             parameters.setdefault("seed", self.seed)
         body: dict[str, Any] = {"model": self.model, "method": self.method}
@@ -74,7 +74,7 @@ class JobOptions:
             time_limit_seconds=self.time_limit_seconds,
         )
         if self.target is not None:
-            body["target"] = {name: _json_or_text(value) for name, value in _pairs([self.target], "--target").items()}
+            body["target"] = {name: _json_or_text(value) for name, value in pairs([self.target], "--target").items()}
         output = _given(format=self.format, layout=self.layout)
         body |= {"output": output} if output else {}
         body |= {"parameters": parameters} if parameters else {}
@@ -83,12 +83,12 @@ class JobOptions:
         gates = _given(**{name: getattr(self, name) for name in GATES})
         body |= {"gates": gates} if gates else {}
         if self.metadata:
-            body["metadata"] = dict(_pairs(self.metadata, "--metadata"))
+            body["metadata"] = dict(pairs(self.metadata, "--metadata"))
         return body
 
     def _recovery(self) -> dict[str, JsonValue]:
         given = _given(steps=self.recovery_steps, dataset=self.recovery_dataset)
-        for name, value in _pairs(self.recovery_parameters, "--recovery-parameter").items():
+        for name, value in pairs(self.recovery_parameters, "--recovery-parameter").items():
             if name in ("method", *given):
                 raise typer.BadParameter(f"--recovery-parameter {name} has an option of its own, which is given too")
             given[name] = _json_or_text(value)
@@ -139,16 +139,17 @@ def _samples(text: str | None, option: str, name: str = "samples") -> dict[str, 
     return {name: int(text)}
 
 
-def _pairs(given: list[str], option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
+def pairs(given: list[str], option: str) -> dict[str, str]:
+    """NAME=VALUE, each name once."""
+    found: dict[str, str] = {}
     for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise typer.BadParameter(f"{option} {text!r}: write NAME=VALUE")
-        if name in pairs:
+        if name in found:
             raise typer.BadParameter(f"{option} {name} is given twice")
-        pairs[name] = value
-    return pairs
+        found[name] = value
+    return found
 
 
 def _json_or_text(text: str) -> JsonValue:

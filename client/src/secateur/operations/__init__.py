@@ -6,9 +6,10 @@ from secateur.operations.jobs import JobOperations
 from secateur.operations.registry import RegistryOperations
 from secateur.operations.sweeps import SweepOperations
 from secateur.operations.team import TeamOperations
+from secateur.operations.webhooks import WebhookOperations
 
 __all__ = ["Operations"]
 
 
-class Operations(RegistryOperations, JobOperations, SweepOperations, TeamOperations):
+class Operations(RegistryOperations, JobOperations, SweepOperations, TeamOperations, WebhookOperations):
     """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""

@@ -1,0 +1,202 @@
+"""Webhooks: looked at by everybody, tried by members, made and changed by admins."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args
+
+from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import After, State
+from api.portal.faults import faults_of, status_of
+from api.portal.page import page
+from api.portal.routes.team import GRACES
+from api.portal.session import Admin, Member, Posted, Viewer
+from api.portal.webhook_form import FIELDS, body_of, values_from, values_of
+from api.state import ApiState
+from core.database import transaction
+from core.errors import SecateurError
+from core.teams.principal import Principal
+from core.webhooks import log, service
+from core.webhooks.events import TYPES
+from core.webhooks.schemas import (
+    CreatedWebhook,
+    DeliveryState,
+    RotateSecretBody,
+    WebhookBody,
+    WebhookChanges,
+)
+
+router = APIRouter(prefix="/webhooks")
+
+_PAGE = 25
+_TYPES = tuple(type for type in TYPES if type != "webhook.ping")
+"""That one may choose: a ping comes in any case."""
+_DAY = "86400"
+_BEGINNING = datetime.fromtimestamp(0, UTC)
+
+
+@router.get("")
+def list_webhooks(request: Request, caller: Viewer, state: State, after: After = None) -> Response:
+    return _list_page(request, caller, state, {"types": []}, after=after)
+
+
+@router.post("")
+def create_webhook(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
+    """The answer is the only page that ever shows the secret."""
+    try:
+        body = WebhookBody.model_validate(body_of(posted))
+        state.guard.check_url(body.url)
+        with transaction(state.sessions) as session:
+            created = service.create_webhook(session, caller, body, secret=state.secret)
+    except (SecateurError, ValidationError) as error:
+        return _list_page(request, caller, state, values_of(posted), error=error)
+    return _shown_once(request, created)
+
+
+@router.get("/{webhook_id}")
+def show_webhook(
+    request: Request,
+    webhook_id: str,
+    caller: Viewer,
+    state: State,
+    after: After = None,
+    show: Annotated[DeliveryState | Literal[""], Query()] = "",
+) -> Response:
+    return _webhook_page(request, caller, state, webhook_id, after=after, show=show or None)
+
+
+@router.post("/{webhook_id}")
+def change_webhook(request: Request, webhook_id: str, caller: Admin, state: State, posted: Posted) -> Response:
+    try:
+        changes = WebhookChanges.model_validate(body_of(posted))
+        state.guard.check_url(changes.url or "")
+        with transaction(state.sessions) as session:
+            service.change_webhook(session, caller, webhook_id, changes)
+    except (SecateurError, ValidationError) as error:
+        return _webhook_page(request, caller, state, webhook_id, values=values_of(posted), error=error)
+    return _back_to(webhook_id)
+
+
+@router.post("/{webhook_id}/switch")
+def switch_webhook(webhook_id: str, caller: Admin, state: State, posted: Posted) -> Response:
+    """On or off, as `enabled` says."""
+    with transaction(state.sessions) as session:
+        changes = WebhookChanges(enabled=posted.get("enabled") == "yes")
+        service.change_webhook(session, caller, webhook_id, changes)
+    return _back_to(webhook_id)
+
+
+@router.post("/{webhook_id}/rotate")
+def rotate_secret(request: Request, webhook_id: str, caller: Admin, state: State, posted: Posted) -> Response:
+    """As of `create_webhook`."""
+    try:
+        body = RotateSecretBody.model_validate({"grace_seconds": posted.get("grace_seconds", _DAY)})
+        with transaction(state.sessions) as session:
+            created = service.rotate_secret(
+                session, caller, webhook_id, grace_seconds=body.grace_seconds, secret=state.secret
+            )
+    except (SecateurError, ValidationError) as error:
+        return _webhook_page(request, caller, state, webhook_id, error=error)
+    return _shown_once(request, created)
+
+
+@router.post("/{webhook_id}/delete")
+def delete_webhook(webhook_id: str, caller: Admin, state: State) -> Response:
+    with transaction(state.sessions) as session:
+        service.delete_webhook(session, caller, webhook_id)
+    return RedirectResponse("/portal/webhooks", 303)
+
+
+@router.post("/{webhook_id}/ping")
+def ping_webhook(webhook_id: str, caller: Member, state: State) -> Response:
+    with transaction(state.sessions) as session:
+        delivery = service.ping(session, caller, webhook_id)
+    return RedirectResponse(f"/portal/webhooks/{webhook_id}/deliveries/{delivery.id}", 303)
+
+
+@router.post("/{webhook_id}/replay")
+def replay_failed(webhook_id: str, caller: Member, state: State) -> Response:
+    """All that were given up and are still kept."""
+    with transaction(state.sessions) as session:
+        service.replay_failed(session, caller, webhook_id, _BEGINNING)
+    return _back_to(webhook_id)
+
+
+@router.get("/{webhook_id}/deliveries/{delivery_id}")
+def show_delivery(request: Request, webhook_id: str, delivery_id: str, caller: Viewer, state: State) -> Response:
+    with transaction(state.sessions) as session:
+        webhook = service.get_webhook(session, caller.team_id, webhook_id)
+        delivery = log.get_delivery(session, caller.team_id, webhook_id, delivery_id)
+    context = {"webhook": webhook, "delivery": delivery, "may_try": caller.may("member")}
+    return page(request, "webhooks/delivery.html", context)
+
+
+@router.post("/{webhook_id}/deliveries/{delivery_id}/replay")
+def replay_delivery(webhook_id: str, delivery_id: str, caller: Member, state: State) -> Response:
+    with transaction(state.sessions) as session:
+        service.replay(session, caller, webhook_id, delivery_id)
+    return RedirectResponse(f"/portal/webhooks/{webhook_id}/deliveries/{delivery_id}", 303)
+
+
+def _back_to(webhook_id: str) -> Response:
+    return RedirectResponse(f"/portal/webhooks/{webhook_id}", 303)
+
+
+def _shown_once(request: Request, created: CreatedWebhook) -> Response:
+    return page(request, "webhooks/new_secret.html", {"created": created}, status=201)
+
+
+def _list_page(
+    request: Request,
+    caller: Principal,
+    state: ApiState,
+    values: Mapping[str, Any],
+    *,
+    after: str | None = None,
+    error: SecateurError | ValidationError | None = None,
+) -> Response:
+    """`error` is of the form for a new one."""
+    with transaction(state.sessions) as session:
+        webhooks = service.list_webhooks(session, caller.team_id, limit=_PAGE, after=after)
+    context = {
+        "webhooks": webhooks,
+        "values": values,
+        "types": _TYPES,
+        "faults": {} if error is None else faults_of(error, FIELDS),
+        "after": after,
+        "may_change": caller.may("admin"),
+    }
+    return page(request, "webhooks/list.html", context, status=200 if error is None else status_of(error))
+
+
+def _webhook_page(
+    request: Request,
+    caller: Principal,
+    state: ApiState,
+    webhook_id: str,
+    *,
+    after: str | None = None,
+    show: DeliveryState | None = None,
+    values: Mapping[str, Any] | None = None,
+    error: SecateurError | ValidationError | None = None,
+) -> Response:
+    """`error` is of the form that changes it, filled with `values`, or of what was asked of it."""
+    with transaction(state.sessions) as session:
+        webhook = service.get_webhook(session, caller.team_id, webhook_id)
+        deliveries = log.list_deliveries(session, caller.team_id, webhook_id, limit=_PAGE, after=after, state=show)
+    context = {
+        "webhook": webhook,
+        "deliveries": deliveries,
+        "states": get_args(DeliveryState),
+        "show": show,
+        "after": after,
+        "values": values or values_from(webhook),
+        "types": _TYPES,
+        "faults": {} if error is None else faults_of(error, FIELDS),
+        "graces": GRACES,
+        "may_change": caller.may("admin"),
+        "may_try": caller.may("member"),
+    }
+    return page(request, "webhooks/page.html", context, status=200 if error is None else status_of(error))

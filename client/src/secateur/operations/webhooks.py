@@ -1,0 +1,93 @@
+"""Webhooks: addresses that are told what happens to the team's jobs."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+
+from pydantic import JsonValue
+
+from secateur.operations.calls import Calls, given
+from secateur.transport import segment
+from secateur.webhook_types import CreatedWebhook, Delivery, DeliveryDetail, DeliveryState, Replayed, Webhook
+
+
+class WebhookOperations(Calls):
+    """Endpoints and their deliveries. Changes need an admin key; pings and replays a member's."""
+
+    def webhooks(self) -> AsyncIterator[Webhook]:
+        """The team's webhooks, newest first."""
+        return self._list("webhooks", Webhook)
+
+    async def webhook(self, webhook_id: str) -> Webhook:
+        """One webhook, without its secret."""
+        return await self._transport.call("GET", _path(webhook_id), Webhook)
+
+    async def create_webhook(
+        self,
+        url: str,
+        *,
+        description: str | None = None,
+        types: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> CreatedWebhook:
+        """Tell `url` of events of these types (none: of all), of jobs with this metadata. The answer is the only place
+        that ever shows the secret deliveries are signed with."""
+        body = given(url=url, description=description, types=list(types), metadata=dict(metadata or {}))
+        return await self._create("webhooks", CreatedWebhook, body, slow=True)
+
+    async def change_webhook(
+        self,
+        webhook_id: str,
+        *,
+        url: str | None = None,
+        description: str | None = None,
+        types: Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        enabled: bool | None = None,
+    ) -> Webhook:
+        """Change what is given. Enabled again, a webhook is sent what waits for it."""
+        body: dict[str, JsonValue] = given(
+            url=url,
+            description=description,
+            types=None if types is None else list(types),
+            metadata=None if metadata is None else dict(metadata),
+            enabled=enabled,
+        )
+        return await self._transport.call("PATCH", _path(webhook_id), Webhook, body=body, slow=True)
+
+    async def delete_webhook(self, webhook_id: str) -> None:
+        """Remove a webhook with its deliveries."""
+        await self._transport.delete(_path(webhook_id))
+
+    async def rotate_webhook_secret(self, webhook_id: str, *, grace_seconds: float | None = None) -> CreatedWebhook:
+        """A new secret; the old one signs beside it for `grace_seconds` (unset: a day)."""
+        return await self._create(f"{_path(webhook_id)}/rotate", CreatedWebhook, given(grace_seconds=grace_seconds))
+
+    async def ping_webhook(self, webhook_id: str) -> Delivery:
+        """Send an event `webhook.ping`."""
+        return await self._transport.call("POST", f"{_path(webhook_id)}/ping", Delivery)
+
+    def deliveries(
+        self, webhook_id: str, *, state: DeliveryState | None = None, type: str | None = None
+    ) -> AsyncIterator[Delivery]:
+        """What a webhook was told and is to be told, newest first."""
+        filters: dict[str, str] = {name: value for name, value in (("state", state), ("type", type)) if value}
+        return self._list(f"{_path(webhook_id)}/deliveries", Delivery, filters)
+
+    async def delivery(self, webhook_id: str, delivery_id: str) -> DeliveryDetail:
+        """One delivery: what is sent, and how each attempt went."""
+        return await self._transport.call("GET", _path(webhook_id, delivery_id), DeliveryDetail)
+
+    async def replay_delivery(self, webhook_id: str, delivery_id: str) -> Delivery:
+        """Send a delivery again, with the same webhook-id; one that waits is sent now."""
+        return await self._transport.call("POST", f"{_path(webhook_id, delivery_id)}/replay", Delivery)
+
+    async def replay_failed(self, webhook_id: str, since: datetime) -> int:
+        """Send again every delivery of an event since then that was given up; how many."""
+        body: dict[str, JsonValue] = {"since": since.isoformat()}
+        replayed = await self._transport.call("POST", f"{_path(webhook_id)}/replay", Replayed, body=body)
+        return replayed.deliveries
+
+
+def _path(webhook_id: str, delivery_id: str | None = None) -> str:
+    path = f"webhooks/{segment(webhook_id)}"
+    return path if delivery_id is None else f"{path}/deliveries/{segment(delivery_id)}"
