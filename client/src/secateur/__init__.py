@@ -1,8 +1,8 @@
 """The Python SDK and command line of the Secateur pruning service.
 
 `client.py` is what one calls: `Client`, and `AsyncClient` for event loops, both over the one list of what the server
-offers in `operations.py`. `types.py` and `team_types.py` are what comes back, `errors.py` and `refusals.py` what goes
-wrong.
+offers in `operations.py`. `types.py`, `team_types.py` and `trigger_types.py` are what comes back, `errors.py` and
+`refusals.py` what goes wrong.
 `transport.py` speaks HTTP, waiting in a thread or an event loop, and repeats calls as `patience.py` says. `events.py`,
 `downloads.py` and `uploads.py` carry on over connections that break, `packed.py` unpacks artifacts, `configuration.py`
 finds the server, and `cli/` is the command line. Nothing here imports the server.
@@ -11,6 +11,7 @@ finds the server, and `cli/` is the command line. Nothing here imports the serve
 from secateur import errors
 from secateur.client import AsyncClient, Client
 from secateur.team_types import Attempt, AuditEntry, CreatedKey, Key, Queue, Role, Team, Worker
+from secateur.trigger_types import Firing, IssuedTrigger, Trigger, TriggerPreview
 from secateur.types import (
     ArtifactFile,
     Dataset,
@@ -35,7 +36,9 @@ __all__ = [
     "CreatedKey",
     "Dataset",
     "Event",
+    "Firing",
     "Inspection",
+    "IssuedTrigger",
     "Job",
     "JobStatus",
     "Key",
@@ -46,6 +49,8 @@ __all__ = [
     "Report",
     "Role",
     "Team",
+    "Trigger",
+    "TriggerPreview",
     "Upload",
     "UploadProgress",
     "Worker",

@@ -37,6 +37,7 @@ from secateur.cli.registry import (
 )
 from secateur.cli.submit import inspect, submit
 from secateur.cli.team import audit, queues, team, workers
+from secateur.cli.triggers import triggers_app
 from secateur.cli.watch import follow, watch
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
 
@@ -69,6 +70,7 @@ app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(triggers_app, name="triggers")
 
 
 def main() -> None:

@@ -5,9 +5,10 @@ a transport that awaits, and `Client` drives the same coroutines to their end in
 from secateur.operations.jobs import JobOperations
 from secateur.operations.registry import RegistryOperations
 from secateur.operations.team import TeamOperations
+from secateur.operations.triggers import TriggerOperations
 
 __all__ = ["Operations"]
 
 
-class Operations(RegistryOperations, JobOperations, TeamOperations):
+class Operations(RegistryOperations, JobOperations, TriggerOperations, TeamOperations):
     """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""
