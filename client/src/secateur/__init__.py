@@ -15,6 +15,7 @@ from secateur.report_types import GateResult, Report
 from secateur.summary import Summary, summarise
 from secateur.sweep_types import Sweep, SweepResults
 from secateur.team_types import Attempt, AuditEntry, CreatedKey, Key, Queue, Role, Team, Worker
+from secateur.trigger_types import Firing, IssuedTrigger, Trigger, TriggerPreview
 from secateur.types import (
     ArtifactFile,
     Dataset,
@@ -42,8 +43,10 @@ __all__ = [
     "Delivery",
     "DeliveryDetail",
     "Event",
+    "Firing",
     "GateResult",
     "Inspection",
+    "IssuedTrigger",
     "Job",
     "JobStatus",
     "Key",
@@ -57,6 +60,8 @@ __all__ = [
     "Sweep",
     "SweepResults",
     "Team",
+    "Trigger",
+    "TriggerPreview",
     "Upload",
     "UploadProgress",
     "Webhook",

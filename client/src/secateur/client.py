@@ -170,6 +170,16 @@ class Client:
     resume_sweep = _waits(Operations.resume_sweep)
     wait_sweep = _waits(Operations.wait_sweep)
 
+    triggers = _iterates(Operations.triggers)
+    trigger = _waits(Operations.trigger)
+    create_trigger = _waits(Operations.create_trigger)
+    update_trigger = _waits(Operations.update_trigger)
+    rotate_trigger = _waits(Operations.rotate_trigger)
+    delete_trigger = _waits(Operations.delete_trigger)
+    fire_trigger = _waits(Operations.fire_trigger)
+    preview_trigger = _waits(Operations.preview_trigger)
+    firings = _iterates(Operations.firings)
+
     keys = _iterates(Operations.keys)
     create_key = _waits(Operations.create_key)
     rotate_key = _waits(Operations.rotate_key)

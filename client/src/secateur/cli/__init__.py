@@ -40,6 +40,7 @@ from secateur.cli.submit import submit
 from secateur.cli.summary import summary
 from secateur.cli.sweeps import sweep_app, sweeps
 from secateur.cli.team import audit, queues, team, workers
+from secateur.cli.triggers import triggers_app
 from secateur.cli.watch import follow, watch
 from secateur.cli.webhooks import webhooks_app
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
@@ -78,6 +79,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(webhooks_app, name="webhooks")
+app.add_typer(triggers_app, name="triggers")
 
 
 def main() -> None:

@@ -6,10 +6,13 @@ from secateur.operations.jobs import JobOperations
 from secateur.operations.registry import RegistryOperations
 from secateur.operations.sweeps import SweepOperations
 from secateur.operations.team import TeamOperations
+from secateur.operations.triggers import TriggerOperations
 from secateur.operations.webhooks import WebhookOperations
 
 __all__ = ["Operations"]
 
 
-class Operations(RegistryOperations, JobOperations, SweepOperations, TeamOperations, WebhookOperations):
+class Operations(
+    RegistryOperations, JobOperations, SweepOperations, TeamOperations, WebhookOperations, TriggerOperations
+):
     """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""

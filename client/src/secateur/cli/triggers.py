@@ -1,0 +1,230 @@
+"""`secateur triggers`: templates of jobs that a pipeline, the hub or the clock fires."""
+
+import json
+import sys
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
+from secateur.trigger_types import Firing, IssuedTrigger, Trigger
+
+TriggerArgument = Annotated[str, typer.Argument(metavar="TRIGGER", help="A trigger by name or id.")]
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help='JSON: {"name": …, "template": {…}, …}; - reads stdin.', allow_dash=True)
+]
+PayloadOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The payload, a JSON object; - reads stdin; unset: {}.", allow_dash=True),
+]
+
+
+class _Secret(Enum):
+    """`TriggerSecret`, in the form in which options are given several times."""
+
+    URL: Final = "url"
+    SIGNING: Final = "signing"
+    HUB: Final = "hub"
+
+
+triggers_app = typer.Typer(
+    help="Templates of jobs that a pipeline, the hub or the clock fires.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@triggers_app.command("list")
+def list_triggers(as_json: JsonOption = False) -> None:
+    """List the team's triggers, newest first."""
+    with connect() as client:
+        known = list(client.triggers())
+    if as_json:
+        print_json(known)
+        return
+    print_table(
+        ("trigger", "id", "state", "fires", "next"),
+        [(each.name, each.id, _state(each), _sources(each), _when(each)) for each in known],
+    )
+
+
+@triggers_app.command("show")
+def show_trigger(trigger: TriggerArgument, as_json: JsonOption = False) -> None:
+    """Show a trigger and its template."""
+    with connect() as client:
+        found = client.trigger(trigger)
+    if as_json:
+        print_json(found)
+        return
+    print_pairs(
+        [
+            ("trigger", found.name),
+            ("id", found.id),
+            ("about", found.description or None),
+            ("state", _state(found)),
+            ("why", found.disabled_reason),
+            ("fires", _sources(found)),
+            ("next", _when(found)),
+            ("event id", found.event_id),
+        ]
+    )
+    say(json.dumps({"template": found.template, "placeholders": _declared(found)}, indent=2, ensure_ascii=False))
+
+
+@triggers_app.command("create")
+def create_trigger(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Make a trigger from a JSON file and print its URL and other secrets, this once."""
+    definition = _read_object(file, "FILE")
+    missing = {"name", "template"} - definition.keys()
+    if missing:
+        raise typer.BadParameter(f"{file}: {', '.join(sorted(missing))} missing")
+    with connect() as client:
+        made = client.create_trigger(**definition)
+    _show_issued(made, as_json)
+
+
+@triggers_app.command("update")
+def update_trigger(
+    trigger: TriggerArgument,
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What to change, a JSON object; null takes away.", allow_dash=True),
+    ] = None,
+    enable: Annotated[bool | None, typer.Option("--enable/--disable", help="Whether it can be fired.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change a trigger."""
+    changes = {} if file is None else _read_object(file, "--file")
+    if enable is not None:
+        changes["enabled"] = enable
+    if not changes:
+        raise typer.BadParameter("say what to change: --enable, --disable or --file FILE")
+    with connect() as client:
+        changed = client.update_trigger(trigger, **changes)
+    _show_issued(changed, as_json)
+
+
+@triggers_app.command("rotate")
+def rotate_trigger(
+    trigger: TriggerArgument,
+    secret: Annotated[
+        list[_Secret] | None, typer.Option(help="url, signing or hub; may be given several times. Unset: url.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace secrets of a trigger and print the new ones, this once. The old ones are good no more."""
+    with connect() as client:
+        issued = client.rotate_trigger(trigger, [each.value for each in secret or [_Secret.URL]])
+    _show_issued(issued, as_json)
+
+
+@triggers_app.command("delete")
+def delete_trigger(trigger: TriggerArgument) -> None:
+    """Delete a trigger with its history; its jobs stay."""
+    with connect() as client:
+        client.delete_trigger(trigger)
+    say(f"{trigger} is deleted.")
+
+
+@triggers_app.command("fire")
+def fire_trigger(
+    trigger: TriggerArgument,
+    payload: PayloadOption = None,
+    event_id: Annotated[str | None, typer.Option(metavar="ID", help="The same id again makes no second job.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the job that it would make.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fire a trigger by hand, with the payload its sender would send."""
+    sent = {} if payload is None else _read_object(payload, "--payload")
+    with connect() as client:
+        if dry_run:
+            preview = client.preview_trigger(trigger, sent)
+            print_json(preview if as_json else preview.job)
+            return
+        fired = client.fire_trigger(trigger, sent, event_id=event_id)
+    if as_json:
+        print_json(fired)
+        return
+    explain(f"{trigger} {'made' if fired.outcome == 'accepted' else 'had made'}:")
+    say(fired.job_id or fired.outcome)
+
+
+@triggers_app.command("firings")
+def list_firings(
+    trigger: TriggerArgument,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what fired a trigger and what became of it, newest first."""
+    with connect() as client:
+        found = list(islice(client.firings(trigger), limit))
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("time", "source", "outcome", "event", "job", "why"),
+        [
+            (moment(each.created_at), each.source, each.outcome, each.event_id or "–", each.job_id or "–", _why(each))
+            for each in found
+        ],
+    )
+
+
+def _show_issued(issued: IssuedTrigger, as_json: bool) -> None:
+    """On stdout the new secrets alone, a line each, for a script to take; what they are on stderr."""
+    if as_json:
+        print_json(issued)
+        return
+    new = [(what, value) for what, value in _secrets(issued) if value is not None]
+    explain(f"{issued.id}, {issued.name}, is {_state(issued)}{'; shown this once:' if new else ''}")
+    for what, value in new:
+        explain(f"{what}:")
+        say(value)
+
+
+def _secrets(issued: IssuedTrigger) -> list[tuple[str, str | None]]:
+    return [
+        ("URL", issued.url),
+        ("signing secret (Standard Webhooks)", issued.signing_secret),
+        ("hub secret (the webhook's settings there ask for it)", issued.hub_secret),
+    ]
+
+
+def _state(trigger: Trigger) -> str:
+    return "enabled" if trigger.enabled else "disabled"
+
+
+def _sources(trigger: Trigger) -> str:
+    sources = ["signed payloads at its URL" if trigger.signing else "payloads at its URL"]
+    if trigger.hub is not None:
+        sources.append(f"commits of {trigger.hub.repository}")
+    if trigger.schedule is not None:
+        sources.append(f"{trigger.schedule.cron} {trigger.schedule.timezone}")
+    return ", ".join(sources)
+
+
+def _when(trigger: Trigger) -> str:
+    return "–" if trigger.next_fire_at is None else moment(trigger.next_fire_at)
+
+
+def _declared(trigger: Trigger) -> dict[str, Any]:
+    return {
+        name: {member: value for member, value in each.items() if value is not None}
+        for name, each in trigger.placeholders.items()
+    }
+
+
+def _why(firing: Firing) -> str:
+    return str(firing.error["message"]) if firing.error is not None else firing.note or ""
+
+
+def _read_object(file: Path, option: str) -> dict[str, Any]:
+    """A JSON object that is written down; raises typer.BadParameter where it is none."""
+    try:
+        value = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{option} {file}: {error}") from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{option} {file}: write a JSON object")
+    return value
