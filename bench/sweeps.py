@@ -141,9 +141,8 @@ def page(grid: dict[str, Any], search: dict[str, Any], limit: float, command: st
 def _measured(figures: dict[str, Any]) -> int:
     """How often a job evaluated the dense model: by the reports, which the events must bear out."""
     jobs = figures["jobs"].values()
-    by_reports: int
-    by_events: int
-    by_reports, by_events = sum(job["measured"] for job in jobs), sum(job["told"] for job in jobs)
+    by_reports: int = sum(job["measured"] for job in jobs)
+    by_events: int = sum(job["told"] for job in jobs)
     if by_reports != by_events:
         raise ValueError(f"reports tell of {by_reports} dense evaluations, events of {by_events}")
     return by_reports

@@ -1,6 +1,7 @@
 """What can be done with sweeps, within one team: start, look, cancel, resume."""
 
 import contextlib
+from typing import cast
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
@@ -188,7 +189,7 @@ def _answer(session: Session, row: SweepRow) -> Sweep:
         object="sweep",
         name=row.name,
         kind="grid" if request.search is None else "search",
-        status=row.status,
+        status=cast(SweepStatus, row.status),
         error=None if row.error is None else JobError.model_validate(row.error),
         waiting_for=row.waiting_for,
         created_at=row.created_at,

@@ -1,0 +1,76 @@
+"""Where the dense model's perplexity is known, its tokens do not go through that model; nothing else changes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.models.folder import open_model
+from core.pruning.run import walk_for
+from core.pruning.streams import Stream
+from core.pruning.walk import Observer, PruneResult
+from tests.engine.sweeping import tensors_of
+from tests.engine.tiny import make_model, make_tokens
+
+SETS = {"first": make_tokens(seed=1), "second": make_tokens(seed=2)}
+
+
+def prune(folder: Path, work: Path, method: str, known: dict[str, float] | None = None, **setting: Any) -> PruneResult:
+    request = {"method": method, "sparsity": 0.25, "pattern": None, "parameters": {}}
+    work.mkdir(parents=True)
+    return walk_for(
+        open_model(folder), request, device=torch.device("cpu"), work=work, calibration=make_tokens(),
+        evaluations=SETS, dense_perplexity=known, **setting,
+    ).run()  # fmt: skip
+
+
+@pytest.fixture
+def advanced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of streams, each time one goes through a block."""
+    names: list[str] = []
+    advance: Callable[..., None] = Stream.advance
+
+    def counting(self: Stream, *given: Any) -> None:
+        names.append(self.name)
+        advance(self, *given)
+
+    monkeypatch.setattr(Stream, "advance", counting)
+    return names
+
+
+@pytest.mark.parametrize("method", ["sparsegpt", "llm-pruner"])
+def test_only_what_is_not_known_goes_through_the_dense_model(tmp_path: Path, method: str, advanced: list[str]) -> None:
+    folder = make_model(tmp_path / "model")
+    alone = prune(folder, tmp_path / "alone", method)
+    assert {"dense-0", "dense-1"} <= set(advanced)
+    for known, left in (({"first"}, {"dense-1"}), ({"first", "second"}, set())):
+        advanced.clear()
+        figures = {name: alone.perplexity[name].dense for name in known}
+        told = prune(folder, tmp_path / "-".join(sorted(known)), method, figures)
+        assert {name for name in advanced if name.startswith("dense")} == left
+        assert told.perplexity == alone.perplexity
+        ours, theirs = tensors_of(told), tensors_of(alone)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_an_attempt_that_knew_more_or_less_is_not_continued(tmp_path: Path) -> None:
+    """Its boundaries lack streams that are needed now, or have others."""
+    folder = make_model(tmp_path / "model")
+    alone = prune(folder, tmp_path / "alone", "wanda")
+    known = {"first": alone.perplexity["first"].dense}
+
+    def stop(done: int, blocks: int, rows: object) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        prune(folder, tmp_path / "before", "wanda", known, observer=Observer(on_block=stop))
+    again = prune(folder, tmp_path / "again", "wanda", known, previous=tmp_path / "before")
+    assert again.resumed_from == 1 and again.perplexity == alone.perplexity
+    other = prune(folder, tmp_path / "other", "wanda", previous=tmp_path / "before")
+    assert other.resumed_from == 0 and other.perplexity == alone.perplexity
