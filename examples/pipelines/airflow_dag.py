@@ -2,8 +2,8 @@
 
 Put it into the folder of DAGs of Airflow 3. The workers need the package `secateur`, SECATEUR_URL and SECATEUR_API_KEY;
 SECATEUR_FOLDER is where the model goes. No operator is needed: every task calls the SDK. Tasks hand on the job's id
-alone, and each may run again, on another machine: submitting with the run's id twice is one job, a download that was cut
-off goes on.
+alone, and each may run again, on another machine: submitting twice with the id of the run is one job, and a download
+that was cut off goes on. `airflow dags test prune_smollm2` runs all of it in one process, without a scheduler.
 """
 
 import os

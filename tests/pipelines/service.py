@@ -72,7 +72,14 @@ class Service:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def job(self, job_id: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}/v1/jobs/{job_id}", headers={"Authorization": f"Bearer {self.key}"})
+        return self._get(f"jobs/{job_id}")
+
+    def newest_jobs(self, count: int) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = self._get(f"jobs?limit={count}")["data"]
+        return listed
+
+    def _get(self, path: str) -> dict[str, Any]:
+        answer = httpx.get(f"{self.url}/v1/{path}", headers={"Authorization": f"Bearer {self.key}"})
         found: dict[str, Any] = answer.raise_for_status().json()
         return found
 

@@ -4,17 +4,11 @@ import runpy
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from secateur import errors
 from tests.pipelines import calling_airflow
 from tests.pipelines.service import EXAMPLES, Service
-
-
-def newest_job(service: Service) -> str:
-    answer = httpx.get(f"{service.url}/v1/jobs?limit=1", headers={"Authorization": f"Bearer {service.key}"})
-    return str(answer.raise_for_status().json()["data"][0]["id"])
 
 
 def test_of_several_jobs_at_once_the_sparsest_that_keeps_its_gates_is_downloaded(
@@ -35,8 +29,7 @@ def test_of_several_jobs_the_first_that_fails_ends_all(service: Service, tmp_pat
     service.behave(fail_in="prune", code="not_finite_weights", retryable=False)
     done = service.step([sys.executable, str(EXAMPLES / "async_pipeline.py"), "pruned"], tmp_path)
     assert done.code == 1 and "as told" in done.err and "Traceback" not in done.err
-    listed = httpx.get(f"{service.url}/v1/jobs?limit=3", headers={"Authorization": f"Bearer {service.key}"}).json()
-    assert {job["status"] for job in listed["data"]} <= {"failed", "cancelled", "cancelling"}
+    assert {job["status"] for job in service.newest_jobs(3)} <= {"failed", "cancelled", "cancelling"}
 
 
 @pytest.fixture
@@ -53,11 +46,11 @@ def airflow(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_tasks_of_the_dag_leave_a_model_and_again_are_the_same_job(service: Service, airflow: Path) -> None:
     runpy.run_path(str(EXAMPLES / "airflow_dag.py"))
-    job_id = newest_job(service)
-    assert service.job(job_id)["metadata"] == {"run": calling_airflow.RUN_ID}
-    assert (airflow / job_id / "model.safetensors").is_file()
+    (job,) = service.newest_jobs(1)
+    assert job["metadata"] == {"run": calling_airflow.RUN_ID}
+    assert (airflow / job["id"] / "model.safetensors").is_file()
     runpy.run_path(str(EXAMPLES / "airflow_dag.py"))
-    assert newest_job(service) == job_id
+    assert service.newest_jobs(1)[0]["id"] == job["id"]
 
 
 def test_a_missed_gate_fails_the_task_that_checks(

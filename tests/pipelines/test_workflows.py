@@ -117,14 +117,13 @@ def test_the_github_workflow_fails_at_a_missed_gate_and_keeps_the_test_report(se
 
 
 def test_a_cancelled_github_workflow_stops_its_job(service: Service, tmp_path: Path) -> None:
-    job_id = service.step(
-        [*["secateur", "submit", "smollm2-135m", "--method", "magnitude", "--sparsity", "0.5", "--id"]], tmp_path
-    )
-    outputs = {"steps.submit.outputs.job": job_id.out.strip()}
     service.behave(hang_in="prune")
+    command = "secateur submit smollm2-135m --method magnitude --sparsity 0.5 --id"
+    job_id = service.step(command.split(), tmp_path).out.strip()
+    outputs = {"steps.submit.outputs.job": job_id}
     done = Actions(service, tmp_path, cancelled=True, outputs=outputs).run(read(GITHUB))
     assert done.code == 0 and done.uploaded == {}
-    assert service.job(job_id.out.strip())["status"] in ("cancelling", "cancelled")
+    assert service.job(job_id)["status"] in ("cancelling", "cancelled")
     assert Actions(service, tmp_path, cancelled=True).run(read(GITHUB)).code == 0, "cancelled before it submitted"
 
 
