@@ -360,6 +360,20 @@ EXAMPLES: Final[dict[str, Any]] = {
     "get_report": {
         "job": _WHOLE_BODY,
         "metrics": _METRICS,
+        "gates": {
+            "missed": None,
+            "rows": [
+                {
+                    "gate": "max_perplexity_ratio",
+                    "limit": 2.4,
+                    "figure": 2.25,
+                    "on": "wikipedia-articles",
+                    "kept": True,
+                    "message": "the perplexity ratio on wikipedia-articles is 2.25; the gate allows 2.4",
+                }
+            ],
+            "max_perplexity_ratio": 2.4,
+        },
         "layers": [{"name": "model.layers.0.self_attn.q_proj", "sparsity": 0.5, "relative_error": 0.071}],
         "recovery": {
             "method": "lora",

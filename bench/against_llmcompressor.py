@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _contest(given: argparse.Namespace) -> str:
     _fetch_samples([given.model, given.calibration, given.evaluation])
-    python, release = peer_environment(upgrade=given.fresh)
+    python, release = peer_environment("llmcompressor", ("llmcompressor", "torch", "transformers"), upgrade=given.fresh)
     print(f"{describe_machine()}; {release}", flush=True)
     rates = run(own_program("bench.machine_cell"), {"threads": given.threads}, "machine").result
     stage = _stage(given)

@@ -1,34 +1,38 @@
-"""llm-compressor in a virtual environment of its own: its dependencies never meet this project's."""
+"""Programs in virtual environments of their own: their dependencies never meet this project's."""
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cells import CACHE
 
-PACKAGE = "llmcompressor"
-_RELEASE = """
+_RELEASES = """
+import sys
 from importlib.metadata import version
-print(*(f"{name} {version(name)}" for name in ("llmcompressor", "torch", "transformers")), sep=", ")
+print(*(f"{name} {version(name)}" for name in sys.argv[1:]), sep=", ")
 """
 
 
-def peer_environment(*, upgrade: bool) -> tuple[Path, str]:
-    """The environment's interpreter, and the releases of what counts in it.
+def peer_environment(
+    package: str, counted: Sequence[str], *, also: Sequence[str] = (), upgrade: bool
+) -> tuple[Path, str]:
+    """The interpreter of a package's environment, and the releases of what is `counted` in it.
 
-    Installs the newest release where there is none; `upgrade` looks for a newer one.
+    Installs the newest release where there is none, and with it what pip is told by `also`; `upgrade` looks for a newer
+    one.
     """
-    folder = (CACHE / PACKAGE).absolute()
+    folder = (CACHE / package).absolute()
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    if upgrade or not _release(python):
-        print(f"Installing {PACKAGE} into {CACHE / PACKAGE}", flush=True)
-        install = ["install", "--quiet", "--disable-pip-version-check", "--upgrade", PACKAGE]
+    if upgrade or not _releases(python, counted):
+        print(f"Installing {package} into {CACHE / package}", flush=True)
+        install = ["install", "--quiet", "--disable-pip-version-check", "--upgrade", package, *also]
         subprocess.run([python, "-m", "pip", *install], check=True)
-    return python, _release(python)
+    return python, _releases(python, counted)
 
 
-def _release(python: Path) -> str:
-    answer = subprocess.run([python, "-c", _RELEASE], capture_output=True, text=True)
+def _releases(python: Path, counted: Sequence[str]) -> str:
+    answer = subprocess.run([python, "-c", _RELEASES, *counted], capture_output=True, text=True)
     return answer.stdout.strip() if answer.returncode == 0 else ""

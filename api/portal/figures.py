@@ -6,7 +6,7 @@ from typing import Any
 
 from api.portal.verdict import apart, difference_within_noise, latency_noise
 from api.portal.words import count, duration, number, percent, size
-from core.jobs.gates import stored_bytes
+from core.jobs.gates import TASK_MEAN, stored_bytes
 
 Figures = Mapping[str, Any]
 
@@ -57,6 +57,27 @@ def cards(metrics: Figures) -> list[Card]:
         found.append(Card("Peak memory", size(metrics["peak_memory_bytes"]), "of the job"))
     if (metrics.get("seconds") or {}).get("total"):
         found.append(Card("Time it took", duration(metrics["seconds"]["total"]), "this attempt, fetch to store"))
+    return found
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """A limit of the job beside its figure; a target is one too."""
+
+    what: str
+    limit: str
+    figure: str
+    kept: bool
+
+
+def gate_rows(report: Figures) -> list[GateRow]:
+    """Every gate that was set, on every dataset and task it holds for."""
+    found = []
+    for row in report.get("gates", {}).get("rows", ()):
+        what = row["gate"].removeprefix("max_").replace(".", ": ").replace("_", " ")
+        on = "" if row["on"] is None else ", mean of the tasks" if row["on"] == TASK_MEAN else f", {row['on']}"
+        figure = "not known" if row["figure"] is None else number(row["figure"], 4)
+        found.append(GateRow(what + on, number(row["limit"], 4), figure, row["kept"]))
     return found
 
 

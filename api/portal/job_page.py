@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.portal.advice import advice_for, title_of
 from api.portal.curves import Curve, curves_of
-from api.portal.figures import cards, evaluation_rows
+from api.portal.figures import cards, evaluation_rows, gate_rows
 from api.portal.layers import layer_figures
 from api.portal.progress import remaining_seconds, stage_times
 from api.portal.verdict import verdict
@@ -86,6 +86,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "verdict": verdict(recipe, metrics, report) if metrics else None,
         "cards": cards(metrics),
         "rows": evaluation_rows(metrics),
+        "gates": gate_rows(report),
         "layers": layer_figures(report),
         "sensitivity": None if found is None else Sensitivity.model_validate(found),
         "generations": report.get("generations") or [],

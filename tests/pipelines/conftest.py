@@ -1,93 +1,16 @@
-"""A service that the examples find: API and worker as processes, the samples they name, and a runner that is told what
-to report."""
+"""One service for all tests of the package."""
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from core.database import session_factory, transaction
-from core.registry.schemas import DatasetBody, ModelBody
-from core.registry.service import register_dataset, register_model
-from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
-from tests.conftest import fresh_database, settings_for
-from tests.model_folders import write_llama, write_text
-from tests.worker.conftest import eventually, impatient
-from tests.worker.test_serve import free_port
-from worker.processes import ChildProcess, spawn
-from worker.serve import part_commands, part_environment
-
-EXAMPLES = Path(__file__).parents[2] / "examples" / "pipelines"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a step ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class Service:
-    """Where the service is, and what its runner is told."""
-
-    url: str
-    key: str
-    told: Path
-
-    def behave(self, **behaviour: Any) -> None:
-        """What the stand-in runner does from now on."""
-        self.told.write_text(json.dumps(behaviour))
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Of a pipeline's machine, with `secateur` on its path."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        return {**kept, "PATH": path, "SECATEUR_URL": self.url, "SECATEUR_API_KEY": self.key}
-
-    def step(self, command: list[str], folder: Path, variables: Mapping[str, str] | None = None) -> Ended:
-        """A step of a pipeline, in the folder of its run."""
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**self.environment, **(variables or {})},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
-
-    def job(self, job_id: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}/v1/jobs/{job_id}", headers={"Authorization": f"Bearer {self.key}"})
-        found: dict[str, Any] = answer.raise_for_status().json()
-        return found
+from tests.conftest import fresh_database
+from tests.pipelines.service import Service, serving
 
 
 @pytest.fixture(scope="package")
 def running(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("pipelines")
-    with fresh_database(postgres_url) as database_url, ExitStack() as parts:
-        settings = impatient(settings_for(database_url, folder / "home"))
-        service = Service(f"http://127.0.0.1:{free_port()}", _fill(settings), folder / "told.json")
-        service.behave()
-        parts.callback(_start("api", settings, service).end, grace_seconds=5)
-        parts.callback(_start("worker", settings, service).end)
-        eventually(lambda: _answers(service), seconds=60)
+    with fresh_database(postgres_url) as url, serving(url, tmp_path_factory.mktemp("pipelines")) as service:
         yield service
 
 
@@ -96,40 +19,3 @@ def service(running: Service) -> Service:
     """The one of the package, whose runner does as usual."""
     running.behave()
     return running
-
-
-def _fill(settings: Settings) -> str:
-    """Put under the samples' names what the stand-in needs of them; the key of a member."""
-    sessions = session_factory(settings)
-    model = write_llama(settings.models_root / "tiny", context=2048)
-    text = write_text(settings.datasets_root / "numbers.txt", words=20_000)
-    assert settings.secret_key is not None
-    with transaction(sessions) as session:
-        team = create_team(session, "gardeners")
-        register_model(session, team, ModelBody(name="smollm2-135m", path=str(model.resolve())), settings)
-        for name in ("wikipedia-calibration", "wikipedia-articles"):
-            register_dataset(session, team, DatasetBody(name=name, path=str(text.resolve())), settings)
-        secret = settings.secret_key.encode()
-        key = create_key(session, team, role="member", name="ci", expires_at=None, secret=secret).key
-    sessions.kw["bind"].dispose()
-    return key
-
-
-def _start(name: str, settings: Settings, service: Service) -> ChildProcess:
-    """`api` or `worker` with the command line of `secateur serve`, the worker's runner being the stand-in."""
-    command = part_commands("127.0.0.1", httpx.URL(service.url).port or 0, settings)[name]
-    command = ["tests.worker.stand_in_worker" if word == "worker.app" else word for word in command]
-    variables = {
-        **part_environment(settings),
-        "SECATEUR_SECRET_KEY": settings.secret_key or "",
-        "STAND_IN": json.dumps({"from": str(service.told)}),
-    }
-    with open(settings.home / f"{name}.log", "ab") as log:
-        return spawn(command, name=name, stdout=log, stderr=subprocess.STDOUT, environment={**os.environ, **variables})
-
-
-def _answers(service: Service) -> bool:
-    try:
-        return httpx.get(f"{service.url}/healthz").is_success
-    except httpx.TransportError:
-        return False

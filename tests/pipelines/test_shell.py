@@ -6,7 +6,7 @@ from pathlib import Path
 
 from junitparser import JUnitXml
 
-from tests.pipelines.conftest import EXAMPLES, Service
+from tests.pipelines.service import EXAMPLES, Service
 
 README = Path(__file__).parents[2] / "README.md"
 

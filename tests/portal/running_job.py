@@ -72,6 +72,7 @@ class Running:
             )
         )
 
-    def fail(self, code: str, message: str) -> None:
+    def fail(self, code: str, message: str, **measured: Any) -> None:
+        """`measured` are the metrics and report of a job that missed a gate."""
         problem = {"code": code, "message": message, "param": None, "retryable": False}
-        self._write(lambda session: finish_failed(session, self.id, self.attempt, problem, retry_delay_seconds=0))
+        self._write(lambda session: finish_failed(session, self.id, self.attempt, problem, **measured))

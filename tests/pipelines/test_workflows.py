@@ -1,0 +1,140 @@
+"""The workflows for GitHub Actions and GitLab CI: valid, and their scripts executed as they stand."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from junitparser import JUnitXml
+
+from tests.pipelines.service import EXAMPLES, Service
+
+GITHUB, GITLAB = EXAMPLES / "github-actions.yml", EXAMPLES / "gitlab-ci.yml"
+CLIENT = {"SECATEUR_CLIENT": "secateur", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+"""The client is installed already, and pip finds that out without asking anybody."""
+
+
+def read(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.load(file.read_text(), yaml.BaseLoader)  # else `on` is a truth value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("file", "schema", "fault"),
+    [
+        (GITHUB, "vendor.github-workflows", ("runs-on:", "runs-upon:")),
+        (GITLAB, "vendor.gitlab-ci", ("when: always", "when: perhaps")),
+    ],
+)
+def test_a_workflow_is_what_its_schema_says(file: Path, schema: str, fault: tuple[str, str], tmp_path: Path) -> None:
+    wrong = tmp_path / file.name
+    wrong.write_text(file.read_text().replace(*fault))
+    command = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", schema]
+    checked = subprocess.run([*command, file], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    assert subprocess.run([*command, wrong], capture_output=True, check=False).returncode == 1
+
+
+@dataclass
+class Actions:
+    """The one job of a workflow of GitHub Actions, on this machine: its `run` steps with GitHub's own command line, in
+    order, after a failure only those whose condition says so. What would be uploaded is noted."""
+
+    service: Service
+    folder: Path
+    cancelled: bool = False
+    code: int = 0
+    said: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
+    uploaded: dict[str, str] = field(default_factory=dict)
+
+    def run(self, workflow: Mapping[str, Any]) -> "Actions":
+        (job,) = workflow["jobs"].values()
+        shared = {name: self._filled(value) for name, value in job["env"].items()}
+        for number, step in enumerate(job["steps"]):
+            condition = step.get("if", "${{ success() }}")
+            is_due = {
+                "${{ success() }}": self.code == 0 and not self.cancelled,
+                "${{ !cancelled() }}": not self.cancelled,
+                "${{ cancelled() }}": self.cancelled,
+            }[condition]
+            if is_due and "run" in step:
+                self._execute(number, step, shared)
+            elif is_due and step["uses"].startswith("actions/upload-artifact@"):
+                self.uploaded[step["with"]["name"]] = step["with"]["path"]
+                assert (self.folder / step["with"]["path"]).exists()
+        return self
+
+    def _execute(self, number: int, step: Mapping[str, Any], shared: Mapping[str, str]) -> None:
+        script = self.folder / f"step-{number}.sh"
+        script.write_text(step["run"])
+        output = self.folder / f"output-{number}"
+        output.touch()
+        own = {name: self._filled(value) for name, value in step.get("env", {}).items()}
+        files = {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(self.folder / "step-summary.md")}
+        done = self.service.step(["bash", "-e", str(script)], self.folder, {**CLIENT, **shared, **own, **files})
+        self.code = self.code or done.code
+        self.said += done.out + done.err
+        for line in output.read_text().splitlines():
+            name, _, value = line.partition("=")
+            self.outputs[f"steps.{step['id']}.outputs.{name}"] = value
+
+    def _filled(self, text: str) -> str:
+        known = {
+            "vars.SECATEUR_URL": self.service.url,
+            "vars.SECATEUR_CLIENT": CLIENT["SECATEUR_CLIENT"],
+            "secrets.SECATEUR_API_KEY": self.service.key,
+            "github.sha": "c0ffee",
+            "github.run_id": self.folder.name,
+            "github.run_attempt": "1",
+        }
+        return re.sub(r"\$\{\{ (\S+) \}\}", lambda found: {**known, **self.outputs}.get(found[1], ""), text)
+
+
+def test_the_github_workflow_uploads_a_model_that_keeps_its_gates(service: Service, tmp_path: Path) -> None:
+    done = Actions(service, tmp_path).run(read(GITHUB))
+    assert done.code == 0, done.said
+    assert done.uploaded == {"pruned": "pruned", "gates": "gates.xml"}
+    assert (tmp_path / "pruned" / "model.safetensors").is_file()
+    assert "| perplexity on wikipedia-articles | 10 | 20 | × 2 |" in (tmp_path / "step-summary.md").read_text()
+    job = service.job(done.outputs["steps.submit.outputs.job"])
+    assert job["metadata"] == {"commit": "c0ffee"}
+
+
+def test_the_github_workflow_fails_at_a_missed_gate_and_keeps_the_test_report(service: Service, tmp_path: Path) -> None:
+    service.behave(ratio=3.0)
+    done = Actions(service, tmp_path).run(read(GITHUB))
+    assert done.code == 3 and done.uploaded == {"gates": "gates.xml"}
+    assert not (tmp_path / "pruned").exists()
+    assert (
+        r"| max\_perplexity\_ratio on wikipedia-articles | 2.4 | 3 | ✗ |" in (tmp_path / "step-summary.md").read_text()
+    )
+
+
+def test_a_cancelled_github_workflow_stops_its_job(service: Service, tmp_path: Path) -> None:
+    service.behave(hang_in="prune")
+    command = "secateur submit smollm2-135m --method magnitude --sparsity 0.5 --id"
+    job_id = service.step(command.split(), tmp_path).out.strip()
+    outputs = {"steps.submit.outputs.job": job_id}
+    done = Actions(service, tmp_path, cancelled=True, outputs=outputs).run(read(GITHUB))
+    assert done.code == 0 and done.uploaded == {}
+    assert service.job(job_id)["status"] in ("cancelling", "cancelled")
+    assert Actions(service, tmp_path, cancelled=True).run(read(GITHUB)).code == 0, "cancelled before it submitted"
+
+
+@pytest.mark.parametrize(("ratio", "code"), [(2.0, 0), (3.0, 3)])
+def test_the_gitlab_job_ends_as_its_gates_do(service: Service, tmp_path: Path, ratio: float, code: int) -> None:
+    service.behave(ratio=ratio)
+    job = read(GITLAB)["prune"]
+    script = "\n".join(["set -eo pipefail", *job["before_script"], *job["script"]])  # as GitLab's runner joins them
+    variables = {**CLIENT, "CI_COMMIT_SHA": "c0ffee", "CI_JOB_ID": tmp_path.name}
+    done = service.step(["bash", "-c", script], tmp_path, variables)
+    assert done.code == code, done.err
+    assert all((tmp_path / path).exists() == (code == 0 or path != "pruned") for path in job["artifacts"]["paths"])
+    (suite,) = JUnitXml.fromfile(str(tmp_path / job["artifacts"]["reports"]["junit"]))
+    assert (suite.tests, suite.failures) == (2, int(code == 3))

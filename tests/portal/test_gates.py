@@ -1,0 +1,50 @@
+"""Gates in the portal: set in the form of a new job, and beside their figures on the page of one that is over."""
+
+from typing import Any
+
+import httpx
+from playwright.sync_api import Page, expect
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.jobs.gates import evaluate_gates, gates_report
+from core.jobs.schemas import Gates
+from tests.portal.conftest import require_accessible
+from tests.portal.running_job import METRICS, REPORT, Running
+
+GATES = {"max_perplexity_ratio": 1.05, "max_latency_ratio": 1.5, "max_bytes": 150_000}
+
+
+def test_a_job_that_missed_a_gate_shows_every_limit_beside_its_figure(
+    portal: Page,
+    live_api: httpx.Client,
+    job_body: dict[str, Any],
+    sessions: sessionmaker[Session],
+    store: Store,
+) -> None:
+    job = live_api.post("/v1/jobs", json=job_body | {"gates": GATES}).raise_for_status().json()["id"]
+    running = Running(sessions, store, job).begin()
+    portal.goto(f"/portal/jobs/{job}")
+    expect(portal.get_by_text("at most 150,000")).to_be_visible()
+    gates = Gates.model_validate(GATES)
+    found = gates_report(gates, evaluate_gates(gates, METRICS))
+    running.fail("gate_missed", found["missed"], metrics=METRICS, report=REPORT | {"gates": found})
+    table = portal.get_by_role("table", name="Gates")
+    for row in (
+        "perplexity ratio, numbers 1.050 1.095 ✗ missed",
+        "latency ratio 1.500 0.9900 ✓ kept",
+        "bytes 150,000 100,000 ✓ kept",
+    ):
+        expect(table.get_by_role("row", name=row)).to_be_visible()
+    expect(portal.locator(".failure")).to_contain_text("the perplexity ratio on numbers is 1.095; the gate allows 1.05")
+    require_accessible(portal)
+
+
+def test_a_gate_that_nothing_would_measure_is_said_beside_its_field(portal: Page, model: str, dataset: str) -> None:
+    portal.goto(f"/portal/new?model={model}&evaluation.datasets={dataset}&gates.max_task_accuracy_drop=0.02")
+    field = portal.locator("[id='field-gates.max_task_accuracy_drop']")
+    expect(field).to_have_value("0.02")
+    portal.get_by_role("button", name="Submit").click()
+    expect(portal.get_by_text('add "evaluation": {"tasks": ["NAME"]}').first).to_be_visible()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    require_accessible(portal)
