@@ -27,6 +27,7 @@ from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
 from secateur.cli.output import explain, print_job
+from secateur.cli.publish import publications_app, publish
 from secateur.cli.registry import (
     add_dataset,
     add_model,
@@ -35,6 +36,7 @@ from secateur.cli.registry import (
     show_dataset,
     show_model,
 )
+from secateur.cli.retention import retention_app
 from secateur.cli.submit import inspect, submit
 from secateur.cli.team import audit, queues, team, workers
 from secateur.cli.watch import follow, watch
@@ -63,9 +65,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (methods, inspect, submit, show, report, watch, cancel, retry, download, team, workers, queues, audit):
+for command in (
+    *(methods, inspect, submit, show, report, watch, cancel, retry, download, publish),
+    *(team, workers, queues, audit),
+):
     app.command()(command)
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(publications_app, name="publications")
+app.add_typer(retention_app, name="retention")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")

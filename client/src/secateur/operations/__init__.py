@@ -3,11 +3,12 @@ a transport that awaits, and `Client` drives the same coroutines to their end in
 """
 
 from secateur.operations.jobs import JobOperations
+from secateur.operations.keeping import KeepingOperations
 from secateur.operations.registry import RegistryOperations
 from secateur.operations.team import TeamOperations
 
 __all__ = ["Operations"]
 
 
-class Operations(RegistryOperations, JobOperations, TeamOperations):
+class Operations(RegistryOperations, JobOperations, KeepingOperations, TeamOperations):
     """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""
