@@ -19,12 +19,14 @@ from core.jobs import service
 from core.jobs.schemas import Job, JobBody, JobEvent
 from core.jobs.snapshots import Snapshot, newest_events
 from core.jobs.states import HELD, TERMINAL
+from core.publications.service import list_publications
 
 LOG_LINES = 500
 """Of the log in the page; all of it is a file."""
 _METRIC_EVENTS = 20_000
 """The newest, that curves are drawn of."""
 _ATTEMPTS = 20
+_PUBLICATIONS = 5
 _LAST_LINES = 10
 """Of the log, beside what went wrong."""
 
@@ -90,6 +92,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "layers": layer_figures(report),
         "sensitivity": None if found is None else Sensitivity.model_validate(found),
         "generations": report.get("generations") or [],
+        "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,
         "files": service.list_artifacts(session, team_id, job.id).data,
         "advice": None if job.error is None else advice_for(job.error.code),
         "error_title": None if job.error is None else title_of(job.error.code),

@@ -19,6 +19,8 @@ from core.teams.sessions import form_token, signed_in
 COOKIE = "secateur_session"
 COOKIE_PATH = "/portal"
 CSRF_FIELD = "csrf"
+SECRET_FIELDS = ("key", "token", "access_key", "secret_key", "session_token")
+"""Never sent back to the page, nor kept in an address over signing in."""
 CSRF_HEADER = "X-CSRF-Token"
 _MOST_FIELDS = 1000
 _SAFE = ("GET", "HEAD")

@@ -8,7 +8,17 @@ from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State
 from api.portal.page import is_partial, page
-from api.portal.session import COOKIE, CSRF_FIELD, Form, Posted, Viewer, forget, remember, require_same_origin
+from api.portal.session import (
+    COOKIE,
+    CSRF_FIELD,
+    SECRET_FIELDS,
+    Form,
+    Posted,
+    Viewer,
+    forget,
+    remember,
+    require_same_origin,
+)
 from api.problems import Told
 from core.database import transaction
 from core.errors import Unauthenticated
@@ -84,7 +94,8 @@ def _page_of(request: Request) -> str:
 
 
 def _with_fields(path: str, posted: Form) -> str:
-    fields = [(name, value) for name, values in posted.lists.items() if name != CSRF_FIELD for value in values]
+    kept = posted.without((CSRF_FIELD, *SECRET_FIELDS)).lists
+    fields = [(name, value) for name, values in kept.items() for value in values]
     address = f"{path}?{urlencode(fields)}" if fields else path
     return address if len(address) <= _LONGEST_ADDRESS else path
 

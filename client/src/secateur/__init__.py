@@ -11,6 +11,12 @@ finds the server, and `cli/` is the command line. Nothing here imports the serve
 
 from secateur import errors
 from secateur.client import AsyncClient, Client
+from secateur.keeping_types import (
+    Publication,
+    Retention,
+    RetentionPolicy,
+    RetentionPreview,
+)
 from secateur.report_types import GateResult, Report
 from secateur.summary import Summary, summarise
 from secateur.sweep_types import Sweep, SweepResults
@@ -53,8 +59,12 @@ __all__ = [
     "Method",
     "Metrics",
     "Model",
+    "Publication",
     "Queue",
     "Report",
+    "Retention",
+    "RetentionPolicy",
+    "RetentionPreview",
     "Role",
     "Summary",
     "Sweep",

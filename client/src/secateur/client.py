@@ -180,6 +180,16 @@ class Client:
     preview_trigger = _waits(Operations.preview_trigger)
     firings = _iterates(Operations.firings)
 
+    publish = _waits(Operations.publish)
+    publications = _iterates(Operations.publications)
+    publication = _waits(Operations.publication)
+    cancel_publication = _waits(Operations.cancel_publication)
+    wait_for_publication = _waits(Operations.wait_for_publication)
+    retention = _waits(Operations.retention)
+    set_retention = _waits(Operations.set_retention)
+    clear_retention = _waits(Operations.clear_retention)
+    preview_retention = _waits(Operations.preview_retention)
+
     keys = _iterates(Operations.keys)
     create_key = _waits(Operations.create_key)
     rotate_key = _waits(Operations.rotate_key)

@@ -28,6 +28,7 @@ from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
 from secateur.cli.output import explain, print_job
+from secateur.cli.publish import publications_app, publish
 from secateur.cli.registry import (
     add_dataset,
     add_model,
@@ -36,6 +37,7 @@ from secateur.cli.registry import (
     show_dataset,
     show_model,
 )
+from secateur.cli.retention import retention_app
 from secateur.cli.submit import submit
 from secateur.cli.summary import summary
 from secateur.cli.sweeps import sweep_app, sweeps
@@ -69,11 +71,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    *(methods, inspect, submit, show, report, summary, watch, cancel, retry, download),
+    *(methods, inspect, submit, show, report, summary, watch, cancel, retry, download, publish),
     *(sweeps, team, workers, queues, audit),
 ):
     app.command()(command)
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(publications_app, name="publications")
+app.add_typer(retention_app, name="retention")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")

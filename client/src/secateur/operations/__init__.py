@@ -3,6 +3,7 @@ a transport that awaits, and `Client` drives the same coroutines to their end in
 """
 
 from secateur.operations.jobs import JobOperations
+from secateur.operations.keeping import KeepingOperations
 from secateur.operations.registry import RegistryOperations
 from secateur.operations.sweeps import SweepOperations
 from secateur.operations.team import TeamOperations
@@ -13,6 +14,12 @@ __all__ = ["Operations"]
 
 
 class Operations(
-    RegistryOperations, JobOperations, SweepOperations, TeamOperations, WebhookOperations, TriggerOperations
+    RegistryOperations,
+    JobOperations,
+    SweepOperations,
+    TeamOperations,
+    WebhookOperations,
+    TriggerOperations,
+    KeepingOperations,
 ):
     """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""

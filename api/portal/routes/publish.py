@@ -1,0 +1,99 @@
+"""A job's publications: asked for, followed, cancelled."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import DatabaseSession, State
+from api.portal.faults import faults_of, status_of
+from api.portal.page import is_partial, page
+from api.portal.session import CSRF_FIELD, SECRET_FIELDS, Form, Member, Posted, Viewer
+from core.database import transaction
+from core.errors import Conflict, SecateurError
+from core.jobs import service as jobs
+from core.publications import service
+from core.publications.schemas import PublicationBody
+
+router = APIRouter()
+
+_PAGE = 25
+_HUB, _BUCKET = "hub", "bucket"
+_TO: Final = {_HUB: ("repository", "hub:"), _BUCKET: ("bucket", "s3://")}
+"""The field of each form that says where, and what goes before it in a request."""
+
+
+@router.get("/jobs/{job_id}/publish")
+def show_publications(request: Request, job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
+    """The forms, and what was published; the latter alone where the page follows it."""
+    if is_partial(request):
+        return page(request, "publish/listed.html", _listed(session, caller.team_id, job_id))
+    return _publish_page(request, session, caller.team_id, job_id)
+
+
+@router.post("/jobs/{job_id}/publish")
+def publish(request: Request, job_id: str, caller: Member, state: State, posted: Posted) -> Response:
+    try:
+        body = _body(posted)
+        with transaction(state.sessions) as session:
+            service.publish(session, caller, job_id, body, settings=state.settings, secret=state.secret)
+    except (Conflict, SecateurError, ValidationError) as error:
+        if isinstance(error, SecateurError) and error.status in (403, 404):
+            raise
+        with transaction(state.sessions) as session:
+            return _publish_page(request, session, caller.team_id, job_id, posted=posted, error=error)
+    return RedirectResponse(f"/portal/jobs/{job_id}/publish#published", 303)
+
+
+@router.post("/publications/{publication_id}/cancel")
+def cancel(publication_id: str, caller: Member, session: DatabaseSession) -> Response:
+    job_id = service.get_publication(session, caller.team_id, publication_id).job_id
+    service.cancel_publication(session, caller, publication_id)
+    return RedirectResponse(f"/portal/jobs/{job_id}/publish#published", 303)
+
+
+def _body(posted: Form) -> PublicationBody:
+    """Raises ValidationError."""
+    fields: dict[str, Any] = dict(posted.without((CSRF_FIELD, "kind", "visibility", *_fields_of_where())).fields)
+    where, before = _TO.get(posted.get("kind"), _TO[_HUB])
+    fields["to"] = before + posted.get(where)
+    if posted.get("kind") != _BUCKET:
+        fields["private"] = posted.get("visibility") != "public"
+    return PublicationBody.model_validate(fields)
+
+
+def _fields_of_where() -> tuple[str, ...]:
+    return tuple(field for field, _ in _TO.values())
+
+
+def _listed(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
+    found = service.list_publications(session, team_id, job_id, limit=_PAGE, after=None).data
+    return {"job_id": job_id, "publications": found, "is_open": any(each.finished_at is None for each in found)}
+
+
+def _publish_page(
+    request: Request,
+    session: Session,
+    team_id: str,
+    job_id: str,
+    *,
+    posted: Form | None = None,
+    error: SecateurError | ValidationError | None = None,
+) -> Response:
+    """With what was typed, but for credentials: those are typed again."""
+    kind = "" if posted is None else posted.get("kind")
+    faults = {} if error is None else faults_of(error, PublicationBody.model_fields)
+    if "to" in faults:
+        faults[_TO.get(kind, _TO[_HUB])[0]] = faults.pop("to").removeprefix("to: ")
+    job = jobs.get_job(session, team_id, job_id)
+    context = {
+        **_listed(session, team_id, job_id),
+        "job": job,
+        "missed_gate": job.error is not None and job.error.code == "gate_missed",
+        "has_artifact": bool(jobs.list_artifacts(session, team_id, job_id).data),
+        "values": {} if posted is None else posted.without(SECRET_FIELDS).fields,
+        "faults": faults,
+    }
+    return page(request, "publish/page.html", context, status=200 if error is None else status_of(error))

@@ -1,0 +1,110 @@
+"""What the team keeps of its artifacts: for admins."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import DatabaseSession, State
+from api.portal.faults import faults_of, status_of
+from api.portal.page import page
+from api.portal.session import Admin, Form, Posted
+from core.database import transaction
+from core.retention import service
+from core.retention.schemas import RetentionPolicy, RetentionPreview
+
+router = APIRouter(prefix="/team/retention")
+
+FIGURES = (
+    ("perplexity_ratio", "perplexity, beside the dense model's"),
+    ("bytes", "size of the artifact"),
+    ("parameters", "parameters that are not zero"),
+    ("latency", "latency"),
+)
+GROUPS = (("model", "each model"), ("method", "each method"), ("team", "the whole team"))
+_FIELDS = {
+    "keep_days": "keep_days",
+    "keep_last": "keep_last",
+    "keep_best.count": "best_count",
+    "keep_best": "best_count",
+    "keep_tagged": "tagged",
+}
+"""The form's field of each of the policy's."""
+_SHOWN = 200
+
+
+@router.get("")
+def show_retention(request: Request, caller: Admin, session: DatabaseSession) -> Response:
+    policy = service.get_retention(session, caller.team_id).policy
+    values = {} if policy is None else _values(policy)
+    preview = None if policy is None else service.preview(session, caller.team_id, policy)
+    return _retention_page(request, session, caller.team_id, values, preview=preview)
+
+
+@router.post("")
+def set_retention(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
+    """Set, or, where the button says so, only tried."""
+    if posted.get("what") == "clear":
+        with transaction(state.sessions) as session:
+            service.set_retention(session, caller, None)
+        return RedirectResponse("/portal/team/retention", 303)
+    with transaction(state.sessions) as session:
+        try:
+            policy = RetentionPolicy.model_validate(_asked(posted))
+        except ValidationError as error:
+            return _retention_page(request, session, caller.team_id, posted.fields, error=error)
+        if posted.get("what") == "set":
+            service.set_retention(session, caller, policy)
+            return RedirectResponse("/portal/team/retention", 303)
+        tried = service.preview(session, caller.team_id, policy)
+        return _retention_page(request, session, caller.team_id, posted.fields, preview=tried)
+
+
+def _asked(posted: Form) -> dict[str, Any]:
+    policy: dict[str, Any] = {name: posted.get(name) for name in ("keep_days", "keep_last") if posted.get(name)}
+    if posted.get("best_count"):
+        best = {"count": posted.get("best_count"), "by": posted.get("best_by"), "group": posted.get("best_group")}
+        policy["keep_best"] = best
+    if posted.get("tagged"):
+        pairs = [line.partition("=") for line in posted.get("tagged").splitlines()]
+        policy["keep_tagged"] = {"metadata": {key.strip(): value.strip() for key, _, value in pairs}}
+    return policy
+
+
+def _values(policy: RetentionPolicy) -> dict[str, str]:
+    """A policy as the form has it."""
+    values = {"keep_days": str(policy.keep_days)}
+    if policy.keep_last is not None:
+        values["keep_last"] = str(policy.keep_last)
+    if policy.keep_best is not None:
+        best = policy.keep_best
+        values |= {"best_count": str(best.count), "best_by": best.by, "best_group": best.group}
+    if policy.keep_tagged is not None:
+        values["tagged"] = "\n".join(f"{key}={value}" for key, value in policy.keep_tagged.metadata.items())
+    return values
+
+
+def _retention_page(
+    request: Request,
+    session: Session,
+    team_id: str,
+    values: dict[str, str],
+    *,
+    preview: RetentionPreview | None = None,
+    error: ValidationError | None = None,
+) -> Response:
+    faults = {} if error is None else faults_of(error, _FIELDS)
+    now = service.get_retention(session, team_id)
+    context = {
+        "now_set": now,
+        "values": values,
+        "faults": {_FIELDS.get(name, ""): said for name, said in faults.items()},
+        "preview": preview,
+        "is_set": preview is not None and preview.policy == now.policy,
+        "shown": _SHOWN,
+        "figures": FIGURES,
+        "groups": GROUPS,
+    }
+    return page(request, "team/retention.html", context, status=200 if error is None else status_of(error))

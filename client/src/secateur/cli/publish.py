@@ -1,0 +1,168 @@
+"""`secateur publish` and `publications`: artifacts pushed to the hub or a bucket.
+
+Credentials are taken from the environment: what is typed as an argument stands in the shell's history, and in the list
+of processes that everybody on the machine can read.
+"""
+
+import os
+import sys
+from typing import Annotated, Final
+
+import typer
+
+from secateur.cli.output import (
+    JobArgument,
+    JsonOption,
+    age,
+    connect,
+    explain,
+    moment,
+    print_json,
+    print_pairs,
+    print_table,
+    say,
+    size,
+)
+from secateur.client import Client
+from secateur.keeping_types import Publication
+
+FAILED: Final = 1
+INTERRUPTED: Final = 130
+
+PublicationArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The publication, for example pub_01ARZ3NDEKTSV4RRFFQ69G5FAV.")
+]
+
+publications_app = typer.Typer(help="Artifacts on their way.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def publish(
+    job_id: JobArgument,
+    to: Annotated[str, typer.Argument(metavar="TO", help="hub:org/name or s3://bucket/prefix.")],
+    token_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Environment variable with a token of the hub that may write there.")
+    ] = "HF_TOKEN",
+    revision: Annotated[str | None, typer.Option(help="Branch of the repository; made where there is none.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="If the repository must be made, for all to see.")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    access_key_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Environment variable with the bucket's access key.")
+    ] = "AWS_ACCESS_KEY_ID",
+    secret_key_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Environment variable with the secret that goes with it.")
+    ] = "AWS_SECRET_ACCESS_KEY",
+    session_token_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Environment variable with the session's token, where it has one.")
+    ] = "AWS_SESSION_TOKEN",
+    region: Annotated[str | None, typer.Option(help="Of the bucket; unset: as AWS_REGION says.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Of a service that is not Amazon's.")] = None,
+    despite_gates: Annotated[
+        bool, typer.Option("--despite-gates", help="Publish what missed a gate all the same.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has arrived; exit code 1 where it does not.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Push a job's artifact, with its card, to a repository of the hub or to a bucket."""
+    if to.startswith("s3://"):
+        options = {
+            "access_key": _from(access_key_env, "--access-key-env", needed=True),
+            "secret_key": _from(secret_key_env, "--secret-key-env", needed=True),
+            "session_token": _from(session_token_env, "--session-token-env"),
+            "region": region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+            "endpoint": endpoint,
+        }
+        private = None
+    else:
+        options = {"token": _from(token_env, "--token-env", needed=True), "revision": revision, "message": message}
+        private = not public
+    with connect() as client:
+        made = client.publish(job_id, to, private=private, despite_gates=despite_gates, **options)
+        if wait:
+            made = _follow(client, made)
+    _show(made, as_json)
+    if made.error is not None and made.finished:
+        explain(f"{made.id} failed: {made.error.message} ({made.error.code})")
+    if wait and made.status != "succeeded":
+        raise typer.Exit(FAILED)
+
+
+@publications_app.command("list")
+def list_publications(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """List the publications of a job's artifact, newest first."""
+    with connect() as client:
+        known = list(client.publications(job_id))
+    if as_json:
+        print_json(known)
+    elif not known:
+        say("It was not published yet.")
+    else:
+        print_table(
+            ("publication", "to", "status", "sent", "asked"),
+            [(each.id, each.to, each.status, _sent(each), age(each.created_at)) for each in known],
+        )
+
+
+@publications_app.command("show")
+def show_publication(publication_id: PublicationArgument, as_json: JsonOption = False) -> None:
+    """Show a publication: how far it is, where the artifact is, or what went wrong."""
+    with connect() as client:
+        found = client.publication(publication_id)
+    _show(found, as_json)
+
+
+@publications_app.command("cancel")
+def cancel_publication(publication_id: PublicationArgument, as_json: JsonOption = False) -> None:
+    """Stop a publication; what has arrived stays there."""
+    with connect() as client:
+        stopped = client.cancel_publication(publication_id)
+    _show(stopped, as_json)
+
+
+def _from(name: str, option: str, *, needed: bool = False) -> str | None:
+    value = os.environ.get(name, "").strip() or None
+    if value is None and needed:
+        raise typer.BadParameter(f"the environment variable {name} is not set; name another with {option}")
+    return value
+
+
+def _follow(client: Client, made: Publication) -> Publication:
+    """An interrupt leaves it on its way, says so and exits."""
+    told: list[tuple[str, int]] = []
+
+    def tell(found: Publication) -> None:
+        now = (found.status, found.progress.files)
+        if not found.finished and (not told or told[-1] != now):
+            told.append(now)
+            print(f"{found.status}: {_sent(found)}", file=sys.stderr)
+
+    try:
+        return client.wait_for_publication(made.id, on_progress=tell)
+    except KeyboardInterrupt:
+        explain(
+            f"{made.id} goes on; see it with `secateur publications show {made.id}`, end it with "
+            f"`secateur publications cancel {made.id}`"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _sent(found: Publication) -> str:
+    progress = found.progress
+    return f"{progress.files} of {progress.files_total} files, {size(progress.bytes)} of {size(progress.bytes_total)}"
+
+
+def _show(found: Publication, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_pairs(
+        [
+            ("publication", found.id),
+            ("job", found.job_id),
+            ("to", found.to + (f", branch {found.revision}" if found.revision else "")),
+            ("status", found.status),
+            ("sent", _sent(found)),
+            ("is at", found.result and found.result.url),
+            ("error", found.error and f"{found.error.message} ({found.error.code})"),
+            ("given up at", None if found.finished else moment(found.expires_at)),
+        ]
+    )

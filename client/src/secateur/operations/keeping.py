@@ -1,0 +1,100 @@
+"""Where artifacts go: published, kept, removed."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from pydantic import JsonValue
+
+from secateur.keeping_types import Publication, Retention, RetentionPolicy, RetentionPreview
+from secateur.operations.calls import Calls, given
+from secateur.transport import segment
+
+_LOOK_SECONDS = 1.0
+
+Policy = RetentionPolicy | Mapping[str, Any]
+
+
+class KeepingOperations(Calls):
+    """Publications and retention."""
+
+    async def publish(
+        self,
+        job_id: str,
+        to: str,
+        *,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        message: str | None = None,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        session_token: str | None = None,
+        region: str | None = None,
+        endpoint: str | None = None,
+        despite_gates: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Publication:
+        """Push a job's artifact to `hub:org/name` (with `token`), or to `s3://bucket/prefix` (with `access_key` and
+        `secret_key`). It is on its way when this returns: see `wait_for_publication`.
+
+        The server keeps the credentials sealed, and only until the publication is over.
+        """
+        body = given(
+            to=to,
+            token=token,
+            revision=revision,
+            private=private,
+            message=message,
+            access_key=access_key,
+            secret_key=secret_key,
+            session_token=session_token,
+            region=region,
+            endpoint=endpoint,
+            despite_gates=despite_gates,
+        )
+        path = f"jobs/{segment(job_id)}/publish"
+        return await self._create(path, Publication, body, idempotency_key=idempotency_key)
+
+    def publications(self, job_id: str) -> AsyncIterator[Publication]:
+        """The publications of a job's artifact, newest first."""
+        return self._list(f"jobs/{segment(job_id)}/publications", Publication)
+
+    async def publication(self, publication_id: str) -> Publication:
+        """One publication: how far it is, where the artifact is now, or what went wrong."""
+        return await self._transport.call("GET", f"publications/{segment(publication_id)}", Publication)
+
+    async def cancel_publication(self, publication_id: str) -> Publication:
+        """Stop a publication; what has arrived stays there."""
+        return await self._transport.call("POST", f"publications/{segment(publication_id)}/cancel", Publication)
+
+    async def wait_for_publication(
+        self, publication_id: str, on_progress: Callable[[Publication], None] | None = None
+    ) -> Publication:
+        """Wait until a publication is over, handing each look at it to `on_progress`; returns it as it ended."""
+        while True:
+            found = await self.publication(publication_id)
+            if on_progress is not None:
+                on_progress(found)
+            if found.finished:
+                return found
+            await self._transport.sleep(_LOOK_SECONDS)
+
+    async def retention(self) -> Retention:
+        """Which artifacts the team keeps. Needs an admin key, as all calls on retention do."""
+        return await self._transport.call("GET", "team/retention", Retention)
+
+    async def set_retention(self, policy: Policy) -> Retention:
+        """Set which artifacts are kept; what is not goes within ten minutes. Look at `preview_retention` first."""
+        return await self._transport.call("PUT", "team/retention", Retention, body=_policy(policy))
+
+    async def clear_retention(self) -> Retention:
+        """Keep everything from now on."""
+        return await self._transport.call("DELETE", "team/retention", Retention)
+
+    async def preview_retention(self, policy: Policy) -> RetentionPreview:
+        """What a policy would remove now, and why the rest would stay."""
+        return await self._transport.call("POST", "team/retention/preview", RetentionPreview, body=_policy(policy))
+
+
+def _policy(policy: Policy) -> dict[str, JsonValue]:
+    return policy.model_dump(mode="json") if isinstance(policy, RetentionPolicy) else dict(policy)

@@ -1,0 +1,115 @@
+"""Publishing from the portal, and what a team keeps."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.database import transaction
+from core.publications.running import publish_waiting
+from core.publications.tables import PublicationRow
+from core.retention.service import apply_retention
+from core.settings import Settings
+from tests.api.ended_job import succeeded_job
+from tests.portal.browserless import Browserless
+from tests.portal.conftest import require_accessible, sign_in
+from tests.publications.conftest import FILES, USERS_TOKEN, hub, settings
+from tests.publications.pushable_hub import PushedHub
+
+__all__ = ["hub", "settings"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own client
+
+Sessions = sessionmaker[Session]
+
+
+@pytest.fixture
+def ended(live_api: httpx.Client, sessions: Sessions, store: Store, tmp_path: Path, model: str) -> str:
+    """Id of a job with an artifact."""
+    return succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model, files=FILES)
+
+
+def test_a_job_is_published_and_the_page_follows_it(
+    portal: Page, ended: str, hub: PushedHub, sessions: Sessions, settings: Settings
+) -> None:
+    portal.goto(f"/portal/jobs/{ended}")
+    portal.get_by_role("link", name="Publish…").click()
+    require_accessible(portal)
+    portal.get_by_label("Repository").fill("pruned")
+    portal.get_by_label("Token", exact=True).fill(USERS_TOKEN)
+    portal.get_by_role("button", name="Publish to the hub").click()
+    expect(portal.locator("#field-repository-error")).to_contain_text("org/name")
+    expect(portal.get_by_label("Repository")).to_have_value("pruned")
+    assert USERS_TOKEN not in portal.content() and USERS_TOKEN not in portal.url
+    require_accessible(portal)
+    portal.get_by_label("Repository").fill("acme/pruned")
+    portal.get_by_label("Token", exact=True).fill(USERS_TOKEN)
+    portal.get_by_role("button", name="Publish to the hub").click()
+    row = portal.get_by_role("row", name="hub:acme/pruned")
+    expect(row).to_contain_text("queued")
+    require_accessible(portal)
+    publish_waiting(sessions, settings)
+    expect(row).to_contain_text("succeeded")
+    expect(row.get_by_role("link")).to_contain_text("commit ")
+    assert hub.repositories["model", "acme/pruned"].private and hub.commits_made == 1
+    portal.goto(f"/portal/jobs/{ended}")
+    expect(portal.get_by_text("hub:acme/pruned")).to_be_visible()
+
+
+def test_what_is_kept_is_tried_then_set(
+    portal: Page, ended: str, sessions: Sessions, settings: Settings, live_api: httpx.Client
+) -> None:
+    with transaction(sessions) as session:
+        session.execute(text("UPDATE jobs SET finished_at = now() - interval '90 days'"))
+    portal.goto("/portal/team")
+    portal.get_by_role("link", name="What is kept").click()
+    expect(portal.get_by_text("everything is kept")).to_be_visible()
+    portal.get_by_label("Days an artifact stays").fill("30")
+    portal.get_by_label("The last").fill("1")
+    portal.get_by_role("button", name="Try it").click()
+    expect(portal.get_by_text("0 artifacts go, 1 stays")).to_be_visible()
+    expect(portal.get_by_role("row", name=ended)).to_contain_text("stays: last")
+    require_accessible(portal)
+    portal.get_by_label("The last").fill("")
+    portal.get_by_role("button", name="Try it").click()
+    expect(portal.get_by_role("row", name=ended)).to_contain_text("goes")
+    portal.once("dialog", lambda dialog: dialog.accept())
+    portal.get_by_role("button", name="Set it").click()
+    expect(portal.get_by_text("artifacts go 30 days after their job")).to_be_visible()
+    require_accessible(portal)
+    assert apply_retention(sessions, settings) == 1
+    assert live_api.get(f"/v1/jobs/{ended}/artifacts").json()["data"] == []
+    portal.get_by_role("button", name="Keep everything").click()
+    expect(portal.get_by_text("everything is kept")).to_be_visible()
+
+
+def test_credentials_do_not_come_back_over_signing_in(live_api: httpx.Client, ended: str, admin_key: str) -> None:
+    """A form sent after the session has ended leads to signing in, and back with what was typed, but for these."""
+    page = f"/portal/jobs/{ended}/publish"
+    fields = {"kind": "hub", "repository": "acme/pruned", "token": USERS_TOKEN, "secret_key": USERS_TOKEN}
+    with httpx.Client(base_url=live_api.base_url) as nobody:
+        asked = nobody.post(page, data=fields)
+    assert asked.status_code == 401 and "acme" in asked.text and USERS_TOKEN not in asked.text
+    member = Browserless(live_api, admin_key)
+    refused = member.post(page, page, {**fields, "repository": "no owner"})
+    assert refused.status_code == 422 and USERS_TOKEN not in refused.text
+    member.close()
+
+
+def test_viewers_look_and_do_not_publish(
+    visitor: Page, live_api: httpx.Client, ended: str, viewer_key: str, sessions: Sessions
+) -> None:
+    sign_in(visitor, viewer_key)
+    visitor.goto(f"/portal/jobs/{ended}/publish")
+    expect(visitor.get_by_text("that needs a member's")).to_be_visible()
+    viewer = Browserless(live_api, viewer_key)
+    page = f"/portal/jobs/{ended}/publish"
+    assert viewer.post(page, page, {"kind": "hub", "repository": "a/b", "token": "t"}).status_code == 403
+    assert viewer.http.get("/portal/team/retention").status_code == 403
+    viewer.close()
+    with transaction(sessions) as session:
+        assert session.scalars(select(PublicationRow)).all() == []
