@@ -21,10 +21,10 @@ from secateur.cli.output import (
     print_pairs,
     print_table,
     say,
-    size,
 )
 from secateur.client import Client
 from secateur.keeping_types import Publication
+from secateur.words import size
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130
@@ -161,8 +161,8 @@ def _show(found: Publication, as_json: bool) -> None:
             ("to", found.to + (f", branch {found.revision}" if found.revision else "")),
             ("status", found.status),
             ("sent", _sent(found)),
-            ("is at", found.result and found.result.url),
-            ("error", found.error and f"{found.error.message} ({found.error.code})"),
+            ("is at", found.result.url if found.result else None),
+            ("error", f"{found.error.message} ({found.error.code})" if found.error else None),
             ("given up at", None if found.finished else moment(found.expires_at)),
         ]
     )

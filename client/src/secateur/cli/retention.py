@@ -1,11 +1,13 @@
 """`secateur retention`: which artifacts the team keeps. Needs an admin key."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from secateur.cli.output import JsonOption, connect, moment, print_json, print_pairs, print_table, say, size
+from secateur.cli.output import JsonOption, connect, moment, print_json, print_pairs, print_table, say
 from secateur.keeping_types import ArtifactVerdict, Figure, Group, KeepBest, KeepTagged, Retention, RetentionPolicy
+from secateur.words import size
 
 DaysOption = Annotated[
     int | None, typer.Option("--keep-days", min=1, help="Artifacts younger than this stay, whatever else is said.")
@@ -135,9 +137,13 @@ def _show(found: Retention, as_json: bool) -> None:
     print_pairs(
         [
             ("kept", f"what ended in the last {policy.keep_days} days"),
-            ("and", policy.keep_last and f"the last {policy.keep_last}"),
-            ("and", best and f"the best {best.count} of each {best.group} by {best.by}"),
-            ("and", tagged and "those with " + ", ".join(f"{key}={value}" for key, value in tagged.metadata.items())),
-            ("since", found.updated_at and moment(found.updated_at)),
+            ("and", f"the last {policy.keep_last}" if policy.keep_last else None),
+            ("and", f"the best {best.count} of each {best.group} by {best.by}" if best else None),
+            ("and", _those_with(tagged.metadata) if tagged else None),
+            ("since", moment(found.updated_at) if found.updated_at else None),
         ]
     )
+
+
+def _those_with(metadata: Mapping[str, str]) -> str:
+    return "those with " + ", ".join(f"{key}={value}" for key, value in metadata.items())

@@ -17,9 +17,9 @@ class Operations(
     RegistryOperations,
     JobOperations,
     SweepOperations,
-    TeamOperations,
-    WebhookOperations,
     TriggerOperations,
+    WebhookOperations,
     KeepingOperations,
+    TeamOperations,
 ):
     """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""
