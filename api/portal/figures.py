@@ -77,7 +77,7 @@ def gate_rows(report: Figures) -> list[GateRow]:
         what = row["gate"].removeprefix("max_").replace(".", ": ").replace("_", " ")
         on = "" if row["on"] is None else ", mean of the tasks" if row["on"] == TASK_MEAN else f", {row['on']}"
         figure = "not known" if row["figure"] is None else number(row["figure"], 4)
-        found.append(GateRow(what + on, number(row["limit"], 4), figure, row["kept"]))
+        found.append(GateRow(what + on, f"{row['limit']:,}", figure, row["kept"]))
     return found
 
 
