@@ -29,7 +29,7 @@ from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
 SECTION = "bench-sweeps"
 METHODS = ("magnitude", "wanda", "sparsegpt")
 SPARSITIES = (0.3, 0.4, 0.5, 0.6)
-LENGTH = 512
+LENGTH = 128
 
 JOB: dict[str, Any] = {
     "model": MODEL,
