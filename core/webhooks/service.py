@@ -109,13 +109,13 @@ def rotate_secret(
     """A new secret; those before sign beside it for `grace_seconds` more at most. Raises NotFound, Conflict."""
     row = _find(session, team_of(caller), webhook_id, lock=True)
     own = WebhookSecretRow.webhook_id == row.id
-    session.execute(delete(WebhookSecretRow).where(own, WebhookSecretRow.expires_at <= func.clock_timestamp()))
     session.execute(
         update(WebhookSecretRow)
         .where(own)
         .values(expires_at=func.least(WebhookSecretRow.expires_at, seconds_from_now(grace_seconds)))
         .execution_options(synchronize_session=False)
     )
+    session.execute(delete(WebhookSecretRow).where(own, WebhookSecretRow.expires_at <= func.clock_timestamp()))
     good = session.scalar(select(func.count()).select_from(WebhookSecretRow).where(own)) or 0
     if good >= MOST_SECRETS:
         raise Conflict(f"{good} secrets are good already: rotate with a shorter grace, or once one has expired")
