@@ -20,6 +20,7 @@ from core.database import transaction
 from core.jobs import fleet
 from core.jobs.queue import WORKER_STATES
 from core.jobs.tables import AttemptTotalRow, StageTotalRow, WorkerRow
+from core.webhooks.log import WaitingFigures, waiting_figures
 
 CACHED_SECONDS = 5.0
 """However many scrape, the database is asked no more often."""
@@ -67,6 +68,7 @@ class FleetCollector(Collector):
                     *_workers(fleet.workers(session, self._fresh_seconds)),
                     *_attempts(fleet.attempt_totals(session)),
                     _stages(fleet.stage_totals(session)),
+                    *_webhooks(waiting_figures(session)),
                 ]
         except SQLAlchemyError as error:
             log.warning("no metrics of the fleet", error=str(error).partition("\n")[0])
@@ -148,3 +150,13 @@ def _stages(rows: Sequence[StageTotalRow]) -> Metric:
             cumulative.append(("+Inf" if bound == inf else str(bound), below))
         histogram.add_metric([stage, outcome], cumulative, sum(each.seconds for each in buckets.values()))
     return histogram
+
+
+def _webhooks(figures: WaitingFigures) -> list[Metric]:
+    pending = GaugeMetricFamily("secateur_webhook_pending", "Deliveries that wait for endpoints that are enabled.")
+    overdue = GaugeMetricFamily(
+        "secateur_webhook_overdue_seconds", "How long the longest delivery that is due waits; failing endpoints apart."
+    )
+    pending.add_metric([], figures.pending)
+    overdue.add_metric([], figures.overdue_seconds)
+    return [pending, overdue]

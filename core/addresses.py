@@ -52,7 +52,7 @@ class Guard:
     allowed: tuple[Network, ...] = ()
     resolve: Resolve = resolve
 
-    def check_url(self, url: str, *, resolve_seconds: float = 5, param: str = "url") -> None:
+    def check_url(self, url: str, *, resolve_seconds: float = 3, param: str = "url") -> None:
         """Raises UnsafeAddress, naming what is wrong, where the URL must not be called or its name has no address."""
         target = Target.of(url, param)
         try:

@@ -1,9 +1,10 @@
 """The log of deliveries: what was to be told, how each attempt went."""
 
 import json
+from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
@@ -78,6 +79,27 @@ def delivery_answer(row: WebhookDeliveryRow) -> Delivery:
         created_at=row.created_at,
         finished_at=row.finished_at,
     )
+
+
+@dataclass(frozen=True)
+class WaitingFigures:
+    """Deliveries that wait for endpoints that are enabled, and for how many seconds the longest that is due has waited
+    for one that does not fail."""
+
+    pending: int
+    overdue_seconds: float
+
+
+def waiting_figures(session: Session) -> WaitingFigures:
+    """For metrics."""
+    first = func.min(WebhookDeliveryRow.next_attempt_at).filter(WebhookRow.failing_since.is_(None))
+    row = session.execute(
+        select(func.count(), func.extract("epoch", func.clock_timestamp() - first))
+        .select_from(WebhookRow)
+        .join(WebhookDeliveryRow, WebhookDeliveryRow.webhook_id == WebhookRow.id)
+        .where(WebhookRow.enabled, WebhookDeliveryRow.state == "pending")
+    ).one()
+    return WaitingFigures(row[0], max(0.0, float(row[1] or 0)))
 
 
 def _require_webhook(session: Session, team_id: str, webhook_id: str) -> None:

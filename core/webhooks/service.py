@@ -95,12 +95,15 @@ def change_webhook(session: Session, caller: Actor, webhook_id: str, changes: We
 
 
 def delete_webhook(session: Session, caller: Actor, webhook_id: str) -> None:
-    """Remove an endpoint with its deliveries. Raises NotFound."""
-    row = _find(session, team_of(caller), webhook_id)
-    gone = session.scalar(delete(WebhookRow).where(WebhookRow.id == row.id).returning(WebhookRow.url))
-    if gone is None:  # by another request, meanwhile
-        raise NotFound(f"there is no webhook {webhook_id!r}")
-    audit.note(session, caller, "webhook.delete", webhook_id, {"url": gone})
+    """Remove an endpoint with its deliveries. Raises NotFound.
+
+    The many go first: jobs that end meanwhile wait only while its own row goes.
+    """
+    row = _find(session, team_of(caller), webhook_id, lock=True)
+    url = row.url
+    session.execute(delete(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == row.id))
+    session.execute(delete(WebhookRow).where(WebhookRow.id == row.id))
+    audit.note(session, caller, "webhook.delete", webhook_id, {"url": url})
 
 
 def rotate_secret(
@@ -109,13 +112,13 @@ def rotate_secret(
     """A new secret; those before sign beside it for `grace_seconds` more at most. Raises NotFound, Conflict."""
     row = _find(session, team_of(caller), webhook_id, lock=True)
     own = WebhookSecretRow.webhook_id == row.id
-    session.execute(delete(WebhookSecretRow).where(own, WebhookSecretRow.expires_at <= func.clock_timestamp()))
     session.execute(
         update(WebhookSecretRow)
         .where(own)
         .values(expires_at=func.least(WebhookSecretRow.expires_at, seconds_from_now(grace_seconds)))
         .execution_options(synchronize_session=False)
     )
+    session.execute(delete(WebhookSecretRow).where(own, WebhookSecretRow.expires_at <= func.clock_timestamp()))
     good = session.scalar(select(func.count()).select_from(WebhookSecretRow).where(own)) or 0
     if good >= MOST_SECRETS:
         raise Conflict(f"{good} secrets are good already: rotate with a shorter grace, or once one has expired")

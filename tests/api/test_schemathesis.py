@@ -3,12 +3,14 @@ of the server, and nothing it answers is missing in the document."""
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
+from core.addresses import Guard
 from core.artifacts.store import Store
 from core.settings import Settings
 from tests.api.ended_job import succeeded_job
@@ -41,6 +43,12 @@ RUNS = {
 def settings(settings: Settings) -> Settings:
     """Nobody is told to slow down: here callers are in a hurry."""
     return settings.model_copy(update={"requests_per_minute": 0, "worker_fresh_seconds": 3600})
+
+
+@pytest.fixture(autouse=True)
+def _names_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name does, at once: no request waits for a resolver."""
+    monkeypatch.setattr("api.state.Guard", partial(Guard, resolve=lambda name, port: ["8.8.8.8"]))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from core.teams.secret import server_secret
 from core.webhooks import service
 from core.webhooks.deliveries import Outcome, candidates, lease, record, retry_delay
 from core.webhooks.dispatch import remove_old_deliveries
+from core.webhooks.log import WaitingFigures, waiting_figures
 from core.webhooks.schemas import WebhookChanges
 from core.webhooks.signing import PURPOSE
 from core.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow
@@ -310,3 +311,20 @@ def test_what_ended_long_ago_is_removed(webhooks: Webhooks, receiver: Receiver, 
         service.change_webhook(session, webhooks.team, webhook.id, WebhookChanges(enabled=False))
     webhooks.move_back("webhooks", "disabled_at", 31)
     assert remove_old_deliveries(webhooks.sessions, webhooks.settings) == 1, "for nobody"
+
+
+def test_what_waits_is_counted_and_how_long_it_is_overdue(webhooks: Webhooks, receiver: Receiver) -> None:
+    assert figures(webhooks) == WaitingFigures(0, 0)
+    webhooks.add(receiver.url())
+    webhooks.add(receiver.url("/status/500"))
+    webhooks.tell()
+    webhooks.move_back("webhook_deliveries", "next_attempt_at", 1)
+    waiting = figures(webhooks)
+    assert waiting.pending == 2 and 86400 <= waiting.overdue_seconds < 86500
+    webhooks.dispatch(webhook_retry_delays=[0.0, 3600.0])
+    assert figures(webhooks) == WaitingFigures(1, 0)
+
+
+def figures(webhooks: Webhooks) -> WaitingFigures:
+    with transaction(webhooks.sessions) as session:
+        return waiting_figures(session)
