@@ -10,7 +10,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from core.jobs.queue.attempts import Ending, end_attempt
-from core.jobs.queue.trail import note_end
 from core.jobs.states import HELD, TERMINAL, TRANSITIONS, EventType, JobStatus
 from core.jobs.tables import JobEventRow, JobRow
 
@@ -113,8 +112,7 @@ def move(
         only_if=only_if,
     )
     if written is not None and ending is not None:
-        note_end(session, job_id, written.attempt, written.team_id, to, ending)
-        end_attempt(session, job_id, written.attempt, written.team_id, ending)
+        end_attempt(session, job_id, written.attempt, written.team_id, to, ending)
     return written
 
 
