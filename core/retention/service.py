@@ -182,9 +182,12 @@ def apply_retention(sessions: sessionmaker[Session], settings: Settings) -> int 
 def _remove(sessions: sessionmaker[Session], team_id: str, policy: RetentionPolicy, job_id: str) -> Sequence[str]:
     try:
         with transaction(sessions) as session:
-            if get_retention(session, team_id).policy != policy or being_read(session, [job_id]):
+            if get_retention(session, team_id).policy != policy:
                 return ()
-            return delete_artifacts(session, Automation(team_id, "retention"), job_id)
+            prefixes = delete_artifacts(session, Automation(team_id, "retention"), job_id)
+            if being_read(session, [job_id]):  # asked once the job is locked: who comes now waits, and finds nothing
+                raise Conflict(f"the artifact of job {job_id!r} is being downloaded")
+            return prefixes
     except (Conflict, NotFound) as error:
         logger.info("artifact kept", job=job_id, reason=error.message)
         return ()

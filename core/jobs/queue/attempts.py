@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import extract, func, update
+from sqlalchemy import extract, func, select, update
 from sqlalchemy.orm import Session
 
-from core.jobs.states import AttemptOutcome
+from core.jobs.queue.trail import end_noted
+from core.jobs.states import AttemptOutcome, JobStatus
 from core.jobs.tables import AttemptRow
 from core.teams.quotas import count_ended
 
@@ -25,9 +26,10 @@ class Ending:
     by_dispatcher: bool = False
 
 
-def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, ending: Ending) -> None:
-    """Write down an attempt's end and add its time to the team's use; the team's row is locked from here on."""
-    seconds = session.scalar(
+def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, to: JobStatus, ending: Ending) -> None:
+    """Write down an attempt's end, which brought the job to state `to`, with its entry in the audit trail, and add its
+    time to the team's use; the team's row is locked from here on."""
+    ended = (
         update(AttemptRow)
         .where(AttemptRow.job_id == job_id, AttemptRow.attempt == attempt)
         .values(
@@ -37,7 +39,15 @@ def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, endin
             stages=None if ending.stages is None else dict(ending.stages),
             measured=None if ending.measured is None else dict(ending.measured),
         )
-        .returning(extract("epoch", AttemptRow.ended_at - AttemptRow.started_at))
-        .execution_options(synchronize_session=False)
+        .returning(
+            AttemptRow.worker_id,
+            extract("epoch", AttemptRow.ended_at - AttemptRow.started_at).label("seconds"),
+        )
+        .cte("ended")
     )
+    details = {"attempt": attempt, "outcome": ending.outcome}
+    if ending.error_code is not None:
+        details["error"] = ending.error_code
+    noted = end_noted(ended, team_id=team_id, job_id=job_id, to=to, details=details, lost=ending.by_dispatcher)
+    seconds = session.scalar(select(ended.c.seconds).add_cte(noted))
     count_ended(session, team_id, float(seconds or 0))  # claimed by a version that kept no attempts: no time

@@ -1,17 +1,17 @@
 """The audit trail of what workers and the dispatcher do to jobs; what users ask for is noted where they ask.
 
-A claim writes its own entry, in its one statement (`claims`).
+Both entries cost no statement of their own: a claim writes one with everything else it does (`claims`), and so does the
+end of an attempt (`attempts`).
 """
 
 from typing import Any, Final
 
-from sqlalchemy import func, insert, literal, select
-from sqlalchemy.orm import Session
+from sqlalchemy import CTE, func, insert, literal, select, true
+from sqlalchemy.dialects.postgresql import JSONB
 
 from core.database import new_id
-from core.jobs.queue.attempts import Ending
 from core.jobs.states import JobStatus
-from core.jobs.tables import AttemptRow, WorkerRow
+from core.jobs.tables import WorkerRow
 from core.teams.tables import AuditRow
 
 STARTED: Final = "job.start"
@@ -24,26 +24,22 @@ ACTIONS: Final[dict[JobStatus, str]] = {
 """What a worker, or the dispatcher in its place, did to a job that is in this state now."""
 
 
-def note_end(session: Session, job_id: str, attempt: int, team_id: str, to: JobStatus, ending: Ending) -> None:
-    """An attempt ended and brought its job to state `to`: by its worker, whose host is the address, or by the
-    dispatcher where the worker was lost. One insert."""
-    worker = (
-        select(AttemptRow.worker_id).where(AttemptRow.job_id == job_id, AttemptRow.attempt == attempt).scalar_subquery()
-    )
-    details: dict[str, Any] = {"status": to, "attempt": attempt, "outcome": ending.outcome}
-    if ending.error_code is not None:
-        details["error"] = ending.error_code
-    by_worker: dict[str, Any] = {
-        "actor": literal("worker:").concat(func.coalesce(worker, "unknown")),
-        "address": select(WorkerRow.hostname).where(WorkerRow.id == worker).scalar_subquery(),
-    }
-    session.execute(
-        insert(AuditRow).values(
-            id=new_id("audit"),
-            team_id=team_id,
-            action=ACTIONS[to],
-            object_id=job_id,
-            details=details,
-            **({"actor": "dispatcher"} if ending.by_dispatcher else by_worker),
-        )
-    )
+def end_noted(ended: CTE, *, team_id: str, job_id: str, to: JobStatus, details: dict[str, Any], lost: bool) -> CTE:
+    """The entry of an attempt's end, beside the statement that ends it: `ended`, one row with its `worker_id`, or none
+    of an attempt that was claimed by a version that kept no attempts.
+
+    By the worker, whose host is the address; by the dispatcher where the worker was lost.
+    """
+    one = select(literal(1).label("one")).subquery()
+    worker = literal("worker:").concat(func.coalesce(ended.c.worker_id, "unknown"))
+    entry = select(
+        literal(new_id("audit")),
+        literal(team_id),
+        literal("dispatcher") if lost else worker,
+        literal(ACTIONS[to]),
+        literal(job_id),
+        literal({"status": to, **details}, JSONB),
+        literal(None) if lost else WorkerRow.hostname,
+    ).select_from(one.outerjoin(ended, true()).outerjoin(WorkerRow, WorkerRow.id == ended.c.worker_id))
+    columns = ["id", "team_id", "actor", "action", "object_id", "details", "address"]
+    return insert(AuditRow).from_select(columns, entry).cte("noted")

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from core.jobs.queue.attempts import Ending, end_attempt
 from core.jobs.queue.told import tell_webhooks
-from core.jobs.queue.trail import note_end
 from core.jobs.states import HELD, TERMINAL, TRANSITIONS, EventType, JobStatus
 from core.jobs.tables import JobEventRow, JobRow
 
@@ -116,8 +115,7 @@ def move(
     if written is not None:
         tell_webhooks(session, job_id, written.team_id, to)
     if written is not None and ending is not None:
-        note_end(session, job_id, written.attempt, written.team_id, to, ending)
-        end_attempt(session, job_id, written.attempt, written.team_id, ending)
+        end_attempt(session, job_id, written.attempt, written.team_id, to, ending)
     return written
 
 
