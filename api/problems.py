@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents, and how a route declares those it raises."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,8 @@ from core.errors import (
 
 log = structlog.get_logger()
 
+_SECRET = re.compile(r"^(/v1/hooks/).+")
+"""A trigger's token is in no answer either: pipelines log what they get."""
 PROBLEM_JSON = "application/problem+json"
 
 
@@ -137,7 +140,7 @@ def _framework(request: Request, error: HTTPException) -> Told:
 
 def document(request: Request, told: Told) -> Response:
     """A problem document."""
-    return _respond(told, request.url.path)
+    return _respond(told, _SECRET.sub(r"\1…", request.url.path))
 
 
 def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = document) -> None:

@@ -19,7 +19,9 @@ from api.portal.routes import (
     publish,
     retention,
     sign_in,
+    sweeps,
     team,
+    triggers,
     uploads,
     webhooks,
     workers,
@@ -57,21 +59,8 @@ def create_portal() -> FastAPI:
     add_handlers(portal, _error_page)
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
     for each in (
-        adding,
-        audit,
-        compare,
-        datasets,
-        job,
-        jobs,
-        models,
-        new,
-        publish,
-        retention,
-        sign_in,
-        team,
-        uploads,
-        webhooks,
-        workers,
+        *(adding, audit, compare, datasets, job, jobs, models, new, publish, retention),
+        *(sign_in, sweeps, team, triggers, uploads, webhooks, workers),
     ):
         portal.include_router(each.router)
     return portal

@@ -32,7 +32,7 @@ def prove(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> 
     if row.hub_digest is not None:
         if headers.hub_secret is not None and is_digest_of(row.hub_digest, headers.hub_secret, secret):
             return "hub"
-        wanted.append("the trigger's hub secret in X-Webhook-Secret")
+        wanted.append("its hub secret in X-Webhook-Secret")
     if row.signing_secret is not None:
         if headers.webhook_signature is not None or row.hub_digest is None:
             _verify(unseal(row.signing_secret, secret), headers, body)

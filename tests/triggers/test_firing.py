@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
@@ -79,33 +78,31 @@ def test_five_megabytes_are_413_make_nothing_and_are_in_the_history(trigger: Fix
         assert kept["payload_bytes"] > 5_000_000
 
 
-@pytest.mark.parametrize(
-    ("payload", "status", "says"),
-    [
-        ({}, 422, ["commit", "/commit/sha", "nothing"]),
-        ({"commit": {"sha": None}}, 422, ["commit", "/commit/sha", "null"]),
-        ({"commit": {"sha": 7}}, 422, ["commit", "/commit/sha", "a number", "string"]),
-        ({"commit": {"sha": "main; rm -rf"}}, 422, ["commit", "/commit/sha", "[0-9a-f]{7,40}"]),
-        ({"commit": {"sha": "0123abc\n"}}, 422, ["does not match"]),
-        ({**PAYLOAD, "sparsity": "0.5"}, 422, ["sparsity", "a string", "number"]),
-        ({**PAYLOAD, "sparsity": True}, 422, ["sparsity", "a boolean"]),
-        ({**PAYLOAD, "sparsity": 0.95}, 422, ["sparsity", "more than 0.9"]),
-        ([1, 2], 422, ["/commit/sha"]),
-        (b"{not json", 422, ["not valid JSON"]),
-        (b"\xff\xfe", 422, ["not valid JSON"]),
-        (b'{"commit": NaN}', 422, ["NaN"]),
-        (b"[" * 10_000, 422, ["nested"]),
-    ],
-)
-def test_a_payload_that_does_not_fit_makes_none_and_says_why(
-    trigger: Fixed, payload: Any, status: int, says: list[str]
-) -> None:
-    answer = trigger.hook(payload)
-    assert answer.status_code == status, answer.text
-    assert all(each in answer.json()["detail"] for each in says), answer.json()["detail"]
-    (kept,) = trigger.firings()
-    assert (kept["outcome"], kept["error"]["message"]) == ("refused", answer.json()["detail"])
-    assert trigger.jobs() == []
+UNFIT: list[tuple[Any, list[str]]] = [
+    ({}, ["commit", "/commit/sha", "nothing"]),
+    ({"commit": {"sha": None}}, ["commit", "/commit/sha", "null"]),
+    ({"commit": {"sha": 7}}, ["commit", "/commit/sha", "a number", "string"]),
+    ({"commit": {"sha": "main; rm -rf"}}, ["commit", "/commit/sha", "[0-9a-f]{7,40}"]),
+    ({"commit": {"sha": "0123abc\n"}}, ["does not match"]),
+    ({**PAYLOAD, "sparsity": "0.5"}, ["sparsity", "a string", "number"]),
+    ({**PAYLOAD, "sparsity": True}, ["sparsity", "a boolean"]),
+    ({**PAYLOAD, "sparsity": 0.95}, ["sparsity", "more than 0.9"]),
+    ([1, 2], ["/commit/sha"]),
+    (b"{not json", ["not valid JSON"]),
+    (b"\xff\xfe", ["not valid JSON"]),
+    (b'{"commit": NaN}', ["NaN"]),
+    (b"[" * 10_000, ["nested"]),
+]
+
+
+def test_a_payload_that_does_not_fit_makes_none_and_says_why(trigger: Fixed) -> None:
+    for payload, says in UNFIT:
+        answer = trigger.hook(payload)
+        assert answer.status_code == 422, answer.text
+        assert all(each in answer.json()["detail"] for each in says), answer.json()["detail"]
+        kept = trigger.firings()[0]
+        assert (kept["outcome"], kept["error"]["message"]) == ("refused", answer.json()["detail"])
+    assert len(trigger.firings()) == len(UNFIT) and trigger.jobs() == []
 
 
 def test_what_a_payload_puts_in_is_data_and_is_checked_as_any_job(
@@ -149,6 +146,7 @@ def test_a_wrong_or_rotated_token_is_404_and_leaves_no_trace(trigger: Fixed) -> 
     for url in (trigger.url, "/v1/hooks/hook_wrong", f"/v1/hooks/{trigger.issued['id']}"):
         answer = trigger.api.post(url, json=PAYLOAD)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert url.rpartition("/")[2] not in answer.text, "what is answered may be logged"
     assert trigger.firings() == []
     assert trigger.api.post(rotated["url"], json=PAYLOAD).status_code == 201
 

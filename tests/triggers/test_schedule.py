@@ -138,23 +138,21 @@ def test_daylight_saving_neither_skips_nor_doubles_a_night() -> None:
     assert due(2026, 10, 24) == ["24 00:30", "25 00:30", "26 01:30"], "2:30 comes twice: once"
 
 
-@pytest.mark.parametrize(
-    ("schedule", "says"),
-    [
-        ({"cron": "every day"}, "5 fields"),
-        ({"cron": "* * * * * *"}, "5 fields"),
-        ({"cron": "61 * * * *"}, "Bad minute"),
-        ({"cron": "0 0 30 2 *"}, "Bad day-of-month"),
-        ({"cron": "0 3 * * *", "timezone": "Mars/Olympus"}, "Mars/Olympus"),
-        ({"cron": "0 3 * * *", "timezone": "../etc/passwd"}, "no time zone"),
-    ],
-)
-def test_a_schedule_that_cannot_be_meant_is_refused(
-    member_api: TestClient, trigger_body: dict[str, Any], schedule: dict[str, str], says: str
-) -> None:
-    answer = member_api.post("/v1/triggers", json={**trigger_body, "schedule": schedule})
-    assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
-    assert answer.json()["param"].startswith("schedule.")
+UNMEANT = [
+    ({"cron": "every day"}, "5 fields"),
+    ({"cron": "* * * * * *"}, "5 fields"),
+    ({"cron": "61 * * * *"}, "Bad minute"),
+    ({"cron": "0 0 30 2 *"}, "Bad day-of-month"),
+    ({"cron": "0 3 * * *", "timezone": "Mars/Olympus"}, "Mars/Olympus"),
+    ({"cron": "0 3 * * *", "timezone": "../etc/passwd"}, "no time zone"),
+]
+
+
+def test_a_schedule_that_cannot_be_meant_is_refused(member_api: TestClient, trigger_body: dict[str, Any]) -> None:
+    for schedule, says in UNMEANT:
+        answer = member_api.post("/v1/triggers", json={**trigger_body, "schedule": schedule})
+        assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
+        assert answer.json()["param"].startswith("schedule.")
 
 
 def test_a_schedule_needs_defaults_for_what_no_payload_gives(

@@ -148,57 +148,55 @@ def test_pointers_are_read_as_rfc_6901_says(pointer: str, found: Any) -> None:
     assert result is MISSING if found is MISSING else result == found
 
 
-@pytest.mark.parametrize(
-    ("placeholder", "says"),
-    [
-        ({"path": "commit"}, "path"),
-        ({"path": "/a~2"}, "path"),
-        ({"path": "/a", "pattern": "("}, "not a regular expression"),
-        ({"path": "/a", "pattern": "(?=a)"}, "not a regular expression"),
-        ({"path": "/a", "type": "integer", "pattern": "1"}, "pattern is for strings"),
-        ({"path": "/a", "min": 1}, "min and max are for numbers"),
-        ({"path": "/a", "type": "integer", "default": 1.5}, "default is a number"),
-        ({"path": "/a", "type": "integer", "enum": [1, "2"]}, "enum is a string"),
-        ({"path": "/a", "default": "x", "required": True}, "drop one"),
-        ({"path": "/a", "default": "main", "pattern": "[0-9]+"}, "does not match"),
-        ({"path": "/a", "eval": "1+1"}, "unknown field"),
-    ],
-)
-def test_a_placeholder_that_contradicts_itself_is_refused(
-    member_api: TestClient, trigger_body: dict[str, Any], placeholder: dict[str, Any], says: str
-) -> None:
-    body = {**trigger_body, "placeholders": {**trigger_body["placeholders"], "commit": placeholder}}
-    answer = member_api.post("/v1/triggers", json=body)
-    assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
-    assert answer.json()["param"].startswith("placeholders.commit")
+CONTRADICTORY: list[tuple[dict[str, Any], str]] = [
+    ({"path": "commit"}, "path"),
+    ({"path": "/a~2"}, "path"),
+    ({"path": "/a", "pattern": "("}, "not a regular expression"),
+    ({"path": "/a", "pattern": "(?=a)"}, "not a regular expression"),
+    ({"path": "/a", "type": "integer", "pattern": "1"}, "pattern is for strings"),
+    ({"path": "/a", "min": 1}, "min and max are for numbers"),
+    ({"path": "/a", "type": "integer", "default": 1.5}, "default is a number"),
+    ({"path": "/a", "type": "integer", "enum": [1, "2"]}, "enum is a string"),
+    ({"path": "/a", "default": "x", "required": True}, "drop one"),
+    ({"path": "/a", "default": "main", "pattern": "[0-9]+"}, "does not match"),
+    ({"path": "/a", "eval": "1+1"}, "unknown field"),
+]
 
 
-@pytest.mark.parametrize(
-    ("changes", "param"),
-    [
-        ({"modle": "tiny"}, "template.modle"),
-        ({"method": "wander"}, "template.method"),
-        ({"method": 7}, "template.method"),
-        ({"calibration": {"dataset": "numbers", "sampels": 8}}, "template.calibration.sampels"),
-        ({"calibration": {"dataset": "numbers", "samples": 0}}, "template.calibration.samples"),
-        ({"calibration": {"samples": 8}}, "template.calibration.dataset"),
-        ({"model": "oak"}, "template.model"),
-        ({"queue": "nowhere"}, "template.queue"),
-        ({"queue": "Not A Queue"}, "template.queue"),
-        ({"priority": 1000}, "template.priority"),
-        ({"metadata": {"commit": 7}}, "template.metadata.commit"),
-        ({"metadata": {"commit": "${branch}"}}, "template.metadata.commit"),
-        ({"calibration": {"dataset": "nothing"}}, "template.calibration.dataset"),
-    ],
-)
-def test_a_fault_in_a_template_is_named_when_it_is_saved(
-    member_api: TestClient, trigger_body: dict[str, Any], changes: dict[str, Any], param: str
-) -> None:
-    answer = member_api.post("/v1/triggers", json=trigger_body | {"template": trigger_body["template"] | changes})
-    assert (answer.status_code, answer.json()["param"]) == (422, param), answer.text
-    kept = make_trigger(member_api, trigger_body)
-    patched = member_api.patch(kept.path, json={"template": trigger_body["template"] | changes})
-    assert (patched.status_code, patched.json()["param"]) == (422, param), patched.text
+def test_a_placeholder_that_contradicts_itself_is_refused(member_api: TestClient, trigger_body: dict[str, Any]) -> None:
+    for placeholder, says in CONTRADICTORY:
+        body = {**trigger_body, "placeholders": {**trigger_body["placeholders"], "commit": placeholder}}
+        answer = member_api.post("/v1/triggers", json=body)
+        assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
+        assert answer.json()["param"].startswith("placeholders.commit")
+
+
+FAULTY: list[tuple[dict[str, Any], str]] = [
+    ({"modle": "tiny"}, "template.modle"),
+    ({"method": "wander"}, "template.method"),
+    ({"method": 7}, "template.method"),
+    ({"calibration": {"dataset": "numbers", "sampels": 8}}, "template.calibration.sampels"),
+    ({"calibration": {"dataset": "numbers", "samples": 0}}, "template.calibration.samples"),
+    ({"calibration": {"samples": 8}}, "template.calibration.dataset"),
+    ({"model": "oak"}, "template.model"),
+    ({"queue": "nowhere"}, "template.queue"),
+    ({"queue": "Not A Queue"}, "template.queue"),
+    ({"priority": 1000}, "template.priority"),
+    ({"metadata": {"commit": 7}}, "template.metadata.commit"),
+    ({"metadata": {"commit": "${branch}"}}, "template.metadata.commit"),
+    ({"calibration": {"dataset": "nothing"}}, "template.calibration.dataset"),
+]
+
+
+def test_a_fault_in_a_template_is_named_when_it_is_saved(member_api: TestClient, trigger_body: dict[str, Any]) -> None:
+    kept = make_trigger(member_api, trigger_body, name="kept")
+    for changes, param in FAULTY:
+        template = trigger_body["template"] | changes
+        for answer in (
+            member_api.post("/v1/triggers", json=trigger_body | {"template": template}),
+            member_api.patch(kept.path, json={"template": template}),
+        ):
+            assert (answer.status_code, answer.json()["param"]) == (422, param), answer.text
     assert member_api.get(kept.path).json()["template"] == trigger_body["template"]
 
 

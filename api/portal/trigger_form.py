@@ -1,0 +1,71 @@
+"""What is typed in the forms of triggers, as the API takes it."""
+
+import json
+from typing import Any, Final
+
+from api.bodies import check_json
+from api.portal.session import Form
+from core.errors import InvalidRequest
+from core.triggers.schemas import TriggerBody
+
+FIELDS: Final = (
+    "name",
+    "description",
+    "template",
+    "placeholders",
+    "event_id",
+    "schedule.cron",
+    "schedule.timezone",
+    "hub.repository",
+    "hub.type",
+    "signing",
+)
+_WRITTEN = {
+    "template": {
+        "model": "MODEL",
+        "method": "magnitude",
+        "sparsity": {"$payload": "sparsity"},
+        "metadata": {"commit": "${commit}"},
+    },
+    "placeholders": {
+        "commit": {"path": "/commit/sha"},
+        "sparsity": {"path": "/sparsity", "type": "number", "default": 0.5, "min": 0.1, "max": 0.9},
+    },
+}
+EXAMPLE: Final = {name: json.dumps(value, indent=2) for name, value in _WRITTEN.items()}
+"""What a new form begins with."""
+
+
+def trigger_of(form: Form) -> TriggerBody:
+    """Raises InvalidRequest where a field is no JSON, pydantic's ValidationError where it is not as it should be."""
+    body: dict[str, Any] = {name: form.get(name) for name in ("name", "description") if form.get(name)}
+    body["template"] = _json(form, "template", {})
+    body["placeholders"] = _json(form, "placeholders", {})
+    body["event_id"] = form.get("event_id") or None
+    body["signing"] = bool(form.get("signing"))
+    if form.get("schedule.cron"):
+        body["schedule"] = {"cron": form.get("schedule.cron"), "timezone": form.get("schedule.timezone", "UTC")}
+    if form.get("hub.repository"):
+        body["hub"] = {"repository": form.get("hub.repository"), "type": form.get("hub.type", "model")}
+    return TriggerBody.model_validate(body)
+
+
+def typed(form: Form) -> dict[str, str]:
+    """What a form is shown with again."""
+    return {name: form.get(name) for name in FIELDS}
+
+
+def payload_of(form: Form) -> tuple[Any, bytes]:
+    """A payload as it was typed, and its bytes. Raises InvalidRequest where it is no JSON."""
+    return _json(form, "payload", {}), form.get("payload").encode()
+
+
+def _json(form: Form, name: str, empty: Any) -> Any:
+    text = form.get(name)
+    if not text:
+        return empty
+    try:
+        check_json(text.encode())
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message.replace("the body", name), param=name) from None
+    return json.loads(text)
