@@ -38,7 +38,11 @@ def pages(rest: httpx.Client) -> Iterator[tuple[str, str]]:
     done = [job["id"] for job in jobs if job["status"] == "succeeded" and job["metrics"]]
     if len(done) > 1:
         yield "compare", "/portal/compare?" + "&".join(f"job={each}" for each in done[:4])
-    for noun in ("models", "datasets", "team", "workers"):
+    sweeps = rest.get("/v1/sweeps").raise_for_status().json()["data"]
+    if sweeps:
+        yield "sweep", f"/portal/sweeps/{sweeps[0]['id']}"
+    yield "new-sweep", "/portal/sweeps/new"
+    for noun in ("sweeps", "models", "datasets", "team", "workers"):
         yield noun, f"/portal/{noun}"
 
 

@@ -7,7 +7,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.portal.folders import STATIC
 from api.portal.page import is_partial, page
-from api.portal.routes import adding, audit, compare, datasets, job, jobs, models, new, sign_in, team, uploads, workers
+from api.portal.routes import (
+    adding,
+    audit,
+    compare,
+    datasets,
+    job,
+    jobs,
+    models,
+    new,
+    sign_in,
+    sweeps,
+    team,
+    uploads,
+    workers,
+)
 from api.portal.routes.sign_in import ask_to_sign_in
 from api.portal.static_files import StaticFolder
 from api.problems import Told, add_handlers, document
@@ -40,7 +54,7 @@ def create_portal() -> FastAPI:
     portal.add_middleware(_Headers)
     add_handlers(portal, _error_page)
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
-    for each in (adding, audit, compare, datasets, job, jobs, models, new, sign_in, team, uploads, workers):
+    for each in (adding, audit, compare, datasets, job, jobs, models, new, sign_in, sweeps, team, uploads, workers):
         portal.include_router(each.router)
     return portal
 
