@@ -38,10 +38,11 @@ def pages(rest: httpx.Client) -> Iterator[tuple[str, str]]:
     done = [job["id"] for job in jobs if job["status"] == "succeeded" and job["metrics"]]
     if len(done) > 1:
         yield "compare", "/portal/compare?" + "&".join(f"job={each}" for each in done[:4])
-    webhooks = rest.get("/v1/webhooks").raise_for_status().json()["data"]
-    if webhooks:
-        yield "webhook", f"/portal/webhooks/{webhooks[0]['id']}"
-    for noun in ("models", "datasets", "webhooks", "team", "workers"):
+    for noun in ("sweep", "webhook", "trigger"):
+        if made := rest.get(f"/v1/{noun}s").raise_for_status().json()["data"]:
+            yield noun, f"/portal/{noun}s/{made[0]['id']}"
+    yield "new-sweep", "/portal/sweeps/new"
+    for noun in ("sweeps", "models", "datasets", "triggers", "webhooks", "team", "workers"):
         yield noun, f"/portal/{noun}"
 
 

@@ -116,8 +116,8 @@ def _ratio(point: Mapping[str, Any]) -> float:
     return float(point["figures"]["perplexity_ratio"])
 
 
-def page(grid: dict[str, Any], search: dict[str, Any], limit: float, command: str) -> str:
-    """Both as Markdown."""
+def page(grid: dict[str, Any], search: dict[str, Any], limit: float, command: str, threads: int | None) -> str:
+    """Both as Markdown; `threads` are a runner's, None: as many as there are cores."""
     measured = {"grid": _measured(grid), "search": _measured(search)}
     points, outcome = grid["results"]["points"], search["results"]["search"]
     winner, whole = search["results"]["points"][outcome["number"]], grid_winner(points, limit)
@@ -125,7 +125,7 @@ def page(grid: dict[str, Any], search: dict[str, Any], limit: float, command: st
     return "\n\n".join(
         [
             f"`{command}`, on {describe_machine()}; {own_release()}. SmolLM2-135M, calibrated on 8 and evaluated on 8 "
-            f"windows of {LENGTH} tokens; one job at a time.",
+            f"windows of {LENGTH} tokens; one job at a time" + (f", on {threads} thread(s)." if threads else "."),
             f"**The grid**: {len(points)} jobs, {grid['seconds']:.0f} s. The dense model was evaluated "
             f"{measured['grid']} time(s); {len(points) - measured['grid']} jobs took its figures over.",
             _rows(grid),
@@ -184,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             grid = bench.figures(GRID)
             limit = unique_limit(grid["results"]["points"])
             search = bench.figures(search_for(limit))
-    text = page(grid, search, limit, " ".join(["python -m bench.sweeps", *(arguments or sys.argv[1:])]))
+    command = " ".join(["python -m bench.sweeps", *(arguments or sys.argv[1:])])
+    text = page(grid, search, limit, command, settings.threads)
     console.print(text, markup=False)
     if options.write:
         write_section(Path(options.write), SECTION, text)

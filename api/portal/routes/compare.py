@@ -13,24 +13,18 @@ from api.dependencies import DatabaseSession, Quality
 from api.portal.charts import IfNoneMatch, chart
 from api.portal.page import page
 from api.portal.session import Viewer
+from api.portal.trade_off import COSTS, draw_trade_off, quality_in_words
 from core.jobs import service
-from core.jobs.comparison import FEWEST, MOST, Comparison, Cost, TradeOff
+from core.jobs.comparison import FEWEST, MOST, Comparison, Cost
 
 router = APIRouter()
 
 HERE = "/portal/compare"
-_COSTS: Final[dict[Cost, str]] = {
-    "parameters": "parameters that are not zero",
-    "bytes": "bytes of weights",
-    "latency": "latency of a forward, ms",
-}
 _LayerFigure = Literal["sparsity", "error"]
 _LAYER_FIGURES: Final[dict[_LayerFigure, str]] = {
     "sparsity": "share removed",
     "error": "relative reconstruction error",
 }
-_LOG_FROM = 20
-"""Perplexities of which one is so many times another are drawn on a logarithmic axis."""
 Jobs = Annotated[list[str], Query(max_length=10 * MOST, description="Ids; empty ones do not count.")]
 
 
@@ -57,10 +51,10 @@ def compare_page(
         "fields": [each for each in found.fields if all_fields or each.differs],
         "differing": sum(each.differs for each in found.fields),
         "all": all_fields,
-        "quality_options": [(each, _words(each)) for each in found.trade_off.qualities],
-        "quality_words": _words(found.trade_off.quality) if found.trade_off.quality else None,
-        "cost_options": list(_COSTS.items()),
-        "cost_words": _COSTS[cost],
+        "quality_options": [(each, quality_in_words(each)) for each in found.trade_off.qualities],
+        "quality_words": quality_in_words(found.trade_off.quality) if found.trade_off.quality else None,
+        "cost_options": list(COSTS.items()),
+        "cost_words": COSTS[cost],
         "layer_figures": [
             (name, title) for name, title in _LAYER_FIGURES.items() if any(_known(each, name) for each in found.layers)
         ],
@@ -97,7 +91,7 @@ def trade_off_svg(
 ) -> Response:
     """Quality against cost, with the Pareto front."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
-    return chart(found.model_dump_json(), if_none_match, lambda: _draw_trade_off(found))
+    return chart(found.model_dump_json(), if_none_match, lambda: draw_trade_off(found))
 
 
 @router.get("/compare/layers.svg")
@@ -148,12 +142,6 @@ def _distinct(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(each.strip() for each in ids if each.strip()))
 
 
-def _words(quality: str) -> str:
-    """`perplexity:articles` as people say it."""
-    kind, _, name = quality.partition(":")
-    return f"{kind}, mean of the tasks" if name == "task_mean" else f"{kind} on {name}"
-
-
 def _cell(value: Any) -> Any:
     """A cell no spreadsheet takes for a formula."""
     if isinstance(value, list):
@@ -169,26 +157,6 @@ def _layer_names(found: Comparison) -> list[str]:
     """Of all jobs, in the order of whichever has most."""
     longest_first = sorted(found.layers, key=lambda each: -len(each.layers))
     return list(dict.fromkeys(name for each in longest_first for name in each.layers))
-
-
-def _draw_trade_off(found: TradeOff) -> str:
-    from core.evaluation.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
-
-    spots = [
-        Spot(each.label, each.cost, each.quality, on_front=each.beaten_by is None, is_reference=each.job is None)
-        for each in found.points
-    ]
-    qualities = [each.quality for each in found.points]
-    words = _words(found.quality) if found.quality else "quality"
-    is_log = words.startswith("perplexity") and bool(qualities) and max(qualities) > _LOG_FROM * min(qualities)
-    better = "lower is better" if words.startswith("perplexity") else "higher is better"
-    return trade_off_chart(
-        spots,
-        title=f"{words[0].upper()}{words[1:]} against {_COSTS[found.cost]}",
-        x_label=_COSTS[found.cost],
-        y_label=f"{words} ({better})",
-        y_is_log=is_log,
-    )
 
 
 def _draw_layers(found: Comparison, figure: _LayerFigure) -> str:

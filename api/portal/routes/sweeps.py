@@ -1,0 +1,183 @@
+"""Sweeps: the team's, a new one, and one with its points, its front and what it found."""
+
+import hashlib
+import secrets
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.responses import RedirectResponse, Response
+
+from api.dependencies import After, DatabaseSession, Quality, State
+from api.portal.charts import IfNoneMatch, chart
+from api.portal.faults import faults_of, status_of
+from api.portal.method_cards import method_groups
+from api.portal.page import is_partial, page
+from api.portal.session import Form, Member, Posted, Viewer
+from api.portal.sweep_form import FIELDS, LIMITS, field_of, read_sweep
+from api.portal.trade_off import COSTS, draw_trade_off, quality_in_words
+from api.state import ApiState
+from core.database import transaction
+from core.errors import InvalidRequest, SecateurError
+from core.jobs.comparison import Cost
+from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.registry.service import list_datasets, list_models
+from core.sweeps import service
+from core.sweeps.schemas import Sweep, SweepBody
+from core.teams.principal import Principal
+
+router = APIRouter(prefix="/sweeps")
+
+_PAGE = 25
+_MOST_CHOICES = 100
+_OBJECTIVES: Final = (
+    ("min_parameters", "Fewest parameters"),
+    ("min_bytes", "Fewest bytes"),
+    ("min_latency", "Least latency"),
+)
+_OBJECTIVE_WORDS: Final = {
+    **dict(_OBJECTIVES),
+    "min_perplexity": "Lowest perplexity",
+    "max_accuracy": "Highest accuracy",
+}
+_ONCE = "once"
+
+
+@router.get("")
+def list_sweeps(
+    request: Request, caller: Viewer, session: DatabaseSession, after: After = None, before: After = None
+) -> Response:
+    found = service.look_through_sweeps(session, caller.team_id, limit=_PAGE, after=after, before=before)
+    context = {"sweeps": found, "may_change": caller.may("member"), "paged": bool(after or before)}
+    return page(request, "sweeps/list.html", context)
+
+
+@router.get("/new")
+def new_sweep(request: Request, caller: Viewer, state: State) -> Response:
+    return _form_page(request, caller, state, Form({"kind": ["grid"], "sparsities": ["0.3, 0.5"]}))
+
+
+@router.post("/new")
+def submit_sweep(request: Request, caller: Member, state: State, posted: Posted) -> Response:
+    """Start it, or say at the fields what is wrong."""
+    try:
+        body = SweepBody.model_validate(read_sweep(posted))
+        found = service.look_up(state.hub, caller.team_id, body)
+        said = body.model_dump_json().encode()
+        key = f"portal-{hashlib.sha256(posted.get(_ONCE).encode() + said).hexdigest()}"
+        once = IdempotentRequest(team_id=caller.team_id, key=key, request=said, secret=state.secret)
+        with transaction(state.sessions) as session:
+
+            def create() -> Answer:
+                made = service.create(session, caller, body, store=state.store, settings=state.settings, hub=found)
+                return Answer(201, made.model_dump_json().encode())
+
+            answer, _ = answer_once(session, once, create, state.settings.idempotency_seconds)
+    except (SecateurError, ValidationError) as error:
+        return _form_page(request, caller, state, posted, error=error)
+    return RedirectResponse(f"/portal/sweeps/{Sweep.model_validate_json(answer.body).id}", 303)
+
+
+@router.get("/{sweep_id}")
+def show_sweep(
+    request: Request,
+    sweep_id: str,
+    caller: Viewer,
+    session: DatabaseSession,
+    quality: Quality = None,
+    cost: Cost = "parameters",
+) -> Response:
+    """Its points; htmx asks for what changes by itself."""
+    found = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost)
+    trade = found.trade_off
+    shown = {"quality": quality or "", "cost": cost}
+    query = "&".join(f"{name}={value}" for name, value in shown.items() if value)
+    best: dict[int, list[str]] = {}
+    for each in found.best:
+        best.setdefault(each.number, []).append(_OBJECTIVE_WORDS[each.objective])
+    context = {
+        "found": found,
+        "sweep": found.sweep,
+        "run": [point for point in found.points if point.status not in ("waiting", "not_run")],
+        "best": best,
+        "trade": trade,
+        "quality_words": quality_in_words(trade.quality) if trade.quality else None,
+        "cost_words": COSTS[cost],
+        "quality_options": [(each, quality_in_words(each)) for each in trade.qualities],
+        "cost_options": list(COSTS.items()),
+        "chart_address": f"/portal/sweeps/{sweep_id}/trade-off.svg?{query}",
+        "here": f"/portal/sweeps/{sweep_id}?{query}",
+        "limits": LIMITS,
+        "objectives": _OBJECTIVE_WORDS,
+        "may_change": caller.may("member"),
+    }
+    return page(request, "sweeps/told.html" if is_partial(request) else "sweeps/page.html", context)
+
+
+@router.get("/{sweep_id}/trade-off.svg")
+def trade_off_svg(
+    sweep_id: str,
+    caller: Viewer,
+    session: DatabaseSession,
+    quality: Quality = None,
+    cost: Cost = "parameters",
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Quality against cost, with the Pareto front."""
+    found = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost).trade_off
+    return chart(found.model_dump_json(), if_none_match, lambda: draw_trade_off(found))
+
+
+@router.post("/{sweep_id}/cancel")
+def cancel_sweep(sweep_id: str, caller: Member, session: DatabaseSession) -> Response:
+    service.cancel(session, caller, sweep_id)
+    return RedirectResponse(f"/portal/sweeps/{sweep_id}", 303)
+
+
+@router.post("/{sweep_id}/resume")
+def resume_sweep(sweep_id: str, caller: Member, session: DatabaseSession) -> Response:
+    service.resume(session, caller, sweep_id)
+    return RedirectResponse(f"/portal/sweeps/{sweep_id}", 303)
+
+
+def _form_page(
+    request: Request,
+    caller: Principal,
+    state: ApiState,
+    form: Form,
+    *,
+    error: SecateurError | ValidationError | None = None,
+) -> Response:
+    with transaction(state.sessions) as session:
+        models = list_models(session, caller.team_id, limit=_MOST_CHOICES, after=None).data
+        datasets = list_datasets(session, caller.team_id, limit=_MOST_CHOICES, after=None).data
+    context: dict[str, Any] = {
+        "form": form,
+        "faults": _faults(error),
+        "models": models,
+        "datasets": datasets,
+        "groups": [group for group in method_groups() if all(card.info.prunes for card in group.cards)],
+        "objectives": list(_OBJECTIVES),
+        "limits": LIMITS,
+        "once": form.get(_ONCE) or secrets.token_hex(8),
+        "may_submit": caller.may("member"),
+    }
+    return page(request, "sweeps/new.html", context, status=200 if error is None else status_of(error))
+
+
+def _faults(error: SecateurError | ValidationError | None) -> dict[str, str]:
+    """What to say at each field of the form."""
+    if error is None:
+        return {}
+    if isinstance(error, SecateurError):
+        name = field_of(error.param)
+        return {name if name in FIELDS else "": error.message}
+    found: dict[str, str] = {}
+    for param, said in faults_of(error, _every_param(error)).items():
+        name = field_of(param)
+        found.setdefault(name if name in FIELDS else "", said)
+    return found or {"": InvalidRequest.title}
+
+
+def _every_param(error: ValidationError) -> list[str]:
+    return [".".join(str(part) for part in each["loc"]) for each in error.errors()]

@@ -1,0 +1,93 @@
+"""The form of a new sweep, as the body it means."""
+
+import json
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from api.bodies import check_json
+from api.portal.session import Form
+from core.errors import InvalidRequest
+
+LIMITS: Final = {
+    "max_perplexity_ratio": "Perplexity, at most × dense",
+    "max_accuracy_drop": "Fall of top-1 accuracy, at most",
+    "max_task_accuracy_drop": "Fall of task accuracy, at most",
+    "max_latency_ratio": "Latency, at most × dense",
+    "max_bytes_ratio": "Bytes, at most × dense",
+}
+FIELDS: Final = (
+    "name", "model", "method", "sparsities", "varied", "calibration.dataset", "calibration.samples", "sequence_length",
+    "evaluation.datasets", "evaluation.samples", "max_concurrent", "objective", "probe.samples", *LIMITS,
+)  # fmt: skip
+
+
+def read_sweep(form: Form) -> dict[str, Any]:
+    """The body; what cannot be read as the type it should have stays text, for the body's own check to name. Raises
+    InvalidRequest where JSON is expected and is not there."""
+    job: dict[str, Any] = {"model": form.get("model")}
+    length = _given(sequence_length=_number(form.get("sequence_length")))
+    if calibration := form.get("calibration.dataset"):
+        samples = _given(samples=_number(form.get("calibration.samples")))
+        job["calibration"] = {"dataset": calibration, **samples, **length}
+    if evaluated := _words(form.get("evaluation.datasets")):
+        job["evaluation"] = {"datasets": evaluated, **_given(samples=_number(form.get("evaluation.samples"))), **length}
+    body: dict[str, Any] = {"job": job} | _given(
+        name=form.get("name") or None, max_concurrent=_number(form.get("max_concurrent"))
+    )
+    methods, sparsities = form.lists.get("method", []), [_number(each) for each in _words(form.get("sparsities"))]
+    if form.get("kind") == "search":
+        limits = {name: _number(form.get(name)) for name in LIMITS if form.get(name)}
+        search: dict[str, Any] = {"objective": form.get("objective"), "subject_to": limits, "methods": methods}
+        search |= {"sparsities": sparsities} if sparsities else {}
+        if probed := form.get("probe.samples"):
+            search["probe"] = {"samples": _number(probed)}
+        body["search"] = search
+    else:
+        grid = {name: values for name, values in (("method", methods), ("sparsity", sparsities)) if values}
+        body["grid"] = grid | _varied(form.get("varied"))
+    check_json(json.dumps(body).encode())
+    return body
+
+
+def field_of(param: str | None) -> str | None:
+    """The form's field that a `param` of the body is about."""
+    if param is None:
+        return None
+    name = param.removeprefix("search.subject_to.").removeprefix("search.").removeprefix("job.")
+    return {"methods": "method", "grid": "method", "sequence_length": "sequence_length"}.get(name, name)
+
+
+def _varied(text: str) -> dict[str, Any]:
+    """Values by path, one path a line: `parameters.block_size = [64, 128]`."""
+    found: dict[str, Any] = {}
+    for line in text.splitlines():
+        path, separator, written = line.partition("=")
+        try:
+            values = json.loads(written) if separator else None
+        except ValueError:
+            values = None
+        if not isinstance(values, list):
+            raise InvalidRequest(
+                f"{line.strip()[:100]!r}: write a path and a list of values, such as parameters.block_size = [64, 128]",
+                param="varied",
+            )
+        found[path.strip()] = values
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _number(text: str) -> JsonValue:
+    """A number where it is one, None where there is nothing."""
+    try:
+        number: JsonValue = json.loads(text) if text else None
+    except ValueError:
+        return text
+    return number if isinstance(number, int | float) else text or None
+
+
+def _given(**fields: JsonValue) -> dict[str, JsonValue]:
+    return {name: value for name, value in fields.items() if value is not None}

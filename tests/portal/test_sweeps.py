@@ -1,0 +1,87 @@
+"""Sweeps in the portal: listed, started, followed, cancelled."""
+
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.portal.conftest import require_accessible, sign_in
+from tests.sweeps.conftest import Sweeps, grid_body, search_body, sweeps  # noqa: F401
+
+
+def test_a_sweep_is_started_followed_and_read(
+    portal: Page,
+    sweeps: Sweeps,  # noqa: F811
+    model: str,
+    dataset: str,
+) -> None:
+    portal.goto("/portal/sweeps")
+    expect(portal.get_by_text("No sweeps yet")).to_be_visible()
+    require_accessible(portal)
+    portal.get_by_role("link", name="Start a first sweep").click()
+    portal.get_by_label("Name").fill("how far tiny goes")
+    portal.get_by_role("combobox", name="Model").fill(model)
+    portal.get_by_label("Sparsities").fill("0.3, 1.5")
+    portal.get_by_label("Magnitude").first.check()
+    portal.get_by_label("Evaluate on").fill(dataset)
+    portal.get_by_label("Evaluation samples").fill("4")
+    portal.get_by_label("Sequence length").fill("32")
+    require_accessible(portal)
+    portal.get_by_role("button", name="Start the sweep").click()
+    expect(portal.get_by_role("alert")).to_contain_text("1 of 2 points cannot be run: (method=magnitude, sparsity=1.5)")
+    portal.get_by_label("Sparsities").fill("0.3, 0.5")
+    portal.get_by_role("button", name="Start the sweep").click()
+    expect(portal.get_by_role("heading", name="how far tiny goes")).to_be_visible()
+    expect(portal.get_by_text("0 of 2 points succeeded, 2 to come.")).to_be_visible()
+    sweep_id = portal.url.rpartition("/")[2]
+    sweeps.finish(sweep_id)
+    expect(portal.get_by_text("2 of 2 points succeeded.")).to_be_visible()
+    portal.reload()
+    row = portal.get_by_role("region", name="Points").get_by_role("row", name="magnitude · 50%")
+    expect(row).to_contain_text("Fewest parameters")
+    expect(portal.get_by_text("was measured once, by")).to_be_visible()
+    chart = portal.locator("img.chart")
+    assert chart.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    require_accessible(portal)
+    portal.goto("/portal/sweeps")
+    expect(portal.get_by_role("row", name="how far tiny goes")).to_contain_text("2 of 2")
+    require_accessible(portal)
+
+
+def test_a_search_says_what_it_found_and_is_cancelled_and_resumed(
+    portal: Page,
+    live_api: httpx.Client,
+    sweeps: Sweeps,  # noqa: F811
+    search_body: dict[str, Any],  # noqa: F811
+    viewer_key: str,
+) -> None:
+    sweep_id = live_api.post("/v1/sweeps", json=search_body).raise_for_status().json()["id"]
+    portal.goto(f"/portal/sweeps/{sweep_id}")
+    expect(
+        portal.get_by_text("Looking for: fewest parameters, with perplexity, at most × dense: 1.60.")
+    ).to_be_visible()
+    portal.get_by_text("Cancel", exact=True).click()
+    portal.get_by_role("button", name="Cancel the sweep").click()
+    expect(portal.get_by_text("12 not run.")).to_be_visible()
+    portal.get_by_role("button", name="Resume").click()
+    expect(portal.get_by_text("12 to come.")).to_be_visible()
+    sweeps.finish(sweep_id)
+    portal.reload()
+    expect(portal.get_by_text("is the cheapest that keeps the limits")).to_be_visible()
+    require_accessible(portal)
+    found = sweeps.results(sweep_id).search
+    assert found is not None
+    expect(portal.get_by_role("link", name="To the artifact's job")).to_have_attribute(
+        "href", f"/portal/jobs/{found.job}"
+    )
+    portal.context.clear_cookies()
+    sign_in(portal, viewer_key)
+    portal.goto(f"/portal/sweeps/{sweep_id}")
+    assert portal.get_by_role("button", name="Resume").count() == 0
+
+
+@pytest.mark.parametrize("path", ["/portal/sweeps/swp_none", "/portal/sweeps/swp_none/trade-off.svg"])
+def test_there_is_no_page_of_what_is_not_there(portal: Page, path: str) -> None:
+    answer = portal.goto(path)
+    assert answer is not None and answer.status == 404
