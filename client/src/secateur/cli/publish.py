@@ -161,8 +161,8 @@ def _show(found: Publication, as_json: bool) -> None:
             ("to", found.to + (f", branch {found.revision}" if found.revision else "")),
             ("status", found.status),
             ("sent", _sent(found)),
-            ("is at", found.result.url if found.result else None),
-            ("error", f"{found.error.message} ({found.error.code})" if found.error else None),
+            ("is at", None if found.result is None else found.result.url),
+            ("error", None if found.error is None else f"{found.error.message} ({found.error.code})"),
             ("given up at", None if found.finished else moment(found.expires_at)),
         ]
     )

@@ -1,6 +1,5 @@
 """`secateur retention`: which artifacts the team keeps. Needs an admin key."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -133,17 +132,14 @@ def _show(found: Retention, as_json: bool) -> None:
     if policy is None:
         say("Everything is kept.")
         return
-    best, tagged = policy.keep_best, policy.keep_tagged
-    print_pairs(
-        [
-            ("kept", f"what ended in the last {policy.keep_days} days"),
-            ("and", f"the last {policy.keep_last}" if policy.keep_last else None),
-            ("and", f"the best {best.count} of each {best.group} by {best.by}" if best else None),
-            ("and", _those_with(tagged.metadata) if tagged else None),
-            ("since", moment(found.updated_at) if found.updated_at else None),
-        ]
-    )
-
-
-def _those_with(metadata: Mapping[str, str]) -> str:
-    return "those with " + ", ".join(f"{key}={value}" for key, value in metadata.items())
+    pairs: list[tuple[str, str | None]] = [("kept", f"what ended in the last {policy.keep_days} days")]
+    if policy.keep_last is not None:
+        pairs.append(("and", f"the last {policy.keep_last}"))
+    if policy.keep_best is not None:
+        best = policy.keep_best
+        pairs.append(("and", f"the best {best.count} of each {best.group} by {best.by}"))
+    if policy.keep_tagged is not None:
+        labels = ", ".join(f"{key}={value}" for key, value in policy.keep_tagged.metadata.items())
+        pairs.append(("and", f"those with {labels}"))
+    pairs.append(("since", None if found.updated_at is None else moment(found.updated_at)))
+    print_pairs(pairs)
