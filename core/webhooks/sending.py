@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from core.addresses import CallFailed, Guard, Limits, post
+from core.addresses import Guard
+from core.calling import CallFailed, Limits, post
 from core.errors import UnsafeAddress
 from core.webhooks.deliveries import Due, Outcome
 from core.webhooks.signing import signed_headers
