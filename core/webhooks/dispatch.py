@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.addresses import Guard, Limits
+from core.addresses import Guard
+from core.calling import Limits
 from core.database import transaction
 from core.settings import Settings
 from core.teams.sealing import Sealed

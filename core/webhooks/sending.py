@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from core.addresses import CallFailed, Guard, Limits, post
+from core.addresses import Guard
+from core.calling import CallFailed, Limits, post
 from core.errors import UnsafeAddress
 from core.webhooks.deliveries import Due, Outcome
 from core.webhooks.signing import signed_headers
@@ -35,9 +36,9 @@ class Sender:
             answer = post(due.url, due.payload.encode(), named, self.guard, self.limits)
             status, error = answer.status, _error_of(answer.status)
             response = answer.body.decode(errors="replace").replace("\0", "�")[:RESPONSE_CHARACTERS]
-            retry_after = _retry_after(answer.headers)
+            retry_after = None if error is None else _retry_after(answer.headers)
         except (CallFailed, UnsafeAddress) as failure:
-            error = str(failure)
+            error = str(failure).replace("\0", "�")
         milliseconds = round((time.monotonic() - started) * 1000)
         return Outcome(milliseconds, status, error, response, retry_after)
 
@@ -58,7 +59,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):  # whatever a receiver wrote
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

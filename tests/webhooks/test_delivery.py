@@ -87,6 +87,15 @@ def test_retry_after_is_obeyed_within_a_day(webhooks: Webhooks, receiver: Receiv
     assert (3600 if value == "3600" else 86400) <= wait < (3700 if value == "3600" else 86500)
 
 
+def test_a_retry_after_that_means_nothing_changes_nothing(webhooks: Webhooks, receiver: Receiver) -> None:
+    receiver.answers, receiver.extra = [429], {"Retry-After": "Fri, 31 Dec 99999999999 23:59:59 +9999999999"}
+    webhook = webhooks.add(receiver.url())
+    webhooks.tell()
+    assert webhooks.dispatch() == 2
+    delivery = webhooks.delivery(webhook.id)
+    assert [each.error for each in delivery.log] == [None, "answered 429"] and delivery.state == "delivered"
+
+
 def test_events_of_a_job_keep_their_order_whatever_fails(webhooks: Webhooks, receiver: Receiver) -> None:
     webhooks.add(receiver.url())
     receiver.answers = [500, 200, 503, 500, 200]

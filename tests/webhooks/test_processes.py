@@ -101,7 +101,6 @@ def parts(settings: Settings, tmp_path: Path) -> Iterator[Parts]:
     running.end()
 
 
-@pytest.mark.timeout(240)
 def test_no_event_is_lost_and_all_come_in_order_whatever_is_killed(
     parts: Parts,
     webhooks: Webhooks,
@@ -127,11 +126,11 @@ def test_no_event_is_lost_and_all_come_in_order_whatever_is_killed(
     crowd.start()
     seed = random.randrange(10**6)
     chance = random.Random(seed)
-    victims = [*parts.names(), *parts.names(), "dispatcher", "receiver"]
+    victims = [*parts.names(), "dispatcher", "dispatcher", "receiver", "receiver"]
     chance.shuffle(victims)
     for name in victims:
         seen = len(parts.received())
-        eventually(lambda seen=seen: len(parts.received()) > seen + 8 or is_over(), seconds=60)  # type: ignore[misc]
+        eventually(lambda seen=seen: len(parts.received()) > seen + 10 or is_over(), seconds=60)  # type: ignore[misc]
         time.sleep(chance.uniform(0, 0.3))  # so that it is hit at any moment of its work
         parts.kill(name)
         parts.start(name)
