@@ -45,7 +45,7 @@ def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, to: J
         )
         .cte("ended")
     )
-    details = {"attempt": attempt, "outcome": ending.outcome}
+    details: dict[str, Any] = {"attempt": attempt, "outcome": ending.outcome}
     if ending.error_code is not None:
         details["error"] = ending.error_code
     noted = end_noted(ended, team_id=team_id, job_id=job_id, to=to, details=details, lost=ending.by_dispatcher)
