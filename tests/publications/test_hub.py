@@ -134,8 +134,9 @@ def test_two_that_push_at_once_do_not_overwrite_one_another(
 
 
 def test_a_damaged_file_is_not_published(
-    hub: PushedHub, publish: Publish, carry_out: CarryOut, settings: Settings, job: str
+    hub: PushedHub, publish: Publish, carry_out: CarryOut, settings: Settings, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(queue, "MOST_ATTEMPTS", 2)
     file = settings.store_root / job / "attempt-1" / "model-00003-of-00003.safetensors"
     file.write_bytes(b"x" * file.stat().st_size)
     asked = publish()
