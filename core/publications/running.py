@@ -64,7 +64,12 @@ def _carry_out(sessions: sessionmaker[Session], settings: Settings, claimed: Cla
 def _sent(store: Store, settings: Settings, claimed: Claimed, held: Held) -> dict[str, Any]:
     if not claimed.files:
         raise NoArtifact(f"the artifact of job {claimed.job_id!r} was removed")
-    credentials: dict[str, str] = json.loads(sealed(server_secret(settings)).open(claimed.credentials))
+    try:
+        credentials: dict[str, str] = json.loads(sealed(server_secret(settings)).open(claimed.credentials))
+    except ValueError:
+        raise InternalError(
+            "the credentials cannot be opened: the server's secret has changed since; publish it again"
+        ) from None
     prefix = artifact_prefix(claimed.job_id, claimed.job_attempt)
     files = list(claimed.files)
     try:

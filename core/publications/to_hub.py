@@ -54,7 +54,7 @@ def publish_to_hub(
         )
         _require_all(api, files, destination, done.oid)
     except Exception as error:
-        _tell(error, destination)
+        _tell(error, destination, api.endpoint)
     return {"url": str(done.commit_url), "commit": str(done.oid)}
 
 
@@ -98,7 +98,7 @@ def _require_all(api: HfApi, files: list[PublishedFile], destination: HubDestina
             )
 
 
-def _tell(error: Exception, destination: HubDestination) -> NoReturn:
+def _tell(error: Exception, destination: HubDestination, endpoint: str) -> NoReturn:
     """What went wrong in the words of the error tree; the client wraps what its threads raise. No message of its own is
     passed on: they quote addresses and headers."""
     at: BaseException | None = error
@@ -106,6 +106,9 @@ def _tell(error: Exception, destination: HubDestination) -> NoReturn:
         if isinstance(at, LostError | SecateurError):
             raise at
         if isinstance(at, HfHubHTTPError):
+            if not str(at.response.url).startswith(f"{endpoint}/"):  # where it has large files sent: for a while only
+                status = at.response.status_code
+                raise DestinationUnavailable(f"the hub's file storage answers {status}", param="to") from None
             raise _refusal(at, destination) from None
         if isinstance(at, httpx2.HTTPError | httpx2.InvalidURL | OSError):
             raise DestinationUnavailable(

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.publications import queue
+from core.publications.running import publish_waiting
 from core.publications.service import sealed
 from core.publications.tables import PublicationRow
 from core.settings import Settings
@@ -133,8 +134,9 @@ def test_two_that_push_at_once_do_not_overwrite_one_another(
 
 
 def test_a_damaged_file_is_not_published(
-    hub: PushedHub, publish: Publish, carry_out: CarryOut, settings: Settings, job: str
+    hub: PushedHub, publish: Publish, carry_out: CarryOut, settings: Settings, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(queue, "MOST_ATTEMPTS", 2)
     file = settings.store_root / job / "attempt-1" / "model-00003-of-00003.safetensors"
     file.write_bytes(b"x" * file.stat().st_size)
     asked = publish()
@@ -149,3 +151,21 @@ def test_an_artifact_that_is_published_is_not_deleted(api: TestClient, publish: 
     assert refused.status_code == 409 and asked["id"] in refused.json()["detail"]
     api.post(f"/v1/publications/{asked['id']}/cancel").raise_for_status()
     assert api.delete(f"/v1/jobs/{job}/artifacts").status_code == 204
+
+
+def test_a_file_storage_that_refuses_for_a_while_is_tried_again(
+    hub: PushedHub, publish: Publish, carry_out: CarryOut
+) -> None:
+    """As it does where the address it was sent to is too old."""
+    hub.refuse_large_files = [403]
+    done = carry_out(publish()["id"])
+    assert (done["status"], done["attempt"], done["error"]) == ("succeeded", 2, None)
+
+
+def test_another_secret_of_the_server_is_told(
+    hub: PushedHub, publish: Publish, sessions: Sessions, settings: Settings, api: TestClient
+) -> None:
+    asked = publish()
+    publish_waiting(sessions, settings.model_copy(update={"secret_key": "another"}))
+    failed = api.get(f"/v1/publications/{asked['id']}").json()
+    assert failed["status"] == "failed" and "secret has changed" in failed["error"]["message"]
