@@ -38,7 +38,7 @@ def pages(rest: httpx.Client) -> Iterator[tuple[str, str]]:
     done = [job["id"] for job in jobs if job["status"] == "succeeded" and job["metrics"]]
     if len(done) > 1:
         yield "compare", "/portal/compare?" + "&".join(f"job={each}" for each in done[:4])
-    for noun in ("models", "datasets", "team", "workers"):
+    for noun in ("models", "datasets", "triggers", "team", "workers"):
         yield noun, f"/portal/{noun}"
 
 
