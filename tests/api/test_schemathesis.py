@@ -8,11 +8,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.openapi_trigger_examples import TRIGGER_EXAMPLES, TRIGGER_PARAMETERS
 from core.addresses import Guard
 from core.artifacts.store import Store
+from core.database import transaction
 from core.settings import Settings
+from core.teams.secret import server_secret
+from core.triggers.secrets import digest
+from core.triggers.tables import TriggerRow
 from tests.api.ended_job import succeeded_job
 from tests.model_folders import write_llama, write_text
 
@@ -55,7 +61,7 @@ def _names_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
 def garden(
     live_api: httpx.Client, settings: Settings, sessions: sessionmaker[Session], store: Store, tmp_path: Path
 ) -> None:
-    """What the document's examples name, so that they are taken: a model, two texts, a job, a worker."""
+    """What the document's examples name, so that they are taken: a model, two texts, a job, a worker, a trigger."""
     folder = write_llama(settings.models_root / "oak").resolve()
     text = write_text(settings.datasets_root / "leaves.txt", words=40_000).resolve()
     for noun, name, path in (
@@ -65,6 +71,13 @@ def garden(
     ):
         live_api.post(f"/v1/{noun}", json={"name": name, "path": str(path)}).raise_for_status()
     succeeded_job(live_api, sessions, store, tmp_path / "artifact", model="smollm2-135m")
+    live_api.post("/v1/triggers", json={**TRIGGER_EXAMPLES["TriggerBody"], "name": "taken"}).raise_for_status()
+    named = {
+        "id": TRIGGER_PARAMETERS["trigger_id"],
+        "token_digest": digest(TRIGGER_PARAMETERS["token"], server_secret(settings)),
+    }
+    with transaction(sessions) as session:
+        session.execute(update(TriggerRow).values(named))
 
 
 @pytest.mark.usefixtures("garden")

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 from standardwebhooks.webhooks import Webhook
 
 from core.database import transaction
+from core.triggers.hub_events import read_hub_event
+from core.triggers.schemas import HubSource
 from tests.triggers.conftest import PAYLOAD, Fixed, make_trigger
 
 HEAD = "c379e821c9c95d613899e8c4343e4bfee2b0c600"
@@ -179,6 +183,23 @@ def test_all_else_that_the_hub_tells_is_ignored_and_says_why(watching: Fixed) ->
         assert says in answer.json()["note"] and answer.json()["job_id"] is None
         assert watching.firings()[0] == answer.json()
     assert watching.jobs() == []
+
+
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.sampled_from(["update", "repo.content"])),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3),
+            st.dictionaries(st.sampled_from(["event", "repo", "scope", "action", "updatedRefs", "ref", "name"]), inner),
+        ),
+    )
+)
+def test_no_payload_breaks_the_reading_of_the_hubs_events(payload: Any) -> None:
+    event = read_hub_event(HubSource(repository=REPOSITORY), payload)
+    assert event.ignored is not None and event.event_id is None
+    for changed in ({"updatedRefs": payload}, {"event": payload}, {"repo": payload}):
+        event = read_hub_event(HubSource(repository=REPOSITORY), hub_payload() | changed)
+        assert (event.ignored is None) is (event.event_id is not None)
 
 
 def test_the_hubs_secret_is_required(watching: Fixed) -> None:

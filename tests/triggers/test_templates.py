@@ -127,6 +127,13 @@ def test_a_placeholder_that_is_not_as_it_should_be_is_named_with_its_place(templ
     assert refused.value.param.startswith("template")
 
 
+def test_a_pattern_takes_time_in_proportion_to_the_text() -> None:
+    """An engine that backtracks would not be back before the sun is cold."""
+    declared = {"word": Placeholder(path="/word", pattern="(a+)+b")}
+    with pytest.raises(InvalidRequest, match="does not match"):
+        read_values(declared, {"word": "a" * 100_000})
+
+
 @pytest.mark.parametrize(
     ("pointer", "found"),
     [
