@@ -35,6 +35,7 @@ from worker.samples import add_samples
 LONG = (
     "tests/trained/test_smollm2",
     *("tests/runner/", "tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
+    "tests/pipelines/",
 )
 
 
