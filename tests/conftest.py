@@ -36,6 +36,7 @@ LONG = (
     "tests/trained/test_smollm2",
     *("tests/runner/", "tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
     "tests/publications/test_killed",
+    "tests/pipelines/",
 )
 
 

@@ -119,7 +119,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "run_failed": Advice("The worker could not finish the job.", (*_AGAIN, "Read the last lines of the log below.")),
     "gate_missed": Advice(
-        "The model was pruned and measured, and is worse than a gate of the job allows, or not as small or fast as its "
+        "The model was pruned and measured, and is worse, larger or slower than a gate of the job allows, or than its "
         "target asks. The figures and the artifact are kept.",
         (
             "Prune less: duplicate the job with a lower sparsity.",

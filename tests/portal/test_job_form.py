@@ -149,7 +149,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What clients were about to submit."""
     bodies: list[dict[str, Any]] = []
 
-    def submit(self: object, /, **body: Any) -> None:
+    def submit(self: object, /, *, idempotency_key: str | None = None, **body: Any) -> None:
         bodies.append(body)
         raise _SubmittedError
 
