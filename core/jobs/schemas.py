@@ -18,6 +18,9 @@ _SequenceLength = Annotated[int, Field(ge=2, le=1_048_576)]
 _Label = Annotated[str, StringConstraints(max_length=500)]
 _LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")]
 
+MOST_LABELS = 50
+"""Of a job's metadata."""
+
 DEFAULT_SEQUENCE_LENGTH = 2048
 """Tokens, where the model's context is not shorter."""
 
@@ -143,7 +146,7 @@ class JobBody(_Part):
     time_limit_seconds: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Of one attempt; never more than the service's own limit, which holds where this is unset."
     )
-    metadata: Annotated[dict[_LabelName, _Label], Field(max_length=50)] = Field(default_factory=dict)
+    metadata: Annotated[dict[_LabelName, _Label], Field(max_length=MOST_LABELS)] = Field(default_factory=dict)
 
 
 class JobError(BaseModel):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -21,7 +22,7 @@ from core.jobs.hub_lookup import HubFindings, HubLookup
 from core.jobs.schemas import Job, JobBody
 from core.jobs.tables import JobReportRow, JobRow
 from core.settings import Settings
-from core.sweeps.checking import evaluation_key, find_on_hub
+from core.sweeps.checking import evaluation_key, find_on_hub, first_fault
 from core.sweeps.grid import Document, verifying_body
 from core.sweeps.planning import Next, Over, Point, Start, StartVerification, Wait, next_of_grid, next_of_search
 from core.sweeps.records import baseline_of, change_status, read_points, request_of
@@ -146,7 +147,7 @@ def _queue(
             if point.job_id is not None:
                 job = jobs.retry(session, actor, point.job_id, max_attempts=settings.max_attempts)
             else:
-                body = JobBody.model_validate(point.body)
+                body = _parsed(point.body)
                 baseline = baseline_of(row)
                 job = jobs.submit(session, actor, body, store=store, settings=settings, hub=hub, baseline=baseline)
                 _require_same_model(row, job)
@@ -161,6 +162,14 @@ def _queue(
         return Stepped(goes_on=True)
     row.waiting_for = None
     return Stepped(job=job, goes_on=True)
+
+
+def _parsed(document: Document) -> JobBody:
+    """Raises InvalidRequest where an earlier release took what this one does not."""
+    try:
+        return JobBody.model_validate(document)
+    except ValidationError as error:
+        raise InvalidRequest(f"the job is no longer one that can be run: {first_fault(error)}") from None
 
 
 def _require_same_model(row: SweepRow, job: Job) -> None:

@@ -83,7 +83,7 @@ def check_points(
         try:
             points.append(_checked(session, team_id, each, store=store, settings=settings, hub=hub))
         except ValidationError as error:
-            skipped.append(SkippedPoint(values=each.values, reason=_first_fault(error)))
+            skipped.append(SkippedPoint(values=each.values, reason=first_fault(error)))
         except Unavailable:
             raise
         except SecateurError as error:
@@ -128,7 +128,8 @@ def evaluation_key(body: JobBody) -> str | None:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """Where it is, and what."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 

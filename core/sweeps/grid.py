@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from core.errors import InvalidRequest
-from core.jobs.schemas import JobBody
+from core.jobs.schemas import MOST_LABELS, JobBody
 from core.sweeps.schemas import MOST_POINTS, Search, SweepBody
 from core.sweeps.states import Stage
 
@@ -65,6 +65,10 @@ def _check_job(body: SweepBody) -> None:
     if isinstance(metadata, dict) and SWEEP_LABEL in metadata:
         raise InvalidRequest(
             "job.metadata.sweep is set by the service: leave it out, or use another name", param="job.metadata"
+        )
+    if isinstance(metadata, dict) and len(metadata) >= MOST_LABELS:
+        raise InvalidRequest(
+            f"job.metadata: at most {MOST_LABELS - 1} labels, for the service adds the sweep's", param="job.metadata"
         )
     if body.search is None:
         return

@@ -1,6 +1,7 @@
 """Sweeps through the client and the command line, against the real service."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,23 @@ def test_a_sweep_in_a_file_is_waited_for_and_its_end_is_the_exit_code(
     search = search_body["search"] | {"subject_to": {"max_perplexity_ratio": 1.01}, "sparsities": [0.5]}
     file = tmp_path / "sweep.json"
     file.write_text(json.dumps(search_body | {"search": search}))
-    started = here("sweep", "run", str(file), "--json").json
-    sweeps.finish(started["id"])
-    waited = here("sweep", "show", started["id"])
-    assert "No model of those looked at keeps the limits" in waited.out
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            sweeps.advance()
+            sweeps.work()
+            stop.wait(0.05)
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    try:
+        waited = here("sweep", "run", str(file), "--wait")
+    finally:
+        stop.set()
+        serving.join()
+    assert waited.code == 3 and "No model of those looked at keeps the limits" in waited.out
+    assert "failed: 3 of 3" in waited.err
     ended = here("sweep", "run", str(file), "--model", "tiny")
     assert ended.code == 2 and "FILE says everything" in ended.err
     file.write_text("[]")

@@ -11,6 +11,9 @@ from transformers import AutoModelForImageClassification
 from core.data.image_files import write_images
 from core.database import transaction
 from core.errors import SecateurError
+from core.jobs import service
+from core.jobs.baseline import Baseline, figures_of
+from core.jobs.schemas import JobBody
 from core.models.classifier import load_classifier, open_classifier
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
@@ -121,6 +124,26 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
     assert rebuilt(pixel_values=torch.zeros(1, 1, 8, 8)).logits.shape == (1, 10)
     again = jobs.submit({"model": f"job:{thinner}", "method": "magnitude", "sparsity": 0.3})
     assert jobs.job(again).status == "queued"
+
+
+def test_the_dense_network_is_measured_by_one_job_and_taken_over_by_the_next(
+    jobs: Queue, trained: str, work: Work, finish: Finish
+) -> None:
+    body = {
+        "model": f"job:{trained}", "method": "magnitude", "sparsity": 0.6, "evaluation": {"datasets": ["test"]},
+    }  # fmt: skip
+    alone = finish(body)
+    baseline = Baseline(figures=tuple(figures_of(jobs.report(alone))))
+    with transaction(jobs.sessions) as session:
+        parsed = JobBody.model_validate(body)
+        told = service.submit(
+            session, jobs.team, parsed, store=jobs.store, settings=jobs.settings, baseline=baseline
+        ).id
+    assert work().result(120) == "succeeded", jobs.job(told).error
+    before, after = jobs.job(alone).metrics or {}, jobs.job(told).metrics or {}
+    assert before["accuracy"] == after["accuracy"]
+    assert [jobs.report(each)["dense"]["measured"] for each in (alone, told)] == [1, 0]
+    assert {figure["job"] for figure in jobs.report(told)["dense"]["figures"]} == {alone}
 
 
 @pytest.mark.parametrize(

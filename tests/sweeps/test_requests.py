@@ -35,6 +35,7 @@ def test_a_grid_is_every_combination_and_points_are_added_once(grid_body: dict[s
         ({"grid": {"priority": list(range(-50, 51)), "sparsity": [0.1, 0.2, 0.3, 0.4, 0.5]}}, "505 points, 500"),
         ({"job": {"method": "wanda"}}, "job.model is required"),
         ({"job": {"model": "tiny", "metadata": {"sweep": "mine"}}}, "set by the service"),
+        ({"job": {"model": "tiny", "metadata": {f"label{n}": "" for n in range(50)}}}, "at most 49 labels"),
         ({"grid": {"method": ["sensitivity"]}}, "makes no model"),
     ],
 )

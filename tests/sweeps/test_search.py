@@ -82,6 +82,36 @@ def test_on_grids_of_some_size_it_needs_far_fewer(methods: int, width: int, data
     assert jobs <= methods * (width.bit_length() + 1) < methods * width
 
 
+@settings(max_examples=200, deadline=None)
+@given(rising_curves(), st.floats(0.5, 11), st.floats(-2, 2), st.integers(2, 30))
+def test_what_it_finds_by_cheaper_probes_keeps_the_limit_in_full(
+    given_curves: tuple[Curves, list[float]], limit: float, flattery: float, most: int
+) -> None:
+    """Probes are better or worse than the full evaluation by so much; only a verified winner is called one."""
+    curves, sparsities = given_curves
+    cheaper = [[value - flattery for value in curve] for curve in curves]
+    branches = branches_for(curves, sparsities, ["one"] * len(curves))
+    probed: dict[int, Outcome | None] = {}
+    verified: dict[int, Outcome | None] = {}
+    while True:
+        used = len(probed) + len(verified)
+        assert used <= most
+        match next_step(branches, probed, verified, verifies=True, jobs_left=most - used):
+            case Probe((number, *_)):
+                assert number not in probed
+                probed[number] = outcome(cheaper, sparsities, number, limit)
+            case Verify(number):
+                assert number in probed and number not in verified
+                verified[number] = outcome(curves, sparsities, number, limit)
+            case Found(number, is_verified):
+                assert is_verified == (number in verified)
+                assert not is_verified or outcome(curves, sparsities, number, limit).keeps_all
+                assert is_verified or used == most
+                return
+            case _:
+                return
+
+
 def test_a_typical_grid_of_three_methods_takes_four_jobs_of_twelve() -> None:
     curves = [[1.2, 1.9, 6.0, 30.0], [1.1, 1.3, 1.9, 4.0], [1.1, 1.2, 1.5, 2.5]]
     assert run(curves, [0.3, 0.4, 0.5, 0.6], 1.6) == (10, 4)
