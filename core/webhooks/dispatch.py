@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.addresses import Guard
@@ -21,6 +22,8 @@ from core.teams.secret import server_secret
 from core.webhooks.deliveries import MOST_EACH, Candidate, Due, Outcome, candidates, lease, record, remove_old
 from core.webhooks.sending import Sender
 from core.webhooks.signing import PURPOSE
+
+log = structlog.get_logger()
 
 LOOK_SECONDS = 0.5
 """Between two looks at what is due while nothing ends."""
@@ -86,6 +89,7 @@ class Dispatch:
             try:
                 outcome = self._sender.send(due)
             except Exception as error:  # a fault of ours: told, and tried again as any failure
+                log.error("webhook not sent", delivery=due.delivery_id, exc_info=error)
                 outcome = Outcome(0, None, f"an unexpected error: {type(error).__name__}", None, None)
             self._ended.put((due, outcome))
 

@@ -152,7 +152,8 @@ _CLAIM = text(f"""
             jsonb_build_object('status', taken.status, 'attempt', taken.attempt), workers.hostname
         FROM taken LEFT JOIN workers ON workers.id = taken.worker_id
     )
-    SELECT picked.id AS picked, taken.*, CASE WHEN taken.id IS NOT NULL THEN pg_notify(:channel, taken.id) END AS woken
+    SELECT picked.id AS picked, taken.*, CASE WHEN taken.id IS NOT NULL THEN pg_notify(:channel, taken.id) END AS woken,
+        EXISTS (SELECT FROM webhooks WHERE webhooks.team_id = taken.team_id AND webhooks.enabled) AS has_webhooks
     FROM picked LEFT JOIN taken ON taken.id = picked.id
 """).bindparams(bindparam("channel", EVENT_CHANNEL), bindparam("action", STARTED))
 """One row at most: null where the team's quota was filled from another queue between the two looks at it.
@@ -169,8 +170,8 @@ def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float)
 
     The claims of one queue take turns, from here to the commit, so of two workers the second sees the first's job
     counted: fair shares are exact within a queue, and quotas everywhere, since they are checked again on the team's
-    locked row. One statement does it all (and one more asks which webhooks are to be told); whatever it costs, it does
-    not grow with the rows that wait.
+    locked row. One statement does it all, but for webhooks, where the team has some; whatever it costs, it does not
+    grow with the rows that wait.
     """
     turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
     if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:
@@ -178,7 +179,8 @@ def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float)
     values = {"queue": queue, "worker": worker_id, "lease_seconds": lease_seconds, "audit_id": new_id("audit")}
     while (row := session.execute(_CLAIM, values).one_or_none()) is not None:
         if row.id is not None:
-            tell_webhooks(session, row.id, row.team_id, "running")
+            if row.has_webhooks:
+                tell_webhooks(session, row.id, row.team_id, "running")
             return _claim_of(row)
     return None
 
