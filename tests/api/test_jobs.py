@@ -97,6 +97,13 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_request",
         "gates.max_perplexity_ratio",
     ),
+    "gate on tasks without tasks": (
+        {"gates": {"max_task_accuracy_drop": 0.02}},
+        "invalid_request",
+        "gates.max_task_accuracy_drop",
+    ),
+    "gate of classifiers": ({"gates": {"max_accuracy_drop": 0.1}}, "invalid_request", "gates.max_accuracy_drop"),
+    "gate on part of a byte": ({"gates": {"max_bytes": 0.5}}, "invalid_request", "gates.max_bytes"),
     "unknown field": ({"colour": "green"}, "invalid_request", "colour"),
     "unknown nested field": ({"calibration": {"dataset": "numbers", "rows": 1}}, "invalid_request", "calibration.rows"),
     "unknown task": ({"evaluation": {"tasks": ["boolq", "mmlu"]}}, "invalid_request", "evaluation.tasks.1"),
