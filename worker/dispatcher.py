@@ -32,6 +32,7 @@ logger = structlog.get_logger()
 _DISPATCHER = os.getpid()
 """Loaded before the clock is forked."""
 _sessions: sessionmaker[Session] | None = None
+_hub: HubLookup | None = None
 
 
 def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
@@ -39,9 +40,11 @@ def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
 
 
 def _advance(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
+    global _hub
+    if _hub is None:
+        _hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
     send_hint = hint_sender(app, settings.hint_stale_seconds)
-    return advance_sweeps(sessions, settings, store=open_store(settings), hub=hub, send_hint=send_hint) or None
+    return advance_sweeps(sessions, settings, store=open_store(settings), hub=_hub, send_hint=send_hint) or None
 
 
 CHORES = (Chore("sweep of the store", 600.0, _sweep), Chore("sweeps of jobs", 1.5, _advance))
