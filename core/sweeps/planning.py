@@ -97,8 +97,8 @@ def next_of_search(search: Search, points: Sequence[Point], measured: Container[
             return Wait()
         case Verify(number):
             return StartVerification(number)
-        case Found():
-            return Over(True)
+        case Found(_, is_verified):
+            return Over(is_verified)
         case NothingFound():
             return Over(False)
 

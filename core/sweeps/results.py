@@ -112,31 +112,25 @@ def search_outcome(
 ) -> SearchOutcome:
     """What the search found so far."""
     step = search_step(search, points)
-    winner = winner_of(points, step.number, is_verified=step.is_verified) if isinstance(step, Found) else None
-    run = sum(point.job_id is not None for point in points)
-    candidates = sum(point.verifies is None for point in points)
-    near = None if winner is not None else nearest(search, points)
+    winner = winner_of(points, step.number) if isinstance(step, Found) and step.is_verified else None
     if winner is not None:
-        assert isinstance(step, Found)
-        checked = "" if step.is_verified else ", measured by the cheaper evaluation only: max_jobs left no job for more"
-        message = f"{label_of(winner)} is the cheapest that keeps the limits{checked}."
+        message = f"{label_of(winner)} is the cheapest that keeps the limits."
     else:
         message = why_nothing(search, points) if is_over else "The search goes on."
+    near = None if winner is not None else nearest(search, points)
     return SearchOutcome(
         number=None if winner is None else winner.number,
         job=None if winner is None else winner.job_id,
-        is_verified=isinstance(step, Found) and step.is_verified,
-        jobs=run,
-        candidates=candidates,
+        jobs=sum(point.job_id is not None for point in points),
+        candidates=sum(point.verifies is None for point in points),
         nearest=None if near is None else shown[near.number],
         message=message,
     )
 
 
-def winner_of(points: Sequence[Point], number: int, *, is_verified: bool) -> Point:
+def winner_of(points: Sequence[Point], number: int) -> Point:
     """The point with the artifact: where a full evaluation was made of a probe, that."""
-    full = [point for point in points if point.verifies == number and point.status == "succeeded"]
-    return full[0] if is_verified and full else points[number]
+    return next((point for point in points if point.verifies == number and point.status == "succeeded"), points[number])
 
 
 def nearest(search: Search, points: Sequence[Point]) -> Point | None:
@@ -153,6 +147,12 @@ def nearest(search: Search, points: Sequence[Point]) -> Point | None:
 
 def why_nothing(search: Search, points: Sequence[Point]) -> str:
     """For people: that no model keeps the limits, and how near the nearest came."""
+    step = search_step(search, points)
+    if isinstance(step, Found):
+        return (
+            f"max_jobs ({search.max_jobs}) left none to measure {label_of(points[step.number])} in full, which keeps "
+            "the limits by the cheaper evaluation."
+        )
     near = nearest(search, points)
     if near is None or near.figures is None:
         return "No model was measured: every job that was run failed."

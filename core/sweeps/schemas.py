@@ -221,12 +221,12 @@ class BestPoint(BaseModel):
 
 
 class SearchOutcome(BaseModel):
-    """What a search found: the point and job of the winner, null where there is none (yet). `jobs` of `candidates`
-    were run. `nearest` is the point that missed the limits by least, where none keeps to them."""
+    """What a search found: the point and job of the winner, by the whole evaluation; null where there is none (yet).
+    `jobs` were run, for `candidates` points. `nearest` is the point that missed the limits by least, where none keeps
+    to them."""
 
     number: int | None
     job: str | None
-    is_verified: bool
     jobs: int
     candidates: int
     nearest: SweepPoint | None

@@ -3,7 +3,7 @@
 Each method's sparsities are a branch, cheapest model last. Quality is taken to fall along a branch, so the last point
 that keeps the limits of quality is found by bisection. Branches of one group (methods of one pattern) are taken to cost
 the same at the same sparsity: once a model keeps all limits, the others of its group are looked at above its sparsity
-only, and first of all right above it, where one job may show that a branch cannot win.
+only, and at first right above it, where one job may show that a branch cannot win.
 """
 
 from collections.abc import Mapping, Sequence
@@ -115,7 +115,7 @@ def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) 
         open_places = _open(branch, rank, outcomes, leader)
         if not open_places:
             continue
-        is_challenge = leader is not None and leader[0] != rank and not _passed(branch, outcomes, leader[1])
+        is_challenge = leader is not None and known == 0  # once: leaders that overtake by a step at a time would creep
         chosen = open_places[0] if is_challenge else open_places[len(open_places) // 2]
         wanted.append((known, rank, chosen.number))
     return [number for _, _, number in sorted(wanted)]
@@ -149,11 +149,3 @@ def _open(
         for place in branch.places[start:end]
         if place.number not in outcomes and (leader is None or (-place.sparsity, rank) < (-leader[1], leader[0]))
     ]
-
-
-def _passed(branch: Branch, outcomes: Mapping[int, Outcome | None], sparsity: float) -> bool:
-    """Whether the branch is known to keep quality at this sparsity or above."""
-    return any(
-        place.sparsity >= sparsity and (outcome := outcomes.get(place.number)) is not None and outcome.keeps_quality
-        for place in branch.places
-    )

@@ -110,7 +110,7 @@ def test_a_search_finds_the_winner_of_the_whole_grid_with_fewer_jobs(
     winner = results.points[results.search.number]
     assert winner.values == {"method": "sparsegpt", "sparsity": 0.5} and winner.status == "succeeded"
     assert (results.search.jobs, results.search.candidates) == (4, 12) and len(sweeps.jobs()) == 4
-    assert results.search.is_verified and results.search.nearest is None
+    assert results.search.nearest is None
     assert results.sweep.points.not_run == 8
     missed = next(point for point in results.points if point.values == {"method": "wanda", "sparsity": 0.5})
     assert [(each.constraint, each.value) for each in missed.unmet] == [("max_perplexity_ratio", 1.9)]
@@ -142,7 +142,7 @@ def test_a_winner_of_cheap_probes_is_measured_in_full_and_the_next_best_taken_wh
 
     assert sweeps.finish(sweep_id, ratio).status == "succeeded"
     results = sweeps.results(sweep_id)
-    assert results.search is not None and results.search.number is not None and results.search.is_verified
+    assert results.search is not None and results.search.number is not None
     winner = results.points[results.search.number]
     assert winner.stage == "full" and winner.values["sparsity"] == 0.4 and winner.label.endswith("in full")
     full = [job for job in sweeps.jobs() if job.body["evaluation"]["samples"] == 4]
@@ -150,6 +150,18 @@ def test_a_winner_of_cheap_probes_is_measured_in_full_and_the_next_best_taken_wh
     assert all(job.body["gates"]["max_perplexity_ratio"] == 1.6 for job in full)
     assert full[0].error is not None and full[0].error["code"] == "gate_missed"
     assert len(results.sweep.dense) == 2, "the dense model was measured once by each evaluation"
+
+
+def test_a_winner_that_no_job_is_left_to_verify_is_not_called_one(sweeps: Sweeps, search_body: dict[str, Any]) -> None:
+    """The one full evaluation that max_jobs has room for misses the limit."""
+    search = search_body["search"] | {"methods": ["wanda"], "probe": {"samples": 2}, "max_jobs": 4}
+    sweep_id = sweeps.submit(search_body | {"search": search})
+    is_flattered = {True: 1.0, False: 2.0}
+    sweep = sweeps.finish(sweep_id, lambda body: is_flattered[body["evaluation"]["samples"] == 2])
+    assert sweep.status == "failed" and len(sweeps.jobs()) <= 4
+    outcome = sweeps.results(sweep_id).search
+    assert outcome is not None and outcome.number is None and sweep.error is not None
+    assert sweep.error.message == outcome.message
 
 
 def test_a_search_goes_on_where_it_was_cancelled(sweeps: Sweeps, search_body: dict[str, Any]) -> None:

@@ -82,7 +82,6 @@ class SearchOutcome(Answer):
 
     number: int | None = None
     job: str | None = None
-    is_verified: bool = False
     jobs: int
     candidates: int
     nearest: SweepPoint | None = None
