@@ -3,9 +3,9 @@
 A route says what only it can know: its answer, its body, the errors it raises. The rest is added here, by what the
 route is: one that needs a key may answer 401, 429 and 503, one that needs a role 403, one with a body 408 and 413.
 
-**An example for a new call**: an entry in `api.openapi_examples.EXAMPLES` under the name of the schema it takes or
-answers with (lists of it follow), or `"example": …` beside the `"schema"` in the route's own `responses=`. A new error:
-an entry in `PROBLEMS`. `tests/api/test_openapi.py` fails by name for what has none.
+**An example for a new call**: an entry in the `EXAMPLES` of a file in `api.examples`, under the name of the schema it
+takes or answers with (lists of it follow), or `"example": …` beside the `"schema"` in the route's own `responses=`. A
+new error: an entry in `PROBLEMS`. `tests/api/test_openapi.py` fails by name for what has none.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,9 +15,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from api.openapi_examples import EXAMPLES, PARAMETERS
+from api.examples import EXAMPLES, PARAMETERS
 from api.openapi_problems import PROBLEMS
-from api.openapi_trigger_examples import TRIGGER_EXAMPLES, TRIGGER_PARAMETERS
 from api.problems import CODES, PROBLEM_JSON, Problem
 from core import errors
 from core.errors import SecateurError
@@ -41,8 +40,6 @@ TAGS = [
 SERVERS = [{"url": "/", "description": "The server this document came from."}]
 
 Document = dict[str, Any]
-_EXAMPLES = EXAMPLES | TRIGGER_EXAMPLES
-_PARAMETERS = PARAMETERS | TRIGGER_PARAMETERS
 _METHODS = ("get", "put", "patch", "post", "delete", "head", "options")
 _HEADERS: dict[str, Document] = {
     "Retry-After": {"description": "Seconds after which to come back.", "schema": {"type": "integer"}, "example": 5},
@@ -132,7 +129,7 @@ def _complete(operation: Document, method: str, path: str, schemas: Document) ->
         _exemplify(content, f"{operation['operationId']} body", schemas)
     for parameter in operation.get("parameters", []):
         name = parameter["name"].lower()
-        example = _PARAMETERS.get(f"{operation['operationId']} {name}", _PARAMETERS.get(name))
+        example = PARAMETERS.get(f"{operation['operationId']} {name}", PARAMETERS.get(name))
         if example is not None:
             parameter.setdefault("example", example)
 
@@ -179,7 +176,7 @@ def _creates(operation: Document) -> bool:
 
 def _exemplify(content: Document, name: str, schemas: Document) -> None:
     if "example" not in content and "examples" not in content:
-        example = _EXAMPLES.get(name, _example(content.get("schema", {}), schemas))
+        example = EXAMPLES.get(name, _example(content.get("schema", {}), schemas))
         if example is not None:
             content["example"] = example
 
@@ -187,8 +184,8 @@ def _exemplify(content: Document, name: str, schemas: Document) -> None:
 def _example(schema: Document, schemas: Document) -> Any:
     """The example of a schema: its own, or for a page one of what it lists; None where there is none."""
     name = schema.get("$ref", "").rpartition("/")[2]
-    if name in _EXAMPLES:
-        return _EXAMPLES[name]
+    if name in EXAMPLES:
+        return EXAMPLES[name]
     properties = schemas.get(name, {}).get("properties", {})
     if {"data", "has_more", "next_after"} <= set(properties):
         listed = _example(properties["data"].get("items", {}), schemas)

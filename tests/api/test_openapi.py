@@ -65,7 +65,7 @@ def test_every_body_and_answer_has_an_example_that_fits_its_schema(document: Doc
     found = 0
     for where, content in _contents(document):
         examples = _examples(document, content)
-        assert examples, f"{where} has no example: add one to api/openapi_examples.py"
+        assert examples, f"{where} has no example: add one to api/examples"
         schema = _strict(content["schema"]) | {"components": components}
         for example in examples:
             found += 1

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.openapi_trigger_examples import TRIGGER_EXAMPLES, TRIGGER_PARAMETERS
+from api.examples.triggers import EXAMPLES, PARAMETERS
 from core.addresses import Guard
 from core.artifacts.store import Store
 from core.database import transaction
@@ -71,10 +71,10 @@ def garden(
     ):
         live_api.post(f"/v1/{noun}", json={"name": name, "path": str(path)}).raise_for_status()
     succeeded_job(live_api, sessions, store, tmp_path / "artifact", model="smollm2-135m")
-    live_api.post("/v1/triggers", json={**TRIGGER_EXAMPLES["TriggerBody"], "name": "taken"}).raise_for_status()
+    live_api.post("/v1/triggers", json={**EXAMPLES["TriggerBody"], "name": "taken"}).raise_for_status()
     named = {
-        "id": TRIGGER_PARAMETERS["trigger_id"],
-        "token_digest": digest(TRIGGER_PARAMETERS["token"], server_secret(settings)),
+        "id": PARAMETERS["trigger_id"],
+        "token_digest": digest(PARAMETERS["token"], server_secret(settings)),
     }
     with transaction(sessions) as session:
         session.execute(update(TriggerRow).values(named))

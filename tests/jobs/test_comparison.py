@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.openapi_examples import EXAMPLES
+from api.examples import EXAMPLES
 from core.artifacts.store import Store
 from core.jobs.comparison import beaten_by, compare, compared_fields, layer_figures, names_of
 from core.jobs.schemas import Job

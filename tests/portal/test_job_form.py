@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import FormData
 from typer.testing import CliRunner
 
-from api.openapi_examples import EXAMPLES
+from api.examples import EXAMPLES
 from api.portal.job_commands import commands_for
 from api.portal.job_defaults import with_calibration, with_evaluation, with_method, with_target
 from api.portal.job_fields import job_fields

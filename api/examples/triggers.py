@@ -1,10 +1,10 @@
-"""Examples of triggers in the OpenAPI document, as `api.openapi_examples` has them for all else."""
+"""Triggers and their firings."""
 
 from typing import Any, Final
 
-from api.openapi_examples import EXAMPLES
+from api.examples.common import MOMENT
+from api.examples.jobs import EXAMPLES as OF_JOBS
 
-_MOMENT = "2026-03-02T09:30:00Z"
 _ID = "trigger_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _COMMIT = "c379e821c9c95d613899e8c4343e4bfee2b0c600"
 _PAYLOAD = {"commit": {"sha": _COMMIT}, "sparsity": 0.5}
@@ -36,11 +36,11 @@ _TRIGGER = {
     "next_fire_at": None,
     "hub": {"repository": "gardeners/oak", "type": "model", "events": ["commit"]},
     "signing": False,
-    "created_at": _MOMENT,
-    "updated_at": _MOMENT,
+    "created_at": MOMENT,
+    "updated_at": MOMENT,
 }
 
-TRIGGER_EXAMPLES: Final[dict[str, Any]] = {
+EXAMPLES: Final[dict[str, Any]] = {
     "TriggerBody": _BODY,
     "TriggerChanges": {"enabled": True, "schedule": {"cron": "0 3 * * MON", "timezone": "Europe/Berlin"}},
     "RotateTriggerBody": {"secrets": ["url"]},
@@ -66,20 +66,20 @@ TRIGGER_EXAMPLES: Final[dict[str, Any]] = {
         "actor": None,
         "address": "192.0.2.17",
         "request_id": "req_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
-        "created_at": _MOMENT,
+        "created_at": MOMENT,
     },
     "TriggerPreview": {
         "object": "trigger_preview",
         "event_id": _COMMIT,
-        "job": EXAMPLES["Inspection"]["job"],
-        "estimate": EXAMPLES["Inspection"]["estimate"],
+        "job": OF_JOBS["Inspection"]["job"],
+        "estimate": OF_JOBS["Inspection"]["estimate"],
     },
     "fire_trigger body": _PAYLOAD,
     "fire_hook body": _PAYLOAD,
     "preview_trigger body": _PAYLOAD,
 }
 
-TRIGGER_PARAMETERS: Final[dict[str, Any]] = {
+PARAMETERS: Final[dict[str, Any]] = {
     "trigger_id": _ID,
     "token": "hook_4Yk2mQ7dV0b9w3Zr8Lx5Tc1Ns6Hj0Pg2Kf4Ma7Qe9Uo",
     "webhook-id": "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W",
