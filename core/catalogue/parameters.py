@@ -68,6 +68,10 @@ class Allocated(BaseModel):
     owl_range: float = Field(0.08, ge=0, lt=1, description="owl: λ, sparsity stays within ±λ of the target.")
 
 
+MOST_STEPS = 32
+"""Of conjugate gradients, where the number is chosen."""
+
+
 class Compensation(BaseModel):
     """What makes up for what is removed, beside what the method does itself."""
 

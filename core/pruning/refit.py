@@ -11,13 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from core.catalogue.parameters import Compensation
+from core.catalogue.parameters import MOST_STEPS, Compensation
 from core.pruning.compensation import damped_inverse_factor
 from core.pruning.group import PrunableLinear
 from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic
-
-MOST_STEPS = 32
 
 
 def prune_and_fit(
