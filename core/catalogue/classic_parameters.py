@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from core.catalogue.linear_shape import LinearShape
-from core.catalogue.parameters import Allocated, LayerSparsities, Propagated, Selection
+from core.catalogue.parameters import Allocated, Compensated, LayerSparsities, Propagated, Selection
 from core.errors import InvalidParameters
 
 Curvature = Literal["gauss_newton", "empirical_fisher", "squared_error"]
@@ -57,7 +57,7 @@ class OBDParameters(Selection, Iterated, Curved):
     """Parameters of `obd`."""
 
 
-class OBSParameters(Selection, Allocated, Propagated, Curved):
+class OBSParameters(Selection, Allocated, Propagated, Compensated, Curved):
     """Parameters of `obs`."""
 
     mode: Literal["exact", "layer_wise"] | None = Field(

@@ -182,10 +182,10 @@ def method_at_work(request: ResolvedRequest) -> MethodInfo:
 def _check_measured(description: Description, asked: SensitivityParameters) -> SensitivityParameters:
     """What a sensitivity job measures must be able to prune the model, layer by layer; its defaults are filled in."""
     own = {"seed": asked.seed} | asked.parameters
-    for name, only in (("allocation", "uniform"), ("include_lm_head", False)):
+    for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:
             raise InvalidParameters(
-                f"parameters.parameters.{name}: each layer is measured alone and at the same rates: leave {name} out",
+                f"parameters.parameters.{name}: each layer is measured alone, at the same rates: leave {name} out",
                 param=f"parameters.parameters.{name}",
             )
     if own.get("scope") == "model":

@@ -68,11 +68,58 @@ class Allocated(BaseModel):
     owl_range: float = Field(0.08, ge=0, lt=1, description="owl: λ, sparsity stays within ±λ of the target.")
 
 
-class RandomParameters(Selection, Allocated, Propagated):
+MOST_STEPS = 32
+"""Of conjugate gradients, where the number is chosen."""
+
+
+class Compensation(BaseModel):
+    """What makes up for what is removed, beside what the method does itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    refit: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="α: before a layer is pruned its weights go this far towards those that, fed with what the pruned "
+        "layers before it give, come closest to the dense model's outputs. 0: they stay. auto: each layer's own, from "
+        "calibration tokens held aside.",
+    )
+    ridge: Annotated[float, Field(gt=0, le=10)] = Field(
+        0.01, description="λ of the refit's least squares, as a share of the mean of the inputs' squares."
+    )
+    conjugate_gradient: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
+        0,
+        description="Steps by which the weights that stay are fitted once it is known which those are. auto: as many "
+        "as tokens held aside gain from, at most 32.",
+    )
+    held_aside: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.125, description="auto: share of the calibration tokens that nothing is fitted to."
+    )
+
+    @property
+    def refits(self) -> bool:
+        return self.refit != 0
+
+    @property
+    def chooses(self) -> bool:
+        """Whether something is chosen by tokens held aside."""
+        return "auto" in (self.refit, self.conjugate_gradient)
+
+
+class Compensated(BaseModel):
+    """How the weights that stay make up for those that go."""
+
+    compensation: Compensation | None = Field(
+        None,
+        description="Language models: fit the weights to what the dense model gave (refit), and those that stay once "
+        "more at a fixed mask (conjugate_gradient). Needs calibration, whatever the method.",
+    )
+
+
+class RandomParameters(Selection, Allocated, Propagated, Compensated):
     """Parameters of `random`."""
 
 
-class MagnitudeParameters(Selection, Allocated, Propagated):
+class MagnitudeParameters(Selection, Allocated, Propagated, Compensated):
     """Parameters of `magnitude`."""
 
     scope: Literal["row", "tensor", "model"] = Field(
@@ -80,7 +127,7 @@ class MagnitudeParameters(Selection, Allocated, Propagated):
     )
 
 
-class WandaParameters(Selection, Allocated, Propagated):
+class WandaParameters(Selection, Allocated, Propagated, Compensated):
     """Parameters of `wanda`."""
 
     variant: bool = Field(
@@ -90,7 +137,7 @@ class WandaParameters(Selection, Allocated, Propagated):
     )
 
 
-class SparseGPTParameters(Selection, Allocated, Propagated):
+class SparseGPTParameters(Selection, Allocated, Propagated, Compensated):
     """Parameters of `sparsegpt`."""
 
     block_size: int = Field(

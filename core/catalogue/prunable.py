@@ -7,7 +7,7 @@ from core.catalogue.descriptions import Description
 from core.catalogue.families import FAMILIES
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.parameters import Allocated, MethodParameters, Selection
+from core.catalogue.parameters import Allocated, Compensated, MethodParameters, Selection
 from core.catalogue.patterns import Pattern
 from core.errors import IndivisibleWidth, InvalidParameters
 
@@ -85,6 +85,11 @@ def check_masks(description: Description, checked: Selection, parsed: Pattern, s
             "parameters.mode: 'exact' is for image classifiers, whose derivatives of single images it takes: use "
             "'layer_wise'",
             param="parameters.mode",
+        )
+    if isinstance(description, ClassifierDescription) and isinstance(checked, Compensated) and checked.compensation:
+        raise InvalidParameters(
+            "parameters.compensation: fits the linear layers of language models: leave it out for an image classifier",
+            param="parameters.compensation",
         )
     if isinstance(checked, Allocated):
         _check_allocation(checked, description.layers, linears, parsed.is_n_m, sparsity)

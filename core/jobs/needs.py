@@ -18,7 +18,7 @@ from core.catalogue.compatibility import parse_parameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.parameters import BonsaiParameters
+from core.catalogue.parameters import MOST_STEPS, BonsaiParameters, Compensated, Compensation
 from core.catalogue.recovery import Recovery
 from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.catalogue.targets import bytes_in_turn
@@ -89,6 +89,8 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     after them through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
+    compensation = _compensation(job)
+    walks += compensation is not None and compensation.refits
     adapted = _adapted(job)
     if get_method(job.method).measures:
         return _measuring_work(description, job, tokens)
@@ -127,6 +129,11 @@ def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens)
     return Work(passes, 2 * passes * description.prunable_parameters + head + solver)
 
 
+def _compensation(job: JobBody) -> Compensation | None:
+    parameters = parse_parameters(job.method, job.parameters)
+    return parameters.compensation if isinstance(parameters, Compensated) else None
+
+
 def _adapted(job: JobBody) -> Adapted | None:
     """The parameters of a method that chooses by training, None of any other."""
     parameters = parse_parameters(job.method, job.parameters)
@@ -157,11 +164,23 @@ def _solves(job: JobBody) -> str:
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
     """SparseGPT and OBS: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the sweep over the
-    columns, or, in each row, a growing matrix times a vector for each weight that goes."""
-    if _solves(job) not in _SOLVERS:
+    columns, or, in each row, a growing matrix times a vector for each weight that goes. Compensation: the same XᵀX, one
+    between the dense inputs and the pruned ones, a second factorisation, and a multiplication by XᵀX in every step.
+    """
+    compensation = _compensation(job)
+    if _solves(job) not in _SOLVERS and compensation is None:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
+    if compensation is not None:
+        steps = compensation.conjugate_gradient
+        products = 2 * MOST_STEPS if steps == "auto" else steps
+        if compensation.refits:
+            grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
+            products += 3
+        grams += sum(2 * products * linear.out_features * linear.in_features**2 for linear in description.linears)
+    if _solves(job) not in _SOLVERS:
+        return grams
     if _solves(job) == "obs":
         deleted = (job.sparsity or 0) ** 2
         rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in description.linears)

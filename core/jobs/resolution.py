@@ -56,11 +56,18 @@ def resolve_job(
         filled = of_images.model_copy(update={"model": model.pinned})
         return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
     reader = method_at_work(checked)
-    if reader.needs.calibration and body.calibration is None:
+    compensation = checked.parameters.get("compensation")
+    if (reader.needs.calibration or compensation) and body.calibration is None:
+        whose = "compensation" if compensation else reader.id
         raise InvalidRequest(
-            f'calibration is required: {reader.id} measures activations on text, for example "calibration": '
+            f'calibration is required: {whose} measures activations on text, for example "calibration": '
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
+        )
+    if compensation and "auto" in compensation.values() and body.calibration and body.calibration.samples == 1:
+        raise InvalidRequest(
+            "calibration.samples: compensation that is chosen (auto) holds a sequence aside: give 2 or more",
+            param="calibration.samples",
         )
     if body.output.format == "hashed":
         raise InvalidRequest(

@@ -2,7 +2,7 @@
 hidden states, and the logits that the saved model must give for a few tokens.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,6 @@ def write_verification(skeleton: Skeleton, probe: Stream, file: Path) -> None:
     write_tensors(file, {"tokens": tokens_1T, "logits": logits.float()})
 
 
-def pairs(stream: Stream) -> Iterable[tuple[Tensor, Tensor]]:
+def pairs(stream: Stream) -> Iterator[tuple[Tensor, Tensor]]:
     """Tokens [batch, time] and hidden states [batch, time, hidden_size] of each micro-batch."""
     return ((stream.tokens[index], hidden) for index, hidden in stream.batches())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.linear_shape import LinearShape
-from core.catalogue.parameters import Allocated, Propagated, Selection
+from core.catalogue.parameters import Allocated, Compensated, Compensation, Propagated, Selection
 from core.catalogue.patterns import Pattern, parse_pattern
 from core.catalogue.prunable import prunable_linears
 from core.models.folder import ModelFolder
@@ -48,6 +48,10 @@ class Plan:
     def propagation(self) -> str:
         assert isinstance(self.parameters, Propagated)
         return self.parameters.propagation
+
+    @property
+    def compensation(self) -> Compensation | None:
+        return self.parameters.compensation if isinstance(self.parameters, Compensated) else None
 
     @property
     def needs_outliers(self) -> bool:

@@ -1,7 +1,7 @@
 """How calibration tokens go through a block while it is pruned: in flight, or in the papers' two passes."""
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,14 @@ def input_groups(inputs: Iterable[tuple[str, ...]], prefix: str, prunable: Conta
     """
     kept = [tuple(name for name in group if f"{prefix}.{name}" in prunable) for group in inputs]
     return [InputGroup(names) for names in kept if names]
+
+
+@dataclass(frozen=True)
+class DenseTwin:
+    """The dense block and the stream of the same tokens through the dense model, which goes ahead of the pruned one."""
+
+    block: nn.Module
+    stream: Stream
 
 
 OnArrival = Callable[[InputGroup, Tensor], None]
@@ -75,28 +83,50 @@ def prune_in_flight(
     groups: Sequence[InputGroup],
     new_statistic: Callable[[], InputStatistic],
     prune_group: PruneGroup,
+    dense: DenseTwin | None = None,
 ) -> None:
     """Run every micro-batch through block `index` once, pruning each group when all tokens have reached it.
 
-    The forward then goes on through the pruned weights: true-sequential propagation for one forward per block.
+    The forward then goes on through the pruned weights: true-sequential propagation for one forward per block. With
+    `dense` every micro-batch goes through the dense block just ahead, and statistics see both inputs.
     """
     statistics: dict[InputGroup, InputStatistic] = {}
     by_name = {group.first: group for group in groups}
+    ahead: dict[InputGroup, Tensor] = {}
+
+    def arrive_dense(group: InputGroup, inputs: Tensor) -> None:
+        ahead[group] = inputs
+        pause(group.first)
 
     def arrive(group: InputGroup, inputs: Tensor) -> None:
-        statistics.setdefault(group, new_statistic()).update(inputs)
+        statistics.setdefault(group, new_statistic()).update(inputs, ahead.pop(group, None))
         pause(group.first)
 
     def at_barrier(name: str) -> None:
         group = by_name[name]
         prune_group(group, statistics.pop(group))
 
-    def forward(batch: int) -> Callable[[], Tensor]:
-        return lambda: call_block(block, stream.hidden(batch), stream.arguments(index))
+    lanes = [(stream, block)] if dense is None else [(dense.stream, dense.block), (stream, block)]
 
-    with _arrivals(block, groups, arrive):
-        run_in_lockstep([forward(batch) for batch in range(len(stream))], at_barrier, stream.store)
-    stream.step()
+    def forward(lane: int, batch: int) -> Callable[[], Tensor]:
+        through, module = lanes[lane]
+        return lambda: call_block(module, through.hidden(batch), through.arguments(index))
+
+    def store(number: int, hidden: Tensor) -> None:
+        batch, lane = divmod(number, len(lanes))
+        lanes[lane][0].store(batch, hidden)
+
+    forwards = [forward(lane, batch) for batch in range(len(stream)) for lane in range(len(lanes))]
+    with _arrivals(block, groups, arrive), _of_dense(dense, groups, arrive_dense):
+        run_in_lockstep(forwards, at_barrier, store)
+    for through, _ in lanes:
+        through.step()
+
+
+def _of_dense(
+    dense: DenseTwin | None, groups: Sequence[InputGroup], on_arrival: OnArrival
+) -> AbstractContextManager[None]:
+    return nullcontext() if dense is None else _arrivals(dense.block, groups, on_arrival)
 
 
 def collect(
@@ -105,15 +135,19 @@ def collect(
     stream: Stream,
     groups: Sequence[InputGroup],
     new_statistic: Callable[[], InputStatistic],
+    dense: DenseTwin | None = None,
 ) -> dict[InputGroup, InputStatistic]:
-    """Statistics of every group from the block as it is; the stream stays where it was."""
+    """Statistics of every group from the block as it is; the streams stay where they were."""
     statistics: dict[InputGroup, InputStatistic] = {}
+    ahead: dict[InputGroup, Tensor] = {}
 
     def arrive(group: InputGroup, inputs: Tensor) -> None:
-        statistics.setdefault(group, new_statistic()).update(inputs)
+        statistics.setdefault(group, new_statistic()).update(inputs, ahead.pop(group, None))
 
-    with _arrivals(block, groups, arrive):
-        for _, hidden in stream.batches():
+    with _arrivals(block, groups, arrive), _of_dense(dense, groups, ahead.__setitem__):
+        for batch, hidden in stream.batches():
+            if dense is not None:
+                call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(index))
             call_block(block, hidden, stream.arguments(index))
     return statistics
 
@@ -125,8 +159,11 @@ def prune_two_pass(
     groups: Sequence[InputGroup],
     new_statistic: Callable[[], InputStatistic],
     prune_group: PruneGroup,
+    dense: DenseTwin | None = None,
 ) -> None:
     """The papers' walk: all statistics from the block's dense forward, prune, run the pruned block again."""
-    for group, statistic in collect(block, index, stream, groups, new_statistic).items():
+    for group, statistic in collect(block, index, stream, groups, new_statistic, dense).items():
         prune_group(group, statistic)
     stream.advance(block, index)
+    if dense is not None:
+        dense.stream.advance(dense.block, index)

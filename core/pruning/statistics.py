@@ -19,22 +19,35 @@ class InputStatistic:
     """Statistics of the input X [tokens, in_features] of one group of linear layers.
 
     `squares_I` is Σ x² per feature, `gram_II` is XᵀX. `sample_NI` keeps a few rows of X, evenly spaced, on which
-    reconstruction errors are measured where XᵀX is not at hand.
+    reconstruction errors are measured where XᵀX is not at hand. Where the dense model's inputs D to the same layers
+    are given too, `cross_II` is DᵀX. Tokens after the first `fitted_tokens` go into the statistic `aside` alone.
     """
 
-    def __init__(self, level: Statistic, *, sample_stride: int) -> None:
+    def __init__(self, level: Statistic, *, sample_stride: int, fitted_tokens: int | None = None) -> None:
         self.level = level
         self.sample_stride = sample_stride
+        self.fitted_tokens = fitted_tokens
+        self.aside = None if fitted_tokens is None else InputStatistic(level, sample_stride=sample_stride)
         self.tokens = 0
+        self._cross_II: Tensor | None = None
         self._squares_I: Tensor | None = None
         self._gram_II: Tensor | None = None
         self._mirrored = False
         self._sample: list[Tensor] = []
 
-    def update(self, inputs: Tensor) -> None:
-        """Take in a micro-batch of inputs, [..., in_features]."""
+    def update(self, inputs: Tensor, dense_inputs: Tensor | None = None) -> None:
+        """Take in a micro-batch of inputs, [..., in_features], and the dense model's for the same tokens."""
         assert not self._mirrored
         X_NI = inputs.detach().reshape(-1, inputs.shape[-1])
+        dense_NI = None if dense_inputs is None else dense_inputs.detach().reshape(X_NI.shape)
+        if self.aside is not None:
+            assert self.fitted_tokens is not None
+            left = self.fitted_tokens - self.tokens
+            if len(X_NI) > left:
+                self.aside.update(X_NI[left:], None if dense_NI is None else dense_NI[left:])
+            X_NI, dense_NI = X_NI[:left], None if dense_NI is None else dense_NI[:left]
+            if not len(X_NI):
+                return
         self._keep_sample(X_NI)
         self.tokens += X_NI.shape[0]
         if self.level is Statistic.NONE:
@@ -44,6 +57,10 @@ class InputStatistic:
             if self._gram_II is None:
                 self._gram_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
             add_gram(self._gram_II, X_NI)
+            if dense_NI is not None:
+                if self._cross_II is None:
+                    self._cross_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
+                self._cross_II.addmm_(dense_NI.float().T, X_NI)
         else:
             squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
@@ -70,6 +87,17 @@ class InputStatistic:
             upper += upper.triu(1).T
             self._mirrored = True
         return self._gram_II
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the dense model's inputs were given."""
+        return self._cross_II is not None
+
+    @property
+    def cross_II(self) -> Tensor:
+        """DᵀX, [in_features, in_features], D the dense model's inputs."""
+        assert self._cross_II is not None
+        return self._cross_II
 
     def relative_error(self, dense_OI: Tensor, pruned_OI: Tensor) -> float | None:
         """‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over the tokens seen: all of them from XᵀX, else the sample. None without tokens."""

@@ -6,6 +6,7 @@ other pruned streams through what will be saved; write the block and the streams
 and head, one block with its statistics, and the activation budget; nothing grows with depth.
 """
 
+from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +20,8 @@ from core.pruning.allocation import outlier_share, owl_sparsities
 from core.pruning.group import PrunableLinear
 from core.pruning.measuring import pairs
 from core.pruning.plan import Plan
-from core.pruning.propagation import InputGroup, collect, input_groups, prune_in_flight, prune_two_pass
+from core.pruning.propagation import DenseTwin, InputGroup, collect, input_groups, prune_in_flight, prune_two_pass
+from core.pruning.refit import prune_and_fit
 from core.pruning.saliency import weight_times_norm
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.streams import Stream
@@ -51,6 +53,12 @@ class Sweep(Walk):
             if self.calibration_tokens is None
             else self.stream("calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype)
         )
+        # The dense model's way with the calibration tokens, where weights are fitted to what it gives.
+        self.dense_calibration = (
+            self.stream("dense-calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype)
+            if plan.compensation is not None and plan.compensation.refits and self.calibration_tokens is not None
+            else None
+        )
         # What drives the pruning: calibration tokens, else (for methods that read no inputs) what is evaluated.
         self.driver = self.calibration or (self.pruned[0] if self.pruned else self.verification)
         self.followers = [each for each in [*self.pruned, self.verification] if each is not self.driver]
@@ -59,7 +67,7 @@ class Sweep(Walk):
     @property
     def streams(self) -> list[Stream]:
         mine = [*self.dense, *self.pruned, self.verification]
-        return [self.calibration, *mine] if self.calibration is not None else mine
+        return [*(each for each in (self.calibration, self.dense_calibration) if each is not None), *mine]
 
     @torch.inference_mode()
     def run(self) -> PruneResult:
@@ -99,7 +107,15 @@ class Sweep(Walk):
         return input_groups(self.folder.family.inputs, self.skeleton.block_prefix(index), self._by_module)
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:
-        return InputStatistic(level, sample_stride=max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS))
+        stride = max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS)
+        compensation = self.plan.compensation
+        if compensation is None:
+            return InputStatistic(level, sample_stride=stride)
+        fitted = None
+        if compensation.chooses:
+            sequences = self.driver.token_count // self.driver.length
+            fitted = (sequences - max(1, round(sequences * compensation.held_aside))) * self.driver.length
+        return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=fitted)
 
     def _block(self, index: int) -> None:
         plan, skeleton = self.plan, self.skeleton
@@ -109,6 +125,7 @@ class Sweep(Walk):
             for stream in self.dense:
                 stream.advance(block, index)
         block = skeleton.fill_block(index, tensors, self.driver.dtype)
+        dense = None if self.dense_calibration is None else DenseTwin(deepcopy(block), self.dense_calibration)
         prefix = skeleton.block_prefix(index)
 
         def prune_group(group: InputGroup, statistic: InputStatistic) -> None:
@@ -123,9 +140,12 @@ class Sweep(Walk):
         walk = prune_in_flight if plan.propagation == "in_flight" else prune_two_pass
         groups = self._groups(index)
         if groups:
-            walk(block, index, self.driver, groups, lambda: self._new_statistic(self.method.statistic), prune_group)
+            level = self.method.statistic
+            walk(block, index, self.driver, groups, lambda: self._new_statistic(level), prune_group, dense)
         else:
             self.driver.advance(block, index)
+            if dense is not None:
+                dense.stream.advance(dense.block, index)
         block = skeleton.fill_block(index, tensors, plan.dtype)
         for stream in self.followers:
             stream.advance(block, index)
@@ -139,11 +159,15 @@ class Sweep(Walk):
             PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
             for module, weight_OI in zip(modules, turned, strict=True)
         ]
-        pruned = self.method.prune(linears, statistic, self.notes.append)
+        pruned = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append)
         rounded = [each.to(weight.dtype) for each, weight in zip(pruned, stored, strict=True)]
         for linear, weight_OI in zip(linears, rounded, strict=True):
             self.rows.append(self._row(linear, weight_OI.float(), statistic))
         return [self._turn(weight_OI).contiguous() for weight_OI in rounded]
+
+    def _in_dtype(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        tokens_BT, hidden_BTD = pair
+        return tokens_BT, hidden_BTD.to(self.plan.dtype)
 
     def _turn(self, weight: Tensor) -> Tensor:
         return weight.T if self.folder.family.transposed and weight.dim() == 2 else weight
@@ -207,8 +231,10 @@ class Sweep(Walk):
         head, family = f"{self.folder.family.head}.weight", self.folder.family
         if family.head in self._by_module:
             statistic = self._new_statistic(self.method.statistic)
+            ahead = None if self.dense_calibration is None else pairs(self.dense_calibration)
             for tokens_BT, hidden_BTD in pairs(self.driver):
-                statistic.update(skeleton.head_inputs(tokens_BT, hidden_BTD.to(self.plan.dtype)))
+                before = None if ahead is None else skeleton.head_inputs(*self._in_dtype(next(ahead)))
+                statistic.update(skeleton.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
             (weight,) = self._prune([family.head], [self.folder.read(head)], statistic)
             skeleton.set_outer(head, weight)
             self.boundaries.write_block(HEAD, {family.stored_name(head): weight})

@@ -1,0 +1,148 @@
+"""Fitting a linear layer to what the dense model gave: its weights before they are pruned, and those that stay after.
+
+In a model that is pruned in flight a layer no longer sees the inputs X [tokens, in_features] of the dense model but X̂,
+what the pruned layers before it make of them. A solver that keeps WX̂ carries that drift on. Here the target is the
+dense output WX, as far as tokens that nothing was fitted to confirm it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from core.catalogue.parameters import MOST_STEPS, Compensation
+from core.pruning.compensation import damped_inverse_factor
+from core.pruning.group import PrunableLinear
+from core.pruning.methods.method import Method
+from core.pruning.statistics import InputStatistic
+
+
+def prune_and_fit(
+    method: Method,
+    linears: Sequence[PrunableLinear],
+    inputs: InputStatistic,
+    compensation: Compensation | None,
+    note: Callable[[str], None],
+) -> list[Tensor]:
+    """Pruned weights of linear layers that share their inputs: refitted, pruned as the method does, fitted again."""
+    if compensation is None:
+        return method.prune(linears, inputs, note)
+    targets = [linear.weight_OI for linear in linears]
+    if compensation.refits:
+        directions = refit_directions(targets, inputs, compensation.ridge, note)
+        targets = [
+            weight_OI + _share(compensation, weight_OI, direction_OI, inputs) * direction_OI
+            for weight_OI, direction_OI in zip(targets, directions, strict=True)
+        ]
+    aimed = [replace(linear, weight_OI=target_OI) for linear, target_OI in zip(linears, targets, strict=True)]
+    pruned = method.prune(aimed, inputs, note)
+    steps = compensation.conjugate_gradient
+    if steps == 0:
+        return pruned
+    return [
+        conjugate_gradient(
+            target_OI,
+            pruned_OI,
+            inputs.gram_II,
+            MOST_STEPS if steps == "auto" else steps,
+            output_error(linear.weight_OI, _aside(inputs)) if steps == "auto" else None,
+        )[0]
+        for linear, target_OI, pruned_OI in zip(linears, targets, pruned, strict=True)
+    ]
+
+
+def _share(compensation: Compensation, weight_OI: Tensor, direction_OI: Tensor, inputs: InputStatistic) -> float:
+    if compensation.refit == "auto":
+        return best_refit(weight_OI, direction_OI, _aside(inputs))
+    return compensation.refit
+
+
+def _aside(inputs: InputStatistic) -> InputStatistic:
+    assert inputs.aside is not None
+    return inputs.aside
+
+
+def refit_directions(
+    weights: Sequence[Tensor], inputs: InputStatistic, ridge: float, note: Callable[[str], None]
+) -> list[Tensor]:
+    """D = W(XᵀX̂ − X̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: W + D is the ridge solution of
+    min ‖XWᵀ − X̂Vᵀ‖² + λ‖V − W‖², with λ = ridge·mean(diag X̂ᵀX̂). Weights are [out_features, in_features].
+
+    Exactly zero where X̂ is X. Inputs that are always zero give their weights no direction.
+    """
+    gram_II = inputs.gram_II
+    drift_II = inputs.cross_II - gram_II
+    factor_II, dead_I = damped_inverse_factor(gram_II, ridge, note)
+    found = []
+    for weight_OI in weights:
+        direction_OI = weight_OI @ drift_II @ factor_II.T @ factor_II
+        direction_OI[:, dead_I] = 0
+        found.append(direction_OI)
+    return found
+
+
+def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic) -> float:
+    """α in 0…1 that minimises ‖XWᵀ − X̂(W + αD)ᵀ‖² on tokens held aside: a parabola in α."""
+    curvature = _inner(direction_OI @ aside.gram_II, direction_OI)
+    if curvature <= 0:
+        return 0.0
+    return min(max(_inner(weight_OI @ (aside.cross_II - aside.gram_II), direction_OI) / curvature, 0.0), 1.0)
+
+
+def conjugate_gradient(
+    target_OI: Tensor,
+    pruned_OI: Tensor,
+    gram_II: Tensor,
+    steps: int,
+    error: Callable[[Tensor], float] | None = None,
+) -> tuple[Tensor, int]:
+    """Fit the weights that stay, where they are: minimise ‖X̂(T − V)ᵀ‖² over V that are zero where `pruned_OI` is.
+
+    Conjugate gradients, Jacobi-preconditioned, all rows at once, begun at `pruned_OI`; in exact arithmetic no step
+    raises the objective. With `error`, which is asked after 0, 1, 2, 4 … steps, it ends once that has grown. The
+    weights of the step that was best (without `error` the last), and its number.
+    """
+    kept_OI = pruned_OI != 0
+    diagonal_I = gram_II.diagonal().clamp(min=torch.finfo(gram_II.dtype).tiny)
+    fitted_OI = pruned_OI.clone()
+    residual_OI = ((target_OI - fitted_OI) @ gram_II).mul_(kept_OI)
+    scaled_OI = residual_OI / diagonal_I
+    search_OI = scaled_OI.clone()
+    energy_O = (residual_OI * scaled_OI).sum(dim=1)
+    best_OI, best_step = fitted_OI, 0
+    least = None if error is None else error(fitted_OI)
+    for step in range(1, steps + 1):
+        image_OI = (search_OI @ gram_II).mul_(kept_OI)
+        length_O = _divided(energy_O, (search_OI * image_OI).sum(dim=1))
+        fitted_OI = torch.addcmul(fitted_OI, length_O.unsqueeze(1), search_OI)
+        residual_OI.addcmul_(length_O.unsqueeze(1), image_OI, value=-1)
+        if error is None:
+            best_OI, best_step = fitted_OI, step
+        elif step & (step - 1) == 0 or step == steps:
+            found = error(fitted_OI)
+            assert least is not None
+            if found >= least:
+                break
+            best_OI, best_step, least = fitted_OI, step, found
+        scaled_OI = residual_OI / diagonal_I
+        grown_O = (residual_OI * scaled_OI).sum(dim=1)
+        search_OI = torch.addcmul(scaled_OI, _divided(grown_O, energy_O).unsqueeze(1), search_OI)
+        energy_O = grown_O
+    return best_OI, best_step
+
+
+def output_error(weight_OI: Tensor, inputs: InputStatistic) -> Callable[[Tensor], float]:
+    """‖XWᵀ − X̂Vᵀ‖² of weights V, up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr(WXᵀX̂Vᵀ). Where only X̂ is known it stands for X."""
+    aimed_OI = weight_OI @ (inputs.cross_II if inputs.is_paired else inputs.gram_II)
+    gram_II = inputs.gram_II
+    return lambda fitted_OI: _inner(fitted_OI @ gram_II - 2 * aimed_OI, fitted_OI)
+
+
+def _inner(first: Tensor, second: Tensor) -> float:
+    return float((first * second).sum(dtype=torch.float64))
+
+
+def _divided(numerator_O: Tensor, denominator_O: Tensor) -> Tensor:
+    """0 where there is nothing left to divide by: that row is solved."""
+    return torch.where(denominator_O > 0, numerator_O / denominator_O.clamp(min=torch.finfo(numerator_O.dtype).tiny), 0)

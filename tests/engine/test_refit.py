@@ -1,0 +1,181 @@
+"""Fitting weights to what the dense model gave, and those that stay once the mask is known."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from core.pruning.refit import best_refit, conjugate_gradient, output_error, refit_directions
+from core.pruning.statistics import InputStatistic, Statistic
+from tests.engine.sweeping import sweep, tensors_of
+from tests.engine.tiny import make_model, make_tokens
+
+METHODS = ["random", "magnitude", "wanda", "sparsegpt", "obs"]
+BOTH = {"refit": 0.5, "conjugate_gradient": 10}
+
+
+def ignore(text: str) -> None:
+    return None
+
+
+def paired(tokens: int, size: int, seed: int, drift: float = 0.3) -> tuple[InputStatistic, Tensor, Tensor]:
+    """A statistic in float64, the dense inputs and the pruned ones, [tokens, size]."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    dense = torch.randn(tokens, size, generator=generator, dtype=torch.float64) @ mixing
+    seen = dense + drift * torch.randn(tokens, size, generator=generator, dtype=torch.float64)
+    statistic = InputStatistic(Statistic.GRAM, sample_stride=1)
+    statistic.tokens = tokens
+    statistic._gram_II, statistic._cross_II = seen.T @ seen, dense.T @ seen
+    return statistic, dense, seen
+
+
+def problem(seed: int, size: int, rows: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Target and masked weights [rows, size], and a Gram matrix."""
+    statistic, _, _ = paired(3 * size, size, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    target = torch.randn(rows, size, generator=generator, dtype=torch.float64)
+    removed = torch.rand(rows, size, generator=generator) < 0.5
+    return target, target.masked_fill(removed, 0), statistic.gram_II
+
+
+def objective(target: Tensor, fitted: Tensor, gram: Tensor) -> float:
+    return float((((target - fitted) @ gram) * (target - fitted)).sum())
+
+
+@given(st.integers(0, 2**31 - 2), st.integers(2, 24), st.integers(1, 12))
+@settings(max_examples=60, deadline=None)
+def test_conjugate_gradient_never_raises_the_objective_and_keeps_the_mask(seed: int, size: int, steps: int) -> None:
+    target, pruned, gram = problem(seed, size)
+    costs = [objective(target, conjugate_gradient(target, pruned, gram, n)[0], gram) for n in range(steps + 1)]
+    assert all(after <= before * (1 + 1e-9) + 1e-9 for before, after in pairwise(costs))
+    fitted, taken = conjugate_gradient(target, pruned, gram, steps)
+    assert taken == steps and (fitted[pruned == 0] == 0).all()
+
+
+@given(st.integers(0, 2**31 - 2), st.integers(2, 12))
+@settings(max_examples=30, deadline=None)
+def test_as_many_steps_as_weights_reach_the_least_squares_solution(seed: int, size: int) -> None:
+    target, pruned, gram = problem(seed, size)
+    fitted, _ = conjugate_gradient(target, pruned, gram, 3 * size)
+    for row in range(len(target)):
+        kept = pruned[row] != 0
+        if kept.any():
+            exact = torch.linalg.solve(gram[kept][:, kept], gram[kept] @ target[row])
+            least = torch.zeros_like(target[row])
+            least[kept] = exact
+            best = objective(target[row : row + 1], least.unsqueeze(0), gram)
+            assert objective(target[row : row + 1], fitted[row : row + 1], gram) <= best * (1 + 1e-6) + 1e-8
+
+
+def test_a_row_that_is_solved_or_empty_stays_as_it_is() -> None:
+    target, pruned, gram = problem(3, 8)
+    pruned[0], pruned[1] = 0, target[1]
+    fitted, _ = conjugate_gradient(target, pruned, gram, 5)
+    assert (fitted[0] == 0).all()
+    torch.testing.assert_close(fitted[1], target[1])
+
+
+@given(st.integers(0, 2**31 - 2), st.integers(2, 16))
+@settings(max_examples=30, deadline=None)
+def test_the_refit_is_the_ridge_solution_towards_the_dense_outputs(seed: int, size: int) -> None:
+    statistic, dense, seen = paired(4 * size, size, seed)
+    weight = torch.randn(3, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    (direction,) = refit_directions([weight], statistic, 0.01, ignore)
+    ridge = 0.01 * float(statistic.gram_II.diagonal().mean()) * torch.eye(size, dtype=torch.float64)
+    solution = torch.linalg.solve(seen.T @ seen + ridge, (weight @ (dense.T @ seen) + weight @ ridge).T).T
+    torch.testing.assert_close(weight + direction, solution, atol=1e-6, rtol=1e-6)
+
+
+@given(st.integers(0, 2**31 - 2))
+@settings(max_examples=30, deadline=None)
+def test_the_chosen_share_is_the_best_on_what_was_held_aside(seed: int) -> None:
+    statistic, _, _ = paired(16, 8, seed)
+    aside, dense, seen = paired(64, 8, seed + 1)
+    weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    (direction,) = refit_directions([weight], statistic, 0.01, ignore)
+
+    def cost(share: float) -> float:
+        return float((dense @ weight.T - seen @ (weight + share * direction).T).square().sum())
+
+    chosen = best_refit(weight, direction, aside)
+    assert 0 <= chosen <= 1
+    assert cost(chosen) <= min(cost(share / 50) for share in range(51)) * (1 + 1e-9)
+    error = output_error(weight, aside)
+    assert error(weight + direction) - error(weight) == pytest.approx(cost(1.0) - cost(0.0), abs=1e-6, rel=1e-6)
+
+
+def test_steps_end_where_what_was_held_aside_gains_no_more() -> None:
+    target, pruned, gram = problem(5, 24)
+    aside, _, _ = paired(48, 24, 99)
+    aside._cross_II = None
+    error = output_error(target, aside)
+    fitted, taken = conjugate_gradient(target, pruned, gram, 32, error)
+    costs = {n: error(conjugate_gradient(target, pruned, gram, n)[0]) for n in (0, 1, 2, 4, 8, 16, 32)}
+    assert error(fitted) == pytest.approx(costs[taken]) and error(fitted) <= costs[0]
+    ahead = [n for n in costs if n > taken]
+    assert not ahead or costs[ahead[0]] >= costs[taken]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("tiny"))
+
+
+def prune(
+    folder: Path, work: Path, method: str, compensation: dict[str, Any] | None, **request: Any
+) -> dict[str, Tensor]:
+    parameters = {"forward_dtype": "float32", "micro_batch": 4, **request.pop("parameters", {})}
+    if compensation is not None:
+        parameters["compensation"] = compensation
+    request = {"sparsity": 0.5} | request
+    return tensors_of(sweep(folder, work, calibration=make_tokens(10), method=method, parameters=parameters, **request))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("propagation", ["in_flight", "two_pass"])
+def test_nothing_asked_for_is_nothing_done(tiny: Path, tmp_path: Path, method: str, propagation: str) -> None:
+    way = {"propagation": propagation}
+    plain = prune(tiny, tmp_path / "plain", method, None, parameters=way)
+    same = prune(tiny, tmp_path / "same", method, {"refit": 0.0, "conjugate_gradient": 0}, parameters=way)
+    assert all(torch.equal(plain[name], same[name]) for name in plain)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("compensation", [BOTH, {"refit": "auto", "conjugate_gradient": "auto"}], ids=["given", "auto"])
+def test_at_sparsity_zero_the_model_is_what_it_was(
+    tiny: Path, tmp_path: Path, method: str, compensation: dict[str, Any]
+) -> None:
+    before = prune(tiny, tmp_path / "before", "magnitude", None, sparsity=0.0)
+    after = prune(tiny, tmp_path / "after", method, compensation, sparsity=0.0)
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+@pytest.mark.parametrize("propagation", ["in_flight", "two_pass"])
+def test_with_every_method_the_asked_zeros_stay_and_other_weights_move(
+    tiny: Path, tmp_path: Path, method: str, pattern: str, propagation: str
+) -> None:
+    way = {"propagation": propagation}
+    fitted = prune(tiny, tmp_path / "fitted", method, BOTH, pattern=pattern, parameters=way)
+    plain = prune(tiny, tmp_path / "plain", method, None, pattern=pattern, parameters=way)
+    for name in (name for name in plain if "proj" in name):
+        assert int((fitted[name] == 0).sum()) == int((plain[name] == 0).sum()) == plain[name].numel() // 2, name
+    assert any(not torch.equal(plain[name], fitted[name]) for name in plain)
+
+
+def test_the_dense_lane_is_the_dense_model(tiny: Path, tmp_path: Path) -> None:
+    """With nothing pruned ahead of it, the first group of the first block sees the dense inputs: no drift, no refit."""
+    fitted = prune(tiny, tmp_path / "fitted", "sparsegpt", {"refit": 1.0})
+    plain = prune(tiny, tmp_path / "plain", "sparsegpt", None)
+    first = "model.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(fitted[first], plain[first])
+    later = "model.layers.0.mlp.down_proj.weight"
+    assert not torch.equal(fitted[later], plain[later])
