@@ -248,7 +248,7 @@ def _print(results: SweepResults, as_json: bool) -> None:
             numbers=(3, 4, 5, 6, 7),
         )
     if results.search is not None:
-        say(f"{results.search.message} {results.search.jobs} jobs were run, of {results.search.candidates} points.")
+        say(f"{results.search.message} Jobs run: {results.search.jobs} of {results.search.candidates} points.")
 
 
 def _row(point: SweepPoint, best: list[str]) -> tuple[str, ...]:
@@ -264,7 +264,8 @@ def _row(point: SweepPoint, best: list[str]) -> tuple[str, ...]:
             "–" if figures.latency_ms is None else f"{figures.latency_ms:.1f} ms",
         )
     )
-    return (point.job or "–", point.label, point.status, *measured, "*" if point.on_front else "", ", ".join(best))
+    status = f"{point.status}: {point.error.code}" if point.error else point.status
+    return (point.job or "–", point.label, status, *measured, "*" if point.on_front else "", ", ".join(best))
 
 
 def _read_body(file: Path, options: SweepOptions) -> dict[str, Any]:
