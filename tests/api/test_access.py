@@ -42,7 +42,12 @@ def test_every_route_but_health_and_documents_needs_a_key(api_client: TestClient
     document = api_client.get("/openapi.json").json()
     for path, operations in document["paths"].items():
         for method in operations:
-            if path not in ("/healthz", "/readyz", "/metrics"):
+            if path not in (
+                "/healthz",
+                "/readyz",
+                "/metrics",
+                "/v1/hooks/{token}",
+            ):  # the last has its secret in the path
                 filled = path.replace("{job_id}", "job_1").replace("{path}", "a").replace("{name}", "a")
                 response = api_client.request(method, filled.replace("{key_id}", "key_1"))
                 assert response.status_code == 401, (method, path)

@@ -20,6 +20,7 @@ SecateurError
     ├── NotFound            404
     ├── Conflict            409
     │   ├── IdempotencyConflict  the key was used with another body
+    │   ├── NoArtifact           there is none, or none that may be published
     │   └── OffsetMismatch       a part does not go on where the server stands: `received`
     ├── SlowRequest         408
     ├── PayloadTooLarge     413
@@ -35,6 +36,7 @@ SecateurError
     │   │   ├── MissingTensors  NotFiniteWeights  PathEscapes  ModelTooLarge
     │   │   └── GatedModel       the hub asks for terms to be accepted first
     │   ├── UnusableDataset
+    │   ├── DestinationRefused   the hub or bucket does not take an artifact
     │   └── UploadRefused        a part or file is not what was announced
     ├── TooManyRequests     429, with `retry_after`
     │   ├── RateLimited          of one API key
@@ -43,7 +45,7 @@ SecateurError
         ├── InternalError        500
         ├── DiskFull             507
         └── Unavailable          503, with `retry_after`
-            └── HubUnavailable  StoreUnavailable
+            └── HubUnavailable  StoreUnavailable  DestinationUnavailable
 
 A refusal's class is named after its `code`.
 """
@@ -170,6 +172,10 @@ class IdempotencyConflict(Conflict):
     """The idempotency key was used before, with another body."""
 
 
+class NoArtifact(Conflict):
+    """The job has no artifact, or none that may be published."""
+
+
 class OffsetMismatch(Conflict):
     """A part of an upload that does not go on where the last one ended."""
 
@@ -292,6 +298,10 @@ class UnusableDataset(InvalidRequest):
     """A text that cannot be read."""
 
 
+class DestinationRefused(InvalidRequest):
+    """The hub or the bucket does not take the artifact: its token, name or rights are wrong."""
+
+
 class UploadRefused(InvalidRequest):
     """A part or a file of an upload is not what was announced."""
 
@@ -318,6 +328,10 @@ class Unavailable(ServerError):
 
 class HubUnavailable(Unavailable):
     """The hub does not answer the server."""
+
+
+class DestinationUnavailable(Unavailable):
+    """The hub or the bucket that an artifact goes to does not answer the server."""
 
 
 class StoreUnavailable(Unavailable):
