@@ -338,7 +338,7 @@ def test_no_life_of_a_job_leaves_the_ways_there_are(
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
