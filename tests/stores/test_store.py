@@ -32,7 +32,8 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def test_what_is_published_is_told_and_read(store: Store, artifact: Path) -> None:
-    assert store.is_usable()
+    # A machine that is busy may take longer to build the first client than a probe waits.
+    assert any(store.is_usable() for _ in range(3))
     files = store.publish(artifact, PREFIX)
     assert [file.path for file in files] == ["model.safetensors", "original/empty.txt", "secateur.json"]
     assert files[0] == StoredFile("model.safetensors", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
