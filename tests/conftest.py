@@ -27,6 +27,7 @@ from core.settings import Settings
 from core.teams.bootstrap import create_team
 from core.teams.keys import create_key
 from core.teams.schemas import Role
+from tests.client.command_line import RunHere, run_here
 from tests.model_folders import write_llama, write_text
 from worker.embedded import postgres
 from worker.home import open_home
@@ -198,6 +199,14 @@ def live_api(settings: Settings, admin_key: str) -> Iterator[httpx.Client]:
         server.should_exit = True
         thread.join(timeout=20)
         assert not thread.is_alive(), "the server did not end"
+
+
+@pytest.fixture
+def here(
+    live_api: httpx.Client, admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> RunHere:
+    """The command line, run in this process against the real service, as an admin."""
+    return run_here(str(live_api.base_url), admin_key, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from secateur.cli import main
 from tests.client.scripted_server import KEY
 
 COMMAND = Path(sys.executable).with_name("secateur")
@@ -29,6 +32,22 @@ class Ended:
 
 RunHere = Callable[..., Ended]
 """Runs `secateur` with these arguments in this process."""
+
+
+def run_here(url: str, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
+    """For a server and a key."""
+    monkeypatch.setenv("SECATEUR_URL", url)
+    monkeypatch.setenv("SECATEUR_API_KEY", key)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, out, err)
+
+    return run
 
 
 def environment(url: str) -> dict[str, str]:

@@ -1,15 +1,13 @@
 """A scripted server, a client of it, and an environment that knows nothing of the machine's own configuration."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from secateur import Client, patience
-from secateur.cli import main
 from tests.client.both_clients import facing_as_client
-from tests.client.command_line import Ended, RunHere
+from tests.client.command_line import RunHere, run_here
 from tests.client.scripted_server import KEY, Script, serving
 
 
@@ -52,15 +50,4 @@ def client(url: str, request: pytest.FixtureRequest) -> Iterator[Client]:
 @pytest.fixture
 def here(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
     """The command line, run in this process against the scripted server."""
-    monkeypatch.setenv("SECATEUR_URL", url)
-    monkeypatch.setenv("SECATEUR_API_KEY", KEY)
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, out, err)
-
-    return run
+    return run_here(url, KEY, monkeypatch, capsys)

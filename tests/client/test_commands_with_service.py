@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -15,10 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.packed import pack_folder
 from core.artifacts.store import Store
-from secateur.cli import main
 from secateur.packed import SUFFIX
 from tests.api.ended_job import succeeded_job
-from tests.client.command_line import COMMAND, Ended, RunHere
+from tests.client.command_line import COMMAND, RunHere, run_here
 from tests.image_sets import grays, write_parquet
 from tests.model_folders import write_llama, write_text
 
@@ -28,18 +26,7 @@ def here(
     live_api: httpx.Client, admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> RunHere:
     """The command line, run in this process as an admin."""
-    monkeypatch.setenv("SECATEUR_URL", str(live_api.base_url))
-    monkeypatch.setenv("SECATEUR_API_KEY", admin_key)
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, out, err)
-
-    return run
+    return run_here(str(live_api.base_url), admin_key, monkeypatch, capsys)
 
 
 def test_a_model_and_a_text_are_uploaded_and_deleted(here: RunHere, tmp_path: Path) -> None:

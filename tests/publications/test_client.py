@@ -15,11 +15,8 @@ from core.settings import Settings
 from secateur import Client
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import RunHere
-from tests.client.test_commands_with_service import here
 from tests.publications.conftest import FILES, USERS_TOKEN
 from tests.publications.pushable_hub import PushedHub
-
-__all__ = ["here"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own client
 

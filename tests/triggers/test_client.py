@@ -1,7 +1,6 @@
 """Triggers through the SDK and the command line, against the real service."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ import httpx
 import pytest
 
 from secateur import Client, errors
-from secateur.cli import main
 from tests.client.both_clients import facing_as_client
-from tests.client.command_line import Ended, RunHere
+from tests.client.command_line import RunHere
 from tests.triggers.conftest import PAYLOAD
 
 
@@ -21,25 +19,6 @@ def client(live_api: httpx.Client, admin_key: str, request: pytest.FixtureReques
     opening = Client if request.param == "blocking" else facing_as_client
     with opening(str(live_api.base_url), admin_key) as opened:
         yield opened
-
-
-@pytest.fixture
-def here(
-    live_api: httpx.Client, admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> RunHere:
-    """The command line, run in this process as an admin."""
-    monkeypatch.setenv("SECATEUR_URL", str(live_api.base_url))
-    monkeypatch.setenv("SECATEUR_API_KEY", admin_key)
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, out, err)
-
-    return run
 
 
 def test_a_triggers_whole_life(client: Client, trigger_body: dict[str, Any]) -> None:

@@ -1,36 +1,22 @@
 """Webhooks through the SDK and the command line, against the real service."""
 
-import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import httpx
 import pytest
 from standardwebhooks import Webhook as Verifier
 
 from secateur import Client, errors
-from secateur.cli import main
-from tests.client.command_line import Ended, RunHere
+from tests.client.command_line import RunHere
 from tests.webhooks.conftest import Webhooks
 from tests.webhooks.receiver import Receiver
 
 
 @pytest.fixture
-def here(
-    live_api: httpx.Client, admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> RunHere:
-    """The command line, run in this process as an admin."""
-    monkeypatch.setenv("SECATEUR_URL", str(live_api.base_url))
-    monkeypatch.setenv("SECATEUR_API_KEY", admin_key)
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["secateur", "webhooks", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, out, err)
-
-    return run
+def here(here: RunHere) -> RunHere:
+    """The commands on webhooks."""
+    return partial(here, "webhooks")
 
 
 def test_the_sdk_makes_tries_changes_and_removes(

@@ -11,8 +11,7 @@ import pytest
 
 from secateur import Client, errors
 from tests.client.command_line import RunHere
-from tests.client.test_commands_with_service import here  # noqa: F401
-from tests.sweeps.conftest import Sweeps, grid_body, search_body, sweeps  # noqa: F401
+from tests.sweeps.conftest import Sweeps
 
 
 @pytest.fixture
@@ -24,8 +23,8 @@ def service(live_api: httpx.Client) -> Iterator[Client]:
 
 def test_a_sweep_is_submitted_once_cancelled_resumed_and_read(
     service: Client,
-    sweeps: Sweeps,  # noqa: F811
-    grid_body: dict[str, Any],  # noqa: F811
+    sweeps: Sweeps,
+    grid_body: dict[str, Any],
 ) -> None:
     sweep = service.submit_sweep(idempotency_key="once", **grid_body)
     assert service.submit_sweep(idempotency_key="once", **grid_body).id == sweep.id
@@ -48,8 +47,8 @@ def test_a_sweep_is_submitted_once_cancelled_resumed_and_read(
 
 
 def test_the_commands_run_list_show_and_cancel(
-    here: RunHere,  # noqa: F811
-    sweeps: Sweeps,  # noqa: F811
+    here: RunHere,
+    sweeps: Sweeps,
     model: str,
     dataset: str,
 ) -> None:
@@ -71,9 +70,9 @@ def test_the_commands_run_list_show_and_cancel(
 
 
 def test_a_sweep_in_a_file_is_waited_for_and_its_end_is_the_exit_code(
-    here: RunHere,  # noqa: F811
-    sweeps: Sweeps,  # noqa: F811
-    search_body: dict[str, Any],  # noqa: F811
+    here: RunHere,
+    sweeps: Sweeps,
+    search_body: dict[str, Any],
     tmp_path: Path,
 ) -> None:
     search = search_body["search"] | {"subject_to": {"max_perplexity_ratio": 1.01}, "sparsities": [0.5]}
@@ -112,6 +111,6 @@ def test_a_sweep_in_a_file_is_waited_for_and_its_end_is_the_exit_code(
         ("--model tiny --method wanda --search min_bytes --subject-to max_bytes_ratio", "write LIMIT=VALUE"),
     ],
 )
-def test_options_that_cannot_be_meant_are_named(here: RunHere, arguments: str, said: str) -> None:  # noqa: F811
+def test_options_that_cannot_be_meant_are_named(here: RunHere, arguments: str, said: str) -> None:
     ended = here("sweep", "run", *arguments.split())
     assert ended.code == 2 and said in ended.err
