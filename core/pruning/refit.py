@@ -2,7 +2,8 @@
 
 In a model that is pruned in flight a layer no longer sees the inputs X [tokens, in_features] of the dense model but X̂,
 what the pruned layers before it make of them. A solver that keeps WX̂ carries that drift on. Here the target is the
-dense output WX, as far as tokens that nothing was fitted to confirm it.
+dense output WX, and where it is added to a residual stream, the dense stream after it: what the dense stream has over
+the pruned one, R [tokens, out_features], is added to the target.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,28 +67,27 @@ def _aside(inputs: InputStatistic) -> InputStatistic:
 def refit_directions(
     weights: Sequence[Tensor], inputs: InputStatistic, ridge: float, note: Callable[[str], None]
 ) -> list[Tensor]:
-    """D = W(XᵀX̂ − X̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: W + D is the ridge solution of
-    min ‖XWᵀ − X̂Vᵀ‖² + λ‖V − W‖², with λ = ridge·mean(diag X̂ᵀX̂). Weights are [out_features, in_features].
+    """D = (W(XᵀX̂ − X̂ᵀX̂) + RᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: W + D is the ridge solution of
+    min ‖R + XWᵀ − X̂Vᵀ‖² + λ‖V − W‖², with λ = ridge·mean(diag X̂ᵀX̂). Weights are [out_features, in_features].
 
-    Exactly zero where X̂ is X. Inputs that are always zero give their weights no direction.
+    Exactly zero where X̂ is X and R is zero. Inputs that are always zero give their weights no direction.
     """
     gram_II = inputs.gram_II
-    drift_II = inputs.cross_II - gram_II
     factor_II, dead_I = damped_inverse_factor(gram_II, ridge, note)
     found = []
     for weight_OI in weights:
-        direction_OI = weight_OI @ drift_II @ factor_II.T @ factor_II
+        direction_OI = _drift(weight_OI, inputs) @ factor_II.T @ factor_II
         direction_OI[:, dead_I] = 0
         found.append(direction_OI)
     return found
 
 
 def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic) -> float:
-    """α in 0…1 that minimises ‖XWᵀ − X̂(W + αD)ᵀ‖² on tokens held aside: a parabola in α."""
+    """α in 0…1 that minimises ‖R + XWᵀ − X̂(W + αD)ᵀ‖² on tokens held aside: a parabola in α."""
     curvature = _inner(direction_OI @ aside.gram_II, direction_OI)
     if curvature <= 0:
         return 0.0
-    return min(max(_inner(weight_OI @ (aside.cross_II - aside.gram_II), direction_OI) / curvature, 0.0), 1.0)
+    return min(max(_inner(_drift(weight_OI, aside), direction_OI) / curvature, 0.0), 1.0)
 
 
 def conjugate_gradient(
@@ -133,10 +133,19 @@ def conjugate_gradient(
 
 
 def output_error(weight_OI: Tensor, inputs: InputStatistic) -> Callable[[Tensor], float]:
-    """‖XWᵀ − X̂Vᵀ‖² of weights V, up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr(WXᵀX̂Vᵀ). Where only X̂ is known it stands for X."""
-    aimed_OI = weight_OI @ (inputs.cross_II if inputs.is_paired else inputs.gram_II)
+    """‖R + XWᵀ − X̂Vᵀ‖² of weights V, up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr((WXᵀX̂ + RᵀX̂)Vᵀ). Where only X̂ is known it
+    stands for X."""
+    aimed_OI = weight_OI @ inputs.gram_II
+    if inputs.is_paired:
+        aimed_OI += _drift(weight_OI, inputs)
     gram_II = inputs.gram_II
     return lambda fitted_OI: _inner(fitted_OI @ gram_II - 2 * aimed_OI, fitted_OI)
+
+
+def _drift(weight_OI: Tensor, inputs: InputStatistic) -> Tensor:
+    """W(XᵀX̂ − X̂ᵀX̂) + RᵀX̂: what the dense output has over what the layer gives, against its inputs."""
+    drift_OI = weight_OI @ (inputs.cross_II - inputs.gram_II)
+    return drift_OI if inputs.drift_OI is None else drift_OI + inputs.drift_OI
 
 
 def _inner(first: Tensor, second: Tensor) -> float:

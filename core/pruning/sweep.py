@@ -104,7 +104,7 @@ class Sweep(Walk):
 
     def _groups(self, index: int) -> list[InputGroup]:
         """The block's input groups, less the linear layers that are not pruned."""
-        return input_groups(self.folder.family.inputs, self.skeleton.block_prefix(index), self._by_module)
+        return input_groups(self.folder.family, self.skeleton.block_prefix(index), self._by_module)
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:
         stride = max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS)
