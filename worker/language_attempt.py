@@ -105,6 +105,7 @@ class LanguageAttempt(Attempt):
         method = get_method(claim.body["method"])
         asked = claim.calibration if method.prunes or method.measures else None
         calibration = asked and sources.text(asked, model, "calibration.dataset")
+        generated = claim.generated and asked and sources.text(claim.generated, model, "calibration.generated")
         evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
         self._on_wait()
         # One that finished a block goes before one that only chose what goes.
@@ -115,6 +116,7 @@ class LanguageAttempt(Attempt):
             recipe=claim.body,
             model=model,
             calibration=calibration,
+            generated=generated,
             evaluation=evaluation,
             work=self._folder,
             previous=earlier[0] if earlier else None,

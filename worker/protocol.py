@@ -59,7 +59,8 @@ class JobSpec(_Wire):
     """What a job's first task is told.
 
     `recipe` is the full validated job body. `work` is this attempt's folder, `previous` the newest earlier attempt's,
-    whose last complete block is carried forward. `artifact` is the folder to fill.
+    whose last complete block is carried forward. `generated` is what the model wrote to calibrate on beside
+    `calibration`. `artifact` is the folder to fill.
     """
 
     job: str
@@ -67,6 +68,7 @@ class JobSpec(_Wire):
     recipe: dict[str, Any]
     model: ModelSource
     calibration: TextSource | None
+    generated: TextSource | None = None
     evaluation: list[TextSource]
     work: Path
     previous: Path | None

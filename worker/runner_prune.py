@@ -34,7 +34,7 @@ def prune_model(
     recipe = spec.recipe
     needs_tokenizer = spec.calibration or spec.evaluation or recipe["evaluation"].get("prompts")
     tokenizer = folder.tokenizer() if needs_tokenizer else None
-    calibration = calibration_set(recipe, spec.calibration, tokenizer)
+    calibration = calibration_set(spec, tokenizer)
     evaluations = {} if tokenizer is None else evaluation_sets(recipe, spec.evaluation, tokenizer)
 
     dense = dense_figures(spec, send)

@@ -15,7 +15,7 @@ from core.catalogue.parameters import Selection
 from core.catalogue.prunable import prunable_linears
 from core.catalogue.recovery import Recovery
 from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, evaluation_windows, training_windows
+from core.data.tokens import calibration_windows, evaluation_windows, mixed_windows, training_windows
 from core.errors import TooLittleText
 from core.models.folder import open_model
 from core.pruning.measuring import measure
@@ -23,6 +23,7 @@ from core.pruning.recovery.recover import VERSIONS, Recovered, Teacher, recover
 from core.pruning.recovery.sampling import Source
 from core.pruning.recovery.training import Observer
 from worker.protocol import (
+    JobSpec,
     LogMessage,
     Message,
     MetricMessage,
@@ -148,22 +149,28 @@ def _teacher(source: ModelSource | None) -> Teacher | None:
     return Teacher(open_model(source.path, own_artifact=source.own_artifact), source.revision)
 
 
-def calibration_set(
-    recipe: dict[str, Any], source: TextSource | None, tokenizer: PreTrainedTokenizerBase | None
-) -> Tensor | None:
-    """Token ids [samples, time] of the calibration text, as the job body asks for them; None where it has none."""
-    if source is None:
+def calibration_set(spec: JobSpec, tokenizer: PreTrainedTokenizerBase | None) -> Tensor | None:
+    """Token ids [samples, time] of the calibration text and of what the model wrote, mixed by the seed, as the job body
+    asks for them; None where it has none."""
+    if spec.calibration is None:
         return None
     assert tokenizer is not None
-    asked = recipe["calibration"]
-    return calibration_windows(
-        read_documents(source.path, source.format, source.text_field),
-        tokenizer,
-        samples=asked["samples"],
-        length=asked["sequence_length"],
-        seed=asked["seed"],
-        name=source.name,
-    )
+    asked = spec.recipe["calibration"]
+    parts = [(spec.calibration, asked["samples"])]
+    if spec.generated is not None:
+        parts.append((spec.generated, asked["generated"]))
+    windows = [
+        calibration_windows(
+            read_documents(source.path, source.format, source.text_field),
+            tokenizer,
+            samples=samples,
+            length=asked["sequence_length"],
+            seed=asked["seed"],
+            name=source.name,
+        )
+        for source, samples in parts
+    ]
+    return windows[0] if len(windows) == 1 else mixed_windows(windows, asked["seed"])
 
 
 def evaluation_sets(

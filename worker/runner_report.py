@@ -51,6 +51,7 @@ def prune_result(
         "layer_sparsities": list(result.sparsities),
         "texts": {
             "calibration": described_text(spec.calibration) if spec.calibration else None,
+            "generated": described_text(spec.generated) if spec.generated else None,
             "evaluation": {text.name: described_text(text) for text in spec.evaluation},
         },
         "notes": result.notes,

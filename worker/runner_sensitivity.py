@@ -42,7 +42,7 @@ def measure_sensitivity(
     recipe, tokenizer = spec.recipe, folder.tokenizer()
     parameters = parse_parameters(recipe["method"], recipe["parameters"])
     assert isinstance(parameters, SensitivityParameters) and parameters.pattern is not None
-    calibration = calibration_set(recipe, spec.calibration, tokenizer)
+    calibration = calibration_set(spec, tokenizer)
     evaluations = evaluation_sets(recipe, spec.evaluation, tokenizer)
     ((text, tokens_NT),) = evaluations.items()
 
@@ -90,6 +90,7 @@ def measure_sensitivity(
         "sensitivity": found.model_dump(mode="json"),
         "texts": {
             "calibration": described_text(spec.calibration) if walk.calibration and spec.calibration else None,
+            "generated": described_text(spec.generated) if walk.calibration and spec.generated else None,
             "evaluation": {each.name: described_text(each) for each in spec.evaluation},
         },
         "notes": [*result.notes, NO_MODEL],

@@ -97,6 +97,7 @@ def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     take_all("--parameter", parameters)
     take("--calibration", calibration, "dataset")
     take("--calibration-samples", calibration, "samples")
+    take("--calibration-generated", calibration, "generated")
     if not _take_length(left, found):
         return None
     datasets, tasks = evaluation.pop("datasets", []), evaluation.pop("tasks", [])

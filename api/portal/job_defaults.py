@@ -9,7 +9,7 @@ from core.catalogue.methods import METHODS
 from core.jobs.text_resolution import SELF
 from core.registry.schemas import Dataset
 
-METHOD = {"language-model": "wanda", "image-classification": "magnitude"}
+METHOD = {"language-model": "frontier", "image-classification": "magnitude"}
 """By the model's task, where none is named."""
 SPARSITY = {"structured": "0.2"}
 """By the method's first pattern; of any other, half."""

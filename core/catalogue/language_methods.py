@@ -5,6 +5,7 @@ from core.catalogue.method_info import SMALLER, UNCHANGED, ZEROS_OR_N_M, MethodI
 from core.catalogue.parameters import (
     BonsaiParameters,
     DepthParameters,
+    FrontierParameters,
     L2StructuredParameters,
     LLMPrunerParameters,
     MagnitudeParameters,
@@ -95,6 +96,23 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
         patterns=_WEIGHTS,
         needs=Needs(calibration=True, gradients=False, training=False),
         parameters=SparseGPTParameters,
+    ),
+    MethodInfo(
+        id="frontier",
+        title="Frontier",
+        summary="SparseGPT with every layer fitted to the dense model's outputs, on your text and the model's own.",
+        description="Removes what SparseGPT removes, but lets the dense model run beside the pruned one and fits each "
+        "layer to what the dense model gave, with what the pruned layers before it now feed it, and once more when it "
+        "is known which weights stay. It calibrates on the text you name and on as much that the model writes itself, "
+        "so that text of other kinds keeps its quality too. No training, no labels. The usual choice for a language "
+        "model.",
+        gains=ZEROS_OR_N_M,
+        paper=None,
+        task_families=_LANGUAGE,
+        patterns=_WEIGHTS,
+        needs=Needs(calibration=True, gradients=False, training=False),
+        parameters=FrontierParameters,
+        generates=True,
     ),
     MethodInfo(
         id="random-structured",

@@ -146,6 +146,30 @@ class SparseGPTParameters(Selection, Allocated, Propagated, Compensated):
     damping: float = Field(0.01, gt=0, le=1, description="Added to the Hessian's diagonal, as a share of its mean.")
 
 
+class FrontierParameters(SparseGPTParameters):
+    """Parameters of `frontier`: SparseGPT's, and a budget that `compensation` follows where it is not given."""
+
+    budget: Literal["quick", "thorough"] = Field(
+        "quick",
+        description="quick: at most about twice SparseGPT's time on as much text. thorough: at most about eight times.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_budget(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("compensation") is not None:
+            return given
+        preset = FRONTIER.get(given.get("budget", "quick"))
+        return given if preset is None else given | {"compensation": preset.model_copy()}
+
+
+FRONTIER = {
+    "quick": Compensation(refit=0.5, conjugate_gradient=10),
+    "thorough": Compensation(refit=0.5, conjugate_gradient=20),
+}
+"""What each budget of `frontier` stands for."""
+
+
 class Width(MethodParameters):
     """Which groups are removable, and to what counts.
 

@@ -1,6 +1,6 @@
 """Documents as windows of tokens: shuffled windows to calibrate and train on, evenly spaced ones to evaluate on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,12 @@ def calibration_windows(
     wanted = _check_enough(windows, samples, length, name, "calibration")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[:wanted]].contiguous()
+
+
+def mixed_windows(parts: Sequence[Tensor], seed: int) -> Tensor:
+    """Windows of several texts, each [samples, length], in random order: any stretch of them holds some of each."""
+    windows = torch.cat(list(parts))
+    return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))].contiguous()
 
 
 def training_windows(

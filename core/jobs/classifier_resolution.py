@@ -86,6 +86,7 @@ def _refuse_text(body: JobBody) -> None:
     """Raises InvalidRequest for what only a language model takes."""
     faults: dict[str, object] = {
         "calibration.sequence_length": body.calibration and body.calibration.sequence_length,
+        "calibration.generated": body.calibration and body.calibration.generated,
         "evaluation.sequence_length": body.evaluation.sequence_length,
         "evaluation.tasks": body.evaluation.tasks,
         "evaluation.task_limit": body.evaluation.task_limit,

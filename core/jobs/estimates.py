@@ -143,8 +143,9 @@ def _tokens(session: Session, team_id: str, job: JobBody) -> Tokens:
 
     calibration, evaluation = job.calibration, job.evaluation
     length = evaluation.sequence_length or 0
+    generated = (calibration.generated or 0) * (calibration.sequence_length or 0) if calibration else 0
     return Tokens(
-        calibration=of(calibration.dataset, calibration.samples, calibration.sequence_length or 0)
+        calibration=of(calibration.dataset, calibration.samples, calibration.sequence_length or 0) + generated
         if calibration
         else 0,
         evaluation=sum(of(name, evaluation.samples, length) for name in evaluation.datasets),

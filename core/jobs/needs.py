@@ -41,7 +41,7 @@ _SEARCH_STEPS = 10
 
 _OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
 _BYTES_PER_SECOND = 5e8
-_SOLVERS = ("sparsegpt", "obs")
+_SOLVERS = ("frontier", "sparsegpt", "obs")
 """Methods that factorise XᵀX of every input."""
 _WAITING_FOR_MEMORY = 10
 """How much longer a multiplication by a vector takes than its share of one by a matrix, about: each number is read for
@@ -212,6 +212,11 @@ def needs_of(
     pruning = block * (width + forward) + group * 16
     statistics = 3 * 4 * widest**2 if _solves(job) in _SOLVERS else 0
     waiting = tokens.calibration * widest * forward
+    compensation = _compensation(job)
+    if compensation is not None and compensation.refits:  # the dense block goes ahead of the pruned one
+        pruning += block * forward
+        waiting *= 2
+        statistics += 3 * 4 * widest**2
     batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
     forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
     logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size

@@ -21,11 +21,14 @@ from core.jobs.gates import require_measured
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.recovery_resolution import resolve_recovery
-from core.jobs.references import TextReference, Use
+from core.jobs.references import SelfText, TextReference, Use
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
 from core.jobs.sensitivity_resolution import allocated_body, measured_body
 from core.jobs.task_resolution import resolve_tasks
-from core.jobs.text_resolution import TextNeeds, resolve_text
+from core.jobs.text_resolution import SELF, TextNeeds, generated_text, resolve_text
+
+_GENERATED = 32
+"""Sequences the model writes for a method that wants some, where all of a text is calibrated on."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def resolve_job(
             "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use 'dense'",
             param="output.format",
         )
-    calibration, text = _resolve_calibration(session, team_id, body, model.description, found)
+    calibration, text, generated = _resolve_calibration(session, team_id, body, model.description, found)
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, found)
     require_measured(body.gates, evaluation, is_classifier=False)
     recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, found)
@@ -100,6 +103,7 @@ def resolve_job(
     sources = {
         "model": model.reference.model_dump(mode="json"),
         "calibration": None if text is None else text.model_dump(mode="json"),
+        "generated": None if generated is None else generated.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in texts],
         "tasks": [each.model_dump(mode="json") for each in resolve_tasks(body.evaluation.tasks, found)],
         **recovery.sources,
@@ -118,14 +122,27 @@ def _check(description: Description, body: JobBody) -> ResolvedRequest:
 
 def _resolve_calibration(
     session: Session, team_id: str, body: JobBody, description: ModelDescription, hub: HubFindings
-) -> tuple[Calibration | None, TextReference | None]:
+) -> tuple[Calibration | None, TextReference | None, SelfText | None]:
+    """With the text of the dataset, and what the model is to write beside it."""
     asked = body.calibration
     if asked is None:
-        return None, None
+        return None, None, None
     length = _sequence_length(asked.sequence_length, None, description, "calibration.sequence_length")
     needs = TextNeeds("calibration", "calibration.dataset", asked.samples, length, asked.seed)
     text = resolve_text(session, team_id, asked.dataset, needs, hub)
-    return asked.model_copy(update={"sequence_length": length}), text
+    samples = asked.generated
+    if samples is None and get_method(body.method).generates and asked.dataset != SELF:
+        samples = asked.samples or _GENERATED
+    elif samples and asked.dataset == SELF:
+        raise InvalidRequest(
+            f"calibration.generated: with the dataset {SELF!r} the model writes all of it: raise calibration.samples",
+            param="calibration.generated",
+        )
+    generated = None
+    if samples:
+        needs = TextNeeds("calibration", "calibration.generated", samples, length, asked.seed)
+        generated = generated_text(needs)
+    return asked.model_copy(update={"sequence_length": length, "generated": samples}), text, generated
 
 
 def _resolve_evaluation(

@@ -39,6 +39,13 @@ class Calibration(_Part):
     samples: _Samples | None = 128
     sequence_length: _SequenceLength | None = Field(None, description="Unset: 2048, or the model's context if shorter.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    generated: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Language models: sequences of text that the model itself writes, beside those of the dataset, so "
+        "that what it knows beyond that text counts too. Unset: as many as samples (32 where all are taken) with "
+        "frontier, else none.",
+    )
 
 
 class Evaluation(_Part):

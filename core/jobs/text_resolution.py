@@ -53,7 +53,7 @@ def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hu
         _check_enough(row, needs)
         return _registered(row)
     if name == SELF:
-        return _generated(needs)
+        return generated_text(needs)
     if is_hub_dataset(name):
         found = hub.dataset(name, needs.use, needs.param)
         samples = needs.samples or needs.most
@@ -89,7 +89,8 @@ def _registered(row: DatasetRow) -> TextReference:
     return FileText.model_validate(facts)
 
 
-def _generated(needs: TextNeeds) -> SelfText:
+def generated_text(needs: TextNeeds) -> SelfText:
+    """What the model is to write; raises InvalidRequest without a number of samples."""
     if needs.samples is None:
         raise InvalidRequest(
             f"{needs.part}.samples: {SELF!r} is text made for the job, so say how many samples of it are needed",

@@ -59,8 +59,9 @@ class Arrival:
         """What a statistic takes in, given what reached the dense block's."""
         if dense is None:
             return self.inputs, None, None
-        both = self.stream is not None and dense.stream is not None
-        return self.inputs, dense.inputs, dense.stream.float() - self.stream.float() if both else None
+        if self.stream is None or dense.stream is None:
+            return self.inputs, dense.inputs, None
+        return self.inputs, dense.inputs, dense.stream.float() - self.stream.float()
 
 
 OnArrival = Callable[[InputGroup, Arrival], None]

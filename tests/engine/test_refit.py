@@ -9,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
+from core.catalogue.parameters import FRONTIER
 from core.pruning.refit import best_refit, conjugate_gradient, output_error, refit_directions
 from core.pruning.statistics import InputStatistic, Statistic
-from tests.engine.sweeping import sweep, tensors_of
-from tests.engine.tiny import make_model, make_tokens
+from tests.engine.sweeping import save, sweep, tensors_of
+from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 METHODS = ["random", "magnitude", "wanda", "sparsegpt", "obs"]
 BOTH = {"refit": 0.5, "conjugate_gradient": 10}
@@ -33,6 +35,13 @@ def paired(tokens: int, size: int, seed: int, drift: float = 0.3) -> tuple[Input
     statistic.tokens = tokens
     statistic._gram_II, statistic._cross_II = seen.T @ seen, dense.T @ seen
     return statistic, dense, seen
+
+
+def with_stream(statistic: InputStatistic, seen: Tensor, rows: int, seed: int) -> Tensor:
+    """What the dense model's residual stream has over the pruned one's, [tokens, rows], told to the statistic."""
+    drift = torch.randn(len(seen), rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    statistic._drift_OI = drift.T @ seen
+    return drift
 
 
 def problem(seed: int, size: int, rows: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,16 +101,34 @@ def test_the_refit_is_the_ridge_solution_towards_the_dense_outputs(seed: int, si
     torch.testing.assert_close(weight + direction, solution, atol=1e-6, rtol=1e-6)
 
 
-@given(st.integers(0, 2**31 - 2))
+@given(st.integers(0, 2**31 - 2), st.integers(2, 16))
 @settings(max_examples=30, deadline=None)
-def test_the_chosen_share_is_the_best_on_what_was_held_aside(seed: int) -> None:
-    statistic, _, _ = paired(16, 8, seed)
+def test_what_the_dense_stream_has_over_the_pruned_one_is_part_of_the_target(seed: int, size: int) -> None:
+    statistic, dense, seen = paired(4 * size, size, seed)
+    drift = with_stream(statistic, seen, 3, seed)
+    weight = torch.randn(3, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    (direction,) = refit_directions([weight], statistic, 0.01, ignore)
+    ridge = 0.01 * float(statistic.gram_II.diagonal().mean()) * torch.eye(size, dtype=torch.float64)
+    wanted = (dense @ weight.T + drift).T @ seen + weight @ ridge
+    torch.testing.assert_close(
+        weight + direction, torch.linalg.solve(seen.T @ seen + ridge, wanted.T).T, atol=1e-6, rtol=1e-6
+    )
+
+
+@given(st.integers(0, 2**31 - 2), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_the_chosen_share_is_the_best_on_what_was_held_aside(seed: int, streams: bool) -> None:
+    statistic, _, fitted = paired(16, 8, seed)
     aside, dense, seen = paired(64, 8, seed + 1)
+    drift = torch.zeros(64, 3, dtype=torch.float64)
+    if streams:
+        with_stream(statistic, fitted, 3, seed)
+        drift = with_stream(aside, seen, 3, seed + 1)
     weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     (direction,) = refit_directions([weight], statistic, 0.01, ignore)
 
     def cost(share: float) -> float:
-        return float((dense @ weight.T - seen @ (weight + share * direction).T).square().sum())
+        return float((drift + dense @ weight.T - seen @ (weight + share * direction).T).square().sum())
 
     chosen = best_refit(weight, direction, aside)
     assert 0 <= chosen <= 1
@@ -169,6 +196,34 @@ def test_with_every_method_the_asked_zeros_stay_and_other_weights_move(
     for name in (name for name in plain if "proj" in name):
         assert int((fitted[name] == 0).sum()) == int((plain[name] == 0).sum()) == plain[name].numel() // 2, name
     assert any(not torch.equal(plain[name], fitted[name]) for name in plain)
+
+
+def test_frontier_is_sparsegpt_with_the_compensation_of_its_budget(tiny: Path, tmp_path: Path) -> None:
+    named = prune(tiny, tmp_path / "named", "frontier", None, parameters={"budget": "quick"})
+    said = prune(tiny, tmp_path / "said", "sparsegpt", FRONTIER["quick"].model_dump(mode="json"))
+    own = prune(tiny, tmp_path / "own", "frontier", {"refit": 0.0})
+    plain = prune(tiny, tmp_path / "plain", "sparsegpt", None)
+    assert all(torch.equal(named[name], said[name]) and torch.equal(own[name], plain[name]) for name in named)
+    assert any(not torch.equal(named[name], plain[name]) for name in named)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_refit_brings_the_calibration_tokens_nearer_to_the_dense_model(tmp_path: Path, family: str) -> None:
+    """In families too whose layers write to the stream through a norm: their own outputs are then the target."""
+    folder, tokens = make_model(tmp_path / "model", family), make_tokens(48)
+
+    def last_hidden(place: Path) -> Tensor:
+        with torch.inference_mode():
+            answer = AutoModelForCausalLM.from_pretrained(place)(tokens, output_hidden_states=True)
+        return answer.hidden_states[-1]
+
+    def distance(name: str, compensation: dict[str, Any] | None) -> float:
+        parameters: dict[str, Any] = {"forward_dtype": "float32", "compensation": compensation}
+        work = tmp_path / name
+        made = sweep(folder, work, calibration=tokens, method="sparsegpt", sparsity=0.5, parameters=parameters)
+        return float((last_hidden(save(made, folder, work / "saved")) - last_hidden(folder)).norm())
+
+    assert distance("fitted", {"refit": 1.0}) < distance("plain", None)
 
 
 def test_the_dense_lane_is_the_dense_model(tiny: Path, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ class ClaimedImages:
 
 @dataclass(frozen=True)
 class Claim:
-    """A job in a worker's hands. `body` is the request with defaults; `recovery` the texts it trains on, none
+    """A job in a worker's hands. `body` is the request with defaults; `generated` what the model
+    writes to calibrate on beside `calibration`; `recovery` the texts it trains on, none
     where it does not; `images` in place of all texts where the model is an image classifier; `baseline` what earlier
     jobs measured of the dense model; `previous_attempts` are newest first.
     """
@@ -53,6 +54,7 @@ class Claim:
     body: dict[str, Any]
     model: ModelReference
     calibration: TextReference | None
+    generated: TextReference | None
     evaluation: tuple[TextReference, ...]
     tasks: tuple[TaskReference, ...]
     recovery: tuple[TextReference, ...]
@@ -187,7 +189,9 @@ def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float)
 
 def _claim_of(row: Row[Any]) -> Claim:
     sources = row.sources
-    calibration, recovery, teacher = (sources.get(name) for name in ("calibration", "recovery", "teacher"))
+    calibration, generated, recovery, teacher = (
+        sources.get(name) for name in ("calibration", "generated", "recovery", "teacher")
+    )
     trained_on = recovery if isinstance(recovery, list) else [recovery] if recovery else []  # one, in older jobs
     return Claim(
         job_id=row.id,
@@ -196,6 +200,7 @@ def _claim_of(row: Row[Any]) -> Claim:
         body=row.body,
         model=model_references.validate_python(sources["model"]),
         calibration=None if calibration is None else text_references.validate_python(calibration),
+        generated=None if generated is None else text_references.validate_python(generated),
         evaluation=tuple(text_references.validate_python(source) for source in sources.get("evaluation", ())),
         tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
         recovery=tuple(text_references.validate_python(source) for source in trained_on),

@@ -18,6 +18,7 @@ from core.pruning.methods.structured import StructuredMethod
 from core.pruning.methods.wanda import Wanda
 
 IMPLEMENTATIONS: dict[str, type[Method]] = {
+    "frontier": SparseGPT,
     "magnitude": Magnitude,
     "obs": OBS,
     "random": Random,

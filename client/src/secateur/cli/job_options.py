@@ -30,6 +30,7 @@ class JobOptions:
     parameters: list[str] = field(default_factory=list)
     calibration: str | None = None
     calibration_samples: str | None = None
+    calibration_generated: int | None = None
     sequence_length: int | None = None
     seed: int | None = None
     evaluation: list[str] = field(default_factory=list)
@@ -57,16 +58,16 @@ class JobOptions:
     time_limit_seconds: float | None = None
 
     def body(self) -> dict[str, Any]:
-        """The job body; raises typer.BadParameter for options that cannot be meant."""
+        """The job body, without a method where none is named; raises typer.BadParameter for options that cannot be
+        meant."""
         if not self.model:
             raise typer.BadParameter("name the MODEL to prune, or give a whole job with --body FILE")
-        if not self.method:
-            raise typer.BadParameter("name the method with --method; `secateur methods` lists them")
         parameters = {name: _json_or_text(value) for name, value in pairs(self.parameters, "--parameter").items()}
         if self.seed is not None:
             parameters.setdefault("seed", self.seed)
-        body: dict[str, Any] = {"model": self.model, "method": self.method}
+        body: dict[str, Any] = {"model": self.model}
         body |= _given(
+            method=self.method or None,
             sparsity=self.sparsity,
             pattern=self.pattern,
             queue=self.queue,
@@ -101,6 +102,8 @@ class JobOptions:
     def _texts(self) -> dict[str, JsonValue]:
         if self.calibration is None and self.calibration_samples is not None:
             raise typer.BadParameter("--calibration-samples needs --calibration NAME, the text to take them from")
+        if self.calibration is None and self.calibration_generated is not None:
+            raise typer.BadParameter("--calibration-generated needs --calibration NAME, the text they are beside")
         if not self.evaluation and self.evaluation_samples is not None:
             raise typer.BadParameter("--evaluation-samples needs --evaluation NAME, the text to take them from")
         if not self.tasks and self.task_limit is not None:
@@ -113,7 +116,8 @@ class JobOptions:
         length = _given(sequence_length=self.sequence_length)
         if self.calibration is not None:
             samples = _samples(self.calibration_samples, "--calibration-samples")
-            texts["calibration"] = {"dataset": self.calibration, **samples, **length, **_given(seed=self.seed)}
+            more = _given(seed=self.seed, generated=self.calibration_generated)
+            texts["calibration"] = {"dataset": self.calibration, **samples, **length, **more}
         measured: dict[str, JsonValue] = {}
         if self.evaluation:
             samples = _samples(self.evaluation_samples, "--evaluation-samples")

@@ -23,6 +23,7 @@ from secateur.cli.job_options import JobOptions
 from secateur.cli.output import JsonOption, connect, print_json, say
 from secateur.cli.summary import SummaryFiles
 from secateur.cli.watch import follow, show_end
+from secateur.client import Client
 from secateur.summary import exit_code
 
 _MODEL_HELP = "A registered model, org/name[@revision] on the hub, or job:ID for the artifact of a job."
@@ -30,7 +31,13 @@ ModelArgument = Annotated[
     str,
     typer.Argument(help=_MODEL_HELP),
 ]
-MethodOption = Annotated[str | None, typer.Option(help="How to prune; `secateur methods` lists them.")]
+USUAL_METHOD = "frontier"
+MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"How to prune; `secateur methods` lists them. Unset: {USUAL_METHOD} where the model is a language model."
+    ),
+]
 SparsityOption = Annotated[float | None, typer.Option(help="Share of the prunable weights to remove, 0 to below 1.")]
 TargetOption = Annotated[
     str | None,
@@ -46,6 +53,10 @@ ParameterOption = Annotated[
 ]
 CalibrationOption = Annotated[str | None, typer.Option(metavar="NAME", help="The text to calibrate on.")]
 SamplesOption = Annotated[str | None, typer.Option(metavar="N|all", help="How many sequences to calibrate on.")]
+GeneratedOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Sequences the model writes itself, to calibrate on beside those of the text."),
+]
 LengthOption = Annotated[int | None, typer.Option(help="Tokens in a sequence, in calibration and evaluation.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in the run.")]
 EvaluationOption = Annotated[
@@ -111,6 +122,7 @@ def submit(
     parameter: ParameterOption = None,
     calibration: CalibrationOption = None,
     calibration_samples: SamplesOption = None,
+    calibration_generated: GeneratedOption = None,
     sequence_length: LengthOption = None,
     seed: SeedOption = None,
     evaluation: EvaluationOption = None,
@@ -157,6 +169,7 @@ def submit(
         parameters=parameter or [],
         calibration=calibration,
         calibration_samples=calibration_samples,
+        calibration_generated=calibration_generated,
         sequence_length=sequence_length,
         seed=seed,
         evaluation=evaluation or [],
@@ -190,6 +203,8 @@ def submit(
     if only_id and as_json:
         raise typer.BadParameter("--id and --json: choose one to print")
     with connect() as client:
+        if "method" not in job_body:
+            job_body["method"] = _usual_method(client, job_body["model"])
         job = client.submit(idempotency_key=idempotency_key, **job_body)
         if only_id:
             print(job.id, flush=True)
@@ -202,6 +217,15 @@ def submit(
         print_json(job)
     elif not only_id:
         say(f"{job.id} is {job.status}. Follow it with: secateur watch {job.id}")
+
+
+def _usual_method(client: Client, model: str) -> str:
+    """What a model is pruned by where no method is named; raises typer.BadParameter where that must be said."""
+    found = client.inspect(model)
+    fitting = [fit.method for fit in found.methods if fit.fits]
+    if USUAL_METHOD not in fitting:
+        raise typer.BadParameter(f"name the method with --method; for this model: {', '.join(fitting) or 'none fits'}")
+    return USUAL_METHOD
 
 
 def _read_body(file: Path, options: JobOptions) -> dict[str, Any]:
