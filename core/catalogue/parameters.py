@@ -83,8 +83,10 @@ class Compensation(BaseModel):
         "layers before it give, come closest to the dense model's outputs. 0: they stay. auto: each layer's own, from "
         "calibration tokens held aside.",
     )
-    ridge: Annotated[float, Field(gt=0, le=10)] = Field(
-        0.01, description="λ of the refit's least squares, as a share of the mean of the inputs' squares."
+    ridge: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
+        0.01,
+        description="λ of the refit's least squares, as a share of the mean of the inputs' squares. auto: of 0.001, "
+        "0.01, 0.1 and 1 what is best on tokens held aside, by input.",
     )
     conjugate_gradient: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
         0,
@@ -102,7 +104,7 @@ class Compensation(BaseModel):
     @property
     def chooses(self) -> bool:
         """Whether something is chosen by tokens held aside."""
-        return "auto" in (self.refit, self.conjugate_gradient)
+        return "auto" in (self.refit, self.conjugate_gradient) or (self.refits and self.ridge == "auto")
 
 
 class Compensated(BaseModel):

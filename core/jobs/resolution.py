@@ -67,11 +67,6 @@ def resolve_job(
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )
-    if compensation and "auto" in compensation.values() and body.calibration and body.calibration.samples == 1:
-        raise InvalidRequest(
-            "calibration.samples: compensation that is chosen (auto) holds a sequence aside: give 2 or more",
-            param="calibration.samples",
-        )
     if body.output.format == "hashed":
         raise InvalidRequest(
             "output.format: 'hashed' shares the weights of image classifiers' linear layers; of a language model use "
@@ -85,6 +80,12 @@ def resolve_job(
             param="output.format",
         )
     calibration, text, generated = _resolve_calibration(session, team_id, body, model.description, found)
+    chooses = compensation and "auto" in compensation.values()
+    if chooses and calibration and calibration.samples == 1 and not calibration.generated:
+        raise InvalidRequest(
+            "calibration.samples: compensation that is chosen (auto) holds a sequence aside: give 2 or more",
+            param="calibration.samples",
+        )
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, found)
     require_measured(body.gates, evaluation, is_classifier=False)
     recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, found)

@@ -7,7 +7,8 @@ the pruned one, R [tokens, out_features], is added to the target.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -18,6 +19,20 @@ from core.pruning.group import PrunableLinear
 from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic
 
+RIDGES = (0.001, 0.01, 0.1, 1.0)
+"""Tried where λ is chosen."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A linear layer's pruned weights, [out_features, in_features], and how they were fitted: α and λ of the refit, and
+    the steps taken; None where there was none."""
+
+    weight_OI: Tensor
+    refit: float | None = None
+    ridge: float | None = None
+    steps: int | None = None
+
 
 def prune_and_fit(
     method: Method,
@@ -25,38 +40,47 @@ def prune_and_fit(
     inputs: InputStatistic,
     compensation: Compensation | None,
     note: Callable[[str], None],
-) -> list[Tensor]:
+) -> list[Fitted]:
     """Pruned weights of linear layers that share their inputs: refitted, pruned as the method does, fitted again."""
     if compensation is None:
-        return method.prune(linears, inputs, note)
-    targets = [linear.weight_OI for linear in linears]
+        return [Fitted(pruned_OI) for pruned_OI in method.prune(linears, inputs, note)]
+    aims = [Fitted(linear.weight_OI) for linear in linears]
     if compensation.refits:
-        directions = refit_directions(targets, inputs, compensation.ridge, note)
-        targets = [
-            weight_OI + _share(compensation, weight_OI, direction_OI, inputs) * direction_OI
-            for weight_OI, direction_OI in zip(targets, directions, strict=True)
-        ]
-    aimed = [replace(linear, weight_OI=target_OI) for linear, target_OI in zip(linears, targets, strict=True)]
-    pruned = method.prune(aimed, inputs, note)
-    steps = compensation.conjugate_gradient
-    if steps == 0:
-        return pruned
-    return [
-        conjugate_gradient(
-            target_OI,
-            pruned_OI,
-            inputs.gram_II,
-            MOST_STEPS if steps == "auto" else steps,
-            output_error(linear.weight_OI, _aside(inputs)) if steps == "auto" else None,
-        )[0]
-        for linear, target_OI, pruned_OI in zip(linears, targets, pruned, strict=True)
-    ]
+        aims = _refitted([linear.weight_OI for linear in linears], inputs, compensation, note)
+    aimed = [replace(linear, weight_OI=aim.weight_OI) for linear, aim in zip(linears, aims, strict=True)]
+    found = []
+    for linear, aim, pruned_OI in zip(linears, aims, method.prune(aimed, inputs, note), strict=True):
+        steps, error = compensation.conjugate_gradient, None
+        if steps == "auto":
+            steps, error = MOST_STEPS, output_error(linear.weight_OI, _aside(inputs))
+        if steps == 0:
+            found.append(replace(aim, weight_OI=pruned_OI))
+            continue
+        fitted_OI, taken = conjugate_gradient(aim.weight_OI, pruned_OI, inputs.gram_II, steps, error)
+        found.append(replace(aim, weight_OI=fitted_OI, steps=taken))
+    return found
 
 
-def _share(compensation: Compensation, weight_OI: Tensor, direction_OI: Tensor, inputs: InputStatistic) -> float:
-    if compensation.refit == "auto":
-        return best_refit(weight_OI, direction_OI, _aside(inputs))
-    return compensation.refit
+def _refitted(
+    weights: Sequence[Tensor], inputs: InputStatistic, compensation: Compensation, note: Callable[[str], None]
+) -> list[Fitted]:
+    """Weights moved towards the dense outputs. Where λ is chosen, all layers of these inputs get the one that leaves
+    the least error on the tokens held aside, each with its own α."""
+    best: list[Fitted] = []
+    least = inf
+    for ridge in RIDGES if compensation.ridge == "auto" else (compensation.ridge,):
+        moved, error = [], 0.0
+        for weight_OI, direction_OI in zip(weights, refit_directions(weights, inputs, ridge, note), strict=True):
+            share = compensation.refit
+            if share == "auto":
+                share = best_refit(weight_OI, direction_OI, _aside(inputs))
+            fitted = Fitted(weight_OI + share * direction_OI, share, ridge)
+            if compensation.ridge == "auto":
+                error += output_error(weight_OI, _aside(inputs))(fitted.weight_OI)
+            moved.append(fitted)
+        if not best or error < least:
+            best, least = moved, error
+    return best
 
 
 def _aside(inputs: InputStatistic) -> InputStatistic:

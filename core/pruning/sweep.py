@@ -7,7 +7,7 @@ and head, one block with its statistics, and the activation budget; nothing grow
 """
 
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -159,10 +159,11 @@ class Sweep(Walk):
             PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
             for module, weight_OI in zip(modules, turned, strict=True)
         ]
-        pruned = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append)
-        rounded = [each.to(weight.dtype) for each, weight in zip(pruned, stored, strict=True)]
-        for linear, weight_OI in zip(linears, rounded, strict=True):
-            self.rows.append(self._row(linear, weight_OI.float(), statistic))
+        found = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append)
+        rounded = [each.weight_OI.to(weight.dtype) for each, weight in zip(found, stored, strict=True)]
+        for linear, fitted, weight_OI in zip(linears, found, rounded, strict=True):
+            row = self._row(linear, weight_OI.float(), statistic)
+            self.rows.append(replace(row, refit=fitted.refit, ridge=fitted.ridge, conjugate_gradient=fitted.steps))
         return [self._turn(weight_OI).contiguous() for weight_OI in rounded]
 
     def _in_dtype(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,8 @@ from core.pruning.streams import ActivationBudget, Stream
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One linear layer in the report. `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on the inputs it saw in this run."""
+    """One linear layer in the report. `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on the inputs it saw in this run;
+    `refit`, `ridge` and `conjugate_gradient` are α, λ and steps of its compensation, given or chosen."""
 
     name: str
     layer: int
@@ -29,6 +30,9 @@ class LayerRow:
     zeros: int
     sparsity: float
     reconstruction_error: float | None
+    refit: float | None = None
+    ridge: float | None = None
+    conjugate_gradient: int | None = None
 
 
 @dataclass(frozen=True)

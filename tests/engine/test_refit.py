@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.catalogue.parameters import FRONTIER
-from core.pruning.refit import best_refit, conjugate_gradient, output_error, refit_directions
+from core.pruning.refit import RIDGES, best_refit, conjugate_gradient, output_error, refit_directions
 from core.pruning.statistics import InputStatistic, Statistic
+from core.pruning.walk import LayerRow
 from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
@@ -196,6 +197,20 @@ def test_with_every_method_the_asked_zeros_stay_and_other_weights_move(
     for name in (name for name in plain if "proj" in name):
         assert int((fitted[name] == 0).sum()) == int((plain[name] == 0).sum()) == plain[name].numel() // 2, name
     assert any(not torch.equal(plain[name], fitted[name]) for name in plain)
+
+
+def test_what_was_chosen_is_in_the_rows(tiny: Path, tmp_path: Path) -> None:
+    auto = {"refit": "auto", "ridge": "auto", "conjugate_gradient": "auto"}
+    made = sweep(
+        tiny, tmp_path / "auto", calibration=make_tokens(16), method="sparsegpt", sparsity=0.5,
+        parameters={"compensation": auto},
+    )  # fmt: skip
+    rows = [row for row in made.layers if isinstance(row, LayerRow)]
+    assert all(row.ridge in RIDGES and row.refit is not None and 0 <= row.refit <= 1 for row in rows)
+    assert all(row.conjugate_gradient in (0, 1, 2, 4, 8, 16, 32) for row in rows)
+    assert len({row.refit for row in rows}) > 1
+    plain = sweep(tiny, tmp_path / "plain", calibration=make_tokens(16), method="sparsegpt", sparsity=0.5)
+    assert all((row.refit, row.conjugate_gradient) == (None, None) for row in plain.layers if isinstance(row, LayerRow))
 
 
 def test_frontier_is_sparsegpt_with_the_compensation_of_its_budget(tiny: Path, tmp_path: Path) -> None:
