@@ -133,7 +133,8 @@ def contend(job: Job, contender: Contender, stage: Stage, content: dict[str, str
             return None
         judged = run(_evaluator(), _evaluation(stage, output), f"{key}-evaluation")
     finally:
-        shutil.rmtree(output, ignore_errors=True)
+        for left in output.parent.glob(f"{key}*"):  # and what was in work, where the process was ended
+            shutil.rmtree(left, ignore_errors=True)
     figures = Figures(
         seconds=pruned.seconds,
         processor_seconds=pruned.processor_seconds,
