@@ -74,7 +74,8 @@ class Stage:
 
     def content(self) -> dict[str, str]:
         """Hashes of what the figures depend on."""
-        files = {each.name: each for each in self.model.glob("*.safetensors")} | {"calibration": self.calibration}
+        files = {each.name: each for kind in ("safetensors", "json") for each in self.model.glob(f"*.{kind}")}
+        files["calibration"] = self.calibration
         files |= {f"text {name}": file for name, file in self.texts.items()}
         files |= {f"task {name}": file for name, file in self.tasks.items()}
         hashes = {}

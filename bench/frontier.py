@@ -7,6 +7,7 @@ there is.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -111,6 +112,7 @@ class Bench:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, print the tables; 1 where a cell is not there."""
     given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does, the process of a cell with it
     compared = [title for title in given.compared if title in given.settings]
     plan = Plan(
         settings=given.settings,
@@ -127,8 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MissingData, CellFailed) as error:
         print(error, file=sys.stderr)
         return 1
-    bench.recall()
     try:
+        bench.recall()
         bench.complete()
     except CellFailed as failure:
         print(f"the dense model: {failure}", file=sys.stderr)

@@ -50,7 +50,7 @@ def page(found: Found, plan: Plan, dense: Dense | None, facts: Sequence[str]) ->
     )
     for text in (IN_DOMAIN, OUT_OF_DOMAIN):
         measure = _Measure.perplexity(text)
-        parts += [f"### {measure.title}", _by_target(found, plan, measure, dense and dense.perplexity[text])]
+        parts += [f"### {measure.title}", _by_target(found, plan, measure, dense.perplexity[text] if dense else None)]
     for measure in _COSTS:
         parts += [f"### {measure.title}", _by_target(found, plan, measure, None)]
     if plan.sizes and plan.compared:
@@ -118,11 +118,11 @@ def _is_monotone(found: Found, columns: Sequence[Sequence[Cell]], measure: _Meas
 
 
 def _by_task(found: Found, plan: Plan, dense: Dense | None) -> str:
-    rows = [["dense", "", *_accuracies(dense and dense.tasks)]]
+    rows = [["dense", "", *_accuracies(dense.tasks if dense else None)]]
     for target in plan.asked:
         for setting in plan.compared:
             figures = found.get(Cell(setting, target, 0, plan.samples))
-            rows.append([setting, TARGETS[target].title, *_accuracies(figures and figures.tasks)])
+            rows.append([setting, TARGETS[target].title, *_accuracies(figures.tasks if figures else None)])
     return (
         f"Per cent of the first {plan.task_limit} questions of each task ± the standard error, for which the questions "
         "count, not seeds: all of the first seed.\n\n" + table(["setting", "target", *TASKS, "mean"], rows)
