@@ -7,7 +7,7 @@ PORT ?= 8000
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test check format bench bench-structured claims lock clean
+.PHONY: help setup demo serve stop test check format bench bench-frontier bench-structured claims lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench: $(SETUP) ## against llm-compressor, in a virtual environment of its own
 
 claims: $(SETUP) ## what the classical papers claim, tried here: docs/claims.md; goes on where it was ended
 	$(BIN)/python -m bench.claims --write docs/claims.md
+
+bench-frontier: $(SETUP) ## fits towards the dense model, part by part, against SparseGPT, ours and llm-compressor's; goes on where it was ended
+	$(BIN)/python -m bench.frontier --write docs/frontier.md
 
 bench-structured: $(SETUP) ## every structured method on a real model, before and after recovery; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md

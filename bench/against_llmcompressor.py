@@ -7,19 +7,17 @@ run that was interrupted goes on where it was.
 """
 
 import argparse
-import hashlib
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cells import CACHE, CellFailed, foreign_program, own_program, own_release, run
-from bench.contest import Contender, Figures, Job, Stage, contend, dense_perplexity
-from bench.contest_report import MIB, Contest, report
+from bench.cells import CellFailed, own_program, own_release, run
+from bench.contest import PEER, Contender, Figures, Job, Stage, contend, judge_dense, own_contender, peer_contender
+from bench.contest_report import MIB, TEXT, Contest, report
 from bench.machine import describe_machine, threads_available
 from bench.page import write_section
-from bench.peer import peer_environment
+from bench.windows import Windows
 from core.catalogue.model_folder import inspect_folder
 from core.settings import get_settings
 from worker.samples import CALIBRATION, EVALUATION, MODEL
@@ -28,10 +26,6 @@ METHODS = ("magnitude", "wanda", "sparsegpt")
 PATTERNS = ("unstructured", "4:8", "2:4")
 OURS = "Secateur"
 OURS_FLOAT32 = "Secateur, float32 forward"
-PEER = "llm-compressor"
-PEER_BATCH_TOKENS = 4096
-"""Tokens of the peer's calibration batches: as many as Secateur's micro-batches. Its default of one sequence is slower
-and needs less memory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,22 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _contest(given: argparse.Namespace) -> str:
     _fetch_samples([given.model, given.calibration, given.evaluation])
-    python, release = peer_environment("llmcompressor", ("llmcompressor", "torch", "transformers"), upgrade=given.fresh)
+    peer, release = peer_contender(given.length, batch=given.peer_batch, upgrade=given.fresh)
     print(f"{describe_machine()}; {release}", flush=True)
     rates = run(own_program("bench.machine_cell"), {"threads": given.threads}, "machine").result
     stage = _stage(given)
     content = stage.content()
-    dense = dense_perplexity(stage, content)
-    ours = own_program("bench.prune_cell")
-    driver = foreign_program(python, Path(__file__).parent / "llmcompressor_driver.py", release)
-    batch = given.peer_batch or max(1, PEER_BATCH_TOKENS // given.length)
-    peer_options = {"batch_size": batch, "block_size": 128, "damping": 0.01}
+    dense = judge_dense(stage, content).perplexity[TEXT]
     cells: list[tuple[Job, Contender, Figures | None]] = []
     for job in [Job(method, pattern) for method in given.methods for pattern in PATTERNS]:
-        contenders = [Contender(OURS, ours, {"parameters": {}})]
+        contenders = [own_contender(OURS, {})]
         if job.method != "magnitude" and job.pattern == "unstructured":
-            contenders.append(Contender(OURS_FLOAT32, ours, {"parameters": {"forward_dtype": "float32"}}))
-        contenders.append(Contender(PEER, driver, peer_options))
+            contenders.append(own_contender(OURS_FLOAT32, {"forward_dtype": "float32"}))
+        contenders.append(peer)
         for contender in contenders:
             figures = contend(job, contender, stage, content)
             cells.append((job, contender, figures))
@@ -97,7 +87,7 @@ def _contest(given: argparse.Namespace) -> str:
 def _brief(figures: Figures | None) -> str:
     if figures is None:
         return "not offered"
-    return f"{figures.seconds:.1f} s, {figures.peak_bytes / MIB:,.0f} MiB, perplexity {figures.perplexity:,.2f}"
+    return f"{figures.seconds:.1f} s, {figures.peak_bytes / MIB:,.0f} MiB, perplexity {figures.perplexity[TEXT]:,.2f}"
 
 
 def _fetch_samples(needed: list[Path]) -> None:
@@ -111,22 +101,14 @@ def _fetch_samples(needed: list[Path]) -> None:
 
 
 def _stage(given: argparse.Namespace) -> Stage:
-    """Both sides' tokens, written once for each choice of texts and size."""
-    facts = [str(given.samples), str(given.length)]
-    for path in [*sorted(given.model.glob("tokenizer*")), given.calibration, given.evaluation]:
-        facts.append(hashlib.sha256(path.read_bytes()).hexdigest())
-    folder = CACHE / "tokens" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:20]
-    if not folder.exists():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        spec = {name: str(getattr(given, name)) for name in ("model", "calibration", "evaluation")}
-        spec |= {"samples": given.samples, "length": given.length, "threads": given.threads, "output": str(partial)}
-        run(own_program("bench.tokens_cell"), spec, "tokens")
-        partial.rename(folder)
+    files = {
+        use: Windows(given.model.absolute(), getattr(given, use), use, given.samples, given.length)
+        for use in ("calibration", "evaluation")
+    }
     return Stage(
         model=given.model.absolute(),
-        calibration=folder.absolute() / "calibration.safetensors",
-        evaluation=folder.absolute() / "evaluation.safetensors",
+        calibration=files["calibration"].written(given.threads),
+        texts={TEXT: files["evaluation"].written(given.threads)},
         threads=given.threads,
         fresh=given.fresh,
     )

@@ -50,7 +50,7 @@ def own_program(module: str) -> Program:
     return Program((sys.executable, "-m", module), f"{own_release()} {_digest(sources)}")
 
 
-def engine_program(module: str, more: Sequence[Path]) -> Program:
+def engine_program(module: str, more: Sequence[Path] = ()) -> Program:
     """The same where only the engine is used, so that what jobs, teams and the registry do changes nothing; `more` are
     further sources that count."""
     engine = [file for folder in _ENGINE for file in sorted((_SOURCES / folder).rglob("*.py"))]
@@ -88,7 +88,12 @@ def run(program: Program, spec: dict[str, Any], key: str) -> Measured:
         process = subprocess.Popen(
             [*program.arguments, str(spec_file), str(result_file)], env=environment, stdout=log, stderr=log
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except KeyboardInterrupt:
+            process.kill()  # where the terminal did not end it too
+            process.wait()
+            raise
     seconds = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or not result_file.is_file():

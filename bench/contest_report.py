@@ -8,6 +8,8 @@ from bench.page import table
 from core.catalogue.model_folder import ModelDescription
 
 MIB = 2**20
+TEXT = "evaluation"
+"""The one text this contest is judged by."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def _row(contest: Contest, job: Job, contender: Contender, figures: Figures | No
         f"{needed.seconds(contest.rates, figures.forward_dtype):.1f}" if needed else "0",
         f"{figures.peak_bytes / MIB:,.0f}",
         f"{figures.sparsity:.4f}",
-        f"{figures.perplexity:,.2f}",
+        f"{figures.perplexity[TEXT]:,.2f}",
     ]
 
 
@@ -79,6 +81,6 @@ def _ratio(contest: Contest, job: Job, title: str, theirs: str) -> list[str]:
         (mine.processor_seconds, other.processor_seconds),
         (mine.prune_seconds, other.prune_seconds),
         (mine.peak_bytes, other.peak_bytes),
-        (mine.perplexity, other.perplexity),
+        (mine.perplexity[TEXT], other.perplexity[TEXT]),
     ]
     return [job.title, title, *(f"{one / two:.2f}" for one, two in pairs)]

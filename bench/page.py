@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with padded columns; the first two columns are text, the others numbers."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 2) -> str:
+    """A Markdown table with padded columns; the first columns are text, the others numbers."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [c.ljust(w) if n < 2 else c.rjust(w) for n, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        pairs = enumerate(zip(cells, widths, strict=True))
+        padded = [cell.ljust(width) if n < text_columns else cell.rjust(width) for n, (cell, width) in pairs]
         return f"| {' | '.join(padded)} |"
 
-    rule = [":" + "-" * (width - 1) if n < 2 else "-" * (width - 1) + ":" for n, width in enumerate(widths)]
+    dashes = ["-" * (width - 1) for width in widths]
+    rule = [f":{each}" if n < text_columns else f"{each}:" for n, each in enumerate(dashes)]
     return "\n".join([line(header), line(rule), *map(line, rows)])
 
 

@@ -1,4 +1,4 @@
-"""Windows of tokens for both sides, made once."""
+"""Windows of tokens for all contenders, made once."""
 
 from pathlib import Path
 from typing import Any
@@ -11,28 +11,16 @@ from core.models.weights import write_tensors
 
 
 def make_windows(spec: dict[str, Any]) -> dict[str, Any]:
-    """Write calibration.safetensors and evaluation.safetensors, `tokens` [samples, length], into `output`."""
+    """Write `tokens` [samples, length] of the spec's `text` into `output`, for calibration or evaluation."""
     tokenizer = open_model(Path(spec["model"])).tokenizer()
-    samples, length = spec["samples"], spec["length"]
-    texts = {use: Path(spec[use]) for use in ("calibration", "evaluation")}
-    documents = {use: read_documents(text, detect_format(text)) for use, text in texts.items()}
-    windows = {
-        "calibration": calibration_windows(
-            documents["calibration"],
-            tokenizer,
-            samples=samples,
-            length=length,
-            seed=0,
-            name=texts["calibration"].name,
-        ),
-        "evaluation": evaluation_windows(
-            documents["evaluation"], tokenizer, samples=samples, length=length, name=texts["evaluation"].name
-        ),
-    }
-    output = Path(spec["output"])
-    output.mkdir(parents=True, exist_ok=True)
-    for use, tokens in windows.items():
-        write_tensors(output / f"{use}.safetensors", {"tokens": tokens})
+    text = Path(spec["text"])
+    documents = read_documents(text, detect_format(text))
+    size = {"samples": spec["samples"], "length": spec["length"]}
+    if spec["use"] == "calibration":
+        tokens = calibration_windows(documents, tokenizer, **size, seed=spec["seed"], name=text.name)
+    else:
+        tokens = evaluation_windows(documents, tokenizer, **size, name=text.name)
+    write_tensors(Path(spec["output"]), {"tokens": tokens})
     return {}
 
 

@@ -1,0 +1,120 @@
+"""What the frontier's bench runs: its rows, its columns, and which cells in which order. Loads no torch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.contest import PEER, Job, target_title
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row: a method and its parameters, by Secateur's engine or by the peer."""
+
+    title: str
+    method: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    is_peer: bool = False
+
+
+REFERENCE = "sparsegpt"
+"""The setting that ratios are against."""
+SETTINGS = {
+    each.title: each
+    for each in (
+        Setting("wanda", "wanda"),
+        Setting(REFERENCE, "sparsegpt"),
+        Setting(PEER, "sparsegpt", is_peer=True),
+        Setting("conjugate-gradient", "sparsegpt", {"compensation": {"conjugate_gradient": 10}}),
+        Setting("refit", "sparsegpt", {"compensation": {"refit": 0.5}}),
+        Setting("both", "sparsegpt", {"compensation": {"refit": 0.5, "conjugate_gradient": 10}}),
+        Setting("auto", "sparsegpt", {"compensation": {"refit": "auto", "conjugate_gradient": "auto"}}),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A column: what is to be zero."""
+
+    pattern: str
+    sparsity: float
+
+    @property
+    def title(self) -> str:
+        return target_title(self.pattern, self.sparsity)
+
+    def job(self, method: str) -> Job:
+        return Job(method, self.pattern, self.sparsity)
+
+
+TARGETS = {
+    "50": Target("unstructured", 0.5),
+    "60": Target("unstructured", 0.6),
+    "70": Target("unstructured", 0.7),
+    "2:4": Target("2:4", 0.5),
+    "4:8": Target("4:8", 0.5),
+}
+SIZED = "50"
+"""The target at which the number of calibration sequences varies."""
+ASKED = ("50", "2:4")
+"""The targets at which the zero-shot tasks are asked."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pruning: names of setting and target, the seed that draws the calibration sequences, and how many."""
+
+    setting: str
+    target: str
+    seed: int
+    samples: int
+
+    @property
+    def title(self) -> str:
+        return f"seed {self.seed}, {self.setting} {TARGETS[self.target].title}, {self.samples} sequences"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for. `compared` are the settings whose calibration `sizes` vary and that are asked tasks; seeds are
+    counted from 0, and of them the first `size_seeds` vary the sizes; a `task_limit` of 0 asks no tasks."""
+
+    settings: Sequence[str]
+    targets: Sequence[str]
+    seeds: int
+    samples: int
+    compared: Sequence[str]
+    sizes: Sequence[int]
+    size_seeds: int
+    task_limit: int
+
+    @property
+    def asked(self) -> list[str]:
+        """The targets of the zero-shot table; none where nothing is asked."""
+        return [target for target in self.targets if target in ASKED] if self.task_limit else []
+
+    @property
+    def sized_seeds(self) -> range:
+        """The seeds that vary the number of calibration sequences."""
+        return range(min(self.size_seeds, self.seeds))
+
+    def is_asked(self, cell: Cell) -> bool:
+        """Whether a cell's model is asked the zero-shot tasks: with the first seed alone, for its error is that of the
+        questions."""
+        first = cell.seed == 0 and cell.samples == self.samples
+        return first and cell.setting in self.compared and cell.target in self.asked
+
+    def cells(self) -> list[Cell]:
+        """Each once; all of a seed before the next seed, so that every table is there once after the first."""
+        return list(dict.fromkeys(self._cells()))
+
+    def _cells(self) -> Iterator[Cell]:
+        for seed in range(self.seeds):
+            for target in self.targets:
+                for setting in self.settings:
+                    yield Cell(setting, target, seed, self.samples)
+            if seed in self.sized_seeds:
+                for samples in self.sizes:
+                    for setting in self.compared:
+                        yield Cell(setting, SIZED, seed, samples)

@@ -1,0 +1,140 @@
+"""The frontier's tables as Markdown, from the figures there are. What was not run is a dash."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from bench.contest import Dense, Figures
+from bench.contest_report import MIB
+from bench.frontier_plan import REFERENCE, SETTINGS, SIZED, TARGETS, Cell, Plan
+from bench.page import table
+from core.catalogue.tasks import TASKS
+
+IN_DOMAIN, OUT_OF_DOMAIN = "in domain", "out of domain"
+Found = Mapping[Cell, Figures | None]
+"""The cells there are; None: not offered by its contender."""
+
+_MISSING = "–"
+
+
+@dataclass(frozen=True)
+class _Measure:
+    title: str
+    of: Callable[[Figures], float]
+    form: str
+
+    @classmethod
+    def perplexity(cls, text: str) -> "_Measure":
+        return cls(f"Perplexity {text}", lambda figures: figures.perplexity[text], ",.2f")
+
+
+_COSTS = (
+    _Measure("Seconds of pruning", lambda figures: figures.prune_seconds, ",.1f"),
+    _Measure("Seconds of the whole process", lambda figures: figures.seconds, ",.1f"),
+    _Measure("Processor seconds of the process, all threads", lambda figures: figures.processor_seconds, ",.1f"),
+    _Measure("Peak memory of the process, MiB", lambda figures: figures.peak_bytes / MIB, ",.0f"),
+)
+
+
+def page(found: Found, plan: Plan, dense: Dense | None, facts: Sequence[str]) -> str:
+    """The section of the page: facts, settings, and all tables."""
+    measured = sorted(figures.measured for figures in found.values() if figures)
+    if measured:
+        facts = [*facts, f"Measured from {measured[0]} to {measured[-1]}."]
+    parts = ["\n".join(f"- {fact}" for fact in facts), _settings(plan)]
+    parts.append(
+        "Mean ± standard deviation over seeds, in brackets how many there are, and the mean of the ratios to "
+        f"{REFERENCE} with the same seeds. A dash: not run."
+    )
+    for text in (IN_DOMAIN, OUT_OF_DOMAIN):
+        measure = _Measure.perplexity(text)
+        parts += [f"### {measure.title}", _by_target(found, plan, measure, dense.perplexity[text] if dense else None)]
+    for measure in _COSTS:
+        parts += [f"### {measure.title}", _by_target(found, plan, measure, None)]
+    if plan.sizes and plan.compared:
+        parts += [f"### Perplexity over calibration sequences, at {TARGETS[SIZED].title}", _by_size(found, plan)]
+    if plan.asked and plan.compared:
+        parts += ["### Zero-shot accuracy", _by_task(found, plan, dense)]
+    return "\n\n".join(parts)
+
+
+def _settings(plan: Plan) -> str:
+    rows = []
+    for title in plan.settings:
+        setting = SETTINGS[title]
+        body = json.dumps({"method": setting.method, "parameters": dict(setting.parameters)})
+        rows.append([title, f"{setting.method}, its defaults as Secateur's" if setting.is_peer else f"`{body}`"])
+    return table(["setting", "job"], rows)
+
+
+def _by_target(found: Found, plan: Plan, measure: _Measure, dense: float | None) -> str:
+    header = ["setting", *(TARGETS[target].title for target in plan.targets)]
+    rows = [] if dense is None else [["dense", *[format(dense, measure.form)] * len(plan.targets)]]
+    for setting in plan.settings:
+        columns = ([Cell(setting, target, seed, plan.samples) for seed in range(plan.seeds)] for target in plan.targets)
+        rows.append([setting, *(_summary(found, cells, measure) for cells in columns)])
+    return table(header, rows, text_columns=1)
+
+
+def _summary(found: Found, cells: Sequence[Cell], measure: _Measure) -> str:
+    """Mean, deviation, number and ratio of cells that differ in the seed alone."""
+    if any(cell in found and found[cell] is None for cell in cells):
+        return "not offered"
+    own = {cell: measure.of(figures) for cell in cells if (figures := found.get(cell))}
+    if not own:
+        return _MISSING
+    values = list(own.values())
+    deviation = f" ± {format(stdev(values), measure.form)}" if len(values) > 1 else ""
+    references = {cell: found.get(replace(cell, setting=REFERENCE)) for cell in own}
+    ratios = [own[cell] / measure.of(figures) for cell, figures in references.items() if figures]
+    ratio = f"{fmean(ratios):.3f}" if ratios else _MISSING
+    return f"{format(fmean(values), measure.form)}{deviation} ({len(values)}); {ratio}"
+
+
+def _by_size(found: Found, plan: Plan) -> str:
+    rows = []
+    for setting in plan.compared:
+        columns = [[Cell(setting, SIZED, seed, samples) for seed in plan.sized_seeds] for samples in plan.sizes]
+        for text in (IN_DOMAIN, OUT_OF_DOMAIN):
+            measure = _Measure.perplexity(text)
+            texts = (_summary(found, cells, measure) for cells in columns)
+            rows.append([setting, text, *texts, _is_monotone(found, columns, measure)])
+    return table(["setting", "text", *map(str, plan.sizes), "monotone"], rows)
+
+
+def _is_monotone(found: Found, columns: Sequence[Sequence[Cell]], measure: _Measure) -> str:
+    """Whether the mean never rises from one column to the next, over the seeds that are in every column."""
+    seeds = [
+        [measure.of(figures) for cell in cells if (figures := found.get(cell))] for cells in zip(*columns, strict=True)
+    ]
+    complete = [values for values in seeds if len(values) == len(columns)]
+    if not complete or len(columns) < 2:
+        return _MISSING
+    means = [fmean(values) for values in zip(*complete, strict=True)]
+    rises = [columns[place][0].samples for place in range(1, len(means)) if means[place] > means[place - 1]]
+    return f"no: rises at {', '.join(map(str, rises))}" if rises else "yes"
+
+
+def _by_task(found: Found, plan: Plan, dense: Dense | None) -> str:
+    rows = [["dense", "", *_accuracies(dense.tasks if dense else None)]]
+    for target in plan.asked:
+        for setting in plan.compared:
+            figures = found.get(Cell(setting, target, 0, plan.samples))
+            rows.append([setting, TARGETS[target].title, *_accuracies(figures.tasks if figures else None)])
+    return (
+        f"Per cent of the first {plan.task_limit} questions of each task ± the standard error, for which the questions "
+        "count, not seeds: all of the first seed.\n\n" + table(["setting", "target", *TASKS, "mean"], rows)
+    )
+
+
+def _accuracies(tasks: Mapping[str, Mapping[str, float]] | None) -> list[str]:
+    """Every task's, and the mean with the standard error of a mean of independent means."""
+    if not tasks:
+        return [_MISSING] * (len(TASKS) + 1)
+    metrics = [(name, task.metric) for name, task in TASKS.items()]
+    pairs = [(tasks[name][metric], tasks[name][f"{metric}_stderr"]) for name, metric in metrics]
+    error = math.sqrt(sum(each**2 for _, each in pairs)) / len(pairs)
+    pairs.append((fmean(accuracy for accuracy, _ in pairs), error))
+    return [f"{100 * accuracy:.1f} ± {100 * error:.1f}" for accuracy, error in pairs]

@@ -1,0 +1,29 @@
+"""The process of a cell ends with the bench that started it."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.cells import Program, run
+
+
+def test_an_interrupted_bench_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    started = tmp_path / "pid"
+    script = f"trap '' INT; echo $$ > {started}.part; mv {started}.part {started}; exec sleep 60"
+
+    def interrupt() -> None:
+        while not started.exists():
+            time.sleep(0.02)
+        time.sleep(0.2)  # until it is waited for
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(Program(("sh", "-c", script), "code"), {"threads": 1}, "key")
+    assert not psutil.pid_exists(int(started.read_text()))
