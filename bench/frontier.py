@@ -35,7 +35,7 @@ from bench.frontier_report import IN_DOMAIN, OUT_OF_DOMAIN, page
 from bench.handbook import LICENCE, write_handbook
 from bench.machine import describe_machine, threads_available
 from bench.page import write_section
-from bench.windows import Windows
+from bench.windows import SelfText, Windows
 from core.catalogue.tasks import TASKS, local_copy
 from core.settings import Settings
 from worker.task_samples import add_task_samples
@@ -58,7 +58,7 @@ class Bench:
     contenders: Mapping[str, Contender]
     found: dict[Cell, Figures | None] = field(default_factory=dict)
     dense: Dense | None = None
-    _stages: dict[tuple[int, int, bool], tuple[Stage, dict[str, str]]] = field(default_factory=dict)
+    _stages: dict[tuple[Windows, bool], tuple[Stage, dict[str, str]]] = field(default_factory=dict)
 
     def recall(self) -> None:
         """Everything that is kept; runs nothing."""
@@ -87,7 +87,8 @@ class Bench:
 
     def windows(self, cell: Cell) -> Windows:
         """What a cell is calibrated on."""
-        return Windows(self.model, self.calibration, "calibration", cell.samples, self.length, cell.seed)
+        generated = SETTINGS[cell.setting].generated(cell.samples)
+        return Windows(self.model, self.calibration, "calibration", cell.samples, self.length, cell.seed, generated)
 
     def _asked(self, cell: Cell) -> tuple[Job, Contender, Stage, dict[str, str]]:
         job = TARGETS[cell.target].job(SETTINGS[cell.setting].method)
@@ -95,7 +96,7 @@ class Bench:
 
     def _stage(self, cell: Cell, has_tasks: bool) -> tuple[Stage, dict[str, str]]:
         """The ground of a cell with hashes of what is in it, which takes a while and is done once for each."""
-        key = (cell.seed, cell.samples, has_tasks)
+        key = (self.windows(cell), has_tasks)
         if key not in self._stages:
             stage = Stage(
                 model=self.model,
@@ -200,6 +201,13 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Bench, list[str]]:
     }
     contenders, releases = _contenders(plan, given.length)
     bench = Bench(plan, model, files.calibration, given.length, texts, tasks, given.threads, contenders)
+    written = max((SETTINGS[title].generated(given.samples) for title in given.settings), default=0)
+    if written:
+        _, seconds = SelfText(model, written, given.length).written(given.threads)
+        releases.append(
+            f"{written} × {given.length} tokens of its own text were written once for all cells, in {seconds:.0f} s that "
+            "no cell's seconds hold"
+        )
     return bench, [
         f"{describe_machine()}; {given.threads} thread(s).",
         *(f"{release}." for release in releases),

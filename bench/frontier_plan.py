@@ -6,15 +6,24 @@ from typing import Any
 
 from bench.contest import PEER, Job, target_title
 
+MOST_GENERATED = 32
+"""As many as the service takes where a job does not say."""
+
 
 @dataclass(frozen=True)
 class Setting:
-    """A row: a method and its parameters, by Secateur's engine or by the peer."""
+    """A row: a method and its parameters, by Secateur's engine or by the peer. Where it `generates`, the model writes
+    further calibration sequences, as many as are drawn, up to MOST_GENERATED."""
 
     title: str
     method: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     is_peer: bool = False
+    generates: bool = False
+
+    def generated(self, samples: int) -> int:
+        """Sequences the model writes beside so many that are drawn."""
+        return min(samples, MOST_GENERATED) if self.generates else 0
 
 
 REFERENCE = "sparsegpt"

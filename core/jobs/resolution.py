@@ -27,8 +27,8 @@ from core.jobs.sensitivity_resolution import allocated_body, measured_body
 from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import SELF, TextNeeds, generated_text, resolve_text
 
-_GENERATED = 32
-"""Sequences the model writes for a method that wants some, where all of a text is calibrated on."""
+_MOST_GENERATED = 32
+"""Sequences the model writes for a method that wants some, where the job does not say how many."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _resolve_calibration(
     text = resolve_text(session, team_id, asked.dataset, needs, hub)
     samples = asked.generated
     if samples is None and get_method(body.method).generates and asked.dataset != SELF:
-        samples = asked.samples or _GENERATED
+        samples = min(asked.samples or _MOST_GENERATED, _MOST_GENERATED)
     elif samples and asked.dataset == SELF:
         raise InvalidRequest(
             f"calibration.generated: with the dataset {SELF!r} the model writes all of it: raise calibration.samples",

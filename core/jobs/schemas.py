@@ -43,8 +43,7 @@ class Calibration(_Part):
         None,
         exclude_if=lambda value: value is None,
         description="Language models: sequences of text that the model itself writes, beside those of the dataset, so "
-        "that what it knows beyond that text counts too. Unset: as many as samples (32 where all are taken) with "
-        "frontier, else none.",
+        "that what it knows beyond that text counts too. Unset: none; with frontier as many as samples, at most 32.",
     )
 
 

@@ -1,0 +1,35 @@
+"""Text the sample model writes itself, made once for all cells that calibrate on some."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.cell_program import answer
+from core.data.generation import generate_documents, sequences_at_once
+from core.models.folder import open_model
+from core.models.per_layer import load_model
+
+
+def write_text(spec: dict[str, Any]) -> dict[str, Any]:
+    """Write `samples` × `length` tokens of the spec's model into `output`, JSON lines; the seconds of it."""
+    folder = open_model(Path(spec["model"]))
+    device = torch.device("cpu")
+    begun = time.perf_counter()
+    documents = generate_documents(
+        load_model(folder, device),
+        folder.tokenizer(),
+        tokens=spec["samples"] * spec["length"],
+        length=spec["length"],
+        seed=0,
+        at_once=sequences_at_once(folder.description, spec["length"], device),
+    )
+    with Path(spec["output"]).open("w") as target:
+        target.writelines(json.dumps({"text": document}) + "\n" for document in documents)
+    return {"seconds": time.perf_counter() - begun}
+
+
+if __name__ == "__main__":
+    answer(write_text)
