@@ -205,8 +205,8 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Bench, list[str]]:
     if written:
         _, seconds = SelfText(model, written, given.length).written(given.threads)
         releases.append(
-            f"{written} × {given.length} tokens of its own text were written once for all cells, in {seconds:.0f} s that "
-            "no cell's seconds hold"
+            f"{written} × {given.length} tokens of its own text were written once for all cells, in {seconds:.0f} s, "
+            "which no cell's seconds hold"
         )
     return bench, [
         f"{describe_machine()}; {given.threads} thread(s).",
