@@ -69,6 +69,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown job": ({"model": "job:job_0"}, "unknown_model", "model"),
     "unknown calibration": ({"calibration": {"dataset": "x"}}, "unknown_dataset", "calibration.dataset"),
     "self without end": ({"evaluation": {"datasets": ["self"]}}, "invalid_request", "evaluation.samples"),
+    "self beside self": (
+        {"calibration": {"dataset": "self", "samples": 4, "generated": 4}},
+        "invalid_request",
+        "calibration.generated",
+    ),
     "unknown evaluation": ({"evaluation": {"datasets": ["x"]}}, "unknown_dataset", "evaluation.datasets.0"),
     "no calibration": ({"calibration": None}, "invalid_request", "calibration"),
     "sparsity": ({"sparsity": 1.5}, "invalid_sparsity", "sparsity"),
@@ -267,6 +272,25 @@ def test_tasks_are_asked_of_the_hub_unless_there_is_a_local_copy(
     assert (answer.status_code, answer.json()["evaluation"]["tasks"]) == (201, ["winogrande", "piqa"])
     needs = api.post("/v1/models/inspect", json=job_body | change).json()["estimate"]
     assert needs["forward_tokens"] > without["forward_tokens"] and needs["seconds"] > without["seconds"]
+
+
+def test_frontier_calibrates_on_text_of_the_model_too_unless_told_not_to(
+    api: TestClient, job_body: dict[str, Any], sessions: Sessions
+) -> None:
+    def submitted(**calibration: Any) -> tuple[dict[str, Any], Any]:
+        asked = job_body["calibration"] | calibration
+        job = api.post("/v1/jobs", json=job_body | {"method": "frontier", "calibration": asked}).json()
+        with transaction(sessions) as session:
+            return job, session.scalars(select(JobRow.sources).where(JobRow.id == job["id"])).one()["generated"]
+
+    job, generated = submitted()
+    assert job["calibration"]["generated"] == 8 and (generated["samples"], generated["sequence_length"]) == (8, 32)
+    assert job["parameters"]["compensation"]["refit"] == 0.5
+    assert submitted(samples=40)[0]["calibration"]["generated"] == 32
+    job, generated = submitted(generated=0)
+    assert job["calibration"]["generated"] == 0 and generated is None
+    job, generated = submitted(dataset="self")
+    assert "generated" not in job["calibration"] and generated is None
 
 
 def test_a_pattern_fixes_the_sparsity(api: TestClient, job_body: dict[str, Any]) -> None:

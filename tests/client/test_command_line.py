@@ -46,7 +46,8 @@ def test_the_exit_code_says_how_the_job_ended(url: str, script: Script, job_chan
 def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
     options = (
         "--method sparsegpt --pattern 2:4 --parameter block_size=64 --parameter skip_layers=[0,1] --parameter scope=row"
-        " --parameter variant=true --calibration texts --calibration-samples 32 --sequence-length 512 --seed 7"
+        " --parameter variant=true --calibration texts --calibration-samples 32 --calibration-generated 16"
+        " --sequence-length 512 --seed 7"
         " --evaluation articles --evaluation books --evaluation-samples all --max-perplexity-ratio 2.4"
         " --task boolq --task arc_easy --task-limit 100"
         " --recovery lora --recovery-steps 200 --recovery-dataset books --recovery-parameter learning_rate=1e-4"
@@ -64,7 +65,7 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         "method": "sparsegpt",
         "pattern": "2:4",
         "parameters": {"block_size": 64, "skip_layers": [0, 1], "scope": "row", "variant": True, "seed": 7},
-        "calibration": {"dataset": "texts", "samples": 32, "sequence_length": 512, "seed": 7},
+        "calibration": {"dataset": "texts", "samples": 32, "sequence_length": 512, "seed": 7, "generated": 16},
         "evaluation": {
             "datasets": ["articles", "books"],
             "samples": None,
@@ -107,7 +108,6 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("submit m", "--method"),
         ("submit --method wanda", "--body FILE"),
         ("submit m --body job.json", "leave the model"),
         ("submit --body /nowhere/job.json", "/nowhere/job.json"),
@@ -141,6 +141,22 @@ def test_usage_errors_exit_with_2_and_name_the_fault(here: RunHere, script: Scri
     done = here(*arguments.split())
     assert (done.code, done.out) == (2, "") and said in done.err
     assert not script.requests("POST", "/v1/jobs")
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_without_a_method_a_language_model_gets_the_usual_one(here: RunHere, script: Script, fits: bool) -> None:
+    figures = dict.fromkeys(("parameters", "prunable_parameters", "bytes", "layers"), 1)
+    fit = [{"method": "frontier", "fits": fits, "reason": None}, {"method": "magnitude", "fits": True, "reason": None}]
+    script.answers["POST /v1/models/inspect"] = JSONResponse(
+        {"model": "m", "family": "f", "architecture": "A", "dtype": "float32", **figures, "methods": fit}
+        | {"job": None, "estimate": None}
+    )
+    done = here("submit", "m", "--sparsity", "0.5", "--calibration", "texts")
+    sent = [request.body["method"] for request in script.requests("POST", "/v1/jobs")]
+    if fits:
+        assert (done.code, sent) == (0, ["frontier"])
+    else:
+        assert (done.code, sent) == (2, []) and "--method; for this model: magnitude" in done.err
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 2), (404, 2), (409, 2), (422, 2), (500, 1), (503, 1)])

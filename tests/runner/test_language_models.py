@@ -161,7 +161,13 @@ def test_a_packed_artifact_unpacks_to_the_dense_one_and_is_a_model_for_another_j
     assert metrics["bytes"]["packed"] == report["packed"]["bytes"] == size < report["packed"]["dense_bytes"]
     unpack_folder(packed)
     assert (packed / "model.safetensors").read_bytes() == (artifact(jobs, dense) / "model.safetensors").read_bytes()
-    finish({**body, "model": f"job:{job_id}", "method": "magnitude", "sparsity": 0.7})
+    calibration = body["calibration"] | {"samples": 4, "generated": 3}
+    again = finish(
+        {**body, "model": f"job:{job_id}", "method": "frontier", "sparsity": 0.7, "calibration": calibration}
+    )
+    report = jobs.report(again)
+    assert report["tokens"]["calibration"][0] == 7 and report["texts"]["generated"]["kind"] == "self"
+    assert {row["refit"] for row in report["layers"]} == {0.5}
 
 
 def test_killed_with_9_at_any_stage_the_next_attempt_goes_on_to_the_same_bytes(
