@@ -1,8 +1,9 @@
 """How calibration tokens go through a block while it is pruned: in flight, or in the papers' two passes."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,10 +36,17 @@ def input_groups(inputs: Iterable[tuple[str, ...]], prefix: str, prunable: Conta
 
 @dataclass(frozen=True)
 class DenseTwin:
-    """The dense block and the stream of the same tokens through the dense model, which goes ahead of the pruned one."""
+    """The dense block, by its number in the dense model, and the stream of the same tokens through that model, which goes
+    ahead of the pruned one. Both blocks name their modules alike; how wide they are may differ.
+
+    `added_to_stream` are linear layers whose outputs are added to the residual stream, each with the norm that reads the
+    stream before: there statistics see how far that has drifted from the dense model's, too.
+    """
 
     block: nn.Module
     stream: Stream
+    index: int
+    added_to_stream: Mapping[str, str] = field(default_factory=dict)
 
 
 OnArrival = Callable[[InputGroup, Tensor], None]
@@ -76,6 +84,65 @@ def _arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArri
             handle.remove()
 
 
+@contextmanager
+def _passing(block: nn.Module, norms: Iterable[str], on_stream: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `on_stream` with the residual stream as it enters each of these norms."""
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda module, arguments: on_stream(name, arguments[0])
+
+    handles = [block.get_submodule(name).register_forward_pre_hook(hook(name)) for name in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _gathering(
+    block: nn.Module,
+    groups: Sequence[InputGroup],
+    new_statistic: Callable[[], InputStatistic],
+    dense: DenseTwin | None,
+    wait: Callable[[str], None],
+) -> Iterator[dict[InputGroup, InputStatistic]]:
+    """Statistics that grow as micro-batches go through the block; `wait` is called when one has reached a group.
+
+    With `dense` each goes through that block first, then through this one, before the next: at least from one `wait` to
+    the other.
+    """
+    statistics: dict[InputGroup, InputStatistic] = {}
+    ahead: dict[InputGroup, Tensor] = {}
+    stream_ahead: dict[str, Tensor] = {}
+    streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
+    added = {} if dense is None else dense.added_to_stream
+    norms = {group.first: added[group.first] for group in groups if group.first in added}
+
+    def arrive_dense(group: InputGroup, inputs: Tensor) -> None:
+        ahead[group] = inputs
+        wait(group.first)
+
+    def pass_norm(norm: str, stream: Tensor) -> None:  # both are the blocks' own residuals, kept alive by them as well
+        streams[norm].append((stream_ahead.pop(norm), stream))
+
+    def arrive(group: InputGroup, inputs: Tensor) -> None:
+        drift = None
+        if group.first in norms:
+            dense_stream, stream = streams[norms[group.first]].popleft()
+            drift = dense_stream.float() - stream.float()
+        statistics.setdefault(group, new_statistic()).update(inputs, ahead.pop(group, None), drift)
+        wait(group.first)
+
+    with ExitStack() as hooks:
+        hooks.enter_context(_arrivals(block, groups, arrive))
+        if dense is not None:
+            hooks.enter_context(_arrivals(dense.block, groups, arrive_dense))
+            hooks.enter_context(_passing(dense.block, norms.values(), stream_ahead.__setitem__))
+            hooks.enter_context(_passing(block, norms.values(), pass_norm))
+        yield statistics
+
+
 def prune_in_flight(
     block: nn.Module,
     index: int,
@@ -90,43 +157,29 @@ def prune_in_flight(
     The forward then goes on through the pruned weights: true-sequential propagation for one forward per block. With
     `dense` every micro-batch goes through the dense block just ahead, and statistics see both inputs.
     """
-    statistics: dict[InputGroup, InputStatistic] = {}
     by_name = {group.first: group for group in groups}
-    ahead: dict[InputGroup, Tensor] = {}
-
-    def arrive_dense(group: InputGroup, inputs: Tensor) -> None:
-        ahead[group] = inputs
-        pause(group.first)
-
-    def arrive(group: InputGroup, inputs: Tensor) -> None:
-        statistics.setdefault(group, new_statistic()).update(inputs, ahead.pop(group, None))
-        pause(group.first)
-
-    def at_barrier(name: str) -> None:
-        group = by_name[name]
-        prune_group(group, statistics.pop(group))
-
-    lanes = [(stream, block)] if dense is None else [(dense.stream, dense.block), (stream, block)]
+    lanes = [(stream, block, index)]
+    if dense is not None:
+        lanes.insert(0, (dense.stream, dense.block, dense.index))
 
     def forward(lane: int, batch: int) -> Callable[[], Tensor]:
-        through, module = lanes[lane]
-        return lambda: call_block(module, through.hidden(batch), through.arguments(index))
+        through, module, number = lanes[lane]
+        return lambda: call_block(module, through.hidden(batch), through.arguments(number))
 
     def store(number: int, hidden: Tensor) -> None:
         batch, lane = divmod(number, len(lanes))
         lanes[lane][0].store(batch, hidden)
 
     forwards = [forward(lane, batch) for batch in range(len(stream)) for lane in range(len(lanes))]
-    with _arrivals(block, groups, arrive), _of_dense(dense, groups, arrive_dense):
+    with _gathering(block, groups, new_statistic, dense, pause) as statistics:
+
+        def at_barrier(name: str) -> None:
+            group = by_name[name]
+            prune_group(group, statistics.pop(group))
+
         run_in_lockstep(forwards, at_barrier, store)
-    for through, _ in lanes:
+    for through, _, _ in lanes:
         through.step()
-
-
-def _of_dense(
-    dense: DenseTwin | None, groups: Sequence[InputGroup], on_arrival: OnArrival
-) -> AbstractContextManager[None]:
-    return nullcontext() if dense is None else _arrivals(dense.block, groups, on_arrival)
 
 
 def collect(
@@ -138,16 +191,10 @@ def collect(
     dense: DenseTwin | None = None,
 ) -> dict[InputGroup, InputStatistic]:
     """Statistics of every group from the block as it is; the streams stay where they were."""
-    statistics: dict[InputGroup, InputStatistic] = {}
-    ahead: dict[InputGroup, Tensor] = {}
-
-    def arrive(group: InputGroup, inputs: Tensor) -> None:
-        statistics.setdefault(group, new_statistic()).update(inputs, ahead.pop(group, None))
-
-    with _arrivals(block, groups, arrive), _of_dense(dense, groups, ahead.__setitem__):
+    with _gathering(block, groups, new_statistic, dense, lambda name: None) as statistics:
         for batch, hidden in stream.batches():
             if dense is not None:
-                call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(index))
+                call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(dense.index))
             call_block(block, hidden, stream.arguments(index))
     return statistics
 
@@ -166,4 +213,4 @@ def prune_two_pass(
         prune_group(group, statistic)
     stream.advance(block, index)
     if dense is not None:
-        dense.stream.advance(dense.block, index)
+        dense.stream.advance(dense.block, dense.index)

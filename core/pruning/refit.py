@@ -2,7 +2,8 @@
 
 In a model that is pruned in flight a layer no longer sees the inputs X [tokens, in_features] of the dense model but X̂,
 what the pruned layers before it make of them. A solver that keeps WX̂ carries that drift on. Here the target is the
-dense output WX, as far as tokens that nothing was fitted to confirm it.
+dense output WX, as far as tokens that nothing was fitted to confirm it; and where the output is added to the residual
+stream, that together with what the stream is short of the dense model's. Of a layer that lost inputs, X̂ has fewer.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +12,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from core.catalogue.parameters import MOST_STEPS, Compensation
+from core.catalogue.parameters import MOST_STEPS, Compensation, Refit
 from core.pruning.compensation import damped_inverse_factor
 from core.pruning.group import PrunableLinear
 from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic
+from core.pruning.streams import Stream
 
 
 def prune_and_fit(
@@ -30,11 +32,7 @@ def prune_and_fit(
         return method.prune(linears, inputs, note)
     targets = [linear.weight_OI for linear in linears]
     if compensation.refits:
-        directions = refit_directions(targets, inputs, compensation.ridge, note)
-        targets = [
-            weight_OI + _share(compensation, weight_OI, direction_OI, inputs) * direction_OI
-            for weight_OI, direction_OI in zip(targets, directions, strict=True)
-        ]
+        targets, _ = refit(targets, inputs, compensation, note)
     aimed = [replace(linear, weight_OI=target_OI) for linear, target_OI in zip(linears, targets, strict=True)]
     pruned = method.prune(aimed, inputs, note)
     steps = compensation.conjugate_gradient
@@ -52,10 +50,34 @@ def prune_and_fit(
     ]
 
 
-def _share(compensation: Compensation, weight_OI: Tensor, direction_OI: Tensor, inputs: InputStatistic) -> float:
+def fitted_tokens(compensation: Refit, stream: Stream) -> int | None:
+    """How many of a stream's tokens are fitted to: the rest is held aside; None: all, nothing is chosen by them."""
+    if not compensation.chooses:
+        return None
+    sequences = stream.token_count // stream.length
+    return (sequences - max(1, round(sequences * compensation.held_aside))) * stream.length
+
+
+def refit(
+    weights: Sequence[Tensor],
+    inputs: InputStatistic,
+    compensation: Refit,
+    note: Callable[[str], None],
+    dense: Sequence[Tensor] | None = None,
+) -> tuple[list[Tensor], list[float]]:
+    """Weights of layers that share their inputs, α of the way towards the dense model's outputs, and each one's α.
+
+    `dense` are the dense model's weights of the same outputs, where they differ.
+    """
+    dense = weights if dense is None else dense
+    directions = refit_directions(weights, inputs, compensation.ridge, note, dense)
     if compensation.refit == "auto":
-        return best_refit(weight_OI, direction_OI, _aside(inputs))
-    return compensation.refit
+        aside = _aside(inputs)
+        shares = [best_refit(*each, aside, whole) for *each, whole in zip(weights, directions, dense, strict=True)]
+    else:
+        shares = [compensation.refit] * len(directions)
+    parts = zip(weights, directions, shares, strict=True)
+    return [weight_OI + share * direction_OI for weight_OI, direction_OI, share in parts], shares
 
 
 def _aside(inputs: InputStatistic) -> InputStatistic:
@@ -64,30 +86,46 @@ def _aside(inputs: InputStatistic) -> InputStatistic:
 
 
 def refit_directions(
-    weights: Sequence[Tensor], inputs: InputStatistic, ridge: float, note: Callable[[str], None]
+    weights: Sequence[Tensor],
+    inputs: InputStatistic,
+    ridge: float,
+    note: Callable[[str], None],
+    dense: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
-    """D = W(XᵀX̂ − X̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: W + D is the ridge solution of
-    min ‖XWᵀ − X̂Vᵀ‖² + λ‖V − W‖², with λ = ridge·mean(diag X̂ᵀX̂). Weights are [out_features, in_features].
+    """D = (WXᵀX̂ + RᵀX̂ − VX̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: V + D is the ridge solution of
+    min ‖XWᵀ + R − X̂Uᵀ‖² + λ‖U − V‖² in U, with λ = ridge·mean(diag X̂ᵀX̂). The weights V are [out_features,
+    in_features], `dense` are the W, of as many outputs, None: V. R is the residual stream's drift, where it is known.
 
-    Exactly zero where X̂ is X. Inputs that are always zero give their weights no direction.
+    Exactly zero where X̂ is X, W is V and nothing drifted. Inputs that are always zero give their weights no direction.
     """
-    gram_II = inputs.gram_II
-    drift_II = inputs.cross_II - gram_II
-    factor_II, dead_I = damped_inverse_factor(gram_II, ridge, note)
+    factor_II, dead_I = damped_inverse_factor(inputs.gram_II, ridge, note)
     found = []
-    for weight_OI in weights:
-        direction_OI = weight_OI @ drift_II @ factor_II.T @ factor_II
+    for weight_OI, dense_OI in zip(weights, dense or weights, strict=True):
+        direction_OI = _shortfall(weight_OI, inputs, dense_OI) @ factor_II.T @ factor_II
         direction_OI[:, dead_I] = 0
         found.append(direction_OI)
     return found
 
 
-def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic) -> float:
-    """α in 0…1 that minimises ‖XWᵀ − X̂(W + αD)ᵀ‖² on tokens held aside: a parabola in α."""
+def best_refit(
+    weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, dense_OI: Tensor | None = None
+) -> float:
+    """α in 0…1 that minimises ‖XWᵀ + R − X̂(V + αD)ᵀ‖² on tokens held aside: a parabola in α. W is V where there is
+    no `dense_OI`."""
     curvature = _inner(direction_OI @ aside.gram_II, direction_OI)
     if curvature <= 0:
         return 0.0
-    return min(max(_inner(weight_OI @ (aside.cross_II - aside.gram_II), direction_OI) / curvature, 0.0), 1.0)
+    shortfall_OI = _shortfall(weight_OI, aside, weight_OI if dense_OI is None else dense_OI)
+    return min(max(_inner(shortfall_OI, direction_OI) / curvature, 0.0), 1.0)
+
+
+def _shortfall(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
+    """(XWᵀ + R − X̂Vᵀ)ᵀX̂ of weights V and dense ones W: what the outputs are short of, [out_features, in_features]."""
+    if torch.equal(weight_OI, dense_OI):
+        shortfall_OI = weight_OI @ (inputs.cross_II - inputs.gram_II)  # of two like terms the difference first
+    else:
+        shortfall_OI = dense_OI @ inputs.cross_II - weight_OI @ inputs.gram_II
+    return shortfall_OI if inputs.drift_OI is None else shortfall_OI + inputs.drift_OI
 
 
 def conjugate_gradient(

@@ -20,7 +20,9 @@ class InputStatistic:
 
     `squares_I` is Σ x² per feature, `gram_II` is XᵀX. `sample_NI` keeps a few rows of X, evenly spaced, on which
     reconstruction errors are measured where XᵀX is not at hand. Where the dense model's inputs D to the same layers
-    are given too, `cross_II` is DᵀX. Tokens after the first `fitted_tokens` go into the statistic `aside` alone.
+    are given too, `cross_II` is DᵀX; where the layers' outputs are added to the residual stream and R is what that is
+    short of the dense model's, [tokens, out_features], `drift_OI` is RᵀX. Tokens after the first `fitted_tokens` go
+    into the statistic `aside` alone.
     """
 
     def __init__(self, level: Statistic, *, sample_stride: int, fitted_tokens: int | None = None) -> None:
@@ -30,22 +32,32 @@ class InputStatistic:
         self.aside = None if fitted_tokens is None else InputStatistic(level, sample_stride=sample_stride)
         self.tokens = 0
         self._cross_II: Tensor | None = None
+        self.drift_OI: Tensor | None = None
         self._squares_I: Tensor | None = None
         self._gram_II: Tensor | None = None
         self._mirrored = False
         self._sample: list[Tensor] = []
 
-    def update(self, inputs: Tensor, dense_inputs: Tensor | None = None) -> None:
-        """Take in a micro-batch of inputs, [..., in_features], and the dense model's for the same tokens."""
+    def update(
+        self, inputs: Tensor, dense_inputs: Tensor | None = None, stream_drift: Tensor | None = None
+    ) -> None:
+        """Take in a micro-batch of inputs, [..., in_features], and for the same tokens the dense model's, which may be
+        wider, and the drift of the residual stream, [..., out_features].
+        """
         assert not self._mirrored
-        X_NI = inputs.detach().reshape(-1, inputs.shape[-1])
-        dense_NI = None if dense_inputs is None else dense_inputs.detach().reshape(X_NI.shape)
+        X_NI, dense_NI, drift_NO = _rows(inputs), _rows(dense_inputs), _rows(stream_drift)
+        assert X_NI is not None
         if self.aside is not None:
             assert self.fitted_tokens is not None
             left = self.fitted_tokens - self.tokens
             if len(X_NI) > left:
-                self.aside.update(X_NI[left:], None if dense_NI is None else dense_NI[left:])
+                self.aside.update(
+                    X_NI[left:],
+                    None if dense_NI is None else dense_NI[left:],
+                    None if drift_NO is None else drift_NO[left:],
+                )
             X_NI, dense_NI = X_NI[:left], None if dense_NI is None else dense_NI[:left]
+            drift_NO = None if drift_NO is None else drift_NO[:left]
             if not len(X_NI):
                 return
         self._keep_sample(X_NI)
@@ -58,9 +70,9 @@ class InputStatistic:
                 self._gram_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
             add_gram(self._gram_II, X_NI)
             if dense_NI is not None:
-                if self._cross_II is None:
-                    self._cross_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
-                self._cross_II.addmm_(dense_NI.float().T, X_NI)
+                self._cross_II = _with_product(self._cross_II, dense_NI, X_NI)
+            if drift_NO is not None:
+                self.drift_OI = _with_product(self.drift_OI, drift_NO, X_NI)
         else:
             squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
@@ -95,7 +107,7 @@ class InputStatistic:
 
     @property
     def cross_II(self) -> Tensor:
-        """DᵀX, [in_features, in_features], D the dense model's inputs."""
+        """DᵀX, [in_features of the dense layers, in_features], D the dense model's inputs."""
         assert self._cross_II is not None
         return self._cross_II
 
@@ -113,6 +125,17 @@ class InputStatistic:
         if self.level is Statistic.GRAM:
             return float(((weight_OI @ self.gram_II) * weight_OI).sum(dtype=torch.float64))
         return float((weight_OI @ torch.cat(self._sample).T).square().sum(dtype=torch.float64))
+
+
+def _rows(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.detach().reshape(-1, values.shape[-1])
+
+
+def _with_product(total: Tensor | None, left_N: Tensor, right_N: Tensor) -> Tensor:
+    """`total` and leftᵀ·right more."""
+    if total is None:
+        total = right_N.new_zeros(left_N.shape[1], right_N.shape[1])
+    return total.addmm_(left_N.to(right_N.dtype).T, right_N)
 
 
 def add_gram(gram_II: Tensor, X_NI: Tensor) -> None:
