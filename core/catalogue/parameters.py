@@ -80,8 +80,8 @@ class Refit(BaseModel):
     refit: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         0.0,
         description="α: a layer's weights go this far towards those that, fed with what the pruned layers before it "
-        "give, come closest to the dense model's outputs. 0: they stay. auto: each layer's own, from calibration tokens "
-        "held aside.",
+        "give, come closest to the dense model's outputs. 0: they stay. auto: each layer's own, from calibration "
+        "tokens held aside.",
     )
     ridge: Annotated[float, Field(gt=0, le=10)] = Field(
         0.01, description="λ of the refit's least squares, as a share of the mean of the inputs' squares."

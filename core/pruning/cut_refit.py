@@ -17,7 +17,7 @@ from core.pruning.structure import Groups, LayerCut, output_groups, slice_block
 
 class CutRefit:
     """`dense_stream` goes through the blocks of `skeleton`, `stream`, of the same tokens, through those of `narrow`,
-    which differ in number and width. `chosen` is the α of every linear layer for which tokens held aside chose it, by its
+    which differ in number and width. `chosen` is the α of every linear layer, where tokens held aside chose it, by its
     name in the dense model.
     """
 

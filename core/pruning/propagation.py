@@ -36,11 +36,11 @@ def input_groups(inputs: Iterable[tuple[str, ...]], prefix: str, prunable: Conta
 
 @dataclass(frozen=True)
 class DenseTwin:
-    """The dense block, by its number in the dense model, and the stream of the same tokens through that model, which goes
-    ahead of the pruned one. Both blocks name their modules alike; how wide they are may differ.
+    """The dense block, with its number in the dense model, and the stream of the same tokens through that model, which
+    goes ahead of the pruned one. Both blocks name their modules alike; how wide they are may differ.
 
-    `added_to_stream` are linear layers whose outputs are added to the residual stream, each with the norm that reads the
-    stream before: there statistics see how far that has drifted from the dense model's, too.
+    `added_to_stream` are linear layers whose outputs are added to the residual stream, each with the norm that reads
+    the stream before: there statistics see how far that has drifted from the dense model's, too.
     """
 
     block: nn.Module

@@ -73,7 +73,10 @@ def refit(
     directions = refit_directions(weights, inputs, compensation.ridge, note, dense)
     if compensation.refit == "auto":
         aside = _aside(inputs)
-        shares = [best_refit(*each, aside, whole) for *each, whole in zip(weights, directions, dense, strict=True)]
+        shares = [
+            best_refit(weight_OI, direction_OI, aside, dense_OI)
+            for weight_OI, direction_OI, dense_OI in zip(weights, directions, dense, strict=True)
+        ]
     else:
         shares = [compensation.refit] * len(directions)
     parts = zip(weights, directions, shares, strict=True)
@@ -107,9 +110,7 @@ def refit_directions(
     return found
 
 
-def best_refit(
-    weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, dense_OI: Tensor | None = None
-) -> float:
+def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, dense_OI: Tensor | None = None) -> float:
     """α in 0…1 that minimises ‖XWᵀ + R − X̂(V + αD)ᵀ‖² on tokens held aside: a parabola in α. W is V where there is
     no `dense_OI`."""
     curvature = _inner(direction_OI @ aside.gram_II, direction_OI)

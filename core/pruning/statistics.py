@@ -38,9 +38,7 @@ class InputStatistic:
         self._mirrored = False
         self._sample: list[Tensor] = []
 
-    def update(
-        self, inputs: Tensor, dense_inputs: Tensor | None = None, stream_drift: Tensor | None = None
-    ) -> None:
+    def update(self, inputs: Tensor, dense_inputs: Tensor | None = None, stream_drift: Tensor | None = None) -> None:
         """Take in a micro-batch of inputs, [..., in_features], and for the same tokens the dense model's, which may be
         wider, and the drift of the residual stream, [..., out_features].
         """

@@ -108,7 +108,7 @@ def reading_slot(family: Family, groups: Groups) -> Slot:
 
 
 def output_groups(family: Family, groups: Sequence[Groups]) -> list[Groups]:
-    """The same groups with nothing but what they own of linear layers' outputs: cut by these, weights keep all inputs."""
+    """The same groups with what they own of linear layers' outputs only: cut by these, weights keep all inputs."""
     outputs = int(family.transposed)
     return [replace(each, slots=tuple(slot for slot in each.slots if slot.dimension == outputs)) for each in groups]
 

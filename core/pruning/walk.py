@@ -61,8 +61,8 @@ class PruneResult:
     `files` hold the tensors of the blocks, and of the head where it was pruned, under the names they are to be saved
     by; `unchanged` says where all others lie in the source; `config` is the new config.json where it is not the
     source's. `removed` counts weights that are zero or gone, `prunable` those that could have been.
-    `verification` holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each
-    linear layer that is left of a cut and was fitted to the dense model, by its name in the source.
+    `verification` holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for
+    each linear layer that is left of a cut and was fitted to the dense model, by its name in the source.
     """
 
     layers: Sequence[LayerRow | GroupRow]
