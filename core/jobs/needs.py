@@ -208,10 +208,10 @@ def needs_of(
     """
     width = WEIGHT_BYTES[description.dtype]
     compensation = _compensation(job)
-    refits = compensation is not None and compensation.refits
-    in_float32 = refits and _is_after_a_cut(compensation) and device == "cpu"
+    refit = compensation if compensation is not None and compensation.refits else None
+    in_float32 = refit is not None and _is_after_a_cut(refit) and device == "cpu"
     forward = 4 if description.dtype == "float32" or in_float32 else 2
-    lanes = 2 if refits else 1  # a refit has the dense block beside the other, with tokens of its own
+    lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
     blocks = _largest_block(description)
     ends = max(description.parameters - description.prunable_parameters, 0) * width
     block = sum(linear.numel for linear in blocks)
@@ -221,8 +221,8 @@ def needs_of(
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + lanes * forward) + group * 16
     statistics = 3 * 4 * widest**2 if _solves(job) in _SOLVERS else 0
-    if refits:  # XᵀX̂ beside X̂ᵀX̂, the factor and what it is made from; where α is chosen, both of other tokens too
-        statistics = (7 if compensation.chooses else 5) * 4 * widest**2
+    if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
+        statistics = (7 if refit.chooses else 5) * 4 * widest**2
     waiting = lanes * tokens.calibration * widest * forward
     batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
     forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
