@@ -63,6 +63,7 @@ def prune_result(
         },
         "engine": {
             **plan.facts(),
+            **({"refits": dict(result.refits)} if result.refits else {}),
             "resumed_from_block": result.resumed_from,
         },
         "peak_memory": peak,

@@ -22,8 +22,8 @@ class Family:
     `stored_head` is the head's name in files where it is not that of the module. `channels` and `heads` are what goes
     with an FFN channel and with a head (empty where the head size follows from the hidden size, so that none can go);
     `width_key` is the config's name for the number of channels, `heads_divide_hidden` whether the config insists on it.
-    `stream_norms` are the norms that read the residual stream as it is when the attention's output is added to it, and
-    when the FFN's is; None where something lies between a layer's output and the stream, or may.
+    `stream_norms` are the norms whose input is the residual stream that the attention's output and the FFN's output are
+    added to, in that order; empty where a norm lies between (then only layers' own outputs are targets).
     """
 
     model_type: str
@@ -39,7 +39,7 @@ class Family:
     heads_divide_hidden: bool = False
     transposed: bool = False
     stored_head: str | None = None
-    stream_norms: tuple[str, str] | None = None
+    stream_norms: tuple[str, ...] = ()
 
     @property
     def attention_output(self) -> str:
@@ -50,6 +50,11 @@ class Family:
     def channel_reader(self) -> str:
         """The linear layer that reads the FFN's channels: the last one."""
         return self.inputs[-1][0]
+
+    @property
+    def added_to_stream(self) -> dict[str, str]:
+        """The linear layers whose outputs are added to the residual stream, each with the norm that reads it before."""
+        return dict(zip((self.attention_output, self.channel_reader), self.stream_norms, strict=False))
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -88,7 +93,7 @@ _LLAMA_HEADS = (
     Part("self_attn.v_proj", "out", ("key",)),
     Part("self_attn.o_proj", "in", ("query",)),
 )
-_LLAMA_STREAM_NORMS = ("input_layernorm", "post_attention_layernorm")
+_LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
 _NORMS_OVER_ALL_HEADS = (Part("self_attn.q_norm", "out", ("query",)), Part("self_attn.k_norm", "out", ("key",)))
 
 
@@ -99,7 +104,7 @@ def _llama_like(
     *,
     heads: tuple[Part, ...] = _LLAMA_HEADS,
     heads_divide_hidden: bool = False,
-    stream_norms: tuple[str, str] | None = _LLAMA_STREAM_NORMS,
+    stream_norms: tuple[str, ...] = (),
 ) -> Family:
     return Family(
         model_type,
@@ -119,19 +124,13 @@ def _llama_like(
 FAMILIES: dict[str, Family] = {
     family.architecture: family
     for family in (
-        _llama_like("llama", "LlamaForCausalLM", "Llama", heads_divide_hidden=True),
-        _llama_like("mistral", "MistralForCausalLM", "Mistral"),
-        _llama_like("qwen2", "Qwen2ForCausalLM", "Qwen2"),
-        _llama_like("qwen3", "Qwen3ForCausalLM", "Qwen3"),
-        _llama_like("gemma2", "Gemma2ForCausalLM", "Gemma 2", heads_divide_hidden=True, stream_norms=None),
-        _llama_like("gemma3_text", "Gemma3ForCausalLM", "Gemma 3", heads_divide_hidden=True, stream_norms=None),
-        _llama_like(
-            "olmo2",
-            "Olmo2ForCausalLM",
-            "OLMo 2",
-            heads=_LLAMA_HEADS + _NORMS_OVER_ALL_HEADS,
-            stream_norms=None,
-        ),
+        _llama_like("llama", "LlamaForCausalLM", "Llama", heads_divide_hidden=True, stream_norms=_LLAMA_NORMS),
+        _llama_like("mistral", "MistralForCausalLM", "Mistral", stream_norms=_LLAMA_NORMS),
+        _llama_like("qwen2", "Qwen2ForCausalLM", "Qwen2", stream_norms=_LLAMA_NORMS),
+        _llama_like("qwen3", "Qwen3ForCausalLM", "Qwen3", stream_norms=_LLAMA_NORMS),
+        _llama_like("gemma2", "Gemma2ForCausalLM", "Gemma 2", heads_divide_hidden=True),
+        _llama_like("gemma3_text", "Gemma3ForCausalLM", "Gemma 3", heads_divide_hidden=True),
+        _llama_like("olmo2", "Olmo2ForCausalLM", "OLMo 2", heads=_LLAMA_HEADS + _NORMS_OVER_ALL_HEADS),
         Family(
             "phi3",
             "Phi3ForCausalLM",
@@ -145,7 +144,7 @@ FAMILIES: dict[str, Family] = {
                 Part("self_attn.qkv_proj", "out", ("query", "key", "key")),
                 Part("self_attn.o_proj", "in", ("query",)),
             ),
-            stream_norms=_LLAMA_STREAM_NORMS,
+            stream_norms=_LLAMA_NORMS,
         ),
         Family(
             "gpt2",

@@ -72,26 +72,21 @@ MOST_STEPS = 32
 """Of conjugate gradients, where the number is chosen."""
 
 
-class Compensation(BaseModel):
-    """What makes up for what is removed, beside what the method does itself."""
+class Refit(BaseModel):
+    """Fitting weights to what the dense model gave."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     refit: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         0.0,
-        description="α: before a layer is pruned its weights go this far towards those that, fed with what the pruned "
-        "layers before it give, come closest to the dense model's outputs. 0: they stay. auto: each layer's own, from "
-        "calibration tokens held aside.",
+        description="α: a layer's weights go this far towards those that, fed with what the pruned layers before it "
+        "give, come closest to the dense model's outputs. 0: they stay. auto: each layer's own, from calibration "
+        "tokens held aside.",
     )
     ridge: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
         0.01,
         description="λ of the refit's least squares, as a share of the mean of the inputs' squares. auto: of 0.001, "
         "0.01, 0.1 and 1 what is best on tokens held aside, by input.",
-    )
-    conjugate_gradient: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
-        0,
-        description="Steps by which the weights that stay are fitted once it is known which those are. auto: as many "
-        "as tokens held aside gain from, at most 32.",
     )
     held_aside: Annotated[float, Field(gt=0, le=0.5)] = Field(
         0.125, description="auto: share of the calibration tokens that nothing is fitted to."
@@ -104,7 +99,21 @@ class Compensation(BaseModel):
     @property
     def chooses(self) -> bool:
         """Whether something is chosen by tokens held aside."""
-        return "auto" in (self.refit, self.conjugate_gradient) or (self.refits and self.ridge == "auto")
+        return self.refit == "auto" or (self.refits and self.ridge == "auto")
+
+
+class Compensation(Refit):
+    """What makes up for weights that become zero, beside what the method does itself."""
+
+    conjugate_gradient: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
+        0,
+        description="Steps by which the weights that stay are fitted once it is known which those are. auto: as many "
+        "as tokens held aside gain from, at most 32.",
+    )
+
+    @property
+    def chooses(self) -> bool:
+        return super().chooses or self.conjugate_gradient == "auto"
 
 
 class Compensated(BaseModel):
@@ -114,6 +123,16 @@ class Compensated(BaseModel):
         None,
         description="Language models: fit the weights to what the dense model gave (refit), and those that stay once "
         "more at a fixed mask (conjugate_gradient). Needs calibration, whatever the method.",
+    )
+
+
+class Refitted(BaseModel):
+    """How what is left makes up for the heads, channels or layers that are gone."""
+
+    compensation: Refit | None = Field(
+        None,
+        description="Fit the linear layers that are left to what the dense model gave, without training. Needs "
+        "calibration, whatever the method.",
     )
 
 
@@ -172,7 +191,7 @@ FRONTIER = {
 """What each budget of `frontier` stands for."""
 
 
-class Width(MethodParameters):
+class Width(MethodParameters, Refitted):
     """Which groups are removable, and to what counts.
 
     `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone.
@@ -256,7 +275,7 @@ class LLMPrunerParameters(Ranked):
     )
 
 
-class DepthParameters(MethodParameters, Budgeted):
+class DepthParameters(MethodParameters, Budgeted, Refitted):
     """Parameters of `depth`."""
 
     criterion: Literal["perplexity", "angular", "block_influence"] = Field(

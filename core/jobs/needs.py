@@ -18,7 +18,7 @@ from core.catalogue.compatibility import parse_parameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.parameters import MOST_STEPS, BonsaiParameters, Compensated, Compensation
+from core.catalogue.parameters import MOST_STEPS, BonsaiParameters, Compensated, Compensation, Refit, Refitted
 from core.catalogue.recovery import Recovery
 from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.catalogue.targets import bytes_in_turn
@@ -85,12 +85,12 @@ class Work:
 
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
     """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients, and as
-    often as Bonsai measures masks), of the evaluation tokens, the tasks' questions and the prompts with what is written
-    after them through dense and pruned, and the solver's operations.
+    often as Bonsai measures masks; a refit goes through the dense model too, and after a cut through what is left), of
+    the evaluation tokens, the tasks' questions and the prompts with what is written after them through dense and
+    pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
     compensation = _compensation(job)
-    walks += compensation is not None and compensation.refits
     adapted = _adapted(job)
     if get_method(job.method).measures:
         return _measuring_work(description, job, tokens)
@@ -101,6 +101,8 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     calibration = walks * tokens.calibration
     if job.method == "bonsai":
         calibration = _masked_tokens(description, job, tokens)
+    if compensation is not None and compensation.refits:
+        calibration += (2 if _is_after_a_cut(compensation) else 1) * tokens.calibration
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
     timed = 1 + _SEARCH_STEPS * _seeks_latency(job)
@@ -129,9 +131,13 @@ def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens)
     return Work(passes, 2 * passes * description.prunable_parameters + head + solver)
 
 
-def _compensation(job: JobBody) -> Compensation | None:
+def _compensation(job: JobBody) -> Refit | None:
     parameters = parse_parameters(job.method, job.parameters)
-    return parameters.compensation if isinstance(parameters, Compensated) else None
+    return parameters.compensation if isinstance(parameters, Compensated | Refitted) else None
+
+
+def _is_after_a_cut(compensation: Refit) -> bool:
+    return not isinstance(compensation, Compensation)
 
 
 def _adapted(job: JobBody) -> Adapted | None:
@@ -173,7 +179,7 @@ def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
     if compensation is not None:
-        steps = compensation.conjugate_gradient
+        steps = compensation.conjugate_gradient if isinstance(compensation, Compensation) else 0
         products = 2 * MOST_STEPS if steps == "auto" else steps
         if compensation.refits:
             grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
@@ -201,7 +207,11 @@ def needs_of(
     lies on the worker's disk too.
     """
     width = WEIGHT_BYTES[description.dtype]
-    forward = 2 if description.dtype != "float32" else 4
+    compensation = _compensation(job)
+    refit = compensation if compensation is not None and compensation.refits else None
+    in_float32 = refit is not None and _is_after_a_cut(refit) and device == "cpu"
+    forward = 4 if description.dtype == "float32" or in_float32 else 2
+    lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
     blocks = _largest_block(description)
     ends = max(description.parameters - description.prunable_parameters, 0) * width
     block = sum(linear.numel for linear in blocks)
@@ -209,18 +219,15 @@ def needs_of(
     widest = max(linear.in_features for linear in blocks)
     broadest = max(linear.out_features for linear in blocks)
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
-    pruning = block * (width + forward) + group * 16
+    pruning = block * (width + lanes * forward) + group * 16
     statistics = 3 * 4 * widest**2 if _solves(job) in _SOLVERS else 0
-    waiting = tokens.calibration * widest * forward
-    compensation = _compensation(job)
-    if compensation is not None and compensation.refits:  # the dense block goes ahead of the pruned one
-        pruning += block * forward
-        waiting *= 2
-        statistics += 3 * 4 * widest**2
+    if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
+        statistics = (7 if refit.chooses else 5) * 4 * widest**2
+    waiting = lanes * tokens.calibration * widest * forward
     batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
     forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
     logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
-    streams = description.hidden_size * (forward * tokens.calibration + width * 2 * tokens.evaluation)
+    streams = description.hidden_size * (lanes * forward * tokens.calibration + width * 2 * tokens.evaluation)
     method = get_method(job.method)
     if method.measures:  # a stream for every point of a layer; what the budget has over holds later blocks
         at_once = len(job.parameters["rates"]) * (len(blocks) if job.parameters["scope"] == "module" else 1)

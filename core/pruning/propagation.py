@@ -1,14 +1,13 @@
 """How calibration tokens go through a block while it is pruned: in flight, or in the papers' two passes."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
-from core.catalogue.families import Family
 from core.models.skeleton import call_block
 from core.pruning.lockstep import pause, run_in_lockstep
 from core.pruning.statistics import InputStatistic
@@ -17,75 +16,51 @@ from core.pruning.streams import Stream
 
 @dataclass(frozen=True)
 class InputGroup:
-    """Linear layers of a block that read the same input tensor, by name relative to the block.
-
-    `stream_norm` reads the residual stream that their output is added to; None where it is added to none.
-    """
+    """Linear layers of a block that read the same input tensor, by name relative to the block."""
 
     linears: tuple[str, ...]
-    stream_norm: str | None = None
 
     @property
     def first(self) -> str:
         return self.linears[0]
 
 
-def input_groups(family: Family, prefix: str, prunable: Container[str]) -> list[InputGroup]:
-    """The input groups of the block of that name, less the linear layers that are not `prunable`, by full name."""
-    norms: dict[str, str] = {}
-    if family.stream_norms is not None:
-        norms = dict(zip((family.attention_output, family.channel_reader), family.stream_norms, strict=True))
-    kept = [tuple(name for name in group if f"{prefix}.{name}" in prunable) for group in family.inputs]
-    return [InputGroup(names, norms.get(names[0])) for names in kept if names]
+def input_groups(inputs: Iterable[tuple[str, ...]], prefix: str, prunable: Container[str]) -> list[InputGroup]:
+    """The input groups of the block of that name, less the linear layers that are not `prunable`, by full name.
+
+    `inputs` are those of the family.
+    """
+    kept = [tuple(name for name in group if f"{prefix}.{name}" in prunable) for group in inputs]
+    return [InputGroup(names) for names in kept if names]
 
 
 @dataclass(frozen=True)
 class DenseTwin:
-    """The dense block and the stream of the same tokens through the dense model, which goes ahead of the pruned one."""
+    """The dense block, with its number in the dense model, and the stream of the same tokens through that model, which
+    goes ahead of the pruned one. Both blocks name their modules alike; how wide they are may differ.
+
+    `added_to_stream` are linear layers whose outputs are added to the residual stream, each with the norm that reads
+    the stream before: there statistics see how far that has drifted from the dense model's, too.
+    """
 
     block: nn.Module
     stream: Stream
+    index: int
+    added_to_stream: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """What reaches a group's linear layers, [sequences, time, in_features], and the residual stream that their output
-    will be added to, [sequences, time, out_features], where it is and is asked for."""
-
-    inputs: Tensor
-    stream: Tensor | None
-
-    def after(self, dense: "Arrival | None") -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """What a statistic takes in, given what reached the dense block's."""
-        if dense is None:
-            return self.inputs, None, None
-        if self.stream is None or dense.stream is None:
-            return self.inputs, dense.inputs, None
-        return self.inputs, dense.inputs, dense.stream.float() - self.stream.float()
-
-
-OnArrival = Callable[[InputGroup, Arrival], None]
+OnArrival = Callable[[InputGroup, Tensor], None]
 PruneGroup = Callable[[InputGroup, InputStatistic], None]
 
 
 @contextmanager
-def _arrivals(
-    block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArrival, *, with_streams: bool
-) -> Iterator[None]:
+def _arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArrival) -> Iterator[None]:
     """Call `on_arrival` as a tensor reaches a group's first linear layer; check that the others read the same one."""
     inputs: dict[InputGroup, tuple[int, tuple[int, ...]]] = {}
-    streams: dict[tuple[greenlet, str], Tensor] = {}  # of each of the forwards that run side by side
-
-    def norm(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            streams[getcurrent(), name] = arguments[0]
-
-        return hook
 
     def first(group: InputGroup) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            stream = None if group.stream_norm is None else streams.pop((getcurrent(), group.stream_norm), None)
-            on_arrival(group, Arrival(arguments[0], stream))
+            on_arrival(group, arguments[0])
             inputs[group] = (arguments[0].data_ptr(), tuple(arguments[0].shape))
 
         return hook
@@ -97,9 +72,7 @@ def _arrivals(
 
         return hook
 
-    norms = {group.stream_norm for group in groups if group.stream_norm is not None} if with_streams else set()
-    handles = [block.get_submodule(name).register_forward_pre_hook(norm(name)) for name in sorted(norms)]
-    handles += [
+    handles = [
         block.get_submodule(name).register_forward_pre_hook((other if place else first)(group))
         for group in groups
         for place, name in enumerate(group.linears)
@@ -109,6 +82,65 @@ def _arrivals(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _passing(block: nn.Module, norms: Iterable[str], on_stream: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `on_stream` with the residual stream as it enters each of these norms."""
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda module, arguments: on_stream(name, arguments[0])
+
+    handles = [block.get_submodule(name).register_forward_pre_hook(hook(name)) for name in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _gathering(
+    block: nn.Module,
+    groups: Sequence[InputGroup],
+    new_statistic: Callable[[], InputStatistic],
+    dense: DenseTwin | None,
+    wait: Callable[[str], None],
+) -> Iterator[dict[InputGroup, InputStatistic]]:
+    """Statistics that grow as micro-batches go through the block; `wait` is called when one has reached a group.
+
+    With `dense` each goes through that block first, then through this one, before the next: at least from one `wait` to
+    the other.
+    """
+    statistics: dict[InputGroup, InputStatistic] = {}
+    ahead: dict[InputGroup, Tensor] = {}
+    stream_ahead: dict[str, Tensor] = {}
+    streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
+    added = {} if dense is None else dense.added_to_stream
+    norms = {group.first: added[group.first] for group in groups if group.first in added}
+
+    def arrive_dense(group: InputGroup, inputs: Tensor) -> None:
+        ahead[group] = inputs
+        wait(group.first)
+
+    def pass_norm(norm: str, stream: Tensor) -> None:  # both are the blocks' own residuals, kept alive by them as well
+        streams[norm].append((stream_ahead.pop(norm), stream))
+
+    def arrive(group: InputGroup, inputs: Tensor) -> None:
+        drift = None
+        if group.first in norms:
+            dense_stream, stream = streams[norms[group.first]].popleft()
+            drift = dense_stream.float() - stream.float()
+        statistics.setdefault(group, new_statistic()).update(inputs, ahead.pop(group, None), drift)
+        wait(group.first)
+
+    with ExitStack() as hooks:
+        hooks.enter_context(_arrivals(block, groups, arrive))
+        if dense is not None:
+            hooks.enter_context(_arrivals(dense.block, groups, arrive_dense))
+            hooks.enter_context(_passing(dense.block, norms.values(), stream_ahead.__setitem__))
+            hooks.enter_context(_passing(block, norms.values(), pass_norm))
+        yield statistics
 
 
 def prune_in_flight(
@@ -125,53 +157,29 @@ def prune_in_flight(
     The forward then goes on through the pruned weights: true-sequential propagation for one forward per block. With
     `dense` every micro-batch goes through the dense block just ahead, and statistics see both inputs.
     """
-    statistics: dict[InputGroup, InputStatistic] = {}
     by_name = {group.first: group for group in groups}
-    ahead: dict[InputGroup, Arrival] = {}
-
-    def arrive_dense(group: InputGroup, arrival: Arrival) -> None:
-        ahead[group] = arrival
-        pause(group.first)
-
-    def arrive(group: InputGroup, arrival: Arrival) -> None:
-        statistics.setdefault(group, new_statistic()).update(*arrival.after(ahead.pop(group, None)))
-        pause(group.first)
-
-    def at_barrier(name: str) -> None:
-        group = by_name[name]
-        prune_group(group, statistics.pop(group))
-
-    lanes = [(stream, block)] if dense is None else [(dense.stream, dense.block), (stream, block)]
+    lanes = [(stream, block, index)]
+    if dense is not None:
+        lanes.insert(0, (dense.stream, dense.block, dense.index))
 
     def forward(lane: int, batch: int) -> Callable[[], Tensor]:
-        through, module = lanes[lane]
-        return lambda: call_block(module, through.hidden(batch), through.arguments(index))
+        through, module, number = lanes[lane]
+        return lambda: call_block(module, through.hidden(batch), through.arguments(number))
 
     def store(number: int, hidden: Tensor) -> None:
         batch, lane = divmod(number, len(lanes))
         lanes[lane][0].store(batch, hidden)
 
     forwards = [forward(lane, batch) for batch in range(len(stream)) for lane in range(len(lanes))]
-    with _both_arrivals(block, groups, arrive, dense, arrive_dense):
+    with _gathering(block, groups, new_statistic, dense, pause) as statistics:
+
+        def at_barrier(name: str) -> None:
+            group = by_name[name]
+            prune_group(group, statistics.pop(group))
+
         run_in_lockstep(forwards, at_barrier, store)
-    for through, _ in lanes:
+    for through, _, _ in lanes:
         through.step()
-
-
-@contextmanager
-def _both_arrivals(
-    block: nn.Module,
-    groups: Sequence[InputGroup],
-    on_arrival: OnArrival,
-    dense: DenseTwin | None,
-    on_dense_arrival: OnArrival,
-) -> Iterator[None]:
-    """Those at the block, and at the dense one where there is one: only then is the stream asked for."""
-    with ExitStack() as stack:
-        if dense is not None:
-            stack.enter_context(_arrivals(dense.block, groups, on_dense_arrival, with_streams=True))
-        stack.enter_context(_arrivals(block, groups, on_arrival, with_streams=dense is not None))
-        yield
 
 
 def collect(
@@ -183,16 +191,10 @@ def collect(
     dense: DenseTwin | None = None,
 ) -> dict[InputGroup, InputStatistic]:
     """Statistics of every group from the block as it is; the streams stay where they were."""
-    statistics: dict[InputGroup, InputStatistic] = {}
-    ahead: dict[InputGroup, Arrival] = {}
-
-    def arrive(group: InputGroup, arrival: Arrival) -> None:
-        statistics.setdefault(group, new_statistic()).update(*arrival.after(ahead.pop(group, None)))
-
-    with _both_arrivals(block, groups, arrive, dense, ahead.__setitem__):
+    with _gathering(block, groups, new_statistic, dense, lambda name: None) as statistics:
         for batch, hidden in stream.batches():
             if dense is not None:
-                call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(index))
+                call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(dense.index))
             call_block(block, hidden, stream.arguments(index))
     return statistics
 
@@ -211,4 +213,4 @@ def prune_two_pass(
         prune_group(group, statistic)
     stream.advance(block, index)
     if dense is not None:
-        dense.stream.advance(dense.block, index)
+        dense.stream.advance(dense.block, dense.index)

@@ -2,8 +2,8 @@
 
 In a model that is pruned in flight a layer no longer sees the inputs X [tokens, in_features] of the dense model but X̂,
 what the pruned layers before it make of them. A solver that keeps WX̂ carries that drift on. Here the target is the
-dense output WX, and where it is added to a residual stream, the dense stream after it: what the dense stream has over
-the pruned one, R [tokens, out_features], is added to the target.
+dense output WX, as far as tokens that nothing was fitted to confirm it; and where the output is added to the residual
+stream, that together with what the stream is short of the dense model's. Of a layer that lost inputs, X̂ has fewer.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,12 @@ from math import inf
 import torch
 from torch import Tensor
 
-from core.catalogue.parameters import MOST_STEPS, Compensation
+from core.catalogue.parameters import MOST_STEPS, Compensation, Refit
 from core.pruning.compensation import damped_inverse_factor
 from core.pruning.group import PrunableLinear
 from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic
+from core.pruning.streams import Stream
 
 RIDGES = (0.001, 0.01, 0.1, 1.0)
 """Tried where λ is chosen."""
@@ -46,7 +47,7 @@ def prune_and_fit(
         return [Fitted(pruned_OI) for pruned_OI in method.prune(linears, inputs, note)]
     aims = [Fitted(linear.weight_OI) for linear in linears]
     if compensation.refits:
-        aims = _refitted([linear.weight_OI for linear in linears], inputs, compensation, note)
+        aims = refit([linear.weight_OI for linear in linears], inputs, compensation, note)
     aimed = [replace(linear, weight_OI=aim.weight_OI) for linear, aim in zip(linears, aims, strict=True)]
     found = []
     for linear, aim, pruned_OI in zip(linears, aims, method.prune(aimed, inputs, note), strict=True):
@@ -61,22 +62,39 @@ def prune_and_fit(
     return found
 
 
-def _refitted(
-    weights: Sequence[Tensor], inputs: InputStatistic, compensation: Compensation, note: Callable[[str], None]
+def fitted_tokens(compensation: Refit, stream: Stream) -> int | None:
+    """How many of a stream's tokens are fitted to: the rest is held aside; None: all, nothing is chosen by them."""
+    if not compensation.chooses:
+        return None
+    sequences = stream.token_count // stream.length
+    return (sequences - max(1, round(sequences * compensation.held_aside))) * stream.length
+
+
+def refit(
+    weights: Sequence[Tensor],
+    inputs: InputStatistic,
+    compensation: Refit,
+    note: Callable[[str], None],
+    dense: Sequence[Tensor] | None = None,
 ) -> list[Fitted]:
-    """Weights moved towards the dense outputs. Where λ is chosen, all layers of these inputs get the one that leaves
-    the least error on the tokens held aside, each with its own α."""
+    """Weights of layers that share their inputs, α of the way towards the dense model's outputs.
+
+    `dense` are the dense model's weights of the same outputs, where they differ. Where λ is chosen, all layers of these
+    inputs get the one that leaves the least error on the tokens held aside, each with its own α.
+    """
+    dense = weights if dense is None else dense
     best: list[Fitted] = []
     least = inf
     for ridge in RIDGES if compensation.ridge == "auto" else (compensation.ridge,):
         moved, error = [], 0.0
-        for weight_OI, direction_OI in zip(weights, refit_directions(weights, inputs, ridge, note), strict=True):
+        directions = refit_directions(weights, inputs, ridge, note, dense)
+        for weight_OI, direction_OI, dense_OI in zip(weights, directions, dense, strict=True):
             share = compensation.refit
             if share == "auto":
-                share = best_refit(weight_OI, direction_OI, _aside(inputs))
+                share = best_refit(weight_OI, direction_OI, _aside(inputs), dense_OI)
             fitted = Fitted(weight_OI + share * direction_OI, share, ridge)
             if compensation.ridge == "auto":
-                error += output_error(weight_OI, _aside(inputs))(fitted.weight_OI)
+                error += output_error(dense_OI, _aside(inputs))(fitted.weight_OI)
             moved.append(fitted)
         if not best or error < least:
             best, least = moved, error
@@ -89,29 +107,44 @@ def _aside(inputs: InputStatistic) -> InputStatistic:
 
 
 def refit_directions(
-    weights: Sequence[Tensor], inputs: InputStatistic, ridge: float, note: Callable[[str], None]
+    weights: Sequence[Tensor],
+    inputs: InputStatistic,
+    ridge: float,
+    note: Callable[[str], None],
+    dense: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
-    """D = (W(XᵀX̂ − X̂ᵀX̂) + RᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: W + D is the ridge solution of
-    min ‖R + XWᵀ − X̂Vᵀ‖² + λ‖V − W‖², with λ = ridge·mean(diag X̂ᵀX̂). Weights are [out_features, in_features].
+    """D = (WXᵀX̂ + RᵀX̂ − VX̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: V + D is the ridge solution of
+    min ‖XWᵀ + R − X̂Uᵀ‖² + λ‖U − V‖² in U, with λ = ridge·mean(diag X̂ᵀX̂). The weights V are [out_features,
+    in_features], `dense` are the W, of as many outputs, None: V. R is the residual stream's drift, where it is known.
 
-    Exactly zero where X̂ is X and R is zero. Inputs that are always zero give their weights no direction.
+    Exactly zero where X̂ is X, W is V and nothing drifted. Inputs that are always zero give their weights no direction.
     """
-    gram_II = inputs.gram_II
-    factor_II, dead_I = damped_inverse_factor(gram_II, ridge, note)
+    factor_II, dead_I = damped_inverse_factor(inputs.gram_II, ridge, note)
     found = []
-    for weight_OI in weights:
-        direction_OI = _drift(weight_OI, inputs) @ factor_II.T @ factor_II
+    for weight_OI, dense_OI in zip(weights, dense or weights, strict=True):
+        direction_OI = _shortfall(weight_OI, inputs, dense_OI) @ factor_II.T @ factor_II
         direction_OI[:, dead_I] = 0
         found.append(direction_OI)
     return found
 
 
-def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic) -> float:
-    """α in 0…1 that minimises ‖R + XWᵀ − X̂(W + αD)ᵀ‖² on tokens held aside: a parabola in α."""
+def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, dense_OI: Tensor | None = None) -> float:
+    """α in 0…1 that minimises ‖XWᵀ + R − X̂(V + αD)ᵀ‖² on tokens held aside: a parabola in α. W is V where there is
+    no `dense_OI`."""
     curvature = _inner(direction_OI @ aside.gram_II, direction_OI)
     if curvature <= 0:
         return 0.0
-    return min(max(_inner(_drift(weight_OI, aside), direction_OI) / curvature, 0.0), 1.0)
+    shortfall_OI = _shortfall(weight_OI, aside, weight_OI if dense_OI is None else dense_OI)
+    return min(max(_inner(shortfall_OI, direction_OI) / curvature, 0.0), 1.0)
+
+
+def _shortfall(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
+    """(XWᵀ + R − X̂Vᵀ)ᵀX̂ of weights V and dense ones W: what the outputs are short of, [out_features, in_features]."""
+    if torch.equal(weight_OI, dense_OI):
+        shortfall_OI = weight_OI @ (inputs.cross_II - inputs.gram_II)  # of two like terms the difference first
+    else:
+        shortfall_OI = dense_OI @ inputs.cross_II - weight_OI @ inputs.gram_II
+    return shortfall_OI if inputs.drift_OI is None else shortfall_OI + inputs.drift_OI
 
 
 def conjugate_gradient(
@@ -159,17 +192,11 @@ def conjugate_gradient(
 def output_error(weight_OI: Tensor, inputs: InputStatistic) -> Callable[[Tensor], float]:
     """‖R + XWᵀ − X̂Vᵀ‖² of weights V, up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr((WXᵀX̂ + RᵀX̂)Vᵀ). Where only X̂ is known it
     stands for X."""
-    aimed_OI = weight_OI @ inputs.gram_II
-    if inputs.is_paired:
-        aimed_OI += _drift(weight_OI, inputs)
+    aimed_OI = weight_OI @ (inputs.cross_II if inputs.is_paired else inputs.gram_II)
+    if inputs.drift_OI is not None:
+        aimed_OI = aimed_OI + inputs.drift_OI
     gram_II = inputs.gram_II
     return lambda fitted_OI: _inner(fitted_OI @ gram_II - 2 * aimed_OI, fitted_OI)
-
-
-def _drift(weight_OI: Tensor, inputs: InputStatistic) -> Tensor:
-    """W(XᵀX̂ − X̂ᵀX̂) + RᵀX̂: what the dense output has over what the layer gives, against its inputs."""
-    drift_OI = weight_OI @ (inputs.cross_II - inputs.gram_II)
-    return drift_OI if inputs.drift_OI is None else drift_OI + inputs.drift_OI
 
 
 def _inner(first: Tensor, second: Tensor) -> float:

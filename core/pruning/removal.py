@@ -1,8 +1,8 @@
 """The removal: a method chooses what goes, and one walk over the blocks takes it out while dense and cut model are
 measured on the same tokens. It can be taken up again once the choice is made, and at any block.
 
-Resident are embeddings and head, one block as it was and as it is, and the activation budget; what a method needs to
-choose comes before, and is its own affair.
+Resident are embeddings and head, one block as it was and as it is, and the activation budget, and where what is left is
+refitted the statistics of one input group; what a method needs to choose comes before, and is its own affair.
 """
 
 import json
@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from core.catalogue.narrowing import require_structure
+from core.errors import InvalidRequest
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.changed_weights import ChangedWeights
+from core.pruning.cut_refit import CutRefit
 from core.pruning.scene import Scene
 from core.pruning.structure import Cut, cut_config, layer_groups, slice_block
 from core.pruning.structured_plan import StructuredPlan
@@ -30,6 +32,12 @@ class Removal(Walk):
         """`setting` is what a `Walk` is given."""
         super().__init__(folder, plan, **setting)
         self.plan = plan
+        if plan.compensation is not None and self.calibration_tokens is None:
+            raise InvalidRequest(
+                "calibration is required: parameters.compensation fits what is left to what the dense model gives for "
+                "text",
+                param="calibration",
+            )
         self.structure = require_structure(folder.description)
         self.rows: list[GroupRow] = []
         self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
@@ -105,15 +113,19 @@ class Removal(Walk):
             for number, each in enumerate(self.evaluation_tokens)
         ]
         verification = self.stream("verification", self.probe, narrow, plan.dtype)
-        found = self.resume([*dense, *pruned, verification], len(skeleton))
+        refit = self._refit(narrow)
+        streams = [*dense, *pruned, verification, *(refit.streams if refit else [])]
+        found = self.resume(streams, len(skeleton))
         start = 0
         if found is None:
-            for stream in [*dense, *pruned, verification]:
+            for stream in streams:
                 stream.start()
         else:
             start, state = found
             self.rows = [GroupRow(**row) for row in state["rows"]]
             self.notes = list(state["notes"])
+            if refit:
+                refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(cut.layers)}
         for index in range(start, len(skeleton)):
             tensors = skeleton.read_block(index)
@@ -127,6 +139,8 @@ class Removal(Walk):
                 place = places[index]
                 groups = layer_groups(family, self.structure, index, cut.attention)
                 sliced = slice_block(self.changed.over(index, tensors), groups, cut.layers[index])
+                if refit:
+                    sliced = refit.fit(index, tensors, place, sliced, groups, cut.layers[index])
                 block = narrow.fill_block(place, sliced, plan.dtype)
                 for stream in [*pruned, verification]:
                     stream.advance(block, place)
@@ -134,12 +148,17 @@ class Removal(Walk):
                 prefix = narrow.block_prefix(place)
                 self.boundaries.write_block(f"{index:05d}", {f"{prefix}.{name}": each for name, each in sliced.items()})
             else:
+                if refit:
+                    refit.pass_by(index, tensors)
                 for stream in [*pruned, verification]:
                     stream.stay()
-            state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes}
+            refits = refit.chosen if refit else {}
+            state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes, "refits": refits}
             self.boundaries.complete(index + 1, state)
             self.observer.on_block(index + 1, len(skeleton), [row for row in self.rows if row.layer == index])
         self.observer.on_stage("evaluate")
+        if refit:
+            self.notes.append(refit.summary)
         removed = sum(row.removed_parameters for row in self.rows)
         return PruneResult(
             layers=self.rows,
@@ -153,6 +172,21 @@ class Removal(Walk):
             config=raw,
             verification=self.write_verification(narrow, verification),
             resumed_from=start,
+            refits=refit.chosen if refit else {},
+        )
+
+    def _refit(self, narrow: Skeleton) -> CutRefit | None:
+        plan = self.plan
+        if plan.compensation is None:
+            return None
+        assert self.calibration_tokens is not None
+        return CutRefit(
+            plan.compensation,
+            self.skeleton,
+            self.stream("dense-calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype),
+            narrow,
+            self.stream("calibration", self.calibration_tokens, narrow, plan.forward_dtype),
+            self.notes.append,
         )
 
     def _report(self, index: int, cut: Cut) -> None:

@@ -114,7 +114,7 @@ class SensitivityWalk(Walk):
         skeleton, plan = self.skeleton, self.plan
         self._held.discard(index)  # it is pruned now, and never run dense again
         tensors = skeleton.read_block(index)
-        groups = input_groups(self.folder.family, skeleton.block_prefix(index), self._by_module)
+        groups = input_groups(self.folder.family.inputs, skeleton.block_prefix(index), self._by_module)
         statistics = self._statistics(index, tensors, groups)
         block = skeleton.fill_block(index, tensors, plan.dtype)
         variants = []

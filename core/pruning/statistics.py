@@ -20,9 +20,9 @@ class InputStatistic:
 
     `squares_I` is Σ x² per feature, `gram_II` is XᵀX. `sample_NI` keeps a few rows of X, evenly spaced, on which
     reconstruction errors are measured where XᵀX is not at hand. Where the dense model's inputs D to the same layers
-    are given too, `cross_II` is DᵀX; where the output is added to a residual stream, and R [tokens, out_features] is
-    what the dense model's stream has over this one's, `drift_OI` is RᵀX. Tokens after the first `fitted_tokens` go into
-    the statistic `aside` alone.
+    are given too, `cross_II` is DᵀX; where the layers' outputs are added to the residual stream and R is what that is
+    short of the dense model's, [tokens, out_features], `drift_OI` is RᵀX. Tokens after the first `fitted_tokens` go
+    into the statistic `aside` alone.
     """
 
     def __init__(self, level: Statistic, *, sample_stride: int, fitted_tokens: int | None = None) -> None:
@@ -32,28 +32,30 @@ class InputStatistic:
         self.aside = None if fitted_tokens is None else InputStatistic(level, sample_stride=sample_stride)
         self.tokens = 0
         self._cross_II: Tensor | None = None
-        self._drift_OI: Tensor | None = None
+        self.drift_OI: Tensor | None = None
         self._squares_I: Tensor | None = None
         self._gram_II: Tensor | None = None
         self._mirrored = False
         self._sample: list[Tensor] = []
 
     def update(self, inputs: Tensor, dense_inputs: Tensor | None = None, stream_drift: Tensor | None = None) -> None:
-        """Take in a micro-batch of inputs, [..., in_features], the dense model's for the same tokens, and what its
-        residual stream has over this one's, [..., out_features].
+        """Take in a micro-batch of inputs, [..., in_features], and for the same tokens the dense model's, which may be
+        wider, and the drift of the residual stream, [..., out_features].
         """
         assert not self._mirrored
-        X_NI, dense_NI, drift_NO = (_rows(each) for each in (inputs, dense_inputs, stream_drift))
+        X_NI, dense_NI, drift_NO = _rows(inputs), _rows(dense_inputs), _rows(stream_drift)
         assert X_NI is not None
         if self.aside is not None:
             assert self.fitted_tokens is not None
             left = self.fitted_tokens - self.tokens
             if len(X_NI) > left:
                 self.aside.update(
-                    X_NI[left:], *(None if each is None else each[left:] for each in (dense_NI, drift_NO))
+                    X_NI[left:],
+                    None if dense_NI is None else dense_NI[left:],
+                    None if drift_NO is None else drift_NO[left:],
                 )
-            X_NI = X_NI[:left]
-            dense_NI, drift_NO = (None if each is None else each[:left] for each in (dense_NI, drift_NO))
+            X_NI, dense_NI = X_NI[:left], None if dense_NI is None else dense_NI[:left]
+            drift_NO = None if drift_NO is None else drift_NO[:left]
             if not len(X_NI):
                 return
         self._keep_sample(X_NI)
@@ -65,8 +67,10 @@ class InputStatistic:
             if self._gram_II is None:
                 self._gram_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
             add_gram(self._gram_II, X_NI)
-            self._cross_II = _added(self._cross_II, dense_NI, X_NI)
-            self._drift_OI = _added(self._drift_OI, drift_NO, X_NI)
+            if dense_NI is not None:
+                self._cross_II = _with_product(self._cross_II, dense_NI, X_NI)
+            if drift_NO is not None:
+                self.drift_OI = _with_product(self.drift_OI, drift_NO, X_NI)
         else:
             squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
@@ -101,15 +105,9 @@ class InputStatistic:
 
     @property
     def cross_II(self) -> Tensor:
-        """DᵀX, [in_features, in_features], D the dense model's inputs."""
+        """DᵀX, [in_features of the dense layers, in_features], D the dense model's inputs."""
         assert self._cross_II is not None
         return self._cross_II
-
-    @property
-    def drift_OI(self) -> Tensor | None:
-        """RᵀX, [out_features, in_features], R what the dense model's residual stream has over this one's; None where
-        the output is added to none."""
-        return self._drift_OI
 
     def relative_error(self, dense_OI: Tensor, pruned_OI: Tensor) -> float | None:
         """‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over the tokens seen: all of them from XᵀX, else the sample. None without tokens."""
@@ -127,17 +125,15 @@ class InputStatistic:
         return float((weight_OI @ torch.cat(self._sample).T).square().sum(dtype=torch.float64))
 
 
-def _rows(each: Tensor | None) -> Tensor | None:
-    return None if each is None else each.detach().reshape(-1, each.shape[-1])
+def _rows(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.detach().reshape(-1, values.shape[-1])
 
 
-def _added(total_LR: Tensor | None, left_NL: Tensor | None, right_NR: Tensor) -> Tensor | None:
-    """The sum so far and LᵀR."""
-    if left_NL is None:
-        return total_LR
-    if total_LR is None:
-        total_LR = right_NR.new_zeros(left_NL.shape[1], right_NR.shape[1])
-    return total_LR.addmm_(left_NL.float().T, right_NR)
+def _with_product(total: Tensor | None, left_N: Tensor, right_N: Tensor) -> Tensor:
+    """`total` and leftᵀ·right more."""
+    if total is None:
+        total = right_N.new_zeros(left_N.shape[1], right_N.shape[1])
+    return total.addmm_(left_N.to(right_N.dtype).T, right_N)
 
 
 def add_gram(gram_II: Tensor, X_NI: Tensor) -> None:

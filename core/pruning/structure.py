@@ -1,7 +1,7 @@
 """Removing groups: which rows and columns of which tensors go with a channel or a head, and the config that fits."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -105,6 +105,12 @@ def reading_slot(family: Family, groups: Groups) -> Slot:
     """The weight of the linear layer that reads what these heads or channels put out."""
     reader = family.attention_output if groups.kind == "heads" else family.channel_reader
     return next(slot for slot in groups.slots if slot.name == f"{reader}.weight")
+
+
+def output_groups(family: Family, groups: Sequence[Groups]) -> list[Groups]:
+    """The same groups with what they own of linear layers' outputs only: cut by these, weights keep all inputs."""
+    outputs = int(family.transposed)
+    return [replace(each, slots=tuple(slot for slot in each.slots if slot.dimension == outputs)) for each in groups]
 
 
 class LayerCut(BaseModel):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.narrowing import Narrowing, require_narrowing, require_structure
-from core.catalogue.parameters import MethodParameters, Width
+from core.catalogue.parameters import MethodParameters, Refit, Refitted, Width
 from core.catalogue.per_layer import Layout
 from core.catalogue.structure import AttentionMode, layer_count
 from core.models.folder import ModelFolder
@@ -41,6 +41,12 @@ class StructuredPlan:
         return build_structured_method(self.method_id, self.parameters)
 
     @property
+    def compensation(self) -> Refit | None:
+        """How what is left is refitted; None: not at all."""
+        asked = self.parameters.compensation if isinstance(self.parameters, Refitted) else None
+        return asked if asked is not None and asked.refits else None
+
+    @property
     def attention(self) -> AttentionMode:
         """How heads are counted."""
         return "none" if self.narrowing is None else self.narrowing.attention
@@ -62,10 +68,12 @@ class StructuredPlan:
     def facts(self) -> dict[str, Any]:
         """How the engine worked, for the report."""
         protected = [] if self.narrowing is None else sorted(self.narrowing.protected)
+        compensation = self.compensation
         return {
             "attention": self.attention,
             "layout": self.layout,
             "protected_layers": protected,
+            "compensation": None if compensation is None else compensation.model_dump(mode="json"),
             **engine_facts(self),
         }
 

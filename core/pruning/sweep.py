@@ -21,7 +21,7 @@ from core.pruning.group import PrunableLinear
 from core.pruning.measuring import pairs
 from core.pruning.plan import Plan
 from core.pruning.propagation import DenseTwin, InputGroup, collect, input_groups, prune_in_flight, prune_two_pass
-from core.pruning.refit import prune_and_fit
+from core.pruning.refit import fitted_tokens, prune_and_fit
 from core.pruning.saliency import weight_times_norm
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.streams import Stream
@@ -104,17 +104,14 @@ class Sweep(Walk):
 
     def _groups(self, index: int) -> list[InputGroup]:
         """The block's input groups, less the linear layers that are not pruned."""
-        return input_groups(self.folder.family, self.skeleton.block_prefix(index), self._by_module)
+        return input_groups(self.folder.family.inputs, self.skeleton.block_prefix(index), self._by_module)
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:
         stride = max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS)
         compensation = self.plan.compensation
         if compensation is None:
             return InputStatistic(level, sample_stride=stride)
-        fitted = None
-        if compensation.chooses:
-            sequences = self.driver.token_count // self.driver.length
-            fitted = (sequences - max(1, round(sequences * compensation.held_aside))) * self.driver.length
+        fitted = fitted_tokens(compensation, self.driver)
         return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=fitted)
 
     def _block(self, index: int) -> None:
@@ -125,7 +122,11 @@ class Sweep(Walk):
             for stream in self.dense:
                 stream.advance(block, index)
         block = skeleton.fill_block(index, tensors, self.driver.dtype)
-        dense = None if self.dense_calibration is None else DenseTwin(deepcopy(block), self.dense_calibration)
+        dense = (
+            None
+            if self.dense_calibration is None
+            else DenseTwin(deepcopy(block), self.dense_calibration, index, self.folder.family.added_to_stream)
+        )
         prefix = skeleton.block_prefix(index)
 
         def prune_group(group: InputGroup, statistic: InputStatistic) -> None:

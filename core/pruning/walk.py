@@ -1,7 +1,7 @@
 """What every walk over a model's blocks shares: token streams, boundaries to resume at, and the figures at its end."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,7 +65,8 @@ class PruneResult:
     `files` hold the tensors of the blocks, and of the head where it was pruned, under the names they are to be saved
     by; `unchanged` says where all others lie in the source; `config` is the new config.json where it is not the
     source's. `removed` counts weights that are zero or gone, `prunable` those that could have been.
-    `verification` holds a few tokens and the logits the saved model must give for them.
+    `verification` holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for
+    each linear layer that is left of a cut and was fitted to the dense model, by its name in the source.
     """
 
     layers: Sequence[LayerRow | GroupRow]
@@ -79,6 +80,7 @@ class PruneResult:
     config: dict[str, Any] | None
     verification: Path
     resumed_from: int
+    refits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -82,6 +82,26 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "pattern": ({"pattern": "4:2"}, "invalid_pattern", "pattern"),
     "width": ({"sparsity": None, "pattern": "1:5"}, "indivisible_width", "pattern"),
     "parameter": ({"parameters": {"nonsense": 1}}, "invalid_parameters", "parameters.nonsense"),
+    "refit without calibration": (
+        {
+            "method": "random-structured",
+            "sparsity": 0.2,
+            "parameters": {"compensation": {"refit": 0.5}},
+            "calibration": None,
+        },
+        "invalid_request",
+        "calibration",
+    ),
+    "refit chosen on nothing held aside": (
+        {
+            "method": "l2-structured",
+            "sparsity": 0.2,
+            "parameters": {"compensation": {"refit": "auto"}},
+            "calibration": {"dataset": "numbers", "samples": 1, "sequence_length": 32},
+        },
+        "invalid_request",
+        "calibration.samples",
+    ),
     "too little text": (
         {"calibration": {"dataset": "numbers", "samples": 1000, "sequence_length": 64}},
         "too_little_text",

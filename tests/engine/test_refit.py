@@ -41,7 +41,7 @@ def paired(tokens: int, size: int, seed: int, drift: float = 0.3) -> tuple[Input
 def with_stream(statistic: InputStatistic, seen: Tensor, rows: int, seed: int) -> Tensor:
     """What the dense model's residual stream has over the pruned one's, [tokens, rows], told to the statistic."""
     drift = torch.randn(len(seen), rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    statistic._drift_OI = drift.T @ seen
+    statistic.drift_OI = drift.T @ seen
     return drift
 
 
@@ -136,6 +136,39 @@ def test_the_chosen_share_is_the_best_on_what_was_held_aside(seed: int, streams:
     assert cost(chosen) <= min(cost(share / 50) for share in range(51)) * (1 + 1e-9)
     error = output_error(weight, aside)
     assert error(weight + direction) - error(weight) == pytest.approx(cost(1.0) - cost(0.0), abs=1e-6, rel=1e-6)
+
+
+@given(st.integers(0, 2**31 - 2), st.integers(2, 12), st.integers(1, 12), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_with_fewer_inputs_and_a_stream_that_drifted_it_is_the_ridge_solution_too(
+    seed: int, size: int, kept: int, drifts: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    kept = min(kept, size)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    mixing, weight, left = drawn(size, kept), drawn(3, size), drawn(3, kept)
+    dense = drawn(6 * size, size)
+    seen, drift = dense @ mixing + 0.3 * drawn(6 * size, kept), drawn(6 * size, 3)
+    statistic = InputStatistic(Statistic.GRAM, sample_stride=1, fitted_tokens=4 * size)
+    for part in range(0, 6 * size, 5):
+        few = slice(part, part + 5)
+        statistic.update(seen[few], dense[few], drift[few] if drifts else None)
+    target = (dense @ weight.T + drifts * drift).double()
+    (direction,) = refit_directions([left], statistic, 0.01, ignore, [weight])
+    inputs, outputs = seen[: 4 * size].double(), target[: 4 * size]
+    ridge = 0.01 * (inputs.T @ inputs).diagonal().mean() * torch.eye(kept, dtype=torch.float64)
+    solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ outputs + ridge @ left.T.double()).T
+    torch.testing.assert_close((left + direction).double(), solution, atol=5e-3, rtol=5e-3)
+
+    def cost(share: float) -> float:
+        return float((target[4 * size :] - seen[4 * size :].double() @ (left + share * direction).T.double()).norm())
+
+    assert statistic.aside is not None and statistic.aside.tokens == 2 * size
+    chosen = best_refit(left, direction, statistic.aside, weight)
+    assert cost(chosen) <= min(cost(share / 50) for share in range(51)) * (1 + 1e-5)
 
 
 def test_steps_end_where_what_was_held_aside_gains_no_more() -> None:

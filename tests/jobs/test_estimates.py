@@ -91,6 +91,24 @@ def test_work_counts_each_walk_and_the_solver() -> None:
     assert work_of(description, _job(method="sparsegpt"), _TOKENS).operations > once.operations
 
 
+@pytest.mark.parametrize("method", ["random-structured", "l2-structured", "llm-pruner", "bonsai", "depth"])
+def test_a_refit_takes_both_models_the_calibration_tokens(method: str) -> None:
+    """Dense, and what is left of it, with the statistics of one input beside: not with the depth of the model."""
+    parameters = {"compensation": {"refit": "auto"}}
+    plain, refit = (
+        work_of(_llama(4), _job(method=method, sparsity=0.2, parameters=each), _TOKENS) for each in ({}, parameters)
+    )
+    assert refit.passes - plain.passes == 2 * _TOKENS.calibration and refit.operations > plain.operations
+    for_nothing = {"compensation": {"refit": 0}}
+    assert work_of(_llama(4), _job(method=method, sparsity=0.2, parameters=for_nothing), _TOKENS).passes == plain.passes
+    if method == "random-structured":
+        extra = [
+            _needs(_llama(layers), device="cpu", method=method, sparsity=0.2, parameters=parameters).peak_memory_bytes
+            for layers in (4, 8)
+        ]
+        assert extra[0] == extra[1] > _needs(_llama(4), device="cpu", method=method, sparsity=0.2).peak_memory_bytes
+
+
 def test_what_is_written_after_prompts_takes_longer_than_what_is_read() -> None:
     description = _llama(2)
     without, read, written = (

@@ -1,0 +1,200 @@
+"""What is left of a cut, fitted to what the dense model gave."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.artifacts.checkpoint import write_checkpoint
+from core.errors import InvalidRequest
+from core.models.folder import open_model
+from core.models.skeleton import Skeleton, call_block
+from core.pruning import structured_plan
+from core.pruning.methods.depth import Depth
+from core.pruning.methods.random_structured import RandomStructured
+from core.pruning.streams import block_arguments
+from core.pruning.structure import Cut, LayerCut
+from core.pruning.structured_plan import make_structured_plan
+from core.pruning.walk import Observer, PruneResult
+from tests.engine.sweeping import tensors_of
+from tests.engine.test_per_layer import prune as prune_per_layer
+from tests.engine.test_structured import edit, removal
+from tests.engine.tiny import make_model, make_tokens
+
+DEPTH = {"criterion": "angular"}
+SECOND_LAYER_GONE = Cut(attention="none", layers={layer: LayerCut() for layer in (0, 2, 3)})
+FEW_STEPS = {"budget": "quick", "steps": 10, "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("tiny"), num_hidden_layers=4)
+
+
+def cut(
+    folder: Path, work: Path, method: str, compensation: dict[str, Any] | None, sparsity: float = 0.25, **setting: Any
+) -> PruneResult:
+    parameters = setting.pop("parameters", {})
+    if compensation is not None:
+        parameters = parameters | {"compensation": compensation}
+    calibration = make_tokens(16)
+    return removal(folder, work, method, sparsity, parameters=parameters, **{"calibration": calibration} | setting)
+
+
+def last_hidden(folder: Path, tokens: Tensor) -> Tensor:
+    """Of a model folder: hidden states after the last block, before the final norm."""
+    opened = open_model(folder, own_artifact=True)
+    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    hidden = skeleton.embed(tokens)
+    arguments = block_arguments(skeleton, tokens.shape[1], torch.float32)
+    with torch.inference_mode():
+        for index in range(len(skeleton)):
+            hidden = call_block(
+                skeleton.fill_block(index, skeleton.read_block(index), torch.float32), hidden, arguments[index]
+            )
+    return hidden
+
+
+def drift(result: PruneResult, folder: Path, place: Path, tokens: Tensor) -> float:
+    """‖h − ĥ‖ / ‖h‖ at the end of the blocks of the dense model and of what is left."""
+    write_checkpoint(result.files, result.unchanged, folder, place, config=result.config)
+    dense = last_hidden(folder, tokens)
+    return float((dense - last_hidden(place, tokens)).norm() / dense.norm())
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [("random-structured", {}), ("l2-structured", {}), ("llm-pruner", {}), ("depth", DEPTH)],
+)
+def test_nothing_asked_for_is_nothing_done(method: str, parameters: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+    plain = tensors_of(cut(tiny, tmp_path / "plain", method, None, parameters=parameters))
+    same = tensors_of(cut(tiny, tmp_path / "same", method, {"refit": 0}, parameters=parameters))
+    assert all(torch.equal(plain[name], same[name]) for name in plain)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "phi3", "gemma2", "olmo2", "gpt-neox", "opt"])
+@pytest.mark.parametrize("method", ["depth", "random-structured"])
+def test_what_is_left_comes_closer_to_the_dense_model(
+    method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the tokens it was fitted to; with every weight layout, and with or without a norm before the stream."""
+    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    folder = make_model(tmp_path / "model", name, **{"n_layer" if name == "gpt2" else "num_hidden_layers": 4})
+    found = []
+    for number, compensation in enumerate((None, {"refit": 1.0})):
+        result = cut(folder, tmp_path / f"{number}", method, compensation)
+        found.append(drift(result, folder, tmp_path / f"{number}-artifact", make_tokens(16)))
+    assert found[1] < found[0] * 0.85
+
+
+@pytest.mark.parametrize("method", ["loraprune", "lorashear", "bonsai"])
+def test_methods_that_train_or_measure_refit_what_they_leave(method: str, tiny: Path, tmp_path: Path) -> None:
+    few = {"masks_per_round": 10, "round_share": 0.3} if method == "bonsai" else FEW_STEPS
+    if method == "lorashear":
+        few = few | {"periods": 1}
+    found = []
+    for number, compensation in enumerate((None, {"refit": 1.0})):
+        result = cut(tiny, tmp_path / f"{number}", method, compensation, parameters=few)
+        found.append(drift(result, tiny, tmp_path / f"{number}-artifact", make_tokens(16)))
+    assert found[1] < found[0]
+
+
+def test_kept_channels_take_over_what_their_removed_copies_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_model(tmp_path / "model")
+    halves = {f"model.layers.{layer}.mlp.{name}_proj.weight": double for layer in range(3) for name in ("gate", "up")}
+    edit(folder, halves)
+    kept = LayerCut(channels=list(range(24)))
+    monkeypatch.setattr(
+        RandomStructured, "choose", lambda method, scene: Cut(attention="none", layers=dict.fromkeys(range(3), kept))
+    )
+    plain, fitted = (
+        drift(cut(folder, tmp_path / name, "random-structured", each), folder, tmp_path / f"{name}-a", make_tokens(16))
+        for name, each in (("plain", None), ("fitted", {"refit": 1.0, "ridge": 1e-6}))
+    )
+    assert plain > 0.1 and fitted < 1e-3
+
+
+def double(weight: Tensor) -> None:
+    weight[24:] = weight[:24]
+
+
+@pytest.mark.parametrize("compensation", [{"refit": 1.0}, {"refit": "auto"}], ids=["given", "auto"])
+def test_micro_batches_change_nothing_but_the_order_of_sums(
+    compensation: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each one's dense inputs and residual stream meet its own, and no other's."""
+    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    whole = tensors_of(cut(tiny, tmp_path / "whole", "depth", compensation))
+    monkeypatch.setattr(structured_plan, "MICRO_BATCH_TOKENS", 72)
+    parts = tensors_of(cut(tiny, tmp_path / "parts", "depth", compensation))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, atol=5e-3, rtol=5e-3)
+
+
+def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    result = cut(tiny, tmp_path / "auto", "depth", {"refit": "auto"})
+    linears = {each.name for each in open_model(tiny).description.linears if each.layer != 1}
+    assert result.refits.keys() == linears and all(0 <= share <= 1 for share in result.refits.values())
+    assert any(share > 0 for share in result.refits.values())
+    assert all(share == 0 for name, share in result.refits.items() if ".layers.0." in name), "nothing is gone before"
+    assert any("refitted" in note and "chosen" in note for note in result.notes)
+    plan = make_structured_plan(
+        open_model(tiny), method="depth", sparsity=0.25, parameters={"compensation": {"refit": "auto"}}
+    )
+    assert plan.facts()["compensation"]["refit"] == "auto"
+
+
+@pytest.mark.parametrize("method", ["depth", "llm-pruner"])
+def test_a_walk_that_was_cut_off_ends_with_the_same_bytes(
+    method: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    whole = cut(tiny, tmp_path / "whole", method, {"refit": "auto"})
+
+    def stop(done: int, blocks: int, rows: Any) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut(tiny, tmp_path / "one", method, {"refit": "auto"}, observer=Observer(on_block=stop))
+    again = cut(tiny, tmp_path / "two", method, {"refit": "auto"}, previous=tmp_path / "one")
+    assert again.resumed_from == 3
+    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
+    assert again.refits == whole.refits and again.notes == whole.notes
+
+
+def test_with_another_compensation_a_walk_starts_over(tiny: Path, tmp_path: Path) -> None:
+    cut(tiny, tmp_path / "one", "random-structured", {"refit": 0.5})
+    again = cut(tiny, tmp_path / "two", "random-structured", {"refit": 1.0}, previous=tmp_path / "one")
+    assert again.resumed_from == 0
+
+
+def test_layers_of_different_shapes_are_refitted(tiny: Path, tmp_path: Path) -> None:
+    """Protected layers keep their shape, and follow the drift of those before them."""
+    found = []
+    for number, compensation in enumerate((None, {"refit": 1.0})):
+        parameters = {"protected_first": 1, "protected_last": 1, "compensation": compensation}
+        artifact, _ = prune_per_layer(
+            tiny, tmp_path / f"{number}", "random-structured", 0.2, parameters, calibration=make_tokens(16)
+        )
+        dense = last_hidden(tiny, make_tokens(16))
+        found.append(float((dense - last_hidden(artifact, make_tokens(16))).norm()))
+    assert found[1] < found[0] * 0.85
+
+
+def test_without_calibration_it_is_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="calibration is required") as raised:
+        cut(tiny, tmp_path, "random-structured", {"refit": 0.5}, calibration=None)
+    assert raised.value.param == "calibration"
+
+
+def test_what_needs_a_mask_is_no_choice_where_groups_go(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"parameters\.compensation\.conjugate_gradient"):
+        cut(tiny, tmp_path, "llm-pruner", {"conjugate_gradient": 5})
