@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         "--compared",
         nargs="+",
         choices=SETTINGS,
-        default=[REFERENCE, "both", "auto"],
+        default=[REFERENCE, "frontier"],
         help="settings of the tables over calibration sizes and tasks, where they are among the rows",
     )
     parser.add_argument(

@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.contest import PEER, Job, target_title
-
-MOST_GENERATED = 32
-"""As many as the service takes where a job does not say."""
+from core.catalogue.parameters import FrontierParameters
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A row: a method and its parameters, by Secateur's engine or by the peer. Where it `generates`, the model writes
-    further calibration sequences, as many as are drawn, up to MOST_GENERATED."""
+    """A row: a method and its parameters, by Secateur's engine or by the peer. `frontier`, and what `generates`,
+    calibrates on text of the model's own too, as much as the service takes where a job does not say."""
 
     title: str
     method: str
@@ -23,7 +21,10 @@ class Setting:
 
     def generated(self, samples: int) -> int:
         """Sequences the model writes beside so many that are drawn."""
-        return min(samples, MOST_GENERATED) if self.generates else 0
+        if self.method != "frontier" and not self.generates:
+            return 0
+        parameters = self.parameters if self.method == "frontier" else {}
+        return FrontierParameters.model_validate(parameters).generated(samples)
 
 
 REFERENCE = "sparsegpt"
@@ -37,7 +38,10 @@ SETTINGS = {
         Setting("conjugate-gradient", "sparsegpt", {"compensation": {"conjugate_gradient": 10}}),
         Setting("refit", "sparsegpt", {"compensation": {"refit": 0.5}}),
         Setting("both", "sparsegpt", {"compensation": {"refit": 0.5, "conjugate_gradient": 10}}),
+        Setting("self text", "sparsegpt", generates=True),
         Setting("auto", "sparsegpt", {"compensation": {"refit": "auto", "conjugate_gradient": "auto"}}),
+        Setting("frontier", "frontier"),
+        Setting("frontier thorough", "frontier", {"budget": "thorough"}),
     )
 }
 

@@ -9,8 +9,10 @@ import torch
 
 from bench.cell_program import answer
 from core.data.generation import generate_documents, sequences_at_once
+from core.models.arithmetic import forward_dtype
 from core.models.folder import open_model
 from core.models.per_layer import load_model
+from core.models.weights import DTYPES
 
 
 def write_text(spec: dict[str, Any]) -> dict[str, Any]:
@@ -19,7 +21,7 @@ def write_text(spec: dict[str, Any]) -> dict[str, Any]:
     device = torch.device("cpu")
     begun = time.perf_counter()
     documents = generate_documents(
-        load_model(folder, device),
+        load_model(folder, device, dtype=forward_dtype("auto", DTYPES[folder.description.dtype], device)),
         folder.tokenizer(),
         tokens=spec["samples"] * spec["length"],
         length=spec["length"],

@@ -11,7 +11,7 @@ from core.settings import Settings
 
 TEXT_FILE = "text"
 IMAGES_FILE = "images.parquet"
-_GENERATION = 1
+_GENERATION = 2
 """Raised when the way text is generated changes."""
 
 

@@ -10,9 +10,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.data.generation import generate_documents, sequences_at_once
 from core.errors import UnusableModel
+from core.models.arithmetic import forward_dtype
 from core.models.folder import open_model
 from core.models.per_layer import load_model
 from core.models.reference import ReferenceConfig, ReferenceNetwork
+from core.models.weights import DTYPES
 from worker.protocol import GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
 
 
@@ -26,7 +28,7 @@ def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable
     documents = characters = 0
     with spec.target.open("w", encoding="utf-8") as target:
         for document in generate_documents(
-            load_model(folder, device),
+            load_model(folder, device, dtype=forward_dtype("auto", DTYPES[description.dtype], device)),
             tokenizer,
             tokens=needed,
             length=length,

@@ -112,7 +112,6 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
         patterns=_WEIGHTS,
         needs=Needs(calibration=True, gradients=False, training=False),
         parameters=FrontierParameters,
-        generates=True,
     ),
     MethodInfo(
         id="random-structured",

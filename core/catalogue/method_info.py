@@ -46,8 +46,7 @@ class Needs(BaseModel):
 class MethodInfo(BaseModel):
     """One entry of the catalogue. `patterns` lists pattern families, the default first; none: nothing is pruned.
 
-    `summary` is a line, `description` a paragraph for whoever has to choose, `gains` what hardware makes of the result;
-    where it `generates`, the model writes some of its calibration text by default.
+    `summary` is a line, `description` a paragraph for whoever has to choose, `gains` what hardware makes of the result.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,7 +61,6 @@ class MethodInfo(BaseModel):
     patterns: tuple[str, ...]
     needs: Needs
     parameters: type[MethodParameters]
-    generates: bool = False
 
     @property
     def prunes(self) -> bool:

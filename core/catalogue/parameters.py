@@ -5,7 +5,7 @@ the calibration forward is run (`Propagated`); those that remove heads and chann
 can be scaled `Budgeted`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, model_validator
 
@@ -181,14 +181,27 @@ class FrontierParameters(SparseGPTParameters):
         if not isinstance(given, dict) or given.get("compensation") is not None:
             return given
         preset = FRONTIER.get(given.get("budget", "quick"))
-        return given if preset is None else given | {"compensation": preset.model_copy()}
+        return given if preset is None else given | {"compensation": preset.compensation.model_copy()}
+
+    def generated(self, samples: int | None) -> int:
+        """Sequences the model writes beside so many of a text, None: all of it, where the job does not say."""
+        preset = FRONTIER[self.budget]
+        return preset.most_generated if samples is None else min(preset.generated * samples, preset.most_generated)
+
+
+class Preset(NamedTuple):
+    """What a budget of `frontier` stands for: `generated` sequences of the model's own text for each of the user's, so
+    many at most."""
+
+    compensation: Compensation
+    generated: int
+    most_generated: int
 
 
 FRONTIER = {
-    "quick": Compensation(refit=0.5, conjugate_gradient=10),
-    "thorough": Compensation(refit=0.5, conjugate_gradient=20),
+    "quick": Preset(Compensation(refit=0.5, conjugate_gradient=10), generated=1, most_generated=32),
+    "thorough": Preset(Compensation(refit=0.5, conjugate_gradient=20), generated=4, most_generated=128),
 }
-"""What each budget of `frontier` stands for."""
 
 
 class Width(MethodParameters, Refitted):

@@ -7,11 +7,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.catalogue.model_folder import ModelDescription
-from core.data.tokens import count_tokens
+from core.data.tokens import count_tokens, starts_with_bos
 from core.errors import OutOfMemory, UnusableModel
 from core.models.decoding import first_token, sequences_that_fit, write_tokens
 
-_MOST_AT_ONCE = 32
+_MOST_AT_ONCE = 128
 _MOST_TIMES_NEEDED = 8
 """Tokens sampled for each one needed, before it is given up: a model may end most texts at once."""
 
@@ -34,13 +34,15 @@ def generate_documents(
     at_once: int,
     on_tokens: Callable[[int], None] = lambda done: None,
 ) -> Iterator[str]:
-    """Documents of up to `length` tokens, each sampled at temperature 1 from the token that begins a text until the one
-    that ends it, `at_once` of them in a batch with a key-value cache, until they hold `tokens` tokens as they are
-    counted when they are read again. Sets torch's seed and the model's generation settings.
+    """Documents of up to `length` tokens: a first token drawn from the whole vocabulary, so that they are of as many
+    kinds as the model knows (LLM-QAT, Liu et al. 2023, arXiv:2305.17888), and after it what is sampled at temperature 1
+    until the token that ends a text. `at_once` of them are made in a batch with a key-value cache, until they hold
+    `tokens` tokens as they are counted when they are read again. Sets torch's seed and the model's generation settings.
 
     Raises UnusableModel where the model does not write enough, NotFiniteWeights where it computes no probabilities.
     """
-    first = first_token(model.config, tokenizer)
+    begin = [first_token(model.config, tokenizer)] if starts_with_bos(tokenizer) else []
+    firsts = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
     torch.manual_seed(seed)
     written = sampled = 0
     while written < tokens:
@@ -51,11 +53,13 @@ def generate_documents(
                 param="model",
             )
         missing = math.ceil((tokens - written) / length)
-        begin_B1 = torch.full((min(at_once, missing), 1), first)
-        for ids in write_tokens(model, tokenizer, begin_B1, most=length, is_sampled=True):
+        drawn = [firsts[number] for number in torch.randint(len(firsts), (min(at_once, missing),)).tolist()]
+        given_BT = torch.tensor([[*begin, first] for first in drawn])
+        written_after = write_tokens(model, tokenizer, given_BT, most=length - 1, is_sampled=True)
+        for first, ids in zip(drawn, written_after, strict=True):
             sampled += len(ids) + 1
-            document = str(tokenizer.decode(ids, skip_special_tokens=True))
-            if document.strip():
+            document = str(tokenizer.decode([first, *ids], skip_special_tokens=True))
+            if ids and document.strip():
                 written += count_tokens(document, tokenizer)
                 yield document
         on_tokens(min(written, tokens))

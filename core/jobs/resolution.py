@@ -9,10 +9,11 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
 from core.catalogue.classifiers import ClassifierDescription
-from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work
+from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work, parse_parameters
 from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
+from core.catalogue.parameters import FrontierParameters
 from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
@@ -26,9 +27,6 @@ from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, 
 from core.jobs.sensitivity_resolution import allocated_body, measured_body
 from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import SELF, TextNeeds, generated_text, resolve_text
-
-_MOST_GENERATED = 32
-"""Sequences the model writes for a method that wants some, where the job does not say how many."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,9 @@ def _resolve_calibration(
     needs = TextNeeds("calibration", "calibration.dataset", asked.samples, length, asked.seed)
     text = resolve_text(session, team_id, asked.dataset, needs, hub)
     samples = asked.generated
-    if samples is None and get_method(body.method).generates and asked.dataset != SELF:
-        samples = min(asked.samples or _MOST_GENERATED, _MOST_GENERATED)
+    if samples is None and asked.dataset != SELF:
+        parameters = parse_parameters(body.method, body.parameters)
+        samples = parameters.generated(asked.samples) if isinstance(parameters, FrontierParameters) else None
     elif samples and asked.dataset == SELF:
         raise InvalidRequest(
             f"calibration.generated: with the dataset {SELF!r} the model writes all of it: raise calibration.samples",

@@ -15,6 +15,7 @@ from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated, Compensated, Compensation, Propagated, Selection
 from core.catalogue.patterns import Pattern, parse_pattern
 from core.catalogue.prunable import prunable_linears
+from core.models.arithmetic import forward_dtype
 from core.models.folder import ModelFolder
 from core.models.weights import DTYPES
 from core.pruning.allocation import global_counts
@@ -159,21 +160,6 @@ def make_plan(
         sparsities=tuple(allocation) if isinstance(allocation, list) else (sparsity,) * description.layers,
         counts=counts,
         dtype=dtype,
-        forward_dtype=_forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),
+        forward_dtype=forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),
         device=device,
     )
-
-
-def _forward_dtype(asked: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Arithmetic of the calibration forward: what was asked, else bfloat16 where the hardware has it."""
-    if asked != "auto":
-        return DTYPES[asked]
-    if dtype is not torch.float32:
-        return dtype
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bfloat16()
-    return torch.bfloat16 if native else dtype
-
-
-def _cpu_has_bfloat16() -> bool:
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

@@ -248,7 +248,7 @@ def test_what_was_chosen_is_in_the_rows(tiny: Path, tmp_path: Path) -> None:
 
 def test_frontier_is_sparsegpt_with_the_compensation_of_its_budget(tiny: Path, tmp_path: Path) -> None:
     named = prune(tiny, tmp_path / "named", "frontier", None, parameters={"budget": "quick"})
-    said = prune(tiny, tmp_path / "said", "sparsegpt", FRONTIER["quick"].model_dump(mode="json"))
+    said = prune(tiny, tmp_path / "said", "sparsegpt", FRONTIER["quick"].compensation.model_dump(mode="json"))
     own = prune(tiny, tmp_path / "own", "frontier", {"refit": 0.0})
     plain = prune(tiny, tmp_path / "plain", "sparsegpt", None)
     assert all(torch.equal(named[name], said[name]) and torch.equal(own[name], plain[name]) for name in named)

@@ -1,0 +1,20 @@
+"""The arithmetic that forwards run in where figures are not measured by them."""
+
+import torch
+
+from core.models.weights import DTYPES
+
+
+def forward_dtype(asked: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Arithmetic of the calibration forward: what was asked, else bfloat16 where the hardware has it."""
+    if asked != "auto":
+        return DTYPES[asked]
+    if dtype is not torch.float32:
+        return dtype
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bfloat16()
+    return torch.bfloat16 if native else dtype
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
