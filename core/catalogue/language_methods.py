@@ -3,6 +3,7 @@
 from core.catalogue.adapted_parameters import LoRAPruneParameters, LoRAShearParameters
 from core.catalogue.method_info import SMALLER, UNCHANGED, ZEROS_OR_N_M, MethodInfo, Needs, Paper
 from core.catalogue.parameters import (
+    ADMMParameters,
     BonsaiParameters,
     DepthParameters,
     FrontierParameters,
@@ -98,10 +99,29 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
         parameters=SparseGPTParameters,
     ),
     MethodInfo(
+        id="admm",
+        title="ADMM",
+        summary="Finds each layer's mask and weights together, in turns, while sparsity rises.",
+        description="Solves each layer for its outputs on the calibration text again and again, each time without the "
+        "weights that have become smallest, until all that should go are gone. It finds better masks than SparseGPT, "
+        "most of all where much goes, for somewhat more time.",
+        gains=ZEROS_OR_N_M,
+        paper=Paper(
+            title="Fast and Effective Weight Update for Pruned Large Language Models",
+            authors="Boža",
+            year=2024,
+            url="https://arxiv.org/abs/2401.02938",
+        ),
+        task_families=_LANGUAGE,
+        patterns=_WEIGHTS,
+        needs=Needs(calibration=True, gradients=False, training=False),
+        parameters=ADMMParameters,
+    ),
+    MethodInfo(
         id="frontier",
         title="Frontier",
-        summary="SparseGPT with every layer fitted to the dense model's outputs, on your text and the model's own.",
-        description="Removes what SparseGPT removes, but lets the dense model run beside the pruned one and fits each "
+        summary="ADMM with every layer fitted to the dense model's outputs, on your text and the model's own.",
+        description="Removes what ADMM removes, but lets the dense model run beside the pruned one and fits each "
         "layer to what the dense model gave, with what the pruned layers before it now feed it, and once more when it "
         "is known which weights stay. It calibrates on the text you name and on as much that the model writes itself, "
         "so that text of other kinds keeps its quality too. No training, no labels. The usual choice for a language "

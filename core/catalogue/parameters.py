@@ -167,8 +167,19 @@ class SparseGPTParameters(Selection, Allocated, Propagated, Compensated):
     damping: float = Field(0.01, gt=0, le=1, description="Added to the Hessian's diagonal, as a share of its mean.")
 
 
-class FrontierParameters(SparseGPTParameters):
-    """Parameters of `frontier`: SparseGPT's, and a budget that `compensation` follows where it is not given."""
+class ADMMParameters(Selection, Allocated, Propagated, Compensated):
+    """Parameters of `admm`."""
+
+    iterations: int = Field(
+        20, ge=4, le=1000, description="Of mask and weights in turn; over the first three quarters sparsity rises."
+    )
+    penalty: float = Field(
+        1.0, gt=0, le=1000, description="ρ: how strongly the solved weights are held to the sparse ones."
+    )
+
+
+class FrontierParameters(ADMMParameters):
+    """Parameters of `frontier`: ADMM's, and a budget that `compensation` follows where it is not given."""
 
     budget: Literal["quick", "thorough"] = Field(
         "quick",

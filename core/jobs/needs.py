@@ -18,7 +18,15 @@ from core.catalogue.compatibility import parse_parameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.parameters import MOST_STEPS, BonsaiParameters, Compensated, Compensation, Refit, Refitted
+from core.catalogue.parameters import (
+    MOST_STEPS,
+    ADMMParameters,
+    BonsaiParameters,
+    Compensated,
+    Compensation,
+    Refit,
+    Refitted,
+)
 from core.catalogue.recovery import Recovery
 from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.catalogue.targets import bytes_in_turn
@@ -41,7 +49,7 @@ _SEARCH_STEPS = 10
 
 _OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
 _BYTES_PER_SECOND = 5e8
-_SOLVERS = ("frontier", "sparsegpt", "obs")
+_SOLVERS = ("admm", "frontier", "sparsegpt", "obs")
 """Methods that factorise XᵀX of every input."""
 _WAITING_FOR_MEMORY = 10
 """How much longer a multiplication by a vector takes than its share of one by a matrix, about: each number is read for
@@ -170,8 +178,9 @@ def _solves(job: JobBody) -> str:
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
     """SparseGPT and OBS: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the sweep over the
-    columns, or, in each row, a growing matrix times a vector for each weight that goes. Compensation: the same XᵀX, one
-    between the dense inputs and the pruned ones, a second factorisation, and a multiplication by XᵀX in every step.
+    columns, or, in each row, a growing matrix times a vector for each weight that goes; ADMM: a product with a matrix
+    like XᵀX in every turn. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second
+    factorisation, and a multiplication by XᵀX in every step.
     """
     compensation = _compensation(job)
     if _solves(job) not in _SOLVERS and compensation is None:
@@ -191,7 +200,9 @@ def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
         deleted = (job.sparsity or 0) ** 2
         rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in description.linears)
         return grams + ceil(_WAITING_FOR_MEMORY * rows)
-    return grams + sum(linear.out_features * linear.in_features**2 for linear in description.linears)
+    parameters = parse_parameters(_solves(job), {} if get_method(job.method).measures else job.parameters)
+    turns = 2 * parameters.iterations if isinstance(parameters, ADMMParameters) else 1
+    return grams + turns * sum(linear.out_features * linear.in_features**2 for linear in description.linears)
 
 
 def needs_of(

@@ -18,7 +18,7 @@ from core.pruning.walk import LayerRow
 from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
-METHODS = ["random", "magnitude", "wanda", "sparsegpt", "obs"]
+METHODS = ["random", "magnitude", "wanda", "sparsegpt", "obs", "admm"]
 BOTH = {"refit": 0.5, "conjugate_gradient": 10}
 
 
@@ -246,11 +246,11 @@ def test_what_was_chosen_is_in_the_rows(tiny: Path, tmp_path: Path) -> None:
     assert all((row.refit, row.conjugate_gradient) == (None, None) for row in plain.layers if isinstance(row, LayerRow))
 
 
-def test_frontier_is_sparsegpt_with_the_compensation_of_its_budget(tiny: Path, tmp_path: Path) -> None:
+def test_frontier_is_admm_with_the_compensation_of_its_budget(tiny: Path, tmp_path: Path) -> None:
     named = prune(tiny, tmp_path / "named", "frontier", None, parameters={"budget": "quick"})
-    said = prune(tiny, tmp_path / "said", "sparsegpt", FRONTIER["quick"].compensation.model_dump(mode="json"))
+    said = prune(tiny, tmp_path / "said", "admm", FRONTIER["quick"].compensation.model_dump(mode="json"))
     own = prune(tiny, tmp_path / "own", "frontier", {"refit": 0.0})
-    plain = prune(tiny, tmp_path / "plain", "sparsegpt", None)
+    plain = prune(tiny, tmp_path / "plain", "admm", None)
     assert all(torch.equal(named[name], said[name]) and torch.equal(own[name], plain[name]) for name in named)
     assert any(not torch.equal(named[name], plain[name]) for name in named)
 

@@ -1,6 +1,7 @@
 """One short file per published method, composed of the parts beside this folder, and bound to the catalogue by id."""
 
 from core.catalogue.parameters import MethodParameters, Selection
+from core.pruning.methods.admm import ADMM
 from core.pruning.methods.bonsai import Bonsai
 from core.pruning.methods.depth import Depth
 from core.pruning.methods.l2_structured import L2Structured
@@ -18,7 +19,8 @@ from core.pruning.methods.structured import StructuredMethod
 from core.pruning.methods.wanda import Wanda
 
 IMPLEMENTATIONS: dict[str, type[Method]] = {
-    "frontier": SparseGPT,
+    "admm": ADMM,
+    "frontier": ADMM,
     "magnitude": Magnitude,
     "obs": OBS,
     "random": Random,
