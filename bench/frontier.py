@@ -35,7 +35,7 @@ from bench.frontier_report import IN_DOMAIN, OUT_OF_DOMAIN, page
 from bench.handbook import LICENCE, write_handbook
 from bench.machine import describe_machine, threads_available
 from bench.page import write_section
-from bench.windows import SelfText, Windows
+from bench.windows import SELF_WINDOWS, SelfText, Windows
 from core.catalogue.tasks import TASKS, local_copy
 from core.settings import Settings
 from worker.task_samples import add_task_samples
@@ -87,8 +87,8 @@ class Bench:
 
     def windows(self, cell: Cell) -> Windows:
         """What a cell is calibrated on."""
-        generated = SETTINGS[cell.setting].generated(cell.samples)
-        return Windows(self.model, self.calibration, "calibration", cell.samples, self.length, cell.seed, generated)
+        drawn, generated = SETTINGS[cell.setting].sequences(cell.samples)
+        return Windows(self.model, self.calibration, "calibration", drawn, self.length, cell.seed, generated)
 
     def _asked(self, cell: Cell) -> tuple[Job, Contender, Stage, dict[str, str]]:
         job = TARGETS[cell.target].job(SETTINGS[cell.setting].method)
@@ -201,12 +201,11 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Bench, list[str]]:
     }
     contenders, releases = _contenders(plan, given.length)
     bench = Bench(plan, model, files.calibration, given.length, texts, tasks, given.threads, contenders)
-    written = max((SETTINGS[title].generated(given.samples) for title in given.settings), default=0)
-    if written:
-        _, seconds = SelfText(model, written, given.length).written(given.threads)
+    if any(SETTINGS[title].sequences(given.samples)[1] for title in given.settings):
+        _, seconds = SelfText(model, given.length).written(given.threads)
         releases.append(
-            f"{written} × {given.length} tokens of its own text were written once for all cells, in {seconds:.0f} s, "
-            "which no cell's seconds hold"
+            f"{SELF_WINDOWS} × {given.length} tokens of its own text, written once for all cells in {seconds:.0f} s, "
+            "which are in no cell's seconds"
         )
     return bench, [
         f"{describe_machine()}; {given.threads} thread(s).",

@@ -19,12 +19,14 @@ class Setting:
     is_peer: bool = False
     generates: bool = False
 
-    def generated(self, samples: int) -> int:
-        """Sequences the model writes beside so many that are drawn."""
+    def sequences(self, samples: int) -> tuple[int, int]:
+        """How many of so many calibration sequences are drawn, and how many the model writes."""
         if self.method != "frontier" and not self.generates:
-            return 0
+            return samples, 0
         parameters = self.parameters if self.method == "frontier" else {}
-        return FrontierParameters.model_validate(parameters).generated(samples)
+        drawn, generated = FrontierParameters.model_validate(parameters).sequences(samples)
+        assert drawn is not None
+        return drawn, generated
 
 
 REFERENCE = "sparsegpt"

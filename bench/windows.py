@@ -8,26 +8,27 @@ from pathlib import Path
 from bench.cells import CACHE, own_program, recall, remember, run
 
 FILE = "tokens.safetensors"
+SELF_WINDOWS = 96
+"""As many as any setting asks for."""
 
 
 @dataclass(frozen=True)
 class SelfText:
-    """Text that a model writes itself, enough for `samples` windows of `length` tokens."""
+    """Text that a model writes itself, enough for SELF_WINDOWS of `length` tokens; cells draw of them by their seed."""
 
     model: Path
-    samples: int
     length: int
 
     def written(self, threads: int) -> tuple[Path, float]:
         """The file as JSON lines, once it is there, and the seconds it took; raises CellFailed."""
-        facts = f"{model_hash(self.model)} {self.samples} {self.length}"
+        facts = f"{model_hash(self.model)} {SELF_WINDOWS} {self.length}"
         key = hashlib.sha256(facts.encode()).hexdigest()[:20]
         file = (CACHE / "self-text" / f"{key}.jsonl").absolute()
         known = recall(f"self-text-{key}")
         if known is None or not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(".partial")
-            spec = {"model": str(self.model), "samples": self.samples, "length": self.length, "threads": threads}
+            spec = {"model": str(self.model), "samples": SELF_WINDOWS, "length": self.length, "threads": threads}
             known = run(own_program("bench.self_text_cell"), spec | {"output": str(partial)}, "self-text").result
             partial.rename(file)
             remember(f"self-text-{key}", known)
@@ -64,7 +65,7 @@ class Windows:
         """Where they are or will be: safetensors, `tokens` [samples, length]."""
         facts = [self.use, str(self.samples), str(self.length), str(self.seed)]
         if self.generated:
-            facts.append(f"generated {self.generated} {model_hash(self.model)}")
+            facts.append(f"generated {self.generated} of {SELF_WINDOWS} {model_hash(self.model)}")
         for path in [*sorted(self.model.glob("tokenizer*")), self.text]:
             facts.append(hashlib.sha256(path.read_bytes()).hexdigest())
         return (CACHE / "tokens" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:20]).absolute() / FILE
@@ -79,7 +80,7 @@ class Windows:
             spec = {name: getattr(self, name) for name in ("use", "samples", "length", "seed", "generated")}
             spec |= {"model": str(self.model), "text": str(self.text), "threads": threads}
             if self.generated:
-                spec["generated_text"] = str(SelfText(self.model, self.generated, self.length).written(threads)[0])
+                spec["generated_text"] = str(SelfText(self.model, self.length).written(threads)[0])
             run(own_program("bench.tokens_cell"), spec | {"output": str(partial / FILE)}, "tokens")
             partial.rename(file.parent)
         return file

@@ -5,7 +5,8 @@ the calibration forward is run (`Propagated`); those that remove heads and chann
 can be scaled `Budgeted`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, model_validator
 
@@ -179,39 +180,52 @@ class ADMMParameters(Selection, Allocated, Propagated, Compensated):
 
 
 class FrontierParameters(ADMMParameters):
-    """Parameters of `frontier`: ADMM's, and a budget that `compensation` follows where it is not given."""
+    """Parameters of `frontier`: ADMM's, and a budget that figures which are not given follow."""
 
     budget: Literal["quick", "thorough"] = Field(
         "quick",
-        description="quick: at most about twice SparseGPT's time on as much text. thorough: at most about eight times.",
+        description="quick: about twice SparseGPT's time; half of the calibration sequences are of text that the model "
+        "writes itself. thorough: at most about eight times; beside the calibration sequences three times as many, at "
+        "most 96, are of such text.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _of_the_budget(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("compensation") is not None:
+        preset = FRONTIER.get(given.get("budget", "quick")) if isinstance(given, dict) else None
+        if preset is None:
             return given
-        preset = FRONTIER.get(given.get("budget", "quick"))
-        return given if preset is None else given | {"compensation": preset.compensation.model_copy()}
+        filled = {"iterations": preset.iterations} | given
+        return filled | {"compensation": given.get("compensation") or preset.compensation.model_copy()}
 
-    def generated(self, samples: int | None) -> int:
-        """Sequences the model writes beside so many of a text, None: all of it, where the job does not say."""
-        preset = FRONTIER[self.budget]
-        return preset.most_generated if samples is None else min(preset.generated * samples, preset.most_generated)
+    def sequences(self, samples: int | None) -> tuple[int | None, int]:
+        """How many sequences are of the text and how many the model writes, where a job asks for so many of a text,
+        None: all of it, and does not say how many to write."""
+        return FRONTIER[self.budget].sequences(samples)
 
 
-class Preset(NamedTuple):
-    """What a budget of `frontier` stands for: `generated` sequences of the model's own text for each of the user's, so
-    many at most."""
+@dataclass(frozen=True)
+class Preset:
+    """What a budget of `frontier` stands for. The model's own text is `share` of the calibration sequences where
+    `replaces`, else beside them, so many at most."""
 
     compensation: Compensation
-    generated: int
+    iterations: int
+    share: float
+    replaces: bool
     most_generated: int
+
+    def sequences(self, samples: int | None) -> tuple[int | None, int]:
+        """See FrontierParameters."""
+        if samples is None:
+            return None, self.most_generated
+        generated = min(int(self.share * samples), self.most_generated)
+        return (samples - generated if self.replaces else samples), generated
 
 
 FRONTIER = {
-    "quick": Preset(Compensation(refit=0.5, conjugate_gradient=10), generated=1, most_generated=32),
-    "thorough": Preset(Compensation(refit=0.5, conjugate_gradient=20), generated=4, most_generated=128),
+    "quick": Preset(Compensation(refit=0.5, conjugate_gradient=4), 10, share=0.5, replaces=True, most_generated=64),
+    "thorough": Preset(Compensation(refit=0.5, conjugate_gradient=20), 20, share=3, replaces=False, most_generated=96),
 }
 
 

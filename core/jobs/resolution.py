@@ -126,23 +126,22 @@ def _resolve_calibration(
     asked = body.calibration
     if asked is None:
         return None, None, None
+    parameters = parse_parameters(body.method, body.parameters)
+    if isinstance(parameters, FrontierParameters) and asked.generated is None and asked.dataset != SELF:
+        samples, generated = parameters.sequences(asked.samples)
+        asked = asked.model_copy(update={"samples": samples, "generated": generated})
     length = _sequence_length(asked.sequence_length, None, description, "calibration.sequence_length")
     needs = TextNeeds("calibration", "calibration.dataset", asked.samples, length, asked.seed)
     text = resolve_text(session, team_id, asked.dataset, needs, hub)
-    samples = asked.generated
-    if samples is None and asked.dataset != SELF:
-        parameters = parse_parameters(body.method, body.parameters)
-        samples = parameters.generated(asked.samples) if isinstance(parameters, FrontierParameters) else None
-    elif samples and asked.dataset == SELF:
+    if asked.generated and asked.dataset == SELF:
         raise InvalidRequest(
             f"calibration.generated: with the dataset {SELF!r} the model writes all of it: raise calibration.samples",
             param="calibration.generated",
         )
-    generated = None
-    if samples:
-        needs = TextNeeds("calibration", "calibration.generated", samples, length, asked.seed)
-        generated = generated_text(needs)
-    return asked.model_copy(update={"sequence_length": length, "generated": samples}), text, generated
+    written = None
+    if asked.generated:
+        written = generated_text(TextNeeds("calibration", "calibration.generated", asked.generated, length, asked.seed))
+    return asked.model_copy(update={"sequence_length": length}), text, written
 
 
 def _resolve_evaluation(

@@ -1,10 +1,13 @@
 """What the calibration tokens say about a linear layer's input, gathered micro-batch by micro-batch in float32."""
 
 import math
+from contextlib import nullcontext
 from enum import Enum
 
 import torch
 from torch import Tensor
+
+from core.models.arithmetic import rounded_products
 
 
 class Statistic(Enum):
@@ -62,15 +65,17 @@ class InputStatistic:
         self.tokens += X_NI.shape[0]
         if self.level is Statistic.NONE:
             return
+        is_exact = X_NI.dtype is torch.bfloat16  # where factors are rounded to that; the drift may lose a few bits
         X_NI = X_NI.float()
         if self.level is Statistic.GRAM:
             if self._gram_II is None:
                 self._gram_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
-            add_gram(self._gram_II, X_NI)
-            if dense_NI is not None:
-                self._cross_II = _with_product(self._cross_II, dense_NI, X_NI)
-            if drift_NO is not None:
-                self.drift_OI = _with_product(self.drift_OI, drift_NO, X_NI)
+            with rounded_products() if is_exact else nullcontext():
+                add_gram(self._gram_II, X_NI)
+                if dense_NI is not None:
+                    self._cross_II = _with_product(self._cross_II, dense_NI, X_NI)
+                if drift_NO is not None:
+                    self.drift_OI = _with_product(self.drift_OI, drift_NO, X_NI)
         else:
             squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I

@@ -1,13 +1,13 @@
 """ADMM pruning (Boža 2024, arXiv:2401.02938): mask and weights of a layer found together, step by step."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.catalogue.parameters import ADMMParameters, Selection
 from core.errors import RunFailed
+from core.models.arithmetic import rounded_products
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.masks import removal_mask
 from core.pruning.methods.method import Method
@@ -15,6 +15,8 @@ from core.pruning.statistics import InputStatistic, Statistic
 
 _RAMP = 0.75
 """Share of the iterations over which sparsity rises to its target, cubically."""
+_SAMPLE = 2**15
+"""Weights among which the threshold of a turn is looked for."""
 
 
 class ADMM(Method):
@@ -40,30 +42,33 @@ class ADMM(Method):
         if failed or not torch.isfinite(lower_II).all():
             raise RunFailed(f"{linears[0].name}: its inputs are not finite, there is nothing to solve for")
         inverse_II = torch.cholesky_inverse(lower_II)
-        return [
-            self._solve(linear.weight_OI * norms_I, gram_II, inverse_II, linear.target) / norms_I for linear in linears
-        ]
+        with rounded_products():  # what a turn loses the next one finds
+            return [
+                self._solve(linear.weight_OI * norms_I, gram_II, inverse_II, linear.target) / norms_I
+                for linear in linears
+            ]
 
     def _solve(self, weight_OI: Tensor, gram_II: Tensor, inverse_II: Tensor, target: Target) -> Tensor:
         """Of a layer whose inputs have norm 1: Z with the target's zeros."""
-        if target.pattern.of is None and target.of_tensor(weight_OI.numel()) == 0:
+        total = target.of_tensor(weight_OI.numel())
+        if target.pattern.of is None and total == 0:
             return weight_OI
         wanted_OI = weight_OI @ gram_II
-        sparse_OI = solved_OI = weight_OI
-        multiplier_OI = torch.zeros_like(weight_OI)
-        for iteration in range(1, self.iterations + 1):
+        whole_OI = weight_OI
+        for iteration in range(1, self.iterations):
             left = max(0.0, 1 - iteration / (_RAMP * self.iterations))
-            whole_OI = solved_OI + multiplier_OI
-            removed_OI = removal_mask(whole_OI.abs(), _risen(target, 1 - left**3, whole_OI.numel()), by_row=False)
-            sparse_OI = whole_OI.masked_fill(removed_OI, 0)
-            multiplier_OI = whole_OI - sparse_OI
-            if iteration < self.iterations:
-                solved_OI = (wanted_OI + self.penalty * (sparse_OI - multiplier_OI)) @ inverse_II
-        return sparse_OI
+            sparse_OI = _without(whole_OI, target, round(total * (1 - left**3)))
+            # U is V + U − Z, so that Z − U is 2Z − (V + U).
+            solved_OI = torch.add(wanted_OI, 2 * sparse_OI - whole_OI, alpha=self.penalty) @ inverse_II
+            whole_OI = solved_OI.add_(whole_OI).sub_(sparse_OI)
+        return whole_OI.masked_fill(removal_mask(whole_OI.abs(), target, by_row=False), 0)
 
 
-def _risen(target: Target, share: float, numel: int) -> Target:
-    """The target, of n:m whole, of any other so much of it as the share says."""
-    if target.pattern.of is not None or share == 1:
-        return target
-    return replace(target, count=round(share * target.of_tensor(numel)))
+def _without(weight_OI: Tensor, target: Target, count: int) -> Tensor:
+    """Without about so many of its smallest weights, or with those of n:m exactly: which they are at the end, the last
+    turn finds out."""
+    if target.pattern.of is not None:
+        return weight_OI.masked_fill(removal_mask(weight_OI.abs(), target, by_row=False), 0)
+    sample = weight_OI.reshape(-1)[:: max(1, weight_OI.numel() // _SAMPLE)].abs()
+    rank = round(count / weight_OI.numel() * len(sample))
+    return nn.functional.hardshrink(weight_OI, float(sample.kthvalue(rank).values)) if rank else weight_OI
