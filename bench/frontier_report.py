@@ -65,8 +65,10 @@ def _settings(plan: Plan) -> str:
     for title in plan.settings:
         setting = SETTINGS[title]
         body = json.dumps({"method": setting.method, "parameters": dict(setting.parameters)})
-        rows.append([title, f"{setting.method}, its defaults as Secateur's" if setting.is_peer else f"`{body}`"])
-    return table(["setting", "job"], rows)
+        drawn, written = setting.sequences(plan.samples)
+        job = f"{setting.method}, its defaults as Secateur's" if setting.is_peer else f"`{body}`"
+        rows.append([title, job, str(drawn), str(written)])
+    return table(["setting", "job", "sequences of the text", "of the model's own"], rows)
 
 
 def _by_target(found: Found, plan: Plan, measure: _Measure, dense: float | None) -> str:

@@ -17,6 +17,10 @@ class LayerCosts:
     increases: Sequence[float]
 
 
+_ROUNDING = 1e-12
+"""By which the highest rates together may come out below what each of them is."""
+
+
 def allocate(layers: Sequence[LayerCosts], sparsity: float) -> list[float]:
     """The rate s_l of each layer, so that Σ n_l·s_l = sparsity·Σ n_l and the marginal costs m_l(s_l) are equal.
 
@@ -29,7 +33,7 @@ def allocate(layers: Sequence[LayerCosts], sparsity: float) -> list[float]:
     """
     total = sum(layer.weights for layer in layers)
     most = sum(layer.weights * layer.rates[-1] for layer in layers) / total
-    if sparsity > most:
+    if sparsity > most * (1 + _ROUNDING):
         raise InvalidSparsity(
             f"sparsity {sparsity} is more than the sensitivity job measured: at its highest rates together the layers "
             f"lose {most:.4g}; ask for less, or measure higher rates (parameters.rates)",

@@ -248,9 +248,11 @@ def test_what_was_chosen_is_in_the_rows(tiny: Path, tmp_path: Path) -> None:
 
 def test_frontier_is_admm_with_the_compensation_of_its_budget(tiny: Path, tmp_path: Path) -> None:
     named = prune(tiny, tmp_path / "named", "frontier", None, parameters={"budget": "quick"})
-    said = prune(tiny, tmp_path / "said", "admm", FRONTIER["quick"].compensation.model_dump(mode="json"))
-    own = prune(tiny, tmp_path / "own", "frontier", {"refit": 0.0})
-    plain = prune(tiny, tmp_path / "plain", "admm", None)
+    preset = FRONTIER["quick"]
+    turns = {"iterations": preset.iterations}
+    said = prune(tiny, tmp_path / "said", "admm", preset.compensation.model_dump(mode="json"), parameters=turns)
+    own = prune(tiny, tmp_path / "own", "frontier", {"refit": 0.0}, parameters=turns)
+    plain = prune(tiny, tmp_path / "plain", "admm", None, parameters=turns)
     assert all(torch.equal(named[name], said[name]) and torch.equal(own[name], plain[name]) for name in named)
     assert any(not torch.equal(named[name], plain[name]) for name in named)
 

@@ -70,7 +70,7 @@ def test_methods_and_patterns_stand_in_the_papers_order(
         result = sweep(
             smollm2.path, tmp_path / f"{method}-{pattern.replace(':', '-')}",
             calibration=None if method == "magnitude" else calibration,
-            evaluations={"text": evaluation[:2]}, method=method, pattern=pattern, sparsity=0.5,
+            evaluations={"text": evaluation}, method=method, pattern=pattern, sparsity=0.5,
         )  # fmt: skip
         pair = result.perplexity["text"]
         return pair.dense, pair.pruned
