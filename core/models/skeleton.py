@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from core.errors import MissingTensors
 from core.models.folder import ModelFolder
+from core.models.hooks import removed_after
 from core.models.per_layer import build_model
 
 BlockArguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -185,10 +186,8 @@ class Skeleton:
         seen: list[Tensor] = []
         head = self.model.get_output_embeddings()
         handle = head.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-        try:
+        with removed_after([handle]):
             self.logits(tokens_BT, hidden_BTD, torch.arange(tokens_BT.shape[1]))
-        finally:
-            handle.remove()
         return seen[0]
 
     def _backbone(self) -> nn.Module:

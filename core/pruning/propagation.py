@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from core.models.hooks import removed_after
 from core.models.skeleton import call_block
 from core.pruning.lockstep import pause, run_in_lockstep
 from core.pruning.statistics import InputStatistic
@@ -77,11 +78,8 @@ def _arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArri
         for group in groups
         for place, name in enumerate(group.linears)
     ]
-    try:
+    with removed_after(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -92,11 +90,8 @@ def _passing(block: nn.Module, norms: Iterable[str], on_stream: Callable[[str, T
         return lambda module, arguments: on_stream(name, arguments[0])
 
     handles = [block.get_submodule(name).register_forward_pre_hook(hook(name)) for name in norms]
-    try:
+    with removed_after(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

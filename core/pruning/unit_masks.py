@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from core.catalogue.families import Family
 from core.catalogue.structure import Kind
+from core.models.hooks import removed_after
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.structure import Cut, Groups, Slot, reading_slot
 
@@ -71,11 +72,8 @@ class UnitMasks:
                 gone_F = torch.ones(reader.weight.shape[reader.slot.dimension], dtype=torch.bool)
                 gone_F[reader.slot.features(kept.nonzero().flatten())] = False
                 handles.append(reader.module.register_forward_pre_hook(_zeroing(gone_F.to(reader.weight.device))))
-        try:
+        with removed_after(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def watched(self) -> Iterator[list[InputStatistic]]:
@@ -85,11 +83,8 @@ class UnitMasks:
             reader.module.register_forward_pre_hook(_telling(statistic))
             for reader, statistic in zip(self._readers, seen, strict=True)
         ]
-        try:
+        with removed_after(handles):
             yield seen
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def output_magnitudes(self, seen: Sequence[InputStatistic]) -> Tensor:
         """mean |W_out|·rms(activation) of each unit, over all weights that read it: [units], on the CPU."""

@@ -1,7 +1,5 @@
 """ADMM's mask and weights: the asked zeros, nearer to the layer's outputs than what finds the mask at once."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
@@ -26,6 +24,10 @@ def statistic(seed: int, size: int = 64, *, dead: int = 0) -> InputStatistic:
     return gathered
 
 
+def ignore(text: str) -> None:
+    return None
+
+
 def pruned(
     method: str, seen: InputStatistic, target: Target, *, rows: int = 32, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -33,7 +35,6 @@ def pruned(
     weight = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
     parameters = parse_parameters(method, {})
     assert isinstance(parameters, Selection)
-    ignore: Callable[[str], None] = lambda text: None  # noqa: E731
     (found,) = build_method(method, parameters).prune([PrunableLinear("layer", 0, weight, target)], seen, ignore)
     return weight, found
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.models.hooks import removed_after
 from core.pruning.classifier.curvature import Trace
 from core.pruning.classifier.matrices import Layer, groups_of, input_rows, layer_of, output_rows, set_matrix, to_matrix
 from core.pruning.classifier.scene import Scene
@@ -64,11 +65,8 @@ def _hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Ten
         return lambda layer, arguments, outputs: hook(name, layer, arguments[0], outputs)
 
     handles = [layer.register_forward_hook(of(name)) for name, layer in layers.items()]
-    try:
+    with removed_after(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _fold_constants(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.models.hooks import removed_after
 from core.pruning.classifier.matrices import layer_of
 from core.pruning.classifier.scene import Scene
 
@@ -31,11 +32,8 @@ def layers_before_dropout(scene: Scene) -> dict[str, str]:
         for name, module in scene.model.named_modules()
         if isinstance(module, _KINDS) and module.p > 0
     ]
-    try:
+    with removed_after(handles):
         scene.logits(scene.calibration.batch([0]))
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 

@@ -14,6 +14,7 @@ from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated, MethodParameters, Propagated, Selection
 from core.catalogue.prunable import require_divisible
 from core.errors import InvalidParameters
+from core.models.hooks import removed_after
 from core.models.weights import DTYPES
 from core.pruning.allocation import global_counts
 from core.pruning.classifier.matrices import groups_of, input_rows, layer_of, set_matrix, to_matrix
@@ -149,11 +150,8 @@ class _Walk:
             return arrive
 
         handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in self.layers.items()]
-        try:
+        with removed_after(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _take_in(self, name: str, inputs: Tensor) -> None:
         layer = self.layers[name]
