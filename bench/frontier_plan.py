@@ -11,13 +11,19 @@ from core.catalogue.parameters import FrontierParameters
 @dataclass(frozen=True)
 class Setting:
     """A row: a method and its parameters, by Secateur's engine or by the peer. `frontier`, and what `generates`,
-    calibrates on text of the model's own too, as much as the service takes where a job does not say."""
+    calibrates on text of the model's own too, as much as the service takes where a job does not say. One of a `grid`,
+    beside which what is chosen by itself is set, is run only where it is named."""
 
     title: str
     method: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     is_peer: bool = False
     generates: bool = False
+    grid: bool = False
+
+    def fits(self, target: "Target") -> bool:
+        """Whether there is such a job: where a pattern fixes all rates there is nothing to allocate."""
+        return target.pattern == "unstructured" or "allocation" not in self.parameters
 
     def sequences(self, samples: int) -> tuple[int, int]:
         """How many of so many calibration sequences are drawn, and how many the model writes."""
@@ -41,6 +47,13 @@ SETTINGS = {
         Setting("refit", "sparsegpt", {"compensation": {"refit": 0.5}}),
         Setting("both", "sparsegpt", {"compensation": {"refit": 0.5, "conjugate_gradient": 10}}),
         Setting("self text", "sparsegpt", generates=True),
+        Setting("allocation", "sparsegpt", {"allocation": "fisher"}),
+        *(
+            Setting(
+                f"both, {share}", "sparsegpt", {"compensation": {"refit": share, "conjugate_gradient": 10}}, grid=True
+            )
+            for share in (0.25, 0.75, 1.0)
+        ),
         Setting("auto", "sparsegpt", {"compensation": {"refit": "auto", "conjugate_gradient": "auto"}}),
         Setting("frontier", "frontier"),
         Setting("frontier thorough", "frontier", {"budget": "thorough"}),
@@ -128,7 +141,8 @@ class Plan:
         for seed in range(self.seeds):
             for target in self.targets:
                 for setting in self.settings:
-                    yield Cell(setting, target, seed, self.samples)
+                    if SETTINGS[setting].fits(TARGETS[target]):
+                        yield Cell(setting, target, seed, self.samples)
             if seed in self.sized_seeds:
                 for samples in self.sizes:
                     for setting in self.compared:

@@ -11,7 +11,7 @@ from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS, get_method
 from core.catalogue.model_folder import ModelDescription
 from core.catalogue.narrowing import require_narrowing, require_structure
-from core.catalogue.parameters import MethodParameters, Selection, Width
+from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
 from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
 from core.catalogue.per_layer import Layout
 from core.catalogue.prunable import check_masks, prunable_linears, selection_of
@@ -74,6 +74,8 @@ def check_job(
         return _without_target(description, method, pattern, sparsity, parameters, layout=description.layout)
     parsed = _offered(method, pattern)
     resolved = resolve_sparsity(parsed, sparsity)
+    if parsed.is_n_m and _is_allocated(method):
+        parameters = {"allocation": "uniform"} | parameters  # whatever the method's own is: nothing is left to choose
     checked = parse_parameters(method, parameters)
     if isinstance(checked, Selection):
         check_masks(description, checked, parsed, resolved)
@@ -182,6 +184,8 @@ def method_at_work(request: ResolvedRequest) -> MethodInfo:
 def _check_measured(description: Description, asked: SensitivityParameters) -> SensitivityParameters:
     """What a sensitivity job measures must be able to prune the model, layer by layer; its defaults are filled in."""
     own = {"seed": asked.seed} | asked.parameters
+    if _is_allocated(asked.method):
+        own = {"allocation": "uniform"} | own
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:
             raise InvalidParameters(
@@ -211,6 +215,10 @@ def _check_measured(description: Description, asked: SensitivityParameters) -> S
         error.param = f"parameters.{within if within in ('method', 'pattern', 'rates') else 'parameters'}"
         raise
     return asked.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": parameters})
+
+
+def _is_allocated(method: str) -> bool:
+    return method in METHODS and issubclass(METHODS[method].parameters, Allocated)
 
 
 def _is_measurable(info: MethodInfo) -> bool:

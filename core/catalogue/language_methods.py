@@ -120,10 +120,11 @@ LANGUAGE_METHODS: tuple[MethodInfo, ...] = (
     MethodInfo(
         id="frontier",
         title="Frontier",
-        summary="ADMM with every layer fitted to the dense model's outputs, on your text and the model's own.",
+        summary="ADMM where layers lose what they can best spare, fitted to the dense model on your text and its own.",
         description="Removes what ADMM removes, but lets the dense model run beside the pruned one and fits each "
         "layer to what the dense model gave, with what the pruned layers before it now feed it, and once more when it "
-        "is known which weights stay. It calibrates on the text you name and on as much that the model writes itself, "
+        "is known which weights stay. How much each layer loses follows from what its weights are worth to the "
+        "loss. It calibrates on the text you name and on as much that the model writes itself, "
         "so that text of other kinds keeps its quality too. No training, no labels. The usual choice for a language "
         "model.",
         gains=ZEROS_OR_N_M,

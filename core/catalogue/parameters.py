@@ -56,17 +56,30 @@ class Propagated(BaseModel):
     )
 
 
+MEASURED_ALLOCATIONS = ("owl", "fisher")
+"""Those that a pass over calibration text decides."""
+
+
 class Allocated(BaseModel):
     """How the target sparsity is spread over decoder layers."""
 
-    allocation: Literal["uniform", "owl"] | SensitivityJob | LayerSparsities = Field(
+    allocation: Literal["uniform", "owl", "fisher"] | SensitivityJob | LayerSparsities = Field(
         "uniform",
-        description="uniform; owl (Yin 2023: layers with more outlier activations stay denser); job:ID, a sensitivity "
-        "job of the same layers, whose curves give each layer the rate at which the next weight costs as much as in "
-        "any other; or an explicit list with one sparsity per decoder layer, which job:ID is replaced by.",
+        description="uniform; owl (Yin 2023: layers with more outlier activations stay denser); fisher: each linear "
+        "layer's own rate, at which the next weight costs as much loss as in any other, by the gradients of a few "
+        "calibration sequences; job:ID, a sensitivity job of the same layers, whose curves give each decoder layer "
+        "such a rate; or an explicit list with one sparsity per decoder layer, which job:ID is replaced by.",
     )
     owl_outlier_ratio: float = Field(5.0, gt=0, description="owl: M, an outlier is above M times the mean.")
     owl_range: float = Field(0.08, ge=0, lt=1, description="owl: λ, sparsity stays within ±λ of the target.")
+    fisher_sequences: int = Field(
+        4, ge=1, le=4096, description="fisher: calibration sequences whose gradients are taken."
+    )
+
+    @property
+    def measured_allocation(self) -> str | None:
+        """The allocation, where a pass over calibration text decides it."""
+        return str(self.allocation) if self.allocation in MEASURED_ALLOCATIONS else None
 
 
 MOST_STEPS = 32
@@ -180,7 +193,8 @@ class ADMMParameters(Selection, Allocated, Propagated, Compensated):
 
 
 class FrontierParameters(ADMMParameters):
-    """Parameters of `frontier`: ADMM's, and a budget that figures which are not given follow."""
+    """Parameters of `frontier`: ADMM's, and a budget that figures which are not given follow. The allocation is
+    `fisher` then, but where a pattern n:m leaves no choice."""
 
     budget: Literal["quick", "thorough"] = Field(
         "quick",
@@ -195,7 +209,7 @@ class FrontierParameters(ADMMParameters):
         preset = FRONTIER.get(given.get("budget", "quick")) if isinstance(given, dict) else None
         if preset is None:
             return given
-        filled = {"iterations": preset.iterations} | given
+        filled = {"iterations": preset.iterations, "allocation": "fisher"} | given
         return filled | {"compensation": given.get("compensation") or preset.compensation.model_copy()}
 
     def sequences(self, samples: int | None) -> tuple[int | None, int]:

@@ -125,7 +125,7 @@ def _check_allocation(
         return
     if is_n_m:
         raise InvalidParameters(f"{where}: pattern n:m fixes every layer's sparsity, only 'uniform' fits", param=where)
-    if isinstance(allocation, str) and allocation != "owl":
+    if isinstance(allocation, str) and not parameters.measured_allocation:
         raise InvalidParameters(
             f"{where}: what {allocation!r} measured is looked up when a job is submitted: give the list itself here",
             param=where,
@@ -145,7 +145,7 @@ def _check_allocation(
                 param=where,
             )
     # Re-centring can move one layer by up to twice the range from the mean.
-    elif sparsity + 2 * parameters.owl_range >= 1 or sparsity - 2 * parameters.owl_range < 0:
+    elif allocation == "owl" and not 2 * parameters.owl_range <= sparsity < 1 - 2 * parameters.owl_range:
         raise InvalidParameters(
             f"parameters.owl_range: {sparsity} ± 2·{parameters.owl_range} leaves [0, 1); choose a smaller range",
             param="parameters.owl_range",

@@ -42,6 +42,8 @@ _DEVICE_CONTEXT_BYTES = 600 * 2**20
 _MICRO_BATCH_TOKENS = 4096
 _LOGIT_POSITIONS = 256
 _VERIFIED_POSITIONS = 64
+_GRADIENT_PASSES = 4
+"""Forwards that taking gradients block by block is worth: two, and the way back."""
 _LATENCY_PASSES = 8
 """Forwards over one sequence by which latency and verification come down to: warm-up, rounds, two models, decoding."""
 _SEARCH_STEPS = 10
@@ -94,8 +96,8 @@ class Work:
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
     """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients, and as
     often as Bonsai measures masks; a refit goes through the dense model too, and after a cut through what is left), of
-    the evaluation tokens, the tasks' questions and the prompts with what is written after them through dense and
-    pruned, and the solver's operations.
+    a few for gradients that allocate, of the evaluation tokens, the tasks' questions and the prompts with what is
+    written after them through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
     compensation = _compensation(job)
@@ -105,7 +107,7 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     if adapted is not None:
         walks = 0
     elif get_method(job.method).needs.gradients and job.method != "recover":
-        walks = 4
+        walks = _GRADIENT_PASSES
     calibration = walks * tokens.calibration
     if job.method == "bonsai":
         calibration = _masked_tokens(description, job, tokens)
@@ -114,6 +116,8 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
     timed = 1 + _SEARCH_STEPS * _seeks_latency(job)
+    if job.parameters.get("allocation") == "fisher":
+        calibration += _GRADIENT_PASSES * min(job.parameters["fisher_sequences"] * tokens.window, tokens.calibration)
     passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
     passes += 2 * (tokens.prompts + tokens.written)
     passes += 0 if adapted is None else adapted.probed(description.layers)

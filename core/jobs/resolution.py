@@ -13,7 +13,7 @@ from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_w
 from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.parameters import FrontierParameters
+from core.catalogue.parameters import MEASURED_ALLOCATIONS, FrontierParameters
 from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
@@ -58,8 +58,10 @@ def resolve_job(
         return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
     reader = method_at_work(checked)
     compensation = checked.parameters.get("compensation")
-    if (reader.needs.calibration or compensation) and body.calibration is None:
-        whose = "compensation" if compensation else reader.id
+    allocation = checked.parameters.get("allocation")
+    allocation = allocation if allocation in MEASURED_ALLOCATIONS else None
+    if (reader.needs.calibration or compensation or allocation) and body.calibration is None:
+        whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader.id
         raise InvalidRequest(
             f'calibration is required: {whose} measures activations on text, for example "calibration": '
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',

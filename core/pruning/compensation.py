@@ -18,23 +18,29 @@ def damped_inverse_factor(hessian_II: Tensor, damping: float, note: Callable[[st
     """U upper triangular with UᵀU = (H + λI)⁻¹, and the mask of dead inputs; λ = damping·mean(diag H).
 
     H is reversed in both dimensions before its Cholesky factor L is taken: U is then L⁻¹ reversed, one triangular
-    inverse instead of an inverse and a second factorisation. Where the factorisation fails, λ is doubled and noted.
-    Raises RunFailed if no damping helps.
+    inverse instead of an inverse and a second factorisation. Raises RunFailed if no damping helps.
     """
+    lower_II, dead_I = damped_cholesky(hessian_II.flip(0, 1), damping, note)
+    identity_II = torch.eye(len(hessian_II), dtype=hessian_II.dtype, device=hessian_II.device)
+    inverse_II = torch.linalg.solve_triangular(lower_II, identity_II, upper=False)
+    return inverse_II.flip(0, 1).contiguous(), dead_I.flip(0)
+
+
+def damped_cholesky(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
+    """L lower triangular with LLᵀ = H + λI, and the mask of dead inputs; λ = damping·mean(diag H), doubled and noted
+    where that cannot be factorised. Raises RunFailed if no damping helps."""
     dead_I = hessian_II.diagonal() <= 0
     hessian_II = hessian_II.clone()
     diagonal_I = hessian_II.diagonal()
     diagonal_I[dead_I] = 1
     lambda_ = damping * diagonal_I.mean()
     diagonal_I += lambda_
-    identity_II = torch.eye(len(hessian_II), dtype=hessian_II.dtype, device=hessian_II.device)
     for doubling in range(_MAXIMUM_DOUBLINGS):
-        lower_II, failed = torch.linalg.cholesky_ex(hessian_II.flip(0, 1))
+        lower_II, failed = torch.linalg.cholesky_ex(hessian_II)
         if not failed and torch.isfinite(lower_II).all():
             if doubling:
                 note(f"Cholesky factorisation needed damping {damping * 2**doubling:g} instead of {damping:g}")
-            inverse_II = torch.linalg.solve_triangular(lower_II, identity_II, upper=False)
-            return inverse_II.flip(0, 1).contiguous(), dead_I
+            return lower_II, dead_I
         diagonal_I += lambda_ * 2**doubling
     raise RunFailed("the Hessian of a linear layer cannot be factorised at any damping: its inputs are not finite")
 

@@ -4,6 +4,7 @@ left of it side by side, and the linear layers that are left take over what the 
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from core.catalogue.parameters import Refit
@@ -17,8 +18,8 @@ from core.pruning.structure import Groups, LayerCut, output_groups, slice_block
 
 class CutRefit:
     """`dense_stream` goes through the blocks of `skeleton`, `stream`, of the same tokens, through those of `narrow`,
-    which differ in number and width. `chosen` is the α of every linear layer, where tokens held aside chose it, by its
-    name in the dense model.
+    which differ in number and width. `chosen` is the α of every linear layer that was fitted, where tokens held aside
+    chose it, by its name in the dense model.
     """
 
     def __init__(
@@ -68,11 +69,18 @@ class CutRefit:
     ) -> dict[str, Tensor]:
         """What is `left` of layer `index`, block `place` of the narrow model, fitted to that layer's dense `tensors`.
 
-        Both streams advance, the narrow one through the weights that are returned: rounded to their stored dtype.
+        Both streams advance, the narrow one through the weights that are returned: rounded to their stored dtype. Up to
+        the first layer that lost anything there is nothing to make up for, and nothing is fitted.
         """
         fitted = dict(left)
+        is_dense = self._is_dense_so_far() and all(torch.equal(left[name], tensors[name]) for name in tensors)
         dense_block = self.skeleton.fill_block(index, tensors, self.dense_stream.dtype)
         block = self.narrow.fill_block(place, fitted, self.stream.dtype)
+        if is_dense:
+            self.dense_stream.advance(dense_block, index)
+            self.stream.advance(block, place)
+            self.skeleton.empty_block(index)
+            return fitted
         prefix = self.skeleton.block_prefix(index)
         outputs = output_groups(self.family, groups)
 
@@ -107,6 +115,11 @@ class CutRefit:
         )
         self.skeleton.empty_block(index)
         return fitted
+
+    def _is_dense_so_far(self) -> bool:
+        """Whether both streams are still the same."""
+        both = zip(self.dense_stream.batches(), self.stream.batches(), strict=True)
+        return all(torch.equal(dense, narrow) for (_, dense), (_, narrow) in both)
 
     def _new_statistic(self) -> InputStatistic:
         fitted = fitted_tokens(self.compensation, self.stream)

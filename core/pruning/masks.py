@@ -43,10 +43,11 @@ def removal_mask(score_OI: Tensor, target: Target, *, by_row: bool) -> Tensor:
 
 def lowest_in_groups(score: Tensor, keep: int, of: int) -> Tensor:
     """Mask for n:m along the last dimension: of every `of` consecutive scores the `of − keep` lowest."""
-    groups = score.unflatten(-1, (-1, of))
-    index = torch.arange(of, device=score.device)
-    rank = torch.zeros(groups.shape, dtype=torch.int16, device=score.device)
-    for other in range(of):
-        rival = groups[..., other : other + 1]
-        rank += (rival < groups) | ((rival == groups) & (other < index))
-    return (rank < of - keep).flatten(-2)
+    places = [place.contiguous() for place in score.unflatten(-1, (-1, of)).unbind(-1)]
+    ranks = [torch.zeros(place.shape, dtype=torch.int8, device=score.device) for place in places]
+    for later in range(of):
+        for earlier in range(later):
+            is_lower = places[later] < places[earlier]
+            ranks[earlier] += is_lower
+            ranks[later] += ~is_lower
+    return torch.stack([rank < of - keep for rank in ranks], dim=-1).flatten(-2)

@@ -28,7 +28,8 @@ MICRO_BATCH_TOKENS = 4096
 @dataclass(frozen=True)
 class Plan:
     """One sweep's choices. `sparsities` holds one figure per decoder layer, `counts` exact numbers of weights where a
-    ranking over the whole model made them. `dtype` is the model's own."""
+    ranking over the whole model made them, `rates` one share per linear layer where each has its own. `dtype` is the
+    model's own."""
 
     method_id: str
     pattern: Pattern
@@ -40,6 +41,7 @@ class Plan:
     dtype: torch.dtype
     forward_dtype: torch.dtype
     device: torch.device
+    rates: dict[str, float] | None = None
 
     @property
     def method(self) -> Method:
@@ -55,22 +57,36 @@ class Plan:
         return self.parameters.compensation if isinstance(self.parameters, Compensated) else None
 
     @property
-    def needs_outliers(self) -> bool:
-        """Whether sparsities wait for a dense pass over the calibration tokens."""
-        return isinstance(self.parameters, Allocated) and self.parameters.allocation == "owl"
+    def measured_allocation(self) -> str | None:
+        """The allocation that waits for a pass over calibration tokens."""
+        return self.parameters.measured_allocation if isinstance(self.parameters, Allocated) else None
 
     @property
     def weight_reads(self) -> int:
-        """Times the model's weights are read: once, plus a pass for OWL, plus two for an exact global ranking."""
-        return 1 + self.needs_outliers + 2 * (self.counts is not None)
+        """Times the model's weights are read: once, plus a pass for OWL, two for gradients or an exact ranking."""
+        allocating = {"owl": 1, "fisher": 2, None: 0}[self.measured_allocation]
+        return 1 + allocating + 2 * (self.counts is not None)
 
     def target(self, linear: LinearShape) -> Target:
         """What is to be removed from one linear layer."""
         sparsity = self.sparsities[linear.layer] if linear.layer < len(self.sparsities) else self.sparsity
+        if self.rates is not None:
+            sparsity = self.rates.get(linear.name, sparsity)
         return Target(self.pattern, sparsity, self.counts[linear.name] if self.counts is not None else None)
 
     def with_sparsities(self, sparsities: Sequence[float]) -> "Plan":
         return replace(self, sparsities=tuple(sparsities))
+
+    def with_rates(self, rates: dict[str, float]) -> "Plan":
+        """With a share for each linear layer of the blocks; a block's sparsity is then what its layers come to."""
+        weights = [[each for each in self.linears if each.layer == index] for index in range(len(self.sparsities))]
+        means = [
+            sum(rates[each.name] * each.numel for each in block) / sum(each.numel for each in block)
+            if block
+            else self.sparsity
+            for block in weights
+        ]
+        return replace(self, rates=rates, sparsities=tuple(means))
 
     def micro_batch(self, length: int) -> int:
         """Sequences of `length` tokens per forward."""

@@ -41,7 +41,7 @@ class DenseTwin:
     goes ahead of the pruned one. Both blocks name their modules alike; how wide they are may differ.
 
     `added_to_stream` are linear layers whose outputs are added to the residual stream, each with the norm that reads
-    the stream before: there statistics see how far that has drifted from the dense model's, too.
+    the stream before: the target of those is the dense model's stream behind them.
     """
 
     block: nn.Module
@@ -83,6 +83,23 @@ def _arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArri
 
 
 @contextmanager
+def _products(block: nn.Module, linears: Iterable[str], on_product: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `on_product` with what each of these linear layers makes of its input, without its bias."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def without_bias(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+            bias = module.bias
+            assert bias is None or isinstance(bias, Tensor)
+            on_product(name, output if bias is None else output - bias)
+
+        return without_bias
+
+    handles = [block.get_submodule(name).register_forward_hook(hook(name)) for name in linears]
+    with removed_after(handles):
+        yield
+
+
+@contextmanager
 def _passing(block: nn.Module, norms: Iterable[str], on_stream: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Call `on_stream` with the residual stream as it enters each of these norms."""
 
@@ -105,34 +122,39 @@ def _gathering(
     """Statistics that grow as micro-batches go through the block; `wait` is called when one has reached a group.
 
     With `dense` each goes through that block first, then through this one, before the next: at least from one `wait` to
-    the other.
+    the other. What the dense block gives ahead is what a group's layers read there or, where what they put out is added
+    to the residual stream, that.
     """
     statistics: dict[InputGroup, InputStatistic] = {}
-    ahead: dict[InputGroup, Tensor] = {}
+    ahead: dict[str, Tensor] = {}
     stream_ahead: dict[str, Tensor] = {}
     streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
     added = {} if dense is None else dense.added_to_stream
     norms = {group.first: added[group.first] for group in groups if group.first in added}
 
-    def arrive_dense(group: InputGroup, inputs: Tensor) -> None:
-        ahead[group] = inputs
-        wait(group.first)
+    def arrive_dense(first: str, values: Tensor) -> None:
+        ahead[first] = values
+        wait(first)
 
     def pass_norm(norm: str, stream: Tensor) -> None:  # both are the blocks' own residuals, kept alive by them as well
         streams[norm].append((stream_ahead.pop(norm), stream))
 
     def arrive(group: InputGroup, inputs: Tensor) -> None:
-        drift = None
+        statistic = statistics.setdefault(group, new_statistic())
         if group.first in norms:
             dense_stream, stream = streams[norms[group.first]].popleft()
             drift = dense_stream.float() - stream.float()
-        statistics.setdefault(group, new_statistic()).update(inputs, ahead.pop(group, None), drift)
+            statistic.update(inputs, target=ahead.pop(group.first).float() + drift)
+        else:
+            statistic.update(inputs, ahead.pop(group.first, None))
         wait(group.first)
 
     with ExitStack() as hooks:
         hooks.enter_context(_arrivals(block, groups, arrive))
         if dense is not None:
-            hooks.enter_context(_arrivals(dense.block, groups, arrive_dense))
+            others = [group for group in groups if group.first not in norms]
+            hooks.enter_context(_arrivals(dense.block, others, lambda group, inputs: arrive_dense(group.first, inputs)))
+            hooks.enter_context(_products(dense.block, norms, arrive_dense))
             hooks.enter_context(_passing(dense.block, norms.values(), stream_ahead.__setitem__))
             hooks.enter_context(_passing(block, norms.values(), pass_norm))
         yield statistics

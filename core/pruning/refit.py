@@ -2,8 +2,8 @@
 
 In a model that is pruned in flight a layer no longer sees the inputs X [tokens, in_features] of the dense model but X̂,
 what the pruned layers before it make of them. A solver that keeps WX̂ carries that drift on. Here the target is the
-dense output WX, as far as tokens that nothing was fitted to confirm it; and where the output is added to the residual
-stream, that together with what the stream is short of the dense model's. Of a layer that lost inputs, X̂ has fewer.
+dense output Y = WX; where the output is added to the residual stream, Y is that together with what the stream is short
+of the dense model's. Of a layer that lost inputs, X̂ has fewer.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.parameters import MOST_STEPS, Compensation, Refit
-from core.pruning.compensation import damped_inverse_factor
+from core.pruning.compensation import damped_cholesky
 from core.pruning.group import PrunableLinear
 from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic
@@ -113,24 +113,24 @@ def refit_directions(
     note: Callable[[str], None],
     dense: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
-    """D = (WXᵀX̂ + RᵀX̂ − VX̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: V + D is the ridge solution of
-    min ‖XWᵀ + R − X̂Uᵀ‖² + λ‖U − V‖² in U, with λ = ridge·mean(diag X̂ᵀX̂). The weights V are [out_features,
-    in_features], `dense` are the W, of as many outputs, None: V. R is the residual stream's drift, where it is known.
+    """D = (YᵀX̂ − VX̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: V + D is the ridge solution of
+    min ‖Y − X̂Uᵀ‖² + λ‖U − V‖² in U, with λ = ridge·mean(diag X̂ᵀX̂). The weights V are [out_features, in_features]. Y
+    is the target the statistic was told, else XWᵀ of the `dense` weights W, of as many outputs, None: V.
 
-    Exactly zero where X̂ is X, W is V and nothing drifted. Inputs that are always zero give their weights no direction.
+    Zero where X̂Vᵀ is Y, up to rounding, and exactly where that is because X̂ is X and V is W. Inputs that are always
+    zero give their weights no direction.
     """
-    factor_II, dead_I = damped_inverse_factor(inputs.gram_II, ridge, note)
+    lower_II, dead_I = damped_cholesky(inputs.gram_II, ridge, note)
     found = []
     for weight_OI, dense_OI in zip(weights, dense or weights, strict=True):
-        direction_OI = _shortfall(weight_OI, inputs, dense_OI) @ factor_II.T @ factor_II
+        direction_OI = torch.cholesky_solve(_shortfall(weight_OI, inputs, dense_OI).T, lower_II).T
         direction_OI[:, dead_I] = 0
         found.append(direction_OI)
     return found
 
 
 def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, dense_OI: Tensor | None = None) -> float:
-    """α in 0…1 that minimises ‖XWᵀ + R − X̂(V + αD)ᵀ‖² on tokens held aside: a parabola in α. W is V where there is
-    no `dense_OI`."""
+    """α in 0…1 that minimises ‖Y − X̂(V + αD)ᵀ‖² on tokens held aside: a parabola in α. Y as for the directions."""
     curvature = _inner(direction_OI @ aside.gram_II, direction_OI)
     if curvature <= 0:
         return 0.0
@@ -139,12 +139,12 @@ def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, d
 
 
 def _shortfall(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
-    """(XWᵀ + R − X̂Vᵀ)ᵀX̂ of weights V and dense ones W: what the outputs are short of, [out_features, in_features]."""
+    """(Y − X̂Vᵀ)ᵀX̂ of weights V: what the outputs are short of, [out_features, in_features]."""
+    if inputs.target_OI is not None:
+        return inputs.target_OI - weight_OI @ inputs.gram_II
     if torch.equal(weight_OI, dense_OI):
-        shortfall_OI = weight_OI @ (inputs.cross_II - inputs.gram_II)  # of two like terms the difference first
-    else:
-        shortfall_OI = dense_OI @ inputs.cross_II - weight_OI @ inputs.gram_II
-    return shortfall_OI if inputs.drift_OI is None else shortfall_OI + inputs.drift_OI
+        return weight_OI @ (inputs.cross_II - inputs.gram_II)  # of two like terms the difference first
+    return dense_OI @ inputs.cross_II - weight_OI @ inputs.gram_II
 
 
 def conjugate_gradient(
@@ -190,11 +190,11 @@ def conjugate_gradient(
 
 
 def output_error(weight_OI: Tensor, inputs: InputStatistic) -> Callable[[Tensor], float]:
-    """‖R + XWᵀ − X̂Vᵀ‖² of weights V, up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr((WXᵀX̂ + RᵀX̂)Vᵀ). Where only X̂ is known it
-    stands for X."""
-    aimed_OI = weight_OI @ (inputs.cross_II if inputs.is_paired else inputs.gram_II)
-    if inputs.drift_OI is not None:
-        aimed_OI = aimed_OI + inputs.drift_OI
+    """‖Y − X̂Vᵀ‖² of weights V, up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr(YᵀX̂Vᵀ). Y is the target the statistic was told,
+    else XWᵀ of the dense weights W that are given; where only X̂ is known it stands for X."""
+    aimed_OI = inputs.target_OI
+    if aimed_OI is None:
+        aimed_OI = weight_OI @ (inputs.cross_II if inputs.is_paired else inputs.gram_II)
     gram_II = inputs.gram_II
     return lambda fitted_OI: _inner(fitted_OI @ gram_II - 2 * aimed_OI, fitted_OI)
 

@@ -23,9 +23,8 @@ class InputStatistic:
 
     `squares_I` is Σ x² per feature, `gram_II` is XᵀX. `sample_NI` keeps a few rows of X, evenly spaced, on which
     reconstruction errors are measured where XᵀX is not at hand. Where the dense model's inputs D to the same layers
-    are given too, `cross_II` is DᵀX; where the layers' outputs are added to the residual stream and R is what that is
-    short of the dense model's, [tokens, out_features], `drift_OI` is RᵀX. Tokens after the first `fitted_tokens` go
-    into the statistic `aside` alone.
+    are given too, `cross_II` is DᵀX; where instead it is said what the layer's output should be, Y [tokens,
+    out_features], `target_OI` is YᵀX. Tokens after the first `fitted_tokens` go into the statistic `aside` alone.
     """
 
     def __init__(self, level: Statistic, *, sample_stride: int, fitted_tokens: int | None = None) -> None:
@@ -35,18 +34,18 @@ class InputStatistic:
         self.aside = None if fitted_tokens is None else InputStatistic(level, sample_stride=sample_stride)
         self.tokens = 0
         self._cross_II: Tensor | None = None
-        self.drift_OI: Tensor | None = None
+        self.target_OI: Tensor | None = None
         self._squares_I: Tensor | None = None
         self._gram_II: Tensor | None = None
         self._mirrored = False
         self._sample: list[Tensor] = []
 
-    def update(self, inputs: Tensor, dense_inputs: Tensor | None = None, stream_drift: Tensor | None = None) -> None:
+    def update(self, inputs: Tensor, dense_inputs: Tensor | None = None, target: Tensor | None = None) -> None:
         """Take in a micro-batch of inputs, [..., in_features], and for the same tokens the dense model's, which may be
-        wider, and the drift of the residual stream, [..., out_features].
+        wider, or what the layer should make of them, [..., out_features].
         """
         assert not self._mirrored
-        X_NI, dense_NI, drift_NO = _rows(inputs), _rows(dense_inputs), _rows(stream_drift)
+        X_NI, dense_NI, target_NO = _rows(inputs), _rows(dense_inputs), _rows(target)
         assert X_NI is not None
         if self.aside is not None:
             assert self.fitted_tokens is not None
@@ -55,17 +54,17 @@ class InputStatistic:
                 self.aside.update(
                     X_NI[left:],
                     None if dense_NI is None else dense_NI[left:],
-                    None if drift_NO is None else drift_NO[left:],
+                    None if target_NO is None else target_NO[left:],
                 )
             X_NI, dense_NI = X_NI[:left], None if dense_NI is None else dense_NI[:left]
-            drift_NO = None if drift_NO is None else drift_NO[:left]
+            target_NO = None if target_NO is None else target_NO[:left]
             if not len(X_NI):
                 return
         self._keep_sample(X_NI)
         self.tokens += X_NI.shape[0]
         if self.level is Statistic.NONE:
             return
-        is_exact = X_NI.dtype is torch.bfloat16  # where factors are rounded to that; the drift may lose a few bits
+        is_exact = X_NI.dtype is torch.bfloat16  # where factors are rounded to that; the target may lose a few bits
         X_NI = X_NI.float()
         if self.level is Statistic.GRAM:
             if self._gram_II is None:
@@ -74,8 +73,8 @@ class InputStatistic:
                 add_gram(self._gram_II, X_NI)
                 if dense_NI is not None:
                     self._cross_II = _with_product(self._cross_II, dense_NI, X_NI)
-                if drift_NO is not None:
-                    self.drift_OI = _with_product(self.drift_OI, drift_NO, X_NI)
+                if target_NO is not None:
+                    self.target_OI = _with_product(self.target_OI, target_NO, X_NI)
         else:
             squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I

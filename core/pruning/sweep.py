@@ -14,15 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.linear_shape import LinearShape
+from core.catalogue.parameters import Allocated
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.allocation import outlier_share, owl_sparsities
+from core.pruning.fisher import fisher_rates
 from core.pruning.group import PrunableLinear
 from core.pruning.measuring import pairs
 from core.pruning.plan import Plan
 from core.pruning.propagation import DenseTwin, InputGroup, collect, input_groups, prune_in_flight, prune_two_pass
 from core.pruning.refit import fitted_tokens, prune_and_fit
 from core.pruning.saliency import weight_times_norm
+from core.pruning.shelf import Shelf
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.streams import Stream
 from core.pruning.walk import LayerRow, PruneResult, Walk
@@ -69,14 +72,20 @@ class Sweep(Walk):
         mine = [*self.dense, *self.pruned, self.verification]
         return [*(each for each in (self.calibration, self.dense_calibration) if each is not None), *mine]
 
-    @torch.inference_mode()
     def run(self) -> PruneResult:
         """Walk all blocks, then the head; raises UnusableModel kinds for tensors that cannot be used."""
-        blocks = len(self.skeleton)
         start = self._resume()
         if start == 0:
-            if self.plan.needs_outliers:
+            if self.plan.measured_allocation == "owl":
                 self.plan = self.plan.with_sparsities(self._outlier_sparsities())
+            elif self.plan.measured_allocation == "fisher":
+                self.plan = self.plan.with_rates(self._fisher_rates())
+        return self._walk(start)
+
+    @torch.inference_mode()
+    def _walk(self, start: int) -> PruneResult:
+        blocks = len(self.skeleton)
+        if start == 0:
             for stream in self.streams:
                 stream.start()
         self.observer.on_stage("prune")
@@ -86,6 +95,7 @@ class Sweep(Walk):
                 "rows": [asdict(row) for row in self.rows],
                 "notes": self.notes,
                 "sparsities": self.plan.sparsities,
+                "rates": self.plan.rates,
             }
             self.boundaries.complete(index + 1, state)
             self.observer.on_block(index + 1, blocks, [row for row in self.rows if row.layer == index])
@@ -99,7 +109,7 @@ class Sweep(Walk):
         done, state = found
         self.rows = [LayerRow(**row) for row in state["rows"]]
         self.notes = list(state["notes"])
-        self.plan = self.plan.with_sparsities(state["sparsities"])
+        self.plan = replace(self.plan, sparsities=tuple(state["sparsities"]), rates=state["rates"])
         return done
 
     def _groups(self, index: int) -> list[InputGroup]:
@@ -191,6 +201,23 @@ class Sweep(Walk):
             reconstruction_error=statistic.relative_error(linear.weight_OI, pruned_OI),
         )
 
+    def _fisher_rates(self) -> dict[str, float]:
+        """A share for each linear layer, by the gradients of a few of the calibration sequences."""
+        assert self.calibration_tokens is not None and isinstance(self.plan.parameters, Allocated)
+        tokens_NT = self.calibration_tokens
+        stride = max(1, len(tokens_NT) // self.plan.parameters.fisher_sequences)
+        chosen_NT = tokens_NT[::stride][: self.plan.parameters.fisher_sequences]
+        self.observer.on_log(f"allocation: gradients of {len(chosen_NT)} sequences")
+        return fisher_rates(
+            self.skeleton,
+            [linear for linear in self.plan.linears if linear.layer < len(self.skeleton)],
+            chosen_NT,
+            self.plan.sparsity,
+            dtype=self.plan.dtype if self.plan.device.type == "cuda" else torch.float32,
+            shelf=Shelf(self.budget, self.boundaries.work / "scratch"),
+        )
+
+    @torch.inference_mode()
     def _outlier_sparsities(self) -> list[float]:
         """OWL: carry the calibration tokens through the dense model and give layers with more outliers less to lose."""
         assert self.calibration is not None

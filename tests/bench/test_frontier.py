@@ -134,6 +134,12 @@ def test_settings_fit_their_methods_parameters_and_the_page_has_the_section(tmp_
     assert "the tables" in copy.read_text()
 
 
+def test_where_a_pattern_fixes_all_rates_nothing_is_allocated() -> None:
+    cells = a_plan(settings=["sparsegpt", "allocation"], sizes=[]).cells()
+    assert {cell.target for cell in cells if cell.setting == "allocation"} == {"50"}
+    assert {cell.target for cell in cells if cell.setting == "sparsegpt"} == {"50", "4:8"}
+
+
 def test_a_number_that_cannot_be_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--seeds", "0"])

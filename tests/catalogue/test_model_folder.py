@@ -188,6 +188,17 @@ def test_bad_parameters_are_named(folder: Path, parameters: dict[str, Any], para
     assert caught.value.param == param
 
 
+def test_a_pattern_that_fixes_all_rates_leaves_nothing_to_allocate(folder: Path) -> None:
+    description = inspect_folder(folder)
+    free, fixed = (
+        check_job(description, "frontier", pattern, sparsity, {"skip_modules": ["down_proj"]}).parameters["allocation"]
+        for pattern, sparsity in (("unstructured", 0.5), ("4:8", None))
+    )
+    assert (free, fixed) == ("fisher", "uniform")
+    with pytest.raises(InvalidParameters, match="only 'uniform' fits"):
+        check_job(description, "frontier", "4:8", None, {"allocation": "fisher", "skip_modules": ["down_proj"]})
+
+
 def test_an_unknown_method_lists_the_known(folder: Path) -> None:
     with pytest.raises(UnknownMethod, match="llm-pruner, loraprune, lorashear, magnitude, obd, obs, random"):
         check_job(inspect_folder(folder), "wandaa", "unstructured", 0.5, {})

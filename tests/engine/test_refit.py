@@ -38,10 +38,11 @@ def paired(tokens: int, size: int, seed: int, drift: float = 0.3) -> tuple[Input
     return statistic, dense, seen
 
 
-def with_stream(statistic: InputStatistic, seen: Tensor, rows: int, seed: int) -> Tensor:
-    """What the dense model's residual stream has over the pruned one's, [tokens, rows], told to the statistic."""
-    drift = torch.randn(len(seen), rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    statistic.drift_OI = drift.T @ seen
+def with_stream(statistic: InputStatistic, outputs: Tensor, seen: Tensor, seed: int) -> Tensor:
+    """What the dense model's residual stream has over the pruned one's behind dense `outputs`, [tokens, rows]: told to
+    the statistic with them."""
+    drift = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    statistic.target_OI, statistic._cross_II = (outputs + drift).T @ seen, None
     return drift
 
 
@@ -106,8 +107,8 @@ def test_the_refit_is_the_ridge_solution_towards_the_dense_outputs(seed: int, si
 @settings(max_examples=30, deadline=None)
 def test_what_the_dense_stream_has_over_the_pruned_one_is_part_of_the_target(seed: int, size: int) -> None:
     statistic, dense, seen = paired(4 * size, size, seed)
-    drift = with_stream(statistic, seen, 3, seed)
     weight = torch.randn(3, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    drift = with_stream(statistic, dense @ weight.T, seen, seed)
     (direction,) = refit_directions([weight], statistic, 0.01, ignore)
     ridge = 0.01 * float(statistic.gram_II.diagonal().mean()) * torch.eye(size, dtype=torch.float64)
     wanted = (dense @ weight.T + drift).T @ seen + weight @ ridge
@@ -119,13 +120,13 @@ def test_what_the_dense_stream_has_over_the_pruned_one_is_part_of_the_target(see
 @given(st.integers(0, 2**31 - 2), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_the_chosen_share_is_the_best_on_what_was_held_aside(seed: int, streams: bool) -> None:
-    statistic, _, fitted = paired(16, 8, seed)
+    statistic, dense_fitted, fitted = paired(16, 8, seed)
     aside, dense, seen = paired(64, 8, seed + 1)
     drift = torch.zeros(64, 3, dtype=torch.float64)
-    if streams:
-        with_stream(statistic, fitted, 3, seed)
-        drift = with_stream(aside, seen, 3, seed + 1)
     weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if streams:
+        with_stream(statistic, dense_fitted @ weight.T, fitted, seed)
+        drift = with_stream(aside, dense @ weight.T, seen, seed + 1)
     (direction,) = refit_directions([weight], statistic, 0.01, ignore)
 
     def cost(share: float) -> float:
@@ -153,10 +154,11 @@ def test_with_fewer_inputs_and_a_stream_that_drifted_it_is_the_ridge_solution_to
     dense = drawn(6 * size, size)
     seen, drift = dense @ mixing + 0.3 * drawn(6 * size, kept), drawn(6 * size, 3)
     statistic = InputStatistic(Statistic.GRAM, sample_stride=1, fitted_tokens=4 * size)
+    target = dense @ weight.T + drifts * drift
     for part in range(0, 6 * size, 5):
         few = slice(part, part + 5)
-        statistic.update(seen[few], dense[few], drift[few] if drifts else None)
-    target = (dense @ weight.T + drifts * drift).double()
+        statistic.update(seen[few], *((None, target[few]) if drifts else (dense[few],)))
+    target = target.double()
     (direction,) = refit_directions([left], statistic, 0.01, ignore, [weight])
     inputs, outputs = seen[: 4 * size].double(), target[: 4 * size]
     ridge = 0.01 * (inputs.T @ inputs).diagonal().mean() * torch.eye(kept, dtype=torch.float64)
@@ -246,10 +248,10 @@ def test_what_was_chosen_is_in_the_rows(tiny: Path, tmp_path: Path) -> None:
     assert all((row.refit, row.conjugate_gradient) == (None, None) for row in plain.layers if isinstance(row, LayerRow))
 
 
-def test_frontier_is_admm_with_the_compensation_of_its_budget(tiny: Path, tmp_path: Path) -> None:
+def test_frontier_is_admm_with_the_choices_of_its_budget(tiny: Path, tmp_path: Path) -> None:
     named = prune(tiny, tmp_path / "named", "frontier", None, parameters={"budget": "quick"})
     preset = FRONTIER["quick"]
-    turns = {"iterations": preset.iterations}
+    turns = {"iterations": preset.iterations, "allocation": "fisher"}
     said = prune(tiny, tmp_path / "said", "admm", preset.compensation.model_dump(mode="json"), parameters=turns)
     own = prune(tiny, tmp_path / "own", "frontier", {"refit": 0.0}, parameters=turns)
     plain = prune(tiny, tmp_path / "plain", "admm", None, parameters=turns)

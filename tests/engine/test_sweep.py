@@ -65,7 +65,7 @@ def test_killed_after_any_block_the_next_attempt_yields_identical_bytes(
 ) -> None:
     request: dict[str, Any] = {
         "calibration": make_tokens(), "evaluations": {"text": make_tokens(seed=9)}, "method": method, "sparsity": 0.5,
-        "parameters": {"allocation": "owl"} if method == "wanda" else {},
+        "parameters": {"wanda": {"allocation": "owl"}, "sparsegpt": {"allocation": "fisher"}}.get(method, {}),
     }  # fmt: skip
     whole = sweep(model, tmp_path / "whole", **request)
 

@@ -75,6 +75,7 @@ def test_what_is_left_of_every_family_is_no_larger_than_asked(
         ("wanda", {}),
         ("wanda", {"variant": True}),
         ("wanda", {"allocation": "owl"}),
+        ("wanda", {"allocation": "fisher"}),
         ("magnitude", {"scope": "row"}),
         ("magnitude", {"scope": "model"}),
         ("sparsegpt", {"skip_modules": ["down_proj"]}),

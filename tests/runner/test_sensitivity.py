@@ -77,6 +77,11 @@ def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
             "calibration",
             "wanda measures activations",
         ),
+        (
+            {"calibration": None, "method": "magnitude", "sparsity": 0.5, "parameters": {"allocation": "fisher"}},
+            "calibration",
+            "allocation 'fisher' measures activations",
+        ),
         ({"recovery": {"method": "lora"}}, "recovery", "makes no model"),
         ({"gates": {"max_perplexity_ratio": 2}}, "gates", "makes no model"),
         ({"output": {"format": "packed"}}, "output.format", "makes no model"),

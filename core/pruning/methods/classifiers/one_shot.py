@@ -96,10 +96,10 @@ def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
 def layer_targets(scene: Scene, parameters: MethodParameters) -> dict[str, Target]:
     """What each layer is to lose; raises InvalidParameters for an allocation that no classifier has."""
     allocation = parameters.allocation if isinstance(parameters, Allocated) else "uniform"
-    if allocation == "owl":
+    if isinstance(parameters, Allocated) and parameters.measured_allocation:
         raise InvalidParameters(
-            "parameters.allocation: 'owl' is made for the decoder layers of language models: use 'uniform', or a list "
-            "with one sparsity per layer",
+            f"parameters.allocation: {allocation!r} is made for the decoder layers of language models: use 'uniform', "
+            "or a list with one sparsity per layer",
             param="parameters.allocation",
         )
     counts: Mapping[str, int] = {}

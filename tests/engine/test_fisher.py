@@ -1,0 +1,122 @@
+"""Each linear layer's own rate, by the Fisher information of a few sequences."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from core.catalogue.water_filling import LayerCosts, allocate
+from core.models.folder import open_model
+from core.models.skeleton import Skeleton
+from core.pruning import fisher
+from core.pruning.shelf import Shelf
+from core.pruning.streams import ActivationBudget
+from core.pruning.walk import LayerRow
+from tests.engine.sweeping import sweep, tensors_of
+from tests.engine.tiny import CONFIGS, make_model, make_tokens
+
+
+def rates_of(folder: Path, work: Path, tokens: Tensor, sparsity: float, budget: int = 2**30) -> dict[str, float]:
+    opened = open_model(folder)
+    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    shelf = Shelf(ActivationBudget(budget), work)
+    inside = [linear for linear in opened.description.linears if linear.layer < len(skeleton)]
+    return fisher.fisher_rates(skeleton, inside, tokens, sparsity, dtype=torch.float32, shelf=shelf)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_curve_is_what_the_removed_weights_cost_by_the_whole_models_gradients(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the model as a whole, with every token's gradient at hand at once."""
+    seen: list[LayerCosts] = []
+    monkeypatch.setattr(fisher, "allocate", lambda costs, sparsity: seen.extend(costs) or allocate(costs, sparsity))
+    monkeypatch.setattr(fisher, "_ROWS", 10_000)
+    folder, tokens = make_model(tmp_path / "model", family), make_tokens(3)
+    rates_of(folder, tmp_path / "work", tokens, 0.5)
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+    for each in seen:
+
+        def keep(module: Any, arguments: tuple[Tensor], output: Tensor, name: str = each.name) -> None:
+            inputs[name], outputs[name] = arguments[0].detach(), output
+            output.retain_grad()
+
+        model.get_submodule(each.name).register_forward_hook(keep)
+    logits = model(tokens).logits[:, :-1]
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+    losses.mean(dim=1).sum().backward()
+    assert seen
+    for each in seen:
+        weight = model.get_submodule(each.name).weight
+        weight_OI = (weight.T if family == "gpt2" else weight).detach()
+        x_NI = inputs[each.name].reshape(-1, weight_OI.shape[1]).double()
+        gradient = outputs[each.name].grad
+        assert gradient is not None
+        g_NO = gradient.reshape(-1, weight_OI.shape[0]).double()
+        cost_OI = weight_OI.double().square() * (g_NO.square().T @ x_NI.square())
+        order = (weight_OI.abs() * x_NI.norm(dim=0)).flatten().argsort()
+        for rate, increase in zip(each.rates, each.increases, strict=True):
+            removed = order[: round(rate * len(order))]
+            assert increase == pytest.approx(float(cost_OI.flatten()[removed].sum()), rel=2e-2), (each.name, rate)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.7, 0.97])
+def test_together_the_layers_lose_what_was_asked_for(sparsity: float, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    rates = rates_of(folder, tmp_path / "work", make_tokens(4), sparsity)
+    numel = {linear.name: linear.numel for linear in open_model(folder).description.linears}
+    assert sum(rates[name] * numel[name] for name in rates) == pytest.approx(sparsity * sum(numel.values()), rel=1e-9)
+    assert all(0 <= rate <= max(0.95, (1 + sparsity) / 2) + 1e-12 for rate in rates.values())
+
+
+def test_activations_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
+    folder, tokens = make_model(tmp_path / "model"), make_tokens(4)
+    held = rates_of(folder, tmp_path / "held", tokens, 0.5)
+    assert rates_of(folder, tmp_path / "spilled", tokens, 0.5, budget=0) == held
+    assert not any((tmp_path / "spilled").iterdir())
+
+
+def test_a_layer_whose_output_counts_more_keeps_more(tmp_path: Path) -> None:
+    """In one of two otherwise equal layers the value is read ten times as strongly."""
+    folder = make_model(tmp_path / "model")
+    from tests.engine.test_structured import edit
+
+    before = rates_of(folder, tmp_path / "before", make_tokens(4), 0.5)
+    name = "model.layers.1.self_attn.o_proj"
+    edit(folder, {f"{name}.weight": lambda weight: weight.mul_(10)})
+    assert rates_of(folder, tmp_path / "after", make_tokens(4), 0.5)[name] < before[name]
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_family_is_allocated_and_reports_what_each_layer_lost(family: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", family)
+    result = sweep(
+        folder, tmp_path / "work", calibration=make_tokens(8), method="sparsegpt", sparsity=0.5,
+        parameters={"allocation": "fisher"},
+    )  # fmt: skip
+    rows = [row for row in result.layers if isinstance(row, LayerRow)]
+    assert result.removed / result.prunable == pytest.approx(0.5, abs=2e-3)
+    assert max(row.target for row in rows) - min(row.target for row in rows) > 0.02
+    for row in rows:
+        assert row.sparsity == pytest.approx(row.target, abs=2 / row.in_features)
+    for layer, sparsity in enumerate(result.sparsities):
+        own = [row for row in rows if row.layer == layer]
+        weights = [row.out_features * row.in_features for row in own]
+        mean = sum(row.target * each for row, each in zip(own, weights, strict=True)) / sum(weights)
+        assert sparsity == pytest.approx(mean)
+
+
+def test_the_output_head_keeps_to_what_was_asked_for(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama-untied")
+    result = sweep(
+        folder, tmp_path / "work", calibration=make_tokens(8), method="magnitude", sparsity=0.5,
+        parameters={"allocation": "fisher", "include_lm_head": True},
+    )  # fmt: skip
+    head = tensors_of(result)["lm_head.weight"]
+    assert float((head == 0).float().mean()) == pytest.approx(0.5, abs=1e-3)
