@@ -74,8 +74,8 @@ def check_job(
         return _without_target(description, method, pattern, sparsity, parameters, layout=description.layout)
     parsed = _offered(method, pattern)
     resolved = resolve_sparsity(parsed, sparsity)
-    if parsed.is_n_m and _is_allocated(method):
-        parameters = {"allocation": "uniform"} | parameters  # whatever the method's own is: nothing is left to choose
+    if parsed.is_n_m:
+        parameters = _at_one_rate(method, parameters)
     checked = parse_parameters(method, parameters)
     if isinstance(checked, Selection):
         check_masks(description, checked, parsed, resolved)
@@ -183,9 +183,7 @@ def method_at_work(request: ResolvedRequest) -> MethodInfo:
 
 def _check_measured(description: Description, asked: SensitivityParameters) -> SensitivityParameters:
     """What a sensitivity job measures must be able to prune the model, layer by layer; its defaults are filled in."""
-    own = {"seed": asked.seed} | asked.parameters
-    if _is_allocated(asked.method):
-        own = {"allocation": "uniform"} | own
+    own = _at_one_rate(asked.method, {"seed": asked.seed} | asked.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:
             raise InvalidParameters(
@@ -217,8 +215,10 @@ def _check_measured(description: Description, asked: SensitivityParameters) -> S
     return asked.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": parameters})
 
 
-def _is_allocated(method: str) -> bool:
-    return method in METHODS and issubclass(METHODS[method].parameters, Allocated)
+def _at_one_rate(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Where every layer's rate is fixed, what a method would allocate by itself does not count; what is asked does."""
+    allocates = method in METHODS and issubclass(METHODS[method].parameters, Allocated)
+    return {"allocation": "uniform"} | parameters if allocates else parameters
 
 
 def _is_measurable(info: MethodInfo) -> bool:

@@ -56,10 +56,6 @@ class Propagated(BaseModel):
     )
 
 
-MEASURED_ALLOCATIONS = ("owl", "fisher")
-"""Those that a pass over calibration text decides."""
-
-
 class Allocated(BaseModel):
     """How the target sparsity is spread over decoder layers."""
 
@@ -79,7 +75,7 @@ class Allocated(BaseModel):
     @property
     def measured_allocation(self) -> str | None:
         """The allocation, where a pass over calibration text decides it."""
-        return str(self.allocation) if self.allocation in MEASURED_ALLOCATIONS else None
+        return str(self.allocation) if self.allocation in ("owl", "fisher") else None
 
 
 MOST_STEPS = 32
@@ -198,9 +194,9 @@ class FrontierParameters(ADMMParameters):
 
     budget: Literal["quick", "thorough"] = Field(
         "quick",
-        description="quick: about twice SparseGPT's time; half of the calibration sequences are of text that the model "
-        "writes itself. thorough: at most about eight times; beside the calibration sequences three times as many, at "
-        "most 96, are of such text.",
+        description="quick: two to three times SparseGPT's time; half of the calibration sequences are of text that "
+        "the model writes itself. thorough: at most about eight times; beside the calibration sequences three times as "
+        "many, at most 96, are of such text.",
     )
 
     @model_validator(mode="before")

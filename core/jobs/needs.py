@@ -113,11 +113,11 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
         calibration = _masked_tokens(description, job, tokens)
     if compensation is not None and compensation.refits:
         calibration += (2 if _is_after_a_cut(compensation) else 1) * tokens.calibration
+    if job.parameters.get("allocation") == "fisher":
+        calibration += _GRADIENT_PASSES * min(job.parameters["fisher_sequences"] * tokens.window, tokens.calibration)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
     timed = 1 + _SEARCH_STEPS * _seeks_latency(job)
-    if job.parameters.get("allocation") == "fisher":
-        calibration += _GRADIENT_PASSES * min(job.parameters["fisher_sequences"] * tokens.window, tokens.calibration)
     passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
     passes += 2 * (tokens.prompts + tokens.written)
     passes += 0 if adapted is None else adapted.probed(description.layers)

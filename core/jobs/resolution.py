@@ -13,7 +13,7 @@ from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_w
 from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.parameters import MEASURED_ALLOCATIONS, FrontierParameters
+from core.catalogue.parameters import Allocated, FrontierParameters
 from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
@@ -58,8 +58,8 @@ def resolve_job(
         return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
     reader = method_at_work(checked)
     compensation = checked.parameters.get("compensation")
-    allocation = checked.parameters.get("allocation")
-    allocation = allocation if allocation in MEASURED_ALLOCATIONS else None
+    parameters = parse_parameters(checked.method, checked.parameters)
+    allocation = parameters.measured_allocation if isinstance(parameters, Allocated) else None
     if (reader.needs.calibration or compensation or allocation) and body.calibration is None:
         whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader.id
         raise InvalidRequest(

@@ -18,6 +18,11 @@ def forward_dtype(asked: str, dtype: torch.dtype, device: torch.device) -> torch
     return torch.bfloat16 if native else dtype
 
 
+def gradient_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Arithmetic that gradients of a model of that dtype are taken in."""
+    return dtype if device.type == "cuda" else torch.float32
+
+
 @contextmanager
 def rounded_products() -> Iterator[None]:
     """In here products of float32 matrices may round their factors, to bfloat16 or TF32, and add up in float32: several

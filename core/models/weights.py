@@ -12,12 +12,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from core.catalogue.families import Family
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.errors import CorruptSafetensors, NotFiniteWeights
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}
 _NAMES = {DTYPES[name]: stored for stored, name in WEIGHT_DTYPES.items()} | {torch.int64: "I64"}
 _STORED = {stored: DTYPES[name] for stored, name in WEIGHT_DTYPES.items()}
+
+
+def turned(weight: Tensor, family: Family) -> Tensor:
+    """A stored weight as [out_features, in_features], or one of those as it is stored; what is no matrix as it is."""
+    return weight.T if family.transposed and weight.dim() == 2 else weight
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from core.catalogue.parameters import Refit
 from core.models.skeleton import Skeleton
+from core.models.weights import turned
 from core.pruning.propagation import DenseTwin, InputGroup, prune_in_flight
 from core.pruning.refit import fitted_tokens, refit
 from core.pruning.statistics import InputStatistic, Statistic
@@ -95,8 +96,7 @@ class CutRefit:
                 [self._out_in(dense[name]) for name in names],
             )
             for linear, name, each in zip(group.linears, names, found, strict=True):
-                weight = each.weight_OI.T if self.family.transposed else each.weight_OI
-                fitted[name] = weight.to(fitted[name].dtype).contiguous()
+                fitted[name] = turned(each.weight_OI, self.family).to(fitted[name].dtype).contiguous()
                 # Not copied into the one that is there: the dense block may hold the same memory.
                 value = fitted[name].to(self.stream.dtype)
                 block.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
@@ -127,5 +127,4 @@ class CutRefit:
 
     def _out_in(self, weight: Tensor) -> Tensor:
         """A stored weight as [out_features, in_features], in float32."""
-        weight = weight.to(self.narrow.device).float()
-        return weight.T if self.family.transposed else weight
+        return turned(weight.to(self.narrow.device).float(), self.family)

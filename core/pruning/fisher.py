@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.catalogue.families import Family
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.water_filling import LayerCosts, allocate
 from core.errors import RunFailed
 from core.models.hooks import removed_after
 from core.models.skeleton import Skeleton
+from core.models.weights import turned
 from core.pruning.gradients import walk_back
 from core.pruning.shelf import Shelf
 
@@ -31,10 +33,10 @@ _HIGHEST_RATE = 0.95
 class _Watch:
     """One linear layer's inputs and its outputs' gradients as they pass."""
 
-    def __init__(self, shape: LinearShape, module: nn.Module, *, transposed: bool) -> None:
+    def __init__(self, shape: LinearShape, module: nn.Module, family: Family) -> None:
         self.shape = shape
         self.module = module
-        self.transposed = transposed
+        self.family = family
         self.stride = max(1, shape.out_features // _ROWS)
         self.squares_I: Tensor | None = None
         self.fisher_RI: Tensor | None = None
@@ -58,7 +60,7 @@ class _Watch:
         assert self.squares_I is not None and self.fisher_RI is not None
         weight = self.module.weight
         assert isinstance(weight, Tensor)
-        squares_RI = (weight.T if self.transposed else weight)[:: self.stride].detach().float().square()
+        squares_RI = turned(weight, self.family)[:: self.stride].detach().float().square()
         order = (squares_RI * self.squares_I).flatten().argsort()
         costs = (squares_RI * self.fisher_RI).flatten()[order].cumsum(dim=0, dtype=torch.float64)
         if not torch.isfinite(costs[-1]):
@@ -91,7 +93,7 @@ def fisher_rates(
         module = skeleton.blocks[shape.layer].get_submodule(
             shape.name.removeprefix(f"{skeleton.block_prefix(shape.layer)}.")
         )
-        watch = _Watch(shape, module, transposed=skeleton.folder.family.transposed)
+        watch = _Watch(shape, module, skeleton.folder.family)
         by_block.setdefault(shape.layer, []).append(watch)
     found: dict[str, LayerCosts] = {}
 

@@ -18,6 +18,7 @@ from core.catalogue.sensitivity import SensitivityCurve, SensitivityPoint
 from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
+from core.models.weights import turned
 from core.pruning.boundaries import Boundaries
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.measuring import pairs
@@ -162,14 +163,14 @@ class SensitivityWalk(Walk):
                 PrunableLinear(
                     name,
                     self._by_module[name][0],
-                    self._turn(weight.to(self.plan.device)).float(),
+                    turned(weight.to(self.plan.device), self.folder.family).float(),
                     Target(pattern, rate),
                 )
                 for name, weight in zip(names, stored, strict=True)
             ]
             found = self.method.prune(linears, statistic, self._note_once)
             for name, weight_OI, before in zip(group.linears, found, stored, strict=True):
-                pruned[f"{name}.weight"] = self._turn(weight_OI.to(before.dtype)).contiguous()
+                pruned[f"{name}.weight"] = turned(weight_OI.to(before.dtype), self.folder.family).contiguous()
         return pruned
 
     def _units(self, index: int, names: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -250,9 +251,6 @@ class SensitivityWalk(Walk):
     def _note_once(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
-
-    def _turn(self, weight: Tensor) -> Tensor:
-        return weight.T if self.folder.family.transposed and weight.dim() == 2 else weight
 
 
 def _beside(curve: SensitivityCurve, dense: float) -> SensitivityCurve:

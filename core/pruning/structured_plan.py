@@ -11,6 +11,7 @@ from core.catalogue.narrowing import Narrowing, require_narrowing, require_struc
 from core.catalogue.parameters import MethodParameters, Refit, Refitted, Width
 from core.catalogue.per_layer import Layout
 from core.catalogue.structure import AttentionMode, layer_count
+from core.models.arithmetic import gradient_dtype
 from core.models.folder import ModelFolder
 from core.models.weights import DTYPES
 from core.pruning.methods import build_structured_method
@@ -119,6 +120,6 @@ def make_structured_plan(
         narrowing=narrowing,
         removed_layers=whole_layers,
         dtype=dtype,
-        forward_dtype=dtype if device.type == "cuda" else torch.float32,
+        forward_dtype=gradient_dtype(dtype, device),
         device=device,
     )

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated
+from core.models.arithmetic import gradient_dtype
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
+from core.models.weights import turned
 from core.pruning.allocation import outlier_share, owl_sparsities
 from core.pruning.fisher import fisher_rates
 from core.pruning.group import PrunableLinear
@@ -165,24 +167,22 @@ class Sweep(Walk):
 
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
         """Prune linear layers that share an input; rounded to their stored dtype, in stored layout, rows reported."""
-        turned = [self._turn(weight.to(self.plan.device)).float() for weight in stored]
+        family = self.folder.family
+        dense_OI = [turned(weight.to(self.plan.device), family).float() for weight in stored]
         linears = [
             PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
-            for module, weight_OI in zip(modules, turned, strict=True)
+            for module, weight_OI in zip(modules, dense_OI, strict=True)
         ]
         found = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append)
         rounded = [each.weight_OI.to(weight.dtype) for each, weight in zip(found, stored, strict=True)]
         for linear, fitted, weight_OI in zip(linears, found, rounded, strict=True):
             row = self._row(linear, weight_OI.float(), statistic)
             self.rows.append(replace(row, refit=fitted.refit, ridge=fitted.ridge, conjugate_gradient=fitted.steps))
-        return [self._turn(weight_OI).contiguous() for weight_OI in rounded]
+        return [turned(weight_OI, family).contiguous() for weight_OI in rounded]
 
     def _in_dtype(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         tokens_BT, hidden_BTD = pair
         return tokens_BT, hidden_BTD.to(self.plan.dtype)
-
-    def _turn(self, weight: Tensor) -> Tensor:
-        return weight.T if self.folder.family.transposed and weight.dim() == 2 else weight
 
     def _row(self, linear: PrunableLinear, pruned_OI: Tensor, statistic: InputStatistic) -> LayerRow:
         shape: LinearShape = self._by_module[linear.name][1]
@@ -213,7 +213,7 @@ class Sweep(Walk):
             [linear for linear in self.plan.linears if linear.layer < len(self.skeleton)],
             chosen_NT,
             self.plan.sparsity,
-            dtype=self.plan.dtype if self.plan.device.type == "cuda" else torch.float32,
+            dtype=gradient_dtype(self.plan.dtype, self.plan.device),
             shelf=Shelf(self.budget, self.boundaries.work / "scratch"),
         )
 
@@ -235,7 +235,8 @@ class Sweep(Walk):
                 shares[index] = outlier_share(
                     (
                         weight_times_norm(
-                            self._turn(tensors[f"{name}.weight"].to(self.plan.device)).float(), statistic.norms_I
+                            turned(tensors[f"{name}.weight"].to(self.plan.device), self.folder.family).float(),
+                            statistic.norms_I,
                         )
                         for group, statistic in statistics.items()
                         for name in group.linears

@@ -16,6 +16,7 @@ from core.pruning.shelf import Shelf
 from core.pruning.streams import ActivationBudget
 from core.pruning.walk import LayerRow
 from tests.engine.sweeping import sweep, tensors_of
+from tests.engine.test_structured import edit
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 
@@ -85,8 +86,6 @@ def test_activations_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
 def test_a_layer_whose_output_counts_more_keeps_more(tmp_path: Path) -> None:
     """In one of two otherwise equal layers the value is read ten times as strongly."""
     folder = make_model(tmp_path / "model")
-    from tests.engine.test_structured import edit
-
     before = rates_of(folder, tmp_path / "before", make_tokens(4), 0.5)
     name = "model.layers.1.self_attn.o_proj"
     edit(folder, {f"{name}.weight": lambda weight: weight.mul_(10)})
