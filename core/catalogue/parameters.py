@@ -48,7 +48,7 @@ class Propagated(BaseModel):
     )
     forward_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Arithmetic of the calibration forward. auto: bfloat16 where the hardware multiplies it natively, "
+        description="Arithmetic of the calibration forward. auto: bfloat16 where the hardware has matrix units for it, "
         "else float32. Statistics and solves are always float32.",
     )
     micro_batch: int | None = Field(
@@ -69,7 +69,7 @@ class Allocated(BaseModel):
     owl_outlier_ratio: float = Field(5.0, gt=0, description="owl: M, an outlier is above M times the mean.")
     owl_range: float = Field(0.08, ge=0, lt=1, description="owl: λ, sparsity stays within ±λ of the target.")
     fisher_sequences: int = Field(
-        4, ge=1, le=4096, description="fisher: calibration sequences whose gradients are taken."
+        2, ge=1, le=4096, description="fisher: calibration sequences whose gradients are taken."
     )
 
     @property
@@ -194,7 +194,7 @@ class FrontierParameters(ADMMParameters):
 
     budget: Literal["quick", "thorough"] = Field(
         "quick",
-        description="quick: two to three times SparseGPT's time; half of the calibration sequences are of text that "
+        description="quick: about twice SparseGPT's time; a quarter of the calibration sequences are of text that "
         "the model writes itself. thorough: at most about eight times; beside the calibration sequences three times as "
         "many, at most 96, are of such text.",
     )
@@ -234,8 +234,12 @@ class Preset:
 
 
 FRONTIER = {
-    "quick": Preset(Compensation(refit=0.5, conjugate_gradient=4), 10, share=0.5, replaces=True, most_generated=64),
-    "thorough": Preset(Compensation(refit=0.5, conjugate_gradient=20), 20, share=3, replaces=False, most_generated=96),
+    "quick": Preset(
+        Compensation(refit=0.5, ridge=0.1, conjugate_gradient=2), 8, share=0.25, replaces=True, most_generated=64
+    ),
+    "thorough": Preset(
+        Compensation(refit=0.5, ridge=0.1, conjugate_gradient=20), 20, share=3, replaces=False, most_generated=96
+    ),
 }
 
 

@@ -1,8 +1,9 @@
 """From measured sensitivity to a sparsity per layer: what is removed last from any layer costs the same in all."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 from core.errors import InvalidSparsity
 
@@ -44,18 +45,21 @@ def allocate(layers: Sequence[LayerCosts], sparsity: float) -> list[float]:
     def removed(rates: Sequence[float]) -> float:
         return sum(layer.weights * rate for layer, rate in zip(layers, rates, strict=True))
 
+    def rates_at(bend: tuple[float, bool]) -> list[float]:
+        multiplier, inclusive = bend
+        return [_rate_at(curve, multiplier, inclusive=inclusive) for curve in costs]
+
     wanted = sparsity * total
-    before = [0.0] * len(layers)
     # Between two multipliers at which any m_l bends, all s_l(λ) are straight lines: the answer lies on one of them.
-    for multiplier in sorted({cost for curve in costs for _, cost in curve}):
-        for inclusive in (False, True):
-            after = [_rate_at(curve, multiplier, inclusive=inclusive) for curve in costs]
-            gained = removed(after) - removed(before)
-            if removed(after) >= wanted:
-                share = (wanted - removed(before)) / gained if gained > 0 else 0.0
-                return [low + share * (high - low) for low, high in zip(before, after, strict=True)]
-            before = after
-    return before  # all at their highest rate; the sum may differ from what is wanted by a rounding
+    bends = list(product(sorted({cost for curve in costs for _, cost in curve}), (False, True)))
+    first = bisect_left(bends, wanted, key=lambda bend: removed(rates_at(bend)))
+    if first == len(bends):
+        return rates_at(bends[-1])  # all at their highest rate; the sum may differ from what is wanted by a rounding
+    before = rates_at(bends[first - 1]) if first else [0.0] * len(layers)
+    after = rates_at(bends[first])
+    gained = removed(after) - removed(before)
+    share = (wanted - removed(before)) / gained if gained > 0 else 0.0
+    return [low + share * (high - low) for low, high in zip(before, after, strict=True)]
 
 
 def _marginal_costs(layer: LayerCosts) -> list[tuple[float, float]]:

@@ -43,8 +43,8 @@ class Calibration(_Part):
         None,
         exclude_if=lambda value: value is None,
         description="Language models: sequences of text that the model itself writes, beside those of the dataset, so "
-        "that what it knows beyond that text counts too. Unset: none; with frontier, quick, half of "
-        "the samples, at most 64; thorough, three times as many beside them, at most 96.",
+        "that what it knows beyond that text counts too. Unset: none; with frontier, quick, a quarter "
+        "of the samples, at most 64; thorough, three times as many beside them, at most 96.",
     )
 
 

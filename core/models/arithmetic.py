@@ -9,12 +9,14 @@ from core.models.weights import DTYPES
 
 
 def forward_dtype(asked: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Arithmetic of the calibration forward: what was asked, else bfloat16 where the hardware has it."""
+    """Arithmetic of the calibration forward: what was asked, else bfloat16 where the hardware multiplies it faster."""
     if asked != "auto":
         return DTYPES[asked]
     if dtype is not torch.float32:
         return dtype
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bfloat16()
+    native = (
+        torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_matrix_units()
+    )
     return torch.bfloat16 if native else dtype
 
 
@@ -26,7 +28,11 @@ def gradient_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 @contextmanager
 def rounded_products() -> Iterator[None]:
     """In here products of float32 matrices may round their factors, to bfloat16 or TF32, and add up in float32: several
-    times faster on hardware with matrix units, and exact where the factors are bfloat16 values to begin with."""
+    times faster on hardware with matrix units, and exact where the factors are bfloat16 values to begin with. Elsewhere
+    nothing is rounded."""
+    if not torch.cuda.is_initialized() and not _cpu_has_matrix_units():
+        yield
+        return
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
@@ -35,6 +41,8 @@ def rounded_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _cpu_has_bfloat16() -> bool:
+def _cpu_has_matrix_units() -> bool:
+    """Whether bfloat16 is multiplied faster than float32: AVX-512's instructions for it alone take twice as long on
+    processors of Intel."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    return bool(capabilities.get("amx_bf16") or capabilities.get("bf16"))

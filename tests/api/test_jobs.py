@@ -304,8 +304,8 @@ def test_frontier_calibrates_on_text_of_the_model_too_unless_told_not_to(
             return job, session.scalars(select(JobRow.sources).where(JobRow.id == job["id"])).one()["generated"]
 
     job, generated = submitted()
-    assert (job["calibration"]["samples"], job["calibration"]["generated"]) == (4, 4)
-    assert (generated["samples"], generated["sequence_length"]) == (4, 32)
+    assert (job["calibration"]["samples"], job["calibration"]["generated"]) == (6, 2)
+    assert (generated["samples"], generated["sequence_length"]) == (2, 32)
     assert job["parameters"]["compensation"]["refit"] == 0.5
     assert submitted(samples=1)[0]["calibration"]["generated"] == 0
     job, generated = submitted(generated=0)

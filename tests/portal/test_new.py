@@ -45,7 +45,7 @@ def test_only_a_model_named_makes_a_job_that_is_worth_running(
     job = _submitted(browserless, live_api, {"model": model, "once": "a"})
     assert _submitted(browserless, live_api, {"model": model, "once": "a"})["id"] == job["id"], "a button pressed twice"
     assert (job["method"], job["sparsity"], job["pattern"]) == ("frontier", 0.5, "unstructured")
-    calibration = {"dataset": dataset, "samples": 13, "generated": 13, "sequence_length": 64, "seed": 0}
+    calibration = {"dataset": dataset, "samples": 20, "generated": 6, "sequence_length": 64, "seed": 0}
     assert job["calibration"] == calibration and job["evaluation"]["datasets"] == [dataset]
     without_text = _submitted(browserless, live_api, {"model": model, "method": "magnitude"})
     assert without_text["calibration"] is None

@@ -15,7 +15,7 @@ from core.pruning.statistics import InputStatistic, Statistic
 
 _RAMP = 0.75
 """Share of the iterations over which sparsity rises to its target, cubically."""
-_SAMPLE = 2**15
+_SAMPLE = 2**13
 """Weights among which the threshold of a turn is looked for."""
 
 
