@@ -6,7 +6,7 @@ and method that succeeded last and resemble this one most. With fewer than three
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -17,10 +17,12 @@ from core.catalogue.tasks import forward_tokens
 from core.database import seconds_from_now
 from core.errors import DoesNotFit
 from core.jobs.classifier_needs import ClassifierWork, ImageCounts, classifier_work
-from core.jobs.needs import Needs, Tokens, Work, classifier_needs, needs_of, work_of
+from core.jobs.needs import Needs, classifier_needs, needs_of
+from core.jobs.references import SelfText
 from core.jobs.resolution import ResolvedJob
 from core.jobs.schemas import Estimate, EstimateBasis, JobBody
-from core.jobs.tables import AttemptRow, WorkerRow
+from core.jobs.tables import AttemptRow, JobRow, WorkerRow
+from core.jobs.work import Tokens, Work, work_of
 from core.registry.service import find_row
 from core.registry.tables import DatasetRow
 from core.settings import Settings
@@ -45,7 +47,7 @@ def estimate_job(session: Session, team_id: str, resolved: ResolvedJob, settings
         passes = work.images
         formula = classifier_needs(description, work, device=device, is_fetched=is_fetched)
     else:
-        tokens = _tokens(session, team_id, job)
+        tokens = _tokens(session, team_id, job, _unwritten_tokens(session, team_id, resolved.sources))
         work = work_of(description, job, tokens)
         passes = work.passes
         formula = needs_of(
@@ -132,8 +134,8 @@ def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict
     return factors, len(nearest) if factors else 0
 
 
-def _tokens(session: Session, team_id: str, job: JobBody) -> Tokens:
-    """Tokens asked for; where all of a text is, about as many as its characters make."""
+def _tokens(session: Session, team_id: str, job: JobBody, own_text: int) -> Tokens:
+    """Tokens asked for; where all of a text is, about as many as its characters make. `own_text`: still to write."""
 
     def of(dataset: str, samples: int | None, length: int) -> int:
         if samples is not None:
@@ -153,7 +155,26 @@ def _tokens(session: Session, team_id: str, job: JobBody) -> Tokens:
         tasks=forward_tokens(evaluation.tasks, evaluation.task_limit),
         prompts=sum(map(len, evaluation.prompts)) // _CHARACTERS_PER_TOKEN,
         written=len(evaluation.prompts) * evaluation.prompt_tokens,
+        own_text=own_text,
     )
+
+
+def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]) -> int:
+    """Tokens of the texts that the model has to write itself first: those which none of the team's newest jobs that
+    succeeded had of the same model."""
+    asked = _own_texts(sources)
+    if not asked:
+        return 0
+    done = select(JobRow.sources).where(JobRow.team_id == team_id, JobRow.status == "succeeded")
+    for past in session.scalars(done.order_by(JobRow.created_at.desc()).limit(_HISTORY)):
+        if past.get("model") == sources["model"]:
+            asked -= _own_texts(past)
+    return sum(text.samples * text.sequence_length for text in asked)
+
+
+def _own_texts(sources: Mapping[str, Any]) -> set[SelfText]:
+    texts = [sources.get("calibration"), sources.get("generated"), *(sources.get("evaluation") or [])]
+    return {SelfText.model_validate(text) for text in texts if text and text["kind"] == "self"}
 
 
 def _images(session: Session, team_id: str, job: JobBody) -> ImageCounts:

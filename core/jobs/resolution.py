@@ -13,7 +13,7 @@ from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_w
 from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.parameters import Allocated, FrontierParameters
+from core.catalogue.parameters import Allocated, Compensated, FrontierParameters, Refitted
 from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
@@ -57,8 +57,8 @@ def resolve_job(
         filled = of_images.model_copy(update={"model": model.pinned})
         return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
     reader = method_at_work(checked)
-    compensation = checked.parameters.get("compensation")
     parameters = parse_parameters(checked.method, checked.parameters)
+    compensation = parameters.compensation if isinstance(parameters, Compensated | Refitted) else None
     allocation = parameters.measured_allocation if isinstance(parameters, Allocated) else None
     if (reader.needs.calibration or compensation or allocation) and body.calibration is None:
         whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader.id
@@ -80,8 +80,7 @@ def resolve_job(
             param="output.format",
         )
     calibration, text, generated = _resolve_calibration(session, team_id, body, model.description, found)
-    chooses = compensation and "auto" in compensation.values()
-    if chooses and calibration and calibration.samples == 1 and not calibration.generated:
+    if compensation and compensation.chooses and calibration and calibration.samples == 1 and not calibration.generated:
         raise InvalidRequest(
             "calibration.samples: compensation that is chosen (auto) holds a sequence aside: give 2 or more",
             param="calibration.samples",

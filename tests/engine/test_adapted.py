@@ -19,8 +19,9 @@ from core.catalogue.parameters import Width
 from core.catalogue.recovery import Lora
 from core.catalogue.structure import Counts, LayerShape
 from core.errors import InvalidParameters
-from core.jobs.needs import Tokens, needs_of, work_of
+from core.jobs.needs import needs_of
 from core.jobs.schemas import JobBody
+from core.jobs.work import Tokens, work_of
 from core.models.weights import load_tensors
 from core.pruning.adapted import AdaptedModel, estimated_gradient
 from core.pruning.half_space import HalfSpaceRemoval, half_space_step

@@ -16,10 +16,11 @@ from core.errors import DoesNotFit
 from core.jobs import queue, service
 from core.jobs.estimates import compare, estimate_job, require_fit
 from core.jobs.inspection import inspect
-from core.jobs.needs import Tokens, needs_of, work_of
+from core.jobs.needs import needs_of
 from core.jobs.resolution import resolve_job
 from core.jobs.schemas import Estimate, InspectBody, JobBody
-from core.jobs.tables import AttemptRow, WorkerRow
+from core.jobs.tables import AttemptRow, JobRow, WorkerRow
+from core.jobs.work import Tokens, work_of
 from core.settings import Settings
 
 _GIB = 2**30
@@ -258,6 +259,41 @@ def test_an_estimate_is_kept_with_the_job_and_reaches_its_worker(
         attempt = session.get_one(AttemptRow, (job.id, claimed.attempt))
     assert look.estimate is not None
     assert claimed.estimate == attempt.needs == look.estimate.model_dump(mode="json")
+
+
+def test_text_the_model_has_still_to_write_itself_takes_time_until_a_job_has_it_written(
+    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
+) -> None:
+    calibration = job_body["calibration"] | {"samples": 6, "generated": 2}
+    body = job_body | {"method": "frontier", "calibration": calibration}
+
+    def passes(session: Session, **changes: Any) -> int:
+        changed = body | {"calibration": calibration | changes}
+        return _estimate(session, team, changed, store, settings).forward_tokens
+
+    with transaction(sessions) as session:
+        job = service.submit(session, team, JobBody.model_validate(body), store=store, settings=settings)
+        before, longer = passes(session), passes(session, seed=1)
+    assert before == longer
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).where(JobRow.id == job.id).values(status="succeeded"))
+        assert passes(session) == before - 2 * calibration["sequence_length"]
+        assert passes(session, seed=1) == longer, "other text"
+        assert passes(session, generated=3) > before
+
+
+def test_writing_text_takes_longer_than_calibrating_on_it() -> None:
+    more = (Tokens(2**18, 0, 512), Tokens(2**19, 0, 512), Tokens(2**18, 0, 512, own_text=2**18))
+    plain, read, written = (_needs(_llama(2), device="cpu", tokens=tokens).seconds for tokens in more)
+    assert written - plain > 2 * (read - plain) > 0
+
+
+def test_gradients_that_allocate_count() -> None:
+    uniform, fisher = (
+        work_of(_llama(2), _job(parameters={"allocation": allocation, "fisher_sequences": 2}), _TOKENS).passes
+        for allocation in ("uniform", "fisher")
+    )
+    assert fisher == uniform + 4 * 2 * 2048
 
 
 def test_the_report_compares_figure_by_figure() -> None:

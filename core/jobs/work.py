@@ -1,0 +1,182 @@
+"""What a job computes by formula: tokens that pass through the model, and floating-point operations."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from core.catalogue.adapted_parameters import Adapted
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.methods import get_method
+from core.catalogue.model_folder import ModelDescription
+from core.catalogue.parameters import (
+    MOST_STEPS,
+    ADMMParameters,
+    BonsaiParameters,
+    Compensated,
+    Compensation,
+    Refit,
+    Refitted,
+)
+from core.catalogue.recovery import Recovery
+from core.jobs.schemas import JobBody
+from core.jobs.training_needs import training_work
+
+_GRADIENT_PASSES = 4
+"""Forwards that taking gradients block by block is worth: two, and the way back."""
+_LATENCY_PASSES = 8
+"""Forwards over one sequence by which latency and verification come down to: warm-up, rounds, two models, decoding."""
+_SEARCH_STEPS = 10
+"""Shapes that are timed to find one fast enough, at most about this many."""
+SOLVERS = ("admm", "frontier", "sparsegpt", "obs")
+"""Methods that factorise XᵀX of every input."""
+_WAITING_FOR_MEMORY = 10
+"""How much longer a multiplication by a vector takes than its share of one by a matrix, about: each number is read for
+one product only."""
+_WAITING_IN_BATCHES = 5
+"""The same of a matrix of few rows, many sequences' next tokens."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens that pass through the model: the calibration set, all evaluation sets together, a window's length, all
+    questions of zero-shot tasks, and prompts, after which so many are `written`, one at a time. `own_text` are those of
+    text the model has still to write itself, many sequences at once."""
+
+    calibration: int
+    evaluation: int
+    window: int
+    tasks: int = 0
+    prompts: int = 0
+    written: int = 0
+    own_text: int = 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """`passes`: tokens through the whole model, forwards counted; `operations`: floating-point operations in all."""
+
+    passes: int
+    operations: int
+
+
+def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
+    """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients, and as
+    often as Bonsai measures masks; a refit goes through the dense model too, and after a cut through what is left), of
+    a few for gradients that allocate, of the evaluation tokens, the tasks' questions and the prompts with what is
+    written after them through dense and pruned, and the solver's operations.
+    """
+    walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
+    compensation = compensation_of(job)
+    adapted = adapted_of(job)
+    if get_method(job.method).measures:
+        return _measuring_work(description, job, tokens)
+    if adapted is not None:
+        walks = 0
+    elif get_method(job.method).needs.gradients and job.method != "recover":
+        walks = _GRADIENT_PASSES
+    calibration = walks * tokens.calibration
+    if job.method == "bonsai":
+        calibration = _masked_tokens(description, job, tokens)
+    if compensation is not None and compensation.refits:
+        calibration += (2 if is_after_a_cut(compensation) else 1) * tokens.calibration
+    calibration += _GRADIENT_PASSES * allocating_tokens(job, tokens)
+    measured = tokens.evaluation + tokens.tasks
+    models = 2 if job.recovery is None else 3
+    timed = 1 + _SEARCH_STEPS * seeks_latency(job)
+    passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
+    passes += 2 * (tokens.prompts + tokens.written)
+    passes += 0 if adapted is None else adapted.probed(description.layers)
+    passes += tokens.own_text
+    waiting = (_WAITING_FOR_MEMORY - 1) * 2 * tokens.written + (_WAITING_IN_BATCHES - 1) * tokens.own_text
+    judged = models * measured + _WAITING_IN_BATCHES * tokens.own_text
+    head = 2 * description.hidden_size * description.vocabulary_size * judged
+    pruning = 2 * (passes + waiting) * description.prunable_parameters + head + _solver(description, job, tokens)
+    choosing = None if adapted is None else training_to_choose(adapted, tokens)
+    trainings = [training_work(description, each) for each in (choosing, job.recovery)]
+    return Work(passes + sum(each.tokens for each in trainings), pruning + sum(each.operations for each in trainings))
+
+
+def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
+    """Of a sensitivity job: calibration and evaluation tokens through the dense model, and for every point the
+    evaluation tokens from the pruned layer on, half the model on average, and through the head.
+    """
+    points = len(job.parameters["rates"]) * (
+        len(description.linears) if job.parameters["scope"] == "module" else description.layers
+    )
+    half = (description.layers + 1) / (2 * description.layers)
+    passes = tokens.calibration + ceil(tokens.evaluation * (1 + points * half))
+    head = 2 * description.hidden_size * description.vocabulary_size * (1 + points) * tokens.evaluation
+    solver = len(job.parameters["rates"]) * _solver(description, job, tokens)
+    return Work(passes, 2 * passes * description.prunable_parameters + head + solver)
+
+
+def allocating_tokens(job: JobBody, tokens: Tokens) -> int:
+    """Calibration tokens whose gradients give every layer its rate."""
+    if job.parameters.get("allocation") != "fisher":
+        return 0
+    return int(min(job.parameters["fisher_sequences"] * tokens.window, tokens.calibration))
+
+
+def compensation_of(job: JobBody) -> Refit | None:
+    parameters = parse_parameters(job.method, job.parameters)
+    return parameters.compensation if isinstance(parameters, Compensated | Refitted) else None
+
+
+def is_after_a_cut(compensation: Refit) -> bool:
+    return not isinstance(compensation, Compensation)
+
+
+def adapted_of(job: JobBody) -> Adapted | None:
+    """The parameters of a method that chooses by training, None of any other."""
+    parameters = parse_parameters(job.method, job.parameters)
+    return parameters if isinstance(parameters, Adapted) else None
+
+
+def training_to_choose(adapted: Adapted, tokens: Tokens) -> Recovery:
+    return adapted.training(max(2, tokens.window))
+
+
+def seeks_latency(job: JobBody) -> bool:
+    return job.target is not None and job.target.latency_ratio is not None
+
+
+def _masked_tokens(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
+    """Tokens Bonsai runs forward: in every round those of its sequences, once for the prior and once for each mask."""
+    parameters = parse_parameters(job.method, job.parameters)
+    assert isinstance(parameters, BonsaiParameters)
+    share = (job.sparsity or 0) * description.parameters / description.prunable_parameters
+    measured = min(parameters.sequences * tokens.window, tokens.calibration)
+    return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
+
+
+def solving_method(job: JobBody) -> str:
+    """The method whose pruning is done: the job's, or the one a sensitivity job measures."""
+    return str(job.parameters["method"]) if get_method(job.method).measures else job.method
+
+
+def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
+    """SparseGPT and OBS: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the sweep over the
+    columns, or, in each row, a growing matrix times a vector for each weight that goes; ADMM: a product with a matrix
+    like XᵀX in every turn. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second
+    factorisation, and a multiplication by XᵀX in every step.
+    """
+    compensation = compensation_of(job)
+    if solving_method(job) not in SOLVERS and compensation is None:
+        return 0
+    inputs = {(linear.layer, linear.in_features) for linear in description.linears}
+    grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
+    if compensation is not None:
+        steps = compensation.conjugate_gradient if isinstance(compensation, Compensation) else 0
+        products = 2 * MOST_STEPS if steps == "auto" else steps
+        if compensation.refits:
+            grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
+            products += 3
+        grams += sum(2 * products * linear.out_features * linear.in_features**2 for linear in description.linears)
+    if solving_method(job) not in SOLVERS:
+        return grams
+    if solving_method(job) == "obs":
+        deleted = (job.sparsity or 0) ** 2
+        rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in description.linears)
+        return grams + ceil(_WAITING_FOR_MEMORY * rows)
+    parameters = parse_parameters(solving_method(job), {} if get_method(job.method).measures else job.parameters)
+    turns = 2 * parameters.iterations if isinstance(parameters, ADMMParameters) else 1
+    return grams + turns * sum(linear.out_features * linear.in_features**2 for linear in description.linears)
