@@ -85,14 +85,15 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
     passes += 2 * (tokens.prompts + tokens.written)
     passes += 0 if adapted is None else adapted.probed(description.layers)
-    passes += tokens.own_text
-    waiting = (_WAITING_FOR_MEMORY - 1) * 2 * tokens.written + (_WAITING_IN_BATCHES - 1) * tokens.own_text
-    judged = models * measured + _WAITING_IN_BATCHES * tokens.own_text
-    head = 2 * description.hidden_size * description.vocabulary_size * judged
+    head = 2 * description.hidden_size * description.vocabulary_size * models * measured
+    waiting = (_WAITING_FOR_MEMORY - 1) * 2 * tokens.written
     pruning = 2 * (passes + waiting) * description.prunable_parameters + head + _solver(description, job, tokens)
     choosing = None if adapted is None else training_to_choose(adapted, tokens)
     trainings = [training_work(description, each) for each in (choosing, job.recovery)]
-    return Work(passes + sum(each.tokens for each in trainings), pruning + sum(each.operations for each in trainings))
+    return Work(
+        passes + tokens.own_text + sum(each.tokens for each in trainings),
+        pruning + _writing(description, tokens) + sum(each.operations for each in trainings),
+    )
 
 
 def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
@@ -106,7 +107,14 @@ def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens)
     passes = tokens.calibration + ceil(tokens.evaluation * (1 + points * half))
     head = 2 * description.hidden_size * description.vocabulary_size * (1 + points) * tokens.evaluation
     solver = len(job.parameters["rates"]) * _solver(description, job, tokens)
-    return Work(passes, 2 * passes * description.prunable_parameters + head + solver)
+    operations = 2 * passes * description.prunable_parameters + head + solver + _writing(description, tokens)
+    return Work(passes + tokens.own_text, operations)
+
+
+def _writing(description: ModelDescription, tokens: Tokens) -> int:
+    """Operations of the text the model writes itself, with what it waits for memory."""
+    one = 2 * description.prunable_parameters + 2 * description.hidden_size * description.vocabulary_size
+    return _WAITING_IN_BATCHES * one * tokens.own_text
 
 
 def allocating_tokens(job: JobBody, tokens: Tokens) -> int:
