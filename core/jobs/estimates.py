@@ -173,7 +173,8 @@ def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]
 
 
 def _own_texts(sources: Mapping[str, Any]) -> set[SelfText]:
-    texts = [sources.get("calibration"), sources.get("generated"), *(sources.get("evaluation") or [])]
+    texts = [sources.get("calibration"), sources.get("generated")]
+    texts += [*(sources.get("evaluation") or []), *(sources.get("recovery") or [])]
     return {SelfText.model_validate(text) for text in texts if text and text["kind"] == "self"}
 
 

@@ -72,7 +72,7 @@ def needs_of(
     lies on the worker's disk too.
     """
     width = WEIGHT_BYTES[description.dtype]
-    compensation = compensation_of(job)
+    compensation = compensation_of(job.method, job.parameters)
     refit = compensation if compensation is not None and compensation.refits else None
     in_float32 = refit is not None and is_after_a_cut(refit) and device == "cpu"
     forward = 4 if description.dtype == "float32" or in_float32 else 2
@@ -106,8 +106,8 @@ def needs_of(
         engine += block * 16 + min(
             4 * description.layers * description.hidden_size * tokens.calibration, activation_budget_bytes
         )
-    if allocating_tokens(job, tokens):  # before the walk, with none of its tokens: what every block was given
-        given = 4 * description.layers * description.hidden_size * allocating_tokens(job, tokens)
+    if allocating := allocating_tokens(job, tokens):  # before the walk, with none of its tokens: what blocks were given
+        given = 4 * description.layers * description.hidden_size * allocating
         held = block * (width + 4) + min(given, activation_budget_bytes)
         engine = max(engine, ends + held + max(forward_pass, logits))
     if job.method == "depth":  # all blocks at once

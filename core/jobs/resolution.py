@@ -13,7 +13,7 @@ from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_w
 from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.parameters import Allocated, Compensated, FrontierParameters, Refitted
+from core.catalogue.parameters import Allocated, FrontierParameters
 from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
 from core.errors import InvalidRequest
@@ -27,6 +27,7 @@ from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, 
 from core.jobs.sensitivity_resolution import allocated_body, measured_body
 from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import SELF, TextNeeds, generated_text, resolve_text
+from core.jobs.work import compensation_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def resolve_job(
         return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
     reader = method_at_work(checked)
     parameters = parse_parameters(checked.method, checked.parameters)
-    compensation = parameters.compensation if isinstance(parameters, Compensated | Refitted) else None
+    compensation = compensation_of(checked.method, checked.parameters)
     allocation = parameters.measured_allocation if isinstance(parameters, Allocated) else None
     if (reader.needs.calibration or compensation or allocation) and body.calibration is None:
         whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader.id
