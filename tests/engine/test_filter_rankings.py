@@ -1,0 +1,102 @@
+"""Rankings of filters by what they are worth."""
+
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor, nn
+
+from core.catalogue.classifier_methods import CLASSIFIER_METHODS
+from core.data.images import TensorImages
+from core.models.reference import ReferenceConfig, ReferenceNetwork
+from core.pruning.classifier.channels import Groups
+from core.pruning.classifier.rankings import RANKINGS, compare, rank, spearman, taylor
+from core.pruning.classifier.scene import Scene
+from core.pruning.methods.classifiers import build_classifier_method
+from tests.engine.classifier_networks import make_classifier, make_scene, random_images
+
+
+def prune(scene: Scene, method: str, **parameters: object) -> None:
+    (info,) = (each for each in CLASSIFIER_METHODS if each.id == method)
+    build_classifier_method(method, info.parameters(**parameters)).prune(scene)
+
+
+def parameters_of(model: nn.Module) -> int:
+    return sum(each.numel() for each in model.parameters())
+
+
+def _dead_filter() -> tuple[Scene, Groups, int]:
+    """A network whose filter 3 of the second layer gives nothing, though its kernel is the largest of all."""
+    model = make_classifier("vgg")
+    convolution, norm = model.get_submodule("network.body.3"), model.get_submodule("network.body.4")
+    with torch.no_grad():
+        convolution.weight[3] = 10.0
+        norm.bias += 2.0  # no other is dead
+        norm.weight[3] = norm.bias[3] = 0.0
+    scene = make_scene(model, random_images((1, 8, 8)))
+    groups = Groups.of(model, (1, 8, 8))
+    (place,) = (at for at, each in enumerate(groups.groups) if each.name == "network.body.3")
+    return scene, groups, place
+
+
+@pytest.mark.parametrize("ranking", ["taylor", "obd", "activation", "oracle"])
+def test_a_useless_filter_is_found_by_every_ranking_that_looks_at_data(ranking: str) -> None:
+    scene, groups, place = _dead_filter()
+    scores = rank(ranking, scene, groups, scene.calibration, 0)
+    assert scores[place].argmin() == 3 and scores[place][3] == scores[place].min() < 1e-6
+    assert all(bool((score_U >= 0).all()) for score_U in scores)
+    assert rank("minimum_weight", scene, groups, scene.calibration, 0)[place].argmax() == 3
+
+
+def test_all_rankings_are_compared_with_the_oracle() -> None:
+    scene, groups, _ = _dead_filter()
+    scores = {name: rank(name, scene, groups, scene.calibration, 0) for name in RANKINGS}
+    compared = compare(scores)
+    assert set(compared) == set(RANKINGS) - {"oracle"}
+    assert compared["taylor"]["all"] > compared["minimum_weight"]["all"]
+    assert all(-1 <= value <= 1 for each in compared.values() for value in each.values())
+
+
+def test_opposite_gradients_of_two_images_do_not_cancel() -> None:
+    model = ReferenceNetwork(
+        ReferenceConfig(network="mlp", hidden_sizes=[2], num_channels=1, image_size=1, num_labels=2)
+    ).eval()
+    activation = torch.tensor(1.0).tanh()
+    first, head = model.get_submodule("network.body.1"), model.get_submodule("network.head")
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0], [0.0]]))
+        first.bias.zero_()
+        head.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+        head.bias.copy_(torch.stack([-activation, activation]))
+    scene = make_scene(model, TensorImages(torch.ones(2, 1, 1, 1), torch.tensor([0, 1])))
+    groups = Groups.of(model, (1, 1, 1), is_checked=True)
+    gates = [torch.ones(2, requires_grad=True)]
+    with groups.gated(gates):
+        loss = nn.functional.cross_entropy(scene.logits(torch.ones(2, 1, 1, 1)), torch.tensor([0, 1]))
+    (gradient_U,) = torch.autograd.grad(loss, gates)
+    assert gradient_U.abs().max() < 1e-6, "the mean over images alone sees nothing"
+    (score_U,) = taylor(scene, groups, scene.calibration, 0)
+    assert score_U[0].item() == pytest.approx(activation.item(), abs=1e-6) and score_U[1] == 0
+
+
+def test_taylor_takes_the_mean_over_space_before_the_absolute_value() -> None:
+    model = make_classifier("lenet-5")
+    scene, shape = make_scene(model, random_images((1, 28, 28), 3)), (1, 28, 28)
+    groups = Groups.of(model, shape)
+    pool, products = model.get_submodule("network.body.3"), []
+    for number in range(3):
+        kept: list[Tensor] = []
+        hook = pool.register_forward_hook(
+            lambda layer, inputs, output, kept=kept: (output.retain_grad(), kept.append(output))[1]
+        )
+        pixels_BCHW, labels_B = scene.calibration.batch([number]), scene.calibration.labels_N[[number]]
+        nn.functional.cross_entropy(scene.logits(pixels_BCHW), labels_B).backward()
+        hook.remove()
+        products.append((kept[0] * kept[0].grad)[0].sum(dim=(1, 2)).abs())
+    expected_U = torch.stack(products).mean(dim=0) / 8**2  # of the convolution's 8 x 8 map, before it is pooled
+    torch.testing.assert_close(taylor(scene, groups, scene.calibration, 0)[1].float(), expected_U)
+
+
+def test_rank_correlation_with_ties_is_scipys() -> None:
+    first, second = torch.tensor([1.0, 2.0, 2.0, 3.0, 5.0, 5.0]), torch.tensor([2.0, 1.0, 3.0, 3.0, 4.0, 9.0])
+    assert spearman(first, second) == pytest.approx(scipy.stats.spearmanr(first, second).statistic)
+    assert spearman(first, torch.ones(6)) == 0
