@@ -124,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes=sorted(set(given.calibration_sizes)),
         size_seeds=given.size_seeds,
         task_limit=given.task_limit,
+        task_targets=given.task_targets,
     )
     try:
         bench, facts = _prepare(given, plan)
@@ -170,6 +171,13 @@ def _parser() -> argparse.ArgumentParser:
         "--size-seeds", type=_positive, default=1, help="of the seeds, those that vary the sizes (default 1)"
     )
     parser.add_argument("--task-limit", type=int, default=100, help="questions of each zero-shot task; 0: none asked")
+    parser.add_argument(
+        "--task-targets",
+        nargs="+",
+        choices=TARGETS,
+        default=["50", "2:4"],
+        help="columns whose models are asked the tasks (default 50 2:4)",
+    )
     parser.add_argument("--threads", type=_positive, default=threads_available(), help="threads (default: cores)")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     return parser

@@ -85,8 +85,6 @@ TARGETS = {
 }
 SIZED = "50"
 """The target at which the number of calibration sequences varies."""
-ASKED = ("50", "2:4")
-"""The targets at which the zero-shot tasks are asked."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,8 @@ class Cell:
 @dataclass(frozen=True)
 class Plan:
     """What is asked for. `compared` are the settings whose calibration `sizes` vary and that are asked tasks; seeds are
-    counted from 0, and of them the first `size_seeds` vary the sizes; a `task_limit` of 0 asks no tasks."""
+    counted from 0, and of them the first `size_seeds` vary the sizes; tasks are asked at `task_targets`, none with a
+    `task_limit` of 0."""
 
     settings: Sequence[str]
     targets: Sequence[str]
@@ -116,11 +115,12 @@ class Plan:
     sizes: Sequence[int]
     size_seeds: int
     task_limit: int
+    task_targets: Sequence[str]
 
     @property
     def asked(self) -> list[str]:
         """The targets of the zero-shot table; none where nothing is asked."""
-        return [target for target in self.targets if target in ASKED] if self.task_limit else []
+        return [target for target in self.targets if target in self.task_targets] if self.task_limit else []
 
     @property
     def sized_seeds(self) -> range:

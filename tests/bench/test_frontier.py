@@ -29,6 +29,7 @@ def a_plan(**changed: Any) -> Plan:
         "sizes": [8, 32],
         "size_seeds": 1,
         "task_limit": 100,
+        "task_targets": ["50", "2:4"],
     }
     return Plan(**asked | changed)
 
@@ -67,6 +68,8 @@ def test_every_cell_comes_once_and_a_seed_is_whole_before_the_next() -> None:
     assert [cell for cell in cells if a_plan().is_asked(cell)] == [
         Cell(name, "50", 0, 32) for name in a_plan().settings
     ]
+    elsewhere = a_plan(task_targets=["4:8"])
+    assert {cell.target for cell in cells if elsewhere.is_asked(cell)} == {"4:8"}
     assert not any(a_plan(task_limit=0).is_asked(cell) for cell in cells)
 
 
