@@ -282,6 +282,20 @@ def test_text_the_model_has_still_to_write_itself_takes_time_until_a_job_has_it_
         assert passes(session, generated=3) > before
 
 
+def test_text_to_train_on_that_the_model_has_still_to_write_counts(
+    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
+) -> None:
+    def passes(session: Session, dataset: str) -> int:
+        recovery = {"method": "lora", "steps": 3, "batch_size": 2, "samples": 6, "sequence_length": 16}
+        return _estimate(
+            session, team, job_body | {"recovery": recovery | {"dataset": dataset}}, store, settings
+        ).forward_tokens
+
+    with transaction(sessions) as session:
+        given = passes(session, job_body["calibration"]["dataset"])
+        assert passes(session, "self") == given + 6 * 16
+
+
 def test_writing_text_takes_longer_than_calibrating_on_it() -> None:
     more = (Tokens(2**18, 0, 512), Tokens(2**19, 0, 512), Tokens(2**18, 0, 512, own_text=2**18))
     plain, read, written = (_needs(_llama(2), device="cpu", tokens=tokens).seconds for tokens in more)
