@@ -23,6 +23,7 @@ def sweep(
     previous: Path | None = None,
     observer: Observer | None = None,
     budget: int = 2**30,
+    dense_perplexity: dict[str, float] | None = None,
     **request: Any,
 ) -> PruneResult:
     """Prune a folder; `request` is what make_plan takes."""
@@ -31,7 +32,7 @@ def sweep(
     work.mkdir(parents=True, exist_ok=True)
     return Sweep(
         opened, plan, calibration=calibration, evaluations=evaluations or {}, work=work, previous=previous,
-        observer=observer, activation_budget_bytes=budget,
+        observer=observer, activation_budget_bytes=budget, dense_perplexity=dense_perplexity,
     ).run()  # fmt: skip
 
 

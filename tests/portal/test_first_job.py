@@ -60,7 +60,8 @@ def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(
     page = browser.new_context(base_url=served, viewport={"width": width, "height": height}).new_page()
     page.set_default_timeout(30_000)
     page.goto("/")
-    page.keyboard.type((home / "api-key").read_text().strip())  # the field has the focus
+    expect(page.get_by_label("API key", exact=True)).to_be_focused()
+    page.keyboard.type((home / "api-key").read_text().strip())
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
     _tab_to(page, page.get_by_role("link", name="Prune a first model"))
