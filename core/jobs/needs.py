@@ -11,6 +11,7 @@ from collections import defaultdict
 from pydantic import BaseModel
 
 from core.catalogue.classifiers import ClassifierDescription
+from core.catalogue.compatibility import parse_parameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
@@ -72,7 +73,7 @@ def needs_of(
     lies on the worker's disk too.
     """
     width = WEIGHT_BYTES[description.dtype]
-    compensation = compensation_of(job.method, job.parameters)
+    compensation = compensation_of(parse_parameters(job.method, job.parameters))
     refit = compensation if compensation is not None and compensation.refits else None
     in_float32 = refit is not None and is_after_a_cut(refit) and device == "cpu"
     forward = 4 if description.dtype == "float32" or in_float32 else 2

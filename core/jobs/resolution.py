@@ -59,7 +59,7 @@ def resolve_job(
         return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
     reader = method_at_work(checked)
     parameters = parse_parameters(checked.method, checked.parameters)
-    compensation = compensation_of(checked.method, checked.parameters)
+    compensation = compensation_of(parameters)
     allocation = parameters.measured_allocation if isinstance(parameters, Allocated) else None
     if (reader.needs.calibration or compensation or allocation) and body.calibration is None:
         whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader.id

@@ -1,9 +1,7 @@
 """What a job computes by formula: tokens that pass through the model, and floating-point operations."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 from core.catalogue.adapted_parameters import Adapted
 from core.catalogue.compatibility import parse_parameters
@@ -15,6 +13,7 @@ from core.catalogue.parameters import (
     BonsaiParameters,
     Compensated,
     Compensation,
+    MethodParameters,
     Refit,
     Refitted,
 )
@@ -67,7 +66,7 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     written after them through dense and pruned, and the solver's operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
-    compensation = compensation_of(job.method, job.parameters)
+    compensation = compensation_of(parse_parameters(job.method, job.parameters))
     adapted = adapted_of(job)
     if get_method(job.method).measures:
         return _measuring_work(description, job, tokens)
@@ -126,9 +125,8 @@ def allocating_tokens(job: JobBody, tokens: Tokens) -> int:
     return int(min(job.parameters["fisher_sequences"] * tokens.window, tokens.calibration))
 
 
-def compensation_of(method: str, given: Mapping[str, Any]) -> Refit | None:
-    """What makes up for what goes, of a method's parameters."""
-    parameters = parse_parameters(method, dict(given))
+def compensation_of(parameters: MethodParameters) -> Refit | None:
+    """What makes up for what goes."""
     return parameters.compensation if isinstance(parameters, Compensated | Refitted) else None
 
 
@@ -170,7 +168,7 @@ def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
     like XᵀX in every turn. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second
     factorisation, and a multiplication by XᵀX in every step.
     """
-    compensation = compensation_of(job.method, job.parameters)
+    compensation = compensation_of(parse_parameters(job.method, job.parameters))
     if solving_method(job) not in SOLVERS and compensation is None:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
