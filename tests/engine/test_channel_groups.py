@@ -7,23 +7,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
-from core.catalogue.classifier_methods import CLASSIFIER_METHODS
 from core.errors import UnsupportedArchitecture
 from core.evaluation.flops import count_flops
 from core.models.resized import changed_groups, resize_modules
 from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.scene import Scene
-from core.pruning.methods.classifiers import build_classifier_method
 from tests.engine.classifier_networks import NETWORKS, logits, make_classifier, random_images
-
-
-def prune(scene: Scene, method: str, **parameters: object) -> None:
-    (info,) = (each for each in CLASSIFIER_METHODS if each.id == method)
-    build_classifier_method(method, info.parameters(**parameters)).prune(scene)
-
-
-def parameters_of(model: nn.Module) -> int:
-    return sum(each.numel() for each in model.parameters())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -34,7 +22,7 @@ def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str)
     assert groups.groups and groups.flops == count_flops(model, network.image_shape)
     outputs = {member.name for group in groups.groups for member in group.writers}
     assert not any(model.get_submodule(each).weight.shape[0] == 5 for each in outputs), "the classes stay"
-    before = parameters_of(model)
+    before = model.num_parameters()
     chosen = {place: range(0, group.units - 1, 2) for place, group in enumerate(groups.groups)}
     exact = {place: units for place, units in chosen.items() if groups.groups[place].is_exact}
     with groups.silenced(exact):
@@ -43,7 +31,7 @@ def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str)
     left, flops = groups.parameters_left(counts), groups.flops_left(counts)
     groups.remove(exact)
     torch.testing.assert_close(logits(model, images), silenced, rtol=1e-3, atol=1e-4)
-    assert parameters_of(model) == left < before
+    assert model.num_parameters() == left < before
     assert count_flops(model, network.image_shape) == flops < groups.flops
     inexact = Groups.of(model, network.image_shape)
     inexact.remove(

@@ -5,23 +5,12 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.classifier_methods import CLASSIFIER_METHODS
 from core.data.images import TensorImages
 from core.models.reference import ReferenceConfig, ReferenceNetwork
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.rankings import RANKINGS, compare, rank, spearman, taylor
 from core.pruning.classifier.scene import Scene
-from core.pruning.methods.classifiers import build_classifier_method
 from tests.engine.classifier_networks import make_classifier, make_scene, random_images
-
-
-def prune(scene: Scene, method: str, **parameters: object) -> None:
-    (info,) = (each for each in CLASSIFIER_METHODS if each.id == method)
-    build_classifier_method(method, info.parameters(**parameters)).prune(scene)
-
-
-def parameters_of(model: nn.Module) -> int:
-    return sum(each.numel() for each in model.parameters())
 
 
 def _dead_filter() -> tuple[Scene, Groups, int]:

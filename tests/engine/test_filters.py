@@ -9,7 +9,6 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from core.catalogue.classifier_methods import CLASSIFIER_METHODS
 from core.catalogue.recovery import Recovery
 from core.data.images import TensorImages
 from core.errors import InvalidParameters, InvalidSparsity
@@ -18,18 +17,9 @@ from core.models.reference import ReferenceConfig, ReferenceNetwork
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scene import Observer, Scene, mean_loss
-from core.pruning.methods.classifiers import build_classifier_method
 from core.pruning.recovery.training import RecoveryStopped
 from tests.engine.classifier_networks import layers_of, logits, make_classifier, make_scene, random_images
-
-
-def prune(scene: Scene, method: str, **parameters: object) -> None:
-    (info,) = (each for each in CLASSIFIER_METHODS if each.id == method)
-    build_classifier_method(method, info.parameters(**parameters)).prune(scene)
-
-
-def parameters_of(model: nn.Module) -> int:
-    return sum(each.numel() for each in model.parameters())
+from tests.engine.classifying import prune
 
 
 @pytest.mark.parametrize(("method", "parameters"), [
@@ -40,13 +30,13 @@ def parameters_of(model: nn.Module) -> int:
 ])  # fmt: skip
 def test_the_sparsity_is_reached_by_less_than_one_channel(method: str, parameters: dict[str, object]) -> None:
     model = make_classifier("vgg")
-    scene, before = make_scene(model, random_images((1, 8, 8)), 0.4), parameters_of(model)
-    prune(scene, method, **parameters)
-    removed = 1 - parameters_of(model) / before
+    scene, before = make_scene(model, random_images((1, 8, 8)), 0.4), model.num_parameters()
+    prune(method, scene, **parameters)
+    removed = 1 - model.num_parameters() / before
     dearest = 10 * 9 + 10 * 9 + 2  # a filter of the third layer: kernels in and out, and batch-norm
     assert 0.4 <= removed <= 0.4 + int(parameters.get("round_to", 1)) * dearest / before  # type: ignore[call-overload]
     record = scene.figures["filters"]
-    assert record["parameters"] == {"before": before, "after": parameters_of(model)}
+    assert record["parameters"] == {"before": before, "after": model.num_parameters()}
     assert record["flops"]["after"] == count_flops(model, (1, 8, 8)) < record["flops"]["before"]
     kept = {each["name"]: each["after"] for each in record["groups"]}
     assert all(model.get_submodule(name).out_channels == count for name, count in kept.items())
@@ -57,7 +47,7 @@ def test_the_sparsity_is_reached_by_less_than_one_channel(method: str, parameter
 def test_operations_can_be_the_goal() -> None:
     model = make_classifier("vgg")
     scene = make_scene(model, random_images((1, 8, 8)))
-    prune(scene, "filter-taylor", retrain_steps=0, flops_reduction=0.5)
+    prune("filter-taylor", scene, retrain_steps=0, flops_reduction=0.5)
     flops = scene.figures["filters"]["flops"]
     assert 0.5 <= 1 - flops["after"] / flops["before"] < 0.7
 
@@ -66,17 +56,17 @@ def test_a_whole_layer_is_never_removed() -> None:
     for method in ("filter-l1", "filter-taylor"):
         scene = make_scene(make_classifier("vgg"), random_images((1, 8, 8)), 0.995)
         with pytest.raises(InvalidSparsity, match=r"all that is left of network\.body\.\d.*at most 0\.9"):
-            prune(scene, method)
+            prune(method, scene)
     scene = make_scene(make_classifier("vgg"), random_images((1, 8, 8)), 0.3)
     with pytest.raises(InvalidSparsity, match=r"network\.body\.0: at most 0\.\d+ of"):
-        prune(scene, "filter-l1", rates=[0.9, 0.1, 0.1, 0.1])
+        prune("filter-l1", scene, rates=[0.9, 0.1, 0.1, 0.1])
     with pytest.raises(InvalidParameters, match=r"4 groups of filters.*network\.body\.0, network\.body\.3"):
-        prune(scene, "filter-l1", rates=[0.9, 0.1])
+        prune("filter-l1", scene, rates=[0.9, 0.1])
 
 
 def test_listed_rates_share_what_goes() -> None:
     scene = make_scene(make_classifier("vgg"), random_images((1, 8, 8)), 0.2)
-    prune(scene, "filter-l1", rates=[0.0, 0.0, 0.6, 0.3])
+    prune("filter-l1", scene, rates=[0.0, 0.0, 0.6, 0.3])
     first, second, third, fourth = (1 - each["after"] / each["before"] for each in scene.figures["filters"]["groups"])
     assert first == second == 0 and third == pytest.approx(2 * fourth, abs=0.11) and third > 0
 
@@ -92,7 +82,7 @@ def test_the_filters_of_smallest_or_largest_sum_go(order: str, kept: list[float]
     model = make_classifier("vgg")
     _weights(model, "network.body.0", [3, 1, -6, 5, -2, 4])
     scene = make_scene(model, random_images((1, 8, 8)), 0.06)
-    prune(scene, "filter-l1", order=order, rates=[0.5, 0.0, 0.0, 0.0])
+    prune("filter-l1", scene, order=order, rates=[0.5, 0.0, 0.0, 0.0])
     sums = model.get_parameter("network.body.0.weight").abs().sum(dim=(1, 2, 3))
     assert sorted(round(each, 4) for each in sums.tolist()) == kept
 
@@ -110,7 +100,7 @@ def test_greedy_does_not_count_kernels_of_filters_that_are_gone() -> None:
             weight[4] = 0.9
             model.get_submodule("network.body.4").bias.copy_(torch.arange(6.0))
         scene = make_scene(model, random_images((1, 8, 8)), 0.07)
-        prune(scene, "filter-l1", selection=selection, rates=[0.2, 0.2, 0.0, 0.0])
+        prune("filter-l1", scene, selection=selection, rates=[0.2, 0.2, 0.0, 0.0])
         left = model.get_submodule("network.body.4").bias.tolist()
         (removed[selection],) = {0, 1, 2, 3, 4, 5} - set(left)
     assert removed == {"independent": 4, "greedy": 2}
@@ -120,7 +110,7 @@ def test_layers_that_may_not_be_pruned_keep_their_filters() -> None:
     model = make_classifier("vgg")
     kept = [layer for layer in layers_of(model) if layer.name != "network.body.3"]
     scene = Scene(model, kept, 0.3, images=random_images((1, 8, 8)))
-    prune(scene, "filter-l1")
+    prune("filter-l1", scene)
     assert model.get_submodule("network.body.3").out_channels == 6
 
 
@@ -142,15 +132,15 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits: TensorImages, tmp_path: Path) -> None:
     parameters = {"filters_per_round": 3, "retrain_steps": 2, "measured_images": 32, "retrain_batch_size": 16}
     whole = make_scene(_digit_network(), digits, 0.3)
-    prune(whole, "filter-taylor", **parameters)
+    prune("filter-taylor", whole, **parameters)
     done: list[float] = []
     observer = Observer(on_progress=done.append, should_stop=lambda: len(done) >= 2)
     stopped = make_scene(_digit_network(), digits, 0.3, rounds=Rounds(tmp_path, "same"), observer=observer)
     with pytest.raises(RecoveryStopped):
-        prune(stopped, "filter-taylor", **parameters)
+        prune("filter-taylor", stopped, **parameters)
     assert len(stopped.figures["filters"]["rounds"]) == 2
     resumed = make_scene(_digit_network(), digits, 0.3, rounds=Rounds(tmp_path / "second", "same", [tmp_path]))
-    prune(resumed, "filter-taylor", **parameters)
+    prune("filter-taylor", resumed, **parameters)
     assert len(whole.figures["filters"]["rounds"]) > 2 and resumed.figures == whole.figures
     expected = _state(whole.model)
     assert all(torch.equal(each, expected[name]) for name, each in _state(resumed.model).items())
@@ -175,7 +165,7 @@ def test_taylor_removes_filters_of_a_trained_network_at_less_loss_than_random(
     losses = {}
     for ranking in ("taylor", "random"):
         scene = make_scene(_trained_network(trained), digits, 0.3)
-        prune(scene, "filter-taylor", ranking=ranking, retrain_steps=0, filters_per_round=4, measured_images=128)
+        prune("filter-taylor", scene, ranking=ranking, retrain_steps=0, filters_per_round=4, measured_images=128)
         losses[ranking] = mean_loss(scene, digits)
     assert losses["taylor"] < losses["random"]
 
@@ -187,7 +177,7 @@ def test_sensitivity_takes_more_where_it_costs_less(digits: TensorImages, traine
         norm.weight[6:] = norm.bias[6:] = 0.0  # half of the third layer gives nothing
         model.get_parameter("network.body.7.weight")[6:] *= 0.01
     scene = make_scene(model, digits, 0.3)
-    prune(scene, "filter-l1", rates="sensitivity")
+    prune("filter-l1", scene, rates="sensitivity")
     left = [each["after"] / each["before"] for each in scene.figures["filters"]["groups"]]
     assert min(left) == left[2] < 0.6 < sorted(left)[1]
     curve = scene.figures["sensitivity"][2]
@@ -198,7 +188,7 @@ def test_the_report_says_how_every_ranking_agrees_with_the_oracle(
     digits: TensorImages, trained: dict[str, Tensor]
 ) -> None:
     scene = make_scene(_trained_network(trained), digits, 0.05)
-    prune(scene, "filter-taylor", compare=True, measured_images=64, retrain_steps=0)
+    prune("filter-taylor", scene, compare=True, measured_images=64, retrain_steps=0)
     figures = json.loads(json.dumps(scene.figures))
     assert figures["rankings"]["images"] == 64
     agreement = {name: each["all"] for name, each in figures["rankings"]["spearman"].items()}
