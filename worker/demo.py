@@ -94,8 +94,7 @@ def _wait_for_url(home: Path, is_running: Callable[[], bool], log: Path) -> str:
     deadline = time.monotonic() + START_SECONDS
     while is_running() and time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError):
-            if url := (home / "url").read_text().strip():
-                return url
+            return (home / "url").read_text().strip()
         time.sleep(0.1)
     raise DemoFailed(f"The server did not start:\n{log.read_text()}")
 

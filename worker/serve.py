@@ -64,7 +64,7 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
         cleanup.callback((home / "serve.json").unlink, missing_ok=True)
         cleanup.callback((home / "url").unlink, missing_ok=True)
         _wait_until_ready(url, parts, home, stop)
-        (home / "url").write_text(url + "\n")
+        _put(home / "url", url + "\n")
         if not stop.is_set():
             print(f"Secateur serves at {url}", file=say_to)
             print(
@@ -216,9 +216,14 @@ def _write_down(home: Path, parts: list[ChildProcess]) -> None:
         "owner": {"name": "serve", "pid": os.getpid(), "started_at": started_at(os.getpid())},
         "parts": [{"name": part.name, "pid": part.pid, "started_at": started_at(part.pid)} for part in parts],
     }
-    aside = home / "serve.json.new"
-    aside.write_text(json.dumps(written, indent=1))
-    aside.rename(home / "serve.json")
+    _put(home / "serve.json", json.dumps(written, indent=1))
+
+
+def _put(file: Path, text: str) -> None:
+    """Who waits for the file finds all of it."""
+    aside = file.with_name(f"{file.name}.new")
+    aside.write_text(text)
+    aside.rename(file)
 
 
 def _end_written(entry: dict[str, object], patience: float) -> bool:
