@@ -238,7 +238,7 @@ class Attempt(ABC):
             on_wait=self._on_wait,
             grace_seconds=self._settings.cancel_grace_seconds,
             command=self._runner,
-            modules=self._folder / "modules",
+            modules=self._folder / "modules" if _has_code(spec) else None,
         )
 
     def _measured(self, made: Made) -> dict[str, Any]:
@@ -261,6 +261,11 @@ class Attempt(ABC):
         self._recorder.leave()
         seconds = self._recorder.stage_seconds
         metrics["seconds"] = {**metrics.get("seconds", {}), **seconds, "total": sum(seconds.values())}
+
+
+def _has_code(spec: Spec) -> bool:
+    """Whether the task imports a modelling file: one of our own, when its artifact is verified."""
+    return isinstance(spec, VerifySpec) and any(spec.artifact.glob("*.py"))
 
 
 def hash_spec(artifact: Path, hashed: dict[str, Any]) -> HashSpec:

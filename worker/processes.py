@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -29,38 +30,44 @@ def peak_resident_bytes(pid: int | str = "self") -> int:
     return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 
-class ChildProcess:
-    """A started process and its group."""
+class ChildProcess(ABC):
+    """A started process, the leader of a group of its own."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
-        self._popen = popen
+    def __init__(self, name: str, stdin: IO[bytes] | None, stdout: IO[bytes] | None, stderr: IO[bytes] | None) -> None:
         self.name = name
-        self.pid = popen.pid
+        self._streams = stdin, stdout, stderr
+        self._code: int | None = None
+        """Its exit code, once it is reaped."""
+
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """Its process id, which is its group's too."""
+
+    @abstractmethod
+    def _look(self) -> int | None:
+        """Exit code, None while it runs; without reaping."""
+
+    @abstractmethod
+    def _reap(self) -> int:
+        """Wait for its end, and let its id go."""
 
     @property
     def stdin(self) -> IO[bytes]:
-        assert self._popen.stdin is not None
-        return self._popen.stdin
+        return _there(self._streams[0])
 
     @property
     def stdout(self) -> IO[bytes]:
-        assert self._popen.stdout is not None
-        return self._popen.stdout
+        return _there(self._streams[1])
 
     @property
     def stderr(self) -> IO[bytes]:
-        assert self._popen.stderr is not None
-        return self._popen.stderr
+        return _there(self._streams[2])
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs; negative is the signal that ended it. Looks without reaping: see `end`."""
-        if self._popen.returncode is not None:
-            return self._popen.returncode
-        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if ended is None:
-            return None
-        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        return self._look() if self._code is None else self._code
 
     def is_running(self) -> bool:
         return self.exit_code is None
@@ -74,7 +81,7 @@ class ChildProcess:
 
     def send(self, number: int) -> None:
         """Send a signal to the process alone (not to its group); without reaping it where it has ended: see `end`."""
-        if self._popen.returncode is None:
+        if self._code is None:
             os.kill(self.pid, number)
 
     def send_group(self, number: int) -> None:
@@ -87,21 +94,50 @@ class ChildProcess:
         The leader, if it runs, gets the signal `first` with its group and up to `grace_seconds` to end; then all that
         is left of the group is killed. That happens before the leader is reaped, so the group's id is still its own.
         """
-        if self._popen.returncode is None:
+        if self._code is None:
             if self.is_running() and grace_seconds > 0:
                 self.send_group(first)
                 self.wait(grace_seconds)
             self.send_group(signal.SIGKILL)
-        code = self._popen.wait()
+            self._code = self._reap()
         self.close()
-        return code
+        return self._code
 
     def close(self) -> None:
         """Close our ends of the pipes."""
-        for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+        for stream in self._streams:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+def _there(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+class _Executed(ChildProcess):
+    """Our own child."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
+        super().__init__(name, popen.stdin, popen.stdout, popen.stderr)
+        self._popen = popen
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def _look(self) -> int | None:
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return None if ended is None else exit_code(ended)
+
+    def _reap(self) -> int:
+        return self._popen.wait()
+
+
+def exit_code(ended: os.waitid_result) -> int:
+    """Of a process that has ended; negative is the signal that ended it."""
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def spawn(
@@ -118,8 +154,8 @@ def spawn(
 ) -> ChildProcess:
     """Start `command` in its own process group, to be sent `death_signal` when the calling thread ends.
 
-    `environment` replaces ours where given. `user` (root only) is the account to run as. A command that cannot be
-    started ends with exit code 127.
+    `environment` replaces ours where given. `user` (root only) is the account to run as. With a `death_signal` of 0 it
+    gets none. A command that cannot be started ends with exit code 127.
     """
     launcher = [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(death_signal)), user or "-"]
     popen = subprocess.Popen(
@@ -131,7 +167,7 @@ def spawn(
         cwd=folder,
         process_group=0,
     )
-    return ChildProcess(popen, name)
+    return _Executed(popen, name)
 
 
 def run(

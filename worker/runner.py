@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -56,7 +56,7 @@ from worker.protocol import (
 )
 from worker.runner_models import generate_text, import_gguf, new_network
 
-_messages = os.fdopen(os.dup(1), "w", buffering=1)
+_messages: TextIO
 
 
 def send(message: Message) -> None:
@@ -274,7 +274,9 @@ def _classify(error: BaseException) -> SecateurError:
 
 def main() -> int:
     """Read a spec, run it, send its result or its error; the exit code is 0 or 1. SIGINT ends it at once."""
+    global _messages
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -293,7 +295,16 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
-    ended = main()
+def finish() -> NoReturn:
+    """Run the spec, and end this process at once: all is said and written, and threads that libraries left can hang the
+    interpreter's own end."""
+    try:
+        ended = main()
+    except SystemExit as stopped:
+        ended = int(stopped.code or 0)
     sys.stderr.flush()
-    os._exit(ended)  # all is said and written; threads that libraries left can hang the interpreter's own end
+    os._exit(ended)
+
+
+if __name__ == "__main__":
+    finish()

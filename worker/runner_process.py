@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from pydantic import ValidationError
 
 from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
 from core.telemetry import current_traceparent, span
 from worker.fetcher_protocol import FetchSpec
+from worker.fork_server import fork_runner
 from worker.processes import ChildProcess, spawn
 from worker.protocol import ErrorMessage, Message, ResultMessage, Spec, parse_message
 
@@ -86,10 +88,28 @@ def run_task(
     ended it, `InternalError` for anything else.
     """
     with span(f"runner.{spec.task}"):
-        seen = dict(environment or runner_environment())
-        if modules is not None:
-            seen["HF_MODULES_CACHE"] = str(modules)
-        return _run(spec, log, on_message, on_wait, grace_seconds, command, seen)
+        start = partial(_start, f"runner {spec.task}", command, environment, modules)
+        return _run(spec, log, on_message, on_wait, grace_seconds, start)
+
+
+def _start(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str] | None,
+    modules: Path | None,
+    stderr: IO[bytes],
+) -> ChildProcess:
+    """Forked where it is a runner like all others, else executed."""
+    traceparent = current_traceparent()
+    variables = {} if traceparent is None else {"TRACEPARENT": traceparent}
+    if (command, environment, modules) == (RUNNER, None, None):
+        forked = fork_runner(name=name, stderr=stderr, environment=runner_environment(), variables=variables)
+        if forked is not None:
+            return forked
+    if modules is not None:
+        variables["HF_MODULES_CACHE"] = str(modules)
+    seen = {**(runner_environment() if environment is None else environment), **variables}
+    return spawn(command, name=name, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, environment=seen)
 
 
 def _run(
@@ -98,21 +118,13 @@ def _run(
     on_message: Callable[[Message], None],
     on_wait: Callable[[], None],
     grace_seconds: float,
-    command: Sequence[str],
-    environment: Mapping[str, str],
+    start: Callable[[IO[bytes]], ChildProcess],
 ) -> dict[str, Any]:
     on_wait()
     kills_before = memory_kills()
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as stderr:
-        child = spawn(
-            command,
-            name=f"runner {spec.task}",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            environment=environment,
-        )
+        child = start(stderr)
     waiting = _Waiting(child, on_wait)
     outcome: ResultMessage | ErrorMessage | None = None
     try:
@@ -161,19 +173,13 @@ class _Waiting:
 
 def runner_environment() -> dict[str, str]:
     """What the runner may see: an allow-list, so that no credential reaches it, and no way to a hub."""
-    traceparent = current_traceparent()
-    trace = {} if traceparent is None else {"TRACEPARENT": traceparent}
     passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
-    return (
-        passed
-        | trace
-        | {
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-    )
+    return passed | {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
 
 
 def memory_kills() -> int:

@@ -1,13 +1,11 @@
 """A service for each module, and workers in threads that claim once and start the product's own runner."""
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
@@ -106,12 +104,3 @@ def artifact(jobs: Queue, job_id: str) -> Path:
     """The folder that the newest attempt left."""
     assert isinstance(jobs.store, LocalStore)
     return jobs.store.folder(artifact_prefix(job_id, jobs.job(job_id).attempt))
-
-
-def runner() -> psutil.Process | None:
-    """The one that runs now."""
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-            if "worker.runner" in child.cmdline():
-                return child
-    return None

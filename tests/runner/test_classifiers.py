@@ -17,8 +17,8 @@ from core.jobs.schemas import JobBody
 from core.models.classifier import load_classifier, open_classifier
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
-from tests.runner.conftest import Finish, Work, artifact, runner
-from tests.worker.conftest import Queue, eventually
+from tests.runner.conftest import Finish, Work, artifact
+from tests.worker.conftest import Queue, eventually, runner_of
 from worker.image_samples import digits
 from worker.protocol import NewNetworkSpec
 from worker.runner_models import new_network
@@ -61,9 +61,9 @@ def trained(jobs: Queue, body: dict[str, Any], work: Work) -> str:
     job_id = jobs.submit(body)
     end = work()
     eventually(lambda: any(event.type == "metric" and event.data["step"] > 40 for event in jobs.events(job_id)), 60)
-    training = runner()
+    training = runner_of(os.getpid())
     assert training is not None
-    os.kill(training.pid, signal.SIGKILL)
+    os.kill(training, signal.SIGKILL)
     assert end.result(60) == "queued", jobs.job(job_id).error
     assert work().result(120) == "succeeded", jobs.job(job_id).error
     return job_id

@@ -3,11 +3,13 @@
 import os
 import shutil
 import signal
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy
-import psutil
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
@@ -19,9 +21,11 @@ from core.models.folder import open_model
 from core.registry.schemas import ModelBody
 from core.registry.service import register_model
 from secateur.packed import unpack_folder
-from tests.runner.conftest import Finish, Work, artifact, runner
+from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import LAYERS, register_layers, write_model
-from tests.worker.conftest import Queue, eventually
+from tests.worker.conftest import Queue, eventually, runner_of
+from worker.protocol import Spec
+from worker.runner_process import run_task
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -171,18 +175,28 @@ def test_a_packed_artifact_unpacks_to_the_dense_one_and_is_a_model_for_another_j
 
 
 def test_killed_with_9_at_any_stage_the_next_attempt_goes_on_to_the_same_bytes(
-    jobs: Queue, dense: str, work: Work
+    jobs: Queue, dense: str, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = jobs.submit(jobs.report(dense)["recipe"])
     stages = ("open", "prune", "evaluate", "verify")
+
+    def run_and_kill(stage: str, spec: Spec, *, on_wait: Callable[[], None], **given: Any) -> dict[str, Any]:
+        waits = count()
+        killed = []
+
+        def wait() -> None:
+            on_wait()
+            is_started = next(waits) > 0
+            if is_started and not killed and jobs.job(job_id).stage == stage:
+                killed.append(eventually(lambda: runner_of(os.getpid())))
+                os.kill(killed[0], signal.SIGKILL)
+
+        return run_task(spec, on_wait=wait, **given)
+
     for stage in stages:
-        end = work()
-
-        def runner_in_stage(stage: str = stage) -> psutil.Process | None:
-            return runner() if jobs.job(job_id).stage == stage else None
-
-        os.kill(eventually(runner_in_stage, 60).pid, signal.SIGKILL)
-        assert end.result(60) == "queued", stage
+        monkeypatch.setattr("worker.attempt.run_task", partial(run_and_kill, stage))
+        assert work().result(60) == "queued", stage
+    monkeypatch.undo()
     assert work().result(120) == "succeeded", jobs.job(job_id).error
     assert jobs.job(job_id).attempt == len(stages) + 1
     expected = (artifact(jobs, dense) / "model.safetensors").read_bytes()

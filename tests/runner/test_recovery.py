@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.runner.conftest import Finish, Work, artifact, runner
+from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import register_layers
-from tests.worker.conftest import Queue, eventually
+from tests.worker.conftest import Queue, eventually, runner_of
 
 pytestmark = pytest.mark.timeout(300)
 STEPS = 100
@@ -106,9 +106,9 @@ def test_killed_drained_and_taken_up_again_it_ends_with_the_same_bytes(jobs: Que
     assert jobs.job(job_id).recovery == jobs.job(recovered).recovery, "the recipe reproduces the run"
     end = work()
     eventually(lambda: len(losses(jobs, job_id)) > 20, 60)
-    training = runner()
+    training = runner_of(os.getpid())
     assert training is not None
-    os.kill(training.pid, signal.SIGKILL)
+    os.kill(training, signal.SIGKILL)
     assert end.result(60) == "queued"
     stop = threading.Event()
     end = work(stop)

@@ -1,5 +1,6 @@
 """Jobs to run, and workers to run them."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from core.jobs.schemas import Job, JobBody, JobEvent
 from core.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
 from tests.worker.supervise import run_once
+from worker.fork_server import PROCESS_NAME
 from worker.processes import ChildProcess, spawn
 from worker.serve import part_commands, part_environment
 
@@ -243,8 +245,11 @@ def worker_state(jobs: Queue) -> str | None:
         return session.scalar(select(WorkerRow.state))
 
 
-def runner_of(worker: ChildProcess, module: str = "worker.runner") -> int | None:
-    for process in psutil.Process(worker.pid).children(recursive=True):
-        if module in process.cmdline():
-            return process.pid
+def runner_of(owner: int, module: str = "worker.runner") -> int | None:
+    """The runner that a process has now, forked or executed as that module."""
+    for process in psutil.Process(owner).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            is_it = module in process.cmdline() or (module == "worker.runner" and process.name() == PROCESS_NAME)
+            if is_it and process.status() != psutil.STATUS_ZOMBIE:
+                return process.pid
     return None

@@ -43,7 +43,7 @@ def test_a_worker_told_to_stop_gives_its_job_back_and_says_goodbye(
 ) -> None:
     job_id = jobs.submit(body)
     worker = start_part("worker")
-    runner = eventually(lambda: runner_of(worker), seconds=30)
+    runner = eventually(lambda: runner_of(worker.pid), seconds=30)
     worker.send(signal.SIGTERM)
     assert worker.wait(20) == 0, (settings.home / "worker.log").read_text()
     assert not is_alive(runner)
@@ -57,7 +57,7 @@ def test_a_worker_killed_with_9_leaves_nothing_running_and_the_dispatcher_return
 ) -> None:
     job_id = jobs.submit(body)
     worker = start_part("worker", SECATEUR_LEASE_SECONDS="3", SECATEUR_LEASE_RENEW_SECONDS="1")
-    eventually(lambda: runner_of(worker), seconds=30)
+    eventually(lambda: runner_of(worker.pid), seconds=30)
     family = [process.pid for process in psutil.Process(worker.pid).children(recursive=True)]
     worker.send(signal.SIGKILL)
     eventually(lambda: not any(map(is_alive, family)), seconds=10)

@@ -39,7 +39,7 @@ def test_the_block_is_finished_and_the_next_worker_goes_on_after_it(
     job_id = jobs.submit(job_body)
     worker = start_part("worker", stand_in={"blocks": 20, "block_seconds": 1.5})
     eventually(lambda: in_block(jobs, job_id, 2), 60)
-    runner = runner_of(worker, "tests.worker.stand_in_runner")
+    runner = runner_of(worker.pid, "tests.worker.stand_in_runner")
     assert runner is not None
     worker.send(signal.SIGTERM)
     eventually(lambda: worker_state(jobs) == "draining", 5)
@@ -61,7 +61,7 @@ def test_a_block_that_takes_longer_than_the_drain_is_dropped(
     job_id = jobs.submit(job_body)
     worker = start_part("worker", stand_in={"blocks": 20, "block_seconds": 60}, SECATEUR_DRAIN_SECONDS="1")
     eventually(lambda: in_block(jobs, job_id, 1), 60)
-    runner = runner_of(worker, "tests.worker.stand_in_runner")
+    runner = runner_of(worker.pid, "tests.worker.stand_in_runner")
     asked = time.monotonic()
     worker.send(signal.SIGTERM)
     assert worker.wait(25) == 0, (settings.home / "worker.log").read_text()

@@ -1,0 +1,155 @@
+"""Runners that are forked are runners as if each had been started: alone, without credentials, and ended with us."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from core.errors import RunnerLost
+from tests.model_folders import write_llama
+from tests.worker.conftest import eventually, is_alive, runner_of
+from worker.fork_server import ForkedProcess, ForkServer, fork_runner
+from worker.protocol import PackSpec, Spec
+from worker.runner_process import RUNNER, run_task, runner_environment
+from worker.runner_server import has_opened
+
+OWNER = """
+import sys, time
+from worker.fork_server import fork_runner
+from worker.runner_process import runner_environment
+runner = fork_runner(name="runner", stderr=sys.stderr, environment=runner_environment(), variables={})
+print(runner.pid, flush=True)
+time.sleep(600)
+"""
+Fork = Callable[..., ForkedProcess]
+
+
+@pytest.fixture
+def fork(tmp_path: Path) -> Iterator[Fork]:
+    """Runners of the server this process has, that wait for their spec."""
+    with open(tmp_path / "log", "ab") as log:
+
+        def start(**variables: str) -> ForkedProcess:
+            environment = runner_environment()
+            forked = fork_runner(name="runner", stderr=log, environment=environment, variables=variables)
+            assert forked is not None
+            return forked
+
+        yield start
+
+
+def task(spec: Spec, log: Path, on_wait: Callable[[], None] = lambda: None, **given: Any) -> dict[str, Any]:
+    return run_task(spec, log=log, on_message=lambda _: None, on_wait=on_wait, grace_seconds=0.5, **given)
+
+
+def test_a_forked_runner_does_what_one_does_that_was_executed(tmp_path: Path) -> None:
+    found = []
+    for name, environment in (("forked", None), ("executed", runner_environment())):
+        folder = write_llama(tmp_path / name)
+        result = task(PackSpec(artifact=folder), tmp_path / f"{name}.log", environment=environment)
+        found.append((result, {file.name: file.read_bytes() for file in folder.iterdir()}))
+    assert found[0] == found[1]
+
+
+def test_it_leads_a_group_and_has_its_variables_and_no_credentials(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECATEUR_DATABASE_URL", "a secret")
+    forked = fork(TRACEPARENT="00-1-2-03")
+    assert os.getpgid(forked.pid) == forked.pid != os.getpgid(0)
+    server = psutil.Process(forked.pid).ppid()
+    for process in (server, forked.pid):
+        assert b"secret" not in Path(f"/proc/{process}/environ").read_bytes()
+    eventually(lambda: psutil.Process(forked.pid).name() == "secateur-runner")
+    opened = [str(file.readlink()) for file in Path(f"/proc/{forked.pid}/fd").iterdir()]
+    assert not [each for each in opened if "socket" in each or "pidfd" in each], "those are the server's"
+    forked.end()
+
+
+def test_how_it_ended_is_known_and_its_group_ends_with_it(fork: Fork) -> None:
+    forked = fork()
+    assert forked.exit_code is None
+    forked.stdin.close()
+    assert forked.wait(20) == 1, "an empty spec is none"
+    assert psutil.Process(forked.pid).status() == psutil.STATUS_ZOMBIE, "its id is its own until it is let go"
+    assert forked.end() == forked.exit_code == 1
+    eventually(lambda: not psutil.pid_exists(forked.pid))
+
+    killed = fork()
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.end() == -signal.SIGKILL
+
+    stopped = fork()
+    os.kill(stopped.pid, signal.SIGSTOP)
+    assert stopped.end() == -signal.SIGKILL
+    assert not is_alive(stopped.pid)
+
+
+def test_it_dies_with_its_owner_even_by_kill_9() -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        forked = int(owner.stdout.readline())
+        server = psutil.Process(forked).ppid()
+        owner.kill()
+        eventually(lambda: not is_alive(forked) and not is_alive(server), seconds=5)
+
+
+def test_a_runner_whose_server_is_killed_is_lost_and_the_next_has_another(fork: Fork, tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "model")
+    log = tmp_path / "runner.log"
+
+    fork().end()
+
+    def kill_server() -> None:
+        for process in psutil.Process().children():
+            with contextlib.suppress(psutil.ZombieProcess):  # it is killed already
+                if "worker.runner_server" in process.cmdline():
+                    process.kill()
+
+    with pytest.raises(RunnerLost, match="SIGKILL"):
+        task(PackSpec(artifact=folder), log, kill_server)
+    assert runner_of(os.getpid()) is None
+    assert "dense_bytes" in task(PackSpec(artifact=folder), log)
+
+
+def test_many_at_once_are_told_apart(tmp_path: Path) -> None:
+    results: dict[int, dict[str, Any]] = {}
+
+    def work(number: int) -> None:
+        folder = write_llama(tmp_path / str(number), layers=number)
+        results[number] = task(PackSpec(artifact=folder), tmp_path / f"{number}.log")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sizes = [results[number]["dense_bytes"] for number in (1, 2, 3)]
+    assert sizes == sorted(set(sizes))
+
+
+def test_where_libraries_do_not_load_runners_are_executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("worker.fork_server.COMMAND", (sys.executable, "-c", "raise SystemExit(1)"))
+    monkeypatch.setattr("worker.fork_server._servers", {})
+    assert not ForkServer(runner_environment()).forks
+    seen = []
+    command = [*RUNNER]
+
+    def look() -> None:
+        if runner := runner_of(os.getpid()):
+            seen.append(psutil.Process(runner).cmdline() == command)
+
+    assert "dense_bytes" in task(PackSpec(artifact=write_llama(tmp_path / "model")), tmp_path / "log", look)
+    assert any(seen)
+
+
+def test_a_file_that_is_open_is_seen(tmp_path: Path) -> None:
+    with open(tmp_path / "device0", "wb"):
+        assert has_opened(str(tmp_path / "device"))
+    assert not has_opened(str(tmp_path / "device"))

@@ -1,0 +1,152 @@
+"""A runner with its libraries loaded that never runs a task: for each it is asked for it forks, and the copy does it.
+
+`python -m worker.runner_server`, with a socket as stdin on which it says `ready`. Each packet there asks for one
+process: environment variables as JSON, with four file descriptors, to be its stdin, stdout and stderr, and the server's
+end of a socket on which it says `pid N`, and `ended CODE` once the process has. Where the other end of that is closed,
+the process is killed with its group, and reaped: not before, so that until then the group's id is its own.
+
+The server ends where the socket on stdin is closed, and all it forked with it. It ends without a word where its
+libraries have opened a GPU: CUDA does not survive a fork.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import worker.runner_prune  # noqa: F401  what most tasks need, and takes longest to load
+from worker.fork_server import PROCESS_NAME
+from worker.launch import PARENT_GONE, PR_SET_PDEATHSIG
+from worker.processes import exit_code
+from worker.runner import finish
+
+REQUEST_BYTES = 2**16
+PR_SET_NAME = 15
+
+
+@dataclass(frozen=True)
+class Forked:
+    """One process, by what is watched: a descriptor that is ready once it has ended, and its owner's socket."""
+
+    pid: int
+    end: int
+    owner: socket.socket
+
+
+class RunnerServer:
+    """Serves until its channel is closed. One thread, which the kernel takes its processes' parent to be."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(channel, selectors.EVENT_READ, None)
+        self._running: set[Forked] = set()
+
+    def serve(self) -> None:
+        """Say that it can be asked, and do what it is asked until nobody can any more."""
+        self._channel.send(b"ready")
+        while True:
+            for key, _ in self._selector.select():
+                forked = key.data
+                if forked is None:
+                    request, files, _, _ = socket.recv_fds(self._channel, REQUEST_BYTES, 4)
+                    if not request:
+                        return
+                    self._fork(json.loads(request), files)
+                elif key.fd == forked.end:
+                    self._tell(forked)
+                elif forked in self._running:
+                    self._let_go(forked)
+
+    def _fork(self, environment: dict[str, str], files: list[int]) -> None:
+        *streams, owner = files
+        server = os.getpid()
+        if (pid := os.fork()) == 0:
+            self._forget()
+            os.close(owner)
+            become(server, streams, environment)
+        os.setpgid(pid, pid)  # here too, so that nobody is told of a process that has no group yet
+        for stream in streams:
+            os.close(stream)
+        forked = Forked(pid, os.pidfd_open(pid), socket.socket(fileno=owner))
+        self._running.add(forked)
+        _say(forked, f"pid {pid}")
+        self._selector.register(forked.end, selectors.EVENT_READ, forked)
+        self._selector.register(forked.owner, selectors.EVENT_READ, forked)
+
+    def _tell(self, forked: Forked) -> None:
+        self._selector.unregister(forked.end)
+        ended = os.waitid(os.P_PID, forked.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        _say(forked, f"ended {exit_code(ended)}")
+
+    def _let_go(self, forked: Forked) -> None:
+        """Its owner has closed its end, and says nothing else."""
+        if forked.end in self._selector.get_map():
+            self._selector.unregister(forked.end)
+        self._selector.unregister(forked.owner)
+        os.killpg(forked.pid, signal.SIGKILL)
+        os.waitpid(forked.pid, 0)
+        os.close(forked.end)
+        forked.owner.close()
+        self._running.remove(forked)
+
+    def _forget(self) -> None:
+        """Close what is the server's alone, in a copy of it."""
+        self._selector.close()
+        self._channel.detach()  # stdin, which the copy's own takes the place of
+        for forked in self._running:
+            forked.owner.close()
+            os.close(forked.end)
+
+
+def _say(forked: Forked, what: str) -> None:
+    with suppress(BrokenPipeError):  # it lets go, which is seen next
+        forked.owner.send(what.encode())
+
+
+def become(server: int, streams: list[int], environment: dict[str, str]) -> None:
+    """In a process just forked: a runner as if it had been started for its task. Does not return."""
+    os.setpgid(0, 0)
+    kernel = ctypes.CDLL(None)
+    kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    kernel.prctl(PR_SET_NAME, PROCESS_NAME.encode(), 0, 0, 0)
+    if os.getppid() != server:
+        os._exit(PARENT_GONE)
+    for place, stream in enumerate(streams):
+        os.dup2(stream, place)
+        os.close(stream)
+    os.environ.update(environment)
+    finish()
+
+
+def has_opened(paths: str) -> bool:
+    """Whether this process holds a file open whose path begins so."""
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # what listing them took
+            if str(link.readlink()).startswith(paths):
+                return True
+    return False
+
+
+def main() -> int:
+    """Serve whoever holds the other end of stdin; 1 where a fork would not be a runner."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if has_opened("/dev/nvidia"):
+        print("The runner's libraries open the GPU when they are loaded: each task loads them anew.", file=sys.stderr)
+        return 1
+    gc.collect()
+    gc.freeze()  # so that no copy's first collection writes to what they share
+    RunnerServer(socket.socket(fileno=0)).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
