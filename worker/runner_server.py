@@ -68,7 +68,14 @@ class RunnerServer:
     def _fork(self, environment: dict[str, str], files: list[int]) -> None:
         *streams, owner = files
         server = os.getpid()
-        if (pid := os.fork()) == 0:
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory for another; whoever asked sees that there is none
+            print(f"A runner could not be forked: {error.strerror}.", file=sys.stderr)
+            for file in files:
+                os.close(file)
+            return
+        if pid == 0:
             self._forget()
             os.close(owner)
             become(server, streams, environment)
@@ -108,7 +115,7 @@ class RunnerServer:
 
 
 def _say(forked: Forked, what: str) -> None:
-    with suppress(BrokenPipeError):  # it lets go, which is seen next
+    with suppress(ConnectionError):  # it lets go, which is seen next
         forked.owner.send(what.encode())
 
 
@@ -149,4 +156,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    sys.stderr.flush()
+    os._exit(ended)  # as a runner does
