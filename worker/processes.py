@@ -30,6 +30,15 @@ def peak_resident_bytes(pid: int | str = "self") -> int:
     return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 
+def has_opened(paths: str) -> bool:
+    """Whether this process holds a file open whose path begins so."""
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # what listing them took
+            if str(link.readlink()).startswith(paths):
+                return True
+    return False
+
+
 class ChildProcess(ABC):
     """A started process, the leader of a group of its own."""
 

@@ -19,12 +19,11 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import worker.runner_prune  # noqa: F401  what most tasks need, and takes longest to load
 from worker.fork_server import PROCESS_NAME
 from worker.launch import PARENT_GONE, PR_SET_PDEATHSIG
-from worker.processes import exit_code
+from worker.processes import exit_code, has_opened
 from worker.runner import finish
 
 REQUEST_BYTES = 2**16
@@ -132,15 +131,6 @@ def become(server: int, streams: list[int], environment: dict[str, str]) -> None
         os.close(stream)
     os.environ.update(environment)
     finish()
-
-
-def has_opened(paths: str) -> bool:
-    """Whether this process holds a file open whose path begins so."""
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # what listing them took
-            if str(link.readlink()).startswith(paths):
-                return True
-    return False
 
 
 def main() -> int:

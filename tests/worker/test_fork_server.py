@@ -19,7 +19,6 @@ from tests.worker.conftest import eventually, is_alive, runner_of
 from worker.fork_server import ForkedProcess, ForkServer, fork_runner
 from worker.protocol import PackSpec, Spec
 from worker.runner_process import RUNNER, run_task, runner_environment
-from worker.runner_server import has_opened
 
 OWNER = """
 import sys, time
@@ -147,9 +146,3 @@ def test_where_libraries_do_not_load_runners_are_executed(monkeypatch: pytest.Mo
 
     assert "dense_bytes" in task(PackSpec(artifact=write_llama(tmp_path / "model")), tmp_path / "log", look)
     assert any(seen)
-
-
-def test_a_file_that_is_open_is_seen(tmp_path: Path) -> None:
-    with open(tmp_path / "device0", "wb"):
-        assert has_opened(str(tmp_path / "device"))
-    assert not has_opened(str(tmp_path / "device"))

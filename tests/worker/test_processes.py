@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.worker.conftest import eventually, is_alive
-from worker.processes import run, spawn, started_at
+from worker.processes import has_opened, run, spawn, started_at
 from worker.runner_process import memory_kills, runner_environment
 
 PARENT = """
@@ -104,3 +104,9 @@ def test_the_runner_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_kills_for_want_of_memory_are_counted() -> None:
     assert memory_kills() >= 0
+
+
+def test_a_file_that_is_open_is_seen(tmp_path: Path) -> None:
+    with open(tmp_path / "device0", "wb"):
+        assert has_opened(str(tmp_path / "device"))
+    assert not has_opened(str(tmp_path / "device"))
