@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     )
     worker_queue: str = Field("default", description="The queue a worker takes jobs from.")
     device: str | None = Field(None, description="cpu or cuda; unset: cuda where there is one.")
-    threads: int | None = Field(None, description="Threads of a runner; unset: the cores of the machine.")
+    threads: int | None = Field(
+        None, description="Threads of a runner; unset: `OMP_NUM_THREADS`, or the cores of the machine."
+    )
 
     lease_seconds: float = Field(60, description="A worker silent for this long has lost its job.")
     lease_renew_seconds: float = Field(15, description="Between signs of life of a running job.")

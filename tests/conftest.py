@@ -2,6 +2,7 @@
 as its users meet it, keys for every role and another team, a model and a text."""
 
 import fcntl
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ from tests.model_folders import write_llama, write_text
 from worker.embedded import postgres
 from worker.home import open_home
 from worker.samples import add_samples
+
+CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+"""Of each process of the run, and of what it starts: threads that wait for each other on cores others use take several
+times as long as one alone."""
+os.environ.setdefault("OMP_NUM_THREADS", str(CORES))
 
 LONG = (
     "tests/trained/test_smollm2",

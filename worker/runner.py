@@ -282,8 +282,11 @@ def main() -> int:
     transformers.utils.logging.disable_progress_bar()
     try:
         spec = spec_adapter.validate_json(sys.stdin.buffer.read())
-        threads = getattr(spec, "threads", None) or len(os.sched_getaffinity(0))
-        torch.set_num_threads(threads)
+        threads = getattr(spec, "threads", None)
+        if threads is None and "OMP_NUM_THREADS" not in os.environ:
+            threads = len(os.sched_getaffinity(0))
+        if threads is not None:
+            torch.set_num_threads(threads)
         result = run(spec)
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk of the log may be full

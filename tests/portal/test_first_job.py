@@ -22,9 +22,8 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def served(home: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def served(home: Path, samples: Path) -> Iterator[str]:
     """Address of a service that knows SmolLM2 and two texts."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with serving(home):
         for kind, name, place in (
             ("models", MODEL, samples / "models" / MODEL),

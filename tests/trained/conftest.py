@@ -1,6 +1,5 @@
 """The sample model and text, fetched once by pinned hash into a home that later runs reuse."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,14 @@ from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows
 from core.models.folder import ModelFolder, open_model
 from core.settings import Settings
-from tests.conftest import SAMPLES, samples_alone
+from tests.conftest import CORES, SAMPLES, samples_alone
 from worker.samples import CALIBRATION, EVALUATION, MODEL
 from worker.task_samples import add_task_samples
 
 
 @pytest.fixture(autouse=True)
 def threads() -> None:
-    """The cores are shared between the processes of the run: threads that wait for each other on cores others use take
-    several times as long as one alone."""
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    torch.set_num_threads(CORES)
 
 
 @pytest.fixture(scope="session")
