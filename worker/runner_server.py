@@ -59,10 +59,11 @@ class RunnerServer:
                     if not request:
                         return
                     self._fork(json.loads(request), files)
-                elif key.fd == forked.end:
-                    self._tell(forked)
-                elif forked in self._running:
-                    self._let_go(forked)
+                elif forked in self._running:  # not let go a moment ago
+                    if key.fd == forked.end:
+                        self._tell(forked)
+                    else:
+                        self._let_go(forked)
 
     def _fork(self, environment: dict[str, str], files: list[int]) -> None:
         *streams, owner = files
