@@ -26,15 +26,20 @@ def main(arguments: list[str]) -> int:
         os.initgroups(user, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
-    if sys.platform == "linux":  # after setuid, which clears the setting
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-    if os.getppid() != int(parent):
+    if not dies_with(int(parent), int(death_signal)):  # after setuid, which clears the setting
         return PARENT_GONE
     try:
         os.execvp(command[0], command)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return NOT_STARTED
+
+
+def dies_with(parent: int, death_signal: int) -> bool:
+    """Have the kernel send this process the signal when its parent ends (Linux); False where that is gone already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+    return os.getppid() == parent
 
 
 if __name__ == "__main__":

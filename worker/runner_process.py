@@ -100,16 +100,24 @@ def _start(
     stderr: IO[bytes],
 ) -> ChildProcess:
     """Forked where it is a runner like all others, else executed."""
-    traceparent = current_traceparent()
-    variables = {} if traceparent is None else {"TRACEPARENT": traceparent}
-    if (command, environment, modules) == (RUNNER, None, None):
-        forked = fork_runner(name=name, stderr=stderr, environment=runner_environment(), variables=variables)
-        if forked is not None:
-            return forked
+    variables = {}
+    if environment is None and (traceparent := current_traceparent()) is not None:
+        variables["TRACEPARENT"] = traceparent
     if modules is not None:
         variables["HF_MODULES_CACHE"] = str(modules)
-    seen = {**(runner_environment() if environment is None else environment), **variables}
-    return spawn(command, name=name, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, environment=seen)
+    seen = runner_environment() if environment is None else environment
+    if (command, environment, modules) == (RUNNER, None, None):
+        forked = fork_runner(name=name, stderr=stderr, environment=seen, variables=variables)
+        if forked is not None:
+            return forked
+    return spawn(
+        command,
+        name=name,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        environment={**seen, **variables},
+    )
 
 
 def _run(

@@ -19,10 +19,10 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 
-import worker.runner_prune  # noqa: F401  what most tasks need, and takes longest to load
 from worker.fork_server import PROCESS_NAME
-from worker.launch import PARENT_GONE, PR_SET_PDEATHSIG
+from worker.launch import PARENT_GONE, dies_with
 from worker.processes import exit_code, has_opened
 from worker.runner import finish
 
@@ -122,11 +122,9 @@ def _say(forked: Forked, what: str) -> None:
 def become(server: int, streams: list[int], environment: dict[str, str]) -> None:
     """In a process just forked: a runner as if it had been started for its task. Does not return."""
     os.setpgid(0, 0)
-    kernel = ctypes.CDLL(None)
-    kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    kernel.prctl(PR_SET_NAME, PROCESS_NAME.encode(), 0, 0, 0)
-    if os.getppid() != server:
+    if not dies_with(server, signal.SIGKILL):
         os._exit(PARENT_GONE)
+    ctypes.CDLL(None).prctl(PR_SET_NAME, PROCESS_NAME.encode(), 0, 0, 0)
     for place, stream in enumerate(streams):
         os.dup2(stream, place)
         os.close(stream)
@@ -137,6 +135,7 @@ def become(server: int, streams: list[int], environment: dict[str, str]) -> None
 def main() -> int:
     """Serve whoever holds the other end of stdin; 1 where a fork would not be a runner."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import_module("worker.runner_prune")  # the engine, which the runner loads only for tasks that need it: most do
     if has_opened("/dev/nvidia"):
         print("The runner's libraries open the GPU when they are loaded: each task loads them anew.", file=sys.stderr)
         return 1

@@ -48,7 +48,7 @@ class Propagated(BaseModel):
     )
     forward_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Arithmetic of the calibration forward. auto: bfloat16 where the hardware has matrix units for it, "
+        description="Arithmetic of the calibration forward. auto: bfloat16 where the hardware multiplies it faster, "
         "else float32. Statistics and solves are always float32.",
     )
     micro_batch: int | None = Field(

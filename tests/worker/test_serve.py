@@ -123,7 +123,7 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(home: Path) ->
 
         stopped = secateur(home, "stop")
         assert stopped.returncode == 0 and "Stopped" in stopped.stdout
-        assert server.wait(30) == 0
+        assert server.wait(5) == 0
         eventually(lambda: not any(map(is_alive, pids)), seconds=5)
         assert not (home / "url").exists()
     assert "Nothing" in secateur(home, "stop").stdout
