@@ -7,7 +7,7 @@ PORT ?= 8000
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test check format bench bench-frontier bench-structured claims lock clean
+.PHONY: help setup demo serve stop test nightly check format bench bench-frontier bench-structured claims lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ stop: $(SETUP) ## end everything embedded, the database too
 
 test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, two files at a time; PYTEST_FLAGS=…
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+
+nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size
+	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
 
 check: $(SETUP) ## lint, format, types, import rules, migrations
 	$(BIN)/ruff check .

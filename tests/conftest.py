@@ -12,16 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
-from sqlalchemy import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
 from core.artifacts.store import Store, open_store
-from core.database import migrate, new_id, session_factory, transaction
+from core.database import session_factory, transaction
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
 from core.settings import Settings
@@ -29,10 +27,13 @@ from core.teams.bootstrap import create_team
 from core.teams.keys import create_key
 from core.teams.schemas import Role
 from tests.client.command_line import RunHere, run_here
+from tests.databases import administrator, fresh_database, make_template
 from tests.model_folders import write_llama, write_text
 from worker.embedded import postgres
 from worker.home import open_home
 from worker.samples import add_samples
+
+pytest_plugins = ["tests.budget"]
 
 CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """Of each process of the run, and of what it starts: threads that wait for each other on cores others use take several
@@ -59,7 +60,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _SECRET = "a secret for tests"
-_TEMPLATE = "migrated"
 
 
 @pytest.fixture(scope="session")
@@ -70,39 +70,19 @@ def postgres_url() -> Iterator[str]:
     meanwhile would lock out of there.
     """
     with TemporaryDirectory(prefix="secateur-test-") as folder, postgres(Path(folder) / "cluster") as url:
-        with _administrator(url) as connection:
+        with administrator(url) as connection:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off")
             connection.execute("SELECT pg_reload_conf()")
-            connection.execute(f"CREATE DATABASE {_TEMPLATE}")
-        migrate(Settings(database_url=_on_database(url, _TEMPLATE)))
+        make_template(url)
         yield url
 
 
 @pytest.fixture
 def database_url(postgres_url: str) -> Iterator[str]:
-    """A migrated database of this test's own."""
+    """A migrated, empty database of this test's own."""
     with fresh_database(postgres_url) as url:
         yield url
-
-
-@contextmanager
-def fresh_database(postgres_url: str) -> Iterator[str]:
-    """A migrated database, dropped at the end."""
-    name = new_id("test")
-    with _administrator(postgres_url) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
-        yield _on_database(postgres_url, name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _administrator(url: str) -> psycopg.Connection[tuple[Any, ...]]:
-    conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(conninfo, autocommit=True)
-
-
-def _on_database(url: str, name: str) -> str:
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from core.jobs import queue
 from core.jobs.tables import JobRow
 from core.settings import Settings
 from core.teams.bootstrap import create_team
-from tests.conftest import fresh_database, settings_for
+from tests.conftest import settings_for
+from tests.databases import fresh_database
 from tests.worker.conftest import Queue, impatient
 from worker.supervisor import Supervisor
 
