@@ -3,8 +3,6 @@ as its users meet it, keys for every role and another team, a model and a text."
 
 import fcntl
 import os
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -29,6 +26,7 @@ from core.teams.schemas import Role
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
 from tests.model_folders import write_llama, write_text
+from tests.serving import served
 from worker.embedded import postgres
 from worker.home import open_home
 from worker.samples import add_samples
@@ -42,6 +40,8 @@ os.environ.setdefault("OMP_NUM_THREADS", str(CORES))
 
 LONG = (
     "tests/trained/test_smollm2",
+    "tests/portal/test_first_job",
+    "tests/api/test_schemathesis",
     *("tests/runner/", "tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
     "tests/publications/test_killed",
     "tests/pipelines/",
@@ -171,20 +171,11 @@ def api(api_client: TestClient, admin_key: str) -> TestClient:
 @pytest.fixture
 def live_api(settings: Settings, admin_key: str) -> Iterator[httpx.Client]:
     """The application behind a real server on loopback, as an admin: for streams and for requests at the same time."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive(), "the server ended while it started"
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=bearer(admin_key), timeout=30) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(timeout=20)
-        assert not thread.is_alive(), "the server did not end"
+    with (
+        served(create_app(settings)) as url,
+        httpx.Client(base_url=url, headers=bearer(admin_key), timeout=30) as client,
+    ):
+        yield client
 
 
 @pytest.fixture

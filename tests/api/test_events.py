@@ -1,11 +1,11 @@
 import json
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import psycopg
+import pytest
 from httpx_sse import EventSource, ServerSentEvent
 from sqlalchemy import make_url
 from sqlalchemy.orm import Session, sessionmaker
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.jobs.queue import append_event, claim, finish_cancelled, finish_succeeded, request_cancel, set_progress
 from core.settings import Settings
+from tests.worker.conftest import eventually
 
 Sessions = sessionmaker[Session]
 
@@ -53,35 +54,31 @@ def test_a_page_of_events_goes_on_from_a_number(
 
 
 def test_a_stream_shows_events_as_they_come_and_ends_with_the_job(
-    live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions
+    live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("api.following.KEEP_ALIVE_SECONDS", 600)  # nobody looks of their own accord
     job = submit(live_api, job_body)
-    seen: list[tuple[str, dict[str, Any], float]] = []
+    seen: list[tuple[str, dict[str, Any]]] = []
 
     def watch() -> None:
         for event in stream(live_api, job):
             assert event.event == json.loads(event.data)["type"]
             assert event.id == str(json.loads(event.data)["sequence"])
-            seen.append((event.id, json.loads(event.data)["data"], time.monotonic()))
+            seen.append((event.id, json.loads(event.data)["data"]))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
+    eventually(lambda: len(seen) == 1)
     take(sessions)
-    written = 0.0
-    for progress in (0.25, 0.5):
-        time.sleep(0.2)
+    for count, progress in ((3, 0.25), (4, 0.5)):
         with transaction(sessions) as session:
             set_progress(session, job, 1, progress)
-        written = time.monotonic()
-    deadline = written + 5
-    while len(seen) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert seen[3][2] - written < 1, "events arrive when they are committed, not at the next look"
+        eventually(lambda count=count: len(seen) == count)  # long before the next look
     with transaction(sessions) as session:
         finish_succeeded(session, job, 1, metrics={}, report={}, files=[])
-    watcher.join(timeout=5)
+    watcher.join(timeout=20)
     assert not watcher.is_alive()
-    assert [number for number, _, _ in seen] == ["1", "2", "3", "4", "5"]
+    assert [number for number, _ in seen] == ["1", "2", "3", "4", "5"]
     assert seen[-1][1] == {"status": "succeeded"}
 
 

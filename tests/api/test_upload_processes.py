@@ -110,11 +110,12 @@ def test_an_upload_outlives_the_api_process(
     }
     send_rest(client, again, folder)
     with transaction(sessions) as session:  # as left by a process that was killed while it completed
-        session.execute(update(UploadRow).values(completing_until=seconds_from_now(1.5)))
+        session.execute(update(UploadRow).values(completing_until=seconds_from_now(60)))
     busy = client.post(f"/v1/uploads/{upload['id']}/complete")
     assert busy.status_code == 503 and int(busy.headers["retry-after"]) > 0
     assert client.delete(f"/v1/uploads/{upload['id']}").status_code == 409
-    time.sleep(1.6)
+    with transaction(sessions) as session:
+        session.execute(update(UploadRow).values(completing_until=seconds_from_now(-1)))
     assert client.post(f"/v1/uploads/{upload['id']}/complete").status_code == 201
     assert client.get("/v1/models/sent").json()["revision"] == content_hash(folder)
     assert list(store.children("uploads")) == []

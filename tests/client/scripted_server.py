@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from fastapi import Depends, FastAPI, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from tests.serving import served
 
 KEY = "sct_scripted"
 JOB_ID = "job_01JD0000000000000000000000"
@@ -199,7 +199,9 @@ def _app(script: Script) -> FastAPI:
 
     @app.get("/v1/jobs/{job_id}")
     def get_job(job_id: str) -> Response:
-        time.sleep(script.slow_seconds)
+        deadline = time.monotonic() + script.slow_seconds
+        while not script.stopping and time.monotonic() < deadline:
+            time.sleep(0.01)
         if job_id != JOB_ID:
             return problem(404, "not_found", f"there is no job '{job_id}'")
         return JSONResponse(script.job)
@@ -285,18 +287,8 @@ def _sha256(content: bytes) -> str:
 @contextmanager
 def serving(script: Script, port: int = 0) -> Iterator[str]:
     """The URL at which `script` is served inside the `with`."""
-    server = uvicorn.Server(
-        uvicorn.Config(_app(script), host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=2)
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive(), "the server ended while it started"
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        script.stopping = True
-        server.should_exit = True
-        thread.join(timeout=20)
-        assert not thread.is_alive(), "the server did not end"
+    with served(_app(script), port, log_level="critical", grace_seconds=2) as url:
+        try:
+            yield url
+        finally:
+            script.stopping = True

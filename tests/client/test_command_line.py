@@ -31,11 +31,13 @@ OUT_OF_MEMORY = {"code": "out_of_memory", "message": "8 GB were not enough", "pa
         ({"status": "failed", "error": GATE_MISSED}, 3),
     ],
 )
-def test_the_exit_code_says_how_the_job_ended(url: str, script: Script, job_changes: dict[str, Any], code: int) -> None:
+def test_the_exit_code_says_how_the_job_ended(
+    here: RunHere, script: Script, job_changes: dict[str, Any], code: int
+) -> None:
     script.job = job(**job_changes)
     script.events = life(script.job["status"])
-    waited = secateur(url, "submit", "m", "--method", "wanda", "--sparsity", "0.5", "--wait", "--json")
-    watched = secateur(url, "watch", JOB_ID)
+    waited = here("submit", "m", "--method", "wanda", "--sparsity", "0.5", "--wait", "--json")
+    watched = here("watch", JOB_ID)
     assert (waited.code, watched.code) == (code, code)
     assert waited.json == script.job
     if code:
@@ -43,7 +45,13 @@ def test_the_exit_code_says_how_the_job_ended(url: str, script: Script, job_chan
         assert why in waited.err and why in watched.err
 
 
-def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
+def test_the_process_ends_with_that_code(url: str, script: Script) -> None:
+    script.job = job(status="failed", error=GATE_MISSED)
+    script.events = life("failed")
+    assert secateur(url, "watch", JOB_ID).code == 3
+
+
+def test_submit_sends_exactly_what_was_said(here: RunHere, script: Script) -> None:
     options = (
         "--method sparsegpt --pattern 2:4 --parameter block_size=64 --parameter skip_layers=[0,1] --parameter scope=row"
         " --parameter variant=true --calibration texts --calibration-samples 32 --calibration-generated 16"
@@ -57,7 +65,7 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         " --max-parameters 500"
         " --metadata commit=a=b --metadata run=1 --queue large --priority 5 --format packed --time-limit 600"
     )
-    done = secateur(url, "submit", "smollm2-135m", *options.split())
+    done = here("submit", "smollm2-135m", *options.split())
     assert done.code == 0, done.err
     assert f"secateur watch {JOB_ID}" in done.out
     assert script.requests("POST", "/v1/jobs")[0].body == {
@@ -97,10 +105,10 @@ def test_submit_sends_exactly_what_was_said(url: str, script: Script) -> None:
         "time_limit_seconds": 600.0,
         "output": {"format": "packed"},
     }
-    secateur(url, "submit", "m", "--method", "magnitude", "--sparsity", "0")
+    here("submit", "m", "--method", "magnitude", "--sparsity", "0")
     assert script.requests("POST", "/v1/jobs")[1].body == {"model": "m", "method": "magnitude", "sparsity": 0.0}
     for target, value in (("parameters=1e8", 1e8), ("latency_ratio=0.7", 0.7)):
-        secateur(url, "submit", "m", "--method", "depth", "--target", target)
+        here("submit", "m", "--method", "depth", "--target", target)
         body = {"model": "m", "method": "depth", "target": {target.partition("=")[0]: value}}
         assert script.requests("POST", "/v1/jobs")[-1].body == body
 
@@ -278,24 +286,24 @@ def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Scrip
     assert not script.requests("POST", f"/v1/jobs/{JOB_ID}/cancel")
 
 
-def test_download_says_what_arrived(url: str, script: Script, tmp_path: Path) -> None:
+def test_download_says_what_arrived(here: RunHere, script: Script, tmp_path: Path) -> None:
     script.files = {"model.safetensors": b"x" * 5000, "secateur.json": b"{}"}
     script.file_cuts = [2000]
-    done = secateur(url, "download", JOB_ID, str(tmp_path / "artifact"))
+    done = here("download", JOB_ID, str(tmp_path / "artifact"))
     assert done.code == 0 and "2 files, 5.0 kB, verified" in done.out
     assert (tmp_path / "artifact" / "model.safetensors").read_bytes() == b"x" * 5000
-    again = secateur(url, "download", JOB_ID, str(tmp_path / "artifact"), "--json").json
+    again = here("download", JOB_ID, str(tmp_path / "artifact"), "--json").json
     assert [file["path"] for file in again["files"]] == ["model.safetensors", "secateur.json"]
 
 
-def test_a_bad_download_fails_and_leaves_no_file(url: str, script: Script, tmp_path: Path) -> None:
+def test_a_bad_download_fails_and_leaves_no_file(here: RunHere, script: Script, tmp_path: Path) -> None:
     script.files = {"model.safetensors": b"x" * 5000}
     script.listed = {"model.safetensors": {"sha256": "0" * 64}}
-    done = secateur(url, "download", JOB_ID, str(tmp_path / "artifact"))
+    done = here("download", JOB_ID, str(tmp_path / "artifact"))
     assert done.code == 1 and "model.safetensors" in done.err
     assert not (tmp_path / "artifact" / "model.safetensors").exists()
     (tmp_path / "file").touch()
-    done = secateur(url, "download", JOB_ID, str(tmp_path / "file"))
+    done = here("download", JOB_ID, str(tmp_path / "file"))
     assert done.code == 1 and str(tmp_path / "file") in done.err and "Traceback" not in done.err
 
 

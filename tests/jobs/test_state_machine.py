@@ -288,42 +288,55 @@ class JobLife(RuleBasedStateMachine):
 
     @invariant()
     def rows_are_as_expected(self) -> None:
+        """One query for each table: it is asked after every step."""
         with transaction(self.sessions) as session:
-            for job, expected in self.jobs.items():
-                row = session.scalars(select(JobRow).where(JobRow.id == job)).one()
-                assert (row.status, row.attempt, row.progress) == (expected.status, expected.attempt, expected.progress)
-                assert row.attempts_allowed == expected.allowed
-                assert (row.finished_at is not None) == (row.status in ("succeeded", "failed", "cancelled"))
-                assert (row.worker_id is not None) == (row.status in HELD)
-                attempts = session.scalars(
-                    select(AttemptRow).where(AttemptRow.job_id == job).order_by(AttemptRow.attempt)
-                ).all()
-                assert [attempt.attempt for attempt in attempts] == list(range(1, row.attempt + 1))
-                assert [attempt.outcome for attempt in attempts] == expected.outcomes
-                assert all((attempt.ended_at is None) == (attempt.outcome is None) for attempt in attempts)
+            rows = {row.id: row for row in session.scalars(select(JobRow).where(JobRow.id.in_(self.jobs)))}
+            attempts: dict[str, list[AttemptRow]] = {job: [] for job in self.jobs}
+            events: dict[str, list[JobEventRow]] = {job: [] for job in self.jobs}
+            for attempt in session.scalars(
+                select(AttemptRow).where(AttemptRow.job_id.in_(self.jobs)).order_by(AttemptRow.attempt)
+            ):
+                attempts[attempt.job_id].append(attempt)
+            for event in session.scalars(
+                select(JobEventRow).where(JobEventRow.job_id.in_(self.jobs)).order_by(JobEventRow.sequence)
+            ):
+                events[event.job_id].append(event)
+        for job, expected in self.jobs.items():
+            self._is_as_expected(rows[job], attempts[job], expected)
+            self._has_no_gaps_and_states_follow_one_another(rows[job], events[job], expected)
 
-    @invariant()
-    def events_have_no_gaps_and_states_follow_one_another(self) -> None:
-        with transaction(self.sessions) as session:
-            for job in self.jobs:
-                last = session.scalars(select(JobRow.last_event).where(JobRow.id == job)).one()
-                events = session.scalars(
-                    select(JobEventRow).where(JobEventRow.job_id == job).order_by(JobEventRow.sequence)
-                ).all()
-                assert [event.sequence for event in events] == list(range(1, last + 1))
-                statuses = [event.data["status"] for event in events if event.type == "status"]
-                assert statuses[0] == "queued" and statuses[-1] == self.jobs[job].status
-                assert all(after in TRANSITIONS[before] for before, after in pairwise(statuses))
+    def _is_as_expected(self, row: JobRow, attempts: list[AttemptRow], expected: Expected) -> None:
+        assert (row.status, row.attempt, row.progress) == (expected.status, expected.attempt, expected.progress)
+        assert row.attempts_allowed == expected.allowed
+        assert (row.finished_at is not None) == (row.status in ("succeeded", "failed", "cancelled"))
+        assert (row.worker_id is not None) == (row.status in HELD)
+        assert [attempt.attempt for attempt in attempts] == list(range(1, row.attempt + 1))
+        assert [attempt.outcome for attempt in attempts] == expected.outcomes
+        assert all((attempt.ended_at is None) == (attempt.outcome is None) for attempt in attempts)
+
+    def _has_no_gaps_and_states_follow_one_another(
+        self, row: JobRow, events: list[JobEventRow], expected: Expected
+    ) -> None:
+        assert [event.sequence for event in events] == list(range(1, row.last_event + 1))
+        statuses = [event.data["status"] for event in events if event.type == "status"]
+        assert statuses[0] == "queued" and statuses[-1] == expected.status
+        assert all(after in TRANSITIONS[before] for before, after in pairwise(statuses))
 
     @invariant()
     def counts_of_teams_are_what_they_count(self) -> None:
+        files = (
+            select(JobRow.team_id, func.sum(ArtifactFileRow.bytes))
+            .join_from(ArtifactFileRow, JobRow, JobRow.id == ArtifactFileRow.job_id)
+            .where(JobRow.id.in_(self.jobs))
+            .group_by(JobRow.team_id)
+        )
         with transaction(self.sessions) as session:
-            for number, team in enumerate(self.teams):
-                row = session.scalars(select(TeamRow).where(TeamRow.id == team)).one()
-                assert (row.running, row.stored_bytes) == (self.running(number), self.stored(number))
-                files = select(func.sum(ArtifactFileRow.bytes)).where(ArtifactFileRow.job_id.in_(self.jobs))
-                of_team = files.join(JobRow, JobRow.id == ArtifactFileRow.job_id).where(JobRow.team_id == team)
-                assert (session.scalar(of_team) or 0) == row.stored_bytes
+            stored = dict(session.execute(files).tuples().all())
+            rows = {row.id: row for row in session.scalars(select(TeamRow))}
+        for number, team in enumerate(self.teams):
+            row = rows[team]
+            assert (row.running, row.stored_bytes) == (self.running(number), self.stored(number))
+            assert stored.get(team, 0) == row.stored_bytes
 
 
 def test_no_life_of_a_job_leaves_the_ways_there_are(

@@ -17,11 +17,13 @@ pytestmark = [
 def run(*, jobs: int, rate: float, chaos: bool = False, pooled: bool = False) -> Findings:
     with TemporaryDirectory(prefix="secateur-test-") as name:
         return measure(
-            Path(name), jobs=jobs, clients=6, workers=3, teams=3, rate=rate, alone=2, chaos=chaos, pooled=pooled
+            Path(name), jobs=jobs, clients=6, workers=2, teams=3, rate=rate, alone=2, chaos=chaos, pooled=pooled
         )
 
 
-@pytest.mark.parametrize("pooled", [False, True], ids=["", "through PgBouncer"])
+@pytest.mark.parametrize(
+    "pooled", [pytest.param(False, id="", marks=pytest.mark.nightly), pytest.param(True, id="through PgBouncer")]
+)
 def test_no_job_is_lost_none_runs_twice_and_teams_take_turns(pooled: bool) -> None:
     if pooled and shutil.which("pgbouncer") is None:
         pytest.skip("pgbouncer is not installed")

@@ -31,6 +31,7 @@ def _shown(page: Page) -> list[str]:
 
 
 def test_the_first_job_is_where_the_empty_list_leads(portal: Page) -> None:
+    portal.goto("/portal/jobs")
     expect(portal.get_by_role("link", name="Prune a first model")).to_have_attribute("href", "/portal/new")
     require_accessible(portal)
 
@@ -94,7 +95,7 @@ def test_a_list_that_cannot_follow_says_so_until_it_can(
     portal: Page, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str
 ) -> None:
     job = _submit(live_api, job_body)
-    portal.reload()
+    portal.goto("/portal/jobs")
     expect(portal.locator(f"#{job}")).to_be_visible()
     portal.context.clear_cookies()
     expect(portal.locator("#notices")).to_contain_text("You are signed out.")

@@ -155,13 +155,13 @@ def test_the_page_follows_what_is_chosen_and_submits_it(portal: Page, model: str
 
 
 def test_without_scripts_check_shows_the_same_and_a_lost_session_loses_nothing(
-    portal: Page, admin_key: str, model: str, dataset: str
+    portal: Page, live_api: httpx.Client, admin_key: str, model: str, dataset: str
 ) -> None:
     context = portal.context.browser.new_context(
         java_script_enabled=False, storage_state=portal.context.storage_state()
     )
     page = context.new_page()
-    page.goto(portal.url.replace("/jobs", "/new"))
+    page.goto(f"{live_api.base_url}/portal/new")
     page.get_by_label("Model", exact=True).fill(model)
     page.get_by_role("button", name="Check").click()
     expect(page.locator("#outlook")).to_contain_text("Peak memory")

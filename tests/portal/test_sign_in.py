@@ -38,6 +38,7 @@ def test_signing_out_ends_the_session_and_everywhere_ends_all(
     other = httpx.Client(base_url=live_api.base_url)
     other.post("/portal/sign-in", data={"key": admin_key})
     assert other.get("/portal/jobs").status_code == 200
+    portal.goto("/portal/jobs")
     portal.locator("summary").click()
     portal.get_by_role("button", name="Sign out", exact=True).click()
     expect(portal.get_by_label("API key")).to_be_visible()

@@ -36,6 +36,7 @@ def webhooks(sessions: sessionmaker[Session], settings: Settings, team: str) -> 
 def test_a_webhook_is_made_tried_looked_into_changed_and_removed(
     portal: Page, receiver: Receiver, webhooks: Webhooks
 ) -> None:
+    portal.goto("/portal/jobs")
     portal.get_by_role("link", name="Webhooks").click()
     expect(portal.get_by_text("No address is told anything yet.")).to_be_visible()
     portal.get_by_label("Address").fill("https://[::1]/hook")
