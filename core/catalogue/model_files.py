@@ -4,6 +4,9 @@ import re
 from fnmatch import fnmatchcase
 
 CONFIG_FILE = "config.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+TEMPLATE_FILE = "chat_template.jinja"
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
@@ -15,19 +18,32 @@ COMPANIONS = (
     "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
+    TOKENIZER_CONFIG_FILE,
+    SPECIAL_TOKENS_FILE,
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
     "vocab.txt",
     "spiece.model",
-    "chat_template.jinja",
+    TEMPLATE_FILE,
     "chat_template.json",
-    "preprocessor_config.json",
 )
 """Config, generation config, tokenizer and what is done to images: what goes with the weights. Data all of them, no
-code."""
+code: `core.catalogue.companions` sees to it."""
+
+_CHECKED_BYTES = {
+    CONFIG_FILE: 4 * 2**20,
+    "generation_config.json": 2**20,
+    "preprocessor_config.json": 2**20,
+    TOKENIZER_CONFIG_FILE: 16 * 2**20,
+    SPECIAL_TOKENS_FILE: 4 * 2**20,
+    TEMPLATE_FILE: 2**20,
+    "chat_template.json": 2**20,
+}
+CHECKED = tuple(_CHECKED_BYTES)
+"""Companions that are read and checked before anything opens the folder; the rest is words and their numbers."""
+MOST_BYTES = dict.fromkeys((*COMPANIONS, INDEX_FILE), 128 * 2**20) | _CHECKED_BYTES
+"""Of every file that is not weights: several times what the largest known model has."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 

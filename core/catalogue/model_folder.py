@@ -1,24 +1,22 @@
 """Reading a model folder as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from core.catalogue.block_shapes import read_structure
-from core.catalogue.bounded_json import parse_json
 from core.catalogue.classifiers import ClassifierFamily
+from core.catalogue.code_choices import refuse_choices
+from core.catalogue.companions import check_companions, read_json
 from core.catalogue.families import Family, family_for
 from core.catalogue.linear_shape import LinearShape
-from core.catalogue.model_files import INDEX_FILE, PICKLES, SINGLE_FILE
+from core.catalogue.model_files import CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE
 from core.catalogue.per_layer import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_family
 from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.catalogue.structure import ModelStructure
 from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
-
-_MAX_JSON_BYTES = 64 * 2**20
 
 
 class ModelDescription(BaseModel):
@@ -45,66 +43,41 @@ class ModelDescription(BaseModel):
 
 
 def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
-    """config.json as a dictionary; raises UnsafeConfig where it could make code run, UnusableModel where unreadable.
+    """config.json as a dictionary, the files beside it checked too.
+
+    Raises UnsafeConfig where one of them could make code run, UnusableModel where one is unreadable.
 
     `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged. Only then may it
     have layers of different shapes.
     """
-    file = folder / "config.json"
+    file = folder / CONFIG_FILE
     if not folder.is_dir():
         raise UnusableModel(f"{folder.name} is not a folder with config.json and safetensors files", param="model")
     if not file.is_file():
         raise UnusableModel(f"{folder.name} has no config.json", param="model")
-    config = _read_json(file)
+    config = read_json(file)
     is_ours = own_artifact and per_layer_family(config) is not None
-    ours = (AUTO_MAP_KEY, LAYERS_KEY) if is_ours else ()
-    for key in _keys({key: value for key, value in config.items() if key not in ours}):
-        if key == LAYERS_KEY or (key == AUTO_MAP_KEY and LAYERS_KEY in config):
-            raise UnsafeConfig(
-                f"config.json holds {key!r}: a model whose layers differ in shape needs code to open and is taken only "
-                "from the job that made it; name it job:ID",
-                param="model",
-            )
-        if key == AUTO_MAP_KEY or key.startswith("_attn_implementation"):
-            raise UnsafeConfig(
-                f"config.json holds {key[:100]!r}, which selects code to run; models are data here: remove the key",
-                param="model",
-            )
-    if "quantization_config" in config:
+    if not is_ours and LAYERS_KEY in config:
+        raise UnsafeConfig(
+            f"config.json holds {LAYERS_KEY!r}: a model whose layers differ in shape needs code to open "
+            f"({AUTO_MAP_KEY!r}) and is taken only from the job that made it; name it job:ID",
+            param="model",
+        )
+    if config.get("quantization_config") is not None:
         raise UnusableModel(
             "config.json holds 'quantization_config': quantised weights are not pruned; provide float16, bfloat16 or "
             "float32 weights",
             param="model",
         )
+    refuse_choices(config, CONFIG_FILE, ours=(AUTO_MAP_KEY,) if is_ours else ())
+    check_companions(folder)
     return config
-
-
-def _keys(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _keys(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _keys(inner)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if file.stat().st_size > _MAX_JSON_BYTES:
-        raise UnusableModel(f"{file.name} is larger than {_MAX_JSON_BYTES} bytes", param="model")
-    try:
-        value = parse_json(file.read_bytes())
-    except ValueError as error:
-        raise UnusableModel(f"{file.name} is not valid JSON: {str(error)[:200]}", param="model") from error
-    if not isinstance(value, dict):
-        raise UnusableModel(f"{file.name} is not a JSON object", param="model")
-    return value
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The folder's safetensors files; raises PickleCheckpoint, PathEscapes or MissingTensors."""
     if (folder / INDEX_FILE).is_file():
-        weight_map = _read_json(folder / INDEX_FILE).get("weight_map")
+        weight_map = read_json(folder / INDEX_FILE).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise UnusableModel(f"{INDEX_FILE} has no weight_map from tensor to file", param="model")
         names = sorted(set(weight_map.values()))

@@ -21,7 +21,8 @@ from transformers import AutoModelForImageClassification
 from core.catalogue.classifiers import REFERENCE_TYPE
 from core.catalogue.model_files import ONNX_FILE
 from core.errors import ReloadCheckFailed
-from core.models.classifier import COUNTERS, ClassifierFolder, load_classifier, open_classifier
+from core.models.classifier import COUNTERS, ClassifierFolder, load_classifier, model_class, open_classifier
+from core.models.implementations import own_implementations
 from core.models.weights import load_tensors, write_tensors
 
 _TOLERANCE = 1e-4
@@ -79,7 +80,12 @@ def _difference(
 
 def _from_pretrained(folder: ClassifierFolder, device: torch.device) -> nn.Module:
     opened: Any = AutoModelForImageClassification.from_pretrained(
-        folder.path, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        folder.path,
+        local_files_only=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **own_implementations(model_class(folder.family)),
     )
     model: nn.Module = opened[0]
     faults = {

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+import transformers
+from transformers import AutoModelForCausalLM, GenerationConfig
 
+from core.catalogue.families import family_for
 from core.catalogue.model_folder import read_config
 from core.catalogue.per_layer import MODELLING_FILE, has_modelling_file, per_layer_family
 from core.errors import ReloadCheckFailed
+from core.models.implementations import own_implementations
 from core.models.weights import load_tensors
 
 # Largest difference allowed, relative to the largest expected logit: another batch shape sums in another order.
@@ -21,11 +24,17 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 @torch.inference_mode()
 def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dict[str, Any]:
     """Compare logits and generate with the cache; returns the figures, raises ReloadCheckFailed saying what differs."""
-    family = per_layer_family(read_config(artifact, own_artifact=True))
+    config = read_config(artifact, own_artifact=True)
+    family = per_layer_family(config)
     if family is not None and not has_modelling_file(artifact, family):
         raise ReloadCheckFailed(f"{MODELLING_FILE} is not the file that was written for {family.title}")
+    architecture = (family or family_for(config["architectures"])).architecture
     opened: Any = AutoModelForCausalLM.from_pretrained(
-        artifact, local_files_only=True, trust_remote_code=family is not None, output_loading_info=True
+        artifact,
+        local_files_only=True,
+        trust_remote_code=family is not None,
+        output_loading_info=True,
+        **own_implementations(getattr(transformers, architecture)),
     )
     model: Any = opened[0]
     loading: dict[str, Any] = opened[1]
@@ -43,6 +52,7 @@ def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dic
         raise ReloadCheckFailed(
             f"the reloaded model's logits differ by {difference:g}, at most {tolerance:g} is allowed"
         )
+    model.generation_config = GenerationConfig()  # the source's may choose other ways to decode, or a compiler
     generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
     if generated.shape[1] != min(4, tokens_BT.shape[1]) + 2:
         raise ReloadCheckFailed("the reloaded model does not generate with its cache")

@@ -5,15 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
-import core.models.reference  # noqa: F401  registers the networks of its own
-from core.catalogue.classifiers import CLASSIFIERS, SHAPES_KEY, ClassifierDescription, ClassifierFamily
+from core.catalogue.classifiers import (
+    CLASSIFIERS,
+    REFERENCE_TYPE,
+    SHAPES_KEY,
+    ClassifierDescription,
+    ClassifierFamily,
+)
 from core.catalogue.descriptions import describe_folder
 from core.catalogue.model_folder import read_config, read_tensors
 from core.catalogue.safetensors_header import TensorEntry
 from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
+from core.models.implementations import own_implementations
+from core.models.reference import ReferenceNetwork
 from core.models.resized import resize_modules
 from core.models.weights import read_tensor
 
@@ -47,6 +55,14 @@ def open_classifier(path: Path) -> ClassifierFolder:
     return ClassifierFolder(path, description, family, read_config(path), read_tensors(path, family))
 
 
+def model_class(family: ClassifierFamily) -> type[PreTrainedModel]:
+    """The class of transformers, or that of this project's own networks."""
+    if family.model_type == REFERENCE_TYPE:
+        return ReferenceNetwork
+    found: type[PreTrainedModel] = getattr(transformers, family.architecture)
+    return found
+
+
 def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
     """The float32 model that config.json describes, its weights not those of the folder yet; raises UnusableModel."""
     try:
@@ -55,6 +71,7 @@ def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
             config,
             trust_remote_code=False,
             dtype=torch.float32,  # else the config's, in which a tensor stored in another one would be rounded
+            **own_implementations(model_class(folder.family)),
         )
     except Exception as error:  # config classes and timm raise whatever their authors chose
         raise UnusableModel(

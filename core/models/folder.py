@@ -39,11 +39,14 @@ class ModelFolder:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The folder's tokenizer; raises UnusableModel where there is none that opens."""
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                self.path, local_files_only=True, trust_remote_code=False
+            )
         except Exception as error:  # the library raises a dozen kinds for a missing or broken tokenizer
             raise UnusableModel(
                 f"the tokenizer of {self.path.name} cannot be opened: {error}", param="model"
             ) from error
+        tokenizer.chat_template = None  # a program of the folder's, which nobody can come to render
         return tokenizer
 
 

@@ -11,23 +11,34 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from core.catalogue.families import Family
 from core.catalogue.per_layer import LAYERS_KEY, class_name
 from core.models.folder import ModelFolder
+from core.models.implementations import own_implementations
 
 
 def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
     """The model of a folder's config with weights of its own making, on the device that is current."""
-    model: PreTrainedModel = _model_class(folder)._from_config(folder.config, dtype=dtype)
+    model_class = _model_class(folder)
+    model: PreTrainedModel = model_class._from_config(folder.config, dtype=dtype, **own_implementations(model_class))
     return model
 
 
 def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The model with the folder's weights, in their stored dtype where none is given."""
-    model = _model_class(folder).from_pretrained(
-        folder.path, config=copy.deepcopy(folder.config), local_files_only=True, dtype=dtype or "auto"
+    """The model with the folder's weights, in their stored dtype where none is given.
+
+    Its generation settings are the library's: what the folder says of generating is not read.
+    """
+    model_class = _model_class(folder)
+    model = model_class.from_pretrained(
+        folder.path,
+        config=copy.deepcopy(folder.config),
+        generation_config=GenerationConfig(),
+        local_files_only=True,
+        dtype=dtype or "auto",
+        **own_implementations(model_class),
     )
     opened: PreTrainedModel = model.eval().to(device)
     return opened

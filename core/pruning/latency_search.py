@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import transformers
 from pydantic import BaseModel
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.narrowing import reachable_sparsities, require_structure
@@ -19,6 +20,7 @@ from core.catalogue.structure import AttentionMode, Counts
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.evaluation.latency import DenseClock
 from core.models.folder import ModelFolder
+from core.models.implementations import own_implementations
 from core.models.weights import DTYPES
 from core.pruning.plan import fingerprint
 from core.pruning.structure import Cut, LayerCut, cut_config
@@ -118,7 +120,7 @@ def search_model(
         def time_at(sparsity: float) -> Timing:
             request = {name: recipe[name] for name in ("method", "pattern", "parameters")}
             plan = make_structured_plan(folder, sparsity=sparsity, device=device, **request)
-            latency = clock.against(random_model(shape_config(folder, plan), DTYPES[description.dtype], device))
+            latency = clock.against(random_model(folder, shape_config(folder, plan), DTYPES[description.dtype], device))
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
 
         checked = parse_parameters(recipe["method"], recipe["parameters"])
@@ -158,8 +160,12 @@ def _first_groups(counts: Counts, attention: AttentionMode) -> LayerCut:
     )
 
 
-def random_model(config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """A model of that shape, its weights random."""
+def random_model(
+    folder: ModelFolder, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """A model of the folder's family and of the config's shape, its weights random."""
+    model_class = getattr(transformers, folder.family.architecture)
     with torch.device(device):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=dtype).eval()
-    return model
+        model = model_class._from_config(config, dtype=dtype, **own_implementations(model_class))
+    shaped: PreTrainedModel = model.eval()
+    return shaped

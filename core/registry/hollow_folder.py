@@ -1,7 +1,7 @@
 """A model that lies elsewhere as a folder one can look into.
 
-Its JSON files are whole, its weight files have their full size but nothing in them behind the header, so that they take
-no room. One reader then serves folders, uploads and the hub.
+The files that say what it is are whole; its weight files have their full size but nothing in them behind the header,
+so that they take no room. One reader then serves folders, uploads and the hub.
 """
 
 import struct
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from core.catalogue.model_files import CONFIG_FILE, INDEX_FILE, is_weight_file
+from core.catalogue.model_files import CHECKED, INDEX_FILE, MOST_BYTES, is_weight_file
 from core.errors import UnusableModel
 from core.jobs.references import FileReference
 
 MAX_HEADER_BYTES = 16 * 2**20
 """Of one weight file; real ones stay under one megabyte."""
-MAX_JSON_BYTES = {CONFIG_FILE: 4 * 2**20, INDEX_FILE: 64 * 2**20}
+READ_WHOLE = (*CHECKED, INDEX_FILE)
 _FIRST_BYTES = 256 * 2**10
 """Read of a weight file at first: most headers are shorter."""
 _AT_ONCE = 8
@@ -27,19 +27,20 @@ Read = Callable[[FileReference, int, int], bytes]
 def write_hollow(folder: Path, files: Iterable[FileReference], read: Read) -> None:
     """Fill a folder with what `inspect_folder` reads of these files. Raises UnusableModel, and what `read` raises."""
     wanted = list(files)
-    for file in wanted:
-        if file.path in MAX_JSON_BYTES:
-            require_readable(file)
-            (folder / file.path).write_bytes(read(file, 0, file.bytes))
+    whole = [file for file in wanted if file.path in READ_WHOLE]
+    for file in whole:
+        require_readable(file)
     weights = [file for file in wanted if is_weight_file(file.path)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for file, content in zip(whole, pool.map(lambda each: read(each, 0, each.bytes), whole), strict=True):
+            (folder / file.path).write_bytes(content)
         for file, header in zip(weights, pool.map(lambda each: _header(each, read), weights), strict=True):
             write_hollow_weights(folder / file.path, header, file.bytes)
 
 
 def require_readable(file: FileReference) -> None:
-    """Raises UnusableModel where a JSON file is larger than one that makes sense."""
-    most = MAX_JSON_BYTES.get(file.path)
+    """Raises UnusableModel where a file that is not weights is larger than one that makes sense."""
+    most = MOST_BYTES.get(file.path)
     if most is not None and file.bytes > most:
         raise UnusableModel(f"{file.path} is larger than {most} bytes", param="model")
 

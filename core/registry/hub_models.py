@@ -1,4 +1,4 @@
-"""A model of the hub, described before it is fetched: from its config.json and the headers of its weight files."""
+"""A model of the hub, described before it is fetched: from its configs and the headers of its weight files."""
 
 import json
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.catalogue.descriptions import Description, describe_folder
-from core.catalogue.model_files import COMPANIONS, CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
+from core.catalogue.model_files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
 from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
 from core.jobs.references import FileReference
-from core.registry.hollow_folder import write_hollow
+from core.registry.hollow_folder import READ_WHOLE, require_readable, write_hollow
 from core.registry.hub import Hub
 
 
@@ -25,7 +25,7 @@ class HubRevision:
 
 
 def describe_hub_model(hub: Hub, repository: str, revision: str | None, *, max_bytes: int) -> HubRevision:
-    """Ask the hub; nothing but config, index and headers is read.
+    """Ask the hub; nothing but configs, chat template, index and headers is read.
 
     Raises what `Hub.listing` and `describe_folder` do, and ModelTooLarge.
     """
@@ -39,12 +39,14 @@ def describe_hub_model(hub: Hub, repository: str, revision: str | None, *, max_b
         folder = Path(temporary, repository.partition("/")[2])
         folder.mkdir()
         try:
-            write_hollow(folder, [there[name] for name in (CONFIG_FILE, INDEX_FILE) if name in there], read)
+            write_hollow(folder, [there[name] for name in READ_WHOLE if name in there], read)
             for name in there:
                 if "/" not in name and any(fnmatchcase(name, pattern) for pattern in PICKLES):
                     (folder / name).touch()  # to be refused by name
             weights = [there[name] for name in _weight_names(folder) if name in there]
             files = [there[name] for name in (*COMPANIONS, INDEX_FILE) if name in there] + weights
+            for file in files:
+                require_readable(file)
             total = sum(file.bytes for file in files)
             if total > max_bytes:
                 raise ModelTooLarge(

@@ -18,7 +18,8 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Part, Store
-from core.catalogue.model_files import CONFIG_FILE, is_weight_file
+from core.catalogue.companions import check_companion
+from core.catalogue.model_files import CHECKED, CONFIG_FILE, is_weight_file
 from core.catalogue.model_folder import read_config
 from core.catalogue.safetensors_header import read_header
 from core.database import transaction
@@ -84,7 +85,7 @@ def expect_part(session: Session, team_id: str, upload_id: str, path: str, start
         file=FileReference(path=path, bytes=file.bytes, sha256=file.sha256),
         start=start,
         most_bytes=upload.part_bytes,
-        is_checked=file.checked or not (upload.kind == "model" and (path == CONFIG_FILE or is_weight_file(path))),
+        is_checked=file.checked or not (upload.kind == "model" and (path in CHECKED or is_weight_file(path))),
         before=before,
     )
 
@@ -167,16 +168,19 @@ def _look(store: Store, part: ExpectedPart, source: BinaryIO, size: int) -> bool
 
     with tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
         try:
-            return _checks[file.path == CONFIG_FILE](Path(temporary), file, available, read)
+            return _checks[file.path in CHECKED](Path(temporary), file, available, read)
         except UnusableModel as error:
             raise about(error, "files") from error
 
 
-def _check_config(folder: Path, file: FileReference, available: int, read: Callable[[int], bytes]) -> bool:
+def _check_companion(folder: Path, file: FileReference, available: int, read: Callable[[int], bytes]) -> bool:
     if available < file.bytes:
         return False
-    (folder / CONFIG_FILE).write_bytes(read(file.bytes))
-    read_config(folder)
+    (folder / file.path).write_bytes(read(file.bytes))
+    if file.path == CONFIG_FILE:
+        read_config(folder)
+    else:
+        check_companion(folder / file.path)
     return True
 
 
@@ -192,7 +196,7 @@ def _check_weights(folder: Path, file: FileReference, available: int, read: Call
     return True
 
 
-_checks = {True: _check_config, False: _check_weights}
+_checks = {True: _check_companion, False: _check_weights}
 
 
 def _mismatch(path: str, start: int, received: int) -> OffsetMismatch:

@@ -147,7 +147,8 @@ def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: st
     folder = make_model(tmp_path / "model", name)
     request = {"method": method, "sparsity": 0.25, "pattern": None, "parameters": {}}
     opened = open_model(folder)
-    timed = random_model(shape_config(opened, make_structured_plan(opened, device=CPU, **request)), torch.float32, CPU)
+    shape = shape_config(opened, make_structured_plan(opened, device=CPU, **request))
+    timed = random_model(opened, shape, torch.float32, CPU)
     walk = walk_for(opened, request, device=CPU, work=tmp_path, calibration=make_tokens(), evaluations={})
     result = walk.run()
     made = inspect_folder(_written(result, folder, tmp_path / "artifact"))
@@ -191,7 +192,7 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
     first = run("one")
     description = folder.description
     plan = make_structured_plan(folder, method=method, sparsity=first.sparsity, at_least=True, device=CPU)
-    shape = random_model(shape_config(folder, plan), torch.float32, CPU)
+    shape = random_model(folder, shape_config(folder, plan), torch.float32, CPU)
     assert shape.num_parameters() <= 0.75 * description.parameters
     assert shape.num_parameters() / description.parameters == pytest.approx(1 - first.sparsity)
     before = FakeClock.timed

@@ -1,0 +1,138 @@
+"""Keys of a model folder's JSON files by which they would choose code: a module, a class, a kernel or a file to open.
+
+They are what the installed transformers, timm and peft look up (docs/adr/0019-a-config-chooses-no-code.md says where).
+A key is refused with any text, list or object as its value: null, a number, true and false name nothing.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from core.catalogue.model_files import CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE
+from core.errors import UnsafeConfig
+
+_REFUSED = frozenset(
+    {
+        # modules and classes
+        *("auto_map", "_auto_class", "custom_generate", "custom_pipelines", "attribute_map"),
+        # kernels, compilers, other code in place of the model's own
+        *("kernel_config", "fusion_config", "compile_config", "distributed_config"),
+        *("quantization_config", "compression_config"),
+        *("backbone", "backbone_config", "backbone_kwargs"),
+        # files other than those that were checked
+        *("configuration_files", "transformers_weights", "fast_tokenizer_files", "gguf_file"),
+    }
+)
+_IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation")
+_SPECIAL_NAME = re.compile(r"__\w+__")
+_INFINITY_TAG = "__float__"
+"""The one such name that transformers writes itself: {"__float__": "Infinity"}."""
+
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
+_TIMM_NAME = re.compile(r"[A-Za-z0-9_.]+")
+_TIMM_FILES = re.compile(r"pretrained|checkpoint|cache_dir")
+_PATH_CHARACTERS = frozenset("/\\:")
+
+TOKENIZER_CLASSES = frozenset(
+    f"{name}{ending}"
+    for name in (
+        *("Albert", "Bart", "Barthez", "Bert", "BigBird", "Blenderbot", "Bloom", "Camembert", "CodeGen", "CodeLlama"),
+        *("Cohere", "Deberta", "DebertaV2", "GPT2", "GPTNeoX", "GPTSw3", "Gemma", "Herbert", "Llama", "MBart"),
+        *("MPNet", "Nllb", "OpenAIGPT", "Pegasus", "PreTrained", "Qwen2", "Qwen3_5", "RemBert", "RoFormer", "Roberta"),
+        *("T5", "XGLM", "XLMRoberta", "XLNet"),
+    )
+    for ending in ("Tokenizer", "TokenizerFast")
+) | {"TokenizersBackend"}
+"""Classes of transformers that make a tokenizer of the files beside them and open nothing else. Any other name would be
+looked up among all that transformers exports, and `from_pretrained` of what is found called."""
+
+_FILES_OVERRULED = frozenset(
+    {"tokenizer_file", "special_tokens_map_file", "added_tokens_file", "tokenizer_config_file", "chat_template_file"}
+)
+"""Leftovers of older versions in tokenizer_config.json: transformers puts the folder's own file in their place."""
+
+
+def refuse_choices(content: Mapping[str, Any], file: str, *, ours: tuple[str, ...] = ()) -> None:
+    """Raise UnsafeConfig naming the key where the content of a JSON file chooses code; `ours` are top keys let by."""
+    for path, key, value in _entries({key: value for key, value in content.items() if key not in ours}):
+        if _names_something(value) and (
+            key in _REFUSED or _IMPLEMENTATION.match(key) or (key != _INFINITY_TAG and _SPECIAL_NAME.fullmatch(key))
+        ):
+            raise _refusal(file, path, "which selects code to run; models are data here: remove the key")
+    if file in _RULES:
+        _RULES[file](content)
+
+
+def _entries(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(where it stands, key, value) of every entry of every object inside."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            here = f"{path}.{key}" if path else key
+            yield here, key, inner
+            yield from _entries(inner, here)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _entries(inner, f"{path}.{index}")
+
+
+def _names_something(value: Any) -> bool:
+    return isinstance(value, str | list | dict)
+
+
+def _refusal(file: str, path: str, reason: str) -> UnsafeConfig:
+    return UnsafeConfig(f"{file} holds {path[:200]!r}, {reason}", param="model")
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    for key in ("dtype", "torch_dtype"):
+        value = config.get(key)
+        if isinstance(value, str) and value not in _DTYPES:
+            raise _refusal(
+                CONFIG_FILE, key, f"and {value[:100]!r} is none of {', '.join(_DTYPES)}: set it to the weights' dtype"
+            )
+    _check_tokenizer_class(config, CONFIG_FILE)
+    architecture = config.get("architecture")
+    if isinstance(architecture, str) and not _TIMM_NAME.fullmatch(architecture):
+        raise _refusal(
+            CONFIG_FILE, "architecture", f"and {architecture[:100]!r} is no name of timm's: no hub, no path is opened"
+        )
+    for path, key, value in _entries({"model_args": config.get("model_args")}):
+        if _TIMM_FILES.match(key) or (isinstance(value, str) and _PATH_CHARACTERS & set(value)):
+            raise _refusal(CONFIG_FILE, path, "by which timm would open another file: remove the key")
+
+
+def _check_tokenizer_config(config: Mapping[str, Any]) -> None:
+    _check_tokenizer_class(config, TOKENIZER_CONFIG_FILE)
+    for key, value in config.items():
+        is_argument = key == "init_inputs" and bool(value)
+        is_inline = key in ("vocab", "merges") and isinstance(value, str)
+        is_file = key.endswith("_file") and key not in _FILES_OVERRULED and _names_something(value)
+        if is_argument or is_inline or is_file:
+            raise _refusal(
+                TOKENIZER_CONFIG_FILE, key, "which names a file to open; the folder's own are opened: remove the key"
+            )
+
+
+def _check_special_tokens(tokens: Mapping[str, Any]) -> None:
+    """transformers takes every key as an argument of the tokenizer's class, its files among them."""
+    for key in tokens:
+        if not key.endswith(("_token", "_tokens")):
+            raise _refusal(SPECIAL_TOKENS_FILE, key, "which is no special token (…_token, …_tokens): remove the key")
+
+
+def _check_tokenizer_class(config: Mapping[str, Any], file: str) -> None:
+    named = config.get("tokenizer_class")
+    if named is not None and (not isinstance(named, str) or named not in TOKENIZER_CLASSES):
+        raise _refusal(
+            file,
+            "tokenizer_class",
+            f"and {str(named)[:100]!r} is no tokenizer that is opened here; 'PreTrainedTokenizerFast' takes any "
+            "tokenizer.json",
+        )
+
+
+_RULES: dict[str, Callable[[Mapping[str, Any]], None]] = {
+    CONFIG_FILE: _check_config,
+    TOKENIZER_CONFIG_FILE: _check_tokenizer_config,
+    SPECIAL_TOKENS_FILE: _check_special_tokens,
+}
