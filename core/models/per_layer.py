@@ -6,6 +6,8 @@ executed.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -15,33 +17,53 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from core.catalogue.families import Family
 from core.catalogue.per_layer import LAYERS_KEY, class_name
+from core.errors import UnusableModel
 from core.models.folder import ModelFolder
 from core.models.implementations import own_implementations
 
 
 def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a folder's config with weights of its own making, on the device that is current."""
+    """The model of a folder's config with weights of its own making, on the device that is current.
+
+    Raises UnusableModel where the model's class refuses the config.
+    """
     model_class = _model_class(folder)
-    model: PreTrainedModel = model_class._from_config(folder.config, dtype=dtype, **own_implementations(model_class))
+    with _refusals(folder):
+        model: PreTrainedModel = model_class._from_config(
+            folder.config, dtype=dtype, **own_implementations(model_class)
+        )
     return model
 
 
 def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The model with the folder's weights, in their stored dtype where none is given.
 
-    Its generation settings are the library's: what the folder says of generating is not read.
+    Its generation settings are the library's: what the folder says of generating is not read. Raises UnusableModel
+    where the model's class refuses the config.
     """
     model_class = _model_class(folder)
-    model = model_class.from_pretrained(
-        folder.path,
-        config=copy.deepcopy(folder.config),
-        generation_config=GenerationConfig(),
-        local_files_only=True,
-        dtype=dtype or "auto",
-        **own_implementations(model_class),
-    )
+    with _refusals(folder):
+        model = model_class.from_pretrained(
+            folder.path,
+            config=copy.deepcopy(folder.config),
+            generation_config=GenerationConfig(),
+            local_files_only=True,
+            dtype=dtype or "auto",
+            **own_implementations(model_class),
+        )
     opened: PreTrainedModel = model.eval().to(device)
     return opened
+
+
+@contextmanager
+def _refusals(folder: ModelFolder) -> Iterator[None]:
+    """Turn what model classes raise for settings that make no sense, whatever their authors chose, into one error."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UnusableModel(
+            f"config.json of {folder.path.name} is refused by its model class: {str(error)[:300]}", param="model"
+        ) from error
 
 
 def _model_class(folder: ModelFolder) -> Any:
