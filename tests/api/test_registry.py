@@ -98,6 +98,16 @@ def test_unusable_models_say_why(api: TestClient, settings: Settings) -> None:
     for code, folder in cases.items():
         status, problem = register(api, folder, folder.name)
         assert (status, problem["code"], problem["param"]) == (422, code, "path"), problem
+    kernel = config("kernel", attn_implementation="kernels-community/flash-attn")
+    tokenizer = broken("tokenizer")
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Trainer"}))
+    for folder, words in (
+        (kernel, "config.json holds 'attn_implementation', which selects code to run"),
+        (tokenizer, "tokenizer_config.json holds 'tokenizer_class', and 'Trainer' is no tokenizer"),
+    ):
+        status, problem = register(api, folder, folder.name)
+        assert (status, problem["code"], problem["param"]) == (422, "unsafe_config", "path"), problem
+        assert words in str(problem["detail"])
     assert "MixtralForCausalLM" in str(register(api, cases["unsupported_architecture"])[1]["detail"])
     ours = json.loads((good / "config.json").read_text())
     differing = per_layer_config(ours, FAMILIES["LlamaForCausalLM"], [{}, {"intermediate_size": 8}])

@@ -150,6 +150,23 @@ def test_an_unsafe_config_is_refused_when_it_is_there(api: TestClient, folder: P
     assert (response.status_code, response.json()["code"]) == (422, "unsafe_config")
 
 
+def test_an_unsafe_file_beside_the_config_is_refused_when_it_is_there(api: TestClient, folder: Path) -> None:
+    unsafe = {
+        "tokenizer_config.json": (b'{"a": {"auto_map": {"AutoTokenizer": "x.Y"}}}', "unsafe_config", "'a.auto_map'"),
+        "special_tokens_map.json": (b'{"vocab_file": "/etc/passwd"}', "unsafe_config", "'vocab_file'"),
+        "generation_config.json": (b'{"custom_generate": "org/code"}', "unsafe_config", "'custom_generate'"),
+        "preprocessor_config.json": (b'{"auto_map": {}}', "unsafe_config", "'auto_map'"),
+        "chat_template.jinja": (b"{% for x in y %}", "unusable_model", "chat template that is no Jinja"),
+    }
+    for name, (content, _, _) in unsafe.items():
+        (folder / name).write_bytes(content)
+    upload = start(api, announced(folder))["id"]
+    for name, (content, code, words) in unsafe.items():
+        response = send(api, upload, name, 0, content)
+        assert (response.status_code, response.json()["code"]) == (422, code)
+        assert f"{name} holds" in response.json()["detail"] and words in response.json()["detail"]
+
+
 def test_a_whole_that_is_no_model_fails_and_gives_its_space_back(
     api: TestClient, folder: Path, store: Store, sessions: sessionmaker[Session], team: str
 ) -> None:

@@ -39,6 +39,42 @@ _FILES = [
     *("config.json", "config.json", "tokenizer_config.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("generation_config.json", "preprocessor_config.json", "tokenizer.json", "adapter_config.json"),
 ]
+_KERNELS = ["kernels-community/flash-attn", "kernels-community/flash-attn2@main:attend", "org/kernel", "flex_attention"]
+_AUTO_MAP = {
+    **dict.fromkeys(("AutoConfig", "AutoModelForCausalLM", "AutoModelForImageClassification"), "modeling_evil.Model"),
+    "AutoTokenizer": ["modeling_evil.Model", "org/code--modeling_evil.Model"],
+}
+_AIMED: list[tuple[str, str, list[Any]]] = [
+    *(("config.json", key, [*_KERNELS, {"": "org/kernel"}]) for key in ("attn_implementation", "_attn_implementation")),
+    ("config.json", "_attn_implementation_internal", [*_KERNELS]),
+    ("config.json", "experts_implementation", [*_KERNELS, "sonicmoe", "deepgemm"]),
+    ("config.json", "attribute_map", [{"_attn_implementation_internal": "model_type"}]),
+    ("config.json", "per_layer_config", [{"0": {"attn_implementation": "org/kernel"}}]),
+    ("config.json", "__dict__", [{"_attn_implementation_internal": "org/kernel"}]),
+    ("config.json", "transformers_weights", ["BAIT/model.safetensors", "../bait/model.safetensors"]),
+    ("config.json", "fusion_config", [{"patch_embeddings": True}, {"org/kernel": True}]),
+    ("config.json", "quantization_config", [{"quant_method": "bitsandbytes"}, {"quant_method": "gptq", "bits": 4}]),
+    ("config.json", "model_args", [{"checkpoint_path": "BAIT/weights.pth"}, {"pretrained_cfg": {"file": "BAIT/x"}}]),
+    ("config.json", "architecture", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:BAIT", "timm/resnet18", "BAIT"]),
+    *((file, "auto_map", [_AUTO_MAP]) for file in ("config.json", "tokenizer_config.json", "preprocessor_config.json")),
+    *((file, "tokenizer_class", [*_CLASSES]) for file in ("config.json", "tokenizer_config.json")),
+    *(
+        (file, key, ["BAIT/tokenizer.json", "BAIT/spiece.model", "BAIT/merges.txt", "../bait/vocab.txt"])
+        for file in ("tokenizer_config.json", "special_tokens_map.json")
+        for key in ("tokenizer_file", "vocab_file", "merges_file", "gguf_file", "vocab", "merges", "chat_template_file")
+    ),
+    ("tokenizer_config.json", "init_inputs", [["BAIT/vocab.json", "BAIT/merges.txt"]]),
+    (
+        "tokenizer_config.json",
+        "fast_tokenizer_files",
+        [["tokenizer.5.0.0.json", "tokenizer.../../bait/tokenizer.json"]],
+    ),
+    ("special_tokens_map.json", "local_files_only", [False]),
+    ("generation_config.json", "compile_config", [{"backend": "inductor"}]),
+    ("generation_config.json", "custom_generate", ["org/code", "BAIT"]),
+    ("adapter_config.json", "peft_type", ["LORA"]),
+]
+"""(file, key, values): where a library looks for what it then fetches, imports or opens."""
 UNGUARDED: list[tuple[str, str, dict[str, Any]]] = [
     ("llama", "special_tokens_map.json", {"tokenizer_file": "BAIT/tokenizer.json"}),
     ("llama", "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "org/model"}),
@@ -63,10 +99,14 @@ def write_bait(bait: Path) -> None:
 
 
 def write_case(number: int, base: Path, folder: Path, bait: Path) -> None:
-    """Copy a model folder and say in it one to three times what should choose code."""
+    """Copy a model folder and say in it what should choose code, where that is looked for or anywhere."""
     source = random.Random(f"secateur config {number}")
     shutil.copytree(base, folder)
-    for _ in range(source.randint(1, 3)):
+    is_aimed = source.random() < 0.6
+    if is_aimed:
+        name, key, values = source.choice(_AIMED)
+        _say(folder / name, {key: source.choice(values)}, bait)
+    for _ in range(source.choice([0, 0, 1]) if is_aimed else source.randint(1, 2)):
         file = folder / source.choice(_FILES)
         content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
         holders = [content, *(each for each in content.values() if isinstance(each, dict))]
@@ -86,10 +126,14 @@ def write_case(number: int, base: Path, folder: Path, bait: Path) -> None:
 
 def write_unguarded(number: int, bases: dict[str, Path], folder: Path, bait: Path) -> None:
     """Copy a model folder and say one of `UNGUARDED` in it."""
-    name, file, content = UNGUARDED[number]
-    shutil.copytree(bases[name], folder)
-    said = (json.loads((folder / file).read_text()) if (folder / file).is_file() else {}) | content
-    (folder / file).write_text(json.dumps(said).replace("BAIT", str(bait)))
+    model, name, content = UNGUARDED[number]
+    shutil.copytree(bases[model], folder)
+    _say(folder / name, content, bait)
+
+
+def _say(file: Path, content: dict[str, Any], bait: Path) -> None:
+    said = (json.loads(file.read_text()) if file.is_file() else {}) | content
+    file.write_text(json.dumps(said).replace("BAIT", str(bait)))
 
 
 def _value(source: random.Random, bait: Path) -> Any:

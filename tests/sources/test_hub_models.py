@@ -162,6 +162,22 @@ def test_what_could_run_code_or_is_no_model_is_refused_by_name(
     cases: dict[str, tuple[dict[str, bytes], str, str]] = {
         "pickle": (without | {"pytorch_model.bin": b"cos\nsystem"}, "pickle_checkpoint", "pytorch_model.bin"),
         "code": (_with_config(files, auto_map={"AutoModel": "x.Y"}), "unsafe_config", "auto_map"),
+        "kernel": (
+            _with_config(files, text_config={"attn_implementation": "org/kernel"}),
+            "unsafe_config",
+            "config.json holds 'text_config.attn_implementation'",
+        ),
+        "tokenizer": (
+            files | {"tokenizer_config.json": b'{"auto_map": {"AutoTokenizer": ["x.Y", null]}}'},
+            "unsafe_config",
+            "tokenizer_config.json holds 'auto_map'",
+        ),
+        "tokens": (
+            files | {"special_tokens_map.json": b'{"tokenizer_file": "/etc/passwd"}'},
+            "unsafe_config",
+            "special_tokens_map.json holds 'tokenizer_file'",
+        ),
+        "template": (files | {"chat_template.jinja": b"{% if"}, "unusable_model", "chat_template.jinja"),
         "other": (_with_config(files, architectures=["BertModel"]), "unsupported_architecture", "BertModel"),
         "nothing": ({"README.md": b"hello"}, "unusable_model", "config.json"),
         "weightless": (without, "missing_tensors", "model.safetensors"),

@@ -1,0 +1,99 @@
+"""Whatever a config says, models are built with this project's choice of attention and experts; and what the door lets
+by opens.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+from core.catalogue.code_choices import TOKENIZER_CLASSES
+from core.errors import UnsafeConfig, UnusableModel
+from core.models.classifier import build_classifier, open_classifier
+from core.models.folder import ModelFolder, open_model
+from core.models.per_layer import build_model, load_model
+from core.models.skeleton import Skeleton
+from core.pruning.latency_search import random_model
+from tests.engine.classifier_folders import make_classifier
+from tests.engine.tiny import make_model
+
+CPU = torch.device("cpu")
+KERNEL = "kernels-community/flash-attn"
+
+
+def tampered(folder: ModelFolder) -> ModelFolder:
+    """The opened folder as if its config had come past every check."""
+    folder.config._attn_implementation = KERNEL
+    folder.config._experts_implementation = KERNEL
+    return dataclasses.replace(folder, config=folder.config)
+
+
+@pytest.mark.parametrize(("name", "attention"), [("llama", "sdpa"), ("gpt2", "sdpa"), ("gemma2", "eager")])
+def test_a_models_attention_is_this_projects_choice(name: str, attention: str, tmp_path: Path) -> None:
+    path = make_model(tmp_path / "model", name)
+    opened = open_model(path)
+    for model in (
+        load_model(tampered(open_model(path)), CPU),
+        build_model(tampered(open_model(path)), torch.float32),
+        Skeleton(tampered(open_model(path)), dtype=torch.float32, device=CPU).model,
+        random_model(opened, tampered(opened).config, torch.float32, CPU),
+    ):
+        assert (model.config._attn_implementation, model.config._experts_implementation) == (attention, "eager")
+
+
+@pytest.mark.parametrize(("name", "attention"), [("vit", "sdpa"), ("resnet", "eager"), ("lenet-5", "eager")])
+def test_a_classifiers_attention_is_this_projects_choice(
+    name: str, attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_classifier(make_classifier(tmp_path / "model", name))
+    config = tmp_path / "model/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"attn_implementation": KERNEL}))
+    with pytest.raises(UnsafeConfig, match="attn_implementation"):
+        open_classifier(folder.path)
+    assert build_classifier(folder).config._attn_implementation == attention
+
+
+def test_a_classifier_is_refused_by_file_and_key(tmp_path: Path) -> None:
+    path = make_classifier(tmp_path / "model", "timm-resnet")
+    sound = (path / "config.json").read_text()
+    for change, key in (
+        ({"architecture": "hf-hub:timm/resnet18"}, "architecture"),
+        ({"model_args": {"checkpoint_path": "/tmp/weights.pth"}}, "model_args.checkpoint_path"),
+        ({"model_args": {"pretrained_cfg": {"file": "weights.pth"}}}, "model_args.pretrained_cfg"),
+        ({"backbone_config": {"attn_implementation": KERNEL}}, "backbone_config"),
+    ):
+        (path / "config.json").write_text(json.dumps(json.loads(sound) | change))
+        with pytest.raises(UnsafeConfig) as refused:
+            open_classifier(path)
+        assert f"config.json holds {key!r}" in refused.value.message
+    (path / "config.json").write_text(sound)
+    (path / "preprocessor_config.json").write_text(json.dumps({"auto_map": {"AutoImageProcessor": "x.Y"}}))
+    with pytest.raises(UnsafeConfig, match=r"preprocessor_config\.json holds 'auto_map'"):
+        open_classifier(path)
+
+
+def test_settings_that_a_model_class_refuses_are_a_clear_error(tmp_path: Path) -> None:
+    path = make_model(tmp_path / "model")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"text_config": ["nonsense"]}))
+    with pytest.raises(UnusableModel, match=r"config\.json of model is refused"):
+        load_model(open_model(path), CPU)
+
+
+def test_generation_settings_of_a_folder_are_not_read(tmp_path: Path) -> None:
+    path = make_model(tmp_path / "model")
+    (path / "generation_config.json").write_text(json.dumps({"temperature": 0.1, "penalty_alpha": 0.5, "top_k": 4}))
+    assert load_model(open_model(path), CPU).generation_config.penalty_alpha is None
+
+
+@pytest.mark.parametrize("name", sorted(TOKENIZER_CLASSES))
+def test_a_tokenizer_class_that_is_taken_reads_data(name: str) -> None:
+    kind = tokenizer_class_from_name(name)
+    assert kind is None or issubclass(
+        kind,
+        (transformers.TokenizersBackend, transformers.PythonBackend, transformers.SentencePieceBackend),
+    )
