@@ -36,6 +36,7 @@ test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, two 
 
 nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
+	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
 
 check: $(SETUP) ## lint, format, types, import rules, migrations
 	$(BIN)/ruff check .

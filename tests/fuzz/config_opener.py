@@ -9,9 +9,11 @@ which shows that such things are seen.
 import ctypes
 import json
 import os
+import shutil
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,7 @@ class Watch:
         self.done: list[str] = []
         self.allowed: set[str] = set()
         self._here = Path.cwd()
-        self._roots = tuple({os.path.realpath(place) for place in (sys.prefix, sys.base_prefix, Path.cwd(), bait)})
-        self._roots = tuple(root for root in self._roots if not str(bait).startswith(root))
+        self._roots = tuple(f"{Path(place).resolve()}/" for place in (sys.prefix, sys.base_prefix, self._here))
         self._notified = _notify_of_opens(bait)
         sys.addaudithook(self._hear)
 
@@ -142,7 +143,7 @@ def make_bases(place: Path) -> dict[str, Path]:
     return {folder.name: folder for folder in (llama, gpt2, timm)}
 
 
-def main(count: int, place: Path) -> None:
+def main(count: int, place: Path, tell: Callable[[dict[str, Any]], None]) -> None:
     bait = place / "bait"
     write_bait(bait)
     bases = make_bases(place / "bases")
@@ -168,7 +169,8 @@ def main(count: int, place: Path) -> None:
         folder = place / f"case-{number}"
         write_case(number, bases[names[number % len(names)]], folder, bait)
         how, done = watch.during(folder, partial(open_folder, folder, watch))
-        print(json.dumps({"case": number, "how": how, "done": done}), flush=True)
+        tell({"case": number, "how": how, "done": done})
+        shutil.rmtree(folder)
 
     for check in ("refuse_choices", "check_companions"):
         setattr(model_folder, check, lambda *_, **__: None)
@@ -176,8 +178,10 @@ def main(count: int, place: Path) -> None:
         folder = place / f"unguarded-{number}"
         write_unguarded(number, bases, folder, bait)
         how, done = watch.during(folder, partial(open_folder, folder, watch))
-        print(json.dumps({"unguarded": number, "how": how, "done": done}), flush=True)
+        tell({"unguarded": number, "how": how, "done": done})
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    answers = sys.stdout
+    with redirect_stdout(sys.stderr):  # libraries print at times
+        main(int(sys.argv[1]), Path(sys.argv[2]), lambda told: print(json.dumps(told), file=answers, flush=True))
