@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from worker.protocol import ImportGgufSpec, NewNetworkSpec, Spec
 from worker.runner_process import run_task
 
 Say = Callable[[str], None]
+IMPORT_SECONDS = 600.0
+IMPORT_BYTES_PER_SECOND = 1_000_000
+"""Slowest import that is waited for, once `IMPORT_SECONDS` are over: the sample model takes 4,000,000 on one core."""
 
 
 def add_model(home: Home, name: str, path: Path, *, source: str | None = None, say: Say) -> Model:
@@ -129,16 +133,24 @@ def add_dataset(
 
 
 def import_gguf(home: Home, source: Path, target: Path) -> None:
-    """Convert in a process of its own: this one never loads torch."""
-    _run_apart(home, ImportGgufSpec(source=source.resolve(), target=target), "import.log")
+    """Convert in a process of its own: this one never loads torch. Raises UnusableModel where that takes too long."""
+    until = time.monotonic() + IMPORT_SECONDS + source.stat().st_size / IMPORT_BYTES_PER_SECOND
+
+    def wait() -> None:
+        if time.monotonic() > until:
+            raise UnusableModel(
+                f"{source.name} could not be imported in the time a file of its size needs", param="path"
+            )
+
+    _run_apart(home, ImportGgufSpec(source=source.resolve(), target=target), "import.log", wait)
 
 
-def _run_apart(home: Home, spec: Spec, log: str) -> None:
+def _run_apart(home: Home, spec: Spec, log: str, on_wait: Callable[[], None] = lambda: None) -> None:
     run_task(
         spec,
         log=home.settings.home / "logs" / log,
         on_message=lambda message: None,
-        on_wait=lambda: None,
+        on_wait=on_wait,
         grace_seconds=home.settings.cancel_grace_seconds,
     )
 

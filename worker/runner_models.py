@@ -1,23 +1,30 @@
 """The runner's tasks on a model that is not pruned: text it writes, an import from GGUF, a new network."""
 
 import json
+import math
 import shutil
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Final, cast
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from core.data.generation import generate_documents, sequences_at_once
 from core.errors import UnusableModel
 from core.models.arithmetic import forward_dtype
 from core.models.folder import open_model
-from core.models.gguf_header import read_gguf_header, require_importable
+from core.models.gguf_header import read_gguf_apart
 from core.models.gguf_tokenizer import build_tokenizer
+from core.models.memory import memory_limited
 from core.models.per_layer import load_model
 from core.models.reference import ReferenceConfig, ReferenceNetwork
 from core.models.weights import DTYPES
 from worker.protocol import GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
+
+_IMPORT_BYTES: Final = 2 * 2**30
+_IMPORT_BYTES_A_VALUE: Final = 16
+"""An import is given the file's values four times over in float32, and what the libraries take besides."""
 
 
 def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
@@ -46,30 +53,44 @@ def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable
 
 def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
     """Dequantise a GGUF file to float32 and save it as a safetensors folder, complete or not at all."""
-    with spec.source.open("rb") as stream:
-        header = read_gguf_header(stream, spec.source.name, spec.source.stat().st_size)
-    require_importable(header)
+    header = read_gguf_apart(spec.source)
     tokenizer = build_tokenizer(header)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            spec.source.parent, gguf_file=spec.source.name, local_files_only=True, dtype=torch.float32
-        )
-    except (ValueError, KeyError, OSError, NotImplementedError) as error:
-        raise UnusableModel(f"{spec.source.name} cannot be imported: {error}", param="path") from error
-    if len(tokenizer) > model.config.vocab_size:
-        raise UnusableModel(
-            f"{spec.source.name} has {len(tokenizer)} tokens, its model knows {model.config.vocab_size}", param="path"
-        )
+    values = sum(math.prod(tensor.shape) for tensor in header.tensors)
+    with memory_limited(_IMPORT_BYTES + _IMPORT_BYTES_A_VALUE * values):
+        try:
+            opened = AutoModelForCausalLM.from_pretrained(
+                spec.source.parent,
+                gguf_file=spec.source.name,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except (Exception, MemoryError) as error:  # the library raises a dozen kinds for what it cannot make sense of
+            raise UnusableModel(f"{spec.source.name} cannot be imported: {error}"[:2000], param="path") from error
+        model, loaded = cast(tuple[PreTrainedModel, dict[str, Collection[str]]], opened)
+        _require_whole(spec.source.name, len(tokenizer), model, loaded["missing_keys"])
+        return _save(spec.target, model, tokenizer)
+
+
+def _require_whole(name: str, tokens: int, model: PreTrainedModel, missing: Collection[str]) -> None:
+    if missing:
+        shown = ", ".join(sorted(missing)[:5])
+        raise UnusableModel(f"{name} lacks {len(missing)} tensors of its model, among them {shown}", param="path")
+    if tokens > model.config.vocab_size:
+        raise UnusableModel(f"{name} has {tokens} tokens, its model knows {model.config.vocab_size}", param="path")
+
+
+def _save(target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     # The loader leaves its quantisation settings behind, with which the model would refuse to be saved.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     vars(model).update(hf_quantizer=None, is_quantized=False)
-    partial = spec.target.with_name(f"{spec.target.name}.partial")
+    partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     description = open_model(partial).description
-    partial.rename(spec.target)
+    partial.rename(target)
     return {"architecture": description.architecture, "parameters": description.parameters}
 
 

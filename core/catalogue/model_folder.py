@@ -95,7 +95,7 @@ def weight_files(folder: Path) -> list[Path]:
     root = folder.resolve()
     files = []
     for name in names:
-        if "\0" in name or len(name) > 250:
+        if not name.isprintable() or len(name) > 250:
             raise MissingTensors(f"{INDEX_FILE} names {name[:100]!r}, which is no file's name", param="model")
         file = (folder / name).resolve()
         if not file.is_relative_to(root):

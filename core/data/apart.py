@@ -1,9 +1,10 @@
-"""Parquet and images read in a process of their own, with little memory, little time and no credentials.
+"""Parquet, images and GGUF headers read in a process of their own, with little memory, little time and no credentials.
 
 A Parquet file of 300 bytes can unpack to 20 GB, and its decoder is C++ that was not written for files of strangers, nor
 are those of images: what they do to memory, or to themselves, must not happen to the API. The child asks for pieces of
 a file over a pipe, so that it needs neither a path nor a store; a folder it reads itself. The runner needs none of
-this: it is such a process already.
+this for texts and images: it is such a process already. A GGUF header is read apart there too, before any library that
+believes it, by a child that can open neither a file nor a connection.
 """
 
 import importlib
@@ -19,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
-from core.errors import UnusableDataset
+from core.errors import UnusableDataset, UnusableModel
 
 MEMORY_BYTES: Final = 2**30
 """Above what the child holds when it has loaded its libraries."""
@@ -32,14 +33,23 @@ _LENGTH: Final = struct.Struct("<q")
 _RESULT: Final = -1
 _BUFFER_BYTES: Final = 2**20
 
-Reader = Literal["texts", "images"]
-_MODULES: Final[dict[Reader, str]] = {"texts": "core.data.texts", "images": "core.data.image_files"}
+Reader = Literal["texts", "images", "gguf"]
+_MODULES: Final[dict[Reader, str]] = {
+    "texts": "core.data.texts",
+    "images": "core.data.image_files",
+    "gguf": "core.models.gguf_header",
+}
 """The child loads one of them. Its `measure_here` takes the stream, if there is one, and the task, and returns what is
-there as JSON; it raises UnusableDataset."""
+there as JSON; it raises the reader's error."""
+_ERRORS: Final[dict[Reader, type[UnusableDataset | UnusableModel]]] = {
+    "texts": UnusableDataset,
+    "images": UnusableDataset,
+    "gguf": UnusableModel,
+}
 
 
 def measure_apart(reader: Reader, stream: BinaryIO | None, name: str, size: int, **asked: Any) -> dict[str, Any]:
-    """What a file that is open, or a folder that is `asked` for, holds; raises UnusableDataset.
+    """What a file that is open, or a folder that is `asked` for, holds; raises the reader's error.
 
     `size` in bytes says how long is waited; `asked` goes to the reader as it is.
     """
@@ -67,10 +77,11 @@ def measure_apart(reader: Reader, stream: BinaryIO | None, name: str, size: int,
             child.kill()
             with suppress(BrokenPipeError):  # what the child did not read is of no use to anyone
                 child.communicate()
+    unusable = _ERRORS[reader]
     if result is None:
-        raise UnusableDataset(f"{name} could not be read in the time and memory a file of its size needs", param="path")
+        raise unusable(f"{name} could not be read in the time and memory a file of its size needs", param="path")
     if "message" in result:
-        raise UnusableDataset(result["message"], param=result["param"])
+        raise unusable(result["message"], param=result["param"])
     return result
 
 
@@ -135,11 +146,13 @@ def serve_parent() -> None:
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES, held + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if task["reader"] == "gguf":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))  # none beyond the pipes: no file, no connection
     result: dict[str, Any]
     try:
         stream = io.BufferedReader(_Asked(asking, answers, task["size"]), _BUFFER_BYTES)
         result = measure(stream if task["has_stream"] else None, task)
-    except UnusableDataset as error:
+    except (UnusableDataset, UnusableModel) as error:
         result = {"message": error.message, "param": error.param}
     text = json.dumps(result).encode()
     asking.write(_REQUEST.pack(_RESULT, len(text)) + text)

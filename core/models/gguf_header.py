@@ -6,13 +6,15 @@ key, type and value; each tensor as name, shape, type and offset; the tensors' d
 
 import math
 import struct
-from array import array
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
 from gguf.constants import GGML_QUANT_SIZES
 
+from core.data.apart import measure_apart
 from core.errors import UnusableModel
 
 MOST_HEADER_BYTES: Final = 2**27
@@ -37,6 +39,13 @@ _NUMBERS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?
 _QUANTISED: Final[dict[int, tuple[int, int]]] = {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 """Elements and bytes of a block, by the number of a tensor's type."""
 
+_KEPT_ARRAYS: Final = frozenset(f"tokenizer.ggml.{name}" for name in ("tokens", "merges", "scores", "token_type"))
+_SIZES: Final = (
+    *("embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv"),
+    *("attention.key_length", "attention.value_length", "rope.dimension_count"),
+)
+"""What an architecture's metadata say of the shapes of its tensors: nothing larger than those is believed."""
+
 Value = bool | int | float | str | list[str] | list[int] | list[float]
 _Kind = TypeVar("_Kind", bool, int, str)
 
@@ -51,7 +60,7 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """All metadata and the table of tensors."""
+    """The metadata and the table of tensors; arrays that nothing here needs are empty."""
 
     name: str
     metadata: Mapping[str, Value]
@@ -94,13 +103,45 @@ class GgufHeader:
 
 
 def require_importable(header: GgufHeader) -> None:
-    """Raise UnusableModel, naming what is taken, where the architecture is not."""
+    """Raise UnusableModel where the architecture is not taken, or where it claims shapes that no tensor has."""
     if header.architecture not in ARCHITECTURES:
         raise UnusableModel(
             f"{header.name} is of architecture {header.architecture[:50]!r} (general.architecture); GGUF files "
             f"are taken of {', '.join(ARCHITECTURES)}",
             param="path",
         )
+    largest = {
+        "block_count": len(header.tensors),
+        **dict.fromkeys(_SIZES, max((size for tensor in header.tensors for size in tensor.shape), default=0)),
+    }
+    for name, most in largest.items():
+        key = f"{header.architecture}.{name}"
+        value = header.metadata.get(key, 0)
+        if type(value) is not int or not 0 <= value <= most:
+            raise UnusableModel(
+                f"{header.name} says {key} = {str(value)[:50]}, its tensors allow a whole number up to {most}",
+                param="path",
+            )
+
+
+def read_gguf_apart(path: Path) -> GgufHeader:
+    """The header of a file that can be imported, read by a process with little memory and time, and without network.
+
+    Raises UnusableModel.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        read = measure_apart("gguf", stream, path.name, min(size, MOST_HEADER_BYTES), file_size=size)
+    tensors = tuple(GgufTensor(name, tuple(shape)) for name, shape in read["tensors"])
+    return GgufHeader(path.name, read["metadata"], tensors)
+
+
+def measure_here(stream: BinaryIO, task: dict[str, Any]) -> dict[str, Any]:
+    """What the header holds, as JSON; raises UnusableModel."""
+    header = read_gguf_header(stream, task["name"], task["file_size"])
+    require_importable(header)
+    tensors = [(tensor.name, tensor.shape) for tensor in header.tensors]
+    return {"metadata": header.metadata, "tensors": tensors}
 
 
 def read_gguf_header(stream: BinaryIO, name: str, size: int) -> GgufHeader:
@@ -128,7 +169,7 @@ class _Reading:
             key = self._text(_MOST_NAME_BYTES, "a key")
             if key in metadata:
                 self._refuse(f"it has {key[:200]!r} twice")
-            metadata[key] = self._value(key[:200])
+            metadata[key] = self._value(key)
         table = [self._tensor() for _ in range(tensors)]
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 1 <= alignment <= 2**20:
@@ -142,27 +183,29 @@ class _Reading:
         return GgufHeader(self._name, metadata, tuple(tensor for tensor, *_ in table))
 
     def _value(self, key: str) -> Value:
-        kind = self._number("I", f"the type of {key}")
+        shown = repr(key[:200])
+        kind = self._number("I", shown)
         if kind == _STRING:
-            return self._text(_MOST_TEXT_BYTES, key)
+            return self._text(_MOST_TEXT_BYTES, shown)
         if kind != _ARRAY:
-            return self._scalar(kind, key)
-        kind = self._number("I", f"the type of {key}")
+            return self._scalar(kind, shown)
+        kind = self._number("I", shown)
         if kind == _STRING:
-            return [self._text(_MOST_TEXT_BYTES, key) for _ in range(self._count(_MOST_STRINGS, key))]
+            texts = (self._text(_MOST_TEXT_BYTES, shown) for _ in range(self._count(_MOST_STRINGS, shown)))
+            return list(texts if key in _KEPT_ARRAYS else deque(texts, maxlen=0))
         if kind not in _NUMBERS:
-            self._refuse(f"{key} is an array of type {kind}, expected numbers or strings")
+            self._refuse(f"{shown} is an array of type {kind}, expected numbers or strings")
         code = _NUMBERS[kind]
-        count = self._count(MOST_HEADER_BYTES, key)
-        numbers = struct.iter_unpack(f"<{code}", self._bytes(count * struct.calcsize(code), key))
-        return array("d" if code in "fd" else "q" if code != "Q" else "Q", (number for (number,) in numbers)).tolist()
+        count = self._count(MOST_HEADER_BYTES, shown)
+        raw = self._bytes(count * struct.calcsize(f"<{code}"), shown)
+        return list(struct.unpack(f"<{count}{code}", raw)) if key in _KEPT_ARRAYS else []
 
-    def _scalar(self, kind: int, key: str) -> bool | int | float:
+    def _scalar(self, kind: int, shown: str) -> bool | int | float:
         if kind not in _NUMBERS:
-            self._refuse(f"{key} has a value of unknown type {kind}")
+            self._refuse(f"{shown} has a value of unknown type {kind}")
         code = f"<{_NUMBERS[kind]}"
-        (value,) = struct.unpack(code, self._bytes(struct.calcsize(code), key))
-        number: bool | int | float = value
+        number: bool | int | float
+        (number,) = struct.unpack(code, self._bytes(struct.calcsize(code), shown))
         return number
 
     def _tensor(self) -> tuple[GgufTensor, int, int]:
@@ -182,7 +225,7 @@ class _Reading:
             self._refuse(f"tensor {shown} has the shape {list(shape)}")
         block, size = _QUANTISED[kind]
         if (shape[0] if shape else 1) % block:
-            self._refuse(f"tensor {shown} has rows of {shape[0]} elements, its type packs {block} together")
+            self._refuse(f"tensor {shown} of shape {list(shape)} has rows that are not whole blocks of {block}")
         return GgufTensor(name, shape[::-1]), start, elements // block * size
 
     def _number(self, code: str, what: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from tests.fuzz.samples import CONFIG, HEADER, LINES, PARQUETS, WEIGHTS
+from tests.fuzz.samples import CONFIG, GGUF, GGUF_HEADER_BYTES, HEADER, LINES, PARQUETS, WEIGHTS
 
 Files = dict[str, bytes]
 Make = Callable[[random.Random], Files]
@@ -96,6 +96,18 @@ def _parquet_of_other_kinds(source: random.Random) -> Files:
     return {"text.parquet": content.getvalue()}
 
 
+def broken_gguf(source: random.Random) -> Files:
+    """Counts, lengths and types replaced, wherever they may lie; or bytes of the header damaged."""
+    if source.random() < 0.5:
+        return {"model.gguf": _damaged(source, GGUF, most=GGUF_HEADER_BYTES)}
+    content = bytearray(GGUF)
+    for _ in range(source.randint(1, 3)):
+        width, value = source.choice([("<I", 2**32), ("<Q", 2**64)])
+        number = source.choice([0, 1, 2, 8, 9, 12, 31, 255, 2**20, 2**31, 2**32, 2**40, 2**63, value - 1, value // 2])
+        struct.pack_into(width, content, source.randrange(GGUF_HEADER_BYTES - 8), number % value)
+    return {"model.gguf": bytes(content)}
+
+
 _KINDS: list[tuple[str, Make]] = [
     *[("header", _header)] * 3,
     ("header", _header_bytes),
@@ -105,6 +117,7 @@ _KINDS: list[tuple[str, Make]] = [
     ("text", _plain),
     *[("parquet", _parquet)] * 3,
     ("parquet", _parquet_of_other_kinds),
+    ("gguf", broken_gguf),
 ]
 
 

@@ -15,11 +15,19 @@ from core.catalogue.model_folder import inspect_folder
 from core.catalogue.safetensors_header import read_header
 from core.data.texts import describe, read_documents
 from core.errors import InvalidRequest, SecateurError, UnusableDataset, UnusableModel
+from core.models.gguf_header import read_gguf_header, require_importable
 from tests.fuzz.cases import case
 
 ROOM_BYTES = 512 * 2**20
 """Above what the process holds when it begins."""
 LONGEST_MESSAGE = 4000
+
+
+def _read_gguf(folder: Path) -> None:
+    file = folder / "model.gguf"
+    with file.open("rb") as stream:
+        require_importable(read_gguf_header(stream, file.name, file.stat().st_size))
+
 
 READERS: dict[str, Callable[[Path], object]] = {
     "header": lambda folder: read_header(folder / "model.safetensors"),
@@ -27,6 +35,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "jsonl": lambda folder: describe(folder / "text.jsonl", "jsonl"),
     "text": lambda folder: describe(folder / "text.txt", "text"),
     "parquet": lambda folder: deque(read_documents(folder / "text.parquet", "parquet"), maxlen=0),
+    "gguf": _read_gguf,
 }
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy
 from gguf import GGUFWriter, TokenType
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
@@ -33,14 +34,7 @@ def train_byte_level(texts: Sequence[str], size: int) -> tuple[list[str], Merges
 def write_byte_level(file: Path, pre_tokenizer: str | None, tokens: list[str], merges: Merges, **flags: bool) -> Path:
     """Write a file that holds this vocabulary and no tensor."""
     writer = GGUFWriter(file, "llama")
-    writer.add_tokenizer_model("gpt2")
-    if pre_tokenizer is not None:
-        writer.add_tokenizer_pre(pre_tokenizer)
-    writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.CONTROL if token.startswith("<|") else TokenType.NORMAL for token in tokens])
-    writer.add_token_merges([" ".join(pair) for pair in merges])
-    writer.add_eos_token_id(0)
-    writer.add_bos_token_id(1)
+    _add_byte_level(writer, pre_tokenizer, tokens, merges)
     return _finish(writer, file, flags)
 
 
@@ -52,6 +46,49 @@ def write_sentencepiece(file: Path, tokens: list[str], scores: list[float], type
     writer.add_token_scores(scores)
     writer.add_token_types(types)
     return _finish(writer, file, flags)
+
+
+def write_llama(file: Path, pre_tokenizer: str, tokens: list[str], merges: Merges, *, leave_out: str = "") -> Path:
+    """Write a whole model of one layer with random weights, all tensors but the one that is to be left out."""
+    chance = numpy.random.default_rng(0)
+    writer = GGUFWriter(file, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(16)
+    writer.add_feed_forward_length(32)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_rope_dimension_count(8)
+    writer.add_layer_norm_rms_eps(1e-5)
+    _add_byte_level(writer, pre_tokenizer, tokens, merges)
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd": (len(tokens), 16),
+        "output_norm": (16,),
+        "blk.0.attn_norm": (16,),
+        "blk.0.attn_q": (16, 16),
+        "blk.0.attn_k": (8, 16),
+        "blk.0.attn_v": (8, 16),
+        "blk.0.attn_output": (16, 16),
+        "blk.0.ffn_norm": (16,),
+        "blk.0.ffn_gate": (32, 16),
+        "blk.0.ffn_up": (32, 16),
+        "blk.0.ffn_down": (16, 32),
+    }
+    for name, shape in shapes.items():
+        if name != leave_out:
+            writer.add_tensor(f"{name}.weight", chance.normal(size=shape).astype(numpy.float32))
+    return _finish(writer, file, {})
+
+
+def _add_byte_level(writer: GGUFWriter, pre_tokenizer: str | None, tokens: list[str], merges: Merges) -> None:
+    writer.add_tokenizer_model("gpt2")
+    if pre_tokenizer is not None:
+        writer.add_tokenizer_pre(pre_tokenizer)
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if token.startswith("<|") else TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_eos_token_id(0)
+    writer.add_bos_token_id(1)
 
 
 def _finish(writer: GGUFWriter, file: Path, flags: dict[str, bool]) -> Path:

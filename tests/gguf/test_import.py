@@ -1,0 +1,106 @@
+"""GGUF files taken into a home: converted in a runner, refused with a reason, converted again where that was wrong."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from gguf import GGUFReader
+
+from core.database import transaction
+from core.errors import SecateurError, UnusableModel
+from core.models.folder import open_model
+from core.models.memory import memory_limited
+from core.registry.service import find_row
+from core.registry.tables import ModelRow
+from core.settings import Settings
+from tests.gguf.files import train_byte_level, write_llama
+from tests.gguf.llama_cpp import llama_cpp_ids
+from tests.gguf.texts import varied_lines
+from worker import registering, samples
+from worker.home import Home, open_home
+from worker.registering import add_model
+
+LINES = varied_lines(100)
+
+
+@pytest.fixture
+def home(settings: Settings) -> Iterator[Home]:
+    with open_home(settings) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def small_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_llama(tmp_path_factory.mktemp("gguf") / "small.gguf", "smollm", *train_byte_level(LINES * 5, 600))
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def test_an_imported_model_has_the_file_s_weights_and_tokenizer(home: Home, small_gguf: Path) -> None:
+    add_model(home, "small", small_gguf, say=quiet)
+    folder = open_model(home.settings.models_root / "small")
+    (theirs,) = llama_cpp_ids([small_gguf], LINES)
+    assert folder.tokenizer()(LINES)["input_ids"] == theirs
+    stored = {tensor.name: tensor.data for tensor in GGUFReader(small_gguf).tensors}
+    assert numpy.array_equal(folder.read("model.embed_tokens.weight").numpy(), stored["token_embd.weight"])
+    assert numpy.array_equal(folder.read("model.layers.0.mlp.up_proj.weight").numpy(), stored["blk.0.ffn_up.weight"])
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "leave_out", "said"),
+    [
+        ("kimi-k2", "", "names the pre-tokenizer 'kimi-k2'"),
+        ("smollm", "blk.0.ffn_up", "lacks 1 tensors of its model, among them model.layers.0.mlp.up_proj.weight"),
+    ],
+)
+def test_what_cannot_be_imported_whole_leaves_nothing(
+    home: Home, pre_tokenizer: str, leave_out: str, said: str, tmp_path: Path
+) -> None:
+    vocabulary = train_byte_level(LINES, 400)
+    file = write_llama(tmp_path / "broken.gguf", pre_tokenizer, *vocabulary, leave_out=leave_out)
+    with pytest.raises(SecateurError) as refused:
+        add_model(home, "broken", file, say=quiet)
+    assert refused.value.problem()["code"] == "unusable_model" and said in refused.value.problem()["message"]
+    assert list(home.settings.models_root.iterdir()) == []
+
+
+def test_an_import_that_takes_too_long_is_ended(home: Home, small_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registering, "IMPORT_SECONDS", -1e9)
+    with pytest.raises(UnusableModel, match="could not be imported in the time"):
+        add_model(home, "small", small_gguf, say=quiet)
+
+
+def test_memory_beyond_the_limit_is_not_given() -> None:
+    with memory_limited(2**26), pytest.raises(RuntimeError, match="can't allocate memory"):
+        torch.empty(2**29, dtype=torch.uint8)
+    assert torch.empty(2**29, dtype=torch.uint8).numel() == 2**29
+
+
+def test_an_older_conversion_of_the_sample_is_made_again_and_once(
+    home: Home, small_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(file: object, target: Path, say: object) -> Path:
+        fetched.append(file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(small_gguf.read_bytes())
+        return target
+
+    monkeypatch.setattr(samples, "fetch", fetch)
+    home.settings.datasets_root.mkdir(parents=True, exist_ok=True)
+    for name in (samples.CALIBRATION, samples.EVALUATION):
+        (home.settings.datasets_root / f"{name}.jsonl").write_text('{"text": "words"}\n')
+    add_model(home, samples.MODEL, small_gguf, source=samples.SMOLLM2.requirement, say=quiet)
+    folder = home.settings.models_root / samples.MODEL
+    (folder / "tokenizer.json").write_text("as it was converted before")
+    for _ in range(2):
+        samples.add_samples(home, quiet)
+        with transaction(home.sessions) as session:
+            row = find_row(session, ModelRow, home.team_id, samples.MODEL)
+            assert row is not None and row.source == samples.MODEL_SOURCE
+        assert open_model(folder).tokenizer()("a 12")["input_ids"] and fetched == [samples.SMOLLM2]
