@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from core.data.generation import generate_documents, sequences_at_once
 from core.errors import UnusableModel
 from core.models.arithmetic import forward_dtype
 from core.models.folder import open_model
+from core.models.gguf_config import complete_config
 from core.models.gguf_header import read_gguf_apart
 from core.models.gguf_tokenizer import build_tokenizer
 from core.models.memory import memory_limited
@@ -58,12 +59,11 @@ def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
     values = sum(math.prod(tensor.shape) for tensor in header.tensors)
     with memory_limited(_IMPORT_BYTES + _IMPORT_BYTES_A_VALUE * values):
         try:
+            where = {"gguf_file": spec.source.name, "local_files_only": True}
+            config = AutoConfig.from_pretrained(spec.source.parent, **where)
+            complete_config(config, header)
             opened = AutoModelForCausalLM.from_pretrained(
-                spec.source.parent,
-                gguf_file=spec.source.name,
-                local_files_only=True,
-                dtype=torch.float32,
-                output_loading_info=True,
+                spec.source.parent, config=config, dtype=torch.float32, output_loading_info=True, **where
             )
         except (Exception, MemoryError) as error:  # the library raises a dozen kinds for what it cannot make sense of
             raise UnusableModel(f"{spec.source.name} cannot be imported: {error}"[:2000], param="path") from error

@@ -28,9 +28,10 @@ _MOST_DIMENSIONS: Final = 4
 _MOST_ELEMENTS: Final = 2**40
 _VERSIONS: Final = (2, 3)
 
-ARCHITECTURES: Final = ("gemma2", "gemma3", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3")
-"""What files call the architectures that are supported here and that transformers loads from GGUF. Mistral's files
-mostly call it llama, which is right but for the name."""
+ARCHITECTURES: Final = ("gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3")
+"""What files call the architectures that are supported here and that transformers loads from GGUF. Mistral's is called
+llama, as which it computes the same."""
+_ROTARY_FACTORS: Final = ("rope_freqs.", "rope_factors_")
 
 _STRING: Final = 8
 _ARRAY: Final = 9
@@ -108,6 +109,13 @@ def require_importable(header: GgufHeader) -> None:
         raise UnusableModel(
             f"{header.name} is of architecture {header.architecture[:50]!r} (general.architecture); GGUF files "
             f"are taken of {', '.join(ARCHITECTURES)}",
+            param="path",
+        )
+    scaling = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
+    if scaling != "none" or any(tensor.name.startswith(_ROTARY_FACTORS) for tensor in header.tensors):
+        raise UnusableModel(
+            f"{header.name} scales its rotary embeddings, which the import cannot restore: it would be another model. "
+            "Take its safetensors",
             param="path",
         )
     largest = {

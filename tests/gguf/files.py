@@ -34,8 +34,8 @@ def train_byte_level(texts: Sequence[str], size: int) -> tuple[list[str], Merges
 def write_byte_level(file: Path, pre_tokenizer: str | None, tokens: list[str], merges: Merges, **flags: bool) -> Path:
     """Write a file that holds this vocabulary and no tensor."""
     writer = GGUFWriter(file, "llama")
-    _add_byte_level(writer, pre_tokenizer, tokens, merges)
-    return _finish(writer, file, flags)
+    add_byte_level(writer, pre_tokenizer, tokens, merges)
+    return finish(writer, file, flags)
 
 
 def write_sentencepiece(file: Path, tokens: list[str], scores: list[float], types: list[int], **flags: bool) -> Path:
@@ -45,7 +45,7 @@ def write_sentencepiece(file: Path, tokens: list[str], scores: list[float], type
     writer.add_token_list(tokens)
     writer.add_token_scores(scores)
     writer.add_token_types(types)
-    return _finish(writer, file, flags)
+    return finish(writer, file, flags)
 
 
 def write_llama(file: Path, pre_tokenizer: str, tokens: list[str], merges: Merges, *, leave_out: str = "") -> Path:
@@ -60,7 +60,7 @@ def write_llama(file: Path, pre_tokenizer: str, tokens: list[str], merges: Merge
     writer.add_head_count_kv(1)
     writer.add_rope_dimension_count(8)
     writer.add_layer_norm_rms_eps(1e-5)
-    _add_byte_level(writer, pre_tokenizer, tokens, merges)
+    add_byte_level(writer, pre_tokenizer, tokens, merges)
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd": (len(tokens), 16),
         "output_norm": (16,),
@@ -77,10 +77,10 @@ def write_llama(file: Path, pre_tokenizer: str, tokens: list[str], merges: Merge
     for name, shape in shapes.items():
         if name != leave_out:
             writer.add_tensor(f"{name}.weight", chance.normal(size=shape).astype(numpy.float32))
-    return _finish(writer, file, {})
+    return finish(writer, file, {})
 
 
-def _add_byte_level(writer: GGUFWriter, pre_tokenizer: str | None, tokens: list[str], merges: Merges) -> None:
+def add_byte_level(writer: GGUFWriter, pre_tokenizer: str | None, tokens: list[str], merges: Merges) -> None:
     writer.add_tokenizer_model("gpt2")
     if pre_tokenizer is not None:
         writer.add_tokenizer_pre(pre_tokenizer)
@@ -91,7 +91,7 @@ def _add_byte_level(writer: GGUFWriter, pre_tokenizer: str | None, tokens: list[
     writer.add_bos_token_id(1)
 
 
-def _finish(writer: GGUFWriter, file: Path, flags: dict[str, bool]) -> Path:
+def finish(writer: GGUFWriter, file: Path, flags: dict[str, bool]) -> Path:
     for name, value in flags.items():
         writer.add_bool(f"tokenizer.ggml.{name}", value)
     writer.write_header_to_file()
