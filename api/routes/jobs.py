@@ -170,7 +170,9 @@ def cancel_job(job_id: str, caller: Member, session: DatabaseSession) -> Job:
 
 @router.post("/{job_id}/retry", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, QuotaExceeded))
 def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks) -> Job:
-    """Queue a failed or cancelled job again; it goes on from its last complete block. Idempotent."""
+    """Queue a failed or cancelled job again; it goes on from its last complete block. Idempotent. What an attempt left
+    that missed a gate, figures, report and artifact, stays until another attempt has stored its own; while it is being
+    published the job is not retried."""
     job = service.retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
         hint_after_commit(background, state, job)

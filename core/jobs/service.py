@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from core import telemetry
 from core.artifacts.store import Store
 from core.database import new_id
-from core.errors import InvalidRequest, NotFound
+from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.baseline import Baseline
 from core.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
 from core.jobs.estimates import estimate_job, require_fit
@@ -20,8 +20,9 @@ from core.jobs.queue import request_cancel, request_retry, submitted
 from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
 from core.jobs.schemas import ArtifactFile, ArtifactList, AttemptPage, EventPage, Job, JobAttempt, JobBody, JobEvent
-from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow
+from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow, kept_attempt
 from core.pages import Page, Window, read_page, read_window
+from core.registry.in_use import needed_by_publications
 from core.settings import Settings
 from core.teams import audit
 from core.teams.principal import Actor, team_of
@@ -116,9 +117,13 @@ def cancel(session: Session, caller: Actor, job_id: str) -> Job:
 
 
 def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:
-    """Queue a failed or cancelled job again. Idempotent. Raises NotFound, Conflict, QuotaExceeded where the team may
-    not queue more."""
-    row = find_job(session, team_of(caller), job_id)
+    """Queue a failed or cancelled job again. Idempotent. Raises NotFound, Conflict (also while what an attempt left is
+    published: the new attempt would replace it), QuotaExceeded where the team may not queue more."""
+    row = find_job(session, team_of(caller), job_id, for_update=True)
+    if user := needed_by_publications(session, row.team_id, [row.id]).get(row.id):
+        raise Conflict(
+            f"the artifact of job {job_id!r} is needed by {user}: a retry would replace it; wait for it, or cancel it"
+        )
     if request_retry(session, row.id, max_attempts).changed:
         require_room_in_queue(session, row.team_id, adding=0)  # it is queued already: the job's row is locked first
         audit.note(session, caller, "job.retry", row.id, {"status": "queued"})
@@ -152,10 +157,10 @@ def read_events(session: Session, team_id: str, job_id: str, *, after: int, limi
 
 
 def get_report(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
-    """The report of the job's newest attempt; raises NotFound where there is none (yet)."""
+    """The report that belongs to the job's metrics and artifact; raises NotFound where there is none (yet)."""
     job = find_job(session, team_id, job_id)
     report: dict[str, Any] | None = session.scalar(
-        select(JobReportRow.report).where(JobReportRow.job_id == job.id, JobReportRow.attempt == job.attempt)
+        select(JobReportRow.report).join(JobRow, _of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
     )
     if report is None:
         raise NotFound(f"job {job_id!r} has no report: it is {job.status}")
@@ -170,9 +175,7 @@ def compare_jobs(
     jobs = get_jobs(session, team_id, ids[: MOST + 1])
     if not FEWEST <= len(ids) <= MOST:
         raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
-    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(
-        JobRow, (JobRow.id == JobReportRow.job_id) & (JobRow.attempt == JobReportRow.attempt)
-    )
+    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(JobRow, _of_kept_attempt(JobReportRow))
     layers = {
         job_id: found for job_id, found in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(found, list)
     }
@@ -190,11 +193,13 @@ def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job
 
 
 def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
-    """The files of the artifact of the job's newest attempt; none where there is no artifact (yet). Raises NotFound."""
+    """The files of the job's artifact, of the newest attempt that stored one; none where there is none (yet). Raises
+    NotFound."""
     job = find_job(session, team_id, job_id)
     rows = session.scalars(
         select(ArtifactFileRow)
-        .where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)
+        .join(JobRow, _of_kept_attempt(ArtifactFileRow))
+        .where(JobRow.id == job.id)
         .order_by(ArtifactFileRow.path)
     )
     files = [ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256) for row in rows]
@@ -205,18 +210,24 @@ def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tup
     """The attempt and the facts of one file. Raises NotFound."""
     job = find_job(session, team_id, job_id)
     row = session.scalar(
-        select(ArtifactFileRow).where(
-            ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt, ArtifactFileRow.path == path
-        )
+        select(ArtifactFileRow)
+        .join(JobRow, _of_kept_attempt(ArtifactFileRow))
+        .where(JobRow.id == job.id, ArtifactFileRow.path == path)
     )
     if row is None:
         raise NotFound(f"there is no file {path!r} in this artifact")
     return row.attempt, ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256)
 
 
-def find_job(session: Session, team_id: str, job_id: str) -> JobRow:
+def _of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
+    """Joins what the job shows of its attempts."""
+    return and_(JobRow.id == table.job_id, table.attempt == kept_attempt())
+
+
+def find_job(session: Session, team_id: str, job_id: str, *, for_update: bool = False) -> JobRow:
     """Raises NotFound, also where the job is another team's."""
-    row = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id))
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
+    row = session.scalar(query.with_for_update() if for_update else query)
     if row is None:
         raise NotFound(f"there is no job {job_id!r}")
     return row

@@ -3,8 +3,19 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, PrimaryKeyConstraint, func, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    PrimaryKeyConstraint,
+    ScalarSelect,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from core.database import Base, any_of
 from core.jobs.states import HELD, STATUSES
@@ -15,8 +26,8 @@ class JobRow(Base):
 
     `attempt` fences every write of a worker; `last_event` numbers events; `attempts_allowed` is the attempt after which
     a retryable failure is final. `body` is the request with defaults filled in, `sources` what it resolved to: paths
-    and hashes of the model and the texts. `dispatched_at` is when a hint was last sent, `events_removed_at` when
-    retention took its events.
+    and hashes of the model and the texts. `metrics` are of the attempt that its artifact is of. `dispatched_at` is when
+    a hint was last sent, `events_removed_at` when retention took its events.
     """
 
     __tablename__ = "jobs"
@@ -164,7 +175,8 @@ class JobEventRow(Base):
 
 
 class JobReportRow(Base):
-    """The report of one attempt."""
+    """The report of the newest attempt that ended with one, which is the attempt whose metrics and artifact are the
+    job's (`kept_attempt`)."""
 
     __tablename__ = "job_reports"
     __table_args__ = (PrimaryKeyConstraint("job_id", "attempt"),)
@@ -185,6 +197,13 @@ class ArtifactFileRow(Base):
     path: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
+
+
+def kept_attempt() -> ScalarSelect[int | None]:
+    """The attempt whose report, metrics and artifact the enclosing query's `JobRow` has: not always its newest, which
+    may be under way, or have ended with nothing. Null where none ended with a report."""
+    reports = aliased(JobReportRow)  # the enclosing query may name the table itself
+    return select(func.max(reports.attempt)).where(reports.job_id == JobRow.id).correlate(JobRow).scalar_subquery()
 
 
 class IdempotencyKeyRow(Base):

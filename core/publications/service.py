@@ -7,9 +7,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.errors import Conflict, NoArtifact, NotFound
+from core.errors import Conflict, GateMissed, NoArtifact, NotFound
 from core.jobs.service import find_job
-from core.jobs.tables import ArtifactFileRow, JobRow
+from core.jobs.states import TERMINAL
+from core.jobs.tables import ArtifactFileRow, JobRow, kept_attempt
 from core.pages import Page, read_page
 from core.publications import queue
 from core.publications.destinations import destination_of, destinations
@@ -28,7 +29,6 @@ from core.teams.principal import Actor, name_of, team_of
 from core.teams.sealing import Sealed
 
 _PURPOSE = "publication"
-_GATE_MISSED = "gate_missed"
 
 
 def sealed(secret: bytes) -> Sealed:
@@ -50,19 +50,18 @@ def publish(
     if job is None:
         raise NotFound(f"there is no job {job_id!r}")
     destination = destination_of(body, settings)
-    _require_publishable(job, despite_gates=body.despite_gates)
+    attempt = session.scalar(select(kept_attempt()).where(JobRow.id == job.id))
     sizes = session.scalars(
-        select(ArtifactFileRow.bytes).where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)
+        select(ArtifactFileRow.bytes).where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == attempt)
     ).all()
-    if not sizes:
-        raise NoArtifact(f"job {job_id!r} has no artifact: it was removed")
+    _require_publishable(job, has_artifact=bool(sizes), despite_gates=body.despite_gates)
     row_id = session.scalar(
         insert(PublicationRow)
         .values(
             id=new_id("pub"),
             team_id=team_id,
             job_id=job.id,
-            job_attempt=job.attempt,
+            job_attempt=attempt,
             actor=name_of(caller),
             place=destination.place,
             destination=destination.model_dump(mode="json"),
@@ -87,17 +86,22 @@ def publish(
     return get_publication(session, team_id, row_id)
 
 
-def _require_publishable(job: JobRow, *, despite_gates: bool) -> None:
-    if job.status == "succeeded":
-        return
-    if job.status == "failed" and (job.error or {}).get("code") == _GATE_MISSED:
-        if despite_gates:
-            return
+def _require_publishable(job: JobRow, *, has_artifact: bool, despite_gates: bool) -> None:
+    """An artifact of a job that did not succeed is of an attempt that missed a gate, its last or an earlier one."""
+    if job.status not in TERMINAL:
+        raise NoArtifact(f"job {job.id!r} is {job.status}: what it leaves is published once it is over")
+    if not has_artifact:
+        left_one = job.status == "succeeded" or (job.error or {}).get("code") == GateMissed.code
+        raise NoArtifact(
+            f"job {job.id!r} has no artifact: it was removed"
+            if left_one
+            else f"job {job.id!r} is {job.status}, and left no artifact to publish"
+        )
+    if job.status != "succeeded" and not despite_gates:
         raise NoArtifact(
             f"job {job.id!r} missed a gate: to publish what it left all the same, say despite_gates",
             param="despite_gates",
         )
-    raise NoArtifact(f"job {job.id!r} is {job.status}: only one that succeeded has an artifact to publish")
 
 
 def list_publications(

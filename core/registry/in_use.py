@@ -20,7 +20,7 @@ def artifacts_in_use(session: Session, team_id: str, job_ids: Sequence[str]) -> 
     """
     return (
         _needed_by_jobs(session, team_id, job_ids)
-        | _needed_by_publications(session, team_id, job_ids)
+        | needed_by_publications(session, team_id, job_ids)
         | _needed_by_sweeps(session, team_id, job_ids)
     )
 
@@ -44,7 +44,8 @@ def _needed_by_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> d
     }
 
 
-def _needed_by_publications(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+def needed_by_publications(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+    """Return, for the jobs of `job_ids` whose artifact is on its way somewhere, the publication that carries it."""
     users = session.execute(
         select(PublicationRow.id, PublicationRow.job_id).where(
             PublicationRow.team_id == team_id,

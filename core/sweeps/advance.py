@@ -20,7 +20,7 @@ from core.jobs.baseline import figures_of
 from core.jobs.hints import SendHint, hint_or_note
 from core.jobs.hub_lookup import HubFindings, HubLookup
 from core.jobs.schemas import Job, JobBody
-from core.jobs.tables import JobReportRow, JobRow
+from core.jobs.tables import JobReportRow, JobRow, kept_attempt
 from core.settings import Settings
 from core.sweeps.checking import evaluation_key, find_on_hub, first_fault
 from core.sweeps.grid import Document, verifying_body
@@ -220,7 +220,7 @@ def _keep_dense_figures(session: Session, row: SweepRow, points: Sequence[Point]
         return
     reports = session.execute(
         select(JobReportRow.report["dense"])
-        .join(JobRow, (JobRow.id == JobReportRow.job_id) & (JobRow.attempt == JobReportRow.attempt))
+        .join(JobRow, (JobRow.id == JobReportRow.job_id) & (JobReportRow.attempt == kept_attempt()))
         .where(JobReportRow.job_id.in_(first.values()))
         .order_by(JobRow.finished_at, JobRow.id)
     )

@@ -214,7 +214,7 @@ def test_an_artifact_that_does_not_fit_fails_the_job_and_keeps_nothing(
     assert team_row(sessions, team).stored_bytes == (150 if kept else 51)
 
 
-def test_a_missed_gate_keeps_its_artifact_where_there_is_room_and_a_retry_frees_it(
+def test_a_missed_gate_keeps_its_artifact_where_there_is_room_and_the_next_one_takes_its_place(
     sessions: Sessions, new_job: NewJob, team: str
 ) -> None:
     missed = GateMissed("too far").problem()
@@ -229,8 +229,20 @@ def test_a_missed_gate_keeps_its_artifact_where_there_is_room_and_a_retry_frees_
         assert len(session.scalars(select(JobReportRow)).all()) == 2
         assert get_team(session, team).usage.stored_bytes == 100
         request_retry(session, jobs[0], 3)
-        assert get_team(session, team).usage.stored_bytes == 0
-        assert session.scalars(select(ArtifactFileRow)).all() == []
+        assert get_team(session, team).usage.stored_bytes == 100
+    take(sessions)
+    with transaction(sessions) as session:
+        larger = [*HUNDRED, StoredFile("more", 51, "00")]
+        assert finish_failed(session, jobs[0], 2, missed, report={"b": 2}, files=larger) == "failed"
+        assert {row.attempt for row in session.scalars(select(ArtifactFileRow))} == {1}, "151 bytes do not fit in 150"
+        assert get_team(session, team).usage.stored_bytes == 100
+        request_retry(session, jobs[0], 3)
+    take(sessions)
+    with transaction(sessions) as session:
+        larger[-1] = StoredFile("more", 50, "00")  # 250 bytes if the earlier artifact were counted too
+        assert finish_succeeded(session, jobs[0], 3, metrics={}, report={}, files=larger) == "succeeded"
+        assert {row.attempt for row in session.scalars(select(ArtifactFileRow))} == {3}
+        assert get_team(session, team).usage.stored_bytes == 150
 
 
 ENDS: dict[str, Callable[[Session, str], object]] = {

@@ -282,7 +282,6 @@ class JobLife(RuleBasedStateMachine):
             return
         changed = expected.status in ("failed", "cancelled")
         if changed:
-            expected.kept = 0
             expected.status, expected.allowed, expected.progress = "queued", expected.attempt + ATTEMPTS, 0
         assert answer == (expected.status, changed)
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import text, update
+from sqlalchemy import delete, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.tables import JobRow
+from core.jobs.tables import ArtifactFileRow, JobRow
 from core.publications.running import publish_waiting
 from core.publications.tables import PublicationRow
 from core.settings import Settings
@@ -63,9 +63,10 @@ def test_only_what_succeeded_has_an_artifact_to_publish(
     assert (refused.status_code, refused.json()["param"]) == (409, "despite_gates")
     assert publish(despite_gates=True)["status"] == "queued"
     with transaction(sessions) as session:
-        error = {**missed, "code": "out_of_memory"}
-        session.execute(update(JobRow).where(JobRow.id == job).values(error=error))
-    assert api.post(f"/v1/jobs/{job}/publish", json={**HUB, "despite_gates": True}).status_code == 409
+        session.execute(delete(ArtifactFileRow).where(ArtifactFileRow.job_id == job))
+        session.execute(update(JobRow).where(JobRow.id == job).values(error={**missed, "code": "out_of_memory"}))
+    refused = api.post(f"/v1/jobs/{job}/publish", json={**HUB, "despite_gates": True})
+    assert refused.status_code == 409 and "left no artifact to publish" in refused.json()["detail"]
 
 
 def test_an_artifact_that_was_deleted(api: TestClient, job: str) -> None:

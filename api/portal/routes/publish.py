@@ -91,7 +91,7 @@ def _publish_page(
     context = {
         **_listed(session, team_id, job_id),
         "job": job,
-        "missed_gate": job.error is not None and job.error.code == "gate_missed",
+        "missed_gate": job.status != "succeeded",
         "has_artifact": bool(jobs.list_artifacts(session, team_id, job_id).data),
         "values": {} if posted is None else posted.without(SECRET_FIELDS).fields,
         "faults": faults,

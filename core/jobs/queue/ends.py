@@ -13,7 +13,7 @@ from core.jobs.queue.attempts import Ending
 from core.jobs.queue.writes import move
 from core.jobs.states import AttemptOutcome, JobStatus
 from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
-from core.teams.quotas import stored_bytes_missing, try_reserve_stored
+from core.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
 
 _LEASE_BATCH = 100
 
@@ -32,7 +32,8 @@ def finish_succeeded(
     """End an attempt whose artifact is stored and verified. The job's new state, None where the attempt is stale.
 
     A job being cancelled ends as cancelled, and one whose artifact the team's quota has no room for as failed
-    (`quota_exceeded`): neither keeps anything, and the caller removes the artifact.
+    (`quota_exceeded`): neither keeps anything new, and the caller removes the artifact. What an earlier attempt left
+    is replaced only where this one succeeds; its files are then swept from the store as any that no row names.
     """
     kept = list(files)
     missing = _reserve(session, job_id, attempt, kept)
@@ -71,8 +72,9 @@ def finish_failed(
 
     A retryable problem with attempts left puts the job back in the queue, to be claimed after `retry_delay_seconds`;
     any other is final, keeping what report and artifact there are (a missed gate; no artifact where the team's quota
-    has no room for it). A job being cancelled ends as cancelled. Returns the job's new state, None where the attempt is
-    stale.
+    has no room for it). Where an earlier attempt left an artifact and this one leaves none, the earlier one's stays,
+    with its report and metrics. A job being cancelled ends as cancelled. Returns the job's new state, None where the
+    attempt is stale.
     """
     return _fail(
         session,
@@ -163,8 +165,9 @@ def _fail(
     if is_lost:
         error["retryable"] = False
     kept = files or []
-    if _reserve(session, job_id, attempt, kept) is not None:
+    if kept and _reserve(session, job_id, attempt, kept) is not None:
         kept = []
+    replaces = report is not None and (bool(kept) or not _stored_bytes(session, job_id))
     written = move(
         session,
         job_id,
@@ -172,39 +175,46 @@ def _fail(
         "failed",
         attempt=attempt,
         data={"error": error},
-        values={"error": error, "metrics": None if metrics is None else dict(metrics)},
+        values={"error": error} | ({"metrics": dict(metrics or {})} if replaces else {}),
         ending=ending,
     )
     if written is None:
         return finish_cancelled(session, job_id, attempt, stages=stages, by_dispatcher=is_lost)
-    _keep(session, job_id, attempt, report, kept)
+    if report is not None and replaces:
+        _keep(session, job_id, attempt, report, kept)
     return "failed"
 
 
 def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile]) -> str | None:
-    """Count an artifact's bytes on the team, where the attempt still runs; what is missing where they do not fit.
+    """Count an artifact's bytes on the team in place of those of the artifact it replaces, where the attempt still
+    runs; what is missing where they do not fit.
 
     The job's row is locked before the team's, as everywhere.
     """
-    count = sum(file.bytes for file in files)
-    if not count:
-        return None
     team_id = session.scalar(
         select(JobRow.team_id)
         .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.status == "running")
         .with_for_update(key_share=True)
     )
-    if team_id is None or try_reserve_stored(session, team_id, count):
+    if team_id is None:
         return None
-    return stored_bytes_missing(session, team_id, count)
+    more = sum(file.bytes for file in files) - _stored_bytes(session, job_id)
+    if more <= 0:
+        release_stored(session, team_id, -more)
+        return None
+    return None if try_reserve_stored(session, team_id, more) else stored_bytes_missing(session, team_id, more)
 
 
-def _keep(
-    session: Session, job_id: str, attempt: int, report: Mapping[str, Any] | None, files: list[StoredFile]
-) -> None:
-    if report is not None:
-        session.execute(delete(JobReportRow).where(JobReportRow.job_id == job_id, JobReportRow.attempt == attempt))
-        session.execute(insert(JobReportRow).values(job_id=job_id, attempt=attempt, report=dict(report)))
+def _stored_bytes(session: Session, job_id: str) -> int:
+    """Bytes of the artifact that the job has now, of whichever attempt."""
+    return int(session.scalar(select(func.sum(ArtifactFileRow.bytes)).where(ArtifactFileRow.job_id == job_id)) or 0)
+
+
+def _keep(session: Session, job_id: str, attempt: int, report: Mapping[str, Any], files: list[StoredFile]) -> None:
+    """Make this attempt's report and files the job's, in place of an earlier attempt's."""
+    for table in (JobReportRow, ArtifactFileRow):
+        session.execute(delete(table).where(table.job_id == job_id))
+    session.execute(insert(JobReportRow).values(job_id=job_id, attempt=attempt, report=dict(report)))
     rows = [
         {"job_id": job_id, "attempt": attempt, "path": file.path, "bytes": file.bytes, "sha256": file.sha256}
         for file in files

@@ -2,16 +2,15 @@
 
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, insert, literal, select
+from sqlalchemy import func, insert, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
 from core.jobs.queue.told import tell_webhooks
-from core.jobs.queue.writes import EVENT_CHANNEL, Written, move, status_of
+from core.jobs.queue.writes import EVENT_CHANNEL, move, status_of
 from core.jobs.states import JobStatus
-from core.jobs.tables import ArtifactFileRow, JobEventRow, JobRow
-from core.teams.quotas import release_stored
+from core.jobs.tables import JobEventRow, JobRow
 
 
 class Requested(NamedTuple):
@@ -59,8 +58,8 @@ def request_cancel(session: Session, job_id: str) -> Requested:
 def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested:
     """Queue a failed or cancelled job again with `max_attempts` more attempts; nothing happens where it is not over.
 
-    What its last attempt left in the store (of a missed gate) is its artifact no more. Raises Conflict where the job
-    has succeeded or is being cancelled. The job must exist.
+    What an attempt left (of a missed gate) stays the job's, figures and artifact, until another has stored its own.
+    Raises Conflict where the job has succeeded or is being cancelled. The job must exist.
     """
     written = move(
         session,
@@ -76,7 +75,6 @@ def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested
         },
     )
     if written is not None:
-        _drop_artifact(session, written)
         return Requested("queued", True)
     status = status_of(session, job_id)
     if status in ("queued", "running"):
@@ -84,12 +82,3 @@ def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested
     if status == "cancelling":
         raise Conflict("the job is still being cancelled: retry it once it is")
     raise Conflict("the job has succeeded: submit it again to run it again")
-
-
-def _drop_artifact(session: Session, written: Written) -> None:
-    """Its files are swept from the store as any that no row names."""
-    sizes = session.scalars(
-        delete(ArtifactFileRow).where(ArtifactFileRow.job_id == written.job_id).returning(ArtifactFileRow.bytes)
-    ).all()
-    if sizes:
-        release_stored(session, written.team_id, sum(sizes))

@@ -100,7 +100,7 @@ def move(
     if to in TERMINAL:
         changes["finished_at"] = func.clock_timestamp()
     if to == "queued":
-        changes |= {"finished_at": None, "stage": None, "progress": 0.0, "metrics": None, "error": None}
+        changes |= {"finished_at": None, "stage": None, "progress": 0.0, "error": None}
         changes["events_removed_at"] = None
     written = write(
         session,

@@ -1,0 +1,62 @@
+"""The page of a job that missed its gate, before and after a retry that came to nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store, artifact_prefix
+from tests.portal.browserless import Browserless
+from tests.portal.running_job import METRICS, REPORT, Running
+
+
+@pytest.fixture
+def somebody(live_api: httpx.Client, admin_key: str) -> Iterator[Browserless]:
+    signed_in = Browserless(live_api, admin_key)
+    yield signed_in
+    signed_in.close()
+
+
+@pytest.fixture
+def missed(
+    live_api: httpx.Client, job_body: dict[str, Any], sessions: sessionmaker[Session], store: Store, tmp_path: Path
+) -> Running:
+    """A job that missed its gate and left an artifact."""
+    job = live_api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
+    running = Running(sessions, store, job).begin()
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "secateur.json").write_text("{}")
+    files = store.publish(folder, artifact_prefix(job, 1))
+    running.fail("gate_missed", "too far", metrics=METRICS, report=REPORT, files=files)
+    return running
+
+
+def test_the_first_thing_to_do_is_to_change_it_not_to_run_it_again(somebody: Browserless, missed: Running) -> None:
+    actions = somebody.http.get(f"/portal/jobs/{missed.id}").text.partition('id="actions"')[2].partition("</div>")[0]
+    change = actions.index(f'<a class="button primary" href="/portal/new?from={missed.id}">Duplicate and change</a>')
+    assert change < actions.index("Retry") and actions.count("primary") == 1
+    assert actions.count(f"/portal/new?from={missed.id}") == 1
+
+
+def test_figures_and_files_stay_on_the_page_through_a_cancelled_retry(somebody: Browserless, missed: Running) -> None:
+    page = f"/portal/jobs/{missed.id}"
+    for what in ("retry", "cancel"):
+        assert somebody.post(page, f"{page}/{what}", {}).status_code == 303
+    shown = somebody.http.get(page).text
+    assert "The figures and files below are of an earlier attempt, which missed a gate." in shown
+    assert "What it came to" in shown and "× smaller" in shown and "the figures above say more" in shown
+    assert f"{page}/files/model.safetensors" in shown
+    assert somebody.http.get(f"{page}/files/model.safetensors").content == b"weights"
+    publishing = somebody.http.get(f"{page}/publish").text
+    assert "The artifact is of an attempt that missed a gate." in publishing and "despite_gates" in publishing
+
+
+def test_texts_without_figures_do_not_speak_of_any(somebody: Browserless, submitted: Running) -> None:
+    submitted.begin().fail("gate_missed", "not measured", metrics={}, report=REPORT)
+    shown = somebody.http.get(f"/portal/jobs/{submitted.id}").text
+    assert "Read them as examples." in shown and "the figures above" not in shown
