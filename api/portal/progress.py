@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from core.errors import GateMissed
 from core.jobs.schemas import JobAttempt, JobEvent
 from core.jobs.states import STAGES, Stage
 
@@ -14,11 +15,12 @@ _TRUSTED = 0.25
 @dataclass(frozen=True)
 class StageTime:
     """A stage of an attempt and what it took so far; `seconds` is None where it did not begin, `running_since` where it
-    does not run."""
+    does not run; `is_cut_short` where the attempt ended in it without having finished it."""
 
     stage: Stage
     seconds: float | None
     running_since: datetime | None
+    is_cut_short: bool = False
 
 
 def remaining_seconds(progress: float, elapsed: float, estimated: float | None) -> float | None:
@@ -39,8 +41,20 @@ def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) 
     begun: list[tuple[Stage, datetime]] = [("fetch", attempt.started_at)]
     begun += [(event.data["stage"], event.created_at) for event in events if event.attempt == attempt.attempt]
     seconds = _added_up(begun, attempt.ended_at or now) if attempt.stages is None else attempt.stages
-    running, since = begun[-1] if attempt.ended_at is None else (None, None)
-    return [StageTime(stage, seconds.get(stage), since if stage == running else None) for stage in STAGES]
+    last, since = begun[-1]
+    if len(begun) == 1:  # the events may have been removed since
+        last = next((stage for stage in reversed(STAGES) if stage in seconds), last)
+    is_over = attempt.ended_at is not None
+    has_finished = attempt.outcome == "succeeded" or attempt.error_code == GateMissed.code
+    return [
+        StageTime(
+            stage,
+            seconds.get(stage),
+            running_since=since if stage == last and not is_over else None,
+            is_cut_short=stage == last and is_over and not has_finished,
+        )
+        for stage in STAGES
+    ]
 
 
 def _added_up(begun: Sequence[tuple[Stage, datetime]], end: datetime) -> Mapping[str, float]:

@@ -18,6 +18,7 @@ MISSED = {
     "retryable": False,
 }
 LOST = {"code": "out_of_memory", "message": "8 GB \x1b were | not `enough`", "param": None, "retryable": False}
+RUNNING: dict[str, Any] = {"status": "running", "finished_at": None, "metrics": None}
 ROWS: list[dict[str, Any]] = [
     {"gate": "max_perplexity_ratio", "limit": 2.4, "figure": 2.248, "on": "articles", "kept": True, "message": "kept"},
     {"gate": "max_bytes", "limit": 500_000_000, "figure": 269_060_552, "on": None, "kept": True, "message": "kept"},
@@ -96,7 +97,14 @@ def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
         ({}, "passed", 0, "✓ smollm2-135m, wanda unstructured 50.00%: succeeded"),
         ({"status": "failed", "error": LOST}, "failed", 1, r"failed: 8 GB � were \| not \`enough\` (out\_of\_memory)"),
         ({"status": "cancelled"}, "cancelled", 1, "cancelled"),
-        ({"status": "running", "finished_at": None, "metrics": None}, "unfinished", 1, "running"),
+        (RUNNING, "unfinished", 1, "### … smollm2-135m, wanda unstructured 50.00%: still running"),
+        (
+            RUNNING | {"status": "queued"},
+            "unfinished",
+            1,
+            "### … smollm2-135m, wanda unstructured 50.00%: still waiting",
+        ),
+        (RUNNING | {"status": "cancelling"}, "unfinished", 1, "being cancelled"),
     ],
 )
 def test_without_gates_the_job_itself_is_the_case(

@@ -13,6 +13,7 @@ from api.portal.progress import remaining_seconds, stage_times
 from api.portal.verdict import verdict
 from core import errors
 from core.jobs.schemas import JobAttempt, JobEvent
+from core.jobs.states import AttemptOutcome
 
 MASKED = {"method": "wanda", "pattern": "unstructured"}
 STRUCTURED = {"method": "loraprune", "pattern": "structured"}
@@ -167,9 +168,37 @@ def test_stages_are_timed_by_their_events_while_an_attempt_runs() -> None:
     times = {each.stage: each for each in stage_times(attempt, events, start + timedelta(seconds=20))}
     assert [times[stage].seconds for stage in ("fetch", "open", "prune", "evaluate")] == [2.0, 1.0, 16.0, 1.0]
     assert times["prune"].running_since == start + timedelta(seconds=11)
-    assert times["open"].running_since is times["verify"].seconds is None
+    assert times["open"].running_since is None and times["verify"].seconds is None
     ended = attempt.model_copy(update={"stages": {"fetch": 1.5}, "ended_at": start, "outcome": "failed"})
     assert [each.seconds for each in stage_times(ended, [], start)][:2] == [1.5, None]
+
+
+@pytest.mark.parametrize("has_events", [True, False], ids=["events", "events removed"])
+@pytest.mark.parametrize(
+    ("outcome", "error_code", "cut_short"),
+    [
+        ("cancelled", None, ["prune"]),
+        ("failed", "out_of_memory", ["prune"]),
+        ("failed", "gate_missed", []),
+        ("succeeded", None, []),
+    ],
+)
+def test_the_stage_an_attempt_was_stopped_in_is_not_called_done(
+    outcome: AttemptOutcome, error_code: str | None, cut_short: list[str], has_events: bool
+) -> None:
+    start = datetime(2026, 3, 2, tzinfo=UTC)
+    attempt = JobAttempt(
+        attempt=1, worker_id="w", queue="default", started_at=start, ended_at=start + timedelta(seconds=9),
+        outcome=outcome, error_code=error_code, stages={"fetch": 1.0, "prune": 6.0, "open": 2.0}, needs=None,
+        measured=None,
+    )  # fmt: skip
+    events = [
+        JobEvent(sequence=n, type="stage", created_at=start + timedelta(seconds=n), attempt=1, data={"stage": stage})
+        for n, stage in enumerate(["open", "prune"], 1)
+    ]
+    times = stage_times(attempt, events if has_events else [], start + timedelta(seconds=20))
+    assert [each.stage for each in times if each.is_cut_short] == cut_short
+    assert not any(each.running_since for each in times)
 
 
 def test_long_curves_are_thinned_and_keep_their_end() -> None:

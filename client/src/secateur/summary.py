@@ -59,7 +59,8 @@ class Summary:
 
     def markdown(self) -> str:
         """Short enough for a comment on a pull request: a line, two tables, a link."""
-        lines = [f"### {'✓' if self.outcome == 'passed' else '✗'} {_plain(self._what())}: {_plain(self._end())}", ""]
+        mark = {"passed": "✓", "unfinished": "…"}.get(self.outcome, "✗")
+        lines = [f"### {mark} {_plain(self._what())}: {_plain(self._end())}", ""]
         if self.figures:
             lines += ["| | dense | pruned | ratio |", "|---|--:|--:|--:|"]
             lines += [f"| {' | '.join(map(_plain, figure.row))} |" for figure in self.figures]
@@ -126,6 +127,8 @@ class Summary:
                 return f"{missed} of {_gates(len(self.gates))} missed" if missed else "gate missed"
             case "failed" if self.job.error is not None:
                 return f"failed: {self.job.error.message} ({self.job.error.code})"
+            case "unfinished":
+                return {"queued": "still waiting", "running": "still running"}.get(self.job.status, "being cancelled")
             case _:
                 return self.job.status
 
