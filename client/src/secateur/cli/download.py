@@ -14,13 +14,19 @@ from secateur.words import size
 
 def download(
     job_id: JobArgument,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the files; made if missing.")],
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", help="Where to put the files; made if missing. Named after the job if left out."
+        ),
+    ] = None,
     unpack: Annotated[
         bool, typer.Option("--unpack", help="Restore a packed artifact to plain safetensors, bit by bit.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Download a job's artifact, verified. What is there already, whole or in part, is not fetched again."""
+    folder = Path(job_id) if directory is None else directory
     here: dict[str, ArtifactFile] = {}
     with connect() as client, transfer_bars() as bars:
         tasks = {file.path: bars.add_task(file.path, total=file.bytes) for file in client.artifacts(job_id)}
