@@ -100,6 +100,7 @@ JOB_ANSWER: Final[dict[str, Any]] = {
     "error": None,
     "metrics": METRICS,
     "model_revision": f"sha256:{SHA256}",
+    "warnings": [],
     **WHOLE_BODY,
 }
 OTHER_JOB: Final = "job_01JNB4C8K1M2N3P4Q5R6S7T8V9"

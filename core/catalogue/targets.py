@@ -75,6 +75,14 @@ def bytes_in_turn(dense: int, pruned: int) -> int:
     return int(1.2 * (dense + pruned))
 
 
+def no_speed_up(method: str) -> str:
+    """Return why a method that only zeroes weights reaches no latency."""
+    return (
+        f"no speed-up is expected of zeros, and {method} makes nothing else: use a method with pattern 'structured', "
+        "which removes heads, channels or layers"
+    )
+
+
 def resolve_target(
     description: Description,
     method: str,
@@ -110,8 +118,7 @@ def resolve_target(
     zeroes = isinstance(checked, Selection)
     if zeroes and target.latency_ratio is not None:
         raise InvalidTarget(
-            f"{param}: no speed-up is expected of zeros, and {method} makes nothing else: use a method with pattern "
-            "'structured', which removes heads, channels or layers",
+            f"{param}: {no_speed_up(method)}",
             param=param,
         )
     if zeroes and target.bytes is not None and not is_packed:

@@ -21,6 +21,7 @@ from core.jobs.needs import Needs, classifier_needs, needs_of
 from core.jobs.references import SelfText
 from core.jobs.resolution import ResolvedJob
 from core.jobs.schemas import Estimate, EstimateBasis, JobBody
+from core.jobs.submit_warnings import warnings_for
 from core.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.jobs.work import Tokens, Work, work_of
 from core.registry.service import find_row
@@ -67,6 +68,7 @@ def estimate_job(session: Session, team_id: str, resolved: ResolvedJob, settings
         **expected,
         forward_tokens=passes,
         floating_point_operations=work.operations,
+        warnings=warnings_for(job, {worker.device for worker in workers}),
         basis=EstimateBasis(jobs=jobs, formula=formula.model_dump()),
     )
 

@@ -168,7 +168,8 @@ class JobError(BaseModel):
 class Job(BaseModel):
     """A job: its life, its figures, and the request with defaults filled in.
 
-    `model_revision` is the hash of the content that `model` meant when the job was submitted.
+    `model_revision` is the hash of the content that `model` meant when the job was submitted, `warnings` those of its
+    estimate then.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -186,6 +187,7 @@ class Job(BaseModel):
     metrics: dict[str, Any] | None
     model: str
     model_revision: str
+    warnings: list[str]
     method: str
     sparsity: float | None
     pattern: str
@@ -290,7 +292,8 @@ class EstimateBasis(BaseModel):
 
 class Estimate(BaseModel):
     """What a job will need: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one attempt.
-    `forward_tokens` are images where the model is a classifier."""
+    `forward_tokens` are images where the model is a classifier. `warnings` say what the body asks for and will most
+    likely not get."""
 
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None
@@ -298,6 +301,7 @@ class Estimate(BaseModel):
     seconds: float
     forward_tokens: int
     floating_point_operations: int
+    warnings: list[str]
     basis: EstimateBasis
 
 

@@ -246,6 +246,9 @@ def job_answer(row: JobRow) -> Job:
         "error",
         "metrics",
     )
-    return Job.model_validate(
-        row.body | {name: getattr(row, name) for name in own} | {"object": "job", "model_revision": row.model_revision}
-    )
+    also = {
+        "object": "job",
+        "model_revision": row.model_revision,
+        "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
+    }
+    return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also)

@@ -103,12 +103,14 @@ class MethodFit(Answer):
 
 
 class Estimate(Answer):
-    """What a job will need, about: peaks of memory, of the device's memory (None on a CPU) and disk, and time."""
+    """What a job will need, about: peaks of memory, of the device's memory (None on a CPU) and disk, and time.
+    `warnings` say what it asks for and will most likely not get."""
 
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None = None
     disk_bytes: int
     seconds: float | None = None
+    warnings: list[str] = []
 
 
 class ExpectedArtifact(Answer):
@@ -283,6 +285,7 @@ class Job(Answer):
     finished_at: datetime | None
     error: Problem | None
     metrics: Metrics | None
+    warnings: list[str] = []
     model: str
     method: str
     pattern: str

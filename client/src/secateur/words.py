@@ -12,7 +12,9 @@ def number(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    return f"{seconds:.1f} s"
+    """Seconds, of more than two minutes with the minutes apart."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{seconds:.1f} s" if seconds < 120 else f"{minutes} min {rest} s"
 
 
 def percent(value: float | None) -> str | None:

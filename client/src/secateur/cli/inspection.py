@@ -27,7 +27,7 @@ from secateur.cli.submit import (
     TaskOption,
 )
 from secateur.types import Inspection
-from secateur.words import count, size
+from secateur.words import count, duration, size
 
 
 def inspect(
@@ -117,6 +117,8 @@ def _print_inspection(found: Inspection) -> None:
                 *_left(found),
                 ("peak memory, about", size(found.estimate.peak_memory_bytes)),
                 ("disk, about", size(found.estimate.disk_bytes)),
+                ("time, about", None if found.estimate.seconds is None else duration(found.estimate.seconds)),
+                *(("warning", each) for each in found.estimate.warnings),
             ]
         )
 

@@ -20,7 +20,7 @@ from secateur.cli.end_options import (
     TaskDropOption,
 )
 from secateur.cli.job_options import JobOptions
-from secateur.cli.output import JsonOption, connect, print_json, say
+from secateur.cli.output import JsonOption, connect, explain, print_json, say
 from secateur.cli.summary import SummaryFiles
 from secateur.cli.watch import follow, show_end
 from secateur.client import Client
@@ -206,6 +206,8 @@ def submit(
         if "method" not in job_body:
             job_body["method"] = _usual_method(client, job_body["model"])
         job = client.submit(idempotency_key=idempotency_key, **job_body)
+        for each in job.warnings:
+            explain(f"warning: {each}")
         if only_id:
             print(job.id, flush=True)
         if wait:
