@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.portal.verdict import apart, difference_within_noise, latency_noise
+from api.portal.verdict import apart, difference_within_noise
 from api.portal.words import count, duration, number, percent, size
+from core.catalogue.targets import latency_noise
 from core.jobs.gates import TASK_MEAN, stored_bytes
 
 Figures = Mapping[str, Any]
@@ -62,12 +63,14 @@ def cards(metrics: Figures) -> list[Card]:
 
 @dataclass(frozen=True)
 class GateRow:
-    """A limit of the job beside its figure; a target is one too."""
+    """A limit of the job beside its figure; a target is one too. `unproven` is one that is missed although the figure
+    is below the limit: not by more than its noise."""
 
     what: str
     limit: str
     figure: str
     kept: bool
+    unproven: bool
 
 
 def gate_rows(report: Figures) -> list[GateRow]:
@@ -76,8 +79,11 @@ def gate_rows(report: Figures) -> list[GateRow]:
     for row in report.get("gates", {}).get("rows", ()):
         what = row["gate"].removeprefix("max_").replace(".", ": ").replace("_", " ")
         on = "" if row["on"] is None else ", mean of the tasks" if row["on"] == TASK_MEAN else f", {row['on']}"
-        figure = "not known" if row["figure"] is None else number(row["figure"], 4)
-        found.append(GateRow(what + on, f"{row['limit']:,}", figure, row["kept"]))
+        value, margin = row["figure"], row.get("margin", 0.0)
+        figure = "not known" if value is None else number(value, 4)
+        figure += f" ± {percent(margin)}" if margin and value is not None else ""
+        unproven = value is not None and not row["kept"] and value <= row["limit"]
+        found.append(GateRow(what + on, f"{row['limit']:,}", figure, row["kept"], unproven))
     return found
 
 

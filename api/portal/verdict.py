@@ -7,7 +7,7 @@ from typing import Any
 
 from api.portal.words import number, percent
 from core.catalogue.methods import get_method
-from core.catalogue.targets import NOISE
+from core.catalogue.targets import latency_noise
 from core.jobs.gates import stored_bytes
 
 Figures = Mapping[str, Any]
@@ -64,11 +64,6 @@ def difference_within_noise(figure: Figures) -> bool:
     """Whether an accuracy, with its standard errors, is no different from the dense model's."""
     error = hypot(figure.get("dense_stderr", 0.0), figure.get("pruned_stderr", 0.0))
     return bool(abs(figure["pruned"] - figure["dense"]) <= error)
-
-
-def latency_noise(latency: Figures) -> float:
-    """The relative difference of two times below which they are the same."""
-    return max(NOISE, float(latency.get("spread", 0.0)))
 
 
 def _size(metrics: Figures) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from core.artifacts import classifier_card
 from core.artifacts.markdown import fenced, plain
 from core.catalogue.methods import get_method
+from core.catalogue.patterns import STRUCTURED
 
 
 def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
@@ -25,9 +26,9 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         "",
         f"# {plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
-        _what_went(metrics["sparsity"], recipe["pattern"] if method.prunes else None),
+        _what_went(metrics["sparsity"], recipe["pattern"] if method.prunes else None, report.get("layers", [])),
         "",
-        *(recovery_lines(recovery) if recovery else []),
+        *(recovery_lines(recovery, has_zeros=recipe["pattern"] != STRUCTURED.text) if recovery else []),
         f"| | {' | '.join(names)} |",
         "|---|---|---|",
         *(classifier_card.figures(metrics) if is_classifier else _figures(metrics, pruned=method.prunes)),
@@ -80,7 +81,7 @@ def _figures(metrics: dict[str, Any], *, pruned: bool) -> list[str]:
 def _latencies(latency: dict[str, Any]) -> list[str]:
     return [
         f"| prefill of {latency['sequence_length']} tokens on {latency['device']} "
-        f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms |"
+        f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms ({classifier_card.ratio_of_times(latency)}) |"
     ]
 
 
@@ -139,20 +140,40 @@ def _target(metrics: dict[str, Any]) -> list[str]:
     return [f"- Target: {asked.format(target['asked'])}; reached {reached.format(target['reached'])}{spread}."]
 
 
-def _what_went(share: dict[str, float], pattern: str | None) -> str:
-    if pattern == "structured":
-        return f"{share['model']:.2%} of all parameters were removed, {share['prunable']:.2%} of those of its layers."
+def _what_went(share: dict[str, float], pattern: str | None, layers: list[dict[str, Any]]) -> str:
+    if pattern == STRUCTURED.text:
+        shares = f"{share['model']:.2%} of all parameters were removed, {share['prunable']:.2%} of those of its layers"
+        return f"{shares}{_groups(layers)}."
     kind = f" ({pattern})" if pattern else ""
     return f"{share['prunable']:.2%} of the prunable weights are zero{kind}, {share['model']:.2%} of all parameters."
 
 
-def _recovery(recovery: dict[str, Any]) -> list[str]:
+def _groups(layers: list[dict[str, Any]]) -> str:
+    """How many heads, channels and layers went, where the report counts them."""
+    counts: dict[str, tuple[int, int]] = {}
+    for row in layers:
+        if "before" in row:
+            gone, all_ = counts.get(row["kind"], (0, 0))
+            counts[row["kind"]] = gone + row["before"] - row["after"], all_ + row["before"]
+    told = [
+        f"{gone:,} layer{'s' if gone > 1 else ''}" if kind == "layer" else f"{gone:,} of {all_:,} {kind}"
+        for kind, (gone, all_) in counts.items()
+        if gone
+    ]
+    return f": {', '.join(told)}" if told else ""
+
+
+def _recovery(recovery: dict[str, Any], *, has_zeros: bool) -> list[str]:
     sparsity = recovery["sparsity"]
+    zeros = (
+        f"Sparsity {sparsity['before']:.4%} before, {sparsity['after']:.4%} after: every pruned weight is still zero."
+        if has_zeros
+        else "What was removed stays removed: training changes the weights that are left, not their number."
+    )
     texts = ", ".join(plain(text["name"]) for text in recovery["texts"])
     return [
         f"Recovered with {recovery['method']} ({recovery['trained']}, {recovery['trained_parameters']:,} parameters): "
-        f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {texts}. Sparsity "
-        f"{sparsity['before']:.4%} before, {sparsity['after']:.4%} after: every pruned weight is still zero.",
+        f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {texts}. {zeros}",
         "",
     ]
 

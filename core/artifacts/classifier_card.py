@@ -4,6 +4,7 @@ from typing import Any
 
 from core.artifacts.markdown import plain
 from core.catalogue.model_files import ONNX_FILE
+from core.catalogue.targets import latency_noise
 
 TASK = "image-classification"
 
@@ -24,11 +25,11 @@ def figures(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def recovery(recovered: dict[str, Any]) -> list[str]:
-    """How it was trained after pruning, and that its zeros stayed where it has any."""
+def recovery(recovered: dict[str, Any], *, has_zeros: bool) -> list[str]:
+    """How it was trained after pruning, and that its zeros stayed where pruning made them."""
     sparsity = recovered["sparsity"]
     line = f"Recovered with {recovered['method']}: {recovered['steps']:,} steps."
-    if sparsity["before"]:
+    if has_zeros and sparsity["before"]:
         line += f" Sparsity {sparsity['before']:.4%} before, {sparsity['after']:.4%} after."
     return [line, ""]
 
@@ -37,9 +38,15 @@ def latencies(latency: dict[str, Any]) -> list[str]:
     """A row for each engine and batch that was timed."""
     return [
         f"| {row['batch']} image{'s' if row['batch'] > 1 else ''} of {_by(latency['image_shape'])} in {row['engine']} "
-        f"on {row['device']} | {row['dense_ms']:.2f} ms | {row['pruned_ms']:.2f} ms |"
+        f"on {row['device']} | {row['dense_ms']:.2f} ms | {row['pruned_ms']:.2f} ms ({ratio_of_times(row)}) |"
         for row in latency["rows"]
     ]
+
+
+def ratio_of_times(row: dict[str, Any]) -> str:
+    """Return pruned ÷ dense with its noise, called unproven where the difference is no larger."""
+    ratio, noise = row["pruned_ms"] / row["dense_ms"], latency_noise(row)
+    return f"× {ratio:.3f} ± {noise:.1%}{', unproven' if abs(ratio - 1) <= noise else ''}"
 
 
 def how_to_open(report: dict[str, Any]) -> list[str]:

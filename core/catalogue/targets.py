@@ -1,6 +1,7 @@
 """Targets: how large, or how fast, the artifact is to be, and the sparsity that means for a model."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -21,7 +22,7 @@ from core.errors import InvalidSparsity, InvalidTarget
 
 _Size = Annotated[int, Field(ge=1, le=10**18)]
 NOISE = 0.05
-"""A relative difference of times below this is within what two runs of one model differ by."""
+"""A relative difference of times up to this is what two runs of one model differ by, however close their rounds."""
 _Figure = Literal["parameters", "bytes"]
 _AGREEMENT = 1e-9
 """How far a sparsity that is given too may lie from what the target means: that of a job's own recipe."""
@@ -68,6 +69,12 @@ class Target(BaseModel):
     def asked(self) -> float:
         asked: float = getattr(self, self.kind)
         return asked
+
+
+def latency_noise(latency: Mapping[str, Any]) -> float:
+    """Return the relative difference of two times, as `metrics.latency` or a row of it has them, up to which they prove
+    no difference of the models: by how much the rounds of one model spread, and never less than `NOISE`."""
+    return max(NOISE, float(latency.get("spread", 0.0)))
 
 
 def bytes_in_turn(dense: int, pruned: int) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.model_files import ONNX_FILE
-from core.catalogue.targets import NOISE, bytes_in_turn
+from core.catalogue.targets import bytes_in_turn, latency_noise
 from core.errors import OutOfMemory
 from core.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
 from core.models.classifier import ClassifierFolder, load_classifier
@@ -40,10 +40,10 @@ def measure_classifier_latency(
 ) -> dict[str, Any]:
     """`latency` and `notes`; images are [channels, height, width].
 
-    Of each engine and batch, `rows` has the medians over rounds in milliseconds, `dense_ms` and `pruned_ms`, and the
-    `spread`: by how much the slowest round took longer than the fastest; `dense_spread` is that of the dense model
-    alone. The figures of PyTorch and the first batch stand beside `rows` too. onnxruntime runs on the CPU. Raises
-    OutOfMemory where the two models do not both fit.
+    Of each engine and batch, `rows` has the medians over rounds in milliseconds, `dense_ms` and `pruned_ms`, the
+    `spread`: by how much the slowest round took longer than the fastest, and the `noise`: the relative difference that
+    proves nothing; `dense_spread` is the dense model's alone. The figures of PyTorch and the first batch stand beside
+    `rows` too. onnxruntime runs on the CPU. Raises OutOfMemory where the two models do not both fit.
     """
     needed = _COPIES * bytes_in_turn(4 * dense.description.parameters, 4 * pruned.description.parameters)
     free = free_bytes(device)
@@ -73,7 +73,7 @@ def _measured(latency: dict[str, Any]) -> list[str]:
         f"Measured in {row['engine']}, the pruned model took {row['pruned_ms'] / row['dense_ms']:.2f} × the dense "
         f"one's time for {row['batch']} image{'s' if row['batch'] > 1 else ''} at once."
         for row in latency["rows"]
-        if abs(row["pruned_ms"] / row["dense_ms"] - 1) > max(NOISE, row["spread"])
+        if abs(row["pruned_ms"] / row["dense_ms"] - 1) > row["noise"]
     ]
 
 
@@ -89,6 +89,7 @@ def _against(calls: Mapping[str, Callable[[], object]], device: torch.device) ->
         "pruned_ms": statistics.median(times["pruned"]),
         "spread": max(spreads.values()),
         "dense_spread": spreads["dense"],
+        "noise": latency_noise({"spread": max(spreads.values())}),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from core.catalogue.targets import NOISE, bytes_in_turn
+from core.catalogue.targets import bytes_in_turn, latency_noise
 from core.errors import OutOfMemory
 from core.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
 from core.models.folder import ModelFolder
@@ -51,7 +51,7 @@ class DenseClock:
         """Milliseconds of a prefill of the sequence and of a decoding step with the cache, medians over rounds.
 
         `dense_ms` and `pruned_ms` are of the prefill, `spread` is by how much the slowest of its rounds took longer
-        than the fastest, `dense_spread` that of the dense model alone.
+        than the fastest, `dense_spread` that of the dense model alone, `noise` the difference that proves nothing.
         """
         models = {"dense": self._model, "pruned": pruned}
         times = in_turn(
@@ -67,6 +67,7 @@ class DenseClock:
             "decode_pruned_ms": statistics.median(decode["pruned"]),
             "spread": max(spreads.values()),
             "dense_spread": spreads["dense"],
+            "noise": latency_noise({"spread": max(spreads.values())}),
             "rounds": ROUNDS,
             "sequence_length": self._tokens_1T.shape[1],
             "device": self.device.type,
@@ -75,7 +76,7 @@ class DenseClock:
 
 def _measured(latency: dict[str, Any]) -> list[str]:
     ratio = latency["pruned_ms"] / latency["dense_ms"]
-    if abs(ratio - 1) > max(NOISE, latency["spread"]):
+    if abs(ratio - 1) > latency["noise"]:
         return [f"Measured prefill of the pruned model took {ratio:.2f} × the dense one's time."]
     return []
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from core.catalogue.targets import latency_noise
 from core.errors import GateMissed, InvalidRequest
 from core.jobs.schemas import Evaluation, Gates
 
@@ -19,7 +20,8 @@ class GateResult:
     """One limit beside one figure, which keeps it or not; a target is such a limit too (`target.bytes`).
 
     `on` is the dataset or task the figure was measured on, None where it is of the model or its files. `figure` is None
-    where it was not measured or is no finite number, which keeps no gate. `message` says both, whether kept or not.
+    where it was not measured or is no finite number, which keeps no gate; `margin` is by how much, relative to it, the
+    measurement may be off: a limit is kept beyond that only. `message` says it all, whether kept or not.
     """
 
     gate: str
@@ -28,6 +30,7 @@ class GateResult:
     on: str | None
     kept: bool
     message: str
+    margin: float = 0.0
 
     @property
     def param(self) -> str:
@@ -37,11 +40,13 @@ class GateResult:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A figure as the metrics have it, and how it came about where that helps to read it."""
+    """A figure as the metrics have it, how it came about where that helps to read it, and by how much, relative, it may
+    be off."""
 
     value: float | None
     on: str | None = None
     detail: str = ""
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,11 @@ def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
 
 
 def gated_figure(name: str, metrics: Figures) -> float | None:
-    """The figure that the gate of this name looks at: the largest, where there are several. None where one of them is
-    unknown, or there is none."""
-    values = [measured.value for measured in _GATES[name].find(metrics)]
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return max(known) if known and len(known) == len(values) else None
+    """The figure that the gate of this name compares with its limit: the largest, where there are several, and with its
+    margin. None where one of them is unknown, or there is none."""
+    found = list(_GATES[name].find(metrics))
+    known = [each.value * (1 + each.margin) for each in found if each.value is not None and math.isfinite(each.value)]
+    return max(known) if known and len(known) == len(found) else None
 
 
 def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:
@@ -116,8 +121,12 @@ def _result(name: str, limit: float, figure: str, measured: _Measured) -> GateRe
         said = f"{figure}{on} is unknown" + (f", {measured.detail}" if measured.detail else "")
     else:
         said = f"{figure}{on} is {_shown(value)}" + (f" ({measured.detail})" if measured.detail else "")
-    kept = value is not None and value <= limit
-    return GateResult(name, limit, value, measured.on, kept, f"{said}; the gate allows {_shown(limit)}")
+    most = limit / (1 + measured.margin)
+    kept = value is not None and value <= most
+    allowed = f"{said}; the gate allows {_shown(limit)}"
+    if measured.margin and value is not None and most < value <= limit:
+        allowed += f", which is unproven: with this noise {_shown(most)} keeps it"
+    return GateResult(name, limit, value, measured.on, kept, allowed, measured.margin)
 
 
 def _shown(value: float) -> str:
@@ -149,9 +158,9 @@ def _task_accuracy_drops(metrics: Figures) -> Iterator[_Measured]:
 def _latency_ratio(metrics: Figures) -> Iterator[_Measured]:
     latency = metrics.get("latency")
     if latency:
-        spread = f", timings spread by {latency['spread']:.1%}" if latency.get("spread") else ""
-        dense, pruned = latency["dense_ms"], latency["pruned_ms"]
-        yield _Measured(pruned / dense, detail=f"{dense:.4g} ms dense, {pruned:.4g} ms pruned{spread}")
+        noise, dense, pruned = latency_noise(latency), latency["dense_ms"], latency["pruned_ms"]
+        detail = f"{dense:.4g} ms dense, {pruned:.4g} ms pruned, noise ± {noise:.1%}"
+        yield _Measured(pruned / dense, detail=detail, margin=noise)
 
 
 def _bytes(metrics: Figures) -> Iterator[_Measured]:

@@ -170,7 +170,8 @@ class Sweep(BaseModel):
 
 class Figures(BaseModel):
     """What a point's job measured; null where it did not. Of several evaluation sets or tasks, perplexity is the
-    geometric mean and accuracy the mean, ratios and drops are the worst."""
+    geometric mean and accuracy the mean, ratios and drops are the worst; the latency's ratio has its noise added, as a
+    gate looks at it."""
 
     parameters: float | None = None
     bytes: float | None = None

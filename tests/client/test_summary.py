@@ -77,6 +77,24 @@ def test_a_comment_shows_dense_beside_pruned_and_every_gate(here: RunHere, misse
         assert line in shown.splitlines()
 
 
+def test_a_ratio_of_times_within_the_noise_is_called_unproven(here: RunHere, script: Script) -> None:
+    message = "the latency ratio is 0.903 …, which is unproven"
+    row = {"gate": "max_latency_ratio", "limit": 0.95, "figure": 0.903, "on": None, "kept": False, "margin": 0.12}
+    error = MISSED | {"message": message}
+    timed = {"latency": {"dense_ms": 100.0, "pruned_ms": 90.3, "spread": 0.12, "noise": 0.12}}
+    script.job = job(status="failed", error=error, gates={"max_latency_ratio": 0.95}, metrics=job()["metrics"] | timed)
+    script.report = {"gates": {"missed": message, "rows": [row | {"message": message}], "max_latency_ratio": 0.95}}
+    shown = here("summary", JOB_ID).out.splitlines()
+    assert "| latency | 100.0 ms | 90.3 ms | × 0.903 ± 12.0%, unproven |" in shown
+    assert r"| max\_latency\_ratio | 0.95 | 0.903 ± 12.0%, unproven | ✗ |" in shown
+    (latency,) = (each for each in here("summary", JOB_ID, "--json").json["figures"] if each["figure"] == "latency")
+    assert (latency["noise"], latency["unproven"]) == (0.12, True)
+    script.job["metrics"]["latency"] |= {"pruned_ms": 70.0}
+    assert "× 0.7 ± 12.0% |" in here("summary", JOB_ID).out
+    del script.job["metrics"]["latency"]["noise"]
+    assert "| 70.0 ms | × 0.7 |" in here("summary", JOB_ID).out, "of a job of an older version"
+
+
 def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
     summary = summarise(Job.model_validate(missed.job), Report.model_validate(missed.report), url="http://server")
     (suite,) = JUnitXml.fromstring(summary.junit())

@@ -1,5 +1,6 @@
 """The page of a job that missed its gate, before and after a retry that came to nothing."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, artifact_prefix
+from core.jobs.gates import evaluate_gates, gates_report
+from core.jobs.schemas import Gates
 from tests.portal.browserless import Browserless
 from tests.portal.running_job import METRICS, REPORT, Running
 
@@ -60,3 +63,15 @@ def test_texts_without_figures_do_not_speak_of_any(somebody: Browserless, submit
     submitted.begin().fail("gate_missed", "not measured", metrics={}, report=REPORT)
     shown = somebody.http.get(f"/portal/jobs/{submitted.id}").text
     assert "Read them as examples." in shown and "the figures above" not in shown
+
+
+def test_a_latency_that_is_below_its_limit_by_less_than_its_noise_is_unproven(
+    somebody: Browserless, submitted: Running
+) -> None:
+    gates = Gates(max_latency_ratio=1.0, max_bytes=50_000)
+    found = gates_report(gates, evaluate_gates(gates, METRICS))
+    submitted.begin().fail("gate_missed", found["missed"], metrics=METRICS, report=REPORT | {"gates": found})
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", somebody.http.get(f"/portal/jobs/{submitted.id}").text)
+    shown = [re.sub(r"<[^>]*>", " ", row).split() for row in rows]
+    assert ["latency", "ratio", "1.0", "0.9900", "±", "8", "%", "✗", "unproven"] in shown
+    assert ["bytes", "50,000", "100,000", "✗", "missed"] in shown

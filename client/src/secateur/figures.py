@@ -22,7 +22,8 @@ _SHOWN: Final[Mapping[Unit, Callable[[float | None], str]]] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of both models. `name` is stable, `on` the dataset or task it was measured on, if any."""
+    """One figure of both models. `name` is stable, `on` the dataset or task it was measured on, if any; `noise` is the
+    relative difference that proves nothing, where there is one."""
 
     name: str
     unit: Unit
@@ -32,6 +33,7 @@ class Figure:
     title: str = ""
     dense_stderr: float | None = None
     pruned_stderr: float | None = None
+    noise: float | None = None
 
     @property
     def label(self) -> str:
@@ -44,22 +46,34 @@ class Figure:
         return self.pruned / self.dense if self.pruned is not None and self.dense else None
 
     @property
+    def unproven(self) -> bool:
+        """Whether the models differ by no more than the noise."""
+        return self.noise is not None and self.ratio is not None and abs(self.ratio - 1) <= self.noise
+
+    @property
     def row(self) -> tuple[str, str, str, str]:
         """Label, dense, pruned and ratio as people read them."""
         return (
             self.label,
             self._shown(self.dense, self.dense_stderr),
             self._shown(self.pruned, self.pruned_stderr),
-            times(self.ratio),
+            times(self.ratio) + self._doubt(),
         )
 
     def document(self) -> dict[str, JsonValue]:
-        """For programs; standard errors only where there are any."""
+        """For programs; standard errors and noise only where there are any."""
         found: dict[str, JsonValue] = {"figure": self.name, "on": self.on, "unit": self.unit}
         found |= {"dense": self.dense, "pruned": self.pruned, "ratio": self.ratio}
         if self.pruned_stderr is not None:
             found |= {"dense_stderr": self.dense_stderr, "pruned_stderr": self.pruned_stderr}
+        if self.noise is not None:
+            found |= {"noise": self.noise, "unproven": self.unproven}
         return found
+
+    def _doubt(self) -> str:
+        if self.noise is None or self.ratio is None:
+            return ""
+        return f" ± {self.noise:.1%}{', unproven' if self.unproven else ''}"
 
     def _shown(self, value: float | None, stderr: float | None) -> str:
         return _SHOWN[self.unit](value) if stderr is None else share(value, stderr)
@@ -105,4 +119,5 @@ def _costs(metrics: Metrics) -> Iterator[Figure]:
     if metrics.bytes is not None:
         yield Figure("bytes", "bytes", metrics.bytes.dense, metrics.bytes.stored, title="size")
     if metrics.latency is not None:
-        yield Figure("latency", "milliseconds", metrics.latency.dense_ms, metrics.latency.pruned_ms)
+        timed = metrics.latency
+        yield Figure("latency", "milliseconds", timed.dense_ms, timed.pruned_ms, noise=timed.noise)

@@ -9,7 +9,8 @@ class GateResult(Answer):
     """One limit of a job beside one figure; a target is such a limit too (`target.bytes`).
 
     `on` is the dataset or task of the figure (`task_mean`: all of them), None where it is of the model or its files.
-    `figure` is None where it could not be measured, which keeps no gate; `kept` is None while that is not known.
+    `figure` is None where it could not be measured, which keeps no gate; `margin` is by how much, relative to it, the
+    measurement may be off: a limit is kept beyond that only. `kept` is None while that is not known.
     """
 
     gate: str
@@ -18,10 +19,16 @@ class GateResult(Answer):
     on: str | None = None
     kept: bool | None = None
     message: str = ""
+    margin: float = 0.0
 
     @property
     def label(self) -> str:
         return f"{self.gate} on {self.on}" if self.on else self.gate
+
+    @property
+    def unproven(self) -> bool:
+        """Whether it is missed although the figure is below the limit: not by more than its margin."""
+        return self.kept is False and self.figure is not None and self.figure <= self.limit
 
 
 class Gates(Answer):

@@ -68,7 +68,7 @@ class Summary:
         if self.gates:
             lines += ["| gate | limit | figure | kept |", "|---|--:|--:|:-:|"]
             lines += [
-                f"| {_plain(gate.label)} | {number(gate.limit)} | {number(gate.figure)} | {_MARKS[gate.kept]} |"
+                f"| {_plain(gate.label)} | {number(gate.limit)} | {_reached(gate)} | {_MARKS[gate.kept]} |"
                 for gate in self.gates
             ]
             lines.append("")
@@ -175,6 +175,11 @@ def _from_limits(job: Job, end: Outcome) -> list[GateResult]:
         for name, limit in job.gates.items()
         if limit is not None
     ]
+
+
+def _reached(gate: GateResult) -> str:
+    spread = f" ± {gate.margin:.1%}" if gate.margin and gate.figure is not None else ""
+    return f"{number(gate.figure)}{spread}{', unproven' if gate.unproven else ''}"
 
 
 def _gates(count: int) -> str:

@@ -230,10 +230,11 @@ class Sizes(Answer):
 
 
 class Latency(Answer):
-    """In milliseconds, measured alternately in one run."""
+    """In milliseconds, measured alternately in one run. `noise` is the relative difference that proves nothing."""
 
     dense_ms: float | None = None
     pruned_ms: float | None = None
+    noise: float | None = None
 
 
 class TargetReached(Answer):

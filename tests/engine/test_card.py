@@ -1,0 +1,64 @@
+"""The model card of a language model says no more than was measured, and of each kind of pruning what it did."""
+
+from typing import Any
+
+import pytest
+
+from core.artifacts.card import model_card
+
+RECOVERY: dict[str, Any] = {
+    "method": "lora", "trained": "lora", "trained_parameters": 1000, "steps": 200, "tokens": 4000,
+    "texts": [{"name": "articles"}], "sparsity": {"before": 0.000316, "after": 0.000316},
+}  # fmt: skip
+GROUPS: list[dict[str, Any]] = [
+    {"name": f"layer {layer} {kind}", "layer": layer, "kind": kind, "before": before, "after": after}
+    for layer in range(2)
+    for kind, before, after in (("heads", 9, 6), ("channels", 1536, 1024))
+]
+
+
+def card(pattern: str, *, layers: list[dict[str, Any]] = GROUPS, **latency: Any) -> str:
+    metrics: dict[str, Any] = {
+        "perplexity": {},
+        "sparsity": {"prunable": 0.3, "model": 0.2},
+        "parameters": {"dense": 1000, "nonzero": 800},
+        "bytes": {"dense": 2000, "artifact": 1600},
+    }
+    if latency:
+        metrics["latency"] = {"sequence_length": 512, "device": "cpu", **latency}
+    method = "llm-pruner" if pattern == "structured" else "wanda"
+    recipe = {"model": "m", "method": method, "pattern": pattern}
+    return model_card(recipe, {"metrics": metrics, "recovery": RECOVERY, "layers": layers})
+
+
+def test_what_was_removed_is_counted_and_no_zeros_are_spoken_of() -> None:
+    shown = card("structured")
+    assert (
+        "20.00% of all parameters were removed, 30.00% of those of its layers: 6 of 18 heads, 1,024 of 3,072" in shown
+    )
+    assert "200 steps, 4,000 tokens of articles. What was removed stays removed" in shown
+    assert "Sparsity" not in shown and "zero:" not in shown and "still zero" not in shown
+
+
+def test_removed_layers_are_counted() -> None:
+    layers = [{"name": f"layer {each}", "layer": each, "kind": "layer", "before": 1, "after": 0} for each in (3, 4)]
+    assert "30.00% of those of its layers: 2 layers." in card("structured", layers=layers)
+
+
+def test_of_zeros_it_says_that_they_stayed() -> None:
+    assert "Sparsity 0.0316% before, 0.0316% after: every pruned weight is still zero." in card(
+        "unstructured", layers=[]
+    )
+
+
+@pytest.mark.parametrize(
+    ("pruned_ms", "spread", "said"),
+    [
+        (90.3, 0.12, "90.3 ms (× 0.903 ± 12.0%, unproven) |"),
+        (96.0, 0.001, "96.0 ms (× 0.960 ± 5.0%, unproven) |"),
+        (70.0, 0.12, "70.0 ms (× 0.700 ± 12.0%) |"),
+    ],
+)
+def test_a_ratio_of_times_stands_beside_its_noise(pruned_ms: float, spread: float, said: str) -> None:
+    shown = card("unstructured", layers=[], dense_ms=100.0, pruned_ms=pruned_ms, spread=spread)
+    assert f"| prefill of 512 tokens on cpu | 100.0 ms | {said}" in shown
