@@ -1,4 +1,4 @@
-"""The page of a job that missed its gate, before and after a retry that came to nothing."""
+"""The page of a job that ended otherwise than well: it missed its gate, was retried in vain, was stopped midway."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, artifact_prefix
+from core.database import transaction
 from core.jobs.gates import evaluate_gates, gates_report
+from core.jobs.queue import finish_cancelled
 from core.jobs.schemas import Gates
 from tests.portal.browserless import Browserless
 from tests.portal.running_job import METRICS, REPORT, Running
@@ -75,3 +77,18 @@ def test_a_latency_that_is_below_its_limit_by_less_than_its_noise_is_unproven(
     shown = [re.sub(r"<[^>]*>", " ", row).split() for row in rows]
     assert ["latency", "ratio", "1.0", "0.9900", "±", "8", "%", "✗", "unproven"] in shown
     assert ["bytes", "50,000", "100,000", "✗", "missed"] in shown
+
+
+def test_the_stage_a_job_was_cancelled_in_is_not_ticked(
+    somebody: Browserless, submitted: Running, live_api: httpx.Client, sessions: sessionmaker[Session]
+) -> None:
+    submitted.begin()
+    for stage in ("open", "prune"):
+        submitted.stage(stage)
+    live_api.post(f"/v1/jobs/{submitted.id}/cancel").raise_for_status()
+    with transaction(sessions) as session:
+        assert finish_cancelled(session, submitted.id, 1, stages={"fetch": 1.0, "open": 2.0, "prune": 3.0})
+    shown = somebody.http.get(f"/portal/jobs/{submitted.id}").text.partition("<caption>Stages of attempt 1</caption>")[
+        2
+    ]
+    assert re.findall(r"<td>(.*?)</td>", shown)[:4] == ["✓ 1.0 s", "✓ 2.0 s", "✕ stopped after 3.0 s", "–"]
