@@ -120,7 +120,8 @@ def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) ->
     """Queue a failed or cancelled job again. Idempotent. Raises NotFound, Conflict (also while what an attempt left is
     published: the new attempt would replace it), QuotaExceeded where the team may not queue more."""
     row = find_job(session, team_of(caller), job_id, for_update=True)
-    if user := needed_by_publications(session, row.team_id, [row.id]).get(row.id):
+    user = needed_by_publications(session, row.team_id, [row.id]).get(row.id)
+    if user is not None and row.status != "succeeded":
         raise Conflict(
             f"the artifact of job {job_id!r} is needed by {user}: a retry would replace it; wait for it, or cancel it"
         )

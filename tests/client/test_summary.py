@@ -19,6 +19,8 @@ MISSED = {
 }
 LOST = {"code": "out_of_memory", "message": "8 GB \x1b were | not `enough`", "param": None, "retryable": False}
 RUNNING: dict[str, Any] = {"status": "running", "finished_at": None, "metrics": None}
+RETRIED = RUNNING | {"status": "queued", "metrics": job()["metrics"]}
+"""With the figures of the attempt before."""
 ROWS: list[dict[str, Any]] = [
     {"gate": "max_perplexity_ratio", "limit": 2.4, "figure": 2.248, "on": "articles", "kept": True, "message": "kept"},
     {"gate": "max_bytes", "limit": 500_000_000, "figure": 269_060_552, "on": None, "kept": True, "message": "kept"},
@@ -116,12 +118,7 @@ def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
         ({"status": "failed", "error": LOST}, "failed", 1, r"failed: 8 GB � were \| not \`enough\` (out\_of\_memory)"),
         ({"status": "cancelled"}, "cancelled", 1, "cancelled"),
         (RUNNING, "unfinished", 1, "### … smollm2-135m, wanda unstructured 50.00%: still running"),
-        (
-            RUNNING | {"status": "queued"},
-            "unfinished",
-            1,
-            "### … smollm2-135m, wanda unstructured 50.00%: still waiting",
-        ),
+        (RETRIED, "unfinished", 1, "### … smollm2-135m, wanda unstructured 50.00%: still waiting"),
         (RUNNING | {"status": "cancelling"}, "unfinished", 1, "being cancelled"),
     ],
 )
@@ -132,6 +129,7 @@ def test_without_gates_the_job_itself_is_the_case(
     file = tmp_path / "gates.xml"
     done = here("summary", JOB_ID, "--exit-code", "--junit", str(file))
     assert done.code == code and said in done.out.splitlines()[0]
+    assert ("| dense |" in done.out) is ("metrics" not in changes)
     (suite,) = JUnitXml.fromfile(str(file))
     (case,) = suite
     if outcome == "passed":

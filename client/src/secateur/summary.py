@@ -141,7 +141,8 @@ def summarise(job: Job, report: Report | None = None, *, url: str | None = None)
         links = {"page": f"{url}/portal/jobs/{job.id}", "job": calls, "report": f"{calls}/report"}
         links |= {"artifacts": f"{calls}/artifacts"}
     end = outcome(job)
-    measured = [] if job.metrics is None else figures(job.metrics)
+    is_over = end != "unfinished"  # else they are of an attempt that ended before
+    measured = figures(job.metrics) if job.metrics is not None and is_over else []
     rows = report.gates.rows if report is not None and report.gates is not None else []
     known = rows if rows and end in ("passed", "gate_missed") else _from_limits(job, end)
     return Summary(job, end, measured, known, links)
