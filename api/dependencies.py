@@ -17,6 +17,7 @@ from core.pages import LONGEST_CURSOR
 from core.teams.keys import authenticate
 from core.teams.principal import Principal
 from core.teams.schemas import Role
+from core.validation import spelled
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: sct_…", scheme_name="ApiKey")
 
@@ -82,10 +83,11 @@ Search = Annotated[
 ]
 
 Quality = Annotated[
-    str | None,
+    Annotated[
+        str, spelled("^(perplexity|accuracy):.", "perplexity: or accuracy: and the name of a set", max_length=400)
+    ]
+    | None,
     Query(
-        max_length=400,
-        pattern="^(perplexity|accuracy):.",
         description="What to compare by: perplexity:SET, accuracy:SET, accuracy:TASK or accuracy:task_mean; unset: "
         "what most of the jobs have.",
     ),

@@ -24,6 +24,7 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from core.validation import OBJECT_EXPECTED, joined, message_of, sentence_of
 
 log = structlog.get_logger()
 
@@ -117,15 +118,14 @@ def fault(error: Mapping[str, Any]) -> tuple[str | None, str]:
     first, *rest = error["loc"] or ("body",)
     where = [str(part) for part in (rest if first in ("body", "query", "header", "path") else (first, *rest))]
     param = ".".join(where) or None
-    message = "unknown field" if error["type"] == "extra_forbidden" else error["msg"]
-    if error["type"] in ("model_attributes_type", "dict_type") and not where:
-        message = "the body must be a JSON object sent as application/json"
-    return param, f"{param}: {message}" if param else message
+    if error["type"] in OBJECT_EXPECTED and not where:
+        return param, "the body must be a JSON object sent as application/json"
+    return param, sentence_of(param, message_of(error))
 
 
 def _invalid(errors: Sequence[Any]) -> Told:
     faults = [fault(error) for error in errors]
-    error = InvalidRequest("; ".join(sentence for _, sentence in faults[:10]), param=faults[0][0])
+    error = InvalidRequest(joined([sentence for _, sentence in faults]), param=faults[0][0])
     return Told.of(error, errors=[{"param": param, "message": sentence} for param, sentence in faults])
 
 

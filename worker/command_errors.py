@@ -22,7 +22,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except SecateurError as error:
-        where = f" ({error.param})" if error.param else ""
+        where = f" ({error.param})" if error.param and not error.message.startswith(error.param) else ""
         explain(f"{error.title}{where}: {error.message}")
         raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from error
     except (ServeFailed, PostgresFailed, DownloadFailed, DemoFailed) as error:

@@ -6,6 +6,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from core.catalogue.classifiers import NetworkName
 from core.catalogue.descriptions import describe_folder
@@ -14,6 +17,7 @@ from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
 from core.registry.folders import content_hash, dataset_hash
 from core.registry.schemas import Dataset, DatasetBody, FormatName, Model, ModelBody
 from core.registry.service import register_dataset, register_model
+from core.validation import invalid_request
 from worker.home import Home
 from worker.protocol import ImportGgufSpec, NewNetworkSpec, Spec
 from worker.runner_process import run_task
@@ -22,6 +26,7 @@ Say = Callable[[str], None]
 IMPORT_SECONDS = 600.0
 IMPORT_BYTES_PER_SECOND = 1_000_000
 """Slowest import that is waited for, once `IMPORT_SECONDS` are over: the sample model takes 4,000,000 on one core."""
+Body = TypeVar("Body", ModelBody, DatasetBody)
 
 
 def add_model(home: Home, name: str, path: Path, *, source: str | None = None, say: Say) -> Model:
@@ -29,8 +34,8 @@ def add_model(home: Home, name: str, path: Path, *, source: str | None = None, s
 
     Raises what makes a folder unusable, and Conflict where the name means another model.
     """
-    body = ModelBody(name=name, path=str(home.settings.models_root / name), source=source or f"local:{path.name}")
-    target = Path(body.path)
+    target = home.settings.models_root / name
+    body = _body(ModelBody, name=name, path=str(target), source=source or f"local:{path.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
         taken_in = Path(aside, "model")
@@ -62,6 +67,7 @@ def new_network(
     Raises UnusableModel for sizes it cannot have, and Conflict where the name means another model.
     """
     target = home.settings.models_root / name
+    body = _body(ModelBody, name=name, path=str(target), source=f"new:{network}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
         made = Path(aside, "model")
@@ -76,7 +82,7 @@ def new_network(
         )
         _run_apart(home, spec, "new-network.log")
         _settle(made, target, name)
-    return register_folder(home, ModelBody(name=name, path=str(target), source=f"new:{network}"))
+    return register_folder(home, body)
 
 
 def register_folder(home: Home, body: ModelBody) -> Model:
@@ -102,7 +108,8 @@ def add_dataset(
     if not path.exists():
         raise UnusableDataset(f"{path} is not a file.", param="path")
     target = home.settings.datasets_root / (name if path.is_dir() else f"{name}{path.suffix}")
-    body = DatasetBody(
+    body = _body(
+        DatasetBody,
         name=name,
         path=str(target),
         format=file_format,
@@ -143,6 +150,14 @@ def import_gguf(home: Home, source: Path, target: Path) -> None:
             )
 
     _run_apart(home, ImportGgufSpec(source=source.resolve(), target=target), "import.log", wait)
+
+
+def _body(kind: type[Body], **fields: str | None) -> Body:
+    """Return a request of this home's own command line; raises InvalidRequest that says what is wrong with it."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise invalid_request(error) from None
 
 
 def _run_apart(home: Home, spec: Spec, log: str, on_wait: Callable[[], None] = lambda: None) -> None:

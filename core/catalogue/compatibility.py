@@ -18,6 +18,7 @@ from core.catalogue.prunable import check_masks, prunable_linears, selection_of
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.catalogue.structure import layer_count
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
+from core.validation import message_of
 
 
 class ResolvedRequest(BaseModel):
@@ -41,7 +42,7 @@ def parse_parameters(method_id: str, parameters: dict[str, Any]) -> MethodParame
         where = ".".join(["parameters", *(str(part) for part in first["loc"])])
         known = ", ".join(get_method(method_id).parameters.model_fields)
         unknown = f"; {method_id} takes: {known}" if first["type"] == "extra_forbidden" else ""
-        raise InvalidParameters(f"{where}: {first['msg']}{unknown}", param=where) from None
+        raise InvalidParameters(f"{where}: {message_of(first)}{unknown}", param=where) from None
 
 
 def check_job(

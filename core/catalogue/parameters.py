@@ -8,11 +8,14 @@ can be scaled `Budgeted`.
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 
 from core.catalogue.structure import AttentionMode
+from core.validation import spelled
 
-SensitivityJob = Annotated[str, StringConstraints(pattern=r"^job:[A-Za-z0-9_-]{1,100}$")]
+SensitivityJob = Annotated[
+    str, spelled(r"^job:[A-Za-z0-9_-]{1,100}$", "job: and the id of a job with method sensitivity")
+]
 LayerSparsities = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
 
 

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from core.catalogue.model_folder import ModelDescription
 from core.errors import InvalidRequest
+from core.validation import Part
 
 RecoveryMethod = Literal["finetune", "lora", "distill"]
 
@@ -22,11 +23,7 @@ _ROUND_STEPS = 50
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Lora(_Part):
+class Lora(Part, frozen=True):
     """Low-rank adapters (Hu 2021, arXiv:2106.09685), W + alpha/r · BA; the defaults are LLM-Pruner's (Ma 2023)."""
 
     r: int = Field(8, ge=1, le=1024, description="Rank.")
@@ -39,14 +36,14 @@ class Lora(_Part):
     )
 
 
-class RecoveryStage(_Part):
+class RecoveryStage(Part, frozen=True):
     """Texts that are trained on together, for a number of steps at most."""
 
     datasets: Annotated[list[_Name], Field(min_length=1, max_length=16)]
     steps: int = Field(ge=1, le=1_000_000)
 
 
-class Recovery(_Part):
+class Recovery(Part, frozen=True):
     """Training after pruning. Pruned weights stay zero, to the last one, whatever the method."""
 
     method: RecoveryMethod = Field(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.compatibility import ResolvedRequest, check_job, parse_parameters
@@ -19,6 +19,7 @@ from core.catalogue.per_layer import Layout
 from core.catalogue.prunable import prunable_linears
 from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.errors import InvalidSparsity, InvalidTarget
+from core.validation import Part
 
 _Size = Annotated[int, Field(ge=1, le=10**18)]
 NOISE = 0.05
@@ -32,10 +33,8 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class Target(BaseModel):
+class Target(Part, frozen=True):
     """What the artifact may have at most, one of the three; the others are left out where it is shown."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     parameters: _Size | None = Field(
         None,

@@ -10,13 +10,13 @@ from core.catalogue.per_layer import Layout
 from core.catalogue.recovery import Recovery
 from core.catalogue.targets import Target
 from core.jobs.states import AttemptOutcome, EventType, JobStatus, Stage
+from core.validation import LabelName, Part, spelled
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 _Samples = Annotated[int, Field(ge=1, le=1_000_000)]
 _Prompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 _SequenceLength = Annotated[int, Field(ge=2, le=1_048_576)]
 _Label = Annotated[str, StringConstraints(max_length=500)]
-_LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")]
 
 MOST_LABELS = 50
 """Of a job's metadata."""
@@ -25,11 +25,7 @@ DEFAULT_SEQUENCE_LENGTH = 2048
 """Tokens, where the model's context is not shorter."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Calibration(_Part):
+class Calibration(Part):
     """The calibration set: `samples` sequences (null: all there are) of `sequence_length` tokens, or so many images."""
 
     dataset: _Reference = Field(
@@ -48,7 +44,7 @@ class Calibration(_Part):
     )
 
 
-class Evaluation(_Part):
+class Evaluation(Part):
     """What is measured, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each,
     or a classifier's accuracy and loss on so many images of each; the zero-shot accuracy on tasks, on the first
     `task_limit` questions (null: all there are) of each; and what both write after `prompts`, for people to read."""
@@ -74,7 +70,7 @@ class Evaluation(_Part):
     )
 
 
-class Gates(_Part):
+class Gates(Part):
     """Limits a job must keep to succeed. Where a figure could not be measured, its gate is missed."""
 
     max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = Field(
@@ -100,7 +96,7 @@ class Gates(_Part):
     max_parameters: Annotated[int, Field(gt=0)] | None = Field(None, description="Most parameters that are not zero.")
 
 
-class Output(_Part):
+class Output(Part):
     """The form of the checkpoint."""
 
     format: Literal["dense", "packed", "hashed"] = Field(
@@ -123,7 +119,7 @@ class Output(_Part):
     )
 
 
-class JobBody(_Part):
+class JobBody(Part):
     """A job to run. See /v1/methods for methods, their patterns and parameters."""
 
     model: _Reference = Field(
@@ -148,12 +144,18 @@ class JobBody(_Part):
     recovery: Recovery | None = Field(None, description="Training after pruning.")
     gates: Gates = Field(default_factory=Gates)
     output: Output = Field(default_factory=Output)
-    queue: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
+    queue: Annotated[
+        str,
+        spelled(
+            r"^[a-z0-9][a-z0-9_-]{0,62}$",
+            "1 to 63 lowercase letters a to z, digits, hyphens and underscores, the first a letter or a digit",
+        ),
+    ] = "default"
     priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Higher goes first.")
     time_limit_seconds: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Of one attempt; never more than the service's own limit, which holds where this is unset."
     )
-    metadata: Annotated[dict[_LabelName, _Label], Field(max_length=MOST_LABELS)] = Field(default_factory=dict)
+    metadata: Annotated[dict[LabelName, _Label], Field(max_length=MOST_LABELS)] = Field(default_factory=dict)
 
 
 class JobError(BaseModel):

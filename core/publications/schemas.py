@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 from core.publications.states import PublicationStatus
+from core.validation import spelled
 
 _Secret = Annotated[SecretStr, Field(min_length=1, max_length=8000)]
-_Line = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Line = Annotated[
+    str, spelled(r"^[^\x00-\x1f\x7f]*$", "one line without control characters", min_length=1, max_length=300)
+]
 
 
 class PublicationBody(BaseModel):

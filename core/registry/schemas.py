@@ -6,8 +6,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from core.catalogue.descriptions import ShownDescription
+from core.validation import spelled
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
+Name = Annotated[
+    str,
+    spelled(
+        r"^[a-z0-9][a-z0-9._-]{0,95}$",
+        "1 to 96 lowercase letters a to z, digits, dots, hyphens and underscores, the first a letter or a digit",
+    ),
+]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 FormatName = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -80,9 +87,16 @@ class FileToUpload(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
+    path: Annotated[
+        str,
+        spelled(
+            r"^[A-Za-z0-9_][A-Za-z0-9._-]*$",
+            "letters a to z, digits, dots, hyphens and underscores, the first no dot and no hyphen",
+            max_length=200,
+        ),
+    ]
     bytes: Annotated[int, Field(ge=0, le=2**53)]
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, spelled(r"^[0-9a-f]{64}$", "64 hexadecimal digits, letters in lower case")]
 
 
 class UploadBody(BaseModel):

@@ -19,6 +19,7 @@ from core.jobs.schemas import JobBody
 from core.settings import Settings
 from core.sweeps.grid import AskedPoint, Document
 from core.sweeps.schemas import SkippedPoint
+from core.validation import fault_of
 
 _NAMED = 5
 """Points that a refusal names; it counts the others."""
@@ -130,8 +131,7 @@ def evaluation_key(body: JobBody) -> str | None:
 
 def first_fault(error: ValidationError) -> str:
     """Where it is, and what."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return fault_of(error.errors(include_url=False)[0])[1]
 
 
 def _shown(values: Document) -> str:

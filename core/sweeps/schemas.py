@@ -3,25 +3,29 @@
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BaseModel, Field, JsonValue, StringConstraints, model_validator
 
 from core.jobs.comparison import TradeOff
 from core.jobs.schemas import Gates, JobError
 from core.sweeps.states import PointStatus, Stage, SweepStatus
+from core.validation import Part, spelled
 
 MOST_POINTS = 500
 """Of one sweep; of a search, methods times sparsities."""
 
-_Path = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[A-Za-z0-9_\-]+){0,4}$", max_length=200)]
+_Path = Annotated[
+    str,
+    spelled(
+        r"^[a-z_]+(\.[A-Za-z0-9_\-]+){0,4}$",
+        "a field of a job, its levels parted by dots, such as sparsity or parameters.block_size",
+        max_length=200,
+    ),
+]
 _Method = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 _Sparsity = Annotated[float, Field(gt=0, lt=1)]
 
 Objective = Literal["min_parameters", "min_bytes", "min_latency", "min_perplexity", "max_accuracy"]
 SearchObjective = Literal["min_parameters", "min_bytes", "min_latency"]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Constraints(Gates):
@@ -34,7 +38,7 @@ class Constraints(Gates):
         return self
 
 
-class Probe(_Part):
+class Probe(Part):
     """A cheaper evaluation than the job's, to search by."""
 
     samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
@@ -45,7 +49,7 @@ class Probe(_Part):
     )
 
 
-class Search(_Part):
+class Search(Part):
     """The cheapest model that keeps to limits, by bisection of each method's sparsity.
 
     Quality is taken to get worse, and cost not to rise, with sparsity. With `probe` the winner is measured again by the
@@ -84,7 +88,7 @@ class Search(_Part):
         return [round(self.lowest + step * self.resolution, 6) for step in range(count)]
 
 
-class SweepBody(_Part):
+class SweepBody(Part):
     """A sweep to run: a job body and what varies in it, or a search."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None

@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.errors import InvalidRequest
 from core.jobs.schemas import JobBody
 from core.triggers.placeholders import Placeholder, read_values
 from core.triggers.schemas import TriggerBody
 from core.triggers.templates import fill
+from core.validation import invalid_request
 
 LABEL = "trigger"
 """Metadata of a job that names the trigger it comes from, unless the template has it."""
@@ -21,9 +21,7 @@ def body_of(trigger: TriggerBody, payload: Any) -> JobBody:
     try:
         return JobBody.model_validate(labelled(fill(trigger.template, values), trigger.name))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, each['loc']))}: {_message(each)}" for each in error.errors()]
-        param = ".".join(map(str, error.errors()[0]["loc"])) or None
-        raise InvalidRequest(f"the payload makes no job: {'; '.join(faults[:5])}", param=param) from None
+        raise invalid_request(error, opening="the payload makes no job: ") from None
 
 
 def labelled(body: dict[str, Any], name: str) -> dict[str, Any]:
@@ -50,7 +48,3 @@ def sample_of(placeholder: Placeholder) -> Any:
 
 def samples_of(placeholders: Mapping[str, Placeholder]) -> dict[str, Any]:
     return {name: sample_of(each) for name, each in placeholders.items()}
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    return "unknown field" if error["type"] == "extra_forbidden" else str(error["msg"])

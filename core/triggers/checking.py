@@ -19,6 +19,7 @@ from core.settings import Settings
 from core.triggers.bodies import body_of, labelled, samples_of
 from core.triggers.schemas import TriggerBody
 from core.triggers.templates import WHOLE, Mention, Place, check_mentions, dotted, fill, mentions
+from core.validation import message_of
 
 SCHEDULED_AT = "scheduled_at"
 """What the payload of a scheduled firing has."""
@@ -86,7 +87,7 @@ def _check_form(trigger: TriggerBody) -> None:
                 place = each["loc"]
             elif any(mentions(node)):
                 continue
-            raise InvalidRequest(f"{dotted(place)}: {each['msg']}", param=dotted(place)) from None
+            raise InvalidRequest(f"{dotted(place)}: {message_of(each)}", param=dotted(place)) from None
 
 
 def _node_at(template: Any, location: Place) -> tuple[Place, Any]:

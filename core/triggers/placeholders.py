@@ -20,6 +20,7 @@ from pydantic_core import SchemaError
 
 from core.errors import InvalidRequest
 from core.triggers.pointers import MISSING, Pointer, look_up
+from core.validation import kind_of, shown
 
 PlaceholderType = Literal["string", "number", "integer", "boolean"]
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
@@ -75,16 +76,16 @@ class Placeholder(BaseModel):
     def fault_of(self, given: Any) -> str | None:
         """Why the value may not stand here, as the end of a sentence; None where it may."""
         if not isinstance(given, _PYTHON[self.type]) or (isinstance(given, bool) and self.type != "boolean"):
-            return f"is {_kind(given)}, not of type {self.type}"
+            return f"is {kind_of(given)}, not of type {self.type}"
         value: Any = given
         if self.enum is not None and not any(_is_same(value, each) for each in self.enum):
-            return f"is {_shown(value)}, not one of {', '.join(_shown(each) for each in self.enum[:20])}"
+            return f"is {shown(value)}, not one of {', '.join(shown(each) for each in self.enum[:20])}"
         if self.pattern is not None and not _matches(self.pattern, value):
-            return f"is {_shown(value)}, which does not match {self.pattern!r}"
+            return f"is {shown(value)}, which does not match {self.pattern!r}"
         if self.min is not None and value < self.min:
-            return f"is {_shown(value)}, less than {self.min}"
+            return f"is {shown(value)}, less than {self.min}"
         if self.max is not None and value > self.max:
-            return f"is {_shown(value)}, more than {self.max}"
+            return f"is {shown(value)}, more than {self.max}"
         return None
 
 
@@ -127,15 +128,3 @@ def _matches(pattern: str, value: str) -> bool:
 def _is_same(one: Scalar, other: Scalar) -> bool:
     """In Python True is 1; here it is not."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _kind(value: Any) -> str:
-    for known, kind in ((bool, "a boolean"), (str, "a string"), (int | float, "a number"), (list, "an array")):
-        if isinstance(value, known):
-            return kind
-    return "null" if value is None else "an object"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"

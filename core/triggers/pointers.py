@@ -3,9 +3,16 @@
 import re
 from typing import Annotated, Any, Final
 
-from pydantic import StringConstraints
+from core.validation import spelled
 
-Pointer = Annotated[str, StringConstraints(pattern=r"^(/([^~/]|~[01])*)*$", max_length=500)]
+Pointer = Annotated[
+    str,
+    spelled(
+        r"^(/([^~/]|~[01])*)*$",
+        "a JSON Pointer such as /repo/headSha: a slash before each name, ~1 for a slash in a name, ~0 for a tilde",
+        max_length=500,
+    ),
+]
 """`/repo/headSha`; `~1` stands for a slash within a name, `~0` for a tilde; the empty pointer is the whole payload."""
 
 MISSING: Final = object()

@@ -3,18 +3,23 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from core.jobs.schemas import Estimate, JobBody, JobError
+from core.registry.schemas import Name
 from core.triggers.placeholders import Placeholder
 from core.triggers.pointers import Pointer
 from core.triggers.schedule import check_cron, check_timezone
 from core.triggers.templates import NAME
+from core.validation import Part, spelled
 
-TriggerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 Description = Annotated[str, StringConstraints(max_length=1000)]
-PlaceholderName = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
-Repository = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9._-]{1,96}$")]
+PlaceholderName = Annotated[
+    str, spelled(f"^{NAME}$", "1 to 64 letters a to z, digits and underscores, the first no digit")
+]
+Repository = Annotated[
+    str, spelled(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9._-]{1,96}$", "org/name, as the hub writes it")
+]
 Placeholders = Annotated[dict[PlaceholderName, Placeholder], Field(max_length=50)]
 EventPointer = Annotated[Pointer, StringConstraints(min_length=1)]
 
@@ -23,11 +28,7 @@ Outcome = Literal["accepted", "duplicate", "ignored", "refused"]
 Secret = Literal["url", "signing", "hub"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Schedule(_Part):
+class Schedule(Part):
     """When the trigger fires by itself."""
 
     cron: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)] = Field(
@@ -41,20 +42,20 @@ class Schedule(_Part):
     _timezone = field_validator("timezone")(check_timezone)
 
 
-class HubSource(_Part):
+class HubSource(Part):
     """A repository of the hub whose webhook is sent to the trigger's URL. `commit`: a new commit on its default branch;
     all else that the hub sends is ignored."""
 
     repository: Repository
     type: Literal["model", "dataset"] = "model"
-    events: Annotated[list[Literal["commit"]], Field(min_length=1, max_length=1)] = ["commit"]
+    events: list[Literal["commit"]] = Field(["commit"], min_length=1, max_length=1)
 
 
-class TriggerBody(_Part):
+class TriggerBody(Part):
     """A trigger. `template` is a job body in which values may be placeholders: `{"$payload": "name"}` as a whole value,
     `${name}` within a string; each is declared in `placeholders`."""
 
-    name: TriggerName
+    name: Name
     description: Description = ""
     enabled: bool = True
     template: dict[str, Any]
@@ -71,10 +72,10 @@ class TriggerBody(_Part):
     )
 
 
-class TriggerChanges(_Part):
+class TriggerChanges(Part):
     """What to change of a trigger; what is left out stays, null takes away."""
 
-    name: TriggerName | None = None
+    name: Name | None = None
     description: Description | None = None
     enabled: bool | None = None
     template: dict[str, Any] | None = None
@@ -95,10 +96,10 @@ class TriggerChanges(_Part):
         return TriggerBody.model_validate(now.model_dump() | self.model_dump(exclude_unset=True))
 
 
-class RotateTriggerBody(_Part):
+class RotateTriggerBody(Part):
     """Which secrets to replace; the old ones are good no more at once."""
 
-    secrets: Annotated[list[Secret], Field(min_length=1, max_length=3)] = ["url"]
+    secrets: list[Secret] = Field(["url"], min_length=1, max_length=3)
 
 
 class Trigger(BaseModel):

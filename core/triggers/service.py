@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.database import new_id, transaction
-from core.errors import Conflict, InvalidRequest, NotFound
+from core.errors import Conflict, NotFound
 from core.jobs.hub_lookup import HubFindings
 from core.pages import Page, read_page
 from core.teams import audit
@@ -33,6 +33,7 @@ from core.triggers.schemas import (
     TriggerPreview,
 )
 from core.triggers.tables import TriggerRow
+from core.validation import invalid_request
 
 HOOKS = "v1/hooks/"
 _CHECKED = frozenset({"template", "placeholders", "schedule"})
@@ -193,9 +194,7 @@ def _apply(row: TriggerRow, changes: TriggerChanges) -> TriggerBody:
     try:
         return changes.applied_to(definition_of(row))
     except ValidationError as error:
-        first = error.errors()[0]
-        param = ".".join(map(str, first["loc"])) or None
-        raise InvalidRequest(f"{param}: {first['msg']}", param=param) from None
+        raise invalid_request(error) from None
 
 
 def _next_fire(body: TriggerBody, now: datetime) -> datetime | None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from core.addresses import LONGEST_URL
+from core.validation import LabelName, spelled
 from core.webhooks.events import WebhookType
 
 DeliveryState = Literal["pending", "delivered", "failed"]
@@ -15,11 +16,11 @@ MOST_WEBHOOKS = 50
 LONGEST_GRACE_SECONDS = 30 * 24 * 3600
 
 Url = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)]
-Description = Annotated[str, StringConstraints(max_length=300, pattern=r"^[^\x00]*$")]
+_NO_NUL = (r"^[^\x00]*$", "text without NUL characters")
+Description = Annotated[str, spelled(*_NO_NUL, max_length=300)]
 Types = Annotated[list[WebhookType], Field(max_length=20)]
-MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")]
-MetadataValue = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=20)]
+MetadataValue = Annotated[str, spelled(*_NO_NUL, max_length=500)]
+Metadata = Annotated[dict[LabelName, MetadataValue], Field(max_length=20)]
 
 
 class WebhookBody(BaseModel):

@@ -11,8 +11,10 @@ from jsonschema_rs import Draft202012Validator
 from api.app import create_app
 from api.openapi import TAGS, operations, required_role
 from api.problems import PROBLEM_JSON
+from core.catalogue.methods import METHODS
 from core.errors import SecateurError
 from core.settings import Settings
+from core.validation import message_of
 from secateur import errors as client_errors
 from secateur.refusals import BY_CODE, BY_STATUS
 
@@ -107,6 +109,25 @@ def test_every_parameter_has_an_example_that_fits(document: Document) -> None:
             assert "example" in parameter, (method, path, parameter["name"])
             schema = parameter["schema"] | {"components": document["components"]}
             assert Draft202012Validator(schema).is_valid(parameter["example"]), (method, path, parameter["name"])
+
+
+def _patterns(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if node.get("type") == "string" and "pattern" in node:
+            yield node["pattern"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from _patterns(each)
+
+
+def test_every_pattern_a_request_must_match_has_a_rule_in_words(document: Document) -> None:
+    of_methods = [method.parameters.model_json_schema() for method in METHODS.values()]
+    patterns = set(_patterns([document["paths"], document["components"]["schemas"], of_methods]))
+    assert len(patterns) > 8
+    for pattern in patterns:
+        said = message_of({"type": "string_pattern_mismatch", "ctx": {"pattern": pattern}, "msg": "", "input": "?"})
+        assert said.startswith("'?' does not fit: use "), pattern
 
 
 def test_what_any_call_of_its_kind_may_answer_is_declared(document: Document) -> None:

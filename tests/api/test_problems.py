@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 from core.settings import Settings
@@ -32,6 +33,33 @@ def test_validation_errors_name_every_field(api: TestClient) -> None:
     problem_of(api.post("/v1/jobs", json=[1]), 422, "invalid_request")
     problem_of(api.post("/v1/jobs"), 422, "invalid_request")
     problem_of(api.post("/v1/jobs", content=b"{}", headers={"Content-Type": "text/plain"}), 422, "invalid_request")
+
+
+NAME_RULE = "1 to 96 lowercase letters a to z, digits, dots, hyphens and underscores, the first a letter or a digit"
+
+
+def test_a_name_is_refused_by_its_rule_in_words(api: TestClient) -> None:
+    for path, name in (("/v1/datasets", "Größe"), ("/v1/models", "模型")):
+        problem = problem_of(api.post(path, json={"name": name, "path": "/x"}), 422, "invalid_request", "name")
+        assert problem["detail"] == f"name: {name!r} does not fit: use {NAME_RULE}"
+        assert problem["errors"] == [{"param": "name", "message": problem["detail"]}]
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "expected"),
+    [
+        ("calibration", "x", 'an object such as {"dataset": "x"} with dataset, and where wanted samples, '),
+        ("recovery", "lora", 'an object such as {"method": "lora"} with method, and where wanted steps, '),
+        ("evaluation", ["x"], "an object with any of datasets, sequence_length, "),
+        ("target", 0.5, "an object with any of parameters, bytes, latency_ratio, not a number"),
+        ("metadata", "x", "a JSON object, not a string"),
+    ],
+)
+def test_what_is_no_object_is_told_the_fields_that_are_expected(
+    api: TestClient, job_body: dict[str, Any], field: str, given: Any, expected: str
+) -> None:
+    problem = problem_of(api.post("/v1/jobs", json=job_body | {field: given}), 422, "invalid_request", field)
+    assert problem["detail"].startswith(f"{field}: expected {expected}")
 
 
 BODIES = {

@@ -66,6 +66,25 @@ def test_what_cannot_be_uploaded_is_named(here: RunHere, tmp_path: Path, argumen
     assert done.code in (1, 2) and done.out == "" and said in done.err and "Traceback" not in done.err
 
 
+def test_a_name_is_refused_by_its_rule_in_words(here: RunHere, tmp_path: Path) -> None:
+    text, folder = write_text(tmp_path / "f.txt"), write_llama(tmp_path / "folder")
+    for done in (
+        here("datasets", "add", "Größe", str(text)),
+        here("datasets", "upload", "Größe", str(text)),
+        here("models", "add", "Größe", str(folder)),
+        here("models", "upload", "Größe", str(folder)),
+    ):
+        assert done.code == 2 and done.out == ""
+        assert done.err.splitlines()[-1].startswith("secateur: name: 'Größe' does not fit: use 1 to 96 lowercase")
+
+
+def test_a_job_body_with_a_name_for_an_object_is_told_the_option(here: RunHere, tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"model": "oak", "method": "wanda", "sparsity": 0.5, "calibration": "x"}))
+    done = here("submit", "--body", str(body))
+    assert done.code == 2 and '{"dataset": "x"}' in done.err and "--calibration NAME" in done.err
+
+
 def test_an_upload_on_a_terminal_shows_bars(live_api: httpx.Client, admin_key: str, tmp_path: Path) -> None:
     environment = {**os.environ, "SECATEUR_URL": str(live_api.base_url), "SECATEUR_API_KEY": admin_key}
     ours, theirs = pty.openpty()

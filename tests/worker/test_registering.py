@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from core.errors import Conflict, UnusableDataset, UnusableModel
 from core.settings import Settings
+from secateur.cli import datasets_app, keys_app, models_app
 from tests.image_sets import grays, write_folder
 from tests.model_folders import write_llama, write_text
+from worker.cli import register
 from worker.home import Home, open_home
 from worker.image_samples import add_image_samples
 from worker.registering import add_dataset, add_model
@@ -58,6 +62,28 @@ def test_what_is_no_model_is_refused_and_leaves_nothing(home: Home, tmp_path: Pa
         with pytest.raises(UnusableModel):
             add_model(home, "nothing", path, say=quiet)
     assert list(home.settings.models_root.iterdir()) == []
+
+
+def test_names_of_the_embedded_server_are_refused_by_their_rule_in_words(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECATEUR_HOME", str(settings.home))
+    monkeypatch.setenv("SECATEUR_DATABASE_URL", settings.database_url or "")
+    monkeypatch.delenv("SECATEUR_URL", raising=False)
+    file, folder = write_text(tmp_path / "f.txt"), write_llama(tmp_path / "folder")
+    app = typer.Typer()
+    for name, group in (("models", models_app), ("datasets", datasets_app), ("keys", keys_app)):
+        app.add_typer(group, name=name)
+    register(app)
+    for words in (
+        ("datasets", "add", "Größe", str(file)),
+        ("models", "add", "模型", str(folder)),
+        ("models", "new", "../Größe", "--network", "mlp"),
+    ):
+        result = CliRunner().invoke(app, words)
+        assert (result.exit_code, result.stdout) == (2, ""), words
+        assert f"Invalid request: name: {words[2]!r} does not fit: use 1 to 96 lowercase letters" in result.stderr
+    assert not list(settings.home.rglob("*Größe*"))
 
 
 def test_a_text_is_taken_in_and_a_name_means_one_text(home: Home, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from secateur.options import OPTIONS
+
 if TYPE_CHECKING:
     from secateur.types import Job
 
@@ -199,7 +201,12 @@ class PayloadTooLarge(ApiError):
 
 
 class InvalidRequest(ApiError):
-    """What was asked cannot be meant; `param` names the field."""
+    """What was asked cannot be meant; `param` names the field. Where that is an object of a job body, the text names
+    the option of `secateur submit` that writes it."""
+
+    def __str__(self) -> str:
+        option = OPTIONS.get(self.param or "")
+        return self.detail if option is None else f"{self.detail} (`secateur submit`: {option})"
 
 
 class UnknownModel(InvalidRequest):

@@ -1,0 +1,109 @@
+"""Validation errors in words: pydantic's, as an answer, a form or a command tells them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from core.errors import InvalidRequest
+
+OBJECT_EXPECTED: Final = frozenset({"object_expected", "model_attributes_type", "model_type", "dict_type"})
+"""Types of the errors of a value that had to be a JSON object."""
+
+MOST_FAULTS: Final = 10
+"""Faults that one sentence names."""
+
+_LONGEST_SHOWN: Final = 80
+
+_RULES: dict[str, str] = {}
+"""Each pattern's rule in words: errors of pydantic hold the pattern alone."""
+
+
+def spelled(
+    pattern: str, rule: str, *, min_length: int | None = None, max_length: int | None = None
+) -> StringConstraints:
+    """Return constraints on a text whose pattern is told by `rule`, words that go on from "use "."""
+    _RULES[pattern] = rule
+    return StringConstraints(pattern=pattern, min_length=min_length, max_length=max_length)
+
+
+LabelName = Annotated[
+    str,
+    spelled(r"^[A-Za-z0-9_.\-]{1,100}$", "1 to 100 letters a to z, digits, dots, hyphens and underscores"),
+]
+"""A name that people give to what they keep: a key of metadata."""
+
+
+class Part(BaseModel):
+    """An object of a request. Another value in its place is told which fields belong there."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_object(cls, given: object) -> object:
+        if isinstance(given, Mapping | BaseModel):
+            return given
+        raise PydanticCustomError("object_expected", "{expected}", {"expected": _expected(cls, given)})
+
+
+def message_of(error: Mapping[str, Any]) -> str:
+    """Return what one of pydantic's errors says, without its place."""
+    if error["type"] == "extra_forbidden":
+        return "unknown field"
+    if error["type"] == "string_pattern_mismatch":
+        rule = _RULES.get(error["ctx"]["pattern"])
+        return error["msg"] if rule is None else f"{shown(error['input'])} does not fit: use {rule}"
+    if error["type"] in OBJECT_EXPECTED - {"object_expected"}:
+        return f"expected a JSON object, not {kind_of(error['input'])}"
+    return str(error["msg"])
+
+
+def sentence_of(place: str | None, message: str) -> str:
+    """Return a fault with its place, where it has one, as an answer says it."""
+    return f"{place}: {message}" if place else message
+
+
+def fault_of(error: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Return (param, sentence) of one of pydantic's errors."""
+    param = ".".join(str(part) for part in error["loc"]) or None
+    return param, sentence_of(param, message_of(error))
+
+
+def invalid_request(error: ValidationError, *, opening: str = "") -> InvalidRequest:
+    """Return the refusal that names every fault; `opening` goes before them."""
+    faults = [fault_of(each) for each in error.errors(include_url=False)]
+    return InvalidRequest(opening + joined([sentence for _, sentence in faults]), param=faults[0][0])
+
+
+def joined(sentences: Sequence[str]) -> str:
+    """Return faults as one sentence."""
+    return "; ".join(sentences[:MOST_FAULTS])
+
+
+def kind_of(value: object) -> str:
+    """Return what a JSON value is, in words."""
+    for known, kind in ((bool, "a boolean"), (str, "a string"), (int | float, "a number"), (list, "an array")):
+        if isinstance(value, known):
+            return kind
+    return "null" if value is None else "an object"
+
+
+def shown(value: object) -> str:
+    """Return a value as a message quotes it: cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def _expected(part: type[BaseModel], given: object) -> str:
+    required = [name for name, field in part.model_fields.items() if field.is_required()]
+    others = [name for name in part.model_fields if name not in required]
+    if not required:
+        return f"expected an object with any of {', '.join(others)}, not {kind_of(given)}"
+    example = ""
+    if len(required) == 1 and isinstance(given, str) and len(given) <= _LONGEST_SHOWN:
+        example = f" such as {json.dumps({required[0]: given}, ensure_ascii=False)}"
+    optional = f", and where wanted {', '.join(others)}" if others else ""
+    return f"expected an object{example} with {', '.join(required)}{optional}, not {kind_of(given)}"
