@@ -32,7 +32,7 @@ async def take_part(
         part = await to_thread.run_sync(_expect, state, caller.team_id, upload_id, path, offset)
         with tempfile.TemporaryFile() as spool:
             size = await _spool(request, part.most_bytes, spool)
-            received = await _receive(state, part, spool, size)
+            received = await _receive(state, caller, part, spool, size)
     except OffsetMismatch as error:
         return problem_response(error, request.url.path, received=error.received)
     except ClientDisconnect:
@@ -49,7 +49,7 @@ async def send_file(
         part = await to_thread.run_sync(_expect, state, caller.team_id, upload_id, path, start)
         with tempfile.TemporaryFile() as spool:
             size = await to_thread.run_sync(_copy, content, spool, part.most_bytes)
-            start = (await _receive(state, part, spool, size)).received
+            start = (await _receive(state, caller, part, spool, size)).received
         if start >= part.file.bytes:
             return
 
@@ -86,8 +86,8 @@ async def _spool(request: Request, most: int, spool: BinaryIO) -> int:
     return size
 
 
-async def _receive(state: ApiState, part: ExpectedPart, spool: BinaryIO, size: int) -> ReceivedPart:
-    receive = partial(receive_part, state.sessions, state.store, state.settings, part, spool, size)
+async def _receive(state: ApiState, caller: Principal, part: ExpectedPart, spool: BinaryIO, size: int) -> ReceivedPart:
+    receive = partial(receive_part, state.sessions, state.store, state.settings, caller, part, spool, size)
     return await to_thread.run_sync(receive, limiter=state.part_slots)
 
 

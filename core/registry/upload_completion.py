@@ -24,7 +24,6 @@ from core.data.image_rows import IMAGE_PARQUET
 from core.data.texts import TextDescription, describe_stream
 from core.database import seconds_from_now, transaction
 from core.errors import (
-    SecateurError,
     Unavailable,
     UnsupportedArchitecture,
     UnusableDataset,
@@ -36,9 +35,10 @@ from core.registry.deletion import forget
 from core.registry.folders import content_hash_of
 from core.registry.hollow_folder import write_hollow
 from core.registry.schemas import Dataset, Model
-from core.registry.service import about, add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
+from core.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
 from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
 from core.registry.upload_parts import file_prefix, parts_of
+from core.registry.upload_refusal import refuse_upload
 from core.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
 from core.teams import audit
 from core.teams.principal import Principal
@@ -72,10 +72,7 @@ def complete_upload(
         try:
             described = _describe(store, upload, files)
         except (UnusableModel, UnsupportedArchitecture, UnusableDataset) as error:
-            with transaction(sessions) as session:
-                leftovers = _fail(session, caller, upload_id, error)
-            forget(store, leftovers)
-            raise about(error, "files") from error
+            raise refuse_upload(sessions, store, caller, upload_id, error) from error
         with transaction(sessions) as session:
             answer, is_new, leftovers = _register(session, caller, upload_id, files, described)
     forget(store, leftovers)
@@ -90,7 +87,7 @@ def _begin(session: Session, caller: Principal, upload_id: str) -> Model | Datas
             return model_answer(get_row(session, ModelRow, caller.team_id, upload.object_id))
         return dataset_answer(get_row(session, DatasetRow, caller.team_id, upload.object_id))
     if upload.error is not None:
-        raise UploadRefused(f"upload {upload_id!r} has failed: {upload.error['message']}", param="files")
+        raise UploadRefused(f"upload {upload_id!r} is over: {upload.error['message']}", param="files")
     missing = [file for file in files_of(session, upload_id) if file.received < file.bytes]
     if missing:
         first = missing[0]
@@ -217,11 +214,3 @@ def _register(
         leftovers.append(prefix)
         release_stored(session, upload.team_id, upload.bytes)
     return answer, is_new, leftovers
-
-
-def _fail(session: Session, caller: Principal, upload_id: str, error: SecateurError) -> Sequence[str]:
-    upload = find_upload(session, caller.team_id, upload_id, for_change=True)
-    upload.status, upload.error = "failed", {"code": error.code, "message": error.message}
-    audit.note(session, caller, "upload.fail", upload_id, {"kind": upload.kind, "name": upload.name})
-    release_stored(session, upload.team_id, upload.bytes)
-    return [upload_prefix(upload_id), object_prefix(upload.kind, upload.object_id)]

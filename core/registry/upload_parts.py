@@ -27,10 +27,11 @@ from core.errors import NotFound, OffsetMismatch, SecateurError, Unavailable, Un
 from core.jobs.references import FileReference
 from core.registry.hollow_folder import header_end, write_hollow_weights
 from core.registry.schemas import ReceivedPart
-from core.registry.service import about
 from core.registry.tables import UploadFileRow, UploadPartRow, UploadRow
+from core.registry.upload_refusal import refuse_upload
 from core.registry.uploads import MOST_PARTS, find_upload, prolonged, upload_prefix
 from core.settings import Settings
+from core.teams.principal import Principal
 
 logger = structlog.get_logger()
 
@@ -75,6 +76,8 @@ def expect_part(session: Session, team_id: str, upload_id: str, path: str, start
     file = session.get(UploadFileRow, (upload_id, path))
     if file is None:
         raise NotFound(f"upload {upload_id!r} has no file {path!r}")
+    if upload.error is not None:
+        raise UploadRefused(f"upload {upload_id!r} is over: {upload.error['message']}", param="files")
     if upload.status != "open":
         raise UploadRefused(f"upload {upload_id!r} is {upload.status}: it takes no more parts")
     if file.received != start:
@@ -91,15 +94,24 @@ def expect_part(session: Session, team_id: str, upload_id: str, path: str, start
 
 
 def receive_part(
-    sessions: sessionmaker[Session], store: Store, settings: Settings, part: ExpectedPart, source: BinaryIO, size: int
+    sessions: sessionmaker[Session],
+    store: Store,
+    settings: Settings,
+    caller: Principal,
+    part: ExpectedPart,
+    source: BinaryIO,
+    size: int,
 ) -> ReceivedPart:
-    """Take a part in whole. Where it is refused, all that was there before stays.
+    """Take a part in whole. Where it does not fit, all that was there before stays.
 
-    Raises UploadRefused, the UnusableModel kind that the file turns out to be, OffsetMismatch where another part came
-    first, NotFound where the upload is gone, StoreUnavailable and DiskFull.
+    Raises UploadRefused, the UnusableModel kind that the file turns out to be (the upload is over then), OffsetMismatch
+    where another part came first, NotFound where the upload is gone, StoreUnavailable and DiskFull.
     """
     _require_size(part, size)
-    is_checked = part.is_checked or _look(store, part, source, size)
+    try:
+        is_checked = part.is_checked or _look(store, part, source, size)
+    except UnusableModel as error:
+        raise refuse_upload(sessions, store, caller, part.upload_id, error) from error
     place = f"{part.start}-{uuid.uuid4().hex}"
     source.seek(0)
     store.put(part.prefix, place, source)
@@ -167,10 +179,7 @@ def _look(store: Store, part: ExpectedPart, source: BinaryIO, size: int) -> bool
         return there + source.read(end - len(there))
 
     with tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
-        try:
-            return _checks[file.path in CHECKED](Path(temporary), file, available, read)
-        except UnusableModel as error:
-            raise about(error, "files") from error
+        return _checks[file.path in CHECKED](Path(temporary), file, available, read)
 
 
 def _check_companion(folder: Path, file: FileReference, available: int, read: Callable[[int], bytes]) -> bool:

@@ -125,8 +125,9 @@ def test_a_header_that_lies_is_refused_before_the_rest_is_accepted(api: TestClie
         offset += part
     assert (response.status_code, response.json()["code"]) == (422, "corrupt_safetensors"), response.text
     assert offset < end <= offset + part, "not refused with the part that completes the header"
-    received = {file["path"]: file["received"] for file in api.get(f"/v1/uploads/{upload}").json()["files"]}
-    assert received[weights.name] == offset
+    over = api.get(f"/v1/uploads/{upload}").json()
+    assert {file["path"]: file["received"] for file in over["files"]}[weights.name] == offset
+    assert (over["status"], over["error"]["code"]) == ("failed", "corrupt_safetensors")
 
 
 @pytest.mark.parametrize("length", [2**63, 10**7, 2**64 - 1])
@@ -148,6 +149,37 @@ def test_an_unsafe_config_is_refused_when_it_is_there(api: TestClient, folder: P
     assert send(api, upload, "config.json", 0, content[:10]).status_code == 200
     response = send(api, upload, "config.json", 10, content[10:])
     assert (response.status_code, response.json()["code"]) == (422, "unsafe_config")
+    assert api.get(f"/v1/uploads/{upload}").json()["status"] == "failed"
+
+
+def test_a_file_that_is_no_model_ends_the_upload_with_the_reason_and_gives_its_space_back(
+    api: TestClient, folder: Path, store: Store, sessions: sessionmaker[Session], team: str
+) -> None:
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"\xff" * len(whole))
+    broken = announced(folder)
+    upload = start(api, broken)["id"]
+    assert send(api, upload, "config.json", 0, (folder / "config.json").read_bytes()).status_code == 200
+    refused = send(api, upload, weights.name, 0, weights.read_bytes()[:PART]).json()
+    over = api.get(f"/v1/uploads/{upload}").json()
+    assert over["status"] == "failed"
+    assert over["error"] == {"code": "corrupt_safetensors", "message": refused["detail"]}
+    assert weights.name in refused["detail"] and refused["detail"].endswith("and upload the model once more")
+    assert stored_bytes(sessions, team) == 0 and list(store.children("uploads")) == []
+    assert api.get("/v1/uploads?status=open").json()["data"] == []
+    for answer in (
+        send(api, upload, weights.name, 0, weights.read_bytes()[:PART]),
+        api.post(f"/v1/uploads/{upload}/complete"),
+    ):
+        assert answer.json()["code"] == "upload_refused" and refused["detail"] in answer.json()["detail"]
+    again = start(api, broken)
+    assert again["id"] != upload and sum(file["received"] for file in again["files"]) == 0
+    assert api.delete(f"/v1/uploads/{again['id']}").status_code == 204
+    weights.write_bytes(whole)
+    mended = start(api, announced(folder))
+    send_rest(api, mended, folder)
+    assert api.post(f"/v1/uploads/{mended['id']}/complete").status_code == 201
 
 
 def test_an_unsafe_file_beside_the_config_is_refused_when_it_is_there(api: TestClient, folder: Path) -> None:

@@ -89,9 +89,14 @@ def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost
     expect(portal.get_by_label("Name", exact=True)).to_have_value("elm")
     require_accessible(portal)
     portal.goto("/portal/models")
-    portal.get_by_text("Give up…").click()
-    portal.get_by_role("button", name="Give up elm").click()
-    expect(portal.get_by_text("Give up…")).to_have_count(0)
+    expect(portal.get_by_role("heading", name="Uploads that are not finished")).to_have_count(0)
+    refused = portal.get_by_role("region", name="Uploads that were refused").get_by_role("row", name="elm")
+    expect(refused).to_contain_text("auto_map")
+    expect(refused).to_contain_text("upload the model once more")
+    require_accessible(portal)
+    refused.get_by_text("Forget…").click()
+    portal.get_by_role("button", name="Forget elm").click()
+    expect(portal.get_by_role("heading", name="Uploads that were refused")).to_have_count(0)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     fill(portal, folder, "Elm")
     portal.get_by_role("button", name="Upload", exact=True).click()
@@ -99,6 +104,24 @@ def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost
     portal.get_by_label("Name", exact=True).fill("elm")
     portal.get_by_role("button", name="Upload", exact=True).click()
     expect(portal.get_by_role("alert")).to_contain_text("can run code when opened")
+
+
+def test_a_refused_upload_is_shown_until_one_of_its_name_is_accepted(portal: Page, folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"\xff" * len(whole))
+    fill(portal, folder)
+    portal.get_by_role("button", name="Upload", exact=True).click()
+    expect(portal.get_by_role("alert")).to_contain_text("upload the model once more")
+    portal.reload()
+    expect(portal.get_by_role("heading", name="Uploads that were refused")).to_be_visible()
+    expect(portal.get_by_role("heading", name="Uploads that are not finished")).to_have_count(0)
+    weights.write_bytes(whole)
+    fill(portal, folder)
+    portal.get_by_role("button", name="Upload", exact=True).click()
+    expect(portal.get_by_role("heading", name="elm")).to_be_visible()
+    portal.goto("/portal/models")
+    expect(portal.get_by_role("heading", name="Uploads that were refused")).to_have_count(0)
 
 
 def test_without_javascript_one_form_does_it_and_leaves_nothing_half_done(

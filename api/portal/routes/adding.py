@@ -21,14 +21,14 @@ from core.catalogue.model_files import COMPANIONS, INDEX_FILE, PICKLES
 from core.database import transaction
 from core.errors import Forbidden, SecateurError
 from core.registry import service
-from core.registry.schemas import DatasetBody, ModelBody, UploadKind
+from core.registry.schemas import DatasetBody, ModelBody, Upload, UploadKind
 from core.registry.uploads import list_uploads
 from core.settings import Settings
 from core.teams.principal import Principal
 
 router = APIRouter()
 
-_MOST_OPEN = 50
+_MOST_SHOWN = 50
 FORMATS = (
     ("", "by the file's name"),
     ("text", "plain text"),
@@ -110,11 +110,19 @@ def register(request: Request, noun: str, caller: Admin, state: State, posted: P
     return RedirectResponse(f"/portal/{noun}/{document.id}", 303)
 
 
-def open_uploads(session: Session, caller: Principal, kind: UploadKind) -> list[Any]:
-    """What a member can go on with; viewers see none, as in REST."""
+def uploads_to_show(session: Session, caller: Principal, kind: UploadKind) -> dict[str, list[Upload]]:
+    """Uploads a member can go on with, and those refused whose name no later upload has; viewers see none, as in
+    REST."""
     if caller.role == "viewer":
-        return []
-    return list_uploads(session, caller.team_id, limit=_MOST_OPEN, after=None, kind=kind, status="open").data
+        return {}
+    team, most = caller.team_id, _MOST_SHOWN
+    newest: dict[str, Upload] = {}
+    for upload in list_uploads(session, team, limit=most, after=None, kind=kind).data:
+        newest.setdefault(upload.name, upload)
+    return {
+        "open": list_uploads(session, team, limit=most, after=None, kind=kind, status="open").data,
+        "refused": [upload for upload in newest.values() if upload.status == "failed"],
+    }
 
 
 def _without_token(form: Form) -> dict[str, str]:
@@ -149,7 +157,7 @@ def _upload_page(
         "formats": FORMATS,
         "pickles": PICKLES,
         "most": settings.form_upload_bytes,
-        "uploads": open_uploads(session, caller, added.kind),
+        "uploads": uploads_to_show(session, caller, added.kind),
     }
     return page(request, "registry/upload.html", context, status=200 if error is None else status_of(error))
 

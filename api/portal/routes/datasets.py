@@ -6,7 +6,7 @@ from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
 from api.portal.page import page
-from api.portal.routes.adding import open_uploads
+from api.portal.routes.adding import uploads_to_show
 from api.portal.session import Member, Viewer
 from core.database import transaction
 from core.errors import Conflict
@@ -24,7 +24,7 @@ _PAGE = 25
 def list_datasets(request: Request, caller: Viewer, session: DatabaseSession, after: After = None) -> Response:
     context = {
         "datasets": service.list_datasets(session, caller.team_id, limit=_PAGE, after=after),
-        "uploads": open_uploads(session, caller, "dataset"),
+        "uploads": uploads_to_show(session, caller, "dataset"),
         "after": after,
     }
     return page(request, "registry/datasets.html", context)

@@ -6,7 +6,7 @@ from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
 from api.portal.page import page
-from api.portal.routes.adding import open_uploads
+from api.portal.routes.adding import uploads_to_show
 from api.portal.session import Member, Viewer
 from api.state import ApiState
 from core.catalogue.methods import METHODS
@@ -28,7 +28,7 @@ _PAGE = 25
 def list_models(request: Request, caller: Viewer, session: DatabaseSession, after: After = None) -> Response:
     context = {
         "models": service.list_models(session, caller.team_id, limit=_PAGE, after=after),
-        "uploads": open_uploads(session, caller, "model"),
+        "uploads": uploads_to_show(session, caller, "model"),
         "after": after,
     }
     return page(request, "registry/models.html", context)
