@@ -118,7 +118,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(metrics.router)
     app.mount("/portal", portal)
     for path in ("/", "/portal"):
-        app.add_api_route(path, _to_the_portal, include_in_schema=False)
+        app.add_api_route(path, _to_the_portal, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
 

@@ -40,7 +40,11 @@ PROBLEMS: Final[dict[str, Example]] = {
     "unsupported_architecture": Example("BertModel is not among the architectures that can be pruned", "model"),
     "too_little_text": Example("numbers holds at most 9 sequences of 512 tokens, not 32", "calibration.samples"),
     "too_few_images": Example("calibration needs 2000 images; 'digits-train' has 1437", "calibration.samples"),
-    "unsafe_address": Example("url: localhost is at 127.0.0.1, which is not a public address", "url"),
+    "unsafe_address": Example(
+        "url: localhost, at 127.0.0.1, is not a public address: the operator of this service can allow its network "
+        "with SECATEUR_WEBHOOK_ALLOWED_NETWORKS",
+        "url",
+    ),
     "does_not_fit": Example(
         "the job needs about 52.0 GB of memory; the largest worker of queue default has 34.4 GB", "model"
     ),

@@ -68,7 +68,7 @@ class Told:
         if isinstance(error, SlowRequest):
             headers["Connection"] = "close"  # the rest is not waited for
         if isinstance(error, Unavailable):
-            headers["Retry-After"] = "5"
+            headers["Retry-After"] = str(error.retry_after)
         if isinstance(error, TooMany):
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
         return cls(error.status, error.title, error.message, error.code, error.param, headers, more)

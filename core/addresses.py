@@ -20,6 +20,7 @@ Resolve = Callable[[str, int], Sequence[str]]
 """The addresses of a name, as text; raises OSError where it has none."""
 
 LONGEST_URL = 2000
+_WAY_OUT = ": the operator of this service can allow its network with SECATEUR_WEBHOOK_ALLOWED_NETWORKS"
 _NAT64 = IPv6Network("64:ff9b::/96")
 _REFUSED = tuple(
     ip_network(each)
@@ -60,10 +61,11 @@ class Guard:
         for address in found:
             if self._is_allowed(address):
                 continue
+            named = target.host if target.host == str(address) else f"{target.host}, at {address},"
             if not is_global(address):
-                raise UnsafeAddress(f"{target.host} is at {address}, which is not a public address")
+                raise UnsafeAddress(f"{named} is not a public address{_WAY_OUT}")
             if target.scheme != "https":
-                raise UnsafeAddress(f"{target.host} is at {address}, where only https may be used, not {target.scheme}")
+                raise UnsafeAddress(f"{named} may be called over https only, not {target.scheme}{_WAY_OUT}")
         return found
 
     def _is_allowed(self, address: Address) -> bool:

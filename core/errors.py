@@ -302,7 +302,13 @@ class InternalError(RunFailed):
 
 
 class Unavailable(SecateurError):
+    """`retry_after` is in seconds: whoever waits no longer than that is told at once."""
+
     code, status, title, retryable = "unavailable", 503, "Temporarily unavailable", True
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: int = 5) -> None:
+        super().__init__(message, param=param)
+        self.retry_after = retry_after
 
 
 class HubUnavailable(Unavailable):

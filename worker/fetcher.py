@@ -15,7 +15,7 @@ import traceback
 from typing import Any
 
 from core.artifacts.store import MANIFEST, open_store
-from core.errors import DiskFull, InternalError, NotFound, SecateurError, UnusableModel
+from core.errors import DiskFull, HubUnavailable, InternalError, NotFound, SecateurError, UnusableModel
 from core.jobs.references import (
     HubImages,
     HubModel,
@@ -25,6 +25,7 @@ from core.jobs.references import (
     StoredText,
 )
 from core.registry.hub import Hub
+from core.registry.hub_datasets import questions_unavailable
 from core.settings import Settings
 from secateur.packed import CorruptPackedFile, unpack_folder
 from worker.cache import NodeCache
@@ -146,7 +147,10 @@ def _fetch_questions(spec: FetchTaskSpec, settings: Settings, cache: NodeCache) 
         if folder is None:
             return
         say(f"fetching {questions.name} ({questions.repository}@{questions.revision[:12]})")
-        about = read_hub_rows(questions, folder / TEXT_FILE, _token(settings))
+        try:
+            about = read_hub_rows(questions, folder / TEXT_FILE, _token(settings))
+        except HubUnavailable as error:
+            raise questions_unavailable(questions.name, error, "evaluation.tasks") from error
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
 
 

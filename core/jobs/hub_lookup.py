@@ -6,7 +6,7 @@ was given once can be replayed while the hub is away.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ from core.errors import (
 from core.jobs.references import FileReference, Use
 from core.jobs.schemas import InspectBody, JobBody
 from core.registry.hub import Hub, is_commit, split_reference
-from core.registry.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset
+from core.registry.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
 from core.registry.hub_models import HubRevision, describe_hub_model
 from core.registry.hub_tables import HubRevisionRow
 from core.registry.tables import DatasetRow
@@ -84,7 +84,12 @@ class HubFindings:
 
     def task(self, name: str, param: str) -> HubDataset | None:
         """The dataset a task asks from; None where it was not asked for. Raises what asking the hub raised."""
-        return _found(self.tasks[name], name, param) if name in self.tasks else None
+        if name not in self.tasks:
+            return None
+        try:
+            return _found(self.tasks[name], name, param)
+        except HubUnavailable as error:
+            raise questions_unavailable(name, error, param) from error
 
 
 def _found(answer: Found | SecateurError | None, name: str, param: str) -> Found:
@@ -132,13 +137,22 @@ class HubLookup:
         for name, use, param in asked:
             if name not in registered:
                 findings.datasets[name, use] = self._try(find_hub_dataset, self._hub, name, use, param)
-        for index, name in enumerate(job.evaluation.tasks):
-            task = TASKS.get(name)
-            if task is not None and not (self._local_tasks and local_copy(self._local_tasks, task)):
-                dataset = f"{task.repository}:{task.config or ''}:{task.splits[0]}"
-                param = f"evaluation.tasks.{index}"
-                findings.tasks[name] = self._try(find_hub_dataset, self._hub, dataset, "evaluation", param)
+        self._find_tasks(findings, job.evaluation.tasks)
         return findings
+
+    def _find_tasks(self, findings: HubFindings, tasks: Sequence[str]) -> None:
+        """A hub that cannot be reached for one task is not asked for the others."""
+        away: HubUnavailable | None = None
+        for index, name in enumerate(tasks):
+            task = TASKS.get(name)
+            if task is None or (self._local_tasks and local_copy(self._local_tasks, task)):
+                continue
+            dataset = f"{task.repository}:{task.config or ''}:{task.splits[0]}"
+            param = f"evaluation.tasks.{index}"
+            if away is None:
+                found = self._try(find_hub_dataset, self._hub, dataset, "evaluation", param)
+                away = found if isinstance(found, HubUnavailable) else None
+            findings.tasks[name] = away or found
 
     def _find_model(self, findings: HubFindings, reference: str) -> None:
         if "/" in reference and not reference.startswith(JOB_PREFIX) and reference not in findings.models:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.errors import UnknownDataset
+from core.errors import HubUnavailable, UnknownDataset
 from core.jobs.references import Use
 from core.registry.hub import Hub, split_reference
 
@@ -26,6 +26,20 @@ class HubDataset:
     config: str | None
     split: str | None
     bytes: int
+
+
+_HUB_IS_AWAY_SECONDS = 600
+"""After which questions are asked for again: longer than clients wait, since a copy of them helps at once."""
+
+
+def questions_unavailable(task: str, error: HubUnavailable, param: str) -> HubUnavailable:
+    """Return what to say where a task's questions can be had neither here nor from the hub."""
+    return HubUnavailable(
+        f"{param}: there is no copy of the questions of {task} here, and {error.message}. Without the hub: `secateur "
+        "samples --tasks`, once, copies the questions of all tasks into the home of this service",
+        param=param,
+        retry_after=_HUB_IS_AWAY_SECONDS,
+    )
 
 
 _SHORT_NAMES = {

@@ -74,3 +74,10 @@ def test_lines_of_libraries_come_in_the_same_form(settings: Settings, capsys: py
     logging.getLogger("uvicorn.error").warning("a line\nand its end")
     written = capsys.readouterr().err
     assert written.count("\n") == 1 and 'level=warning event="a line\\nand its end"' in written
+
+
+def test_head_of_the_root_answers_as_get(client: TestClient) -> None:
+    for path in ("/", "/portal", "/portal/"):
+        got, head = (client.request(method, path, follow_redirects=False) for method in ("GET", "HEAD"))
+        assert head.status_code == got.status_code == 303, path
+        assert head.headers["location"] == got.headers["location"] and head.content == b""

@@ -16,6 +16,7 @@ from core.database import transaction
 from core.jobs.references import TaskReference
 from core.jobs.tables import JobRow
 from core.settings import Settings
+from secateur.patience import PATIENCE_SECONDS
 from tests.sources.conftest import card
 from tests.sources.hub_server import HubState
 from tests.task_questions import questions, write_questions
@@ -60,6 +61,24 @@ def fetched(settings: Settings, store: Store, task: TaskReference) -> tuple[Text
     ) as sources:
         source = sources.questions(task)
         return source, [json.loads(line) for line in source.path.read_text().splitlines()]
+
+
+def test_without_a_hub_tasks_are_refused_at_once_with_what_helps(
+    api: TestClient, job_body: dict[str, Any], hub: HubState, settings: Settings
+) -> None:
+    hub.down = True
+    body = job_body | {"evaluation": {"tasks": ["arc_easy", "boolq", "piqa"]}}
+    for path in ("/v1/jobs", "/v1/models/inspect"):
+        hub.requests.clear()
+        answer = api.post(path, json=body)
+        problem = answer.json()
+        assert (answer.status_code, problem["code"], problem["param"]) == (503, "hub_unavailable", "evaluation.tasks.0")
+        assert "`secateur samples --tasks`" in problem["detail"]
+        assert hub.requests and all("ai2_arc" in request for request in hub.requests), "not asked for every task"
+        assert int(answer.headers["retry-after"]) > PATIENCE_SECONDS, "no client waits for it"
+    for task in ("arc_easy", "boolq", "piqa"):
+        write_questions(settings.local_tasks, task)
+    assert api.post("/v1/jobs", json=body).status_code == 201
 
 
 def test_a_job_pins_the_commit_and_a_worker_fetches_the_split_papers_report(

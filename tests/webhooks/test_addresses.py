@@ -80,7 +80,7 @@ def test_what_is_inside_is_refused_however_it_is_written(address: str) -> None:
 def test_what_is_public_is_allowed_over_https_alone(address: str) -> None:
     guard = Guard(resolve=lambda name, port: [address])
     guard.check_url("https://innocent.example/hook")
-    with pytest.raises(UnsafeAddress, match="only https"):
+    with pytest.raises(UnsafeAddress, match="over https only"):
         guard.check_url("http://innocent.example/hook")
 
 

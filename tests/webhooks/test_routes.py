@@ -47,7 +47,8 @@ def test_a_url_that_must_not_be_called_is_refused_at_once(api: TestClient, creat
     ):
         problem = answer.json()
         assert (answer.status_code, problem["code"], problem["param"]) == (422, "unsafe_address", "url")
-        assert "which is not a public address" in problem["detail"]
+        assert "is not a public address" in problem["detail"] and " at " not in problem["detail"]
+        assert "SECATEUR_WEBHOOK_ALLOWED_NETWORKS" in problem["detail"]
     answer = api.post("/v1/webhooks", json={"url": "https://127.0.0.1/", "types": ["job.exploded"]})
     assert answer.json()["param"] == "types.0"
 

@@ -32,7 +32,7 @@ _LONGEST_ADDRESS = 16_000
 """Characters of an address that carries what was typed."""
 
 
-@router.get("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 def home() -> Response:
     return RedirectResponse(HOME, 303)
 

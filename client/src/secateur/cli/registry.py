@@ -33,49 +33,61 @@ datasets_app = typer.Typer(help="The texts and images to calibrate and evaluate 
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the team's models; `upload` sends one, `add` registers one that lies on the server."""
+    """List the team's models, as `list` does; `upload` sends one, `add` registers one that lies on the server."""
     if context.invoked_subcommand is None:
-        with connect() as client:
-            known = list(client.models())
-        if as_json:
-            print_json(known)
-        elif not known:
-            say("There are no models yet. Send one with `secateur models upload NAME FOLDER`.")
-        else:
-            print_table(
-                ("model", "architecture", "parameters", "prunable", "size", "dtype", "added"),
-                [
-                    (
-                        model.name,
-                        model.architecture,
-                        count(model.parameters),
-                        count(model.prunable_parameters),
-                        size(model.bytes),
-                        model.dtype,
-                        age(model.created_at),
-                    )
-                    for model in known
-                ],
-                numbers=(2, 3, 4),
-            )
+        list_models(as_json)
+
+
+@models_app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """List the team's models, newest first."""
+    with connect() as client:
+        known = list(client.models())
+    if as_json:
+        print_json(known)
+    elif not known:
+        say("There are no models yet. Send one with `secateur models upload NAME FOLDER`.")
+    else:
+        print_table(
+            ("model", "architecture", "parameters", "prunable", "size", "dtype", "added"),
+            [
+                (
+                    model.name,
+                    model.architecture,
+                    count(model.parameters),
+                    count(model.prunable_parameters),
+                    size(model.bytes),
+                    model.dtype,
+                    age(model.created_at),
+                )
+                for model in known
+            ],
+            numbers=(2, 3, 4),
+        )
 
 
 @datasets_app.callback(invoke_without_command=True)
 def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the team's texts and image sets; `upload` sends one, `add` registers one that lies on the server."""
+    """List the team's texts and image sets, as `list` does; `upload` sends one, `add` registers one of the server."""
     if context.invoked_subcommand is None:
-        with connect() as client:
-            known = list(client.datasets())
-        if as_json:
-            print_json(known)
-        elif not known:
-            say("There are no datasets yet. Send one with `secateur datasets upload NAME FILE`.")
-        else:
-            print_table(
-                ("dataset", "format", "content", "size", "added"),
-                [(each.name, each.format, _content(each), size(each.bytes), age(each.created_at)) for each in known],
-                numbers=(3,),
-            )
+        list_datasets(as_json)
+
+
+@datasets_app.command("list")
+def list_datasets(as_json: JsonOption = False) -> None:
+    """List the team's texts and image sets, newest first."""
+    with connect() as client:
+        known = list(client.datasets())
+    if as_json:
+        print_json(known)
+    elif not known:
+        say("There are no datasets yet. Send one with `secateur datasets upload NAME FILE`.")
+    else:
+        print_table(
+            ("dataset", "format", "content", "size", "added"),
+            [(each.name, each.format, _content(each), size(each.bytes), age(each.created_at)) for each in known],
+            numbers=(3,),
+        )
 
 
 @models_app.command("add")
