@@ -22,6 +22,7 @@ from core.jobs.states import Stage
 from core.settings import Settings
 from worker.cache import folder_bytes
 from worker.protocol import (
+    AliveMessage,
     HashedTensor,
     HashSpec,
     LogMessage,
@@ -97,6 +98,7 @@ class Attempt(ABC):
         self._runner = runner
         self._on_wait = on_wait
         self._prefix = artifact_prefix(claim.job_id, claim.attempt)
+        self._doing: str | None = None
         self._folder = (settings.work_root / claim.job_id / f"attempt-{claim.attempt}").resolve()
 
     def run(self) -> Outcome:
@@ -108,7 +110,7 @@ class Attempt(ABC):
             folder=self._folder,
             run_runner=self._task,
             on_message=self._tell,
-            on_wait=self._on_wait,
+            on_wait=self._wait,
         ) as sources:
             return self._finish(self._make(sources))
 
@@ -140,7 +142,8 @@ class Attempt(ABC):
         report["metrics"] = metrics
         finalise(made.artifact, recipe=self._claim.body, report=report)
         report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
-        files = self._store.publish(made.artifact, self._prefix, watch=self._on_wait)
+        self._doing = "storing the artifact"
+        files = self._store.publish(made.artifact, self._prefix, watch=self._wait)
         made.keep(files, report)
         self._add_seconds(metrics)
         measured["seconds"] = metrics["seconds"]["total"]
@@ -209,7 +212,13 @@ class Attempt(ABC):
     def _tell(self, message: Message) -> None:
         """A line for people, from runner or fetcher."""
         assert isinstance(message, LogMessage), message
+        self._doing = message.message
         self._recorder.event("log", {"level": message.level, "message": message.message})
+
+    def _wait(self) -> None:
+        """Watch, and tell that this process itself, or the fetcher, is at work: at `_doing`."""
+        self._on_wait()
+        self._recorder.alive(self._doing)
 
     def _say(self, message: str) -> None:
         self._tell(LogMessage(level="info", message=message))
@@ -218,9 +227,14 @@ class Attempt(ABC):
         """`part` is what the task covers of its share of the job's progress."""
         start, end = self.shares[spec.task]
         low, high = (start + (end - start) * place for place in part)
+        self._doing, has_spoken = None, False
 
         def on_message(message: Message) -> None:
+            nonlocal has_spoken
+            has_spoken = True
             match message:
+                case AliveMessage():
+                    self._recorder.alive(message.doing)
                 case StageMessage():
                     self._recorder.enter(cast(Stage, message.stage))
                 case ProgressMessage():
@@ -231,11 +245,15 @@ class Attempt(ABC):
                 case MetricMessage():
                     self._recorder.event("metric", {"name": message.name, "step": message.step, "value": message.value})
 
+        def on_wait() -> None:
+            """Watch; a runner gives its own signs of life once it has spoken: one that stands still gives none."""
+            self._on_wait() if has_spoken else self._wait()
+
         return run_task(
             spec,
             log=self._folder / "runner.log",
             on_message=on_message,
-            on_wait=self._on_wait,
+            on_wait=on_wait,
             grace_seconds=self._settings.cancel_grace_seconds,
             command=self._runner,
             modules=self._folder / "modules" if _has_code(spec) else None,

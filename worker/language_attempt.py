@@ -7,7 +7,7 @@ from typing import Any
 from core.catalogue.methods import get_method
 from core.catalogue.per_layer import MODELLING_FILE
 from worker.attempt import Attempt, Made, keep_peak
-from worker.protocol import GenerateSpec, PruneSpec, RecoverSpec, SensitivitySpec
+from worker.protocol import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
 from worker.recovery import add_recovery, recover_spec
 from worker.sources import Sources
 from worker.targets import search_spec
@@ -25,6 +25,8 @@ _SHARES = {
     "pack": (0.98, 0.99),
 }
 _SHARES_WITH_RECOVERY = _SHARES | {"prune": (0.0, 0.40), "recover": (0.40, 0.90)}
+_OWN_TEXT = 0.25
+"""Of the progress of a job whose model has to write its own text first."""
 
 
 class LanguageAttempt(Attempt):
@@ -32,7 +34,19 @@ class LanguageAttempt(Attempt):
 
     @property
     def shares(self) -> Mapping[str, tuple[float, float]]:
-        return _SHARES_WITH_RECOVERY if self._claim.recovery else _SHARES
+        shares = _SHARES_WITH_RECOVERY if self._claim.recovery else _SHARES
+        if not self._has_written:
+            return shares
+        rest = 1 - _OWN_TEXT
+        behind = {task: (_OWN_TEXT + rest * start, _OWN_TEXT + rest * end) for task, (start, end) in shares.items()}
+        return behind | {"generate_text": (0.0, _OWN_TEXT)}
+
+    _has_written = False
+
+    def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+        if isinstance(spec, GenerateTextSpec):
+            self._has_written = True
+        return super()._task(spec, part)
 
     def _make(self, sources: Sources) -> Made:
         spec = self._prune_spec(sources)

@@ -297,6 +297,13 @@ class ProgressMessage(_Wire):
     blocks: int | None = None
 
 
+class AliveMessage(_Wire):
+    """A sign of life, sent twice a second; `doing` says what the runner is at, where a loop counts itself."""
+
+    type: Literal["alive"] = "alive"
+    doing: str | None = None
+
+
 class LogMessage(_Wire):
     type: Literal["log"] = "log"
     level: Literal["info", "warning"]
@@ -324,7 +331,7 @@ class ErrorMessage(_Wire):
 
 
 Message = Annotated[
-    StageMessage | ProgressMessage | LogMessage | MetricMessage | ResultMessage | ErrorMessage,
+    StageMessage | ProgressMessage | AliveMessage | LogMessage | MetricMessage | ResultMessage | ErrorMessage,
     Field(discriminator="type"),
 ]
 _message_adapter: TypeAdapter[Message] = TypeAdapter(Message)

@@ -16,6 +16,8 @@ from worker.lease import Lease
 
 PROGRESS_SECONDS = 0.5
 """At most two progress events a second."""
+SIGN_SECONDS = 4.0
+"""Between events of progress where there is none: with what a sign of life takes to come, less than five seconds."""
 LONGEST_RETRY_SECONDS = 2.0
 
 Answer = TypeVar("Answer")
@@ -37,6 +39,8 @@ class Recorder:
         self._lease = lease
         self._progress = 0.0
         self._progress_at = 0.0
+        self._told_at = time.monotonic()
+        self._doing: str | None = None
         self._stage: Stage = "fetch"
         self._stage_at = self._entered_at = time.monotonic()
         self._trace = telemetry.current_traceparent()
@@ -47,7 +51,7 @@ class Recorder:
         self.leave()
         if stage != self._stage:
             self._trace_stage()
-            self._stage = stage
+            self._stage, self._doing = stage, None
             self._checked(lambda session: queue.set_stage(session, self._job_id, self._attempt, stage))
 
     def leave(self) -> None:
@@ -62,7 +66,22 @@ class Recorder:
         if progress <= self._progress or now < self._progress_at + PROGRESS_SECONDS:
             return
         self._progress, self._progress_at = min(progress, 1.0), now
-        self._checked(lambda session: queue.set_progress(session, self._job_id, self._attempt, self._progress, data))
+        self._tell_progress(data or {})
+
+    def alive(self, doing: str | None = None) -> None:
+        """Tell of a sign of life of whatever does the work, which is at `doing`: with the progress there is, where none
+        was told for some seconds. A database that is away just then misses it."""
+        self._doing = doing
+        if time.monotonic() >= self._told_at + SIGN_SECONDS:
+            self._tell_progress({}, insist=False)
+
+    def _tell_progress(self, data: Mapping[str, Any], *, insist: bool = True) -> None:
+        self._told_at = time.monotonic()
+        told = {**data, **({} if self._doing is None else {"doing": self._doing})}
+        self._checked(
+            lambda session: queue.set_progress(session, self._job_id, self._attempt, self._progress, told),
+            insist=insist,
+        )
 
     def event(self, kind: EventType, data: Mapping[str, Any]) -> None:
         self._checked(lambda session: queue.append_event(session, self._job_id, self._attempt, kind, data))
@@ -82,12 +101,13 @@ class Recorder:
         telemetry.record(f"stage.{self._stage}", now - self._entered_at, parent=self._trace)
         self._entered_at = now
 
-    def _checked(self, write: Callable[[Session], bool]) -> None:
-        if not self._write(write):
+    def _checked(self, write: Callable[[Session], bool], *, insist: bool = True) -> None:
+        if self._write(write, insist=insist) is False:
             self._lease.lose()
             raise LeaseLost
 
-    def _write(self, write: Callable[[Session], Answer]) -> Answer:
+    def _write(self, write: Callable[[Session], Answer], *, insist: bool = True) -> Answer | None:
+        """Write; None where the database is away, and nothing is lost by not writing (not `insist`)."""
         wait = 0.1
         while self._lease.state != "lost":
             try:
@@ -96,6 +116,8 @@ class Recorder:
             except DBAPIError as error:
                 if not error.connection_invalidated and not _is_away(error):
                     raise
+                if not insist:
+                    return None
                 logger.warning("database away, trying again", error=str(error.orig))
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_RETRY_SECONDS)

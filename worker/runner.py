@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from importlib.metadata import version
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -39,7 +39,6 @@ from worker.protocol import (
     ImportGgufSpec,
     LogMessage,
     MeasureSpec,
-    Message,
     ModelPlace,
     NewNetworkSpec,
     PackSpec,
@@ -54,14 +53,8 @@ from worker.protocol import (
     VerifySpec,
     spec_adapter,
 )
+from worker.runner_messages import open_messages, send, signs_of_life
 from worker.runner_models import generate_text, import_gguf, new_network
-
-_messages: TextIO
-
-
-def send(message: Message) -> None:
-    """One line to the supervisor."""
-    _messages.write(message.model_dump_json() + "\n")
 
 
 def _opened(place: ModelPlace) -> ModelFolder:
@@ -100,6 +93,10 @@ later."""
 def _stop_if_asked() -> None:
     if _stop_asked.is_set():
         sys.exit(STOPPED)
+
+
+def _progress(done: float) -> None:
+    send(ProgressMessage(progress=done))
 
 
 def _log(message: str) -> None:
@@ -179,7 +176,7 @@ def generate(spec: GenerateSpec) -> dict[str, Any]:
         spec.prompts,
         tokens=spec.tokens,
         device=device,
-        on_progress=lambda done: send(ProgressMessage(progress=done)),
+        on_progress=_progress,
     )
     return written | {"peak_memory": _peak_memory(device)}
 
@@ -195,7 +192,7 @@ def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
         limit=spec.limit,
         work=spec.work,
         device=device,
-        on_progress=lambda done: send(ProgressMessage(progress=done)),
+        on_progress=_progress,
     )
     return {"tasks": measured, "lm_eval": version("lm_eval"), "peak_memory": _peak_memory(device)}
 
@@ -252,7 +249,7 @@ def run(spec: Spec) -> dict[str, Any]:
         case HashSpec():
             return share_by_hash(spec)
         case GenerateTextSpec():
-            return generate_text(spec, device=_device(spec.device), log=_log)
+            return generate_text(spec, device=_device(spec.device), log=_log, on_progress=_progress)
         case GenerateSpec():
             return generate(spec)
         case NewNetworkSpec():
@@ -274,9 +271,8 @@ def _classify(error: BaseException) -> SecateurError:
 
 def main() -> int:
     """Read a spec, run it, send its result or its error; the exit code is 0 or 1. SIGINT ends it at once."""
-    global _messages
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _messages = os.fdopen(os.dup(1), "w", buffering=1)
+    open_messages()
     os.dup2(2, 1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -287,7 +283,8 @@ def main() -> int:
             threads = len(os.sched_getaffinity(0))
         if threads is not None:
             torch.set_num_threads(threads)
-        result = run(spec)
+        with signs_of_life():
+            result = run(spec)
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk of the log may be full
             traceback.print_exc()

@@ -28,7 +28,13 @@ _IMPORT_BYTES_A_VALUE: Final = 16
 """An import is given the file's values four times over in float32, and what the libraries take besides."""
 
 
-def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+def generate_text(
+    spec: GenerateTextSpec,
+    *,
+    device: torch.device,
+    log: Callable[[str], None],
+    on_progress: Callable[[float], None],
+) -> dict[str, Any]:
     """Have the model write text, as JSON lines."""
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     description, tokenizer = folder.description, folder.tokenizer()
@@ -45,6 +51,7 @@ def generate_text(spec: GenerateTextSpec, *, device: torch.device, log: Callable
             seed=spec.seed,
             at_once=at_once,
             on_tokens=lambda done: log(f"the model has written {done} of {needed} tokens"),
+            on_progress=on_progress,
         ):
             documents += 1
             characters += len(document)

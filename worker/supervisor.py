@@ -146,6 +146,7 @@ class Supervisor:
             files=outcome.files if outcome else (),
             retry_delay_seconds=self._settings.retry_delay_seconds,
             stages=recorder.stage_seconds,
+            measured=outcome.measured if outcome else None,
         )
 
     def _watch(self, claim: Claim, lease: Lease) -> Callable[[], None]:

@@ -38,7 +38,7 @@ def page_turn(
         now = take_snapshot(session, team_id, job_id)
         context: dict[str, Any] = {"job": now.job, "is_changed": is_changed, "is_over": is_over}
         if is_changed or "progress" in types:
-            context |= job_page.head(now)
+            context |= job_page.head(now, page.data)
         if is_changed:
             context |= job_page.stages(session, team_id, now)
         if is_over:

@@ -31,14 +31,34 @@ _LAST_LINES = 10
 """Of the log, beside what went wrong."""
 
 
-def head(now: Snapshot) -> dict[str, Any]:
-    """State, progress, and how long it will take. A job's `started_at` is its newest attempt's."""
+def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
+    """Return state, progress, what the worker is at, how long it will take, and when it was last heard of: `newest` are
+    the last events there are. A job's `started_at` is its newest attempt's. Durations are as of now: the browser counts
+    on from them."""
     job = now.job
-    elapsed = remaining = None
+    context: dict[str, Any] = {"job": job, "elapsed": None, "remaining": None, "estimated": now.estimated_seconds}
     if job.status in HELD and job.started_at is not None:
-        elapsed = (datetime.now(UTC) - job.started_at).total_seconds()
-        remaining = remaining_seconds(job.progress, elapsed, now.estimated_seconds)
-    return {"job": job, "elapsed": elapsed, "remaining": remaining, "estimated": now.estimated_seconds}
+        moment = datetime.now(UTC)
+        elapsed = (moment - job.started_at).total_seconds()
+        heard_at = newest[-1].created_at if newest else job.started_at
+        context |= {
+            "elapsed": elapsed,
+            "remaining": remaining_seconds(job.progress, elapsed, now.estimated_seconds),
+            "silent": max((moment - heard_at).total_seconds(), 0.0),
+            "doing": _doing(newest),
+        }
+    return context
+
+
+def _doing(newest: Sequence[JobEvent]) -> str | None:
+    """Return what the last event of progress says the worker is at, unless a stage or an attempt began after it."""
+    for event in reversed(newest):
+        if event.type == "progress":
+            doing: str | None = event.data.get("doing")
+            return doing
+        if event.type in ("stage", "status"):
+            return None
+    return None
 
 
 def stages(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:

@@ -25,12 +25,10 @@ class StageTime:
 
 def remaining_seconds(progress: float, elapsed: float, estimated: float | None) -> float | None:
     """Of an attempt that is so far after `elapsed` seconds; `estimated` is how long it was expected to take. None where
-    nothing can be said."""
+    nothing can be said, as of one that takes longer than was expected and has not come far enough to have a pace."""
     pace = elapsed / progress if progress >= 0.02 else None
-    if pace is None and estimated is None:
-        return None
     if pace is None:
-        return max(estimated - elapsed, 0.0) if estimated is not None else None
+        return None if estimated is None or estimated <= elapsed else estimated - elapsed
     weight = 1.0 if estimated is None else min(progress / _TRUSTED, 1.0)
     total = weight * pace + (1 - weight) * max(estimated or 0.0, elapsed)
     return max(total - elapsed, 0.0)

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.catalogue.model_folder import ModelDescription
+from core.counting import counting
 from core.data.tokens import count_tokens, starts_with_bos
 from core.errors import OutOfMemory, UnusableModel
 from core.models.decoding import first_token, sequences_that_fit, write_tokens
@@ -33,11 +34,13 @@ def generate_documents(
     seed: int,
     at_once: int,
     on_tokens: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[float], None] = lambda done: None,
 ) -> Iterator[str]:
     """Documents of up to `length` tokens: a first token drawn from the whole vocabulary, so that they are of as many
     kinds as the model knows (LLM-QAT, Liu et al. 2023, arXiv:2305.17888), and after it what is sampled at temperature 1
     until the token that ends a text. `at_once` of them are made in a batch with a key-value cache, until they hold
-    `tokens` tokens as they are counted when they are read again. Sets torch's seed and the model's generation settings.
+    `tokens` tokens as they are counted when they are read again. `on_tokens` hears of each batch, `on_progress` of each
+    token, from 0 to 1. Sets torch's seed and the model's generation settings.
 
     Raises UnusableModel where the model does not write enough, NotFiniteWeights where it computes no probabilities.
     """
@@ -45,21 +48,30 @@ def generate_documents(
     firsts = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
     torch.manual_seed(seed)
     written = sampled = 0
-    while written < tokens:
-        if sampled > _MOST_TIMES_NEEDED * tokens + at_once * length:
-            raise UnusableModel(
-                f"the model writes too little text to calibrate on: {written} tokens of {tokens} after sampling "
-                f"{sampled}; name a dataset instead of 'self'",
-                param="model",
+    with counting("the model writes text of its own, tokens", tokens) as count:
+        while written < tokens:
+            if sampled > _MOST_TIMES_NEEDED * tokens + at_once * length:
+                raise UnusableModel(
+                    f"the model writes too little text to calibrate on: {written} tokens of {tokens} after sampling "
+                    f"{sampled}; name a dataset instead of 'self'",
+                    param="model",
+                )
+            missing = math.ceil((tokens - written) / length)
+            drawn = [firsts[number] for number in torch.randint(len(firsts), (min(at_once, missing),)).tolist()]
+            given_BT = torch.tensor([[*begin, first] for first in drawn])
+
+            def on_token(each: int, before: int = written, texts: int = len(drawn)) -> None:
+                about = min(before + each * texts, tokens)  # some end sooner
+                count(about)
+                on_progress(about / tokens)
+
+            written_after = write_tokens(
+                model, tokenizer, given_BT, most=length - 1, is_sampled=True, on_token=on_token
             )
-        missing = math.ceil((tokens - written) / length)
-        drawn = [firsts[number] for number in torch.randint(len(firsts), (min(at_once, missing),)).tolist()]
-        given_BT = torch.tensor([[*begin, first] for first in drawn])
-        written_after = write_tokens(model, tokenizer, given_BT, most=length - 1, is_sampled=True)
-        for first, ids in zip(drawn, written_after, strict=True):
-            sampled += len(ids) + 1
-            document = str(tokenizer.decode([first, *ids], skip_special_tokens=True))
-            if ids and document.strip():
-                written += count_tokens(document, tokenizer)
-                yield document
-        on_tokens(min(written, tokens))
+            for first, ids in zip(drawn, written_after, strict=True):
+                sampled += len(ids) + 1
+                document = str(tokenizer.decode([first, *ids], skip_special_tokens=True))
+                if ids and document.strip():
+                    written += count_tokens(document, tokenizer)
+                    yield document
+            on_tokens(min(written, tokens))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from core.counting import counted
 from core.data.images import ImageSet
 from core.errors import NotFiniteWeights
 
@@ -34,7 +35,7 @@ def measure_accuracy(
     place = device or next(model.parameters()).device
     model.eval()
     right, total = 0, 0.0
-    for numbers_B in torch.arange(len(images)).split(batch_size):
+    for numbers_B in counted(torch.arange(len(images)).split(batch_size), "measuring accuracy by batches"):
         logits_BK = model(pixel_values=images.batch(numbers_B).to(place)).logits.float()
         if not torch.isfinite(logits_BK).all():
             raise NotFiniteWeights("the model's logits are not finite numbers", param="model")

@@ -20,6 +20,7 @@ from transformers import AutoModelForImageClassification
 
 from core.catalogue.classifiers import REFERENCE_TYPE
 from core.catalogue.model_files import ONNX_FILE
+from core.counting import working
 from core.errors import ReloadCheckFailed
 from core.models.classifier import COUNTERS, ClassifierFolder, load_classifier, model_class, open_classifier
 from core.models.implementations import own_implementations
@@ -118,13 +119,14 @@ def _full_precision() -> Iterator[None]:
 
 def _run_onnx(file: Path, expected: Path, tolerance: float) -> dict[str, Any]:
     """What the stand-alone program found, in a process that is given three libraries and nothing else."""
-    answer = subprocess.run(
-        [sys.executable, "-P", "-s", str(_PROGRAM), str(file), str(expected), str(torch.get_num_threads())],
-        env={"PYTHONPATH": os.pathsep.join(dict.fromkeys(_folder_of(name) for name in _LIBRARIES))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    with working("running the ONNX file in a process of its own"):
+        answer = subprocess.run(
+            [sys.executable, "-P", "-s", str(_PROGRAM), str(file), str(expected), str(torch.get_num_threads())],
+            env={"PYTHONPATH": os.pathsep.join(dict.fromkeys(_folder_of(name) for name in _LIBRARIES))},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
     if answer.returncode:
         reason = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
         raise ReloadCheckFailed(f"{file.name} does not run in onnxruntime: {reason[:500]}")

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from core.counting import counted
 from core.data.tokens import starts_with_bos
 from core.errors import NotFiniteWeights, OutOfMemory
 from core.models.decoding import first_token, sequences_that_fit, write_tokens
@@ -83,7 +84,7 @@ def _continued(
     sequences_that_fit(folder.description, max(map(len, given)) + tokens, device)
     model = load_model(folder, device)
     texts = []
-    for ids in given:
+    for ids in counted(given, "writing after prompts"):
         (new,) = write_tokens(model, tokenizer, torch.tensor([ids]), most=tokens, is_sampled=False)
         texts.append(_new_text(tokenizer, ids, new))
         on_text()

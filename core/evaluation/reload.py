@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from core.catalogue.families import family_for
 from core.catalogue.model_folder import read_config
 from core.catalogue.per_layer import MODELLING_FILE, has_modelling_file, per_layer_family
+from core.counting import working
 from core.errors import ReloadCheckFailed
 from core.models.implementations import own_implementations
 from core.models.weights import load_tensors
@@ -29,13 +30,14 @@ def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dic
     if family is not None and not has_modelling_file(artifact, family):
         raise ReloadCheckFailed(f"{MODELLING_FILE} is not the file that was written for {family.title}")
     architecture = (family or family_for(config["architectures"])).architecture
-    opened: Any = AutoModelForCausalLM.from_pretrained(
-        artifact,
-        local_files_only=True,
-        trust_remote_code=family is not None,
-        output_loading_info=True,
-        **own_implementations(getattr(transformers, architecture)),
-    )
+    with working("opening the artifact anew"):
+        opened: Any = AutoModelForCausalLM.from_pretrained(
+            artifact,
+            local_files_only=True,
+            trust_remote_code=family is not None,
+            output_loading_info=True,
+            **own_implementations(getattr(transformers, architecture)),
+        )
     model: Any = opened[0]
     loading: dict[str, Any] = opened[1]
     faults = {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}

@@ -21,6 +21,7 @@ from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, TASKS
+from core.counting import counted, counting
 from core.errors import UnusableDataset
 from core.models.folder import ModelFolder
 from core.models.per_layer import load_model
@@ -58,7 +59,7 @@ def measure_tasks(
     datasets.disable_progress_bars()
     lm = _Model(load_model(folder, device), folder.tokenizer())
     measured = {}
-    for index, (name, file) in enumerate(questions.items()):
+    for index, (name, file) in enumerate(counted(questions.items(), "asking zero-shot tasks")):
         lm.on_progress = _part(on_progress, index, len(questions))
         tasks = {name: open_task(name, file, work)}
         found = evaluate(lm, {"tasks": tasks}, limit=limit, bootstrap_iters=1, log_samples=False)
@@ -125,19 +126,21 @@ class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
         tokens = min(len(self.tok_encode(longest)), self.max_length)
         most = LOGITS_BYTES[self.device.type] // (tokens * self.config.vocab_size * BYTES_PER_LOGIT)
         self.batch_size_per_gpu = min(max(most, 1), _LARGEST_BATCH)
-        self.set_cache_hook(_Counter(len(requests), self.on_progress))
-        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        with counting("scoring answers", len(requests)) as count:
+            self.set_cache_hook(_Counter(len(requests), self.on_progress, count))
+            answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
         return answers
 
 
 class _Counter(CacheHook):  # type: ignore[misc]
     """Hears of every answer."""
 
-    def __init__(self, total: int, on_progress: Callable[[float], None]) -> None:
+    def __init__(self, total: int, on_progress: Callable[[float], None], count: Callable[[int], None]) -> None:
         super().__init__(None)
-        self._total, self._done, self._on_progress = total, 0, on_progress
+        self._total, self._done, self._on_progress, self._count = total, 0, on_progress, count
 
     def add_partial(self, attr: str, req: Any, res: Any) -> None:
         before, self._done = self._done, self._done + 1
+        self._count(self._done)
         if 100 * before // self._total != 100 * self._done // self._total:
             self._on_progress(self._done / self._total)

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import torch
 
+from core.counting import counted
+
 ROUNDS = 3
 NO_SPEED_UP = (
     "No speed-up is to be expected: zeros stored in dense tensors are multiplied like any other weight, and a sparse "
@@ -29,7 +31,7 @@ def timed(call: Callable[[], _Answer], device: torch.device) -> tuple[_Answer, f
 def in_turn(contenders: Mapping[str, Callable[[], _Answer]], rounds: int = ROUNDS) -> dict[str, list[_Answer]]:
     """What each answers in each of some rounds; in every round all are called once, and one more before warms up."""
     answers: dict[str, list[_Answer]] = {name: [] for name in contenders}
-    for round_ in range(rounds + 1):
+    for round_ in counted(range(rounds + 1), "timing dense and pruned in turn by rounds"):
         for name, call in contenders.items():
             answer = call()
             if round_:

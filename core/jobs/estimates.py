@@ -1,7 +1,8 @@
 """What a job will need, from the formula and from what the fleet's own jobs took; and whether any worker can hold it.
 
 For each figure, the formula's answer is multiplied by the median of measured ÷ formula over the jobs of the same queue
-and method that succeeded last and resemble this one most. With fewer than three of them the formula stands alone.
+and method that ran to their end last, whether or not they missed a gate there, and resemble this one most. With fewer
+than three of them the formula stands alone.
 """
 
 import math
@@ -9,13 +10,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.tasks import forward_tokens
 from core.database import seconds_from_now
-from core.errors import DoesNotFit
+from core.errors import DoesNotFit, GateMissed
 from core.jobs.classifier_needs import ClassifierWork, ImageCounts, classifier_work
 from core.jobs.needs import Needs, classifier_needs, needs_of
 from core.jobs.references import SelfText
@@ -119,7 +120,7 @@ def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict
         .where(
             AttemptRow.queue == job.queue,
             AttemptRow.method == job.method,
-            AttemptRow.outcome == "succeeded",
+            or_(AttemptRow.outcome == "succeeded", AttemptRow.error_code == GateMissed.code),
             AttemptRow.needs.is_not(None),
             AttemptRow.measured.is_not(None),
         )
@@ -162,12 +163,13 @@ def _tokens(session: Session, team_id: str, job: JobBody, own_text: int) -> Toke
 
 
 def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]) -> int:
-    """Tokens of the texts that the model has to write itself first: those which none of the team's newest jobs that
-    succeeded had of the same model."""
+    """Tokens of the texts that the model has to write itself first: those which none of the team's newest jobs that ran
+    to their end had of the same model."""
     asked = _own_texts(sources)
     if not asked:
         return 0
-    done = select(JobRow.sources).where(JobRow.team_id == team_id, JobRow.status == "succeeded")
+    ended = or_(JobRow.status == "succeeded", JobRow.error["code"].astext == GateMissed.code)
+    done = select(JobRow.sources).where(JobRow.team_id == team_id, ended)
     for past in session.scalars(done.order_by(JobRow.created_at.desc()).limit(_HISTORY)):
         if past.get("model") == sources["model"]:
             asked -= _own_texts(past)

@@ -141,7 +141,7 @@ class HubLookup:
         return findings
 
     def _find_tasks(self, findings: HubFindings, tasks: Sequence[str]) -> None:
-        """A hub that cannot be reached for one task is not asked for the others."""
+        """Ask for the datasets of tasks; a hub that cannot be reached for one is not asked for the others."""
         away: HubUnavailable | None = None
         for index, name in enumerate(tasks):
             task = TASKS.get(name)

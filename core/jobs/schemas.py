@@ -207,7 +207,8 @@ class Job(BaseModel):
 
 
 class JobEvent(BaseModel):
-    """One event. Types: status {status, …}, stage {stage}, progress {progress, …}, log {level, message}, metric
+    """One event. Types: status {status, …}, stage {stage}, progress {progress, …; `doing` says what
+    the worker is at, and one comes every few seconds even where there is no progress}, log {level, message}, metric
     {name, step, value}."""
 
     sequence: int

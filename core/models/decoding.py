@@ -1,6 +1,7 @@
 """Tokens a model writes after others, with a key-value cache: the likeliest, or drawn from its distribution."""
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,10 +34,16 @@ def sequences_that_fit(description: ModelDescription, length: int, device: torch
 
 
 def write_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, given_BT: Tensor, *, most: int, is_sampled: bool
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    given_BT: Tensor,
+    *,
+    most: int,
+    is_sampled: bool,
+    on_token: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:
     """At most so many tokens after each of `given_BT`, without the one that ends a text: each the likeliest, or, where
-    it `is_sampled`, drawn at temperature 1. Sets the model's generation settings.
+    it `is_sampled`, drawn at temperature 1. Sets the model's generation settings. `on_token` is told how many each has.
 
     Raises NotFiniteWeights where the model computes no probabilities.
     """
@@ -50,11 +57,12 @@ def write_tokens(
     )
     model.generation_config = GenerationConfig()  # the model's own preferences are not its distribution
     given_BT = given_BT.to(model.device)
+    checked = _CheckedLogits(len(tokenizer), lambda length: on_token(length - given_BT.shape[1]))
     answer_BT = model.generate(  # type: ignore[operator]  # a mixed-in method, lost on the checker
         given_BT,
         attention_mask=torch.ones_like(given_BT),
         generation_config=settings,
-        logits_processor=LogitsProcessorList([_CheckedLogits(len(tokenizer))]),
+        logits_processor=LogitsProcessorList([checked]),
     )
     written_BT = answer_BT[:, given_BT.shape[1] :]
     return [list(itertools.takewhile(lambda token: token not in ends, row)) for row in written_BT.tolist()]
@@ -80,10 +88,13 @@ def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
 class _CheckedLogits(LogitsProcessor):
     """A model may have more outputs than there are words, and one that is broken has some that are not numbers."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, on_token: Callable[[int], None]) -> None:
+        """`on_token` is told, before each token, how many there are."""
         self._vocabulary = vocabulary
+        self._on_token = on_token
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._on_token(input_ids.shape[1])
         if not torch.isfinite(scores[:, : self._vocabulary]).all():
             raise NotFiniteWeights("the model's outputs are not finite numbers: it cannot write text", param="model")
         scores[:, self._vocabulary :] = -torch.inf

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import OnnxExporterError
 
+from core.counting import working
 from core.errors import UnsupportedArchitecture
 
 INPUT, OUTPUT = "pixel_values", "logits"
@@ -41,7 +42,7 @@ def export_onnx(model: nn.Module, image_shape: tuple[int, int, int], file: Path)
     device = next(model.parameters()).device
     example_BCHW = torch.zeros((_EXAMPLES, *image_shape), device=device)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), working("exporting to ONNX"):
             warnings.simplefilter("ignore")  # deprecations between torch's own parts
             program = torch.onnx.export(
                 _Logits(model),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from core.counting import counted
 from core.models.skeleton import Skeleton, call_block
 from core.pruning.shelf import Shelf
 from core.pruning.streams import block_arguments
@@ -33,7 +34,7 @@ def walk_forward(
     """
     arguments = block_arguments(skeleton, tokens[0].shape[1], dtype)
     hidden = [skeleton.embed(each).to(dtype) for each in tokens]
-    for index in range(len(skeleton)):
+    for index in counted(range(len(skeleton)), "passing blocks forward"):
         block = skeleton.fill_block(index, skeleton.read_block(index), dtype)
         for batch, given in enumerate(hidden):
             visit(index, batch, given)
@@ -63,7 +64,7 @@ def walk_back(
     for batch, hidden_1TD in enumerate(upstream):
         loss, upstream[batch] = _loss(skeleton, tokens[batch], hidden_1TD)
         losses.append(loss)
-    for index in reversed(range(len(skeleton))):
+    for index in counted(range(len(skeleton))[::-1], "taking gradients of blocks"):
         block = skeleton.fill_block(index, skeleton.read_block(index), dtype)
         wanted = _wanted(block, names[index])
         sums = {name: torch.zeros(each.shape, device=each.device) for name, each in wanted.items()}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.structure import Kind
+from core.counting import counted
 from core.evaluation.perplexity import perplexity
 from core.models.skeleton import call_block
 from core.pruning.adapted import AdaptedModel, effective_weight
@@ -53,7 +54,7 @@ def knowledge_distribution(scene: Scene, adapted: AdaptedModel, tokens_NT: Tenso
     with torch.inference_mode():
         hidden = [skeleton.embed(each).to(dtype) for each in tokens]
         whole = loss(0, hidden)
-        for layer, groups in enumerate(adapted.groups):
+        for layer, groups in enumerate(counted(adapted.groups, "measuring what layers know")):
             for each in groups:
                 order = norms[layer][each.kind].argsort()
                 for part in order.tensor_split(min(most, each.units)):

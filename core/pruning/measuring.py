@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.model_folder import ModelDescription
+from core.counting import counted
 from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
@@ -57,7 +58,7 @@ def measure(
     streams = [*texts.values(), probe]
     for each in streams:
         each.start()
-    for index in range(len(skeleton)):
+    for index in counted(range(len(skeleton)), "measuring perplexity by blocks"):
         block = skeleton.fill_block(index, skeleton.read_block(index), dtype)
         for each in streams:
             each.advance(block, index)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from core.catalogue.narrowing import require_structure
+from core.counting import counted
 from core.errors import InvalidRequest
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
@@ -127,7 +128,7 @@ class Removal(Walk):
             if refit:
                 refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(cut.layers)}
-        for index in range(start, len(skeleton)):
+        for index in counted(range(start, len(skeleton)), "removing from blocks"):
             tensors = skeleton.read_block(index)
             if dense:
                 block = skeleton.fill_block(index, tensors, plan.dtype)

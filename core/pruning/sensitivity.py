@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.sensitivity import SensitivityCurve, SensitivityPoint
+from core.counting import counted
 from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
@@ -88,7 +89,7 @@ class SensitivityWalk(Walk):
             for stream in self.streams:
                 stream.start()
         self.observer.on_stage("evaluate")
-        for index in range(start, blocks):
+        for index in counted(range(start, blocks), "measuring layers"):
             self._layer(index)
             state = {"curves": [curve.model_dump() for curve in self.curves], "notes": self.notes}
             self.boundaries.complete(index + 1, state)
@@ -127,7 +128,7 @@ class SensitivityWalk(Walk):
             ]
         self.dense.advance(block, index)
         skeleton.empty_block(index)
-        for later in range(index + 1, len(skeleton)):
+        for later in counted(range(index + 1, len(skeleton)), "blocks behind it"):
             block = self._later_block(later)
             for variant in variants:
                 variant.stream.advance(block, later)

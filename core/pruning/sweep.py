@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated
+from core.counting import counted
 from core.models.arithmetic import gradient_dtype
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
@@ -91,7 +92,7 @@ class Sweep(Walk):
             for stream in self.streams:
                 stream.start()
         self.observer.on_stage("prune")
-        for index in range(start, blocks):
+        for index in counted(range(start, blocks), "pruning blocks"):
             self._block(index)
             state = {
                 "rows": [asdict(row) for row in self.rows],
@@ -224,7 +225,7 @@ class Sweep(Walk):
         self.observer.on_log("OWL: a dense pass over the calibration tokens")
         self.calibration.start()
         shares: dict[int, float] = {}
-        for index in range(len(self.skeleton)):
+        for index in counted(range(len(self.skeleton)), "looking for outliers in blocks"):
             tensors = self.skeleton.read_block(index)
             block = self.skeleton.fill_block(index, tensors, self.calibration.dtype)
             groups = self._groups(index)

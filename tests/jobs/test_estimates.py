@@ -152,14 +152,16 @@ def _past_attempts(
     *,
     method: str = "wanda",
     first: int = 1,
+    error_code: str | None = None,
 ) -> None:
-    """Attempts that took so many times what the formula said."""
+    """Attempts that took so many times what the formula said, and failed where there is an error."""
     formula = estimate.basis.formula
     for number, factor in enumerate(times, first):
         session.execute(
             insert(AttemptRow).values(
                 job_id=job_id, attempt=number, team_id=team, queue="default", method=method, worker_id="worker_1",
-                ended_at=seconds_from_now(-60), outcome="succeeded", needs=estimate.model_dump(mode="json"),
+                ended_at=seconds_from_now(-60), outcome="failed" if error_code else "succeeded",
+                error_code=error_code, needs=estimate.model_dump(mode="json"),
                 measured={name: value and value * factor for name, value in formula.items()},
             )
         )  # fmt: skip
@@ -182,6 +184,20 @@ def test_the_fleets_jobs_correct_the_formula(
     assert learnt.basis.formula == alone.basis.formula
     for name, value in alone.basis.formula.items():
         assert getattr(learnt, name) == (None if value is None else pytest.approx(2.5 * value, rel=1e-6)), name
+
+
+def test_jobs_that_missed_a_gate_count_and_those_that_did_not_end_do_not(
+    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
+) -> None:
+    with transaction(sessions) as session:
+        alone = _estimate(session, team, job_body, store, settings)
+        job = service.submit(session, team, JobBody.model_validate(job_body), store=store, settings=settings)
+        _past_attempts(session, team, job.id, alone, [9.0] * 3, error_code="out_of_memory")
+        assert _estimate(session, team, job_body, store, settings) == alone
+        _past_attempts(session, team, job.id, alone, [2.0, 2.5, 3.0], first=100, error_code="gate_missed")
+        learnt = _estimate(session, team, job_body, store, settings)
+    assert learnt.basis.jobs == 3
+    assert learnt.seconds == pytest.approx(2.5 * alone.basis.formula["seconds"], rel=1e-6)
 
 
 def test_a_job_resembles_those_of_its_size(

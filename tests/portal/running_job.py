@@ -50,8 +50,8 @@ class Running:
     def stage(self, stage: Any) -> None:
         self._write(lambda session: set_stage(session, self.id, self.attempt, stage))
 
-    def progress(self, progress: float) -> None:
-        self._write(lambda session: set_progress(session, self.id, self.attempt, progress))
+    def progress(self, progress: float, **data: Any) -> None:
+        self._write(lambda session: set_progress(session, self.id, self.attempt, progress, data))
 
     def log(self, message: str) -> None:
         data = {"level": "info", "message": message}

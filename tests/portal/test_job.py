@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -15,8 +17,10 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import delete
 
 from core.database import transaction
+from core.jobs.tables import JobRow
 from core.settings import Settings
 from core.teams.tables import PortalSessionRow
+from tests.portal.browserless import Browserless
 from tests.portal.conftest import require_accessible, sign_in
 from tests.portal.running_job import Running
 from tests.worker.conftest import eventually
@@ -67,6 +71,55 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     portal.reload()
     assert logged(portal) == ["line 0", "line 1", "line 2"]
     expect(portal.locator("figure.curve canvas")).to_have_count(2)
+
+
+def test_a_running_page_goes_on_counting_between_events_and_promises_nothing_that_is_over(
+    portal: Page, submitted: Running
+) -> None:
+    with transaction(submitted.sessions) as session:
+        row = session.get_one(JobRow, submitted.id)
+        row.estimate = {**(row.estimate or {}), "seconds": 100.0}
+    submitted.begin()
+    submitted.stage("prune")
+    portal.clock.install()
+    portal.goto(f"/portal/jobs/{submitted.id}")
+    elapsed, left, silent = (portal.locator(f'[data-clock="{name}"]') for name in ("elapsed", "left", "silent"))
+    expect(left).to_have_text(re.compile(r"about 1 min [34]\d s left"))
+    portal.clock.fast_forward(40_000)
+    expect(elapsed).to_have_text(re.compile(r"^4\d s$|^5\d s$"))
+    expect(left).to_have_text(re.compile(r"^about [45]\d s left$|^about 1 min 0\d s left$"))
+    expect(silent).to_have_text(re.compile(r"^[45]\d s ago$"))
+    portal.clock.fast_forward(100_000)
+    expect(left).to_have_text("takes longer than expected")
+    expect(elapsed).to_have_text(re.compile(r"^2 min \d\d s$"))
+    require_accessible(portal)
+    submitted.progress(0.0, doing="trying the model without each: 3 of 30")
+    expect(portal.locator("#head .doing")).to_have_text("trying the model without each: 3 of 30")
+    expect(silent).to_have_text(re.compile(r"^\d s ago$"))
+    portal.clock.fast_forward(30_000)
+    expect(silent).to_have_text(re.compile(r"^3\d s ago$"))
+    submitted.log("a line")
+    expect(portal.locator("#log li")).to_have_count(1)
+    expect(silent).to_have_text(re.compile(r"^\d s ago$"))
+    portal.reload()
+    expect(portal.locator("#head .doing")).to_have_text("trying the model without each: 3 of 30")
+    submitted.stage("evaluate")
+    expect(portal.locator("#head .doing")).to_have_count(0)
+
+
+def test_a_page_opened_when_the_estimate_is_over_says_so(
+    submitted: Running, live_api: httpx.Client, admin_key: str
+) -> None:
+    with transaction(submitted.sessions) as session:
+        row = session.get_one(JobRow, submitted.id)
+        row.estimate = {**(row.estimate or {}), "seconds": 100.0}
+    submitted.begin()
+    with transaction(submitted.sessions) as session:
+        session.get_one(JobRow, submitted.id).started_at = datetime.now(UTC) - timedelta(seconds=150)
+    browser = Browserless(live_api, admin_key)
+    page = browser.http.get(f"/portal/jobs/{submitted.id}").text
+    assert "takes longer than the 1 min 40 s expected" in page and " left</span>" not in page
+    browser.close()
 
 
 @contextmanager

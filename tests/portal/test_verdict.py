@@ -149,7 +149,7 @@ def test_there_is_no_advice_for_what_is_no_error() -> None:
 def test_the_time_left_leans_on_the_estimate_first_and_on_the_pace_later() -> None:
     assert remaining_seconds(0.0, 1.0, None) is None
     assert remaining_seconds(0.0, 10.0, 100.0) == 90.0
-    assert remaining_seconds(0.0, 200.0, 100.0) == 0.0
+    assert remaining_seconds(0.0, 100.0, 100.0) is None, "nothing is said once the estimate is over"
     assert remaining_seconds(0.5, 100.0, 7.0) == pytest.approx(100.0)
     early = remaining_seconds(0.05, 10.0, 100.0)
     assert early is not None and 90.0 < early < 190.0

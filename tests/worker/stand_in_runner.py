@@ -3,7 +3,8 @@
 BEHAVIOUR is a JSON object: `hang_in` (a task: say `pid N` in the log, then sleep), `ignore_signals`, `fail_in` (tasks)
 with `code` and `retryable`, `crash` (text written to stderr before exit code 1), `nonsense`, `ratio` (of perplexities),
 `ratios` (the same by sparsity), `latency` (ratio, whose spread is 0.05), `blocks` (that take `block_seconds` each;
-SIGTERM ends it after the one it is in), `from` (a file with more of this, read anew by every task).
+SIGTERM ends it after the one it is in), `doing` (what it says it is at while it
+prunes), `from` (a file with more of this, read anew by every task).
 """
 
 import json
@@ -20,6 +21,7 @@ from typing import Any
 from core.artifacts.packed import pack_folder
 from core.catalogue.model_folder import inspect_folder
 from worker.protocol import (
+    AliveMessage,
     ErrorMessage,
     GenerateTextSpec,
     LogMessage,
@@ -50,6 +52,8 @@ def main(behaviour: dict[str, Any]) -> int:
         send(LogMessage(level="info", message=f"previous {spec.previous.name if spec.previous else None}"))
         send(StageMessage(stage="prune"))
         send(ProgressMessage(progress=0.5, block=1, blocks=2))
+        for words in behaviour.get("doing", ()):
+            send(AliveMessage(doing=words))
         if "TRACEPARENT" in os.environ:
             send(LogMessage(level="info", message=f"traceparent {os.environ['TRACEPARENT']}"))
         if "blocks" in behaviour:

@@ -111,8 +111,8 @@ def register(request: Request, noun: str, caller: Admin, state: State, posted: P
 
 
 def uploads_to_show(session: Session, caller: Principal, kind: UploadKind) -> dict[str, list[Upload]]:
-    """Uploads a member can go on with, and those refused whose name no later upload has; viewers see none, as in
-    REST."""
+    """Return the uploads a member can go on with, and those refused whose name no later upload has; viewers get none,
+    as in REST."""
     if caller.role == "viewer":
         return {}
     team, most = caller.team_id, _MOST_SHOWN

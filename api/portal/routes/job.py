@@ -35,14 +35,18 @@ router = APIRouter(prefix="/jobs")
 _GATHER_SECONDS = 0.5
 """News that come so close together go into one message: nobody reads faster, and pages may be many."""
 _LOG_PAGE = 1000
+_LAST_EVENTS = 20
+"""Among which the page looks for what a worker is at."""
 
 
 @router.get("/{job_id}")
 def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
     """Everything up to the job's newest event; the page's stream goes on from there."""
     now = take_snapshot(session, caller.team_id, job_id)
+    before = max(now.last_event - _LAST_EVENTS, 0)
+    newest = service.read_events(session, caller.team_id, job_id, after=before, limit=now.last_event - before).data
     context = {
-        **job_page.head(now),
+        **job_page.head(now, newest),
         **job_page.stages(session, caller.team_id, now),
         **job_page.log(session, caller.team_id, now),
         **job_page.result(session, caller.team_id, now),

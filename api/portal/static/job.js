@@ -85,8 +85,39 @@
     keep();
   }
 
+  // Durations go on from what the server said last: it says nothing between two events.
+  const head = document.getElementById("head");
+  const span = (seconds) => {
+    const whole = Math.floor(seconds);
+    const padded = (number) => String(number).padStart(2, "0");
+    if (whole < 60) return `${whole} s`;
+    if (whole < 3600) return `${Math.floor(whole / 60)} min ${padded(whole % 60)} s`;
+    if (whole < 48 * 3600) return `${Math.floor(whole / 3600)} h ${padded(Math.floor((whole % 3600) / 60))} min`;
+    return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  };
+  let saidAt = Date.now();
+  let heardAt = null; // of an event that left the head as it was
+  const words = {
+    elapsed: (said, since) => span(said + since),
+    left: (said, since) => (said > since ? `about ${span(said - since + 1)} left` : "takes longer than expected"),
+    silent: (said, since) => `${span(heardAt === null ? said + since : (Date.now() - heardAt) / 1000)} ago`,
+  };
+  const tick = () => {
+    const since = (Date.now() - saidAt) / 1000;
+    for (const each of head.querySelectorAll("[data-clock]")) {
+      each.firstChild.data = words[each.dataset.clock](Number(each.dataset.seconds), since);
+    }
+  };
+  new MutationObserver(() => {
+    saidAt = Date.now();
+    heardAt = null;
+    tick();
+  }).observe(head, { attributes: true, attributeFilter: ["data-seconds"], childList: true, subtree: true });
+  setInterval(tick, 1000);
+
   const live = document.getElementById("live");
   if (live) {
+    live.addEventListener("htmx:sse:after:message", () => (heardAt = Date.now()));
     const say = (...parts) => {
       const line = document.createElement("p");
       line.className = "notice warn";

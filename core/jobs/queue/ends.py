@@ -67,8 +67,9 @@ def finish_failed(
     files: Iterable[StoredFile] = (),
     retry_delay_seconds: float = 5,
     stages: Mapping[str, float] | None = None,
+    measured: Mapping[str, Any] | None = None,
 ) -> JobStatus | None:
-    """End an attempt with a problem (`SecateurError.problem()`).
+    """End an attempt with a problem (`SecateurError.problem()`). `measured` is what one took that ran to its end.
 
     A retryable problem with attempts left puts the job back in the queue, to be claimed after `retry_delay_seconds`;
     any other is final, keeping what report and artifact there are (a missed gate; no artifact where the team's quota
@@ -87,6 +88,7 @@ def finish_failed(
         files=list(files),
         delay_seconds=retry_delay_seconds,
         stages=stages,
+        measured=measured,
     )
 
 
@@ -144,10 +146,11 @@ def _fail(
     files: list[StoredFile] | None = None,
     delay_seconds: float = 0,
     stages: Mapping[str, float] | None = None,
+    measured: Mapping[str, Any] | None = None,
 ) -> JobStatus | None:
     error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
     is_lost = outcome == "lost"
-    ending = Ending(outcome, error_code=error["code"], stages=stages, by_dispatcher=is_lost)
+    ending = Ending(outcome, error_code=error["code"], stages=stages, measured=measured, by_dispatcher=is_lost)
     if error["retryable"]:
         written = move(
             session,

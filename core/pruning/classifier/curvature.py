@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.classic_parameters import Curvature
+from core.counting import counted
 from core.data.images import ImageSet
 from core.pruning.classifier.matrices import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
 from core.pruning.classifier.scene import Scene
@@ -98,7 +99,7 @@ def _passes(
     scene: Scene, layers: Mapping[str, Layer], images: ImageSet, curvature: Curvature, size: int
 ) -> Iterator[tuple[Sequence[_Use], Sequence[Tensor | None], int]]:
     """For each batch and each of its vectors the layers' uses, the gradients in their outputs, and the images."""
-    for numbers in torch.arange(len(images)).split(size):
+    for numbers in counted(torch.arange(len(images)).split(size), "taking curvature from batches"):
         pixels_BCHW = images.batch(numbers).to(scene.device)
         with torch.enable_grad(), Trace(layers) as trace:
             logits_BK = scene.logits(pixels_BCHW)

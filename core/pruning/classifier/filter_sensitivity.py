@@ -8,6 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from core.counting import counted
 from core.data.images import ImageSet
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.scene import Scene, mean_loss
@@ -38,7 +39,7 @@ def curves(scene: Scene, groups: Groups, scores: Sequence[Tensor], images: Image
     """The curve of each group, the units of lowest score silenced first."""
     dense = mean_loss(scene, images)
     scanned = []
-    for place, (group, score_U) in enumerate(zip(groups.groups, scores, strict=True)):
+    for place, (group, score_U) in enumerate(counted(list(zip(groups.groups, scores, strict=True)), "scanning groups")):
         order = torch.argsort(score_U, stable=True).tolist()
         removed = sorted({*(int(rate * group.units) for rate in _RATES), group.units - 1} - {0})
         losses = []

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.classic_parameters import Iterated
+from core.counting import counted
 from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
 from core.pruning.classifier.retraining import retrain_between
 from core.pruning.classifier.scene import Scene
@@ -49,7 +50,7 @@ def prune_in_rounds(
     if done is None:
         prepare()
         save(scene, 0)
-    for number in range((done or 0) + 1, parameters.rounds + 1):
+    for number in counted(range((done or 0) + 1, parameters.rounds + 1), "rounds of pruning"):
         stop_if_asked(scene)
         row = {"round": number, **cut(share_gone(number, parameters))}
         with training() as figures:

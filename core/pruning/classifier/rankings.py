@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from core.counting import counted
 from core.data.images import ImageSet
 from core.pruning.classifier.channel_groups import Group
 from core.pruning.classifier.channels import Groups
@@ -87,7 +88,7 @@ def oracle(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Te
     scores = []
     for place, group in enumerate(groups.groups):
         changes = []
-        for unit in range(group.units):
+        for unit in counted(range(group.units), f"measuring the model without each unit of {group.name}"):
             with groups.silenced({place: [unit]}):
                 changes.append(abs(mean_loss(scene, images) - dense))
         scores.append(torch.tensor(changes, dtype=torch.float64))

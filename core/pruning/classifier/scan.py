@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.water_filling import LayerCosts, allocate
+from core.counting import counted
 from core.data.images import ImageSet
 from core.errors import InvalidSparsity
 from core.pruning.classifier.scene import Scene, loss_and_accuracy
@@ -23,7 +24,7 @@ def scan(
     Raises RecoveryStopped between layers where asked to stop.
     """
     curves: dict[str, Curve] = {}
-    for shape in scene.layers:
+    for shape in counted(scene.layers, "scanning layers"):
         if scene.observer.should_stop():
             raise RecoveryStopped
         layer = scene.module(shape.name)

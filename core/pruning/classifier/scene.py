@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.patterns import UNSTRUCTURED, Pattern
+from core.counting import counted
 from core.data.images import ImageSet
 from core.errors import InvalidRequest
 from core.pruning.classifier.rounds import Rounds
@@ -66,7 +67,7 @@ class Scene:
 
     def batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Images [batch, channels, height, width] and labels [batch] of a set, in order, on the device."""
-        for numbers in torch.arange(len(images)).split(self.batch_size):
+        for numbers in counted(torch.arange(len(images)).split(self.batch_size), "batches of images"):
             yield images.batch(numbers).to(self.device), images.labels_N[numbers].to(self.device)
 
 

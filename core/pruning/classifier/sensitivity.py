@@ -14,6 +14,7 @@ from core.catalogue.linear_shape import LinearShape
 from core.catalogue.patterns import parse_pattern
 from core.catalogue.sensitivity import SensitivityCurve, SensitivityPoint
 from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.counting import counted
 from core.data.chosen_images import draw_images
 from core.data.images import ImageSet
 from core.pruning.boundaries import read_state
@@ -63,7 +64,7 @@ def classifier_sensitivity(
         units = _groups(scene, images, inner, parameters.rates)
     else:
         units = _layers(scene, images, build_classifier_method(parameters.method, inner), parameters)
-    for unit in units[len(curves) :]:
+    for unit in counted(units[len(curves) :], "measuring layers"):
         if scene.observer.should_stop():
             raise RecoveryStopped
         points = unit.measure()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.catalogue.parameters import BonsaiParameters, MethodParameters
 from core.catalogue.structure import Counts
+from core.counting import counted
 from core.errors import NotFiniteWeights
 from core.evaluation.perplexity import perplexity
 from core.models.skeleton import call_block
@@ -48,7 +49,7 @@ class Bonsai(StructuredMethod):
         share = sum(each.removed for each in scene.counts) / removable
         rounds = math.ceil(share / self.parameters.round_share - 1e-9)
         before, cut = scene.counts_at(0), scene.without_layers([])
-        for number in range(1, rounds + 1):
+        for number in counted(range(1, rounds + 1), "rounds of removal"):
             after = scene.counts_at(number / rounds)
             cut, said = self._round(scene, model, model.masks.kept_by(cut), before, after, generator)
             scene.say(f"round {number} of {rounds}: {said}")
@@ -90,7 +91,9 @@ class Bonsai(StructuredMethod):
             draw_U = torch.empty_like(weight_U).exponential_(generator=generator) / weight_U
             kept_U = masks.kept_by(keep_highest(draw_U, candidates_U, after))
             kept += [kept_U, torch.where(candidates_U, ~kept_U, there_U)]
-        measured = torch.tensor([-model.perplexity(tokens_NT, each) for each in kept], dtype=torch.float64)
+        measured = torch.tensor(
+            [-model.perplexity(tokens_NT, each) for each in counted(kept, "measuring masks")], dtype=torch.float64
+        )
         if not torch.isfinite(measured).all():
             raise NotFiniteWeights("the perplexity of a masked model is not finite", param="model")
         found = regress(torch.stack(kept)[:, candidates_U], measured, generator)

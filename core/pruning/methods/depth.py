@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.parameters import DepthParameters, MethodParameters
+from core.counting import counted
 from core.evaluation.perplexity import perplexity
 from core.models.skeleton import call_block
 from core.pruning.gradients import walk_forward
@@ -86,7 +87,7 @@ class Depth(StructuredMethod):
 
         def remember(start: int, first: list[Tensor]) -> None:
             """Keep what each layer from place `start` on is given, from what the first of them is."""
-            for batch, hidden in enumerate(first):
+            for batch, hidden in enumerate(counted(first, "running what is left on batches")):
                 for place in range(start, len(kept)):
                     before.put(place, batch, hidden)
                     hidden = run(hidden, [kept[place]])
@@ -98,7 +99,9 @@ class Depth(StructuredMethod):
         remember(0, [skeleton.embed(each).to(dtype) for each in tokens])
         removed: list[int] = []
         while len(removed) < scene.removed_layers:
-            found = {layer: without(place) for place, layer in enumerate(kept) if layer in candidates}
+            tried = [(place, layer) for place, layer in enumerate(kept) if layer in candidates]
+            what = f"layer {len(removed) + 1} of {scene.removed_layers} to remove: trying the model without each"
+            found = {layer: without(place) for place, layer in counted(tried, what)}
             if self.is_quick and not removed:
                 candidates = set(sorted(found, key=lambda layer: found[layer])[: 2 * scene.removed_layers])
             best = min(found, key=lambda layer: found[layer])

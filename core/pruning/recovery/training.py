@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from core.catalogue.recovery import Recovery, sequences_at_once
+from core.counting import counted
 from core.errors import InvalidRequest, RecoveryDiverged
 from core.pruning.recovery.checkpoints import Checkpoint, Checkpoints
 from core.pruning.recovery.losses import Loss, next_token_loss
@@ -99,7 +100,7 @@ class Training:
             self._observer.on_log(f"continuing after step {previous.step} of {self._recovery.steps}")
         self._model.train()
         steps, every = self._recovery.steps, self._recovery.checkpoint_every
-        for step in range(self.resumed_from, steps):
+        for step in counted(range(self.resumed_from, steps), "training steps"):
             if not self._sampling.begin(step, self._held_loss):
                 continue
             loss, stop = self._step(step)

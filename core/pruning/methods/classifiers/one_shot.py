@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated, MethodParameters, Propagated, Selection
 from core.catalogue.prunable import require_divisible
+from core.counting import counted
 from core.errors import InvalidParameters
 from core.models.hooks import removed_after
 from core.models.weights import DTYPES
@@ -76,9 +77,9 @@ class OneShot(ClassifierMethod):
                     )
             else:
                 with walk.collecting(wait=False):
-                    for pixels_BCHW in batches:
+                    for pixels_BCHW in counted(batches, "collecting statistics of batches"):
                         scene.logits(pixels_BCHW)
-                for name in list(walk.statistics):
+                for name in counted(list(walk.statistics), "pruning layers"):
                     walk.prune(name)
         walk.finish()
 

@@ -1,0 +1,55 @@
+"""Long loops that say how far they are: told wherever the work is done, looked at by whoever runs it.
+
+A loop counts itself, and knows nobody who listens; a process that tells others what it does asks `current_work` now and
+then. Loops within one another are told together, the outermost first.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_running: dict[object, str] = {}
+"""What each loop that runs in this process is at, the outermost first. Of the process, not of a thread: the one that
+asks is another than the one that works."""
+
+
+def counted(items: Collection[Item], what: str) -> Iterator[Item]:
+    """Yield the items; meanwhile this process says that it does `what`, and how many of them are done."""
+    with counting(what, len(items)) as count:
+        for done, item in enumerate(items):
+            count(done)
+            yield item
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Have this process say that it does `what` while the body runs, which is given a call that tells how many of
+    `total` are done."""
+    loop = object()
+
+    def count(done: int) -> None:
+        _running[loop] = f"{what}: {done:,} of {total:,}"
+
+    count(0)
+    try:
+        yield count
+    finally:
+        del _running[loop]
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Have this process say that it does `what` while the body runs, of which no steps can be counted."""
+    work = object()
+    _running[work] = what
+    try:
+        yield
+    finally:
+        del _running[work]
+
+
+def current_work() -> str | None:
+    """Return what this process does now; None where no loop that counts itself runs."""
+    return "; ".join(list(_running.values())) or None
