@@ -66,14 +66,17 @@ def test_a_stream_shows_events_as_they_come_and_ends_with_the_job(
             assert event.id == str(json.loads(event.data)["sequence"])
             seen.append((event.id, json.loads(event.data)["data"]))
 
+    def await_event(number: str) -> None:
+        eventually(lambda: seen and seen[-1][0] == number)
+
     watcher = threading.Thread(target=watch)
     watcher.start()
-    eventually(lambda: len(seen) == 1)
+    await_event("1")
     take(sessions)
-    for count, progress in ((3, 0.25), (4, 0.5)):
+    for number, progress in (("3", 0.25), ("4", 0.5)):
         with transaction(sessions) as session:
             set_progress(session, job, 1, progress)
-        eventually(lambda count=count: len(seen) == count)  # long before the next look
+        await_event(number)
     with transaction(sessions) as session:
         finish_succeeded(session, job, 1, metrics={}, report={}, files=[])
     watcher.join(timeout=20)

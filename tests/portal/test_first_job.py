@@ -1,4 +1,4 @@
-"""Somebody who has never used the API prunes a real model, on the service as it is served, without touching a mouse."""
+"""Somebody who has never used the API prunes a model, on the service as it is served, without touching a mouse."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.portal.conftest import DESKTOP, require_accessible
+from tests.runner.models import write_model, write_words
 from tests.worker.test_serve import a_home, secateur, serving
 from worker.samples import CALIBRATION, EVALUATION, MODEL
 
@@ -21,16 +22,25 @@ def home() -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(params=["tiny", pytest.param("SmolLM2", marks=pytest.mark.nightly)])
+def model_and_text(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Folder of a model, and two texts."""
+    if request.param == "tiny":
+        text = write_words(tmp_path / "words.txt")
+        return write_model(tmp_path / "model"), text, text
+    samples = request.getfixturevalue("samples")
+    texts = samples / "datasets"
+    return samples / "models" / MODEL, texts / f"{CALIBRATION}.jsonl", texts / f"{EVALUATION}.jsonl"
+
+
 @pytest.fixture
-def served(home: Path, samples: Path) -> Iterator[str]:
-    """Address of a service that knows SmolLM2 and two texts."""
+def served(home: Path, model_and_text: tuple[Path, Path, Path]) -> Iterator[str]:
+    """Address of a service that knows a model and two texts by the names of the samples."""
     with serving(home):
-        for kind, name, place in (
-            ("models", MODEL, samples / "models" / MODEL),
-            ("datasets", CALIBRATION, samples / "datasets" / f"{CALIBRATION}.jsonl"),
-            ("datasets", EVALUATION, samples / "datasets" / f"{EVALUATION}.jsonl"),
+        for (kind, name), path in zip(
+            (("models", MODEL), ("datasets", CALIBRATION), ("datasets", EVALUATION)), model_and_text, strict=True
         ):
-            added = secateur(home, kind, "add", name, str(place.resolve()))
+            added = secateur(home, kind, "add", name, str(path.resolve()))
             assert added.returncode == 0, added.stderr
         yield (home / "url").read_text().strip()
 
@@ -68,7 +78,7 @@ def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(
     expect(page.get_by_role("heading", name="New job", exact=True)).to_be_visible()
     _fill(page, "Model", MODEL)
     expect(page.locator("#model-found")).to_contain_text("LlamaForCausalLM")
-    for label, text in (("Samples", "4"), ("Sequence length", "128"), ("Samples of each", "4")):
+    for label, text in (("Samples", "4"), ("Sequence length", "32"), ("Samples of each", "4")):
         _fill(page, label, text)
     expect(page.locator("#commands")).to_contain_text("--calibration-samples 4")
     expect(page.locator("#outlook")).to_contain_text("memory")

@@ -26,15 +26,20 @@ def write_model(folder: Path, layers: int = LAYERS) -> Path:
     return folder
 
 
+def write_words(text: Path) -> Path:
+    """Write forty passages of fifty of its words."""
+    generator = numpy.random.default_rng(0)
+    text.parent.mkdir(parents=True, exist_ok=True)
+    text.write_text("\n\n".join(" ".join(f"w{n}" for n in generator.integers(4, 96, 50)) for _ in range(40)))
+    return text
+
+
 def register_layers(
     sessions: sessionmaker[Session], settings: Settings, team: str, *, layers: int = LAYERS, samples: int = 8
 ) -> dict[str, Any]:
     """A job on a model of some layers, with text it can read."""
     folder = write_model(settings.models_root / "layered", layers)
-    generator = numpy.random.default_rng(0)
-    text = settings.datasets_root / "words.txt"
-    text.parent.mkdir(parents=True, exist_ok=True)
-    text.write_text("\n\n".join(" ".join(f"w{n}" for n in generator.integers(4, 96, 50)) for _ in range(40)))
+    text = write_words(settings.datasets_root / "words.txt")
     with transaction(sessions) as session:
         register_model(session, team, ModelBody(name="layered", path=str(folder.resolve())), settings)
         register_dataset(session, team, DatasetBody(name="words", path=str(text.resolve())), settings)
