@@ -10,9 +10,9 @@ import time
 
 import structlog
 from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from redis.exceptions import RedisError
 
 from core.errors import RateLimited
 from core.settings import Settings
@@ -64,9 +64,9 @@ class Rates:
                 if not self._limiter.hit(limit, kind, who):
                     wait = self._limiter.get_window_stats(limit, kind, who).reset_time - time.time()
                     raise RateLimited(f"too many {what}: {limit} are allowed", retry_after=max(wait, 0))
-        except RedisError as error:
+        except StorageError as error:
             self._away_until = time.monotonic() + _AWAY_SECONDS
-            self._tell(is_away=True, error=str(error))
+            self._tell(is_away=True, error=str(error.storage_error))
         else:
             self._tell(is_away=False)
 
@@ -87,4 +87,6 @@ class Rates:
 def _storage(broker_url: str | None) -> MemoryStorage | RedisStorage:
     if broker_url is None or not broker_url.startswith(_REDIS):
         return MemoryStorage()
-    return RedisStorage(broker_url, socket_timeout=_REDIS_SECONDS, socket_connect_timeout=_REDIS_SECONDS)
+    return RedisStorage(
+        broker_url, wrap_exceptions=True, socket_timeout=_REDIS_SECONDS, socket_connect_timeout=_REDIS_SECONDS
+    )

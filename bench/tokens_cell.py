@@ -7,7 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bench.cell_program import answer
-from core.data.texts import detect_format, read_documents
+from core.data.formats import detect_format
+from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows, mixed_windows
 from core.models.folder import open_model
 from core.models.weights import write_tensors

@@ -9,8 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import alembic.command
-import alembic.config
 from sqlalchemy import ColumnElement, DateTime, Engine, Interval, MetaData, create_engine, func, make_url, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -89,6 +87,9 @@ def transaction(factory: sessionmaker[Session]) -> Iterator[Session]:
 
 def migrate(settings: Settings) -> None:
     """Bring the database to the newest schema. Safe to call from several processes at once."""
+    import alembic.command  # slow to load, and for this alone
+    import alembic.config
+
     engine = create_engine_from(settings)
     try:
         with engine.connect() as connection:

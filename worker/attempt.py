@@ -14,8 +14,8 @@ from typing import Any, cast
 from core.artifacts import finalise
 from core.artifacts.store import Store, StoredFile, artifact_prefix
 from core.errors import GateMissed, OutOfMemory, SecateurError
-from core.jobs.estimates import compare
 from core.jobs.gates import evaluate_gates, gates_report, missed_gates
+from core.jobs.needs import compare
 from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
 from core.jobs.states import Stage

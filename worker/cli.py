@@ -1,21 +1,16 @@
 """The server's commands of the `secateur` command line, which the client finds through the entry-point group
-`secateur.commands`. They act on SECATEUR_HOME of this machine, as its first team; no server need be running."""
+`secateur.commands`. They act on SECATEUR_HOME of this machine, as its first team; no server need be running.
+
+Every `secateur` command loads this file, the client's too: what only some of these need is loaded by them."""
 
 import os
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
-from sqlalchemy.orm import Session
 
 from core.catalogue.classifiers import NetworkName
-from core.database import transaction
-from core.settings import Settings
-from core.teams.administration import team_named
-from core.teams.keys import create_key, list_keys, revoke_key
-from core.teams.secret import server_secret
 from secateur.cli.keys import (
     DaysOption,
     KeyArgument,
@@ -47,16 +42,13 @@ from secateur.cli.registry import (
 from secateur.configuration import embedded_url
 from secateur.team_types import CreatedKey, Key
 from secateur.types import Dataset, Model
-from worker.command_errors import told
-from worker.demo import demo
-from worker.home import Home, open_home
-from worker.registering import add_dataset as take_in_dataset
-from worker.registering import add_model as take_in_model
-from worker.registering import new_network
-from worker.samples import add_samples
-from worker.serve import serve, stop
-from worker.task_samples import add_task_samples
+from worker.command_errors import home_here, told
 from worker.team_commands import teams_app
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from worker.home import Home
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -82,6 +74,9 @@ def _serve(
     host: Annotated[str | None, typer.Option(help="Default: SECATEUR_HOST, or 127.0.0.1.")] = None,
 ) -> None:
     """Serve this home: database, API, a worker and the dispatcher, until Ctrl-C."""
+    from core.settings import Settings
+    from worker.serve import serve
+
     settings = Settings()
     with told():
         serve(settings, host=host or settings.host, port=settings.port if port is None else port)
@@ -89,6 +84,9 @@ def _serve(
 
 def _stop() -> None:
     """End everything that serves this home, the database too."""
+    from core.settings import Settings
+    from worker.serve import stop
+
     with told():
         typer.echo("Stopped." if stop(Settings()) else "Nothing was running.")
 
@@ -100,19 +98,28 @@ def _samples(
     ] = False,
 ) -> None:
     """Fetch a small language model, and text to prune it with, by pinned hash; or register images."""
-    with told(), open_home(Settings()) as home:
+    with home_here() as home:
         if images:
-            from worker.image_samples import add_image_samples  # slow to load, and for this alone
+            from worker.image_samples import add_image_samples
 
             add_image_samples(home, typer.echo)
         if tasks or not images:
+            from worker.samples import add_samples
+
             add_samples(home, typer.echo)
         if tasks:
+            from worker.task_samples import add_task_samples
+
             add_task_samples(home.settings, typer.echo)
 
 
 def _demo() -> None:
     """Prune a real language model end to end and show what came of it."""
+    from rich.console import Console
+
+    from core.settings import Settings
+    from worker.demo import demo
+
     with told():
         demo(Settings(), Console())
 
@@ -127,7 +134,9 @@ def _models_add(
     if _is_elsewhere():
         add_model(name, str(path), source, as_json)
         return
-    with told(), open_home(Settings()) as home:
+    from worker.registering import add_model as take_in_model
+
+    with home_here() as home:
         added = take_in_model(home, name, path, source=source, say=explain)
     show_model(_as_client_sees(added, Model), as_json)
 
@@ -145,7 +154,9 @@ def _models_new(
     as_json: JsonOption = False,
 ) -> None:
     """Make a small network that the classical papers prune, untrained; a job with method recover trains it."""
-    with told(), open_home(Settings()) as home:
+    from worker.registering import new_network
+
+    with home_here() as home:
         made = new_network(
             home,
             name,
@@ -176,7 +187,9 @@ def _datasets_add(
     if _is_elsewhere():
         add_dataset(name, str(path), file_format, text_field, image_field, label_field, source, as_json)
         return
-    with told(), open_home(Settings()) as home:
+    from worker.registering import add_dataset as take_in_dataset
+
+    with home_here() as home:
         added = take_in_dataset(
             home,
             name,
@@ -202,7 +215,9 @@ def _as_client_sees(answer: BaseModel, kind: type[Answer]) -> Answer:
 TeamOption = Annotated[str | None, typer.Option(help="The team; unset: the first one.")]
 
 
-def _team(session: Session, home: Home, name: str | None) -> str:
+def _team(session: "Session", home: "Home", name: str | None) -> str:
+    from core.teams.administration import team_named
+
     return home.team_id if name is None else team_named(session, name)
 
 
@@ -217,7 +232,11 @@ def _keys_create(
     if team is None and _is_elsewhere():
         create_key_there(name, role, days, as_json)
         return
-    with told(), open_home(Settings()) as home, transaction(home.sessions) as session:
+    from core.database import transaction
+    from core.teams.keys import create_key
+    from core.teams.secret import server_secret
+
+    with home_here() as home, transaction(home.sessions) as session:
         made = create_key(
             session,
             _team(session, home, team),
@@ -234,7 +253,10 @@ def _keys_list(team: TeamOption = None, as_json: JsonOption = False) -> None:
     if team is None and _is_elsewhere():
         list_keys_there(as_json)
         return
-    with told(), open_home(Settings()) as home, transaction(home.sessions) as session:
+    from core.database import transaction
+    from core.teams.keys import list_keys
+
+    with home_here() as home, transaction(home.sessions) as session:
         keys = list_keys(session, _team(session, home, team), limit=200, after=None).data
     show_keys([_as_client_sees(key, Key) for key in keys], as_json)
 
@@ -244,6 +266,9 @@ def _keys_revoke(key_id: KeyArgument, team: TeamOption = None, as_json: JsonOpti
     if team is None and _is_elsewhere():
         revoke_key_there(key_id, as_json)
         return
-    with told(), open_home(Settings()) as home, transaction(home.sessions) as session:
+    from core.database import transaction
+    from core.teams.keys import revoke_key
+
+    with home_here() as home, transaction(home.sessions) as session:
         revoked = revoke_key(session, _team(session, home, team), key_id)
     show_revoked(_as_client_sees(revoked, Key), as_json)

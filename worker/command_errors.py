@@ -1,16 +1,18 @@
-"""How the server's commands fail: with a sentence on stderr and an exit code."""
+"""The server's commands, where they begin and where they fail: with the home of this machine, and with a sentence on
+stderr and an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
 from core.errors import InvalidRequest, SecateurError
 from secateur.cli.output import explain
-from worker.demo import DemoFailed
-from worker.downloads import DownloadFailed
-from worker.embedded import PostgresFailed
-from worker.serve import ServeFailed
+from worker.failures import CommandFailed
+
+if TYPE_CHECKING:
+    from worker.home import Home
 
 FAILED = 1
 USAGE = 2
@@ -25,6 +27,16 @@ def told() -> Iterator[None]:
         where = f" ({error.param})" if error.param and not error.message.startswith(error.param) else ""
         explain(f"{error.title}{where}: {error.message}")
         raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from error
-    except (ServeFailed, PostgresFailed, DownloadFailed, DemoFailed) as error:
+    except CommandFailed as error:
         explain(error)
         raise typer.Exit(FAILED) from error
+
+
+@contextmanager
+def home_here() -> Iterator["Home"]:
+    """The home of this machine, open; errors are told."""
+    from core.settings import Settings  # slow to load, for commands that need them alone
+    from worker.home import open_home
+
+    with told(), open_home(Settings()) as home:
+        yield home

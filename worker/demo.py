@@ -16,6 +16,7 @@ from rich.table import Table
 from core.settings import Settings
 from secateur import Client, Job
 from secateur.cli.watch import follow
+from worker.failures import CommandFailed
 from worker.home import open_home
 from worker.processes import spawn
 from worker.protocol import GenerateSpec, ModelPlace
@@ -37,7 +38,7 @@ JOB: dict[str, Any] = {
 }
 
 
-class DemoFailed(RuntimeError):
+class DemoFailed(CommandFailed):
     """The server did not start, or the job did not succeed."""
 
 

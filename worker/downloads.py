@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from worker.failures import CommandFailed
 from worker.processes import run
 
 
-class DownloadFailed(RuntimeError):
+class DownloadFailed(CommandFailed):
     """A package could not be fetched, or is not the one pinned."""
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy import URL
 
+from worker.failures import CommandFailed
 from worker.processes import ChildProcess, run, spawn
 
 VERSION = 18
@@ -44,7 +45,7 @@ _ours: dict[Path, ChildProcess] = {}
 """Servers this process started, to be reaped by it."""
 
 
-class PostgresFailed(RuntimeError):
+class PostgresFailed(CommandFailed):
     """The embedded server could not be set up, started or stopped; the message carries the end of its log."""
 
 

@@ -26,6 +26,7 @@ import psutil
 
 from core.settings import Settings
 from worker.embedded import is_running, start_postgres, stop_postgres
+from worker.failures import CommandFailed
 from worker.home import open_home
 from worker.processes import ChildProcess, spawn, started_at
 
@@ -34,7 +35,7 @@ DRAIN_SECONDS = 30
 """Given to a worker, beyond the grace of its runner, to put its job back into the queue."""
 
 
-class ServeFailed(RuntimeError):
+class ServeFailed(CommandFailed):
     """The server could not start, or ended because one of its parts did."""
 
 

@@ -10,7 +10,7 @@ import structlog
 from core.artifacts.store import MANIFEST, Store
 from core.artifacts.store.protocol import full_disk_told
 from core.catalogue.tasks import TASKS, local_copy
-from core.data.image_rows import IMAGE_PARQUET
+from core.data.formats import IMAGE_PARQUET
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
 from core.jobs.references import (
     FileImages,

@@ -2,18 +2,15 @@
 keys; what the team may use is not theirs to say."""
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.database import transaction
-from core.settings import Settings
-from core.teams.administration import found_team, list_teams, set_limits
-from core.teams.schemas import Team
-from core.teams.secret import server_secret
 from secateur.cli.output import JsonOption, explain, print_json, print_table
-from worker.command_errors import told
-from worker.home import open_home
+from worker.command_errors import home_here
+
+if TYPE_CHECKING:
+    from core.teams.schemas import Team
 
 _HOUR = 3600
 
@@ -51,7 +48,10 @@ teams_app = typer.Typer(help="Teams of this server, and their quotas.", no_args_
 @teams_app.command("list")
 def _list(as_json: JsonOption = False) -> None:
     """All teams: what they use, of what they may."""
-    with told(), open_home(Settings()) as home, transaction(home.sessions) as session:
+    from core.database import transaction
+    from core.teams.administration import list_teams
+
+    with home_here() as home, transaction(home.sessions) as session:
         teams = list_teams(session)
     _show(teams, as_json)
 
@@ -67,7 +67,11 @@ def _create(
 ) -> None:
     """Found a team and show its first admin key, this once."""
     limits = _limits(max_running, max_queued, max_device_hours, max_stored_bytes, weight)
-    with told(), open_home(Settings()) as home, transaction(home.sessions) as session:
+    from core.database import transaction
+    from core.teams.administration import found_team
+    from core.teams.secret import server_secret
+
+    with home_here() as home, transaction(home.sessions) as session:
         key = found_team(session, name, limits, secret=server_secret(home.settings))
     explain(f"team {name!r} founded; its admin key, shown this once:")
     typer.echo(key.key)
@@ -87,7 +91,10 @@ def _set(
     limits = _limits(max_running, max_queued, max_device_hours, max_stored_bytes, weight)
     if not limits:
         raise typer.BadParameter("name at least one quota to set, such as --max-running 4")
-    with told(), open_home(Settings()) as home, transaction(home.sessions) as session:
+    from core.database import transaction
+    from core.teams.administration import set_limits
+
+    with home_here() as home, transaction(home.sessions) as session:
         team = set_limits(session, name, limits)
     _show([team], as_json)
 
@@ -119,7 +126,7 @@ def _whole(name: str, value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _show(teams: list[Team], as_json: bool) -> None:
+def _show(teams: "list[Team]", as_json: bool) -> None:
     if as_json:
         print_json(teams)
         return

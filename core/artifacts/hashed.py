@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from core.artifacts.store import HASHED_SUFFIX
 from core.artifacts.weight_parts import (
     UNSIGNED,
     Part,
@@ -29,7 +30,7 @@ from core.artifacts.weight_parts import (
 )
 from core.catalogue.safetensors_header import TensorEntry, read_header
 from core.catalogue.sharing import Sharing
-from secateur.hashed import SUFFIX, bucket_and_sign
+from secateur.hashed import bucket_and_sign
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def hash_folder(folder: Path, sharings: Mapping[str, Sharing]) -> dict[str, Any]
     what that came to, for the report: as of packed ones, `bytes` and `dense_bytes` of the weight files, and what they
     restore. The dense files go once all are written. Raises ValueError for what is not shared so.
     """
-    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(SUFFIX))
-    sizes = {file.name: hash_file(file, file.with_suffix(SUFFIX), sharings) for file in files}
+    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(HASHED_SUFFIX))
+    sizes = {file.name: hash_file(file, file.with_suffix(HASHED_SUFFIX), sharings) for file in files}
     for file in files:
         file.unlink()
     return {

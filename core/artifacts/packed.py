@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from core.artifacts.store import PACKED_SUFFIX
 from core.artifacts.weight_parts import (
     UNSIGNED,
     Part,
@@ -30,9 +31,6 @@ from core.artifacts.weight_parts import (
     write_header,
 )
 from core.catalogue.safetensors_header import TensorEntry, read_header
-
-SUFFIX = ".packed.safetensors"
-"""No loader takes a file of such a name for weights."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ def pack_folder(folder: Path) -> dict[str, Any]:
     `bytes`, `dense_bytes` and `bound_bytes` are of the weight files; `restores` names the dense files they give back,
     with size and SHA-256. Config, index and tokenizer stay as they are. The dense files go once all are packed.
     """
-    dense_files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(SUFFIX))
-    sizes = {file: pack_file(file, file.with_suffix(SUFFIX)) for file in dense_files}
+    dense_files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(PACKED_SUFFIX))
+    sizes = {file: pack_file(file, file.with_suffix(PACKED_SUFFIX)) for file in dense_files}
     for file in dense_files:
         file.unlink()
     return {

@@ -6,7 +6,7 @@ from typing import BinaryIO
 from pydantic import BaseModel
 
 from core.data.apart import measure_apart
-from core.data.image_rows import IMAGE_FOLDER, IMAGE_PARQUET
+from core.data.formats import IMAGE_FOLDER, IMAGE_PARQUET
 from core.errors import UnusableDataset
 
 

@@ -11,12 +11,9 @@ import pyarrow
 import pyarrow.parquet
 
 from core.catalogue.bounded_json import parse_json
+from core.data.formats import IMAGE_FOLDER, IMAGE_FORMATS, IMAGE_PARQUET
 from core.data.parquet import column_type, readable
 from core.errors import UnusableDataset
-
-IMAGE_FOLDER = "image_folder"
-IMAGE_PARQUET = "image_parquet"
-IMAGE_FORMATS = (IMAGE_FOLDER, IMAGE_PARQUET)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 """Of files that are images; others in a folder are not looked at."""

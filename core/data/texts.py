@@ -5,25 +5,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow
-import pyarrow.parquet
 from pydantic import BaseModel
 
 from core.catalogue.bounded_json import parse_json
 from core.data.apart import measure_apart
-from core.data.image_rows import IMAGE_FOLDER, IMAGE_FORMATS
-from core.data.parquet import column_type, readable, takes_too_much
+from core.data.formats import TEXT_FORMATS
 from core.errors import UnusableDataset
 
-FORMATS = ("text", "jsonl", "parquet")
-_SUFFIXES = {
-    ".txt": "text",
-    ".md": "text",
-    ".text": "text",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
 _MAX_LINE_BYTES = 64 * 2**20
 
 
@@ -34,20 +22,6 @@ class TextDescription(BaseModel):
     characters: int
     bytes: int
     sha256: str
-
-
-def detect_format(path: Path) -> str:
-    """The format a file's suffix means, or that of a folder; raises UnusableDataset naming those known."""
-    if path.is_dir():
-        return IMAGE_FOLDER
-    try:
-        return _SUFFIXES[path.suffix.lower()]
-    except KeyError:
-        raise UnusableDataset(
-            f"{path.name}: suffix {path.suffix!r} is not known; use {', '.join(sorted(_SUFFIXES))} or name the format "
-            f"({', '.join((*FORMATS, *IMAGE_FORMATS))})",
-            param="format",
-        ) from None
 
 
 def read_documents(path: Path, format: str, text_field: str = "text") -> Iterator[str]:
@@ -62,7 +36,7 @@ def documents_in(stream: BinaryIO, name: str, format: str, text_field: str) -> I
     """`read_documents` of a text that is open already, and can be read from any place."""
     readers = {"text": _read_text, "jsonl": _read_jsonl, "parquet": _read_parquet}
     if format not in readers:
-        raise UnusableDataset(f"format {format!r} is not known: use {', '.join(FORMATS)}", param="format")
+        raise UnusableDataset(f"format {format!r} is not known: use {', '.join(TEXT_FORMATS)}", param="format")
     return (document for document in readers[format](stream, name, text_field) if document.strip())
 
 
@@ -93,6 +67,8 @@ def describe_stream(
 
 def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
     """Documents and characters of a Parquet file, read in this process; raises UnusableDataset."""
+    from core.data.parquet import takes_too_much
+
     assert stream is not None
     name = task["name"]
     try:
@@ -167,6 +143,10 @@ def _is_text(value: str) -> bool:
 
 
 def _read_parquet(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
+    import pyarrow.parquet  # slow to load, and for this alone
+
+    from core.data.parquet import column_type, readable
+
     with readable(name), pyarrow.parquet.ParquetFile(stream) as file:
         kind = column_type(file, name, text_field, "text_field")
         if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):

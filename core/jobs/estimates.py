@@ -18,7 +18,7 @@ from core.catalogue.tasks import forward_tokens
 from core.database import seconds_from_now
 from core.errors import DoesNotFit, GateMissed
 from core.jobs.classifier_needs import ClassifierWork, ImageCounts, classifier_work
-from core.jobs.needs import Needs, classifier_needs, needs_of
+from core.jobs.needs import FIGURES, Needs, classifier_needs, needs_of
 from core.jobs.references import SelfText
 from core.jobs.resolution import ResolvedJob
 from core.jobs.schemas import Estimate, EstimateBasis, JobBody
@@ -34,7 +34,6 @@ _HISTORY = 200
 _NEAREST = 20
 _FEWEST = 3
 _CHARACTERS_PER_TOKEN = 4
-_FIGURES = tuple(Needs.model_fields)
 
 
 def estimate_job(session: Session, team_id: str, resolved: ResolvedJob, settings: Settings) -> Estimate:
@@ -130,7 +129,7 @@ def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict
     past = [(row.needs["basis"]["formula"], row.measured) for row in rows]
     nearest = sorted(past, key=lambda pair: abs(math.log(pair[0]["seconds"] / formula.seconds)))[:_NEAREST]
     factors = {}
-    for name in _FIGURES:
+    for name in FIGURES:
         ratios = [taken[name] / said[name] for said, taken in nearest if said.get(name) and taken.get(name)]
         if len(ratios) >= _FEWEST:
             factors[name] = statistics.median(ratios)
@@ -195,14 +194,3 @@ def _images(session: Session, team_id: str, job: JobBody) -> ImageCounts:
         calibration=of(calibration.dataset, calibration.samples) if calibration else 0,
         evaluation=sum(of(name, evaluation.samples) for name in evaluation.datasets),
     )
-
-
-def compare(estimate: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any] | None:
-    """For the report: each figure estimated at submission, measured, and their ratio; None without an estimate."""
-    if estimate is None:
-        return None
-    return {
-        name: {"estimated": estimate[name], "actual": measured[name], "ratio": measured[name] / estimate[name]}
-        for name in _FIGURES
-        if estimate.get(name) and measured.get(name) is not None
-    } | {"jobs_it_came_from": estimate["basis"]["jobs"]}

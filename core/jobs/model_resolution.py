@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import Store, artifact_prefix
+from core.artifacts.store import HASHED_SUFFIX, PACKED_SUFFIX, Store, artifact_prefix
 from core.catalogue.descriptions import Description, describe_folder, descriptions
 from core.catalogue.methods import get_method
 from core.errors import UnknownModel
@@ -15,8 +15,6 @@ from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.registry.folders import content_hash_of
 from core.registry.service import find_row, names
 from core.registry.tables import ModelRow
-from secateur.hashed import SUFFIX as HASHED_SUFFIX
-from secateur.packed import SUFFIX as PACKED_SUFFIX
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ measurements on a CPU; what a fleet's own jobs took corrects it (`core.jobs.esti
 """
 
 from collections import defaultdict
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -58,6 +59,20 @@ class Needs(BaseModel):
     peak_device_memory_bytes: int | None
     disk_bytes: int
     seconds: float
+
+
+FIGURES = tuple(Needs.model_fields)
+
+
+def compare(estimate: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any] | None:
+    """For the report: each figure estimated at submission, measured, and their ratio; None without an estimate."""
+    if estimate is None:
+        return None
+    return {
+        name: {"estimated": estimate[name], "actual": measured[name], "ratio": measured[name] / estimate[name]}
+        for name in FIGURES
+        if estimate.get(name) and measured.get(name) is not None
+    } | {"jobs_it_came_from": estimate["basis"]["jobs"]}
 
 
 def needs_of(

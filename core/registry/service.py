@@ -8,9 +8,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.catalogue.descriptions import describe_folder
+from core.data.formats import IMAGE_FORMATS, detect_format
 from core.data.image_description import ImagesDescription, describe_images
-from core.data.image_rows import IMAGE_FORMATS
-from core.data.texts import describe, detect_format
+from core.data.texts import describe
 from core.database import new_id
 from core.errors import Conflict, NotFound, SecateurError
 from core.pages import Page, read_page

@@ -19,8 +19,8 @@ from core.artifacts.store import Store, open_stored
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import Description, describe_folder
 from core.catalogue.model_folder import ModelDescription
+from core.data.formats import IMAGE_PARQUET
 from core.data.image_description import ImagesDescription, describe_image_stream
-from core.data.image_rows import IMAGE_PARQUET
 from core.data.texts import TextDescription, describe_stream
 from core.database import seconds_from_now, transaction
 from core.errors import (

@@ -8,8 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.catalogue.model_files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE, is_model_file, is_pickle
-from core.data.image_rows import IMAGE_FOLDER, IMAGE_PARQUET
-from core.data.texts import detect_format
+from core.data.formats import IMAGE_FOLDER, IMAGE_PARQUET, detect_format
 from core.database import new_id, seconds_from_now
 from core.errors import (
     Conflict,

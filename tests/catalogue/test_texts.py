@@ -7,7 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from core.data.texts import describe, detect_format, read_documents
+from core.data.formats import detect_format
+from core.data.texts import describe, read_documents
 from core.errors import UnusableDataset
 
 

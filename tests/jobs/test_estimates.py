@@ -14,9 +14,9 @@ from core.catalogue.recovery import Recovery, complete_recovery
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import DoesNotFit
 from core.jobs import queue, service
-from core.jobs.estimates import compare, estimate_job, require_fit
+from core.jobs.estimates import estimate_job, require_fit
 from core.jobs.inspection import inspect
-from core.jobs.needs import needs_of
+from core.jobs.needs import compare, needs_of
 from core.jobs.resolution import resolve_job
 from core.jobs.schemas import Estimate, InspectBody, JobBody
 from core.jobs.tables import AttemptRow, JobRow, WorkerRow

@@ -4,7 +4,9 @@
 
 from core.artifacts.store.local import LocalStore
 from core.artifacts.store.protocol import (
+    HASHED_SUFFIX,
     MANIFEST,
+    PACKED_SUFFIX,
     Part,
     Store,
     StoredFile,
@@ -18,7 +20,9 @@ from core.artifacts.store.reading import open_stored
 from core.settings import Settings
 
 __all__ = [
+    "HASHED_SUFFIX",
     "MANIFEST",
+    "PACKED_SUFFIX",
     "LocalStore",
     "Part",
     "Store",

@@ -1,0 +1,32 @@
+"""The formats that data sets come in. Their readers are elsewhere: who only names a format loads none of them."""
+
+from pathlib import Path
+
+from core.errors import UnusableDataset
+
+TEXT_FORMATS = ("text", "jsonl", "parquet")
+IMAGE_FOLDER = "image_folder"
+IMAGE_PARQUET = "image_parquet"
+IMAGE_FORMATS = (IMAGE_FOLDER, IMAGE_PARQUET)
+_SUFFIXES = {
+    ".txt": "text",
+    ".md": "text",
+    ".text": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+
+
+def detect_format(path: Path) -> str:
+    """The format a file's suffix means, or that of a folder; raises UnusableDataset naming those known."""
+    if path.is_dir():
+        return IMAGE_FOLDER
+    try:
+        return _SUFFIXES[path.suffix.lower()]
+    except KeyError:
+        raise UnusableDataset(
+            f"{path.name}: suffix {path.suffix!r} is not known; use {', '.join(sorted(_SUFFIXES))} or name the format "
+            f"({', '.join((*TEXT_FORMATS, *IMAGE_FORMATS))})",
+            param="format",
+        ) from None
