@@ -155,6 +155,7 @@ class Attempt(ABC):
             VerifySpec(
                 artifact=made.artifact,
                 expected=expected,
+                modules=self._folder / "modules",
                 device=self._settings.device,
                 threads=self._settings.threads,
             )
@@ -256,7 +257,6 @@ class Attempt(ABC):
             on_wait=on_wait,
             grace_seconds=self._settings.cancel_grace_seconds,
             command=self._runner,
-            modules=self._folder / "modules" if _has_code(spec) else None,
         )
 
     def _measured(self, made: Made) -> dict[str, Any]:
@@ -279,11 +279,6 @@ class Attempt(ABC):
         self._recorder.leave()
         seconds = self._recorder.stage_seconds
         metrics["seconds"] = {**metrics.get("seconds", {}), **seconds, "total": sum(seconds.values())}
-
-
-def _has_code(spec: Spec) -> bool:
-    """Whether the task imports a modelling file: one of our own, when its artifact is verified."""
-    return isinstance(spec, VerifySpec) and any(spec.artifact.glob("*.py"))
 
 
 def hash_spec(artifact: Path, hashed: dict[str, Any]) -> HashSpec:

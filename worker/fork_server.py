@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
@@ -18,6 +18,11 @@ COMMAND = (sys.executable, "-m", "worker.runner_server")
 PACKET_BYTES = 64
 PROCESS_NAME = "secateur-runner"
 """What tools call a runner that was forked, whose command line is the server's."""
+LIBRARIES = {
+    "classifier": ("worker.runner_classifier", "onnxscript"),
+    "tasks": ("core.evaluation.tasks",),
+}
+"""What only some tasks need, and is slow to load: the server does so for the first of them, and for all that follow."""
 
 
 class ForkedProcess(ChildProcess):
@@ -93,16 +98,19 @@ class ForkServer:
     def is_running(self) -> bool:
         return self._process.is_running()
 
-    def fork(self, *, name: str, stderr: IO[bytes], variables: Mapping[str, str]) -> ForkedProcess:
-        """A runner with pipes as stdin and stdout, and these environment variables besides. Raises OSError where the
-        server has ended."""
+    def fork(
+        self, *, name: str, stderr: IO[bytes], variables: Mapping[str, str], libraries: Sequence[str]
+    ) -> ForkedProcess:
+        """A runner with pipes as stdin and stdout, and these environment variables and libraries besides. Raises
+        OSError where the server has ended."""
         ours, owner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdin, to_stdin = os.pipe()
         from_stdout, stdout = os.pipe()
         process = ForkedProcess(ours, name, os.fdopen(to_stdin, "wb"), os.fdopen(from_stdout, "rb"))
         try:
             files = [stdin, stdout, stderr.fileno(), owner.fileno()]
-            socket.send_fds(self._channel, [json.dumps(dict(variables)).encode()], files)
+            request = {"variables": dict(variables), "libraries": list(libraries)}
+            socket.send_fds(self._channel, [json.dumps(request).encode()], files)
         except OSError:
             process.close()
             ours.close()
@@ -123,9 +131,15 @@ _starting = threading.Lock()
 
 
 def fork_runner(
-    *, name: str, stderr: IO[bytes], environment: Mapping[str, str], variables: Mapping[str, str]
+    *,
+    name: str,
+    stderr: IO[bytes],
+    environment: Mapping[str, str],
+    variables: Mapping[str, str],
+    libraries: Sequence[str] = (),
 ) -> ForkedProcess | None:
-    """A runner with this environment and these variables besides, from a server that is started where there is none.
+    """A runner with this environment, and these variables and `libraries` (modules that are loaded) besides, from a
+    server that is started where there is none.
 
     None where runners cannot be forked: without Linux, or where its libraries do not load, or open a GPU.
     """
@@ -140,7 +154,8 @@ def fork_runner(
         if server is None:
             server = _servers[key] = ForkServer(environment)
     with suppress(OSError):  # it was killed just now
-        return server.fork(name=name, stderr=stderr, variables=variables) if server.forks else None
+        if server.forks:
+            return server.fork(name=name, stderr=stderr, variables=variables, libraries=libraries)
     return None
 
 

@@ -186,11 +186,15 @@ class TasksSpec(_Wire):
 
 
 class VerifySpec(_Wire):
-    """Load the artifact with from_pretrained in this fresh process and compare with the expected logits."""
+    """Load the artifact with from_pretrained in this fresh process and compare with the expected logits.
+
+    `modules` is the folder for the modelling file that may have to be imported.
+    """
 
     task: Literal["verify"] = "verify"
     artifact: Path
     expected: Path
+    modules: Path
     device: str | None
     threads: int | None
 

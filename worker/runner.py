@@ -18,6 +18,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 
 import torch
 import transformers
+from transformers import dynamic_module_utils
 
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.descriptions import describe_folder
@@ -206,6 +207,8 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
 
         checked = classifier_reload_check(spec.artifact, spec.expected, device=device)
     else:
+        importing: Any = dynamic_module_utils
+        importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
         checked = reload_check(spec.artifact, spec.expected, device=device)
     return checked | {"model": description.model_dump(mode="json"), "peak_memory": _peak_memory(device)}
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
 from core.telemetry import current_traceparent, span
 from worker.fetcher_protocol import FetchSpec
-from worker.fork_server import fork_runner
+from worker.fork_server import LIBRARIES, fork_runner
 from worker.processes import ChildProcess, spawn
 from worker.protocol import ErrorMessage, Message, ResultMessage, Spec, parse_message
 
@@ -74,10 +74,8 @@ def run_task(
     grace_seconds: float,
     command: Sequence[str] = RUNNER,
     environment: Mapping[str, str] | None = None,
-    modules: Path | None = None,
 ) -> dict[str, Any]:
-    """Run one task to its end and return its result. `environment` is the runner's own where none is given; `modules`
-    the folder for the modelling file it may have to import.
+    """Run one task to its end and return its result. `environment` is the runner's own where none is given.
 
     `on_message` gets every message but result and error; `on_wait` is called a few times a second. Whatever either
     raises ends the runner's group (SIGINT, `grace_seconds`, SIGKILL) and comes out of here. Only `Draining` waits: the
@@ -88,26 +86,24 @@ def run_task(
     ended it, `InternalError` for anything else.
     """
     with span(f"runner.{spec.task}"):
-        start = partial(_start, f"runner {spec.task}", command, environment, modules)
+        start = partial(_start, spec.task, command, environment)
         return _run(spec, log, on_message, on_wait, grace_seconds, start)
 
 
 def _start(
-    name: str,
+    task: str,
     command: Sequence[str],
     environment: Mapping[str, str] | None,
-    modules: Path | None,
     stderr: IO[bytes],
 ) -> ChildProcess:
     """Forked where it is a runner like all others, else executed."""
-    variables = {}
+    name, variables = f"runner {task}", {}
     if environment is None and (traceparent := current_traceparent()) is not None:
         variables["TRACEPARENT"] = traceparent
-    if modules is not None:
-        variables["HF_MODULES_CACHE"] = str(modules)
     seen = runner_environment() if environment is None else environment
-    if (command, environment, modules) == (RUNNER, None, None):
-        forked = fork_runner(name=name, stderr=stderr, environment=seen, variables=variables)
+    if (command, environment) == (RUNNER, None):
+        libraries = LIBRARIES.get(task, ())
+        forked = fork_runner(name=name, stderr=stderr, environment=seen, variables=variables, libraries=libraries)
         if forked is not None:
             return forked
     return spawn(

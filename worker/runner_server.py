@@ -1,9 +1,10 @@
 """A runner with its libraries loaded that never runs a task: for each it is asked for it forks, and the copy does it.
 
 `python -m worker.runner_server`, with a socket as stdin on which it says `ready`. Each packet there asks for one
-process: environment variables as JSON, with four file descriptors, to be its stdin, stdout and stderr, and the server's
-end of a socket on which it says `pid N`, and `ended CODE` once the process has. Where the other end of that is closed,
-the process is killed with its group, and reaped: not before, so that until then the group's id is its own.
+process: environment variables, and modules to load first, as JSON, with four file descriptors, to be its stdin, stdout
+and stderr, and the server's end of a socket on which it says `pid N`, and `ended CODE` once the process has. Where the
+other end of that is closed, the process is killed with its group, and reaped: not before, so that until then the
+group's id is its own.
 
 The server ends where the socket on stdin is closed, and all it forked with it. It ends without a word where its
 libraries have opened a GPU: CUDA does not survive a fork.
@@ -20,6 +21,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from worker.fork_server import PROCESS_NAME
 from worker.launch import PARENT_GONE, dies_with
@@ -58,7 +60,9 @@ class RunnerServer:
                     request, files, _, _ = socket.recv_fds(self._channel, REQUEST_BYTES, 4)
                     if not request:
                         return
-                    self._fork(json.loads(request), files)
+                    asked = json.loads(request)
+                    load(asked["libraries"])
+                    self._fork(asked["variables"], files)
                 elif forked in self._running:  # not let go a moment ago
                     if key.fd == forked.end:
                         self._tell(forked)
@@ -132,6 +136,26 @@ def become(server: int, streams: list[int], environment: dict[str, str]) -> None
     finish()
 
 
+def load(libraries: list[str]) -> None:
+    """Load what is not loaded yet, for every copy to come. A task says itself what it cannot load.
+
+    Where there is a GPU they are left to the task: one that opens it could not be got rid of again here.
+    """
+    missing = [name for name in libraries if name not in sys.modules]
+    if not missing or Path("/dev/nvidiactl").exists():
+        return
+    for name in missing:
+        with suppress(Exception):
+            import_module(name)
+    _keep()
+
+
+def _keep() -> None:
+    """So that no copy's first collection writes to what all share."""
+    gc.collect()
+    gc.freeze()
+
+
 def main() -> int:
     """Serve whoever holds the other end of stdin; 1 where a fork would not be a runner."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -139,8 +163,7 @@ def main() -> int:
     if has_opened("/dev/nvidia"):
         print("The runner's libraries open the GPU when they are loaded: each task loads them anew.", file=sys.stderr)
         return 1
-    gc.collect()
-    gc.freeze()  # so that no copy's first collection writes to what they share
+    _keep()
     RunnerServer(socket.socket(fileno=0)).serve()
     return 0
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM
+from transformers.utils import HF_MODULES_CACHE
 
 from core.database import transaction
 from core.evaluation.generations import generate_side_by_side
@@ -117,11 +118,14 @@ def test_a_job_with_a_target_on_a_pruned_model_ends_as_its_report_says(
 def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_model_for_another_job(
     jobs: Queue, body: dict[str, Any], finish: Finish, tmp_path: Path
 ) -> None:
+    modules_of_users = Path(HF_MODULES_CACHE)
+    before = sorted(modules_of_users.rglob("*"))
     asked = {"method": "llm-pruner", "sparsity": 0.2, "parameters": {"protected_first": 1, "protected_last": 1}}
     first = finish({**body, **asked, "output": {"layout": "per_layer"}})
     report = jobs.report(first)
     assert report["verification"]["trust_remote_code"] and report["engine"]["protected_layers"] == [0, LAYERS - 1]
     assert report["artifact"]["layout"] == "per_layer"
+    assert sorted(modules_of_users.rglob("*")) == before, "the modelling file was imported from elsewhere"
     assert any("trust_remote_code=True" in note for note in report["notes"])
     card = (artifact(jobs, first) / "README.md").read_text()
     assert 'from_pretrained("path/to/this/folder", trust_remote_code=True)' in card

@@ -36,9 +36,11 @@ def fork(tmp_path: Path) -> Iterator[Fork]:
     """Runners of the server this process has, that wait for their spec."""
     with open(tmp_path / "log", "ab") as log:
 
-        def start(**variables: str) -> ForkedProcess:
+        def start(*libraries: str, **variables: str) -> ForkedProcess:
             environment = runner_environment()
-            forked = fork_runner(name="runner", stderr=log, environment=environment, variables=variables)
+            forked = fork_runner(
+                name="runner", stderr=log, environment=environment, variables=variables, libraries=libraries
+            )
             assert forked is not None
             return forked
 
@@ -47,15 +49,6 @@ def fork(tmp_path: Path) -> Iterator[Fork]:
 
 def task(spec: Spec, log: Path, on_wait: Callable[[], None] = lambda: None, **given: Any) -> dict[str, Any]:
     return run_task(spec, log=log, on_message=lambda _: None, on_wait=on_wait, grace_seconds=0.5, **given)
-
-
-def test_a_forked_runner_does_what_one_does_that_was_executed(tmp_path: Path) -> None:
-    found = []
-    for name, environment in (("forked", None), ("executed", runner_environment())):
-        folder = write_llama(tmp_path / name)
-        result = task(PackSpec(artifact=folder), tmp_path / f"{name}.log", environment=environment)
-        found.append((result, {file.name: file.read_bytes() for file in folder.iterdir()}))
-    assert found[0] == found[1]
 
 
 def test_it_leads_a_group_and_has_its_variables_and_no_credentials(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +62,21 @@ def test_it_leads_a_group_and_has_its_variables_and_no_credentials(fork: Fork, m
     opened = [str(file.readlink()) for file in Path(f"/proc/{forked.pid}/fd").iterdir()]
     assert not [each for each in opened if "socket" in each or "pidfd" in each], "those are the server's"
     forked.end()
+
+
+def test_libraries_of_some_tasks_are_loaded_with_the_first_of_them(fork: Fork) -> None:
+    small = "/syslog."  # that nothing else here loads
+    before = fork()
+    server = Path(f"/proc/{psutil.Process(before.pid).ppid()}/maps")
+    assert small not in server.read_text()
+    needing = fork("syslog", "no_such_library")
+    assert needing.pid
+    expected = not Path("/dev/nvidiactl").exists()
+    assert (small in server.read_text()) == expected
+    after = fork()
+    assert (small in Path(f"/proc/{after.pid}/maps").read_text()) == expected
+    for forked in (before, needing, after):
+        forked.end()
 
 
 def test_how_it_ended_is_known_and_its_group_ends_with_it(fork: Fork) -> None:
@@ -133,16 +141,25 @@ def test_many_at_once_are_told_apart(tmp_path: Path) -> None:
     assert sizes == sorted(set(sizes))
 
 
-def test_where_libraries_do_not_load_runners_are_executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("worker.fork_server.COMMAND", (sys.executable, "-c", "raise SystemExit(1)"))
-    monkeypatch.setattr("worker.fork_server._servers", {})
-    assert not ForkServer(runner_environment()).forks
-    seen = []
-    command = [*RUNNER]
+def test_where_libraries_do_not_load_runners_are_executed_and_do_what_a_forked_one_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[bool] = []
 
     def look() -> None:
         if runner := runner_of(os.getpid()):
-            seen.append(psutil.Process(runner).cmdline() == command)
+            seen.append(psutil.Process(runner).cmdline() == [*RUNNER])
 
-    assert "dense_bytes" in task(PackSpec(artifact=write_llama(tmp_path / "model")), tmp_path / "log", look)
+    def pack(name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+        folder = write_llama(tmp_path / name)
+        result = task(PackSpec(artifact=folder), tmp_path / f"{name}.log", look)
+        return result, {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    forked = pack("forked")
+    assert not any(seen)
+    monkeypatch.setattr("worker.fork_server.COMMAND", (sys.executable, "-c", "raise SystemExit(1)"))
+    monkeypatch.setattr("worker.fork_server._servers", {})
+    assert not ForkServer(runner_environment()).forks
+    executed = pack("executed")
     assert any(seen)
+    assert executed == forked
