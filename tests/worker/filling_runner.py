@@ -12,8 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from core.pruning.boundaries import STATE
-
 
 def fill(folder: Path) -> None:
     """To the last byte, in a file that only the test removes."""
@@ -46,11 +44,14 @@ class _FillOnceABlockIsSaved:
     """What is saved is complete with the renaming of its state."""
 
     def __init__(self, folder: Path) -> None:
+        from core.pruning.boundaries import STATE  # the engine's, which no stand-in needs
+
         self._folder = folder
+        self._state = STATE
         self._is_full = False
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "os.rename" and not self._is_full and str(arguments[1]).endswith(STATE):
+        if event == "os.rename" and not self._is_full and str(arguments[1]).endswith(self._state):
             self._is_full = True
             fill(self._folder)
 

@@ -1,43 +1,73 @@
 """PostgreSQL goes away and comes back while a job runs."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from core.database import migrate
+from core.logs import configure_logs
 from core.settings import Settings
+from tests.databases import fresh_database, make_template
 from tests.worker.conftest import Queue, StartWorker, eventually, is_alive
 from worker.embedded import postgres, start_postgres, stop_postgres
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Path]:
     with TemporaryDirectory(prefix="secateur-test-") as folder:
-        yield Path(folder, "postgres")
+        path = Path(folder, "postgres")
+        with postgres(path) as url:
+            make_template(url)
+            yield path
+
+
+@pytest.fixture
+def data_dir(cluster: Path) -> Path:
+    """A server to be stopped at will; it runs."""
+    start_postgres(cluster)
+    return cluster
 
 
 @pytest.fixture
 def database_url(data_dir: Path) -> Iterator[str]:
-    """A server of this test's own, to be stopped at will."""
-    with postgres(data_dir) as url:
-        migrate(Settings(database_url=url))
+    """A database of this test's own there."""
+    with fresh_database(start_postgres(data_dir)) as url:
         yield url
 
 
+Logged = Callable[[str], None]
+
+
+@pytest.fixture
+def wait_for_log(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Logged:
+    """Waits until the worker has logged some words."""
+    configure_logs(settings)
+    seen: list[str] = []
+
+    def is_there(words: str) -> bool:
+        seen.append(capsys.readouterr().err)
+        return words in "".join(seen)
+
+    def wait(words: str) -> None:
+        eventually(lambda: is_there(words))
+
+    return wait
+
+
 def test_a_job_outlives_a_restart_of_the_database(
-    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, data_dir: Path
-) -> None:
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, data_dir: Path, tmp_path: Path,
+    wait_for_log: Logged,
+) -> None:  # fmt: skip
     job_id = jobs.submit(job_body)
-    worker = start_worker(hang_in="prune", seconds=3)
+    worker = start_worker(hang_in="prune", until=str(tmp_path / "go on"))
     jobs.runner_pids(job_id)
     assert stop_postgres(data_dir)
-    time.sleep(1)
+    wait_for_log("lease not renewed")
     assert not worker.end.done()
     start_postgres(data_dir)
+    (tmp_path / "go on").touch()
     assert worker.result() == "succeeded"
     job = jobs.job(job_id)
     assert job.status == "succeeded" and job.attempt == 1
@@ -46,13 +76,15 @@ def test_a_job_outlives_a_restart_of_the_database(
 
 
 def test_a_job_whose_end_falls_into_the_outage_is_ended_after_it(
-    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, data_dir: Path
-) -> None:
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, data_dir: Path, tmp_path: Path,
+    wait_for_log: Logged,
+) -> None:  # fmt: skip
     job_id = jobs.submit(job_body)
-    worker = start_worker(hang_in="verify", seconds=1)
+    worker = start_worker(hang_in="verify", until=str(tmp_path / "go on"))
     jobs.runner_pids(job_id)
     stop_postgres(data_dir)
-    time.sleep(3)
+    (tmp_path / "go on").touch()
+    wait_for_log("database away, trying again")
     start_postgres(data_dir)
     assert worker.result() == "succeeded"
     assert jobs.job(job_id).status == "succeeded"

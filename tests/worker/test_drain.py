@@ -1,5 +1,6 @@
 """SIGTERM: a worker finishes the block it is in, gives the job back and leaves; the next one goes on from there."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -16,7 +17,16 @@ from core.jobs import queue
 from core.jobs.tables import AttemptRow
 from core.settings import Settings
 from tests.runner.models import register_layers
-from tests.worker.conftest import Queue, StartPart, eventually, is_alive, is_registered, runner_of, worker_state
+from tests.worker.conftest import (
+    Queue,
+    SpawnWorker,
+    StartPart,
+    eventually,
+    is_alive,
+    is_registered,
+    runner_of,
+    worker_state,
+)
 
 
 def in_block(jobs: Queue, job_id: str, block: int) -> bool:
@@ -34,37 +44,36 @@ def boundaries(settings: Settings, job_id: str) -> list[str]:
 
 
 def test_the_block_is_finished_and_the_next_worker_goes_on_after_it(
-    jobs: Queue, job_body: dict[str, Any], settings: Settings, start_part: StartPart
+    jobs: Queue, job_body: dict[str, Any], settings: Settings, spawn_worker: SpawnWorker
 ) -> None:
     job_id = jobs.submit(job_body)
-    worker = start_part("worker", stand_in={"blocks": 20, "block_seconds": 1.5})
-    eventually(lambda: in_block(jobs, job_id, 2), 60)
+    worker = spawn_worker(blocks=20, block_seconds=60, last_seconds=0.5)
+    eventually(lambda: in_block(jobs, job_id, 1), 60)
     runner = runner_of(worker.pid, "tests.worker.stand_in_runner")
     assert runner is not None
     worker.send(signal.SIGTERM)
-    eventually(lambda: worker_state(jobs) == "draining", 5)
-    assert worker.wait(25) == 0, (settings.home / "worker.log").read_text()
-    assert not is_alive(runner) and not is_registered(jobs)
+    assert worker.wait(25) == 0
+    assert not is_alive(runner)
     row = jobs.row(job_id)
     assert row.status == "queued" and row.attempts_allowed - row.attempt == 3, "the attempt counted"
     assert jobs.events(job_id)[-1].data["reason"] == "released"
-    assert boundaries(settings, job_id) == ["boundary-00001", "boundary-00002"]
-    start_part("worker", stand_in={"blocks": 3, "block_seconds": 0.0})
-    assert jobs.succeeded(job_id).attempt == 2
-    assert "continuing after block 2" in jobs.logs(job_id)
+    assert boundaries(settings, job_id) == ["boundary-00001"]
+    assert spawn_worker(blocks=3, block_seconds=0.0).wait(30) == 0
+    assert jobs.job(job_id).status == "succeeded" and jobs.job(job_id).attempt == 2
+    assert "continuing after block 1" in jobs.logs(job_id)
     assert outcomes(jobs, job_id) == ["released", "succeeded"]
 
 
 def test_a_block_that_takes_longer_than_the_drain_is_dropped(
-    jobs: Queue, job_body: dict[str, Any], settings: Settings, start_part: StartPart
+    jobs: Queue, job_body: dict[str, Any], settings: Settings, spawn_worker: SpawnWorker
 ) -> None:
     job_id = jobs.submit(job_body)
-    worker = start_part("worker", stand_in={"blocks": 20, "block_seconds": 60}, SECATEUR_DRAIN_SECONDS="1")
+    worker = spawn_worker(settings.model_copy(update={"drain_seconds": 1.0}), blocks=20, block_seconds=60)
     eventually(lambda: in_block(jobs, job_id, 1), 60)
     runner = runner_of(worker.pid, "tests.worker.stand_in_runner")
     asked = time.monotonic()
     worker.send(signal.SIGTERM)
-    assert worker.wait(25) == 0, (settings.home / "worker.log").read_text()
+    assert worker.wait(25) == 0
     assert time.monotonic() - asked < 30, "longer than an orchestrator waits"
     assert runner is not None and not is_alive(runner)
     assert jobs.row(job_id).status == "queued" and boundaries(settings, job_id) == []
@@ -95,17 +104,25 @@ def test_a_cancelled_job_does_not_wait_for_its_block(
     assert worker.result(20) == "cancelled"
 
 
-def test_the_real_runner_saves_its_block_and_goes_on_after_it(
+def test_a_worker_told_to_stop_has_its_runner_save_the_block_says_goodbye_and_the_next_goes_on_to_the_same_bytes(
     jobs: Queue, settings: Settings, store: Store, start_part: StartPart, team: str
 ) -> None:
+    """The product's worker and runner; above, lighter ones stand in for them."""
     body = register_layers(jobs.sessions, settings, team, layers=24, samples=32)
     job_id = jobs.submit(body)
     worker = start_part("worker", SECATEUR_THREADS="1", SECATEUR_DEVICE="cpu")
     eventually(lambda: jobs.job(job_id).progress > 0, 90)
+    runner = runner_of(worker.pid)
+    assert runner is not None
+    os.kill(runner, signal.SIGSTOP)  # its block may be over before anybody looks
     worker.send(signal.SIGTERM)
+    eventually(lambda: worker_state(jobs) == "draining")
+    os.kill(runner, signal.SIGCONT)
     assert worker.wait(29) == 0, (settings.home / "worker.log").read_text()
+    assert not is_alive(runner) and not is_registered(jobs)
     row = jobs.row(job_id)
-    assert row.status == "queued" and row.attempts_allowed - row.attempt == 3
+    assert row.status == "queued" and row.attempts_allowed - row.attempt == 3, "the attempt counted"
+    assert jobs.events(job_id)[-1].data["reason"] == "released"
     left = boundaries(settings, job_id)
     assert 1 <= len(left) <= 2 and int(left[-1][-5:]) < 24
     undisturbed = jobs.submit(body)

@@ -45,8 +45,13 @@ def made() -> Iterator[Path]:
 
 @pytest.fixture
 def data_dir(no_cluster: Path, made: Path) -> Path:
-    subprocess.run(["cp", "-a", made, no_cluster], check=True)
-    return no_cluster
+    return copied(made, no_cluster)
+
+
+def copied(made: Path, data_dir: Path) -> Path:
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", made, data_dir], check=True)
+    return data_dir
 
 
 def ask(url: str, query: str) -> object:
@@ -108,8 +113,8 @@ def test_a_pid_file_that_names_another_process_is_no_server(data_dir: Path) -> N
     assert ask(start_postgres(data_dir), "SELECT 1") == 1
 
 
-def test_a_path_too_long_for_a_socket(no_cluster: Path) -> None:
-    deep = no_cluster.parent / ("d" * 60) / ("e" * 60) / "postgres"
+def test_a_path_too_long_for_a_socket(no_cluster: Path, made: Path) -> None:
+    deep = copied(made, no_cluster.parent / ("d" * 60) / ("e" * 60) / "postgres")
     url = start_postgres(deep)
     try:
         assert ask(url, "SELECT 1") == 1
@@ -120,8 +125,8 @@ def test_a_path_too_long_for_a_socket(no_cluster: Path) -> None:
     assert not socket_dir.exists()
 
 
-def test_a_path_with_a_space_and_a_percent_sign(no_cluster: Path) -> None:
-    with postgres(no_cluster.parent / "my 100% home" / "postgres") as url:
+def test_a_path_with_a_space_and_a_percent_sign(no_cluster: Path, made: Path) -> None:
+    with postgres(copied(made, no_cluster.parent / "my 100% home" / "postgres")) as url:
         assert ask(url, "SELECT 1") == 1
 
 

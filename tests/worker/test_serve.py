@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -53,38 +54,63 @@ def new_home() -> Iterator[Path]:
         yield path
 
 
+@dataclass
+class House:
+    """A home that is served again and again, as homes are: its database is made once, and a server that no test ends
+    is there for the next test."""
+
+    home: Path
+    server: ChildProcess | None = None
+
+    @property
+    def output(self) -> str:
+        """Of the server, or of the one that was the last."""
+        return self.home.with_name("serve.out").read_text()
+
+    def start(self, *serve: str) -> ChildProcess:
+        """A server that is up, by this command line or by the product's."""
+        with open(self.home.with_name("serve.out"), "wb") as output:
+            self.server = spawn(
+                [*(serve or command("serve")), "--port", str(free_port())],
+                name="serve",
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                environment=environment(self.home),
+            )
+        server = self.server
+        eventually(lambda: (self.home / "url").exists() or not server.is_running(), seconds=60)
+        assert server.is_running(), self.output
+        return server
+
+    def end(self) -> None:
+        if self.server is not None:
+            self.server.end(grace_seconds=30)
+            self.server = None
+
+
 @pytest.fixture(scope="module")
-def kept() -> Iterator[Path]:
+def house() -> Iterator[House]:
     with a_home() as path:
-        yield path
+        served = House(path)
+        yield served
+        served.end()
 
 
 @pytest.fixture
-def home(kept: Path) -> Iterator[Path]:
-    """One that serves again and again, as a home does: its database is made once."""
-    yield kept
-    if (kept / "serve.json").exists():
-        secateur(kept, "stop")
+def home(house: House) -> Path:
+    return house.home
 
 
-@contextmanager
-def serving(home: Path) -> Iterator[ChildProcess]:
-    """A server that is up."""
-    log = home.with_name("serve.out")
-    with open(log, "wb") as output:
-        server = spawn(
-            command("serve", "--port", str(free_port())),
-            name="serve",
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            environment=environment(home),
-        )
-    try:
-        eventually(lambda: (home / "url").exists() or not server.is_running(), seconds=60)
-        assert server.is_running(), log.read_text()
-        yield server
-    finally:
-        server.end(grace_seconds=30)
+@pytest.fixture
+def server(house: House) -> ChildProcess:
+    """The server of the house; what a test left of another is swept up."""
+    if house.server is None or not house.server.is_running():
+        house.end()
+        if (house.home / "serve.json").exists():
+            secateur(house.home, "stop")
+        house.start()
+    assert house.server is not None
+    return house.server
 
 
 def family(server: ChildProcess) -> dict[str, list[int]]:
@@ -107,47 +133,14 @@ def written(home: Path) -> dict[str, Any]:
     return answer
 
 
-def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(home: Path) -> None:
-    with serving(home) as server:
-        url = (home / "url").read_text().strip()
-        key = (home / "api-key").read_text().strip()
-        assert (home / "api-key").stat().st_mode & 0o777 == 0o600
-        assert httpx.get(f"{url}/readyz").status_code == 200
-        assert httpx.get(f"{url}/v1/methods", headers={"Authorization": f"Bearer {key}"}).status_code == 200
-        out = home.with_name("serve.out")
-        eventually(lambda: url in out.read_text() and str(home / "api-key") in out.read_text())
-        pids = everybody(server)
-
-        again = secateur(home, "serve", "--port", str(free_port()))
-        assert again.returncode == 1 and "already runs" in again.stderr and url in again.stderr
-
-        stopped = secateur(home, "stop")
-        assert stopped.returncode == 0 and "Stopped" in stopped.stdout
-        assert server.wait(5) == 0
-        eventually(lambda: not any(map(is_alive, pids)), seconds=5)
-        assert not (home / "url").exists()
-    assert "Nothing" in secateur(home, "stop").stdout
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_all(home: Path, number: int) -> None:
-    with serving(home) as server:
-        pids = everybody(server)
-        server.send(number)
-        assert server.wait(90) == 0, "a worker that is just starting may need all the patience there is"
-        eventually(lambda: not any(map(is_alive, pids)), seconds=5)
-
-
-def test_after_kill_9_nothing_is_left_and_the_next_server_starts(home: Path) -> None:
-    with serving(home) as server:
-        pids = everybody(server)
-        server.send(signal.SIGKILL)
-        eventually(lambda: not any(map(is_alive, pids)), seconds=15)
-    assert (home / "serve.json").exists()
-    assert secateur(home, "stop").returncode == 0
-    assert not (home / "serve.json").exists()
-    with serving(home):
-        pass
+def test_a_busy_port_is_named_before_anything_starts(new_home: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        refused = secateur(new_home, "serve", "--port", str(port))
+    assert refused.returncode == 1 and str(port) in refused.stderr
+    assert not (new_home / "postgres").exists()
 
 
 def test_stop_ends_parts_whose_owner_is_gone_and_never_a_recycled_id(new_home: Path) -> None:
@@ -169,42 +162,95 @@ def test_stop_ends_parts_whose_owner_is_gone_and_never_a_recycled_id(new_home: P
         stranger.end()
 
 
-@pytest.mark.parametrize("part", ["uvicorn", "--beat", "postgres"])
-def test_a_part_that_ends_is_named_and_ends_all(home: Path, part: str) -> None:
-    with serving(home) as server:
-        parts = family(server)
-        os.kill(parts[part][0], signal.SIGKILL)
-        assert server.wait(60) == 1
-        assert not any(is_alive(pid) for pids in parts.values() for pid in pids)
-    told = home.with_name("serve.out").read_text()
-    names = {"uvicorn": "The api ended", "--beat": "The dispatcher ended", "postgres": "The database ended"}
-    assert names[part] in told
-
-
-def test_a_busy_port_is_named_before_anything_starts(new_home: Path) -> None:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
-        port = holder.getsockname()[1]
-        refused = secateur(new_home, "serve", "--port", str(port))
-    assert refused.returncode == 1 and str(port) in refused.stderr
-    assert not (new_home / "postgres").exists()
-
-
-def test_keys_and_texts_can_be_added_with_and_without_a_server(new_home: Path, tmp_path: Path) -> None:
+def test_keys_and_texts_can_be_added_with_and_without_a_server(house: House, home: Path, tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text("Some words to read.\n" * 50)
-    added = secateur(new_home, "datasets", "add", "words", str(text))
+    added = secateur(home, "datasets", "add", "words", str(text))
     assert added.returncode == 0 and "words" in added.stdout, added.stderr
-    key = secateur(new_home, "keys", "create", "--name", "ci", "--role", "viewer").stdout.strip()
-    with serving(new_home):
-        url = (new_home / "url").read_text().strip()
-        answer = httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).json()
-        assert [each["name"] for each in answer["data"]] == ["words"]
-        listed = secateur(new_home, "keys", "list").stdout
-        assert "ci" in listed and key not in listed
-        key_id = next(line.split()[0] for line in listed.splitlines() if " ci " in line)
-        assert secateur(new_home, "keys", "revoke", key_id).returncode == 0
-        assert httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).status_code == 401
-    missing = secateur(new_home, "models", "add", "nothing", str(tmp_path / "missing"))
+    key = secateur(home, "keys", "create", "--name", "ci", "--role", "viewer").stdout.strip()
+    house.start()
+    url = (home / "url").read_text().strip()
+    answer = httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).json()
+    assert [each["name"] for each in answer["data"]] == ["words"]
+    listed = secateur(home, "keys", "list").stdout
+    assert "ci" in listed and key not in listed
+    key_id = next(line.split()[0] for line in listed.splitlines() if " ci " in line)
+    assert secateur(home, "keys", "revoke", key_id).returncode == 0
+    assert httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).status_code == 401
+    missing = secateur(home, "models", "add", "nothing", str(tmp_path / "missing"))
     assert missing.returncode in (1, 2) and "missing" in missing.stderr and "Traceback" not in missing.stderr
+
+
+def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(
+    house: House, home: Path, server: ChildProcess
+) -> None:
+    url = (home / "url").read_text().strip()
+    key = (home / "api-key").read_text().strip()
+    assert (home / "api-key").stat().st_mode & 0o777 == 0o600
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    assert httpx.get(f"{url}/v1/methods", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    eventually(lambda: url in house.output and str(home / "api-key") in house.output)
+    pids = everybody(server)
+
+    again = secateur(home, "serve", "--port", str(free_port()))
+    assert again.returncode == 1 and "already runs" in again.stderr and url in again.stderr
+
+    stopped = secateur(home, "stop")
+    assert stopped.returncode == 0 and "Stopped" in stopped.stdout
+    assert server.wait(5) == 0
+    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
+    assert not (home / "url").exists()
+    assert "Nothing" in secateur(home, "stop").stdout
+
+
+def test_after_kill_9_nothing_is_left_and_the_next_server_starts(
+    house: House, home: Path, server: ChildProcess
+) -> None:
+    pids = everybody(server)
+    server.send(signal.SIGKILL)
+    eventually(lambda: not any(map(is_alive, pids)), seconds=15)
+    assert (home / "serve.json").exists()
+    assert secateur(home, "stop").returncode == 0
+    assert not (home / "serve.json").exists()
+    house.end()
+    house.start()
+
+
+@pytest.mark.parametrize("part", ["uvicorn", "--beat", "postgres"])
+def test_a_part_that_ends_is_named_and_ends_all(house: House, server: ChildProcess, part: str) -> None:
+    parts = family(server)
+    os.kill(parts[part][0], signal.SIGKILL)
+    assert server.wait(60) == 1
+    assert not any(is_alive(pid) for pids in parts.values() for pid in pids)
+    names = {"uvicorn": "The api ended", "--beat": "The dispatcher ended", "postgres": "The database ended"}
+    assert names[part] in house.output
+
+
+LIGHT = """
+import sys
+from secateur.cli import main
+import worker.serve
+
+worker.serve.part_commands = lambda host, port, settings: {
+    "api": [sys.executable, "-m", "http.server", "--bind", host, str(port)],
+    "worker": ["sleep", "600"],
+    "dispatcher": ["sleep", "600"],
+}
+main()
+"""
+"""The product's owner, with parts that start and end at once. Its API is run in the home, where a file says it is
+ready."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_all(house: House, home: Path, number: int) -> None:
+    """The first of them ends a real server where that is told to stop."""
+    house.end()
+    (home / "readyz").touch()
+    server = house.start(sys.executable, "-c", LIGHT, "serve")
+    pids = [process.pid for process in psutil.Process(server.pid).children(recursive=True)]
+    assert len(pids) >= 4
+    server.send(number)
+    assert server.wait(90) == 0, house.output
+    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
+    assert not (home / "serve.json").exists()

@@ -1,5 +1,6 @@
 """What workers tell of themselves, and a disk that is nearly full."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -28,25 +29,43 @@ def listed(api: TestClient) -> list[dict[str, Any]]:
     return workers
 
 
-def test_a_worker_tells_what_it_has_and_what_it_does(
+def test_a_worker_tells_what_it_has_and_does_and_one_that_died_over_its_job_is_not_busy_with_it_for_ever(
     api: TestClient,
     jobs: Queue,
     job_body: dict[str, Any],
     start_part: StartPart,
     other_team_key: str,
     api_client: TestClient,
+    tmp_path: Path,
 ) -> None:
-    start_part("worker", stand_in={"hang_in": "prune", "seconds": 3}, **OFTEN)
+    behaviour, go_on = tmp_path / "behaviour", tmp_path / "go on"
+    behaviour.write_text(json.dumps({"hang_in": "prune", "until": str(go_on)}))
+    lease = {"SECATEUR_LEASE_SECONDS": "4", "SECATEUR_LEASE_RENEW_SECONDS": "0.5"}
+    process = start_part("worker", stand_in={"from": str(behaviour)}, **lease, **OFTEN)
     [worker] = eventually(lambda: listed(api), 60)
     assert worker["state"] == "idle" and worker["object"] == "worker" and worker["job_id"] is None
     assert worker["memory_bytes"] > 0 and worker["disk_free_bytes"] > 0 and worker["version"]
     job_id = api.post("/v1/jobs", json=job_body).json()["id"]
-    busy = eventually(lambda: [each for each in listed(api) if each["state"] == "busy"])
+    busy = eventually(lambda: in_state(api, "busy"))
     assert busy[0]["job_id"] == job_id
     [others] = api_client.get("/v1/workers", headers=bearer(other_team_key)).json()["data"]
     assert others["state"] == "busy" and others["job_id"] is None, "another team's job is told"
+    go_on.touch()
     jobs.succeeded(job_id)
-    assert eventually(lambda: [each for each in listed(api) if each["state"] == "idle"])[0]["job_id"] is None
+    assert eventually(lambda: in_state(api, "idle"))[0]["job_id"] is None
+
+    behaviour.write_text(json.dumps({"hang_in": "prune"}))
+    lost = api.post("/v1/jobs", json=job_body).json()["id"]
+    eventually(lambda: in_state(api, "busy"), 60)
+    psutil.Process(process.pid).children()[0].kill()  # the pool's
+    assert api.post(f"/v1/jobs/{lost}/cancel").json()["status"] == "cancelling"
+    start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5")
+    eventually(lambda: jobs.job(lost).status == "cancelled", 60)
+    eventually(lambda: in_state(api, "idle"), 30)
+
+
+def in_state(api: TestClient, state: str) -> list[dict[str, Any]]:
+    return [each for each in listed(api) if each["state"] == state]
 
 
 @pytest.fixture
@@ -78,7 +97,7 @@ def test_below_the_watermark_a_worker_claims_nothing_and_goes_on_when_there_is_s
     ballast = small_disk / "ballast"
     with open(ballast, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, 220 * MIB)
-    [paused] = eventually(lambda: [each for each in listed(api) if each["state"] == "paused"])
+    [paused] = eventually(lambda: in_state(api, "paused"))
     assert "0.06 GiB" in paused["reason"] and "watermark" in paused["reason"]
     job_id = api.post("/v1/jobs", json=job_body).json()["id"]
     assert api.get("/readyz").status_code == 200
@@ -88,21 +107,6 @@ def test_below_the_watermark_a_worker_claims_nothing_and_goes_on_when_there_is_s
     ballast.unlink()
     assert jobs.succeeded(job_id).attempt == 1
     assert listed(api)[0]["reason"] is None
-
-
-def test_a_worker_that_died_over_its_job_is_not_busy_with_it_for_ever(
-    api: TestClient, jobs: Queue, job_body: dict[str, Any], start_part: StartPart
-) -> None:
-    lease = {"SECATEUR_LEASE_SECONDS": "4", "SECATEUR_LEASE_RENEW_SECONDS": "0.5"}
-    worker = start_part("worker", stand_in={"hang_in": "prune"}, **lease, **OFTEN)
-    job_id = api.post("/v1/jobs", json=job_body).json()["id"]
-    eventually(lambda: [each for each in listed(api) if each["state"] == "busy"], 60)
-    pool_process = psutil.Process(worker.pid).children()[0]
-    pool_process.kill()
-    assert api.post(f"/v1/jobs/{job_id}/cancel").json()["status"] == "cancelling"
-    start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5")
-    eventually(lambda: jobs.job(job_id).status == "cancelled", 60)
-    eventually(lambda: [each for each in listed(api) if each["state"] == "idle"], 30)
 
 
 def test_readers_need_a_key(api_client: TestClient, viewer_key: str) -> None:
