@@ -69,6 +69,20 @@ def trained(jobs: Queue, body: dict[str, Any], work: Work) -> str:
     return job_id
 
 
+@pytest.fixture(scope="module")
+def pruning(trained: str) -> dict[str, Any]:
+    return {
+        "model": f"job:{trained}", "method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": ["test"]},
+        "gates": {"max_accuracy_drop": 0.5},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pruned(pruning: dict[str, Any], finish: Finish) -> str:
+    """A finished job that pruned what the other had trained."""
+    return finish(pruning)
+
+
 def test_a_job_killed_while_it_trains_goes_on_after_its_last_step(jobs: Queue, trained: str) -> None:
     steps = [line for line in jobs.logs(trained) if "continuing after step" in line]
     assert len(steps) == 1 and int(steps[0].split("step ")[1].split()[0]) >= 40, steps
@@ -77,19 +91,13 @@ def test_a_job_killed_while_it_trains_goes_on_after_its_last_step(jobs: Queue, t
 
 
 def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs_anywhere(
-    jobs: Queue, trained: str, finish: Finish
+    jobs: Queue, trained: str, pruned: str, finish: Finish
 ) -> None:
     metrics = jobs.job(trained).metrics
     assert metrics is not None
     learnt = metrics["accuracy"]["test"]
     assert learnt["dense"] < 0.3 and learnt["pruned"] > 0.8 and learnt["samples"] == 360
-    model = f"job:{trained}"
 
-    pruning = {
-        "model": model, "method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": ["test"]},
-        "gates": {"max_accuracy_drop": 0.5},
-    }  # fmt: skip
-    pruned = finish(pruning)
     metrics, report = jobs.job(pruned).metrics, jobs.report(pruned)
     assert metrics is not None and metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)
     assert metrics["accuracy"]["test"]["dense"] == learnt["pruned"]
@@ -107,7 +115,7 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
     assert torch.equal(opened(pixel_values=images_NCHW).logits, ours(pixel_values=images_NCHW).logits)
 
     filters = {
-        "model": model, "method": "filter-l1", "sparsity": 0.4, "evaluation": {"datasets": ["test"]},
+        "model": f"job:{trained}", "method": "filter-l1", "sparsity": 0.4, "evaluation": {"datasets": ["test"]},
         "calibration": {"dataset": "train", "samples": 512},
         "recovery": {"method": "distill", "steps": 40, "batch_size": 64},
     }  # fmt: skip
@@ -127,23 +135,19 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
 
 
 def test_the_dense_network_is_measured_by_one_job_and_taken_over_by_the_next(
-    jobs: Queue, trained: str, work: Work, finish: Finish
+    jobs: Queue, pruning: dict[str, Any], pruned: str, work: Work
 ) -> None:
-    body = {
-        "model": f"job:{trained}", "method": "magnitude", "sparsity": 0.6, "evaluation": {"datasets": ["test"]},
-    }  # fmt: skip
-    alone = finish(body)
-    baseline = Baseline(figures=tuple(figures_of(jobs.report(alone))))
+    baseline = Baseline(figures=tuple(figures_of(jobs.report(pruned))))
     with transaction(jobs.sessions) as session:
-        parsed = JobBody.model_validate(body)
+        parsed = JobBody.model_validate(pruning)
         told = service.submit(
             session, jobs.team, parsed, store=jobs.store, settings=jobs.settings, baseline=baseline
         ).id
     assert work().result(120) == "succeeded", jobs.job(told).error
-    before, after = jobs.job(alone).metrics or {}, jobs.job(told).metrics or {}
+    before, after = jobs.job(pruned).metrics or {}, jobs.job(told).metrics or {}
     assert before["accuracy"] == after["accuracy"]
-    assert [jobs.report(each)["dense"]["measured"] for each in (alone, told)] == [1, 0]
-    assert {figure["job"] for figure in jobs.report(told)["dense"]["figures"]} == {alone}
+    assert [jobs.report(each)["dense"]["measured"] for each in (pruned, told)] == [1, 0]
+    assert {figure["job"] for figure in jobs.report(told)["dense"]["figures"]} == {pruned}
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_a_hub_that_is_away_ends_the_fetch_after_its_patience_and_the_rest_comes
 ) -> None:
     hub.drops[NAME] = [150_000] + [0] * 100
     with pytest.raises(SecateurError) as caught:
-        fetch(settings, model)
+        fetch(settings.model_copy(update={"hub_patience_seconds": 0.5}), model)
     assert caught.value.problem()["code"] == "hub_unavailable" and caught.value.problem()["retryable"]
     hub.drops.clear()
     fetch(settings, model)

@@ -212,7 +212,7 @@ def test_a_hub_that_is_away_costs_attempts_and_not_the_job(
     fleet = Fleet(settings, sessions, team, settings.home)
     job_id = fleet.submit(model="org/wordy", method="magnitude", sparsity=0.5)
     hub.down = True
-    assert start_worker().result(30) == "queued"
+    assert start_worker(settings.model_copy(update={"hub_patience_seconds": 0.5})).result(30) == "queued"
     hub.down = False
     assert start_worker().result(30) == "succeeded", jobs.job(job_id).error
     events = [event.data for event in jobs.events(job_id) if event.type == "status"]

@@ -29,8 +29,6 @@ from tests.worker.conftest import eventually
 from worker.processes import ChildProcess, spawn
 from worker.serve import part_environment
 
-JOBS = 34
-"""Each is queued, runs and succeeds, which two endpoints are told: 204 deliveries."""
 RECEIVER = Path(__file__).with_name("receiver_process.py")
 QUICK = {
     "SECATEUR_DISPATCH_INTERVAL_SECONDS": "0.5",
@@ -101,7 +99,13 @@ def parts(settings: Settings, tmp_path: Path) -> Iterator[Parts]:
     running.end()
 
 
+@pytest.mark.parametrize(
+    ("number", "again"),
+    [(16, ()), pytest.param(34, ("dispatcher", "dispatcher", "receiver", "receiver"), marks=pytest.mark.nightly)],
+)
 def test_no_event_is_lost_and_all_come_in_order_whatever_is_killed(
+    number: int,
+    again: tuple[str, ...],
     parts: Parts,
     webhooks: Webhooks,
     sessions: sessionmaker[Session],
@@ -110,6 +114,8 @@ def test_no_event_is_lost_and_all_come_in_order_whatever_is_killed(
     member_key: str,
     tmp_path: Path,
 ) -> None:
+    """Each job is queued, runs and succeeds, which two endpoints are told: six deliveries. Every part is killed, those
+    named `again` once more for each time that they are named."""
     (tmp_path / "model.json").write_text(inspect_folder(settings.models_root / model).model_dump_json())
     secrets = {
         f"/{name}": webhooks.add(f"http://127.0.0.1:{parts.ports['receiver']}/{name}").secret for name in ("a", "b")
@@ -119,14 +125,14 @@ def test_no_event_is_lost_and_all_come_in_order_whatever_is_killed(
         with transaction(sessions) as session:
             ended = session.scalar(select(func.count()).where(JobRow.status == "succeeded"))
             waiting = session.scalar(select(func.count()).where(WebhookDeliveryRow.state == "pending"))
-        return ended == JOBS and waiting == 0
+        return ended == number and waiting == 0
 
     submitted: list[str] = []
-    crowd = threading.Thread(target=submit, args=(parts, model, member_key, submitted))
+    crowd = threading.Thread(target=submit, args=(parts, model, member_key, number, submitted))
     crowd.start()
     seed = random.randrange(10**6)
     chance = random.Random(seed)
-    victims = [*parts.names(), "dispatcher", "dispatcher", "receiver", "receiver"]
+    victims = [*parts.names(), *again]
     chance.shuffle(victims)
     for name in victims:
         seen = len(parts.received())
@@ -135,11 +141,11 @@ def test_no_event_is_lost_and_all_come_in_order_whatever_is_killed(
         parts.kill(name)
         parts.start(name)
     crowd.join(120)
-    assert len(submitted) == JOBS, f"seed {seed}"
+    assert len(submitted) == number, f"seed {seed}"
 
     eventually(is_over, seconds=120)
     happened = states_of_jobs(sessions)
-    assert len(happened) >= 3 * JOBS
+    assert len(happened) >= 3 * number
     came: dict[tuple[str, str], list[int]] = defaultdict(list)
     for each in parts.received():
         event = Verifier(secrets[each["path"]]).verify(each["body"], each["headers"])
@@ -158,9 +164,9 @@ def test_no_event_is_lost_and_all_come_in_order_whatever_is_killed(
     )
 
 
-def submit(parts: Parts, model: str, key: str, submitted: list[str]) -> None:
+def submit(parts: Parts, model: str, key: str, number: int, submitted: list[str]) -> None:
     with Client(f"http://127.0.0.1:{parts.ports['api']}", key, retries=60) as client:
-        for _ in range(JOBS):
+        for _ in range(number):
             submitted.append(client.submit(model=model, method="noop", sparsity=0.5).id)
             time.sleep(0.1)
 
