@@ -14,6 +14,7 @@ from accelerate import init_empty_weights
 from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from core.errors import MissingTensors
 from core.models.folder import ModelFolder
@@ -64,7 +65,7 @@ class Skeleton:
         self.folder = folder
         self.dtype = dtype
         self.device = device
-        with init_empty_weights(include_buffers=False):
+        with init_empty_weights(include_buffers=False), no_init_weights():  # the real ones are read
             model = build_model(folder, dtype)
         self.model: PreTrainedModel = model.eval()
         self.model.requires_grad_(False)

@@ -1,7 +1,6 @@
-"""Recovery in tests: tiny pruned models; and, run as a module by several processes, one recovery among them.
+"""Recovery in tests: tiny pruned models; and one recovery among several processes.
 
-`python -m tests.engine.recovering MODEL WORK`: trains, and leaves `rank-N.json` with the losses and a hash of the
-weights that process N has after its last step.
+`python -m tests.engine.recovering MODEL WORK` is one of them, as a launcher starts it.
 """
 
 import hashlib
@@ -68,8 +67,16 @@ def tiny_lora(**changes: Any) -> Lora:
     return Lora(**{"r": 2, "alpha": 4, "dropout": 0.1, **changes})
 
 
-def main() -> None:
-    model, work = Path(sys.argv[1]), Path(sys.argv[2])
+def train_among(rank: int, processes: int, port: int, model: Path, work: Path) -> None:
+    """Be process `rank` of several, told so as a launcher does it; the first listens on the port."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    os.environ.update({name: str(number) for name, number in (place | {"MASTER_PORT": port}).items()})
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    train_shared(model, work)
+
+
+def train_shared(model: Path, work: Path) -> None:
+    """Train, and leave `rank-N.json` with the losses and a hash of the weights process N has after its last step."""
     torch.set_num_threads(1)
     digests: list[str] = []
 
@@ -83,8 +90,8 @@ def main() -> None:
     register_optimizer_step_post_hook(hash_weights)
     recovered = train(model, work, SHARED)
     told = {"losses": recovered.losses, "weights": digests[-1], "processes": recovered.processes}
-    (work / f"rank-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(told))
+    (work / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main()
+    train_shared(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -31,6 +31,7 @@ from core.pruning.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.pruning.schedule import counts_at, cubic
 from core.pruning.structure import Cut
 from core.pruning.walk import Observer
+from tests.engine.crossing import crossed
 from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import make_model, make_tokens
 
@@ -38,19 +39,19 @@ QUICK: dict[str, Any] = {"steps": 20, "batch_size": 2, "learning_rate": 1e-3, "l
 METHODS = {"loraprune": QUICK, "lorashear": QUICK | {"periods": 2}}
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("family", "dtype", "attention"),
-    [
-        ("llama", torch.bfloat16, "kv_groups"),
-        ("qwen3", torch.float32, "query_heads"),
-        ("phi3", torch.float32, "kv_groups"),
-        ("gpt2", torch.float32, None),
-    ],
-)
+KINDS: dict[str, tuple[torch.dtype, str | None]] = {
+    "llama": (torch.bfloat16, "kv_groups"),
+    "qwen3": (torch.float32, "query_heads"),
+    "phi3": (torch.float32, "kv_groups"),
+    "gpt2": (torch.float32, None),
+}
+
+
+@crossed("family, method", list(KINDS), list(METHODS))
 def test_every_layer_keeps_what_was_asked_and_what_was_trained_is_what_loads(
-    method: str, family: str, dtype: torch.dtype, attention: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    dtype, attention = KINDS[family]
     folder = make_model(tmp_path / "model", family, dtype=dtype)
     tokens, trained = make_tokens(2, seed=5), []
     original = AdaptedModel.write_merged

@@ -18,6 +18,7 @@ from core.pruning.streams import block_arguments
 from core.pruning.structure import Cut, LayerCut
 from core.pruning.structured_plan import make_structured_plan
 from core.pruning.walk import Observer, PruneResult
+from tests.engine.crossing import crossed
 from tests.engine.sweeping import tensors_of
 from tests.engine.test_per_layer import prune as prune_per_layer
 from tests.engine.test_structured import edit, removal
@@ -74,8 +75,9 @@ def test_nothing_asked_for_is_nothing_done(method: str, parameters: dict[str, An
     assert all(torch.equal(plain[name], same[name]) for name in plain)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "phi3", "gemma2", "olmo2", "gpt-neox", "opt"])
-@pytest.mark.parametrize("method", ["depth", "random-structured"])
+@crossed(
+    "name, method", ["llama", "gpt2", "phi3", "gemma2", "olmo2", "gpt-neox", "opt"], ["depth", "random-structured"]
+)
 def test_what_is_left_comes_closer_to_the_dense_model(
     method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,5 @@
 """Every family, pruned by every method, saved, reloaded in a fresh process, gives the pruned model's logits."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,20 +9,15 @@ from transformers import AutoModelForCausalLM
 from core.catalogue.families import FAMILIES
 from core.models.folder import open_model
 from core.models.skeleton import Skeleton, call_block
+from tests.engine.apart import Apart
+from tests.engine.crossing import crossed
+from tests.engine.reloading import reload
 from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 METHODS = ["random", "magnitude", "wanda", "sparsegpt"]
 
-RELOAD = """
-import json, sys
-from pathlib import Path
-import torch
-from core.evaluation.reload import reload_check
-for artifact, expected in json.load(sys.stdin):
-    figures = reload_check(Path(artifact), Path(expected), device=torch.device("cpu"))
-    print(artifact, figures["maximum_difference"])
-"""
+WAYS = [(method, pattern) for pattern in ("unstructured", "2:4") for method in METHODS]
 
 
 def test_every_family_of_the_table_has_a_tiny_model() -> None:
@@ -52,29 +44,20 @@ def test_streamed_logits_equal_from_pretrained(name: str, hub_style: bool, tmp_p
     torch.testing.assert_close(logits, reference, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.timeout(300)
-def test_every_family_and_method_reloads_with_equal_logits(tmp_path: Path) -> None:
-    made = []
-    for name in CONFIGS:
-        folder = make_model(tmp_path / name, name, max_shard_size="20KB" if name == "qwen3" else "1GB")
-        for method in METHODS:
-            for pattern in ("unstructured", "2:4"):
-                place = tmp_path / f"{name}-{method}-{pattern.replace(':', '-')}"
-                result = sweep(
-                    folder, place / "work", calibration=make_tokens(), method=method, pattern=pattern, sparsity=0.5
-                )
-                tensors = tensors_of(result)
-                for row in result.layers:
-                    weight = tensors[f"{row.name}.weight"]
-                    assert int((weight == 0).sum()) == row.zeros == weight.numel() // 2, row
-                assert len(result.layers) == 3 * len(open_model(folder).family.linears)
-                saved = save(result, folder, place / "artifact", shard_bytes=20_000 if name == "opt" else 10**9)
-                made.append((str(saved), str(result.verification)))
-    answer = subprocess.run(
-        [sys.executable, "-c", RELOAD], input=json.dumps(made), capture_output=True, text=True, timeout=240
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    assert len(answer.stdout.splitlines()) == len(made)
+@crossed("name, way", list(CONFIGS), WAYS)
+def test_every_family_and_method_reloads_with_equal_logits(
+    name: str, way: tuple[str, str], tmp_path: Path, apart: type[Apart]
+) -> None:
+    folder = make_model(tmp_path / "model", name, max_shard_size="20KB" if name == "qwen3" else "1GB")
+    method, pattern = way
+    result = sweep(folder, tmp_path / "work", calibration=make_tokens(), method=method, pattern=pattern, sparsity=0.5)
+    tensors = tensors_of(result)
+    for row in result.layers:
+        weight = tensors[f"{row.name}.weight"]
+        assert int((weight == 0).sum()) == row.zeros == weight.numel() // 2, row
+    assert len(result.layers) == 3 * len(open_model(folder).family.linears)
+    saved = save(result, folder, tmp_path / "artifact", shard_bytes=20_000 if name == "opt" else 10**9)
+    apart(reload, saved, result.verification).wait()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

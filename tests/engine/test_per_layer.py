@@ -2,9 +2,6 @@
 
 import ast
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +23,15 @@ from core.pruning.recovery.recover import recover
 from core.pruning.run import walk_for
 from core.pruning.structure import Cut
 from core.pruning.walk import GroupRow, PruneResult
+from tests.engine.apart import Apart
+from tests.engine.crossing import crossed
+from tests.engine.reloading import reload_with_code
 from tests.engine.test_recovery import recipe
 from tests.engine.test_structured import edit
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 CPU = torch.device("cpu")
 PROTECTED = {"protected_first": 1, "protected_last": 0}
-
-LOAD = """
-import json, sys
-from pathlib import Path
-import torch
-from transformers import AutoModelForCausalLM
-from core.evaluation.reload import reload_check
-for artifact, expected in json.load(sys.stdin):
-    figures = reload_check(Path(artifact), Path(expected), device=torch.device("cpu"))
-    assert figures["trust_remote_code"] == Path(artifact, "modeling_secateur.py").exists()
-    model = AutoModelForCausalLM.from_pretrained(artifact, trust_remote_code=True)
-    asked = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
-    tokens = torch.arange(4, 16)[None]
-    assert torch.equal(model.generate(tokens, **asked), model.generate(tokens, use_cache=False, **asked)), artifact
-    logits = model(input_ids=tokens).logits
-    model.set_attn_implementation("eager")
-    assert torch.allclose(model(input_ids=tokens).logits, logits, atol=1e-5)
-    model.save_pretrained(Path(artifact).with_name("again"))
-    again = AutoModelForCausalLM.from_pretrained(Path(artifact).with_name("again"), trust_remote_code=True)
-    assert torch.allclose(again(input_ids=tokens).logits, logits, atol=1e-5)
-    print(artifact)
-"""
 
 
 def prune(
@@ -83,44 +61,40 @@ def shapes_of(artifact: Path) -> list[LayerShape]:
     return structure.layers
 
 
-def load_all(made: list[tuple[str, str]], work: Path) -> None:
-    answer = subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning", "-c", LOAD], input=json.dumps(made), capture_output=True,
-        text=True, timeout=240, env=os.environ | {"HF_MODULES_CACHE": str(work / "modules"), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    assert len(answer.stdout.splitlines()) == len(made)
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "protected": ("llm-pruner", PROTECTED),
+    "ranked": ("random-structured", {"scope": "model", "round_to": 1}),
+}
+KEY_VALUE_HEADS = {"llama of 1 KV head": 1, "llama of 4 KV heads": 4}
 
 
-@pytest.mark.timeout(300)
-def test_every_family_loads_by_its_modelling_file_and_by_our_own_builder(tmp_path: Path) -> None:
-    made = []
-    variants: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in CONFIGS]
-    variants += [("llama", {"num_key_value_heads": heads}) for heads in (1, 4)]
-    for name, changes in variants:
-        place = tmp_path / f"{name}-{changes.get('num_key_value_heads', '')}"
-        folder = make_model(place / "model", name, **changes)
-        dense = inspect_folder(folder)
-        for method, parameters in (("llm-pruner", PROTECTED), ("random-structured", {"scope": "model", "round_to": 1})):
-            artifact, result = prune(folder, place / method, method, 0.2, parameters)
-            opened = open_model(artifact, own_artifact=True)
-            assert opened.description.layout == "per_layer"
-            assert dense.parameters - opened.description.parameters == result.removed > 0
-            shapes = opened.description.structure
-            assert shapes is not None and not shapes.is_uniform and dense.structure is not None
-            if method == "llm-pruner":
-                assert shapes.layers[0] == dense.structure.layers[0]
-            expected = load_tensors(result.verification)
-            with torch.inference_mode():
-                logits = load_model(opened, CPU)(input_ids=expected["tokens"]).logits
-            torch.testing.assert_close(logits, expected["logits"], atol=1e-4, rtol=1e-4)
-            made.append((str(artifact), str(result.verification)))
-    load_all(made, tmp_path)
+@crossed("name, way", [*CONFIGS, *KEY_VALUE_HEADS], list(WAYS))
+def test_every_family_loads_by_its_modelling_file_and_by_our_own_builder(
+    name: str, way: str, tmp_path: Path, apart: type[Apart]
+) -> None:
+    changes = {"num_key_value_heads": KEY_VALUE_HEADS[name]} if name in KEY_VALUE_HEADS else {}
+    folder = make_model(tmp_path / "model", "llama" if changes else name, **changes)
+    dense = inspect_folder(folder)
+    method, parameters = WAYS[way]
+    artifact, result = prune(folder, tmp_path / "work", method, 0.2, parameters)
+    opened = open_model(artifact, own_artifact=True)
+    assert opened.description.layout == "per_layer"
+    assert dense.parameters - opened.description.parameters == result.removed > 0
+    shapes = opened.description.structure
+    assert shapes is not None and not shapes.is_uniform and dense.structure is not None
+    if way == "protected":
+        assert shapes.layers[0] == dense.structure.layers[0]
+    expected = load_tensors(result.verification)
+    with torch.inference_mode():
+        logits = load_model(opened, CPU)(input_ids=expected["tokens"]).logits
+    torch.testing.assert_close(logits, expected["logits"], atol=1e-4, rtol=1e-4)
+    apart(reload_with_code, [(artifact, result.verification)]).wait()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["llama", "gpt-neox"])
-def test_an_artifact_whose_layers_differ_is_a_model_for_everything(name: str, tmp_path: Path) -> None:
+def test_an_artifact_whose_layers_differ_is_a_model_for_everything(
+    name: str, tmp_path: Path, apart: type[Apart]
+) -> None:
     folder = make_model(tmp_path / "model", name)
     first, _ = prune(folder, tmp_path / "first", "random-structured", 0.1, PROTECTED)
     made = []
@@ -143,8 +117,8 @@ def test_an_artifact_whose_layers_differ_is_a_model_for_everything(name: str, tm
             gone = {row.layer for row in result.layers if isinstance(row, GroupRow) and row.kind == "layer"}
             kept = [shape for layer, shape in enumerate(shapes_of(first)) if layer not in gone]
             assert shapes_of(artifact) == kept and len(kept) == 2
-        made.append((str(artifact), str(result.verification)))
-    recovered_from = open_model(Path(made[-1][0]), own_artifact=True)
+        made.append((artifact, result.verification))
+    recovered_from = open_model(made[-1][0], own_artifact=True)
     for method in ("finetune", "lora"):
         work = tmp_path / method
         linears = [linear.name for linear in recovered_from.description.linears]
@@ -155,7 +129,7 @@ def test_an_artifact_whose_layers_differ_is_a_model_for_everything(name: str, tm
         saved = open_model(work / "artifact", own_artifact=True)
         assert saved.description.structure == recovered_from.description.structure
         load_model(saved, CPU)
-    load_all(made, tmp_path)
+    apart(reload_with_code, made).wait()
 
 
 @pytest.mark.parametrize("method", ["l2-structured", "llm-pruner"])
@@ -195,13 +169,13 @@ def test_layers_that_come_out_alike_make_a_plain_checkpoint(scope: str, tmp_path
 
 
 def test_heads_that_the_familys_config_would_refuse_are_fine_where_layers_have_configs_of_their_own(
-    tmp_path: Path,
+    tmp_path: Path, apart: type[Apart]
 ) -> None:
     folder = make_model(tmp_path / "model", "llama", num_key_value_heads=4)
     artifact, result = prune(folder, tmp_path / "work", "l2-structured", 0.15, {})
     structure = inspect_folder(artifact, own_artifact=True).structure
     assert structure is not None and structure.is_uniform and structure.layers[0].heads == 3  # 3 do not divide 32
-    load_all([(str(artifact), str(result.verification))], tmp_path)
+    apart(reload_with_code, [(artifact, result.verification)]).wait()
 
 
 def test_differing_layers_stay_differing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Recovery: zeros stay zero, what is saved is what was trained, and an interruption changes nothing."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ from core.pruning.recovery.adapters import add_adapters, merge_adapters
 from core.pruning.recovery.masks import ZeroPattern
 from core.pruning.recovery.recover import Recovered, Teacher, recover
 from core.pruning.recovery.training import Observer, RecoveryStopped, Training, rate
-from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train
+from tests.engine.apart import Apart
+from tests.engine.crossing import crossed
+from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train, train_among
 from tests.engine.sweeping import save as save_swept
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
@@ -42,8 +45,7 @@ def teacher_for(name: str, folder: Path) -> Teacher | None:
     return Teacher(open_model(folder), "dense") if name.startswith("distill") else None
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
+@crossed("family, method", FAMILIES, list(METHODS))
 def test_every_zero_stays_and_the_result_loads(family: str, method: str, tmp_path: Path) -> None:
     source = make_pruned(tmp_path / "pruned", family, dtype=torch.bfloat16)
     dense = make_model(tmp_path / "dense", family, dtype=torch.bfloat16)
@@ -190,20 +192,28 @@ def test_the_batch_does_not_depend_on_how_it_is_cut(tmp_path: Path, monkeypatch:
     assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
 
 
-def test_two_processes_do_the_work_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["none", pytest.param("torch", marks=pytest.mark.nightly)])
+def test_two_processes_do_the_work_of_one(launcher: str, tmp_path: Path, apart: type[Apart]) -> None:
     source = make_pruned(tmp_path / "pruned")
     alone = train(source, tmp_path / "alone", SHARED)
     work = tmp_path / "work"
     work.mkdir()
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, "-m", "tests.engine.recovering", str(source), str(work)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    if launcher == "torch":
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [*launch, "-m", "tests.engine.recovering", str(source), str(work)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        processes = [apart(train_among, rank, 2, port, source, work) for rank in (0, 1)]
+        for process in processes:
+            process.wait()
     first, second = (json.loads((work / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second and first["processes"] == 2
     assert first["losses"] == pytest.approx(alone.losses, rel=1e-4)

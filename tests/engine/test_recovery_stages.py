@@ -90,10 +90,21 @@ def run(source: Path, work: Path, asked: Recovery = ASKED, **more: object) -> Re
     return train(source, work, asked, windows, sources=given, **more)
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pruned(tmp_path_factory.mktemp("source") / "pruned")
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Recovered:
+    """A run that nothing stopped."""
+    return run(source, tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize("stop_after", [1, 4, 7])
-def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(stop_after: int, tmp_path: Path) -> None:
-    source = make_pruned(tmp_path / "pruned")
-    whole = run(source, tmp_path / "whole")
+def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(
+    stop_after: int, source: Path, whole: Recovered, tmp_path: Path
+) -> None:
     assert whole.rounds[0]["mean"] > whole.rounds[1]["mean"] and whole.rounds[-1]["stage"] == 1
     assert whole.tokens == len(whole.losses) * 4 * 24
     seen: list[int] = []

@@ -1,8 +1,6 @@
 """Structured pruning: counts that meet the ratio, the right rows and columns, gradients, and models that load."""
 
 import json
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,9 @@ from core.pruning.shelf import Shelf
 from core.pruning.streams import ActivationBudget
 from core.pruning.structure import Cut, LayerCut, layer_groups, slice_block
 from core.pruning.walk import Observer, PruneResult
-from tests.engine.test_families import RELOAD
+from tests.engine.apart import Apart
+from tests.engine.crossing import crossed
+from tests.engine.reloading import reload
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
@@ -65,32 +65,26 @@ def edit(folder: Path, changes: dict[str, Any]) -> None:
     model.save_pretrained(folder)
 
 
-@pytest.mark.timeout(300)
-def test_what_is_left_of_every_family_reloads_in_a_fresh_process(tmp_path: Path) -> None:
-    made = []
-    for name in CONFIGS:
-        folder = make_model(tmp_path / name, name)
-        for method in [*WIDTHS, "depth"]:
-            place = tmp_path / f"{name}-{method}"
-            few = {"masks_per_round": 10, "round_share": 0.3} if method == "bonsai" else {}
-            result = removal(folder, place / "work", method, 0.25, parameters=few)
-            artifact = save(result, folder, place / "artifact")
-            dense, cut = inspect_folder(folder), inspect_folder(artifact)
-            assert dense.parameters - cut.parameters == result.removed > 0
-            assert cut.bytes < dense.bytes
-            made.append((str(artifact), str(result.verification)))
-    for extreme, kind in (
-        ({"num_key_value_heads": 1}, "one KV head"),
-        ({"num_key_value_heads": 4}, "as many as heads"),
-    ):
-        folder = make_model(tmp_path / kind, "llama", **extreme)
-        result = removal(folder, tmp_path / f"{kind}-work", "llm-pruner", 0.25)
-        made.append((str(save(result, folder, tmp_path / f"{kind}-artifact")), str(result.verification)))
-    answer = subprocess.run(
-        [sys.executable, "-c", RELOAD], input=json.dumps(made), capture_output=True, text=True, timeout=240
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    assert len(answer.stdout.splitlines()) == len(made)
+@crossed("name, method", list(CONFIGS), ["random-structured", "l2-structured", "depth", "llm-pruner"])
+def test_what_is_left_of_every_family_reloads_in_a_fresh_process(
+    name: str, method: str, tmp_path: Path, apart: type[Apart]
+) -> None:
+    folder = make_model(tmp_path / "model", name)
+    result = removal(folder, tmp_path / "work", method, 0.25)
+    artifact = save(result, folder, tmp_path / "artifact")
+    dense, cut = inspect_folder(folder), inspect_folder(artifact)
+    assert dense.parameters - cut.parameters == result.removed > 0
+    assert cut.bytes < dense.bytes
+    apart(reload, artifact, result.verification).wait()
+
+
+@pytest.mark.parametrize("key_value_heads", [1, 4], ids=["one KV head", "as many as heads"])
+def test_what_is_left_of_any_number_of_kv_heads_reloads(
+    key_value_heads: int, tmp_path: Path, apart: type[Apart]
+) -> None:
+    folder = make_model(tmp_path / "model", "llama", num_key_value_heads=key_value_heads)
+    result = removal(folder, tmp_path / "work", "llm-pruner", 0.25)
+    apart(reload, save(result, folder, tmp_path / "artifact"), result.verification).wait()
 
 
 @pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])

@@ -29,6 +29,7 @@ from core.pruning.latency_search import (
 from core.pruning.run import walk_for
 from core.pruning.structured_plan import make_structured_plan
 from core.pruning.walk import PruneResult
+from tests.engine.crossing import crossed
 from tests.engine.sweeping import save, sweep
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
@@ -51,11 +52,9 @@ def prune_to(folder: Path, work: Path, method: str, target: Target) -> PruneResu
     ).run()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize(("method", "kind"), [("l2-structured", "parameters"), ("depth", "bytes")])
-def test_what_is_left_of_every_family_is_no_larger_than_asked(
-    name: str, method: str, kind: str, tmp_path: Path
-) -> None:
+@crossed("name, way", list(CONFIGS), [("l2-structured", "parameters"), ("depth", "bytes")])
+def test_what_is_left_of_every_family_is_no_larger_than_asked(name: str, way: tuple[str, str], tmp_path: Path) -> None:
+    method, kind = way
     folder = make_model(tmp_path / "model", name, dtype=torch.bfloat16)
     dense = inspect_folder(folder)
     asked = int(0.77 * getattr(dense, kind))
@@ -141,8 +140,7 @@ def test_a_ratio_that_no_shape_has_is_named_with_the_nearest() -> None:
     assert refused.value.problem()["code"] == "target_unreachable" and not refused.value.retryable
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("method", ["random-structured", "depth"])
+@crossed("name, method", list(CONFIGS), ["depth", "random-structured"])
 def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
     request = {"method": method, "sparsity": 0.25, "pattern": None, "parameters": {}}

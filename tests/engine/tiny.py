@@ -1,9 +1,13 @@
 """Tiny random-weight models of every family, made from their own configs."""
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 _COMMON = {"vocab_size": 96, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -41,28 +45,38 @@ def make_config(name: str, **changes: object) -> PretrainedConfig:
     return config
 
 
-def make_model(
-    folder: Path, name: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32,
-    max_shard_size: str = "1GB", hub_style: bool = False, **changes: object,
-) -> Path:  # fmt: skip
-    """Save a random model; `hub_style` drops the backbone's prefix from the keys, as older hub files do."""
+def make_model(folder: Path, name: str = "llama", *, seed: int = 0, **how: Any) -> Path:
+    """Save a random model, as `_saved` makes it once of each kind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, content in _saved(name, seed, **how).items():
+        (folder / file).write_bytes(content)
+    torch.manual_seed(seed)  # whether it was made now or before, the same random numbers follow
+    return folder
+
+
+@cache
+def _saved(
+    name: str, seed: int, *, dtype: torch.dtype = torch.float32, max_shard_size: str = "1GB", hub_style: bool = False,
+    **changes: object,
+) -> dict[str, bytes]:  # fmt: skip
+    """Return the files of a model; `hub_style` drops the backbone's prefix from the keys, as older hub files do."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(make_config(name, **changes), dtype=dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
-    if hub_style:
-        from safetensors.torch import load_file, save_file
-
-        tensors = load_file(folder / "model.safetensors")
-        prefix = f"{model.base_model_prefix}."
-        save_file(
-            {key.removeprefix(prefix): value for key, value in tensors.items()},
-            folder / "model.safetensors",
-            {"format": "pt"},
-        )
-    return folder
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        if hub_style:
+            tensors = load_file(folder / "model.safetensors")
+            prefix = f"{model.base_model_prefix}."
+            save_file(
+                {key.removeprefix(prefix): value for key, value in tensors.items()},
+                folder / "model.safetensors",
+                {"format": "pt"},
+            )
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def make_tokens(samples: int = 6, length: int = 24, *, seed: int = 0, vocabulary: int = 96) -> torch.Tensor:

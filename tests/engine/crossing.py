@@ -1,0 +1,27 @@
+"""Families crossed with ways to treat them: each family in one way in every run, in all of them nightly."""
+
+from collections.abc import Sequence
+
+import pytest
+
+Way = str | tuple[str, ...]
+
+
+def crossed(names: str, families: Sequence[Way], ways: Sequence[Way]) -> pytest.MarkDecorator:
+    """Return the parameters `names`, a family and a way: those where a family meets the way whose turn it is in every
+    run, the other pairs nightly. Where there are fewer families than ways, they go round until every way came once."""
+    turns = {(families[turn % len(families)], ways[turn % len(ways)]) for turn in range(max(len(families), len(ways)))}
+    return pytest.mark.parametrize(
+        names,
+        [
+            pytest.param(
+                family, way, marks=() if (family, way) in turns else pytest.mark.nightly, id=f"{_id(family)}-{_id(way)}"
+            )
+            for family in families
+            for way in ways
+        ],
+    )
+
+
+def _id(way: Way) -> str:
+    return way if isinstance(way, str) else "-".join(way)
