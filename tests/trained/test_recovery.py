@@ -18,23 +18,28 @@ from tests.engine.sweeping import sweep
 from tests.trained.conftest import CALIBRATION
 
 pytestmark = pytest.mark.timeout(600)
-STEPS, BATCH, LENGTH = 10, 4, 64
+BATCH, LENGTH = 4, 64
 
 
+@pytest.mark.parametrize(
+    ("steps", "fitted", "measured"), [(6, 2, 1), pytest.param(10, 4, 2, marks=pytest.mark.nightly)],
+    ids=["few steps", "more steps"],
+)  # fmt: skip
 def test_adapters_win_back_perplexity_and_lose_no_zero(
-    smollm2: ModelFolder, samples: Path, calibration: Tensor, evaluation: Tensor, tmp_path: Path
-) -> None:
-    evaluation = evaluation[:2]
+    steps: int, fitted: int, measured: int, smollm2: ModelFolder, samples: Path, calibration: Tensor,
+    evaluation: Tensor, tmp_path: Path,
+) -> None:  # fmt: skip
+    evaluation = evaluation[:measured]
     swept = sweep(
-        smollm2.path, tmp_path / "prune", calibration=calibration[:4], evaluations={"text": evaluation}, method="wanda",
-        pattern="2:4",
+        smollm2.path, tmp_path / "prune", calibration=calibration[:fitted], evaluations={"text": evaluation},
+        method="wanda", pattern="2:4",
     )  # fmt: skip
     pruned = save_swept(swept, smollm2.path, tmp_path / "pruned")
     windows = training_windows(
         read_documents(samples / "datasets" / f"{CALIBRATION}.jsonl", "jsonl"), smollm2.tokenizer(), samples=None,
-        most=STEPS * BATCH, length=LENGTH, seed=0, name=CALIBRATION,
+        most=steps * BATCH, length=LENGTH, seed=0, name=CALIBRATION,
     )  # fmt: skip
-    asked = Recovery(method="lora", steps=STEPS, batch_size=BATCH, learning_rate=1e-3)
+    asked = Recovery(method="lora", steps=steps, batch_size=BATCH, learning_rate=1e-3)
     recovered = train(pruned, tmp_path / "recover", asked, windows)
     after = perplexity(recovered, pruned, tmp_path, evaluation)
     before = swept.perplexity["text"]

@@ -12,6 +12,8 @@ from core.models.folder import ModelFolder
 from core.pruning.run import walk_for
 from core.pruning.walk import PruneResult
 
+pytestmark = pytest.mark.timeout(600)
+
 
 def removed(
     model: ModelFolder, work: Path, calibration: Tensor, evaluation: Tensor, method: str,
