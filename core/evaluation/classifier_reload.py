@@ -22,6 +22,7 @@ from core.catalogue.classifiers import REFERENCE_TYPE
 from core.catalogue.model_files import ONNX_FILE
 from core.counting import working
 from core.errors import ReloadCheckFailed
+from core.evaluation.reload import largest_logit
 from core.models.classifier import COUNTERS, ClassifierFolder, load_classifier, model_class, open_classifier
 from core.models.implementations import own_implementations
 from core.models.weights import load_tensors, write_tensors
@@ -48,7 +49,7 @@ def classifier_reload_check(artifact: Path, expected: Path, *, device: torch.dev
     """
     wanted = load_tensors(expected)
     images_NCHW, logits_NK = wanted["images"], wanted["logits"]
-    tolerance = _TOLERANCE * float(logits_NK.abs().max().clamp(min=1))
+    tolerance = _TOLERANCE * largest_logit(logits_NK)
     folder = open_classifier(artifact)
     difference = _difference(load_classifier(folder, device), images_NCHW, logits_NK, tolerance, device, "reloaded")
     if not folder.description.reshaped:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from core.catalogue.families import family_for
@@ -47,9 +48,8 @@ def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dic
     wanted = load_tensors(expected)
     tokens_BT = wanted["tokens"].to(device)
     logits = model(input_ids=tokens_BT).logits.float().cpu()
-    largest = float(wanted["logits"].abs().max().clamp(min=1))
+    tolerance = _TOLERANCE[model.dtype] * largest_logit(wanted["logits"])
     difference = float((logits - wanted["logits"]).abs().max())
-    tolerance = _TOLERANCE[model.dtype] * largest
     if not difference <= tolerance:
         raise ReloadCheckFailed(
             f"the reloaded model's logits differ by {difference:g}, at most {tolerance:g} is allowed"
@@ -64,3 +64,13 @@ def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dic
         "dtype": str(model.dtype).removeprefix("torch."),
         "trust_remote_code": family is not None,
     }
+
+
+def largest_logit(logits: Tensor) -> float:
+    """Return the largest magnitude among the logits that are to come out again, at least 1.
+
+    Raises ReloadCheckFailed where one is not finite: any difference would be within a tolerance relative to infinity.
+    """
+    if not logits.isfinite().all():
+        raise ReloadCheckFailed("the logits of the model that was measured are not finite: none can be compared")
+    return float(logits.abs().max().clamp(min=1))

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from core.artifacts.checkpoint import write_checkpoint
 from core.models.folder import open_model
+from core.models.skeleton import Skeleton, call_block
 from core.models.weights import load_tensors
 from core.pruning.plan import make_plan
+from core.pruning.streams import block_arguments
 from core.pruning.sweep import Sweep
 from core.pruning.walk import Observer, PruneResult
 
@@ -43,3 +45,23 @@ def tensors_of(result: PruneResult) -> dict[str, Tensor]:
 def save(result: PruneResult, source: Path, target: Path, *, shard_bytes: int = 10**9) -> Path:
     write_checkpoint(result.files, result.unchanged, source, target, shard_bytes=shard_bytes)
     return target
+
+
+def last_hidden(folder: Path, tokens: Tensor) -> Tensor:
+    """Of a model folder: hidden states after the last block, before the final norm."""
+    opened = open_model(folder, own_artifact=True)
+    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    hidden = skeleton.embed(tokens)
+    arguments = block_arguments(skeleton, tokens.shape[1], torch.float32)
+    with torch.inference_mode():
+        for index in range(len(skeleton)):
+            hidden = call_block(
+                skeleton.fill_block(index, skeleton.read_block(index), torch.float32), hidden, arguments[index]
+            )
+    return hidden
+
+
+def newest_stream(work: Path, name: str) -> Tensor:
+    """Return the hidden states of a stream after the last block that was done, in the dtype of its forwards."""
+    newest = max(work.glob("boundary-*"))
+    return torch.cat([load_tensors(file)["hidden"] for file in sorted(newest.glob(f"{name}-*.safetensors"))])

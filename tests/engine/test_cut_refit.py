@@ -10,16 +10,14 @@ from torch import Tensor
 from core.artifacts.checkpoint import write_checkpoint
 from core.errors import InvalidRequest
 from core.models.folder import open_model
-from core.models.skeleton import Skeleton, call_block
 from core.pruning import structured_plan
 from core.pruning.methods.depth import Depth
 from core.pruning.methods.random_structured import RandomStructured
-from core.pruning.streams import block_arguments
 from core.pruning.structure import Cut, LayerCut
 from core.pruning.structured_plan import make_structured_plan
 from core.pruning.walk import Observer, PruneResult
 from tests.engine.crossing import crossed
-from tests.engine.sweeping import tensors_of
+from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
 from tests.engine.test_per_layer import prune as prune_per_layer
 from tests.engine.test_structured import edit, removal
 from tests.engine.tiny import make_model, make_tokens
@@ -42,20 +40,6 @@ def cut(
         parameters = parameters | {"compensation": compensation}
     calibration = make_tokens(16)
     return removal(folder, work, method, sparsity, parameters=parameters, **{"calibration": calibration} | setting)
-
-
-def last_hidden(folder: Path, tokens: Tensor) -> Tensor:
-    """Of a model folder: hidden states after the last block, before the final norm."""
-    opened = open_model(folder, own_artifact=True)
-    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
-    hidden = skeleton.embed(tokens)
-    arguments = block_arguments(skeleton, tokens.shape[1], torch.float32)
-    with torch.inference_mode():
-        for index in range(len(skeleton)):
-            hidden = call_block(
-                skeleton.fill_block(index, skeleton.read_block(index), torch.float32), hidden, arguments[index]
-            )
-    return hidden
 
 
 def drift(result: PruneResult, folder: Path, place: Path, tokens: Tensor) -> float:
@@ -89,6 +73,20 @@ def test_what_is_left_comes_closer_to_the_dense_model(
         result = cut(folder, tmp_path / f"{number}", method, compensation)
         found.append(drift(result, folder, tmp_path / f"{number}-artifact", make_tokens(16)))
     assert found[1] < found[0] * 0.85
+
+
+def test_half_precision_is_fitted_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are rounded before the tokens go on: what is fitted next makes up for the weights that are saved."""
+    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    folder = make_model(tmp_path / "model", num_hidden_layers=4, dtype=torch.bfloat16)
+    plain = cut(folder, tmp_path / "plain", "depth", None)
+    fitted = cut(folder, tmp_path / "fitted", "depth", {"refit": 1.0})
+    tensors = tensors_of(fitted)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    tokens = make_tokens(16)
+    assert drift(fitted, folder, tmp_path / "saved", tokens) < 0.85 * drift(plain, folder, tmp_path / "a", tokens)
+    went_on = newest_stream(tmp_path / "fitted", "calibration")
+    torch.testing.assert_close(went_on, last_hidden(tmp_path / "saved", tokens), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["loraprune", "lorashear", "bonsai"])

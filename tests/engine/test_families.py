@@ -1,12 +1,18 @@
 """Every family, pruned by every method, saved, reloaded in a fresh process, gives the pruned model's logits."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.catalogue.families import FAMILIES
+from core.errors import ReloadCheckFailed
+from core.evaluation.reload import reload_check
 from core.models.folder import open_model
 from core.models.skeleton import Skeleton, call_block
 from tests.engine.apart import Apart
@@ -58,6 +64,46 @@ def test_every_family_and_method_reloads_with_equal_logits(
     assert len(result.layers) == 3 * len(open_model(folder).family.linears)
     saved = save(result, folder, tmp_path / "artifact", shard_bytes=20_000 if name == "opt" else 10**9)
     apart(reload, saved, result.verification).wait()
+
+
+Change = Callable[[dict[str, Tensor]], object]
+NORM = "model.norm.weight"
+WRONG: dict[str, tuple[Change, Change, str]] = {
+    "a weight": (lambda saved: saved[NORM].mul_(1.01), dict, "logits differ by"),
+    "a weight that is no number": (lambda saved: saved[NORM][0].fill_(torch.nan), dict, "logits differ by nan"),
+    "a weight too large": (lambda saved: saved[NORM][0].fill_(torch.inf), dict, "logits differ by"),
+    "a tensor is missing": (lambda saved: saved.pop(NORM), dict, "does not accept the artifact"),
+    "a tensor too many": (lambda saved: saved.update(more=saved[NORM].clone()), dict, "does not accept the artifact"),
+    "a logit": (dict, lambda wanted: wanted["logits"][0, -1, 5].add_(1), "logits differ by"),
+    "a logit that is no number": (dict, lambda wanted: wanted["logits"][0, -1, 5].fill_(torch.nan), "are not finite"),
+    "a logit too large": (dict, lambda wanted: wanted["logits"][0, -1, 5].fill_(-torch.inf), "are not finite"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A pruned model as it is saved, and the file of what it must compute."""
+    place = tmp_path_factory.mktemp("whole")
+    result = sweep(make_model(place / "model"), place / "work", calibration=None, method="magnitude", sparsity=0.5)
+    saved = save(result, place / "model", place / "saved")
+    assert reload_check(saved, result.verification, device=torch.device("cpu"))["maximum_difference"] < 1e-5
+    return saved, result.verification
+
+
+@pytest.mark.parametrize(("change", "change_wanted", "says"), WRONG.values(), ids=WRONG)
+def test_another_model_than_the_one_that_was_measured_fails_the_reload_check(
+    change: Change, change_wanted: Change, says: str, whole: tuple[Path, Path], tmp_path: Path
+) -> None:
+    saved = shutil.copytree(whole[0], tmp_path / "saved")
+    for source, target, edit in (
+        (saved / "model.safetensors", saved / "model.safetensors", change),
+        (whole[1], tmp_path / "wanted.safetensors", change_wanted),
+    ):
+        tensors = load_file(source)
+        edit(tensors)
+        save_file(tensors, target, {"format": "pt"})
+    with pytest.raises(ReloadCheckFailed, match=says):
+        reload_check(saved, tmp_path / "wanted.safetensors", device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

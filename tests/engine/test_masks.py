@@ -5,10 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.catalogue.patterns import parse_pattern
-from core.pruning.group import Target
+from core.catalogue.parameters import WandaParameters
+from core.catalogue.patterns import UNSTRUCTURED, parse_pattern
+from core.pruning.group import PrunableLinear, Target
 from core.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
+from core.pruning.methods.wanda import Wanda
 from core.pruning.saliency import cumulative_row_share
+from core.pruning.statistics import InputStatistic, Statistic
 
 # Few distinct values, so that ties are the rule.
 scores = st.integers(1, 6).flatmap(
@@ -74,3 +77,13 @@ def test_the_wanda_variants_exact_count_agrees_with_a_bisected_threshold(seed: i
         low, high = (alpha, high) if int((cumulative <= alpha).sum()) < count else (low, alpha)
     bisected = torch.zeros_like(mask).scatter_(1, order, cumulative <= high)
     assert torch.equal(mask, bisected)
+
+
+def test_wanda_removes_the_lowest_products_of_every_row() -> None:
+    """Each of a weight and the norm of its input: the second is twice as large as the first, the third is silent."""
+    statistic = InputStatistic(Statistic.NORMS, sample_stride=1)
+    statistic.update(torch.tensor([[3.0, 6.0, 0.0, 1.0], [4.0, 8.0, 0.0, 0.0]]))
+    weight_OI = torch.tensor([[3.0, -2.0, 9.0, 1.0], [0.03, 0.01, 0.09, -0.4]])
+    linear = PrunableLinear("linear", 0, weight_OI, Target(UNSTRUCTURED, 0.5))
+    (pruned_OI,) = Wanda(WandaParameters()).prune([linear], statistic, lambda text: None)
+    assert torch.equal(pruned_OI, torch.tensor([[3.0, -2.0, 0.0, 0.0], [0.03, 0.0, 0.0, -0.4]]))

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from core.artifacts.packed import pack_file, pack_folder
 from core.evaluation.reload import reload_check
@@ -118,6 +118,9 @@ def _packed(tmp_path: Path) -> Path:
 def test_no_flipped_bit_gets_through(tmp_path: Path) -> None:
     packed = _packed(tmp_path)
     whole = packed.read_bytes()
+    unpack_file(packed, tmp_path / "model.safetensors")
+    dense = _sha256(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
     for place in np.random.default_rng(0).integers(0, len(whole), 200):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(place % 8)
@@ -127,7 +130,7 @@ def test_no_flipped_bit_gets_through(tmp_path: Path) -> None:
         except CorruptPackedFile:
             assert not (tmp_path / "model.safetensors").exists()
         else:  # a bit nothing depends on, such as a space of the header
-            assert load_file(tmp_path / "model.safetensors").keys() == {"w"}
+            assert _sha256(tmp_path / "model.safetensors") == dense
             (tmp_path / "model.safetensors").unlink()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["model.packed.safetensors"]
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.pruning.refit import best_refit, conjugate_gradient, output_error, refit_directions
+from core.catalogue.parameters import Compensation
+from core.pruning.refit import best_refit, conjugate_gradient, output_error, refit, refit_directions
 from core.pruning.statistics import InputStatistic, Statistic
 
 
@@ -161,6 +162,15 @@ def test_with_fewer_inputs_and_a_stream_that_drifted_it_is_the_ridge_solution_to
     assert statistic.aside is not None and statistic.aside.tokens == 2 * size
     chosen = best_refit(left, direction, statistic.aside, weight)
     assert cost(chosen) <= min(cost(share / 50) for share in range(51)) * (1 + 1e-5)
+
+
+def test_a_given_share_is_how_far_the_weights_go() -> None:
+    statistic, _, _ = paired(32, 8, 0)
+    weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    asked = Compensation(refit=0.25, ridge=0.01)
+    (direction,) = refit_directions([weight], statistic, 0.01, ignore)
+    (fitted,) = refit([weight], statistic, asked, ignore)
+    assert torch.equal(fitted.weight_OI, weight + 0.25 * direction) and fitted.refit == 0.25
 
 
 def test_steps_end_where_what_was_held_aside_gains_no_more() -> None:

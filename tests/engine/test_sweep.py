@@ -1,6 +1,7 @@
 """The sweep: propagation, resuming, spilling, allocation, skipping."""
 
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,14 @@ import pytest
 import torch
 
 from core.errors import InvalidParameters, NotFiniteWeights
+from core.models.folder import open_model
+from core.models.skeleton import Skeleton
+from core.pruning.boundaries import Boundaries
+from core.pruning.propagation import DenseTwin, InputGroup, prune_in_flight, prune_two_pass
+from core.pruning.statistics import InputStatistic, Statistic
+from core.pruning.streams import ActivationBudget, Stream
 from core.pruning.walk import Observer
-from tests.engine.sweeping import sweep, tensors_of
+from tests.engine.sweeping import last_hidden, newest_stream, save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 
 FLOAT32 = {"forward_dtype": "float32"}
@@ -35,6 +42,45 @@ def test_in_flight_and_two_pass_agree_on_the_first_linears(model: Path, method: 
         assert torch.equal(first[key] == 0, second[key] == 0)
     assert not torch.equal(first["model.layers.3.mlp.down_proj.weight"], second["model.layers.3.mlp.down_proj.weight"])
     assert runs[0].perplexity["text"].pruned == pytest.approx(runs[1].perplexity["text"].pruned, rel=0.1)
+
+
+def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp_path: Path) -> None:
+    """The dense block reads the dense stream, here of other tokens than the pruned one, and both go on."""
+    opened = open_model(model)
+    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    groups = [InputGroup(names) for names in opened.family.inputs]
+    found = []
+    for walk in (prune_in_flight, prune_two_pass):
+        kept, seen = Boundaries(tmp_path / walk.__name__, ""), dict[InputGroup, InputStatistic]()
+        dense, pruned = (
+            Stream(f"{seed}", make_tokens(seed=seed), skeleton, kept, ActivationBudget(2**30), dtype=torch.float32,
+                   micro_batch=4)
+            for seed in (1, 2)
+        )  # fmt: skip
+        with torch.inference_mode():
+            dense.start(), pruned.start()
+            block = skeleton.fill_block(0, skeleton.read_block(0), torch.float32)
+            twin = DenseTwin(deepcopy(block), dense, 0, opened.family.added_to_stream)
+            walk(block, 0, pruned, groups, lambda: InputStatistic(Statistic.GRAM, sample_stride=1), seen.__setitem__,
+                 twin)  # fmt: skip
+        figures = [seen[group].cross_II if seen[group].is_paired else seen[group].target_OI for group in groups]
+        found.append([*figures, *(hidden for stream in (dense, pruned) for _, hidden in stream.batches())])
+        assert dense.done == pruned.done == 1
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("propagation", ["in_flight", "two_pass"])
+def test_what_goes_on_through_the_model_is_what_is_saved(propagation: str, tmp_path: Path) -> None:
+    """Weights are rounded to the dtype of the checkpoint, whatever the forwards are computed in."""
+    folder = make_model(tmp_path / "model", dtype=torch.bfloat16)
+    result = sweep(
+        folder, tmp_path / "work", calibration=make_tokens(), method="sparsegpt", sparsity=0.5,
+        parameters=FLOAT32 | {"propagation": propagation},
+    )  # fmt: skip
+    saved = save(result, folder, tmp_path / "saved")
+    went_on = newest_stream(tmp_path / "work", "calibration")
+    torch.testing.assert_close(went_on, last_hidden(saved, make_tokens()), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 4])

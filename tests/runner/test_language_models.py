@@ -25,6 +25,8 @@ from secateur.packed import unpack_folder
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import LAYERS, register_layers, write_model
 from tests.worker.conftest import Queue, eventually, runner_of
+from worker.attempt import Made
+from worker.language_attempt import LanguageAttempt
 from worker.protocol import Spec
 from worker.runner_process import run_task
 
@@ -239,6 +241,25 @@ def test_a_smaller_model_is_one_for_another_job_that_fails_once_where_its_gate_i
     assert job.error is not None and job.attempt == 1 and job.metrics
     assert job.error.code == "gate_missed" and "the gate allows 0.5" in job.error.message
     assert job.metrics["parameters"]["dense"] == (jobs.job(thinner).metrics or {})["parameters"]["nonzero"]
+
+
+def test_a_checkpoint_that_is_not_what_was_measured_fails_its_job_and_is_not_kept(
+    jobs: Queue, body: dict[str, Any], work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = LanguageAttempt._verify
+
+    def verify_damaged(attempt: LanguageAttempt, made: Made, expected: Path) -> None:
+        tensors = load_file(made.artifact / "model.safetensors")
+        tensors["model.norm.weight"][0] = numpy.nan
+        save_file(tensors, made.artifact / "model.safetensors", {"format": "pt"})
+        verify(attempt, made, expected)
+
+    monkeypatch.setattr(LanguageAttempt, "_verify", verify_damaged)
+    job_id = jobs.submit(body)
+    assert work().result(120) == "failed"
+    error = jobs.job(job_id).error
+    assert error is not None and error.code == "reload_check_failed" and "differ by nan" in error.message
+    assert not artifact(jobs, job_id).exists()
 
 
 def test_weights_that_are_not_finite_are_named(jobs: Queue, body: dict[str, Any], work: Work) -> None:
