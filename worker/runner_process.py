@@ -186,16 +186,16 @@ def runner_environment() -> dict[str, str]:
     }
 
 
-def memory_kills() -> int:
+def memory_kills(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
     """How many processes the kernel's out-of-memory killer has ended: in our control group where it counts them, else
     on the machine; 0 where neither counter can be read.
     """
     with contextlib.suppress(OSError, StopIteration):
-        own_group = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-        folder = Path("/sys/fs/cgroup") / own_group.removeprefix("0::").lstrip("/")
+        own_group = next(line for line in (proc / "self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        folder = groups / own_group.removeprefix("0::").lstrip("/")
         return _counter(folder / "memory.events", "oom_kill")
     with contextlib.suppress(OSError, StopIteration):
-        return _counter(Path("/proc/vmstat"), "oom_kill")
+        return _counter(proc / "vmstat", "oom_kill")
     return 0
 
 

@@ -24,7 +24,7 @@ from core.jobs.queue import (
     set_progress,
     set_stage,
 )
-from core.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow
+from core.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow, WorkerRow
 from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
 
@@ -316,6 +316,13 @@ def test_a_long_queue_gets_only_so_many_hints(
 
 
 def test_heartbeats_register_a_worker_once(sessions: Sessions) -> None:
-    with transaction(sessions) as session:
-        for job_id in (None, "job_1"):
+    """Each later one says what it does now, and since when it lives stays."""
+    told = []
+    for job_id in (None, "job_1"):
+        with transaction(sessions) as session:
             heartbeat(session, "worker_1", queue="default", device="cpu", hostname="bed", pid=1, job_id=job_id)
+        with transaction(sessions) as session:
+            told.append(session.scalars(select(WorkerRow)).one())
+    first, second = told
+    assert (first.job_id, second.job_id) == (None, "job_1")
+    assert first.started_at == second.started_at and first.heartbeat_at < second.heartbeat_at

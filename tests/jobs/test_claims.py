@@ -1,8 +1,10 @@
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
@@ -94,6 +96,29 @@ def test_racing_workers_share_fairly_between_teams(
         with transaction(sessions) as session:
             session.execute(update(TeamRow).values(running=0))
             session.execute(update(JobRow).values(status="cancelled", lease_expires_at=None))
+
+
+def test_a_job_is_held_for_as_long_as_was_asked(sessions: Sessions, new_job: NewJob) -> None:
+    job = new_job()
+
+    def held_until(take_or_renew: Callable[[Session], object]) -> tuple[datetime, datetime, datetime]:
+        """The database's time before and after, and when the lease runs out."""
+        clock = select(func.clock_timestamp())
+        with transaction(sessions) as session:
+            before = session.scalars(clock).one()
+            take_or_renew(session)
+            after = session.scalars(clock).one()
+            row = session.scalars(select(JobRow).where(JobRow.id == job)).one()
+            assert row.lease_expires_at is not None
+            return before, row.lease_expires_at, after
+
+    calls: list[tuple[int, Callable[[Session], object]]] = [
+        (60, lambda session: claim(session, queue="default", worker_id="worker_1", lease_seconds=60)),
+        (20, lambda session: renew(session, job, 1, 20)),
+    ]
+    for seconds, call in calls:
+        before, until, after = held_until(call)
+        assert before <= until - timedelta(seconds=seconds) <= after
 
 
 def test_a_worker_takes_only_jobs_of_its_queue(sessions: Sessions, new_job: NewJob) -> None:

@@ -16,6 +16,7 @@ from core.artifacts.store import StoredFile
 from core.database import transaction
 from core.errors import Conflict, QuotaExceeded, RunnerLost
 from core.jobs.queue import (
+    append_event,
     claim,
     expire_leases,
     finish_failed,
@@ -33,10 +34,33 @@ from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
 from core.teams.quotas import require_room_in_queue
 from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
+from tests.worker.conftest import eventually
 
 Sessions = sessionmaker[Session]
 SECONDS = 4
 FILES = [StoredFile("a", 10, "0")]
+
+
+def test_an_event_waits_for_the_one_before_it_and_takes_the_next_number(sessions: Sessions, new_job: NewJob) -> None:
+    """A reader that goes on after the last number it saw misses none that is committed later."""
+    job = new_job()
+    with transaction(sessions) as session:
+        assert claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+
+    def tell(message: str) -> None:
+        with transaction(sessions) as session:
+            append_event(session, job, 1, "log", {"message": message})
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(sessions) as session:
+            append_event(session, job, 1, "log", {"message": "first"})
+            second = pool.submit(tell, "second")
+            eventually(lambda: session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+        second.result(30)
+    told = select(JobEventRow.sequence, JobEventRow.data).where(JobEventRow.type == "log")
+    with transaction(sessions) as session:
+        found = {number: data["message"] for number, data in session.execute(told)}
+    assert found == {3: "first", 4: "second"}
 
 
 def test_all_that_happens_to_jobs_may_happen_at_once(

@@ -102,8 +102,17 @@ def test_the_runner_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None
     assert "secret" not in environment.values() and environment["HF_HUB_OFFLINE"] == "1" and "PATH" in environment
 
 
-def test_kills_for_want_of_memory_are_counted() -> None:
-    assert memory_kills() >= 0
+def test_kills_for_want_of_memory_are_counted_in_our_group_else_on_the_machine(tmp_path: Path) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    assert memory_kills(proc, groups) == 0
+    (proc / "self").mkdir(parents=True)
+    (proc / "vmstat").write_text("pgfault 12\noom_kill 7\n")
+    assert memory_kills(proc, groups) == 7
+    (proc / "self/cgroup").write_text("1:cpu:/\n0::/service/worker\n")
+    assert memory_kills(proc, groups) == 7, "a group without a counter of its own"
+    (groups / "service/worker").mkdir(parents=True)
+    (groups / "service/worker/memory.events").write_text("max 4\noom 5\noom_kill 3\n")
+    assert memory_kills(proc, groups) == 3
 
 
 def test_a_file_that_is_open_is_seen(tmp_path: Path) -> None:
