@@ -71,7 +71,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "zero": ({"target": {"parameters": 0}}, "invalid_request", "target.parameters", "greater than or equal to 1"),
     "negative": ({"target": {"bytes": -5}}, "invalid_request", "target.bytes", "greater than or equal to 1"),
     "a half": ({"target": {"bytes": 1.5}}, "invalid_request", "target.bytes", "integer"),
-    "huge": ({"target": {"parameters": 1e300}}, "invalid_request", "target.parameters", ""),
+    "huge": ({"target": {"parameters": 1e300}}, "invalid_request", "target.parameters", "exceeded maximum size"),
     "no text": ({"target": {"parameters": "NaN"}}, "invalid_request", "target.parameters", "integer"),
     "not a number": ({"target": {"latency_ratio": "NaN"}}, "invalid_request", "target.latency_ratio", "finite"),
     "no gain": (
@@ -111,7 +111,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "recover": (RECOVER | {"target": {"parameters": 5000}}, "invalid_target", "target", "recover prunes nothing"),
     "another fault": (
         STRUCTURED | {"parameters": {"round_to": 0}, "target": {"parameters": 5000}},
-        "invalid_parameters", "parameters.round_to", "",
+        "invalid_parameters", "parameters.round_to", "greater than or equal to 1",
     ),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.teams.tables import PortalSessionRow
+from core.teams.tables import ApiKeyRow, PortalSessionRow
 from tests.portal.conftest import require_accessible, sign_in
 
 
@@ -71,17 +71,22 @@ def test_a_form_without_the_sessions_token_or_from_another_site_changes_nothing(
 def test_a_session_ends_with_its_time_and_with_its_key(
     browserless: httpx.Client, live_api: httpx.Client, sessions: sessionmaker[Session]
 ) -> None:
-    new = live_api.post("/v1/keys", json={"name": "short", "role": "viewer"}).json()
-    other = httpx.Client(base_url=live_api.base_url)
-    other.post("/portal/sign-in", data={"key": new["key"]})
-    assert other.get("/portal/jobs").status_code == 200
-    live_api.delete(f"/v1/keys/{new['id']}").raise_for_status()
-    assert other.get("/portal/jobs").status_code == 303
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    for ends in ("revoked", "expired"):
+        new = live_api.post("/v1/keys", json={"name": "short", "role": "viewer"}).json()
+        with httpx.Client(base_url=live_api.base_url) as other:
+            other.post("/portal/sign-in", data={"key": new["key"]})
+            assert other.get("/portal/jobs").status_code == 200
+            if ends == "revoked":
+                live_api.delete(f"/v1/keys/{new['id']}").raise_for_status()
+            else:
+                with transaction(sessions) as session:
+                    session.execute(update(ApiKeyRow).where(ApiKeyRow.id == new["id"]).values(expires_at=past))
+            assert other.get("/portal/jobs").status_code == 303, ends
     with transaction(sessions) as session:
-        session.execute(update(PortalSessionRow).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
+        session.execute(update(PortalSessionRow).values(expires_at=past))
     assert browserless.get("/portal/jobs").headers["location"].startswith("/portal/sign-in?then=")
-    for client in (browserless, other):
-        client.close()
+    browserless.close()
 
 
 @pytest.mark.parametrize(

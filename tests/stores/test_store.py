@@ -1,5 +1,6 @@
 """What every store does, whichever kind it is."""
 
+import contextlib
 import hashlib
 import io
 import multiprocessing
@@ -14,12 +15,14 @@ import pytest
 from s3fs import S3FileSystem
 
 from core.artifacts.store import LocalStore, Part, Store, StoredFile, open_store
+from core.artifacts.store.protocol import publishable
 from core.errors import NotFound, StoreUnavailable
 from core.settings import Settings
 from tests.stores.conftest import write_artifact
 
 PREFIX = "job_1/attempt-1"
 CONTENT = bytes(range(256)) * 10
+NAMES = ["model.safetensors", "original/empty.txt", "secateur.json", "tokenizer.json"]
 
 
 def read(store: Store, path: str, start: int = 0, end: int | None = None, prefix: str = PREFIX) -> bytes:
@@ -28,19 +31,37 @@ def read(store: Store, path: str, start: int = 0, end: int | None = None, prefix
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    return write_artifact(tmp_path / "artifact", model_safetensors=CONTENT, original__empty_txt=b"")
+    """An artifact with names before the manifest's and after it."""
+    return write_artifact(
+        tmp_path / "artifact", model_safetensors=CONTENT, original__empty_txt=b"", tokenizer_json=b"{}"
+    )
 
 
 def test_what_is_published_is_told_and_read(store: Store, artifact: Path) -> None:
     # A machine that is busy may take longer to build the first client than a probe waits.
     assert any(store.is_usable() for _ in range(3))
     files = store.publish(artifact, PREFIX)
-    assert [file.path for file in files] == ["model.safetensors", "original/empty.txt", "secateur.json"]
+    assert [file.path for file in files] == NAMES
     assert files[0] == StoredFile("model.safetensors", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
     assert read(store, "model.safetensors") == CONTENT
     for start, end in ((0, 1), (100, 200), (2559, 2560), (5, 5)):
         assert read(store, "model.safetensors", start, end) == CONTENT[start:end]
     assert read(store, "original/empty.txt", 0, 0) == b""
+
+
+def test_whoever_finds_the_manifest_finds_every_file_of_it(store: Store, artifact: Path) -> None:
+    seen = []
+
+    def watch() -> None:
+        seen.append([])
+        for name in NAMES:
+            with contextlib.suppress(NotFound):
+                store.open_range(PREFIX, name, 0, 1)
+                seen[-1].append(name)
+
+    store.publish(artifact, PREFIX, watch=watch)
+    assert seen and all(found == NAMES for found in seen if "secateur.json" in found)
+    assert publishable(artifact)[-1] == "secateur.json"
 
 
 def test_what_is_not_there_is_not_found_at_once(store: Store, artifact: Path) -> None:

@@ -273,7 +273,11 @@ def test_replays_send_again_with_the_same_id(webhooks: Webhooks, receiver: Recei
     assert [entry.details.get("deliveries") for entry in webhooks.audited("webhook.replay")] == [None, 1]
 
 
-def test_an_attempt_that_lost_its_lease_changes_nothing(webhooks: Webhooks) -> None:
+@pytest.mark.parametrize("stale_fails", [True, False])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["stale first", "stale second"])
+def test_an_attempt_that_lost_its_lease_changes_nothing(
+    stale_fails: bool, order: tuple[int, int], webhooks: Webhooks
+) -> None:
     webhook = webhooks.add("https://127.0.0.1:9/")
     webhooks.tell()
     seal = Sealed(server_secret(webhooks.settings), PURPOSE)
@@ -285,12 +289,15 @@ def test_an_attempt_that_lost_its_lease_changes_nothing(webhooks: Webhooks) -> N
         assert candidates(session, most=9, full=(), full_teams=()) == []
     assert (first.attempt, second.attempt) == (1, 2)
     failed = Outcome(1, 500, "answered 500", None, None)
-    with transaction(webhooks.sessions) as session:
-        record(session, second, replace(failed, status=200, error=None), webhooks.settings)
-    with transaction(webhooks.sessions) as session:
-        record(session, first, failed, webhooks.settings)
+    outcomes = failed, replace(failed, status=200, error=None)
+    attempts = list(zip((first, second), outcomes if stale_fails else outcomes[::-1], strict=True))
+    for place in order:
+        with transaction(webhooks.sessions) as session:
+            record(session, *attempts[place], webhooks.settings)
     delivery = webhooks.delivery(webhook.id)
-    assert delivery.state == "delivered" and [each.attempt for each in delivery.log] == [2, 1]
+    assert [each.attempt for each in delivery.log] == [2, 1]
+    current = ("delivered", 200, None) if stale_fails else ("pending", 500, "answered 500")
+    assert (delivery.state, delivery.last_status, delivery.last_error) == current
 
 
 def test_two_dispatchers_never_send_the_same(webhooks: Webhooks, receiver: Receiver) -> None:
