@@ -7,7 +7,7 @@ PORT ?= 8000
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test nightly check format bench bench-frontier bench-structured claims lock clean
+.PHONY: help setup demo serve stop test nightly check format bench bench-frontier bench-structured claims mutants lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -34,9 +34,10 @@ stop: $(SETUP) ## end everything embedded, the database too
 test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, two files at a time; PYTEST_FLAGS=…
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size
+nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
 	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
+	$(BIN)/python -m bench.mutants
 
 check: $(SETUP) ## lint, format, types, import rules, migrations
 	$(BIN)/ruff check .
@@ -61,6 +62,9 @@ bench-frontier: $(SETUP) ## fits towards the dense model, part by part, against 
 bench-structured: $(SETUP) ## every structured method on a real model, before and after recovery; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md
 	$(BIN)/python -m bench.stages --write docs/structured.md
+
+mutants: $(SETUP) ## a hundred small faults put into a copy of the product, one at a time: do the tests notice? goes on where it was ended
+	$(BIN)/python -m bench.mutants
 
 lock: ## refresh constraints.txt from the ranges in pyproject.toml
 	rm -rf .cache/lock

@@ -1,0 +1,97 @@
+"""The list of mutants fits the tree, and what no test notices is said to have survived."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from bench import cells
+from bench.mutants.__main__ import ROOT, report
+from bench.mutants.mutant import Mutant, NotApplicable, read_mutants
+from bench.mutants.running import BaselineFailed, recalled, try_mutants
+
+FILES = ["growth.py", "tests/__init__.py", "tests/test_growth.py"]
+
+
+def test_every_mutant_of_the_list_fits_the_tree_and_has_its_tests() -> None:
+    mutants = read_mutants()
+    assert len(mutants) >= 60
+    for mutant in mutants:
+        assert mutant.applied((ROOT / mutant.file).read_text("utf-8"))
+        assert mutant.tests
+        for test in mutant.tests:
+            file, _, name = test.partition("::")
+            tree = ast.parse((ROOT / file).read_text("utf-8"))
+            functions = {each.name for each in tree.body if isinstance(each, ast.FunctionDef)}
+            assert not name or name.partition("[")[0] in functions, f"{mutant.name}: there is no test {test}"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A product of two functions, one of which is tested."""
+    monkeypatch.setattr(cells, "CACHE", tmp_path / "cache")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/__init__.py").touch()
+    (tmp_path / "growth.py").write_text("def double(x):\n    return 2 * x\n\n\ndef triple(x):\n    return 3 * x\n")
+    (tmp_path / "tests/test_growth.py").write_text(
+        "from growth import double, triple\n\n\n"
+        "def test_double():\n    assert double(2) == 4\n\n\ndef test_triple():\n    assert triple(0) == 0\n"
+    )
+    return tmp_path
+
+
+def mutant(name: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(name, "growth.py", old, new, tuple(f"tests/test_growth.py::{test}" for test in tests))
+
+
+NOTICED = mutant("noticed", "2 * x", "2 + x + 1", "test_double")
+UNNOTICED = mutant("unnoticed", "3 * x", "4 * x", "test_triple")
+ABSENT = mutant("absent", "5 * x", "6 * x", "test_triple")
+AMBIGUOUS = mutant("ambiguous", "return", "yield", "test_triple")
+NO_TEST = mutant("no test", "2 * x", "3 * x", "test_fourfold")
+
+
+def test_what_is_noticed_is_killed_and_the_rest_survives_or_does_not_apply(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    mutants = [NOTICED, UNNOTICED, ABSENT, AMBIGUOUS]
+    results = {each.mutant: each for each in try_mutants(mutants, tree, FILES, at_once=2, say=said.append)}
+    assert {each.name: results[each].state for each in mutants} == {
+        "noticed": "killed",
+        "unnoticed": "survived",
+        "absent": "error",
+        "ambiguous": "error",
+    }
+    assert results[NOTICED].detail == "tests/test_growth.py::test_double"
+    assert "found 0 times in growth.py" in results[ABSENT].detail and "found 2 times" in results[AMBIGUOUS].detail
+    assert (tree / "growth.py").read_text().count("2 * x") == 1, "only copies are changed"
+
+    assert report([results[NOTICED], results[UNNOTICED]]) == 1
+    told = capsys.readouterr().out
+    assert "survived: unnoticed (growth.py): every test passed: tests/test_growth.py::test_triple" in told
+    assert "1 of 2 killed, 50.0 %" in told
+    assert report([results[NOTICED]]) == 0
+    assert report([results[NOTICED], results[ABSENT]]) == 2
+
+    assert recalled(NOTICED, tree) == results[NOTICED] and recalled(UNNOTICED, tree) == results[UNNOTICED]
+    assert recalled(ABSENT, tree) is None
+    with (tree / "tests/test_growth.py").open("a") as tests:
+        tests.write("\n\ndef test_triple_of_one():\n    assert triple(1) == 3\n")
+    assert recalled(UNNOTICED, tree) is None, "its tests are others now"
+
+
+def test_tests_that_fail_or_do_not_exist_prove_nothing(tree: Path) -> None:
+    with pytest.raises(BaselineFailed, match="test_fourfold"):
+        list(try_mutants([NO_TEST], tree, FILES, at_once=1, say=lambda text: None))
+    (tree / "growth.py").write_text("def double(x):\n    return 2 * x + 1\n\n\ndef triple(x):\n    return 3 * x\n")
+    with pytest.raises(BaselineFailed, match="test_double"):
+        list(try_mutants([mutant("late", "3 * x", "4 * x", "test_double")], tree, FILES, at_once=1, say=print))
+
+
+def test_two_mutants_of_one_name_are_an_error(tmp_path: Path) -> None:
+    table = "[[mutant]]\nname = 'a'\nfile = 'f'\nold = 'x'\nnew = 'y'\ntests = ['t']\n"
+    (tmp_path / "one.toml").write_text(table)
+    (tmp_path / "two.toml").write_text(table)
+    with pytest.raises(NotApplicable, match="named a"):
+        read_mutants(tmp_path)
