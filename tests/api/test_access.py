@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from itertools import chain, cycle
 from typing import Any
 
 import pytest
@@ -36,6 +37,20 @@ def test_without_a_valid_key_nothing_is_shown(api_client: TestClient, header: st
     assert response.status_code == 401
     assert response.json()["code"] == "unauthenticated"
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_the_part_of_a_key_that_lists_show_opens_nothing(
+    api_client: TestClient, admin_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A well-formed key that begins as a good one does."""
+    characters = chain(admin_key[4:12], cycle("a"))
+    with monkeypatch.context() as patched:
+        patched.setattr("core.teams.tokens.secrets.choice", lambda alphabet: next(characters))
+        forged = new_token()
+    assert prefix_of(forged) == prefix_of(admin_key) and forged != admin_key
+    response = api_client.get("/v1/jobs", headers=bearer(forged))
+    assert response.status_code == 401 and "not known" in response.json()["detail"]
+    assert api_client.get("/v1/jobs", headers=bearer(admin_key)).status_code == 200
 
 
 def test_every_route_but_health_and_documents_needs_a_key(api_client: TestClient) -> None:
