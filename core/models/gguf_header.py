@@ -167,7 +167,7 @@ class _Reading:
     def header(self) -> GgufHeader:
         if self._size < 24 or self._bytes(4, "magic") != b"GGUF":
             self._refuse("it does not begin with GGUF's magic and counts")
-        version = self._number("I", "version")
+        version = self._number(4, "version")
         if version not in _VERSIONS:
             self._refuse(f"it is of version {version}, expected 2 or 3, little-endian")
         tensors = self._count(_MOST_TENSORS, "tensors")
@@ -192,12 +192,12 @@ class _Reading:
 
     def _value(self, key: str) -> Value:
         shown = repr(key[:200])
-        kind = self._number("I", shown)
+        kind = self._number(4, shown)
         if kind == _STRING:
             return self._text(_MOST_TEXT_BYTES, shown)
         if kind != _ARRAY:
             return self._scalar(kind, shown)
-        kind = self._number("I", shown)
+        kind = self._number(4, shown)
         if kind == _STRING:
             texts = (self._text(_MOST_TEXT_BYTES, shown) for _ in range(self._count(_MOST_STRINGS, shown)))
             return list(texts if key in _KEPT_ARRAYS else deque(texts, maxlen=0))
@@ -220,12 +220,12 @@ class _Reading:
         """A tensor, where its data begin and how many bytes they are."""
         name = self._text(_MOST_NAME_BYTES, "a tensor's name")
         shown = repr(name[:200])
-        dimensions = self._number("I", f"tensor {shown}")
+        dimensions = self._number(4, f"tensor {shown}")
         if dimensions > _MOST_DIMENSIONS:
             self._refuse(f"tensor {shown} has {dimensions} dimensions, expected at most {_MOST_DIMENSIONS}")
-        shape = tuple(self._number("Q", f"tensor {shown}") for _ in range(dimensions))
-        kind = self._number("I", f"tensor {shown}")
-        start = self._number("Q", f"tensor {shown}")
+        shape = tuple(self._number(8, f"tensor {shown}") for _ in range(dimensions))
+        kind = self._number(4, f"tensor {shown}")
+        start = self._number(8, f"tensor {shown}")
         if kind not in _QUANTISED:
             self._refuse(f"tensor {shown} is of unknown type {kind}")
         elements = math.prod(shape)
@@ -236,18 +236,17 @@ class _Reading:
             self._refuse(f"tensor {shown} of shape {list(shape)} has rows that are not whole blocks of {block}")
         return GgufTensor(name, shape[::-1]), start, elements // block * size
 
-    def _number(self, code: str, what: str) -> int:
-        (number,) = struct.unpack(f"<{code}", self._bytes(struct.calcsize(code), what))
-        return int(number)
+    def _number(self, width: int, what: str) -> int:
+        return int.from_bytes(self._bytes(width, what), "little")
 
     def _count(self, most: int, what: str) -> int:
-        count = self._number("Q", what)
+        count = self._number(8, what)
         if count > min(most, self._size):
             self._refuse(f"{what}: it claims {count} of them, expected at most {min(most, self._size)}")
         return count
 
     def _text(self, most: int, what: str) -> str:
-        length = self._number("Q", what)
+        length = self._number(8, what)
         if length > most:
             self._refuse(f"{what}: a text of {length} bytes, expected at most {most}")
         raw = self._bytes(length, what)
