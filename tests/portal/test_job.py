@@ -73,34 +73,42 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     expect(portal.locator("figure.curve canvas")).to_have_count(2)
 
 
+def expect_seconds(job: Running, seconds: float) -> None:
+    with transaction(job.sessions) as session:
+        row = session.get_one(JobRow, job.id)
+        row.estimate = {**(row.estimate or {}), "seconds": seconds}
+
+
+def seconds_in(words: str) -> int:
+    """What "about 3 min 20 s left" and "20 s ago" say."""
+    minutes, seconds = re.search(r"(\d+) min", words), re.search(r"(\d+) s\b", words)
+    return (60 * int(minutes[1]) if minutes else 0) + (int(seconds[1]) if seconds else 0)
+
+
 def test_a_running_page_goes_on_counting_between_events_and_promises_nothing_that_is_over(
     portal: Page, submitted: Running
 ) -> None:
-    with transaction(submitted.sessions) as session:
-        row = session.get_one(JobRow, submitted.id)
-        row.estimate = {**(row.estimate or {}), "seconds": 100.0}
+    expect_seconds(submitted, 1500.0)
     submitted.begin()
     submitted.stage("prune")
     portal.clock.install()
     portal.goto(f"/portal/jobs/{submitted.id}")
     elapsed, left, silent = (portal.locator(f'[data-clock="{name}"]') for name in ("elapsed", "left", "silent"))
-    expect(left).to_have_text(re.compile(r"about 1 min [34]\d s left"))
-    portal.clock.fast_forward(40_000)
-    expect(elapsed).to_have_text(re.compile(r"^4\d s$|^5\d s$"))
-    expect(left).to_have_text(re.compile(r"^about [45]\d s left$|^about 1 min 0\d s left$"))
-    expect(silent).to_have_text(re.compile(r"^[45]\d s ago$"))
-    portal.clock.fast_forward(100_000)
+    expect(left).to_contain_text("about")
+    before = [seconds_in(each.inner_text()) for each in (elapsed, left, silent)]
+    portal.clock.fast_forward(90_000)
+    after = [seconds_in(each.inner_text()) for each in (elapsed, left, silent)]
+    assert after[0] >= before[0] + 90 and after[1] <= before[1] - 90 and after[2] >= before[2] + 90
+    portal.clock.fast_forward(1_500_000)
     expect(left).to_have_text("takes longer than expected")
-    expect(elapsed).to_have_text(re.compile(r"^2 min \d\d s$"))
     require_accessible(portal)
     submitted.progress(0.0, doing="trying the model without each: 3 of 30")
     expect(portal.locator("#head .doing")).to_have_text("trying the model without each: 3 of 30")
-    expect(silent).to_have_text(re.compile(r"^\d s ago$"))
-    portal.clock.fast_forward(30_000)
-    expect(silent).to_have_text(re.compile(r"^3\d s ago$"))
-    submitted.log("a line")
-    expect(portal.locator("#log li")).to_have_count(1)
-    expect(silent).to_have_text(re.compile(r"^\d s ago$"))
+    expect(silent).to_have_text(re.compile(r"^\d+ s ago$"))
+    portal.clock.fast_forward(90_000)
+    expect(silent).to_have_text(re.compile(r"^\d+ min \d+ s ago$"))
+    submitted.log("a line, which leaves the head as it is")
+    expect(silent).to_have_text(re.compile(r"^\d+ s ago$"))
     portal.reload()
     expect(portal.locator("#head .doing")).to_have_text("trying the model without each: 3 of 30")
     submitted.stage("evaluate")
@@ -110,9 +118,7 @@ def test_a_running_page_goes_on_counting_between_events_and_promises_nothing_tha
 def test_a_page_opened_when_the_estimate_is_over_says_so(
     submitted: Running, live_api: httpx.Client, admin_key: str
 ) -> None:
-    with transaction(submitted.sessions) as session:
-        row = session.get_one(JobRow, submitted.id)
-        row.estimate = {**(row.estimate or {}), "seconds": 100.0}
+    expect_seconds(submitted, 100.0)
     submitted.begin()
     with transaction(submitted.sessions) as session:
         session.get_one(JobRow, submitted.id).started_at = datetime.now(UTC) - timedelta(seconds=150)

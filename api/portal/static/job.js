@@ -99,7 +99,7 @@
   let heardAt = null; // of an event that left the head as it was
   const words = {
     elapsed: (said, since) => span(said + since),
-    left: (said, since) => (said > since ? `about ${span(said - since + 1)} left` : "takes longer than expected"),
+    left: (said, since) => (said > since ? `about ${span(Math.ceil(said - since))} left` : "takes longer than expected"),
     silent: (said, since) => `${span(heardAt === null ? said + since : (Date.now() - heardAt) / 1000)} ago`,
   };
   const tick = () => {
