@@ -190,11 +190,10 @@ def test_an_unsafe_file_beside_the_config_is_refused_when_it_is_there(api: TestC
         "preprocessor_config.json": (b'{"auto_map": {}}', "unsafe_config", "'auto_map'"),
         "chat_template.jinja": (b"{% for x in y %}", "unusable_model", "chat template that is no Jinja"),
     }
-    for name, (content, _, _) in unsafe.items():
-        (folder / name).write_bytes(content)
-    upload = start(api, announced(folder))["id"]
     for name, (content, code, words) in unsafe.items():
-        response = send(api, upload, name, 0, content)
+        (folder / name).write_bytes(content)
+        response = send(api, start(api, announced(folder))["id"], name, 0, content)
+        (folder / name).unlink()
         assert (response.status_code, response.json()["code"]) == (422, code)
         assert f"{name} holds" in response.json()["detail"] and words in response.json()["detail"]
 
