@@ -115,7 +115,7 @@ def _patterns(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         if node.get("type") == "string" and "pattern" in node:
             yield node["pattern"]
-        node = list(node.values())
+        node = [part for name, part in node.items() if name not in ("example", "examples")]
     if isinstance(node, list):
         for each in node:
             yield from _patterns(each)
