@@ -34,10 +34,12 @@ stop: $(SETUP) ## end everything embedded, the database too
 test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, two files at a time; PYTEST_FLAGS=…
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants
+nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants and the benches, which go on where they were ended
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
 	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
 	$(BIN)/python -m bench.mutants
+	$(BIN)/python -m bench.frontier --write docs/frontier.md
+	$(BIN)/python -m bench.claims --write docs/claims.md
 
 check: $(SETUP) ## lint, format, types, import rules, migrations
 	$(BIN)/ruff check .
