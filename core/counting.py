@@ -11,7 +11,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 _running: dict[object, str] = {}
-"""What each loop that runs in this process is at, the outermost first. Of the process, not of a thread: the one that
+"""The state of each loop that runs in this process, the outermost first. Not kept by thread: the one that
 asks is another than the one that works."""
 
 

@@ -1,4 +1,4 @@
-"""What ends a command of the server with a sentence, where anything else would be a fault of ours."""
+"""Errors that end a command of the server with a sentence, where anything else would be a fault of ours."""
 
 
 class CommandFailed(RuntimeError):

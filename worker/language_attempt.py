@@ -26,7 +26,7 @@ _SHARES = {
 }
 _SHARES_WITH_RECOVERY = _SHARES | {"prune": (0.0, 0.40), "recover": (0.40, 0.90)}
 _OWN_TEXT = 0.25
-"""Of the progress of a job whose model has to write its own text first."""
+"""Share of the progress of a job whose model has to write its own text first."""
 
 
 class LanguageAttempt(Attempt):

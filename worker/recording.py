@@ -17,7 +17,7 @@ from worker.lease import Lease
 PROGRESS_SECONDS = 0.5
 """At most two progress events a second."""
 SIGN_SECONDS = 4.0
-"""Between events of progress where there is none: with what a sign of life takes to come, less than five seconds."""
+"""Seconds between events of progress where there is none: less than five, with what a sign of life takes to come."""
 LONGEST_RETRY_SECONDS = 2.0
 
 Answer = TypeVar("Answer")

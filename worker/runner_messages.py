@@ -1,4 +1,4 @@
-"""What the runner says to the supervisor: messages, and signs of life while it works."""
+"""Messages of the runner to the supervisor: results, progress, and signs of life while it works."""
 
 import contextlib
 import os

@@ -149,7 +149,7 @@ def _what_went(share: dict[str, float], pattern: str | None, layers: list[dict[s
 
 
 def _groups(layers: list[dict[str, Any]]) -> str:
-    """How many heads, channels and layers went, where the report counts them."""
+    """Return how many heads, channels and layers went, where the report counts them."""
     counts: dict[str, tuple[int, int]] = {}
     for row in layers:
         if "before" in row:

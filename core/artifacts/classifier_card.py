@@ -26,7 +26,7 @@ def figures(metrics: dict[str, Any]) -> list[str]:
 
 
 def recovery(recovered: dict[str, Any], *, has_zeros: bool) -> list[str]:
-    """How it was trained after pruning, and that its zeros stayed where pruning made them."""
+    """Return how it was trained after pruning, and that its zeros stayed where pruning made them."""
     sparsity = recovered["sparsity"]
     line = f"Recovered with {recovered['method']}: {recovered['steps']:,} steps."
     if has_zeros and sparsity["before"]:

@@ -11,7 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from core.errors import UnusableModel
 
 MOST_CHARACTERS = 2**17
-"""Of one template: the longest known have a quarter of it."""
+"""Most characters of one template: the longest known have a quarter of it."""
 MOST_TEMPLATES = 32
 
 

@@ -1,4 +1,4 @@
-"""What lies beside a model's weights, checked before anything opens it: configs, special tokens, chat templates."""
+"""Files beside a model's weights, checked before anything opens it: configs, special tokens, chat templates."""
 
 import re
 from pathlib import Path

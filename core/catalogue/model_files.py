@@ -43,7 +43,7 @@ _CHECKED_BYTES = {
 CHECKED = tuple(_CHECKED_BYTES)
 """Companions that are read and checked before anything opens the folder; the rest is words and their numbers."""
 MOST_BYTES = dict.fromkeys((*COMPANIONS, INDEX_FILE), 128 * 2**20) | _CHECKED_BYTES
-"""Of every file that is not weights: several times what the largest known model has."""
+"""Most bytes of every file that is not weights: several times what the largest known model has."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 

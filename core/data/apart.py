@@ -49,7 +49,7 @@ _ERRORS: Final[dict[Reader, type[UnusableDataset | UnusableModel]]] = {
 
 
 def measure_apart(reader: Reader, stream: BinaryIO | None, name: str, size: int, **asked: Any) -> dict[str, Any]:
-    """What a file that is open, or a folder that is `asked` for, holds; raises the reader's error.
+    """Return what a file that is open, or a folder that is `asked` for, holds; raises the reader's error.
 
     `size` in bytes says how long is waited; `asked` goes to the reader as it is.
     """

@@ -65,7 +65,7 @@ FIGURES = tuple(Needs.model_fields)
 
 
 def compare(estimate: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any] | None:
-    """For the report: each figure estimated at submission, measured, and their ratio; None without an estimate."""
+    """Return each figure estimated at submission, measured, and their ratio; None without an estimate."""
     if estimate is None:
         return None
     return {

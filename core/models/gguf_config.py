@@ -1,4 +1,4 @@
-"""What a GGUF file says of its model and transformers' loader leaves to the defaults of the config's class."""
+"""Settings of a model that its GGUF file gives and transformers' loader leaves to the config class's defaults."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ _LEFT_OUT: Final[dict[str, dict[str, str]]] = {
     "gemma2": {"attention.key_length": "query_pre_attn_scalar"},
     "gemma3": {"attention.key_length": "query_pre_attn_scalar"},
 }
-"""By architecture, the config's name for a key."""
+"""The config's name for a key, by architecture."""
 _SCALED_BY_WIDTH: Final = {"gemma2": 46, "gemma3": 62}
 """Layers of the largest models of these: they scale attention by the hidden size for each head, as nothing tells."""
 

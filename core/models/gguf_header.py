@@ -29,8 +29,8 @@ _MOST_ELEMENTS: Final = 2**40
 _VERSIONS: Final = (2, 3)
 
 ARCHITECTURES: Final = ("gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3")
-"""What files call the architectures that are supported here and that transformers loads from GGUF. Mistral's is called
-llama, as which it computes the same."""
+"""Names that files have for the architectures that are supported here and that transformers loads from GGUF. Mistral's
+is called llama, as which it computes the same."""
 _ROTARY_FACTORS: Final = ("rope_freqs.", "rope_factors_")
 
 _STRING: Final = 8
@@ -45,7 +45,7 @@ _SIZES: Final = (
     *("embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv"),
     *("attention.key_length", "attention.value_length", "rope.dimension_count"),
 )
-"""What an architecture's metadata say of the shapes of its tensors: nothing larger than those is believed."""
+"""Metadata of an architecture that give the shapes of its tensors: nothing larger than those is believed."""
 
 Value = bool | int | float | str | list[str] | list[int] | list[float]
 _Kind = TypeVar("_Kind", bool, int, str)
@@ -145,7 +145,7 @@ def read_gguf_apart(path: Path) -> GgufHeader:
 
 
 def measure_here(stream: BinaryIO, task: dict[str, Any]) -> dict[str, Any]:
-    """What the header holds, as JSON; raises UnusableModel."""
+    """Return what the header holds, as JSON; raises UnusableModel."""
     header = read_gguf_header(stream, task["name"], task["file_size"])
     require_importable(header)
     tensors = [(tensor.name, tensor.shape) for tensor in header.tensors]

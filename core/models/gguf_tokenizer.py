@@ -23,7 +23,7 @@ SENTENCEPIECE: Final = "llama"
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """How text is cut before byte-level BPE: each pattern cuts what the one before has left, matches and rest alike.
+    """A way to cut text before byte-level BPE: each pattern cuts what the one before has left, matches and rest alike.
 
     `whole_words`: a piece that is a token is taken as it is, whatever the merges would make of it. `adds_bos`: texts
     begin with the BOS token unless the file says otherwise.

@@ -201,7 +201,7 @@ class PayloadTooLarge(ApiError):
 
 
 class InvalidRequest(ApiError):
-    """What was asked cannot be meant; `param` names the field. Where that is an object of a job body, the text names
+    """A request that cannot be meant; `param` names the field. Where that is an object of a job body, the text names
     the option of `secateur submit` that writes it."""
 
     def __str__(self) -> str:

@@ -47,7 +47,7 @@ class Figure:
 
     @property
     def unproven(self) -> bool:
-        """Whether the models differ by no more than the noise."""
+        """Tell whether the models differ by no more than the noise."""
         return self.noise is not None and self.ratio is not None and abs(self.ratio - 1) <= self.noise
 
     @property
@@ -61,7 +61,7 @@ class Figure:
         )
 
     def document(self) -> dict[str, JsonValue]:
-        """For programs; standard errors and noise only where there are any."""
+        """Return the row for programs; standard errors and noise only where there are any."""
         found: dict[str, JsonValue] = {"figure": self.name, "on": self.on, "unit": self.unit}
         found |= {"dense": self.dense, "pruned": self.pruned, "ratio": self.ratio}
         if self.pruned_stderr is not None:

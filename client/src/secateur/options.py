@@ -13,4 +13,4 @@ OPTIONS: Final[Mapping[str, str]] = {
     "output": "--format and --layout",
     "metadata": "--metadata KEY=VALUE",
 }
-"""By field: a refusal of the whole object is one of its form, which the command line's option gets right."""
+"""Options by field: a refusal of the whole object is one of its form, which the command line's option gets right."""

@@ -27,7 +27,7 @@ class GateResult(Answer):
 
     @property
     def unproven(self) -> bool:
-        """Whether it is missed although the figure is below the limit: not by more than its margin."""
+        """Tell whether it is missed although the figure is below the limit: not by more than its margin."""
         return self.kept is False and self.figure is not None and self.figure <= self.limit
 
 

@@ -103,7 +103,7 @@ class MethodFit(Answer):
 
 
 class Estimate(Answer):
-    """What a job will need, about: peaks of memory, of the device's memory (None on a CPU) and disk, and time.
+    """Estimated needs of a job: peaks of memory, of the device's memory (None on a CPU) and disk, and time.
     `warnings` say what it asks for and will most likely not get."""
 
     peak_memory_bytes: int
@@ -230,7 +230,7 @@ class Sizes(Answer):
 
 
 class Latency(Answer):
-    """In milliseconds, measured alternately in one run. `noise` is the relative difference that proves nothing."""
+    """Milliseconds, measured alternately in one run. `noise` is the relative difference that proves nothing."""
 
     dense_ms: float | None = None
     pruned_ms: float | None = None

@@ -16,7 +16,7 @@ from core.errors import DiskFull, NotFound
 MANIFEST = "secateur.json"
 PACKED_SUFFIX = ".packed.safetensors"
 HASHED_SUFFIX = ".hashed.safetensors"
-"""Of weights kept smaller than a model is opened from. No loader takes a file of such a name for weights."""
+"""The name of weights kept smaller than a model is opened from. No loader takes a file of such a name for weights."""
 CHUNK_BYTES = 2**20
 _COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
