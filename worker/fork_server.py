@@ -22,7 +22,7 @@ LIBRARIES = {
     "classifier": ("worker.runner_classifier", "onnxscript"),
     "tasks": ("core.evaluation.tasks",),
 }
-"""Modules that only some tasks need and that are slow to load: loaded for the first of them, and for all that follow."""
+"""Modules that only some tasks need and that are slow to load: loaded for the first and for all that follow."""
 
 
 class ForkedProcess(ChildProcess):
