@@ -250,14 +250,16 @@ def test_what_ended_otherwise_cannot_be_cancelled(sessions: Sessions, new_job: N
             request_cancel(session, job)
 
 
-def test_a_retry_gives_a_full_set_of_attempts_and_clears_the_last_end(sessions: Sessions, new_job: NewJob) -> None:
+def test_a_retry_gives_a_full_set_of_attempts_clears_the_last_end_and_keeps_what_it_measured(
+    sessions: Sessions, new_job: NewJob
+) -> None:
     job = new_job(attempts=1)
     take(sessions)
     with transaction(sessions) as session:
         finish_failed(session, job, 1, LOST, metrics={"a": 1})
         assert [request_retry(session, job, 3) for _ in range(2)] == [("queued", True), ("queued", False)]
     row = row_of(sessions, job)
-    assert (row.error, row.metrics, row.finished_at, row.attempts_allowed) == (None, None, None, 4)
+    assert (row.error, row.metrics, row.finished_at, row.attempts_allowed) == (None, {"a": 1}, None, 4)
     assert statuses_of(sessions, job) == ["queued", "running", "failed", "queued"]
     assert take(sessions) == 2
     with transaction(sessions) as session:

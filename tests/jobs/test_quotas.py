@@ -13,6 +13,7 @@ from core.artifacts.store import StoredFile
 from core.database import new_id, transaction
 from core.errors import GateMissed, OutOfMemory, QuotaExceeded
 from core.jobs.queue import claim, finish_failed, finish_succeeded, release, request_cancel, request_retry
+from core.jobs.service import list_artifacts
 from core.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
 from core.teams.quotas import get_team, release_stored, require_room_in_queue, reserve_stored
 from core.teams.tables import TeamRow
@@ -243,6 +244,16 @@ def test_a_missed_gate_keeps_its_artifact_where_there_is_room_and_the_next_one_t
         assert finish_succeeded(session, jobs[0], 3, metrics={}, report={}, files=larger) == "succeeded"
         assert {row.attempt for row in session.scalars(select(ArtifactFileRow))} == {3}
         assert get_team(session, team).usage.stored_bytes == 150
+
+
+def test_an_artifact_without_a_report_is_counted_and_there(sessions: Sessions, new_job: NewJob, team: str) -> None:
+    """What is counted is kept, and what is kept belongs to the attempt that left it."""
+    job = new_job()
+    take(sessions)
+    with transaction(sessions) as session:
+        assert finish_failed(session, job, 1, GateMissed("too far").problem(), files=HUNDRED) == "failed"
+        assert get_team(session, team).usage.stored_bytes == 100
+        assert sum(file.bytes for file in list_artifacts(session, team, job).data) == 100
 
 
 ENDS: dict[str, Callable[[Session, str], object]] = {

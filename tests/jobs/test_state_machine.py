@@ -1,8 +1,6 @@
 """Random lives of jobs, under several workers and two teams, against a model of what may happen."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
@@ -11,7 +9,6 @@ from hypothesis.strategies import floats, integers, sampled_from
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import StoredFile
 from core.database import transaction
 from core.errors import Conflict, GateMissed, OutOfMemory, RunnerLost
 from core.jobs.queue import (
@@ -28,52 +25,20 @@ from core.jobs.queue import (
     set_progress,
     set_stage,
 )
-from core.jobs.states import HELD, TRANSITIONS, JobStatus
-from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
+from core.jobs.states import HELD, JobStatus
+from core.jobs.tables import ArtifactFileRow, JobRow
 from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
+from tests.jobs.expected import ARTIFACTS, ATTEMPTS, Expected, Token, left_by, require_rows_as_expected
 
 Result = TypeVar("Result")
 
-ATTEMPTS = 2
 FIRST_JOBS = 4
 MOST_JOBS = 6
 WEIGHTS = (1.0, 3.0)
-ARTIFACT = [StoredFile("model.safetensors", 60, "0"), StoredFile("secateur.json", 40, "0")]
-ARTIFACT_BYTES = 100
 MOST_STORED = 99
-"""Of the first team: no artifact fits. The second has no quota."""
-
-
-@dataclass
-class Expected:
-    """What is known of a job without asking the database."""
-
-    team: int
-    priority: int
-    status: JobStatus = "queued"
-    attempt: int = 0
-    allowed: int = ATTEMPTS
-    progress: float = 0
-    outcomes: list[str | None] = field(default_factory=list)
-    kept: int = 0
-
-    def let_go(self, status: JobStatus, outcome: str) -> JobStatus:
-        """The state an attempt's end leads to: a job being cancelled ends as cancelled, whatever else ended it."""
-        if self.status == "cancelling":
-            status, outcome = "cancelled", "cancelled"
-        self.status, self.outcomes[-1] = status, outcome
-        if status == "queued":
-            self.progress = 0
-        return status
-
-
-@dataclass(frozen=True)
-class Token:
-    """What a worker got when it claimed. It goes on using it, whatever became of the job meanwhile."""
-
-    job: str
-    attempt: int
+"""Bytes of the first team: one small artifact fits, in place of another too, a large one never. The second has no
+quota."""
 
 
 class JobLife(RuleBasedStateMachine):
@@ -88,15 +53,9 @@ class JobLife(RuleBasedStateMachine):
         self.jobs: dict[str, Expected] = {}
         self.most_running: list[int | None] = [None, None]
         self.write(lambda session: session.execute(update(JobRow).values(queue="earlier examples")))
-        for team, weight in zip(self.teams, WEIGHTS, strict=True):
-            values = {"running": 0, "max_running": None, "weight": weight, "stored_bytes": 0}
-            self.write(
-                lambda session, team=team, values=values: session.execute(
-                    update(TeamRow).where(TeamRow.id == team).values(**values)
-                )
-            )
-        first = update(TeamRow).where(TeamRow.id == self.teams[0])
-        self.write(lambda session: session.execute(first.values(max_stored_bytes=MOST_STORED)))
+        for team, weight in enumerate(WEIGHTS):
+            self.set_team(team, running=0, max_running=None, weight=weight, stored_bytes=0)
+        self.set_team(0, max_stored_bytes=MOST_STORED)
         for number in range(FIRST_JOBS):
             self.is_submitted(number % 2, 0)
 
@@ -111,14 +70,18 @@ class JobLife(RuleBasedStateMachine):
         with transaction(self.sessions) as session:
             return work(session)
 
+    def set_team(self, team: int, **values: float | None) -> None:
+        row = update(TeamRow).where(TeamRow.id == self.teams[team])
+        self.write(lambda session: session.execute(row.values(**values)))
+
     def running(self, team: int) -> int:
         return sum(expected.team == team and expected.status in HELD for expected in self.jobs.values())
 
     def stored(self, team: int) -> int:
         return sum(expected.kept for expected in self.jobs.values() if expected.team == team)
 
-    def has_room(self, team: int) -> bool:
-        return team != 0 or ARTIFACT_BYTES <= MOST_STORED
+    def has_room(self, expected: Expected, size: int) -> bool:
+        return expected.team != 0 or self.stored(0) - expected.kept + size <= MOST_STORED
 
     def next_job(self) -> str | None:
         """The one a claim must take: jobs are in order of age."""
@@ -150,8 +113,7 @@ class JobLife(RuleBasedStateMachine):
     @rule(team=integers(0, 1), most=sampled_from([None, 0, 1, 2]))
     def quota_is_set(self, team: int, most: int | None) -> None:
         self.most_running[team] = most
-        row = update(TeamRow).where(TeamRow.id == self.teams[team])
-        self.write(lambda session: session.execute(row.values(max_running=most)))
+        self.set_team(team, max_running=most)
 
     @rule(target=tokens, worker=sampled_from(["worker_1", "worker_2", "worker_3"]))
     def is_claimed(self, worker: str):  # type: ignore[no-untyped-def]
@@ -185,20 +147,19 @@ class JobLife(RuleBasedStateMachine):
         answer = self.write(lambda session: renew(session, token.job, token.attempt, 3600))
         assert answer == (self.jobs[token.job].status if self.holds(token) else "lost")
 
-    @rule(token=tokens)
-    def succeeds(self, token: Token) -> None:
-        job, attempt = token.job, token.attempt
-        result = self.write(
-            lambda session: finish_succeeded(session, job, attempt, metrics={}, report={"a": 1}, files=ARTIFACT)
-        )
-        expected = self.jobs[job]
+    @rule(token=tokens, size=sampled_from(sorted(ARTIFACTS)))
+    def succeeds(self, token: Token, size: int) -> None:
+        left = left_by(token, size)
+        result = self.write(lambda session: finish_succeeded(session, token.job, token.attempt, **left))
+        expected = self.jobs[token.job]
         if not self.holds(token):
             assert result is None
-        elif expected.status == "running" and not self.has_room(expected.team):
+        elif expected.status == "running" and not self.has_room(expected, size):
             assert result == expected.let_go("failed", "failed")
         else:
             if expected.status == "running":
-                expected.progress, expected.kept = 1, ARTIFACT_BYTES
+                expected.progress = 1
+                expected.leave(size)
             assert result == expected.let_go("succeeded", "succeeded")
 
     @rule(token=tokens, problem=sampled_from([RunnerLost("").problem(), OutOfMemory("").problem()]))
@@ -213,17 +174,21 @@ class JobLife(RuleBasedStateMachine):
             again = problem["retryable"] and expected.attempt < expected.allowed
             assert result == expected.let_go("queued" if again else "failed", "failed")
 
-    @rule(token=tokens)
-    def misses_its_gate(self, token: Token) -> None:
-        """It fails with its artifact, which is kept where there is room."""
-        job, attempt, problem = token.job, token.attempt, GateMissed("").problem()
-        result = self.write(lambda session: finish_failed(session, job, attempt, problem, report={}, files=ARTIFACT))
-        expected = self.jobs[job]
+    @rule(token=tokens, size=sampled_from(sorted(ARTIFACTS)))
+    def misses_its_gate(self, token: Token, size: int) -> None:
+        """It fails with its artifact, which is kept where there is room; its figures, unless they would be beside an
+        earlier attempt's artifact."""
+        left, problem = left_by(token, size), GateMissed("").problem()
+        result = self.write(lambda session: finish_failed(session, token.job, token.attempt, problem, **left))
+        expected = self.jobs[token.job]
         if not self.holds(token):
             assert result is None
         else:
-            if expected.status == "running" and self.has_room(expected.team):
-                expected.kept = ARTIFACT_BYTES
+            if expected.status == "running":
+                if self.has_room(expected, size):
+                    expected.leave(size)
+                elif not expected.kept:
+                    expected.leave(0)
             assert result == expected.let_go("failed", "failed")
 
     @rule(token=tokens)
@@ -287,50 +252,18 @@ class JobLife(RuleBasedStateMachine):
 
     @invariant()
     def rows_are_as_expected(self) -> None:
-        """One query for each table: it is asked after every step."""
-        with transaction(self.sessions) as session:
-            rows = {row.id: row for row in session.scalars(select(JobRow).where(JobRow.id.in_(self.jobs)))}
-            attempts: dict[str, list[AttemptRow]] = {job: [] for job in self.jobs}
-            events: dict[str, list[JobEventRow]] = {job: [] for job in self.jobs}
-            for attempt in session.scalars(
-                select(AttemptRow).where(AttemptRow.job_id.in_(self.jobs)).order_by(AttemptRow.attempt)
-            ):
-                attempts[attempt.job_id].append(attempt)
-            for event in session.scalars(
-                select(JobEventRow).where(JobEventRow.job_id.in_(self.jobs)).order_by(JobEventRow.sequence)
-            ):
-                events[event.job_id].append(event)
-        for job, expected in self.jobs.items():
-            self._is_as_expected(rows[job], attempts[job], expected)
-            self._has_no_gaps_and_states_follow_one_another(rows[job], events[job], expected)
-
-    def _is_as_expected(self, row: JobRow, attempts: list[AttemptRow], expected: Expected) -> None:
-        assert (row.status, row.attempt, row.progress) == (expected.status, expected.attempt, expected.progress)
-        assert row.attempts_allowed == expected.allowed
-        assert (row.finished_at is not None) == (row.status in ("succeeded", "failed", "cancelled"))
-        assert (row.worker_id is not None) == (row.status in HELD)
-        assert [attempt.attempt for attempt in attempts] == list(range(1, row.attempt + 1))
-        assert [attempt.outcome for attempt in attempts] == expected.outcomes
-        assert all((attempt.ended_at is None) == (attempt.outcome is None) for attempt in attempts)
-
-    def _has_no_gaps_and_states_follow_one_another(
-        self, row: JobRow, events: list[JobEventRow], expected: Expected
-    ) -> None:
-        assert [event.sequence for event in events] == list(range(1, row.last_event + 1))
-        statuses = [event.data["status"] for event in events if event.type == "status"]
-        assert statuses[0] == "queued" and statuses[-1] == expected.status
-        assert all(after in TRANSITIONS[before] for before, after in pairwise(statuses))
+        self.write(lambda session: require_rows_as_expected(session, self.jobs))
 
     @invariant()
     def counts_of_teams_are_what_they_count(self) -> None:
         files = (
-            select(JobRow.team_id, func.sum(ArtifactFileRow.bytes))
+            select(JobRow.team_id, func.sum(ArtifactFileRow.bytes).label("bytes"))
             .join_from(ArtifactFileRow, JobRow, JobRow.id == ArtifactFileRow.job_id)
             .where(JobRow.id.in_(self.jobs))
             .group_by(JobRow.team_id)
         )
         with transaction(self.sessions) as session:
-            stored = dict(session.execute(files).tuples().all())
+            stored = {row.team_id: row.bytes for row in session.execute(files)}
             rows = {row.id: row for row in session.scalars(select(TeamRow))}
         for number, team in enumerate(self.teams):
             row = rows[team]

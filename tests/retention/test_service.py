@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, artifact_prefix
 from core.database import new_id, transaction
-from core.jobs.tables import ArtifactFileRow, JobRow
+from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.retention.service import apply_retention
 from core.retention.tables import ArtifactReadRow
 from core.settings import Settings
@@ -56,6 +56,7 @@ def ended(sessions: Sessions, store: Store, team: str, tmp_path: Path) -> Ended:
         with transaction(sessions) as session:
             session.add(row)
             session.flush()
+            session.add(JobReportRow(job_id=job_id, attempt=1, report={}))
             session.add_all(
                 ArtifactFileRow(job_id=job_id, attempt=1, path=file.path, bytes=file.bytes, sha256=file.sha256)
                 for file in stored

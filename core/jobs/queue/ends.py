@@ -72,10 +72,10 @@ def finish_failed(
     """End an attempt with a problem (`SecateurError.problem()`). `measured` is what one took that ran to its end.
 
     A retryable problem with attempts left puts the job back in the queue, to be claimed after `retry_delay_seconds`;
-    any other is final, keeping what report and artifact there are (a missed gate; no artifact where the team's quota
-    has no room for it). Where an earlier attempt left an artifact and this one leaves none, the earlier one's stays,
-    with its report and metrics. A job being cancelled ends as cancelled. Returns the job's new state, None where the
-    attempt is stale.
+    any other is final, keeping what metrics, report and artifact there are (a missed gate; no artifact where the team's
+    quota has no room for it). Where an earlier attempt left an artifact and this one leaves none, the earlier one's
+    stays, with its report and metrics. A job being cancelled ends as cancelled. Returns the job's new state, None where
+    the attempt is stale.
     """
     return _fail(
         session,
@@ -170,7 +170,8 @@ def _fail(
     kept = files or []
     if kept and _reserve(session, job_id, attempt, kept) is not None:
         kept = []
-    replaces = report is not None and (bool(kept) or not _stored_bytes(session, job_id))
+    left_any = metrics is not None or report is not None or bool(kept)
+    replaces = left_any and (bool(kept) or not _stored_bytes(session, job_id))
     written = move(
         session,
         job_id,
@@ -183,8 +184,8 @@ def _fail(
     )
     if written is None:
         return finish_cancelled(session, job_id, attempt, stages=stages, by_dispatcher=is_lost)
-    if report is not None and replaces:
-        _keep(session, job_id, attempt, report, kept)
+    if replaces:
+        _keep(session, job_id, attempt, report or {}, kept)
     return "failed"
 
 
@@ -214,7 +215,10 @@ def _stored_bytes(session: Session, job_id: str) -> int:
 
 
 def _keep(session: Session, job_id: str, attempt: int, report: Mapping[str, Any], files: list[StoredFile]) -> None:
-    """Make this attempt's report and files the job's, in place of an earlier attempt's."""
+    """Make this attempt's report and files the job's, in place of an earlier attempt's.
+
+    The report's row is written where it is empty too: it names the attempt that metrics and files are of.
+    """
     for table in (JobReportRow, ArtifactFileRow):
         session.execute(delete(table).where(table.job_id == job_id))
     session.execute(insert(JobReportRow).values(job_id=job_id, attempt=attempt, report=dict(report)))
