@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 from hypothesis.strategies import floats, integers, sampled_from
@@ -271,8 +272,9 @@ class JobLife(RuleBasedStateMachine):
             assert stored.get(team, 0) == row.stored_bytes
 
 
+@pytest.mark.parametrize("examples", [10, pytest.param(50, marks=pytest.mark.nightly)])
 def test_no_life_of_a_job_leaves_the_ways_there_are(
-    sessions: sessionmaker[Session], new_job: NewJob, team: str, other_team: str
+    sessions: sessionmaker[Session], new_job: NewJob, team: str, other_team: str, examples: int
 ) -> None:
     class Life(JobLife):
         pass
@@ -283,7 +285,7 @@ def test_no_life_of_a_job_leaves_the_ways_there_are(
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=25,
+            max_examples=examples,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

@@ -1,6 +1,7 @@
 """A job with an artifact, a hub that can be pushed to, and a dispatcher's turn."""
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,19 @@ def carry_out(sessions: sessionmaker[Session], settings: Settings, api: TestClie
         return answer
 
     return turn
+
+
+@pytest.fixture
+def dispatcher(sessions: sessionmaker[Session], settings: Settings) -> Iterator[None]:
+    """Somebody carries out what is asked."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(0.05):
+            publish_waiting(sessions, settings)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    over.set()
+    thread.join(20)

@@ -1,7 +1,5 @@
 """The SDK and the command line publish, and set what is kept, against the real service."""
 
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,6 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store
-from core.publications.running import publish_waiting
-from core.settings import Settings
 from secateur import Client
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import RunHere
@@ -26,20 +22,10 @@ def ended(live_api: httpx.Client, sessions: sessionmaker[Session], store: Store,
     return succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model, files=FILES)
 
 
-@pytest.fixture
-def dispatcher(sessions: sessionmaker[Session], settings: Settings) -> Iterator[None]:
-    """Somebody carries out what is asked."""
-    over = threading.Event()
-
-    def run() -> None:
-        while not over.wait(0.05):
-            publish_waiting(sessions, settings)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield
-    over.set()
-    thread.join(20)
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client looks again soon."""
+    monkeypatch.setattr("secateur.operations.keeping._LOOK_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("dispatcher")

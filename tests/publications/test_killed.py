@@ -7,7 +7,11 @@ from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import func, update
+from sqlalchemy.orm import Session, sessionmaker
 
+from core.database import transaction
+from core.publications.tables import PublicationRow
 from core.settings import Settings
 from tests.publications.conftest import FILES, USERS_TOKEN, Publish
 from tests.publications.pushable_hub import PushedHub
@@ -28,14 +32,19 @@ def start_dispatcher(start_part: StartPart, hub: PushedHub) -> StartDispatcher:
         SECATEUR_SECRET_KEY="a secret for tests",
         SECATEUR_HUB_ENDPOINT=hub.endpoint,
         SECATEUR_HUB_TOKEN=TOKEN,
-        SECATEUR_LEASE_SECONDS="3",
+        SECATEUR_LEASE_SECONDS="30",
         SECATEUR_DISPATCH_INTERVAL_SECONDS="0.2",
         SECATEUR_RETRY_DELAY_SECONDS="0",
     )
 
 
 def test_a_dispatcher_that_is_killed_leaves_its_publication_to_the_next(
-    api: TestClient, publish: Publish, hub: PushedHub, settings: Settings, start_dispatcher: StartDispatcher
+    api: TestClient,
+    publish: Publish,
+    hub: PushedHub,
+    settings: Settings,
+    sessions: sessionmaker[Session],
+    start_dispatcher: StartDispatcher,
 ) -> None:
     hub.hold_after = 1
     made = publish()["id"]
@@ -46,6 +55,8 @@ def test_a_dispatcher_that_is_killed_leaves_its_publication_to_the_next(
     shown = eventually(lambda: (found := api.get(look).json())["progress"]["bytes"] and found)
     assert shown["status"] == "running" and shown["progress"]["files"] >= 1
     os.killpg(first.pid, signal.SIGKILL)
+    with transaction(sessions) as session:  # so long after, that nobody has to wait
+        session.execute(update(PublicationRow).values(lease_expires_at=func.now()))
     hub.hold_after = None
     hub.release.set()
     start_dispatcher()
@@ -60,12 +71,10 @@ def test_a_dispatcher_that_is_killed_leaves_its_publication_to_the_next(
     assert "published" in log and USERS_TOKEN not in log
 
 
-def test_a_publication_that_is_cancelled_stops(
-    api: TestClient, publish: Publish, hub: PushedHub, start_dispatcher: StartDispatcher
-) -> None:
+@pytest.mark.usefixtures("dispatcher")
+def test_a_publication_that_is_cancelled_stops(api: TestClient, publish: Publish, hub: PushedHub) -> None:
     hub.hold_after = 1
     made = publish()["id"]
-    start_dispatcher()
     assert eventually(hub.is_holding.is_set, seconds=60)
     assert api.post(f"/v1/publications/{made}/cancel").json()["status"] == "cancelled"
     hub.hold_after = None

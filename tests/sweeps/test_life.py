@@ -142,8 +142,8 @@ def test_a_model_that_went_away_ends_the_points_that_needed_it(sweeps: Sweeps, g
 
 
 def test_two_that_advance_at_once_double_nothing(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
-    grid = {"method": ["magnitude", "wanda"], "sparsity": [(10 + place) / 50 for place in range(20)]}
-    sweep_id = sweeps.submit(grid_body | {"grid": grid, "max_concurrent": 40})
+    grid = {"method": ["magnitude", "wanda"], "sparsity": [(10 + place) / 50 for place in range(12)]}
+    sweep_id = sweeps.submit(grid_body | {"grid": grid, "max_concurrent": 24})
     sweeps.advance()
     sweeps.work()
     start = threading.Barrier(4)
@@ -154,8 +154,8 @@ def test_two_that_advance_at_once_double_nothing(sweeps: Sweeps, grid_body: dict
 
     with ThreadPoolExecutor(4) as threads:
         queued = sum(threads.map(advance, range(4)))
-    assert queued == 39 and len(sweeps.jobs()) == 40 == len(set(sweeps.hints))
-    assert sweeps.finish(sweep_id).points.succeeded == 40
+    assert queued == 23 and len(sweeps.jobs()) == 24 == len(set(sweeps.hints))
+    assert sweeps.finish(sweep_id).points.succeeded == 24
 
 
 ADVANCE = """
@@ -175,25 +175,25 @@ while True:
 
 
 def test_a_dispatcher_killed_in_the_middle_loses_and_doubles_nothing(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
-    grid = {"method": ["magnitude", "wanda"], "sparsity": [(10 + place) / 100 for place in range(30)]}
-    sweep_id = sweeps.submit(grid_body | {"grid": grid, "max_concurrent": 60})
+    grid = {"method": ["magnitude", "wanda"], "sparsity": [(10 + place) / 100 for place in range(20)]}
+    sweep_id = sweeps.submit(grid_body | {"grid": grid, "max_concurrent": 40})
     sweeps.advance()
     sweeps.work()
-    for wanted in (6, 20):  # killed twice, each time while it queues jobs
+    for wanted in (4, 12):  # killed twice, each time while it queues jobs
         child = subprocess.Popen([sys.executable, "-c", ADVANCE, sweeps.settings.model_dump_json()])
         try:
             eventually(lambda wanted=wanted: len(sweeps.jobs()) >= wanted, 60)
         finally:
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
-        assert len(sweeps.jobs()) < 60
+        assert len(sweeps.jobs()) < 40
     sweep = sweeps.finish(sweep_id)
-    assert sweep.status == "succeeded" and sweep.points.succeeded == 60
+    assert sweep.status == "succeeded" and sweep.points.succeeded == 40
     jobs = sweeps.jobs()
     with transaction(sweeps.sessions) as session:
         linked = session.scalars(select(SweepPointRow.job_id)).all()
     assert sorted(job.id for job in jobs) == sorted(str(each) for each in linked)
-    assert len({(job.method, job.body["sparsity"]) for job in jobs}) == 60
+    assert len({(job.method, job.body["sparsity"]) for job in jobs}) == 40
 
 
 def test_who_did_what_is_written_down_and_another_team_sees_nothing(
