@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from core.database import session_factory, transaction
 from core.registry.schemas import DatasetBody, ModelBody
@@ -27,6 +28,8 @@ from worker.processes import ChildProcess, spawn
 from worker.serve import part_commands, part_environment
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "pipelines"
+PROGRAMS = [str(Path(sys.executable).parent)]
+"""Folders in which a pipeline's machine looks first."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Service:
     def environment(self) -> dict[str, str]:
         """Of a pipeline's machine, with `secateur` on its path."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+        path = os.pathsep.join([*PROGRAMS, kept["PATH"]])
         return {**kept, "PATH": path, "SECATEUR_URL": self.url, "SECATEUR_API_KEY": self.key}
 
     def step(self, command: list[str], folder: Path, variables: Mapping[str, str] | None = None) -> Ended:
@@ -70,6 +73,12 @@ class Service:
             stdin=subprocess.DEVNULL,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def use_here(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        """Make this process a pipeline's machine, in the folder of its run."""
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("SECATEUR_URL", self.url)
+        monkeypatch.setenv("SECATEUR_API_KEY", self.key)
 
     def job(self, job_id: str) -> dict[str, Any]:
         return self._get(f"jobs/{job_id}")

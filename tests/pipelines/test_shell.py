@@ -6,6 +6,7 @@ from pathlib import Path
 
 from junitparser import JUnitXml
 
+from tests.client.command_line import RunHere
 from tests.pipelines.service import EXAMPLES, Service
 
 README = Path(__file__).parents[2] / "README.md"
@@ -59,11 +60,11 @@ def test_the_script_ends_with_1_where_the_job_failed_and_with_2_where_it_was_not
     assert not (tmp_path / "pruned").exists()
 
 
-def test_summary_says_afterwards_what_watch_said(service: Service, tmp_path: Path) -> None:
-    command = "secateur submit smollm2-135m --method magnitude --sparsity 0.5 --max-bytes 10 --max-latency-ratio 1.5"
-    waited = service.step([*command.split(), "--wait", "--id", "--summary", "end.json"], tmp_path)
+def test_summary_says_afterwards_what_watch_said(secateur: RunHere, tmp_path: Path) -> None:
+    command = "submit smollm2-135m --method magnitude --sparsity 0.5 --max-bytes 10 --max-latency-ratio 1.5"
+    waited = secateur(*command.split(), "--wait", "--id", "--summary", "end.json")
     assert waited.code == 3
-    told = service.step(["secateur", "summary", waited.out.strip(), "--json", "--exit-code"], tmp_path)
+    told = secateur("summary", waited.out.strip(), "--json", "--exit-code")
     assert told.code == 3 and told.out == (tmp_path / "end.json").read_text()
     rows = {row["gate"]: row for row in json.loads(told.out)["gates"]}
     assert (rows["max_bytes"]["kept"], rows["max_latency_ratio"]["kept"]) == (False, True)
