@@ -53,11 +53,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        configure_logs(chosen)
-        telemetry.configure(chosen, "api")
-        state = build_state(chosen)
+        current: Settings = app.state.settings
+        configure_logs(current)
+        telemetry.configure(current, "api")
+        state = build_state(current)
         app.state.api = portal.state.api = state
-        server = _serve_metrics(chosen, state)
+        server = _serve_metrics(current, state)
         if settings is None:  # a process of its own: what is loaded by now stays, and need not be looked through again
             gc.collect()
             gc.freeze()
@@ -80,6 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
     )
+    app.state.settings = chosen
     app.add_middleware(
         BodyLimits,
         max_bytes=chosen.max_body_bytes,

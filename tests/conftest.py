@@ -14,7 +14,6 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.app import create_app
 from core.artifacts.store import Store, open_store
 from core.database import session_factory, transaction
 from core.registry.schemas import DatasetBody, ModelBody
@@ -26,7 +25,7 @@ from core.teams.schemas import Role
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
 from tests.model_folders import write_llama, write_text
-from tests.serving import served
+from tests.serving import lent_app, served
 from worker.embedded import postgres
 from worker.home import open_home
 from worker.samples import add_samples
@@ -157,7 +156,7 @@ def bearer(key: str) -> dict[str, str]:
 @pytest.fixture
 def api_client(settings: Settings) -> Iterator[TestClient]:
     """The application, without a key."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with lent_app(settings) as app, TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -172,7 +171,8 @@ def api(api_client: TestClient, admin_key: str) -> TestClient:
 def live_api(settings: Settings, admin_key: str) -> Iterator[httpx.Client]:
     """The application behind a real server on loopback, as an admin: for streams and for requests at the same time."""
     with (
-        served(create_app(settings)) as url,
+        lent_app(settings) as app,
+        served(app) as url,
         httpx.Client(base_url=url, headers=bearer(admin_key), timeout=30) as client,
     ):
         yield client

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.portal.conftest import DESKTOP, require_accessible
 from tests.runner.models import write_model, write_words
-from tests.worker.test_serve import a_home, secateur, serving
+from tests.worker.test_serve import House, a_home, secateur
 from worker.samples import CALIBRATION, EVALUATION, MODEL
 
 _MOST_TABS = 150
@@ -36,13 +36,17 @@ def model_and_text(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path
 @pytest.fixture
 def served(home: Path, model_and_text: tuple[Path, Path, Path]) -> Iterator[str]:
     """Address of a service that knows a model and two texts by the names of the samples."""
-    with serving(home):
+    house = House(home)
+    house.start()
+    try:
         for (kind, name), path in zip(
             (("models", MODEL), ("datasets", CALIBRATION), ("datasets", EVALUATION)), model_and_text, strict=True
         ):
             added = secateur(home, kind, "add", name, str(path.resolve()))
             assert added.returncode == 0, added.stderr
         yield (home / "url").read_text().strip()
+    finally:
+        house.end()
 
 
 def _tab_to(page: Page, target: Locator) -> None:

@@ -5,15 +5,15 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import delete
 
 from core.database import transaction
@@ -21,8 +21,9 @@ from core.jobs.tables import JobRow
 from core.settings import Settings
 from core.teams.tables import PortalSessionRow
 from tests.portal.browserless import Browserless
-from tests.portal.conftest import require_accessible, sign_in
+from tests.portal.conftest import hand_in_key, require_accessible
 from tests.portal.running_job import Running
+from tests.serving import lent_app, served
 from tests.worker.conftest import eventually
 from worker.processes import spawn
 from worker.serve import part_commands, part_environment
@@ -73,6 +74,18 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     expect(portal.locator("figure.curve canvas")).to_have_count(2)
 
 
+def test_a_page_follows_its_job_though_its_scripts_come_slowly(portal: Page, submitted: Running) -> None:
+    late: list[Route] = []
+    portal.route("**/hx-sse.min.js*", late.append)
+    portal.goto(f"/portal/jobs/{submitted.id}", wait_until="commit")
+    portal.evaluate("new Promise(function look(done) { setTimeout(window.htmx ? done : () => look(done), 50) })")
+    for each in late:
+        each.continue_()
+    submitted.begin()
+    submitted.log("a line")
+    expect(portal.locator("#log li")).to_have_count(1)
+
+
 def expect_seconds(job: Running, seconds: float) -> None:
     with transaction(job.sessions) as session:
         row = session.get_one(JobRow, job.id)
@@ -80,9 +93,10 @@ def expect_seconds(job: Running, seconds: float) -> None:
 
 
 def seconds_in(words: str) -> int:
-    """What "about 3 min 20 s left" and "20 s ago" say."""
-    minutes, seconds = re.search(r"(\d+) min", words), re.search(r"(\d+) s\b", words)
-    return (60 * int(minutes[1]) if minutes else 0) + (int(seconds[1]) if seconds else 0)
+    """The whole seconds in "about 3 min 20 s left" and "20 s ago"."""
+    found = re.search(r"(?:(\d+) min )?\b(\d+) s\b", words)
+    assert found is not None and "." not in words, f"{words!r} is not counted by the page"
+    return 60 * int(found[1] or 0) + int(found[2])
 
 
 def test_a_running_page_goes_on_counting_between_events_and_promises_nothing_that_is_over(
@@ -95,6 +109,7 @@ def test_a_running_page_goes_on_counting_between_events_and_promises_nothing_tha
     portal.goto(f"/portal/jobs/{submitted.id}")
     elapsed, left, silent = (portal.locator(f'[data-clock="{name}"]') for name in ("elapsed", "left", "silent"))
     expect(left).to_contain_text("about")
+    portal.clock.run_for(1_000)  # until then it is the server that says how long, and to a tenth
     before = [seconds_in(each.inner_text()) for each in (elapsed, left, silent)]
     portal.clock.fast_forward(90_000)
     after = [seconds_in(each.inner_text()) for each in (elapsed, left, silent)]
@@ -128,8 +143,19 @@ def test_a_page_opened_when_the_estimate_is_over_says_so(
     browser.close()
 
 
+PATIENCE = 60_000
+"""Milliseconds of a page's own clock after which a lost stream is asked for again: no delay is longer."""
+
+
 @contextmanager
-def api_on(port: int, settings: Settings) -> Iterator[None]:
+def api_in_a_thread(port: int, settings: Settings) -> Iterator[None]:
+    """The API in this process, ended without waiting for its streams."""
+    with lent_app(settings) as app, served(app, port, grace_seconds=0):
+        yield
+
+
+@contextmanager
+def api_of_its_own(port: int, settings: Settings) -> Iterator[None]:
     """The API as a process of its own, as `secateur serve` starts it, ended as that ends it."""
     settings.home.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **part_environment(settings), "SECATEUR_SECRET_KEY": settings.secret_key or ""}
@@ -150,9 +176,17 @@ def answers(port: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize(
+    "api_on", [api_in_a_thread, pytest.param(api_of_its_own, marks=pytest.mark.nightly)], ids=["thread", "process"]
+)
 def test_nothing_is_lost_or_doubled_when_the_api_restarts(
-    portal: Page, submitted: Running, settings: Settings, tmp_path: Path
+    portal: Page,
+    submitted: Running,
+    settings: Settings,
+    tmp_path: Path,
+    api_on: Callable[[int, Settings], AbstractContextManager[None]],
 ) -> None:
+    portal.clock.install()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -173,6 +207,7 @@ def test_nothing_is_lost_or_doubled_when_the_api_restarts(
     with api_on(port, settings):
         for line in lines:
             submitted.log(line)
+        portal.clock.run_for(PATIENCE)
         expect(portal.locator("#log li")).to_have_count(60, timeout=20_000)
         assert logged(portal) == said
         submitted.succeed(tmp_path / "artifact")
@@ -187,6 +222,7 @@ def test_a_page_whose_session_ends_gets_no_more_until_somebody_signs_in(
     monkeypatch.setattr("api.portal.job_news.KEEP_ALIVE_SECONDS", 0)
     monkeypatch.setattr("api.portal.job_page.LOG_LINES", 2)
     submitted.begin()
+    portal.clock.install()
     portal.goto(f"/portal/jobs/{submitted.id}")
     submitted.log("before")
     expect(portal.locator("#log li")).to_have_count(1)
@@ -196,9 +232,8 @@ def test_a_page_whose_session_ends_gets_no_more_until_somebody_signs_in(
     expect(portal.locator("#live")).to_contain_text("You are signed out.")
     assert logged(portal) == ["before"]
     require_accessible(portal)
-    other = portal.context.new_page()
-    sign_in(other, admin_key)
-    portal.bring_to_front()
+    hand_in_key(portal, admin_key)
+    portal.clock.run_for(PATIENCE)
     expect(portal.locator("#log li")).to_have_count(2)
     assert logged(portal) == ["before", "meanwhile"]
     expect(portal.locator("#live")).to_be_empty()

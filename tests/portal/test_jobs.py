@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
 from core.jobs.tables import JobRow
-from tests.portal.conftest import require_accessible, sign_in
+from tests.portal.conftest import POLLED_WITHIN, hand_in_key, require_accessible, sign_in
 
 _SCRIPT = "<script>document.title = 'taken'</script>"
 
@@ -74,6 +74,7 @@ def test_the_list_follows_its_jobs_and_leaves_focus_and_choice_alone(
     portal: Page, live_api: httpx.Client, sessions: sessionmaker[Session], job_body: dict[str, Any]
 ) -> None:
     first, second = _submit(live_api, job_body), _submit(live_api, job_body)
+    portal.clock.install()
     portal.goto("/portal/jobs")
     box = portal.get_by_label(f"Compare {first}")
     box.check()
@@ -81,6 +82,7 @@ def test_the_list_follows_its_jobs_and_leaves_focus_and_choice_alone(
     third = _submit(live_api, job_body)
     lease = seconds_from_now(60)
     _change(sessions, second, status="running", stage="prune", progress=0.25, lease_expires_at=lease)
+    portal.clock.run_for(POLLED_WITHIN)
     expect(portal.locator(f"#{second} progress")).to_have_attribute("value", "0.25")
     expect(portal.locator(f"#{second}")).to_contain_text("25 % · prune")
     assert _shown(portal) == [third, second, first]
@@ -95,12 +97,15 @@ def test_a_list_that_cannot_follow_says_so_until_it_can(
     portal: Page, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str
 ) -> None:
     job = _submit(live_api, job_body)
+    portal.clock.install()
     portal.goto("/portal/jobs")
     expect(portal.locator(f"#{job}")).to_be_visible()
     portal.context.clear_cookies()
+    portal.clock.run_for(POLLED_WITHIN)
     expect(portal.locator("#notices")).to_contain_text("You are signed out.")
     expect(portal.locator(f"#{job}")).to_be_visible()
-    sign_in(portal.context.new_page(), admin_key)
+    hand_in_key(portal, admin_key)
+    portal.clock.run_for(POLLED_WITHIN)
     expect(portal.locator("#notices")).to_be_empty()
 
 

@@ -16,7 +16,7 @@ from core.retention.service import apply_retention
 from core.settings import Settings
 from tests.api.ended_job import succeeded_job
 from tests.portal.browserless import Browserless
-from tests.portal.conftest import require_accessible, sign_in
+from tests.portal.conftest import POLLED_WITHIN, require_accessible, sign_in
 from tests.publications.conftest import FILES, USERS_TOKEN, hub, settings
 from tests.publications.pushable_hub import PushedHub
 
@@ -48,11 +48,13 @@ def test_a_job_is_published_and_the_page_follows_it(
     require_accessible(portal)
     portal.get_by_label("Repository").fill("acme/pruned")
     portal.get_by_label("Token", exact=True).fill(USERS_TOKEN)
+    portal.clock.install()
     portal.get_by_role("button", name="Publish to the hub").click()
     row = portal.get_by_role("row", name="hub:acme/pruned")
     expect(row).to_contain_text("queued")
     require_accessible(portal)
     publish_waiting(sessions, settings)
+    portal.clock.run_for(POLLED_WITHIN)
     expect(row).to_contain_text("succeeded")
     expect(row.get_by_role("link")).to_contain_text("commit ")
     assert hub.repositories["model", "acme/pruned"].private and hub.commits_made == 1

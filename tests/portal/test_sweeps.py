@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.portal.conftest import require_accessible, sign_in
+from tests.portal.conftest import POLLED_WITHIN, require_accessible, sign_in
 from tests.sweeps.conftest import Sweeps, grid_body, search_body, sweeps  # noqa: F401
 
 
@@ -31,11 +31,13 @@ def test_a_sweep_is_started_followed_and_read(
     portal.get_by_role("button", name="Start the sweep").click()
     expect(portal.get_by_role("alert")).to_contain_text("1 of 2 points cannot be run: (method=magnitude, sparsity=1.5)")
     portal.get_by_label("Sparsities").fill("0.3, 0.5")
+    portal.clock.install()
     portal.get_by_role("button", name="Start the sweep").click()
     expect(portal.get_by_role("heading", name="how far tiny goes")).to_be_visible()
     expect(portal.get_by_text("0 of 2 points succeeded, 2 to come.")).to_be_visible()
     sweep_id = portal.url.rpartition("/")[2]
     sweeps.finish(sweep_id)
+    portal.clock.run_for(POLLED_WITHIN)
     expect(portal.get_by_text("2 of 2 points succeeded.")).to_be_visible()
     portal.reload()
     row = portal.get_by_role("region", name="Points").get_by_role("row", name="magnitude · 50%")

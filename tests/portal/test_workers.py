@@ -9,12 +9,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.jobs.queue import heartbeat
 from tests.portal.browserless import Browserless
-from tests.portal.conftest import require_accessible
+from tests.portal.conftest import POLLED_WITHIN, require_accessible
 
 
 def test_workers_and_queues_are_followed_without_reload(
     portal: Page, live_api: httpx.Client, sessions: sessionmaker[Session], job_body: dict[str, Any]
 ) -> None:
+    portal.clock.install()
     portal.goto("/portal/workers")
     expect(portal.get_by_text("No worker is alive")).to_be_visible()
     require_accessible(portal)
@@ -24,6 +25,7 @@ def test_workers_and_queues_are_followed_without_reload(
     with transaction(sessions) as session:
         heartbeat(session, "worker_1", queue="default", state="busy", job_id=job, **described, **memory)
         heartbeat(session, "worker_2", queue="h200", state="paused", reason="little disk", **described)
+    portal.clock.run_for(POLLED_WITHIN)
     busy = portal.locator("#worker_1")
     expect(busy.get_by_role("link", name=job)).to_be_visible()  # htmx brought it
     expect(busy).to_contain_text("20.0 GiB of 80.0 GiB")
