@@ -76,7 +76,7 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
 
 def test_a_page_follows_its_job_though_its_scripts_come_slowly(portal: Page, submitted: Running) -> None:
     late: list[Route] = []
-    portal.route("**/hx-sse.min.js*", late.append)
+    portal.route("**/hx-sse.min.js*", lambda route: late.append(route))
     portal.goto(f"/portal/jobs/{submitted.id}", wait_until="commit")
     portal.evaluate("new Promise(function look(done) { setTimeout(window.htmx ? done : () => look(done), 50) })")
     for each in late:

@@ -12,6 +12,9 @@ from playwright.sync_api import Page, expect
 
 from tests.portal.conftest import require_accessible
 
+TYPED = 400
+"""Milliseconds of a page's own clock after the last key, before it asks what the form comes to."""
+
 
 @pytest.fixture
 def browserless(live_api: httpx.Client, admin_key: str) -> Iterator[httpx.Client]:
@@ -129,26 +132,33 @@ def test_a_viewer_may_look_and_not_submit(live_api: httpx.Client, viewer_key: st
 
 
 def test_the_page_follows_what_is_chosen_and_submits_it(portal: Page, model: str, dataset: str) -> None:
+    portal.clock.install()
     portal.goto("/portal/new")
     require_accessible(portal)
     portal.get_by_label("Model", exact=True).fill(model)
+    portal.clock.run_for(TYPED)
     expect(portal.locator("#model-found")).to_contain_text("LlamaForCausalLM")
     expect(portal.get_by_label("Frontier", exact=True)).to_be_checked()
     expect(portal.locator("#outlook")).to_contain_text("Peak memory")
     expect(portal.locator("#as-curl")).to_contain_text('"calibration"')
     portal.get_by_label("Sparsity, as a slider").fill("0.25")
+    portal.clock.run_for(TYPED)
     expect(portal.locator("#outlook")).to_contain_text("25.0 %")
     expect(portal.get_by_label("Sparsity", exact=True)).to_have_value("0.25")
     portal.get_by_label("Seed").first.fill("7")
     portal.get_by_label("SparseGPT", exact=True).check()
+    portal.clock.run_for(TYPED)
     expect(portal.get_by_text("Parameters of SparseGPT")).to_be_visible()
     portal.get_by_text("Parameters of SparseGPT").click()
     portal.get_by_label("Damping").fill("0.02")
+    portal.clock.run_for(TYPED)
     expect(portal.locator("#as-curl")).to_contain_text('"damping": 0.02')
     portal.get_by_label("Dataset", exact=True).first.fill("nothing-of-this-name")
+    portal.clock.run_for(TYPED)
     expect(portal.locator("[id='field-calibration.dataset-error']")).to_contain_text("there is no dataset")
     require_accessible(portal)
     portal.get_by_label("Dataset", exact=True).first.fill(dataset)
+    portal.clock.run_for(TYPED)
     expect(portal.locator("[id='field-calibration.dataset-error']")).to_have_count(0)
     portal.get_by_role("button", name="Submit job").click()
     portal.wait_for_url("**/portal/jobs/job_*")
