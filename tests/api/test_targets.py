@@ -67,7 +67,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "none of the three": ({"target": {}}, "invalid_request", "target", "exactly one of parameters, bytes"),
     "two": ({"target": {"bytes": 1, "parameters": 1}}, "invalid_request", "target", "exactly one"),
     "another": ({"target": {"flops": 1}}, "invalid_request", "target.flops", "unknown field"),
-    "no object": ({"target": 0.5}, "invalid_request", "target", "dictionary"),
+    "no object": ({"target": 0.5}, "invalid_request", "target", "an object with any of"),
     "zero": ({"target": {"parameters": 0}}, "invalid_request", "target.parameters", "greater than or equal to 1"),
     "negative": ({"target": {"bytes": -5}}, "invalid_request", "target.bytes", "greater than or equal to 1"),
     "a half": ({"target": {"bytes": 1.5}}, "invalid_request", "target.bytes", "integer"),

@@ -48,6 +48,6 @@ def client(url: str, request: pytest.FixtureRequest) -> Iterator[Client]:
 
 
 @pytest.fixture
-def here(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
-    """The command line, run in this process against the scripted server."""
+def scripted(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
+    """The command line, run in this process against the scripted server. `here` runs it against the real service."""
     return run_here(url, KEY, monkeypatch, capsys)

@@ -219,7 +219,7 @@ def _app(script: Script) -> FastAPI:
         after = int(request.headers.get("Last-Event-ID", 0)) - script.replays
         due = [each for each in script.events if each["sequence"] > after]
         due = due[: script.closes_after.pop(0)] if script.closes_after else due
-        body = b"retry: 20\n\n: a comment\n\n" + b"".join(sse(each) for each in due)
+        body = b"retry: 5\n\n: a comment\n\n" + b"".join(sse(each) for each in due)
         cut = script.event_cuts.pop(0) if script.event_cuts else None
         return StreamingResponse(_stream(script, body, cut), media_type="text/event-stream")
 

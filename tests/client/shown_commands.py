@@ -3,7 +3,7 @@
 import html
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,19 +117,25 @@ def _from_its_name(words: list[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(words[1:])
 
 
-def read(app: typer.Typer, shown: Shown) -> None:
-    """Read a command as the command line does, without running it. Raises what it would be refused with."""
-    words = [word.strip("[]") for word in shown.words if word != _AND_SO_ON]
-    command = typer.main.get_command(app)
-    while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
-        name, *words = words
-        assert name in command.commands, f"there is no command {name}"
-        command = command.commands[name]
-    if isinstance(command, TyperGroup) and not command.invoke_without_command:
-        assert not words and not shown.is_whole, "it is a group of commands"
-        return
-    try:
-        command.make_context("secateur", words)
-    except typer.BadParameter as refused:
-        if shown.is_whole or not refused.format_message().startswith("Missing"):
-            raise
+def reader(app: typer.Typer) -> Callable[[Shown], None]:
+    """Return what reads a command as the command line does, without running it, and raises what it would be refused
+    with. The command line is built once for all."""
+    line = typer.main.get_command(app)
+
+    def read(shown: Shown) -> None:
+        words = [word.strip("[]") for word in shown.words if word != _AND_SO_ON]
+        command = line
+        while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
+            name, *words = words
+            assert name in command.commands, f"there is no command {name}"
+            command = command.commands[name]
+        if isinstance(command, TyperGroup) and not command.invoke_without_command:
+            assert not words and not shown.is_whole, "it is a group of commands"
+            return
+        try:
+            command.make_context("secateur", words)
+        except typer.BadParameter as refused:
+            if shown.is_whole or not refused.format_message().startswith("Missing"):
+                raise
+
+    return read

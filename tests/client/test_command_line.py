@@ -32,12 +32,12 @@ OUT_OF_MEMORY = {"code": "out_of_memory", "message": "8 GB were not enough", "pa
     ],
 )
 def test_the_exit_code_says_how_the_job_ended(
-    here: RunHere, script: Script, job_changes: dict[str, Any], code: int
+    scripted: RunHere, script: Script, job_changes: dict[str, Any], code: int
 ) -> None:
     script.job = job(**job_changes)
     script.events = life(script.job["status"])
-    waited = here("submit", "m", "--method", "wanda", "--sparsity", "0.5", "--wait", "--json")
-    watched = here("watch", JOB_ID)
+    waited = scripted("submit", "m", "--method", "wanda", "--sparsity", "0.5", "--wait", "--json")
+    watched = scripted("watch", JOB_ID)
     assert (waited.code, watched.code) == (code, code)
     assert waited.json == script.job
     if code:
@@ -51,7 +51,7 @@ def test_the_process_ends_with_that_code(url: str, script: Script) -> None:
     assert secateur(url, "watch", JOB_ID).code == 3
 
 
-def test_submit_sends_exactly_what_was_said(here: RunHere, script: Script) -> None:
+def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -> None:
     options = (
         "--method sparsegpt --pattern 2:4 --parameter block_size=64 --parameter skip_layers=[0,1] --parameter scope=row"
         " --parameter variant=true --calibration texts --calibration-samples 32 --calibration-generated 16"
@@ -65,7 +65,7 @@ def test_submit_sends_exactly_what_was_said(here: RunHere, script: Script) -> No
         " --max-parameters 500"
         " --metadata commit=a=b --metadata run=1 --queue large --priority 5 --format packed --time-limit 600"
     )
-    done = here("submit", "smollm2-135m", *options.split())
+    done = scripted("submit", "smollm2-135m", *options.split())
     assert done.code == 0, done.err
     assert f"secateur watch {JOB_ID}" in done.out
     assert script.requests("POST", "/v1/jobs")[0].body == {
@@ -105,10 +105,10 @@ def test_submit_sends_exactly_what_was_said(here: RunHere, script: Script) -> No
         "time_limit_seconds": 600.0,
         "output": {"format": "packed"},
     }
-    here("submit", "m", "--method", "magnitude", "--sparsity", "0")
+    scripted("submit", "m", "--method", "magnitude", "--sparsity", "0")
     assert script.requests("POST", "/v1/jobs")[1].body == {"model": "m", "method": "magnitude", "sparsity": 0.0}
     for target, value in (("parameters=1e8", 1e8), ("latency_ratio=0.7", 0.7)):
-        here("submit", "m", "--method", "depth", "--target", target)
+        scripted("submit", "m", "--method", "depth", "--target", target)
         body = {"model": "m", "method": "depth", "target": {target.partition("=")[0]: value}}
         assert script.requests("POST", "/v1/jobs")[-1].body == body
 
@@ -144,22 +144,24 @@ def test_submit_sends_exactly_what_was_said(here: RunHere, script: Script) -> No
         ("methods alchemy", "alchemy"),
     ],
 )
-def test_usage_errors_exit_with_2_and_name_the_fault(here: RunHere, script: Script, arguments: str, said: str) -> None:
+def test_usage_errors_exit_with_2_and_name_the_fault(
+    scripted: RunHere, script: Script, arguments: str, said: str
+) -> None:
     script.answers["GET /v1/methods"] = JSONResponse({"data": [], "has_more": False, "next_after": None})
-    done = here(*arguments.split())
+    done = scripted(*arguments.split())
     assert (done.code, done.out) == (2, "") and said in done.err
     assert not script.requests("POST", "/v1/jobs")
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_without_a_method_a_language_model_gets_the_usual_one(here: RunHere, script: Script, fits: bool) -> None:
+def test_without_a_method_a_language_model_gets_the_usual_one(scripted: RunHere, script: Script, fits: bool) -> None:
     figures = dict.fromkeys(("parameters", "prunable_parameters", "bytes", "layers"), 1)
     fit = [{"method": "frontier", "fits": fits, "reason": None}, {"method": "magnitude", "fits": True, "reason": None}]
     script.answers["POST /v1/models/inspect"] = JSONResponse(
         {"model": "m", "family": "f", "architecture": "A", "dtype": "float32", **figures, "methods": fit}
         | {"job": None, "estimate": None}
     )
-    done = here("submit", "m", "--sparsity", "0.5", "--calibration", "texts")
+    done = scripted("submit", "m", "--sparsity", "0.5", "--calibration", "texts")
     sent = [request.body["method"] for request in script.requests("POST", "/v1/jobs")]
     if fits:
         assert (done.code, sent) == (0, ["frontier"])
@@ -168,9 +170,9 @@ def test_without_a_method_a_language_model_gets_the_usual_one(here: RunHere, scr
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 2), (404, 2), (409, 2), (422, 2), (500, 1), (503, 1)])
-def test_what_the_server_refuses_is_told_on_stderr(here: RunHere, script: Script, status: int, code: int) -> None:
+def test_what_the_server_refuses_is_told_on_stderr(scripted: RunHere, script: Script, status: int, code: int) -> None:
     script.answers["POST /v1/jobs"] = problem(status, "invalid_sparsity", "1.5 is not in [0, 1)", "sparsity")
-    done = here("submit", "m", "--method", "wanda", "--sparsity", "1.5", "--json")
+    done = scripted("submit", "m", "--method", "wanda", "--sparsity", "1.5", "--json")
     assert (done.code, done.out) == (code, "")
     assert f"secateur: sparsity: 1.5 is not in [0, 1) (invalid_sparsity, HTTP {status})\n" in done.err
 
@@ -187,54 +189,54 @@ def test_without_a_key_one_learns_where_to_find_it(url: str) -> None:
     assert done.code == 2 and "SECATEUR_API_KEY" in done.err
 
 
-def test_json_is_one_document_whatever_else_happens(here: RunHere, script: Script) -> None:
+def test_json_is_one_document_whatever_else_happens(scripted: RunHere, script: Script) -> None:
     script.models, script.jobs = [model("m")], [job(), job(id="job_2")]
     script.report = {"layers": [{"name": "q", "sparsity": 0.5}], "notes": ["n"], "seeds": {"run": 0}}
     script.events = life("succeeded")
     script.event_cuts = [500]
-    assert here("models", "--json").json == script.models
-    assert here("jobs", "--json", "--limit", "1").json == script.jobs[:1]
-    assert here("show", JOB_ID, "--json").json == script.job
-    assert here("watch", JOB_ID, "--json").json == script.job
-    assert here("report", JOB_ID, "--json").json == script.report
-    assert here("cancel", JOB_ID, "--json").json["status"] == "cancelling"
+    assert scripted("models", "--json").json == script.models
+    assert scripted("jobs", "--json", "--limit", "1").json == script.jobs[:1]
+    assert scripted("show", JOB_ID, "--json").json == script.job
+    assert scripted("watch", JOB_ID, "--json").json == script.job
+    assert scripted("report", JOB_ID, "--json").json == script.report
+    assert scripted("cancel", JOB_ID, "--json").json["status"] == "cancelling"
 
 
-def test_a_job_is_shown_in_words(here: RunHere, script: Script) -> None:
+def test_a_job_is_shown_in_words(scripted: RunHere, script: Script) -> None:
     script.job = job(status="failed", error=GATE_MISSED)
-    shown = here("show", JOB_ID)
+    shown = scripted("show", JOB_ID)
     assert shown.code == 0
     for text in ("perplexity on articles", "56.2", "× 2.25", "134.5 M", "50.00%", "80.0 s", "1.0 GB", "commit=abc"):
         assert text in shown.out
     assert str(GATE_MISSED["message"]) in shown.out
     figures = {"dense": 25.0, "before_recovery": 162.1, "pruned": 78.7, "ratio": 3.148, "sequence_length": 512}
     script.job = job(recovery={"method": "lora", "steps": 200}, metrics={"perplexity": {"articles": figures}})
-    recovered = here("show", JOB_ID).out
+    recovered = scripted("show", JOB_ID).out
     for text in ("lora, 200 steps", "before recovery", "162.1", "× 6.48", "78.7", "× 3.15"):
         assert text in recovered
 
 
-def test_lists_are_shown_whole_where_nobody_looks(here: RunHere, script: Script) -> None:
+def test_lists_are_shown_whole_where_nobody_looks(scripted: RunHere, script: Script) -> None:
     script.jobs = [job(model="a-model-with-a-rather-long-name-of-its-own" * 2, status="failed", error=GATE_MISSED)]
-    listed = here("jobs")
+    listed = scripted("jobs")
     assert listed.code == 0
     (line,) = (line for line in listed.out.splitlines() if JOB_ID in line)
     assert str(script.jobs[0]["model"]) in line and "gate missed" in line
     script.jobs = []
-    assert "no jobs" in here("jobs").out
-    assert "no such jobs" in here("jobs", "--search", "oak wanda", "--sort", "model").out
+    assert "no jobs" in scripted("jobs").out
+    assert "no such jobs" in scripted("jobs", "--search", "oak wanda", "--sort", "model").out
     query = script.requests("GET", "/v1/jobs")[-1].query
     assert (query["search"], query["sort"]) == ("oak wanda", "model")
 
 
-def test_a_report_shows_every_layer_and_note(here: RunHere, script: Script) -> None:
+def test_a_report_shows_every_layer_and_note(scripted: RunHere, script: Script) -> None:
     script.report = {
         "metrics": script.job["metrics"],
         "layers": [{"name": f"model.layers.{n}.q_proj", "sparsity": 0.5, "reconstruction_error": 0.01} for n in (0, 1)],
         "generations": [{"prompt": "Once [b]", "dense": " upon a time", "pruned": "\x1b[31m\tupon\r"}],
         "notes": ["no speed-up is to be expected [1]"],
     }
-    shown = here("report", JOB_ID)
+    shown = scripted("report", JOB_ID)
     for text in ("model.layers.1.q_proj", "reconstruction error", "56.2", "Note: no speed-up is to be expected [1]"):
         assert text in shown.out
     for line in ("prompt  Once [b]", "dense    upon a time"):
@@ -269,7 +271,7 @@ def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Scrip
     script.events = life("succeeded")[:4]
     script.stays_open = True
     with subprocess.Popen(
-        [COMMAND, "submit", "m", "--method", "wanda", "--wait"],
+        ["env", "--default-signal=INT", COMMAND, "submit", "m", "--method", "wanda", "--wait"],
         env=environment(url),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -286,24 +288,24 @@ def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Scrip
     assert not script.requests("POST", f"/v1/jobs/{JOB_ID}/cancel")
 
 
-def test_download_says_what_arrived(here: RunHere, script: Script, tmp_path: Path) -> None:
+def test_download_says_what_arrived(scripted: RunHere, script: Script, tmp_path: Path) -> None:
     script.files = {"model.safetensors": b"x" * 5000, "secateur.json": b"{}"}
     script.file_cuts = [2000]
-    done = here("download", JOB_ID, str(tmp_path / "artifact"))
+    done = scripted("download", JOB_ID, str(tmp_path / "artifact"))
     assert done.code == 0 and "2 files, 5.0 kB, verified" in done.out
     assert (tmp_path / "artifact" / "model.safetensors").read_bytes() == b"x" * 5000
-    again = here("download", JOB_ID, str(tmp_path / "artifact"), "--json").json
+    again = scripted("download", JOB_ID, str(tmp_path / "artifact"), "--json").json
     assert [file["path"] for file in again["files"]] == ["model.safetensors", "secateur.json"]
 
 
-def test_a_bad_download_fails_and_leaves_no_file(here: RunHere, script: Script, tmp_path: Path) -> None:
+def test_a_bad_download_fails_and_leaves_no_file(scripted: RunHere, script: Script, tmp_path: Path) -> None:
     script.files = {"model.safetensors": b"x" * 5000}
     script.listed = {"model.safetensors": {"sha256": "0" * 64}}
-    done = here("download", JOB_ID, str(tmp_path / "artifact"))
+    done = scripted("download", JOB_ID, str(tmp_path / "artifact"))
     assert done.code == 1 and "model.safetensors" in done.err
     assert not (tmp_path / "artifact" / "model.safetensors").exists()
     (tmp_path / "file").touch()
-    done = here("download", JOB_ID, str(tmp_path / "file"))
+    done = scripted("download", JOB_ID, str(tmp_path / "file"))
     assert done.code == 1 and str(tmp_path / "file") in done.err and "Traceback" not in done.err
 
 

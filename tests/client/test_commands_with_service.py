@@ -17,17 +17,9 @@ from core.artifacts.packed import pack_folder
 from core.artifacts.store import Store
 from secateur.packed import SUFFIX
 from tests.api.ended_job import succeeded_job
-from tests.client.command_line import COMMAND, RunHere, run_here
+from tests.client.command_line import COMMAND, RunHere
 from tests.image_sets import grays, write_parquet
 from tests.model_folders import write_llama, write_text
-
-
-@pytest.fixture
-def here(
-    live_api: httpx.Client, admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> RunHere:
-    """The command line, run in this process as an admin."""
-    return run_here(str(live_api.base_url), admin_key, monkeypatch, capsys)
 
 
 def test_a_model_and_a_text_are_uploaded_and_deleted(here: RunHere, tmp_path: Path) -> None:

@@ -29,13 +29,14 @@ def test_the_stream_can_begin_behind_an_event(client: Client, script: Script) ->
 
 
 @pytest.mark.parametrize("replays", [0, 3])
+@pytest.mark.parametrize("step", [89, pytest.param(17, marks=pytest.mark.nightly)])
 def test_no_event_is_lost_or_doubled_wherever_the_connection_breaks(
-    client: Client, script: Script, replays: int
+    client: Client, script: Script, step: int, replays: int
 ) -> None:
     script.events = life("succeeded")
     script.replays = replays
     length = 30 + sum(len(sse(each)) for each in script.events)
-    for cut in range(0, length, 41):
+    for cut in range(0, length, step):
         script.event_cuts = [cut, cut // 2 + 200]
         assert sequences(list(client.events(JOB_ID))) == list(range(1, 10)), cut
 

@@ -28,7 +28,7 @@ from tests.client.shown_commands import (
     in_template,
     in_text,
     on_page,
-    read,
+    reader,
 )
 from tests.portal.browserless import Browserless
 
@@ -76,11 +76,12 @@ def test_every_command_that_is_shown_is_read(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "argv", ["secateur", "--help"])
     with pytest.raises(SystemExit):
         main()  # which joins the server's commands
+    read = reader(app)
     refused = []
     commands = list(every_command())
     for each in commands:
         try:
-            read(app, each)
+            read(each)
         except Exception as error:
             refused.append(f"{each}: {error}")
     assert not refused, "\n".join(refused)

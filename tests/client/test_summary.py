@@ -38,13 +38,13 @@ def missed(script: Script) -> Script:
     return script
 
 
-def test_the_document_has_job_figures_gates_and_links(here: RunHere, missed: Script, url: str) -> None:
-    found = here("summary", JOB_ID, "--json")
+def test_the_document_has_job_figures_gates_and_links(scripted: RunHere, missed: Script, url: str) -> None:
+    found = scripted("summary", JOB_ID, "--json")
     assert found.code == 0
     told = found.json
     assert (told["outcome"], told["exit_code"]) == ("gate_missed", 3)
     assert (told["job"]["id"], told["job"]["error"]["code"]) == (JOB_ID, "gate_missed")
-    assert told["gates"] == ROWS
+    assert told["gates"] == [{"margin": 0.0} | row for row in ROWS], "an older server told of no margin"
     figures = {(each["figure"], each["on"]): each for each in told["figures"]}
     assert figures["perplexity", "articles"]["ratio"] == 2.248
     assert figures["bytes", None]["unit"] == "bytes" and figures["bytes", None]["pruned"] == 269060552
@@ -54,20 +54,20 @@ def test_the_document_has_job_figures_gates_and_links(here: RunHere, missed: Scr
 
 @pytest.mark.parametrize("command", [("watch", JOB_ID), ("submit", "m", "--method", "wanda", "--wait")])
 def test_the_end_is_written_where_it_is_waited_for_and_the_code_is_3(
-    here: RunHere, missed: Script, tmp_path: Path, command: tuple[str, ...]
+    scripted: RunHere, missed: Script, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     files = {name: tmp_path / f"end.{name}" for name in ("summary", "markdown", "junit")}
-    done = here(*command, *(f"--{name}={file}" for name, file in files.items()))
+    done = scripted(*command, *(f"--{name}={file}" for name, file in files.items()))
     assert done.code == 3
-    assert files["summary"].read_text() == here("summary", JOB_ID, "--json").out
-    assert files["markdown"].read_text() == here("summary", JOB_ID).out
+    assert files["summary"].read_text() == scripted("summary", JOB_ID, "--json").out
+    assert files["markdown"].read_text() == scripted("summary", JOB_ID).out
     again = tmp_path / "again.xml"
-    assert here("summary", JOB_ID, "--junit", str(again), "--exit-code").code == 3
+    assert scripted("summary", JOB_ID, "--junit", str(again), "--exit-code").code == 3
     assert again.read_text() == files["junit"].read_text()
 
 
-def test_a_comment_shows_dense_beside_pruned_and_every_gate(here: RunHere, missed: Script, url: str) -> None:
-    shown = here("summary", JOB_ID).out
+def test_a_comment_shows_dense_beside_pruned_and_every_gate(scripted: RunHere, missed: Script, url: str) -> None:
+    shown = scripted("summary", JOB_ID).out
     assert shown.startswith("### ✗ smollm2-135m, wanda unstructured 50.00%: 1 of 3 gates missed\n")
     for line in (
         "| perplexity on articles | 25 | 56.2 | × 2.25 |",
@@ -79,22 +79,22 @@ def test_a_comment_shows_dense_beside_pruned_and_every_gate(here: RunHere, misse
         assert line in shown.splitlines()
 
 
-def test_a_ratio_of_times_within_the_noise_is_called_unproven(here: RunHere, script: Script) -> None:
+def test_a_ratio_of_times_within_the_noise_is_called_unproven(scripted: RunHere, script: Script) -> None:
     message = "the latency ratio is 0.903 …, which is unproven"
     row = {"gate": "max_latency_ratio", "limit": 0.95, "figure": 0.903, "on": None, "kept": False, "margin": 0.12}
     error = MISSED | {"message": message}
     timed = {"latency": {"dense_ms": 100.0, "pruned_ms": 90.3, "spread": 0.12, "noise": 0.12}}
     script.job = job(status="failed", error=error, gates={"max_latency_ratio": 0.95}, metrics=job()["metrics"] | timed)
     script.report = {"gates": {"missed": message, "rows": [row | {"message": message}], "max_latency_ratio": 0.95}}
-    shown = here("summary", JOB_ID).out.splitlines()
+    shown = scripted("summary", JOB_ID).out.splitlines()
     assert "| latency | 100.0 ms | 90.3 ms | × 0.903 ± 12.0%, unproven |" in shown
     assert r"| max\_latency\_ratio | 0.95 | 0.903 ± 12.0%, unproven | ✗ |" in shown
-    (latency,) = (each for each in here("summary", JOB_ID, "--json").json["figures"] if each["figure"] == "latency")
+    (latency,) = (each for each in scripted("summary", JOB_ID, "--json").json["figures"] if each["figure"] == "latency")
     assert (latency["noise"], latency["unproven"]) == (0.12, True)
     script.job["metrics"]["latency"] |= {"pruned_ms": 70.0}
-    assert "× 0.7 ± 12.0% |" in here("summary", JOB_ID).out
+    assert "× 0.7 ± 12.0% |" in scripted("summary", JOB_ID).out
     del script.job["metrics"]["latency"]["noise"]
-    assert "| 70.0 ms | × 0.7 |" in here("summary", JOB_ID).out, "of a job of an older version"
+    assert "| 70.0 ms | × 0.7 |" in scripted("summary", JOB_ID).out, "of a job of an older version"
 
 
 def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
@@ -123,11 +123,11 @@ def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
     ],
 )
 def test_without_gates_the_job_itself_is_the_case(
-    here: RunHere, script: Script, tmp_path: Path, changes: dict[str, Any], outcome: str, code: int, said: str
+    scripted: RunHere, script: Script, tmp_path: Path, changes: dict[str, Any], outcome: str, code: int, said: str
 ) -> None:
     script.job = job(**changes)
     file = tmp_path / "gates.xml"
-    done = here("summary", JOB_ID, "--exit-code", "--junit", str(file))
+    done = scripted("summary", JOB_ID, "--exit-code", "--junit", str(file))
     assert done.code == code and said in done.out.splitlines()[0]
     assert ("| dense |" in done.out) is ("metrics" not in changes)
     (suite,) = JUnitXml.fromfile(str(file))
@@ -137,7 +137,7 @@ def test_without_gates_the_job_itself_is_the_case(
     else:
         (error,) = case.result
         assert isinstance(error, Error) and (suite.tests, suite.errors) == (1, 1)
-    assert here("summary", JOB_ID, "--json").json["outcome"] == outcome
+    assert scripted("summary", JOB_ID, "--json").json["outcome"] == outcome
 
 
 def test_gates_of_a_job_that_did_not_come_so_far_are_skipped_beside_its_error() -> None:
@@ -160,16 +160,16 @@ def test_gates_of_a_job_that_did_not_come_so_far_are_skipped_beside_its_error() 
     ],
 )
 def test_where_a_summary_cannot_be_written_is_said_before_anything_runs(
-    here: RunHere, script: Script, arguments: str, said: str
+    scripted: RunHere, script: Script, arguments: str, said: str
 ) -> None:
-    done = here(*arguments.split())
+    done = scripted(*arguments.split())
     assert (done.code, done.out) == (2, "") and said in done.err
     assert not script.seen
 
 
-def test_a_script_is_told_the_id_alone_and_says_the_key_of_its_run(here: RunHere, script: Script) -> None:
-    done = here("submit", "m", "--method", "wanda", "--id", "--idempotency-key", "run-7")
+def test_a_script_is_told_the_id_alone_and_says_the_key_of_its_run(scripted: RunHere, script: Script) -> None:
+    done = scripted("submit", "m", "--method", "wanda", "--id", "--idempotency-key", "run-7")
     assert (done.code, done.out, done.err) == (0, f"{JOB_ID}\n", "")
     assert script.requests("POST", "/v1/jobs")[0].headers["idempotency-key"] == "run-7"
     script.events = life("succeeded")
-    assert here("submit", "m", "--method", "wanda", "--id", "--wait").out == f"{JOB_ID}\n"
+    assert scripted("submit", "m", "--method", "wanda", "--id", "--wait").out == f"{JOB_ID}\n"

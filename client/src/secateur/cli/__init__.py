@@ -18,6 +18,8 @@ calls what it replaced:
 """
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import entry_points
 
 import typer
@@ -88,9 +90,9 @@ app.add_typer(triggers_app, name="triggers")
 
 def main() -> None:
     """Run the command line; never returns."""
-    _join_commands()
+    run = _command_line()
     try:
-        app()
+        run()
     except SecateurError as error:
         explain(error)
         passes = isinstance(error, ServerError | TooManyRequests)
@@ -98,6 +100,13 @@ def main() -> None:
     except OSError as error:
         explain(error)
         sys.exit(1)
+
+
+@cache
+def _command_line() -> Callable[[], object]:
+    """Return what reads the arguments and runs what they ask for, other packages' commands among the rest."""
+    _join_commands()
+    return typer.main.get_command(app)
 
 
 def _join_commands() -> None:
