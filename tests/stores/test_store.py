@@ -260,7 +260,8 @@ def test_a_presigned_address_is_downloaded_from(s3_settings: Settings, artifact:
     assert open_store(never).presigned(PREFIX, "model.safetensors", "m") is None
 
 
-def test_a_store_that_is_away_says_so(s3_settings: Settings, artifact: Path) -> None:
+def test_a_store_that_is_away_says_so(s3_settings: Settings, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0)
     away = open_store(s3_settings.model_copy(update={"store_endpoint": "http://127.0.0.1:9"}))
     assert not away.is_usable()
     for call in (
