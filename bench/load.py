@@ -59,32 +59,27 @@ class Findings:
 
 
 def measure(
-    folder: Path,
+    fleet: Fleet,
+    keys: Sequence[str],
     *,
     jobs: int,
-    clients: int,
-    workers: int,
-    teams: int,
     rate: float,
     alone: int,
     chaos: bool,
-    pooled: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Findings:
     """One run. `rate` is of all clients together, in jobs a second (0: as fast as they can); `alone` is how many jobs
-    are first sent one at a time, to workers that are free.
+    are first sent one at a time, to workers that are free. Times to a claim and attempts run are of all that this fleet
+    has had.
     """
-    with Fleet(folder, workers, pooled=pooled) as fleet:
-        keys = fleet.keys(teams, clients)
-        say(f"{workers} workers, {clients} clients of {teams} teams at {fleet.url}")
-        free_submit, first = _alone(fleet, keys[0], alone)
-        began = time.monotonic()
-        crowd = _Crowd(fleet.url, keys, jobs, rate)
-        crowd.start()
-        events = _disturb(fleet, crowd, say) if chaos else []
-        crowd.join(fleet)
-        _wait_for_all(fleet, crowd.submitted, say)
-        return _findings(fleet, crowd, free_submit, first, events, time.monotonic() - began)
+    free_submit, first = _alone(fleet, keys[0], alone)
+    began = time.monotonic()
+    crowd = _Crowd(fleet.url, keys, jobs, rate)
+    crowd.start()
+    events = _disturb(fleet, crowd, say) if chaos else []
+    crowd.join(fleet)
+    _wait_for_all(fleet, crowd.submitted, say)
+    return _findings(fleet, crowd, free_submit, first, events, time.monotonic() - began)
 
 
 def _alone(fleet: Fleet, key: str, count: int) -> tuple[list[float], list[str]]:
@@ -302,9 +297,18 @@ def main() -> int:
     parser.add_argument("--chaos", action="store_true")
     parser.add_argument("--pooled", action="store_true", help="workers reach PostgreSQL through PgBouncer")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="secateur-load-") as folder:
-        found = measure(Path(folder), say=lambda line: print(line, flush=True), **vars(asked))
-        print(report(found))
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    with (
+        tempfile.TemporaryDirectory(prefix="secateur-load-") as folder,
+        Fleet(Path(folder), asked.workers, pooled=asked.pooled) as fleet,
+    ):
+        keys = fleet.keys(asked.teams, asked.clients)
+        say(f"{asked.workers} workers, {asked.clients} clients of {asked.teams} teams at {fleet.url}")
+        found = measure(fleet, keys, jobs=asked.jobs, rate=asked.rate, alone=asked.alone, chaos=asked.chaos, say=say)
+        say(report(found))
     return int(found.lost > 0 or found.run_twice > 0)
 
 

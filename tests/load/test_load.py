@@ -1,12 +1,14 @@
 """The load run, small: jobs from several clients on real workers, undisturbed and disturbed."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from bench.load import Findings, measure, report
+from bench.load import measure, report
+from bench.load_fleet import Fleet
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -14,20 +16,30 @@ pytestmark = [
 ]
 
 
-def run(*, jobs: int, rate: float, chaos: bool = False, pooled: bool = False) -> Findings:
-    with TemporaryDirectory(prefix="secateur-test-") as name:
-        return measure(
-            Path(name), jobs=jobs, clients=6, workers=2, teams=3, rate=rate, alone=2, chaos=chaos, pooled=pooled
-        )
-
-
-@pytest.mark.parametrize(
-    "pooled", [pytest.param(False, id="", marks=pytest.mark.nightly), pytest.param(True, id="through PgBouncer")]
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="directly", marks=pytest.mark.nightly),
+        pytest.param(True, id="through PgBouncer"),
+    ],
 )
-def test_no_job_is_lost_none_runs_twice_and_teams_take_turns(pooled: bool) -> None:
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """One of two workers for all tests, because each of its processes takes seconds to start."""
+    pooled: bool = request.param
     if pooled and shutil.which("pgbouncer") is None:
         pytest.skip("pgbouncer is not installed")
-    found = run(jobs=48, rate=0, pooled=pooled)
+    with TemporaryDirectory(prefix="secateur-test-") as folder, Fleet(Path(folder), 2, pooled=pooled) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def keys(fleet: Fleet) -> list[str]:
+    """Of six clients of three teams."""
+    return fleet.keys(3, 6)
+
+
+def test_no_job_is_lost_none_runs_twice_and_teams_take_turns(fleet: Fleet, keys: list[str]) -> None:
+    found = measure(fleet, keys, jobs=48, rate=0, alone=2, chaos=False)
     assert found.ended == {"succeeded": 48} and len(set(found.submitted)) == 48
     assert found.attempts == {1: 48}, "an attempt was lost"
     assert set(found.runs.values()) == {1} and found.runs.total() == 48 + 3, "jobs sent alone included"
@@ -36,8 +48,8 @@ def test_no_job_is_lost_none_runs_twice_and_teams_take_turns(pooled: bool) -> No
     assert "lost: 0" in report(found)
 
 
-def test_all_jobs_end_whatever_is_flushed_killed_and_restarted() -> None:
-    found = run(jobs=48, rate=3, chaos=True)
+def test_all_jobs_end_whatever_is_flushed_killed_and_restarted(fleet: Fleet, keys: list[str]) -> None:
+    found = measure(fleet, keys, jobs=48, rate=3, alone=0, chaos=True)
     assert found.ended == {"succeeded": 48} and len(set(found.submitted)) == 48
     assert found.lost == 0 and found.run_twice == 0
     done = " ".join(found.events)

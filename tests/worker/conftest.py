@@ -235,6 +235,11 @@ def start_part(settings: Settings) -> Iterator[StartPart]:
         part.end()
 
 
+def boundaries(settings: Settings, job_id: str) -> list[str]:
+    """Names of the folders in which the first attempt saved its blocks."""
+    return sorted(folder.name for folder in (settings.work_root / job_id / "attempt-1").glob("boundary-*"))
+
+
 def is_registered(jobs: Queue) -> bool:
     return worker_state(jobs) is not None
 

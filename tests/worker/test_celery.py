@@ -6,49 +6,59 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import numpy
 import psutil
-import pytest
-from sqlalchemy import delete
+from safetensors.numpy import load_file
 
-from core.database import transaction
+from core.artifacts.store import Store, artifact_prefix
 from core.jobs.broker import celery_app
 from core.jobs.hints import hint_sender
-from core.jobs.tables import WorkerRow
 from core.settings import Settings
-from tests.worker.conftest import Queue, StartPart, eventually, is_alive, runner_of, worker_state
+from tests.runner.models import register_layers
+from tests.worker.conftest import (
+    Queue,
+    StartPart,
+    boundaries,
+    eventually,
+    is_alive,
+    is_registered,
+    runner_of,
+    worker_state,
+)
+
+THREADS = {"SECATEUR_THREADS": "1", "SECATEUR_DEVICE": "cpu"}
+LAYERS = 12
 
 
-@pytest.fixture
-def body(model: str) -> dict[str, Any]:
-    """A job that needs no text, and so no tokenizer."""
-    return {"model": model, "method": "magnitude", "sparsity": 0.5}
-
-
-def test_a_worker_is_killed_and_the_next_runs_its_job_and_what_the_dispatcher_tells_it_of(
-    jobs: Queue, body: dict[str, Any], start_part: StartPart
+def test_a_worker_drains_the_next_goes_on_to_the_same_bytes_is_killed_and_the_dispatcher_sees_to_its_job(
+    jobs: Queue, settings: Settings, store: Store, team: str, start_part: StartPart
 ) -> None:
-    """One life of a fleet, because each of its processes takes seconds to start. How a worker leaves that is told to,
-    and that it goes on from one waiting job to the next, `test_drain` shows."""
+    """One life of a fleet, because each of its processes takes seconds to start."""
+    body = register_layers(jobs.sessions, settings, team, layers=LAYERS, samples=32)
     job_id = jobs.submit(body)
-    killed = start_part("worker", SECATEUR_LEASE_SECONDS="3", SECATEUR_LEASE_RENEW_SECONDS="1")
-    eventually(lambda: runner_of(killed.pid), seconds=60)
-    family = [process.pid for process in psutil.Process(killed.pid).children(recursive=True)]
-    killed.send(signal.SIGKILL)
-    eventually(lambda: not any(map(is_alive, family)), seconds=10)  # nothing is left running
+    done = drain_in_a_block(jobs, settings, job_id, start_part)
     often = {"SECATEUR_DISPATCH_INTERVAL_SECONDS": "0.5", "SECATEUR_HINT_STALE_SECONDS": "1"}
     dispatcher = start_part("dispatcher", **often)
-    eventually(lambda: jobs.events(job_id)[-1].data.get("reason") == "lease_expired", seconds=30)
-
-    forget_workers(jobs)
-    worker = start_part("worker")
-    assert jobs.succeeded(job_id).attempt == 2  # it found that, waiting
+    worker = start_part("worker", SECATEUR_LEASE_SECONDS="5", SECATEUR_LEASE_RENEW_SECONDS="0.5", **THREADS)
+    jobs.succeeded(job_id, 120)
+    assert f"continuing after block {done} of {LAYERS}" in jobs.logs(job_id)
     eventually(lambda: worker_state(jobs) == "idle")
-    jobs.succeeded(jobs.submit(body))  # its hint was lost: the dispatcher sends it again
+    undisturbed = jobs.submit(body)
+    jobs.succeeded(undisturbed, 120)  # its hint was lost: the dispatcher sends it again
+    require_same_weights(store, (job_id, 2), (undisturbed, 1))
     memory = {process.pid: process.memory_maps() for process in psutil.Process(worker.pid).children()}
     loaded = [path for maps in memory.values() for path in (each.path for each in maps) if "libtorch" in path]
     assert memory and loaded == [], "the pool's process has loaded torch"
+
+    lost = jobs.submit(body)
+    eventually(lambda: runner_of(worker.pid), seconds=60)
+    family = [process.pid for process in psutil.Process(worker.pid).children(recursive=True)]
+    worker.send(signal.SIGKILL)
+    eventually(lambda: not any(map(is_alive, family)), seconds=10)  # nothing is left running
+    start_part("worker", stand_in={})
+    assert jobs.succeeded(lost).attempt == 2
+    assert "lease_expired" in [event.data.get("reason") for event in jobs.events(lost)]
 
     clock = psutil.Process(dispatcher.pid).children()
     assert clock
@@ -56,10 +66,31 @@ def test_a_worker_is_killed_and_the_next_runs_its_job_and_what_the_dispatcher_te
     eventually(lambda: not any(is_alive(process.pid) for process in clock), seconds=10)  # it takes its clock along
 
 
-def forget_workers(jobs: Queue) -> None:
-    """The row of one that was killed is nobody's."""
-    with transaction(jobs.sessions) as session:
-        session.execute(delete(WorkerRow))
+def drain_in_a_block(jobs: Queue, settings: Settings, job_id: str, start_part: StartPart) -> int:
+    """Have a worker find the waiting job and stop it in a block: it saves that and says goodbye. The block's number."""
+    worker = start_part("worker", **THREADS)
+    eventually(lambda: jobs.job(job_id).progress > 0, 90)
+    runner = runner_of(worker.pid)
+    assert runner is not None
+    os.kill(runner, signal.SIGSTOP)  # its block may be over before anybody looks
+    worker.send(signal.SIGTERM)
+    eventually(lambda: worker_state(jobs) == "draining")
+    os.kill(runner, signal.SIGCONT)
+    assert worker.wait(29) == 0, (settings.home / "worker.log").read_text()
+    assert not is_alive(runner) and not is_registered(jobs)
+    row = jobs.row(job_id)
+    assert row.status == "queued" and row.attempts_allowed - row.attempt == 3, "the attempt counted"
+    assert jobs.events(job_id)[-1].data["reason"] == "released"
+    left = [int(name[-5:]) for name in boundaries(settings, job_id)]
+    assert 1 <= len(left) <= 2 and left[-1] < LAYERS
+    return left[-1]
+
+
+def require_same_weights(store: Store, *attempts: tuple[str, int]) -> None:
+    folders = [store.folder(artifact_prefix(*attempt)) for attempt in attempts]
+    first, second = (load_file(folder / "model.safetensors") for folder in folders if folder is not None)
+    assert first.keys() == second.keys()
+    assert all(numpy.array_equal(first[name], second[name]) for name in first)
 
 
 def test_a_message_appears_whole_or_not_at_all(settings: Settings) -> None:

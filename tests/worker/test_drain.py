@@ -1,32 +1,17 @@
 """SIGTERM: a worker finishes the block it is in, gives the job back and leaves; the next one goes on from there."""
 
-import os
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
-from safetensors.numpy import load_file
 from sqlalchemy import select
 
-from core.artifacts.store import Store, artifact_prefix
 from core.database import transaction
 from core.jobs import queue
 from core.jobs.tables import AttemptRow
 from core.settings import Settings
-from tests.runner.models import register_layers
-from tests.worker.conftest import (
-    Queue,
-    SpawnWorker,
-    StartPart,
-    eventually,
-    is_alive,
-    is_registered,
-    runner_of,
-    worker_state,
-)
+from tests.worker.conftest import Queue, SpawnWorker, boundaries, eventually, is_alive, runner_of
 
 
 def in_block(jobs: Queue, job_id: str, block: int) -> bool:
@@ -37,10 +22,6 @@ def outcomes(jobs: Queue, job_id: str) -> list[str | None]:
     with transaction(jobs.sessions) as session:
         attempts = session.scalars(select(AttemptRow).where(AttemptRow.job_id == job_id).order_by(AttemptRow.attempt))
         return [attempt.outcome for attempt in attempts]
-
-
-def boundaries(settings: Settings, job_id: str) -> list[str]:
-    return sorted(folder.name for folder in (settings.work_root / job_id / "attempt-1").glob("boundary-*"))
 
 
 def test_the_block_is_finished_and_the_next_worker_goes_on_after_it(
@@ -102,39 +83,3 @@ def test_a_cancelled_job_does_not_wait_for_its_block(
     with transaction(jobs.sessions) as session:
         queue.request_cancel(session, job_id)
     assert worker.result(20) == "cancelled"
-
-
-def test_a_worker_told_to_stop_has_its_runner_save_the_block_says_goodbye_and_the_next_goes_on_to_the_same_bytes(
-    jobs: Queue, settings: Settings, store: Store, start_part: StartPart, team: str
-) -> None:
-    """The product's worker and runner; above, lighter ones stand in for them."""
-    body = register_layers(jobs.sessions, settings, team, layers=24, samples=32)
-    job_id = jobs.submit(body)
-    worker = start_part("worker", SECATEUR_THREADS="1", SECATEUR_DEVICE="cpu")
-    eventually(lambda: jobs.job(job_id).progress > 0, 90)
-    runner = runner_of(worker.pid)
-    assert runner is not None
-    os.kill(runner, signal.SIGSTOP)  # its block may be over before anybody looks
-    worker.send(signal.SIGTERM)
-    eventually(lambda: worker_state(jobs) == "draining")
-    os.kill(runner, signal.SIGCONT)
-    assert worker.wait(29) == 0, (settings.home / "worker.log").read_text()
-    assert not is_alive(runner) and not is_registered(jobs)
-    row = jobs.row(job_id)
-    assert row.status == "queued" and row.attempts_allowed - row.attempt == 3, "the attempt counted"
-    assert jobs.events(job_id)[-1].data["reason"] == "released"
-    left = boundaries(settings, job_id)
-    assert 1 <= len(left) <= 2 and int(left[-1][-5:]) < 24
-    undisturbed = jobs.submit(body)
-    start_part("worker", SECATEUR_THREADS="1", SECATEUR_DEVICE="cpu")
-    jobs.succeeded(job_id, 120)
-    assert f"continuing after block {int(left[-1][-5:])} of 24" in jobs.logs(job_id)
-    jobs.succeeded(undisturbed, 120)
-    first, second = (read(store.folder(artifact_prefix(*job))) for job in ((job_id, 2), (undisturbed, 1)))
-    assert first.keys() == second.keys()
-    assert all(numpy.array_equal(first[name], second[name]) for name in first)
-
-
-def read(folder: Path | None) -> dict[str, Any]:
-    assert folder is not None
-    return load_file(folder / "model.safetensors")

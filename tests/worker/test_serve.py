@@ -181,6 +181,19 @@ def test_keys_and_texts_can_be_added_with_and_without_a_server(house: House, hom
     assert missing.returncode in (1, 2) and "missing" in missing.stderr and "Traceback" not in missing.stderr
 
 
+def test_after_kill_9_nothing_is_left_and_the_next_server_starts(
+    house: House, home: Path, server: ChildProcess
+) -> None:
+    pids = everybody(server)
+    server.send(signal.SIGKILL)
+    eventually(lambda: not any(map(is_alive, pids)), seconds=15)
+    assert (home / "serve.json").exists()
+    assert secateur(home, "stop").returncode == 0
+    assert not (home / "serve.json").exists()
+    house.end()
+    house.start()
+
+
 def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(
     house: House, home: Path, server: ChildProcess
 ) -> None:
@@ -203,29 +216,6 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(
     assert "Nothing" in secateur(home, "stop").stdout
 
 
-def test_after_kill_9_nothing_is_left_and_the_next_server_starts(
-    house: House, home: Path, server: ChildProcess
-) -> None:
-    pids = everybody(server)
-    server.send(signal.SIGKILL)
-    eventually(lambda: not any(map(is_alive, pids)), seconds=15)
-    assert (home / "serve.json").exists()
-    assert secateur(home, "stop").returncode == 0
-    assert not (home / "serve.json").exists()
-    house.end()
-    house.start()
-
-
-@pytest.mark.parametrize("part", ["uvicorn", "--beat", "postgres"])
-def test_a_part_that_ends_is_named_and_ends_all(house: House, server: ChildProcess, part: str) -> None:
-    parts = family(server)
-    os.kill(parts[part][0], signal.SIGKILL)
-    assert server.wait(60) == 1
-    assert not any(is_alive(pid) for pids in parts.values() for pid in pids)
-    names = {"uvicorn": "The api ended", "--beat": "The dispatcher ended", "postgres": "The database ended"}
-    assert names[part] in house.output
-
-
 LIGHT = """
 import sys
 from secateur.cli import main
@@ -242,15 +232,40 @@ main()
 ready."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_all(house: House, home: Path, number: int) -> None:
-    """The first of them ends a real server where that is told to stop."""
+@pytest.fixture
+def light(house: House, home: Path) -> ChildProcess:
+    """A server of light parts, in place of the one that is there."""
     house.end()
     (home / "readyz").touch()
-    server = house.start(sys.executable, "-c", LIGHT, "serve")
-    pids = [process.pid for process in psutil.Process(server.pid).children(recursive=True)]
+    return house.start(sys.executable, "-c", LIGHT, "serve")
+
+
+@pytest.mark.parametrize(
+    "part", ["postgres", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("uvicorn", "--beat"))]
+)
+def test_a_part_that_ends_is_named_and_ends_all(house: House, server: ChildProcess, part: str) -> None:
+    parts = family(server)
+    os.kill(parts[part][0], signal.SIGKILL)
+    assert server.wait(60) == 1
+    assert not any(is_alive(pid) for pids in parts.values() for pid in pids)
+    names = {"uvicorn": "The api ended", "--beat": "The dispatcher ended", "postgres": "The database ended"}
+    assert names[part] in house.output
+
+
+@pytest.mark.parametrize("part", ["api", "worker", "dispatcher"])
+def test_each_part_is_watched(house: House, home: Path, light: ChildProcess, part: str) -> None:
+    pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
+    os.kill(pids[part], signal.SIGKILL)
+    assert light.wait(60) == 1
+    assert f"The {part} ended with exit code -9" in house.output
+    assert not any(map(is_alive, pids.values()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_all(house: House, home: Path, light: ChildProcess, number: int) -> None:
+    pids = [process.pid for process in psutil.Process(light.pid).children(recursive=True)]
     assert len(pids) >= 4
-    server.send(number)
-    assert server.wait(90) == 0, house.output
+    light.send(number)
+    assert light.wait(90) == 0, house.output
     eventually(lambda: not any(map(is_alive, pids)), seconds=5)
     assert not (home / "serve.json").exists()
