@@ -30,7 +30,7 @@ def eventually(look: Callable[[], Answer | None], seconds: float = 60) -> Answer
     while time.monotonic() < deadline:
         if found := look():
             return found
-        time.sleep(0.1)
+        time.sleep(0.3)  # each look may be a process, and what is awaited needs the cores
     raise AssertionError(f"not within {seconds} s")
 
 
