@@ -17,8 +17,10 @@ import httpx
 import psutil
 import pytest
 
+from core.settings import Settings
 from tests.worker.conftest import eventually, is_alive
 from worker.processes import ChildProcess, spawn
+from worker.serve import stop
 
 
 def secateur(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,6 +36,10 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "SECATEUR_HOME": str(home), "SECATEUR_CANCEL_GRACE_SECONDS": "2"}
 
 
+def settings_of(home: Path) -> Settings:
+    return Settings(home=home, cancel_grace_seconds=2)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -45,7 +51,7 @@ def a_home() -> Iterator[Path]:
     with TemporaryDirectory(prefix="secateur-test-") as folder:
         path = Path(folder, "home")
         yield path
-        secateur(path, "stop")
+        stop(settings_of(path))
 
 
 @pytest.fixture
@@ -106,8 +112,7 @@ def server(house: House) -> ChildProcess:
     """The server of the house; what a test left of another is swept up."""
     if house.server is None or not house.server.is_running():
         house.end()
-        if (house.home / "serve.json").exists():
-            secateur(house.home, "stop")
+        stop(settings_of(house.home))
         house.start()
     assert house.server is not None
     return house.server
