@@ -28,7 +28,7 @@ from tests.worker.conftest import (
 )
 
 THREADS = {"SECATEUR_THREADS": "1", "SECATEUR_DEVICE": "cpu"}
-LAYERS = 12
+LAYERS = 24
 
 
 def test_a_worker_drains_the_next_goes_on_to_the_same_bytes_is_killed_and_the_dispatcher_sees_to_its_job(
