@@ -15,6 +15,7 @@ def llama_cpp_ids(files: Sequence[Path], texts: Sequence[str]) -> list[list[list
         input=json.dumps(list(texts)),
         capture_output=True,
         text=True,
+        errors="backslashreplace",  # what it logs of a vocabulary are bytes, not always whole characters
         timeout=120,
         cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
