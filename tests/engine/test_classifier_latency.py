@@ -26,6 +26,7 @@ def test_dense_and_pruned_are_timed_in_both_engines(
     remove_channels(model, "mlp", "network.body.1", [0, 3])
     write_classifier(model, dense, tmp_path / "artifact")
     pruned = open_classifier(tmp_path / "artifact")
+    export_onnx(load_classifier(dense), (1, 28, 28), dense.path / ONNX_FILE)  # as an artifact brings its own
     capsys.readouterr()
     measured = measure_classifier_latency(dense, pruned, image_shape=(1, 28, 28), device=CPU, batches=(1, 4))
     assert capsys.readouterr().out == "", "the exporter keeps quiet"
@@ -36,7 +37,6 @@ def test_dense_and_pruned_are_timed_in_both_engines(
     ]  # fmt: skip
     assert all(row["dense_ms"] > 0 and row["pruned_ms"] > 0 for row in rows)
     assert measured["latency"]["pruned_ms"] == rows[0]["pruned_ms"]
-    export_onnx(load_classifier(dense), (1, 28, 28), dense.path / ONNX_FILE)  # as an artifact brings its own
     with_zeros = measure_classifier_latency(dense, dense, image_shape=(1, 28, 28), device=CPU, batches=(1,))
     assert any("No speed-up" in note for note in with_zeros["notes"])
 
