@@ -1,4 +1,4 @@
-"""Families crossed with ways to treat them: each family in one way in every run, in all of them nightly."""
+"""What is tried of many families and ways to treat them in every run, and what nightly."""
 
 from collections.abc import Sequence
 
@@ -20,6 +20,14 @@ def crossed(names: str, families: Sequence[Way], ways: Sequence[Way]) -> pytest.
             for family in families
             for way in ways
         ],
+    )
+
+
+def partly(name: str, values: Sequence[str], in_every_run: Sequence[str]) -> pytest.MarkDecorator:
+    """Return the parameter `name` with some of its values in every run, with the others nightly."""
+    assert set(in_every_run) <= set(values), in_every_run
+    return pytest.mark.parametrize(
+        name, [pytest.param(each, marks=() if each in in_every_run else pytest.mark.nightly) for each in values]
     )
 
 

@@ -36,7 +36,7 @@ from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import make_model, make_tokens
 
 QUICK: dict[str, Any] = {"steps": 20, "batch_size": 2, "learning_rate": 1e-3, "lora": {"r": 4, "alpha": 8}}
-METHODS = {"loraprune": QUICK, "lorashear": QUICK | {"periods": 2}}
+METHODS = {"loraprune": QUICK, "lorashear": QUICK | {"periods": 2, "bundles": 4}}
 
 
 KINDS: dict[str, tuple[torch.dtype, str | None]] = {

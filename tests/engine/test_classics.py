@@ -134,7 +134,7 @@ def xor(seed: int) -> tuple[nn.Module, TensorImages]:
     return large, images
 
 
-@pytest.mark.parametrize("seed", [0, 2, 4])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (2, 4))])
 def test_only_obs_deletes_from_xor_what_it_can_do_without(seed: int) -> None:
     asked: dict[str, dict[str, Any]] = {
         "magnitude": {"scope": "model"},

@@ -27,6 +27,7 @@ from core.models.classifier import load_classifier, open_classifier
 from core.models.onnx_export import export_onnx
 from secateur.packed import unpack_folder
 from tests.engine.classifier_folders import FAMILIES, image_shape, images, make_classifier, remove_channels, zero_half
+from tests.engine.crossing import partly
 
 CPU = torch.device("cpu")
 
@@ -42,9 +43,6 @@ REMOVED = {
     "lenet-5": [("network.body.0", [0, 1, 2]), ("network.body.5", [7])],
     "vgg": [("network.body.0", [0]), ("network.body.7", [2, 3])],
 }  # fmt: skip
-
-EXPORTED = ("resnet", "convnext", "timm-resnet", "vgg")
-"""Exported in every run, the others nightly: an export takes seconds. LeNet-5, ViT and MLP are, in other tests."""
 
 
 def onnx_logits(file: Path, images_NCHW: torch.Tensor, batch: int) -> torch.Tensor:
@@ -92,9 +90,7 @@ def test_every_family_pruned_is_the_same_in_its_folder(name: str, tmp_path: Path
     torch.testing.assert_close(logits_of(plain, name), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in EXPORTED else pytest.mark.nightly) for name in FAMILIES]
-)
+@partly("name", FAMILIES, in_every_run=["resnet", "convnext", "vgg"])  # LeNet-5, ViT and MLP are in other tests
 def test_every_family_pruned_is_the_same_in_onnx(name: str, tmp_path: Path) -> None:
     model = load_classifier(open_classifier(make_classifier(tmp_path / "model", name)))
     zero_half(model)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from core.catalogue.parameters import FRONTIER
 from core.pruning.refit import RIDGES
 from core.pruning.walk import LayerRow
-from tests.engine.crossing import crossed
+from tests.engine.crossing import crossed, partly
 from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
@@ -117,7 +117,7 @@ def test_frontier_is_admm_with_the_choices_of_its_budget(tiny: Path, tmp_path: P
     assert any(not torch.equal(named[name], plain[name]) for name in named)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@partly("family", list(CONFIGS), in_every_run=["llama", "gpt2", "gemma2", "olmo2", "gpt-neox"])
 def test_the_refit_brings_the_calibration_tokens_nearer_to_the_dense_model(tmp_path: Path, family: str) -> None:
     """In families too whose layers write to the stream through a norm: their own outputs are then the target."""
     folder, tokens = make_model(tmp_path / "model", family), make_tokens(48)

@@ -57,7 +57,12 @@ def test_loops_within_one_another_are_told_together_and_end_with_their_errors(no
         ("wanda", {"allocation": "owl"}, 0.5, ["looking for outliers in blocks: 3 of 4", "pruning blocks: 3 of 4"]),
         ("wanda", {"allocation": "fisher"}, 0.5, ["passing blocks forward: 3 of 4", "taking gradients of blocks: 3"]),
         ("llm-pruner", {}, 0.25, ["taking gradients of blocks: 3 of 4", "removing from blocks: 3 of 4"]),
-        ("bonsai", {"masks_per_round": 10, "round_share": 0.2, "sequences": 2}, 0.25, ["rounds of removal: 0 of ", "measuring masks: 1 of "]),
+        (
+            "bonsai",
+            {"masks_per_round": 10, "round_share": 0.2, "sequences": 2},
+            0.25,
+            ["rounds of removal: 0 of ", "measuring masks: 1 of "],
+        ),
         (
             "depth",
             {"criterion": "perplexity"},

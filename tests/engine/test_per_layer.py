@@ -24,7 +24,7 @@ from core.pruning.run import walk_for
 from core.pruning.structure import Cut
 from core.pruning.walk import GroupRow, PruneResult
 from tests.engine.apart import Apart
-from tests.engine.crossing import crossed
+from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload_with_code
 from tests.engine.test_recovery import recipe
 from tests.engine.test_structured import edit
@@ -91,7 +91,7 @@ def test_every_family_loads_by_its_modelling_file_and_by_our_own_builder(
     apart(reload_with_code, [(artifact, result.verification)]).wait()
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt-neox"])
+@partly("name", ["llama", "gpt-neox"], in_every_run=["llama"])
 def test_an_artifact_whose_layers_differ_is_a_model_for_everything(
     name: str, tmp_path: Path, apart: type[Apart]
 ) -> None:
