@@ -1,5 +1,6 @@
 """The frontier's bench: its plan, its tables from given figures, and that what was measured is not run again."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from bench import contest
+from bench.cells import Measured, Program, run
 from bench.contest import Dense, Figures, own_contender
+from bench.evaluate_cell import evaluate
 from bench.frontier import Bench, main
 from bench.frontier_plan import SETTINGS, TARGETS, Cell, Plan
 from bench.frontier_report import IN_DOMAIN, OUT_OF_DOMAIN, page
@@ -149,9 +153,21 @@ def test_a_number_that_cannot_be_is_refused_by_name(capsys: pytest.CaptureFixtur
     assert "--seeds: 0 is not above 0" in capsys.readouterr().err
 
 
+def run_but_judge_here(program: Program, spec: dict[str, Any], key: str) -> Measured:
+    """Run a cell's program; what judges models is called here, where the libraries are loaded."""
+    if program.arguments[-1] == "bench.evaluate_cell":
+        return Measured(seconds=0, processor_seconds=0, peak_bytes=0, result=evaluate(spec))
+    return run(program, spec, key)
+
+
+@pytest.mark.parametrize(
+    "runs", [run_but_judge_here, pytest.param(run, marks=pytest.mark.nightly)], ids=["judged here", "judged apart"]
+)
 def test_a_cell_that_was_measured_is_not_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    runs: Callable[[Program, dict[str, Any], str], Measured], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(contest, "run", runs)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'client' / 'src'}")
     tokens = tmp_path / "tokens.safetensors"

@@ -1,5 +1,6 @@
 """The sample model and text, fetched once by pinned hash into a home that later runs reuse."""
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,17 @@ def calibration(samples: Path, smollm2: ModelFolder) -> Tensor:
 
 @pytest.fixture(scope="session")
 def evaluation(samples: Path, smollm2: ModelFolder) -> Tensor:
+    """Windows of the whole text, which takes seconds to tokenize."""
     text = samples / "datasets" / f"{EVALUATION}.jsonl"
     return evaluation_windows(
         read_documents(text, "jsonl"), smollm2.tokenizer(), samples=8, length=256, name=EVALUATION
+    )
+
+
+@pytest.fixture(scope="session")
+def little_text(samples: Path, smollm2: ModelFolder) -> Tensor:
+    """Two short windows, of the first articles: enough to tell apart what is far apart."""
+    text = samples / "datasets" / f"{EVALUATION}.jsonl"
+    return evaluation_windows(
+        islice(read_documents(text, "jsonl"), 2), smollm2.tokenizer(), samples=2, length=128, name=EVALUATION
     )

@@ -1,5 +1,6 @@
 """Structured methods on the sample model: the order the papers report, on text they were not calibrated on."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,36 @@ from core.pruning.run import walk_for
 from core.pruning.walk import PruneResult
 
 pytestmark = pytest.mark.timeout(600)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Text to prune and to measure by, and what the methods that train or measure masks are given."""
+
+    taylor: Tensor
+    training: Tensor
+    evaluation: Tensor
+    bonsai: dict[str, Any]
+    loraprune: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=["little text", pytest.param("more text", marks=pytest.mark.nightly)])
+def ground(request: pytest.FixtureRequest, calibration: Tensor, little_text: Tensor) -> Ground:
+    if request.param == "little text":
+        return Ground(
+            taylor=calibration[:2, :64],
+            training=calibration[:2, :64],
+            evaluation=little_text,
+            bonsai={"budget": "quick", "masks_per_round": 10, "round_share": 0.5, "sequences": 1},
+            loraprune={"budget": "quick", "steps": 10, "batch_size": 1},
+        )
+    return Ground(
+        taylor=calibration[:4, :128],
+        training=calibration[:, :64],
+        evaluation=request.getfixturevalue("evaluation")[:2],
+        bonsai={"budget": "quick", "masks_per_round": 16, "sequences": 2},
+        loraprune={"budget": "quick", "steps": 10, "batch_size": 2},
+    )
 
 
 def removed(
@@ -30,19 +61,17 @@ def removed(
 
 
 @pytest.fixture(scope="module")
-def at_random(
-    smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path_factory: pytest.TempPathFactory
-) -> PruneResult:
+def at_random(smollm2: ModelFolder, ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> PruneResult:
     """What the others must do better than; it looks at no text."""
     work = tmp_path_factory.mktemp("random") / "work"
-    return removed(smollm2, work, calibration[:1], evaluation[:2], "random-structured")
+    return removed(smollm2, work, ground.taylor[:1], ground.evaluation, "random-structured")
 
 
 def test_taylor_before_random_before_l2(
-    smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, at_random: PruneResult, tmp_path: Path
+    smollm2: ModelFolder, ground: Ground, at_random: PruneResult, tmp_path: Path
 ) -> None:
     results = {
-        method: removed(smollm2, tmp_path / method, calibration[:4, :128], evaluation[:2], method, at_random)
+        method: removed(smollm2, tmp_path / method, ground.taylor, ground.evaluation, method, at_random)
         for method in ("llm-pruner", "l2-structured")
     } | {"random-structured": at_random}
     perplexities = {method: result.perplexity["text"].pruned for method, result in results.items()}
@@ -53,6 +82,7 @@ def test_taylor_before_random_before_l2(
     assert all(abs(result.removed - 0.2 * total) <= one_group for result in results.values())
 
 
+@pytest.mark.nightly
 def test_depth_by_perplexity_is_no_worse_than_by_direction(
     smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
 ) -> None:
@@ -70,16 +100,11 @@ def test_depth_by_perplexity_is_no_worse_than_by_direction(
 
 
 def test_masks_measured_and_adapters_trained_leave_more_than_chance(
-    smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, at_random: PruneResult, tmp_path: Path
+    smollm2: ModelFolder, ground: Ground, at_random: PruneResult, tmp_path: Path
 ) -> None:
-    asked: dict[str, dict[str, Any]] = {
-        "bonsai": {"budget": "quick", "masks_per_round": 16, "sequences": 2},
-        "loraprune": {"budget": "quick", "steps": 10, "batch_size": 2},
-    }
+    asked = {"bonsai": ground.bonsai, "loraprune": ground.loraprune}
     results = {
-        method: removed(
-            smollm2, tmp_path / method, calibration[:, :64], evaluation[:2], method, at_random, **parameters
-        )
+        method: removed(smollm2, tmp_path / method, ground.training, ground.evaluation, method, at_random, **parameters)
         for method, parameters in asked.items()
     } | {"random-structured": at_random}
     perplexities = {method: result.perplexity["text"].pruned for method, result in results.items()}
