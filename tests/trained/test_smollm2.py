@@ -10,26 +10,17 @@ from transformers import AutoModelForCausalLM
 
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.patterns import UNSTRUCTURED
-from core.catalogue.recovery import Recovery
 from core.catalogue.tasks import TASKS
-from core.data.texts import read_documents
-from core.data.tokens import training_windows
 from core.evaluation.tasks import measure_tasks
-from core.models.folder import ModelFolder, open_model
+from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.boundaries import Boundaries
 from core.pruning.group import PrunableLinear, Target
-from core.pruning.measuring import measure
 from core.pruning.methods import build_method
 from core.pruning.propagation import InputGroup, collect
-from core.pruning.recovery.recover import Recovered
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.streams import ActivationBudget, Stream
-from core.pruning.walk import PruneResult
-from tests.engine.recovering import save, train
-from tests.engine.sweeping import save as save_swept
 from tests.engine.sweeping import sweep, tensors_of
-from worker.samples import CALIBRATION
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -79,37 +70,29 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
     assert checked == 7 * len(chosen)
 
 
-def to_2_4(model: ModelFolder, work: Path, calibration: Tensor, evaluation: Tensor) -> PruneResult:
-    return sweep(
-        model.path, work, calibration=calibration, evaluations={"text": evaluation}, method="wanda", pattern="2:4"
-    )
-
-
-@pytest.fixture(scope="module")
-def at_2_4(
-    smollm2: ModelFolder, calibration: Tensor, little_text: Tensor, tmp_path_factory: pytest.TempPathFactory
-) -> PruneResult:
-    """By Wanda, on little text."""
-    return to_2_4(smollm2, tmp_path_factory.mktemp("2-4"), calibration[:2, :128], little_text)
-
-
 def test_what_knows_its_inputs_keeps_what_magnitude_loses_and_a_pattern_costs(
-    at_2_4: PruneResult, smollm2: ModelFolder, calibration: Tensor, little_text: Tensor, tmp_path: Path
+    smollm2: ModelFolder, calibration: Tensor, little_text: Tensor, tmp_path: Path
 ) -> None:
     """The orders that are far apart: little text tells them too."""
-    dense = at_2_4.perplexity["text"].dense
+    known: dict[str, float] = {}
 
-    def pruned(method: str, pattern: str, calibration: Tensor | None) -> float:
-        return sweep(
-            smollm2.path, tmp_path / method, calibration=calibration, evaluations={"text": little_text}, method=method,
-            pattern=pattern, sparsity=0.5, dense_perplexity={"text": dense},
-        ).perplexity["text"].pruned  # fmt: skip
+    def pruned(method: str, pattern: str) -> float:
+        result = sweep(
+            smollm2.path, tmp_path / f"{method}-{pattern.replace(':', '-')}", method=method, pattern=pattern,
+            calibration=None if method == "magnitude" else calibration[:2, :128], evaluations={"text": little_text},
+            sparsity=0.5, dense_perplexity=known,
+        )  # fmt: skip
+        known["text"] = result.perplexity["text"].dense
+        return result.perplexity["text"].pruned
 
-    wanda = pruned("wanda", "unstructured", calibration[:2, :128])
-    magnitude_2_4 = pruned("magnitude", "2:4", None)
-    wanda_2_4 = at_2_4.perplexity["text"].pruned
-    print(f"perplexity: dense {dense:.2f}, wanda {wanda:.2f}, its 2:4 {wanda_2_4:.2f}, magnitude's {magnitude_2_4:.2f}")
-    assert dense * 1.5 < wanda < wanda_2_4 / 1.5
+    wanda, wanda_2_4, magnitude_2_4 = (
+        pruned("wanda", "unstructured"),
+        pruned("wanda", "2:4"),
+        pruned("magnitude", "2:4"),
+    )
+    print(f"perplexity: dense {known['text']:.2f}, wanda {wanda:.2f}, its 2:4 {wanda_2_4:.2f}, "
+          f"magnitude's {magnitude_2_4:.2f}")  # fmt: skip
+    assert known["text"] * 1.5 < wanda < wanda_2_4 / 1.5
     assert wanda_2_4 * 2 < magnitude_2_4
 
 
@@ -155,7 +138,7 @@ def test_dense_perplexity_is_that_of_the_whole_model_in_memory(
     assert all(torch.equal(tensor, state[name]) for name, tensor in tensors_of(result).items())
 
 
-@pytest.mark.parametrize("limit", [10, pytest.param(40, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("limit", [20, pytest.param(40, marks=pytest.mark.nightly)])
 def test_zero_shot_accuracy_is_above_chance_with_the_right_standard_error(
     limit: int, smollm2: ModelFolder, task_questions: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -172,52 +155,3 @@ def test_zero_shot_accuracy_is_above_chance_with_the_right_standard_error(
         assert found[name]["samples"] == limit
         assert error == pytest.approx(math.sqrt(share * (1 - share) / (limit - 1)))
         assert share > chance + error, (name, share)
-
-
-def test_adapters_win_back_perplexity_and_lose_no_zero(
-    at_2_4: PruneResult, smollm2: ModelFolder, samples: Path, little_text: Tensor, tmp_path: Path
-) -> None:
-    before = at_2_4.perplexity["text"]
-    after = won_back(at_2_4, smollm2, samples, little_text, tmp_path, steps=6, batch_size=2)
-    assert before.dense < after < 0.75 * before.pruned
-
-
-@pytest.mark.nightly
-def test_adapters_win_back_as_much_of_a_pruning_on_more_text(
-    smollm2: ModelFolder, samples: Path, calibration: Tensor, evaluation: Tensor, tmp_path: Path
-) -> None:
-    swept = to_2_4(smollm2, tmp_path / "prune", calibration[:4], evaluation[:2])
-    before = swept.perplexity["text"]
-    after = won_back(swept, smollm2, samples, evaluation[:2], tmp_path, steps=10, batch_size=4)
-    assert before.dense < after < 0.75 * before.pruned
-
-
-def won_back(
-    swept: PruneResult, model: ModelFolder, samples: Path, evaluation: Tensor, folder: Path, *, steps: int,
-    batch_size: int,
-) -> float:  # fmt: skip
-    """Return the perplexity after some steps of training, all zeros still there."""
-    length = 64
-    pruned = save_swept(swept, model.path, folder / "pruned")
-    windows = training_windows(
-        read_documents(samples / "datasets" / f"{CALIBRATION}.jsonl", "jsonl"), model.tokenizer(), samples=None,
-        most=steps * batch_size, length=length, seed=0, name=CALIBRATION,
-    )  # fmt: skip
-    asked = Recovery(method="lora", steps=steps, batch_size=batch_size, learning_rate=1e-3)
-    recovered = train(pruned, folder / "recover", asked, windows)
-    after = perplexity(recovered, pruned, folder, evaluation)
-    before = swept.perplexity["text"]
-    print(f"perplexity: dense {before.dense:.2f}, pruned {before.pruned:.2f}, recovered {after:.2f}, "
-          f"{recovered.seconds:.0f} s, loss {recovered.losses[0]:.2f} to {recovered.losses[-1]:.2f}")  # fmt: skip
-    for row in swept.layers:
-        assert recovered.zeros[row.name] == (row.zeros, row.zeros) and row.sparsity >= 0.5
-    return after
-
-
-def perplexity(recovered: Recovered, pruned: Path, folder: Path, evaluation: Tensor) -> float:
-    saved = open_model(save(recovered, pruned, folder / "recovered"))
-    work = folder / "measure"
-    measured = measure(
-        saved, {"text": evaluation}, work=work, device=torch.device("cpu"), activation_budget_bytes=2**30
-    )
-    return measured.perplexity["text"]
