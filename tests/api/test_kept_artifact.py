@@ -1,4 +1,4 @@
-"""What an attempt left stays the job's through a retry, until another attempt has stored its own."""
+"""Results of an attempt stay the job's through a retry, until another attempt has stored its own."""
 
 from collections.abc import Callable
 from pathlib import Path

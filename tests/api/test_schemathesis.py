@@ -42,13 +42,13 @@ RUNS = {
     "with a key, on keys": ["--include-path-regex", ONE_KEY],
     "without a key": [],
 }
-"""Which calls are made."""
+"""The calls that are made."""
 SECONDS = {
     "with a key": 10,
     "with a key, on keys": 2,
     "without a key": 3,
 }
-"""Of all phases together."""
+"""The budget of all phases together."""
 NIGHTLY_SECONDS = 120
 
 

@@ -21,7 +21,7 @@ _BLOCK = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _HERE_DOCUMENT = re.compile(r"<<\s*'?(\w+)'?.*?^\1$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`(secateur [^`]+)`")
 _ADJACENT = re.compile(r"""(["'])\s*\n\s*[fr]*\1""")
-"""Between two parts of one text of Python."""
+"""The text between two parts of one text of Python."""
 _CODE = re.compile(r"<code>(secateur [^<]+)</code>")
 _PLACEHOLDER = re.compile(r"ID|JOB|NAME|FILE|FOLDER|URL")
 _ENDS = frozenset(";&|()<>\n")

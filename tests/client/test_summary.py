@@ -20,7 +20,7 @@ MISSED = {
 LOST = {"code": "out_of_memory", "message": "8 GB \x1b were | not `enough`", "param": None, "retryable": False}
 RUNNING: dict[str, Any] = {"status": "running", "finished_at": None, "metrics": None}
 RETRIED = RUNNING | {"status": "queued", "metrics": job()["metrics"]}
-"""With the figures of the attempt before."""
+"""A job with the figures of the attempt before."""
 ROWS: list[dict[str, Any]] = [
     {"gate": "max_perplexity_ratio", "limit": 2.4, "figure": 2.248, "on": "articles", "kept": True, "message": "kept"},
     {"gate": "max_bytes", "limit": 500_000_000, "figure": 269_060_552, "on": None, "kept": True, "message": "kept"},

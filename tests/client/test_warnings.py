@@ -20,7 +20,7 @@ def add_worker(sessions: sessionmaker[Session], device: str) -> None:
 
 
 def warnings(api: httpx.Client, body: dict[str, Any]) -> list[str]:
-    """Those of an inspection, which the job that is submitted has too."""
+    """Return the warnings of an inspection, which the job that is submitted has too."""
     inspected = api.post("/v1/models/inspect", json=body).raise_for_status().json()["estimate"]["warnings"]
     job = api.post("/v1/jobs", json=body).raise_for_status().json()
     assert job["warnings"] == inspected == api.get(f"/v1/jobs/{job['id']}").json()["warnings"]

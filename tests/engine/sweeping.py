@@ -48,7 +48,7 @@ def save(result: PruneResult, source: Path, target: Path, *, shard_bytes: int = 
 
 
 def last_hidden(folder: Path, tokens: Tensor) -> Tensor:
-    """Of a model folder: hidden states after the last block, before the final norm."""
+    """Return the hidden states of a model folder after the last block, before the final norm."""
     opened = open_model(folder, own_artifact=True)
     skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
     hidden = skeleton.embed(tokens)

@@ -1,4 +1,4 @@
-"""What fails in a process of its own fails the test."""
+"""A failure in a process of its own fails the test."""
 
 import json
 import os

@@ -41,7 +41,7 @@ def prune(
 
 @pytest.fixture(scope="module")
 def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Plain:
-    """What a method leaves of the tiny model in a pattern and a propagation, without compensation: made once."""
+    """Return what a method leaves of the tiny model in a pattern and a propagation, without compensation: made once."""
 
     @cache
     def made(method: str, pattern: str, propagation: str) -> dict[str, Tensor]:
@@ -119,7 +119,7 @@ def test_frontier_is_admm_with_the_choices_of_its_budget(tiny: Path, tmp_path: P
 
 @partly("family", list(CONFIGS), in_every_run=["llama", "gpt2", "gemma2", "olmo2", "gpt-neox"])
 def test_the_refit_brings_the_calibration_tokens_nearer_to_the_dense_model(tmp_path: Path, family: str) -> None:
-    """In families too whose layers write to the stream through a norm: their own outputs are then the target."""
+    """Layers that write to the stream through a norm are compensated too: their own outputs are then the target."""
     folder, tokens = make_model(tmp_path / "model", family), make_tokens(48)
 
     def last_hidden(place: Path) -> Tensor:
@@ -137,7 +137,7 @@ def test_the_refit_brings_the_calibration_tokens_nearer_to_the_dense_model(tmp_p
 
 
 def test_the_dense_lane_is_the_dense_model(tiny: Path, tmp_path: Path) -> None:
-    """With nothing pruned ahead of it, the first group of the first block sees the dense inputs: no drift, no refit."""
+    """The first group of the first block, with nothing pruned ahead, sees the dense inputs: no drift, no refit."""
     fitted = prune(tiny, tmp_path / "fitted", "sparsegpt", {"refit": 1.0})
     plain = prune(tiny, tmp_path / "plain", "sparsegpt", None)
     first = "model.layers.0.self_attn.q_proj.weight"

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class Noted(dict[object, str]):
-    """What loops say, every word of it."""
+    """Every text that loops say."""
 
     def __init__(self) -> None:
         super().__init__()

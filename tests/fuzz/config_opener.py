@@ -75,7 +75,7 @@ class Watch:
                 self.note(f"open {path}")
 
     def during(self, folder: Path, work: Callable[[], None]) -> tuple[str, list[str]]:
-        """How `work` ended, and what it did."""
+        """Return how `work` ended, and what it did."""
         self._natively_opened()
         self.folder, self.done, self.is_on = f"{folder.resolve()}/", [], True
         try:

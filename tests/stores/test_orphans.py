@@ -32,7 +32,7 @@ Sessions = sessionmaker[Session]
 
 @pytest.fixture
 def settings(settings: Settings, store_settings: Settings) -> Settings:
-    """Of the database and the store; everything is old enough at once, though S3 tells whole seconds."""
+    """Sweep the database and the store; everything is old enough at once, though S3 tells whole seconds."""
     of_store = {name: value for name, value in store_settings if name.startswith("store_")}
     return settings.model_copy(update=of_store | {"orphan_seconds": -2.0, "home": store_settings.home})
 

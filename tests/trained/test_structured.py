@@ -35,7 +35,7 @@ def removed(
     model: ModelFolder, work: Path, calibration: Tensor, evaluation: Tensor, method: str,
     alike: PruneResult | None = None, **parameters: Any,
 ) -> PruneResult:  # fmt: skip
-    """Of a fifth of the model; what the dense one gives is known where another method was measured on the same text."""
+    """Remove a fifth of the model; the dense figures are known where another method was measured on the same text."""
     work.mkdir()
     request = {"method": method, "sparsity": 0.2, "pattern": None, "parameters": parameters}
     known = None if alike is None else {"text": alike.perplexity["text"].dense}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 Spec = dict[str, Any]
-"""As it is written to a runner. Loading the runner's types would take longer than all that is done here; whoever
+"""A task as it is written to a runner. Loading the runner's types would take longer than all that is done here; whoever
 started this reads what it writes into them."""
 
 

@@ -70,7 +70,7 @@ class House:
 
     @property
     def output(self) -> str:
-        """Of the server, or of the one that was the last."""
+        """Return that of the server, or of the one that was the last."""
         return self.home.with_name("serve.out").read_text()
 
     def start(self, *serve: str) -> ChildProcess:
