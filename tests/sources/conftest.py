@@ -11,38 +11,16 @@ import pyarrow.parquet
 import pytest
 
 from core.settings import Settings
-from tests.sources.fetcher_server import Spawn, fetcher_server
 from tests.sources.hub_server import HubState, hub_server
 from tests.worker.conftest import jobs
-from worker import runner_process
 
 __all__ = ["jobs"]
 
 
-@pytest.fixture(scope="session")
-def running_hub() -> Iterator[HubState]:
-    """One hub for the whole run, whose address the libraries of the fetcher can be loaded with."""
+@pytest.fixture
+def hub() -> Iterator[HubState]:
     with hub_server() as state:
         yield state
-
-
-@pytest.fixture
-def hub(running_hub: HubState) -> HubState:
-    """The hub without repositories, behaving well."""
-    vars(running_hub).update(vars(HubState(endpoint=running_hub.endpoint)))
-    return running_hub
-
-
-@pytest.fixture(scope="session")
-def forking(running_hub: HubState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
-    with fetcher_server(running_hub.endpoint, tmp_path_factory.mktemp("fetcher")) as spawn:
-        yield spawn
-
-
-@pytest.fixture
-def forked_fetchers(forking: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fetchers have their libraries loaded: how they are started is tested elsewhere."""
-    monkeypatch.setattr(runner_process, "spawn", forking)
 
 
 @pytest.fixture

@@ -28,8 +28,6 @@ from tests.sources.hub_server import HubState
 from worker.protocol import ModelSource, TextSource
 from worker.sources import Sources
 
-pytestmark = pytest.mark.usefixtures("forked_fetchers")
-
 NO_MODEL = ModelSource(path=Path("none"), name="none", revision="none")
 TRAIN = [f"training document {number} of many" for number in range(3000)]
 TEST = ["", " = A heading = ", "a document to test on"]

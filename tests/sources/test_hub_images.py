@@ -21,8 +21,6 @@ from tests.sources.hub_server import HubState
 from worker.protocol import ImageSource
 from worker.sources import Sources
 
-pytestmark = pytest.mark.usefixtures("forked_fetchers")
-
 Fetch = Callable[..., ImageSource]
 
 

@@ -28,7 +28,7 @@ from worker.supervisor import Supervisor
 
 __all__ = ["s3_endpoint", "s3_service", "s3_settings", "start_worker"]
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("forked_fetchers")]
+pytestmark = pytest.mark.timeout(300)
 STAND_IN = (sys.executable, "-m", "tests.worker.stand_in_runner", "{}")
 
 

@@ -24,8 +24,6 @@ from worker.protocol import TextSource
 from worker.runner_process import ReportedFailure
 from worker.sources import Sources
 
-pytestmark = pytest.mark.usefixtures("forked_fetchers")
-
 ROWS = questions("arc_easy", 30)
 
 
