@@ -21,8 +21,8 @@ LINES = varied_lines(600)
 TRAINED_ON = LINES * 3 + varied_lines(2000, seed=1)
 
 NARROWED = {r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]": r"[\p{L}&&[^a-z]]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]": r"[\p{L}&&[^A-Z]]"}
-"""Lines of `tekken` and `gpt-4o`: llama.cpp takes ASCII's cases only, and no combining marks; the vocabularies were made
-with the classes on the left, and so are read with them here."""
+"""Classes of `tekken` and `gpt-4o`: llama.cpp takes ASCII's cases only, and no combining marks; the vocabularies were
+made with the classes on the left, and so are read with them here."""
 
 
 Vocabulary = tuple[list[str], Merges]
