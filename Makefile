@@ -31,8 +31,8 @@ serve: $(SETUP) ## database, API, worker and dispatcher, until Ctrl-C; PORT=8000
 stop: $(SETUP) ## end everything embedded, the database too
 	@$(BIN)/secateur stop
 
-test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, two files at a time; PYTEST_FLAGS=…
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, three files at a time; PYTEST_FLAGS=…
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants and the benches, which go on where they were ended
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)

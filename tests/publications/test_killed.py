@@ -71,10 +71,12 @@ def test_a_dispatcher_that_is_killed_leaves_its_publication_to_the_next(
     assert "published" in log and USERS_TOKEN not in log
 
 
-@pytest.mark.usefixtures("dispatcher")
-def test_a_publication_that_is_cancelled_stops(api: TestClient, publish: Publish, hub: PushedHub) -> None:
+def test_a_publication_that_is_cancelled_stops(
+    api: TestClient, publish: Publish, hub: PushedHub, start_dispatcher: StartDispatcher
+) -> None:
     hub.hold_after = 1
     made = publish()["id"]
+    start_dispatcher()
     assert eventually(hub.is_holding.is_set, seconds=60)
     assert api.post(f"/v1/publications/{made}/cancel").json()["status"] == "cancelled"
     hub.hold_after = None
