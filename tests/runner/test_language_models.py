@@ -1,5 +1,6 @@
 """A tiny language model pruned end to end, killed at each stage, refused where it cannot be used."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,13 +19,14 @@ from transformers.utils import HF_MODULES_CACHE
 
 from core.database import transaction
 from core.evaluation.generations import generate_side_by_side
+from core.jobs.states import STAGES
 from core.models.folder import open_model
 from core.registry.schemas import ModelBody
 from core.registry.service import register_model
 from secateur.packed import unpack_folder
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import LAYERS, register_layers, write_model
-from tests.worker.conftest import Queue, eventually, runner_of
+from tests.worker.conftest import Queue, runner_of
 from worker.attempt import Made
 from worker.language_attempt import LanguageAttempt
 from worker.protocol import Spec
@@ -193,9 +195,14 @@ def test_killed_with_9_at_any_stage_the_next_attempt_goes_on_to_the_same_bytes(
         def wait() -> None:
             on_wait()
             is_started = next(waits) > 0
-            if is_started and not killed and jobs.job(job_id).stage == stage:
-                killed.append(eventually(lambda: runner_of(os.getpid())))
-                os.kill(killed[0], signal.SIGKILL)
+            now = jobs.job(job_id).stage
+            if not is_started or killed or now is None or STAGES.index(now) < STAGES.index(stage):
+                return
+            runner = runner_of(os.getpid())
+            if runner is not None:  # else this task's has just ended: the next one's is killed
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(runner, signal.SIGKILL)
+                    killed.append(runner)
 
         return run_task(spec, on_wait=wait, **given)
 
