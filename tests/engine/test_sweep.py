@@ -78,6 +78,7 @@ def test_what_goes_on_through_the_model_is_what_is_saved(propagation: str, tmp_p
         folder, tmp_path / "work", calibration=make_tokens(), method="sparsegpt", sparsity=0.5,
         parameters=FLOAT32 | {"propagation": propagation},
     )  # fmt: skip
+    assert {tensor.dtype for tensor in tensors_of(result).values()} == {torch.bfloat16}
     saved = save(result, folder, tmp_path / "saved")
     went_on = newest_stream(tmp_path / "work", "calibration")
     torch.testing.assert_close(went_on, last_hidden(saved, make_tokens()), atol=1e-4, rtol=1e-4)
