@@ -112,6 +112,8 @@ def test_pages_of_jobs_follow_a_cursor_without_gap_or_repeat(api: TestClient, jo
         seen += [job["id"] for job in page["data"]]
         after = page["next_after"]
     assert seen == submitted[::-1]
+    whole = api.get("/v1/jobs", params={"limit": len(submitted)}).json()
+    assert len(whole["data"]) == len(submitted) and not whole["has_more"]
     bad = api.get("/v1/jobs", params={"after": "nonsense"})
     assert (bad.status_code, bad.json()["param"]) == (422, "after")
 
