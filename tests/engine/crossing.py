@@ -1,4 +1,4 @@
-"""What is tried of many families and ways to treat them in every run, and what nightly."""
+"""Choices of families and ways to treat them: those tried in every run, and those nightly."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What jobs are expected to be, and their rows compared with it."""
+"""Expected states of jobs, and their rows compared with them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ ARTIFACTS = {
 
 @dataclass
 class Expected:
-    """What is known of a job without asking the database."""
+    """Facts of a job that are known without asking the database."""
 
     team: int
     priority: int
@@ -50,7 +50,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Token:
-    """What a worker got when it claimed. It goes on using it, whatever became of the job meanwhile."""
+    """A claim as a worker got it. It goes on using it, whatever became of the job meanwhile."""
 
     job: str
     attempt: int

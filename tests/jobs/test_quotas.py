@@ -247,7 +247,7 @@ def test_a_missed_gate_keeps_its_artifact_where_there_is_room_and_the_next_one_t
 
 
 def test_an_artifact_without_a_report_is_counted_and_there(sessions: Sessions, new_job: NewJob, team: str) -> None:
-    """What is counted is kept, and what is kept belongs to the attempt that left it."""
+    """Bytes that are counted are kept, and all that is kept belongs to the attempt that left it."""
     job = new_job()
     take(sessions)
     with transaction(sessions) as session:

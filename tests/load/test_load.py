@@ -34,7 +34,7 @@ def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def keys(fleet: Fleet) -> list[str]:
-    """Of six clients of three teams."""
+    """The load of six clients of three teams."""
     return fleet.keys(3, 6)
 
 
