@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 
 import httpx
@@ -86,6 +87,26 @@ def test_a_page_follows_its_job_though_its_scripts_come_slowly(portal: Page, sub
     expect(portal.locator("#log li")).to_have_count(1)
 
 
+def test_a_page_whose_first_connection_fails_says_so_and_tries_again(portal: Page, submitted: Running) -> None:
+    failures: Iterator[Callable[[Route], None]] = cycle(
+        [lambda route: route.abort("connectionreset"), lambda route: route.fulfill(status=503, body="not now")]
+    )
+    is_down = True
+    portal.route("**/stream?*", lambda route: next(failures)(route) if is_down else route.continue_())
+    portal.clock.install()
+    portal.goto(f"/portal/jobs/{submitted.id}")
+    for _ in range(2):
+        expect(portal.locator("#live")).to_have_text(re.compile("^The connection is lost"))
+        with portal.expect_request("**/stream?*"):
+            portal.clock.fast_forward(2_000)
+    is_down = False
+    portal.clock.fast_forward(2_000)
+    expect(portal.locator("#live")).to_be_empty()
+    submitted.begin()
+    submitted.log("a line")
+    expect(portal.locator("#log li")).to_have_count(1)
+
+
 def expect_seconds(job: Running, seconds: float) -> None:
     with transaction(job.sessions) as session:
         row = session.get_one(JobRow, job.id)
@@ -106,7 +127,8 @@ def test_a_running_page_goes_on_counting_between_events_and_promises_nothing_tha
     submitted.begin()
     submitted.stage("prune")
     portal.clock.install()
-    portal.goto(f"/portal/jobs/{submitted.id}")
+    with portal.expect_response("**/stream?*"):
+        portal.goto(f"/portal/jobs/{submitted.id}")
     elapsed, left, silent = (portal.locator(f'[data-clock="{name}"]') for name in ("elapsed", "left", "silent"))
     expect(left).to_contain_text("about")
     portal.clock.run_for(1_000)  # until then it is the server that says how long, and to a tenth

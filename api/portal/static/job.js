@@ -124,15 +124,26 @@
       line.append(...parts);
       live.replaceChildren(...(parts.length ? [line] : []));
     };
-    live.addEventListener("htmx:sse:after:connection", () => say());
-    live.addEventListener("htmx:sse:close", (event) => event.detail.reason === "message" && say());
-    live.addEventListener("htmx:sse:error", (event) => {
-      if (event.detail.status !== 401) return say("The connection is lost. It is tried again, and nothing will be missing.");
+    const lost = (status) => {
+      if (status !== 401) return say("The connection is lost. It is tried again, and nothing will be missing.");
       const link = document.createElement("a");
       link.href = "/portal/sign-in?then=" + encodeURIComponent(location.pathname);
       link.target = "_blank";
       link.textContent = "Sign in in another tab";
       say("You are signed out. ", link, "; this page then goes on by itself.");
+    };
+    let wasConnected = false;
+    live.addEventListener("htmx:sse:after:connection", () => {
+      wasConnected = true;
+      say();
+    });
+    live.addEventListener("htmx:sse:close", (event) => event.detail.reason === "message" && say());
+    live.addEventListener("htmx:sse:error", (event) => lost(event.detail.status));
+    // The extension connects again what it lost, but gives up where the first connection fails.
+    live.addEventListener("htmx:finally:request", (event) => {
+      if (wasConnected) return;
+      lost(event.detail.ctx.response?.status);
+      setTimeout(() => htmx.trigger(live, "connect"), 2000);
     });
   }
 })();
