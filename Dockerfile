@@ -1,22 +1,32 @@
 # Two images from one file: `--target api` (API, migrations, dispatcher; without torch) and `--target worker` (with torch
 # and its CUDA libraries; the driver comes from the host through the NVIDIA container toolkit).
-# What builds stays behind: the final images have a virtual environment, the source, and no pip.
+# All they install is in deploy/locks, with hashes (`make lock`). What builds stays behind: the final images have a virtual
+# environment and no pip.
 FROM python:3.12-slim AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/source/constraints.txt
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
-RUN python -m venv --without-pip /venv
-COPY constraints.txt pyproject.toml README.md ./
+COPY deploy/locks deploy/locks
+RUN python -m venv --without-pip /venv \
+    && python -m pip install --require-hashes --requirement deploy/locks/build.txt
+
+FROM build AS wheels
+COPY pyproject.toml README.md ./
 COPY client client
 COPY core core
 COPY api api
 COPY worker worker
 COPY migrations migrations
+RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./client .
 
 FROM build AS build-api
-RUN python -m pip --python /venv/bin/python install ./client .
+RUN python -m pip --python /venv/bin/python install --require-hashes --requirement deploy/locks/api.txt
+COPY --from=wheels /wheels /wheels
+RUN python -m pip --python /venv/bin/python install --no-deps --no-index /wheels/*.whl
 
 FROM build AS build-worker
-RUN python -m pip --python /venv/bin/python install ./client '.[worker]'
+RUN python -m pip --python /venv/bin/python install --require-hashes --requirement deploy/locks/worker.txt
+COPY --from=wheels /wheels /wheels
+RUN python -m pip --python /venv/bin/python install --no-deps --no-index /wheels/*.whl
 
 FROM python:3.12-slim AS runtime
 RUN python -m pip uninstall --yes pip \

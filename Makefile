@@ -68,12 +68,20 @@ bench-structured: $(SETUP) ## every structured method on a real model, before an
 mutants: $(SETUP) ## a hundred small faults put into a copy of the product, one at a time: do the tests notice? goes on where it was ended
 	$(BIN)/python -m bench.mutants
 
-lock: ## refresh constraints.txt from the ranges in pyproject.toml
+lock: ## refresh constraints.txt, and deploy/locks for the images, from the ranges in pyproject.toml
 	rm -rf .cache/lock
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/python -m pip install --quiet --editable client --editable '.[worker,dev]'
+	.cache/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > .cache/lock/tested.txt
 	{ echo "# Written by make lock. torch, torchvision and what they bring are left to pip: CPU and CUDA builds both satisfy the range."; \
-	  .cache/lock/bin/python -m pip freeze --exclude-editable | grep -vE '^(torch|torchvision)==|^(triton|nvidia-|cuda-|setuptools)'; } > constraints.txt
+	  grep -vE '^(torch|torchvision)==|^(triton|nvidia-|cuda-|setuptools)' .cache/lock/tested.txt; } > constraints.txt
+	printf 'setuptools\n' > .cache/lock/build.in
+	printf './client\n.\n' > .cache/lock/api.in
+	printf './client\n.[worker]\n' > .cache/lock/worker.in
+	.cache/lock/bin/python -m pip install --quiet uv
+	for image in build api worker; do .cache/lock/bin/uv pip compile .cache/lock/$$image.in --output-file deploy/locks/$$image.txt \
+		--constraint .cache/lock/tested.txt --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate \
+		--no-emit-package secateur --no-emit-package secateur-server --custom-compile-command "make lock" --quiet || exit 1; done
 	rm -rf .cache/lock
 
 clean: stop ## remove the virtual environment; the home folder .secateur stays
