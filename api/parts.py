@@ -1,21 +1,20 @@
-"""Parts of uploads as requests bring them: taken in as a stream, onto disk, then into the store."""
+"""Parts of uploads as requests bring them: each is a stream into the store."""
 
-import tempfile
-from functools import partial
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import BinaryIO
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from api.problems import problem_response
 from api.state import ApiState
-from core.artifacts.store import full_disk_told
+from core.artifacts.store import Incoming, Part
 from core.database import transaction
 from core.errors import InvalidRequest, OffsetMismatch, PayloadTooLarge, UploadRefused
 from core.registry.schemas import ReceivedPart
-from core.registry.upload_parts import ExpectedPart, expect_part, receive_part
+from core.registry.upload_parts import ExpectedPart, expect_part, new_place, receive_part, require_size
 from core.teams.principal import Principal
 
 OCTETS = "application/octet-stream"
@@ -30,9 +29,8 @@ async def take_part(
     _require_octets(request)
     try:
         part = await to_thread.run_sync(_expect, state, caller.team_id, upload_id, path, offset)
-        with tempfile.TemporaryFile() as spool:
-            size = await _spool(request, part.most_bytes, spool)
-            received = await _receive(state, caller, part, spool, size)
+        _require_declared_size(request, part)
+        received = await _take(state, caller, part, request.stream())
     except OffsetMismatch as error:
         return problem_response(error, request.url.path, received=error.received)
     except ClientDisconnect:
@@ -44,12 +42,9 @@ async def send_file(
     state: ApiState, caller: Principal, upload_id: str, path: str, start: int, content: BinaryIO
 ) -> None:
     """Send a file that lies here, part by part, from `start` on."""
-    content.seek(start)
     while True:
         part = await to_thread.run_sync(_expect, state, caller.team_id, upload_id, path, start)
-        with tempfile.TemporaryFile() as spool:
-            size = await to_thread.run_sync(_copy, content, spool, part.most_bytes)
-            start = (await _receive(state, caller, part, spool, size)).received
+        start = (await _take(state, caller, part, _chunks(content, start, part.most_bytes))).received
         if start >= part.file.bytes:
             return
 
@@ -65,35 +60,55 @@ def _expect(state: ApiState, team_id: str, upload_id: str, path: str, offset: in
         return expect_part(session, team_id, upload_id, path, offset)
 
 
-async def _spool(request: Request, most: int, spool: BinaryIO) -> int:
-    """Take a part in as slowly as it comes: on disk, with no thread held meanwhile. Raises PayloadTooLarge."""
-    too_large = PayloadTooLarge(f"a part of this upload has at most {most} bytes")
+def _require_declared_size(request: Request, part: ExpectedPart) -> None:
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > most:
-        raise too_large
+    if declared.isdigit() and int(declared) > part.most_bytes:
+        raise _too_large(part)
+
+
+def _too_large(part: ExpectedPart) -> PayloadTooLarge:
+    return PayloadTooLarge(f"a part of this upload has at most {part.most_bytes} bytes")
+
+
+async def _take(state: ApiState, caller: Principal, part: ExpectedPart, chunks: AsyncIterable[bytes]) -> ReceivedPart:
+    """Store a part as slowly as it comes, with no thread held meanwhile, and count it. What fails leaves nothing."""
+    place = new_place(part)
+    incoming = await to_thread.run_sync(state.store.incoming, part.prefix, place)
+    try:
+        size = await _write(incoming, part, chunks)
+        require_size(part, size)
+        return await to_thread.run_sync(_finish, state, caller, part, incoming, place, size, limiter=state.part_slots)
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(incoming.discard)
+
+
+async def _write(incoming: Incoming, part: ExpectedPart, chunks: AsyncIterable[bytes]) -> int:
+    """Return how many bytes came. Raises PayloadTooLarge."""
     size = 0
     waiting = bytearray()
-    with full_disk_told():
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > most:
-                raise too_large
-            waiting += chunk
-            if len(waiting) >= _WRITE_BYTES:
-                await to_thread.run_sync(spool.write, bytes(waiting))
-                waiting.clear()
-        spool.write(waiting)
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > part.most_bytes:
+            raise _too_large(part)
+        waiting += chunk
+        if len(waiting) >= _WRITE_BYTES:
+            await to_thread.run_sync(incoming.write, bytes(waiting))
+            waiting.clear()
+    await to_thread.run_sync(incoming.write, bytes(waiting))
     return size
 
 
-async def _receive(state: ApiState, caller: Principal, part: ExpectedPart, spool: BinaryIO, size: int) -> ReceivedPart:
-    receive = partial(receive_part, state.sessions, state.store, state.settings, caller, part, spool, size)
-    return await to_thread.run_sync(receive, limiter=state.part_slots)
+def _finish(
+    state: ApiState, caller: Principal, part: ExpectedPart, incoming: Incoming, place: str, size: int
+) -> ReceivedPart:
+    incoming.finish()
+    return receive_part(state.sessions, state.store, state.settings, caller, part, Part(place, size))
 
 
-def _copy(content: BinaryIO, spool: BinaryIO, most: int) -> int:
-    size = 0
-    with full_disk_told():
-        while size < most and (chunk := content.read(min(_WRITE_BYTES, most - size))):
-            size += spool.write(chunk)
-    return size
+async def _chunks(content: BinaryIO, start: int, most: int) -> AsyncIterator[bytes]:
+    """Yield at most so many bytes of a file that lies here."""
+    content.seek(start)
+    while most and (chunk := await to_thread.run_sync(content.read, min(_WRITE_BYTES, most))):
+        most -= len(chunk)
+        yield chunk

@@ -11,13 +11,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import structlog
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Part, Store
+from core.artifacts.store import Part, Store, full_disk_told
 from core.catalogue.companions import check_companion
 from core.catalogue.model_files import CHECKED, CONFIG_FILE, is_weight_file
 from core.catalogue.model_folder import read_config
@@ -93,38 +92,38 @@ def expect_part(session: Session, team_id: str, upload_id: str, path: str, start
     )
 
 
+def new_place(part: ExpectedPart) -> str:
+    """Return a name for a part, which nobody else writes to."""
+    return f"{part.start}-{uuid.uuid4().hex}"
+
+
 def receive_part(
     sessions: sessionmaker[Session],
     store: Store,
     settings: Settings,
     caller: Principal,
     part: ExpectedPart,
-    source: BinaryIO,
-    size: int,
+    stored: Part,
 ) -> ReceivedPart:
-    """Take a part in whole. Where it does not fit, all that was there before stays.
+    """Count a part that is stored. Where it does not fit it is removed, and all that was there before stays.
 
     Raises UploadRefused, the UnusableModel kind that the file turns out to be (the upload is over then), OffsetMismatch
     where another part came first, NotFound where the upload is gone, StoreUnavailable and DiskFull.
     """
-    _require_size(part, size)
     try:
-        is_checked = part.is_checked or _look(store, part, source, size)
+        is_checked = part.is_checked or _look(store, part, stored)
+        with transaction(sessions) as session:
+            return _count(session, settings, part, stored, is_checked)
     except UnusableModel as error:
         raise refuse_upload(sessions, store, caller, part.upload_id, error) from error
-    place = f"{part.start}-{uuid.uuid4().hex}"
-    source.seek(0)
-    store.put(part.prefix, place, source)
-    try:
-        with transaction(sessions) as session:
-            return _count(session, settings, part, place, size, is_checked)
     except SecateurError:
         with contextlib.suppress(Unavailable):
-            store.delete(f"{part.prefix}/{place}")
+            store.delete(f"{part.prefix}/{stored.path}")
         raise
 
 
-def _require_size(part: ExpectedPart, size: int) -> None:
+def require_size(part: ExpectedPart, size: int) -> None:
+    """Raise UploadRefused where a part of so many bytes does not fit."""
     end = part.start + size
     if size == 0:
         raise UploadRefused(f"the part of {part.file.path} is empty")
@@ -136,9 +135,7 @@ def _require_size(part: ExpectedPart, size: int) -> None:
         raise UploadRefused(f"{part.file.path} has {MOST_PARTS} parts already: send larger ones")
 
 
-def _count(
-    session: Session, settings: Settings, part: ExpectedPart, place: str, size: int, is_checked: bool
-) -> ReceivedPart:
+def _count(session: Session, settings: Settings, part: ExpectedPart, stored: Part, is_checked: bool) -> ReceivedPart:
     """One row of the file says how far it is; only the part that goes on from there may change it."""
     is_open = session.scalar(
         update(UploadRow)
@@ -152,7 +149,7 @@ def _count(
     received = session.scalar(
         update(UploadFileRow)
         .where(*which, UploadFileRow.received == part.start)
-        .values(received=part.start + size, checked=is_checked)
+        .values(received=part.start + stored.bytes, checked=is_checked)
         .returning(UploadFileRow.received)
     )
     if received is None:
@@ -160,25 +157,24 @@ def _count(
         raise _mismatch(part.file.path, part.start, there)
     session.execute(
         insert(UploadPartRow).values(
-            upload_id=part.upload_id, path=part.file.path, start=part.start, bytes=size, place=place
+            upload_id=part.upload_id, path=part.file.path, start=part.start, bytes=stored.bytes, place=stored.path
         )
     )
     return ReceivedPart(path=part.file.path, bytes=part.file.bytes, received=received)
 
 
-def _look(store: Store, part: ExpectedPart, source: BinaryIO, size: int) -> bool:
+def _look(store: Store, part: ExpectedPart, stored: Part) -> bool:
     """Whether what the file says about itself is all there. Raises the UnusableModel kind where it is not right."""
-    file, available = part.file, part.start + size
+    file, available = part.file, part.start + stored.bytes
 
     def read(end: int) -> bytes:
         there = b""
-        for each in part.before:
+        for each in (*part.before, stored):
             wanted = min(each.bytes, end - len(there))
             there += b"".join(store.open_range(part.prefix, each.path, 0, wanted)) if wanted else b""
-        source.seek(0)
-        return there + source.read(end - len(there))
+        return there
 
-    with tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
+    with full_disk_told(), tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
         return _checks[file.path in CHECKED](Path(temporary), file, available, read)
 
 

@@ -1,4 +1,5 @@
 import json
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,6 +82,17 @@ def test_a_text_is_uploaded_and_registered(api: TestClient, tmp_path: Path, path
     assert start_again(api, body)["status"] == "complete"
     assert api.delete("/v1/datasets/sent").status_code == 204
     assert list(store.children("datasets")) == []
+
+
+def test_parts_go_to_the_store_and_nowhere_else(
+    api: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's temporary folder is small, and many parts are on their way at once."""
+    file = write_text(tmp_path / "texts" / "numbers.txt")
+    upload = start(api, announced(file.parent, kind="dataset"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    send_rest(api, upload, file.parent)
+    assert api.post(f"/v1/uploads/{upload['id']}/complete").status_code == 201
 
 
 def start_again(api: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Whole jobs on models and texts from elsewhere: with the product's own runner, on nodes that share only database and
 store; and fetches that are cancelled, drained or given up."""
 
-import io
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from core.registry.hub import Hub
 from core.settings import Settings
 from tests.sources.conftest import add_wikitext, write_wordy_model
 from tests.sources.hub_server import HubState
+from tests.stored import put
 from tests.stores.conftest import s3_endpoint, s3_service, s3_settings
 from tests.worker.conftest import Queue, Running, StartWorker, eventually, start_worker
 from worker.runner_process import RUNNER
@@ -146,7 +146,7 @@ def test_a_packed_artifact_in_a_bucket_is_a_model_for_the_next_job(
     entries = (tmp_path / "two" / "cache" / "entries").rglob("model.safetensors")
     original = hub.repositories["model", "org/wordy"].commits[commit]["model.safetensors"]
     assert [entry.read_bytes() for entry in entries] == [original]
-    fleet.queue.store.put(artifact_prefix(first, 1), packed[0], io.BytesIO(b"something else"))
+    put(fleet.queue.store, artifact_prefix(first, 1), packed[0], b"something else")
     third = fleet.submit(**chained)
     assert fleet.work("two") == "succeeded"  # what the node has is still what was stored
     assert fleet.queue.job(third).error is None

@@ -1,4 +1,3 @@
-import io
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from core.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.settings import Settings
 from core.teams.quotas import reserve_stored
 from core.teams.tables import TeamRow
+from tests.stored import put
 from tests.stores.conftest import write_artifact
 from worker import dispatcher
 from worker.chores import Chore
@@ -63,8 +63,8 @@ def new_job(session: Session, team: str, status: str, attempt: int) -> str:
     return row.id
 
 
-def put(store: Store, prefix: str) -> str:
-    store.put(prefix, "a", io.BytesIO(b"a"))
+def put_one(store: Store, prefix: str) -> str:
+    put(store, prefix, "a", b"a")
     return prefix
 
 
@@ -88,15 +88,15 @@ def test_attempts_are_swept_unless_named_or_in_a_workers_hands(
             job_id = new_job(session, team, status, 2)
             if is_named:
                 name_artifact(session, job_id, attempt)
-        prefix = put(store, artifact_prefix(job_id, attempt))
+        prefix = put_one(store, artifact_prefix(job_id, attempt))
         (kept if is_named or (status in HELD and is_newest) else orphans).add(prefix)
     with transaction(sessions) as session:  # two attempts of one job, one of them left an artifact
         job_id = new_job(session, team, "succeeded", 2)
         name_artifact(session, job_id, 2)
-    orphans.add(put(store, artifact_prefix(job_id, 1)))
-    kept.add(put(store, artifact_prefix(job_id, 2)))
-    kept.add(put(store, "job_0ofanotherdatabase/attempt-1"))
-    kept.add(put(store, "generated/abc"))
+    orphans.add(put_one(store, artifact_prefix(job_id, 1)))
+    kept.add(put_one(store, artifact_prefix(job_id, 2)))
+    kept.add(put_one(store, "job_0ofanotherdatabase/attempt-1"))
+    kept.add(put_one(store, "generated/abc"))
     assert set(sweep_orphans(sessions, store, settings)) == orphans
     assert {prefix for prefix in kept | orphans if is_there(store, prefix)} == kept
     assert sweep_orphans(sessions, store, settings) == []
@@ -107,7 +107,7 @@ def test_what_is_young_stays(settings: Settings, sessions: Sessions, team: str, 
     with transaction(sessions) as session:
         young, old = (artifact_prefix(new_job(session, team, "failed", 1), 1) for _ in range(2))
     for prefix in (young, old, "models/model_old"):
-        put(store, prefix)
+        put_one(store, prefix)
     long_ago = time.time() - 7200
     for path in [*store.folder(old).rglob("*"), store.folder(old), store.folder("models/model_old")]:
         os.utime(path, (long_ago, long_ago))  # of the model only the folder: its file was written just now
@@ -150,7 +150,7 @@ def test_models_and_uploads_are_swept_unless_named(
         f"uploads/{complete.id}",
     }
     for prefix in kept | orphans:
-        put(store, prefix)
+        put_one(store, prefix)
     assert set(sweep_orphans(sessions, store, settings)) == orphans
     assert {prefix for prefix in kept | orphans if is_there(store, prefix)} == kept
 
@@ -177,7 +177,7 @@ def test_expired_uploads_go_and_give_their_space_back(
                 )
             )
     for name in "abcd":
-        put(store, f"uploads/upload_{name}/x.txt")
+        put_one(store, f"uploads/upload_{name}/x.txt")
     sweep_orphans(sessions, store, settings)
     with transaction(sessions) as session:
         assert set(session.scalars(select(UploadRow.id))) == {"upload_b", "upload_c"}
@@ -224,7 +224,7 @@ def test_the_dispatcher_sweeps_beside_its_rounds_and_not_in_each(
     due = next(chore for chore in dispatcher.CHORES if chore.name == "sweep of the store")
     chore = Chore(due.name, due.every_seconds, due.run)
     for prefix in ("models/model_0", "models/model_1"):
-        put(store, prefix)
+        put_one(store, prefix)
         chore.start_if_due(sessions, settings)
         chore.wait(20)
     assert not is_there(store, "models/model_0"), "not swept"

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import multiprocessing
 import os
 import threading
@@ -18,6 +17,7 @@ from core.artifacts.store import LocalStore, Part, Store, StoredFile, open_store
 from core.artifacts.store.protocol import publishable
 from core.errors import NotFound, StoreUnavailable
 from core.settings import Settings
+from tests.stored import put
 from tests.stores.conftest import write_artifact
 
 PREFIX = "job_1/attempt-1"
@@ -139,7 +139,7 @@ def test_a_publication_that_is_called_off_leaves_nothing(store: Store, artifact:
 def test_parts_become_one_file(store: Store, sizes: tuple[int, ...]) -> None:
     contents = [os.urandom(size) for size in sizes]
     for index, content in enumerate(contents):
-        store.put("uploads/upload_1/a.txt", f"{index}-x", io.BytesIO(content))
+        put(store, "uploads/upload_1/a.txt", f"{index}-x", content)
     parts = [Part(f"{index}-x", size) for index, size in enumerate(sizes)]
     store.join("uploads/upload_1/a.txt", parts, "datasets/dataset_1", "a.txt")
     whole = b"".join(contents)
@@ -150,14 +150,39 @@ def test_parts_become_one_file(store: Store, sizes: tuple[int, ...]) -> None:
 
 
 def test_a_file_put_again_is_replaced(store: Store) -> None:
-    store.put("uploads/upload_1", "a", io.BytesIO(b"one"))
-    store.put("uploads/upload_1", "a", io.BytesIO(b"three"))
+    put(store, "uploads/upload_1", "a", b"one")
+    put(store, "uploads/upload_1", "a", b"three")
     assert read(store, "a", 0, 5, "uploads/upload_1") == b"three"
+
+
+@pytest.mark.parametrize("size", [0, 100, 12 * 2**20])
+def test_a_file_that_comes_piece_by_piece_appears_whole(store: Store, size: int) -> None:
+    content = os.urandom(size)
+    incoming = store.incoming("uploads/upload_1", "a")
+    for start in range(0, size, 2**20):
+        incoming.write(content[start : start + 2**20])
+    with pytest.raises(NotFound):
+        store.open_range("uploads/upload_1", "a", 0, 1)
+    incoming.finish()
+    incoming.discard()
+    assert read(store, "a", 0, size + 1, "uploads/upload_1") == content
+    assert list(store.unfinished()) == []
+
+
+@pytest.mark.parametrize("size", [0, 100, 12 * 2**20])
+def test_a_file_that_is_given_up_leaves_nothing(store: Store, size: int) -> None:
+    put(store, "uploads/upload_1", "a", b"before")
+    incoming = store.incoming("uploads/upload_1", "a")
+    for _ in range(0, size, 2**20):
+        incoming.write(os.urandom(2**20))
+    incoming.discard()
+    assert list(store.unfinished()) == []
+    assert read(store, "a", 0, 10, "uploads/upload_1") == b"before"
 
 
 def test_a_fetch_goes_on_where_it_was_cut_off(store: Store, tmp_path: Path) -> None:
     content = os.urandom(3 * 2**20)
-    store.put("models/model_1", "w.safetensors", io.BytesIO(content))
+    put(store, "models/model_1", "w.safetensors", content)
     target = tmp_path / "w.safetensors"
     partial = tmp_path / "w.safetensors.partial"
     partial.write_bytes(content[:2_000_000][:-1] + b"!")  # what is there is trusted: its receiver checks the hash
@@ -171,7 +196,7 @@ def test_a_fetch_goes_on_where_it_was_cut_off(store: Store, tmp_path: Path) -> N
 
 def test_a_fetch_that_is_called_off_keeps_what_it_has(store: Store, tmp_path: Path) -> None:
     content = os.urandom(3 * 2**20)
-    store.put("models/model_1", "w", io.BytesIO(content))
+    put(store, "models/model_1", "w", content)
 
     def watch() -> None:
         if (tmp_path / "w.partial").exists():
@@ -188,7 +213,7 @@ def test_children_and_ages(store: Store, artifact: Path) -> None:
     assert list(store.children()) == [] and store.touched(PREFIX) is None
     store.publish(artifact, PREFIX)
     store.publish(artifact, "job_1/attempt-2")
-    store.put("models/model_1", "a", io.BytesIO(b"a"))
+    put(store, "models/model_1", "a", b"a")
     assert sorted(store.children()) == ["job_1", "models"]
     assert sorted(store.children("job_1")) == ["attempt-1", "attempt-2"]
     assert list(store.children("models")) == ["model_1"] and list(store.children("datasets")) == []
@@ -199,7 +224,7 @@ def test_children_and_ages(store: Store, artifact: Path) -> None:
 def test_many_threads_share_a_store(store: Store) -> None:
     def both_ways(number: int) -> bool:
         content = os.urandom(10_000)
-        store.put("uploads/upload_1", f"f{number}", io.BytesIO(content))
+        put(store, "uploads/upload_1", f"f{number}", content)
         return read(store, f"f{number}", 0, 10_000, "uploads/upload_1") == content
 
     with ThreadPoolExecutor(16) as pool:
@@ -212,7 +237,7 @@ def test_a_forked_process_uses_a_store_its_parent_used(store: Store, artifact: P
     context = multiprocessing.get_context("fork")
 
     def child(results: "multiprocessing.SimpleQueue[bytes]") -> None:
-        store.put("uploads/upload_1", "of-the-child", io.BytesIO(b"child"))
+        put(store, "uploads/upload_1", "of-the-child", b"child")
         results.put(read(store, "model.safetensors"))
 
     results = context.SimpleQueue()
@@ -274,7 +299,7 @@ def test_a_store_that_is_away_says_so(s3_settings: Settings, artifact: Path, mon
     no_bucket = open_store(s3_settings.model_copy(update={"store_url": "s3://nothing-here"}))
     assert not no_bucket.is_usable()
     with pytest.raises(StoreUnavailable):
-        no_bucket.put(PREFIX, "a", io.BytesIO(b"a"))
+        put(no_bucket, PREFIX, "a", b"a")
 
 
 @pytest.mark.parametrize("url", ["gs://bucket", "s3://", "bucket", "s3://bucket/a b", "s3://bucket/../x"])

@@ -8,10 +8,9 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from core.artifacts.store.protocol import (
     CHUNK_BYTES,
@@ -91,12 +90,21 @@ class LocalStore:
             with contextlib.suppress(OSError):  # unless something else is in it
                 target.parent.rmdir()
 
-    def put(self, prefix: str, path: str, source: BinaryIO) -> None:
-        self._put(prefix, path, iter(lambda: source.read(CHUNK_BYTES), b""))
+    def incoming(self, prefix: str, path: str) -> "LocalIncoming":
+        target = self.folder(prefix) / checked(path)
+        with full_disk_told():
+            return LocalIncoming(self._aside("incoming", prefix), lambda aside: self._place(aside, target))
 
     def join(self, prefix: str, parts: Sequence[Part], target: str, path: str) -> None:
         files = [self._file(prefix, part.path) for part in parts]
-        self._put(target, path, (chunk for file in files for chunk in _read(file)))
+        whole = self.incoming(target, path)
+        try:
+            for file in files:
+                for chunk in _read(file):
+                    whole.write(chunk)
+            whole.finish()
+        finally:
+            whole.discard()
 
     def children(self, prefix: str | None = None) -> Iterator[str]:
         try:
@@ -123,16 +131,6 @@ class LocalStore:
         owner = "+".join(checked(prefix).split("/")[:2])
         self._root.mkdir(parents=True, exist_ok=True)
         return self._root / f".{what}-{owner}-{uuid.uuid4().hex}"
-
-    def _put(self, prefix: str, path: str, chunks: Iterator[bytes]) -> None:
-        target = self.folder(prefix) / checked(path)
-        aside = self._aside("incoming", prefix)
-        try:
-            with full_disk_told():
-                _write(aside, chunks, None)
-                self._place(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
 
     def _place(self, aside: Path, target: Path, *, instead_of: str | None = None) -> None:
         """Rename into place, whatever others put there or remove there meanwhile."""
@@ -161,6 +159,30 @@ class LocalStore:
         if not real.is_relative_to(self._root / prefix) or not real.is_file():
             raise missing(path)
         return real
+
+
+class LocalIncoming:
+    """A file that lies aside until `place` renames it."""
+
+    def __init__(self, aside: Path, place: Callable[[Path], None]) -> None:
+        self._aside, self._place = aside, place
+        self._file = aside.open("xb")
+
+    def write(self, chunk: bytes) -> None:
+        with full_disk_told():
+            self._file.write(chunk)
+
+    def finish(self) -> None:
+        with full_disk_told():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._place(self._aside)
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):  # what it still held may not fit on the disk
+            self._file.close()
+        self._aside.unlink(missing_ok=True)
 
 
 def _write(file: Path, chunks: Iterator[bytes], watch: Watch | None) -> tuple[int, str]:

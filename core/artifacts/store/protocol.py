@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 from core.errors import DiskFull, NotFound
@@ -50,6 +50,22 @@ class Unfinished:
     discard: Callable[[], None]
 
 
+class Incoming(Protocol):
+    """A file on its way into a store, of which a few MiB at most are held in memory. It is there once it is finished.
+
+    Calls may come from different threads, one after another. They raise StoreUnavailable and DiskFull.
+    """
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+
+    def finish(self) -> None:
+        """Put the file in its place."""
+
+    def discard(self) -> None:
+        """Leave nothing of a file that is not finished; one that is stays."""
+
+
 class Store(Protocol):
     """Files under prefixes such as `JOB/attempt-1` or `models/ID`. Every name is the server's own, and is checked.
 
@@ -82,8 +98,8 @@ class Store(Protocol):
     def delete(self, prefix: str) -> None:
         """Remove all below a prefix, or one file that has this name; nothing happens where there is neither."""
 
-    def put(self, prefix: str, path: str, source: BinaryIO) -> None:
-        """Store one small file: it is held in memory. One that is there is replaced."""
+    def incoming(self, prefix: str, path: str) -> Incoming:
+        """Begin a file whose bytes come one after another, however slowly. One that is there is replaced."""
 
     def join(self, prefix: str, parts: Sequence[Part], target: str, path: str) -> None:
         """Make the file `path` at prefix `target` of stored parts, in order; the parts stay."""

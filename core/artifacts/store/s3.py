@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -131,8 +131,8 @@ class S3Store:
         for each in self._multipart_uploads(below):
             each.discard()
 
-    def put(self, prefix: str, path: str, source: BinaryIO) -> None:
-        self._call("pipe_file", self._path(prefix, path), source.read())
+    def incoming(self, prefix: str, path: str) -> "S3Incoming":
+        return S3Incoming(self._files(), self._path(prefix, path))
 
     def join(self, prefix: str, parts: Sequence[Part], target: str, path: str) -> None:
         sources = [self._path(prefix, part.path) for part in parts]
@@ -170,19 +170,14 @@ class S3Store:
 
     def _rewrite(self, sources: Sequence[str], sizes: Sequence[int], whole: str) -> None:
         """Parts that S3 does not join come here and go back."""
+        file = S3Incoming(self._files(), whole, _WRITE_BYTES)
         try:
-            file = self._files().open(whole, "wb", block_size=_WRITE_BYTES, autocommit=False)
-            try:
-                for source, size in zip(sources, sizes, strict=True):
-                    for chunk in self._chunks(source, 0, size):
-                        file.write(chunk)
-                file.close()
-                file.commit()
-            except BaseException:
-                file.discard()
-                raise
-        except _UNREACHABLE as error:
-            raise _unavailable(error) from error
+            for source, size in zip(sources, sizes, strict=True):
+                for chunk in self._chunks(source, 0, size):
+                    file.write(chunk)
+            file.finish()
+        finally:
+            file.discard()
 
     def _size(self, prefix: str, path: str) -> int:
         try:
@@ -274,10 +269,8 @@ class S3Store:
         **options: Any,
     ) -> Any:
         """One operation of the library. Raises StoreUnavailable, DiskFull, and what `watch` raises."""
-        try:
+        with _reached():
             return self._run(files or self._files(), method, *arguments, watch=watch, **options)
-        except _UNREACHABLE as error:
-            raise _unavailable(error) from error
 
     @staticmethod
     def _run(
@@ -299,6 +292,38 @@ class S3Store:
             return future.result(seconds)
         finally:
             future.cancel()
+
+
+class S3Incoming:
+    """An object that is sent in parts of `block_bytes`, as one request where it is smaller."""
+
+    def __init__(self, files: S3FileSystem, path: str, block_bytes: int = _LEAST_PART_BYTES) -> None:
+        self._file = files.open(path, "wb", block_size=block_bytes)
+        self._is_finished = False
+
+    def write(self, chunk: bytes) -> None:
+        with _reached():
+            self._file.write(chunk)
+
+    def finish(self) -> None:
+        with _reached():
+            self._file.close()
+        self._is_finished = True
+
+    def discard(self) -> None:
+        if not self._is_finished:
+            self._file.closed = True  # else the library would finish it once nobody holds it any more
+            with contextlib.suppress(*_UNREACHABLE):  # then the sweep of orphans does it
+                self._file.discard()
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """Turns the library's errors into StoreUnavailable and DiskFull."""
+    try:
+        yield
+    except _UNREACHABLE as error:
+        raise _unavailable(error) from error
 
 
 def _hash(file: Path, watch: Watch | None) -> tuple[int, str]:
