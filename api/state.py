@@ -16,7 +16,6 @@ from core.database import session_factory
 from core.jobs.broker import celery_app
 from core.jobs.hints import SendHint, hint_sender
 from core.jobs.hub_lookup import HubLookup
-from core.registry.hub import Hub
 from core.settings import Settings
 from core.teams.secret import server_secret
 from core.triggers.means import Means
@@ -52,7 +51,7 @@ def build_state(settings: Settings) -> ApiState:
     sessions = session_factory(settings)
     secret = server_secret(settings)
     store = open_store(settings)
-    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
+    hub = HubLookup(settings, sessions)
     return ApiState(
         settings=settings,
         secret=secret,

@@ -53,6 +53,9 @@ class PushHandler(Handler):
     def _is_known(self, authorization: str | None) -> bool:
         return super()._is_known(authorization) or self._namespace(authorization) is not None
 
+    def _may_read(self, authorization: str | None, name: str) -> bool:
+        return super()._may_read(authorization, name) or self._namespace(authorization) == name.split("/")[0]
+
     def _namespace(self, authorization: str | None) -> str | None:
         return self.state.writers.get((authorization or "").removeprefix("Bearer "))
 

@@ -26,7 +26,7 @@ _CHUNK_BYTES = 4096
 
 @dataclass
 class Repository:
-    """`branches` name commits; `commits` hold files by path. Private and gated ones want the token."""
+    """`branches` name commits; `commits` hold files by path. Private and gated ones want a token that may read them."""
 
     kind: str
     name: str
@@ -52,9 +52,14 @@ class Repository:
 class HubState:
     """What tests set and look at. `served` counts bytes of content by path; `drops` are byte counts after which the
     next connections for a path are cut; `bytes_per_second` slows content down; `down` answers 503 to everything.
+    `tokens` are those it accepts, each with the repositories its account may read (null: all); `tokens_seen` counts
+    requests by token.
     """
 
+    tokens: dict[str, set[str] | None] = field(default_factory=lambda: {TOKEN: None})
+
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
+    tokens_seen: Counter[str | None] = field(default_factory=Counter)
     served: Counter[str] = field(default_factory=Counter)
     requests: list[str] = field(default_factory=list)
     drops: dict[str, list[int]] = field(default_factory=dict)
@@ -99,6 +104,8 @@ class Handler(BaseHTTPRequestHandler):
         self._query = parse_qs(url.query)
         path = unquote(url.path)
         self.state.requests.append(f"{self.command} {path}")
+        given = self.headers.get("Authorization")
+        self.state.tokens_seen[given and given.removeprefix("Bearer ")] += 1
         time.sleep(self.state.answer_seconds)
         try:
             if self.state.down:
@@ -127,14 +134,18 @@ class Handler(BaseHTTPRequestHandler):
         if not self._is_known(given):
             raise Refusal(401, None, "Invalid credentials in Authorization header")
         repository = self.state.repositories.get((kind, name))
-        if repository is None or (repository.private and given is None):
+        if repository is None or (repository.private and not self._may_read(given, name)):
             raise Refusal(404 if given else 401, "RepoNotFound")
-        if repository.gated and content and given is None:
+        if repository.gated and content and not self._may_read(given, name):
             raise Refusal(403, "GatedRepo")
         return repository
 
     def _is_known(self, authorization: str | None) -> bool:
-        return authorization in (None, f"Bearer {TOKEN}")
+        return authorization is None or authorization.removeprefix("Bearer ") in self.state.tokens
+
+    def _may_read(self, authorization: str | None, name: str) -> bool:
+        readable = self.state.tokens.get(authorization.removeprefix("Bearer "), set()) if authorization else set()
+        return readable is None or name in readable
 
     def _commit(self, repository: Repository, revision: str) -> str:
         commit = repository.branches.get(revision, revision)
