@@ -14,6 +14,7 @@ from api.bodies import BodyLimits
 from api.openapi import describe, operation_id
 from api.portal.app import create_portal
 from api.problems import add_handlers
+from api.proxies import behind_proxies
 from api.requests import Requests
 from api.routes import (
     artifacts,
@@ -64,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             gc.collect()
             gc.freeze()
         try:
-            async with state.watch.running():
+            async with state.watch.running(), state.refused_keys.running():
                 yield
         finally:
             if server is not None:
@@ -91,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         slow_client_seconds=chosen.slow_client_seconds,
     )
     build = app.build_middleware_stack  # outside of what answers unexpected errors, which middleware cannot be
-    app.build_middleware_stack = lambda: Requests(build())  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: behind_proxies(Requests(build()), chosen)  # type: ignore[method-assign]
     portal = create_portal()
     add_handlers(app)
     describe(app)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.fleet_metrics import metrics_registry
 from api.rates import Rates
+from api.refusals import RefusedKeys
 from api.watch import EventWatch
 from core.addresses import Guard
 from core.artifacts.store import Store, open_store
@@ -24,8 +25,8 @@ from core.triggers.means import Means
 @dataclass(frozen=True)
 class ApiState:
     """`send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
-    `hub` is asked before a request's transaction begins, `guard` whether a URL may be called, and `triggers` is what
-    firing one works with.
+    `refused_keys` writes down whose key is none, `hub` is asked before a request's transaction begins, `guard` whether
+    a URL may be called, and `triggers` is what firing one works with.
     """
 
     settings: Settings
@@ -36,6 +37,7 @@ class ApiState:
     send_hint: SendHint
     watch: EventWatch
     rates: Rates
+    refused_keys: RefusedKeys
     metrics: CollectorRegistry
     hub: HubLookup
     guard: Guard
@@ -61,6 +63,7 @@ def build_state(settings: Settings) -> ApiState:
         send_hint=hint_sender(broker, settings.hint_stale_seconds),
         watch=EventWatch(settings),
         rates=Rates(settings),
+        refused_keys=RefusedKeys(sessions),
         metrics=metrics_registry(sessions, settings.worker_fresh_seconds),
         hub=hub,
         guard=Guard(tuple(settings.webhook_allowed_networks)),

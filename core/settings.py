@@ -22,6 +22,11 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(None, description="redis://…; unset: Celery's filesystem transport in home.")
     host: str = Field("127.0.0.1", description="Address `secateur serve` listens on.")
     port: int = Field(8000, description="Port `secateur serve` listens on.")
+    trusted_proxies: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
+        default_factory=list,
+        description="Networks of reverse proxies, such as 127.0.0.1/32, separated by commas, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; unset: nobody's.",
+    )
     secret_key: str | None = Field(None, description="HMAC key of API keys; unset: generated once in home.")
 
     queues: Annotated[list[str], NoDecode] = Field(
@@ -141,7 +146,10 @@ class Settings(BaseSettings):
     def _split_like_path(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
-    @field_validator("queues", "hub_token_teams", "webhook_allowed_networks", "webhook_retry_delays", mode="before")
+    @field_validator(
+        *("queues", "trusted_proxies", "hub_token_teams", "webhook_allowed_networks", "webhook_retry_delays"),
+        mode="before",
+    )
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

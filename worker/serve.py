@@ -140,7 +140,7 @@ def part_commands(host: str, port: int, settings: Settings) -> dict[str, list[st
     return {
         "api": [
             *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app"),
-            *("--http", "api.slow_clients:BoundedConnection"),
+            *("--http", "api.slow_clients:BoundedConnection", "--no-proxy-headers"),
             *("--host", host, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
         ],
         "worker": [*celery, *quiet, "--concurrency", "1", "--queues", settings.worker_queue, "--hostname", "worker@%h"],

@@ -1,4 +1,4 @@
-"""Hub tokens of teams, and what the hub's revisions hold by who may read it.
+"""Hub tokens of teams, what the hub's revisions hold by who may read it, and keys that were refused in the audit trail.
 
 What was remembered of the hub is forgotten: it does not say with whose token it was read. The version before runs on
 with this schema: what it remembers is read by nobody else.
@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["team_id"], ["teams.id"], name=op.f("fk_hub_tokens_team_id_teams")),
         sa.PrimaryKeyConstraint("team_id", name=op.f("pk_hub_tokens")),
     )
+    op.alter_column("audit", "team_id", nullable=True)
     op.execute("DELETE FROM hub_revisions")
     op.add_column("hub_revisions", sa.Column("reader", sa.String(), server_default="", nullable=False))
     op.drop_constraint(op.f("pk_hub_revisions"), "hub_revisions")
@@ -31,6 +32,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Rows of the audit trail are never removed, so some may be no team's: the version before reads none of them."""
     op.execute("DELETE FROM hub_revisions")
     op.drop_constraint(op.f("pk_hub_revisions"), "hub_revisions")
     op.drop_column("hub_revisions", "reader")

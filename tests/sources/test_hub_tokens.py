@@ -1,6 +1,8 @@
 """Hub tokens of teams: each reads what its own account may, the caches of database and nodes included."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,19 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
+from api.app import create_app
 from core.database import transaction
 from core.errors import GatedModel, SecateurError, UnknownModel
-from core.jobs.references import HubText
+from core.jobs.references import HubText, model_references
 from core.registry.hub import Hub
 from core.registry.hub_datasets import find_hub_dataset
-from core.registry.hub_tokens import find_access, open_access, remove_hub_token, set_hub_token
+from core.registry.hub_tokens import HubAccess, find_access, open_access, remove_hub_token, set_hub_token
 from core.registry.schemas import HubTokenBody
 from core.settings import Settings
 from core.teams.secret import server_secret
 from tests.conftest import bearer
-from tests.sources.conftest import parquet, write_wordy_model
+from tests.model_folders import write_llama
+from tests.sources.conftest import parquet
 from tests.sources.fleet import Fleet
 from tests.sources.hub_server import TOKEN, HubState
 from tests.worker.conftest import eventually
@@ -55,11 +58,43 @@ class Teams:
         with transaction(self.sessions) as session:
             remove_hub_token(session, fleet.queue.team, self.settings)
 
+    def access(self, fleet: Fleet) -> HubAccess:
+        with transaction(self.sessions) as session:
+            return find_access(session, fleet.queue.team, self.settings)
+
+    @contextmanager
+    def sources(self, fleet: Fleet) -> Iterator[Sources]:
+        """As an attempt at a job of the team has them."""
+        with Sources(
+            self.settings,
+            fleet.queue.store,
+            team_id=fleet.queue.team,
+            find_access=lambda: self.access(fleet),
+            folder=self.settings.work_root / fleet.queue.team,
+            run_runner=lambda spec: {},
+            on_message=lambda message: None,
+            on_wait=lambda: None,
+        ) as sources:
+            yield sources
+
+    def fetch(self, fleet: Fleet, job: str) -> Path:
+        """Fetch the model of a submitted job as a worker does; the folder it is in. Raises what the fetcher reports."""
+        reference = model_references.validate_python(fleet.queue.row(job).sources["model"])
+        with self.sources(fleet) as sources:
+            return sources.model(reference).path
+
+
+def refused(fetch: Callable[[], object]) -> str:
+    """The code of the error that a fetch ends with."""
+    with pytest.raises(SecateurError) as caught:
+        fetch()
+    return str(caught.value.problem()["code"])
+
 
 @pytest.fixture
 def secret_commit(hub: HubState, tmp_path: Path) -> str:
     hub.tokens = {OURS: {SECRET_MODEL, SECRET_TEXTS}, THEIRS: {"org/other"}, TOKEN: None}
-    folder = write_wordy_model(tmp_path / "wordy")
+    folder = write_llama(tmp_path / "llama", hidden=64, intermediate=96)
     return hub.add("model", SECRET_MODEL, private=True).commit_folder(folder)
 
 
@@ -86,31 +121,39 @@ def test_what_one_teams_token_opened_is_closed_to_others_at_submit_and_on_the_no
     with pytest.raises(UnknownModel, match="the team's hub token may not"):
         teams.theirs.submit(**body)
     hub.tokens[THEIRS] = {SECRET_MODEL}
-    waiting = [teams.theirs.submit(**body) for _ in range(3)]
+    waiting = teams.theirs.submit(**body)
     hub.served.clear()
     hub.tokens[THEIRS] = set()  # after the submit: the node has the bytes, but another team's token fetched them
     assert teams.theirs.work("node") == "failed"
-    error = teams.theirs.queue.job(waiting[0]).error
+    error = teams.theirs.queue.job(waiting).error
     assert error is not None and error.code == "unknown_model" and not hub.served
+
+
+def test_on_a_node_each_team_has_what_it_fetched_itself_and_only_while_it_may(
+    teams: Teams, hub: HubState, secret_commit: str
+) -> None:
     hub.tokens[THEIRS] = {SECRET_MODEL}
-    assert teams.theirs.work("node") == "succeeded"
+    teams.set_token(teams.theirs, THEIRS)
+    our_job, their_job = (fleet.submit(**body_of(secret_commit)) for fleet in (teams.ours, teams.theirs))
+    ours = teams.fetch(teams.ours, our_job)
+    hub.served.clear()
+    assert teams.fetch(teams.theirs, their_job) != ours
     assert hub.served[WEIGHTS]
     hub.served.clear()
-    teams.remove_token(teams.theirs)  # the node has what this team's token fetched, too
-    assert teams.theirs.work("node") == "failed" and not hub.served
-    again = teams.ours.submit(**body)
-    assert teams.ours.work("node") == "succeeded", teams.ours.queue.job(again).error
+    teams.remove_token(teams.theirs)
+    assert refused(lambda: teams.fetch(teams.theirs, their_job)) == "unknown_model"
+    assert teams.fetch(teams.ours, our_job) == ours
     assert not hub.served and hub.tokens_seen[TOKEN] == 0
 
 
 def test_a_revoked_token_is_told_at_the_next_submit_though_all_is_known(
     teams: Teams, hub: HubState, secret_commit: str
 ) -> None:
-    teams.ours.submit(**body_of(secret_commit))
+    job = teams.ours.submit(**body_of(secret_commit))
     del hub.tokens[OURS]
     with pytest.raises(GatedModel, match="does not accept the team's hub token"):
         teams.ours.submit(**body_of(secret_commit))
-    assert teams.ours.work("node") == "failed"
+    assert refused(lambda: teams.fetch(teams.ours, job)) == "gated_model"
 
 
 def test_a_gated_model_is_looked_up_for_each_team(teams: Teams, hub: HubState, secret_commit: str) -> None:
@@ -129,59 +172,43 @@ def test_a_public_model_is_one_entry_for_all_and_needs_no_hub_a_second_time(
         job = fleet.submit(**body_of(secret_commit))
         hub.served.clear()
         hub.requests.clear()
-        assert fleet.work("node") == "succeeded", fleet.queue.job(job).error
+        teams.fetch(fleet, job)
         assert bool(hub.served) == bool(hub.requests) == (number == 0)
 
 
 def test_while_the_hub_is_away_a_closed_model_waits(teams: Teams, hub: HubState, secret_commit: str) -> None:
-    teams.settings.__dict__["hub_patience_seconds"] = 0.5
-    first, second = (teams.ours.submit(**body_of(secret_commit)) for _ in range(2))
-    assert teams.ours.work("node") == "succeeded", teams.ours.queue.job(first).error
+    job = teams.ours.submit(**body_of(secret_commit))
+    ours = teams.fetch(teams.ours, job)
     hub.down = True
-    assert teams.ours.work("node") == "queued"
+    with pytest.raises(SecateurError) as caught:
+        teams.fetch(teams.ours, job)
+    assert (caught.value.problem()["code"], caught.value.problem()["retryable"]) == ("hub_unavailable", True)
     hub.down = False
-    assert teams.ours.work("node") == "succeeded", teams.ours.queue.job(second).error
+    assert teams.fetch(teams.ours, job) == ours
 
 
-def test_texts_are_the_teams_as_models_are(teams: Teams, hub: HubState, store: Store) -> None:
+def test_texts_are_the_teams_as_models_are(teams: Teams, hub: HubState) -> None:
     hub.add("dataset", SECRET_TEXTS, private=True).commit({"train.parquet": parquet(DOCUMENTS)})
-    settings = teams.settings
+    asked = Hub(teams.settings).with_credential(open_access(teams.access(teams.ours), teams.settings))
+    found = find_hub_dataset(asked, SECRET_TEXTS, "calibration", "dataset")
+    facts = {name: getattr(found, name) for name in ("repository", "revision", "config", "split", "is_public")}
+    reference = HubText(name=SECRET_TEXTS, use="calibration", characters=100, **facts)
 
-    def fetch(team_id: str, found_with: str = OURS) -> Path:
-        asked = Hub(settings).with_credential(open_access(access(teams.ours.queue.team), settings))
-        found = find_hub_dataset(asked, SECRET_TEXTS, "calibration", "dataset")
-        facts = {name: getattr(found, name) for name in ("repository", "revision", "config", "split", "is_public")}
-        reference = HubText(name=SECRET_TEXTS, use="calibration", characters=100, **facts)
-        with Sources(
-            settings,
-            store,
-            team_id=team_id,
-            find_access=lambda: access(team_id),
-            folder=settings.work_root,
-            run_runner=lambda spec: {},
-            on_message=lambda message: None,
-            on_wait=lambda: None,
-        ) as sources:
-            none = ModelSource(path=Path("none"), name="none", revision="none")
+    def fetch(fleet: Fleet) -> Path:
+        none = ModelSource(path=Path("none"), name="none", revision="none")
+        with teams.sources(fleet) as sources:
             return sources.text(reference, none, "dataset").path
 
-    def access(team_id: str) -> Any:
-        with transaction(teams.sessions) as session:
-            return find_access(session, team_id, settings)
-
-    ours = fetch(teams.ours.queue.team)
+    ours = fetch(teams.ours)
     assert DOCUMENTS[0] in ours.read_text()
-    with pytest.raises(SecateurError) as caught:
-        fetch(teams.theirs.queue.team)
-    assert caught.value.problem()["code"] == "unknown_dataset"
+    assert refused(lambda: fetch(teams.theirs)) == "unknown_dataset"
     teams.set_token(teams.theirs, THEIRS)
     hub.tokens[THEIRS] = {SECRET_TEXTS}
-    assert fetch(teams.theirs.queue.team) != ours
+    assert fetch(teams.theirs) != ours
     hub.served.clear()
-    assert fetch(teams.ours.queue.team) == ours and not hub.served
-    hub.tokens[OURS] = set()
-    with pytest.raises(SecateurError):
-        fetch(teams.theirs.queue.team)
+    hub.tokens[THEIRS] = set()
+    assert refused(lambda: fetch(teams.theirs)) == "unknown_dataset"
+    assert fetch(teams.ours) == ours and not hub.served
 
 
 def inspect(client: TestClient, key: str, model: str) -> str:
@@ -207,8 +234,6 @@ def test_the_operators_token_is_used_for_the_teams_that_the_settings_name(
     expected: tuple[str, str],
     hub: HubState,
 ) -> None:
-    from api.app import create_app
-
     lent = settings.model_copy(update={"hub_token": SecretStr(TOKEN), "hub_token_teams": lent_to})
     with TestClient(create_app(lent)) as client:
         for _ in range(2):  # the second time it is known
