@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from wsgiref.simple_server import WSGIServer
 
+import structlog
 from fastapi import FastAPI
 from prometheus_client import start_http_server
 from starlette.responses import RedirectResponse, Response
@@ -45,6 +46,8 @@ from core.database import database_url
 from core.logs import configure_logs
 from core.settings import Settings, get_settings
 
+log = structlog.get_logger()
+
 _DESCRIPTION = "Submit a model, a method and a sparsity; get a smaller checkpoint and a report of what the cut cost."
 
 
@@ -58,6 +61,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         current: Settings = app.state.settings
         configure_logs(current)
         telemetry.configure(current, "api")
+        if current.hub_token is not None and not current.hub_token_teams:
+            log.warning("SECATEUR_HUB_TOKEN is lent to no team: name teams in SECATEUR_HUB_TOKEN_TEAMS")
         state = build_state(current)
         app.state.api = portal.state.api = state
         server = _serve_metrics(current, state)

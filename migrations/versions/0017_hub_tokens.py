@@ -7,7 +7,7 @@ with this schema: what it remembers is read by nobody else.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0014"
+revision = "0017"
 down_revision = "0013"
 branch_labels = None
 depends_on = None
