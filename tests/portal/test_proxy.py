@@ -71,9 +71,9 @@ def nginx_configuration(folder: Path, *, api: int, port: int, certificate: Path)
     puts around it."""
     changes = {
         "127.0.0.1:8000": f"127.0.0.1:{api}",
-        "listen 443 ssl": f"listen {port} ssl",
-        "listen [::]:443 ssl": f"listen [::1]:{port} ssl",
-        "listen 80;": f"listen {free_port()};",
+        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "    listen [::]:443 ssl;\n": "",
+        "listen 80;": f"listen 127.0.0.1:{free_port()};",
         "    listen [::]:80;\n": "",
         "/etc/ssl/secateur/fullchain.pem": str(certificate),
         "/etc/ssl/secateur/privkey.pem": str(certificate),
