@@ -15,7 +15,14 @@ from fastapi import FastAPI
 from api.app import create_app
 from core.settings import Settings
 
-_BUILT_IN = ("max_body_bytes", "form_upload_bytes", "trigger_payload_bytes", "slow_client_seconds", "metrics_port", "trusted_proxies")
+_BUILT_IN = (
+    "max_body_bytes",
+    "form_upload_bytes",
+    "trigger_payload_bytes",
+    "slow_client_seconds",
+    "metrics_port",
+    "trusted_proxies",
+)
 """Settings that an application is built with; all others it reads anew whenever it starts."""
 _idle: dict[tuple[object, ...], list[FastAPI]] = defaultdict(list)
 """Applications that no test holds, by the settings they were built with."""

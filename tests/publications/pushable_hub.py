@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.sources.hub_server import LARGE_BYTES, TOKEN, Handler, HubState, Refusal, hub_server
+from tests.sources.hub_files import LARGE_BYTES
+from tests.sources.hub_server import TOKEN, Handler, HubState, Refusal, hub_server
 
 PART_BYTES = 3000
 """Files of more than twice this are sent in parts."""
