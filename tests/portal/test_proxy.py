@@ -30,6 +30,8 @@ from tests.worker.test_serve import free_port
 from worker.processes import ChildProcess, spawn
 from worker.serve import part_commands, part_environment
 
+pytestmark = pytest.mark.timeout(300)
+
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "secateur.conf"
 NGINX, CLIENT, STRANGER = "127.0.0.1", "127.0.0.5", "127.0.0.9"
 """Addresses from which nginx asks the API, a client asks nginx, and a client asks the API past nginx."""
@@ -118,7 +120,7 @@ def outside(settings: Settings, admin_key: str, tmp_path: Path) -> Iterator[Outs
         running(command, "api", settings.home / "api.log", environment),
         running([nginx, "-p", str(tmp_path), "-c", str(main)], "nginx", tmp_path / "nginx.log", {}),
     ):
-        eventually(lambda: answers(place), 60)
+        eventually(lambda: answers(place), 180)
         yield place
 
 
