@@ -44,7 +44,7 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"UVICORN_PORT\"]}/healthz')"]
 CMD ["uvicorn", "--factory", "api.app:create_app", "--http", "api.slow_clients:BoundedConnection", "--no-access-log", \
-     "--timeout-graceful-shutdown", "10"]
+     "--no-proxy-headers", "--timeout-graceful-shutdown", "10"]
 
 FROM runtime AS worker
 COPY --from=build-worker /venv /venv

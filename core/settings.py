@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+ALL_TEAMS = "*"
+
 
 class Settings(BaseSettings):
     """Durations are in seconds, sizes in bytes."""
@@ -20,6 +22,11 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(None, description="redis://…; unset: Celery's filesystem transport in home.")
     host: str = Field("127.0.0.1", description="Address `secateur serve` listens on.")
     port: int = Field(8000, description="Port `secateur serve` listens on.")
+    trusted_proxies: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
+        default_factory=list,
+        description="Networks of reverse proxies, such as 127.0.0.1/32, separated by commas, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; unset: nobody's.",
+    )
     secret_key: str | None = Field(None, description="HMAC key of API keys; unset: generated once in home.")
 
     queues: Annotated[list[str], NoDecode] = Field(
@@ -66,7 +73,14 @@ class Settings(BaseSettings):
     )
 
     hub_endpoint: str = Field("https://huggingface.co", description="The hub models and texts are fetched from.")
-    hub_token: SecretStr | None = Field(None, description="Sent to the hub for gated and private repositories.")
+    hub_token: SecretStr | None = Field(
+        None, description="The operator's token of the hub, used for no team but those of `SECATEUR_HUB_TOKEN_TEAMS`."
+    )
+    hub_token_teams: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Names of the teams the operator's token is used for where they have none of their own, separated "
+        "by commas; `*`: all. `secateur serve` with the embedded database: `default` where this is unset.",
+    )
     hub_max_bytes: int = Field(500 * 10**9, description="Largest repository that is fetched.")
     hub_patience_seconds: float = Field(
         60, description="How long a fetch waits for bytes from a hub that gives none before its attempt ends."
@@ -132,7 +146,10 @@ class Settings(BaseSettings):
     def _split_like_path(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
-    @field_validator("queues", "webhook_allowed_networks", "webhook_retry_delays", mode="before")
+    @field_validator(
+        *("queues", "trusted_proxies", "hub_token_teams", "webhook_allowed_networks", "webhook_retry_delays"),
+        mode="before",
+    )
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

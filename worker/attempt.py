@@ -8,6 +8,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from core.jobs.needs import compare
 from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
 from core.jobs.states import Stage
+from core.registry.hub_tokens import find_access
 from core.settings import Settings
 from worker.cache import folder_bytes
 from worker.protocol import (
@@ -104,9 +106,12 @@ class Attempt(ABC):
     def run(self) -> Outcome:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
+        team_id = self._claim.team_id
         with Sources(
             self._settings,
             self._store,
+            team_id=team_id,
+            find_access=lambda: self._recorder.read(partial(find_access, team_id=team_id, settings=self._settings)),
             folder=self._folder,
             run_runner=self._task,
             on_message=self._tell,

@@ -19,7 +19,6 @@ from core.jobs.hints import SendHint, hint_or_note, hint_sender
 from core.jobs.hub_lookup import HubLookup
 from core.jobs.idempotency import expire_idempotency_keys
 from core.publications.running import publish_waiting
-from core.registry.hub import Hub
 from core.registry.orphans import sweep_orphans
 from core.retention.service import apply_retention
 from core.settings import Settings, get_settings
@@ -50,7 +49,7 @@ def _means_of(sessions: sessionmaker[Session], settings: Settings) -> Means:
     """Made once: the hub's answers are remembered for a moment."""
     global _means
     if _means is None or _means.sessions is not sessions:
-        hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
+        hub = HubLookup(settings, sessions)
         _means = Means(sessions, open_store(settings), settings, hub, server_secret(settings))
     return _means
 

@@ -86,6 +86,12 @@ class Recorder:
     def event(self, kind: EventType, data: Mapping[str, Any]) -> None:
         self._checked(lambda session: queue.append_event(session, self._job_id, self._attempt, kind, data))
 
+    def read(self, query: Callable[[Session], Answer]) -> Answer:
+        """Look something up, as patiently as what is written."""
+        answer = self._write(query)
+        assert answer is not None
+        return answer
+
     def end(self, write: Callable[[Session], Answer | None]) -> Answer:
         """Write the end of the attempt; the job's new state. Raises LeaseLost where the attempt is stale."""
         self.leave()

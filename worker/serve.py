@@ -25,6 +25,7 @@ from typing import TextIO
 import psutil
 
 from core.settings import Settings
+from core.teams.bootstrap import DEFAULT_TEAM
 from worker.embedded import is_running, start_postgres, stop_postgres
 from worker.failures import CommandFailed
 from worker.home import open_home
@@ -54,6 +55,8 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
             database_url = start_postgres(home / "postgres")
             cleanup.callback(stop_postgres, home / "postgres")
         settings = settings.model_copy(update={"home": home, "database_url": database_url})
+        if own_database and "hub_token_teams" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"hub_token_teams": [DEFAULT_TEAM]})
         with open_home(settings):
             pass  # migrated, and the first key is there
         parts: list[ChildProcess] = []
@@ -137,7 +140,7 @@ def part_commands(host: str, port: int, settings: Settings) -> dict[str, list[st
     return {
         "api": [
             *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app"),
-            *("--http", "api.slow_clients:BoundedConnection"),
+            *("--http", "api.slow_clients:BoundedConnection", "--no-proxy-headers"),
             *("--host", host, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
         ],
         "worker": [*celery, *quiet, "--concurrency", "1", "--queues", settings.worker_queue, "--hostname", "worker@%h"],
@@ -158,7 +161,11 @@ def part_commands(host: str, port: int, settings: Settings) -> dict[str, list[st
 def part_environment(settings: Settings) -> dict[str, str]:
     """What a part needs to know beyond what its owner's environment says."""
     assert settings.database_url is not None
-    return {"SECATEUR_HOME": str(settings.home), "SECATEUR_DATABASE_URL": settings.database_url}
+    return {
+        "SECATEUR_HOME": str(settings.home),
+        "SECATEUR_DATABASE_URL": settings.database_url,
+        "SECATEUR_HUB_TOKEN_TEAMS": ",".join(settings.hub_token_teams),
+    }
 
 
 def _start_part(name: str, command: list[str], settings: Settings) -> ChildProcess:

@@ -16,7 +16,6 @@ from core.database import transaction
 from core.jobs import queue, service
 from core.jobs.hub_lookup import HubLookup
 from core.jobs.schemas import JobBody
-from core.registry.hub import Hub
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
 from core.settings import Settings
@@ -191,7 +190,7 @@ def test_the_disk_is_too_full_to_fetch_and_fills_while_it_fetches(
 ) -> None:  # fmt: skip
     hub.add("model", "org/tiny").commit_folder(write_llama(tmp_path / "tiny", hidden=64, intermediate=700))
     parsed = JobBody.model_validate({"model": "org/tiny", "method": "magnitude", "sparsity": 0.5})
-    found = HubLookup(Hub(settings), sessions, max_bytes=10**9).of(team, parsed)
+    found = HubLookup(settings, sessions).of(team, parsed)
     with transaction(sessions) as session:
         job_id = service.submit(session, team, parsed, store=jobs.store, settings=settings, hub=found).id
     settings.work_root.mkdir(parents=True)
