@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     disk_watermark_bytes: int = Field(
         2 * 2**30, description="A worker with less free space on its work folder's disk claims nothing."
     )
+    resume_keep_seconds: float = Field(
+        24 * 3600,
+        description="A job that failed or was cancelled keeps what a retry goes on from on its worker for this long.",
+    )
 
     store_url: str | None = Field(None, description="s3://bucket[/prefix]; unset: a folder in home.")
     store_endpoint: str | None = Field(None, description="Of an S3-compatible service that is not Amazon's.")

@@ -224,7 +224,8 @@ class WorkerRow(Base):
 
     `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why. Bytes are
     of the whole machine or control group (`memory_bytes`), of the device (null without one; used by whomever, at the
-    last sign of life), and free on the disk of the work folder.
+    last sign of life), and free on the disk of the work folder. `work_folders` and `work_bytes` are of the jobs that
+    have a folder on that disk, whichever worker of the node made it.
     """
 
     __tablename__ = "workers"
@@ -242,6 +243,8 @@ class WorkerRow(Base):
     device_memory_used_bytes: Mapped[int | None] = mapped_column(BigInteger)
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     disk_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    work_folders: Mapped[int | None]
+    work_bytes: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
