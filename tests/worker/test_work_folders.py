@@ -71,7 +71,7 @@ def test_a_worker_killed_with_9_whose_job_was_finished_elsewhere_sweeps_its_fold
     pids = jobs.runner_pids(job_id)
     folder = fill(job_id, 220 * MIB)
     eventually(lambda: held_by_work(jobs.sessions) == (1, 220))
-    worker.signal(signal.SIGKILL)
+    worker.send(signal.SIGKILL)
     eventually(lambda: not any(map(is_alive, pids)))
 
     eventually(lambda: expired(jobs, job_id))
