@@ -50,6 +50,12 @@ class Settings(BaseSettings):
     disk_watermark_bytes: int = Field(
         2 * 2**30, description="A worker with less free space on its work folder's disk claims nothing."
     )
+    worker_memory_bytes: int | None = Field(
+        None, description="Memory a worker says it has; unset: that of its control group, or the machine."
+    )
+    admission_max_wait_seconds: float = Field(
+        600, description="A job that no worker of its queue has room for is tried by the largest after this long."
+    )
     resume_keep_seconds: float = Field(
         24 * 3600,
         description="A job that failed or was cancelled keeps what a retry goes on from on its worker for this long.",

@@ -22,6 +22,7 @@ from worker.machine import disk_room_bytes, disk_shortage, first_device, memory_
 from worker.work_folders import WorkFolders
 
 BEAT_SECONDS = 10.0
+_FIRST_SECONDS = 10.0
 SWEEP_SECONDS = 60.0
 """Between sweeps of the work folders; where the disk is short, each beat begins one."""
 
@@ -41,13 +42,16 @@ class Heart:
         self._ended = False
         self._draining = False
         self._shortage: str | None = None
+        self._has_beaten = threading.Event()
         self._work = WorkFolders(settings.work_root)
         self._sweep_at = 0.0
         self._sweep: threading.Thread | None = None
         self._thread = threading.Thread(target=self._live, name="heart", daemon=True)
 
     def start(self) -> None:
+        """The first sign of life is waited for: before, nobody knows for which jobs this worker has room."""
         self._thread.start()
+        self._has_beaten.wait(_FIRST_SECONDS)
 
     def drain(self) -> None:
         """Tell at once that this worker takes no more jobs."""
@@ -71,6 +75,7 @@ class Heart:
             facts = self._facts()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
                 self._beat(session, facts)
+            self._has_beaten.set()
             if self._shortage != before:
                 self._tell(before)
             self._wake.wait(wait)
@@ -116,7 +121,7 @@ class Heart:
             "device_name": device.name if device else None,
             "device_memory_bytes": device.memory_bytes if device else None,
             "device_memory_used_bytes": device.memory_used_bytes if device else None,
-            "memory_bytes": memory_bytes(),
+            "memory_bytes": settings.worker_memory_bytes or memory_bytes(),
             "disk_free_bytes": disk_room_bytes(settings),
             "work_folders": work.folders,
             "work_bytes": work.bytes,

@@ -148,6 +148,7 @@ class Supervisor:
             report=outcome.report if outcome else None,
             files=outcome.files if outcome else (),
             retry_delay_seconds=self._settings.retry_delay_seconds,
+            worker_fresh_seconds=self._settings.worker_fresh_seconds,
             stages=recorder.stage_seconds,
             measured=outcome.measured if outcome else None,
         )

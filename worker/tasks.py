@@ -31,7 +31,7 @@ from core.jobs.broker import CONTROL_QUEUE, PRUNE_TASK
 from core.settings import Settings, get_settings
 from worker.app import app
 from worker.heart import Heart
-from worker.machine import disk_shortage
+from worker.machine import disk_room_bytes, disk_shortage
 from worker.runner_process import RUNNER
 from worker.supervisor import Supervisor
 
@@ -112,7 +112,13 @@ def _claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Cl
             queue.set_worker_state(session, WORKER_ID, "paused", reason=shortage)
             return None
         claim = queue.claim(
-            session, queue=settings.worker_queue, worker_id=WORKER_ID, lease_seconds=settings.lease_seconds
+            session,
+            queue=settings.worker_queue,
+            worker_id=WORKER_ID,
+            lease_seconds=settings.lease_seconds,
+            disk_free_bytes=disk_room_bytes(settings),
+            fresh_seconds=settings.worker_fresh_seconds,
+            max_wait_seconds=settings.admission_max_wait_seconds,
         )
         job_id = None if claim is None else claim.job_id
         queue.set_worker_state(session, WORKER_ID, "idle" if claim is None else "busy", job_id=job_id)

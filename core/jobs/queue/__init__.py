@@ -5,7 +5,10 @@ job's attempt; where that is no longer the job's, they match no row and say so (
 database's.
 
 - `writes`: the one statement that changes a job and takes the next event number
+- `claimed`: a job in a worker's hands
 - `claims`: claim (HeldUp where others hold what could be claimed), renew, release
+- `fitting`: the conditions under which a worker may take a job
+- `outgrown`: jobs that ran out of memory and go on where there is more
 - `records`: stage, progress, events while running
 - `ends`: succeeded, failed, cancelled, and leases that ran out
 - `requests`: what users ask for: submitted, cancel, retry
@@ -22,7 +25,8 @@ pass over those that are locked. Both take webhooks after the team: whoever dele
 """
 
 from core.jobs.idempotency import expire_idempotency_keys
-from core.jobs.queue.claims import Claim, HeldUp, claim, release, renew
+from core.jobs.queue.claimed import Claim
+from core.jobs.queue.claims import HeldUp, claim, release, renew
 from core.jobs.queue.ends import expire_leases, finish_cancelled, finish_failed, finish_succeeded
 from core.jobs.queue.records import append_event, set_progress, set_stage
 from core.jobs.queue.requests import request_cancel, request_retry, submitted
