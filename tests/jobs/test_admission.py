@@ -134,15 +134,15 @@ def test_no_worker_claims_what_another_has_room_for_and_nothing_is_stranded(
         left, idle = set(jobs), set(sizes)
         while idle:
             worker = chance.choice(sorted(idle))
-            job = claim(sessions, worker)
-            if job is None:
+            taken = claim(sessions, worker)
+            if taken is None:
                 idle.remove(worker)
                 continue
-            left.remove(job)
-            able = {each for each, size in sizes.items() if _has_room(size, jobs[job])}
+            left.remove(taken)
+            able = {each for each, size in sizes.items() if _has_room(size, jobs[taken])}
             assert worker in able or (not able and (sizes[worker][0] or 0, sizes[worker][1]) == most), (
                 sizes,
-                jobs[job],
+                jobs[taken],
             )
         assert not left, "nobody takes these"
         with transaction(sessions) as session:

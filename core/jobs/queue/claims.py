@@ -60,9 +60,10 @@ _CANDIDATES = f"""
     CROSS JOIN waiting
     JOIN teams ON teams.id = waiting.team_id
     CROSS JOIN LATERAL (
-        SELECT priority, created_at, id FROM jobs WHERE {_WAITS.format(team="teams.id", size="waiting.size", me="me")}
+        SELECT priority, created_at, id FROM jobs
+        WHERE {MAY_FIT} AND {_WAITS.format(team="teams.id", size="waiting.size", me="me")}
     ) AS best
-    WHERE waiting.queue = :queue AND {MAY_FIT} AND {_MAY_RUN}
+    WHERE waiting.queue = :queue AND {_MAY_RUN}
     ORDER BY priority DESC, share, created_at, id
 """
 _WAITING = f"""
@@ -132,10 +133,10 @@ _CLAIM = text(f"""
 """One row at most, and no lock that is waited for: a team whose row another transaction holds is passed over, whatever
 that transaction does and however long.
 
-`waiting` steps through the index from each team, queue and size of jobs to the next; sizes that are too large for the
-worker are passed over, the best row of each that is left is the first of its part of the index, and only one row is
-locked, after its team's: `candidate` is in order already, so the rows of its joins come in order, and the first is
-enough.
+`waiting` steps through the index from each team, queue and size of jobs to the next. Sizes that are too large for the
+worker are passed over, by a condition that stands inside of `best` so that it is looked at before any row. The best row
+of each size that is left is the first of its part of the index, and only one row is locked, after its team's:
+`candidate` is in order already, so the rows of its joins come in order, and the first is enough.
 """
 
 _IS_HELD_UP = text(f"{_WAITING} SELECT EXISTS ({_CANDIDATES})")
