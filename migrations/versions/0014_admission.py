@@ -1,4 +1,4 @@
-"""Work folders of workers; the room that jobs need, and the memory that they have outgrown.
+"""Work folders of workers; the room that jobs need, and the memory that they have outgrown; who completes an upload.
 
 The version before runs on with this schema: jobs it submits have no needs, which every worker has room for.
 """
@@ -23,6 +23,7 @@ _BYTES = (
 
 
 def upgrade() -> None:
+    op.add_column("uploads", sa.Column("completing_by", sa.String()))
     op.add_column("workers", sa.Column("work_folders", sa.Integer()))
     op.add_column("workers", sa.Column("work_bytes", sa.BigInteger()))
     for name in _BYTES:
@@ -73,3 +74,4 @@ def downgrade() -> None:
         op.drop_column("jobs", name)
     op.drop_column("workers", "work_bytes")
     op.drop_column("workers", "work_folders")
+    op.drop_column("uploads", "completing_by")
