@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     trigger_history_days: float = Field(90, description="Firings of triggers are kept, and known again, this long.")
 
     event_retention_days: float = Field(90, description="Events of jobs that ended longer ago are removed.")
+    generated_keep_days: float = Field(
+        30,
+        description="Texts that models wrote for calibration are removed this long after their last use; in a bucket, "
+        "after they were written.",
+    )
     orphan_seconds: float = Field(24 * 3600, description="Age at which stored files no row names are swept.")
     metrics_port: int | None = Field(
         None, description="A port of its own for /metrics, on all addresses; unset: on the API's; 0: no metrics."
