@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.jobs import service
+from core.jobs.queue import expire_leases
 from core.jobs.tables import WorkerRow
 from core.settings import Settings
 from tests.worker.conftest import Queue, SpawnWorker, StartPart, eventually, is_alive, worker_state
-from worker.dispatcher import dispatch
 from worker.work_folders import WorkFigures, WorkFolders
 
 MIB = 2**20
@@ -91,7 +91,8 @@ def test_a_worker_killed_with_9_whose_job_was_finished_elsewhere_sweeps_its_fold
 
 
 def expired(jobs: Queue, job_id: str) -> bool:
-    dispatch(jobs.sessions, jobs.settings, lambda *_: None)
+    with transaction(jobs.sessions) as session:
+        expire_leases(session)
     return jobs.job(job_id).status == "queued"
 
 
