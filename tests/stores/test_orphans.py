@@ -119,7 +119,7 @@ def test_texts_that_models_wrote_go_once_nobody_uses_them_for_long(
 ) -> None:
     store = LocalStore(tmp_path / "store")
     for name in ("old", "used", "new"):
-        put(store, f"generated/{name}")
+        put_one(store, f"generated/{name}")
     long_ago = time.time() - 31 * 24 * 3600
     for name in ("old", "used"):
         for path in [*store.folder(f"generated/{name}").rglob("*"), store.folder(f"generated/{name}")]:
