@@ -105,6 +105,10 @@ def _workers(rows: Sequence[WorkerRow]) -> list[Metric]:
     disk = GaugeMetricFamily(
         "secateur_worker_disk_free_bytes", "Free space on the disk a worker works on.", labels=labels
     )
+    folders = GaugeMetricFamily(
+        "secateur_worker_work_folders", "Jobs that have a work folder on a worker's node.", labels=labels
+    )
+    work = GaugeMetricFamily("secateur_worker_work_bytes", "Bytes of the work folders there.", labels=labels)
     for row in rows:
         states[row.queue][row.state] += 1
         for family, value in (
@@ -112,13 +116,15 @@ def _workers(rows: Sequence[WorkerRow]) -> list[Metric]:
             (used, row.device_memory_used_bytes),
             (memory, row.memory_bytes),
             (disk, row.disk_free_bytes),
+            (folders, row.work_folders),
+            (work, row.work_bytes),
         ):
             if value is not None:
                 family.add_metric([row.id, row.queue, row.hostname], value)
     for queue, by_state in states.items():
         for state, number in by_state.items():
             count.add_metric([queue, state], number)
-    return [count, device, used, memory, disk]
+    return [count, device, used, memory, disk, folders, work]
 
 
 def _attempts(rows: Sequence[AttemptTotalRow]) -> list[Metric]:

@@ -57,6 +57,16 @@ class Settings(BaseSettings):
     disk_watermark_bytes: int = Field(
         2 * 2**30, description="A worker with less free space on its work folder's disk claims nothing."
     )
+    worker_memory_bytes: int | None = Field(
+        None, description="Memory a worker says it has; unset: that of its control group, or the machine."
+    )
+    admission_max_wait_seconds: float = Field(
+        600, description="A job that no worker of its queue has room for is tried by the largest after this long."
+    )
+    resume_keep_seconds: float = Field(
+        24 * 3600,
+        description="A job that failed or was cancelled keeps what a retry goes on from on its worker for this long.",
+    )
 
     store_url: str | None = Field(None, description="s3://bucket[/prefix]; unset: a folder in home.")
     store_endpoint: str | None = Field(None, description="Of an S3-compatible service that is not Amazon's.")
@@ -129,6 +139,11 @@ class Settings(BaseSettings):
     trigger_history_days: float = Field(90, description="Firings of triggers are kept, and known again, this long.")
 
     event_retention_days: float = Field(90, description="Events of jobs that ended longer ago are removed.")
+    generated_keep_days: float = Field(
+        30,
+        description="Texts that models wrote for calibration are removed this long after their last use; in a bucket, "
+        "after they were written.",
+    )
     orphan_seconds: float = Field(24 * 3600, description="Age at which stored files no row names are swept.")
     metrics_port: int | None = Field(
         None, description="A port of its own for /metrics, on all addresses; unset: on the API's; 0: no metrics."

@@ -43,6 +43,7 @@ from worker.recording import Recorder
 from worker.runner_process import run_task
 from worker.sources import Sources
 from worker.targets import add_target
+from worker.work_folders import WorkFolders
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,10 @@ class Attempt(ABC):
         self._folder = (settings.work_root / claim.job_id / f"attempt-{claim.attempt}").resolve()
 
     def run(self) -> Outcome:
+        with WorkFolders(self._settings.work_root).held(self._claim.job_id):
+            return self._run()
+
+    def _run(self) -> Outcome:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         team_id = self._claim.team_id

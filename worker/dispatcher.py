@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.artifacts.store import open_store
 from core.database import session_factory, transaction
 from core.jobs import queue
+from core.jobs.corrections import correct_needs
 from core.jobs.fleet import count_ended_attempts
 from core.jobs.hints import SendHint, hint_or_note, hint_sender
 from core.jobs.hub_lookup import HubLookup
@@ -104,6 +105,7 @@ def dispatch(sessions: sessionmaker[Session], settings: Settings, send_hint: Sen
         queue.mark_dispatched(session, [job_id for job_id, _ in due])
     with transaction(sessions) as session:
         count_ended_attempts(session)
+        correct_needs(session)
         queue.forget_workers(session)
     with transaction(sessions) as session:
         queue.remove_old_events(session, settings.event_retention_days)

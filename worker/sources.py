@@ -1,5 +1,6 @@
 """The fetch stage: what a claim names is brought to this machine, or is there, and is still what was registered."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +9,7 @@ from typing import Any, Self
 import structlog
 
 from core.artifacts.store import MANIFEST, Store
-from core.artifacts.store.protocol import full_disk_told
+from core.artifacts.store.protocol import GENERATED_PREFIX, full_disk_told
 from core.catalogue.tasks import TASKS, local_copy
 from core.data.formats import IMAGE_PARQUET
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
@@ -49,8 +50,6 @@ from worker.fetcher_protocol import (
 )
 from worker.fetching import FETCHER, Fetching
 from worker.protocol import GenerateTextSpec, ImageSource, Message, ModelSource, Spec, TextSource
-
-GENERATED_PREFIX = "generated"
 
 logger = structlog.get_logger()
 
@@ -226,6 +225,7 @@ class Sources:
         prefix = f"{GENERATED_PREFIX}/{key}"
         here = self._store.folder(prefix)
         if here is not None and (here / MANIFEST).is_file():
+            os.utime(here / MANIFEST)  # read where it lies: not to be swept meanwhile
             return _described_source(reference.name, here)
         entry = self._fetching.find(key)
         if entry is None and here is None:

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
+from core.jobs.corrections import keep_ratios
 from core.jobs.tables import AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
 
 STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
@@ -98,12 +99,14 @@ def count_ended_attempts(session: Session) -> int:
             AttemptRow.outcome,
             AttemptRow.error_code,
             AttemptRow.stages,
+            AttemptRow.measured.is_not(None).label("is_measured"),
             func.extract("epoch", AttemptRow.ended_at - AttemptRow.started_at).label("seconds"),
         )
         .execution_options(synchronize_session=False)
     ).all()
     _add_attempts(session, ended)
     _add_stages(session, ended)
+    keep_ratios(session, ((row.queue, row.method) for row in ended if row.is_measured))
     return len(ended)
 
 

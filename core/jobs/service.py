@@ -11,6 +11,7 @@ from core import telemetry
 from core.artifacts.store import Store
 from core.database import new_id
 from core.errors import Conflict, InvalidRequest, NotFound
+from core.jobs.admission import needs_by, needs_columns
 from core.jobs.baseline import Baseline
 from core.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
 from core.jobs.estimates import estimate_job, require_fit
@@ -55,6 +56,8 @@ def submit(
         team_id=team_id,
         attempts_allowed=settings.max_attempts,
         estimate=estimate.model_dump(mode="json"),
+        is_corrected=estimate.basis.jobs > 0,
+        **needs_columns(needs_by(estimate)),
         body=resolved.body.model_dump(mode="json"),
         sources=dict(resolved.sources) | ({} if baseline is None else {"baseline": baseline.model_dump(mode="json")}),
         model=resolved.model.name,
@@ -249,6 +252,7 @@ def job_answer(row: JobRow) -> Job:
     )
     also = {
         "object": "job",
+        "waiting_reason": None,  # `core.jobs.waiting` finds those that there are
         "model_revision": row.model_revision,
         "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
     }

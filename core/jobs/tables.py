@@ -27,7 +27,9 @@ class JobRow(Base):
     `attempt` fences every write of a worker; `last_event` numbers events; `attempts_allowed` is the attempt after which
     a retryable failure is final. `body` is the request with defaults filled in, `sources` what it resolved to: paths
     and hashes of the model and the texts. `metrics` are of the attempt that its artifact is of. `dispatched_at` is when
-    a hint was last sent, `events_removed_at` when retention took its events.
+    a hint was last sent, `events_removed_at` when retention took its events. The needs are those of the estimate, and
+    `size` the same in steps; `is_corrected` once they are corrected by what jobs of the queue and method have taken
+    (`PeakRatioRow`). The job ran out of memory on a worker that had the memory it has outgrown: it needs a larger one.
     """
 
     __tablename__ = "jobs"
@@ -39,6 +41,7 @@ class JobRow(Base):
             "ix_jobs_waiting_by_team",
             "team_id",
             "queue",
+            "size",
             text("priority DESC"),
             "created_at",
             "id",
@@ -51,6 +54,12 @@ class JobRow(Base):
             "created_at",
             "id",
             postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_jobs_uncorrected",
+            "queue",
+            "method",
+            postgresql_where=text("status = 'queued' AND NOT is_corrected"),
         ),
         Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
         Index(
@@ -93,6 +102,13 @@ class JobRow(Base):
     worker_id: Mapped[str | None]
     events_removed_at: Mapped[datetime | None]
     estimate: Mapped[dict[str, Any] | None]
+    needs_device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    needs_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    needs_disk_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(server_default=text("0"))
+    is_corrected: Mapped[bool] = mapped_column(server_default=text("false"))
+    outgrown_device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    outgrown_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
 
@@ -109,7 +125,7 @@ class AttemptRow(Base):
     __table_args__ = (
         PrimaryKeyConstraint("job_id", "attempt"),
         Index(None, "team_id", "started_at"),
-        Index("ix_job_attempts_history", "queue", "method", "ended_at", postgresql_where=text("outcome = 'succeeded'")),
+        Index("ix_job_attempts_history", "queue", "method", "ended_at", postgresql_where=text("measured IS NOT NULL")),
         Index("ix_job_attempts_to_count", "ended_at", postgresql_where=text("ended_at IS NOT NULL AND NOT counted")),
     )
 
@@ -127,6 +143,20 @@ class AttemptRow(Base):
     needs: Mapped[dict[str, Any] | None]
     measured: Mapped[dict[str, Any] | None]
     counted: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class PeakRatioRow(Base):
+    """The median of measured ÷ formula over the newest jobs of a queue and method that ran to their end, where there
+    are enough of them; null where the figure was not measured."""
+
+    __tablename__ = "peak_ratios"
+    __table_args__ = (PrimaryKeyConstraint("queue", "method"),)
+
+    queue: Mapped[str]
+    method: Mapped[str]
+    device_memory: Mapped[float | None] = mapped_column(Double)
+    memory: Mapped[float | None] = mapped_column(Double)
+    disk: Mapped[float | None] = mapped_column(Double)
 
 
 class AttemptTotalRow(Base):
@@ -224,7 +254,8 @@ class WorkerRow(Base):
 
     `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why. Bytes are
     of the whole machine or control group (`memory_bytes`), of the device (null without one; used by whomever, at the
-    last sign of life), and free on the disk of the work folder.
+    last sign of life), and free on the disk of the work folder. `work_folders` and `work_bytes` are of the jobs that
+    have a folder on that disk, whichever worker of the node made it.
     """
 
     __tablename__ = "workers"
@@ -242,6 +273,8 @@ class WorkerRow(Base):
     device_memory_used_bytes: Mapped[int | None] = mapped_column(BigInteger)
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     disk_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    work_folders: Mapped[int | None]
+    work_bytes: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import seconds_from_now, transaction
+from core.database import new_id, seconds_from_now, transaction
 from core.errors import OutOfMemory
-from core.jobs.queue import claim, expire_leases, finish_failed, hints_due, remove_old_events, request_retry
+from core.jobs.admission import Room, needs_columns
+from core.jobs.queue import claim, expire_leases, finish_failed, heartbeat, hints_due, remove_old_events, request_retry
 from core.jobs.tables import AttemptRow, JobEventRow, JobRow
 from core.teams.quotas import get_team
 from tests.jobs.conftest import NewJob
@@ -109,6 +110,28 @@ def test_neither_claim_nor_hints_read_the_queue_from_end_to_end(sessions: Sessio
     with transaction(sessions) as session:
         assert get_team(session, team).usage.queued >= WAITING / 2
         assert session.scalar(select(func.count()).select_from(JobRow)) == 2 * WAITING + 2
+
+
+@pytest.mark.usefixtures("long_queue")
+def test_a_claim_does_not_read_what_is_too_large_for_its_worker(sessions: Sessions) -> None:
+    """All but two are, they would go first, and there is a worker for them."""
+    with transaction(sessions) as session:
+        for worker, size in (("small", 16), ("large", 80)):
+            memory = size * 2**30
+            heartbeat(session, worker, queue="default", device="cuda", hostname="b", pid=1, memory_bytes=memory)
+        needs = needs_columns(Room(None, 40 * 2**30, None))
+        copies = func.length(JobRow.id) > len(new_id("job"))
+        session.execute(update(JobRow).where(copies).values(priority=5, **needs))
+    with sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE jobs"))
+    for worker, is_small in (("small", True), ("large", False)):
+        with transaction(sessions) as session:
+            plans = _plans(session, lambda s, by=worker: claim(s, queue="default", worker_id=by, lease_seconds=60))
+            size = session.scalars(select(JobRow.size).where(JobRow.worker_id == worker)).one()
+        assert (size == 0) == is_small
+        for node in [node for plan in plans for node in _nodes(plan)]:
+            rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            assert rows <= 500, (worker, node["Node Type"], rows)
 
 
 def _plans(session: Session, call: Any) -> list[dict[str, Any]]:

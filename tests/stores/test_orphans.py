@@ -114,6 +114,21 @@ def test_what_is_young_stays(settings: Settings, sessions: Sessions, team: str, 
     assert sweep_orphans(sessions, store, settings.model_copy(update={"orphan_seconds": 3600.0})) == [old]
 
 
+def test_texts_that_models_wrote_go_once_nobody_uses_them_for_long(
+    settings: Settings, sessions: Sessions, tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    for name in ("old", "used", "new"):
+        put_one(store, f"generated/{name}")
+    long_ago = time.time() - 31 * 24 * 3600
+    for name in ("old", "used"):
+        for path in [*store.folder(f"generated/{name}").rglob("*"), store.folder(f"generated/{name}")]:
+            os.utime(path, (long_ago, long_ago))
+    os.utime(store.folder("generated/used") / "a")
+    assert sweep_orphans(sessions, store, settings) == ["generated/old"]
+    assert sorted(store.children("generated")) == ["new", "used"]
+
+
 def test_models_and_uploads_are_swept_unless_named(
     store: Store, settings: Settings, sessions: Sessions, team: str
 ) -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import psutil
@@ -233,6 +235,21 @@ def start_part(settings: Settings) -> Iterator[StartPart]:
     yield start
     for part in started:
         part.end()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk of 256 MiB."""
+    with TemporaryDirectory(prefix="secateur-test-") as folder:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", folder], capture_output=True, text=True
+        )
+        if mounted.returncode != 0:
+            pytest.skip(f"no file system can be mounted here: {mounted.stderr}")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def boundaries(settings: Settings, job_id: str) -> list[str]:

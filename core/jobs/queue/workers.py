@@ -33,6 +33,8 @@ def heartbeat(
     device_memory_used_bytes: int | None = None,
     memory_bytes: int | None = None,
     disk_free_bytes: int | None = None,
+    work_folders: int | None = None,
+    work_bytes: int | None = None,
     version: str | None = None,
 ) -> None:
     """A worker's sign of life; the first one registers it. See `WorkerRow` for what the values mean."""
@@ -49,6 +51,8 @@ def heartbeat(
         "device_memory_used_bytes": device_memory_used_bytes,
         "memory_bytes": memory_bytes,
         "disk_free_bytes": disk_free_bytes,
+        "work_folders": work_folders,
+        "work_bytes": work_bytes,
         "version": version,
     }
     session.execute(
