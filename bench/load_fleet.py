@@ -167,7 +167,7 @@ class Fleet:
             case "pooler":
                 return [_installed("pgbouncer"), str(self.folder / "pgbouncer.ini")]
             case "dispatcher":
-                return [*celery, *quiet, "--pool", "solo", "--queues", "control", "--beat"]
+                return [sys.executable, "-m", "worker.dispatcher"]
             case _:
                 aside = ["nice", "-n", "10"]  # in production workers have machines of their own
                 return [*aside, *celery, *quiet, "--concurrency", "1", "--hostname", f"{name}@%h"]

@@ -59,7 +59,7 @@ class Heart:
         wait = min(BEAT_SECONDS, self._settings.worker_fresh_seconds / 3)
         while not self._ended:
             before, self._shortage = self._shortage, disk_shortage(self._settings)
-            alive.touch("worker")
+            alive.touch("worker", self._settings)
             facts = self._facts()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
                 self._beat(session, facts)

@@ -1,12 +1,14 @@
 """The Celery app that carries hints. The API only produces; the worker registers the task on the same app."""
 
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 from core.jobs import folder_broker
 from core.settings import Settings
 
 PRUNE_TASK = "secateur.prune"
-CONTROL_QUEUE = "control"
+for _scheme in ("redis", "rediss"):
+    TRANSPORT_ALIASES[_scheme] = "core.jobs.redis_broker:Transport"
 
 
 def celery_app(settings: Settings) -> Celery:
