@@ -78,7 +78,7 @@ class Fleet:
         self.start("dispatcher")
         for number in range(self._workers):
             self.start(f"worker-{number}")
-        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200, 60)
+        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).json()["can_run"], 60)
         return self
 
     def __exit__(

@@ -10,11 +10,16 @@ from kombu.transport import redis
 
 from core.jobs.folder_broker import LONGEST_WAIT_SECONDS
 
+_WAIT_OF_BUSY_SECONDS = 0.05
+"""Nothing wakes a worker that is at a job when it may take the next hint."""
+
 
 class Transport(redis.Transport):
     implements = redis.Transport.implements.extend(asynchronous=False)
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
         """Goes back to the consumer's loop soon: there it sees that it is to end, or that it may take the next hint."""
-        timeout = min(timeout or LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+        is_busy = not all(channel.qos.can_consume() for channel in self.channels)
+        longest = _WAIT_OF_BUSY_SECONDS if is_busy else LONGEST_WAIT_SECONDS
+        timeout = min(timeout or longest, longest)
         super().drain_events(connection, timeout=timeout)  # type: ignore[no-untyped-call]

@@ -120,7 +120,7 @@ def server(house: House) -> ChildProcess:
 
 def family(server: ChildProcess) -> dict[str, list[int]]:
     """Every process of a server, by what it is."""
-    found: dict[str, list[int]] = {"postgres": [], "uvicorn": [], "--beat": [], "worker@%h": []}
+    found: dict[str, list[int]] = {"postgres": [], "uvicorn": [], "worker.dispatcher": [], "worker@%h": []}
     for process in psutil.Process(server.pid).children(recursive=True):
         for name, pids in found.items():
             if any(name in word for word in process.cmdline()):
@@ -221,6 +221,30 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(
     assert "Nothing" in secateur(home, "stop").stdout
 
 
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_dispatcher_that_ended_or_stands_still_is_started_anew(
+    house: House, home: Path, server: ChildProcess, fault: int
+) -> None:
+    sign_of_life = home / "dispatcher.alive"
+    eventually(sign_of_life.exists)
+    pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
+    os.kill(pids["dispatcher"], fault)
+    if fault == signal.SIGSTOP:
+        os.utime(sign_of_life, (0, 0))  # long ago, by its clock
+    new = eventually(lambda: (now := of_dispatcher(home)) != pids["dispatcher"] and now)
+    assert not is_alive(pids["dispatcher"])
+    eventually(sign_of_life.exists)
+    assert family(server)["worker.dispatcher"] == [new]
+    assert {each["name"]: each["pid"] for each in written(home)["parts"]} == {**pids, "dispatcher": new}
+    said = "ended with exit code -9" if fault == signal.SIGKILL else "stood still for"
+    assert f"The dispatcher {said}" in house.output
+
+
+def of_dispatcher(home: Path) -> int:
+    """The process that is written down."""
+    return next(int(each["pid"]) for each in written(home)["parts"] if each["name"] == "dispatcher")
+
+
 LIGHT = """
 import sys
 from secateur.cli import main
@@ -241,19 +265,17 @@ ready."""
 def light(house: House, home: Path) -> ChildProcess:
     """A server of light parts, in place of the one that is there."""
     house.end()
-    (home / "readyz").touch()
+    (home / "readyz").write_text('{"can_run": true}')
     return house.start(sys.executable, "-c", LIGHT, "serve")
 
 
-@pytest.mark.parametrize(
-    "part", ["postgres", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("uvicorn", "--beat"))]
-)
+@pytest.mark.parametrize("part", ["postgres", pytest.param("uvicorn", marks=pytest.mark.nightly)])
 def test_a_part_that_ends_is_named_and_ends_all(house: House, server: ChildProcess, part: str) -> None:
     parts = family(server)
     os.kill(parts[part][0], signal.SIGKILL)
     assert server.wait(60) == 1
     assert not any(is_alive(pid) for pids in parts.values() for pid in pids)
-    names = {"uvicorn": "The api ended", "--beat": "The dispatcher ended", "postgres": "The database ended"}
+    names = {"uvicorn": "The api ended", "postgres": "The database ended"}
     assert names[part] in house.output
 
 
