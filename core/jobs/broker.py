@@ -21,6 +21,7 @@ def celery_app(settings: Settings) -> Celery:
         broker_url=settings.broker_url or f"{folder_broker.SCHEME}://home",
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a worker does not give up: it finds jobs without
         task_default_queue=settings.worker_queue,
         task_create_missing_queues=True,
         task_ignore_result=True,

@@ -67,7 +67,12 @@ def test_a_duty_that_hangs_grows_old_and_the_others_go_on(
     often = settings.model_copy(update={"dispatch_interval_seconds": 0.05})
     clock = threading.Thread(target=go_round, args=(sessions, often, duties, stop))
     clock.start()
-    first = eventually(lambda: len(seen := done(api_client, monkeypatch)) == len(duties) and seen)
+
+    def all_known() -> dict[str, float] | None:
+        seen = done(api_client, monkeypatch)
+        return seen if len(seen) == len(duties) else None
+
+    first = eventually(all_known)
     ran = len(turns)
 
     def others_went_on() -> dict[str, float] | None:
@@ -120,7 +125,8 @@ def test_two_dispatchers_share_the_work_and_one_that_is_frozen_is_not_healthy(
         with transaction(sessions) as session:
             return {row.name: row.succeeded_at.timestamp() for row in known_duties(session)}
 
-    before = eventually(lambda: (seen := noted()).keys() == named and seen)
+    eventually(lambda: noted().keys() == named, 60)
+    before = noted()
     frequent = {"leases", "hints", "totals", "triggers", "webhooks", "sweeps", "publications 1"}
     eventually(lambda: all(noted()[name] > before[name] for name in frequent), 60)
     log = (settings.home / "dispatcher.log").read_text()

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from core.database import transaction
 from core.jobs import queue
 from core.jobs.broker import celery_app
 from core.jobs.hints import Hints
+from core.jobs.tables import WorkerRow
 from core.settings import Settings
 from tests.triggers.conftest import make_trigger
 from tests.webhooks.conftest import Webhooks
@@ -23,6 +24,8 @@ from tests.worker.conftest import Queue, StartPart, eventually, impatient, worke
 from tests.worker.redis_server import RedisServer
 
 NETWORK = "127.0.0.0/8"
+PATIENCE = 120
+"""Seconds; a job takes some ten processes."""
 
 
 @pytest.fixture
@@ -51,6 +54,12 @@ def take_as_a_worker_that_dies(jobs: Queue, job_id: str) -> None:
     assert claim is not None and claim.job_id == job_id
 
 
+def workers_known(jobs: Queue) -> list[str]:
+    """States of the workers, oldest first; one that was killed is among them."""
+    with transaction(jobs.sessions) as session:
+        return list(session.scalars(select(WorkerRow.state).order_by(WorkerRow.started_at)))
+
+
 def test_with_redis_killed_leases_webhooks_triggers_and_jobs_go_on(
     redis: RedisServer,
     variables: dict[str, str],
@@ -69,7 +78,7 @@ def test_with_redis_killed_leases_webhooks_triggers_and_jobs_go_on(
     start_part("dispatcher", **variables)
     worker = start_part("worker", stand_in={"from": str(behaviour)}, **variables)
     running = jobs.submit(job_body)
-    eventually(lambda: jobs.job(running).status == "running", 60)
+    eventually(lambda: jobs.job(running).status == "running", PATIENCE)
     template = {"name": "nightly", "template": job_body, "placeholders": {}}
     trigger = make_trigger(api, template, schedule={"cron": "0 3 * * *", "timezone": "Europe/Berlin"})
     redis.kill()
@@ -85,21 +94,19 @@ def test_with_redis_killed_leases_webhooks_triggers_and_jobs_go_on(
         [firing] = eventually(trigger.firings, 30)
         assert firing["outcome"] == "accepted"
         assert jobs.job(running).status == "running"
-        go_on.touch()
-        for job_id in (running, lost, firing["job_id"]):
-            jobs.succeeded(job_id)
         eventually(lambda: any(each.event["data"]["id"] == lost for each in receiver.of("/ok")), 30)
-        late = jobs.submit(job_body)  # to a worker that has nothing to do
-        jobs.succeeded(late)
+    go_on.touch()
+    for job_id in (running, lost, firing["job_id"]):
+        jobs.succeeded(job_id, PATIENCE)
 
-        worker.end()
-        start_part("worker", stand_in={}, **variables)  # while there is no broker
-        jobs.succeeded(jobs.submit(job_body))
+    worker.end()
+    start_part("worker", stand_in={}, **variables)  # while there is no broker
+    eventually(lambda: len(workers := workers_known(jobs)) == 2 and workers[-1] == "idle", PATIENCE)
+    jobs.succeeded(jobs.submit(job_body), PATIENCE)  # by a look of its own
 
     redis.start()
-    hints = Hints(celery_app(settings))
-    eventually(lambda: hints.lying("default") == 0 and (hints.send("job_1", "default") or True))
-    eventually(lambda: hints.lying("default") == 0, 60)  # it takes hints again
+    Hints(celery_app(settings)).send("job_1", "default")
+    eventually(lambda: redis.client.llen("default") == 0, 60)  # it takes hints again
 
 
 def test_with_redis_frozen_a_worker_finds_its_job_and_drains(
@@ -113,7 +120,7 @@ def test_with_redis_frozen_a_worker_finds_its_job_and_drains(
     worker = start_part("worker", stand_in={}, **variables)
     eventually(lambda: worker_state(jobs) == "idle", 60)
     os.kill(redis.pid, signal.SIGSTOP)
-    jobs.succeeded(jobs.submit(job_body))
+    jobs.succeeded(jobs.submit(job_body), PATIENCE)
     os.kill(redis.pid, signal.SIGCONT)
     worker.send(signal.SIGTERM)
     assert worker.wait(30) == 0, (settings.home / "worker.log").read_text()
