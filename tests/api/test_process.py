@@ -68,9 +68,9 @@ def test_without_a_database_requests_are_told_to_come_back(tmp_path: Path) -> No
     away = Settings(home=tmp_path, database_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
     with TestClient(create_app(away)) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
-        away = client.get("/readyz")
-        assert away.status_code == 503 and away.headers["Retry-After"]
-        assert away.json()["checks"]["database"] is False and away.json()["can_accept"] is False
+        refusal = client.get("/readyz")
+        assert refusal.status_code == 503 and refusal.headers["Retry-After"]
+        assert refusal.json()["checks"]["database"] is False and refusal.json()["can_accept"] is False
         refused = client.get("/v1/jobs", headers=bearer(new_token()))
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert refused.headers["Retry-After"]
