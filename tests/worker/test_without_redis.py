@@ -23,6 +23,7 @@ from tests.webhooks.receiver import receiving
 from tests.worker.conftest import Queue, StartPart, eventually, impatient, worker_state
 from tests.worker.redis_server import RedisServer
 
+pytestmark = pytest.mark.timeout(600)
 NETWORK = "127.0.0.0/8"
 PATIENCE = 120
 """Seconds; a job takes some ten processes."""
