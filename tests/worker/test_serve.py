@@ -221,30 +221,6 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(
     assert "Nothing" in secateur(home, "stop").stdout
 
 
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_dispatcher_that_ended_or_stands_still_is_started_anew(
-    house: House, home: Path, server: ChildProcess, fault: int
-) -> None:
-    sign_of_life = home / "dispatcher.alive"
-    eventually(sign_of_life.exists)
-    pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
-    os.kill(pids["dispatcher"], fault)
-    if fault == signal.SIGSTOP:
-        os.utime(sign_of_life, (0, 0))  # long ago, by its clock
-    new = eventually(lambda: (now := of_dispatcher(home)) != pids["dispatcher"] and now)
-    assert not is_alive(pids["dispatcher"])
-    eventually(sign_of_life.exists)
-    assert family(server)["worker.dispatcher"] == [new]
-    assert {each["name"]: each["pid"] for each in written(home)["parts"]} == {**pids, "dispatcher": new}
-    said = "ended with exit code -9" if fault == signal.SIGKILL else "stood still for"
-    assert f"The dispatcher {said}" in house.output
-
-
-def of_dispatcher(home: Path) -> int:
-    """The process that is written down."""
-    return next(int(each["pid"]) for each in written(home)["parts"] if each["name"] == "dispatcher")
-
-
 LIGHT = """
 import sys
 from secateur.cli import main
@@ -286,6 +262,28 @@ def test_each_part_is_watched(house: House, home: Path, light: ChildProcess, par
     assert light.wait(60) == 1
     assert f"The {part} ended with exit code -9" in house.output
     assert not any(map(is_alive, pids.values()))
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_dispatcher_that_ended_or_stands_still_is_started_anew(
+    house: House, home: Path, light: ChildProcess, fault: int
+) -> None:
+    pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
+    sign_of_life = home / "dispatcher.alive"
+    sign_of_life.touch()  # a round has ended
+    os.kill(pids["dispatcher"], fault)
+    if fault == signal.SIGSTOP:
+        os.utime(sign_of_life, (0, 0))  # and long ago
+
+    def new_one() -> dict[str, int] | None:
+        now = {each["name"]: each["pid"] for each in written(home)["parts"]}
+        return now if now["dispatcher"] != pids["dispatcher"] else None
+
+    now = eventually(new_one)
+    assert not is_alive(pids["dispatcher"]) and is_alive(now["dispatcher"]) and not sign_of_life.exists()
+    assert now == {**pids, "dispatcher": now["dispatcher"]} and light.is_running()
+    said = "ended with exit code -9" if fault == signal.SIGKILL else "stood still for"
+    assert f"The dispatcher {said}" in house.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
