@@ -35,7 +35,7 @@ class Turn:
 
 @dataclass
 class Duty:
-    """`run` is called in a thread, at most once in `every_seconds`; what it returns is logged where it is not None."""
+    """`run` is called in a thread, about once in `every_seconds`; what it returns is logged where it is not None."""
 
     name: str
     every_seconds: float
@@ -48,7 +48,7 @@ class Duty:
     def start_if_due(self, sessions: sessionmaker[Session], settings: Settings) -> None:
         if time.monotonic() < self._due or (self._thread is not None and self._thread.is_alive()):
             return
-        self._due = time.monotonic() + self.every_seconds
+        self._due = time.monotonic() + 0.9 * self.every_seconds  # a round may come a little early
         self._thread = threading.Thread(target=self._run, args=(sessions, settings), name=self.name, daemon=True)
         self._thread.start()
 
