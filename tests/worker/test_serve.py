@@ -241,6 +241,7 @@ ready."""
 def light(house: House, home: Path) -> ChildProcess:
     """A server of light parts, in place of the one that is there."""
     house.end()
+    home.mkdir(exist_ok=True)
     (home / "readyz").write_text('{"can_run": true}')
     return house.start(sys.executable, "-c", LIGHT, "serve")
 
