@@ -49,6 +49,6 @@ CMD ["uvicorn", "--factory", "api.app:create_app", "--http", "api.slow_clients:B
 FROM runtime AS worker
 COPY --from=build-worker /venv /venv
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive", "worker", "60"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive", "worker"]
 CMD ["celery", "--quiet", "--app", "worker.app", "worker", "--concurrency", "1", \
      "--without-gossip", "--without-mingle", "--without-heartbeat"]

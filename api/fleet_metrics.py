@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.jobs import fleet
+from core.jobs.duties import known_duties
 from core.jobs.queue import WORKER_STATES
-from core.jobs.tables import AttemptTotalRow, StageTotalRow, WorkerRow
+from core.jobs.tables import AttemptTotalRow, DutyRow, StageTotalRow, WorkerRow
 from core.webhooks.log import WaitingFigures, waiting_figures
 
 CACHED_SECONDS = 5.0
@@ -69,6 +70,7 @@ class FleetCollector(Collector):
                     *_attempts(fleet.attempt_totals(session)),
                     _stages(fleet.stage_totals(session)),
                     *_webhooks(waiting_figures(session)),
+                    *_duties(known_duties(session)),
                 ]
         except SQLAlchemyError as error:
             log.warning("no metrics of the fleet", error=str(error).partition("\n")[0])
@@ -166,3 +168,18 @@ def _webhooks(figures: WaitingFigures) -> list[Metric]:
     pending.add_metric([], figures.pending)
     overdue.add_metric([], figures.overdue_seconds)
     return [pending, overdue]
+
+
+def _duties(rows: Sequence[DutyRow]) -> list[Metric]:
+    done = GaugeMetricFamily(
+        "secateur_dispatcher_duty_last_success_timestamp_seconds",
+        "When a dispatcher last did this duty, in seconds since the epoch.",
+        labels=["duty"],
+    )
+    every = GaugeMetricFamily(
+        "secateur_dispatcher_duty_interval_seconds", "How often a dispatcher does this duty.", labels=["duty"]
+    )
+    for row in rows:
+        done.add_metric([row.name], row.succeeded_at.timestamp())
+        every.add_metric([row.name], row.every_seconds)
+    return [done, every]

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.fleet_metrics import metrics_registry
 from api.rates import Rates
+from api.readiness import ReadinessChecks
 from api.refusals import RefusedKeys
 from api.watch import EventWatch
 from core.addresses import Guard
@@ -38,6 +39,7 @@ class ApiState:
     watch: EventWatch
     rates: Rates
     refused_keys: RefusedKeys
+    readiness: ReadinessChecks
     metrics: CollectorRegistry
     hub: HubLookup
     guard: Guard
@@ -60,10 +62,11 @@ def build_state(settings: Settings) -> ApiState:
         sessions=sessions,
         store=store,
         broker=broker,
-        send_hint=hint_sender(broker, settings.hint_stale_seconds),
+        send_hint=hint_sender(broker),
         watch=EventWatch(settings),
         rates=Rates(settings),
         refused_keys=RefusedKeys(sessions),
+        readiness=ReadinessChecks(sessions, store, broker, worker_fresh_seconds=settings.worker_fresh_seconds),
         metrics=metrics_registry(sessions, settings.worker_fresh_seconds),
         hub=hub,
         guard=Guard(tuple(settings.webhook_allowed_networks)),

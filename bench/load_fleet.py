@@ -78,7 +78,7 @@ class Fleet:
         self.start("dispatcher")
         for number in range(self._workers):
             self.start(f"worker-{number}")
-        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200, 60)
+        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).json()["can_run"], 60)
         return self
 
     def __exit__(
@@ -167,7 +167,7 @@ class Fleet:
             case "pooler":
                 return [_installed("pgbouncer"), str(self.folder / "pgbouncer.ini")]
             case "dispatcher":
-                return [*celery, *quiet, "--pool", "solo", "--queues", "control", "--beat"]
+                return [sys.executable, "-m", "worker.dispatcher"]
             case _:
                 aside = ["nice", "-n", "10"]  # in production workers have machines of their own
                 return [*aside, *celery, *quiet, "--concurrency", "1", "--hostname", f"{name}@%h"]

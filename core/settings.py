@@ -41,8 +41,11 @@ class Settings(BaseSettings):
 
     lease_seconds: float = Field(60, description="A worker silent for this long has lost its job.")
     lease_renew_seconds: float = Field(15, description="Between signs of life of a running job.")
-    dispatch_interval_seconds: float = Field(2, description="Between rounds of the dispatcher.")
+    dispatch_interval_seconds: float = Field(2, gt=0, description="Between rounds of the dispatcher.")
     hint_stale_seconds: float = Field(30, description="A queued job is hinted at again after this long.")
+    worker_poll_seconds: float = Field(
+        10, gt=0, description="Between an idle worker's own looks for jobs, which need no hint."
+    )
     cancel_grace_seconds: float = Field(10, description="Between SIGINT and SIGKILL for a cancelled runner.")
     retry_delay_seconds: float = Field(5, description="Before a job is tried again after a passing failure.")
     max_attempts: int = Field(3, description="Attempts at a job before a passing failure is final.")

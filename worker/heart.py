@@ -71,7 +71,7 @@ class Heart:
         while not self._ended:
             before, self._shortage = self._shortage, disk_shortage(self._settings)
             self._start_sweep(sessions)
-            alive.touch("worker")
+            alive.touch("worker", self._settings)
             facts = self._facts()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
                 self._beat(session, facts)

@@ -13,13 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.fernet import Fernet
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
 from core.errors import IdempotencyConflict
 from core.jobs.tables import IdempotencyKeyRow
+
+_EXPIRY_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,19 @@ def answer_once(
 
 
 def expire_idempotency_keys(session: Session) -> int:
-    """Forget keys that are past their time; how many."""
+    """Forget some of the keys that are past their time; how many. Called again and again, a batch at a time."""
+    over = (
+        select(IdempotencyKeyRow.team_id, IdempotencyKeyRow.key_hash)
+        .where(IdempotencyKeyRow.expires_at <= func.clock_timestamp())
+        .order_by(IdempotencyKeyRow.expires_at)
+        .limit(_EXPIRY_BATCH)
+        .with_for_update(skip_locked=True)
+    )
     gone = session.scalars(
         delete(IdempotencyKeyRow)
-        .where(IdempotencyKeyRow.expires_at <= func.clock_timestamp())
+        .where(tuple_(IdempotencyKeyRow.team_id, IdempotencyKeyRow.key_hash).in_(over))
         .returning(IdempotencyKeyRow.key_hash)
+        .execution_options(synchronize_session=False)
     )
     return len(gone.all())
 

@@ -278,3 +278,14 @@ class WorkerRow(Base):
     version: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class DutyRow(Base):
+    """A duty of the dispatcher: how often it comes, and when one of the dispatchers last did it; before the first time,
+    when it was first tried."""
+
+    __tablename__ = "duties"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    every_seconds: Mapped[float]
+    succeeded_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

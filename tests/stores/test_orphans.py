@@ -24,8 +24,7 @@ from core.teams.quotas import reserve_stored
 from core.teams.tables import TeamRow
 from tests.stored import put
 from tests.stores.conftest import write_artifact
-from worker import dispatcher
-from worker.chores import Chore
+from worker.dispatcher import make_duties
 
 Sessions = sessionmaker[Session]
 
@@ -236,11 +235,10 @@ def test_a_publisher_killed_midway_leaves_nothing_listed_and_is_swept_once_it_is
 def test_the_dispatcher_sweeps_beside_its_rounds_and_not_in_each(
     store: Store, settings: Settings, sessions: Sessions
 ) -> None:
-    due = next(chore for chore in dispatcher.CHORES if chore.name == "sweep of the store")
-    chore = Chore(due.name, due.every_seconds, due.run)
+    duty = next(duty for duty in make_duties(sessions, settings) if duty.name == "orphans")
     for prefix in ("models/model_0", "models/model_1"):
         put_one(store, prefix)
-        chore.start_if_due(sessions, settings)
-        chore.wait(20)
+        duty.start_if_due(sessions, settings)
+        duty.wait(20)
     assert not is_there(store, "models/model_0"), "not swept"
     assert is_there(store, "models/model_1"), "swept again within a moment"

@@ -22,10 +22,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.artifacts.store import Store
 from core.database import transaction
 from core.jobs import service
+from core.jobs.hints import Hints
 from core.jobs.schemas import Job, JobBody, JobEvent
 from core.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
+from tests.worker.redis_server import RedisServer, redis_running
 from tests.worker.supervise import run_once
+from worker.dispatcher import return_expired_leases, send_due_hints
+from worker.duties import Turn
 from worker.fork_server import PROCESS_NAME
 from worker.processes import ChildProcess, spawn
 from worker.serve import part_commands, part_environment
@@ -250,6 +254,34 @@ def small_disk() -> Iterator[Path]:
             yield Path(folder)
         finally:
             subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+class HintsSent(Hints):
+    """A broker whose hints are taken at once."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+
+    def lying(self, queue: str) -> int:
+        return 0
+
+    def send(self, job_id: str, queue: str, enough: int = 1) -> None:
+        self.sent.append((job_id, queue))
+
+
+def dispatched(jobs: Queue, settings: Settings) -> list[tuple[str, str]]:
+    """What a dispatcher's look at leases, and then at hints, sends."""
+    hints = HintsSent()
+    turn = Turn(jobs.sessions, settings)
+    return_expired_leases(turn)
+    send_due_hints(turn, hints)
+    return hints.sent
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_running(tmp_path) as server:
+        yield server
 
 
 def boundaries(settings: Settings, job_id: str) -> list[str]:

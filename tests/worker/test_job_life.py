@@ -15,9 +15,8 @@ from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
 from core.database import transaction
 from core.jobs import queue, service
 from core.settings import Settings
-from tests.worker.conftest import Queue, SpawnWorker, StartWorker, boundaries, eventually, is_alive
+from tests.worker.conftest import Queue, SpawnWorker, StartWorker, boundaries, dispatched, eventually, is_alive
 from tests.worker.supervise import runner
-from worker.dispatcher import dispatch
 from worker.supervisor import Supervisor
 
 TASKS = ("prune", "measure", "verify")
@@ -253,14 +252,7 @@ def test_a_supervisor_killed_with_9_takes_its_runner_along_and_its_job_is_run_ag
     os.kill(worker.pid, signal.SIGKILL)
     eventually(lambda: not is_alive(pid), seconds=5)
     assert jobs.job(job_id).status == "running", "nobody could have noticed yet"
-    hints: list[tuple[str, str]] = []
-
-    def dispatched() -> bool:
-        dispatch(jobs.sessions, settings, lambda *hint: hints.append(hint))
-        return bool(hints)
-
-    eventually(dispatched, seconds=10)
-    assert hints == [(job_id, "default")]
+    assert eventually(lambda: dispatched(jobs, settings), seconds=10) == [(job_id, "default")]
     second = spawn_worker()
     assert second.wait(30) == 0
     assert jobs.job(job_id).status == "succeeded" and jobs.job(job_id).attempt == 2

@@ -30,7 +30,7 @@ from core.jobs.queue.claims import HeldUp, claim, release, renew
 from core.jobs.queue.ends import expire_leases, finish_cancelled, finish_failed, finish_succeeded
 from core.jobs.queue.records import append_event, set_progress, set_stage
 from core.jobs.queue.requests import request_cancel, request_retry, submitted
-from core.jobs.queue.upkeep import hint_failed, hints_due, mark_dispatched, remove_old_events
+from core.jobs.queue.upkeep import HINTS_PER_QUEUE, hint_failed, hints_due, mark_dispatched, remove_old_events
 from core.jobs.queue.workers import (
     WORKER_STATES,
     WorkerState,
@@ -46,6 +46,7 @@ from core.jobs.queue.writes import EVENT_CHANNEL, status_of
 
 __all__ = [
     "EVENT_CHANNEL",
+    "HINTS_PER_QUEUE",
     "WORKER_STATES",
     "Claim",
     "HeldUp",
