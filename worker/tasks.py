@@ -10,6 +10,7 @@ runner dies with the pool's process.
 """
 
 import contextlib
+import random
 import signal
 import threading
 import time
@@ -45,6 +46,9 @@ class Connections:
     sessions: sessionmaker[Session]
     store: Store
 
+
+_HELD_UP_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Before a claim that others held up is tried again; at random by up to half less."""
 
 _heart: Heart | None = None
 _connections: Connections | None = None
@@ -87,7 +91,20 @@ def run_eligible_jobs(settings: Settings, connections: Connections, stop: thread
 
 
 def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
-    """The best eligible job, None where there is none or this worker's disk is nearly full."""
+    """The best eligible job, None where there is none or this worker's disk is nearly full.
+
+    Where jobs may run whose teams' rows are held, by an attempt that ends this moment or by whomever for longer, it
+    asks again a few times: in transactions of their own, so that no other worker waits for its turn meanwhile.
+    """
+    for seconds in _HELD_UP_SECONDS:
+        try:
+            return _claim_next(settings, sessions)
+        except queue.HeldUp:
+            time.sleep(random.uniform(0.5, 1) * seconds)
+    return None
+
+
+def _claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
     shortage = disk_shortage(settings)
     started = time.monotonic()
     with transaction(sessions) as session:

@@ -94,7 +94,17 @@ _MAY_RUN = """
             CASE device_month WHEN date_trunc('month', clock_timestamp(), 'UTC') THEN device_seconds ELSE 0 END
     )
 """
-_CLAIM = text(f"""
+_CANDIDATES = f"""
+    SELECT teams.id AS team_id, running / weight AS share, best.priority, best.created_at, best.id
+    FROM waiting
+    JOIN teams ON teams.id = waiting.team_id
+    CROSS JOIN LATERAL (
+        SELECT priority, created_at, id FROM jobs WHERE {_WAITS.format(team="teams.id")}
+    ) AS best
+    WHERE {_MAY_RUN}
+    ORDER BY priority DESC, share, created_at, id
+"""
+_WAITING_TEAMS = """
     WITH RECURSIVE waiting (team_id) AS (
         (SELECT team_id FROM jobs WHERE status = 'queued' ORDER BY team_id LIMIT 1)
         UNION ALL
@@ -103,39 +113,31 @@ _CLAIM = text(f"""
             WHERE jobs.status = 'queued' AND jobs.team_id > waiting.team_id ORDER BY jobs.team_id LIMIT 1
         )
         FROM waiting WHERE waiting.team_id IS NOT NULL
-    ),
+    )
+"""
+_CLAIM = text(f"""
+    {_WAITING_TEAMS},
     picked AS MATERIALIZED (
-        SELECT job.id, candidate.team_id
-        FROM (
-            SELECT teams.id AS team_id, running / weight AS share, best.priority, best.created_at, best.id
-            FROM waiting
-            JOIN teams ON teams.id = waiting.team_id
-            CROSS JOIN LATERAL (
-                SELECT priority, created_at, id FROM jobs WHERE {_WAITS.format(team="teams.id")}
-            ) AS best
-            WHERE {_MAY_RUN}
-            ORDER BY priority DESC, share, created_at, id
-        ) AS candidate
+        SELECT job.id, team.id AS team_id
+        FROM ({_CANDIDATES}) AS candidate
         CROSS JOIN LATERAL (
-            SELECT id FROM jobs WHERE {_WAITS.format(team="candidate.team_id")} FOR NO KEY UPDATE SKIP LOCKED
+            SELECT id FROM teams WHERE id = candidate.team_id AND {_MAY_RUN} FOR NO KEY UPDATE SKIP LOCKED
+        ) AS team
+        CROSS JOIN LATERAL (
+            SELECT id FROM jobs WHERE {_WAITS.format(team="team.id")} FOR NO KEY UPDATE SKIP LOCKED
         ) AS job
         ORDER BY candidate.priority DESC, candidate.share, candidate.created_at, candidate.id
         LIMIT 1
     ),
-    team AS MATERIALIZED (
-        SELECT teams.id FROM teams JOIN picked ON picked.team_id = teams.id
-        WHERE {_MAY_RUN}
-        FOR NO KEY UPDATE OF teams
-    ),
     counted AS (
-        UPDATE teams SET running = running + 1 FROM team WHERE teams.id = team.id
+        UPDATE teams SET running = running + 1 FROM picked WHERE teams.id = picked.team_id
     ),
     taken AS (
         UPDATE jobs
         SET status = 'running', attempt = attempt + 1, last_event = last_event + 1, stage = 'fetch', progress = 0,
             worker_id = :worker, started_at = clock_timestamp(),
             lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
-        FROM picked, team
+        FROM picked
         WHERE jobs.id = picked.id
         RETURNING jobs.*
     ),
@@ -154,37 +156,46 @@ _CLAIM = text(f"""
             jsonb_build_object('status', taken.status, 'attempt', taken.attempt), workers.hostname
         FROM taken LEFT JOIN workers ON workers.id = taken.worker_id
     )
-    SELECT picked.id AS picked, taken.*, CASE WHEN taken.id IS NOT NULL THEN pg_notify(:channel, taken.id) END AS woken,
+    SELECT taken.*, pg_notify(:channel, taken.id) AS woken,
         EXISTS (SELECT FROM webhooks WHERE webhooks.team_id = taken.team_id AND webhooks.enabled) AS has_webhooks
-    FROM picked LEFT JOIN taken ON taken.id = picked.id
+    FROM taken
 """).bindparams(bindparam("channel", EVENT_CHANNEL), bindparam("action", STARTED))
-"""One row at most: null where the team's quota was filled from another queue between the two looks at it.
+"""One row at most, and no lock that is waited for: a team whose row another transaction holds is passed over, whatever
+that transaction does and however long.
 
 `waiting` steps through the index from team to team (teams that wait in other queues only are dropped by `best`), the
-best row of each team is the first of its part of the index, and only one row is locked: `candidate` is in order
-already, so the rows of its join come in order, and the first is enough.
+best row of each team is the first of its part of the index, and only one row is locked, after its team's: `candidate`
+is in order already, so the rows of its joins come in order, and the first is enough.
 """
+
+_IS_HELD_UP = text(f"{_WAITING_TEAMS} SELECT EXISTS ({_CANDIDATES})")
+
+
+class HeldUp(Exception):
+    """Jobs may run, but other transactions hold their rows or their teams' at this moment: ask again in a moment."""
 
 
 def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float) -> Claim | None:
     """Take the best eligible job of a queue: by priority, then the team with the fewest running jobs for its weight,
-    then age. None where nothing is eligible.
+    then age. None where nothing is eligible; raises HeldUp where whatever is eligible is held by other transactions.
 
     The claims of one queue take turns, from here to the commit, so of two workers the second sees the first's job
     counted: fair shares are exact within a queue, and quotas everywhere, since they are checked again on the team's
-    locked row. One statement does it all, but for webhooks, where the team has some; whatever it costs, it does not
-    grow with the rows that wait.
+    locked row. Whoever holds a team's row keeps that team alone from being served. One statement does it all, but for
+    webhooks, where the team has some; whatever it costs, it does not grow with the rows that wait.
     """
     turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
     if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:
         return None
     values = {"queue": queue, "worker": worker_id, "lease_seconds": lease_seconds, "audit_id": new_id("audit")}
-    while (row := session.execute(_CLAIM, values).one_or_none()) is not None:
-        if row.id is not None:
-            if row.has_webhooks:
-                tell_webhooks(session, row.id, row.team_id, "running")
-            return _claim_of(row)
-    return None
+    row = session.execute(_CLAIM, values).one_or_none()
+    if row is None:
+        if session.scalar(_IS_HELD_UP, {"queue": queue}):
+            raise HeldUp
+        return None
+    if row.has_webhooks:
+        tell_webhooks(session, row.id, row.team_id, "running")
+    return _claim_of(row)
 
 
 def _claim_of(row: Row[Any]) -> Claim:

@@ -14,6 +14,7 @@ from core.jobs.queue.writes import move
 from core.jobs.states import AttemptOutcome, JobStatus
 from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
+from core.teams.tables import TeamRow
 
 _LEASE_BATCH = 100
 
@@ -119,14 +120,16 @@ def finish_cancelled(
 def expire_leases(session: Session) -> list[str]:
     """End the attempts of workers that stopped renewing: queued again, failed after the last attempt, or cancelled.
 
-    Returns the ids of the jobs. Jobs that another transaction is writing to are left for the next time.
+    Returns the ids of the jobs. Jobs that another transaction is writing to, and those of a team whose row it holds,
+    are left for the next time.
     """
     lost = session.execute(
         select(JobRow.id, JobRow.attempt)
+        .join(TeamRow, TeamRow.id == JobRow.team_id)
         .where(JobRow.lease_expires_at < func.clock_timestamp())
         .order_by(JobRow.team_id, JobRow.id)
         .limit(_LEASE_BATCH)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).all()
     problem = RunnerLost("the worker stopped renewing its lease: it was lost, or cut off from the database").problem()
     for job_id, attempt in lost:
