@@ -119,7 +119,7 @@ def dispatch_task() -> None:
     alive.touch("dispatcher")
     settings = get_settings()
     if _sessions is None:
-        _sessions = session_factory(settings)
+        _sessions = session_factory(settings, "dispatcher")
     try:
         for chore in CHORES:  # first: they need no broker
             chore.start_if_due(_sessions, settings)

@@ -3,6 +3,7 @@
 from celery import Celery
 
 from core.jobs import folder_broker
+from core.keepalives import redis_keepalives
 from core.settings import Settings
 
 PRUNE_TASK = "secateur.prune"
@@ -43,7 +44,11 @@ def celery_app(settings: Settings) -> Celery:
             "polling_interval": 0.2,
         }
     elif settings.broker_url.startswith("redis"):
-        app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 2}
+        app.conf.broker_transport_options = {
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            **redis_keepalives(settings),
+        }
         app.conf.worker_disable_prefetch = True
     return app
 
