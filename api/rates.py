@@ -42,7 +42,8 @@ class Rates:
         self._firings: list[RateLimitItem] = []
         if settings.trigger_firings_per_minute:
             self._firings = [RateLimitItemPerMinute(settings.trigger_firings_per_minute)]
-        self._limiter = SlidingWindowCounterRateLimiter(_storage(settings))
+        self.storage = _storage(settings)
+        self._limiter = SlidingWindowCounterRateLimiter(self.storage)
         self._away_until = 0.0
         self._is_away = False
         self._lock = threading.Lock()

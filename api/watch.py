@@ -29,7 +29,7 @@ class EventWatch:
 
     def __init__(self, settings: Settings) -> None:
         url = make_url(database_url(settings)).set(drivername="postgresql").render_as_string(False)
-        self._conninfo = make_conninfo(url, **postgres_keepalives(settings))
+        self.conninfo = make_conninfo(url, **postgres_keepalives(settings))
         self._watchers: dict[str, set[asyncio.Event]] = {}
 
     @asynccontextmanager
@@ -58,7 +58,7 @@ class EventWatch:
     async def _listen(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                async with await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {EVENT_CHANNEL}")
                     self._wake(*self._watchers)
                     async for notification in connection.notifies():

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.processes import ChildProcess, spawn
+from worker.processes import spawn
 
 _FORWARD = """
 import socket, sys, threading
@@ -17,6 +17,7 @@ def pump(source, target):
         target.sendall(data)
     target.shutdown(socket.SHUT_WR)
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("ready", flush=True)
 while True:
     client, _ = server.accept()
     inner = socket.socket(socket.AF_UNIX)
@@ -51,17 +52,25 @@ def peer(socket_path: Path) -> Iterator[Peer | None]:
     if os.geteuid() != 0 or not _ip("netns", "add", name):
         yield None
         return
-    forwarder: ChildProcess | None = None
     try:
         assert _ip("link", "add", f"{name}h", "type", "veth", "peer", "name", f"{name}p", "netns", name)
         assert _ip("addr", "add", f"{network}.1/24", "dev", f"{name}h") and _ip("link", "set", f"{name}h", "up")
         assert _ip("-n", name, "addr", "add", f"{network}.2/24", "dev", f"{name}p")
         assert _ip("-n", name, "link", "set", f"{name}p", "up")
-        forward = [sys.executable, "-I", "-c", _FORWARD, f"{network}.2", str(PORT), str(socket_path)]
-        forwarder = spawn(["ip", "netns", "exec", name, *forward], name="forwarder")
-        yield Peer(name, f"{network}.2")
+        with forwarded(f"{network}.2", PORT, socket_path, within=["ip", "netns", "exec", name]):
+            yield Peer(name, f"{network}.2")
     finally:
-        if forwarder is not None:
-            forwarder.end()
         _ip("link", "del", f"{name}h")
         _ip("netns", "del", name)
+
+
+@contextmanager
+def forwarded(address: str, port: int, socket_path: Path, *, within: Sequence[str] = ()) -> Iterator[None]:
+    """While this lasts, TCP connections to this address lead to a server's socket file."""
+    command = [*within, sys.executable, "-I", "-c", _FORWARD, address, str(port), str(socket_path)]
+    forwarder = spawn(command, name="forwarder", stdout=subprocess.PIPE)
+    try:
+        assert forwarder.stdout is not None and forwarder.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        forwarder.end()
