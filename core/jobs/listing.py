@@ -1,14 +1,15 @@
 """Which of a team's jobs are listed, and in which order."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, TypedDict, get_args
 
-from sqlalchemy import ColumnElement, Select, exists, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy import ColumnElement, Integer, Select, cast, false, func, literal_column, select
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
 from core.jobs.states import STATUSES, JobStatus
-from core.jobs.tables import JobRow
+from core.jobs.tables import JOB_IN_LIFE, JOB_WORDS, JobRow
 from core.pages import NEWEST, OLDEST, Order
 
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
@@ -16,8 +17,8 @@ SORTS: tuple[JobSort, ...] = get_args(JobSort)
 
 
 class JobFilters(TypedDict, total=False):
-    """What a job must match, every one that is given. `search` is words, each of which stands somewhere in the job's
-    id, model, method or a value of its metadata, in small or capital letters."""
+    """What a job must match, every one that is given. `search` is words, each of which begins a word of the job's id,
+    model, method or a value of its metadata, in small or capital letters."""
 
     status: JobStatus | None
     method: str | None
@@ -37,24 +38,24 @@ def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
         query = query.where(JobRow.model == model)
     if metadata := filters.get("metadata"):
         query = query.where(JobRow.labels.contains(dict(metadata)))
-    for word in dict.fromkeys((filters.get("search") or "").split()):
-        query = query.where(_holds(word))
+    if (search := (filters.get("search") or "").strip()) != "":
+        query = query.where(_holds(team_id, search))
     return query
 
 
-def _holds(word: str) -> ColumnElement[bool]:
-    label = func.jsonb_each_text(JobRow.labels).table_valued("key", "value")
-    in_labels = exists(select(literal(1)).select_from(label).where(label.c.value.icontains(word, autoescape=True)))
-    return or_(
-        JobRow.id.icontains(word, autoescape=True),
-        JobRow.model.icontains(word, autoescape=True),
-        JobRow.method.icontains(word, autoescape=True),
-        in_labels,
-    )
+_BETWEEN_WORDS = re.compile(r"[\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+")
+"""As `JOB_WORDS` has it."""
 
 
-_IN_LIFE = func.array_position(array(STATUSES), JobRow.status)
-"""A state's place in a job's life: what waits and runs comes before what has ended."""
+def _holds(team_id: str, search: str) -> ColumnElement[bool]:
+    words = [word for word in _BETWEEN_WORDS.split(search) if word]
+    if not words:
+        return false()
+    wanted = " & ".join([f"'{team_id}'", *(f"'{word}':*" for word in dict.fromkeys(words))])
+    return literal_column(JOB_WORDS, TSVECTOR).bool_op("@@")(cast(func.lower(wanted), TSQUERY))
+
+
+_IN_LIFE: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
 
 ORDERS: dict[JobSort, Order] = {
     "newest": NEWEST,
