@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.machine import describe_machine
 from bench.queue_scale_fill import fill, job_body
+from bench.queue_scale_lists import show_lists
 from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
 from core.artifacts.store import open_store
@@ -71,6 +72,7 @@ def _measure(settings: Settings, arguments: argparse.Namespace) -> int:
     console.print(_facts(sessions))
     plans = _plans(sessions, settings, teams[0])
     _show_plans(plans)
+    show_lists(console, sessions, teams[0])
     _show_loads(settings, teams, arguments)
     console.print(f"load {os.getloadavg()[0]:.1f} after")
     sessions.kw["bind"].dispose()
