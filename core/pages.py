@@ -7,14 +7,14 @@ that are added or taken away meanwhile move no other to another place, so none i
 import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from core.errors import InvalidRequest
 
@@ -86,10 +86,13 @@ def read_page(
     after: str | None,
     answer: Callable[[Row], Item],
     order: Order = NEWEST,
+    having: ColumnElement[bool] | None = None,
 ) -> Page[Item]:
     """The rows of `query` (over `table`) after the cursor; raises InvalidRequest where the cursor is not of this list
     and order."""
-    window = read_window(session, query, table, limit=limit, after=after, before=None, answer=answer, order=order)
+    window = read_window(
+        session, query, table, limit=limit, after=after, before=None, answer=answer, order=order, having=having
+    )
     return Page(data=window.data, has_more=window.after is not None, next_after=window.after)
 
 
@@ -103,10 +106,12 @@ def read_window(
     before: str | None,
     answer: Callable[[Row], Item],
     order: Order = NEWEST,
+    having: ColumnElement[bool] | None = None,
 ) -> Window[Item]:
     """The rows right after one cursor or right before another (`after` counts where both are given), in the same order.
 
-    Raises InvalidRequest as `read_page` does.
+    `having` is a condition that costs much for each row, has an index of its own, and whose rows PostgreSQL cannot
+    estimate. Raises InvalidRequest as `read_page` does.
     """
     backwards = before is not None and after is None
     cursor = before if backwards else after
@@ -115,8 +120,13 @@ def read_window(
     rows: list[Row] = []
     for part in ordering.parts(place):
         if len(rows) <= limit:
-            wanted = query.where(*part).order_by(*ordering.columns()).limit(limit + 1 - len(rows))
-            rows.extend(session.scalars(wanted))
+            ordered = query.where(*part).order_by(*ordering.columns())
+            count = limit + 1 - len(rows)
+            rows.extend(
+                session.scalars(ordered.limit(count))
+                if having is None
+                else _first_having(session, ordered, table, having, count)
+            )
     shown = rows[:limit][::-1] if backwards else rows[:limit]
     is_more, is_less = len(rows) > limit, cursor is not None and bool(shown)
     first, last = (is_more, is_less) if backwards else (is_less, is_more)
@@ -125,6 +135,25 @@ def read_window(
         after=cursor_of(order, shown[-1]) if last else None,
         before=cursor_of(order, shown[0]) if first else None,
     )
+
+
+_FRONT = 1000
+"""Rows that are looked at one by one: where many of them meet a condition, its index would find far too many."""
+
+
+def _first_having(
+    session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], count: int
+) -> Sequence[Row]:
+    """The first rows that meet a condition: from the front of the order where they are common, else by its index."""
+    front = aliased(table, ordered.limit(_FRONT).subquery())
+    rows: Sequence[Row] = session.scalars(select(front).where(having).limit(count)).all()
+    if len(rows) == count:
+        return rows
+    use_index = func.set_config("enable_indexscan", bindparam("use"), True)  # which walks the order; GIN's is another
+    session.execute(select(use_index), {"use": "off"})
+    rows = session.scalars(ordered.where(having).limit(count)).all()
+    session.execute(select(use_index), {"use": "on"})
+    return rows
 
 
 @dataclass(frozen=True)

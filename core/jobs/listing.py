@@ -28,7 +28,7 @@ class JobFilters(TypedDict, total=False):
 
 
 def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
-    """The team's jobs that match."""
+    """The team's jobs that match, whatever their words."""
     query = select(JobRow).where(JobRow.team_id == team_id)
     if (status := filters.get("status")) is not None:
         query = query.where(JobRow.status == status)
@@ -38,8 +38,6 @@ def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
         query = query.where(JobRow.model == model)
     if metadata := filters.get("metadata"):
         query = query.where(JobRow.labels.contains(dict(metadata)))
-    if (search := (filters.get("search") or "").strip()) != "":
-        query = query.where(_holds(team_id, search))
     return query
 
 
@@ -47,11 +45,14 @@ _BETWEEN_WORDS = re.compile(r"[\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+")
 """As `JOB_WORDS` has it."""
 
 
-def _holds(team_id: str, search: str) -> ColumnElement[bool]:
+def having_words(team_id: str, filters: JobFilters) -> ColumnElement[bool] | None:
+    """Return the condition of a job's words, None where none are asked for: to be given to `read_window` apart."""
+    if not (search := (filters.get("search") or "").strip()):
+        return None
     words = [word for word in _BETWEEN_WORDS.split(search) if word]
     if not words:
         return false()
-    wanted = " & ".join([f"'{team_id}'", *(f"'{word}':*" for word in dict.fromkeys(words))])
+    wanted = " & ".join([f"'_{team_id}'", *(f"'{word}':*" for word in dict.fromkeys(words))])
     return literal_column(JOB_WORDS, TSVECTOR).bool_op("@@")(cast(func.lower(wanted), TSQUERY))
 
 

@@ -22,16 +22,16 @@ from core.jobs.states import HELD, STATUSES
 
 NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
 JOB_WORDS = (
-    "array_to_tsvector(array_append(string_to_array(btrim(regexp_replace("
+    "array_to_tsvector(array_append(array_remove(string_to_array(regexp_replace("
     "lower((((((id::text || ' ') || model::text) || ' ') || method::text) || ' ')"
     " || jsonb_path_query_array(metadata, '$.*')::text), "
     r"'\\(u[0-9a-f]{4}|.)|[\u0001-\u002f\u003a-\u0040\u005b\u005d-\u0060\u007b-\u007f]+', ' ', 'g'"
-    ")), ' '), team_id::text))"
+    "), ' '), ''), '_' || team_id::text))"
 )
 """The words a job is found by, as `ix_jobs_words` holds them: those of its id, model, method and the values of its
 metadata, in small letters and parted by whatever ASCII has besides letters and digits (and by JSON's escapes), and its
-team, whose underscore no word has. No parser of PostgreSQL's: it would take some words for paths, numbers or hosts.
-Written as PostgreSQL writes it, so that schema and code can be compared."""
+team, after an underscore, which no word has. No parser of PostgreSQL's: it would take some words for paths, numbers or
+hosts. Written as PostgreSQL writes it, so that schema and code can be compared."""
 JOB_IS_HELD = f"status IN ({any_of(HELD)})"
 """As the index of jobs with a lease says it: in other words, or with parameters, the index would not be used."""
 JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"

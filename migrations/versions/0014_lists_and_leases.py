@@ -13,11 +13,11 @@ branch_labels = None
 depends_on = None
 
 _WORDS = (
-    "array_to_tsvector(array_append(string_to_array(btrim(regexp_replace("
+    "array_to_tsvector(array_append(array_remove(string_to_array(regexp_replace("
     "lower((((((id::text || ' ') || model::text) || ' ') || method::text) || ' ')"
     " || jsonb_path_query_array(metadata, '$.*')::text), "
     r"'\\(u[0-9a-f]{4}|.)|[\u0001-\u002f\u003a-\u0040\u005b\u005d-\u0060\u007b-\u007f]+', ' ', 'g'"
-    ")), ' '), team_id::text))"
+    "), ' '), ''), '_' || team_id::text))"
 )
 _IN_LIFE = (
     "array_position(ARRAY['queued', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled'], CAST(status AS text))"
