@@ -137,7 +137,7 @@ def read_window(
     )
 
 
-_FRONT = 1000
+_FRONT = 300
 """Rows that are looked at one by one: where many of them meet a condition, its index would find far too many."""
 
 
