@@ -65,7 +65,9 @@ def _measure(settings: Settings, arguments: argparse.Namespace) -> int:
     migrate(settings)
     sessions = session_factory(settings)
     begun = time.monotonic()
-    teams = fill(sessions, settings, teams=arguments.teams, finished=arguments.finished, queued=arguments.queued)
+    filling = session_factory(settings, "migration")  # which may take its time
+    teams = fill(filling, settings, teams=arguments.teams, finished=arguments.finished, queued=arguments.queued)
+    filling.kw["bind"].dispose()
     console.print(
         f"{describe_machine()}; load {os.getloadavg()[0]:.1f} before; filled in {time.monotonic() - begun:.0f} s"
     )

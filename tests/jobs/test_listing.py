@@ -165,7 +165,6 @@ def test_words_of_values_end_where_lines_and_quotes_do(sessions: sessionmaker[Se
 
 
 PAGE = 25
-FRONT = 1000
 MANY = 4000
 
 
@@ -224,6 +223,6 @@ def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort
                     (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
                     for plan in plans
                     for node in nodes_of(plan)
-                    if node["Node Type"].endswith("Scan")
+                    if node["Node Type"].endswith("Scan") and node["Node Type"] != "Bitmap Index Scan"
                 )
-                assert read <= 2 * FRONT, (name, after)
+                assert read < MANY / 2, (name, after)
