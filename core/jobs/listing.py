@@ -15,6 +15,8 @@ from core.pages import NEWEST, OLDEST, Order
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 SORTS: tuple[JobSort, ...] = get_args(JobSort)
 
+_IN_LIFE: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
+
 
 class JobFilters(TypedDict, total=False):
     """What a job must match, every one that is given. `search` is words, each of which begins a word of the job's id,
@@ -31,7 +33,7 @@ def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
     """The team's jobs that match, whatever their words."""
     query = select(JobRow).where(JobRow.team_id == team_id)
     if (status := filters.get("status")) is not None:
-        query = query.where(JobRow.status == status)
+        query = query.where(_IN_LIFE == STATUSES.index(status) + 1)  # as it is sorted by: one range of that index
     if (method := filters.get("method")) is not None:
         query = query.where(JobRow.method == method)
     if (model := filters.get("model")) is not None:
@@ -55,8 +57,6 @@ def having_words(team_id: str, filters: JobFilters) -> ColumnElement[bool] | Non
     wanted = " & ".join([f"'_{team_id}'", *(f"'{word}':*" for word in dict.fromkeys(words))])
     return literal_column(JOB_WORDS, TSVECTOR).bool_op("@@")(cast(func.lower(wanted), TSQUERY))
 
-
-_IN_LIFE: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
 
 ORDERS: dict[JobSort, Order] = {
     "newest": NEWEST,
