@@ -15,7 +15,7 @@ from core.pages import NEWEST, OLDEST, Order
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 SORTS: tuple[JobSort, ...] = get_args(JobSort)
 
-_IN_LIFE: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
+_in_life: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
 
 
 class JobFilters(TypedDict, total=False):
@@ -33,7 +33,7 @@ def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
     """The team's jobs that match, whatever their words."""
     query = select(JobRow).where(JobRow.team_id == team_id)
     if (status := filters.get("status")) is not None:
-        query = query.where(_IN_LIFE == STATUSES.index(status) + 1)  # as it is sorted by: one range of that index
+        query = query.where(_in_life == STATUSES.index(status) + 1)  # as it is sorted by: one range of that index
     if (method := filters.get("method")) is not None:
         query = query.where(JobRow.method == method)
     if (model := filters.get("model")) is not None:
@@ -64,7 +64,7 @@ ORDERS: dict[JobSort, Order] = {
     "model": Order("model", descending=False, key=JobRow.model.expression, key_of=lambda row: row.model),
     "method": Order("method", descending=False, key=JobRow.method.expression, key_of=lambda row: row.method),
     "status": Order(
-        "status", descending=False, key=_IN_LIFE, key_of=lambda row: STATUSES.index(row.status) + 1, kind=int
+        "status", descending=False, key=_in_life, key_of=lambda row: STATUSES.index(row.status) + 1, kind=int
     ),
     "finished": Order(
         "finished",
