@@ -85,8 +85,9 @@ Search = Annotated[
     str | None,
     Query(
         max_length=200,
-        description="Words, each of which stands in the job's id, model, method or a value of its metadata, in small "
-        "or capital letters.",
+        description="Words, each of which begins a word of the job's id, model, method or a value of its metadata, in "
+        "small or capital letters. Words are parted by whatever ASCII has besides letters and digits: `oak 7` finds "
+        "`org/oak-7b`, and `ak` does not.",
     ),
 ]
 

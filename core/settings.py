@@ -19,6 +19,49 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".secateur"), description="Everything embedded lives here.")
     database_url: str | None = Field(None, description="postgresql+psycopg://…; unset: the embedded server.")
+    peer_lost_seconds: int = Field(
+        20,
+        ge=5,
+        description="A database or Redis from which nothing comes, not even TCP's own answers, is lost after this "
+        "long, and the connection given up.",
+    )
+    database_request_lock_seconds: float = Field(
+        3, ge=0, description="A request waits this long for what another transaction holds, then answers 503."
+    )
+    database_request_statement_seconds: float = Field(
+        30, ge=0, description="Longest statement of a request, then it answers 503."
+    )
+    database_request_idle_seconds: float = Field(
+        120,
+        ge=0,
+        description="A request's transaction that stands still for this long is ended; here and below, 0: never.",
+    )
+    database_dispatcher_lock_seconds: float = Field(
+        5, ge=0, description="The dispatcher leaves what another transaction holds to its next round after this long."
+    )
+    database_dispatcher_statement_seconds: float = Field(300, ge=0, description="Its longest statement.")
+    database_dispatcher_idle_seconds: float = Field(
+        120, ge=0, description="Its transaction that stands still for this long is ended."
+    )
+    database_worker_lock_seconds: float = Field(
+        30,
+        ge=0,
+        description="A worker waits this long for what another transaction holds, its turn to claim included, then "
+        "tries again.",
+    )
+    database_worker_statement_seconds: float = Field(60, ge=0, description="Its longest statement.")
+    database_worker_idle_seconds: float = Field(
+        60, ge=0, description="Its transaction that stands still for this long is ended."
+    )
+    database_migration_lock_seconds: float = Field(
+        5, ge=0, description="A migration that waits longer for a lock gives up: others would queue behind it."
+    )
+    database_migration_statement_seconds: float = Field(
+        0, ge=0, description="Its longest statement: an index of a large table takes its time."
+    )
+    database_migration_idle_seconds: float = Field(
+        600, ge=0, description="Its transaction that stands still for this long is ended."
+    )
     broker_url: str | None = Field(None, description="redis://…; unset: Celery's filesystem transport in home.")
     host: str = Field("127.0.0.1", description="Address `secateur serve` listens on.")
     port: int = Field(8000, description="Port `secateur serve` listens on.")

@@ -139,7 +139,7 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    sessions = session_factory(settings)
+    sessions = session_factory(settings, "dispatcher")
     go_round(sessions, settings, make_duties(sessions, settings), stop)
     sys.stdout.flush()
     sys.stderr.flush()

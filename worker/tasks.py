@@ -83,7 +83,7 @@ def look() -> None:
     try:
         if _connections is None:
             telemetry.configure(settings, "worker")
-            _connections = Connections(session_factory(settings), open_store(settings))
+            _connections = Connections(session_factory(settings, "worker"), open_store(settings))
         with structlog.contextvars.bound_contextvars(worker=WORKER_ID):
             run_eligible_jobs(settings, _connections, stop)
         telemetry.flush()

@@ -4,6 +4,7 @@ from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
 from core.jobs import folder_broker
+from core.keepalives import redis_keepalives
 from core.settings import Settings
 
 PRUNE_TASK = "secateur.prune"
@@ -46,7 +47,11 @@ def celery_app(settings: Settings) -> Celery:
             "polling_interval": 0.2,
         }
     elif settings.broker_url.startswith("redis"):
-        app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 2}
+        app.conf.broker_transport_options = {
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            **redis_keepalives(settings),
+        }
         app.conf.worker_disable_prefetch = True
     return app
 

@@ -21,7 +21,8 @@ from core.database import seconds_from_now
 from core.errors import IdempotencyConflict
 from core.jobs.tables import IdempotencyKeyRow
 
-_EXPIRY_BATCH = 1000
+EXPIRED_AT_ONCE = 1000
+"""Keys that go in one round."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +93,20 @@ def answer_once(
 
 
 def expire_idempotency_keys(session: Session) -> int:
-    """Forget some of the keys that are past their time; how many. Called again and again, a batch at a time."""
-    over = (
-        select(IdempotencyKeyRow.team_id, IdempotencyKeyRow.key_hash)
+    """Forget some of the keys that are past their time, those first that are it longest; how many.
+
+    Called again and again, a batch at a time. Keys whose requests are being answered are left for the next time.
+    """
+    key = (IdempotencyKeyRow.team_id, IdempotencyKeyRow.key_hash)
+    past = (
+        select(*key)
         .where(IdempotencyKeyRow.expires_at <= func.clock_timestamp())
         .order_by(IdempotencyKeyRow.expires_at)
-        .limit(_EXPIRY_BATCH)
+        .limit(EXPIRED_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
     gone = session.scalars(
-        delete(IdempotencyKeyRow)
-        .where(tuple_(IdempotencyKeyRow.team_id, IdempotencyKeyRow.key_hash).in_(over))
-        .returning(IdempotencyKeyRow.key_hash)
-        .execution_options(synchronize_session=False)
+        delete(IdempotencyKeyRow).where(tuple_(*key).in_(past)).returning(IdempotencyKeyRow.key_hash)
     )
     return len(gone.all())
 

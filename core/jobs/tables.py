@@ -20,6 +20,23 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 from core.database import Base, any_of
 from core.jobs.states import HELD, STATUSES
 
+NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
+JOB_WORDS = (
+    "array_to_tsvector(array_append(array_remove(string_to_array(regexp_replace("
+    "lower((((((id::text || ' ') || model::text) || ' ') || method::text) || ' ')"
+    " || jsonb_path_query_array(metadata, '$.*')::text), "
+    r"'\\(u[0-9a-f]{4}|.)|[\u0001-\u002f\u003a-\u0040\u005b\u005d-\u0060\u007b-\u007f]+', ' ', 'g'"
+    "), ' '), ''), '_' || team_id::text))"
+)
+"""The words a job is found by, as `ix_jobs_words` holds them: those of its id, model, method and the values of its
+metadata, in small letters and parted by whatever ASCII has besides letters and digits (and by JSON's escapes), and its
+team, after an underscore, which no word has. No parser of PostgreSQL's: it would take some words for paths, numbers or
+hosts. Written as PostgreSQL writes it, so that schema and code can be compared."""
+JOB_IS_HELD = f"status IN ({any_of(HELD)})"
+"""As the index of jobs with a lease says it: in other words, or with parameters, the index would not be used."""
+JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
+"""A state's place in a job's life: what waits and runs comes before what has ended."""
+
 
 class JobRow(Base):
     """A job: the queue of record.
@@ -30,6 +47,7 @@ class JobRow(Base):
     a hint was last sent, `events_removed_at` when retention took its events. The needs are those of the estimate, and
     `size` the same in steps; `is_corrected` once they are corrected by what jobs of the queue and method have taken
     (`PeakRatioRow`). The job ran out of memory on a worker that had the memory it has outgrown: it needs a larger one.
+    No index has `lease_expires_at`: renewing a lease touches the row alone.
     """
 
     __tablename__ = "jobs"
@@ -61,7 +79,7 @@ class JobRow(Base):
             "method",
             postgresql_where=text("status = 'queued' AND NOT is_corrected"),
         ),
-        Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
+        Index("ix_jobs_held", "team_id", "id", postgresql_where=text(JOB_IS_HELD)),
         Index(
             "ix_jobs_events_kept",
             "finished_at",
@@ -69,6 +87,11 @@ class JobRow(Base):
         ),
         Index("ix_jobs_list", "team_id", "created_at", "id"),
         Index("ix_jobs_list_by_status", "team_id", "status", "created_at", "id"),
+        Index("ix_jobs_list_by_model", "team_id", "model", *NEWEST_FIRST),
+        Index("ix_jobs_list_by_method", "team_id", "method", *NEWEST_FIRST),
+        Index("ix_jobs_list_by_life", "team_id", text(JOB_IN_LIFE), *NEWEST_FIRST),
+        Index("ix_jobs_list_by_end", "team_id", text("finished_at DESC NULLS LAST"), *NEWEST_FIRST),
+        Index("ix_jobs_words", text(JOB_WORDS), postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
         Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import StoredFile
@@ -13,7 +13,7 @@ from core.jobs.queue.attempts import Ending
 from core.jobs.queue.outgrown import queue_for_more_memory
 from core.jobs.queue.writes import move
 from core.jobs.states import AttemptOutcome, JobStatus
-from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
+from core.jobs.tables import JOB_IS_HELD, ArtifactFileRow, JobReportRow, JobRow
 from core.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
 from core.teams.tables import TeamRow
 
@@ -130,7 +130,7 @@ def expire_leases(session: Session) -> list[str]:
     lost = session.execute(
         select(JobRow.id, JobRow.attempt)
         .join(TeamRow, TeamRow.id == JobRow.team_id)
-        .where(JobRow.lease_expires_at < func.clock_timestamp())
+        .where(text(f"jobs.{JOB_IS_HELD}"), JobRow.lease_expires_at < func.clock_timestamp())
         .order_by(JobRow.team_id, JobRow.id)
         .limit(_LEASE_BATCH)
         .with_for_update(skip_locked=True, key_share=True)
