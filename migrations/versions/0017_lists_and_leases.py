@@ -23,7 +23,7 @@ _IN_LIFE = (
     "array_position(ARRAY['queued', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled'], CAST(status AS text))"
 )
 _NEWEST_FIRST = (sa.text("created_at DESC"), sa.text("id DESC"))
-_LISTS = {
+_LISTS: dict[str, str | sa.TextClause] = {
     "ix_jobs_list_by_model": "model",
     "ix_jobs_list_by_method": "method",
     "ix_jobs_list_by_life": sa.text(_IN_LIFE),
