@@ -44,11 +44,11 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"UVICORN_PORT\"]}/healthz')"]
 CMD ["uvicorn", "--factory", "api.app:create_app", "--http", "api.slow_clients:BoundedConnection", "--no-access-log", \
-     "--timeout-graceful-shutdown", "10"]
+     "--no-proxy-headers", "--timeout-graceful-shutdown", "10"]
 
 FROM runtime AS worker
 COPY --from=build-worker /venv /venv
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive", "worker", "60"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive", "worker"]
 CMD ["celery", "--quiet", "--app", "worker.app", "worker", "--concurrency", "1", \
      "--without-gossip", "--without-mingle", "--without-heartbeat"]

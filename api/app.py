@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from wsgiref.simple_server import WSGIServer
 
+import structlog
 from fastapi import FastAPI
 from prometheus_client import start_http_server
 from starlette.responses import RedirectResponse, Response
@@ -14,6 +15,7 @@ from api.bodies import BodyLimits
 from api.openapi import describe, operation_id
 from api.portal.app import create_portal
 from api.problems import add_handlers
+from api.proxies import behind_proxies
 from api.requests import Requests
 from api.routes import (
     artifacts,
@@ -22,6 +24,7 @@ from api.routes import (
     events,
     health,
     hooks,
+    hub_token,
     jobs,
     keys,
     methods,
@@ -43,6 +46,8 @@ from core.database import database_url
 from core.logs import configure_logs
 from core.settings import Settings, get_settings
 
+log = structlog.get_logger()
+
 _DESCRIPTION = "Submit a model, a method and a sparsity; get a smaller checkpoint and a report of what the cut cost."
 
 
@@ -56,6 +61,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         current: Settings = app.state.settings
         configure_logs(current)
         telemetry.configure(current, "api")
+        if current.hub_token is not None and not current.hub_token_teams:
+            log.warning("SECATEUR_HUB_TOKEN is lent to no team: name teams in SECATEUR_HUB_TOKEN_TEAMS")
         state = build_state(current)
         app.state.api = portal.state.api = state
         server = _serve_metrics(current, state)
@@ -63,7 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             gc.collect()
             gc.freeze()
         try:
-            async with state.watch.running():
+            async with state.watch.running(), state.refused_keys.running():
                 yield
         finally:
             if server is not None:
@@ -90,7 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         slow_client_seconds=chosen.slow_client_seconds,
     )
     build = app.build_middleware_stack  # outside of what answers unexpected errors, which middleware cannot be
-    app.build_middleware_stack = lambda: Requests(build())  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: behind_proxies(Requests(build()), chosen)  # type: ignore[method-assign]
     portal = create_portal()
     add_handlers(app)
     describe(app)
@@ -106,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sweeps,
         keys,
         teams,
+        hub_token,
         retention,
         audit,
         workers,

@@ -49,12 +49,20 @@ def _principal(
         state.rates.count_request(credentials.credentials)
         with transaction(state.sessions) as session:  # of its own: last use is kept whatever becomes of the request
             principal = authenticate(session, credentials.credentials, state.secret)
-    except Unauthenticated:
+    except Unauthenticated as error:
         # A valid key is never refused for its address: behind a proxy or a NAT that is the address of many.
-        state.rates.count_failure(request.client.host if request.client else "unknown")
+        refuse(request, state, credentials.credentials if credentials else None, error)
         raise
     request.state.principal = principal
     return principal
+
+
+def refuse(request: Request, state: ApiState, token: str | None, error: Unauthenticated) -> None:
+    """Count a request whose key, if any, is none, and write down one that has a key. Raises RateLimited."""
+    address = request.client.host if request.client else "unknown"
+    state.rates.count_failure(address)
+    if token:
+        state.refused_keys.note(address, token, error.message)
 
 
 def with_role(role: Role, principal_of: Callable[..., Principal]) -> Any:
@@ -77,8 +85,9 @@ Search = Annotated[
     str | None,
     Query(
         max_length=200,
-        description="Words, each of which stands in the job's id, model, method or a value of its metadata, in small "
-        "or capital letters.",
+        description="Words, each of which begins a word of the job's id, model, method or a value of its metadata, in "
+        "small or capital letters. Words are parted by whatever ASCII has besides letters and digits: `oak 7` finds "
+        "`org/oak-7b`, and `ak` does not.",
     ),
 ]
 

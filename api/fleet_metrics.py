@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.jobs import fleet
+from core.jobs.duties import known_duties
 from core.jobs.queue import WORKER_STATES
-from core.jobs.tables import AttemptTotalRow, StageTotalRow, WorkerRow
+from core.jobs.tables import AttemptTotalRow, DutyRow, StageTotalRow, WorkerRow
 from core.webhooks.log import WaitingFigures, waiting_figures
 
 CACHED_SECONDS = 5.0
@@ -69,6 +70,7 @@ class FleetCollector(Collector):
                     *_attempts(fleet.attempt_totals(session)),
                     _stages(fleet.stage_totals(session)),
                     *_webhooks(waiting_figures(session)),
+                    *_duties(known_duties(session)),
                 ]
         except SQLAlchemyError as error:
             log.warning("no metrics of the fleet", error=str(error).partition("\n")[0])
@@ -105,6 +107,10 @@ def _workers(rows: Sequence[WorkerRow]) -> list[Metric]:
     disk = GaugeMetricFamily(
         "secateur_worker_disk_free_bytes", "Free space on the disk a worker works on.", labels=labels
     )
+    folders = GaugeMetricFamily(
+        "secateur_worker_work_folders", "Jobs that have a work folder on a worker's node.", labels=labels
+    )
+    work = GaugeMetricFamily("secateur_worker_work_bytes", "Bytes of the work folders there.", labels=labels)
     for row in rows:
         states[row.queue][row.state] += 1
         for family, value in (
@@ -112,13 +118,15 @@ def _workers(rows: Sequence[WorkerRow]) -> list[Metric]:
             (used, row.device_memory_used_bytes),
             (memory, row.memory_bytes),
             (disk, row.disk_free_bytes),
+            (folders, row.work_folders),
+            (work, row.work_bytes),
         ):
             if value is not None:
                 family.add_metric([row.id, row.queue, row.hostname], value)
     for queue, by_state in states.items():
         for state, number in by_state.items():
             count.add_metric([queue, state], number)
-    return [count, device, used, memory, disk]
+    return [count, device, used, memory, disk, folders, work]
 
 
 def _attempts(rows: Sequence[AttemptTotalRow]) -> list[Metric]:
@@ -160,3 +168,18 @@ def _webhooks(figures: WaitingFigures) -> list[Metric]:
     pending.add_metric([], figures.pending)
     overdue.add_metric([], figures.overdue_seconds)
     return [pending, overdue]
+
+
+def _duties(rows: Sequence[DutyRow]) -> list[Metric]:
+    done = GaugeMetricFamily(
+        "secateur_dispatcher_duty_last_success_timestamp_seconds",
+        "When a dispatcher last did this duty, in seconds since the epoch.",
+        labels=["duty"],
+    )
+    every = GaugeMetricFamily(
+        "secateur_dispatcher_duty_interval_seconds", "How often a dispatcher does this duty.", labels=["duty"]
+    )
+    for row in rows:
+        done.add_metric([row.name], row.succeeded_at.timestamp())
+        every.add_metric([row.name], row.every_seconds)
+    return [done, every]

@@ -10,11 +10,12 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from core.database import passing_fault
 from core.errors import (
     InvalidRequest,
     NotFound,
@@ -158,17 +159,23 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = doc
     def _(request: Request, error: HTTPException) -> Response:
         return answer(request, _framework(request, error))
 
-    @app.exception_handler(OperationalError)
-    @app.exception_handler(InterfaceError)
     @app.exception_handler(PoolTimeout)
-    def _(request: Request, error: Exception) -> Response:
-        log.warning("database not available", route=_route(request), error=str(error))
-        return answer(request, Told.of(Unavailable("the database cannot be reached right now")))
+    def _(request: Request, error: PoolTimeout) -> Response:
+        return unavailable(request, "every connection to the database is in use", error)
+
+    @app.exception_handler(DBAPIError)
+    def _(request: Request, error: DBAPIError) -> Response:
+        fault = passing_fault(error)
+        return unexpected(request, error) if fault is None else unavailable(request, fault, error)
 
     @app.exception_handler(Exception)
-    def _(request: Request, error: Exception) -> Response:
+    def unexpected(request: Request, error: Exception) -> Response:
         log.error("unexpected error", route=_route(request), exc_info=error)
         return answer(request, Told.of(SecateurError("an unexpected error; it was logged")))
+
+    def unavailable(request: Request, fault: str, error: Exception) -> Response:
+        log.warning("database not available", route=_route(request), error=str(error))
+        return answer(request, Told.of(Unavailable(f"{fault}: try again in a moment")))
 
 
 def _route(request: Request) -> str:

@@ -7,6 +7,7 @@ worth an outage: while it is away nothing is limited.
 import hashlib
 import threading
 import time
+from typing import Any
 
 import structlog
 from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
@@ -15,9 +16,11 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from core.errors import RateLimited
+from core.keepalives import redis_keepalives
 from core.settings import Settings
 
-_REDIS = ("redis://", "rediss://", "unix://")
+_REDIS_FILE = "unix://"
+_REDIS = ("redis://", "rediss://", _REDIS_FILE)
 _REDIS_SECONDS = 0.25
 """Longest wait for Redis."""
 _AWAY_SECONDS = 5.0
@@ -39,7 +42,8 @@ class Rates:
         self._firings: list[RateLimitItem] = []
         if settings.trigger_firings_per_minute:
             self._firings = [RateLimitItemPerMinute(settings.trigger_firings_per_minute)]
-        self._limiter = SlidingWindowCounterRateLimiter(_storage(settings.broker_url))
+        self.storage = _storage(settings)
+        self._limiter = SlidingWindowCounterRateLimiter(self.storage)
         self._away_until = 0.0
         self._is_away = False
         self._lock = threading.Lock()
@@ -84,9 +88,11 @@ class Rates:
             log.info("Redis answers: rates are limited")
 
 
-def _storage(broker_url: str | None) -> MemoryStorage | RedisStorage:
-    if broker_url is None or not broker_url.startswith(_REDIS):
+def _storage(settings: Settings) -> MemoryStorage | RedisStorage:
+    url = settings.broker_url
+    if url is None or not url.startswith(_REDIS):
         return MemoryStorage()
+    keepalives: dict[str, Any] = {} if url.startswith(_REDIS_FILE) else redis_keepalives(settings)
     return RedisStorage(
-        broker_url, wrap_exceptions=True, socket_timeout=_REDIS_SECONDS, socket_connect_timeout=_REDIS_SECONDS
+        url, wrap_exceptions=True, socket_timeout=_REDIS_SECONDS, socket_connect_timeout=_REDIS_SECONDS, **keepalives
     )

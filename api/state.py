@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.fleet_metrics import metrics_registry
 from api.rates import Rates
+from api.readiness import ReadinessChecks
+from api.refusals import RefusedKeys
 from api.watch import EventWatch
 from core.addresses import Guard
 from core.artifacts.store import Store, open_store
@@ -16,7 +18,6 @@ from core.database import session_factory
 from core.jobs.broker import celery_app
 from core.jobs.hints import SendHint, hint_sender
 from core.jobs.hub_lookup import HubLookup
-from core.registry.hub import Hub
 from core.settings import Settings
 from core.teams.secret import server_secret
 from core.triggers.means import Means
@@ -25,8 +26,8 @@ from core.triggers.means import Means
 @dataclass(frozen=True)
 class ApiState:
     """`send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
-    `hub` is asked before a request's transaction begins, `guard` whether a URL may be called, and `triggers` is what
-    firing one works with.
+    `refused_keys` writes down whose key is none, `hub` is asked before a request's transaction begins, `guard` whether
+    a URL may be called, and `triggers` is what firing one works with.
     """
 
     settings: Settings
@@ -37,6 +38,8 @@ class ApiState:
     send_hint: SendHint
     watch: EventWatch
     rates: Rates
+    refused_keys: RefusedKeys
+    readiness: ReadinessChecks
     metrics: CollectorRegistry
     hub: HubLookup
     guard: Guard
@@ -52,16 +55,18 @@ def build_state(settings: Settings) -> ApiState:
     sessions = session_factory(settings)
     secret = server_secret(settings)
     store = open_store(settings)
-    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
+    hub = HubLookup(settings, sessions)
     return ApiState(
         settings=settings,
         secret=secret,
         sessions=sessions,
         store=store,
         broker=broker,
-        send_hint=hint_sender(broker, settings.hint_stale_seconds),
+        send_hint=hint_sender(broker),
         watch=EventWatch(settings),
         rates=Rates(settings),
+        refused_keys=RefusedKeys(sessions),
+        readiness=ReadinessChecks(sessions, store, broker, worker_fresh_seconds=settings.worker_fresh_seconds),
         metrics=metrics_registry(sessions, settings.worker_fresh_seconds),
         hub=hub,
         guard=Guard(tuple(settings.webhook_allowed_networks)),

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import structlog
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
 from core.database import database_url
 from core.jobs.queue import EVENT_CHANNEL
+from core.keepalives import postgres_keepalives
 from core.settings import Settings
 
 log = structlog.get_logger()
@@ -26,7 +28,8 @@ class EventWatch:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._conninfo = make_url(database_url(settings)).set(drivername="postgresql").render_as_string(False)
+        url = make_url(database_url(settings)).set(drivername="postgresql").render_as_string(False)
+        self.conninfo = make_conninfo(url, **postgres_keepalives(settings))
         self._watchers: dict[str, set[asyncio.Event]] = {}
 
     @asynccontextmanager
@@ -55,7 +58,7 @@ class EventWatch:
     async def _listen(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                async with await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {EVENT_CHANNEL}")
                     self._wake(*self._watchers)
                     async for notification in connection.notifies():

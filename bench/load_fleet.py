@@ -16,9 +16,9 @@ from typing import Self
 
 import httpx
 import redis
-from sqlalchemy import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.pooler import configure_pooler, pooled_url
 from core.catalogue.model_folder import inspect_folder
 from core.database import migrate, session_factory, transaction
 from core.registry.schemas import ModelBody
@@ -72,13 +72,13 @@ class Fleet:
         self._cleanup.callback(self.sessions.kw["bind"].dispose)
         self.start_redis()
         if self._pooled:
-            (self.folder / "pgbouncer.ini").write_text(self._pooling(url))
+            configure_pooler(self.folder, url, self._pooler_port, connections=3)
             self.start("pooler")
         self.start("api")
         self.start("dispatcher")
         for number in range(self._workers):
             self.start(f"worker-{number}")
-        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200, 60)
+        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).json()["can_run"], 60)
         return self
 
     def __exit__(
@@ -167,35 +167,16 @@ class Fleet:
             case "pooler":
                 return [_installed("pgbouncer"), str(self.folder / "pgbouncer.ini")]
             case "dispatcher":
-                return [*celery, *quiet, "--pool", "solo", "--queues", "control", "--beat"]
+                return [sys.executable, "-m", "worker.dispatcher"]
             case _:
                 aside = ["nice", "-n", "10"]  # in production workers have machines of their own
                 return [*aside, *celery, *quiet, "--concurrency", "1", "--hostname", f"{name}@%h"]
-
-    def _pooling(self, url: str) -> str:
-        """Three connections for all workers together."""
-        at = make_url(url)
-        return f"""[databases]
-{at.database} = host={at.query["host"]} user={at.username}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {self._pooler_port}
-unix_socket_dir =
-auth_type = any
-{f"user = {self._data.owner()}" if os.geteuid() == 0 else ""}
-pool_mode = transaction
-default_pool_size = 3
-max_client_conn = 1000
-max_prepared_statements = 200
-ignore_startup_parameters = options
-"""
 
     def _environment(self, name: str) -> dict[str, str]:
         assert self.settings.database_url and self.settings.broker_url and self.settings.secret_key
         database_url = self.settings.database_url
         if self._pooled and name != "api":
-            pooler = make_url(database_url).set(host="127.0.0.1", port=self._pooler_port, query={})
-            database_url = pooler.render_as_string(hide_password=False)
+            database_url = pooled_url(database_url, self._pooler_port)
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")},
             "SECATEUR_HOME": str(self.settings.home),

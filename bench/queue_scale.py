@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.machine import describe_machine
 from bench.queue_scale_fill import fill, job_body
+from bench.queue_scale_lists import show_lists
 from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
 from core.artifacts.store import open_store
@@ -64,13 +65,16 @@ def _measure(settings: Settings, arguments: argparse.Namespace) -> int:
     migrate(settings)
     sessions = session_factory(settings)
     begun = time.monotonic()
-    teams = fill(sessions, settings, teams=arguments.teams, finished=arguments.finished, queued=arguments.queued)
+    filling = session_factory(settings, "migration")  # which may take its time
+    teams = fill(filling, settings, teams=arguments.teams, finished=arguments.finished, queued=arguments.queued)
+    filling.kw["bind"].dispose()
     console.print(
         f"{describe_machine()}; load {os.getloadavg()[0]:.1f} before; filled in {time.monotonic() - begun:.0f} s"
     )
     console.print(_facts(sessions))
     plans = _plans(sessions, settings, teams[0])
     _show_plans(plans)
+    show_lists(console, sessions, teams[0])
     _show_loads(settings, teams, arguments)
     console.print(f"load {os.getloadavg()[0]:.1f} after")
     sessions.kw["bind"].dispose()

@@ -27,7 +27,8 @@ _JOBS = """
         started_at, finished_at
     )
     SELECT
-        'job_' || :kind || lpad(number::text, 10, '0'), teams[1 + number % array_length(teams, 1)], status, 'store',
+        'job_' || :kind || lpad(number::text, 10, '0'), CASE number % 2 WHEN 0 THEN teams[1]
+        ELSE teams[2 + number / 2 % (array_length(teams, 1) - 1)] END, status, 'store',
         CASE WHEN status = 'queued' THEN 0 ELSE 1 END, attempt, 3, :events, CAST(:body AS jsonb),
         CAST(:sources AS jsonb), 'model-' || number % 200, 'sha256:0', (ARRAY['magnitude', 'wanda', 'sparsegpt'])
         [1 + number % 3], 'default', priority, jsonb_build_object('commit', md5(number::text)),

@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Select, and_, or_, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from core.errors import InvalidRequest
 
@@ -86,10 +86,13 @@ def read_page(
     after: str | None,
     answer: Callable[[Row], Item],
     order: Order = NEWEST,
+    having: ColumnElement[bool] | None = None,
 ) -> Page[Item]:
     """The rows of `query` (over `table`) after the cursor; raises InvalidRequest where the cursor is not of this list
     and order."""
-    window = read_window(session, query, table, limit=limit, after=after, before=None, answer=answer, order=order)
+    window = read_window(
+        session, query, table, limit=limit, after=after, before=None, answer=answer, order=order, having=having
+    )
     return Page(data=window.data, has_more=window.after is not None, next_after=window.after)
 
 
@@ -103,25 +106,54 @@ def read_window(
     before: str | None,
     answer: Callable[[Row], Item],
     order: Order = NEWEST,
+    having: ColumnElement[bool] | None = None,
 ) -> Window[Item]:
     """The rows right after one cursor or right before another (`after` counts where both are given), in the same order.
 
-    Raises InvalidRequest as `read_page` does.
+    `having` is a condition that costs much for each row, has an index of its own, and whose rows PostgreSQL cannot
+    estimate. Raises InvalidRequest as `read_page` does.
     """
     backwards = before is not None and after is None
     cursor = before if backwards else after
     ordering = _Ordering(order, table, backwards)
-    if cursor is not None:
-        query = query.where(ordering.beyond(_decode(cursor, order, "before" if backwards else "after")))
-    rows: Sequence[Row] = session.scalars(query.order_by(*ordering.columns()).limit(limit + 1)).all()
+    place = None if cursor is None else _decode(cursor, order, "before" if backwards else "after")
+    rows: list[Row] = []
+    for part in ordering.parts(place):
+        if len(rows) <= limit:
+            ordered = query.where(*part).order_by(*ordering.columns())
+            count = limit + 1 - len(rows)
+            rows.extend(
+                session.scalars(ordered.limit(count))
+                if having is None
+                else _first_having(session, ordered, table, having, count)
+            )
     shown = rows[:limit][::-1] if backwards else rows[:limit]
     is_more, is_less = len(rows) > limit, cursor is not None and bool(shown)
     first, last = (is_more, is_less) if backwards else (is_less, is_more)
     return Window(
         data=[answer(row) for row in shown],
-        after=_encode(order, shown[-1]) if last else None,
-        before=_encode(order, shown[0]) if first else None,
+        after=cursor_of(order, shown[-1]) if last else None,
+        before=cursor_of(order, shown[0]) if first else None,
     )
+
+
+_FRONT = 300
+"""Rows that are looked at one by one: where many of them meet a condition, its index would find far too many."""
+
+
+def _first_having(
+    session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], count: int
+) -> Sequence[Row]:
+    """The first rows that meet a condition: from the front of the order where they are common, else by its index."""
+    front = aliased(table, ordered.limit(_FRONT).subquery())
+    rows: Sequence[Row] = session.scalars(select(front).where(having).limit(count)).all()
+    if len(rows) == count:
+        return rows
+    use_index = func.set_config("enable_indexscan", bindparam("use"), True)  # which walks the order; GIN's is another
+    session.execute(select(use_index), {"use": "off"})
+    rows = session.scalars(ordered.where(having).limit(count)).all()
+    session.execute(select(use_index), {"use": "on"})
+    return rows
 
 
 @dataclass(frozen=True)
@@ -150,21 +182,25 @@ class _Ordering:
         key = self._key.desc() if self._key_falls else self._key.asc()
         return [key.nulls_first() if self._backwards else key.nulls_last(), *made]
 
-    def beyond(self, place: _Place) -> ColumnElement[bool]:
-        """Whether a row comes after the place."""
+    def parts(self, place: _Place | None) -> list[list[ColumnElement[bool]]]:
+        """Return what the rows after a place are, part by part in their order: each is one range of the order's index,
+        where all together would be read from its beginning."""
+        if place is None:
+            return [[]]
         here = tuple_(place.created_at, place.id)
         later: ColumnElement[bool] = tuple_(*self._made) < here if self._made_falls else tuple_(*self._made) > here
         if self._key is None:
-            return later
-        has_none = self._key.is_(None)
+            return [[later]]
         if place.key is None:
-            return or_(self._key.is_not(None), and_(has_none, later)) if self._backwards else and_(has_none, later)
+            parts = [[self._key.is_(None), later]]
+            return [*parts, [self._key.is_not(None)]] if self._backwards else parts
         further = self._key < place.key if self._key_falls else self._key > place.key
-        beyond = or_(further, and_(self._key == place.key, later))
-        return beyond if self._backwards else or_(beyond, has_none)
+        parts = [[self._key == place.key, later], [further]]
+        return parts if self._backwards else [*parts, [self._key.is_(None)]]
 
 
-def _encode(order: Order, row: _Listed) -> str:
+def cursor_of(order: Order, row: _Listed) -> str:
+    """Return the cursor of a row's place in an order."""
     key = order.key_of(row)
     place = [order.name, key.isoformat() if isinstance(key, datetime) else key, row.created_at.isoformat(), row.id]
     written = json.dumps(place, ensure_ascii=False, separators=(",", ":")).encode()

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+ALL_TEAMS = "*"
+
 
 class Settings(BaseSettings):
     """Durations are in seconds, sizes in bytes."""
@@ -17,9 +19,57 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".secateur"), description="Everything embedded lives here.")
     database_url: str | None = Field(None, description="postgresql+psycopg://…; unset: the embedded server.")
+    peer_lost_seconds: int = Field(
+        20,
+        ge=5,
+        description="A database or Redis from which nothing comes, not even TCP's own answers, is lost after this "
+        "long, and the connection given up.",
+    )
+    database_request_lock_seconds: float = Field(
+        3, ge=0, description="A request waits this long for what another transaction holds, then answers 503."
+    )
+    database_request_statement_seconds: float = Field(
+        30, ge=0, description="Longest statement of a request, then it answers 503."
+    )
+    database_request_idle_seconds: float = Field(
+        120,
+        ge=0,
+        description="A request's transaction that stands still for this long is ended; here and below, 0: never.",
+    )
+    database_dispatcher_lock_seconds: float = Field(
+        5, ge=0, description="The dispatcher leaves what another transaction holds to its next round after this long."
+    )
+    database_dispatcher_statement_seconds: float = Field(300, ge=0, description="Its longest statement.")
+    database_dispatcher_idle_seconds: float = Field(
+        120, ge=0, description="Its transaction that stands still for this long is ended."
+    )
+    database_worker_lock_seconds: float = Field(
+        30,
+        ge=0,
+        description="A worker waits this long for what another transaction holds, its turn to claim included, then "
+        "tries again.",
+    )
+    database_worker_statement_seconds: float = Field(60, ge=0, description="Its longest statement.")
+    database_worker_idle_seconds: float = Field(
+        60, ge=0, description="Its transaction that stands still for this long is ended."
+    )
+    database_migration_lock_seconds: float = Field(
+        5, ge=0, description="A migration that waits longer for a lock gives up: others would queue behind it."
+    )
+    database_migration_statement_seconds: float = Field(
+        0, ge=0, description="Its longest statement: an index of a large table takes its time."
+    )
+    database_migration_idle_seconds: float = Field(
+        600, ge=0, description="Its transaction that stands still for this long is ended."
+    )
     broker_url: str | None = Field(None, description="redis://…; unset: Celery's filesystem transport in home.")
     host: str = Field("127.0.0.1", description="Address `secateur serve` listens on.")
     port: int = Field(8000, description="Port `secateur serve` listens on.")
+    trusted_proxies: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
+        default_factory=list,
+        description="Networks of reverse proxies, such as 127.0.0.1/32, separated by commas, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; unset: nobody's.",
+    )
     secret_key: str | None = Field(None, description="HMAC key of API keys; unset: generated once in home.")
 
     queues: Annotated[list[str], NoDecode] = Field(
@@ -34,8 +84,11 @@ class Settings(BaseSettings):
 
     lease_seconds: float = Field(60, description="A worker silent for this long has lost its job.")
     lease_renew_seconds: float = Field(15, description="Between signs of life of a running job.")
-    dispatch_interval_seconds: float = Field(2, description="Between rounds of the dispatcher.")
+    dispatch_interval_seconds: float = Field(2, gt=0, description="Between rounds of the dispatcher.")
     hint_stale_seconds: float = Field(30, description="A queued job is hinted at again after this long.")
+    worker_poll_seconds: float = Field(
+        10, gt=0, description="Between an idle worker's own looks for jobs, which need no hint."
+    )
     cancel_grace_seconds: float = Field(10, description="Between SIGINT and SIGKILL for a cancelled runner.")
     retry_delay_seconds: float = Field(5, description="Before a job is tried again after a passing failure.")
     max_attempts: int = Field(3, description="Attempts at a job before a passing failure is final.")
@@ -49,6 +102,16 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(20, description="Given to a running block to finish when a worker shuts down.")
     disk_watermark_bytes: int = Field(
         2 * 2**30, description="A worker with less free space on its work folder's disk claims nothing."
+    )
+    worker_memory_bytes: int | None = Field(
+        None, description="Memory a worker says it has; unset: that of its control group, or the machine."
+    )
+    admission_max_wait_seconds: float = Field(
+        600, description="A job that no worker of its queue has room for is tried by the largest after this long."
+    )
+    resume_keep_seconds: float = Field(
+        24 * 3600,
+        description="A job that failed or was cancelled keeps what a retry goes on from on its worker for this long.",
     )
 
     store_url: str | None = Field(None, description="s3://bucket[/prefix]; unset: a folder in home.")
@@ -66,7 +129,14 @@ class Settings(BaseSettings):
     )
 
     hub_endpoint: str = Field("https://huggingface.co", description="The hub models and texts are fetched from.")
-    hub_token: SecretStr | None = Field(None, description="Sent to the hub for gated and private repositories.")
+    hub_token: SecretStr | None = Field(
+        None, description="The operator's token of the hub, used for no team but those of `SECATEUR_HUB_TOKEN_TEAMS`."
+    )
+    hub_token_teams: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Names of the teams the operator's token is used for where they have none of their own, separated "
+        "by commas; `*`: all. `secateur serve` with the embedded database: `default` where this is unset.",
+    )
     hub_max_bytes: int = Field(500 * 10**9, description="Largest repository that is fetched.")
     hub_patience_seconds: float = Field(
         60, description="How long a fetch waits for bytes from a hub that gives none before its attempt ends."
@@ -115,6 +185,11 @@ class Settings(BaseSettings):
     trigger_history_days: float = Field(90, description="Firings of triggers are kept, and known again, this long.")
 
     event_retention_days: float = Field(90, description="Events of jobs that ended longer ago are removed.")
+    generated_keep_days: float = Field(
+        30,
+        description="Texts that models wrote for calibration are removed this long after their last use; in a bucket, "
+        "after they were written.",
+    )
     orphan_seconds: float = Field(24 * 3600, description="Age at which stored files no row names are swept.")
     metrics_port: int | None = Field(
         None, description="A port of its own for /metrics, on all addresses; unset: on the API's; 0: no metrics."
@@ -132,7 +207,10 @@ class Settings(BaseSettings):
     def _split_like_path(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
-    @field_validator("queues", "webhook_allowed_networks", "webhook_retry_delays", mode="before")
+    @field_validator(
+        *("queues", "trusted_proxies", "hub_token_teams", "webhook_allowed_networks", "webhook_retry_delays"),
+        mode="before",
+    )
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

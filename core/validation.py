@@ -1,6 +1,7 @@
 """Validation errors in words: pydantic's, as an answer, a form or a command tells them."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -16,6 +17,9 @@ MOST_FAULTS: Final = 10
 """Faults that one sentence names."""
 
 _LONGEST_SHOWN: Final = 80
+
+_CREDENTIAL = re.compile(r"[!-~]+")
+"""What can stand in a header: anything else would fail later, in a message that quotes it."""
 
 _RULES: dict[str, str] = {}
 """Each pattern's rule in words: errors of pydantic hold the pattern alone."""
@@ -47,6 +51,12 @@ class Part(BaseModel):
         if isinstance(given, Mapping | BaseModel):
             return given
         raise PydanticCustomError("object_expected", "{expected}", {"expected": _expected(cls, given)})
+
+
+def require_credential(name: str, value: str) -> None:
+    """Raise InvalidRequest where this cannot be a token or a key; the message never quotes it."""
+    if not _CREDENTIAL.fullmatch(value):
+        raise InvalidRequest(f"{name}: holds spaces, line breaks or letters no {name} has", param=name)
 
 
 def message_of(error: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Alembic's environment: on a connection handed in by `core.database.migrate`, else on the configured database."""
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 import core.jobs.tables
 import core.publications.tables
@@ -15,14 +15,10 @@ import core.webhooks.tables  # noqa: F401
 from core.database import Base, create_engine_from
 from core.settings import Settings
 
-LOCK_TIMEOUT = "5s"
-"""A migration that cannot get its locks gives up, instead of queueing everybody else behind it."""
-
 
 def run(connection: Connection) -> None:
     context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
     with context.begin_transaction():
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         context.run_migrations()
 
 
@@ -30,7 +26,7 @@ handed_in = context.config.attributes.get("connection")
 if handed_in is not None:
     run(handed_in)
 else:
-    engine = create_engine_from(Settings())
+    engine = create_engine_from(Settings(), "migration")
     with engine.connect() as own:
         run(own)
     engine.dispose()

@@ -15,7 +15,14 @@ from fastapi import FastAPI
 from api.app import create_app
 from core.settings import Settings
 
-_BUILT_IN = ("max_body_bytes", "form_upload_bytes", "trigger_payload_bytes", "slow_client_seconds", "metrics_port")
+_BUILT_IN = (
+    "max_body_bytes",
+    "form_upload_bytes",
+    "trigger_payload_bytes",
+    "slow_client_seconds",
+    "metrics_port",
+    "trusted_proxies",
+)
 """Settings that an application is built with; all others it reads anew whenever it starts."""
 _idle: dict[tuple[object, ...], list[FastAPI]] = defaultdict(list)
 """Applications that no test holds, by the settings they were built with."""
@@ -25,7 +32,7 @@ _idle: dict[tuple[object, ...], list[FastAPI]] = defaultdict(list)
 def lent_app(settings: Settings) -> Iterator[FastAPI]:
     """Lend an application that was not started, used by an earlier test where there is one: of each, the first request
     builds all routes, which takes longer than most tests."""
-    idle = _idle[tuple(getattr(settings, name) for name in _BUILT_IN)]
+    idle = _idle[tuple(str(getattr(settings, name)) for name in _BUILT_IN)]
     app = idle.pop() if idle else create_app(settings)
     app.state.settings = settings
     yield app

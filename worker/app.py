@@ -13,22 +13,12 @@ from core.settings import get_settings
 
 
 def _configure(app: Celery) -> Celery:
-    interval = get_settings().dispatch_interval_seconds
     app.conf.update(
-        imports=("worker.tasks", "worker.dispatcher"),
+        imports=("worker.tasks",),
         worker_enable_remote_control=False,  # needs a broadcast queue, and nobody uses it
         worker_send_task_events=False,
-        worker_proc_alive_timeout=60,
+        worker_pool_putlocks=False,  # the consumer goes on while a job runs: it takes one hint ahead at most
         worker_cancel_long_running_tasks_on_connection_loss=False,  # the queue of record decides, not the broker
-        beat_scheduler="celery.beat:Scheduler",  # keeps nothing on disk: every entry is due every few seconds
-        beat_max_loop_interval=max(interval, 0.1),
-        beat_schedule={
-            "dispatch": {
-                "task": "secateur.dispatch",
-                "schedule": interval,
-                "options": {"queue": "control", "expires": max(10 * interval, 10)},
-            }
-        },
     )
     return app
 

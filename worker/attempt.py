@@ -8,6 +8,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from core.jobs.needs import compare
 from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
 from core.jobs.states import Stage
+from core.registry.hub_tokens import find_access
 from core.settings import Settings
 from worker.cache import folder_bytes
 from worker.protocol import (
@@ -41,6 +43,7 @@ from worker.recording import Recorder
 from worker.runner_process import run_task
 from worker.sources import Sources
 from worker.targets import add_target
+from worker.work_folders import WorkFolders
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,18 @@ class Attempt(ABC):
         self._folder = (settings.work_root / claim.job_id / f"attempt-{claim.attempt}").resolve()
 
     def run(self) -> Outcome:
+        with WorkFolders(self._settings.work_root).held(self._claim.job_id):
+            return self._run()
+
+    def _run(self) -> Outcome:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
+        team_id = self._claim.team_id
         with Sources(
             self._settings,
             self._store,
+            team_id=team_id,
+            find_access=lambda: self._recorder.read(partial(find_access, team_id=team_id, settings=self._settings)),
             folder=self._folder,
             run_runner=self._task,
             on_message=self._tell,

@@ -7,14 +7,8 @@ from core.catalogue.methods import get_method
 from core.jobs.references import ImageReference
 from worker.attempt import Attempt, Made
 from worker.protocol import ClassifierSpec, ImageSource, ModelPlace
-from worker.recovery import SAVED_STEPS
 from worker.sources import Sources
-
-SAVED_ROUNDS = "rounds/round-*/state.json"
-"""In an attempt's folder: the state files of rounds of an iterative method."""
-
-SAVED_CURVES = "curves.json"
-"""The same of the layers whose sensitivity was measured."""
+from worker.work_folders import SAVED_CURVES, SAVED_ROUNDS, SAVED_STEPS
 
 
 class ClassifierAttempt(Attempt):

@@ -1,25 +1,31 @@
-"""The clock: hints that were lost are sent again, expired leases go back to the queue, old idempotency keys go.
+"""The clock: `python -m worker.dispatcher`, a loop over PostgreSQL that has what is due done.
 
-A process of its own in every mode, `celery --app worker.app worker --queues control --pool solo --beat`: workers that
-prune never consume `control`, so a job of hours cannot keep it waiting. Nothing here must happen exactly once.
+A process of its own in every mode. The broker is needed for nothing but sending hints; while it is away leases expire,
+webhooks are sent and triggers fire as ever. Nothing here must happen exactly once: any number of dispatchers may run.
 """
 
 import os
-from typing import Any
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import structlog
-from celery.signals import beat_embedded_init
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import open_store
 from core.database import session_factory, transaction
 from core.jobs import queue
+from core.jobs.broker import celery_app
+from core.jobs.corrections import correct_needs
+from core.jobs.duties import forget_others
 from core.jobs.fleet import count_ended_attempts
-from core.jobs.hints import SendHint, hint_or_note, hint_sender
+from core.jobs.hints import Hints, hint_or_note
 from core.jobs.hub_lookup import HubLookup
 from core.jobs.idempotency import expire_idempotency_keys
+from core.logs import configure_logs
 from core.publications.running import publish_waiting
-from core.registry.hub import Hub
 from core.registry.orphans import sweep_orphans
 from core.retention.service import apply_retention
 from core.settings import Settings, get_settings
@@ -30,105 +36,115 @@ from core.triggers.history import remove_old_firings
 from core.triggers.means import Means
 from core.webhooks.dispatch import deliver_due, remove_old_deliveries
 from worker import alive
-from worker.app import app
-from worker.chores import Chore
-from worker.processes import follow_parent
+from worker.duties import Duty, Turn
 
 logger = structlog.get_logger()
-
-_DISPATCHER = os.getpid()
-"""Loaded before the clock is forked."""
-_sessions: sessionmaker[Session] | None = None
-_means: Means | None = None
-
-
-def _sweep(sessions: sessionmaker[Session], settings: Settings) -> int:
-    return len(sweep_orphans(sessions, open_store(settings), settings))
-
-
-def _means_of(sessions: sessionmaker[Session], settings: Settings) -> Means:
-    """Made once: the hub's answers are remembered for a moment."""
-    global _means
-    if _means is None or _means.sessions is not sessions:
-        hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes, local_tasks=settings.local_tasks)
-        _means = Means(sessions, open_store(settings), settings, hub, server_secret(settings))
-    return _means
-
-
-def _advance_sweeps(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    means = _means_of(sessions, settings)
-    send_hint = hint_sender(app, settings.hint_stale_seconds)
-    return advance_sweeps(sessions, settings, store=means.store, hub=means.hub, send_hint=send_hint) or None
-
-
-def _fire_triggers(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    send_hint = hint_sender(app, settings.hint_stale_seconds)
-    fired = 0
-    for job in fire_due(_means_of(sessions, settings)):
-        hint_or_note(send_hint, sessions, job.id, job.queue)
-        fired += 1
-    return fired or None
-
-
-def _forget_firings(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    with transaction(sessions) as session:
-        return remove_old_firings(session, settings.trigger_history_days) or None
-
 
 PUBLISHERS = 3
 """Publications on their way at once."""
 
-CHORES = (
-    Chore("sweep of the store", 600.0, _sweep),
-    Chore("sweeps of jobs", 1.5, _advance_sweeps),
-    Chore("firing of scheduled triggers", 2.0, _fire_triggers),
-    Chore("removal of old firings", 60.0, _forget_firings),
-    Chore("webhooks", 1.0, deliver_due),
-    Chore("removal of old webhook deliveries", 600.0, remove_old_deliveries),
-    Chore("retention", 600.0, apply_retention),
-    *(Chore(f"publishing {number}", 2.0, publish_waiting) for number in range(1, PUBLISHERS + 1)),
-)
+
+def return_expired_leases(turn: Turn) -> None:
+    with transaction(turn.sessions) as session:
+        lost = queue.expire_leases(session)
+    for job_id in lost:
+        logger.warning("lease expired", job=job_id)
 
 
-def dispatch(sessions: sessionmaker[Session], settings: Settings, send_hint: SendHint) -> int:
-    """One round; how many hints were sent.
+def send_due_hints(turn: Turn, hints: Hints) -> None:
+    """Send hints for jobs that wait without one, until as many lie in their queue as there are such jobs.
 
-    Rows are marked and committed before the hints go, since a quick worker would skip a row still locked. Where the
-    broker is down the marks stand, and the next round after `hint_stale_seconds` sends again.
+    The broker is asked first: where it is away nothing is marked, and the hints go once it is back. Rows are marked and
+    committed before the hints go, since a quick worker would skip a row still locked.
     """
-    with transaction(sessions) as session:
-        for job_id in queue.expire_leases(session):
-            logger.warning("lease expired", job=job_id)
-    with transaction(sessions) as session:
-        expire_idempotency_keys(session)
-        due = queue.hints_due(session, settings.hint_stale_seconds)
-        queue.mark_dispatched(session, [job_id for job_id, _ in due])
-    with transaction(sessions) as session:
-        count_ended_attempts(session)
-        queue.forget_workers(session)
-    with transaction(sessions) as session:
-        queue.remove_old_events(session, settings.event_retention_days)
-    for job_id, queue_name in due:
-        send_hint(job_id, queue_name)
-    return len(due)
+    with transaction(turn.sessions) as session:
+        due = queue.hints_due(session, turn.settings.hint_stale_seconds)
+    for name, jobs in groupby(due, key=lambda each: each[1]):
+        waiting = [job_id for job_id, _ in jobs]
+        chosen = waiting[: max(0, len(waiting) - hints.lying(name))]
+        if chosen:
+            with transaction(turn.sessions) as session:
+                queue.mark_dispatched(session, chosen)
+        for job_id in chosen:
+            hints.send(job_id, name, enough=len(waiting))
 
 
-@app.task(name="secateur.dispatch", ignore_result=True)  # type: ignore[untyped-decorator]
-def dispatch_task() -> None:
-    global _sessions
-    alive.touch("dispatcher")
+def _fire_triggers(turn: Turn, means: Means, hints: Hints) -> int | None:
+    fired = 0
+    for job in fire_due(means):
+        hint_or_note(hints.send, turn.sessions, job.id, job.queue)
+        fired += 1
+    return fired or None
+
+
+def _in_transaction(work: Callable[[Session], object]) -> Callable[[Turn], None]:
+    def run(turn: Turn) -> None:
+        with transaction(turn.sessions) as session:
+            work(session)
+
+    return run
+
+
+def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence[Duty]:
+    """All there are; the first come with every round."""
+    hints = Hints(celery_app(settings))
+    hub = HubLookup(settings, sessions)
+    means = Means(sessions, open_store(settings), settings, hub, server_secret(settings))
+
+    def advance(turn: Turn) -> int | None:
+        return advance_sweeps(sessions, settings, store=means.store, hub=hub, send_hint=hints.send) or None
+
+    def forget_old_duties(session: Session) -> None:
+        forget_others(session, [duty.name for duty in duties])
+
+    often = settings.dispatch_interval_seconds
+    duties = (
+        Duty("leases", often, return_expired_leases),
+        Duty("hints", often, lambda turn: send_due_hints(turn, hints)),
+        Duty("idempotency keys", often, _in_transaction(expire_idempotency_keys)),
+        Duty("totals", often, _in_transaction(count_ended_attempts)),
+        Duty("estimates", often, _in_transaction(correct_needs)),
+        Duty("silent workers", often, _in_transaction(queue.forget_workers)),
+        Duty("old events", often, _in_transaction(lambda s: queue.remove_old_events(s, settings.event_retention_days))),
+        Duty("old duties", 600.0, _in_transaction(forget_old_duties)),
+        Duty("orphans", 600.0, lambda turn: len(sweep_orphans(sessions, open_store(settings), settings))),
+        Duty("sweeps", 1.5, advance),
+        Duty("triggers", 2.0, lambda turn: _fire_triggers(turn, means, hints)),
+        Duty("old firings", 60.0, _in_transaction(lambda s: remove_old_firings(s, settings.trigger_history_days))),
+        Duty("webhooks", 1.0, lambda turn: deliver_due(sessions, settings, turn.goes_well)),
+        Duty("old deliveries", 600.0, lambda turn: remove_old_deliveries(sessions, settings)),
+        Duty("retention", 600.0, lambda turn: apply_retention(sessions, settings)),
+        *(
+            Duty(f"publications {number}", 2.0, lambda turn: publish_waiting(sessions, settings, turn.goes_well))
+            for number in range(1, PUBLISHERS + 1)
+        ),
+    )
+    return duties
+
+
+def go_round(
+    sessions: sessionmaker[Session], settings: Settings, duties: Sequence[Duty], stop: threading.Event
+) -> None:
+    """Start what is due, again and again. A round waits for nothing, so it ends unless this process stands still."""
+    while not stop.is_set():
+        for duty in duties:
+            duty.start_if_due(sessions, settings)
+        alive.touch("dispatcher", settings)
+        stop.wait(settings.dispatch_interval_seconds)
+
+
+def main() -> None:
     settings = get_settings()
-    if _sessions is None:
-        _sessions = session_factory(settings)
-    try:
-        for chore in CHORES:  # first: they need no broker
-            chore.start_if_due(_sessions, settings)
-        dispatch(_sessions, settings, hint_sender(app, settings.hint_stale_seconds))
-    except Exception as error:  # the database or the broker is away: the next round comes in seconds
-        logger.warning("dispatch failed", error=str(error))
+    configure_logs(settings)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    sessions = session_factory(settings, "dispatcher")
+    go_round(sessions, settings, make_duties(sessions, settings), stop)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # duties under way end as they would by SIGKILL, which each of them stands
 
 
-@beat_embedded_init.connect  # type: ignore[untyped-decorator]
-def _leave_with_parent(**_: Any) -> None:
-    """The clock is a process forked from the dispatcher; alone it would fill the broker."""
-    follow_parent(_DISPATCHER, lambda: os._exit(1))
+if __name__ == "__main__":
+    main()

@@ -37,6 +37,8 @@ SHORT_ROOT = Path("/tmp")
 """Where sockets go whose own folder will not do; deliberately not $TMPDIR, which can itself be long."""
 LONGEST_SOCKET_PATH = 100
 """Bytes. The kernel's limit is 107 on Linux and 103 on macOS."""
+CLIENT_CHECK = "5s"
+"""A statement whose client is gone ends after this long, and not when it is done."""
 START_SECONDS = 60
 """Recovery after a crash included."""
 STOP_SECONDS = 30
@@ -210,6 +212,7 @@ def _socket_dir(data_dir: Path, user: str | None) -> Path:
 
 def _launch(data_dir: Path, socket_dir: Path, user: str | None) -> ChildProcess:
     settings = {"listen_addresses": "", "unix_socket_directories": f'"{socket_dir}"', "unix_socket_permissions": "0700"}
+    settings["client_connection_check_interval"] = CLIENT_CHECK
     options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
     with open(_log(data_dir), "ab") as log:
         return spawn(

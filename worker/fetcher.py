@@ -24,12 +24,13 @@ from core.jobs.references import (
     StoredModel,
     StoredText,
 )
-from core.registry.hub import Hub
+from core.registry.hub import Hub, HubCredential, Kind
 from core.registry.hub_datasets import questions_unavailable
+from core.registry.hub_tokens import open_access
 from core.settings import Settings
 from secateur.packed import CorruptPackedFile, unpack_folder
 from worker.cache import NodeCache
-from worker.fetcher_files import fetch_files, from_hub, from_store
+from worker.fetcher_files import fetch_files, from_hub, from_store, require_readable
 from worker.fetcher_protocol import (
     IMAGES_FILE,
     TEXT_FILE,
@@ -41,6 +42,7 @@ from worker.fetcher_protocol import (
     FetchTaskSpec,
     FetchTextSpec,
     fetch_specs,
+    is_closed,
 )
 from worker.protocol import ErrorMessage, LogMessage, ResultMessage
 
@@ -65,38 +67,62 @@ def fetch(spec: FetchSpec) -> dict[str, Any]:
     settings = Settings.model_validate(spec.settings)
     cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)
     match spec:
-        case FetchModelSpec():
-            _fetch_model(spec, settings, cache)
+        case FetchModelSpec(model=HubModel() as model):
+            _fetch_hub_model(spec.key, model, _opened(spec, model, settings), settings, cache)
+        case FetchModelSpec(model=StoredModel() as model):
+            _fetch_stored_model(spec.key, model, settings, cache)
         case FetchTextSpec(text=HubText() as text):
-            _fetch_hub_text(spec.key, text, settings, cache)
+            _fetch_hub_text(spec.key, text, _opened(spec, text, settings), cache)
         case FetchTextSpec(text=StoredText() as text):
             _fetch_stored(spec.key, text, TEXT_FILE, settings, cache)
         case FetchImagesSpec(images=HubImages() as images):
-            _fetch_hub_images(spec.key, images, settings, cache)
+            _fetch_hub_images(spec.key, images, _opened(spec, images, settings), cache)
         case FetchImagesSpec(images=StoredImages() as images):
             _fetch_stored(spec.key, images, IMAGES_FILE, settings, cache)
-        case FetchTaskSpec():
-            _fetch_questions(spec, settings, cache)
+        case FetchTaskSpec(questions=questions):
+            _fetch_questions(spec.key, questions, _opened(spec, questions, settings), cache)
         case FetchGeneratedSpec():
             return {"found": _fetch_generated(spec, settings, cache)}
     return {}
 
 
-def _fetch_model(spec: FetchModelSpec, settings: Settings, cache: NodeCache) -> None:
-    model = spec.model
-    unpacked = model.unpacked_bytes or 0 if isinstance(model, StoredModel) else 0
-    size = sum(file.bytes for file in model.files) + unpacked
-    with cache.fill(spec.key, size, on_waiting=waiting) as folder:
+def _opened(spec: FetchSpec, reference: HubModel | HubText | HubImages, settings: Settings) -> HubCredential | None:
+    """What the hub is asked with. It is asked first whether the team may read what is not public, since that may be
+    here already."""
+    credential = open_access(spec.access, settings)
+    if is_closed(reference):
+        kind: Kind = "model" if isinstance(reference, HubModel) else "dataset"
+        require_readable(
+            Hub(settings).with_credential(credential),
+            kind,
+            reference.repository,
+            reference.revision,
+            patience_seconds=settings.hub_patience_seconds,
+        )
+    return credential
+
+
+def _fetch_hub_model(
+    key: str, model: HubModel, credential: HubCredential | None, settings: Settings, cache: NodeCache
+) -> None:
+    size = sum(file.bytes for file in model.files)
+    with cache.fill(key, size, on_waiting=waiting) as folder:
         if folder is None:
             return
-        what = f"{model.name}@{model.revision[:12]}" if isinstance(model, HubModel) else model.name
+        what = f"{model.name}@{model.revision[:12]}"
         say(f"fetching {what}: {size / 1e9:.2f} GB")
-        if isinstance(model, HubModel):
-            patience = settings.hub_patience_seconds
-            one = from_hub(Hub(settings), "model", model.repository, model.revision, patience_seconds=patience)
-        else:
-            one = from_store(open_store(settings), model.prefix)
+        hub, patience = Hub(settings).with_credential(credential), settings.hub_patience_seconds
+        one = from_hub(hub, "model", model.repository, model.revision, patience_seconds=patience)
         fetch_files(model.files, folder, one, what=what, say=say)
+
+
+def _fetch_stored_model(key: str, model: StoredModel, settings: Settings, cache: NodeCache) -> None:
+    size = sum(file.bytes for file in model.files) + (model.unpacked_bytes or 0)
+    with cache.fill(key, size, on_waiting=waiting) as folder:
+        if folder is None:
+            return
+        say(f"fetching {model.name}: {size / 1e9:.2f} GB")
+        fetch_files(model.files, folder, from_store(open_store(settings), model.prefix), what=model.name, say=say)
         try:
             unpack_folder(folder)
         except CorruptPackedFile as error:
@@ -116,7 +142,7 @@ def _fetch_stored(
         (folder / stored.file.path).rename(folder / named)
 
 
-def _fetch_hub_text(key: str, text: HubText, settings: Settings, cache: NodeCache) -> None:
+def _fetch_hub_text(key: str, text: HubText, credential: HubCredential | None, cache: NodeCache) -> None:
     from worker.fetcher_datasets import MOST_CHARACTERS, read_hub_text  # slow to load, and for this alone
 
     most = text.characters or MOST_CHARACTERS
@@ -124,38 +150,33 @@ def _fetch_hub_text(key: str, text: HubText, settings: Settings, cache: NodeCach
         if folder is None:
             return
         say(f"fetching {text.name} ({text.repository}@{text.revision[:12]})")
-        about = read_hub_text(text, folder / TEXT_FILE, _token(settings))
+        about = read_hub_text(text, folder / TEXT_FILE, credential)
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
 
 
-def _fetch_hub_images(key: str, images: HubImages, settings: Settings, cache: NodeCache) -> None:
+def _fetch_hub_images(key: str, images: HubImages, credential: HubCredential | None, cache: NodeCache) -> None:
     from worker.fetcher_images import MOST_BYTES, read_hub_images  # slow to load, and for this alone
 
     with cache.fill(key, min(images.bytes, MOST_BYTES), on_waiting=waiting) as folder:
         if folder is None:
             return
         say(f"fetching {images.name} ({images.repository}@{images.revision[:12]})")
-        about = read_hub_images(images, folder / IMAGES_FILE, _token(settings))
+        about = read_hub_images(images, folder / IMAGES_FILE, credential)
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
 
 
-def _fetch_questions(spec: FetchTaskSpec, settings: Settings, cache: NodeCache) -> None:
+def _fetch_questions(key: str, questions: HubText, credential: HubCredential | None, cache: NodeCache) -> None:
     from worker.fetcher_datasets import read_hub_rows  # slow to load, and for this alone
 
-    questions = spec.questions
-    with cache.fill(spec.key, _QUESTIONS_BYTES, on_waiting=waiting) as folder:
+    with cache.fill(key, _QUESTIONS_BYTES, on_waiting=waiting) as folder:
         if folder is None:
             return
         say(f"fetching {questions.name} ({questions.repository}@{questions.revision[:12]})")
         try:
-            about = read_hub_rows(questions, folder / TEXT_FILE, _token(settings))
+            about = read_hub_rows(questions, folder / TEXT_FILE, credential)
         except HubUnavailable as error:
             raise questions_unavailable(questions.name, error, "evaluation.tasks") from error
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
-
-
-def _token(settings: Settings) -> str | None:
-    return settings.hub_token.get_secret_value() if settings.hub_token else None
 
 
 def _fetch_generated(spec: FetchGeneratedSpec, settings: Settings, cache: NodeCache) -> bool:

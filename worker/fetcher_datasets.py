@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from core.errors import UnknownDataset, UnusableDataset
 from core.jobs.references import HubImages, HubText
-from core.registry.hub import told
+from core.registry.hub import HubCredential, told
 from worker.fetcher_protocol import FetchedText
 
 MOST_CHARACTERS = 256 * 2**20
@@ -31,23 +31,23 @@ _Row = dict[str, Any]
 _Choose = Callable[[Iterable[_Row], HubText], Iterator[_Row]]
 
 
-def read_hub_text(text: HubText, target: Path, token: str | None) -> FetchedText:
+def read_hub_text(text: HubText, target: Path, credential: HubCredential | None) -> FetchedText:
     """Write the text's documents, one JSON object a line.
 
     Raises UnknownDataset where configuration or split are not there, UnusableDataset where it is not text,
     HubUnavailable.
     """
-    return _read(text, target, token, _documents)
+    return _read(text, target, credential, _documents)
 
 
-def read_hub_rows(text: HubText, target: Path, token: str | None) -> FetchedText:
+def read_hub_rows(text: HubText, target: Path, credential: HubCredential | None) -> FetchedText:
     """Write all columns of the rows, one JSON object a line. Raises as `read_hub_text`."""
-    return _read(text, target, token, lambda rows, text: iter(rows))
+    return _read(text, target, credential, lambda rows, text: iter(rows))
 
 
-def _read(text: HubText, target: Path, token: str | None, choose: _Choose) -> FetchedText:
-    with told_about(text):
-        split = open_split(text, token, _FORMATS)
+def _read(text: HubText, target: Path, credential: HubCredential | None, choose: _Choose) -> FetchedText:
+    with told_about(text, credential):
+        split = open_split(text, credential, _FORMATS)
         documents, characters, sha256 = _write(choose(split.rows, text), target, text)
     if not documents:
         raise UnusableDataset(f"{text.name}: split {split.name!r} holds no text", param="dataset")
@@ -63,12 +63,12 @@ class Split:
     origin: dict[str, Any]
 
 
-def open_split(asked: HubText | HubImages, token: str | None, formats: Sequence[str]) -> Split:
+def open_split(asked: HubText | HubImages, credential: HubCredential | None, formats: Sequence[str]) -> Split:
     """Within `told_about`. Raises UnusableDataset where the dataset is stored in none of these formats, UnknownDataset
     where it has no such split."""
     datasets.config.STREAMING_READ_MAX_RETRIES = 1  # the client below tries again by itself, and then the attempt
     builder = datasets.load_dataset_builder(
-        asked.repository, asked.config, revision=asked.revision, token=token or False
+        asked.repository, asked.config, revision=asked.revision, token=credential.token if credential else False
     )
     _check_format(builder, asked, formats)
     split = _choose_split(builder, asked)
@@ -156,9 +156,9 @@ def _text_field(row: dict[str, Any], text: HubText) -> str:
 
 
 @contextmanager
-def told_about(asked: HubText | HubImages) -> Iterator[None]:
+def told_about(asked: HubText | HubImages, credential: HubCredential | None) -> Iterator[None]:
     """The library's errors in the words of the error tree."""
-    with told("dataset", asked.repository, asked.revision):
+    with told("dataset", asked.repository, asked.revision, credential=credential):
         try:
             yield
         except DatasetNotFoundError as error:

@@ -88,6 +88,20 @@ def _is_right(path: Path, file: FileReference, between: Callable[[], None]) -> b
     return digest.hexdigest() == (file.sha256 or file.git_blob)
 
 
+def require_readable(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_seconds: float) -> None:
+    """Ask the hub whether it may be read, until it answers or `patience_seconds` are over. Raises as `Hub.listing`."""
+    since, wait = time.monotonic(), 0.25
+    while True:
+        try:
+            hub.listing(kind, repository, commit)
+            return
+        except HubUnavailable:
+            if time.monotonic() + wait > since + patience_seconds:
+                raise
+        time.sleep(wait)
+        wait = min(2 * wait, 10.0)
+
+
 def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_seconds: float) -> Origin:
     """Broken connections are taken up again, until nothing has come for `patience_seconds`."""
 

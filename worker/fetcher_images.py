@@ -12,6 +12,7 @@ import datasets
 from core.data.image_files import write_images
 from core.errors import UnusableDataset
 from core.jobs.references import HubImages
+from core.registry.hub import HubCredential
 from worker.fetcher_datasets import open_split, told_about
 from worker.fetcher_protocol import FetchedImages
 
@@ -23,7 +24,7 @@ _IMAGE_FIELD, _LABEL_FIELD = "image", "label"
 _Features = dict[str, Any]
 
 
-def read_hub_images(images: HubImages, target: Path, token: str | None) -> FetchedImages:
+def read_hub_images(images: HubImages, target: Path, credential: HubCredential | None) -> FetchedImages:
     """Write the split's images and labels.
 
     Raises UnknownDataset where configuration or split are not there, UnusableDataset where it has no column of images
@@ -37,8 +38,8 @@ def read_hub_images(images: HubImages, target: Path, token: str | None) -> Fetch
                 param="dataset",
             )
 
-    with told_about(images):
-        split = open_split(images, token, _FORMATS)
+    with told_about(images, credential):
+        split = open_split(images, credential, _FORMATS)
         features: _Features = dict(split.rows.features or {})
         image, label = _image_field(features, images), _label_field(features, images)
         rows = split.rows.select_columns([image, label])

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
 from core.jobs.references import HubImages, HubModel, HubText, SelfText, StoredImages, StoredModel, StoredText
+from core.registry.hub_tokens import HubAccess
 from core.settings import Settings
 
 TEXT_FILE = "text"
@@ -16,12 +17,13 @@ _GENERATION = 2
 
 
 class _FetchSpec(BaseModel):
-    """`settings` with its secrets: they go through the pipe, and nowhere else."""
+    """`settings` with its secrets: they go through the pipe, and nowhere else. `access`: what the hub is asked with."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     settings: dict[str, Any]
     key: str
+    access: HubAccess
 
 
 class FetchModelSpec(_FetchSpec):
@@ -93,25 +95,39 @@ def with_secrets(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json") | secrets
 
 
-def model_key(model: HubModel | StoredModel) -> str:
-    """Models with the same files are one entry, wherever they come from."""
-    return "model-" + _hash(sorted((file.path, file.bytes, file.sha256 or file.git_blob) for file in model.files))
+def model_key(model: HubModel | StoredModel, team_id: str) -> str:
+    """Models with the same files are one entry, wherever they come from; of the hub's that are not public, one for each
+    team."""
+    facts = sorted((file.path, file.bytes, file.sha256 or file.git_blob) for file in model.files)
+    return "model-" + _hash([*facts, *_reader(model, team_id)])
 
 
-def text_key(text: HubText | StoredText) -> str:
+def text_key(text: HubText | StoredText, team_id: str) -> str:
     if isinstance(text, StoredText):
         return f"text-{text.file.sha256}"
-    return "text-" + _hash([text.repository, text.revision, text.config, text.split, text.use, text.characters])
+    facts = [text.repository, text.revision, text.config, text.split, text.use, text.characters]
+    return "text-" + _hash([*facts, *_reader(text, team_id)])
 
 
-def images_key(images: HubImages | StoredImages) -> str:
+def images_key(images: HubImages | StoredImages, team_id: str) -> str:
     if isinstance(images, StoredImages):
         return f"images-{images.file.sha256}"
-    return "images-" + _hash([images.repository, images.revision, images.config, images.split, images.use])
+    facts = [images.repository, images.revision, images.config, images.split, images.use]
+    return "images-" + _hash([*facts, *_reader(images, team_id)])
 
 
-def questions_key(questions: HubText) -> str:
-    return "task-" + _hash([questions.repository, questions.revision, questions.config, questions.split])
+def questions_key(questions: HubText, team_id: str) -> str:
+    facts = [questions.repository, questions.revision, questions.config, questions.split]
+    return "task-" + _hash([*facts, *_reader(questions, team_id)])
+
+
+def is_closed(reference: object) -> bool:
+    """Whether the hub must say each time who may read this."""
+    return isinstance(reference, HubModel | HubText | HubImages) and not reference.is_public
+
+
+def _reader(reference: object, team_id: str) -> list[str]:
+    return [team_id] if is_closed(reference) else []
 
 
 def generated_key(text: SelfText, model_revision: str) -> str:

@@ -28,12 +28,14 @@ class Fetching:
         settings: Settings,
         folder: Path,
         *,
+        team_id: str,
         on_message: Callable[[Message], None],
         on_wait: Callable[[], None],
         fetcher: Sequence[str] = FETCHER,
     ) -> None:
         self._settings = settings
         self._folder = folder
+        self._team_id = team_id
         self._on_message = on_message
         self._on_wait = on_wait
         self._fetcher = fetcher
@@ -44,13 +46,16 @@ class Fetching:
         for entry in self._held:
             entry.close()
 
-    def entry(self, key: str, spec: FetchSpec) -> Path:
-        """The folder of an entry, fetched where it is not there. Raises what the fetcher reports."""
+    def entry(self, spec: FetchSpec, *, ask_first: bool) -> Path:
+        """The folder of an entry, fetched where it is not there; `ask_first`: the fetcher asks the hub even where it
+        is. Raises what the fetcher reports."""
+        if ask_first:
+            self.fetch(spec)
         for _ in range(_TRIES):
-            if (entry := self.find(key)) is not None:
+            if (entry := self.find(spec.key)) is not None:
                 return entry
             self.fetch(spec)
-        if (entry := self.find(key)) is not None:
+        if (entry := self.find(spec.key)) is not None:
             return entry
         raise RunnerLost("What was fetched for this job was removed again to make room for others.")
 
@@ -71,18 +76,19 @@ class Fetching:
             on_wait=self._on_wait,
             grace_seconds=0,
             command=self._fetcher,
-            environment=fetcher_environment(self._settings),
+            environment=fetcher_environment(self._settings, self._team_id),
         )
 
 
-def fetcher_environment(settings: Settings) -> dict[str, str]:
-    """What the hub's libraries read when they are imported, and what a cloud's own credentials come through."""
+def fetcher_environment(settings: Settings, team_id: str) -> dict[str, str]:
+    """What the hub's libraries read when they are imported, and what a cloud's own credentials come through. What those
+    libraries keep is the team's alone."""
     passed = {
         name: value
         for name, value in os.environ.items()
         if name in PASSED_ON or name.upper() in _PROXIES or name.startswith(("LC_", "AWS_"))
     }
-    home = settings.cache_root.resolve() / "hub-client"
+    home = settings.cache_root.resolve() / "hub-client" / team_id
     return passed | {
         "HF_ENDPOINT": settings.hub_endpoint.rstrip("/"),
         "HF_HOME": str(home),

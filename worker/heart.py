@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -11,15 +12,19 @@ from typing import Any
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
 from core.jobs import queue
 from core.settings import Settings
 from worker import alive
 from worker.machine import disk_room_bytes, disk_shortage, first_device, memory_bytes
+from worker.work_folders import WorkFolders
 
 BEAT_SECONDS = 10.0
+_FIRST_SECONDS = 10.0
+SWEEP_SECONDS = 60.0
+"""Between sweeps of the work folders; where the disk is short, each beat begins one."""
 
 logger = structlog.get_logger()
 
@@ -37,10 +42,16 @@ class Heart:
         self._ended = False
         self._draining = False
         self._shortage: str | None = None
+        self._has_beaten = threading.Event()
+        self._work = WorkFolders(settings.work_root)
+        self._sweep_at = 0.0
+        self._sweep: threading.Thread | None = None
         self._thread = threading.Thread(target=self._live, name="heart", daemon=True)
 
     def start(self) -> None:
+        """The first sign of life is waited for: before, nobody knows for which jobs this worker has room."""
         self._thread.start()
+        self._has_beaten.wait(_FIRST_SECONDS)
 
     def drain(self) -> None:
         """Tell at once that this worker takes no more jobs."""
@@ -55,14 +66,16 @@ class Heart:
 
     def _live(self) -> None:
         """Has an engine of its own, which no forked process inherits."""
-        sessions = session_factory(self._settings)
+        sessions = session_factory(self._settings, "worker")
         wait = min(BEAT_SECONDS, self._settings.worker_fresh_seconds / 3)
         while not self._ended:
             before, self._shortage = self._shortage, disk_shortage(self._settings)
-            alive.touch("worker")
+            self._start_sweep(sessions)
+            alive.touch("worker", self._settings)
             facts = self._facts()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
                 self._beat(session, facts)
+            self._has_beaten.set()
             if self._shortage != before:
                 self._tell(before)
             self._wake.wait(wait)
@@ -70,6 +83,24 @@ class Heart:
         with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
             queue.remove_worker(session, self._worker_id)
         sessions.kw["bind"].dispose()
+
+    def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
+        """In a thread of its own: removing much takes long, and a worker that gave no sign of life meanwhile would not
+        be counted on."""
+        is_due = self._shortage is not None or time.monotonic() >= self._sweep_at
+        if is_due and (self._sweep is None or not self._sweep.is_alive()):
+            self._sweep_at = time.monotonic() + SWEEP_SECONDS
+            free = 0 if self._shortage is None else self._settings.disk_watermark_bytes
+            self._sweep = threading.Thread(target=self._sweep_work, args=(sessions, free), name="sweep", daemon=True)
+            self._sweep.start()
+
+    def _sweep_work(self, sessions: sessionmaker[Session], free_bytes: int) -> None:
+        try:
+            self._work.sweep(sessions, self._settings.resume_keep_seconds, free_bytes=free_bytes)
+        except (SQLAlchemyError, OSError) as error:  # the next one comes
+            logger.warning("work folders not swept", error=str(error).partition("\n")[0])
+        if free_bytes and disk_shortage(self._settings) is None:
+            self._wake.set()
 
     def _tell(self, before: str | None) -> None:
         if self._shortage is None:
@@ -81,6 +112,7 @@ class Heart:
     def _facts(self) -> dict[str, Any]:
         settings = self._settings
         device = first_device() if settings.device != "cpu" else None
+        work = self._work.figures()
         return {
             "queue": settings.worker_queue,
             "device": settings.device or ("cuda" if device or Path("/dev/nvidiactl").exists() else "cpu"),
@@ -89,8 +121,10 @@ class Heart:
             "device_name": device.name if device else None,
             "device_memory_bytes": device.memory_bytes if device else None,
             "device_memory_used_bytes": device.memory_used_bytes if device else None,
-            "memory_bytes": memory_bytes(),
+            "memory_bytes": settings.worker_memory_bytes or memory_bytes(),
             "disk_free_bytes": disk_room_bytes(settings),
+            "work_folders": work.folders,
+            "work_bytes": work.bytes,
             "version": version("secateur-server"),
         }
 

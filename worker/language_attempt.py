@@ -12,6 +12,7 @@ from worker.recovery import add_recovery, recover_spec
 from worker.sources import Sources
 from worker.targets import search_spec
 from worker.task_accuracy import TaskAccuracy
+from worker.work_folders import SAVED_BLOCKS, SAVED_CUT
 
 _SHARES = {
     "generate_text": (0.0, 0.0),
@@ -123,7 +124,7 @@ class LanguageAttempt(Attempt):
         evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
         self._on_wait()
         # One that finished a block goes before one that only chose what goes.
-        earlier = self._earlier("boundary-*/state.json", "cut.json")
+        earlier = self._earlier(SAVED_BLOCKS, SAVED_CUT)
         return PruneSpec(
             job=claim.job_id,
             attempt=claim.attempt,

@@ -10,10 +10,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -203,21 +202,6 @@ def run(
     finally:
         code = child.end(grace_seconds=5)
     return subprocess.CompletedProcess(list(command), code, output)
-
-
-def follow_parent(parent: int, on_gone: Callable[[], None]) -> None:
-    """In a process that was forked, and not started here: call `on_gone`, in a thread, once process `parent` has ended.
-
-    A death signal would not do: the thread that forked may end before the process that it belongs to. Nor would asking
-    here who the parent is: it may be gone already.
-    """
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        on_gone()
-
-    threading.Thread(target=follow, name="follow parent", daemon=True).start()
 
 
 def started_at(pid: int) -> float | None:

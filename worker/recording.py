@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
-from core.database import transaction
+from core.database import passing_fault, transaction
 from core.jobs import queue
 from core.jobs.states import EventType, Stage
 from worker.lease import Lease
@@ -30,7 +30,8 @@ class LeaseLost(Exception):
 
 
 class Recorder:
-    """Writes of one attempt. Each is tried again while the database is away, for as long as the lease would hold."""
+    """Writes of one attempt. Each is tried again while the database is away, or somebody holds the rows, for as long as
+    the lease would hold."""
 
     def __init__(self, sessions: sessionmaker[Session], job_id: str, attempt: int, lease: Lease) -> None:
         self._sessions = sessions
@@ -86,6 +87,12 @@ class Recorder:
     def event(self, kind: EventType, data: Mapping[str, Any]) -> None:
         self._checked(lambda session: queue.append_event(session, self._job_id, self._attempt, kind, data))
 
+    def read(self, query: Callable[[Session], Answer]) -> Answer:
+        """Look something up, as patiently as what is written."""
+        answer = self._write(query)
+        assert answer is not None
+        return answer
+
     def end(self, write: Callable[[Session], Answer | None]) -> Answer:
         """Write the end of the attempt; the job's new state. Raises LeaseLost where the attempt is stale."""
         self.leave()
@@ -114,17 +121,11 @@ class Recorder:
                 with transaction(self._sessions) as session:
                     return write(session)
             except DBAPIError as error:
-                if not error.connection_invalidated and not _is_away(error):
+                if (fault := passing_fault(error)) is None:
                     raise
                 if not insist:
                     return None
-                logger.warning("database away, trying again", error=str(error.orig))
+                logger.warning("not written, trying again", fault=fault, error=str(error.orig))
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_RETRY_SECONDS)
         raise LeaseLost
-
-
-def _is_away(error: DBAPIError) -> bool:
-    """Connection failures, shutdown and start-up (SQLSTATE classes 08 and 57P), or no state at all: never connected."""
-    state = getattr(error.orig, "sqlstate", None)
-    return state is None or state[:2] == "08" or state[:3] == "57P"

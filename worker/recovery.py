@@ -9,9 +9,7 @@ from core.jobs.queue import Claim
 from core.jobs.references import TextReference
 from worker.protocol import ModelSource, PruneSpec, RecoverSpec, TextSource
 from worker.sources import Sources
-
-SAVED_STEPS = "recovery/step-*/state.json"
-"""In an attempt's folder: the state files of training it saved."""
+from worker.work_folders import SAVED_STEPS
 
 
 def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path) -> RecoverSpec | None:

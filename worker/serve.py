@@ -1,7 +1,8 @@
 """`secateur serve` and `secateur stop`: everything in one home, as processes of one owner.
 
 The owner starts PostgreSQL, the API, a worker and the dispatcher, and watches them. If one ends, it says which and
-ends all: nothing is restarted silently. All die with their owner; what is written down of them in `serve.json`, process
+ends all. Only the dispatcher, which holds nothing, is started anew where it ends or stands still, and that is said too:
+nothing is restarted silently. All die with their owner; what is written down of them in `serve.json`, process
 id and start time, lets `stop` end them also where that did not happen, without ever hitting a recycled id.
 """
 
@@ -25,6 +26,8 @@ from typing import TextIO
 import psutil
 
 from core.settings import Settings
+from core.teams.bootstrap import DEFAULT_TEAM
+from worker import alive
 from worker.embedded import is_running, start_postgres, stop_postgres
 from worker.failures import CommandFailed
 from worker.home import open_home
@@ -54,6 +57,8 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
             database_url = start_postgres(home / "postgres")
             cleanup.callback(stop_postgres, home / "postgres")
         settings = settings.model_copy(update={"home": home, "database_url": database_url})
+        if own_database and "hub_token_teams" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"hub_token_teams": [DEFAULT_TEAM]})
         with open_home(settings):
             pass  # migrated, and the first key is there
         parts: list[ChildProcess] = []
@@ -74,6 +79,7 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
             say_to.flush()
         embedded = home / "postgres" if own_database else None
         while not stop.wait(0.2):
+            _revive_dispatcher(parts, settings, say_to)
             _check_parts(parts, home)
             if embedded is not None and not is_running(embedded):
                 raise ServeFailed(f"The database ended; stopping. Its log: {embedded}.log")
@@ -122,46 +128,34 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def part_commands(host: str, port: int, settings: Settings) -> dict[str, list[str]]:
-    celery = [
-        sys.executable,
-        "-m",
-        "celery",
-        "--quiet",
-        "--app",
-        "worker.app",
-        "worker",
-        "--without-gossip",
-        "--without-mingle",
-    ]
-    quiet = ["--without-heartbeat", "--loglevel", "WARNING"]
     return {
         "api": [
             *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app"),
-            *("--http", "api.slow_clients:BoundedConnection"),
+            *("--http", "api.slow_clients:BoundedConnection", "--no-proxy-headers"),
             *("--host", host, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
         ],
-        "worker": [*celery, *quiet, "--concurrency", "1", "--queues", settings.worker_queue, "--hostname", "worker@%h"],
-        "dispatcher": [
-            *celery,
-            *quiet,
-            "--pool",
-            "solo",
-            "--queues",
-            "control",
-            "--beat",
-            "--hostname",
-            "dispatcher@%h",
+        "worker": [
+            *(sys.executable, "-m", "celery", "--quiet", "--app", "worker.app", "worker"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"),
+            *("--concurrency", "1", "--queues", settings.worker_queue, "--hostname", "worker@%h"),
         ],
+        "dispatcher": [sys.executable, "-m", "worker.dispatcher"],
     }
 
 
 def part_environment(settings: Settings) -> dict[str, str]:
     """What a part needs to know beyond what its owner's environment says."""
     assert settings.database_url is not None
-    return {"SECATEUR_HOME": str(settings.home), "SECATEUR_DATABASE_URL": settings.database_url}
+    return {
+        "SECATEUR_HOME": str(settings.home),
+        "SECATEUR_DATABASE_URL": settings.database_url,
+        "SECATEUR_HUB_TOKEN_TEAMS": ",".join(settings.hub_token_teams),
+    }
 
 
 def _start_part(name: str, command: list[str], settings: Settings) -> ChildProcess:
+    if name == "dispatcher":
+        alive.forget("dispatcher", settings)  # of the one before
     log = _log(settings.home, name)
     log.parent.mkdir(exist_ok=True)
     environment = {**os.environ, **part_environment(settings)}
@@ -191,14 +185,33 @@ def _check_parts(parts: list[ChildProcess], home: Path) -> None:
             raise ServeFailed(f"The {part.name} ended with exit code {part.exit_code}; stopping.\n{log}:\n{tail}")
 
 
+def _revive_dispatcher(parts: list[ChildProcess], settings: Settings, say_to: TextIO) -> None:
+    """Start the dispatcher anew where it has ended, or has ended no round for long; one that never ended a round would
+    not the next time either, and is left as it is."""
+    [place] = [place for place, part in enumerate(parts) if part.name == "dispatcher"]
+    silent = alive.seconds_silent("dispatcher", settings)
+    has_ended = not parts[place].is_running()
+    if silent == float("inf") or (not has_ended and silent <= alive.longest_silence("dispatcher", settings)):
+        return
+    code = parts[place].end()
+    what = f"ended with exit code {code}" if has_ended else f"stood still for {silent:.0f} s"
+    print(f"The dispatcher {what}; starting it anew. Its log: {_log(settings.home, 'dispatcher')}", file=say_to)
+    say_to.flush()
+    parts[place] = _start_part("dispatcher", part_commands("", 0, settings)["dispatcher"], settings)
+    _write_down(settings.home, parts)
+
+
 def _wait_until_ready(url: str, parts: list[ChildProcess], home: Path, stop: threading.Event) -> None:
     deadline = time.monotonic() + READY_SECONDS
     problem = "no answer"
     while not stop.wait(0.1):
         _check_parts(parts, home)
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
+                ready = json.load(answer)
+            if ready["can_run"]:
                 return
+            problem = f"no worker is up: {ready['checks']}"
         except urllib.error.HTTPError as error:
             with error:
                 problem = error.read().decode(errors="replace")

@@ -1,5 +1,6 @@
 """The fetch stage: what a claim names is brought to this machine, or is there, and is still what was registered."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +9,7 @@ from typing import Any, Self
 import structlog
 
 from core.artifacts.store import MANIFEST, Store
-from core.artifacts.store.protocol import full_disk_told
+from core.artifacts.store.protocol import GENERATED_PREFIX, full_disk_told
 from core.catalogue.tasks import TASKS, local_copy
 from core.data.formats import IMAGE_PARQUET
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
@@ -26,6 +27,7 @@ from core.jobs.references import (
     TextReference,
 )
 from core.registry.folders import content_hash, dataset_hash, file_hash
+from core.registry.hub_tokens import HubAccess
 from core.settings import Settings
 from worker.cache import NodeCache
 from worker.fetcher_protocol import (
@@ -40,6 +42,7 @@ from worker.fetcher_protocol import (
     FetchTextSpec,
     generated_key,
     images_key,
+    is_closed,
     model_key,
     questions_key,
     text_key,
@@ -48,15 +51,14 @@ from worker.fetcher_protocol import (
 from worker.fetching import FETCHER, Fetching
 from worker.protocol import GenerateTextSpec, ImageSource, Message, ModelSource, Spec, TextSource
 
-GENERATED_PREFIX = "generated"
-
 logger = structlog.get_logger()
 
 
 class Sources:
     """Of one attempt. What it gives lies safe in this node's cache until it is closed.
 
-    `run_runner` runs a task of the runner; `folder` is the attempt's own, on its disk.
+    `find_access` looks up what the hub is asked with for the job's team `team_id`, for each fetch anew; `run_runner`
+    runs a task of the runner; `folder` is the attempt's own, on its disk.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class Sources:
         settings: Settings,
         store: Store,
         *,
+        team_id: str,
+        find_access: Callable[[], HubAccess],
         folder: Path,
         run_runner: Callable[[Spec], dict[str, Any]],
         on_message: Callable[[Message], None],
@@ -72,10 +76,14 @@ class Sources:
     ) -> None:
         self._settings = settings
         self._store = store
+        self._team_id = team_id
+        self._find_access = find_access
         self._folder = folder
         self._run_runner = run_runner
         self._on_wait = on_wait
-        self._fetching = Fetching(settings, folder, on_message=on_message, on_wait=on_wait, fetcher=fetcher)
+        self._fetching = Fetching(
+            settings, folder, team_id=team_id, on_message=on_message, on_wait=on_wait, fetcher=fetcher
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -99,9 +107,9 @@ class Sources:
             self._check_model(reference, place)
         else:
             assert not isinstance(reference, FolderModel)
-            key = model_key(reference)
-            spec = FetchModelSpec(settings=with_secrets(self._settings), key=key, model=reference)
-            place = self._fetching.entry(key, spec)
+            key = model_key(reference, self._team_id)
+            spec = FetchModelSpec(**self._asked_with(), key=key, model=reference)
+            place = self._fetching.entry(spec, ask_first=is_closed(reference))
         return ModelSource(
             path=place.resolve(),
             own_artifact=isinstance(reference, StoredModel) and reference.is_artifact,
@@ -119,8 +127,8 @@ class Sources:
             folder = self._store.folder(reference.prefix)
             if folder is not None:
                 return self._file(reference, folder / reference.file.path, reference.file.sha256, param)
-        key = text_key(reference)
-        entry = self._fetching.entry(key, FetchTextSpec(settings=with_secrets(self._settings), key=key, text=reference))
+        spec = FetchTextSpec(**self._asked_with(), key=text_key(reference, self._team_id), text=reference)
+        entry = self._fetching.entry(spec, ask_first=is_closed(reference))
         if isinstance(reference, StoredText):
             return _text_source(reference, entry / TEXT_FILE, reference.file.sha256)
         return _described_source(reference.name, entry)
@@ -134,10 +142,8 @@ class Sources:
             folder = self._store.folder(reference.prefix)
             if folder is not None:
                 return self._images_in_place(reference, folder / reference.file.path, reference.file.sha256, param)
-        key = images_key(reference)
-        entry = self._fetching.entry(
-            key, FetchImagesSpec(settings=with_secrets(self._settings), key=key, images=reference)
-        )
+        spec = FetchImagesSpec(**self._asked_with(), key=images_key(reference, self._team_id), images=reference)
+        entry = self._fetching.entry(spec, ask_first=is_closed(reference))
         if isinstance(reference, StoredImages):
             return _image_source(reference, entry / IMAGES_FILE, str(reference.file.sha256))
         about = FetchedImages.model_validate_json((entry / MANIFEST).read_bytes())
@@ -164,9 +170,14 @@ class Sources:
                 f"The questions of {task.name} are a local copy: this worker lacks it in {self._settings.local_tasks}.",
                 param="evaluation.tasks",
             )
-        key = questions_key(task.hub)
-        spec = FetchTaskSpec(settings=with_secrets(self._settings), key=key, questions=task.hub)
-        return _described_source(task.name, self._fetching.entry(key, spec))
+        spec = FetchTaskSpec(**self._asked_with(), key=questions_key(task.hub, self._team_id), questions=task.hub)
+        return _described_source(task.name, self._fetching.entry(spec, ask_first=is_closed(task.hub)))
+
+    def _asked_with(self) -> dict[str, Any]:
+        """What every spec has. The operator's token goes along only where it is lent to the team."""
+        access = self._find_access()
+        settings = self._settings if access.is_lent else self._settings.model_copy(update={"hub_token": None})
+        return {"settings": with_secrets(settings), "access": access}
 
     def _model_in_place(self, reference: ModelReference) -> Path | None:
         if isinstance(reference, FolderModel):
@@ -214,10 +225,11 @@ class Sources:
         prefix = f"{GENERATED_PREFIX}/{key}"
         here = self._store.folder(prefix)
         if here is not None and (here / MANIFEST).is_file():
+            os.utime(here / MANIFEST)  # read where it lies: not to be swept meanwhile
             return _described_source(reference.name, here)
         entry = self._fetching.find(key)
         if entry is None and here is None:
-            spec = FetchGeneratedSpec(settings=with_secrets(self._settings), key=key, prefix=prefix)
+            spec = FetchGeneratedSpec(**self._asked_with(), key=key, prefix=prefix)
             if self._fetching.fetch(spec)["found"]:
                 entry = self._fetching.find(key)
         if entry is None:

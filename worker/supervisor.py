@@ -5,7 +5,6 @@ measures and verifies. This process never imports torch.
 """
 
 import errno
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from worker.language_attempt import LanguageAttempt
 from worker.lease import Lease
 from worker.recording import LeaseLost, Recorder
 from worker.runner_process import RUNNER, Draining
+from worker.work_folders import WorkFolders
 
 End = JobStatus | Literal["lost"]
 
@@ -91,8 +91,11 @@ class Supervisor:
             except LeaseLost:
                 logger.warning("job lost: its lease is no longer ours")
                 return "lost"
-            if end in TERMINAL:
-                shutil.rmtree(self._settings.work_root / claim.job_id, ignore_errors=True)
+            work = WorkFolders(self._settings.work_root)
+            if end == "succeeded":
+                work.remove(claim.job_id)
+            elif end in TERMINAL:
+                work.keep_saved(claim.job_id)
             if span is not None:
                 span.set_attribute("secateur.end", end)
             logger.info("job ended", end=end)
@@ -145,6 +148,7 @@ class Supervisor:
             report=outcome.report if outcome else None,
             files=outcome.files if outcome else (),
             retry_delay_seconds=self._settings.retry_delay_seconds,
+            worker_fresh_seconds=self._settings.worker_fresh_seconds,
             stages=recorder.stage_seconds,
             measured=outcome.measured if outcome else None,
         )

@@ -2,7 +2,8 @@
 
 A hint does not name the job to run, it only says that there is work: the task claims the best eligible job, and goes on
 claiming until there is none. So one hint that arrives is enough for a whole queue, any number of others may be lost or
-come twice, and the next job starts as soon as one ends without a way through the broker.
+come twice, and the next job starts as soon as one ends without a way through the broker. Where no hint comes, the
+worker looks by itself every few seconds (`lookout.py`).
 
 A worker that is shut down (SIGTERM) does not finish its job, which may take hours: it gives it back to the queue. One
 that is killed leaves its job to the lease; Celery sees to it that the pool's process dies with its parent, and the
@@ -10,15 +11,20 @@ runner dies with the pool's process.
 """
 
 import contextlib
+import mmap
+import random
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import structlog
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery import bootsteps
+from celery.concurrency.base import BasePool
+from celery.signals import worker_shutdown, worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -26,11 +32,12 @@ from core import telemetry
 from core.artifacts.store import Store, open_store
 from core.database import new_id, session_factory, transaction
 from core.jobs import queue
-from core.jobs.broker import CONTROL_QUEUE, PRUNE_TASK
+from core.jobs.broker import PRUNE_TASK
 from core.settings import Settings, get_settings
 from worker.app import app
 from worker.heart import Heart
-from worker.machine import disk_shortage
+from worker.lookout import Lookout
+from worker.machine import disk_room_bytes, disk_shortage
 from worker.runner_process import RUNNER
 from worker.supervisor import Supervisor
 
@@ -46,14 +53,25 @@ class Connections:
     store: Store
 
 
+_HELD_UP_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Before a claim that others held up is tried again; at random by up to half less."""
+
 _heart: Heart | None = None
+_lookout: Lookout | None = None
 _connections: Connections | None = None
+_is_draining = mmap.mmap(-1, 1)
+"""Shared with the pool's process: 1 once this worker takes no more jobs. A pool's process that was forked since, or has
+a hint before it, would not know."""
 
 logger = structlog.get_logger()
 
 
 @app.task(name=PRUNE_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
 def prune(job_id: str) -> None:
+    look()
+
+
+def look() -> None:
     """Run eligible jobs of this worker's queue, one after the other, until there is none.
 
     SIGTERM is taken over only here: the pool installs its own handler, which ends the process, after every hook.
@@ -65,19 +83,21 @@ def prune(job_id: str) -> None:
     try:
         if _connections is None:
             telemetry.configure(settings, "worker")
-            _connections = Connections(session_factory(settings), open_store(settings))
+            _connections = Connections(session_factory(settings, "worker"), open_store(settings))
         with structlog.contextvars.bound_contextvars(worker=WORKER_ID):
             run_eligible_jobs(settings, _connections, stop)
         telemetry.flush()
+    except Exception as error:
+        logger.exception("looking for jobs failed", error=str(error))
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def run_eligible_jobs(settings: Settings, connections: Connections, stop: threading.Event) -> None:
-    """A database that is away ends the run: the dispatcher sends the next hint when it is back."""
+    """A database that is away ends the run: the next look comes."""
     supervisor = Supervisor(settings, connections.sessions, connections.store, stop=stop, runner=RUNNER)
     try:
-        while not stop.is_set():
+        while not stop.is_set() and not _is_draining[0]:
             claim = claim_next(settings, connections.sessions)
             if claim is None:
                 return
@@ -87,7 +107,20 @@ def run_eligible_jobs(settings: Settings, connections: Connections, stop: thread
 
 
 def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
-    """The best eligible job, None where there is none or this worker's disk is nearly full."""
+    """The best eligible job, None where there is none or this worker's disk is nearly full.
+
+    Where jobs may run whose teams' rows are held, by an attempt that ends this moment or by whomever for longer, it
+    asks again a few times: in transactions of their own, so that no other worker waits for its turn meanwhile.
+    """
+    for seconds in _HELD_UP_SECONDS:
+        try:
+            return _claim_next(settings, sessions)
+        except queue.HeldUp:
+            time.sleep(random.uniform(0.5, 1) * seconds)
+    return None
+
+
+def _claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
     shortage = disk_shortage(settings)
     started = time.monotonic()
     with transaction(sessions) as session:
@@ -95,7 +128,13 @@ def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Cla
             queue.set_worker_state(session, WORKER_ID, "paused", reason=shortage)
             return None
         claim = queue.claim(
-            session, queue=settings.worker_queue, worker_id=WORKER_ID, lease_seconds=settings.lease_seconds
+            session,
+            queue=settings.worker_queue,
+            worker_id=WORKER_ID,
+            lease_seconds=settings.lease_seconds,
+            disk_free_bytes=disk_room_bytes(settings),
+            fresh_seconds=settings.worker_fresh_seconds,
+            max_wait_seconds=settings.admission_max_wait_seconds,
         )
         job_id = None if claim is None else claim.job_id
         queue.set_worker_state(session, WORKER_ID, "idle" if claim is None else "busy", job_id=job_id)
@@ -104,25 +143,30 @@ def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Cla
     return claim
 
 
-@worker_ready.connect  # type: ignore[untyped-decorator]
-def _enter_parent(sender: Any, **_: Any) -> None:
-    if CONTROL_QUEUE in sender.app.amqp.queues.consume_from:
-        return  # this is the dispatcher
-    global _heart
-    _heart = Heart(WORKER_ID, get_settings(), on_space=_look_for_jobs)
-    _heart.start()
-    _look_for_jobs()
+class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
+    """A worker's beginning, before its consumer: whether or not there is a broker, it gives signs of life and looks."""
+
+    requires: Sequence[str] = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        global _heart, _lookout
+        settings = get_settings()
+        pool: BasePool = parent.pool
+        _lookout = Lookout(pool, look, settings.worker_poll_seconds)
+        _heart = Heart(WORKER_ID, settings, on_space=_lookout.look_now)
+        _heart.start()
+        _lookout.start()
 
 
-def _look_for_jobs() -> None:
-    """Jobs may have waited for this worker; without this, the dispatcher's next hint would find them."""
-    with contextlib.suppress(Exception):  # whatever a transport raises
-        app.send_task(PRUNE_TASK, args=[""], queue=get_settings().worker_queue, retry=False)
+app.steps["worker"].add(Enter)
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _drain(**_: Any) -> None:
     """A warm shutdown waits for the pool's process; it is told to give its job back instead of finishing it."""
+    _is_draining[0] = 1
+    if _lookout is not None:
+        _lookout.stop()
     if _heart is not None:
         _heart.drain()
     for child in psutil.Process().children():

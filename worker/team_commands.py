@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secateur.cli.output import JsonOption, explain, print_json, print_table
+from secateur.cli.output import JsonOption, explain, moment, print_json, print_table
 from worker.command_errors import home_here
 
 if TYPE_CHECKING:
@@ -75,6 +75,29 @@ def _create(
         key = found_team(session, name, limits, secret=server_secret(home.settings))
     explain(f"team {name!r} founded; its admin key, shown this once:")
     typer.echo(key.key)
+
+
+@teams_app.command("refused")
+def _refused(
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50, as_json: JsonOption = False
+) -> None:
+    """List the keys that were refused and are no team's, newest first; a team's own are in its audit trail."""
+    from core.database import transaction
+    from core.teams.audit import list_refusals
+
+    with home_here() as home, transaction(home.sessions) as session:
+        found = list_refusals(session, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("when", "from", "why", "times"),
+        [
+            (moment(each.created_at), each.address or "many", str(each.details["reason"]), str(each.details["count"]))
+            for each in found
+        ],
+        numbers=(3,),
+    )
 
 
 @teams_app.command("set")

@@ -97,6 +97,7 @@ JOB_ANSWER: Final[dict[str, Any]] = {
     "created_at": MOMENT,
     "started_at": MOMENT,
     "finished_at": LATER,
+    "waiting_reason": None,
     "error": None,
     "metrics": METRICS,
     "model_revision": f"sha256:{SHA256}",

@@ -1,4 +1,4 @@
-"""Publications, and what a team keeps."""
+"""Publications, what a team keeps, and its token of the hub."""
 
 from typing import Any, Final
 
@@ -42,6 +42,8 @@ EXAMPLES: Final[dict[str, Any]] = {
         "finished_at": LATER,
         "expires_at": "2026-03-03T09:30:00Z",
     },
+    "HubTokenBody": {"token": "hf_…, that may read what the team prunes"},
+    "HubToken": {"object": "hub_token", "used": "team", "updated_at": MOMENT},
     "RetentionPolicy": _POLICY,
     "Retention": {"object": "retention", "policy": _POLICY, "updated_at": MOMENT},
     "RetentionPreview": {

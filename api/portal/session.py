@@ -88,10 +88,13 @@ Posted = Annotated[Form, Depends(_posted)]
 
 
 def require_same_origin(request: Request) -> None:
-    """Raises Forbidden where a browser says that another site's page sent this."""
+    """Raises Forbidden where a browser says that another site's page sent this: one of the same name, but not by https,
+    is another site where this was sent by https. (Behind a proxy that is not trusted to say so, it seems not to be.)"""
     origin = request.headers.get("origin")
-    host = request.headers.get("host", "")
-    if origin is not None and origin.partition("://")[2] != host:
+    if origin is None:
+        return
+    scheme, _, host = origin.partition("://")
+    if host != request.headers.get("host", "") or (request.url.scheme == "https" and scheme != "https"):
         raise Forbidden("this form was sent by a page of another site")
 
 

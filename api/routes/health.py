@@ -4,16 +4,11 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from api.dependencies import State
 from api.problems import problem_response, problems
-from core.database import transaction
 from core.errors import Unavailable
-from core.jobs.broker import broker_answers
-from core.jobs.queue import fresh_workers
 
 router = APIRouter(tags=["health"])
 
@@ -23,9 +18,13 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`checks` has one entry for each thing the service needs: database, broker, store, workers."""
+    """`can_accept`: jobs can be submitted, and what is stored can be read. `can_run`: besides, a worker is up. `checks`
+    has one entry for each thing there is to a whole service: database, store, broker, workers; while the broker is away
+    jobs start a few seconds late."""
 
     status: Literal["ready"]
+    can_accept: Literal[True]
+    can_run: bool
     checks: dict[str, bool]
 
 
@@ -37,22 +36,12 @@ def healthz() -> Health:
 
 @router.get("/readyz", response_model=Readiness, responses=problems(Unavailable))
 def readyz(state: State) -> Response | Readiness:
-    """Database, broker and store can be reached and a worker gave a sign of life; else 503 with the same `checks`."""
-    database, workers = False, False
-    try:
-        with transaction(state.sessions) as session:
-            session.execute(text("SELECT 1"))
-            database = True
-            workers = fresh_workers(session, state.settings.worker_fresh_seconds) > 0
-    except SQLAlchemyError:
-        pass  # what is not there stays False
-    checks = {
-        "database": database,
-        "broker": broker_answers(state.broker),
-        "store": state.store.is_usable(),
-        "workers": workers,
-    }
-    missing = ", ".join(name for name, answers in checks.items() if not answers)
+    """Whether this process can take jobs: database and store can be reached; else 503 with the same `checks`. Whether
+    there is a worker to run them is in `can_run`. The answer may be two seconds old."""
+    checks = state.readiness.checks()
+    missing = ", ".join(name for name in ("database", "store") if not checks[name])
     if missing:
-        return problem_response(Unavailable(f"not ready: {missing}"), "/readyz", checks=checks)
-    return Readiness(status="ready", checks=checks)
+        return problem_response(
+            Unavailable(f"not ready: {missing}"), "/readyz", can_accept=False, can_run=False, checks=checks
+        )
+    return Readiness(status="ready", can_accept=True, can_run=checks["workers"], checks=checks)

@@ -36,6 +36,7 @@ from core.jobs.hub_lookup import HUB_ERRORS
 from core.jobs.listing import JobSort
 from core.jobs.schemas import AttemptPage, Job, JobBody
 from core.jobs.states import JobStatus
+from core.jobs.waiting import with_waiting_reason, with_waiting_reasons
 from core.pages import Page
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -88,7 +89,7 @@ def submit_job(
         with telemetry.span("job.submit"):
             job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=found)
         hint_after_commit(background, state, job)
-        return 201, job
+        return 201, with_waiting_reason(session, job, state.settings)
 
     return once.answer(caller, body, create)
 
@@ -112,6 +113,7 @@ def list_jobs(
     request: Request,
     caller: Viewer,
     session: DatabaseSession,
+    state: State,
     limit: Limit = 50,
     after: After = None,
     status: JobStatus | None = None,
@@ -129,7 +131,7 @@ def list_jobs(
         for name, value in request.query_params.items()
         if name.startswith(_METADATA)
     }
-    return service.list_jobs(
+    page = service.list_jobs(
         session,
         caller.team_id,
         limit=limit,
@@ -141,6 +143,7 @@ def list_jobs(
         search=search,
         sort=sort,
     )
+    return page.model_copy(update={"data": with_waiting_reasons(session, page.data, state.settings)})
 
 
 @router.get("/compare", responses=problems(Unauthenticated, NotFound, InvalidRequest))
@@ -157,9 +160,9 @@ def compare_jobs(
 
 
 @router.get("/{job_id}", responses=problems(Unauthenticated, NotFound))
-def get_job(job_id: str, caller: Viewer, session: DatabaseSession) -> Job:
+def get_job(job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Job:
     """One job."""
-    return service.get_job(session, caller.team_id, job_id)
+    return with_waiting_reason(session, service.get_job(session, caller.team_id, job_id), state.settings)
 
 
 @router.post("/{job_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
@@ -176,7 +179,7 @@ def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: Stat
     job = service.retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
         hint_after_commit(background, state, job)
-    return job
+    return with_waiting_reason(session, job, state.settings)
 
 
 @router.get("/{job_id}/attempts", responses=problems(Unauthenticated, NotFound, InvalidRequest))

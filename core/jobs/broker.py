@@ -1,12 +1,15 @@
 """The Celery app that carries hints. The API only produces; the worker registers the task on the same app."""
 
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 from core.jobs import folder_broker
+from core.keepalives import redis_keepalives
 from core.settings import Settings
 
 PRUNE_TASK = "secateur.prune"
-CONTROL_QUEUE = "control"
+for _scheme in ("redis", "rediss"):
+    TRANSPORT_ALIASES[_scheme] = "core.jobs.redis_broker:Transport"
 
 
 def celery_app(settings: Settings) -> Celery:
@@ -19,6 +22,7 @@ def celery_app(settings: Settings) -> Celery:
         broker_url=settings.broker_url or f"{folder_broker.SCHEME}://home",
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a worker does not give up: it finds jobs without
         task_default_queue=settings.worker_queue,
         task_create_missing_queues=True,
         task_ignore_result=True,
@@ -43,7 +47,11 @@ def celery_app(settings: Settings) -> Celery:
             "polling_interval": 0.2,
         }
     elif settings.broker_url.startswith("redis"):
-        app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 2}
+        app.conf.broker_transport_options = {
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            **redis_keepalives(settings),
+        }
         app.conf.worker_disable_prefetch = True
     return app
 

@@ -17,7 +17,9 @@ from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.tasks import forward_tokens
 from core.database import seconds_from_now
 from core.errors import DoesNotFit, GateMissed
+from core.jobs.admission import needs_by
 from core.jobs.classifier_needs import ClassifierWork, ImageCounts, classifier_work
+from core.jobs.corrections import FEWEST, HISTORY, ran_to_its_end
 from core.jobs.needs import FIGURES, Needs, classifier_needs, needs_of
 from core.jobs.references import SelfText
 from core.jobs.resolution import ResolvedJob
@@ -29,10 +31,7 @@ from core.registry.service import find_row
 from core.registry.tables import DatasetRow
 from core.settings import Settings
 
-_HISTORY = 200
-"""Newest attempts that are looked at."""
 _NEAREST = 20
-_FEWEST = 3
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -80,7 +79,8 @@ def require_fit(session: Session, job: JobBody, estimate: Estimate, settings: Se
     not held against it.
     """
     workers = _fresh_workers(session, job.queue, settings)
-    faults = [_lacks(worker, estimate) for worker in workers]
+    needs = needs_by(estimate)
+    faults = [needs.lack(worker) for worker in workers]
     if workers and all(faults):
         listed = "; ".join(sorted({fault for fault in faults if fault})[:5])
         raise DoesNotFit(
@@ -88,23 +88,6 @@ def require_fit(session: Session, job: JobBody, estimate: Estimate, settings: Se
             "model, or fewer calibration and evaluation tokens",
             param="queue",
         )
-
-
-def _lacks(worker: WorkerRow, estimate: Estimate) -> str | None:
-    """What the worker has too little of, with both figures."""
-    pairs = (
-        ("memory", estimate.peak_memory_bytes, worker.memory_bytes),
-        ("device memory", estimate.peak_device_memory_bytes, worker.device_memory_bytes),
-        ("free disk", estimate.disk_bytes, worker.disk_free_bytes),
-    )
-    for what, needed, there in pairs:
-        if needed is not None and there is not None and needed > there:
-            return f"it needs about {_gib(needed)} of {what}, {worker.device_name or worker.device} has {_gib(there)}"
-    return None
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
 
 
 def _fresh_workers(session: Session, queue: str, settings: Settings) -> Sequence[WorkerRow]:
@@ -119,19 +102,18 @@ def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict
         .where(
             AttemptRow.queue == job.queue,
             AttemptRow.method == job.method,
-            or_(AttemptRow.outcome == "succeeded", AttemptRow.error_code == GateMissed.code),
+            ran_to_its_end(),
             AttemptRow.needs.is_not(None),
-            AttemptRow.measured.is_not(None),
         )
         .order_by(AttemptRow.ended_at.desc())
-        .limit(_HISTORY)
+        .limit(HISTORY)
     ).all()
     past = [(row.needs["basis"]["formula"], row.measured) for row in rows]
     nearest = sorted(past, key=lambda pair: abs(math.log(pair[0]["seconds"] / formula.seconds)))[:_NEAREST]
     factors = {}
     for name in FIGURES:
         ratios = [taken[name] / said[name] for said, taken in nearest if said.get(name) and taken.get(name)]
-        if len(ratios) >= _FEWEST:
+        if len(ratios) >= FEWEST:
             factors[name] = statistics.median(ratios)
     return factors, len(nearest) if factors else 0
 
@@ -169,7 +151,7 @@ def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]
         return 0
     ended = or_(JobRow.status == "succeeded", JobRow.error["code"].astext == GateMissed.code)
     done = select(JobRow.sources).where(JobRow.team_id == team_id, ended)
-    for past in session.scalars(done.order_by(JobRow.created_at.desc()).limit(_HISTORY)):
+    for past in session.scalars(done.order_by(JobRow.created_at.desc()).limit(HISTORY)):
         if past.get("model") == sources["model"]:
             asked -= _own_texts(past)
     return sum(text.samples * text.sequence_length for text in asked)

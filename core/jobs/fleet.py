@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from sqlalchemy import Row, func, select, tuple_, update
+from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.jobs.tables import AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
+from core.jobs.corrections import keep_ratios
+from core.jobs.tables import JOB_IS_HELD, AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
 
 STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
 """Seconds."""
@@ -46,11 +47,7 @@ def queue_figures(session: Session) -> list[QueueFigures]:
         name: (count, float(age))
         for name, count, age in session.execute(waiting.where(JobRow.status == "queued").group_by(JobRow.queue))
     }
-    held = (
-        select(JobRow.queue, func.count().label("held"))
-        .where(JobRow.lease_expires_at.is_not(None))
-        .group_by(JobRow.queue)
-    )
+    held = select(JobRow.queue, func.count().label("held")).where(text(JOB_IS_HELD)).group_by(JobRow.queue)
     running = {row.queue: row.held for row in session.execute(held)}
     served = session.scalars(select(WorkerRow.queue).distinct())
     return [
@@ -98,12 +95,14 @@ def count_ended_attempts(session: Session) -> int:
             AttemptRow.outcome,
             AttemptRow.error_code,
             AttemptRow.stages,
+            AttemptRow.measured.is_not(None).label("is_measured"),
             func.extract("epoch", AttemptRow.ended_at - AttemptRow.started_at).label("seconds"),
         )
         .execution_options(synchronize_session=False)
     ).all()
     _add_attempts(session, ended)
     _add_stages(session, ended)
+    keep_ratios(session, ((row.queue, row.method) for row in ended if row.is_measured))
     return len(ended)
 
 

@@ -13,7 +13,7 @@ from kombu.transport import TRANSPORT_ALIASES, filesystem
 from kombu.utils.json import dumps
 
 SCHEME = "folder"
-_LONGEST_WAIT_SECONDS = 0.2
+LONGEST_WAIT_SECONDS = 0.2
 
 
 class Channel(filesystem.Channel):
@@ -32,7 +32,7 @@ class Transport(filesystem.Transport):
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
         """Goes back to the consumer's loop sooner than that asks: there it sees that it is to end."""
-        timeout = timeout and min(timeout, _LONGEST_WAIT_SECONDS)
+        timeout = timeout and min(timeout, LONGEST_WAIT_SECONDS)
         super().drain_events(connection, timeout=timeout)  # type: ignore[no-untyped-call]
 
 

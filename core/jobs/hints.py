@@ -1,4 +1,6 @@
-"""Hints: messages that tell a queue's workers to look. Losing any of them loses nothing."""
+"""Hints: messages that tell a queue's workers to look. Losing any of them loses nothing, and few of them lie anywhere:
+whoever sends one looks first how many its queue holds.
+"""
 
 from collections.abc import Callable
 
@@ -9,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.jobs.broker import PRUNE_TASK
-from core.jobs.queue import hint_failed
+from core.jobs.queue import HINTS_PER_QUEUE, hint_failed
 
 HINTS = Counter("secateur_hints", "Hints of new jobs this process sent, and could not send.", ["outcome"])
 
@@ -19,13 +21,25 @@ SendHint = Callable[[str, str], None]
 """Called with a job's id and queue, after the commit. Raises whatever the broker raises."""
 
 
-def hint_sender(app: Celery, expires_seconds: float) -> SendHint:
-    """Sends through a broker. A hint nobody took in `expires_seconds` is dropped: by then it was sent again."""
+class Hints:
+    """Hints through a broker. A hint never expires: whoever takes it looks, and finds what was committed before."""
 
-    def send_hint(job_id: str, queue: str) -> None:
-        app.send_task(PRUNE_TASK, args=[job_id], queue=queue, expires=expires_seconds, ignore_result=True, retry=False)
+    def __init__(self, app: Celery) -> None:
+        self._app = app
 
-    return send_hint
+    def lying(self, queue: str) -> int:
+        """Return how many hints lie in the broker for this queue, which no worker has taken."""
+        with self._app.producer_or_acquire() as producer:
+            return int(producer.channel.queue_declare(queue=queue).message_count)
+
+    def send(self, job_id: str, queue: str, enough: int = HINTS_PER_QUEUE) -> None:
+        """Send one, unless `enough` of them lie there: each of those is taken after this job's commit, and finds it."""
+        if self.lying(queue) < enough:
+            self._app.send_task(PRUNE_TASK, args=[job_id], queue=queue, ignore_result=True, retry=False)
+
+
+def hint_sender(app: Celery) -> SendHint:
+    return Hints(app).send
 
 
 def hint_or_note(send_hint: SendHint, factory: sessionmaker[Session], job_id: str, queue: str) -> None:

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ParamSpec, TypeVar
+from functools import cache, partial
+from typing import TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -41,7 +41,9 @@ from core.registry.hub import Hub, is_commit, split_reference
 from core.registry.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
 from core.registry.hub_models import HubRevision, describe_hub_model
 from core.registry.hub_tables import HubRevisionRow
+from core.registry.hub_tokens import find_access, open_access
 from core.registry.tables import DatasetRow
+from core.settings import Settings
 
 JOB_PREFIX = "job:"
 _AT_ONCE = 8
@@ -62,8 +64,12 @@ HUB_ERRORS = (
 )
 """What asking the hub may find, besides that a name is unknown."""
 
+PUBLIC = "public"
+"""The reader of what the hub tells anybody."""
+
 Found = TypeVar("Found")
-Asked = ParamSpec("Asked")
+AskedHub = Callable[[], Hub]
+"""The hub as a team asks it. Raises GatedModel where the team's token cannot be opened."""
 
 
 @dataclass(frozen=True)
@@ -102,22 +108,24 @@ def _found(answer: Found | SecateurError | None, name: str, param: str) -> Found
 
 
 class HubLookup:
-    """Shared by all requests of a process. `max_bytes`: of the largest model that is fetched. Tasks with a local copy
-    in `local_tasks` are not asked for."""
+    """Shared by all requests of a process. The hub is asked with the token of the team that asks. Tasks with a local
+    copy are not asked for."""
 
-    def __init__(
-        self, hub: Hub, sessions: sessionmaker[Session], *, max_bytes: int, local_tasks: Path | None = None
-    ) -> None:
-        self._hub = hub
+    def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
+        self._settings = settings
+        self._hub = Hub(settings)
         self._sessions = sessions
-        self._max_bytes = max_bytes
-        self._local_tasks = local_tasks
         self._places = threading.BoundedSemaphore(_AT_ONCE)
 
     def of(self, team_id: str, body: JobBody | InspectBody) -> HubFindings:
         """What a body names on the hub; of one that is no job body, its model. Raises nothing about the hub."""
         findings = HubFindings()
-        self._find_model(findings, body.model)
+
+        @cache
+        def hub() -> Hub:
+            return self._asked_by(team_id)
+
+        self._find_model(findings, team_id, hub, body.model)
         try:
             job = body if isinstance(body, JobBody) else JobBody.model_validate(body.model_dump())
         except ValidationError:
@@ -128,7 +136,7 @@ class HubLookup:
         named += [(name, "evaluation", f"evaluation.datasets.{i}") for i, name in enumerate(job.evaluation.datasets)]
         if job.recovery is not None:
             if job.recovery.teacher is not None:
-                self._find_model(findings, job.recovery.teacher)
+                self._find_model(findings, team_id, hub, job.recovery.teacher)
             if job.recovery.dataset is not None:
                 named.append((job.recovery.dataset, "calibration", "recovery.dataset"))
             named += [(name, "calibration", param) for name, param, _ in stage_texts(job.recovery)]
@@ -136,32 +144,37 @@ class HubLookup:
         registered = self._registered(team_id, {name for name, _, _ in asked}) if asked else set()
         for name, use, param in asked:
             if name not in registered:
-                findings.datasets[name, use] = self._try(find_hub_dataset, self._hub, name, use, param)
-        self._find_tasks(findings, job.evaluation.tasks)
+                findings.datasets[name, use] = self._try(partial(_dataset, hub, name, use, param))
+        self._find_tasks(findings, hub, job.evaluation.tasks)
         return findings
 
-    def _find_tasks(self, findings: HubFindings, tasks: Sequence[str]) -> None:
+    def _asked_by(self, team_id: str) -> Hub:
+        with transaction(self._sessions) as session:
+            access = find_access(session, team_id, self._settings)
+        return self._hub.with_credential(open_access(access, self._settings))
+
+    def _find_tasks(self, findings: HubFindings, hub: AskedHub, tasks: Sequence[str]) -> None:
         """Ask for the datasets of tasks; a hub that cannot be reached for one is not asked for the others."""
         away: HubUnavailable | None = None
         for index, name in enumerate(tasks):
             task = TASKS.get(name)
-            if task is None or (self._local_tasks and local_copy(self._local_tasks, task)):
+            if task is None or local_copy(self._settings.local_tasks, task):
                 continue
             dataset = f"{task.repository}:{task.config or ''}:{task.splits[0]}"
             param = f"evaluation.tasks.{index}"
             if away is None:
-                found = self._try(find_hub_dataset, self._hub, dataset, "evaluation", param)
+                found = self._try(partial(_dataset, hub, dataset, "evaluation", param))
                 away = found if isinstance(found, HubUnavailable) else None
             findings.tasks[name] = away or found
 
-    def _find_model(self, findings: HubFindings, reference: str) -> None:
+    def _find_model(self, findings: HubFindings, team_id: str, hub: AskedHub, reference: str) -> None:
         if "/" in reference and not reference.startswith(JOB_PREFIX) and reference not in findings.models:
-            findings.models[reference] = self._try(self._model, reference)
+            findings.models[reference] = self._try(partial(self._model, team_id, hub, reference))
 
-    def _try(self, ask: Callable[Asked, Found], *args: Asked.args, **kwargs: Asked.kwargs) -> Found | SecateurError:
+    def _try(self, ask: Callable[[], Found]) -> Found | SecateurError:
         try:
             with self._place():
-                return ask(*args, **kwargs)
+                return ask()
         except SecateurError as error:
             return error
 
@@ -180,23 +193,39 @@ class HubLookup:
             query = select(DatasetRow.name).where(DatasetRow.team_id == team_id, DatasetRow.name.in_(names))
             return set(session.scalars(query))
 
-    def _model(self, reference: str) -> HubRevision:
+    def _model(self, team_id: str, hub: AskedHub, reference: str) -> HubRevision:
+        """What is known already is told again only where the hub, asked again, lets this team read it. While the hub is
+        away, a commit is known by what was public."""
         repository, revision = split_reference(reference, "model", "model")
-        if not is_commit(revision):
-            revision = self._hub.listing("model", repository, revision).commit
-        assert revision is not None
+        try:
+            listing = hub().listing("model", repository, revision)
+        except HubUnavailable:
+            known = self._known(PUBLIC, repository, revision) if revision and is_commit(revision) else None
+            if known is None:
+                raise
+            return known
+        reader = PUBLIC if listing.is_public else team_id
+        known = self._known(reader, repository, listing.commit)
+        if known is not None:
+            return known
+        found = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes)
         with transaction(self._sessions) as session:
-            row = session.get(HubRevisionRow, (repository, revision))
-        if row is not None:
-            return _revision_of(row)
-        found = describe_hub_model(self._hub, repository, revision, max_bytes=self._max_bytes)
-        with transaction(self._sessions) as session:
-            session.execute(insert(HubRevisionRow).values(_values(found)).on_conflict_do_nothing())
+            session.execute(insert(HubRevisionRow).values(_values(reader, found)).on_conflict_do_nothing())
         return found
 
+    def _known(self, reader: str, repository: str, commit: str) -> HubRevision | None:
+        with transaction(self._sessions) as session:
+            row = session.get(HubRevisionRow, (reader, repository, commit))
+        return None if row is None else _revision_of(row)
 
-def _values(found: HubRevision) -> dict[str, object]:
+
+def _dataset(hub: AskedHub, name: str, use: Use, param: str) -> HubDataset:
+    return find_hub_dataset(hub(), name, use, param)
+
+
+def _values(reader: str, found: HubRevision) -> dict[str, object]:
     return {
+        "reader": reader,
         "repository": found.repository,
         "revision": found.revision,
         "description": found.description.model_dump(mode="json"),
@@ -210,4 +239,5 @@ def _revision_of(row: HubRevisionRow) -> HubRevision:
         revision=row.revision,
         description=ModelDescription.model_validate(row.description),
         files=tuple(FileReference(path=path, **facts) for path, facts in row.files.items()),
+        is_public=row.reader == PUBLIC,
     )

@@ -13,13 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.fernet import Fernet
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
 from core.errors import IdempotencyConflict
 from core.jobs.tables import IdempotencyKeyRow
+
+EXPIRED_AT_ONCE = 1000
+"""Keys that go in one round."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,20 @@ def answer_once(
 
 
 def expire_idempotency_keys(session: Session) -> int:
-    """Forget keys that are past their time; how many."""
-    gone = session.scalars(
-        delete(IdempotencyKeyRow)
+    """Forget some of the keys that are past their time, those first that are it longest; how many.
+
+    Called again and again, a batch at a time. Keys whose requests are being answered are left for the next time.
+    """
+    key = (IdempotencyKeyRow.team_id, IdempotencyKeyRow.key_hash)
+    past = (
+        select(*key)
         .where(IdempotencyKeyRow.expires_at <= func.clock_timestamp())
-        .returning(IdempotencyKeyRow.key_hash)
+        .order_by(IdempotencyKeyRow.expires_at)
+        .limit(EXPIRED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    gone = session.scalars(
+        delete(IdempotencyKeyRow).where(tuple_(*key).in_(past)).returning(IdempotencyKeyRow.key_hash)
     )
     return len(gone.all())
 

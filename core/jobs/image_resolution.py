@@ -52,6 +52,7 @@ def resolve_images(session: Session, team_id: str, name: str, needs: ImageNeeds,
             split=found.split,
             use=needs.use,
             bytes=found.bytes,
+            is_public=found.is_public,
         )
     known = ", ".join(names(session, DatasetRow, team_id, DatasetRow.images.is_not(None))) or "none"
     raise UnknownDataset(

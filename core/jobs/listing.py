@@ -1,23 +1,26 @@
 """Which of a team's jobs are listed, and in which order."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, TypedDict, get_args
 
-from sqlalchemy import ColumnElement, Select, exists, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy import ColumnElement, Integer, Select, cast, false, func, literal_column, select
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
 from core.jobs.states import STATUSES, JobStatus
-from core.jobs.tables import JobRow
+from core.jobs.tables import JOB_IN_LIFE, JOB_WORDS, JobRow
 from core.pages import NEWEST, OLDEST, Order
 
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 SORTS: tuple[JobSort, ...] = get_args(JobSort)
 
+_in_life: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
+
 
 class JobFilters(TypedDict, total=False):
-    """What a job must match, every one that is given. `search` is words, each of which stands somewhere in the job's
-    id, model, method or a value of its metadata, in small or capital letters."""
+    """What a job must match, every one that is given. `search` is words, each of which begins a word of the job's id,
+    model, method or a value of its metadata, in small or capital letters."""
 
     status: JobStatus | None
     method: str | None
@@ -27,34 +30,33 @@ class JobFilters(TypedDict, total=False):
 
 
 def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
-    """The team's jobs that match."""
+    """The team's jobs that match, whatever their words."""
     query = select(JobRow).where(JobRow.team_id == team_id)
     if (status := filters.get("status")) is not None:
-        query = query.where(JobRow.status == status)
+        query = query.where(_in_life == STATUSES.index(status) + 1)  # as it is sorted by: one range of that index
     if (method := filters.get("method")) is not None:
         query = query.where(JobRow.method == method)
     if (model := filters.get("model")) is not None:
         query = query.where(JobRow.model == model)
     if metadata := filters.get("metadata"):
         query = query.where(JobRow.labels.contains(dict(metadata)))
-    for word in dict.fromkeys((filters.get("search") or "").split()):
-        query = query.where(_holds(word))
     return query
 
 
-def _holds(word: str) -> ColumnElement[bool]:
-    label = func.jsonb_each_text(JobRow.labels).table_valued("key", "value")
-    in_labels = exists(select(literal(1)).select_from(label).where(label.c.value.icontains(word, autoescape=True)))
-    return or_(
-        JobRow.id.icontains(word, autoescape=True),
-        JobRow.model.icontains(word, autoescape=True),
-        JobRow.method.icontains(word, autoescape=True),
-        in_labels,
-    )
+_BETWEEN_WORDS = re.compile(r"[\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+")
+"""As `JOB_WORDS` has it."""
 
 
-_IN_LIFE = func.array_position(array(STATUSES), JobRow.status)
-"""A state's place in a job's life: what waits and runs comes before what has ended."""
+def having_words(team_id: str, filters: JobFilters) -> ColumnElement[bool] | None:
+    """Return the condition of a job's words, None where none are asked for: to be given to `read_window` apart."""
+    if not (search := (filters.get("search") or "").strip()):
+        return None
+    words = [word for word in _BETWEEN_WORDS.split(search) if word]
+    if not words:
+        return false()
+    wanted = " & ".join([f"'_{team_id}'", *(f"'{word}':*" for word in dict.fromkeys(words))])
+    return literal_column(JOB_WORDS, TSVECTOR).bool_op("@@")(cast(func.lower(wanted), TSQUERY))
+
 
 ORDERS: dict[JobSort, Order] = {
     "newest": NEWEST,
@@ -62,7 +64,7 @@ ORDERS: dict[JobSort, Order] = {
     "model": Order("model", descending=False, key=JobRow.model.expression, key_of=lambda row: row.model),
     "method": Order("method", descending=False, key=JobRow.method.expression, key_of=lambda row: row.method),
     "status": Order(
-        "status", descending=False, key=_IN_LIFE, key_of=lambda row: STATUSES.index(row.status) + 1, kind=int
+        "status", descending=False, key=_in_life, key_of=lambda row: STATUSES.index(row.status) + 1, kind=int
     ),
     "finished": Order(
         "finished",

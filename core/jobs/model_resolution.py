@@ -42,7 +42,11 @@ def resolve_model(session: Session, team_id: str, reference: str, store: Store, 
     if "/" in reference:
         found = hub.model(reference)
         on_hub = HubModel(
-            name=found.repository, repository=found.repository, revision=found.revision, files=found.files
+            name=found.repository,
+            repository=found.repository,
+            revision=found.revision,
+            files=found.files,
+            is_public=found.is_public,
         )
         return ResolvedModel(on_hub, found.description, f"{found.repository}@{found.revision}")
     row = find_row(session, ModelRow, team_id, reference)

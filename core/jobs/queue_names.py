@@ -3,16 +3,15 @@
 from sqlalchemy.orm import Session
 
 from core.errors import UnknownQueue
-from core.jobs.broker import CONTROL_QUEUE
 from core.jobs.queue import served_queues
 from core.settings import Settings
 
 
 def require_queue(session: Session, name: str, settings: Settings) -> None:
-    """Raises UnknownQueue unless the queue is configured, or a worker serves it. The dispatcher's own is none."""
-    known = {*settings.queues} - {CONTROL_QUEUE}
+    """Raises UnknownQueue unless the queue is configured, or a worker serves it."""
+    known = {*settings.queues}
     if name in known:
         return
-    known |= {*served_queues(session, settings.worker_fresh_seconds)} - {CONTROL_QUEUE}
+    known |= {*served_queues(session, settings.worker_fresh_seconds)}
     if name not in known:
         raise UnknownQueue(f"there is no queue {name!r}; there are: {', '.join(sorted(known))}", param="queue")

@@ -50,13 +50,15 @@ class StoredModel(_Reference):
 
 
 class HubModel(_Reference):
-    """Files of a repository of the hub at one commit, which is the `revision`."""
+    """Files of a repository of the hub at one commit, which is the `revision`. Unless it `is_public`, the hub says each
+    time who may read it; the same of datasets."""
 
     kind: Literal["hub"] = "hub"
     name: str
     repository: str
     revision: str
     files: tuple[FileReference, ...]
+    is_public: bool = False
 
 
 class FileText(_Reference):
@@ -95,6 +97,7 @@ class HubText(_Reference):
     split: str | None
     use: Use
     characters: int | None
+    is_public: bool = False
 
 
 class FileImages(_Reference):
@@ -136,6 +139,7 @@ class HubImages(_Reference):
     split: str | None
     use: Use
     bytes: int
+    is_public: bool = False
 
 
 class SelfText(_Reference):

@@ -171,7 +171,8 @@ class Job(BaseModel):
     """A job: its life, its figures, and the request with defaults filled in.
 
     `model_revision` is the hash of the content that `model` meant when the job was submitted, `warnings` those of its
-    estimate then.
+    estimate then. `waiting_reason` says why no worker of its queue can take a job that waits, as the fleet is now; null
+    where one can, or the job does not wait.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -185,6 +186,7 @@ class Job(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waiting_reason: str | None
     error: JobError | None
     metrics: dict[str, Any] | None
     model: str

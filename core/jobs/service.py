@@ -11,11 +11,12 @@ from core import telemetry
 from core.artifacts.store import Store
 from core.database import new_id
 from core.errors import Conflict, InvalidRequest, NotFound
+from core.jobs.admission import needs_by, needs_columns
 from core.jobs.baseline import Baseline
 from core.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
 from core.jobs.estimates import estimate_job, require_fit
 from core.jobs.hub_lookup import HubFindings
-from core.jobs.listing import ORDERS, JobFilters, JobSort, matching
+from core.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
 from core.jobs.queue import request_cancel, request_retry, submitted
 from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
@@ -55,6 +56,8 @@ def submit(
         team_id=team_id,
         attempts_allowed=settings.max_attempts,
         estimate=estimate.model_dump(mode="json"),
+        is_corrected=estimate.basis.jobs > 0,
+        **needs_columns(needs_by(estimate)),
         body=resolved.body.model_dump(mode="json"),
         sources=dict(resolved.sources) | ({} if baseline is None else {"baseline": baseline.model_dump(mode="json")}),
         model=resolved.model.name,
@@ -88,7 +91,16 @@ def list_jobs(
 ) -> Page[Job]:
     """The team's jobs that match every filter given."""
     query = matching(team_id, filters)
-    return read_page(session, query, JobRow, limit=limit, after=after, answer=job_answer, order=ORDERS[sort])
+    return read_page(
+        session,
+        query,
+        JobRow,
+        limit=limit,
+        after=after,
+        answer=job_answer,
+        order=ORDERS[sort],
+        having=having_words(team_id, filters),
+    )
 
 
 def look_through_jobs(
@@ -102,8 +114,17 @@ def look_through_jobs(
     **filters: Unpack[JobFilters],
 ) -> Window[Job]:
     """The same, forwards and backwards."""
-    query, order = matching(team_id, filters), ORDERS[sort]
-    return read_window(session, query, JobRow, limit=limit, after=after, before=before, answer=job_answer, order=order)
+    return read_window(
+        session,
+        matching(team_id, filters),
+        JobRow,
+        limit=limit,
+        after=after,
+        before=before,
+        answer=job_answer,
+        order=ORDERS[sort],
+        having=having_words(team_id, filters),
+    )
 
 
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:
@@ -249,6 +270,7 @@ def job_answer(row: JobRow) -> Job:
     )
     also = {
         "object": "job",
+        "waiting_reason": None,  # `core.jobs.waiting` finds those that there are
         "model_revision": row.model_revision,
         "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
     }

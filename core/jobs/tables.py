@@ -20,6 +20,23 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 from core.database import Base, any_of
 from core.jobs.states import HELD, STATUSES
 
+NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
+JOB_WORDS = (
+    "array_to_tsvector(array_append(array_remove(string_to_array(regexp_replace("
+    "lower((((((id::text || ' ') || model::text) || ' ') || method::text) || ' ')"
+    " || jsonb_path_query_array(metadata, '$.*')::text), "
+    r"'\\(u[0-9a-f]{4}|.)|[\u0001-\u002f\u003a-\u0040\u005b\u005d-\u0060\u007b-\u007f]+', ' ', 'g'"
+    "), ' '), ''), '_' || team_id::text))"
+)
+"""The words a job is found by, as `ix_jobs_words` holds them: those of its id, model, method and the values of its
+metadata, in small letters and parted by whatever ASCII has besides letters and digits (and by JSON's escapes), and its
+team, after an underscore, which no word has. No parser of PostgreSQL's: it would take some words for paths, numbers or
+hosts. Written as PostgreSQL writes it, so that schema and code can be compared."""
+JOB_IS_HELD = f"status IN ({any_of(HELD)})"
+"""As the index of jobs with a lease says it: in other words, or with parameters, the index would not be used."""
+JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
+"""A state's place in a job's life: what waits and runs comes before what has ended."""
+
 
 class JobRow(Base):
     """A job: the queue of record.
@@ -27,7 +44,10 @@ class JobRow(Base):
     `attempt` fences every write of a worker; `last_event` numbers events; `attempts_allowed` is the attempt after which
     a retryable failure is final. `body` is the request with defaults filled in, `sources` what it resolved to: paths
     and hashes of the model and the texts. `metrics` are of the attempt that its artifact is of. `dispatched_at` is when
-    a hint was last sent, `events_removed_at` when retention took its events.
+    a hint was last sent, `events_removed_at` when retention took its events. The needs are those of the estimate, and
+    `size` the same in steps; `is_corrected` once they are corrected by what jobs of the queue and method have taken
+    (`PeakRatioRow`). The job ran out of memory on a worker that had the memory it has outgrown: it needs a larger one.
+    No index has `lease_expires_at`: renewing a lease touches the row alone.
     """
 
     __tablename__ = "jobs"
@@ -39,6 +59,7 @@ class JobRow(Base):
             "ix_jobs_waiting_by_team",
             "team_id",
             "queue",
+            "size",
             text("priority DESC"),
             "created_at",
             "id",
@@ -52,7 +73,13 @@ class JobRow(Base):
             "id",
             postgresql_where=text("status = 'queued'"),
         ),
-        Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("lease_expires_at IS NOT NULL")),
+        Index(
+            "ix_jobs_uncorrected",
+            "queue",
+            "method",
+            postgresql_where=text("status = 'queued' AND NOT is_corrected"),
+        ),
+        Index("ix_jobs_held", "team_id", "id", postgresql_where=text(JOB_IS_HELD)),
         Index(
             "ix_jobs_events_kept",
             "finished_at",
@@ -60,6 +87,11 @@ class JobRow(Base):
         ),
         Index("ix_jobs_list", "team_id", "created_at", "id"),
         Index("ix_jobs_list_by_status", "team_id", "status", "created_at", "id"),
+        Index("ix_jobs_list_by_model", "team_id", "model", *NEWEST_FIRST),
+        Index("ix_jobs_list_by_method", "team_id", "method", *NEWEST_FIRST),
+        Index("ix_jobs_list_by_life", "team_id", text(JOB_IN_LIFE), *NEWEST_FIRST),
+        Index("ix_jobs_list_by_end", "team_id", text("finished_at DESC NULLS LAST"), *NEWEST_FIRST),
+        Index("ix_jobs_words", text(JOB_WORDS), postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
         Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
     )
 
@@ -93,6 +125,13 @@ class JobRow(Base):
     worker_id: Mapped[str | None]
     events_removed_at: Mapped[datetime | None]
     estimate: Mapped[dict[str, Any] | None]
+    needs_device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    needs_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    needs_disk_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(server_default=text("0"))
+    is_corrected: Mapped[bool] = mapped_column(server_default=text("false"))
+    outgrown_device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    outgrown_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
 
@@ -109,7 +148,7 @@ class AttemptRow(Base):
     __table_args__ = (
         PrimaryKeyConstraint("job_id", "attempt"),
         Index(None, "team_id", "started_at"),
-        Index("ix_job_attempts_history", "queue", "method", "ended_at", postgresql_where=text("outcome = 'succeeded'")),
+        Index("ix_job_attempts_history", "queue", "method", "ended_at", postgresql_where=text("measured IS NOT NULL")),
         Index("ix_job_attempts_to_count", "ended_at", postgresql_where=text("ended_at IS NOT NULL AND NOT counted")),
     )
 
@@ -127,6 +166,20 @@ class AttemptRow(Base):
     needs: Mapped[dict[str, Any] | None]
     measured: Mapped[dict[str, Any] | None]
     counted: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class PeakRatioRow(Base):
+    """The median of measured ÷ formula over the newest jobs of a queue and method that ran to their end, where there
+    are enough of them; null where the figure was not measured."""
+
+    __tablename__ = "peak_ratios"
+    __table_args__ = (PrimaryKeyConstraint("queue", "method"),)
+
+    queue: Mapped[str]
+    method: Mapped[str]
+    device_memory: Mapped[float | None] = mapped_column(Double)
+    memory: Mapped[float | None] = mapped_column(Double)
+    disk: Mapped[float | None] = mapped_column(Double)
 
 
 class AttemptTotalRow(Base):
@@ -224,7 +277,8 @@ class WorkerRow(Base):
 
     `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why. Bytes are
     of the whole machine or control group (`memory_bytes`), of the device (null without one; used by whomever, at the
-    last sign of life), and free on the disk of the work folder.
+    last sign of life), and free on the disk of the work folder. `work_folders` and `work_bytes` are of the jobs that
+    have a folder on that disk, whichever worker of the node made it.
     """
 
     __tablename__ = "workers"
@@ -242,6 +296,19 @@ class WorkerRow(Base):
     device_memory_used_bytes: Mapped[int | None] = mapped_column(BigInteger)
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     disk_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    work_folders: Mapped[int | None]
+    work_bytes: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class DutyRow(Base):
+    """A duty of the dispatcher: how often it comes, and when one of the dispatchers last did it; before the first time,
+    when it was first tried."""
+
+    __tablename__ = "duties"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    every_seconds: Mapped[float]
+    succeeded_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -32,5 +32,6 @@ def _reference(name: str, found: HubDataset | None) -> TaskReference:
         split=found.split,
         use="evaluation",
         characters=None,
+        is_public=found.is_public,
     )
     return TaskReference(name=name, hub=hub)

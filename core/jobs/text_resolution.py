@@ -66,6 +66,7 @@ def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hu
             split=found.split,
             use=needs.use,
             characters=None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN),
+            is_public=found.is_public,
         )
     known = ", ".join(names(session, DatasetRow, team_id, DatasetRow.images.is_(None))) or "none"
     raise UnknownDataset(

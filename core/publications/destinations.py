@@ -15,14 +15,13 @@ from core.errors import InvalidRequest
 from core.publications.schemas import PublicationBody
 from core.registry.hub import is_branch
 from core.settings import Settings
+from core.validation import require_credential
 
 _HUB = "hub:"
 _S3 = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._=+-]*/)*[A-Za-z0-9_][A-Za-z0-9._=+-]*")
 _REGION = re.compile(r"[a-z]{2}[a-z0-9-]{2,30}")
-_CREDENTIAL = re.compile(r"[!-~]+")
-"""What can stand in a header: anything else would fail later, in a message that quotes it."""
 
 _OF_HUB = ("token", "revision", "private", "message")
 _OF_S3 = ("access_key", "secret_key", "session_token", "region", "endpoint")
@@ -72,8 +71,7 @@ def destination_of(body: PublicationBody, settings: Settings) -> Destination:
     """What a request names. Raises InvalidRequest with the field at fault; it never quotes a credential, nor an address
     that might hold one."""
     for name, value in body.secrets().items():
-        if not _CREDENTIAL.fullmatch(value):
-            raise InvalidRequest(f"{name}: holds spaces, line breaks or letters no {name} has", param=name)
+        require_credential(name, value)
     if body.to.startswith(_HUB):
         return _hub(body)
     if body.to.startswith(_S3):

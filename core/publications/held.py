@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -25,10 +26,17 @@ class LostError(Exception):
 class Held:
     """Held as a context. `check` and `at` raise LostError once it is no longer ours, which is final."""
 
-    def __init__(self, sessions: sessionmaker[Session], claimed: Claimed, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        claimed: Claimed,
+        lease_seconds: float,
+        on_renewed: Callable[[], None],
+    ) -> None:
         self._sessions = sessions
         self._claimed = claimed
         self._lease_seconds = lease_seconds
+        self._on_renewed = on_renewed
         self._renewed_at = time.monotonic()
         self._lost = False
         self._done = (0, 0)
@@ -70,5 +78,6 @@ class Held:
                 continue
             if is_ours:
                 self._renewed_at = now
+                self._on_renewed()
             else:
                 self._lost = True

@@ -1,7 +1,7 @@
 """Publications carried out, one after the other, in the dispatcher's process."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -21,10 +21,13 @@ from core.teams.secret import server_secret
 logger = structlog.get_logger()
 
 
-def publish_waiting(sessions: sessionmaker[Session], settings: Settings) -> int | None:
+def publish_waiting(
+    sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
+) -> int | None:
     """Carry out what is due until nothing is; how many publications were begun, None where there was none.
 
-    Any number may run at once, here and elsewhere. One that is killed leaves its publication to the next.
+    `goes_well` is called while one is on its way, as often as its lease is renewed. Any number may run at once, here
+    and elsewhere. One that is killed leaves its publication to the next.
     """
     with transaction(sessions) as session:
         queue.expire(session)
@@ -35,14 +38,16 @@ def publish_waiting(sessions: sessionmaker[Session], settings: Settings) -> int 
         if claimed is None:
             return begun or None
         begun += 1
-        _carry_out(sessions, settings, claimed)
+        _carry_out(sessions, settings, claimed, goes_well)
 
 
-def _carry_out(sessions: sessionmaker[Session], settings: Settings, claimed: Claimed) -> None:
+def _carry_out(
+    sessions: sessionmaker[Session], settings: Settings, claimed: Claimed, goes_well: Callable[[], None]
+) -> None:
     about = {"publication": claimed.id, "job": claimed.job_id, "attempt": claimed.attempt}
     problem: Mapping[str, Any]
     try:
-        with Held(sessions, claimed, settings.lease_seconds) as held:
+        with Held(sessions, claimed, settings.lease_seconds, goes_well) as held:
             result = _sent(open_store(settings), settings, claimed, held)
         with transaction(sessions) as session:
             is_ours = queue.succeed(session, claimed, result)

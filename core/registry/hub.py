@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Literal
 
 import httpx2
@@ -43,7 +44,7 @@ Kind = Literal["model", "dataset"]
 TIMEOUT_SECONDS = 10.0
 """To connect, and between two pieces of an answer."""
 _LISTING_SECONDS = 60.0
-"""How long what a branch means is remembered: a sweep of jobs asks the hub once."""
+"""How long what a branch of a public repository means is remembered."""
 _MOST_LISTINGS = 1000
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -51,11 +52,21 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubListing:
-    """The files of a repository at a commit. `configs` are those a dataset's card declares, with their splits."""
+    """The files of a repository at a commit. `configs` are those a dataset's card declares, with their splits. Unless
+    it `is_public`, it is for nobody's eyes but the asker's."""
 
     commit: str
     files: tuple[FileReference, ...]
     configs: dict[str, tuple[str, ...]]
+    is_public: bool
+
+
+@dataclass(frozen=True)
+class HubCredential:
+    """A token of the hub, and whose it is."""
+
+    token: str = field(repr=False)
+    owner: Literal["team", "operator"]
 
 
 def is_commit(revision: str | None) -> bool:
@@ -88,41 +99,66 @@ def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | 
     return repository, revision or None
 
 
-class Hub:
-    """Safe to share between threads."""
+class _PublicListings:
+    """What anybody may know, remembered for a moment: a sweep of jobs asks the hub once."""
 
-    def __init__(self, settings: Settings) -> None:
-        token = settings.hub_token
-        self._endpoint = settings.hub_endpoint.rstrip("/")
-        self._token: str | Literal[False] = token.get_secret_value() if token else False  # False: none from elsewhere
-        self._api = HfApi(endpoint=self._endpoint, token=self._token)
+    def __init__(self) -> None:
         self._listings: dict[tuple[Kind, str, str | None], tuple[float, HubListing]] = {}
         self._lock = threading.Lock()
 
+    def find(self, asked: tuple[Kind, str, str | None]) -> HubListing | None:
+        with self._lock:
+            when, known = self._listings.get(asked, (0.0, None))
+        return known if time.monotonic() < when + _LISTING_SECONDS else None
+
+    def add(self, asked: tuple[Kind, str, str | None], listing: HubListing) -> None:
+        with self._lock:
+            if len(self._listings) >= _MOST_LISTINGS:
+                self._listings.clear()
+            self._listings[asked] = (time.monotonic(), listing)
+
+
+class Hub:
+    """Safe to share between threads. Asked without a token, unless by `with_credential`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._endpoint = settings.hub_endpoint.rstrip("/")
+        self._credential: HubCredential | None = None
+        self._listings = _PublicListings()
+
+    def with_credential(self, credential: HubCredential | None) -> "Hub":
+        """The same hub, asked with a token; what is public is remembered in common."""
+        asked = copy(self)
+        asked._credential = credential
+        return asked
+
+    @property
+    def _token(self) -> str | Literal[False]:
+        return self._credential.token if self._credential else False  # False: none from elsewhere
+
     def listing(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
-        """What a revision (null: the default branch) holds; checks that its files may be read.
+        """What a revision (null: the default branch) holds; checks that its files may be read, each time anew unless
+        it is public.
 
         Raises UnknownModel or UnknownDataset, GatedModel or UnusableDataset, HubUnavailable.
         """
         asked = (kind, repository, revision)
-        with self._lock:
-            when, known = self._listings.get(asked, (0.0, None))
-            if known is not None and time.monotonic() < when + _LISTING_SECONDS:
-                return known
+        known = self._listings.find(asked)
+        if known is not None:
+            return known
         found = self._ask(kind, repository, revision)
-        with self._lock:
-            if len(self._listings) >= _MOST_LISTINGS:
-                self._listings.clear()
-            self._listings[asked] = (time.monotonic(), found)
+        if found.is_public:
+            self._listings.add(asked, found)
         return found
 
     def _ask(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
-        with told(kind, repository, revision):
-            info = self._api.repo_info(
+        api = HfApi(endpoint=self._endpoint, token=self._token)
+        with told(kind, repository, revision, credential=self._credential):
+            info = api.repo_info(
                 repository, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
             )
             if info.gated:  # its facts are public, its files are not
-                self._api.auth_check(repository, repo_type=kind)
+                api.auth_check(repository, repo_type=kind)
         if not is_commit(info.sha):
             raise HubUnavailable(f"the hub at {self._endpoint} names no commit for {repository}", param=kind)
         files = tuple(
@@ -134,7 +170,8 @@ class Hub:
             )
             for file in getattr(info, "siblings", None) or ()
         )
-        return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)))
+        is_public = info.private is False and info.gated is False  # as far as it says so
+        return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
 
     def read(self, kind: Kind, repository: str, commit: str, file: FileReference, *, limit: int) -> bytes:
         """The first `limit` bytes of a file, or all of it. Raises as `listing`, and UnusableModel kinds."""
@@ -153,7 +190,7 @@ class Hub:
             "accept-encoding": "identity",
         }
         with (
-            told(kind, repository, commit, path),
+            told(kind, repository, commit, path, credential=self._credential),
             get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
         ):
             hf_raise_for_status(response)
@@ -169,9 +206,29 @@ class Hub:
                     return
 
 
+_ASKER = {
+    None: "a team without a hub token",
+    "team": "the team's hub token",
+    "operator": "this service's hub token",
+}
+_REMEDY = {
+    None: "and have an admin set the team's hub token, of an account that accepted them",
+    "team": "for the account of that token",
+    "operator": "for the account of that token",
+}
+
+
 @contextmanager
-def told(kind: Kind, repository: str, revision: str | None, path: str | None = None) -> Iterator[None]:
-    """What the hub's client raises, in the words of the error tree."""
+def told(
+    kind: Kind,
+    repository: str,
+    revision: str | None,
+    path: str | None = None,
+    *,
+    credential: HubCredential | None,
+) -> Iterator[None]:
+    """What the hub's client raises, in the words of the error tree. `credential` is what it was asked with."""
+    owner = credential.owner if credential else None
     at = f"{repository}@{revision}" if revision else repository
     is_model = kind == "model"
     unknown = UnknownModel if is_model else UnknownDataset
@@ -182,13 +239,13 @@ def told(kind: Kind, repository: str, revision: str | None, path: str | None = N
         return
     except GatedRepoError:
         error = gated(
-            f"{at} is gated: its owner gives access on request, and this service's hub token has none. Accept the "
-            "terms on the hub for the account of that token",
+            f"{at} is gated: its owner gives access on request, and {_ASKER[owner]} has none. Accept the terms on the "
+            f"hub, {_REMEDY[owner]}",
             param=kind,
         )
     except (RepositoryNotFoundError, DisabledRepoError):
         error = unknown(
-            f"the hub has no {kind} {repository!r}, or it is private and this service's token may not see it",
+            f"the hub has no {kind} {repository!r}, or it is private and {_ASKER[owner]} may not see it",
             param=kind,
         )
     except RevisionNotFoundError:
@@ -198,7 +255,13 @@ def told(kind: Kind, repository: str, revision: str | None, path: str | None = N
     except HfHubHTTPError as failure:
         status = failure.response.status_code
         if status == 403:
-            error = gated(f"the hub refuses this service's token access to {at}", param=kind)
+            error = gated(f"the hub refuses {_ASKER[owner]} access to {at}", param=kind)
+        elif status == 401 and owner == "team":
+            error = gated(
+                "the hub does not accept the team's hub token: it is wrong, or was revoked; an admin of the team can "
+                "set another",
+                param=kind,
+            )
         elif status == 401:
             error = HubUnavailable("the hub does not accept this service's token; its operator must replace it")
         else:

@@ -26,6 +26,7 @@ class HubDataset:
     config: str | None
     split: str | None
     bytes: int
+    is_public: bool
 
 
 _HUB_IS_AWAY_SECONDS = 600
@@ -91,4 +92,4 @@ def find_hub_dataset(hub: Hub, name: str, use: Use, param: str) -> HubDataset:
             f"{param} {name!r}: there is no split {asked.split!r}; there is {', '.join(splits)}", param=param
         )
     size = sum(file.bytes for file in listing.files)
-    return HubDataset(asked.repository, listing.commit, asked.config, asked.split, size)
+    return HubDataset(asked.repository, listing.commit, asked.config, asked.split, size, listing.is_public)

@@ -11,7 +11,7 @@ from core.catalogue.model_files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_F
 from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
 from core.jobs.references import FileReference
 from core.registry.hollow_folder import READ_WHOLE, require_readable, write_hollow
-from core.registry.hub import Hub
+from core.registry.hub import Hub, HubListing
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class HubRevision:
     revision: str
     description: Description
     files: tuple[FileReference, ...]
+    is_public: bool
 
 
-def describe_hub_model(hub: Hub, repository: str, revision: str | None, *, max_bytes: int) -> HubRevision:
+def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_bytes: int) -> HubRevision:
     """Ask the hub; nothing but configs, chat template, index and headers is read.
 
-    Raises what `Hub.listing` and `describe_folder` do, and ModelTooLarge.
+    Raises what `Hub.read` and `describe_folder` do, and ModelTooLarge.
     """
-    listing = hub.listing("model", repository, revision)
     there = {file.path: file for file in listing.files}
 
     def read(file: FileReference, start: int, end: int) -> bytes:
@@ -58,7 +58,7 @@ def describe_hub_model(hub: Hub, repository: str, revision: str | None, *, max_b
             if not isinstance(error, GatedModel):
                 error.message = f"{repository}@{listing.commit[:12]}: {error.message}"
             raise
-    return HubRevision(repository, listing.commit, description, tuple(files))
+    return HubRevision(repository, listing.commit, description, tuple(files), listing.is_public)
 
 
 def _weight_names(folder: Path) -> list[str]:

@@ -1,9 +1,9 @@
-"""The table of what was found on the hub."""
+"""The tables of the hub: what was found there, and the tokens it is asked with."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import ForeignKey, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import Base
@@ -12,13 +12,25 @@ from core.database import Base
 class HubRevisionRow(Base):
     """A model repository at one commit, which never changes: a cache, any row of which may be removed.
 
-    `description` is a `ModelDescription`, `files` the files to fetch by path.
+    `reader` is `public`, or else the one team that may be told. `description` is a `ModelDescription`, `files` the
+    files to fetch by path.
     """
 
     __tablename__ = "hub_revisions"
 
+    reader: Mapped[str] = mapped_column(primary_key=True, server_default="")
     repository: Mapped[str] = mapped_column(primary_key=True)
     revision: Mapped[str] = mapped_column(primary_key=True)
     description: Mapped[dict[str, Any]]
     files: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class HubTokenRow(Base):
+    """A team's own token of the hub, sealed."""
+
+    __tablename__ = "hub_tokens"
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"), primary_key=True)
+    sealed: Mapped[bytes]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

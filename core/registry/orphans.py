@@ -15,6 +15,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, artifact_prefix
+from core.artifacts.store.protocol import GENERATED_PREFIX
 from core.database import transaction
 from core.jobs.states import HELD
 from core.jobs.tables import ArtifactFileRow, JobRow
@@ -54,6 +55,21 @@ def sweep_orphans(sessions: sessionmaker[Session], store: Store, settings: Setti
                 forget(store, [prefix])
                 removed.append(prefix)
                 logger.info("orphan removed", prefix=prefix)
+    return removed + _sweep_generated(store, settings)
+
+
+def _sweep_generated(store: Store, settings: Settings) -> list[str]:
+    """Texts that models wrote for calibration. No row names them: any job may use one that is there, and has it written
+    anew where it is not. A job that reads one where it lies touches it first."""
+    before = datetime.now(UTC) - timedelta(days=settings.generated_keep_days)
+    removed = []
+    for name in store.children(GENERATED_PREFIX):
+        prefix = f"{GENERATED_PREFIX}/{name}"
+        touched = store.touched(prefix)
+        if touched is not None and touched < before:
+            forget(store, [prefix])
+            removed.append(prefix)
+            logger.info("generated text removed", prefix=prefix)
     return removed
 
 

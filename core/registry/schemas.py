@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 from core.catalogue.descriptions import ShownDescription
 from core.validation import spelled
@@ -153,3 +153,19 @@ class ReceivedPart(BaseModel):
     path: str
     bytes: int
     received: int
+
+
+class HubTokenBody(BaseModel):
+    """A token of the hub that may read what the team prunes. It is kept sealed, and never shown again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: Annotated[SecretStr, Field(min_length=1, max_length=8000)]
+
+
+class HubToken(BaseModel):
+    """Whose token the hub is asked with for the team: its own, set at `updated_at`, the operator's, or none (null)."""
+
+    object: Literal["hub_token"]
+    used: Literal["team", "operator"] | None
+    updated_at: datetime | None

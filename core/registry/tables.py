@@ -85,7 +85,8 @@ class UploadRow(Base):
     """A model or dataset that arrives in parts. `bytes` are all files together, counted on the team while it is open.
 
     `object_id` is the id its model or dataset will have, so that a completion that was cut off goes on in the same
-    place; `completing_until` is the lease of the process that completes it. `error` is why it failed.
+    place; `completing_until` is the lease of the request that completes it, `completing_by` its own name for itself.
+    `error` is why it failed.
     """
 
     __tablename__ = "uploads"
@@ -112,6 +113,7 @@ class UploadRow(Base):
     part_bytes: Mapped[int]
     error: Mapped[dict[str, Any] | None]
     completing_until: Mapped[datetime | None]
+    completing_by: Mapped[str | None]
     expires_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 

@@ -22,7 +22,7 @@ from core.catalogue.model_folder import ModelDescription
 from core.data.formats import IMAGE_PARQUET
 from core.data.image_description import ImagesDescription, describe_image_stream
 from core.data.texts import TextDescription, describe_stream
-from core.database import seconds_from_now, transaction
+from core.database import new_id, seconds_from_now, transaction
 from core.errors import (
     Unavailable,
     UnsupportedArchitecture,
@@ -57,14 +57,17 @@ def complete_upload(
     sent again), the UnusableModel kinds, UnsupportedArchitecture or UnusableDataset where the whole is none (the upload
     has failed then), Conflict where the name has been taken meanwhile, and Unavailable while another request does it.
     """
+    owner = new_id("completion")
     with transaction(sessions) as session:
-        done = _begin(session, caller, upload_id)
+        done = _begin(session, caller, upload_id, owner)
         if done is not None:
             return done, False
         upload = find_upload(session, caller.team_id, upload_id)
         files = files_of(session, upload_id)
-    with _leased(sessions, upload_id):
-        wrong = [file.path for file in files if not file.stored and not _store_file(sessions, store, upload, file)]
+    with _leased(sessions, upload_id, owner):
+        wrong = [
+            file.path for file in files if not file.stored and not _store_file(sessions, store, upload, file, owner)
+        ]
         if wrong:
             raise UploadRefused(
                 f"{', '.join(wrong)}: what arrived has another SHA-256 than was announced; send it again", param="files"
@@ -72,14 +75,17 @@ def complete_upload(
         try:
             described = _describe(store, upload, files)
         except (UnusableModel, UnsupportedArchitecture, UnusableDataset) as error:
+            with transaction(sessions) as session:
+                _require_lease(session, upload_id, owner)
             raise refuse_upload(sessions, store, caller, upload_id, error) from error
         with transaction(sessions) as session:
+            _require_lease(session, upload_id, owner)
             answer, is_new, leftovers = _register(session, caller, upload_id, files, described)
     forget(store, leftovers)
     return answer, is_new
 
 
-def _begin(session: Session, caller: Principal, upload_id: str) -> Model | Dataset | None:
+def _begin(session: Session, caller: Principal, upload_id: str, owner: str) -> Model | Dataset | None:
     """Take the lease; what the upload became where it is complete."""
     upload = find_upload(session, caller.team_id, upload_id, for_change=True)
     if upload.status == "complete":
@@ -96,20 +102,24 @@ def _begin(session: Session, caller: Principal, upload_id: str) -> Model | Datas
             param="files",
         )
     if is_being_completed(session, upload):
-        raise Unavailable(f"upload {upload_id!r} is being completed by another request: ask again")
-    _set_lease(session, upload_id, LEASE_SECONDS)
+        raise _taken_over(upload_id)
+    session.execute(
+        update(UploadRow)
+        .where(UploadRow.id == upload_id)
+        .values(completing_by=owner, completing_until=seconds_from_now(LEASE_SECONDS))
+    )
     return None
 
 
 @contextlib.contextmanager
-def _leased(sessions: sessionmaker[Session], upload_id: str) -> Iterator[None]:
-    """Keeps the lease while the body runs, however long it hashes."""
+def _leased(sessions: sessionmaker[Session], upload_id: str, owner: str) -> Iterator[None]:
+    """Keeps the lease while the body runs, however long it hashes, unless it has become another's."""
     ended = threading.Event()
 
     def renew() -> None:
         while not ended.wait(_RENEW_SECONDS):
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
-                _set_lease(session, upload_id, LEASE_SECONDS)
+                _renew(session, upload_id, owner)
 
     thread = threading.Thread(target=renew, name=f"completing {upload_id}", daemon=True)
     thread.start()
@@ -119,15 +129,36 @@ def _leased(sessions: sessionmaker[Session], upload_id: str) -> Iterator[None]:
         ended.set()
         thread.join()
         with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
-            _set_lease(session, upload_id, None)
+            mine = (UploadRow.id == upload_id, UploadRow.completing_by == owner)
+            session.execute(update(UploadRow).where(*mine).values(completing_by=None, completing_until=None))
 
 
-def _set_lease(session: Session, upload_id: str, seconds: float | None) -> None:
-    until = None if seconds is None else seconds_from_now(seconds)
-    session.execute(update(UploadRow).where(UploadRow.id == upload_id).values(completing_until=until))
+def _renew(session: Session, upload_id: str, owner: str) -> bool:
+    """Keep the lease, and the upload's row for this transaction; False where the lease is another's."""
+    renewed = session.scalar(
+        update(UploadRow)
+        .where(UploadRow.id == upload_id, UploadRow.completing_by == owner)
+        .values(completing_until=seconds_from_now(LEASE_SECONDS))
+        .returning(UploadRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return renewed is not None
 
 
-def _store_file(sessions: sessionmaker[Session], store: Store, upload: UploadRow, file: UploadFileRow) -> bool:
+def _require_lease(session: Session, upload_id: str, owner: str) -> None:
+    """Before anything is written down. Raises Unavailable where this process stood still for longer than its lease, and
+    another does the work now."""
+    if not _renew(session, upload_id, owner):
+        raise _taken_over(upload_id)
+
+
+def _taken_over(upload_id: str) -> Unavailable:
+    return Unavailable(f"upload {upload_id!r} is being completed by another request: ask again")
+
+
+def _store_file(
+    sessions: sessionmaker[Session], store: Store, upload: UploadRow, file: UploadFileRow, owner: str
+) -> bool:
     """Put one file together; False where its hash is wrong, and it is to be sent again from the start."""
     parts_prefix = file_prefix(upload.id, file.path)
     with transaction(sessions) as session:
@@ -140,6 +171,7 @@ def _store_file(sessions: sessionmaker[Session], store: Store, upload: UploadRow
     if is_right:
         store.join(parts_prefix, parts, object_prefix(upload.kind, upload.object_id), file.path)
     with transaction(sessions) as session:
+        _require_lease(session, upload.id, owner)
         session.execute(
             update(UploadFileRow)
             .where(UploadFileRow.upload_id == upload.id, UploadFileRow.path == file.path)

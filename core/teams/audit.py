@@ -13,6 +13,8 @@ from core.teams.principal import Actor, Principal, name_of, team_of
 from core.teams.schemas import AuditEntry
 from core.teams.tables import AuditRow
 
+REFUSED = "key.refused"
+
 
 def note(session: Session, actor: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None) -> None:
     """Write down who did what: `action` is noun and verb (`job.cancel`), `details` plain JSON without any secret.
@@ -33,6 +35,32 @@ def note(session: Session, actor: Actor, action: str, object_id: str, details: M
             address=context.get("address"),
         )
     )
+
+
+def note_refusals(
+    session: Session, owner: tuple[str, str] | None, *, address: str | None, reason: str, count: int
+) -> None:
+    """Write down that a key was refused, so many times. `owner` is the team and the id of a key that is known."""
+    team_id, key_id = owner or (None, None)
+    session.execute(
+        insert(AuditRow).values(
+            id=new_id("audit"),
+            team_id=team_id,
+            actor="nobody",
+            key_id=None,
+            action=REFUSED,
+            object_id=key_id or "unknown",
+            details={"reason": reason, "count": count},
+            request_id=structlog.contextvars.get_contextvars().get("request_id") if count == 1 else None,
+            address=address,
+        )
+    )
+
+
+def list_refusals(session: Session, *, limit: int) -> list[AuditEntry]:
+    """Keys that were refused and are no team's, newest first: for the server's operator."""
+    query = select(AuditRow).where(AuditRow.team_id.is_(None)).order_by(AuditRow.created_at.desc(), AuditRow.id.desc())
+    return [_answer(row) for row in session.scalars(query.limit(limit))]
 
 
 def list_audit(

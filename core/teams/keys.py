@@ -97,6 +97,13 @@ def authenticate(session: Session, token: str, secret: bytes) -> Principal:
     return Principal(team_id=row.team_id, key_id=row.id, role=cast(Role, row.role))
 
 
+def owner_of(session: Session, token: str) -> tuple[str, str] | None:
+    """The team and the id of the key that a refused token names by its first characters; None where no key is."""
+    prefix = prefix_of(token)
+    row = session.execute(select(ApiKeyRow.team_id, ApiKeyRow.id).where(ApiKeyRow.prefix == prefix)).one_or_none()
+    return None if row is None else (row.team_id, row.id)
+
+
 def _use_is_due() -> ColumnElement[bool]:
     """Whether the last use that is written down is longer ago than a minute."""
     return ApiKeyRow.last_used_at.is_(None) | (ApiKeyRow.last_used_at < seconds_from_now(-60))

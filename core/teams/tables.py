@@ -73,7 +73,8 @@ class PortalSessionRow(Base):
 
 class AuditRow(Base):
     """One change: who made it (`actor`: `key:ID` with the id in `key_id` too, `operator` for the server's own command
-    line, or what acts by itself, such as `trigger:ID`), what, to what.
+    line, `nobody` for who had no key that is good, or what acts by itself, such as `trigger:ID`), what, to what.
+    `team_id` is null where a key was refused that is no team's.
 
     `action` is noun and verb such as `job.cancel`; `details` never hold a secret; `address` is where the request came
     from. Rows are only ever added: the database refuses to change or remove one.
@@ -87,7 +88,7 @@ class AuditRow(Base):
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.id"))
     actor: Mapped[str] = mapped_column(server_default="unknown")
     key_id: Mapped[str | None]
     action: Mapped[str]

@@ -8,7 +8,7 @@ all endpoints that fail together half of it: a receiver that is slow, or never a
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
@@ -31,14 +31,17 @@ IDLE_LOOKS = 10
 """Without anything to do, after which the loop ends: the dispatcher starts it again in a moment."""
 
 
-def deliver_due(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    """Deliver until nothing is due; how many attempts were made, None where there were none."""
+def deliver_due(
+    sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
+) -> int | None:
+    """Deliver until nothing is due, and call `goes_well` after each look; how many attempts were made, None where there
+    were none."""
     guard = Guard(tuple(settings.webhook_allowed_networks))
-    return Dispatch(sessions, settings, guard).run(IDLE_LOOKS) or None
+    return Dispatch(sessions, settings, guard).run(IDLE_LOOKS, goes_well) or None
 
 
 def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    """As a chore: all batches of `remove_old`."""
+    """All batches of `remove_old`."""
     removed = 0
     while True:
         with transaction(sessions) as session:
@@ -60,7 +63,7 @@ class Dispatch:
         self._ended: queue.SimpleQueue[tuple[Due, Outcome]] = queue.SimpleQueue()
         self._on_the_way: dict[tuple[str, int], Due] = {}
 
-    def run(self, idle_looks: int) -> int:
+    def run(self, idle_looks: int, goes_well: Callable[[], None] = lambda: None) -> int:
         """Until there was nothing to do for so many looks; how many attempts were made."""
         attempts = idle = 0
         while True:
@@ -71,6 +74,7 @@ class Dispatch:
             if idle > idle_looks:
                 return attempts
             self._record_what_ended()
+            goes_well()
 
     def _claim(self) -> Sequence[Due]:
         room = self._settings.webhook_connections - len(self._on_the_way)

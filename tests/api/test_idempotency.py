@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
@@ -85,4 +86,23 @@ def test_a_key_past_its_time_is_forgotten(api: TestClient, job_body: dict[str, A
     assert jobs(sessions) == 2
     with transaction(sessions) as session:
         session.execute(update(IdempotencyKeyRow).values(expires_at=func.now()))
+        assert expire_idempotency_keys(session) == 1
+
+
+def test_keys_go_a_batch_at_a_time_and_none_whose_request_is_being_answered(
+    sessions: Sessions, team: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.jobs.idempotency.EXPIRED_AT_ONCE", 2)
+    rows = [
+        IdempotencyKeyRow(team_id=team, key_hash=bytes([number]), request_hash=b"", expires_at=func.now())
+        for number in range(4)
+    ]
+    with transaction(sessions) as session:
+        session.add_all(rows)
+    with transaction(sessions) as answering:
+        answering.execute(select(IdempotencyKeyRow).where(IdempotencyKeyRow.key_hash == bytes([1])).with_for_update())
+        for expected in (2, 1, 0):
+            with transaction(sessions) as session:
+                assert expire_idempotency_keys(session) == expected
+    with transaction(sessions) as session:
         assert expire_idempotency_keys(session) == 1

@@ -187,7 +187,6 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_sparsity",
         "sparsity",
     ),
-    "the dispatcher's queue": ({"queue": "control"}, "unknown_queue", "queue"),
     "a queue nobody serves": ({"queue": "large"}, "unknown_queue", "queue"),
     "metadata": ({"metadata": {"a": 1}}, "invalid_request", "metadata.a"),
 }

@@ -54,7 +54,7 @@ def test_submit_succeeds_while_the_broker_is_down(
         response = client.post("/v1/jobs", json=job_body, headers=bearer(member_key))
         assert response.status_code == 201
         ready = client.get("/readyz")
-        assert ready.status_code == 503 and ready.json()["checks"]["broker"] is False
+        assert ready.status_code == 200 and ready.json()["checks"]["broker"] is False
     with transaction(sessions) as session:  # the dispatcher will send it
         assert session.scalars(select(JobRow.dispatched_at)).one() is None
 

@@ -57,7 +57,10 @@ def test_queues_running_jobs_and_workers(
         assert api.post("/v1/jobs", json=job_body).status_code == 201
     with transaction(sessions) as session:
         session.execute(text("UPDATE jobs SET created_at = now() - interval '5 minutes'"))
-        about = {"device": "cuda", "hostname": "bed", "pid": 1, "device_memory_bytes": 80, "disk_free_bytes": 7}
+        about = {
+            "device": "cuda", "hostname": "bed", "pid": 1, "device_memory_bytes": 80, "disk_free_bytes": 2**40,
+            "work_folders": 3, "work_bytes": 4096,
+        }  # fmt: skip
         queue.heartbeat(session, "worker_1", queue="default", state="busy", **about)  # type: ignore[arg-type]
         queue.heartbeat(session, "worker_2", queue="default", state="paused", **about)  # type: ignore[arg-type]
     claim(sessions)
@@ -68,7 +71,9 @@ def test_queues_running_jobs_and_workers(
     states = {state: seen[f"secateur_workers{{queue=default,state={state}}}"] for state in queue.WORKER_STATES}
     assert states == {"idle": 0, "busy": 1, "paused": 1, "draining": 0}
     assert seen["secateur_worker_device_memory_bytes{host=bed,queue=default,worker=worker_1}"] == 80
-    assert seen["secateur_worker_disk_free_bytes{host=bed,queue=default,worker=worker_2}"] == 7
+    assert seen["secateur_worker_disk_free_bytes{host=bed,queue=default,worker=worker_2}"] == 2**40
+    assert seen["secateur_worker_work_folders{host=bed,queue=default,worker=worker_2}"] == 3
+    assert seen["secateur_worker_work_bytes{host=bed,queue=default,worker=worker_2}"] == 4096
 
 
 def test_attempts_and_stages_are_counted_once_and_never_go_back(

@@ -1,8 +1,10 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -66,20 +68,46 @@ def test_without_a_database_requests_are_told_to_come_back(tmp_path: Path) -> No
     away = Settings(home=tmp_path, database_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
     with TestClient(create_app(away)) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
-        assert client.get("/readyz").json()["checks"]["database"] is False
+        refusal = client.get("/readyz")
+        assert refusal.status_code == 503 and refusal.headers["Retry-After"]
+        assert refusal.json()["checks"]["database"] is False and refusal.json()["can_accept"] is False
         refused = client.get("/v1/jobs", headers=bearer(new_token()))
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert refused.headers["Retry-After"]
 
 
-def test_readiness_names_each_thing_that_is_needed(api_client: TestClient, sessions: sessionmaker[Session]) -> None:
+def test_a_service_without_workers_can_take_jobs_and_says_that_it_cannot_run_them(
+    api_client: TestClient, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.readiness.CACHED_SECONDS", 0.0)
     waiting = api_client.get("/readyz")
-    assert waiting.status_code == 503 and waiting.headers["Retry-After"]
-    assert waiting.json()["checks"] == {"database": True, "broker": True, "store": True, "workers": False}
+    assert waiting.status_code == 200
+    assert waiting.json() == {
+        "status": "ready",
+        "can_accept": True,
+        "can_run": False,
+        "checks": {"database": True, "broker": True, "store": True, "workers": False},
+    }
     with transaction(sessions) as session:
         heartbeat(session, "worker_1", queue="default", device="cpu", hostname="bed", pid=1)
     ready = api_client.get("/readyz")
-    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert (ready.status_code, ready.json()["can_run"]) == (200, True)
+
+
+def test_readiness_is_asked_once_in_a_moment_however_many_ask(
+    api_client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.readiness.CACHED_SECONDS", 600.0)
+    asked: list[object] = []
+
+    def count(broker: object) -> bool:
+        asked.append(broker)
+        return True
+
+    monkeypatch.setattr("api.readiness.broker_answers", count)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [each.status_code for each in pool.map(lambda _: api_client.get("/readyz"), range(16))]
+    assert answers == [200] * 16 and len(asked) == 1
 
 
 def test_methods_are_listed_with_their_schemas(api: TestClient) -> None:

@@ -1,6 +1,7 @@
 import json
 import tempfile
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,18 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
+from core.artifacts.store import LocalStore, Store
+from core.artifacts.store.protocol import Part
+from core.database import seconds_from_now, transaction
+from core.errors import Unavailable
 from core.registry.folders import content_hash
+from core.registry.tables import UploadRow
+from core.registry.upload_completion import complete_upload
 from core.settings import Settings
+from core.teams.principal import Principal
 from tests.api.uploading import announced, send, send_rest, start, stored_bytes
 from tests.model_folders import write_llama, write_text
 
@@ -194,3 +202,28 @@ def test_announced_twice_at_once_it_is_one_upload(live_api: httpx.Client, folder
         answers = list(pool.map(lambda _: live_api.post("/v1/uploads", json=body), range(8)))
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
     assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+def test_a_completion_that_stood_still_until_another_took_over_writes_nothing_down(
+    api: TestClient, folder: Path, store: Store, sessions: sessionmaker[Session], team: str, settings: Settings
+) -> None:
+    upload = start(api, announced(folder))
+    send_rest(api, upload, folder)
+    principal = Principal(team, "key_test", "admin")
+
+    class StoreThatIsSlow(LocalStore):
+        """While it puts the first file together, the lease runs out and another request completes the upload."""
+
+        taken_over = False
+
+        def join(self, prefix: str, parts: Sequence[Part], target: str, path: str) -> None:
+            super().join(prefix, parts, target, path)
+            if not self.taken_over:
+                self.taken_over = True
+                with transaction(sessions) as session:
+                    session.execute(update(UploadRow).values(completing_until=seconds_from_now(-1)))
+                assert complete_upload(sessions, store, principal, upload["id"])[1]
+
+    with pytest.raises(Unavailable, match="by another request"):
+        complete_upload(sessions, StoreThatIsSlow(settings.store_root), principal, upload["id"])
+    assert api.get("/v1/models/sent").json()["revision"] == content_hash(folder)

@@ -1,17 +1,21 @@
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
+import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.queue import Claim, claim, finish_succeeded, release, renew
+from core.jobs.queue import Claim, HeldUp, claim, expire_leases, finish_succeeded, release, renew
 from core.jobs.tables import JobRow
+from core.settings import Settings
+from core.teams.bootstrap import create_team
 from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
+from worker.tasks import claim_next
 
 Sessions = sessionmaker[Session]
 
@@ -133,6 +137,58 @@ def test_a_locked_job_is_skipped_not_waited_for(sessions: Sessions, new_job: New
     with transaction(sessions) as session:
         session.execute(select(JobRow).where(JobRow.id == locked).with_for_update())
         assert taken(sessions) == free
+
+
+@pytest.fixture
+def held_team(sessions: Sessions, team: str) -> Iterator[Session]:
+    """The session of another transaction that holds the team's row, until the test commits it or ends."""
+    with transaction(sessions) as session:
+        session.execute(select(TeamRow).where(TeamRow.id == team).with_for_update(key_share=True))
+        yield session
+
+
+def test_a_team_whose_row_is_held_is_passed_over_and_the_next_one_served(
+    sessions: Sessions, new_job: NewJob, team: str, other_team: str, held_team: Session
+) -> None:
+    """Others are served in the usual order; the held team again, with all it was due, when its row is free."""
+    urgent = new_job(team, priority=9)
+    with transaction(sessions) as session:
+        third_team = create_team(session, "third")
+        session.execute(update(TeamRow).where(TeamRow.id == third_team).values(running=1))
+    third, other = new_job(third_team), new_job(other_team)
+    second = new_job(third_team, priority=1)
+    assert [taken(sessions) for _ in range(3)] == [second, other, third]
+    with pytest.raises(HeldUp):
+        take(sessions)
+    held_team.commit()
+    assert taken(sessions) == urgent
+    assert take(sessions) is None
+    assert running(sessions, team) == running(sessions, other_team) == 1
+
+
+def test_leases_of_other_teams_run_out_while_one_teams_row_is_held(
+    sessions: Sessions, new_job: NewJob, team: str, other_team: str
+) -> None:
+    held, other = new_job(team), new_job(other_team)
+    assert {taken(sessions), taken(sessions)} == {held, other}
+    with transaction(sessions) as session:
+        session.execute(update(JobRow).values(lease_expires_at=func.clock_timestamp()))
+    with transaction(sessions) as holder:
+        holder.execute(select(TeamRow).where(TeamRow.id == team).with_for_update(key_share=True))
+        with transaction(sessions) as session:
+            assert expire_leases(session) == [other]
+    with transaction(sessions) as session:
+        assert expire_leases(session) == [held]
+
+
+def test_a_worker_asks_again_where_its_claim_was_held_up(
+    sessions: Sessions, settings: Settings, new_job: NewJob, held_team: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = new_job()
+    assert claim_next(settings, sessions) is None
+    monkeypatch.setattr("worker.tasks.time.sleep", lambda seconds: held_team.commit())
+    claimed = claim_next(settings, sessions)
+    assert claimed is not None and claimed.job_id == job
 
 
 def test_each_claim_is_a_new_attempt_that_knows_the_earlier_ones(sessions: Sessions, new_job: NewJob) -> None:

@@ -5,18 +5,21 @@ import random
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import md5
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
 from core.errors import InvalidRequest
-from core.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, matching
+from core.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, having_words, matching
 from core.jobs.states import STATUSES
 from core.jobs.tables import JobRow
-from core.pages import Window, read_window
+from core.pages import Window, cursor_of, read_window
+from tests.jobs.plans import nodes_of, plans_of
 
 _START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -120,7 +123,15 @@ def test_a_cursor_counts_in_its_own_order_only(sessions: sessionmaker[Session], 
                 _look(session, team, "newest", after=nonsense)
 
 
-def test_a_search_finds_every_word_wherever_it_stands(
+def look_for(session: Session, team: str, filters: JobFilters) -> set[str]:
+    query, having = matching(team, filters), having_words(team, filters)
+    window = read_window(
+        session, query, JobRow, limit=50, after=None, before=None, answer=lambda row: row.id, having=having
+    )
+    return {*window.data}
+
+
+def test_a_search_finds_the_jobs_in_which_every_word_begins_one(
     sessions: sessionmaker[Session], team: str, other_team: str
 ) -> None:
     oak = _row(team, model="org/Oak-7B", labels={"commit": "abc", "100%": "half_done"})
@@ -132,9 +143,86 @@ def test_a_search_finds_every_word_wherever_it_stands(
 
         def found(search: str) -> set[str]:
             filters: JobFilters = {"search": search}
-            return {row.id for row in session.scalars(matching(team, filters))}
+            return look_for(session, team, filters)
 
-        assert found("oak") == found("OAK wanda ABC") == found(f"{oak.id[4:].upper()} org/") == {oak.id}
-        assert found("half_done") == {oak.id} and found("straße") == found("100% elm") == {elm.id}
-        assert found("") == found("  ") == {oak.id, elm.id}
-        assert found("oak sparsegpt") == found("f_d") - {oak.id} == found("commit") == found("l%f") == set()
+        assert found("oak") == found("OAK wand ABC") == found(f"{oak.id[4:].upper()} org/") == {oak.id}
+        assert found("oak-7b") == found("7") == found("half_done") == found("done") == {oak.id}
+        assert found("straße") == found("100% elm") == found("spars") == {elm.id}
+        assert found("") == found("  ") == found("job_") == {oak.id, elm.id}
+        assert found("oak sparsegpt") == found("ak") == found("alf") == found("commit") == found("%") == set()
+        assert found("team") == found(team) == found("'oak' | elm") == found("\\") == set()
+
+
+def test_words_of_values_end_where_lines_and_quotes_do(sessions: sessionmaker[Session], team: str) -> None:
+    job = _row(
+        team, labels={"path": "C:\\new\\oak", "note": 'first\nnext "tab\there"', "sum": "12e45ab", "site": "a.org/b"}
+    )
+    with transaction(sessions) as session:
+        session.add(job)
+        session.flush()
+        for search in ("new oak", "first next", "tab here", "12e45a", "org b", "日本"):
+            assert look_for(session, team, {"search": search}) == (set() if search == "日本" else {job.id}), search
+
+
+PAGE = 25
+MANY = 4000
+
+
+@pytest.fixture
+def forest(sessions: sessionmaker[Session], team: str, other_team: str) -> None:
+    """Thousands of jobs of each of two teams."""
+    many = """
+        INSERT INTO jobs (id, team_id, status, attempts_allowed, body, sources, model, model_revision, method, queue,
+            priority, metadata, created_at, finished_at)
+        SELECT 'job_' || team || n, team, (ARRAY['succeeded', 'failed', 'queued'])[1 + n % 3], 3, '{}', '{}',
+            'model-' || n % 40, '', (ARRAY['wanda', 'magnitude'])[1 + n % 2], 'default', 0,
+            jsonb_build_object('commit', md5(n::text)), now() - make_interval(secs => n),
+            CASE WHEN n % 3 < 2 THEN now() - make_interval(secs => n / 2) END
+        FROM generate_series(1, :many) AS n CROSS JOIN unnest(ARRAY[:team, :other_team]) AS team
+    """
+    with transaction(sessions) as session:
+        session.execute(text(many), {"many": MANY, "team": team, "other_team": other_team})
+    with sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE jobs"))
+
+
+LOOKS: dict[str, JobFilters] = {
+    "all": {},
+    "a state": {"status": "failed"},
+    "a method": {"method": "wanda"},
+    "a model": {"model": "model-7"},
+    "a word most have": {"search": "model"},
+    "a word one has": {"search": md5(b"77").hexdigest()[:12]},
+    "a word none has": {"search": "nothing"},
+}
+
+
+@pytest.mark.usefixtures("forest")
+@pytest.mark.parametrize("sort", SORTS)
+def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort: JobSort) -> None:
+    """From the beginning, and from the middle; the rows that are read and passed over are counted too."""
+    with transaction(sessions) as session:
+        middle = session.scalars(select(JobRow).where(JobRow.team_id == team).offset(MANY // 2).limit(1)).one()
+        for name, filters in LOOKS.items():
+            for after in (None, cursor_of(ORDERS[sort], middle)):
+                plans = plans_of(
+                    session,
+                    lambda session, filters=filters, after=after: read_window(
+                        session,
+                        matching(team, filters),
+                        JobRow,
+                        limit=PAGE,
+                        after=after,
+                        before=None,
+                        answer=lambda row: row.id,
+                        order=ORDERS[sort],
+                        having=having_words(team, filters),
+                    ),
+                )
+                read = sum(
+                    (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+                    for plan in plans
+                    for node in nodes_of(plan)
+                    if node["Node Type"].endswith("Scan") and node["Node Type"] != "Bitmap Index Scan"
+                )
+                assert read < MANY / 2, (name, after)

@@ -1,19 +1,27 @@
 """Retention, and that what is done all the time costs the same however many rows there are."""
 
-import json
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
-from sqlalchemy import event, func, select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import seconds_from_now, transaction
+from core.database import new_id, seconds_from_now, transaction
 from core.errors import OutOfMemory
-from core.jobs.queue import claim, expire_leases, finish_failed, hints_due, remove_old_events, request_retry
+from core.jobs.admission import Room, needs_columns
+from core.jobs.queue import (
+    claim,
+    expire_leases,
+    finish_failed,
+    heartbeat,
+    hints_due,
+    remove_old_events,
+    renew,
+    request_retry,
+    set_progress,
+)
 from core.jobs.tables import AttemptRow, JobEventRow, JobRow
 from core.teams.quotas import get_team
 from tests.jobs.conftest import NewJob
+from tests.jobs.plans import nodes_of, plans_of
 
 Sessions = sessionmaker[Session]
 DAY = 24 * 3600
@@ -86,6 +94,7 @@ def long_queue(sessions: Sessions, new_job: NewJob, other_team: str) -> None:
             ON rest = number % 2
     """
     with transaction(sessions) as session:
+        session.execute(text("SET LOCAL statement_timeout = 0"))  # filling a table is no request
         session.execute(text(many), {"each": WAITING})
     with sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE jobs"))
@@ -101,8 +110,8 @@ def test_neither_claim_nor_hints_read_the_queue_from_end_to_end(sessions: Sessio
     }
     for name, call in calls.items():
         with transaction(sessions) as session:
-            plans = _plans(session, call)
-        for node in [node for plan in plans for node in _nodes(plan)]:
+            plans = plans_of(session, call)
+        for node in [node for plan in plans for node in nodes_of(plan)]:
             assert (node["Node Type"], node.get("Relation Name")) != ("Seq Scan", "jobs"), name
             rows = node["Actual Rows"] * node["Actual Loops"]
             assert rows <= 500, (name, node["Node Type"], rows)
@@ -111,27 +120,47 @@ def test_neither_claim_nor_hints_read_the_queue_from_end_to_end(sessions: Sessio
         assert session.scalar(select(func.count()).select_from(JobRow)) == 2 * WAITING + 2
 
 
-def _plans(session: Session, call: Any) -> list[dict[str, Any]]:
-    """Each statement is explained, and undone, right before it runs."""
-    found: list[dict[str, Any]] = []
+@pytest.mark.usefixtures("long_queue")
+def test_a_claim_does_not_read_what_is_too_large_for_its_worker(sessions: Sessions) -> None:
+    """All but two are, they would go first, and there is a worker for them."""
+    with transaction(sessions) as session:
+        for worker, size in (("small", 16), ("large", 80)):
+            memory = size * 2**30
+            heartbeat(session, worker, queue="default", device="cuda", hostname="b", pid=1, memory_bytes=memory)
+        needs = needs_columns(Room(None, 40 * 2**30, None))
+        copies = func.length(JobRow.id) > len(new_id("job"))
+        session.execute(update(JobRow).where(copies).values(priority=5, **needs))
+    with sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE jobs"))
+    for worker, is_small in (("small", True), ("large", False)):
+        with transaction(sessions) as session:
+            plans = plans_of(session, lambda s, by=worker: claim(s, queue="default", worker_id=by, lease_seconds=60))
+            size = session.scalars(select(JobRow.size).where(JobRow.worker_id == worker)).one()
+        assert (size == 0) == is_small
+        for node in [node for plan in plans for node in nodes_of(plan)]:
+            rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            assert rows <= 500, (worker, node["Node Type"], rows)
 
-    def explain(_connection: Any, cursor: Any, sql: str, parameters: Any, _context: Any, _many: bool) -> None:
-        with cursor.connection.transaction(force_rollback=True):
-            plan = cursor.connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", parameters).fetchone()[0]
-        found.append((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
 
-    engine = session.get_bind()
-    session.connection()
-    event.listen(engine, "before_cursor_execute", explain)
-    try:
-        call(session)
-    finally:
-        event.remove(engine, "before_cursor_execute", explain)
-    assert found
-    return found
+def test_renewing_a_lease_and_telling_progress_write_no_index(sessions: Sessions, new_job: NewJob) -> None:
+    """Every index that such a write had to touch would grow with each of them, some hundred an hour and job."""
+    job = new_job()
+    with transaction(sessions) as session:
+        claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+        assert claimed is not None
 
+    def written() -> tuple[int, int]:
+        with transaction(sessions) as session:
+            session.execute(text("SELECT pg_stat_force_next_flush()"))
+        with transaction(sessions) as session:
+            counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'jobs'"
+            every, hot = session.execute(text(counts)).one()
+            return every, hot
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from _nodes(child)
+    every, hot = written()
+    for number in range(1, 11):
+        with transaction(sessions) as session:
+            assert renew(session, job, 1, 60) == "running"
+            assert set_progress(session, job, 1, number / 10)
+            session.execute(text("SELECT pg_stat_force_next_flush()"))
+    assert written() == (every + 20, hot + 20)

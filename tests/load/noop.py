@@ -41,8 +41,8 @@ def create_app() -> FastAPI:
     return api.app.create_app()
 
 
-def _killing_hint_sender(app: Celery, expires_seconds: float) -> SendHint:
-    send = hint_sender(app, expires_seconds)
+def _killing_hint_sender(app: Celery) -> SendHint:
+    send = hint_sender(app)
 
     def send_or_die(job_id: str, queue: str) -> None:
         try:

@@ -22,6 +22,8 @@ from worker.processes import ChildProcess, run, spawn
 
 Answer = TypeVar("Answer")
 SYSTEM_USER = "postgres"
+PASSWORD = "a p@ss/word:50%#?"
+"""Of PostgreSQL: any will do."""
 ENOUGH_DISK = {"SECATEUR_DISK_WATERMARK_BYTES": "1000000"}
 
 
@@ -39,7 +41,7 @@ def needed(name: str) -> str:
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     found = next((str(place / name) for place in places if (place / name).exists()), None) or shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed (apt-get install postgresql redis-server)")
+        pytest.skip(f"{name} is not installed (apt-get install postgresql pgbouncer redis-server)")
     return found
 
 
@@ -137,7 +139,7 @@ def postgres_port(folder: Path) -> Iterator[int]:
     if user:
         shutil.chown(data, user, user)
     secret = folder / "password"
-    secret.write_text("a-password")
+    secret.write_text(PASSWORD)
     secret.chmod(0o644)
     made = run(
         [
@@ -164,8 +166,8 @@ def postgres_port(folder: Path) -> Iterator[int]:
     try:
         asked = [needed("pg_isready"), "--host=127.0.0.1", f"--port={port}", "--username=secateur"]
         eventually(lambda: run(asked, name="pg_isready").returncode == 0)
-        where = f"host=127.0.0.1 port={port} user=secateur password=a-password dbname=postgres"
-        with psycopg.connect(where, autocommit=True) as connection:  # the container's image makes it
+        where = f"host=127.0.0.1 port={port} user=secateur dbname=postgres"
+        with psycopg.connect(where, password=PASSWORD, autocommit=True) as connection:  # the container's image makes it
             connection.execute("CREATE DATABASE secateur")
         yield port
     finally:
@@ -207,7 +209,7 @@ def service(folder: Path, postgres_port: int, redis_port: int, store_port: int) 
         "metrics": free_port(),
     }
     variables = {
-        "POSTGRES_PASSWORD": "a-password",
+        "POSTGRES_PASSWORD": PASSWORD,
         "REDIS_PASSWORD": "a-password",
         "STORE_ACCESS_KEY": "access",
         "STORE_SECRET_KEY": "secret",

@@ -86,6 +86,26 @@ def test_redis_drops_nothing_and_keeps_a_log() -> None:
     assert "--maxmemory-policy noeviction" in command and "--appendonly yes" in command
 
 
+def test_a_client_that_vanishes_is_let_go_within_half_a_minute() -> None:
+    database = " ".join(service("postgres")["command"])
+    for setting in (
+        "tcp_keepalives_idle=8",
+        "tcp_keepalives_interval=4",
+        "tcp_keepalives_count=3",
+        "tcp_user_timeout=20s",
+        "client_connection_check_interval=5s",
+    ):
+        assert f"-c {setting}" in database
+    assert "--tcp-keepalive 10" in " ".join(service("redis")["command"])
+
+
+def test_a_password_of_the_database_needs_no_escaping() -> None:
+    for name in OWN:
+        environment = service(name)["environment"]
+        assert "PASSWORD" not in environment["SECATEUR_DATABASE_URL"]
+        assert environment["PGPASSWORD"] == "${POSTGRES_PASSWORD:?}"
+
+
 def test_every_setting_named_exists() -> None:
     known = {f"SECATEUR_{name.upper()}" for name in Settings.model_fields}
     for name in OWN:

@@ -9,11 +9,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import make_conninfo
 from s3fs import S3FileSystem
 from transformers import AutoModelForCausalLM
 
 from secateur import Client
-from tests.production.conftest import Service, eventually, needed
+from tests.production.conftest import PASSWORD, Service, eventually, needed
 from tests.runner.models import write_model
 
 pytestmark = pytest.mark.timeout(600)
@@ -114,7 +115,10 @@ def check_logs_and_metrics(service: Service, job: str) -> None:
 
 
 def database(service: Service, name: str = "secateur") -> list[str]:
-    return [f"--dbname=postgresql://secateur:a-password@127.0.0.1:{service.ports['postgres']}/{name}"]
+    where = make_conninfo(
+        host="127.0.0.1", port=service.ports["postgres"], user="secateur", password=PASSWORD, dbname=name
+    )
+    return [f"--dbname={where}"]
 
 
 def back_up(service: Service, folder: Path) -> Path:

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.sources.hub_server import LARGE_BYTES, TOKEN, Handler, HubState, Refusal, hub_server
+from tests.sources.hub_files import LARGE_BYTES
+from tests.sources.hub_server import TOKEN, Handler, HubState, Refusal, hub_server
 
 PART_BYTES = 3000
 """Files of more than twice this are sent in parts."""
@@ -52,6 +53,9 @@ class PushHandler(Handler):
 
     def _is_known(self, authorization: str | None) -> bool:
         return super()._is_known(authorization) or self._namespace(authorization) is not None
+
+    def _may_read(self, authorization: str | None, name: str) -> bool:
+        return super()._may_read(authorization, name) or self._namespace(authorization) == name.split("/")[0]
 
     def _namespace(self, authorization: str | None) -> str | None:
         return self.state.writers.get((authorization or "").removeprefix("Bearer "))

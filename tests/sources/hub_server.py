@@ -19,14 +19,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
+from tests.sources.hub_files import LARGE_BYTES, file_entry, git_blob, lfs_of
+
 TOKEN = "hf_a_token_for_tests"
-LARGE_BYTES = 2000
 _CHUNK_BYTES = 4096
 
 
 @dataclass
 class Repository:
-    """`branches` name commits; `commits` hold files by path. Private and gated ones want the token."""
+    """`branches` name commits; `commits` hold files by path. Private and gated ones want a token that may read them."""
 
     kind: str
     name: str
@@ -52,9 +53,14 @@ class Repository:
 class HubState:
     """What tests set and look at. `served` counts bytes of content by path; `drops` are byte counts after which the
     next connections for a path are cut; `bytes_per_second` slows content down; `down` answers 503 to everything.
+    `tokens` are those it accepts, each with the repositories its account may read (null: all); `tokens_seen` counts
+    requests by token.
     """
 
+    tokens: dict[str, set[str] | None] = field(default_factory=lambda: {TOKEN: None})
+
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
+    tokens_seen: Counter[str | None] = field(default_factory=Counter)
     served: Counter[str] = field(default_factory=Counter)
     requests: list[str] = field(default_factory=list)
     drops: dict[str, list[int]] = field(default_factory=dict)
@@ -99,6 +105,8 @@ class Handler(BaseHTTPRequestHandler):
         self._query = parse_qs(url.query)
         path = unquote(url.path)
         self.state.requests.append(f"{self.command} {path}")
+        given = self.headers.get("Authorization")
+        self.state.tokens_seen[given and given.removeprefix("Bearer ")] += 1
         time.sleep(self.state.answer_seconds)
         try:
             if self.state.down:
@@ -127,14 +135,18 @@ class Handler(BaseHTTPRequestHandler):
         if not self._is_known(given):
             raise Refusal(401, None, "Invalid credentials in Authorization header")
         repository = self.state.repositories.get((kind, name))
-        if repository is None or (repository.private and given is None):
+        if repository is None or (repository.private and not self._may_read(given, name)):
             raise Refusal(404 if given else 401, "RepoNotFound")
-        if repository.gated and content and given is None:
+        if repository.gated and content and not self._may_read(given, name):
             raise Refusal(403, "GatedRepo")
         return repository
 
     def _is_known(self, authorization: str | None) -> bool:
-        return authorization in (None, f"Bearer {TOKEN}")
+        return authorization is None or authorization.removeprefix("Bearer ") in self.state.tokens
+
+    def _may_read(self, authorization: str | None, name: str) -> bool:
+        readable = self.state.tokens.get(authorization.removeprefix("Bearer "), set()) if authorization else set()
+        return readable is None or name in readable
 
     def _commit(self, repository: Repository, revision: str) -> str:
         commit = repository.branches.get(revision, revision)
@@ -162,7 +174,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers.get("Content-Type") == "application/json":
                 asked = json.loads(self._body)["paths"]
             folders = [path for path in asked if any(each.startswith(f"{path}/") for each in files)]
-            found = [_entry(path, files[path]) for path in asked if path in files]
+            found = [file_entry(path, files[path]) for path in asked if path in files]
             self._json(found + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders])
         else:
             raise Refusal(404, None)
@@ -180,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
             headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data))}
             self._send(302, b"", headers | {"Location": f"{elsewhere}/content/{sha256}/{path}"})
         else:
-            self._bytes(path, data, headers | {"ETag": f'"{_blob(data)}"'})
+            self._bytes(path, data, headers | {"ETag": f'"{git_blob(data)}"'})
 
     def _content(self, sha256: str, path: str) -> None:
         if "Authorization" in self.headers:
@@ -229,21 +241,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _blob(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def _lfs(data: bytes) -> dict[str, Any] | None:
-    if len(data) < LARGE_BYTES:
-        return None
-    return {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-
-
 def _info(repository: Repository, commit: str) -> dict[str, Any]:
     siblings = []
     for path, data in sorted(repository.commits[commit].items()):
-        entry: dict[str, Any] = {"rfilename": path, "size": len(data), "blobId": _blob(data)}
-        if lfs := _lfs(data):
+        entry: dict[str, Any] = {"rfilename": path, "size": len(data), "blobId": git_blob(data)}
+        if lfs := lfs_of(data):
             entry["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": 130}
         siblings.append(entry)
     readme = repository.commits[commit].get("README.md", b"").decode()
@@ -267,16 +269,11 @@ def _tree(files: dict[str, bytes], folder: str, *, recursive: bool) -> list[dict
     inside = {path.removeprefix(prefix): data for path, data in files.items() if path.startswith(prefix)}
     if folder and not inside:
         raise Refusal(404, "EntryNotFound")
-    entries = [_entry(prefix + path, data) for path, data in inside.items() if recursive or "/" not in path]
+    entries = [file_entry(prefix + path, data) for path, data in inside.items() if recursive or "/" not in path]
     folders = {prefix + path.rpartition("/")[0] for path in inside if "/" in path}
     if not recursive:
         folders = {prefix + path.partition("/")[0] for path in inside if "/" in path}
     return entries + [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in sorted(folders)]
-
-
-def _entry(path: str, data: bytes) -> dict[str, Any]:
-    lfs = _lfs(data)
-    return {"type": "file", "path": path, "size": len(data), "oid": _blob(data)} | ({"lfs": lfs} if lfs else {})
 
 
 @contextmanager

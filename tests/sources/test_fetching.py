@@ -16,6 +16,7 @@ import pytest
 
 from core.errors import SecateurError
 from core.jobs.references import FileReference, HubModel
+from core.registry.hub_tokens import HubAccess
 from core.settings import Settings
 from tests.sources.hub_server import HubState
 from tests.worker.conftest import eventually
@@ -26,6 +27,7 @@ from worker.processes import ChildProcess, spawn
 from worker.protocol import LogMessage, Message
 from worker.runner_process import run_task
 
+TEAM = "team_a"
 SIZE = 400_000
 NAME = "model.safetensors"
 WEIGHTS = hashlib.shake_256(b"weights").digest(SIZE)
@@ -41,7 +43,7 @@ def model(hub: HubState) -> HubModel:
         ),
         FileReference(path=NAME, bytes=SIZE, sha256=hashlib.sha256(WEIGHTS).hexdigest()),
     )
-    return HubModel(name="org/model", repository="org/model", revision=commit, files=files)
+    return HubModel(name="org/model", repository="org/model", revision=commit, files=files, is_public=True)
 
 
 @pytest.fixture
@@ -50,7 +52,9 @@ def cache(settings: Settings) -> NodeCache:
 
 
 def spec_of(settings: Settings, model: HubModel) -> FetchModelSpec:
-    return FetchModelSpec(settings=with_secrets(settings), key=model_key(model), model=model)
+    return FetchModelSpec(
+        settings=with_secrets(settings), access=HubAccess(team_id=TEAM), key=model_key(model, TEAM), model=model
+    )
 
 
 def fetch(
@@ -67,7 +71,7 @@ def fetch(
         on_wait=on_wait,
         grace_seconds=0,
         command=FETCHER,
-        environment=fetcher_environment(settings),
+        environment=fetcher_environment(settings, TEAM),
     )
 
 
@@ -77,7 +81,7 @@ def start(settings: Settings, model: HubModel) -> ChildProcess:
         name="fetcher",
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        environment=fetcher_environment(settings),
+        environment=fetcher_environment(settings, TEAM),
     )
     child.stdin.write(spec_of(settings, model).model_dump_json().encode())
     child.stdin.close()
@@ -89,7 +93,7 @@ def partial_files(settings: Settings) -> list[Path]:
 
 
 def require_whole(cache: NodeCache, model: HubModel) -> None:
-    with cache.find(model_key(model)) or pytest.fail("not in the cache") as entry:
+    with cache.find(model_key(model, TEAM)) or pytest.fail("not in the cache") as entry:
         assert {path.name for path in entry.path.iterdir()} == {"config.json", NAME}
         assert (entry.path / NAME).read_bytes() == WEIGHTS
 
@@ -97,7 +101,7 @@ def require_whole(cache: NodeCache, model: HubModel) -> None:
 def test_only_what_is_listed_is_fetched_and_a_second_job_fetches_nothing(
     settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
 ) -> None:
-    assert cache.find(model_key(model)) is None
+    assert cache.find(model_key(model, TEAM)) is None
     fetch(settings, model)
     require_whole(cache, model)
     assert hub.served == {"config.json": len(SMALL), NAME: SIZE}
@@ -126,7 +130,7 @@ def test_a_killed_fetch_is_gone_on_with(
     asked = time.monotonic()
     assert child.wait(5) == -number and time.monotonic() - asked < 2
     child.end()
-    assert cache.find(model_key(model)) is None
+    assert cache.find(model_key(model, TEAM)) is None
     kept = sum(path.stat().st_size for path in partial_files(settings) if path.name.startswith(NAME))
     assert 50_000 < kept < SIZE
     hub.bytes_per_second = None
@@ -163,7 +167,7 @@ def test_bytes_that_are_not_the_announced_ones_never_become_visible(
         fetch(settings, model)
     problem = caught.value.problem()
     assert problem["code"] == "hub_unavailable" and problem["retryable"] and NAME in problem["message"]
-    assert cache.find(model_key(model)) is None
+    assert cache.find(model_key(model, TEAM)) is None
     hub.damaged.clear()
     fetch(settings, model)
     require_whole(cache, model)
@@ -230,7 +234,7 @@ def test_credentials_go_through_the_pipe_and_the_environment_carries_none(
     monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
     monkeypatch.setenv("SECATEUR_SECRET_KEY", "secret")
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
-    environment = fetcher_environment(settings)
+    environment = fetcher_environment(settings, TEAM)
     assert "HF_TOKEN" not in environment and not any(name.startswith("SECATEUR") for name in environment)
     assert environment["https_proxy"] == "http://proxy:3128"
     assert Settings.model_validate(with_secrets(settings)) == settings
@@ -244,7 +248,7 @@ def test_only_the_fetcher_loads_the_library_of_datasets_and_even_that_no_torch(s
     ):
         said = subprocess.run(
             [sys.executable, "-c", loaded.format(module)],
-            env=fetcher_environment(settings),
+            env=fetcher_environment(settings, TEAM),
             capture_output=True,
             text=True,
             check=True,

@@ -19,6 +19,7 @@ from core.jobs.references import HubText
 from core.jobs.tables import JobRow
 from core.registry.hub import Hub
 from core.registry.hub_datasets import find_hub_dataset
+from core.registry.hub_tokens import HubAccess
 from core.registry.schemas import DatasetBody
 from core.registry.service import register_dataset
 from core.settings import Settings
@@ -35,6 +36,9 @@ TEST = ["", " = A heading = ", "a document to test on"]
 Fetch = Callable[..., TextSource]
 
 
+ACCESS = HubAccess(team_id="team_a")
+
+
 @pytest.fixture
 def fetch(settings: Settings, store: Store) -> Fetch:
     """Fetches as a worker does what a name means to the API."""
@@ -49,6 +53,7 @@ def fetch(settings: Settings, store: Store) -> Fetch:
             split=found.split,
             use=use,
             characters=characters,
+            is_public=found.is_public,
         )
 
         def never(spec: object) -> dict[str, Any]:
@@ -57,6 +62,8 @@ def fetch(settings: Settings, store: Store) -> Fetch:
         with Sources(
             settings,
             store,
+            team_id=ACCESS.team_id,
+            find_access=lambda: ACCESS,
             folder=settings.work_root,
             run_runner=never,
             on_message=lambda message: None,

@@ -14,6 +14,7 @@ from core.errors import SecateurError
 from core.jobs.references import HubImages
 from core.registry.hub import Hub
 from core.registry.hub_datasets import find_hub_dataset
+from core.registry.hub_tokens import HubAccess
 from core.settings import Settings
 from tests.image_sets import grays
 from tests.sources.conftest import parquet
@@ -22,6 +23,9 @@ from worker.protocol import ImageSource
 from worker.sources import Sources
 
 Fetch = Callable[..., ImageSource]
+
+
+ACCESS = HubAccess(team_id="team_a")
 
 
 @pytest.fixture
@@ -38,6 +42,7 @@ def fetch(settings: Settings, store: Store) -> Fetch:
             split=found.split,
             use="calibration",
             bytes=found.bytes,
+            is_public=found.is_public,
         )
 
         def never(spec: object) -> dict[str, Any]:
@@ -46,6 +51,8 @@ def fetch(settings: Settings, store: Store) -> Fetch:
         with Sources(
             settings,
             store,
+            team_id=ACCESS.team_id,
+            find_access=lambda: ACCESS,
             folder=settings.work_root,
             run_runner=never,
             on_message=lambda message: None,

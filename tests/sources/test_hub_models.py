@@ -39,8 +39,8 @@ def files(tmp_path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def with_token(settings: Settings, admin_key: str) -> Iterator[TestClient]:
-    """The application with a token of the hub."""
-    changed = settings.model_copy(update={"hub_token": SecretStr(TOKEN)})
+    """The application with a token of the hub that its operator lends to all teams."""
+    changed = settings.model_copy(update={"hub_token": SecretStr(TOKEN), "hub_token_teams": ["*"]})
     with TestClient(create_app(changed), raise_server_exceptions=False) as client:
         client.headers.update(bearer(admin_key))
         yield client
@@ -137,7 +137,7 @@ def test_a_token_the_hub_does_not_take_is_the_operators_to_mend(
     settings: Settings, admin_key: str, hub: HubState, files: dict[str, bytes]
 ) -> None:
     hub.add("model", "org/model").commit(files)
-    wrong = settings.model_copy(update={"hub_token": SecretStr("hf_wrong")})
+    wrong = settings.model_copy(update={"hub_token": SecretStr("hf_wrong"), "hub_token_teams": ["gardeners"]})
     with TestClient(create_app(wrong), headers=bearer(admin_key)) as client:
         status, code, detail = answer(client, "org/model")
     assert (status, code) == (503, "hub_unavailable") and "operator" in detail

@@ -1,35 +1,28 @@
 """Whole jobs on models and texts from elsewhere: with the product's own runner, on nodes that share only database and
 store; and fetches that are cancelled, drained or given up."""
 
-import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, artifact_prefix, open_store
+from core.artifacts.store import Store, artifact_prefix
 from core.database import transaction
-from core.jobs import queue, service
-from core.jobs.hub_lookup import HubLookup
-from core.jobs.schemas import JobBody
-from core.registry.hub import Hub
+from core.jobs import service
 from core.settings import Settings
 from tests.sources.conftest import add_wikitext, write_wordy_model
+from tests.sources.fleet import Fleet
 from tests.sources.hub_server import HubState
 from tests.stored import put
 from tests.stores.conftest import s3_endpoint, s3_service, s3_settings
 from tests.worker.conftest import Queue, Running, StartWorker, eventually, start_worker
 from worker.runner_process import RUNNER
-from worker.supervisor import Supervisor
 
 __all__ = ["s3_endpoint", "s3_service", "s3_settings", "start_worker"]
 
 pytestmark = pytest.mark.timeout(300)
-STAND_IN = (sys.executable, "-m", "tests.worker.stand_in_runner", "{}")
 
 
 @pytest.fixture
@@ -51,40 +44,6 @@ def texts(hub: HubState) -> str:
 def commit(hub: HubState, tmp_path: Path) -> str:
     """Of the wordy model on the hub."""
     return hub.add("model", "org/wordy").commit_folder(write_wordy_model(tmp_path / "wordy"))
-
-
-class Fleet:
-    """Nodes that share a database and a store, and one user."""
-
-    def __init__(self, settings: Settings, sessions: sessionmaker[Session], team: str, folder: Path) -> None:
-        self._settings, self._sessions, self._team, self._folder = settings, sessions, team, folder
-        self.queue = Queue(sessions, open_store(settings), settings, team)
-
-    def submit(self, **body: Any) -> str:
-        parsed = JobBody.model_validate(body)
-        lookup = HubLookup(Hub(self._settings), self._sessions, max_bytes=self._settings.hub_max_bytes)
-        found = lookup.of(self._team, parsed)
-        with transaction(self._sessions) as session:
-            store = self.queue.store
-            return service.submit(session, self._team, parsed, store=store, settings=self._settings, hub=found).id
-
-    def work(self, node: str, runner: Sequence[str] = STAND_IN) -> str:
-        """Run one job on a node, whose disk no other has."""
-        settings = self._settings.model_copy(update={"home": self._folder / node})
-        with transaction(self._sessions) as session:
-            claim = queue.claim(session, queue="default", worker_id=node, lease_seconds=60)
-        assert claim is not None
-        stop = threading.Event()
-        supervisor = Supervisor(settings, self._sessions, open_store(settings), stop=stop, runner=runner)
-        return str(supervisor.run(claim))
-
-    def wrote(self, job_id: str) -> bool:
-        """Whether the model was made to write text."""
-        return any("has written" in line for line in self.queue.logs(job_id))
-
-    def report(self, job_id: str) -> dict[str, Any]:
-        with transaction(self._sessions) as session:
-            return service.get_report(session, self._team, job_id)
 
 
 def test_a_model_and_texts_of_the_hub_end_to_end(

@@ -15,6 +15,7 @@ from core.artifacts.store import Store
 from core.database import transaction
 from core.jobs.references import TaskReference
 from core.jobs.tables import JobRow
+from core.registry.hub_tokens import HubAccess
 from core.settings import Settings
 from secateur.patience import PATIENCE_SECONDS
 from tests.sources.conftest import card
@@ -31,6 +32,9 @@ def rows_as_parquet(rows: list[dict[str, Any]]) -> bytes:
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
     return buffer.getvalue()
+
+
+ACCESS = HubAccess(team_id="team_a")
 
 
 @pytest.fixture
@@ -54,6 +58,8 @@ def fetched(settings: Settings, store: Store, task: TaskReference) -> tuple[Text
     with Sources(
         settings,
         store,
+        team_id=ACCESS.team_id,
+        find_access=lambda: ACCESS,
         folder=settings.work_root,
         run_runner=never,
         on_message=lambda message: None,

@@ -24,8 +24,7 @@ from core.teams.quotas import reserve_stored
 from core.teams.tables import TeamRow
 from tests.stored import put
 from tests.stores.conftest import write_artifact
-from worker import dispatcher
-from worker.chores import Chore
+from worker.dispatcher import make_duties
 
 Sessions = sessionmaker[Session]
 
@@ -112,6 +111,21 @@ def test_what_is_young_stays(settings: Settings, sessions: Sessions, team: str, 
     for path in [*store.folder(old).rglob("*"), store.folder(old), store.folder("models/model_old")]:
         os.utime(path, (long_ago, long_ago))  # of the model only the folder: its file was written just now
     assert sweep_orphans(sessions, store, settings.model_copy(update={"orphan_seconds": 3600.0})) == [old]
+
+
+def test_texts_that_models_wrote_go_once_nobody_uses_them_for_long(
+    settings: Settings, sessions: Sessions, tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    for name in ("old", "used", "new"):
+        put_one(store, f"generated/{name}")
+    long_ago = time.time() - 31 * 24 * 3600
+    for name in ("old", "used"):
+        for path in [*store.folder(f"generated/{name}").rglob("*"), store.folder(f"generated/{name}")]:
+            os.utime(path, (long_ago, long_ago))
+    os.utime(store.folder("generated/used") / "a")
+    assert sweep_orphans(sessions, store, settings) == ["generated/old"]
+    assert sorted(store.children("generated")) == ["new", "used"]
 
 
 def test_models_and_uploads_are_swept_unless_named(
@@ -221,11 +235,10 @@ def test_a_publisher_killed_midway_leaves_nothing_listed_and_is_swept_once_it_is
 def test_the_dispatcher_sweeps_beside_its_rounds_and_not_in_each(
     store: Store, settings: Settings, sessions: Sessions
 ) -> None:
-    due = next(chore for chore in dispatcher.CHORES if chore.name == "sweep of the store")
-    chore = Chore(due.name, due.every_seconds, due.run)
+    duty = next(duty for duty in make_duties(sessions, settings) if duty.name == "orphans")
     for prefix in ("models/model_0", "models/model_1"):
         put_one(store, prefix)
-        chore.start_if_due(sessions, settings)
-        chore.wait(20)
+        duty.start_if_due(sessions, settings)
+        duty.wait(20)
     assert not is_there(store, "models/model_0"), "not swept"
     assert is_there(store, "models/model_1"), "swept again within a moment"

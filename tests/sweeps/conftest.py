@@ -17,7 +17,6 @@ from core.jobs.hub_lookup import HubLookup
 from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
 from core.jobs.tables import JobRow
-from core.registry.hub import Hub
 from core.settings import Settings
 from core.sweeps import service
 from core.sweeps.advance import advance_sweeps
@@ -58,7 +57,7 @@ class Sweeps:
             return service.resume(session, self.team, sweep_id)
 
     def advance(self) -> int:
-        hub = HubLookup(Hub(self.settings), self.sessions, max_bytes=1)
+        hub = HubLookup(self.settings, self.sessions)
         return advance_sweeps(
             self.sessions,
             self.settings,

@@ -163,12 +163,11 @@ import sys
 from core.artifacts.store import open_store
 from core.database import session_factory
 from core.jobs.hub_lookup import HubLookup
-from core.registry.hub import Hub
 from core.settings import Settings
 from core.sweeps.advance import advance_sweeps
 settings = Settings.model_validate_json(sys.argv[1])
 sessions = session_factory(settings)
-hub = HubLookup(Hub(settings), sessions, max_bytes=1)
+hub = HubLookup(settings, sessions)
 while True:
     advance_sweeps(sessions, settings, store=open_store(settings), hub=hub, send_hint=lambda job, queue: None)
 """

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store
 from core.jobs.hub_lookup import HubLookup
-from core.registry.hub import Hub
 from core.settings import Settings
 from core.teams.secret import server_secret
 from core.triggers.means import Means
@@ -88,5 +87,5 @@ def trigger(member_api: TestClient, trigger_body: dict[str, Any]) -> Fixed:
 
 @pytest.fixture
 def means(settings: Settings, sessions: sessionmaker[Session], store: Store) -> Means:
-    hub = HubLookup(Hub(settings), sessions, max_bytes=settings.hub_max_bytes)
+    hub = HubLookup(settings, sessions)
     return Means(sessions, store, settings, hub, server_secret(settings))

@@ -18,7 +18,8 @@ from core.triggers.means import Means
 from core.triggers.schedule import next_due
 from tests.conftest import bearer
 from tests.triggers.conftest import Fixed, make_trigger
-from worker.dispatcher import CHORES
+from worker.dispatcher import make_duties
+from worker.duties import Turn
 
 NIGHTLY = {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}
 
@@ -64,14 +65,14 @@ def test_times_that_passed_while_nothing_ran_are_fired_once_and_late(scheduled: 
     assert due_at(scheduled) > now
 
 
-def test_the_chore_of_the_dispatcher_fires_what_is_due(
+def test_the_duty_of_the_dispatcher_fires_what_is_due(
     scheduled: Fixed, sessions: sessionmaker[Session], settings: Settings
 ) -> None:
     with transaction(sessions) as session:
         session.execute(text("UPDATE triggers SET next_fire_at = now() - interval '1 second'"))
-    chore = next(chore for chore in CHORES if "triggers" in chore.name)
-    assert chore.run(sessions, settings) == 1
-    assert chore.run(sessions, settings) is None
+    duty = next(duty for duty in make_duties(sessions, settings) if duty.name == "triggers")
+    assert duty.run(Turn(sessions, settings)) == 1
+    assert duty.run(Turn(sessions, settings)) is None
     assert len(scheduled.jobs()) == 1
 
 

@@ -60,7 +60,7 @@ class Parts:
         self._commands = {
             "receiver": [sys.executable, "-I", "-S", str(RECEIVER), str(self.ports["receiver"]), str(self.lines)],
             "api": [*uvicorn, "--port", str(self.ports["api"]), "--log-level", "warning"],
-            "dispatcher": [*celery, *quiet, "--pool", "solo", "--queues", "control", "--beat"],
+            "dispatcher": [sys.executable, "-m", "worker.dispatcher"],
             "worker": [*celery, *quiet, "--concurrency", "1", "--hostname", "worker@%h"],
         }
         self._running: dict[str, ChildProcess] = {}

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import psutil
@@ -20,10 +22,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.artifacts.store import Store
 from core.database import transaction
 from core.jobs import service
+from core.jobs.hints import Hints
 from core.jobs.schemas import Job, JobBody, JobEvent
 from core.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
+from tests.worker.redis_server import RedisServer, redis_running
 from tests.worker.supervise import run_once
+from worker.dispatcher import return_expired_leases, send_due_hints
+from worker.duties import Turn
 from worker.fork_server import PROCESS_NAME
 from worker.processes import ChildProcess, spawn
 from worker.serve import part_commands, part_environment
@@ -233,6 +239,49 @@ def start_part(settings: Settings) -> Iterator[StartPart]:
     yield start
     for part in started:
         part.end()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk of 256 MiB."""
+    with TemporaryDirectory(prefix="secateur-test-") as folder:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", folder], capture_output=True, text=True
+        )
+        if mounted.returncode != 0:
+            pytest.skip(f"no file system can be mounted here: {mounted.stderr}")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+class HintsSent(Hints):
+    """A broker whose hints are taken at once."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+
+    def lying(self, queue: str) -> int:
+        return 0
+
+    def send(self, job_id: str, queue: str, enough: int = 1) -> None:
+        self.sent.append((job_id, queue))
+
+
+def dispatched(jobs: Queue, settings: Settings) -> list[tuple[str, str]]:
+    """What a dispatcher's look at leases, and then at hints, sends."""
+    hints = HintsSent()
+    turn = Turn(jobs.sessions, settings)
+    return_expired_leases(turn)
+    send_due_hints(turn, hints)
+    return hints.sent
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_running(tmp_path) as server:
+        yield server
 
 
 def boundaries(settings: Settings, job_id: str) -> list[str]:

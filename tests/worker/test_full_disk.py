@@ -16,7 +16,6 @@ from core.database import transaction
 from core.jobs import queue, service
 from core.jobs.hub_lookup import HubLookup
 from core.jobs.schemas import JobBody
-from core.registry.hub import Hub
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
 from core.settings import Settings
@@ -165,6 +164,25 @@ def test_the_disk_fills_between_blocks_and_the_next_attempt_goes_on_after_the_bl
     require_whole_artifact(jobs, settings, job_id, team)
 
 
+def test_a_failed_job_that_is_retried_goes_on_after_the_block_it_had_saved_and_comes_to_the_same(
+    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str
+) -> None:
+    whole = jobs.submit(body)
+    assert work() == "succeeded", jobs.job(whole).error
+    jobs.settings = settings.model_copy(update={"max_attempts": 1})
+    job_id = jobs.submit(body)
+    assert work("tests.worker.filling_runner", "worker.runner", "prune", "block", str(disk)) == "failed"
+    free(disk)
+    with transaction(jobs.sessions) as session:
+        service.retry(session, team, job_id, max_attempts=1)
+    assert work() == "succeeded", jobs.job(job_id).error
+    assert any("continuing after block" in line for line in jobs.logs(job_id))
+    assert not (settings.work_root / job_id).exists()
+    with transaction(jobs.sessions) as session:
+        weights = [service.find_artifact(session, team, each, "model.safetensors")[1] for each in (whole, job_id)]
+    assert weights[0] == weights[1]
+
+
 def test_the_disk_fills_while_the_artifact_is_stored(
     jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str, tmp_path: Path,
     sessions: sessionmaker[Session],
@@ -191,7 +209,7 @@ def test_the_disk_is_too_full_to_fetch_and_fills_while_it_fetches(
 ) -> None:  # fmt: skip
     hub.add("model", "org/tiny").commit_folder(write_llama(tmp_path / "tiny", hidden=64, intermediate=700))
     parsed = JobBody.model_validate({"model": "org/tiny", "method": "magnitude", "sparsity": 0.5})
-    found = HubLookup(Hub(settings), sessions, max_bytes=10**9).of(team, parsed)
+    found = HubLookup(settings, sessions).of(team, parsed)
     with transaction(sessions) as session:
         job_id = service.submit(session, team, parsed, store=jobs.store, settings=settings, hub=found).id
     settings.work_root.mkdir(parents=True)

@@ -15,9 +15,8 @@ from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
 from core.database import transaction
 from core.jobs import queue, service
 from core.settings import Settings
-from tests.worker.conftest import Queue, SpawnWorker, StartWorker, eventually, is_alive
+from tests.worker.conftest import Queue, SpawnWorker, StartWorker, boundaries, dispatched, eventually, is_alive
 from tests.worker.supervise import runner
-from worker.dispatcher import dispatch
 from worker.supervisor import Supervisor
 
 TASKS = ("prune", "measure", "verify")
@@ -82,7 +81,7 @@ def test_a_runner_that_dies_at_every_attempt_fails_the_job(
         assert worker.result() == end
     job = jobs.job(job_id)
     assert job.error is not None and job.error.code == "runner_lost" and job.attempt == 3
-    assert not (settings.work_root / job_id).exists()
+    assert [folder.name for folder in (settings.work_root / job_id).glob("attempt-*")] == ["attempt-3"]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -99,7 +98,12 @@ def test_cancel_ends_the_runner_and_all_it_started(
     assert worker.result() == "cancelled"
     eventually(lambda: not any(map(is_alive, pids)), seconds=5)
     assert jobs.job(job_id).status == "cancelled"
-    assert not (settings.work_root / job_id).exists()
+    attempt = settings.work_root / job_id / "attempt-1"
+    assert boundaries(settings, job_id) and not (attempt / "artifact").exists()
+    with transaction(jobs.sessions) as session:
+        service.retry(session, jobs.team, job_id, max_attempts=1)
+    assert start_worker().result() == "succeeded"
+    assert jobs.logs(job_id)[-1] == "previous attempt-1"
 
 
 def test_a_worker_that_drains_gives_its_job_back_uncounted(
@@ -248,14 +252,7 @@ def test_a_supervisor_killed_with_9_takes_its_runner_along_and_its_job_is_run_ag
     os.kill(worker.pid, signal.SIGKILL)
     eventually(lambda: not is_alive(pid), seconds=5)
     assert jobs.job(job_id).status == "running", "nobody could have noticed yet"
-    hints: list[tuple[str, str]] = []
-
-    def dispatched() -> bool:
-        dispatch(jobs.sessions, settings, lambda *hint: hints.append(hint))
-        return bool(hints)
-
-    eventually(dispatched, seconds=10)
-    assert hints == [(job_id, "default")]
+    assert eventually(lambda: dispatched(jobs, settings), seconds=10) == [(job_id, "default")]
     second = spawn_worker()
     assert second.wait(30) == 0
     assert jobs.job(job_id).status == "succeeded" and jobs.job(job_id).attempt == 2

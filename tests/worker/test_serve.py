@@ -120,7 +120,7 @@ def server(house: House) -> ChildProcess:
 
 def family(server: ChildProcess) -> dict[str, list[int]]:
     """Every process of a server, by what it is."""
-    found: dict[str, list[int]] = {"postgres": [], "uvicorn": [], "--beat": [], "worker@%h": []}
+    found: dict[str, list[int]] = {"postgres": [], "uvicorn": [], "worker.dispatcher": [], "worker@%h": []}
     for process in psutil.Process(server.pid).children(recursive=True):
         for name, pids in found.items():
             if any(name in word for word in process.cmdline()):
@@ -241,19 +241,18 @@ ready."""
 def light(house: House, home: Path) -> ChildProcess:
     """A server of light parts, in place of the one that is there."""
     house.end()
-    (home / "readyz").touch()
+    home.mkdir(exist_ok=True)
+    (home / "readyz").write_text('{"can_run": true}')
     return house.start(sys.executable, "-c", LIGHT, "serve")
 
 
-@pytest.mark.parametrize(
-    "part", ["postgres", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("uvicorn", "--beat"))]
-)
+@pytest.mark.parametrize("part", ["postgres", pytest.param("uvicorn", marks=pytest.mark.nightly)])
 def test_a_part_that_ends_is_named_and_ends_all(house: House, server: ChildProcess, part: str) -> None:
     parts = family(server)
     os.kill(parts[part][0], signal.SIGKILL)
     assert server.wait(60) == 1
     assert not any(is_alive(pid) for pids in parts.values() for pid in pids)
-    names = {"uvicorn": "The api ended", "--beat": "The dispatcher ended", "postgres": "The database ended"}
+    names = {"uvicorn": "The api ended", "postgres": "The database ended"}
     assert names[part] in house.output
 
 
@@ -264,6 +263,28 @@ def test_each_part_is_watched(house: House, home: Path, light: ChildProcess, par
     assert light.wait(60) == 1
     assert f"The {part} ended with exit code -9" in house.output
     assert not any(map(is_alive, pids.values()))
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_dispatcher_that_ended_or_stands_still_is_started_anew(
+    house: House, home: Path, light: ChildProcess, fault: int
+) -> None:
+    pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
+    sign_of_life = home / "dispatcher.alive"
+    sign_of_life.touch()  # a round has ended
+    os.kill(pids["dispatcher"], fault)
+    if fault == signal.SIGSTOP:
+        os.utime(sign_of_life, (0, 0))  # and long ago
+
+    def new_one() -> dict[str, int] | None:
+        now = {each["name"]: each["pid"] for each in written(home)["parts"]}
+        return now if now["dispatcher"] != pids["dispatcher"] else None
+
+    now = eventually(new_one)
+    assert not is_alive(pids["dispatcher"]) and is_alive(now["dispatcher"]) and not sign_of_life.exists()
+    assert now == {**pids, "dispatcher": now["dispatcher"]} and light.is_running()
+    said = "ended with exit code -9" if fault == signal.SIGKILL else "stood still for"
+    assert f"The dispatcher {said}" in house.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

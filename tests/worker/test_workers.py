@@ -2,10 +2,7 @@
 
 import json
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -66,20 +63,6 @@ def test_a_worker_tells_what_it_has_and_does_and_one_that_died_over_its_job_is_n
 
 def in_state(api: TestClient, state: str) -> list[dict[str, Any]]:
     return [each for each in listed(api) if each["state"] == state]
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="secateur-test-") as folder:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", folder], capture_output=True, text=True
-        )
-        if mounted.returncode != 0:
-            pytest.skip(f"no file system can be mounted here: {mounted.stderr}")
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture

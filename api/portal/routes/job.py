@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request
@@ -28,6 +29,7 @@ from core.errors import NotFound
 from core.jobs import service
 from core.jobs.schemas import JobBody
 from core.jobs.snapshots import take_snapshot
+from core.jobs.waiting import with_waiting_reason
 from core.teams.sessions import signed_in
 
 router = APIRouter(prefix="/jobs")
@@ -40,9 +42,10 @@ _LAST_EVENTS = 20
 
 
 @router.get("/{job_id}")
-def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
+def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
     """Everything up to the job's newest event; the page's stream goes on from there."""
     now = take_snapshot(session, caller.team_id, job_id)
+    now = replace(now, job=with_waiting_reason(session, now.job, state.settings))
     before = max(now.last_event - _LAST_EVENTS, 0)
     newest = service.read_events(session, caller.team_id, job_id, after=before, limit=now.last_event - before).data
     context = {

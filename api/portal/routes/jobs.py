@@ -1,6 +1,7 @@
 """The team's jobs: a list that follows them, and what can be done with one."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from core.catalogue.methods import METHODS
 from core.jobs import service
 from core.jobs.listing import JobFilters, JobSort
 from core.jobs.states import STATUSES, JobStatus
+from core.jobs.waiting import with_waiting_reasons
 
 router = APIRouter(prefix="/jobs")
 
@@ -37,6 +39,7 @@ def list_jobs(
     request: Request,
     caller: Viewer,
     session: DatabaseSession,
+    state: State,
     after: After = None,
     before: After = None,
     status: JobStatus | Literal[""] = "",
@@ -55,6 +58,7 @@ def list_jobs(
     jobs = service.look_through_jobs(
         session, caller.team_id, limit=_PAGE, after=after, before=before, sort=sort, **filters
     )
+    jobs = replace(jobs, data=with_waiting_reasons(session, jobs.data, state.settings))
     wanted = {**filters, "sort": sort}
     kept = {name: value for name, value in wanted.items() if value and value != "newest"}
 

@@ -6,7 +6,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from api.dependencies import State
+from api.dependencies import State, refuse
 from api.portal.page import is_partial, page
 from api.portal.session import (
     COOKIE,
@@ -55,7 +55,7 @@ def sign_in(request: Request, state: State, posted: Posted) -> Response:
         with transaction(state.sessions) as session:
             token = sessions.sign_in(session, key, state.secret, seconds=seconds)
     except Unauthenticated as error:
-        state.rates.count_failure(request.client.host if request.client else "unknown")
+        refuse(request, state, key, error)
         return page(request, "sign_in.html", {"then": then, "error": error.message}, status=401)
     response = RedirectResponse(then, 303)
     remember(response, request, token, seconds)

@@ -1,4 +1,4 @@
-"""The team: its quotas and what it uses of them; for admins, its keys."""
+"""The team: its quotas and what it uses of them; for admins, its keys and its token of the hub."""
 
 from typing import Any
 
@@ -12,7 +12,10 @@ from api.portal.faults import faults_of, status_of
 from api.portal.page import page
 from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer
 from core.database import transaction
-from core.errors import Conflict, SecateurError
+from core.errors import Conflict, InvalidRequest, SecateurError
+from core.registry import hub_tokens
+from core.registry.schemas import HubTokenBody
+from core.settings import Settings
 from core.teams import keys, quotas
 from core.teams.principal import Principal
 from core.teams.schemas import CreatedKey, KeyBody, RotateBody
@@ -32,8 +35,10 @@ GRACES = (
 
 
 @router.get("")
-def show_team(request: Request, caller: Viewer, session: DatabaseSession, after: After = None) -> Response:
-    return _team_page(request, session, caller, dict(request.query_params), after=after)
+def show_team(
+    request: Request, caller: Viewer, session: DatabaseSession, state: State, after: After = None
+) -> Response:
+    return _team_page(request, session, caller, state.settings, dict(request.query_params), after=after)
 
 
 @router.post("/keys")
@@ -49,7 +54,7 @@ def create_key(request: Request, caller: Admin, state: State, posted: Posted) ->
             )
     except (SecateurError, ValidationError) as error:
         with transaction(state.sessions) as session:
-            return _team_page(request, session, caller, values, error=error)
+            return _team_page(request, session, caller, state.settings, values, error=error)
     return _shown_once(request, created)
 
 
@@ -62,7 +67,7 @@ def rotate_key(request: Request, key_id: str, caller: Admin, state: State, poste
             created = keys.rotate_key(session, caller, key_id, grace_seconds=body.grace_seconds, secret=state.secret)
     except (Conflict, ValidationError) as error:
         with transaction(state.sessions) as session:
-            return _team_page(request, session, caller, {}, error=error, key_id=key_id)
+            return _team_page(request, session, caller, state.settings, {}, error=error, key_id=key_id)
     return _shown_once(request, created)
 
 
@@ -73,8 +78,27 @@ def revoke_key(request: Request, key_id: str, caller: Admin, state: State) -> Re
             keys.revoke_key(session, caller, key_id)
     except Conflict as error:
         with transaction(state.sessions) as session:
-            return _team_page(request, session, caller, {}, error=error, key_id=key_id)
+            return _team_page(request, session, caller, state.settings, {}, error=error, key_id=key_id)
     return RedirectResponse("/portal/team#keys", 303)
+
+
+@router.post("/hub-token")
+def set_hub_token(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
+    try:
+        body = HubTokenBody.model_validate({"token": posted.get("token")})
+        with transaction(state.sessions) as session:
+            hub_tokens.set_hub_token(session, caller, body, settings=state.settings, secret=state.secret)
+    except (InvalidRequest, ValidationError) as error:
+        with transaction(state.sessions) as session:
+            return _team_page(request, session, caller, state.settings, {}, error=error)
+    return RedirectResponse("/portal/team#hub-token", 303)
+
+
+@router.post("/hub-token/remove")
+def remove_hub_token(caller: Admin, state: State) -> Response:
+    with transaction(state.sessions) as session:
+        hub_tokens.remove_hub_token(session, caller, state.settings)
+    return RedirectResponse("/portal/team#hub-token", 303)
 
 
 def _shown_once(request: Request, created: CreatedKey) -> Response:
@@ -85,18 +109,21 @@ def _team_page(
     request: Request,
     session: Session,
     caller: Principal,
+    settings: Settings,
     values: dict[str, Any],
     *,
     after: str | None = None,
     error: SecateurError | ValidationError | None = None,
     key_id: str | None = None,
 ) -> Response:
-    """`error` is of the form for a new key, or of what was asked of the key `key_id`."""
+    """`error` is of a form of the page, or of what was asked of the key `key_id`."""
     is_admin = caller.role == "admin"
-    faults = {} if error is None else faults_of(error, () if key_id else KeyBody.model_fields)
+    fields = () if key_id else (*KeyBody.model_fields, *HubTokenBody.model_fields)
+    faults = {} if error is None else faults_of(error, fields)
     context = {
         "team": quotas.get_team(session, caller.team_id),
         "keys": keys.list_keys(session, caller.team_id, limit=_PAGE, after=after) if is_admin else None,
+        "hub_token": hub_tokens.get_hub_token(session, caller.team_id, settings) if is_admin else None,
         "own_key": caller.key_id,
         "values": values,
         "faults": {} if key_id else faults,

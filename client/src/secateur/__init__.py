@@ -19,7 +19,7 @@ from secateur.keeping_types import (
 from secateur.report_types import GateResult, Report
 from secateur.summary import Summary, summarise
 from secateur.sweep_types import Sweep, SweepResults
-from secateur.team_types import Attempt, AuditEntry, CreatedKey, Key, Queue, Role, Team, Worker
+from secateur.team_types import Attempt, AuditEntry, CreatedKey, HubToken, Key, Queue, Role, Team, Worker
 from secateur.trigger_types import Firing, IssuedTrigger, Trigger, TriggerPreview
 from secateur.types import (
     ArtifactFile,
@@ -50,6 +50,7 @@ __all__ = [
     "Event",
     "Firing",
     "GateResult",
+    "HubToken",
     "Inspection",
     "IssuedTrigger",
     "Job",

@@ -128,6 +128,8 @@ class Summary:
             case "failed" if self.job.error is not None:
                 return f"failed: {self.job.error.message} ({self.job.error.code})"
             case "unfinished":
+                if self.job.waiting_reason is not None:
+                    return f"still waiting: {self.job.waiting_reason}"
                 return {"queued": "still waiting", "running": "still running"}.get(self.job.status, "being cancelled")
             case _:
                 return self.job.status

@@ -60,6 +60,14 @@ class Team(Answer):
     created_at: datetime
 
 
+class HubToken(Answer):
+    """Whose token the hub is asked with for the team: its own (`team`), set at `updated_at`, the `operator`'s, or
+    none."""
+
+    used: str | None
+    updated_at: datetime | None
+
+
 class AuditEntry(Answer):
     """One change: what (`action`) to what (`object_id`), by whom (`actor`: `key:ID`, `operator`, or what acts by
     itself, such as `trigger:ID`) and from where."""

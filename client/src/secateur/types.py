@@ -274,7 +274,8 @@ class Metrics(Answer):
 
 
 class Job(Answer):
-    """A job and every field of its body, defaults filled in. `progress` runs from 0 to 1."""
+    """A job and every field of its body, defaults filled in. `progress` runs from 0 to 1. `waiting_reason` says why no
+    worker can take a job that waits, None where one can."""
 
     id: str
     status: JobStatus
@@ -284,6 +285,7 @@ class Job(Answer):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waiting_reason: str | None = None
     error: Problem | None
     metrics: Metrics | None
     warnings: list[str] = []

@@ -5,7 +5,10 @@ job's attempt; where that is no longer the job's, they match no row and say so (
 database's.
 
 - `writes`: the one statement that changes a job and takes the next event number
-- `claims`: claim, renew, release
+- `claimed`: a job in a worker's hands
+- `claims`: claim (HeldUp where others hold what could be claimed), renew, release
+- `fitting`: the conditions under which a worker may take a job
+- `outgrown`: jobs that ran out of memory and go on where there is more
 - `records`: stage, progress, events while running
 - `ends`: succeeded, failed, cancelled, and leases that ran out
 - `requests`: what users ask for: submitted, cancel, retry
@@ -16,17 +19,18 @@ database's.
 - `workers`: signs of life, and what a worker does
 
 Locks are taken in one order, so no two transactions wait for each other: first the queue's turn (claims only, an
-advisory lock), then jobs (a claim, and whoever takes several, skips those that are locked), then webhooks (only held
-against deletion), last the team's row, and only one of them, but for `expire_leases`, which takes teams in order of
-their ids. A claim takes webhooks after the team: whoever deletes one never waits for a team's counts.
+advisory lock), then jobs (whoever takes several skips those that are locked), then webhooks (only held against
+deletion), last the team's row, and only one of them. A claim and `expire_leases` wait for neither jobs nor teams: they
+pass over those that are locked. Both take webhooks after the team: whoever deletes one never waits for a team's counts.
 """
 
 from core.jobs.idempotency import expire_idempotency_keys
-from core.jobs.queue.claims import Claim, claim, release, renew
+from core.jobs.queue.claimed import Claim
+from core.jobs.queue.claims import HeldUp, claim, release, renew
 from core.jobs.queue.ends import expire_leases, finish_cancelled, finish_failed, finish_succeeded
 from core.jobs.queue.records import append_event, set_progress, set_stage
 from core.jobs.queue.requests import request_cancel, request_retry, submitted
-from core.jobs.queue.upkeep import hint_failed, hints_due, mark_dispatched, remove_old_events
+from core.jobs.queue.upkeep import HINTS_PER_QUEUE, hint_failed, hints_due, mark_dispatched, remove_old_events
 from core.jobs.queue.workers import (
     WORKER_STATES,
     WorkerState,
@@ -42,8 +46,10 @@ from core.jobs.queue.writes import EVENT_CHANNEL, status_of
 
 __all__ = [
     "EVENT_CHANNEL",
+    "HINTS_PER_QUEUE",
     "WORKER_STATES",
     "Claim",
+    "HeldUp",
     "WorkerState",
     "append_event",
     "claim",

@@ -2,69 +2,26 @@
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Row, bindparam, func, text, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.jobs.baseline import Baseline
+from core.jobs.admission import Room
 from core.jobs.queue.attempts import Ending
+from core.jobs.queue.claimed import Claim, claim_of
 from core.jobs.queue.ends import finish_cancelled
+from core.jobs.queue.fitting import HAS_ROOM, MAY_FIT, MAY_TAKE, ME
+from core.jobs.queue.records import append_event
 from core.jobs.queue.told import tell_webhooks
 from core.jobs.queue.trail import STARTED
 from core.jobs.queue.writes import EVENT_CHANNEL, move
-from core.jobs.references import (
-    ImageReference,
-    ModelReference,
-    TaskReference,
-    TextReference,
-    image_references,
-    model_references,
-    text_references,
-)
 from core.jobs.states import HELD, JobStatus
-from core.jobs.tables import JobRow
+from core.jobs.tables import JobRow, WorkerRow
 
 _CLAIM_LOCKS = 0x5ECA << 32
 """Advisory locks of queues: this, and a hash of the queue's name."""
-
-
-@dataclass(frozen=True)
-class ClaimedImages:
-    """What a job on an image classifier calibrates, trains and is measured on."""
-
-    calibration: ImageReference | None
-    recovery: ImageReference | None
-    evaluation: tuple[ImageReference, ...]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A job in a worker's hands. `body` is the request with defaults; `generated` what the model
-    writes to calibrate on beside `calibration`; `recovery` the texts it trains on, none
-    where it does not; `images` in place of all texts where the model is an image classifier; `baseline` what earlier
-    jobs measured of the dense model; `previous_attempts` are newest first.
-    """
-
-    job_id: str
-    attempt: int
-    team_id: str
-    body: dict[str, Any]
-    model: ModelReference
-    calibration: TextReference | None
-    generated: TextReference | None
-    evaluation: tuple[TextReference, ...]
-    tasks: tuple[TaskReference, ...]
-    recovery: tuple[TextReference, ...]
-    teacher: ModelReference | None
-    images: ClaimedImages | None
-    baseline: Baseline | None
-    previous_attempts: tuple[int, ...]
-    estimate: dict[str, Any] | None
-    request_id: str | None
-    traceparent: str | None
 
 
 _TAKE_TURNS = text("""
@@ -81,8 +38,9 @@ for a row that waits among the many that do not."""
 _LONGEST_TURN = "5s"
 """A worker that freezes in its turn, or is cut off, loses it: the server ends its session, and the others go on."""
 
-_WAITS = """
-    team_id = {team} AND queue = :queue AND status = 'queued' AND available_at <= clock_timestamp()
+_WAITS = f"""
+    team_id = {{team}} AND queue = :queue AND size = {{size}} AND status = 'queued'
+    AND available_at <= clock_timestamp() AND {MAY_TAKE}
     ORDER BY priority DESC, created_at, id
     LIMIT 1
 """
@@ -94,48 +52,61 @@ _MAY_RUN = """
             CASE device_month WHEN date_trunc('month', clock_timestamp(), 'UTC') THEN device_seconds ELSE 0 END
     )
 """
-_CLAIM = text(f"""
-    WITH RECURSIVE waiting (team_id) AS (
-        (SELECT team_id FROM jobs WHERE status = 'queued' ORDER BY team_id LIMIT 1)
+_CANDIDATES = f"""
+    SELECT
+        teams.id AS team_id, waiting.size, running / weight AS share, best.priority, best.created_at, best.id,
+        me.device_memory_bytes, me.memory_bytes, me.disk_free_bytes, me.is_largest
+    FROM me
+    CROSS JOIN waiting
+    JOIN teams ON teams.id = waiting.team_id
+    CROSS JOIN LATERAL (
+        SELECT priority, created_at, id FROM jobs
+        WHERE {MAY_FIT} AND {_WAITS.format(team="teams.id", size="waiting.size", me="me")}
+    ) AS best
+    WHERE waiting.queue = :queue AND {_MAY_RUN}
+    ORDER BY priority DESC, share, created_at, id
+"""
+_WAITING = f"""
+    WITH RECURSIVE waiting (team_id, queue, size) AS (
+        (SELECT team_id, queue, size FROM jobs WHERE status = 'queued' ORDER BY team_id, queue, size LIMIT 1)
         UNION ALL
-        SELECT (
-            SELECT jobs.team_id FROM jobs
-            WHERE jobs.status = 'queued' AND jobs.team_id > waiting.team_id ORDER BY jobs.team_id LIMIT 1
-        )
-        FROM waiting WHERE waiting.team_id IS NOT NULL
+        SELECT next.team_id, next.queue, next.size
+        FROM waiting CROSS JOIN LATERAL (
+            SELECT jobs.team_id, jobs.queue, jobs.size FROM jobs
+            WHERE jobs.status = 'queued'
+                AND (jobs.team_id, jobs.queue, jobs.size) > (waiting.team_id, waiting.queue, waiting.size)
+            ORDER BY jobs.team_id, jobs.queue, jobs.size
+            LIMIT 1
+        ) AS next
     ),
+    {ME}
+"""
+_CLAIM = text(f"""
+    {_WAITING},
     picked AS MATERIALIZED (
-        SELECT job.id, candidate.team_id
-        FROM (
-            SELECT teams.id AS team_id, running / weight AS share, best.priority, best.created_at, best.id
-            FROM waiting
-            JOIN teams ON teams.id = waiting.team_id
-            CROSS JOIN LATERAL (
-                SELECT priority, created_at, id FROM jobs WHERE {_WAITS.format(team="teams.id")}
-            ) AS best
-            WHERE {_MAY_RUN}
-            ORDER BY priority DESC, share, created_at, id
-        ) AS candidate
+        SELECT job.id, team.id AS team_id, job.has_room
+        FROM ({_CANDIDATES}) AS candidate
         CROSS JOIN LATERAL (
-            SELECT id FROM jobs WHERE {_WAITS.format(team="candidate.team_id")} FOR NO KEY UPDATE SKIP LOCKED
+            SELECT id FROM teams WHERE id = candidate.team_id AND {_MAY_RUN} FOR NO KEY UPDATE SKIP LOCKED
+        ) AS team
+        CROSS JOIN LATERAL (
+            SELECT id, {HAS_ROOM.format(worker="candidate")} AS has_room
+            FROM jobs
+            WHERE {_WAITS.format(team="team.id", size="candidate.size", me="candidate")}
+            FOR NO KEY UPDATE SKIP LOCKED
         ) AS job
         ORDER BY candidate.priority DESC, candidate.share, candidate.created_at, candidate.id
         LIMIT 1
     ),
-    team AS MATERIALIZED (
-        SELECT teams.id FROM teams JOIN picked ON picked.team_id = teams.id
-        WHERE {_MAY_RUN}
-        FOR NO KEY UPDATE OF teams
-    ),
     counted AS (
-        UPDATE teams SET running = running + 1 FROM team WHERE teams.id = team.id
+        UPDATE teams SET running = running + 1 FROM picked WHERE teams.id = picked.team_id
     ),
     taken AS (
         UPDATE jobs
         SET status = 'running', attempt = attempt + 1, last_event = last_event + 1, stage = 'fetch', progress = 0,
             worker_id = :worker, started_at = clock_timestamp(),
             lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
-        FROM picked, team
+        FROM picked
         WHERE jobs.id = picked.id
         RETURNING jobs.*
     ),
@@ -154,75 +125,80 @@ _CLAIM = text(f"""
             jsonb_build_object('status', taken.status, 'attempt', taken.attempt), workers.hostname
         FROM taken LEFT JOIN workers ON workers.id = taken.worker_id
     )
-    SELECT picked.id AS picked, taken.*, CASE WHEN taken.id IS NOT NULL THEN pg_notify(:channel, taken.id) END AS woken,
-        EXISTS (SELECT FROM webhooks WHERE webhooks.team_id = taken.team_id AND webhooks.enabled) AS has_webhooks
-    FROM picked LEFT JOIN taken ON taken.id = picked.id
+    SELECT taken.*, pg_notify(:channel, taken.id) AS woken,
+        EXISTS (SELECT FROM webhooks WHERE webhooks.team_id = taken.team_id AND webhooks.enabled) AS has_webhooks,
+        picked.has_room
+    FROM taken JOIN picked ON picked.id = taken.id
 """).bindparams(bindparam("channel", EVENT_CHANNEL), bindparam("action", STARTED))
-"""One row at most: null where the team's quota was filled from another queue between the two looks at it.
+"""One row at most, and no lock that is waited for: a team whose row another transaction holds is passed over, whatever
+that transaction does and however long.
 
-`waiting` steps through the index from team to team (teams that wait in other queues only are dropped by `best`), the
-best row of each team is the first of its part of the index, and only one row is locked: `candidate` is in order
-already, so the rows of its join come in order, and the first is enough.
+`waiting` steps through the index from each team, queue and size of jobs to the next. Sizes that are too large for the
+worker are passed over, by a condition that stands inside of `best` so that it is looked at before any row. The best row
+of each size that is left is the first of its part of the index, and only one row is locked, after its team's:
+`candidate` is in order already, so the rows of its joins come in order, and the first is enough.
 """
 
+_IS_HELD_UP = text(f"{_WAITING} SELECT EXISTS ({_CANDIDATES})")
 
-def claim(session: Session, *, queue: str, worker_id: str, lease_seconds: float) -> Claim | None:
+
+class HeldUp(Exception):
+    """Jobs may run, but other transactions hold their rows or their teams' at this moment: ask again in a moment."""
+
+
+def claim(
+    session: Session,
+    *,
+    queue: str,
+    worker_id: str,
+    lease_seconds: float,
+    disk_free_bytes: int | None = None,
+    fresh_seconds: float = 60,
+    max_wait_seconds: float = 600,
+) -> Claim | None:
     """Take the best eligible job of a queue: by priority, then the team with the fewest running jobs for its weight,
-    then age. None where nothing is eligible.
+    then age. None where nothing is eligible; raises HeldUp where whatever is eligible is held by other transactions.
+
+    Eligible is what the worker has room for, as it told with its last sign of life (`disk_free_bytes` is what its disk
+    has now). Where no worker of the queue has room for a job (of those that gave a sign of life in `fresh_seconds` and
+    take jobs), one with the most memory tries it once it has waited `max_wait_seconds`, and the job's log says so.
 
     The claims of one queue take turns, from here to the commit, so of two workers the second sees the first's job
     counted: fair shares are exact within a queue, and quotas everywhere, since they are checked again on the team's
-    locked row. One statement does it all, but for webhooks, where the team has some; whatever it costs, it does not
-    grow with the rows that wait.
+    locked row. Whoever holds a team's row keeps that team alone from being served. One statement does it all, but for
+    webhooks, where the team has some; whatever it costs, it does not grow with the rows that wait.
     """
     turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
     if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:
         return None
-    values = {"queue": queue, "worker": worker_id, "lease_seconds": lease_seconds, "audit_id": new_id("audit")}
-    while (row := session.execute(_CLAIM, values).one_or_none()) is not None:
-        if row.id is not None:
-            if row.has_webhooks:
-                tell_webhooks(session, row.id, row.team_id, "running")
-            return _claim_of(row)
-    return None
-
-
-def _claim_of(row: Row[Any]) -> Claim:
-    sources = row.sources
-    calibration, generated, recovery, teacher = (
-        sources.get(name) for name in ("calibration", "generated", "recovery", "teacher")
-    )
-    trained_on = recovery if isinstance(recovery, list) else [recovery] if recovery else []  # one, in older jobs
-    return Claim(
-        job_id=row.id,
-        attempt=row.attempt,
-        team_id=row.team_id,
-        body=row.body,
-        model=model_references.validate_python(sources["model"]),
-        calibration=None if calibration is None else text_references.validate_python(calibration),
-        generated=None if generated is None else text_references.validate_python(generated),
-        evaluation=tuple(text_references.validate_python(source) for source in sources.get("evaluation", ())),
-        tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
-        recovery=tuple(text_references.validate_python(source) for source in trained_on),
-        teacher=None if teacher is None else model_references.validate_python(teacher),
-        images=_claimed_images(sources.get("images")),
-        baseline=None if sources.get("baseline") is None else Baseline.model_validate(sources["baseline"]),
-        previous_attempts=tuple(range(row.attempt - 1, 0, -1)),
-        request_id=row.request_id,
-        traceparent=row.traceparent,
-        estimate=row.estimate,
-    )
-
-
-def _claimed_images(sources: Mapping[str, Any] | None) -> ClaimedImages | None:
-    if sources is None:
+    asked = {
+        "queue": queue,
+        "worker": worker_id,
+        "disk_free_bytes": disk_free_bytes,
+        "fresh_seconds": fresh_seconds,
+        "max_wait_seconds": max_wait_seconds,
+    }
+    values = {"lease_seconds": lease_seconds, "audit_id": new_id("audit")}
+    row = session.execute(_CLAIM, asked | values).one_or_none()
+    if row is None:
+        if session.scalar(_IS_HELD_UP, asked):
+            raise HeldUp
         return None
-    calibration, recovery = (
-        None if sources[name] is None else image_references.validate_python(sources[name])
-        for name in ("calibration", "recovery")
+    if not row.has_room:
+        _tell_of_try(session, row, worker_id, max_wait_seconds)
+    if row.has_webhooks:
+        tell_webhooks(session, row.id, row.team_id, "running")
+    return claim_of(row)
+
+
+def _tell_of_try(session: Session, row: Row[Any], worker_id: str, max_wait_seconds: float) -> None:
+    needs = Room(row.needs_device_memory_bytes, row.needs_memory_bytes, row.needs_disk_bytes)
+    lack = needs.lack(session.get_one(WorkerRow, worker_id))
+    message = (
+        f"By its estimate no worker of queue {row.queue!r} has room for this job{f' ({lack})' if lack else ''}; "
+        f"it waited more than {max_wait_seconds:g} s, so the worker with the most memory tries it."
     )
-    evaluation = tuple(image_references.validate_python(source) for source in sources["evaluation"])
-    return ClaimedImages(calibration, recovery, evaluation)
+    append_event(session, row.id, row.attempt, "log", {"level": "warning", "message": message})
 
 
 def renew(

@@ -3,17 +3,19 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import StoredFile
 from core.database import seconds_from_now
 from core.errors import QuotaExceeded, RunnerLost
 from core.jobs.queue.attempts import Ending
+from core.jobs.queue.outgrown import queue_for_more_memory
 from core.jobs.queue.writes import move
 from core.jobs.states import AttemptOutcome, JobStatus
-from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
+from core.jobs.tables import JOB_IS_HELD, ArtifactFileRow, JobReportRow, JobRow
 from core.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
+from core.teams.tables import TeamRow
 
 _LEASE_BATCH = 100
 
@@ -66,16 +68,18 @@ def finish_failed(
     report: Mapping[str, Any] | None = None,
     files: Iterable[StoredFile] = (),
     retry_delay_seconds: float = 5,
+    worker_fresh_seconds: float = 60,
     stages: Mapping[str, float] | None = None,
     measured: Mapping[str, Any] | None = None,
 ) -> JobStatus | None:
     """End an attempt with a problem (`SecateurError.problem()`). `measured` is what one took that ran to its end.
 
-    A retryable problem with attempts left puts the job back in the queue, to be claimed after `retry_delay_seconds`;
-    any other is final, keeping what metrics, report and artifact there are (a missed gate; no artifact where the team's
-    quota has no room for it). Where an earlier attempt left an artifact and this one leaves none, the earlier one's
-    stays, with its report and metrics. A job being cancelled ends as cancelled. Returns the job's new state, None where
-    the attempt is stale.
+    A retryable problem with attempts left puts the job back in the queue, to be claimed after `retry_delay_seconds`; a
+    lack of memory does so where a worker has more (`outgrown`), of those that gave a sign of life in
+    `worker_fresh_seconds`. Any other is final, keeping what metrics, report and artifact there are (a missed gate; no
+    artifact where the team's quota has no room for it). Where an earlier attempt left an artifact and this one leaves
+    none, the earlier one's stays, with its report and metrics. A job being cancelled ends as cancelled. Returns the
+    job's new state, None where the attempt is stale.
     """
     return _fail(
         session,
@@ -87,6 +91,7 @@ def finish_failed(
         report=report,
         files=list(files),
         delay_seconds=retry_delay_seconds,
+        fresh_seconds=worker_fresh_seconds,
         stages=stages,
         measured=measured,
     )
@@ -119,14 +124,16 @@ def finish_cancelled(
 def expire_leases(session: Session) -> list[str]:
     """End the attempts of workers that stopped renewing: queued again, failed after the last attempt, or cancelled.
 
-    Returns the ids of the jobs. Jobs that another transaction is writing to are left for the next time.
+    Returns the ids of the jobs. Jobs that another transaction is writing to, and those of a team whose row it holds,
+    are left for the next time.
     """
     lost = session.execute(
         select(JobRow.id, JobRow.attempt)
-        .where(JobRow.lease_expires_at < func.clock_timestamp())
+        .join(TeamRow, TeamRow.id == JobRow.team_id)
+        .where(text(f"jobs.{JOB_IS_HELD}"), JobRow.lease_expires_at < func.clock_timestamp())
         .order_by(JobRow.team_id, JobRow.id)
         .limit(_LEASE_BATCH)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).all()
     problem = RunnerLost("the worker stopped renewing its lease: it was lost, or cut off from the database").problem()
     for job_id, attempt in lost:
@@ -145,12 +152,16 @@ def _fail(
     report: Mapping[str, Any] | None = None,
     files: list[StoredFile] | None = None,
     delay_seconds: float = 0,
+    fresh_seconds: float = 60,
     stages: Mapping[str, float] | None = None,
     measured: Mapping[str, Any] | None = None,
 ) -> JobStatus | None:
     error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
     is_lost = outcome == "lost"
     ending = Ending(outcome, error_code=error["code"], stages=stages, measured=measured, by_dispatcher=is_lost)
+    written = queue_for_more_memory(session, job_id, attempt, error, ending, fresh_seconds)
+    if written is not None:
+        return "queued"
     if error["retryable"]:
         written = move(
             session,

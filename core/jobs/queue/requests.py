@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
+from core.jobs.queue.outgrown import NOTHING_OUTGROWN
 from core.jobs.queue.told import tell_webhooks
 from core.jobs.queue.writes import EVENT_CHANNEL, move, status_of
 from core.jobs.states import JobStatus
@@ -72,6 +73,7 @@ def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested
             "attempts_allowed": JobRow.attempt + max_attempts,
             "available_at": func.clock_timestamp(),
             "dispatched_at": func.clock_timestamp(),
+            **NOTHING_OUTGROWN,
         },
     )
     if written is not None:

@@ -9,7 +9,8 @@ from core.database import seconds_from_now
 from core.jobs.tables import JobEventRow, JobRow
 
 HINTS_PER_QUEUE = 100
-"""A hint only says that there is work, so a long queue needs no more of them than it could have idle workers."""
+"""Most that lie in the broker. A hint only says that there is work, so a long queue needs no more of them than it could
+have idle workers."""
 
 _RETENTION_BATCH = 200
 """Jobs whose events go in one round: at most some ten thousand rows."""

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.jobs.tables import JobRow, WorkerRow
+from core.jobs.tables import JOB_IS_HELD, JobRow, WorkerRow
 
 WorkerState = Literal["idle", "busy", "paused", "draining"]
 WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
@@ -33,6 +33,8 @@ def heartbeat(
     device_memory_used_bytes: int | None = None,
     memory_bytes: int | None = None,
     disk_free_bytes: int | None = None,
+    work_folders: int | None = None,
+    work_bytes: int | None = None,
     version: str | None = None,
 ) -> None:
     """A worker's sign of life; the first one registers it. See `WorkerRow` for what the values mean."""
@@ -49,6 +51,8 @@ def heartbeat(
         "device_memory_used_bytes": device_memory_used_bytes,
         "memory_bytes": memory_bytes,
         "disk_free_bytes": disk_free_bytes,
+        "work_folders": work_folders,
+        "work_bytes": work_bytes,
         "version": version,
     }
     session.execute(
@@ -74,7 +78,7 @@ def job_of_worker(session: Session, worker_id: str) -> str | None:
     """The job a worker holds now, as the queue says: its process may have died over it, or claimed it before the
     worker was registered.
     """
-    held = select(JobRow.id).where(JobRow.worker_id == worker_id, JobRow.lease_expires_at.is_not(None)).limit(1)
+    held = select(JobRow.id).where(JobRow.worker_id == worker_id, text(f"jobs.{JOB_IS_HELD}")).limit(1)
     noted = held.join(WorkerRow, WorkerRow.job_id == JobRow.id).where(WorkerRow.id == worker_id)
     return session.scalar(noted) or session.scalar(held)  # the first finds it by its key, the second among all held
 

@@ -25,6 +25,7 @@ from importlib.metadata import entry_points
 import typer
 
 from secateur.cli.download import download
+from secateur.cli.hub_token import hub_token_app
 from secateur.cli.inspection import inspect
 from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
@@ -82,6 +83,7 @@ app.add_typer(publications_app, name="publications")
 app.add_typer(retention_app, name="retention")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(keys_app, name="keys")
+app.add_typer(hub_token_app, name="hub-token")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(webhooks_app, name="webhooks")

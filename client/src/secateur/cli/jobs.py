@@ -37,7 +37,7 @@ def jobs(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this label. Repeatable.")
     ] = None,
     search: Annotated[
-        str | None, typer.Option(help="Only jobs with these words in id, model, method or labels.")
+        str | None, typer.Option(help="Only jobs in whose id, model, method or labels words begin so.")
     ] = None,
     sort: Annotated[JobSort, typer.Option(help="In which order.")] = "newest",
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,

@@ -97,6 +97,7 @@ def print_job(job: Job) -> None:
         [
             ("job", job.id),
             ("status", job.status if job.finished or not job.stage else f"{job.status}, stage {job.stage}"),
+            ("waits", job.waiting_reason),
             ("progress", None if job.finished else f"{job.progress:.0%}"),
             ("error", f"{job.error.message} ({job.error.code})" if job.error else None),
             ("model", job.model),

@@ -1,8 +1,4 @@
-"""`secateur publish` and `publications`: artifacts pushed to the hub or a bucket.
-
-Credentials are taken from the environment: what is typed as an argument stands in the shell's history, and in the list
-of processes that everybody on the machine can read.
-"""
+"""`secateur publish` and `publications`: artifacts pushed to the hub or a bucket."""
 
 import os
 import sys
@@ -10,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from secateur.cli.credentials import credential, needed_credential
 from secateur.cli.output import (
     JobArgument,
     JsonOption,
@@ -65,15 +62,15 @@ def publish(
     """Push a job's artifact, with its card, to a repository of the hub or to a bucket."""
     if to.startswith("s3://"):
         options = {
-            "access_key": _from(access_key_env, "--access-key-env", needed=True),
-            "secret_key": _from(secret_key_env, "--secret-key-env", needed=True),
-            "session_token": _from(session_token_env, "--session-token-env"),
+            "access_key": needed_credential(access_key_env, "--access-key-env"),
+            "secret_key": needed_credential(secret_key_env, "--secret-key-env"),
+            "session_token": credential(session_token_env),
             "region": region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
             "endpoint": endpoint,
         }
         private = None
     else:
-        options = {"token": _from(token_env, "--token-env", needed=True), "revision": revision, "message": message}
+        options = {"token": needed_credential(token_env, "--token-env"), "revision": revision, "message": message}
         private = not public
     with connect() as client:
         made = client.publish(job_id, to, private=private, despite_gates=despite_gates, **options)
@@ -116,13 +113,6 @@ def cancel_publication(publication_id: PublicationArgument, as_json: JsonOption 
     with connect() as client:
         stopped = client.cancel_publication(publication_id)
     _show(stopped, as_json)
-
-
-def _from(name: str, option: str, *, needed: bool = False) -> str | None:
-    value = os.environ.get(name, "").strip() or None
-    if value is None and needed:
-        raise typer.BadParameter(f"the environment variable {name} is not set; name another with {option}")
-    return value
 
 
 def _follow(client: Client, made: Publication) -> Publication:

@@ -38,7 +38,7 @@ class JobOperations(Calls):
     ) -> AsyncIterator[Job]:
         """The team's jobs that match every filter, newest first or in the order of `sort`.
 
-        `search` is words, each of which stands in the job's id, model, method or a value of its metadata.
+        `search` is words, each of which begins a word of the job's id, model, method or a value of its metadata.
         """
         given = {"status": status, "method": method, "model": model, "search": search, "sort": sort}
         filters: dict[str, str] = {name: value for name, value in given.items() if value}

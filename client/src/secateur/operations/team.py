@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 from secateur.operations.calls import Calls, given
-from secateur.team_types import AuditEntry, CreatedKey, Key, Queue, Role, Team, Worker
+from secateur.team_types import AuditEntry, CreatedKey, HubToken, Key, Queue, Role, Team, Worker
 from secateur.transport import segment
 
 
@@ -31,6 +31,18 @@ class TeamOperations(Calls):
     async def team(self) -> Team:
         """The team of this key: its quotas and what it uses of them."""
         return await self._transport.call("GET", "team", Team)
+
+    async def hub_token(self) -> HubToken:
+        """Whose token the hub is asked with for the team. Needs an admin key, as all calls on it do."""
+        return await self._transport.call("GET", "team/hub-token", HubToken)
+
+    async def set_hub_token(self, token: str) -> HubToken:
+        """Set the token the team's models and datasets are fetched with; it is never shown again."""
+        return await self._transport.call("PUT", "team/hub-token", HubToken, body={"token": token})
+
+    async def remove_hub_token(self) -> HubToken:
+        """Forget the team's token."""
+        return await self._transport.call("DELETE", "team/hub-token", HubToken)
 
     def audit(self, *, action: str | None = None, object_id: str | None = None) -> AsyncIterator[AuditEntry]:
         """Every change somebody made, newest first, of one kind or to one thing. Needs an admin key."""

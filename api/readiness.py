@@ -1,0 +1,55 @@
+"""What the service needs, asked now and then however many ask."""
+
+import threading
+import time
+from collections.abc import Mapping
+
+from celery import Celery
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.database import transaction
+from core.jobs.broker import broker_answers
+from core.jobs.queue import fresh_workers
+
+CACHED_SECONDS = 2.0
+
+
+class ReadinessChecks:
+    """Answers remembered for a moment. Whoever comes while they are asked for waits for them: a database or broker that
+    is slow is not asked by every prober at once."""
+
+    def __init__(
+        self, sessions: sessionmaker[Session], store: Store, broker: Celery, *, worker_fresh_seconds: float
+    ) -> None:
+        self._sessions = sessions
+        self._store = store
+        self._broker = broker
+        self._worker_fresh_seconds = worker_fresh_seconds
+        self._lock = threading.Lock()
+        self._checks: Mapping[str, bool] = {}
+        self._asked_at = -CACHED_SECONDS
+
+    def checks(self) -> Mapping[str, bool]:
+        """Return whether each answers: database, broker, store, workers."""
+        with self._lock:
+            if time.monotonic() >= self._asked_at + CACHED_SECONDS:
+                self._checks = self._ask()
+                self._asked_at = time.monotonic()
+            return self._checks
+
+    def _ask(self) -> Mapping[str, bool]:
+        database, workers = False, False
+        try:
+            with transaction(self._sessions) as session:
+                workers = fresh_workers(session, self._worker_fresh_seconds) > 0
+                database = True
+        except SQLAlchemyError:
+            pass  # what is not there stays False
+        return {
+            "database": database,
+            "broker": broker_answers(self._broker),
+            "store": self._store.is_usable(),
+            "workers": workers,
+        }

@@ -1,0 +1,101 @@
+"""Keys that were refused, written into the audit trail: the first few of an address in a minute each for itself, the
+others as a count once the minute is over. An attack from anywhere fills no table.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import structlog
+from anyio import to_thread
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.teams.audit import note_refusals
+from core.teams.keys import owner_of
+
+EACH = 5
+"""Rows of one address in a minute; what is more is counted."""
+MOST_ADDRESSES = 20
+"""Addresses told apart in a minute, by each process; those of others are counted together."""
+WINDOW_SECONDS = 60.0
+MANY = "refused as those before it"
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Window:
+    ends: float
+    written: int = 0
+    counted: int = 0
+
+
+class RefusedKeys:
+    """Of one process."""
+
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self._sessions = sessions
+        self._windows: dict[str | None, _Window] = {}
+        self._lock = threading.Lock()
+
+    def note(self, address: str, token: str, reason: str) -> None:
+        """A token was refused that an address sent. The token itself is written nowhere."""
+        if self._is_counted(address):
+            return
+        with transaction(self._sessions) as session:
+            note_refusals(session, owner_of(session, token), address=address, reason=reason, count=1)
+
+    def _is_counted(self, address: str) -> bool:
+        with self._lock:
+            is_told_apart = address in self._windows or len(self._windows) < MOST_ADDRESSES
+            window = self._windows.setdefault(
+                address if is_told_apart else None, _Window(time.monotonic() + WINDOW_SECONDS)
+            )
+            if is_told_apart and window.written < EACH:
+                window.written += 1
+                return False
+            window.counted += 1
+            return True
+
+    def flush(self, *, everything: bool = False) -> None:
+        """Write the counts of the minutes that are over."""
+        now = time.monotonic()
+        with self._lock:
+            over = {address: each for address, each in self._windows.items() if everything or each.ends <= now}
+            for address in over:
+                del self._windows[address]
+        counted = {address: each.counted for address, each in over.items() if each.counted}
+        if not counted:
+            return
+        with transaction(self._sessions) as session:
+            for address, count in counted.items():
+                note_refusals(session, None, address=address, reason=MANY, count=count)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Counts are written every few seconds inside, and at the end."""
+
+        async def flush_often() -> None:
+            while True:
+                await asyncio.sleep(WINDOW_SECONDS / 12)
+                await to_thread.run_sync(self._try_flush)
+
+        task = asyncio.create_task(flush_often())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await to_thread.run_sync(lambda: self._try_flush(everything=True))
+
+    def _try_flush(self, *, everything: bool = False) -> None:
+        try:
+            self.flush(everything=everything)
+        except SQLAlchemyError as error:
+            log.warning("refused keys not written down", error=str(error))

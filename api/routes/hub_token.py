@@ -1,0 +1,29 @@
+"""The token a team's models and datasets are fetched from the hub with; for admins. It is written, and never shown."""
+
+from fastapi import APIRouter
+
+from api.dependencies import Admin, DatabaseSession, State
+from api.problems import problems
+from core.errors import Forbidden, InvalidRequest, Unauthenticated
+from core.registry import hub_tokens
+from core.registry.schemas import HubToken, HubTokenBody
+
+router = APIRouter(prefix="/v1/team/hub-token", tags=["team"])
+
+
+@router.get("", responses=problems(Unauthenticated, Forbidden))
+def get_hub_token(caller: Admin, session: DatabaseSession, state: State) -> HubToken:
+    """Whose token the hub is asked with for the team; the token itself is never shown."""
+    return hub_tokens.get_hub_token(session, caller.team_id, state.settings)
+
+
+@router.put("", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
+def set_hub_token(body: HubTokenBody, caller: Admin, session: DatabaseSession, state: State) -> HubToken:
+    """Set the team's token, in place of the one before. It is used from the next job on, and by those that wait."""
+    return hub_tokens.set_hub_token(session, caller, body, settings=state.settings, secret=state.secret)
+
+
+@router.delete("", responses=problems(Unauthenticated, Forbidden))
+def remove_hub_token(caller: Admin, session: DatabaseSession, state: State) -> HubToken:
+    """Forget the team's token. Idempotent."""
+    return hub_tokens.remove_hub_token(session, caller, state.settings)

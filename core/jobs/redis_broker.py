@@ -1,0 +1,25 @@
+"""Celery's `redis://` transport, read by a plain loop in place of an event loop.
+
+With the event loop everything between a worker and its pool's process passes through the loop, and that stands still
+while Redis is away. Read this way the pool has threads of its own, so that a worker can look for jobs by itself.
+"""
+
+from typing import Any
+
+from kombu.transport import redis
+
+from core.jobs.folder_broker import LONGEST_WAIT_SECONDS
+
+_WAIT_OF_BUSY_SECONDS = 0.05
+"""Nothing wakes a worker that is at a job when it may take the next hint."""
+
+
+class Transport(redis.Transport):
+    implements = redis.Transport.implements.extend(asynchronous=False)
+
+    def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
+        """Goes back to the consumer's loop soon: there it sees that it is to end, or that it may take the next hint."""
+        is_busy = not all(channel.qos.can_consume() for channel in self.channels)
+        longest = _WAIT_OF_BUSY_SECONDS if is_busy else LONGEST_WAIT_SECONDS
+        timeout = min(timeout or longest, longest)
+        super().drain_events(connection, timeout=timeout)  # type: ignore[no-untyped-call]

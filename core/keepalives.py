@@ -1,0 +1,49 @@
+"""Noticing that a database or a Redis has vanished without a word: its machine lost power, its packets get nowhere.
+
+The kernel probes connections on which nothing comes, and gives up those whose data nobody acknowledges; either takes
+`peer_lost_seconds` and at most a fifth more. Sockets of files need none of it: there the kernel tells at once.
+"""
+
+import socket
+from typing import Any
+
+from core.settings import Settings
+
+_PROBES = 3
+
+
+def _idle_and_interval(settings: Settings) -> tuple[int, int]:
+    """Return the seconds of silence before the first probe, and those between probes."""
+    interval = max(1, settings.peer_lost_seconds // 5)
+    return max(1, settings.peer_lost_seconds - _PROBES * interval), interval
+
+
+def postgres_keepalives(settings: Settings) -> dict[str, int]:
+    """Return what libpq is told of its sockets, as parameters of a connection."""
+    idle, interval = _idle_and_interval(settings)
+    return {
+        "keepalives": 1,
+        "keepalives_idle": idle,
+        "keepalives_interval": interval,
+        "keepalives_count": _PROBES,
+        "tcp_user_timeout": settings.peer_lost_seconds * 1000,
+    }
+
+
+def redis_keepalives(settings: Settings) -> dict[str, Any]:
+    """Return what Redis clients are told of their TCP sockets, and how often a connection at rest is tried."""
+    idle, interval = _idle_and_interval(settings)
+    values = {
+        "TCP_KEEPIDLE": idle,
+        "TCP_KEEPINTVL": interval,
+        "TCP_KEEPCNT": _PROBES,
+        "TCP_USER_TIMEOUT": settings.peer_lost_seconds * 1000,
+    }
+    options = {
+        getattr(socket, name): value for name, value in values.items() if hasattr(socket, name)
+    }  # of this system
+    return {
+        "socket_keepalive": True,
+        "socket_keepalive_options": options,
+        "health_check_interval": max(1, settings.peer_lost_seconds // 2),
+    }

@@ -1,0 +1,105 @@
+"""Tokens the hub is asked with: a team's own, kept sealed and never shown; the operator's for teams the settings name.
+
+A worker passes a team's token on to its fetcher as it is kept: it is opened where the hub is asked, nowhere else.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.errors import GatedModel
+from core.registry.hub import HubCredential
+from core.registry.hub_tables import HubTokenRow
+from core.registry.schemas import HubToken, HubTokenBody
+from core.settings import ALL_TEAMS, Settings
+from core.teams import audit
+from core.teams.principal import Actor, team_of
+from core.teams.sealing import Sealed
+from core.teams.secret import server_secret
+from core.teams.tables import TeamRow
+from core.validation import require_credential
+
+_PURPOSE = "hub"
+
+
+class HubAccess(BaseModel):
+    """Whose token the hub is asked with for a team: its own (`sealed`), the operator's where it is lent to this team,
+    or nobody's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    team_id: str
+    sealed: str | None = Field(None, repr=False)
+    is_lent: bool = False
+
+    @property
+    def owner(self) -> Literal["team", "operator"] | None:
+        if self.sealed is not None:
+            return "team"
+        return "operator" if self.is_lent else None
+
+
+def find_access(session: Session, team_id: str, settings: Settings) -> HubAccess:
+    """The team's own token goes before the operator's."""
+    name, sealed = session.execute(
+        select(TeamRow.name, HubTokenRow.sealed).outerjoin(HubTokenRow).where(TeamRow.id == team_id)
+    ).one()
+    if sealed is not None:
+        return HubAccess(team_id=team_id, sealed=sealed.decode())
+    teams = settings.hub_token_teams
+    return HubAccess(team_id=team_id, is_lent=settings.hub_token is not None and (ALL_TEAMS in teams or name in teams))
+
+
+def open_access(access: HubAccess, settings: Settings) -> HubCredential | None:
+    """The token itself. Raises GatedModel where it was sealed with another secret than this process has."""
+    if access.sealed is not None:
+        try:
+            opened = Sealed(server_secret(settings), _PURPOSE).open(access.sealed.encode())
+        except ValueError:
+            raise GatedModel(
+                "the team's hub token cannot be opened: SECATEUR_SECRET_KEY is another one than when it was set, or on "
+                "this worker; an admin of the team can set the token again"
+            ) from None
+        return HubCredential(opened, "team")
+    if access.is_lent and settings.hub_token is not None:
+        return HubCredential(settings.hub_token.get_secret_value(), "operator")
+    return None
+
+
+def get_hub_token(session: Session, team_id: str, settings: Settings) -> HubToken:
+    """Whose token is used for the team, and since when it has its own."""
+    row = session.get(HubTokenRow, team_id)
+    return HubToken(
+        object="hub_token",
+        used=find_access(session, team_id, settings).owner,
+        updated_at=None if row is None else row.updated_at,
+    )
+
+
+def set_hub_token(
+    session: Session, caller: Actor, body: HubTokenBody, *, settings: Settings, secret: bytes
+) -> HubToken:
+    """Keep a team's own token, in place of the one before. Raises InvalidRequest where it can be none."""
+    team_id = team_of(caller)
+    plain = body.token.get_secret_value()
+    require_credential("token", plain)
+    values = {"sealed": Sealed(secret, _PURPOSE).seal(plain), "updated_at": func.clock_timestamp()}
+    session.execute(
+        insert(HubTokenRow)
+        .values(team_id=team_id, **values)
+        .on_conflict_do_update(index_elements=[HubTokenRow.team_id], set_=values)
+    )
+    audit.note(session, caller, "hub_token.set", team_id)
+    return get_hub_token(session, team_id, settings)
+
+
+def remove_hub_token(session: Session, caller: Actor, settings: Settings) -> HubToken:
+    """Forget a team's own token. Idempotent."""
+    team_id = team_of(caller)
+    removed = session.scalar(delete(HubTokenRow).where(HubTokenRow.team_id == team_id).returning(HubTokenRow.team_id))
+    if removed is not None:
+        audit.note(session, caller, "hub_token.remove", team_id)
+    return get_hub_token(session, team_id, settings)

@@ -1,0 +1,194 @@
+"""How long a transaction waits, works and stands still, by the role of its connection, and what its caller is told."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from bench.pooler import configure_pooler, pooled_url
+from core.database import Role, passing_fault, session_factory, transaction
+from core.jobs.queue import HeldUp, claim
+from core.settings import Settings
+from core.teams.tables import TeamRow
+from tests.api.test_problems import problem_of
+from tests.conftest import bearer
+from tests.jobs.conftest import NewJob
+from tests.jobs.conftest import new_job as new_job
+from tests.production.conftest import needed
+from tests.serving import lent_app
+from tests.worker.conftest import eventually
+from tests.worker.test_serve import free_port
+from worker.processes import spawn
+
+Sessions = sessionmaker[Session]
+ROLES: tuple[Role, ...] = get_args(Role)
+LIMITS = [
+    func.current_setting(name) for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+]
+
+
+def limits_of(settings: Settings, role: Role) -> tuple[str, ...]:
+    """The limits of a transaction of this role, and of one after it on the same connection."""
+    sessions = session_factory(settings, role)
+    with sessions() as session:
+        session.execute(text("SELECT 1"))
+        session.commit()
+        found = session.execute(select(*LIMITS)).one()
+    sessions.kw["bind"].dispose()
+    return tuple(found)
+
+
+@contextmanager
+def holding(sessions: Sessions, team: str) -> Iterator[Session]:
+    """Another transaction that holds the team's row, until it is committed or the block ends."""
+    with transaction(sessions) as session:
+        session.execute(select(TeamRow).where(TeamRow.id == team).with_for_update(key_share=True))
+        yield session
+
+
+@pytest.fixture
+def short(settings: Settings) -> Settings:
+    return settings.model_copy(update={"database_request_lock_seconds": 0.3})
+
+
+@pytest.fixture
+def pooled(short: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """Settings whose database is reached through PgBouncer, which lends two connections by the transaction."""
+    assert short.database_url is not None
+    port = free_port()
+    configuration = configure_pooler(tmp_path, short.database_url, port, connections=2)
+    tmp_path.chmod(0o755)
+    with open(tmp_path / "pgbouncer.log", "wb") as log:
+        pooler = spawn([needed("pgbouncer"), str(configuration)], name="pgbouncer", stdout=log, stderr=log)
+    through = short.model_copy(update={"database_url": pooled_url(short.database_url, port)})
+    sessions = session_factory(through)
+
+    def answers() -> bool:
+        try:
+            with transaction(sessions) as session:
+                return session.scalar(text("SELECT true")) is True
+        except DBAPIError:
+            return False
+
+    try:
+        eventually(answers)
+        sessions.kw["bind"].dispose()
+        yield through
+    finally:
+        pooler.end(5)
+
+
+@contextmanager
+def application(settings: Settings) -> Iterator[TestClient]:
+    with lent_app(settings) as app, TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_each_role_has_the_limits_that_the_settings_name(settings: Settings) -> None:
+    kinds = ("lock", "statement", "idle")
+    seconds = {
+        f"database_{role}_{kind}_seconds": 1 + 10 * row + column
+        for row, role in enumerate(ROLES)
+        for column, kind in enumerate(kinds)
+    }
+    changed = settings.model_copy(update=seconds)
+    for role in ROLES:
+        expected = tuple(f"{seconds[f'database_{role}_{kind}_seconds']}s" for kind in kinds)
+        assert limits_of(changed, role) == expected
+
+
+def refused_while_held(
+    settings: Settings, sessions: Sessions, keys: tuple[str, str], team: str, job_body: dict[str, Any]
+) -> None:
+    """A request that needs the held row gets 503 with Retry-After, another team's and a later one what they ask."""
+    mine, others = (bearer(key) for key in keys)
+    with application(settings) as client:
+        with holding(sessions, team) as holder:
+            response = client.post("/v1/jobs", json=job_body, headers=mine)
+            problem = problem_of(response, 503, "unavailable")
+            assert "changed by somebody else" in problem["detail"]
+            assert int(response.headers["Retry-After"]) > 0
+            assert client.get("/v1/team", headers=mine).status_code == 200
+            assert client.get("/v1/team", headers=others).status_code == 200
+            holder.commit()
+        assert client.post("/v1/jobs", json=job_body, headers=mine).status_code == 201
+
+
+@pytest.fixture
+def limited_team(sessions: Sessions, team: str) -> str:
+    """A team whose row is locked by each of its submissions."""
+    with transaction(sessions) as session:
+        session.execute(update(TeamRow).where(TeamRow.id == team).values(max_queued=50))
+    return team
+
+
+def test_a_request_that_needs_a_held_row_answers_503_in_time(
+    short: Settings,
+    sessions: Sessions,
+    admin_key: str,
+    other_team_key: str,
+    limited_team: str,
+    job_body: dict[str, Any],
+) -> None:
+    refused_while_held(short, sessions, (admin_key, other_team_key), limited_team, job_body)
+
+
+def test_a_pooler_drops_none_of_it(
+    pooled: Settings,
+    sessions: Sessions,
+    new_job: NewJob,
+    admin_key: str,
+    other_team_key: str,
+    limited_team: str,
+    other_team: str,
+    job_body: dict[str, Any],
+) -> None:
+    """Limits are each transaction's own, though two roles are lent the same connections; others' jobs are claimed while
+    a team's row is held, and a request for that row is refused in time."""
+    for _ in range(2):
+        assert limits_of(pooled, "worker") == ("30s", "1min", "1min")
+        assert limits_of(pooled, "request") == ("300ms", "30s", "2min")
+    new_job(limited_team, priority=5)
+    other = new_job(other_team)
+    workers = session_factory(pooled, "worker")
+    with holding(sessions, limited_team):
+        with transaction(workers) as session:
+            claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+            assert claimed is not None and claimed.job_id == other
+        with pytest.raises(HeldUp), transaction(workers) as session:
+            claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+    workers.kw["bind"].dispose()
+    refused_while_held(pooled, sessions, (admin_key, other_team_key), limited_team, job_body)
+
+
+def test_a_statement_that_takes_too_long_answers_503(
+    settings: Settings, sessions: Sessions, admin_key: str, limited_team: str, job_body: dict[str, Any]
+) -> None:
+    limits = {"database_request_lock_seconds": 0, "database_request_statement_seconds": 0.3}
+    with application(settings.model_copy(update=limits)) as client, holding(sessions, limited_team):
+        response = client.post("/v1/jobs", json=job_body, headers=bearer(admin_key))
+        assert "did not finish in time" in problem_of(response, 503, "unavailable")["detail"]
+        assert "Retry-After" in response.headers
+
+
+def test_a_transaction_that_stands_still_is_ended_and_what_it_held_is_free(
+    settings: Settings, sessions: Sessions, team: str
+) -> None:
+    frozen = session_factory(settings.model_copy(update={"database_worker_idle_seconds": 0.2}), "worker")
+
+    def freeze() -> None:
+        with holding(frozen, team) as holder:
+            with transaction(sessions) as session:  # waits for the row, within a request's limit
+                session.execute(update(TeamRow).where(TeamRow.id == team).values(weight=2))
+            holder.execute(text("SELECT 1"))
+
+    with pytest.raises(DBAPIError) as ended:
+        freeze()
+    assert passing_fault(ended.value) == "the database was left waiting for too long"
+    frozen.kw["bind"].dispose()

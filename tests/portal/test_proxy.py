@@ -1,0 +1,238 @@
+"""The service behind a real nginx with the configuration that is shipped: TLS ends there, and the API is a process of
+its own that trusts nginx's address and no other."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, expect
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.artifacts.store import Store
+from core.settings import Settings
+from tests.api.ended_job import succeeded_job
+from tests.api.uploading import announced, send, send_rest, start
+from tests.conftest import bearer
+from tests.model_folders import write_llama
+from tests.portal.running_job import Running
+from tests.webhooks.receiver import Trust
+from tests.webhooks.test_addresses import make_trust
+from tests.worker.conftest import eventually
+from tests.worker.test_serve import free_port
+from worker.processes import ChildProcess, spawn
+from worker.serve import part_commands, part_environment
+
+pytestmark = pytest.mark.timeout(300)
+
+SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "secateur.conf"
+NGINX, CLIENT, STRANGER = "127.0.0.1", "127.0.0.5", "127.0.0.9"
+"""Addresses from which nginx asks the API, a client asks nginx, and a client asks the API past nginx."""
+FORGED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
+PART_BYTES = 16 * 2**10
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Where the service is for its users, and where it is for who reaches past nginx; `key` is an admin's."""
+
+    port: int
+    trust: Trust
+    past_nginx: str
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    def client(self, address: str = CLIENT, **headers: str) -> httpx.Client:
+        """A client at an address, that trusts nginx's certificate."""
+        transport = httpx.HTTPTransport(verify=self.trust.client, local_address=address)
+        return httpx.Client(base_url=self.url, headers=bearer(self.key) | headers, transport=transport, timeout=60)
+
+
+@contextmanager
+def running(command: list[str], name: str, log: Path, environment: dict[str, str]) -> Iterator[ChildProcess]:
+    with log.open("wb") as said:
+        child = spawn(command, name=name, stdout=said, stderr=subprocess.STDOUT, environment=environment)
+    try:
+        yield child
+    finally:
+        child.end(grace_seconds=10)
+
+
+def nginx_configuration(folder: Path, *, api: int, port: int, certificate: Path) -> Path:
+    """The shipped file with other ports and a certificate that has its key with it, and what Debian's own nginx.conf
+    puts around it."""
+    changes = {
+        "127.0.0.1:8000": f"127.0.0.1:{api}",
+        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "    listen [::]:443 ssl;\n": "",
+        "listen 80;": f"listen 127.0.0.1:{free_port()};",
+        "    listen [::]:80;\n": "",
+        "/etc/ssl/secateur/fullchain.pem": str(certificate),
+        "/etc/ssl/secateur/privkey.pem": str(certificate),
+        "    proxy_pass http://secateur;": f"    proxy_pass http://secateur; proxy_bind {NGINX};",
+    }
+    site = SHIPPED.read_text()
+    for shipped, ours in changes.items():
+        assert site.count(shipped) == 1, shipped
+        site = site.replace(shipped, ours)
+    (folder / "site.conf").write_text(site)
+    user = "user root;" if os.geteuid() == 0 else ""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    main = folder / "nginx.conf"
+    main.write_text(
+        f"{user} worker_processes 1; pid {folder}/nginx.pid; error_log stderr warn; daemon off;\n"
+        f"events {{}}\nhttp {{ gzip on; {temporary} include {folder}/site.conf; }}\n"
+    )
+    return main
+
+
+@pytest.fixture
+def outside(settings: Settings, admin_key: str, tmp_path: Path) -> Iterator[Outside]:
+    nginx = shutil.which("nginx") or next((str(p) for p in [Path("/usr/sbin/nginx")] if p.exists()), None)
+    if nginx is None:
+        pytest.skip("nginx is not installed (apt-get install nginx)")
+    trust = make_trust(tmp_path, "localhost")
+    api, port = free_port(), free_port()
+    main = nginx_configuration(tmp_path, api=api, port=port, certificate=tmp_path / "certificate.pem")
+    settings.home.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        **part_environment(settings),
+        "SECATEUR_SECRET_KEY": settings.secret_key or "",
+        "SECATEUR_TRUSTED_PROXIES": f"{NGINX}/32",
+        "SECATEUR_UPLOAD_PART_BYTES": str(PART_BYTES),
+        "FORWARDED_ALLOW_IPS": "*",  # uvicorn's own trust is not asked
+    }
+    command = part_commands("127.0.0.1", api, settings)["api"]
+    place = Outside(port, trust, f"http://127.0.0.1:{api}", admin_key)
+    with (
+        running(command, "api", settings.home / "api.log", environment),
+        running([nginx, "-p", str(tmp_path), "-c", str(main)], "nginx", tmp_path / "nginx.log", {}),
+    ):
+        eventually(lambda: answers(place), 180)
+        yield place
+
+
+def answers(place: Outside) -> bool:
+    try:
+        with place.client() as client:
+            return client.get("/healthz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_a_browser_signs_in_through_it_and_follows_a_job(
+    outside: Outside,
+    browser: Browser,
+    job_body: dict[str, Any],
+    sessions: sessionmaker[Session],
+    store: Store,
+) -> None:
+    with outside.client() as client:
+        job = Running(sessions, store, client.post("/v1/jobs", json=job_body).raise_for_status().json()["id"])
+    context = browser.new_context(base_url=outside.url, ignore_https_errors=True)
+    page = context.new_page()
+    page.goto(f"/portal/jobs/{job.id}")
+    page.get_by_label("API key").fill(outside.key)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{outside.url}/portal/jobs/{job.id}")
+    (cookie,) = context.cookies()
+    assert cookie["secure"] and cookie["httpOnly"]
+    job.begin()
+    for number in range(3):  # each arrives before the next is said: nothing waits in a buffer
+        job.log(f"line {number}")
+        expect(page.locator("#log li")).to_have_count(number + 1)
+    context.close()
+
+
+def test_streams_uploads_addresses_and_entity_tags_come_through(
+    outside: Outside,
+    model: str,
+    sessions: sessionmaker[Session],
+    store: Store,
+    tmp_path: Path,
+    job_body: dict[str, Any],
+) -> None:
+    with outside.client() as client:
+        finished = succeeded_job(client, sessions, store, tmp_path / "artifact", model=model)
+        file = f"/v1/jobs/{finished}/artifacts/model.safetensors"
+        tag = client.get(file).raise_for_status().headers["ETag"]
+        assert tag == f'"{hashlib.sha256(b"weights").hexdigest()}"'
+        assert client.get(file, headers={"If-None-Match": tag}).status_code == 304
+        assert client.get(file, headers={"Range": "bytes=2-4"}).content == b"igh"
+
+        template = {"model": model, "method": "magnitude", "sparsity": 0.5}
+        made = client.post("/v1/triggers", json={"name": "hook", "template": template})
+        assert made.json()["url"].startswith(f"{outside.url}/v1/hooks/"), made.text
+        assert client.get("/").headers["Location"] == "/portal/"
+        assert client.get("/portal/jobs").headers["Location"].startswith("/portal/sign-in")
+
+        running_job = Running(sessions, store, client.post("/v1/jobs", json=job_body).json()["id"]).begin()
+        with client.stream(
+            "GET", f"/v1/jobs/{running_job.id}/events", headers={"Accept": "text/event-stream"}
+        ) as events:
+            lines = events.iter_lines()
+            for number in range(3):
+                running_job.log(f"line {number}")
+                assert any(f"line {number}" in line for line in lines)
+
+        folder = write_llama(tmp_path / "uploaded", hidden=64, intermediate=96)
+        upload = start(client, announced(folder))
+        assert (folder / "model.safetensors").stat().st_size > 3 * PART_BYTES
+        send_rest(client, upload, folder)
+        done = client.post(f"/v1/uploads/{upload['id']}/complete")
+        assert done.is_success, done.text
+
+
+def test_only_nginx_is_believed_and_it_believes_no_client(outside: Outside) -> None:
+    def address_of(client: httpx.Client, url: str, **headers: str) -> Any:
+        made = client.post(f"{url}/v1/keys", json={"name": "asked"}, headers=FORGED | headers).raise_for_status().json()
+        (entry,) = client.get(f"{url}/v1/audit", params={"object_id": made["id"]}).json()["data"]
+        return entry["address"]
+
+    with outside.client() as client:
+        assert address_of(client, outside.url) == CLIENT
+    with outside.client(STRANGER) as past:
+        assert address_of(past, outside.past_nginx) == STRANGER
+        signed_in = past.post(f"{outside.past_nginx}/portal/sign-in", data={"key": outside.key}, headers=FORGED)
+        assert signed_in.status_code == 303 and "Secure" not in signed_in.headers["Set-Cookie"]
+    with outside.client() as client:
+        for origin, status in (
+            (outside.url, 303),
+            (outside.url.replace("https", "http"), 403),
+            ("https://elsewhere.example", 403),
+        ):
+            answer = client.post("/portal/sign-in", data={"key": outside.key}, headers={"Origin": origin})
+            assert answer.status_code == status, origin
+            assert status != 303 or "Secure" in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.nightly
+def test_two_gibibytes_go_up_through_it(outside: Outside) -> None:
+    piece = (b"a line of text that says nothing new at all\n" * 2**15)[: 2**20 - 1] + b"\n"
+    pieces = 2 * 2**10
+    digest = hashlib.sha256()
+    for _ in range(pieces):
+        digest.update(piece)
+    size = pieces * len(piece)
+    file = {"path": "large.txt", "bytes": size, "sha256": digest.hexdigest()}
+    with outside.client() as client:
+        upload = start(client, {"kind": "dataset", "name": "large", "format": "text", "files": [file]})
+        step = upload["part_bytes"]
+        for offset in range(0, size, step):
+            content = (piece * (step // len(piece) + 2))[offset % len(piece) :][: min(step, size - offset)]
+            sent = send(client, upload["id"], "large.txt", offset, content)
+            assert sent.status_code == 200, sent.text
+        done = client.post(f"/v1/uploads/{upload['id']}/complete")
+        assert done.is_success, done.text

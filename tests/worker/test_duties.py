@@ -1,0 +1,143 @@
+"""Duties side by side: what hangs or stands still is noticed, and keeps nothing else waiting."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.orm import Session, sessionmaker
+
+import api.fleet_metrics
+from core.database import transaction
+from core.jobs.duties import forget_others, known_duties
+from core.settings import Settings
+from tests.worker.conftest import StartPart, eventually
+from worker import alive
+from worker.dispatcher import go_round, make_duties
+from worker.duties import Duty, Turn
+
+SUCCESS = "secateur_dispatcher_duty_last_success_timestamp_seconds"
+Sessions = sessionmaker[Session]
+
+
+@pytest.fixture
+def hanging() -> Iterator[threading.Event]:
+    """What a duty waits for that hangs."""
+    over = threading.Event()
+    yield over
+    over.set()
+
+
+def done(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What Prometheus is told of each duty."""
+    monkeypatch.setattr(api.fleet_metrics, "CACHED_SECONDS", 0.0)
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return {each.labels["duty"]: each.value for family in families for each in family.samples if each.name == SUCCESS}
+
+
+def test_a_duty_that_hangs_grows_old_and_the_others_go_on(
+    api_client: TestClient,
+    sessions: Sessions,
+    settings: Settings,
+    hanging: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[Turn] = []
+
+    def fail(turn: Turn) -> None:
+        raise ConnectionError("away")
+
+    def work_long(turn: Turn) -> None:
+        while not hanging.wait(0.05):
+            turn.goes_well()
+
+    duties = (
+        Duty("hangs", 0.05, lambda turn: hanging.wait() or None),
+        Duty("fails", 0.05, fail),
+        Duty("works", 0.05, lambda turn: turns.append(turn)),
+        Duty("works long", 0.05, work_long),
+    )
+    stop = threading.Event()
+    often = settings.model_copy(update={"dispatch_interval_seconds": 0.05})
+    clock = threading.Thread(target=go_round, args=(sessions, often, duties, stop))
+    clock.start()
+
+    def all_known() -> dict[str, float] | None:
+        seen = done(api_client, monkeypatch)
+        return seen if len(seen) == len(duties) else None
+
+    first = eventually(all_known)
+    ran = len(turns)
+
+    def others_went_on() -> dict[str, float] | None:
+        now = done(api_client, monkeypatch)
+        return now if all(now[name] > first[name] for name in ("works", "works long")) else None
+
+    later = eventually(others_went_on)
+    stop.set()
+    clock.join(20)
+    assert (later["hangs"], later["fails"]) == (first["hangs"], first["fails"])
+    assert len(turns) > ran and abs(later["works"] - time.time()) < 60
+
+
+def test_duties_of_an_earlier_version_are_forgotten(sessions: Sessions, settings: Settings) -> None:
+    Duty("no more", 1.0, lambda turn: None)._run(sessions, settings)
+    duties = make_duties(sessions, settings)
+    for duty in duties:
+        if duty.name in ("leases", "old duties"):
+            duty.start_if_due(sessions, settings)
+            duty.wait(20)
+    with transaction(sessions) as session:
+        assert {row.name for row in known_duties(session)} == {"leases", "old duties"}
+        forget_others(session, [])
+        assert known_duties(session) == []
+
+
+def is_healthy(settings: Settings) -> bool:
+    """As a container is asked."""
+    environment = {**os.environ, "SECATEUR_HOME": str(settings.home), "SECATEUR_DISPATCH_INTERVAL_SECONDS": "0.1"}
+    return subprocess.run([sys.executable, "-m", "worker.alive", "dispatcher"], env=environment).returncode == 0
+
+
+def test_two_dispatchers_share_the_work_and_one_that_is_frozen_is_not_healthy(
+    sessions: Sessions, settings: Settings, start_part: StartPart
+) -> None:
+    assert not is_healthy(settings), "there is none yet"
+    first = start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.1")
+    eventually(lambda: alive.seconds_silent("dispatcher", settings) < 1, 60)
+    assert is_healthy(settings)
+    os.kill(first.pid, signal.SIGSTOP)
+    eventually(lambda: alive.seconds_silent("dispatcher", settings) > 3, 60)
+    assert not is_healthy(settings)
+
+    second = start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.1")
+    os.kill(first.pid, signal.SIGCONT)
+    eventually(lambda: alive.seconds_silent("dispatcher", settings) < 1, 60)
+    named = {duty.name for duty in make_duties(sessions, settings)}
+
+    def noted() -> dict[str, float]:
+        with transaction(sessions) as session:
+            return {row.name: row.succeeded_at.timestamp() for row in known_duties(session)}
+
+    eventually(lambda: noted().keys() == named, 60)
+    before = noted()
+    frequent = {"leases", "hints", "totals", "triggers", "webhooks", "sweeps", "publications 1"}
+    eventually(lambda: all(noted()[name] > before[name] for name in frequent), 60)
+    log = (settings.home / "dispatcher.log").read_text()
+    assert "duty failed" not in log and first.is_running() and second.is_running(), log
+    first.send(signal.SIGTERM)
+    assert first.wait(20) == 0
+
+
+def test_a_dispatcher_that_never_lived_is_silent_for_ever(settings: Settings) -> None:
+    assert alive.seconds_silent("dispatcher", settings) == float("inf")
+    alive.touch("dispatcher", settings)
+    assert alive.seconds_silent("dispatcher", settings) < alive.longest_silence("dispatcher", settings) == 60
+    alive.forget("dispatcher", settings)
+    assert alive.seconds_silent("dispatcher", settings) == float("inf")

@@ -1,0 +1,194 @@
+"""The work folders of jobs on this node: `work/JOB/attempt-N`, and how they go.
+
+An attempt holds its job's folder by a lock of the kernel's, which ends with the process however it ends; what nobody
+holds goes once the queue of record knows no use for it, also where its worker was killed and the job ended elsewhere.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.jobs.kept_work import WORK_USES, WorkUse, uses_of_work
+
+SAVED_BLOCKS = "boundary-*/state.json"
+SAVED_CUT = "cut.json"
+SAVED_STEPS = "recovery/step-*/state.json"
+SAVED_ROUNDS = "rounds/round-*/state.json"
+SAVED_CURVES = "curves.json"
+_SAVED_SEARCH = "latency-target.json"
+"""Files in an attempt's folder that a later attempt goes on from: finished blocks, the choice of what is removed, steps
+of training, rounds of an iterative method, layers whose sensitivity was measured, the sparsity for a latency."""
+
+_SAVED = (SAVED_BLOCKS, SAVED_CUT, SAVED_STEPS, SAVED_ROUNDS, SAVED_CURVES, _SAVED_SEARCH)
+_MADE_ANEW = ("artifact", "pruned")
+"""Folders of an attempt that none goes on from."""
+_LOCK = "lock"
+_REMOVED = "removed-"
+_JOB = re.compile(r"job_[0-9a-z]+")
+
+logger = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class WorkFigures:
+    """Jobs that have a folder here, and the bytes of all of them on the disk."""
+
+    folders: int
+    bytes: int
+
+
+class WorkFolders:
+    """All of one node. Any number of processes may use them at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @contextmanager
+    def held(self, job_id: str) -> Iterator[None]:
+        """Keep a job's folder from being swept; it is made where there is none."""
+        folder = self._root / job_id
+        lock = _lock_shared(folder)
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+    def keep_saved(self, job_id: str) -> None:
+        """Keep what a retry goes on from, the newest of each kind, of a job that failed or was cancelled."""
+        folder = self._root / job_id
+        attempts = sorted(folder.glob("attempt-*"), key=_number, reverse=True)
+        newest = [next((each for each in attempts if any(each.glob(saved))), None) for saved in _SAVED]
+        if not any(newest):
+            self.remove(job_id)
+            return
+        for attempt in attempts:
+            for path in [attempt] if attempt not in newest else [attempt / name for name in _MADE_ANEW]:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def remove(self, job_id: str) -> bool:
+        """Remove a job's folder; False where an attempt holds it."""
+        folder = self._root / job_id
+        gone = self._root / f"{_REMOVED}{uuid.uuid4().hex}"
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # of a release that had none
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(gone)
+        else:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rename(gone)
+            except BlockingIOError:
+                return False
+            finally:
+                os.close(lock)
+        shutil.rmtree(gone, ignore_errors=True)
+        return True
+
+    def sweep(self, sessions: sessionmaker[Session], resume_keep_seconds: float, *, free_bytes: int = 0) -> None:
+        """Remove the folders that are of no use any more; and, until the disk has `free_bytes`, those of jobs that
+        could go on from them, which then start over. Where giving up all of these would not be enough, none is.
+
+        A folder of a job that the database does not know goes once nobody has touched it for `resume_keep_seconds`.
+        """
+        for left in self._root.glob(f"{_REMOVED}*"):  # a removal that was cut off
+            shutil.rmtree(left, ignore_errors=True)
+        job_ids = self._jobs()
+        if not job_ids:
+            return
+        with transaction(sessions) as session:
+            uses = uses_of_work(session, job_ids, resume_keep_seconds)
+        for job_id in job_ids:
+            is_over = uses[job_id] is None if job_id in uses else self._age(job_id) > resume_keep_seconds
+            if is_over and self.remove(job_id):
+                logger.info("work folder removed", job=job_id)
+        self._give_up({job_id: use for job_id, use in uses.items() if use is not None}, free_bytes)
+
+    def figures(self) -> WorkFigures:
+        """Return what lies here now."""
+        return WorkFigures(len(self._jobs()), _disk_bytes(self._root))
+
+    def _give_up(self, uses: dict[str, WorkUse], free_bytes: int) -> None:
+        if self._free() >= free_bytes:
+            return
+        idle = [job_id for job_id in self._jobs() if job_id in uses and not self._is_held(job_id)]
+        if self._free() + sum(_disk_bytes(self._root / each) for each in idle) < free_bytes:
+            return
+        for job_id in sorted(idle, key=lambda each: (WORK_USES.index(uses[each]), -self._age(each))):
+            if self._free() >= free_bytes:
+                return
+            if self.remove(job_id):
+                logger.warning("work folder given up for space: the job starts over", job=job_id, use=uses[job_id])
+
+    def _jobs(self) -> list[str]:
+        if not self._root.is_dir():
+            return []
+        return sorted(each.name for each in self._root.iterdir() if _JOB.fullmatch(each.name))
+
+    def _is_held(self, job_id: str) -> bool:
+        try:
+            lock = os.open(self._root / job_id / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def _age(self, job_id: str) -> float:
+        """Seconds since an attempt began or ended here."""
+        folder = self._root / job_id
+        try:
+            return time.time() - max(each.stat().st_mtime for each in (folder, *folder.iterdir()))
+        except FileNotFoundError:
+            return 0.0
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self._root).free
+
+
+def _lock_shared(folder: Path) -> int:
+    """Shared, so that an attempt never waits for one that is frozen. The folder may be swept between any two steps:
+    what counts is the lock of the file that lies there afterwards."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(lock).st_ino == (folder / _LOCK).stat().st_ino:
+                return lock
+        os.close(lock)
+
+
+def _number(attempt: Path) -> int:
+    return int(attempt.name.removeprefix("attempt-"))
+
+
+def _disk_bytes(folder: Path) -> int:
+    """Bytes that a folder takes on the disk; files with several names in it count once, those that go meanwhile not."""
+    sizes: dict[int, int] = {}
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found = Path(where, name).lstat()
+                sizes[found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values())
