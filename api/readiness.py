@@ -1,4 +1,4 @@
-"""What the service needs, asked now and then however many ask."""
+"""Answers to what the service needs, asked for now and then however many ask."""
 
 import threading
 import time

@@ -36,7 +36,7 @@ class _Window:
 
 
 class RefusedKeys:
-    """Of one process."""
+    """Calls with keys that are none, counted in one process."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions

@@ -14,7 +14,7 @@ from core.jobs.tables import JobRow
 from core.pages import cursor_of
 
 LOOKS = 20
-"""Of each kind, the first of which fills caches and does not count."""
+"""Number of looks of each kind; the first fills caches and does not count."""
 FILTERS: dict[str, JobFilters] = {
     "all": {},
     "state, common": {"status": "succeeded"},

@@ -40,7 +40,7 @@ _MIGRATION_LOCK = 0x5ECA7EB2
 _MIGRATION_LOOK_SECONDS = 0.2
 
 Role = Literal["request", "dispatcher", "worker", "migration"]
-"""On whose behalf a connection is: each has limits of its own in the settings."""
+"""Kinds of callers of the database: each has limits of its own in the settings."""
 
 _HELD = "what is needed is being changed by somebody else, who has not finished in time"
 _PASSING = {

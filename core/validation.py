@@ -19,7 +19,7 @@ MOST_FAULTS: Final = 10
 _LONGEST_SHOWN: Final = 80
 
 _CREDENTIAL = re.compile(r"[!-~]+")
-"""What can stand in a header: anything else would fail later, in a message that quotes it."""
+"""Characters of a header: anything else would fail later, in a message that quotes it."""
 
 _RULES: dict[str, str] = {}
 """Each pattern's rule in words: errors of pydantic hold the pattern alone."""

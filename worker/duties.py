@@ -53,7 +53,7 @@ class Duty:
         self._thread.start()
 
     def wait(self, seconds: float) -> None:
-        """Until the run that was started is over."""
+        """Wait until the run that was started is over."""
         if self._thread is not None:
             self._thread.join(seconds)
 

@@ -122,7 +122,7 @@ def questions_key(questions: HubText, team_id: str) -> str:
 
 
 def is_closed(reference: object) -> bool:
-    """Whether the hub must say each time who may read this."""
+    """Return whether the hub must say each time who may read this."""
     return isinstance(reference, HubModel | HubText | HubImages) and not reference.is_public
 
 

@@ -81,8 +81,8 @@ class Fetching:
 
 
 def fetcher_environment(settings: Settings, team_id: str) -> dict[str, str]:
-    """What the hub's libraries read when they are imported, and what a cloud's own credentials come through. What those
-    libraries keep is the team's alone."""
+    """Return what the hub's libraries read when they are imported, and what a cloud's credentials come through. What
+    those libraries keep is the team's alone."""
     passed = {
         name: value
         for name, value in os.environ.items()

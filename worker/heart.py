@@ -24,7 +24,7 @@ from worker.work_folders import WorkFolders
 BEAT_SECONDS = 10.0
 _FIRST_SECONDS = 10.0
 SWEEP_SECONDS = 60.0
-"""Between sweeps of the work folders; where the disk is short, each beat begins one."""
+"""Time between sweeps of the work folders; where the disk is short, each beat begins one."""
 
 logger = structlog.get_logger()
 
@@ -85,8 +85,8 @@ class Heart:
         sessions.kw["bind"].dispose()
 
     def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
-        """In a thread of its own: removing much takes long, and a worker that gave no sign of life meanwhile would not
-        be counted on."""
+        """Start a sweep in a thread of its own: removing much takes long, and a worker without a sign of life meanwhile
+        would not be counted on."""
         is_due = self._shortage is not None or time.monotonic() >= self._sweep_at
         if is_due and (self._sweep is None or not self._sweep.is_alive()):
             self._sweep_at = time.monotonic() + SWEEP_SECONDS

@@ -25,7 +25,7 @@ class Lookout:
         self._wake.set()
 
     def stop(self) -> None:
-        """Without waiting."""
+        """End the looks without waiting."""
         self._ended = True
         self._wake.set()
 

@@ -174,7 +174,7 @@ class Sources:
         return _described_source(task.name, self._fetching.entry(spec, ask_first=is_closed(task.hub)))
 
     def _asked_with(self) -> dict[str, Any]:
-        """What every spec has. The operator's token goes along only where it is lent to the team."""
+        """Return what every spec has. The operator's token goes along only where it is lent to the team."""
         access = self._find_access()
         settings = self._settings if access.is_lent else self._settings.model_copy(update={"hub_token": None})
         return {"settings": with_secrets(settings), "access": access}

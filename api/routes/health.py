@@ -36,8 +36,8 @@ def healthz() -> Health:
 
 @router.get("/readyz", response_model=Readiness, responses=problems(Unavailable))
 def readyz(state: State) -> Response | Readiness:
-    """Whether this process can take jobs: database and store can be reached; else 503 with the same `checks`. Whether
-    there is a worker to run them is in `can_run`. The answer may be two seconds old."""
+    """Return whether jobs can be taken, with 503 where database or store cannot be reached, and in `can_run` whether
+    there is a worker to run them. The answer may be two seconds old."""
     checks = state.readiness.checks()
     missing = ", ".join(name for name in ("database", "store") if not checks[name])
     if missing:

@@ -1,4 +1,4 @@
-"""What is written down of the dispatcher's duties, so that one that is not done any more is noticed.
+"""Times of the dispatcher's duties, written down so that one that is not done any more is noticed.
 
 In the database and not in a dispatcher's own memory: it matters that a duty is done, not by which dispatcher, and where
 none runs the times grow old all the same.

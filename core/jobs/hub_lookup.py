@@ -194,8 +194,8 @@ class HubLookup:
             return set(session.scalars(query))
 
     def _model(self, team_id: str, hub: AskedHub, reference: str) -> HubRevision:
-        """What is known already is told again only where the hub, asked again, lets this team read it. While the hub is
-        away, a commit is known by what was public."""
+        """Return a model's revision, from memory only where the hub, asked again, lets this team read it. While the hub
+        is away, a commit is known by what was public."""
         repository, revision = split_reference(reference, "model", "model")
         try:
             listing = hub().listing("model", repository, revision)

@@ -13,7 +13,7 @@ from core.jobs.tables import JobRow
 WorkUse = Literal["retry", "held", "queued"]
 """A retry that a user may ask for, an attempt that a worker holds now, an attempt that is waited for."""
 WORK_USES: tuple[WorkUse, ...] = ("retry", "held", "queued")
-"""In the order in which their folders are given up where the disk is short, those before that lose the least."""
+"""Uses in the order in which their folders go where the disk is short: those before that lose the least."""
 
 
 def uses_of_work(session: Session, job_ids: Collection[str], resume_keep_seconds: float) -> dict[str, WorkUse | None]:

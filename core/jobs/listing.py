@@ -19,7 +19,7 @@ _in_life: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
 
 
 class JobFilters(TypedDict, total=False):
-    """What a job must match, every one that is given. `search` is words, each of which begins a word of the job's id,
+    """Conditions a job must match, every one that is given. `search` is words, each of which begins a word of the job's id,
     model, method or a value of its metadata, in small or capital letters."""
 
     status: JobStatus | None
@@ -44,7 +44,7 @@ def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
 
 
 _BETWEEN_WORDS = re.compile(r"[\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+")
-"""As `JOB_WORDS` has it."""
+"""Separators of words, as in `JOB_WORDS`."""
 
 
 def having_words(team_id: str, filters: JobFilters) -> ColumnElement[bool] | None:

@@ -33,7 +33,7 @@ metadata, in small letters and parted by whatever ASCII has besides letters and 
 team, after an underscore, which no word has. No parser of PostgreSQL's: it would take some words for paths, numbers or
 hosts. Written as PostgreSQL writes it, so that schema and code can be compared."""
 JOB_IS_HELD = f"status IN ({any_of(HELD)})"
-"""As the index of jobs with a lease says it: in other words, or with parameters, the index would not be used."""
+"""Condition of the index of jobs with a lease: in other words, or with parameters, the index would not be used."""
 JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
 """A state's place in a job's life: what waits and runs comes before what has ended."""
 

@@ -44,7 +44,7 @@ Kind = Literal["model", "dataset"]
 TIMEOUT_SECONDS = 10.0
 """To connect, and between two pieces of an answer."""
 _LISTING_SECONDS = 60.0
-"""How long what a branch of a public repository means is remembered."""
+"""Time for which the commit of a public repository's branch is remembered."""
 _MOST_LISTINGS = 1000
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -100,7 +100,7 @@ def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | 
 
 
 class _PublicListings:
-    """What anybody may know, remembered for a moment: a sweep of jobs asks the hub once."""
+    """Listings of public repositories, remembered for a moment: a sweep of jobs asks the hub once."""
 
     def __init__(self) -> None:
         self._listings: dict[tuple[Kind, str, str | None], tuple[float, HubListing]] = {}
@@ -137,8 +137,8 @@ class Hub:
         return self._credential.token if self._credential else False  # False: none from elsewhere
 
     def listing(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
-        """What a revision (null: the default branch) holds; checks that its files may be read, each time anew unless
-        it is public.
+        """Return what a revision (null: the default branch) holds; checks that its files may be read, each time anew
+        unless it is public.
 
         Raises UnknownModel or UnknownDataset, GatedModel or UnusableDataset, HubUnavailable.
         """
@@ -227,7 +227,7 @@ def told(
     *,
     credential: HubCredential | None,
 ) -> Iterator[None]:
-    """What the hub's client raises, in the words of the error tree. `credential` is what it was asked with."""
+    """Turn what the hub's client raises into errors of ours. `credential` is what it was asked with."""
     owner = credential.owner if credential else None
     at = f"{repository}@{revision}" if revision else repository
     is_model = kind == "model"

@@ -1,4 +1,4 @@
-"""When each of the dispatcher's duties was last done.
+"""Times at which the dispatcher's duties were last done.
 
 Only an addition: the version before runs on with this schema.
 """

@@ -1,4 +1,4 @@
-"""How long a transaction waits, works and stands still, by the role of its connection, and what its caller is told."""
+"""Limits of a transaction, by the role of its connection, and what its caller is told."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -21,7 +21,7 @@ Sessions = sessionmaker[Session]
 
 
 def refusals(sessions: Sessions) -> list[tuple[str | None, dict[str, Any]]]:
-    """Of no team, the oldest first."""
+    """Return the refusals of no team's keys, the oldest first."""
     with transaction(sessions) as session:
         return [(entry.address, entry.details) for entry in reversed(list_refusals(session, limit=200))]
 

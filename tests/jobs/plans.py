@@ -1,4 +1,4 @@
-"""What PostgreSQL does for a call: the plans of the statements it sends."""
+"""PostgreSQL's plans of the statements that a call sends."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Which worker may claim which job: the room it has, what a job has outgrown, and what waits too long."""
+"""Workers and the jobs they may claim: the room they have, what a job has outgrown, and what waits too long."""
 
 import random
 from collections.abc import Callable

@@ -200,7 +200,7 @@ LOOKS: dict[str, JobFilters] = {
 @pytest.mark.usefixtures("forest")
 @pytest.mark.parametrize("sort", SORTS)
 def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort: JobSort) -> None:
-    """From the beginning, and from the middle; the rows that are read and passed over are counted too."""
+    """Pages from the beginning, and from the middle; the rows that are read and passed over are counted too."""
     with transaction(sessions) as session:
         middle = session.scalars(select(JobRow).where(JobRow.team_id == team).offset(MANY // 2).limit(1)).one()
         for name, filters in LOOKS.items():

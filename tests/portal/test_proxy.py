@@ -41,7 +41,7 @@ PART_BYTES = 16 * 2**10
 
 @dataclass(frozen=True)
 class Outside:
-    """Where the service is for its users, and where it is for who reaches past nginx; `key` is an admin's."""
+    """Addresses of the service: its users', and that of whoever reaches past nginx; `key` is an admin's."""
 
     port: int
     trust: Trust

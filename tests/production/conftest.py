@@ -23,7 +23,7 @@ from worker.processes import ChildProcess, run, spawn
 Answer = TypeVar("Answer")
 SYSTEM_USER = "postgres"
 PASSWORD = "a p@ss/word:50%#?"
-"""Of PostgreSQL: any will do."""
+"""PostgreSQL's password: any will do."""
 ENOUGH_DISK = {"SECATEUR_DISK_WATERMARK_BYTES": "1000000"}
 
 

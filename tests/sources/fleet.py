@@ -46,7 +46,7 @@ class Fleet:
         return str(supervisor.run(claim))
 
     def wrote(self, job_id: str) -> bool:
-        """Whether the model was made to write text."""
+        """Return whether the model was made to write text."""
         return any("has written" in line for line in self.queue.logs(job_id))
 
     def report(self, job_id: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 LARGE_BYTES = 2000
-"""From here on a file lies in the hub's file storage."""
+"""Size from which on a file lies in the hub's file storage."""
 
 
 def git_blob(data: bytes) -> str:

@@ -64,7 +64,7 @@ class Teams:
 
     @contextmanager
     def sources(self, fleet: Fleet) -> Iterator[Sources]:
-        """As an attempt at a job of the team has them."""
+        """Sources as an attempt at a job of the team has them."""
         with Sources(
             self.settings,
             fleet.queue.store,

@@ -270,7 +270,7 @@ class HintsSent(Hints):
 
 
 def dispatched(jobs: Queue, settings: Settings) -> list[tuple[str, str]]:
-    """What a dispatcher's look at leases, and then at hints, sends."""
+    """Return the hints that a dispatcher sends after a look at leases."""
     hints = HintsSent()
     turn = Turn(jobs.sessions, settings)
     return_expired_leases(turn)

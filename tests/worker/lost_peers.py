@@ -36,7 +36,7 @@ class Peer:
     address: str
 
     def cut(self) -> None:
-        """From here on its packets, and those to it, get nowhere: nothing ends, nothing answers."""
+        """Drop its packets, and those to it, from here on: nothing ends, nothing answers."""
         _ip("-n", self.name, "link", "set", f"{self.name}p", "down")
 
 

@@ -1,4 +1,4 @@
-"""What the dispatcher does of hints and leases, duty by duty."""
+"""Hints and leases, duty by duty."""
 
 from typing import Any
 

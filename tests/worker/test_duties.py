@@ -28,14 +28,14 @@ Sessions = sessionmaker[Session]
 
 @pytest.fixture
 def hanging() -> Iterator[threading.Event]:
-    """What a duty waits for that hangs."""
+    """Yield what a duty waits for that hangs."""
     over = threading.Event()
     yield over
     over.set()
 
 
 def done(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """What Prometheus is told of each duty."""
+    """Return what Prometheus is told of each duty."""
     monkeypatch.setattr(api.fleet_metrics, "CACHED_SECONDS", 0.0)
     families = text_string_to_metric_families(client.get("/metrics").text)
     return {each.labels["duty"]: each.value for family in families for each in family.samples if each.name == SUCCESS}
@@ -100,7 +100,7 @@ def test_duties_of_an_earlier_version_are_forgotten(sessions: Sessions, settings
 
 
 def is_healthy(settings: Settings) -> bool:
-    """As a container is asked."""
+    """Ask as a container is asked."""
     environment = {**os.environ, "SECATEUR_HOME": str(settings.home), "SECATEUR_DISPATCH_INTERVAL_SECONDS": "0.1"}
     return subprocess.run([sys.executable, "-m", "worker.alive", "dispatcher"], env=environment).returncode == 0
 

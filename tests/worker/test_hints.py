@@ -25,7 +25,7 @@ OVER = DISPATCHERS - 1
 
 
 class Broker:
-    """What lies in a broker, looked at behind the product's back."""
+    """Messages in a broker, looked at behind the product's back."""
 
     def __init__(self, settings: Settings, url: str | None) -> None:
         self.settings = settings.model_copy(update={"broker_url": url})
@@ -62,7 +62,7 @@ def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
 
 @pytest.fixture
 def dispatchers(broker: Broker) -> Iterator[list[Hints]]:
-    """As many connections to the broker, each of an app of its own."""
+    """Yield as many connections to the broker, each of an app of its own."""
     apps = [celery_app(broker.settings) for _ in range(DISPATCHERS)]
     yield [Hints(app) for app in apps]
     for app in apps:

@@ -25,7 +25,7 @@ from tests.worker.test_serve import free_port
 from worker.processes import spawn
 
 EXPECTED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 5000}
-"""Where a peer is lost after five seconds."""
+"""Options of a socket whose peer is lost after five seconds."""
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_every_connection_to_redis_is_probed(prompt: Settings, redis_url: str) -
 
 
 def test_a_database_that_vanishes_is_noticed_by_whoever_waits_for_it(prompt: Settings) -> None:
-    """Where the system lends no network of its own to cut, the options of the sockets, tested above, have to do."""
+    """The options of the sockets, tested above, have to do where there is no network of its own to cut."""
     with peer(socket_file(prompt)) as vanishing:
         if vanishing is None:
             return

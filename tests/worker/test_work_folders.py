@@ -128,7 +128,7 @@ def test_folders_go_with_the_use_of_them(jobs: Queue, job_body: dict[str, Any], 
 def test_where_the_disk_is_short_jobs_give_up_what_they_would_go_on_from_the_least_loss_first(
     jobs: Queue, job_body: dict[str, Any], settings: Settings, small_disk: Path, fill: Fill
 ) -> None:
-    """On a disk of 256 MiB: 60 of the first, 60 of the second, 60 of one that an attempt holds."""
+    """A disk of 256 MiB holds 60 of the first, 60 of the second, 60 of one that an attempt holds."""
     work = WorkFolders(settings.work_root)
     waiting, failed, running = (jobs.submit(job_body) for _ in range(3))
     folders = {job_id: fill(job_id, 60 * MIB) for job_id in (waiting, failed, running)}

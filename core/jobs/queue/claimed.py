@@ -20,7 +20,7 @@ from core.jobs.references import (
 
 @dataclass(frozen=True)
 class ClaimedImages:
-    """What a job on an image classifier calibrates, trains and is measured on."""
+    """Images that a job on a classifier calibrates, trains and is measured on."""
 
     calibration: ImageReference | None
     recovery: ImageReference | None

@@ -22,7 +22,7 @@ HAS_ROOM = f"""
     AND coalesce(jobs.needs_disk_bytes <= {{worker}}.disk_free_bytes, true)
     AND {_HAS_NOT_OUTGROWN}
 """
-"""What is not known, of the job or of the worker, is held against neither."""
+"""A size that is not known, of the job or of the worker, is held against neither."""
 
 MAY_TAKE = f"""
     (
