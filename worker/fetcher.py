@@ -87,8 +87,8 @@ def fetch(spec: FetchSpec) -> dict[str, Any]:
 
 
 def _opened(spec: FetchSpec, reference: HubModel | HubText | HubImages, settings: Settings) -> HubCredential | None:
-    """Return what the hub is asked with. It is asked first whether the team may read what is not public, since that may be
-    here already."""
+    """Return what the hub is asked with. It is asked first whether the team may read what is not public, since that may
+    be here already."""
     credential = open_access(spec.access, settings)
     if is_closed(reference):
         kind: Kind = "model" if isinstance(reference, HubModel) else "dataset"
