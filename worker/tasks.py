@@ -62,6 +62,9 @@ _connections: Connections | None = None
 _is_draining = mmap.mmap(-1, 1)
 """Shared with the pool's process: 1 once this worker takes no more jobs. A pool's process that was forked since, or has
 a hint before it, would not know."""
+_is_looking = mmap.mmap(-1, 1)
+"""Shared likewise: 1 while the pool's process looks for jobs or runs one, and takes SIGTERM for an order to end.
+Else SIGTERM would end it, with the lock on the pool's queue in its hands, and the worker would never end."""
 
 logger = structlog.get_logger()
 
@@ -80,6 +83,7 @@ def look() -> None:
     settings = get_settings()
     stop = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    _is_looking[0] = 1
     try:
         if _connections is None:
             telemetry.configure(settings, "worker")
@@ -90,7 +94,9 @@ def look() -> None:
     except Exception as error:
         logger.exception("looking for jobs failed", error=str(error))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _is_looking[0] = 0
+        if not _is_draining[0]:  # else the signal may be on its way
+            signal.signal(signal.SIGTERM, before)
 
 
 def run_eligible_jobs(settings: Settings, connections: Connections, stop: threading.Event) -> None:
@@ -169,7 +175,7 @@ def _drain(**_: Any) -> None:
         _lookout.stop()
     if _heart is not None:
         _heart.drain()
-    for child in psutil.Process().children():
+    for child in psutil.Process().children() if _is_looking[0] else ():
         with contextlib.suppress(psutil.NoSuchProcess):
             child.send_signal(signal.SIGTERM)
 

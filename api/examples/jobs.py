@@ -64,6 +64,8 @@ EXAMPLES: Final[dict[str, Any]] = {
     "Health": {"status": "ok"},
     "Readiness": {
         "status": "ready",
+        "can_accept": True,
+        "can_run": True,
         "checks": {"database": True, "broker": True, "store": True, "workers": True},
     },
     "metrics": '# HELP secateur_queue_jobs Jobs that wait, by queue.\nsecateur_queue_jobs{queue="default"} 3.0\n',

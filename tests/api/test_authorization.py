@@ -91,6 +91,7 @@ class Garden:
             "replay_failed": {"since": "2026-01-01T00:00:00Z"},
             "publish_job": PUBLISHED | {"to": "hub:acme/again"},
             "set_retention": {"keep_days": 30},
+            "set_hub_token": {"token": "hf_another"},
             "preview_retention": {"keep_days": 30},
             "create_trigger": {"name": "another", "template": job},
             "update_trigger": {"description": "changed"},

@@ -84,7 +84,7 @@ def test_a_job_whose_end_falls_into_the_outage_is_ended_after_it(
     jobs.runner_pids(job_id)
     stop_postgres(data_dir)
     (tmp_path / "go on").touch()
-    wait_for_log("database away, trying again")
+    wait_for_log("not written, trying again")
     start_postgres(data_dir)
     assert worker.result() == "succeeded"
     assert jobs.job(job_id).status == "succeeded"

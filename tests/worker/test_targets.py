@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from core.settings import Settings
 from tests.worker.conftest import Queue, StartWorker
 
 
@@ -49,11 +48,11 @@ def test_another_attempt_searches_with_what_the_one_before_left(
 @pytest.mark.parametrize(
     ("task", "code"), [("search", "latency_too_noisy"), ("search", "out_of_memory"), ("measure", "out_of_memory")]
 )
-def test_a_latency_that_cannot_be_told_fails_the_job_once_and_leaves_nothing(
-    task: str, code: str, jobs: Queue, body: dict[str, Any], start_worker: StartWorker, settings: Settings
+def test_a_latency_that_cannot_be_told_fails_the_job_once_and_stores_nothing(
+    task: str, code: str, jobs: Queue, body: dict[str, Any], start_worker: StartWorker
 ) -> None:
     job_id = jobs.submit(body)
     assert start_worker(fail_in=task, code=code, retryable=False).result() == "failed"
     job = jobs.job(job_id)
     assert job.error is not None and (job.error.code, job.attempt) == (code, 1)
-    assert jobs.artifact_names(job_id) == set() and not (settings.work_root / job_id).exists()
+    assert jobs.artifact_names(job_id) == set()
