@@ -1,4 +1,4 @@
-"""A peer that vanishes without a word: a network namespace whose only wire is cut."""
+"""A peer that vanishes without a word: a network namespace whose packets come no further."""
 
 import os
 import subprocess
@@ -30,14 +30,17 @@ PORT = 5432
 
 @dataclass(frozen=True)
 class Peer:
-    """A namespace, its `address`, and whoever serves there."""
+    """A namespace, its `address`, and whoever serves there; `ours` is this side's address."""
 
     name: str
     address: str
+    ours: str
 
     def cut(self) -> None:
         """Drop its packets, and those to it, from here on: nothing ends, nothing answers."""
-        _ip("-n", self.name, "link", "set", f"{self.name}p", "down")
+        nobody = ("lladdr", "02:00:00:00:00:01", "nud", "permanent")  # a wire that is down would tell the sender
+        assert _ip("neigh", "replace", self.address, *nobody, "dev", f"{self.name}h")
+        assert _ip("-n", self.name, "neigh", "replace", self.ours, *nobody, "dev", f"{self.name}p")
 
 
 def _ip(*arguments: str) -> bool:
@@ -58,7 +61,7 @@ def peer(socket_path: Path) -> Iterator[Peer | None]:
         assert _ip("-n", name, "addr", "add", f"{network}.2/24", "dev", f"{name}p")
         assert _ip("-n", name, "link", "set", f"{name}p", "up")
         with forwarded(f"{network}.2", PORT, socket_path, within=["ip", "netns", "exec", name]):
-            yield Peer(name, f"{network}.2")
+            yield Peer(name, f"{network}.2", f"{network}.1")
     finally:
         _ip("link", "del", f"{name}h")
         _ip("netns", "del", name)

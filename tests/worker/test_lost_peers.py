@@ -101,7 +101,7 @@ def test_a_database_that_vanishes_is_noticed_by_whoever_waits_for_it(prompt: Set
         if vanishing is None:
             return
         sessions = session_factory(over_tcp(prompt, vanishing.address, PORT))
-        with ThreadPoolExecutor(1) as pool, sessions() as session:
+        with sessions() as session, ThreadPoolExecutor(1) as pool:
             session.execute(text("SELECT 1"))
             waiting = pool.submit(session.execute, text("SELECT pg_sleep(25)"))
             vanishing.cut()
