@@ -86,7 +86,8 @@ def test_a_worker_killed_with_9_whose_job_was_finished_elsewhere_sweeps_its_fold
     start_part("worker", stand_in={}, **IMPATIENT)
     eventually(lambda: worker_state(jobs) is not None, 60)
     assert jobs.succeeded(after).attempt == 1
-    assert not folder.exists() and worker_state(jobs) == "idle"
+    assert not folder.exists()
+    eventually(lambda: worker_state(jobs) == "idle")
     eventually(lambda: held_by_work(jobs.sessions) == (0, 0))
 
 
