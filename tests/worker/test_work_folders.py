@@ -110,7 +110,7 @@ def test_folders_go_with_the_use_of_them(jobs: Queue, job_body: dict[str, Any], 
     folders = {job_id: fill(job_id) for job_id in (done, held, waiting, failed, long_ago, "job_unknown", "job_old")}
     for job_id in (done, held):
         end(jobs, job_id, "succeeded")
-    end(jobs, failed, "failed", seconds_ago=50)
+    end(jobs, failed, "failed", seconds_ago=10)
     end(jobs, long_ago, "cancelled", seconds_ago=70)
     for path in (folders["job_old"], folders["job_old"] / "attempt-1"):
         os.utime(path, (0, 0))
