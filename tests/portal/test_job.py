@@ -35,6 +35,7 @@ def logged(page: Page) -> list[str]:
 
 
 def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submitted: Running, tmp_path: Path) -> None:
+    expect_seconds(submitted, 1500.0)
     portal.goto(f"/portal/jobs/{submitted.id}")
     expect(portal.locator("#head")).to_contain_text("waiting for a worker of queue default")
     require_accessible(portal)
