@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/team/hub-token", tags=["team"])
 
 @router.get("", responses=problems(Unauthenticated, Forbidden))
 def get_hub_token(caller: Admin, session: DatabaseSession, state: State) -> HubToken:
-    """Whose token the hub is asked with for the team; the token itself is never shown."""
+    """Return whose token the hub is asked with for the team; the token itself is never shown."""
     return hub_tokens.get_hub_token(session, caller.team_id, state.settings)
 
 

@@ -26,8 +26,8 @@ _PURPOSE = "hub"
 
 
 class HubAccess(BaseModel):
-    """Whose token the hub is asked with for a team: its own (`sealed`), the operator's where it is lent to this team,
-    or nobody's."""
+    """Token that the hub is asked with for a team: its own (`sealed`), the operator's where it is lent to this team, or
+    none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,7 +70,7 @@ def open_access(access: HubAccess, settings: Settings) -> HubCredential | None:
 
 
 def get_hub_token(session: Session, team_id: str, settings: Settings) -> HubToken:
-    """Whose token is used for the team, and since when it has its own."""
+    """Return whose token is used for the team, and since when it has its own."""
     row = session.get(HubTokenRow, team_id)
     return HubToken(
         object="hub_token",

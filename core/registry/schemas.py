@@ -164,7 +164,7 @@ class HubTokenBody(BaseModel):
 
 
 class HubToken(BaseModel):
-    """Whose token the hub is asked with for the team: its own, set at `updated_at`, the operator's, or none (null)."""
+    """Owner of the token the hub is asked with: the team, since `updated_at`, the operator, or nobody (null)."""
 
     object: Literal["hub_token"]
     used: Literal["team", "operator"] | None

@@ -61,8 +61,8 @@ class Team(Answer):
 
 
 class HubToken(Answer):
-    """Whose token the hub is asked with for the team: its own (`team`), set at `updated_at`, the `operator`'s, or
-    none."""
+    """Owner of the token that the hub is asked with for the team: `team`, its own, set at `updated_at`, `operator`,
+    the server's, or none."""
 
     used: str | None
     updated_at: datetime | None

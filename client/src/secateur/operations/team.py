@@ -33,7 +33,7 @@ class TeamOperations(Calls):
         return await self._transport.call("GET", "team", Team)
 
     async def hub_token(self) -> HubToken:
-        """Whose token the hub is asked with for the team. Needs an admin key, as all calls on it do."""
+        """Return whose token the hub is asked with for the team. Needs an admin key, as all calls on it do."""
         return await self._transport.call("GET", "team/hub-token", HubToken)
 
     async def set_hub_token(self, token: str) -> HubToken:
