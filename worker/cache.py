@@ -25,6 +25,7 @@ from typing import Self
 
 from core.artifacts.store.protocol import full_disk_told, sync_folder
 from core.errors import DiskFull, ModelTooLarge
+from worker.locks import is_free
 
 _KEY = re.compile(r"[a-z]+-[0-9a-f]{16,64}")
 _MAKING_ROOM = "making-room"
@@ -161,14 +162,7 @@ class NodeCache:
         return found
 
     def _is_free(self, key: str) -> bool:
-        lock = self._open(key)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(lock)
-        return True
+        return is_free(self._open(key))
 
     def _remove(self, key: str) -> bool:
         """False where somebody uses or fills it."""

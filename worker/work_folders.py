@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.jobs.kept_work import WORK_USES, WorkUse, uses_of_work
+from worker.locks import is_free
 
 SAVED_BLOCKS = "boundary-*/state.json"
 SAVED_CUT = "cut.json"
@@ -143,13 +144,7 @@ class WorkFolders:
             lock = os.open(self._root / job_id / _LOCK, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return not is_free(lock)
 
     def _age(self, job_id: str) -> float:
         """Seconds since an attempt began or ended here."""
