@@ -1,6 +1,7 @@
 """A job whose worker is the test, and what it may come to."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.artifacts.store import Store, artifact_prefix
 from core.database import transaction
 from core.jobs.queue import append_event, claim, finish_failed, finish_succeeded, set_progress, set_stage
+from core.jobs.tables import JobRow
 
 Sessions = sessionmaker[Session]
 METRICS: dict[str, Any] = {
@@ -46,6 +48,10 @@ class Running:
         self._write(lambda session: claim(session, queue="default", worker_id="worker_1", lease_seconds=600))
         self.attempt += 1
         return self
+
+    def has_run_for(self, seconds: float) -> None:
+        with transaction(self.sessions) as session:
+            session.get_one(JobRow, self.id).started_at = datetime.now(UTC) - timedelta(seconds=seconds)
 
     def stage(self, stage: Any) -> None:
         self._write(lambda session: set_stage(session, self.id, self.attempt, stage))
