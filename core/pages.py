@@ -137,23 +137,31 @@ def read_window(
     )
 
 
-_FRONT = 300
-"""Rows that are looked at one by one: where many of them meet a condition, its index would find far too many."""
+_FRONT, _FURTHEST = 300, 1500
+"""Rows at the front of an order that are looked at one by one, and at most, where the first of them promise to be
+enough: where many meet a condition, its index would find far too many."""
 
 
 def _first_having(
     session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], count: int
 ) -> Sequence[Row]:
     """The first rows that meet a condition: from the front of the order where they are common, else by its index."""
-    front = aliased(table, ordered.limit(_FRONT).subquery())
-    rows: Sequence[Row] = session.scalars(select(front).where(having).limit(count)).all()
+    rows: list[Row] = []
+    seen, more = 0, _FRONT
+    while seen + more <= _FURTHEST:
+        front = aliased(table, ordered.offset(seen).limit(more).subquery())
+        rows.extend(session.scalars(select(front).where(having).limit(count - len(rows))))
+        if len(rows) == count or not rows:
+            break
+        seen += more
+        more = max(_FRONT, seen * (count - len(rows)) // len(rows))
     if len(rows) == count:
         return rows
     use_index = func.set_config("enable_indexscan", bindparam("use"), True)  # which walks the order; GIN's is another
     session.execute(select(use_index), {"use": "off"})
-    rows = session.scalars(ordered.where(having).limit(count)).all()
+    found = session.scalars(ordered.where(having).limit(count)).all()
     session.execute(select(use_index), {"use": "on"})
-    return rows
+    return found
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,7 @@ LOOKS: dict[str, JobFilters] = {
     "a method": {"method": "wanda"},
     "a model": {"model": "model-7"},
     "a word most have": {"search": "model"},
+    "a word some have": {"search": "c"},
     "a word one has": {"search": md5(b"77").hexdigest()[:12]},
     "a word none has": {"search": "nothing"},
 }
@@ -226,3 +227,29 @@ def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort
                     if node["Node Type"].endswith("Scan") and node["Node Type"] != "Bitmap Index Scan"
                 )
                 assert read < MANY / 2, (name, after)
+
+
+@pytest.mark.usefixtures("forest")
+@pytest.mark.parametrize("sort", ("newest", "method"))
+def test_a_page_of_a_search_is_the_same_however_common_its_words(
+    sessions: sessionmaker[Session], team: str, sort: JobSort
+) -> None:
+    def found(session: Session, search: str, limit: int) -> list[str]:
+        window = read_window(
+            session,
+            matching(team, {}),
+            JobRow,
+            limit=limit,
+            after=None,
+            before=None,
+            answer=lambda row: row.id,
+            order=ORDERS[sort],
+            having=having_words(team, {"search": search}),
+        )
+        return window.data
+
+    with transaction(sessions) as session:
+        for search in ("model", "wanda", "magnitude", "c", "c4", "c4c", "wanda c", "nothing"):
+            everywhere = found(session, search, MANY)
+            assert found(session, search, PAGE) == everywhere[:PAGE], search
+            assert len(everywhere) == {"model": MANY, "wanda": MANY / 2, "nothing": 0}.get(search, len(everywhere))
