@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from core.artifacts import finalise
+from core.artifacts.manifest import finalise
 from core.artifacts.store import Store, StoredFile, artifact_prefix
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.jobs.gates import evaluate_gates, gates_report, missed_gates

@@ -25,14 +25,15 @@ from core.jobs.references import (
     StoredText,
 )
 from core.registry.hub import Hub, HubCredential, Kind
+from core.registry.hub_access import open_access
 from core.registry.hub_datasets import questions_unavailable
-from core.registry.hub_tokens import open_access
 from core.settings import Settings
-from secateur.packed import CorruptPackedFile, unpack_folder
 from worker.cache import NodeCache
 from worker.fetcher_files import fetch_files, from_hub, from_store, require_readable
 from worker.fetcher_protocol import (
     IMAGES_FILE,
+    MOST_CHARACTERS,
+    MOST_IMAGE_BYTES,
     TEXT_FILE,
     FetchedText,
     FetchGeneratedSpec,
@@ -123,6 +124,8 @@ def _fetch_stored_model(key: str, model: StoredModel, settings: Settings, cache:
             return
         say(f"fetching {model.name}: {size / 1e9:.2f} GB")
         fetch_files(model.files, folder, from_store(open_store(settings), model.prefix), what=model.name, say=say)
+        from secateur.packed import CorruptPackedFile, unpack_folder  # slow to load, and for this alone
+
         try:
             unpack_folder(folder)
         except CorruptPackedFile as error:
@@ -143,34 +146,34 @@ def _fetch_stored(
 
 
 def _fetch_hub_text(key: str, text: HubText, credential: HubCredential | None, cache: NodeCache) -> None:
-    from worker.fetcher_datasets import MOST_CHARACTERS, read_hub_text  # slow to load, and for this alone
-
     most = text.characters or MOST_CHARACTERS
     with cache.fill(key, most * _BYTES_PER_CHARACTER, on_waiting=waiting) as folder:
         if folder is None:
             return
+        from worker.fetcher_datasets import read_hub_text  # slow to load, and for this alone
+
         say(f"fetching {text.name} ({text.repository}@{text.revision[:12]})")
         about = read_hub_text(text, folder / TEXT_FILE, credential)
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
 
 
 def _fetch_hub_images(key: str, images: HubImages, credential: HubCredential | None, cache: NodeCache) -> None:
-    from worker.fetcher_images import MOST_BYTES, read_hub_images  # slow to load, and for this alone
-
-    with cache.fill(key, min(images.bytes, MOST_BYTES), on_waiting=waiting) as folder:
+    with cache.fill(key, min(images.bytes, MOST_IMAGE_BYTES), on_waiting=waiting) as folder:
         if folder is None:
             return
+        from worker.fetcher_images import read_hub_images  # slow to load, and for this alone
+
         say(f"fetching {images.name} ({images.repository}@{images.revision[:12]})")
         about = read_hub_images(images, folder / IMAGES_FILE, credential)
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
 
 
 def _fetch_questions(key: str, questions: HubText, credential: HubCredential | None, cache: NodeCache) -> None:
-    from worker.fetcher_datasets import read_hub_rows  # slow to load, and for this alone
-
     with cache.fill(key, _QUESTIONS_BYTES, on_waiting=waiting) as folder:
         if folder is None:
             return
+        from worker.fetcher_datasets import read_hub_rows  # slow to load, and for this alone
+
         say(f"fetching {questions.name} ({questions.repository}@{questions.revision[:12]})")
         try:
             about = read_hub_rows(questions, folder / TEXT_FILE, credential)

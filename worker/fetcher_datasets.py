@@ -19,10 +19,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from core.errors import UnknownDataset, UnusableDataset
 from core.jobs.references import HubImages, HubText
 from core.registry.hub import HubCredential, told
-from worker.fetcher_protocol import FetchedText
+from worker.fetcher_protocol import MOST_CHARACTERS, FetchedText
 
-MOST_CHARACTERS = 256 * 2**20
-"""Of a split that is asked for whole."""
 _FORMATS = ("arrow", "csv", "json", "parquet", "text")
 _DEFAULT_SPLITS = {"calibration": ("train",), "evaluation": ("test", "validation")}
 _TEXT_FIELD = "text"

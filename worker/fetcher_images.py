@@ -14,10 +14,8 @@ from core.errors import UnusableDataset
 from core.jobs.references import HubImages
 from core.registry.hub import HubCredential
 from worker.fetcher_datasets import open_split, told_about
-from worker.fetcher_protocol import FetchedImages
+from worker.fetcher_protocol import MOST_IMAGE_BYTES, FetchedImages
 
-MOST_BYTES = 64 * 2**30
-"""Of a split's images together."""
 _FORMATS = ("arrow", "parquet")
 _IMAGE_FIELD, _LABEL_FIELD = "image", "label"
 
@@ -32,9 +30,10 @@ def read_hub_images(images: HubImages, target: Path, credential: HubCredential |
     """
 
     def check_size(rows: int, size: int) -> None:
-        if size > MOST_BYTES:
+        if size > MOST_IMAGE_BYTES:
             raise UnusableDataset(
-                f"{images.name} holds more than {MOST_BYTES} bytes of images: register a part of it as a Parquet file",
+                f"{images.name} holds more than {MOST_IMAGE_BYTES} bytes of images: register a part of it as a Parquet "
+                "file",
                 param="dataset",
             )
 

@@ -7,11 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
 from core.jobs.references import HubImages, HubModel, HubText, SelfText, StoredImages, StoredModel, StoredText
-from core.registry.hub_tokens import HubAccess
+from core.registry.hub_access import HubAccess
 from core.settings import Settings
 
 TEXT_FILE = "text"
 IMAGES_FILE = "images.parquet"
+MOST_CHARACTERS = 256 * 2**20
+"""Of a split that is asked for whole."""
+MOST_IMAGE_BYTES = 64 * 2**30
+"""Of a split's images together."""
 _GENERATION = 2
 """Raised when the way text is generated changes."""
 

@@ -27,7 +27,7 @@ from core.jobs.references import (
     TextReference,
 )
 from core.registry.folders import content_hash, dataset_hash, file_hash
-from core.registry.hub_tokens import HubAccess
+from core.registry.hub_access import HubAccess
 from core.settings import Settings
 from worker.cache import NodeCache
 from worker.fetcher_protocol import (

@@ -38,10 +38,11 @@ from core.errors import (
 from core.jobs.references import FileReference, Use
 from core.jobs.schemas import InspectBody, JobBody
 from core.registry.hub import Hub, is_commit, split_reference
+from core.registry.hub_access import open_access
 from core.registry.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
 from core.registry.hub_models import HubRevision, describe_hub_model
 from core.registry.hub_tables import HubRevisionRow
-from core.registry.hub_tokens import find_access, open_access
+from core.registry.hub_tokens import find_access
 from core.registry.tables import DatasetRow
 from core.settings import Settings
 

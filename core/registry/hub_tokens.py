@@ -1,45 +1,19 @@
-"""Tokens the hub is asked with: a team's own, kept sealed and never shown; the operator's for teams the settings name.
+"""Tokens the hub is asked with: a team's own, kept sealed and never shown; the operator's for teams the settings
+name."""
 
-A worker passes a team's token on to its fetcher as it is kept: it is opened where the hub is asked, nowhere else.
-"""
-
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.errors import GatedModel
-from core.registry.hub import HubCredential
+from core.registry.hub_access import PURPOSE, HubAccess
 from core.registry.hub_tables import HubTokenRow
 from core.registry.schemas import HubToken, HubTokenBody
 from core.settings import ALL_TEAMS, Settings
 from core.teams import audit
 from core.teams.principal import Actor, team_of
 from core.teams.sealing import Sealed
-from core.teams.secret import server_secret
 from core.teams.tables import TeamRow
 from core.validation import require_credential
-
-_PURPOSE = "hub"
-
-
-class HubAccess(BaseModel):
-    """Token that the hub is asked with for a team: its own (`sealed`), the operator's where it is lent to this team, or
-    none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    team_id: str
-    sealed: str | None = Field(None, repr=False)
-    is_lent: bool = False
-
-    @property
-    def owner(self) -> Literal["team", "operator"] | None:
-        if self.sealed is not None:
-            return "team"
-        return "operator" if self.is_lent else None
 
 
 def find_access(session: Session, team_id: str, settings: Settings) -> HubAccess:
@@ -51,22 +25,6 @@ def find_access(session: Session, team_id: str, settings: Settings) -> HubAccess
         return HubAccess(team_id=team_id, sealed=sealed.decode())
     teams = settings.hub_token_teams
     return HubAccess(team_id=team_id, is_lent=settings.hub_token is not None and (ALL_TEAMS in teams or name in teams))
-
-
-def open_access(access: HubAccess, settings: Settings) -> HubCredential | None:
-    """The token itself. Raises GatedModel where it was sealed with another secret than this process has."""
-    if access.sealed is not None:
-        try:
-            opened = Sealed(server_secret(settings), _PURPOSE).open(access.sealed.encode())
-        except ValueError:
-            raise GatedModel(
-                "the team's hub token cannot be opened: SECATEUR_SECRET_KEY is another one than when it was set, or on "
-                "this worker; an admin of the team can set the token again"
-            ) from None
-        return HubCredential(opened, "team")
-    if access.is_lent and settings.hub_token is not None:
-        return HubCredential(settings.hub_token.get_secret_value(), "operator")
-    return None
 
 
 def get_hub_token(session: Session, team_id: str, settings: Settings) -> HubToken:
@@ -86,7 +44,7 @@ def set_hub_token(
     team_id = team_of(caller)
     plain = body.token.get_secret_value()
     require_credential("token", plain)
-    values = {"sealed": Sealed(secret, _PURPOSE).seal(plain), "updated_at": func.clock_timestamp()}
+    values = {"sealed": Sealed(secret, PURPOSE).seal(plain), "updated_at": func.clock_timestamp()}
     session.execute(
         insert(HubTokenRow)
         .values(team_id=team_id, **values)

@@ -230,7 +230,7 @@ def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort
 
 
 @pytest.mark.usefixtures("forest")
-@pytest.mark.parametrize("sort", ("newest", "method"))
+@pytest.mark.parametrize("sort", ["newest", "method"])
 def test_a_page_of_a_search_is_the_same_however_common_its_words(
     sessions: sessionmaker[Session], team: str, sort: JobSort
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from core.errors import SecateurError
 from core.jobs.references import FileReference, HubModel
-from core.registry.hub_tokens import HubAccess
+from core.registry.hub_access import HubAccess
 from core.settings import Settings
 from tests.sources.hub_server import HubState
 from tests.worker.conftest import eventually

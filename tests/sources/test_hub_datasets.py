@@ -18,8 +18,8 @@ from core.errors import SecateurError
 from core.jobs.references import HubText
 from core.jobs.tables import JobRow
 from core.registry.hub import Hub
+from core.registry.hub_access import HubAccess
 from core.registry.hub_datasets import find_hub_dataset
-from core.registry.hub_tokens import HubAccess
 from core.registry.schemas import DatasetBody
 from core.registry.service import register_dataset
 from core.settings import Settings

@@ -13,8 +13,8 @@ from core.data.image_description import describe_images
 from core.errors import SecateurError
 from core.jobs.references import HubImages
 from core.registry.hub import Hub
+from core.registry.hub_access import HubAccess
 from core.registry.hub_datasets import find_hub_dataset
-from core.registry.hub_tokens import HubAccess
 from core.settings import Settings
 from tests.image_sets import grays
 from tests.sources.conftest import parquet

@@ -18,8 +18,9 @@ from core.database import transaction
 from core.errors import GatedModel, SecateurError, UnknownModel
 from core.jobs.references import HubText, model_references
 from core.registry.hub import Hub
+from core.registry.hub_access import HubAccess, open_access
 from core.registry.hub_datasets import find_hub_dataset
-from core.registry.hub_tokens import HubAccess, find_access, open_access, remove_hub_token, set_hub_token
+from core.registry.hub_tokens import find_access, remove_hub_token, set_hub_token
 from core.registry.schemas import HubTokenBody
 from core.settings import Settings
 from core.teams.secret import server_secret

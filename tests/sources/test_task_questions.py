@@ -15,7 +15,7 @@ from core.artifacts.store import Store
 from core.database import transaction
 from core.jobs.references import TaskReference
 from core.jobs.tables import JobRow
-from core.registry.hub_tokens import HubAccess
+from core.registry.hub_access import HubAccess
 from core.settings import Settings
 from secateur.patience import PATIENCE_SECONDS
 from tests.sources.conftest import card

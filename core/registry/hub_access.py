@@ -1,0 +1,48 @@
+"""The token that the hub is asked with for a team, as a worker passes it on to its fetcher: as it is kept, opened where
+the hub is asked and nowhere else. No database here: a fetcher starts often and has none."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.errors import GatedModel
+from core.registry.hub import HubCredential
+from core.settings import Settings
+from core.teams.sealing import Sealed
+from core.teams.secret import server_secret
+
+PURPOSE = "hub"
+"""What a team's token is sealed for."""
+
+
+class HubAccess(BaseModel):
+    """Token that the hub is asked with for a team: its own (`sealed`), the operator's where it is lent to this team, or
+    none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    team_id: str
+    sealed: str | None = Field(None, repr=False)
+    is_lent: bool = False
+
+    @property
+    def owner(self) -> Literal["team", "operator"] | None:
+        if self.sealed is not None:
+            return "team"
+        return "operator" if self.is_lent else None
+
+
+def open_access(access: HubAccess, settings: Settings) -> HubCredential | None:
+    """The token itself. Raises GatedModel where it was sealed with another secret than this process has."""
+    if access.sealed is not None:
+        try:
+            opened = Sealed(server_secret(settings), PURPOSE).open(access.sealed.encode())
+        except ValueError:
+            raise GatedModel(
+                "the team's hub token cannot be opened: SECATEUR_SECRET_KEY is another one than when it was set, or on "
+                "this worker; an admin of the team can set the token again"
+            ) from None
+        return HubCredential(opened, "team")
+    if access.is_lent and settings.hub_token is not None:
+        return HubCredential(settings.hub_token.get_secret_value(), "operator")
+    return None
