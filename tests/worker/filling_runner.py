@@ -1,14 +1,9 @@
-"""A runner on a machine whose disk somebody fills: `python -m tests.worker.filling_runner RUNNER TASK WHEN FOLDER`.
-
-RUNNER is the module that does the work, and gets its spec as always. Its task TASK (other tasks are left alone) meets a
-full disk at FOLDER: from its `start`, or from the moment it has saved a `block`.
+"""A runner on a machine whose disk somebody fills once it has saved a block: `python -m tests.worker.filling_runner
+FOLDER`, which gets its spec as a runner does.
 """
 
-import json
-import os
 import runpy
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +20,8 @@ def fill(folder: Path) -> None:
 
 
 def main() -> None:
-    module, task, when, folder = sys.argv[1:5]
-    raw = sys.stdin.buffer.read()
-    with tempfile.TemporaryFile() as again:  # not on the disk that is filled
-        again.write(raw)
-        again.seek(0)
-        os.dup2(again.fileno(), 0)
-    spec = json.loads(raw)
-    if spec["task"] == task and when == "start":
-        fill(Path(folder))
-    elif spec["task"] == task:
-        sys.addaudithook(_FillOnceABlockIsSaved(Path(folder)))
-    sys.argv = [module, "{}"]
-    runpy.run_module(module, run_name="__main__")
+    sys.addaudithook(_FillOnceABlockIsSaved(Path(sys.argv[1])))
+    runpy.run_module("worker.runner", run_name="__main__")
 
 
 class _FillOnceABlockIsSaved:

@@ -4,7 +4,8 @@ import hashlib
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from tests.sources.conftest import write_wordy_model
 from tests.sources.hub_server import HubState, hub_server
 from tests.worker.conftest import Queue
 from tests.worker.filling_runner import fill
+from worker.processes import ChildProcess
 from worker.runner_process import RUNNER
+from worker.runner_process import _start as start_runner
 from worker.supervisor import Supervisor
 
 pytestmark = pytest.mark.timeout(300)
@@ -99,6 +102,20 @@ def work(settings: Settings, sessions: sessionmaker[Session]) -> Work:
     return run
 
 
+@contextmanager
+def filled_before(task: str, disk: Path) -> Iterator[None]:
+    """Have the disk filled whenever a runner is about to start with this task."""
+
+    def start(name: str, *arguments: Any) -> ChildProcess:
+        if name == task:
+            fill(disk)
+        return start_runner(name, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.runner_process._start", start)
+        yield
+
+
 def free(disk: Path) -> None:
     (disk / "of-somebody-else").unlink()
 
@@ -134,50 +151,46 @@ def require_whole_artifact(jobs: Queue, settings: Settings, job_id: str, team: s
 @pytest.mark.parametrize(
     ("runner", "task"),
     [
-        ("worker.runner", "prune"),
-        (STAND_IN, "measure"),
-        (STAND_IN, "verify"),
+        ((), "prune"),
+        ((STAND_IN, "{}"), "measure"),
+        ((STAND_IN, "{}"), "verify"),
     ],
     ids=["open", "evaluate", "verify"],
 )
 def test_the_disk_fills_while_a_job_runs(
-    runner: str, task: str,
+    runner: Sequence[str], task: str,
     jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str,
 ) -> None:  # fmt: skip
     job_id = jobs.submit(body)
-    assert work("tests.worker.filling_runner", runner, task, "start", str(disk)) == "queued"
+    with filled_before(task, disk):
+        assert work(*runner) == "queued"
     require_clear_end(jobs, settings, job_id)
     free(disk)
     assert work(STAND_IN, "{}") == "succeeded", jobs.job(job_id).error
     require_whole_artifact(jobs, settings, job_id, team)
 
 
-def test_the_disk_fills_between_blocks_and_the_next_attempt_goes_on_after_the_block_it_had_saved(
+def test_after_the_disk_filled_between_blocks_a_failed_job_that_is_retried_goes_on_and_comes_to_the_same(
     jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str
 ) -> None:
+    """What was saved outlasts an attempt that could not begin, and the job's failure."""
+    jobs.settings = settings.model_copy(update={"max_attempts": 2})
     job_id = jobs.submit(body)
-    assert work("tests.worker.filling_runner", "worker.runner", "prune", "block", str(disk)) == "queued"
+    assert work("tests.worker.filling_runner", str(disk)) == "queued"
     require_clear_end(jobs, settings, job_id)
     free(disk)
-    assert work() == "succeeded", jobs.job(job_id).error
-    assert any("continuing after block" in line for line in jobs.logs(job_id))
-    require_whole_artifact(jobs, settings, job_id, team)
-
-
-def test_a_failed_job_that_is_retried_goes_on_after_the_block_it_had_saved_and_comes_to_the_same(
-    jobs: Queue, body: dict[str, Any], work: Work, settings: Settings, disk: Path, team: str
-) -> None:
-    whole = jobs.submit(body)
-    assert work() == "succeeded", jobs.job(whole).error
-    jobs.settings = settings.model_copy(update={"max_attempts": 1})
-    job_id = jobs.submit(body)
-    assert work("tests.worker.filling_runner", "worker.runner", "prune", "block", str(disk)) == "failed"
+    with filled_before("prune", disk):
+        assert work() == "failed"
+    require_clear_end(jobs, settings, job_id)
     free(disk)
     with transaction(jobs.sessions) as session:
         service.retry(session, team, job_id, max_attempts=1)
     assert work() == "succeeded", jobs.job(job_id).error
     assert any("continuing after block" in line for line in jobs.logs(job_id))
+    require_whole_artifact(jobs, settings, job_id, team)
     assert not (settings.work_root / job_id).exists()
+    whole = jobs.submit(body)
+    assert work() == "succeeded", jobs.job(whole).error
     with transaction(jobs.sessions) as session:
         weights = [service.find_artifact(session, team, each, "model.safetensors")[1] for each in (whole, job_id)]
     assert weights[0] == weights[1]
