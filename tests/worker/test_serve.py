@@ -239,14 +239,18 @@ ready."""
 
 @pytest.fixture
 def light(house: House, home: Path) -> ChildProcess:
-    """A server of light parts, in place of the one that is there."""
-    house.end()
-    home.mkdir(exist_ok=True)
-    (home / "readyz").write_text('{"can_run": true}')
-    return house.start(sys.executable, "-c", LIGHT, "serve")
+    """A server of light parts: the one that is there, or in place of another."""
+    if house.server is None or not house.server.is_running() or LIGHT not in psutil.Process(house.server.pid).cmdline():
+        house.end()
+        home.mkdir(exist_ok=True)
+        (home / "readyz").write_text('{"can_run": true}')
+        house.start(sys.executable, "-c", LIGHT, "serve")
+    assert house.server is not None
+    return house.server
 
 
-@pytest.mark.parametrize("part", ["postgres", pytest.param("uvicorn", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("part", ["postgres", "uvicorn"])
 def test_a_part_that_ends_is_named_and_ends_all(house: House, server: ChildProcess, part: str) -> None:
     parts = family(server)
     os.kill(parts[part][0], signal.SIGKILL)
@@ -254,15 +258,6 @@ def test_a_part_that_ends_is_named_and_ends_all(house: House, server: ChildProce
     assert not any(is_alive(pid) for pids in parts.values() for pid in pids)
     names = {"uvicorn": "The api ended", "postgres": "The database ended"}
     assert names[part] in house.output
-
-
-@pytest.mark.parametrize("part", ["api", "worker", "dispatcher"])
-def test_each_part_is_watched(house: House, home: Path, light: ChildProcess, part: str) -> None:
-    pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
-    os.kill(pids[part], signal.SIGKILL)
-    assert light.wait(60) == 1
-    assert f"The {part} ended with exit code -9" in house.output
-    assert not any(map(is_alive, pids.values()))
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
@@ -285,6 +280,17 @@ def test_a_dispatcher_that_ended_or_stands_still_is_started_anew(
     assert now == {**pids, "dispatcher": now["dispatcher"]} and light.is_running()
     said = "ended with exit code -9" if fault == signal.SIGKILL else "stood still for"
     assert f"The dispatcher {said}" in house.output
+
+
+@pytest.mark.parametrize("part", ["api", "worker", "dispatcher", "database"])
+def test_each_part_is_watched(house: House, home: Path, light: ChildProcess, part: str) -> None:
+    pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
+    children = psutil.Process(light.pid).children(recursive=True)
+    pids["database"] = next(each.pid for each in children if each.name() == "postgres")  # its first: the postmaster
+    os.kill(pids[part], signal.SIGKILL)
+    assert light.wait(60) == 1
+    assert f"The {part} ended" in house.output
+    assert not any(map(is_alive, pids.values()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
