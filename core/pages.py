@@ -111,7 +111,7 @@ def read_window(
     """The rows right after one cursor or right before another (`after` counts where both are given), in the same order.
 
     `having` is a condition that costs much for each row, has an index of its own, and whose rows PostgreSQL cannot
-    estimate. Raises InvalidRequest as `read_page` does.
+    estimate: what is searched for. Raises InvalidRequest as `read_page` does, and where a search would read too much.
     """
     backwards = before is not None and after is None
     cursor = before if backwards else after
@@ -125,7 +125,7 @@ def read_window(
             rows.extend(
                 session.scalars(ordered.limit(count))
                 if having is None
-                else _first_having(session, ordered, table, having, count)
+                else _first_having(session, ordered, table, having, ordering, count)
             )
     shown = rows[:limit][::-1] if backwards else rows[:limit]
     is_more, is_less = len(rows) > limit, cursor is not None and bool(shown)
@@ -140,12 +140,15 @@ def read_window(
 _FRONT, _FURTHEST = 300, 1500
 """Rows at the front of an order that are looked at one by one, and at most, where the first of them promise to be
 enough: where many meet a condition, its index would find far too many."""
+_MOST_FOUND = 20_000
+"""Rows that are sorted once the index has found them."""
 
 
 def _first_having(
-    session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], count: int
+    session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], ordering: "_Ordering", count: int
 ) -> Sequence[Row]:
-    """The first rows that meet a condition: from the front of the order where they are common, else by its index."""
+    """The first rows that meet a condition: from the front of the order where they are common, else by its index.
+    Raises InvalidRequest where they are common and not at the front."""
     rows: list[Row] = []
     seen, more = 0, _FRONT
     while seen + more <= _FURTHEST:
@@ -159,9 +162,18 @@ def _first_having(
         return rows
     use_index = func.set_config("enable_indexscan", bindparam("use"), True)  # which walks the order; GIN's is another
     session.execute(select(use_index), {"use": "off"})
-    found = session.scalars(ordered.where(having).limit(count)).all()
+    every = ordered.with_only_columns(*ordering.named()).where(having).order_by(None).limit(_MOST_FOUND + 1).subquery()
+    found = session.execute(
+        select(every.c.id, func.count().over()).order_by(*ordering.columns(every.c)).limit(count)
+    ).all()
     session.execute(select(use_index), {"use": "on"})
-    return found
+    if found and found[0][1] > _MOST_FOUND:
+        raise InvalidRequest(
+            f"search: more than {_MOST_FOUND} of this list have these words, and too few of those that come first "
+            "in this order: add a word or a filter, or choose another order",
+            param="search",
+        )
+    return session.scalars(ordered.where(table.id.in_([row_id for row_id, _ in found]))).all()
 
 
 @dataclass(frozen=True)
@@ -182,12 +194,18 @@ class _Ordering:
         self._key_falls = order.descending != backwards
         self._made_falls = (order.descending if order.key is None else True) != backwards
 
-    def columns(self) -> list[ColumnElement[Any]]:
-        """What to order by."""
-        made: list[ColumnElement[Any]] = [column.desc() if self._made_falls else column.asc() for column in self._made]
+    def named(self) -> Sequence[ColumnElement[Any] | InstrumentedAttribute[Any]]:
+        """Return what a row's place is told by, to be ordered by later: see `columns`."""
+        return [*self._made, *([] if self._key is None else [self._key.label("key")])]
+
+    def columns(self, places: Any = None) -> list[ColumnElement[Any]]:
+        """Return what to order by: the table's columns, or those that `named` has named in a subquery."""
+        columns = self._made if places is None else (places.created_at, places.id)
+        made: list[ColumnElement[Any]] = [column.desc() if self._made_falls else column.asc() for column in columns]
         if self._key is None:
             return made
-        key = self._key.desc() if self._key_falls else self._key.asc()
+        sorted_by = self._key if places is None else places.key
+        key = sorted_by.desc() if self._key_falls else sorted_by.asc()
         return [key.nulls_first() if self._backwards else key.nulls_last(), *made]
 
     def parts(self, place: _Place | None) -> list[list[ColumnElement[bool]]]:

@@ -5,6 +5,7 @@ import random
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import md5
 from itertools import pairwise
 from typing import Any
@@ -198,6 +199,23 @@ LOOKS: dict[str, JobFilters] = {
 }
 
 
+def look_in(
+    session: Session, team: str, sort: JobSort, filters: JobFilters, *, limit: int = PAGE, after: str | None = None
+) -> list[str]:
+    window = read_window(
+        session,
+        matching(team, filters),
+        JobRow,
+        limit=limit,
+        after=after,
+        before=None,
+        answer=lambda row: row.id,
+        order=ORDERS[sort],
+        having=having_words(team, filters),
+    )
+    return window.data
+
+
 @pytest.mark.usefixtures("forest")
 @pytest.mark.parametrize("sort", SORTS)
 def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort: JobSort) -> None:
@@ -208,17 +226,7 @@ def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort
             for after in (None, cursor_of(ORDERS[sort], middle)):
                 plans = plans_of(
                     session,
-                    lambda session, filters=filters, after=after: read_window(
-                        session,
-                        matching(team, filters),
-                        JobRow,
-                        limit=PAGE,
-                        after=after,
-                        before=None,
-                        answer=lambda row: row.id,
-                        order=ORDERS[sort],
-                        having=having_words(team, filters),
-                    ),
+                    partial(look_in, team=team, sort=sort, filters=filters, after=after),
                 )
                 read = sum(
                     (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
@@ -234,22 +242,21 @@ def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort
 def test_a_page_of_a_search_is_the_same_however_common_its_words(
     sessions: sessionmaker[Session], team: str, sort: JobSort
 ) -> None:
-    def found(session: Session, search: str, limit: int) -> list[str]:
-        window = read_window(
-            session,
-            matching(team, {}),
-            JobRow,
-            limit=limit,
-            after=None,
-            before=None,
-            answer=lambda row: row.id,
-            order=ORDERS[sort],
-            having=having_words(team, {"search": search}),
-        )
-        return window.data
-
     with transaction(sessions) as session:
         for search in ("model", "wanda", "magnitude", "c", "c4", "c4c", "wanda c", "nothing"):
-            everywhere = found(session, search, MANY)
-            assert found(session, search, PAGE) == everywhere[:PAGE], search
+            everywhere = look_in(session, team, sort, {"search": search}, limit=MANY)
+            assert look_in(session, team, sort, {"search": search}) == everywhere[:PAGE], search
             assert len(everywhere) == {"model": MANY, "wanda": MANY / 2, "nothing": 0}.get(search, len(everywhere))
+
+
+@pytest.mark.usefixtures("forest")
+def test_a_search_that_would_read_too_much_is_refused_and_says_how_it_is_narrowed(
+    sessions: sessionmaker[Session], team: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.pages._MOST_FOUND", MANY // 4)
+    with transaction(sessions) as session:
+        assert len(look_in(session, team, "newest", {"search": "wanda"})) == PAGE, "every other job has it"
+        with pytest.raises(InvalidRequest, match=f"more than {MANY // 4} .* add a word or a filter, or choose another"):
+            look_in(session, team, "method", {"search": "wanda"})  # after all of magnitude
+        assert len(look_in(session, team, "method", {"search": "wanda", "method": "wanda"})) == PAGE
+        assert len(look_in(session, team, "method", {"search": "wanda 7"})) == PAGE
