@@ -1,8 +1,11 @@
 """What routes ask for: the process's state, a transaction, and who is asking."""
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
@@ -22,7 +25,7 @@ from core.validation import spelled
 _bearer = HTTPBearer(auto_error=False, description="An API key: sct_…", scheme_name="ApiKey")
 
 
-def _state(request: Request) -> ApiState:
+async def _state(request: Request) -> ApiState:
     state: ApiState = request.app.state.api
     return state
 
@@ -30,9 +33,16 @@ def _state(request: Request) -> ApiState:
 State = Annotated[ApiState, Depends(_state)]
 
 
-def _session(state: State) -> Iterator[Session]:
-    with transaction(state.sessions) as session:
+async def _session(state: State) -> AsyncIterator[Session]:
+    """Only the end needs a thread, for a transaction begins with its first statement: one beside those of the pool, all
+    of which may wait for the connection that is given back."""
+    begun = transaction(state.sessions)
+    session = begun.__enter__()
+    try:
         yield session
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(begun.__exit__, *sys.exc_info(), limiter=CapacityLimiter(1))
 
 
 DatabaseSession = Annotated[Session, Depends(_session, scope="function")]
@@ -68,7 +78,7 @@ def refuse(request: Request, state: ApiState, token: str | None, error: Unauthen
 def with_role(role: Role, principal_of: Callable[..., Principal]) -> Any:
     """A dependency: who asks, as `principal_of` finds it, where their role is `role` or above."""
 
-    def check(principal: Annotated[Principal, Depends(principal_of)]) -> Principal:
+    async def check(principal: Annotated[Principal, Depends(principal_of)]) -> Principal:
         principal.require(role)
         return principal
 
@@ -103,44 +113,49 @@ Quality = Annotated[
 ]
 
 
+@dataclass(frozen=True)
 class Once:
-    """Answers a creating request once per Idempotency-Key."""
+    """Answers a creating request once per Idempotency-Key. `route` is its method and path."""
 
-    def __init__(
-        self,
-        request: Request,
-        state: State,
-        session: DatabaseSession,
-        idempotency_key: Annotated[
-            str | None,
-            Header(min_length=1, max_length=255, description="Same key and body: the first answer is sent again."),
-        ] = None,
-    ) -> None:
-        self._route = f"{request.method} {request.url.path}\n"
-        self._state = state
-        self._session = session
-        self._key = idempotency_key
+    state: ApiState
+    route: str
+    key: str | None
 
-    def answer(self, caller: Principal, body: BaseModel, create: Callable[[], tuple[int, BaseModel]]) -> Response:
-        """What `create` answers with (status and document), or the first answer, marked as replayed.
+    def answer(
+        self, caller: Principal, body: BaseModel, create: Callable[[Session], tuple[int, BaseModel]]
+    ) -> Response:
+        """What `create` answers with (status and document), or the first answer, marked as replayed. All of it is one
+        transaction, committed when this returns.
 
         Raises IdempotencyConflict.
         """
 
         def created() -> Answer:
-            status, document = create()
+            status, document = create(session)
             return Answer(status, document.model_dump_json().encode())
 
-        if self._key is None:
-            return _respond(created(), replayed=False)
-        request = IdempotentRequest(
-            team_id=caller.team_id,
-            key=self._key,
-            request=(self._route + body.model_dump_json()).encode(),
-            secret=self._state.secret,
-        )
-        answer, replayed = answer_once(self._session, request, created, self._state.settings.idempotency_seconds)
-        return _respond(answer, replayed=replayed)
+        with transaction(self.state.sessions) as session:
+            if self.key is None:
+                return _respond(created(), replayed=False)
+            request = IdempotentRequest(
+                team_id=caller.team_id,
+                key=self.key,
+                request=f"{self.route}\n{body.model_dump_json()}".encode(),
+                secret=self.state.secret,
+            )
+            answer, replayed = answer_once(session, request, created, self.state.settings.idempotency_seconds)
+            return _respond(answer, replayed=replayed)
+
+
+async def _once(
+    request: Request,
+    state: State,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="Same key and body: the first answer is sent again."),
+    ] = None,
+) -> Once:
+    return Once(state, f"{request.method} {request.url.path}", idempotency_key)
 
 
 def _respond(answer: Answer, *, replayed: bool) -> Response:
@@ -148,4 +163,4 @@ def _respond(answer: Answer, *, replayed: bool) -> Response:
     return Response(answer.body, answer.status, headers, media_type="application/json")
 
 
-CreateOnce = Annotated[Once, Depends(Once)]
+CreateOnce = Annotated[Once, Depends(_once)]

@@ -74,7 +74,7 @@ def measure(
     """
     free_submit, first = _alone(fleet, keys[0], alone)
     began = time.monotonic()
-    crowd = _Crowd(fleet.url, keys, jobs, rate)
+    crowd = Crowd(fleet.url, keys, jobs, rate)
     crowd.start()
     events = _disturb(fleet, crowd, say) if chaos else []
     crowd.join(fleet)
@@ -97,10 +97,11 @@ def _alone(fleet: Fleet, key: str, count: int) -> tuple[list[float], list[str]]:
     return times[1:], made[1:]  # the first opens connections
 
 
-class _Crowd:
+class Crowd:
     """Clients in threads, each with a key and a connection of its own."""
 
-    def __init__(self, url: str, keys: Sequence[str], jobs: int, rate: float) -> None:
+    def __init__(self, url: str, keys: Sequence[str], jobs: int, rate: float, method: str = "noop") -> None:
+        self._method = method
         self._pause = len(keys) / rate if rate else 0.0
         self.times: list[float] = []
         self.submitted: list[str] = []
@@ -133,7 +134,7 @@ class _Crowd:
                     time.sleep(max(0.0, due - time.monotonic()))
                     due += self._pause
                     started = time.perf_counter()
-                    job = client.submit(model=MODEL, method="noop", sparsity=0.5)
+                    job = client.submit(model=MODEL, method=self._method, sparsity=0.5)
                     self.times.append(time.perf_counter() - started)
                     self.submitted.append(job.id)
         except BaseException as error:
@@ -149,7 +150,7 @@ def revive(fleet: Fleet) -> bool:
     return True
 
 
-def _disturb(fleet: Fleet, crowd: _Crowd, say: Callable[[str], None]) -> list[str]:
+def _disturb(fleet: Fleet, crowd: Crowd, say: Callable[[str], None]) -> list[str]:
     """Everything that is to be outlived, one after the other, while jobs are submitted and run."""
     done: list[str] = []
 
@@ -205,7 +206,7 @@ def _wait_for_all(fleet: Fleet, submitted: Sequence[str], say: Callable[[str], N
 
 
 def _findings(
-    fleet: Fleet, crowd: _Crowd, free_submit: list[float], first: list[str], events: list[str], seconds: float
+    fleet: Fleet, crowd: Crowd, free_submit: list[float], first: list[str], events: list[str], seconds: float
 ) -> Findings:
     with transaction(fleet.sessions) as session:
         rows = session.execute(

@@ -78,7 +78,8 @@ class Fleet:
         self.start("dispatcher")
         for number in range(self._workers):
             self.start(f"worker-{number}")
-        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).json()["can_run"], 60)
+        ready = "can_run" if self._workers else "can_accept"
+        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).json()[ready], 60)
         return self
 
     def __exit__(

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from select import POLLIN, poll
 from typing import Any, Literal
 
+import psycopg
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -27,8 +29,10 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from ulid import ULID
 
 from core.keepalives import postgres_keepalives
@@ -38,6 +42,11 @@ MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _MIGRATION_LOCK = 0x5ECA7EB2
 """Advisory lock: two processes that start together migrate one after the other."""
 _MIGRATION_LOOK_SECONDS = 0.2
+_MOST_CONNECTIONS = 40
+"""Of a process; as many as it has threads for its requests."""
+_UNASKED_SECONDS = 1.0
+"""A connection that was used this long ago is used again without asking the server whether it is there."""
+_RETURNED_AT = "returned_at"
 
 Role = Literal["request", "dispatcher", "worker", "migration"]
 """Kinds of callers of the database: each has limits of its own in the settings."""
@@ -81,7 +90,7 @@ def any_of(values: Iterable[str]) -> str:
     return ", ".join(f"'{value}'" for value in values)
 
 
-def seconds_from_now(seconds: float) -> ColumnElement[Any]:
+def seconds_from_now(seconds: float | ColumnElement[float]) -> ColumnElement[Any]:
     """A moment by the database's clock."""
     return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
 
@@ -96,13 +105,14 @@ def database_url(settings: Settings) -> str:
 def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
     """A pooled engine whose connections are checked before use, so a restarted server costs nobody an error.
 
+    A connection that was made is kept: those that a crowd needs are made once, and not again for each of its calls.
     `BEGIN` goes with the limits of `role`.
     """
     engine = create_engine(
         make_url(database_url(settings)).set(drivername="postgresql+psycopg"),
-        pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=30,
+        pool_size=_MOST_CONNECTIONS,
+        max_overflow=0,
+        pool_use_lifo=True,  # those that were used last know the statements already
         pool_timeout=10,
         connect_args={
             "connect_timeout": 5,
@@ -110,6 +120,7 @@ def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
             **postgres_keepalives(settings),
         },
     )
+    _check_before_use(engine)
     begin = _begin(settings, role)
 
     @event.listens_for(engine, "begin")
@@ -122,6 +133,39 @@ def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _check_before_use(engine: Engine) -> None:
+    """Have a connection replaced, and all that are older, where the server has ended it meanwhile.
+
+    The server says so by closing it, which is seen without asking. It is asked where something came, or where the
+    connection was not used for a while: whoever vanished says nothing.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def _(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        record.info[_RETURNED_AT] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _(connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
+        returned_at = record.info.get(_RETURNED_AT)
+        if returned_at is None:  # it was just made
+            return
+        driver: psycopg.Connection | None = record.driver_connection
+        assert driver is not None
+        try:
+            if time.monotonic() - returned_at >= _UNASKED_SECONDS or _has_news(driver):
+                engine.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
+
+
+def _has_news(connection: psycopg.Connection) -> bool:
+    """Return whether the server sent something that nobody asked for, or closed the connection. Raises psycopg.Error
+    where it is closed on this side."""
+    look = poll()
+    look.register(connection.fileno(), POLLIN)
+    return bool(look.poll(0))
 
 
 def _begin(settings: Settings, role: Role) -> str:

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
@@ -47,14 +48,12 @@ def list_datasets(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
         besides={200: {"model": Dataset, "description": "The same has that name already"}},
     ),
 )
-def register_dataset(
-    body: DatasetBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce
-) -> Response:
+def register_dataset(body: DatasetBody, caller: Admin, state: State, once: CreateOnce) -> Response:
     """Register what lies on the server: a text file (plain, JSONL or Parquet), or images as a folder with one folder
     for each class, or as Parquet. It is read once, to the end.
     """
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         dataset, is_new = service.register_dataset(session, caller, body, state.settings)
         return (201 if is_new else 200), dataset
 

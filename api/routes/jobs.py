@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, Search, State, Viewer
@@ -77,7 +78,6 @@ SUBMIT_ERRORS = (
 def submit_job(
     body: JobBody,
     caller: Member,
-    session: DatabaseSession,
     state: State,
     once: CreateOnce,
     background: BackgroundTasks,
@@ -85,11 +85,11 @@ def submit_job(
     """Queue a job. It is checked in full first: what is queued can be run."""
     found = state.hub.of(caller.team_id, body)
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         with telemetry.span("job.submit"):
             job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=found)
         hint_after_commit(background, state, job)
-        return 201, with_waiting_reason(session, job, state.settings)
+        return 201, job
 
     return once.answer(caller, body, create)
 

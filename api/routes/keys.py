@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State
@@ -26,10 +27,10 @@ def list_keys(caller: Admin, session: DatabaseSession, limit: Limit = 50, after:
     response_model=CreatedKey,
     responses=problems(Unauthenticated, Forbidden, IdempotencyConflict, InvalidRequest),
 )
-def create_key(body: KeyBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce) -> Response:
+def create_key(body: KeyBody, caller: Admin, state: State, once: CreateOnce) -> Response:
     """A new key; `key` in the answer is shown this once."""
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         created = keys.create_key(
             session, caller, role=body.role, name=body.name, expires_at=body.expires_at, secret=state.secret
         )
@@ -44,12 +45,10 @@ def create_key(body: KeyBody, caller: Admin, session: DatabaseSession, state: St
     response_model=CreatedKey,
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict, InvalidRequest),
 )
-def rotate_key(
-    key_id: str, body: RotateBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce
-) -> Response:
+def rotate_key(key_id: str, body: RotateBody, caller: Admin, state: State, once: CreateOnce) -> Response:
     """A successor of a key, with its name and role; the old key is good for `grace_seconds` more."""
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         return 201, keys.rotate_key(session, caller, key_id, grace_seconds=body.grace_seconds, secret=state.secret)
 
     return once.answer(caller, body, create)

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
@@ -70,12 +71,10 @@ def list_models(caller: Viewer, session: DatabaseSession, limit: Limit = 50, aft
         besides={200: {"model": Model, "description": "The same content has that name already"}},
     ),
 )
-def register_model(
-    body: ModelBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce
-) -> Response:
+def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnce) -> Response:
     """Register a model folder on the server: safetensors and a config, read but never executed."""
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         model, is_new = service.register_model(session, caller, body, state.settings)
         return (201 if is_new else 200), model
 

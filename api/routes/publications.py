@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
@@ -28,13 +29,11 @@ router = APIRouter(tags=["publications"])
     response_model=Publication,
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict, NoArtifact, InvalidRequest),
 )
-def publish_job(
-    job_id: str, body: PublicationBody, caller: Member, session: DatabaseSession, state: State, once: CreateOnce
-) -> Response:
+def publish_job(job_id: str, body: PublicationBody, caller: Member, state: State, once: CreateOnce) -> Response:
     """Push a job's artifact, its card included, to a repository of the hub or a bucket, with the rights of the
     credentials given. It is on its way when this answers: look at the publication for where it is."""
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         made = service.publish(session, caller, job_id, body, settings=state.settings, secret=state.secret)
         return 201, made
 

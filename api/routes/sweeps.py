@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, State, Viewer
@@ -33,11 +34,11 @@ router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
     response_model=Sweep,
     responses=problems(Unauthenticated, Forbidden, IdempotencyConflict, InvalidRequest, UnknownMethod, *HUB_ERRORS),
 )
-def submit_sweep(body: SweepBody, caller: Member, session: DatabaseSession, state: State, once: CreateOnce) -> Response:
+def submit_sweep(body: SweepBody, caller: Member, state: State, once: CreateOnce) -> Response:
     """Start a sweep. Every point is checked like a job first: points that cannot be run are refused, naming which."""
     found = service.look_up(state.hub, caller.team_id, body)
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         return 201, service.create(session, caller, body, store=state.store, settings=state.settings, hub=found)
 
     return once.answer(caller, body, create)

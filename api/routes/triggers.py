@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Request
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.deliveries import PAYLOAD, IdempotencyKey, SentByMember
@@ -44,14 +45,12 @@ def list_triggers(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
     response_model=IssuedTrigger,
     responses=problems(Unauthenticated, Forbidden, Conflict, IdempotencyConflict, *SUBMIT_ERRORS),
 )
-def create_trigger(
-    body: TriggerBody, request: Request, caller: Member, session: DatabaseSession, state: State, once: CreateOnce
-) -> Response:
+def create_trigger(body: TriggerBody, request: Request, caller: Member, state: State, once: CreateOnce) -> Response:
     """A new trigger. Its URL and other secrets are in the answer, this once. The template is checked as far as it can
     be without a payload."""
     found = look_up_template(state.hub, caller.team_id, body)
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         return 201, service.create(
             session, caller, body, means=state.triggers, found=found, base_url=str(request.base_url)
         )
@@ -98,13 +97,12 @@ def rotate_trigger(
     body: RotateTriggerBody,
     request: Request,
     caller: Member,
-    session: DatabaseSession,
     state: State,
     once: CreateOnce,
 ) -> Response:
     """New secrets, shown this once; the old ones are good no more at once."""
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         return 201, service.rotate(
             session, caller, trigger_id, body.secrets, secret=state.secret, base_url=str(request.base_url)
         )

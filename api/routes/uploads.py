@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State
@@ -61,12 +62,10 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
         besides={200: {"model": Upload, "description": "The same upload is open already: go on with it"}},
     ),
 )
-def start_upload(
-    body: UploadBody, caller: Member, session: DatabaseSession, state: State, once: CreateOnce
-) -> Response:
+def start_upload(body: UploadBody, caller: Member, state: State, once: CreateOnce) -> Response:
     """Announce a model or text with the size and SHA-256 of every file. Send the same again to go on with it."""
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         upload, is_new = uploads.start_upload(session, caller, body, state.settings)
         return (201 if is_new else 200), upload
 

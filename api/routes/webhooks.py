@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
@@ -52,13 +53,11 @@ def list_webhooks(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
     response_model=CreatedWebhook,
     responses=problems(Unauthenticated, Forbidden, Conflict, IdempotencyConflict, InvalidRequest, UnsafeAddress),
 )
-def create_webhook(
-    body: WebhookBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce
-) -> Response:
+def create_webhook(body: WebhookBody, caller: Admin, state: State, once: CreateOnce) -> Response:
     """A new endpoint; `secret` in the answer, which its deliveries are signed with, is shown this once."""
     state.guard.check_url(body.url)  # asks a resolver: before the transaction begins
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         return 201, service.create_webhook(session, caller, body, secret=state.secret)
 
     return once.answer(caller, body, create)
@@ -99,11 +98,11 @@ def delete_webhook(webhook_id: str, caller: Admin, session: DatabaseSession) -> 
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict, InvalidRequest),
 )
 def rotate_webhook_secret(
-    webhook_id: str, body: RotateSecretBody, caller: Admin, session: DatabaseSession, state: State, once: CreateOnce
+    webhook_id: str, body: RotateSecretBody, caller: Admin, state: State, once: CreateOnce
 ) -> Response:
     """A new secret, shown this once; the old one signs beside it for `grace_seconds` more."""
 
-    def create() -> tuple[int, BaseModel]:
+    def create(session: Session) -> tuple[int, BaseModel]:
         rotated = service.rotate_secret(
             session, caller, webhook_id, grace_seconds=body.grace_seconds, secret=state.secret
         )

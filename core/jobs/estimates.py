@@ -5,22 +5,21 @@ and method that ran to their end last, whether or not they missed a gate there, 
 than three of them the formula stands alone.
 """
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import Double, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.tasks import forward_tokens
-from core.database import seconds_from_now
 from core.errors import DoesNotFit, GateMissed
 from core.jobs.admission import needs_by
 from core.jobs.classifier_needs import ClassifierWork, ImageCounts, classifier_work
 from core.jobs.corrections import FEWEST, HISTORY, ran_to_its_end
 from core.jobs.needs import FIGURES, Needs, classifier_needs, needs_of
+from core.jobs.queue import workers_of
 from core.jobs.references import SelfText
 from core.jobs.resolution import ResolvedJob
 from core.jobs.schemas import Estimate, EstimateBasis, JobBody
@@ -35,10 +34,35 @@ _NEAREST = 20
 _CHARACTERS_PER_TOKEN = 4
 
 
-def estimate_job(session: Session, team_id: str, resolved: ResolvedJob, settings: Settings) -> Estimate:
-    """The estimate of a request that can be run. Time is that of one attempt, from fetch to store, without waiting."""
+def estimate_that_fits(
+    session: Session, team_id: str, resolved: ResolvedJob, settings: Settings
+) -> tuple[Estimate, Sequence[WorkerRow]]:
+    """Return the estimate of a request that can be run, and the fresh workers of its queue.
+
+    Raises DoesNotFit, with the figures, where none of these has room for the job. Where there is none nothing is known,
+    and the job may wait for one. What a worker does not tell is not held against it.
+    """
+    job = resolved.body
+    workers = workers_of(session, [job.queue], settings.worker_fresh_seconds)
+    estimate = estimate_job(session, team_id, resolved, workers, settings)
+    needs = needs_by(estimate)
+    faults = [needs.lack(worker) for worker in workers]
+    if workers and all(faults):
+        listed = "; ".join(sorted({fault for fault in faults if fault})[:5])
+        raise DoesNotFit(
+            f"no worker of queue {job.queue!r} can hold this job: {listed}. Use a queue with larger workers, a smaller "
+            "model, or fewer calibration and evaluation tokens",
+            param="queue",
+        )
+    return estimate, workers
+
+
+def estimate_job(
+    session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
+) -> Estimate:
+    """The estimate of a request that can be run, on such workers. Time is that of one attempt, from fetch to store,
+    without waiting."""
     job, description = resolved.body, resolved.model.description
-    workers = _fresh_workers(session, job.queue, settings)
     device = "cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu"
     is_fetched = resolved.sources["model"].get("kind", "folder") != "folder"
     work: Work | ClassifierWork
@@ -72,44 +96,33 @@ def estimate_job(session: Session, team_id: str, resolved: ResolvedJob, settings
     )
 
 
-def require_fit(session: Session, job: JobBody, estimate: Estimate, settings: Settings) -> None:
-    """Raises DoesNotFit, with the figures, where no fresh worker of the queue has room for the job.
-
-    Where the queue has no fresh worker nothing is known, and the job may wait for one. What a worker does not tell is
-    not held against it.
-    """
-    workers = _fresh_workers(session, job.queue, settings)
-    needs = needs_by(estimate)
-    faults = [needs.lack(worker) for worker in workers]
-    if workers and all(faults):
-        listed = "; ".join(sorted({fault for fault in faults if fault})[:5])
-        raise DoesNotFit(
-            f"no worker of queue {job.queue!r} can hold this job: {listed}. Use a queue with larger workers, a smaller "
-            "model, or fewer calibration and evaluation tokens",
-            param="queue",
-        )
-
-
-def _fresh_workers(session: Session, queue: str, settings: Settings) -> Sequence[WorkerRow]:
-    fresh = WorkerRow.heartbeat_at > seconds_from_now(-settings.worker_fresh_seconds)
-    return session.scalars(select(WorkerRow).where(WorkerRow.queue == queue, fresh)).all()
+_NEWEST = (
+    select(AttemptRow.needs["basis"]["formula"].label("formula"), AttemptRow.measured, AttemptRow.ended_at)
+    .where(
+        AttemptRow.queue == bindparam("queue"),
+        AttemptRow.method == bindparam("method"),
+        ran_to_its_end(),
+        AttemptRow.needs.is_not(None),
+    )
+    .order_by(AttemptRow.ended_at.desc())
+    .limit(HISTORY)
+    .subquery()
+)
+_NEAREST_ATTEMPTS = (
+    select(_NEWEST.c.formula, _NEWEST.c.measured)
+    .order_by(
+        func.abs(func.ln(_NEWEST.c.formula["seconds"].as_float() / bindparam("seconds", type_=Double))),
+        _NEWEST.c.ended_at.desc(),
+    )
+    .limit(_NEAREST)
+)
 
 
 def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict[str, float], int]:
-    """For each figure, the median of measured ÷ formula among the nearest jobs; and how many there were."""
-    rows = session.execute(
-        select(AttemptRow.needs, AttemptRow.measured)
-        .where(
-            AttemptRow.queue == job.queue,
-            AttemptRow.method == job.method,
-            ran_to_its_end(),
-            AttemptRow.needs.is_not(None),
-        )
-        .order_by(AttemptRow.ended_at.desc())
-        .limit(HISTORY)
-    ).all()
-    past = [(row.needs["basis"]["formula"], row.measured) for row in rows]
-    nearest = sorted(past, key=lambda pair: abs(math.log(pair[0]["seconds"] / formula.seconds)))[:_NEAREST]
+    """For each figure, the median of measured ÷ formula among the nearest jobs; and how many there were. The database
+    picks these, so that a submission reads no more of the history than it learns from."""
+    asked = {"queue": job.queue, "method": job.method, "seconds": formula.seconds}
+    nearest = session.execute(_NEAREST_ATTEMPTS, asked).all()
     factors = {}
     for name in FIGURES:
         ratios = [taken[name] / said[name] for said, taken in nearest if said.get(name) and taken.get(name)]

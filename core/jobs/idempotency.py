@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.fernet import Fernet
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import Double, LargeBinary, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -56,6 +56,35 @@ class IdempotentRequest:
         return Fernet(base64.urlsafe_b64encode(sealing_key))
 
 
+_SAME = (
+    IdempotencyKeyRow.team_id == bindparam("of_team"),
+    IdempotencyKeyRow.key_hash == bindparam("of_key", type_=LargeBinary),
+)
+_NEW = insert(IdempotencyKeyRow).values(
+    team_id=bindparam("of_team"),
+    key_hash=bindparam("of_key", type_=LargeBinary),
+    request_hash=bindparam("request", type_=LargeBinary),
+    expires_at=seconds_from_now(bindparam("seconds", type_=Double)),
+)
+_REMEMBER = (
+    _NEW.on_conflict_do_update(
+        index_elements=["team_id", "key_hash"],
+        set_={"request_hash": _NEW.excluded.request_hash, "expires_at": _NEW.excluded.expires_at, "answer": None},
+        where=IdempotencyKeyRow.expires_at <= func.clock_timestamp(),
+    )
+    .returning(IdempotencyKeyRow.key_hash)
+    .execution_options(dml_strategy="raw")  # the values are those of its parameters, not of rows
+)
+_FIRST = select(IdempotencyKeyRow.request_hash, IdempotencyKeyRow.answer).where(*_SAME)
+_KEEP_ANSWER = (
+    update(IdempotencyKeyRow)
+    .where(*_SAME)
+    .values(answer=bindparam("sealed"))
+    .execution_options(synchronize_session=False)
+)
+"""Built once: to build a statement takes longer than to have it run, and most requests that create send a key."""
+
+
 def answer_once(
     session: Session, request: IdempotentRequest, create: Callable[[], Answer], remember_seconds: float
 ) -> tuple[Answer, bool]:
@@ -63,32 +92,16 @@ def answer_once(
 
     An error that `create` raises is not remembered: the transaction that holds the key's row is rolled back with it.
     """
-    row = insert(IdempotencyKeyRow).values(
-        team_id=request.team_id,
-        key_hash=request.key_hash,
-        request_hash=request.request_hash,
-        expires_at=seconds_from_now(remember_seconds),
-    )
-    fresh = session.scalar(
-        row.on_conflict_do_update(
-            index_elements=["team_id", "key_hash"],
-            set_={"request_hash": row.excluded.request_hash, "expires_at": row.excluded.expires_at, "answer": None},
-            where=IdempotencyKeyRow.expires_at <= func.clock_timestamp(),
-        ).returning(IdempotencyKeyRow.key_hash)
-    )
-    same = (IdempotencyKeyRow.team_id == request.team_id, IdempotencyKeyRow.key_hash == request.key_hash)
+    this = {"of_team": request.team_id, "of_key": request.key_hash}
+    asked = {"request": request.request_hash, "seconds": remember_seconds}
+    fresh = session.scalar(_REMEMBER, this | asked)
     if fresh is None:
-        first = session.execute(select(IdempotencyKeyRow.request_hash, IdempotencyKeyRow.answer).where(*same)).one()
+        first = session.execute(_FIRST, this).one()
         if first.request_hash != request.request_hash:
             raise IdempotencyConflict("this Idempotency-Key was used with another request", param="Idempotency-Key")
         return _unseal(request, first.answer), True
     answer = create()
-    session.execute(
-        update(IdempotencyKeyRow)
-        .where(*same)
-        .values(answer=_seal(request, answer))
-        .execution_options(synchronize_session=False)
-    )
+    session.execute(_KEEP_ANSWER, this | {"sealed": _seal(request, answer)})
     return answer, False
 
 

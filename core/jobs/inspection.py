@@ -11,7 +11,7 @@ from core.catalogue.methods import METHODS, get_method
 from core.catalogue.patterns import UNSTRUCTURED
 from core.catalogue.targets import expected_size
 from core.errors import SecateurError
-from core.jobs.estimates import estimate_job, require_fit
+from core.jobs.estimates import estimate_that_fits
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import resolve_model
 from core.jobs.queue_names import require_queue
@@ -48,8 +48,7 @@ def inspect(
         prunes = get_method(job.method).prunes
         known = {} if job.sparsity is None else {"sparsity": job.sparsity}
         methods = _fits(model.description, job.pattern, **known) if prunes else _fits(model.description)
-        estimate = estimate_job(session, team_id, resolved, settings)
-        require_fit(session, job, estimate, settings)
+        estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
         artifact = _artifact(model.description, job)
     described = {
         name: value for name, value in model.description.model_dump().items() if name in Inspection.model_fields

@@ -14,7 +14,7 @@ from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.admission import needs_by, needs_columns
 from core.jobs.baseline import Baseline
 from core.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
-from core.jobs.estimates import estimate_job, require_fit
+from core.jobs.estimates import estimate_that_fits
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
 from core.jobs.queue import request_cancel, request_retry, submitted
@@ -22,6 +22,7 @@ from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
 from core.jobs.schemas import ArtifactFile, ArtifactList, AttemptPage, EventPage, Job, JobAttempt, JobBody, JobEvent
 from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow, kept_attempt
+from core.jobs.waiting import waiting_reason
 from core.pages import Page, Window, read_page, read_window
 from core.registry.in_use import needed_by_publications
 from core.settings import Settings
@@ -49,8 +50,7 @@ def submit(
     team_id = team_of(caller)
     require_queue(session, body.queue, settings)
     resolved = resolve_job(session, team_id, body, store, hub)
-    estimate = estimate_job(session, team_id, resolved, settings)
-    require_fit(session, resolved.body, estimate, settings)
+    estimate, workers = estimate_that_fits(session, team_id, resolved, settings)
     row = JobRow(
         id=new_id("job"),
         team_id=team_id,
@@ -70,9 +70,9 @@ def submit(
         traceparent=telemetry.current_traceparent(),
     )
     require_room_in_queue(session, team_id, adding=1)
-    submitted(session, row)
-    audit.note(session, caller, "job.submit", row.id, {"model": row.model, "method": row.method, "queue": row.queue})
-    return job_answer(row)
+    details = {"model": row.model, "method": row.method, "queue": row.queue}
+    submitted(session, row, audit.entry(caller, "job.submit", row.id, details))
+    return job_answer(row, waiting_reason(row, workers, settings))
 
 
 def get_job(session: Session, team_id: str, job_id: str) -> Job:
@@ -255,7 +255,8 @@ def find_job(session: Session, team_id: str, job_id: str, *, for_update: bool = 
     return row
 
 
-def job_answer(row: JobRow) -> Job:
+def job_answer(row: JobRow, waiting: str | None = None) -> Job:
+    """`waiting` is the reason a job waits that has one, which `core.jobs.waiting` finds."""
     own = (
         "id",
         "status",
@@ -270,7 +271,7 @@ def job_answer(row: JobRow) -> Job:
     )
     also = {
         "object": "job",
-        "waiting_reason": None,  # `core.jobs.waiting` finds those that there are
+        "waiting_reason": waiting,
         "model_revision": row.model_revision,
         "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
     }

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.database import seconds_from_now
 from core.jobs.admission import gibibytes, largest, memory_of, needs_of
+from core.jobs.queue import workers_of
 from core.jobs.schemas import Job
 from core.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
@@ -18,11 +18,10 @@ def with_waiting_reasons(session: Session, jobs: Sequence[Job], settings: Settin
     if not queued:
         return list(jobs)
     rows = session.scalars(select(JobRow).where(JobRow.id.in_(queued))).all()
-    fresh = WorkerRow.heartbeat_at > seconds_from_now(-settings.worker_fresh_seconds)
     workers: Mapping[str, list[WorkerRow]] = {row.queue: [] for row in rows}
-    for worker in session.scalars(select(WorkerRow).where(WorkerRow.queue.in_(workers), fresh)):
+    for worker in workers_of(session, workers, settings.worker_fresh_seconds):
         workers[worker.queue].append(worker)
-    reasons = {row.id: _reason(row, workers[row.queue], settings.admission_max_wait_seconds) for row in rows}
+    reasons = {row.id: waiting_reason(row, workers[row.queue], settings) for row in rows}
     return [job.model_copy(update={"waiting_reason": reasons.get(job.id)}) for job in jobs]
 
 
@@ -31,7 +30,8 @@ def with_waiting_reason(session: Session, job: Job, settings: Settings) -> Job:
     return with_waiting_reasons(session, [job], settings)[0]
 
 
-def _reason(job: JobRow, workers: Sequence[WorkerRow], max_wait_seconds: float) -> str | None:
+def waiting_reason(job: JobRow, workers: Sequence[WorkerRow], settings: Settings) -> str | None:
+    """Return the reason of a queued job, None where one of its queue's workers can take it."""
     if not workers:
         return f"no worker serves queue {job.queue!r} at the moment"
     of_enough_memory = [worker for worker in workers if not _has_outgrown(job, worker)]
@@ -45,7 +45,7 @@ def _reason(job: JobRow, workers: Sequence[WorkerRow], max_wait_seconds: float) 
         return None
     return (
         f"no worker of queue {job.queue!r} has room for it: {needs.lack(largest(of_enough_memory))}, the "
-        f"largest there is; that one tries it once the job has waited {max_wait_seconds:g} s"
+        f"largest there is; that one tries it once the job has waited {settings.admission_max_wait_seconds:g} s"
     )
 
 

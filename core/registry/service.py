@@ -1,9 +1,10 @@
 """Registering, listing and finding models and datasets of a team."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Select, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -133,8 +134,15 @@ def noun(table: type[ModelRow] | type[DatasetRow]) -> str:
 
 def find_row(session: Session, table: type[Row], team_id: str, name: str) -> Row | None:
     """What a name means; it cannot be deleted before this transaction ends."""
-    query = select(table).where(table.team_id == team_id, table.name == name)
-    return session.scalar(query.with_for_update(read=True, key_share=True))
+    row: Row | None = session.scalar(_held_by_name(table), {"team_id": team_id, "name": name})
+    return row
+
+
+@cache
+def _held_by_name(table: type[Row]) -> Select[Row]:
+    """Return the statement of `find_row`: every job that is submitted asks it some times."""
+    query = select(table).where(table.team_id == bindparam("team_id"), table.name == bindparam("name"))
+    return query.with_for_update(read=True, key_share=True)
 
 
 def names(session: Session, table: type[Row], team_id: str, *which: ColumnElement[bool]) -> list[str]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from core.artifacts.store import Store
 from core.catalogue.methods import get_method
 from core.errors import InvalidRequest, SecateurError, Unavailable
-from core.jobs.estimates import estimate_job, require_fit
+from core.jobs.estimates import estimate_that_fits
 from core.jobs.hub_lookup import HubFindings, HubLookup
 from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
@@ -109,7 +109,7 @@ def _checked(
         )
     require_queue(session, body.queue, settings)
     resolved = resolve_job(session, team_id, body, store, hub)
-    require_fit(session, resolved.body, estimate_job(session, team_id, resolved, settings), settings)
+    estimate_that_fits(session, team_id, resolved, settings)
     return CheckedPoint(
         asked=asked,
         body=body.model_copy(update={"model": resolved.model.pinned}),

@@ -17,24 +17,27 @@ REFUSED = "key.refused"
 
 
 def note(session: Session, actor: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None) -> None:
-    """Write down who did what: `action` is noun and verb (`job.cancel`), `details` plain JSON without any secret.
+    """Write down who did what: `action` is noun and verb (`job.cancel`), `details` plain JSON without any secret."""
+    session.execute(insert(AuditRow).values(**entry(actor, action, object_id, details)))
+
+
+def entry(actor: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the columns that `note` writes, for a statement that writes more than them.
 
     The request's id and where it came from are taken from the log context, where the API binds them.
     """
     context = structlog.contextvars.get_contextvars()
-    session.execute(
-        insert(AuditRow).values(
-            id=new_id("audit"),
-            team_id=team_of(actor),
-            actor=name_of(actor),
-            key_id=actor.key_id if isinstance(actor, Principal) else None,
-            action=action,
-            object_id=object_id,
-            details=dict(details or {}),
-            request_id=context.get("request_id"),
-            address=context.get("address"),
-        )
-    )
+    return {
+        "id": new_id("audit"),
+        "team_id": team_of(actor),
+        "actor": name_of(actor),
+        "key_id": actor.key_id if isinstance(actor, Principal) else None,
+        "action": action,
+        "object_id": object_id,
+        "details": dict(details or {}),
+        "request_id": context.get("request_id"),
+        "address": context.get("address"),
+    }
 
 
 def note_refusals(

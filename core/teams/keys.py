@@ -5,7 +5,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
@@ -80,11 +80,7 @@ def authenticate(session: Session, token: str, secret: bytes) -> Principal:
     prefix = prefix_of(token)
     if prefix is None:
         raise Unauthenticated("this is not an API key of Secateur: keys start with sct_ and end in a checksum")
-    found = session.execute(
-        select(
-            ApiKeyRow, (ApiKeyRow.expires_at <= func.clock_timestamp()).label("expired"), _use_is_due().label("due")
-        ).where(ApiKeyRow.prefix == prefix)
-    ).one_or_none()
+    found = session.execute(_BY_PREFIX, {"prefix": prefix}).one_or_none()
     if found is None or not hmac.compare_digest(found[0].digest, digest_of(token, secret)):
         raise Unauthenticated("this API key is not known")
     row, expired, due = found
@@ -107,6 +103,12 @@ def owner_of(session: Session, token: str) -> tuple[str, str] | None:
 def _use_is_due() -> ColumnElement[bool]:
     """Whether the last use that is written down is longer ago than a minute."""
     return ApiKeyRow.last_used_at.is_(None) | (ApiKeyRow.last_used_at < seconds_from_now(-60))
+
+
+_BY_PREFIX = select(
+    ApiKeyRow, (ApiKeyRow.expires_at <= func.clock_timestamp()).label("expired"), _use_is_due().label("due")
+).where(ApiKeyRow.prefix == bindparam("prefix"))
+"""Asked with every request."""
 
 
 def _note_use(session: Session, key_id: str) -> None:

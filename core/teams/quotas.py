@@ -6,7 +6,19 @@ transaction locks, so nobody who holds one waits for anything.
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, DateTime, Interval, case, extract, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Interval,
+    bindparam,
+    case,
+    extract,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from core.errors import QuotaExceeded
@@ -33,19 +45,20 @@ def device_seconds_used() -> ColumnElement[float]:
     return case((TeamRow.device_month == month_start(), TeamRow.device_seconds), else_=0.0)
 
 
+_LIMITS = select(
+    TeamRow.max_queued,
+    TeamRow.max_device_seconds,
+    device_seconds_used().label("used"),
+    extract("epoch", _month_end() - func.clock_timestamp()).label("month_left"),
+).where(TeamRow.id == bindparam("team_id"))
+
+
 def require_room_in_queue(session: Session, team_id: str, *, adding: int) -> None:
     """Raises QuotaExceeded where the team may not queue `adding` more jobs, or has no device time left this month.
 
     Where the number is limited the team's row is locked, so that of two requests the second sees the first's job.
     """
-    team = session.execute(
-        select(
-            TeamRow.max_queued,
-            TeamRow.max_device_seconds,
-            device_seconds_used().label("used"),
-            extract("epoch", _month_end() - func.clock_timestamp()).label("month_left"),
-        ).where(TeamRow.id == team_id)
-    ).one()
+    team = session.execute(_LIMITS, {"team_id": team_id}).one()
     if team.max_device_seconds is not None and team.used >= team.max_device_seconds:
         raise QuotaExceeded(
             f"the team has used {team.used / 3600:.1f} device hours this month, of {team.max_device_seconds / 3600:g}: "

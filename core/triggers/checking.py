@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from core.artifacts.store import Store
 from core.catalogue.methods import get_method
 from core.errors import InvalidRequest, SecateurError
-from core.jobs.estimates import estimate_job, require_fit
+from core.jobs.estimates import estimate_that_fits
 from core.jobs.hub_lookup import HubFindings, HubLookup
 from core.jobs.model_resolution import resolve_model
 from core.jobs.queue_names import require_queue
@@ -68,8 +68,7 @@ def dry_run(
     """The body with its defaults filled in and what it would need. Raises what submitting it would, but quotas."""
     require_queue(session, job.queue, settings)
     resolved = resolve_job(session, team_id, job, store, hub)
-    estimate = estimate_job(session, team_id, resolved, settings)
-    require_fit(session, resolved.body, estimate, settings)
+    estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
     return resolved.body, estimate
 
 

@@ -14,7 +14,7 @@ from core.catalogue.recovery import Recovery, complete_recovery
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import DoesNotFit
 from core.jobs import queue, service
-from core.jobs.estimates import estimate_job, require_fit
+from core.jobs.estimates import estimate_job, estimate_that_fits
 from core.jobs.inspection import inspect
 from core.jobs.needs import compare, needs_of
 from core.jobs.resolution import resolve_job
@@ -140,7 +140,9 @@ def test_bonsai_holds_the_model_and_runs_every_mask_forward() -> None:
 
 
 def _estimate(session: Session, team: str, body: dict[str, Any], store: Store, settings: Settings) -> Estimate:
-    return estimate_job(session, team, resolve_job(session, team, JobBody.model_validate(body), store), settings)
+    resolved = resolve_job(session, team, JobBody.model_validate(body), store)
+    workers = queue.workers_of(session, [resolved.body.queue], settings.worker_fresh_seconds)
+    return estimate_job(session, team, resolved, workers, settings)
 
 
 def _past_attempts(
@@ -260,7 +262,9 @@ def test_device_memory_counts_on_queues_of_gpus(
         estimate = _estimate(session, team, job_body, store, settings)
         assert estimate.peak_device_memory_bytes is not None
         with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 0\.1 GiB"):
-            require_fit(session, JobBody.model_validate(job_body), estimate, settings)
+            estimate_that_fits(
+                session, team, resolve_job(session, team, JobBody.model_validate(job_body), store), settings
+            )
 
 
 def test_an_estimate_is_kept_with_the_job_and_reaches_its_worker(

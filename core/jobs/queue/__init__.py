@@ -41,6 +41,7 @@ from core.jobs.queue.workers import (
     remove_worker,
     served_queues,
     set_worker_state,
+    workers_of,
 )
 from core.jobs.queue.writes import EVENT_CHANNEL, status_of
 
@@ -77,4 +78,5 @@ __all__ = [
     "set_worker_state",
     "status_of",
     "submitted",
+    "workers_of",
 ]

@@ -1,9 +1,9 @@
 """What workers tell of themselves: that they live, what they have, what they do."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import Double, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,11 @@ WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 
 _FORGOTTEN_SECONDS = 24 * 3600
 """Rows of workers that never said goodbye stay this long, for whoever asks what became of them."""
+
+_FRESH_OF_QUEUES = select(WorkerRow).where(
+    WorkerRow.queue.in_(bindparam("queues", expanding=True)),
+    WorkerRow.heartbeat_at > seconds_from_now(-bindparam("fresh_seconds", type_=Double)),
+)
 
 
 def heartbeat(
@@ -92,6 +97,11 @@ def fresh_workers(session: Session, fresh_seconds: float) -> int:
     """How many workers gave a sign of life in the last `fresh_seconds`."""
     fresh = select(func.count()).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
     return session.scalar(fresh) or 0
+
+
+def workers_of(session: Session, queues: Iterable[str], fresh_seconds: float) -> Sequence[WorkerRow]:
+    """Return the workers of these queues that gave a sign of life in the last `fresh_seconds`."""
+    return session.scalars(_FRESH_OF_QUEUES, {"queues": list(queues), "fresh_seconds": fresh_seconds}).all()
 
 
 def served_queues(session: Session, fresh_seconds: float) -> Sequence[str]:
