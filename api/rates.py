@@ -16,6 +16,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from core.errors import RateLimited
+from core.jobs.broker import broker_url
 from core.keepalives import redis_keepalives
 from core.settings import Settings
 
@@ -89,7 +90,7 @@ class Rates:
 
 
 def _storage(settings: Settings) -> MemoryStorage | RedisStorage:
-    url = settings.broker_url
+    url = broker_url(settings)
     if url is None or not url.startswith(_REDIS):
         return MemoryStorage()
     keepalives: dict[str, Any] = {} if url.startswith(_REDIS_FILE) else redis_keepalives(settings)

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         600, ge=0, description="Its transaction that stands still for this long is ended."
     )
     broker_url: str | None = Field(None, description="redis://…; unset: Celery's filesystem transport in home.")
+    broker_password: SecretStr | None = Field(
+        None, description="Redis' password, as it is: in the URL some characters would have to be escaped."
+    )
     host: str = Field("127.0.0.1", description="Address `secateur serve` listens on.")
     port: int = Field(8000, description="Port `secateur serve` listens on.")
     trusted_proxies: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(

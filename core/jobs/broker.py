@@ -1,5 +1,7 @@
 """The Celery app that carries hints. The API only produces; the worker registers the task on the same app."""
 
+from urllib.parse import quote, urlsplit
+
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -19,7 +21,7 @@ def celery_app(settings: Settings) -> Celery:
     """
     app = Celery("secateur", set_as_current=False)
     app.conf.update(
-        broker_url=settings.broker_url or f"{folder_broker.SCHEME}://home",
+        broker_url=broker_url(settings) or f"{folder_broker.SCHEME}://home",
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # a worker does not give up: it finds jobs without
@@ -54,6 +56,17 @@ def celery_app(settings: Settings) -> Celery:
         }
         app.conf.worker_disable_prefetch = True
     return app
+
+
+def broker_url(settings: Settings) -> str | None:
+    """Return the configured broker's URL with the password that is configured apart, None where there is no URL."""
+    url, password = settings.broker_url, settings.broker_password
+    if url is None or password is None:
+        return url
+    parts = urlsplit(url)
+    user_of, _, host = parts.netloc.rpartition("@")
+    user = user_of.partition(":")[0]
+    return parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{host}").geturl()
 
 
 def broker_answers(app: Celery) -> bool:

@@ -23,7 +23,7 @@ from worker.processes import ChildProcess, run, spawn
 Answer = TypeVar("Answer")
 SYSTEM_USER = "postgres"
 PASSWORD = "a p@ss/word:50%#?"
-"""PostgreSQL's password: any will do."""
+"""Of PostgreSQL and Redis: any will do."""
 ENOUGH_DISK = {"SECATEUR_DISK_WATERMARK_BYTES": "1000000"}
 
 
@@ -178,12 +178,12 @@ def postgres_port(folder: Path) -> Iterator[int]:
 def redis_port(folder: Path) -> Iterator[int]:
     data, port = folder / "redis", free_port()
     data.mkdir()
-    said = [filled_in(word, {"REDIS_PASSWORD": "a-password"}) for word in compose()["services"]["redis"]["command"]]
+    said = [filled_in(word, {"REDIS_PASSWORD": PASSWORD}) for word in compose()["services"]["redis"]["command"]]
     own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
     with open(folder / "redis.log", "wb") as log:
         server = spawn([needed(said[0]), *said[1:], *own], name="redis", stdout=log, stderr=subprocess.STDOUT)
     try:
-        environment = {"REDISCLI_AUTH": "a-password", "PATH": os.environ["PATH"]}
+        environment = {"REDISCLI_AUTH": PASSWORD, "PATH": os.environ["PATH"]}
         check = [needed("redis-cli"), "-p", str(port), "ping"]
         eventually(lambda: "PONG" in run(check, name="redis-cli", environment=environment).stdout)
         yield port
@@ -210,7 +210,7 @@ def service(folder: Path, postgres_port: int, redis_port: int, store_port: int) 
     }
     variables = {
         "POSTGRES_PASSWORD": PASSWORD,
-        "REDIS_PASSWORD": "a-password",
+        "REDIS_PASSWORD": PASSWORD,
         "STORE_ACCESS_KEY": "access",
         "STORE_SECRET_KEY": "secret",
         "SECATEUR_SECRET_KEY": "a secret for tests",

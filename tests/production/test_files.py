@@ -99,11 +99,13 @@ def test_a_client_that_vanishes_is_let_go_within_half_a_minute() -> None:
     assert "--tcp-keepalive 10" in " ".join(service("redis")["command"])
 
 
-def test_a_password_of_the_database_needs_no_escaping() -> None:
+def test_passwords_need_no_escaping() -> None:
     for name in OWN:
         environment = service(name)["environment"]
         assert "PASSWORD" not in environment["SECATEUR_DATABASE_URL"]
         assert environment["PGPASSWORD"] == "${POSTGRES_PASSWORD:?}"
+        assert "PASSWORD" not in environment["SECATEUR_BROKER_URL"]
+        assert environment["SECATEUR_BROKER_PASSWORD"] == "${REDIS_PASSWORD:?}"
 
 
 def test_every_setting_named_exists() -> None:
