@@ -11,6 +11,11 @@ from fastapi.testclient import TestClient
 from tests.production.files import ROOT, compose
 from tests.production.settings_table import PAGE, settings_table
 
+ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
+_SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
+"""Of a metric's samples; those of counters and gauges have its name."""
+_PORTAL_ROUTES = ("/portal/models/add/upload", "/portal/uploads")
+
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
     assert settings_table() in PAGE.read_text(), "run: python -m tests.production.settings_table"
@@ -47,11 +52,43 @@ def test_commands_and_services_that_are_named_exist() -> None:
         assert told.returncode == 0, subcommand
 
 
-def test_the_alert_rules_can_be_read() -> None:
-    [rules] = re.findall(r"```yaml\n(groups:.*?)```", PAGE.read_text(), re.DOTALL)
-    parsed = yaml.safe_load(rules)
-    for rule in parsed["groups"][0]["rules"]:
-        assert {"alert", "expr", "for", "annotations"} <= rule.keys(), rule
+def test_alert_rules_name_metrics_and_routes_that_there_are(api_client: TestClient) -> None:
+    types = re.findall(r"^# TYPE (\S+) (\w+)$", api_client.get("/metrics").text, re.MULTILINE)
+    samples = {name + suffix for name, kind in types for suffix in _SUFFIXES.get(kind, ("",))}
+    for rule in _rules():
+        named = set(re.findall(r"secateur_\w+", rule["expr"]))
+        assert named and named <= samples, (rule["alert"], named - samples)
+    [slow] = [rule["expr"] for rule in _rules() if rule["alert"] == "SecateurSlow"]
+    [left_out] = re.findall(r'route!~\s*"([^"]*)"', slow)
+    routes = [*api_client.get("/openapi.json").json()["paths"], *_PORTAL_ROUTES]
+    for each in _alternatives(left_out):
+        assert any(re.fullmatch(each, route) for route in routes), each
+    assert not re.fullmatch(left_out, "/v1/jobs")
+
+
+def test_every_alert_is_explained_and_tried() -> None:
+    alerts = {rule["alert"] for rule in _rules()}
+    assert all({"alert", "expr", "for", "annotations"} <= rule.keys() for rule in _rules())
+    assert set(re.findall(r"^\| `(Secateur\w+)` \|", PAGE.read_text(), re.MULTILINE)) == alerts
+    assert set(re.findall(r"`(Secateur[A-Z]\w+)`", PAGE.read_text())) == alerts
+    tried = [
+        test
+        for each in yaml.safe_load((ALERTS.parent / "alerts_test.yml").read_text())["tests"]
+        for test in each["alert_rule_test"]
+    ]
+    for comes in (True, False):
+        assert {test["alertname"] for test in tried if bool(test["exp_alerts"]) == comes} == alerts
+
+
+def _rules() -> list[dict[str, str]]:
+    [group] = yaml.safe_load(ALERTS.read_text())["groups"]
+    rules: list[dict[str, str]] = group["rules"]
+    return rules
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """The parts of a pattern between the bars that stand in no brackets."""
+    return re.findall(r"(?:\([^)]*\)|[^|()])+", pattern)
 
 
 def test_links_lead_somewhere() -> None:
