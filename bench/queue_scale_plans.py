@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import event
 from sqlalchemy.orm import Session, sessionmaker
 
 LARGE = ("jobs", "job_events", "job_attempts", "audit")
@@ -23,30 +23,44 @@ class Plan:
 
 
 def explain(sessions: sessionmaker[Session], call: Callable[[Session], object]) -> list[Plan]:
-    """The plans of a call's statements. Each is explained, and undone, right before it runs; so is the whole call."""
-    engine: Engine = sessions.kw["bind"]
-    plans: list[Plan] = []
-
-    def before(_connection: Any, cursor: Any, sql: str, parameters: Any, _context: Any, many: bool) -> None:
-        with cursor.connection.transaction(force_rollback=True):
-            explained = cursor.connection.execute(
-                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters[0] if many else parameters
-            )
-            plans.append(_plan(sql, explained.fetchone()[0][0]))
-
+    """The plans of a call's statements; the whole call is undone."""
     with sessions() as session:
-        session.connection()
-        event.listen(engine, "before_cursor_execute", before)
-        try:
-            call(session)
-        finally:
-            event.remove(engine, "before_cursor_execute", before)
+        plans = [_plan(sql, found) for sql, found in explained(session, call)]
         session.rollback()
     return plans
 
 
+def explained(session: Session, call: Callable[[Session], object]) -> list[tuple[str, dict[str, Any]]]:
+    """Each statement of a call, and what PostgreSQL says of it: explained, and undone, right before it runs."""
+    engine = session.get_bind()
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    def before(_connection: Any, cursor: Any, sql: str, parameters: Any, _context: Any, many: bool) -> None:
+        with cursor.connection.transaction(force_rollback=True):
+            answer = cursor.connection.execute(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters[0] if many else parameters
+            )
+            found.append((sql, answer.fetchone()[0][0]))
+
+    session.connection()
+    event.listen(engine, "before_cursor_execute", before)
+    try:
+        call(session)
+    finally:
+        event.remove(engine, "before_cursor_execute", before)
+    assert found
+    return found
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The node and all below it."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes_of(child)
+
+
 def _plan(sql: str, found: dict[str, Any]) -> Plan:
-    nodes = list(_nodes(found["Plan"]))
+    nodes = list(nodes_of(found["Plan"]))
     return Plan(
         sql=" ".join(sql.split()),
         indexes=tuple(sorted({node["Index Name"] for node in nodes if "Index Name" in node})),
@@ -54,9 +68,3 @@ def _plan(sql: str, found: dict[str, Any]) -> Plan:
         milliseconds=found["Execution Time"],
         buffers=found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"],
     )
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from _nodes(child)

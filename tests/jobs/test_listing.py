@@ -14,13 +14,13 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.queue_scale_plans import explained, nodes_of
 from core.database import new_id, transaction
 from core.errors import InvalidRequest
 from core.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, having_words, matching
 from core.jobs.states import STATUSES
 from core.jobs.tables import JobRow
 from core.pages import Window, cursor_of, read_window
-from tests.jobs.plans import nodes_of, plans_of
 
 _START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -224,14 +224,14 @@ def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort
         middle = session.scalars(select(JobRow).where(JobRow.team_id == team).offset(MANY // 2).limit(1)).one()
         for name, filters in LOOKS.items():
             for after in (None, cursor_of(ORDERS[sort], middle)):
-                plans = plans_of(
+                plans = explained(
                     session,
                     partial(look_in, team=team, sort=sort, filters=filters, after=after),
                 )
                 read = sum(
                     (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
-                    for plan in plans
-                    for node in nodes_of(plan)
+                    for _, plan in plans
+                    for node in nodes_of(plan["Plan"])
                     if node["Node Type"].endswith("Scan") and node["Node Type"] != "Bitmap Index Scan"
                 )
                 assert read < MANY / 2, (name, after)

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.queue_scale_plans import explained, nodes_of
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import OutOfMemory
 from core.jobs.admission import Room, needs_columns
@@ -21,7 +22,6 @@ from core.jobs.queue import (
 from core.jobs.tables import AttemptRow, JobEventRow, JobRow
 from core.teams.quotas import get_team
 from tests.jobs.conftest import NewJob
-from tests.jobs.plans import nodes_of, plans_of
 
 Sessions = sessionmaker[Session]
 DAY = 24 * 3600
@@ -110,8 +110,8 @@ def test_neither_claim_nor_hints_read_the_queue_from_end_to_end(sessions: Sessio
     }
     for name, call in calls.items():
         with transaction(sessions) as session:
-            plans = plans_of(session, call)
-        for node in [node for plan in plans for node in nodes_of(plan)]:
+            plans = explained(session, call)
+        for node in [node for _, plan in plans for node in nodes_of(plan["Plan"])]:
             assert (node["Node Type"], node.get("Relation Name")) != ("Seq Scan", "jobs"), name
             rows = node["Actual Rows"] * node["Actual Loops"]
             assert rows <= 500, (name, node["Node Type"], rows)
@@ -134,10 +134,10 @@ def test_a_claim_does_not_read_what_is_too_large_for_its_worker(sessions: Sessio
         connection.execute(text("VACUUM ANALYZE jobs"))
     for worker, is_small in (("small", True), ("large", False)):
         with transaction(sessions) as session:
-            plans = plans_of(session, lambda s, by=worker: claim(s, queue="default", worker_id=by, lease_seconds=60))
+            plans = explained(session, lambda s, by=worker: claim(s, queue="default", worker_id=by, lease_seconds=60))
             size = session.scalars(select(JobRow.size).where(JobRow.worker_id == worker)).one()
         assert (size == 0) == is_small
-        for node in [node for plan in plans for node in nodes_of(plan)]:
+        for node in [node for _, plan in plans for node in nodes_of(plan["Plan"])]:
             rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             assert rows <= 500, (worker, node["Node Type"], rows)
 
