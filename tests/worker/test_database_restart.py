@@ -11,6 +11,7 @@ from core.logs import configure_logs
 from core.settings import Settings
 from tests.databases import fresh_database, make_template
 from tests.worker.conftest import Queue, StartWorker, eventually, is_alive
+from tests.worker.held import Held
 from worker.embedded import postgres, start_postgres, stop_postgres
 
 
@@ -61,13 +62,14 @@ def test_a_job_outlives_a_restart_of_the_database(
     wait_for_log: Logged,
 ) -> None:  # fmt: skip
     job_id = jobs.submit(job_body)
-    worker = start_worker(hang_in="prune", until=str(tmp_path / "go on"))
+    held = Held("prune", tmp_path)
+    worker = start_worker(**held.behaviour)
     jobs.runner_pids(job_id)
     assert stop_postgres(data_dir)
     wait_for_log("lease not renewed")
     assert not worker.end.done()
     start_postgres(data_dir)
-    (tmp_path / "go on").touch()
+    held.let_go()
     assert worker.result() == "succeeded"
     job = jobs.job(job_id)
     assert job.status == "succeeded" and job.attempt == 1
@@ -80,10 +82,11 @@ def test_a_job_whose_end_falls_into_the_outage_is_ended_after_it(
     wait_for_log: Logged,
 ) -> None:  # fmt: skip
     job_id = jobs.submit(job_body)
-    worker = start_worker(hang_in="verify", until=str(tmp_path / "go on"))
+    held = Held("verify", tmp_path)
+    worker = start_worker(**held.behaviour)
     jobs.runner_pids(job_id)
     stop_postgres(data_dir)
-    (tmp_path / "go on").touch()
+    held.let_go()
     wait_for_log("not written, trying again")
     start_postgres(data_dir)
     assert worker.result() == "succeeded"

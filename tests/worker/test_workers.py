@@ -14,6 +14,7 @@ from core.jobs.queue import heartbeat
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.worker.conftest import Queue, StartPart, eventually
+from tests.worker.held import Held
 from worker import machine
 
 MIB = 2**20
@@ -35,8 +36,8 @@ def test_a_worker_tells_what_it_has_and_does_and_one_that_died_over_its_job_is_n
     api_client: TestClient,
     tmp_path: Path,
 ) -> None:
-    behaviour, go_on = tmp_path / "behaviour", tmp_path / "go on"
-    behaviour.write_text(json.dumps({"hang_in": "prune", "until": str(go_on)}))
+    behaviour, held = tmp_path / "behaviour", Held("prune", tmp_path)
+    behaviour.write_text(json.dumps(held.behaviour))
     lease = {"SECATEUR_LEASE_SECONDS": "4", "SECATEUR_LEASE_RENEW_SECONDS": "0.5"}
     process = start_part("worker", stand_in={"from": str(behaviour)}, **lease, **OFTEN)
     [worker] = eventually(lambda: listed(api), 60)
@@ -47,7 +48,7 @@ def test_a_worker_tells_what_it_has_and_does_and_one_that_died_over_its_job_is_n
     assert busy[0]["job_id"] == job_id
     [others] = api_client.get("/v1/workers", headers=bearer(other_team_key)).json()["data"]
     assert others["state"] == "busy" and others["job_id"] is None, "another team's job is told"
-    go_on.touch()
+    held.let_go()
     jobs.succeeded(job_id)
     assert eventually(lambda: in_state(api, "idle"))[0]["job_id"] is None
 
