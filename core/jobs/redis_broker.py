@@ -7,6 +7,7 @@ while Redis is away. Read this way the pool has threads of its own, so that a wo
 from typing import Any
 
 from kombu.transport import redis
+from redis.exceptions import OutOfMemoryError
 
 from core.jobs.folder_broker import LONGEST_WAIT_SECONDS
 
@@ -15,7 +16,10 @@ _WAIT_OF_BUSY_SECONDS = 0.05
 
 
 class Transport(redis.Transport):
+    """A Redis that is full is away like any other: a worker waits for it, where Celery's own would end."""
+
     implements = redis.Transport.implements.extend(asynchronous=False)
+    connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError)
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
         """Goes back to the consumer's loop soon: there it sees that it is to end, or that it may take the next hint."""

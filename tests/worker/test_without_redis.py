@@ -1,6 +1,5 @@
 """Redis killed: what the clock does is done all the same, and workers find their jobs by themselves."""
 
-import json
 import os
 import signal
 from ipaddress import ip_network
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from kombu.exceptions import OperationalError
 from sqlalchemy import select, text
 
 from core.database import transaction
@@ -21,6 +21,7 @@ from tests.triggers.conftest import make_trigger
 from tests.webhooks.conftest import Webhooks
 from tests.webhooks.receiver import receiving
 from tests.worker.conftest import Queue, StartPart, eventually, impatient, worker_state
+from tests.worker.held import Held
 from tests.worker.redis_server import RedisServer
 
 pytestmark = pytest.mark.timeout(600)
@@ -72,12 +73,11 @@ def test_with_redis_killed_leases_webhooks_triggers_and_jobs_go_on(
     start_part: StartPart,
     tmp_path: Path,
 ) -> None:
-    behaviour, go_on = tmp_path / "behaviour", tmp_path / "go on"
-    behaviour.write_text(json.dumps({"hang_in": "prune", "until": str(go_on)}))
+    held = Held("prune", tmp_path)
     lost = jobs.submit(job_body)
     take_as_a_worker_that_dies(jobs, lost)
     start_part("dispatcher", **variables)
-    worker = start_part("worker", stand_in={"from": str(behaviour)}, **variables)
+    worker = start_part("worker", stand_in=held.behaviour, **variables)
     running = jobs.submit(job_body)
     eventually(lambda: jobs.job(running).status == "running", PATIENCE)
     template = {"name": "nightly", "template": job_body, "placeholders": {}}
@@ -96,7 +96,7 @@ def test_with_redis_killed_leases_webhooks_triggers_and_jobs_go_on(
         assert firing["outcome"] == "accepted"
         assert jobs.job(running).status == "running"
         eventually(lambda: any(each.event["data"]["id"] == lost for each in receiver.of("/ok")), 30)
-    go_on.touch()
+    held.let_go()
     for job_id in (running, lost, firing["job_id"]):
         jobs.succeeded(job_id, PATIENCE)
 
@@ -126,3 +126,22 @@ def test_with_redis_frozen_a_worker_finds_its_job_and_drains(
     worker.send(signal.SIGTERM)
     assert worker.wait(30) == 0, (settings.home / "worker.log").read_text()
     assert worker_state(jobs) is None
+
+
+def test_with_redis_full_a_worker_finds_its_job_and_takes_hints_again_once_there_is_room(
+    redis: RedisServer,
+    variables: dict[str, str],
+    jobs: Queue,
+    job_body: dict[str, Any],
+    start_part: StartPart,
+    settings: Settings,
+) -> None:
+    redis.client.config_set("maxmemory", 1)
+    with pytest.raises(OperationalError, match="maxmemory"):
+        Hints(celery_app(settings)).send("job_1", "default")
+    worker = start_part("worker", stand_in={}, **variables)
+    jobs.succeeded(jobs.submit(job_body), PATIENCE)
+    redis.client.config_set("maxmemory", 0)
+    Hints(celery_app(settings)).send("job_1", "default")
+    eventually(lambda: redis.client.llen("default") == 0, 60)
+    assert worker.is_running(), (settings.home / "worker.log").read_text()
