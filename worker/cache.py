@@ -25,7 +25,7 @@ from typing import Self
 
 from core.artifacts.store.protocol import full_disk_told, sync_folder
 from core.errors import DiskFull, ModelTooLarge
-from worker.locks import is_free
+from worker.locks import is_free, lock_now
 
 _KEY = re.compile(r"[a-z]+-[0-9a-f]{16,64}")
 _MAKING_ROOM = "making-room"
@@ -87,14 +87,15 @@ class NodeCache:
     def fill(self, key: str, size: int, *, on_waiting: Callable[[], None] | None = None) -> Iterator[Path | None]:
         """A folder to fill, which holds what an earlier try left; it becomes the entry when the context ends well.
 
-        None where the entry is there already. `size` is what it will take, in bytes; for that much there is made room
-        first. Waits for another that fills the same entry, calling `on_waiting` once. Raises DiskFull or ModelTooLarge.
+        None where the entry is there already, whoever uses it. `size` is what it will take, in bytes; for that much
+        there is made room first. Waits for another that fills the same entry, calling `on_waiting` once. Raises
+        DiskFull or ModelTooLarge.
         """
         partial, entry = self._root / "partial" / _checked(key), self._root / "entries" / key
         with full_disk_told():
             lock = self._open(key)
             try:
-                self._lock_alone(lock, on_waiting)
+                self._lock_to_fill(lock, entry, on_waiting)
                 if entry.is_dir():
                     yield None
                     return
@@ -192,13 +193,17 @@ class NodeCache:
         finally:
             os.close(lock)
 
-    def _lock_alone(self, lock: int, on_waiting: Callable[[], None] | None) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if on_waiting is not None:
-                on_waiting()
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    def _lock_to_fill(self, lock: int, entry: Path, on_waiting: Callable[[], None] | None) -> None:
+        """Lock alone; together with those who use the entry where it is there, for they may hold it for hours."""
+        while not lock_now(lock, fcntl.LOCK_EX):
+            if not lock_now(lock, fcntl.LOCK_SH):
+                if on_waiting is not None:
+                    on_waiting()
+                    on_waiting = None
+                fcntl.flock(lock, fcntl.LOCK_SH)  # until whoever fills it has ended
+            if entry.is_dir():
+                return
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _open(self, key: str) -> int:
         """Lock files are never removed: two who lock the same name must lock the same file."""

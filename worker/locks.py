@@ -7,9 +7,15 @@ import os
 def is_free(lock: int) -> bool:
     """Return whether nobody else holds the lock on this open file; the file is closed."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_now(lock, fcntl.LOCK_EX)
     finally:
         os.close(lock)
+
+
+def lock_now(lock: int, how: int) -> bool:
+    """Lock an open file where that needs no wait; return whether it did."""
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     return True

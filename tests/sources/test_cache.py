@@ -83,6 +83,12 @@ def test_an_entry_held_for_filling_is_seen_by_nobody_and_not_removed(cache: Node
     assert there(cache, 1, 2) == [1]
 
 
+def test_an_entry_that_others_use_is_there_for_whoever_comes_to_fill_it(cache: NodeCache) -> None:
+    add(cache, 1, 500)
+    with cache.find(key(1)) or pytest.fail("not there"), cache.fill(key(1), 500) as folder:
+        assert folder is None
+
+
 def test_what_a_failed_fill_left_is_there_for_the_next_and_may_be_removed(cache: NodeCache) -> None:
     def fail(number: int, size: int) -> None:
         with cache.fill(key(number), size) as folder:
