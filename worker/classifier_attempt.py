@@ -47,6 +47,7 @@ class ClassifierAttempt(Attempt):
             device=self._settings.device,
             threads=self._settings.threads,
         )
+        sources.end_fetching()
         self._on_wait()
         made = self._task(spec)
         metrics, report = made["metrics"], made["report"]

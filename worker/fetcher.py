@@ -1,8 +1,9 @@
 """The fetcher: `python -m worker.fetcher`, the process that brings models and texts from hub and store to this node.
 
-A spec on stdin, JSON lines on stdout, diagnostics on stderr. It is a process of its own so that a cancelled or draining
-job ends a download at once, by a signal; what has arrived stays, and the next one goes on from there. It has the
-credentials of hub and store, and opens no model that it fetches.
+A spec a line on stdin, JSON lines on stdout that end with each one's result or error, diagnostics on stderr; it ends
+with its stdin. It is a process of its own so that a cancelled or draining job ends a download at once, by a signal;
+what has arrived stays, and the next one goes on from there. It has the credentials of hub and store, and opens no model
+that it fetches.
 """
 
 import contextlib
@@ -201,19 +202,22 @@ def _fetch_generated(spec: FetchGeneratedSpec, settings: Settings, cache: NodeCa
 
 
 def main() -> int:
-    """Read a spec, do it, send the result or the error; the exit code is 0 or 1."""
+    """Do one spec after the other and send the result or the error of each."""
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, whatever the threads do
+    for line in sys.stdin.buffer:
+        _messages.write(_outcome(line).model_dump_json() + "\n")
+    return 0
+
+
+def _outcome(line: bytes) -> ResultMessage | ErrorMessage:
     try:
-        result = fetch(fetch_specs.validate_json(sys.stdin.buffer.read()))
+        return ResultMessage(result=fetch(fetch_specs.validate_json(line)))
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk of the log may be full
             traceback.print_exc()
         known = error if isinstance(error, SecateurError) else _unexpected(error)
-        _messages.write(ErrorMessage(**known.problem()).model_dump_json() + "\n")
-        return 1
-    _messages.write(ResultMessage(result=result).model_dump_json() + "\n")
-    return 0
+        return ErrorMessage(**known.problem())
 
 
 def _unexpected(error: Exception) -> SecateurError:

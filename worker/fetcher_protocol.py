@@ -1,4 +1,4 @@
-"""What the supervisor asks of the fetcher: one spec on its stdin; JSON lines come back as from the runner."""
+"""What the supervisor asks of the fetcher: a spec a line on its stdin; JSON lines come back as from the runner."""
 
 import hashlib
 import json

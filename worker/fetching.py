@@ -1,17 +1,28 @@
 """What an attempt has fetched: entries of this node's cache, filled by the fetcher where they are missing, and held."""
 
+import contextlib
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from core.errors import RunnerLost
 from core.settings import Settings
+from core.telemetry import span
 from worker.cache import HeldEntry, NodeCache
 from worker.fetcher_protocol import FetchSpec
-from worker.protocol import Message
-from worker.runner_process import PASSED_ON, run_task
+from worker.processes import ChildProcess, spawn
+from worker.protocol import ErrorMessage, Message, ResultMessage
+from worker.runner_process import (
+    PASSED_ON,
+    ReportedFailure,
+    memory_kills,
+    read_messages,
+    unexplained_end,
+    wait_for_exit,
+)
 
 FETCHER: tuple[str, ...] = (sys.executable, "-m", "worker.fetcher")
 
@@ -21,7 +32,11 @@ _TRIES = 3
 
 
 class Fetching:
-    """Of one attempt, whose own folder is `folder`. Entries lie safe in the cache until it is closed."""
+    """Of one attempt, whose own folder is `folder`. Entries lie safe in the cache until it is closed.
+
+    One fetcher, started when it is first needed, does what follows too, until `end`: its libraries take a second or two
+    to load. Whatever `on_wait` raises ends it and comes out of here.
+    """
 
     def __init__(
         self,
@@ -31,18 +46,24 @@ class Fetching:
         team_id: str,
         on_message: Callable[[Message], None],
         on_wait: Callable[[], None],
-        fetcher: Sequence[str] = FETCHER,
     ) -> None:
         self._settings = settings
         self._folder = folder
         self._team_id = team_id
         self._on_message = on_message
         self._on_wait = on_wait
-        self._fetcher = fetcher
+        self._fetcher: ChildProcess | None = None
         self.cache = NodeCache(settings.cache_root.resolve(), max_bytes=settings.cache_max_bytes)
         self._held: list[HeldEntry] = []
 
+    def end(self) -> None:
+        """End the fetcher, which holds memory; the next fetch starts another. Entries stay."""
+        if self._fetcher is not None:
+            self._fetcher.end()
+            self._fetcher = None
+
     def close(self) -> None:
+        self.end()
         for entry in self._held:
             entry.close()
 
@@ -68,16 +89,47 @@ class Fetching:
         return held.path
 
     def fetch(self, spec: FetchSpec) -> dict[str, Any]:
-        """Run the fetcher; its result."""
-        return run_task(
-            spec,
-            log=self._folder / "fetcher.log",
-            on_message=self._on_message,
-            on_wait=self._on_wait,
-            grace_seconds=0,
-            command=self._fetcher,
-            environment=fetcher_environment(self._settings, self._team_id),
-        )
+        """Have the fetcher do it; its result. Raises `ReportedFailure`, and as `run_task` where it ended."""
+        with span(f"runner.{spec.task}"):
+            self._on_wait()
+            kills_before = memory_kills()
+            log = self._folder / "fetcher.log"
+            fetcher = self._fetcher = self._fetcher or self._start(log)
+            try:
+                outcome = self._ask(fetcher, spec)
+                code = 0 if outcome is not None else wait_for_exit(fetcher, self._on_wait)
+            except BaseException:
+                self.end()
+                raise
+            if isinstance(outcome, ErrorMessage):
+                raise ReportedFailure(outcome)
+            if outcome is None:
+                self.end()
+                raise unexplained_end(code, spec.task, log, memory_kills() > kills_before)
+            return outcome.result
+
+    def _start(self, log: Path) -> ChildProcess:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as stderr:
+            return spawn(
+                FETCHER,
+                name="fetcher",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                environment=fetcher_environment(self._settings, self._team_id),
+            )
+
+    def _ask(self, fetcher: ChildProcess, spec: FetchSpec) -> ResultMessage | ErrorMessage | None:
+        """Return how it ended; None where the fetcher did without a word."""
+        with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
+            fetcher.stdin.write(spec.model_dump_json().encode() + b"\n")
+            fetcher.stdin.flush()
+        for message in read_messages(fetcher, self._on_wait):
+            if isinstance(message, ResultMessage | ErrorMessage):
+                return message
+            self._on_message(message)
+        return None
 
 
 def fetcher_environment(settings: Settings, team_id: str) -> dict[str, str]:

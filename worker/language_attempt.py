@@ -51,11 +51,12 @@ class LanguageAttempt(Attempt):
 
     def _make(self, sources: Sources) -> Made:
         spec = self._prune_spec(sources)
+        questions = [sources.questions(task) for task in self._claim.tasks]
+        training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
+        sources.end_fetching()
         if get_method(self._claim.body["method"]).measures:
             measured = self._task(SensitivitySpec.model_validate(spec.model_dump(exclude={"task", "baseline"})))
             return Made(measured["metrics"], measured["report"], spec.artifact, None, spec.model)
-        questions = [sources.questions(task) for task in self._claim.tasks]
-        training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
         accuracy = TaskAccuracy(spec, questions, self._settings, sources.cache, self._say)
         search = search_spec(self._claim, spec, sequence_length=self._timed_length)
         found = None if search is None else self._task(search)

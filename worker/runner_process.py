@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
 from core.telemetry import current_traceparent, span
-from worker.fetcher_protocol import FetchSpec
 from worker.fork_server import LIBRARIES, fork_runner
 from worker.processes import ChildProcess, spawn
 from worker.protocol import ErrorMessage, Message, ResultMessage, Spec, parse_message
@@ -66,16 +65,15 @@ class Silent(RunnerLost):
 
 
 def run_task(
-    spec: Spec | FetchSpec,
+    spec: Spec,
     *,
     log: Path,
     on_message: Callable[[Message], None],
     on_wait: Callable[[], None],
     grace_seconds: float,
     command: Sequence[str] = RUNNER,
-    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run one task to its end and return its result. `environment` is the runner's own where none is given.
+    """Run one task to its end and return its result.
 
     `on_message` gets every message but result and error; `on_wait` is called a few times a second. Whatever either
     raises ends the runner's group (SIGINT, `grace_seconds`, SIGKILL) and comes out of here. Only `Draining` waits: the
@@ -86,22 +84,17 @@ def run_task(
     ended it, `InternalError` for anything else.
     """
     with span(f"runner.{spec.task}"):
-        start = partial(_start, spec.task, command, environment)
+        start = partial(_start, spec.task, command)
         return _run(spec, log, on_message, on_wait, grace_seconds, start)
 
 
-def _start(
-    task: str,
-    command: Sequence[str],
-    environment: Mapping[str, str] | None,
-    stderr: IO[bytes],
-) -> ChildProcess:
+def _start(task: str, command: Sequence[str], stderr: IO[bytes]) -> ChildProcess:
     """Forked where it is a runner like all others, else executed."""
     name, variables = f"runner {task}", {}
-    if environment is None and (traceparent := current_traceparent()) is not None:
+    if (traceparent := current_traceparent()) is not None:
         variables["TRACEPARENT"] = traceparent
-    seen = runner_environment() if environment is None else environment
-    if (command, environment) == (RUNNER, None):
+    seen = runner_environment()
+    if command == RUNNER:
         libraries = LIBRARIES.get(task, ())
         forked = fork_runner(name=name, stderr=stderr, environment=seen, variables=variables, libraries=libraries)
         if forked is not None:
@@ -117,7 +110,7 @@ def _start(
 
 
 def _run(
-    spec: Spec | FetchSpec,
+    spec: Spec,
     log: Path,
     on_message: Callable[[Message], None],
     on_wait: Callable[[], None],
@@ -135,13 +128,12 @@ def _run(
         with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
             child.stdin.write(spec.model_dump_json().encode() + b"\n")
             child.stdin.close()
-        for line in _lines(child, waiting):
-            message = _parse(line)
+        for message in read_messages(child, waiting):
             if isinstance(message, ResultMessage | ErrorMessage):
                 outcome = message
             else:
                 on_message(message)
-        code = _exit_code(child, waiting)
+        code = wait_for_exit(child, waiting)
     finally:
         child.end(grace_seconds, signal.SIGINT)
     if waiting.draining is not None and not isinstance(outcome, ResultMessage):
@@ -149,7 +141,7 @@ def _run(
     if isinstance(outcome, ErrorMessage):
         raise ReportedFailure(outcome)
     if outcome is None or code != 0:
-        raise _unexplained_end(code, spec.task, log, memory_kills() > kills_before)
+        raise unexplained_end(code, spec.task, log, memory_kills() > kills_before)
     return outcome.result
 
 
@@ -203,6 +195,16 @@ def _counter(path: Path, name: str) -> int:
     return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.split()[0] == name)
 
 
+def read_messages(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[Message]:
+    """Yield what a process says until it ends or closes its stdout; `on_wait` is called a few times a second. Raises
+    InternalError at a line that is no message."""
+    for line in _lines(child, on_wait):
+        try:
+            yield parse_message(line)
+        except ValidationError as error:
+            raise InternalError(f"The runner wrote a line that is no message: {line[:200]!r}") from error
+
+
 def _lines(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[bytes]:
     """Lines of stdout until it is closed, or until the runner has ended and nothing more is there.
 
@@ -227,7 +229,8 @@ def _lines(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[bytes]:
         yield pending
 
 
-def _exit_code(child: ChildProcess, on_wait: Callable[[], None]) -> int:
+def wait_for_exit(child: ChildProcess, on_wait: Callable[[], None]) -> int:
+    """Return the exit code of a process that has closed its stdout."""
     deadline = time.monotonic() + EXIT_SECONDS
     while time.monotonic() < deadline:
         on_wait()
@@ -236,14 +239,8 @@ def _exit_code(child: ChildProcess, on_wait: Callable[[], None]) -> int:
     raise InternalError("The runner closed its output but did not end.")
 
 
-def _parse(line: bytes) -> Message:
-    try:
-        return parse_message(line)
-    except ValidationError as error:
-        raise InternalError(f"The runner wrote a line that is no message: {line[:200]!r}") from error
-
-
-def _unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) -> SecateurError:
+def unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) -> SecateurError:
+    """Return the error of a process that ended without a word, as its exit code, its log and the machine tell it."""
     last_line = _last_line(log)
     if code == -signal.SIGKILL and killed_for_memory:
         return OutOfMemory(f"The system ended the runner ({task}) because memory ran out.")

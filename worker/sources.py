@@ -1,9 +1,8 @@
 """The fetch stage: what a claim names is brought to this machine, or is there, and is still what was registered."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import structlog
@@ -48,7 +47,7 @@ from worker.fetcher_protocol import (
     text_key,
     with_secrets,
 )
-from worker.fetching import FETCHER, Fetching
+from worker.fetching import Fetching
 from worker.protocol import GenerateTextSpec, ImageSource, Message, ModelSource, Spec, TextSource
 
 logger = structlog.get_logger()
@@ -72,7 +71,6 @@ class Sources:
         run_runner: Callable[[Spec], dict[str, Any]],
         on_message: Callable[[Message], None],
         on_wait: Callable[[], None],
-        fetcher: Sequence[str] = FETCHER,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -81,17 +79,17 @@ class Sources:
         self._folder = folder
         self._run_runner = run_runner
         self._on_wait = on_wait
-        self._fetching = Fetching(
-            settings, folder, team_id=team_id, on_message=on_message, on_wait=on_wait, fetcher=fetcher
-        )
+        self._fetching = Fetching(settings, folder, team_id=team_id, on_message=on_message, on_wait=on_wait)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._fetching.close()
+
+    def end_fetching(self) -> None:
+        """End the fetcher, for its memory: all that the attempt needs is here, and stays."""
+        self._fetching.end()
 
     @property
     def cache(self) -> NodeCache:
@@ -239,6 +237,7 @@ class Sources:
     def _generate(self, reference: SelfText, model: ModelSource, key: str, prefix: str) -> Path:
         folder = self._folder / key
         folder.mkdir(parents=True, exist_ok=True)
+        self.end_fetching()  # the model needs the memory
         asked = reference.model_dump(include={"samples", "sequence_length", "seed"})
         made = self._run_runner(
             GenerateTextSpec(

@@ -1,26 +1,59 @@
-"""A hub on loopback, a service that uses it, and models and texts to put there."""
+"""A hub on loopback, a service that uses it, a worker's sources without one, and models and texts to put there."""
 
 import gzip
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from core.artifacts.store import open_store
+from core.registry.hub_access import HubAccess
 from core.settings import Settings
-from tests.sources.hub_server import HubState, hub_server
+from tests.sources.hub_server import HubState, lasting_hub_server
 from tests.worker.conftest import jobs
+from worker.sources import Sources
 
 __all__ = ["jobs"]
 
 
+@pytest.fixture(scope="session")
+def renew_hub() -> Iterator[Callable[[HubState], HubState]]:
+    """One server for all tests; each gives it a state of its own."""
+    with lasting_hub_server() as renew:
+        yield renew
+
+
 @pytest.fixture
-def hub() -> Iterator[HubState]:
-    with hub_server() as state:
-        yield state
+def hub(renew_hub: Callable[[HubState], HubState]) -> HubState:
+    return renew_hub(HubState())
+
+
+@pytest.fixture(scope="module")
+def node(renew_hub: Callable[[HubState], HubState], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Of a worker for all tests of a module. No database."""
+    home = tmp_path_factory.mktemp("node") / "home"
+    return Settings(home=home, hub_endpoint=renew_hub(HubState()).endpoint, hub_patience_seconds=2.0)
+
+
+@pytest.fixture(scope="module")
+def sources(node: Settings) -> Iterator[Sources]:
+    """What an attempt has: one fetcher and one cache for all tests of a module."""
+    access = HubAccess(team_id="team_a")
+    with Sources(
+        node,
+        open_store(node),
+        team_id=access.team_id,
+        find_access=lambda: access,
+        folder=node.work_root,
+        run_runner=lambda spec: pytest.fail(f"nothing to run: {spec}"),
+        on_message=lambda message: None,
+        on_wait=lambda: None,
+    ) as sources:
+        yield sources
 
 
 @pytest.fixture

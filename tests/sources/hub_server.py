@@ -9,44 +9,17 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import yaml
-
-from tests.sources.hub_files import LARGE_BYTES, file_entry, git_blob, lfs_of
+from tests.sources.hub_files import LARGE_BYTES, Repository, file_entry, git_blob, repository_info
 
 TOKEN = "hf_a_token_for_tests"
 _CHUNK_BYTES = 4096
-
-
-@dataclass
-class Repository:
-    """`branches` name commits; `commits` hold files by path. Private and gated ones want a token that may read them."""
-
-    kind: str
-    name: str
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-    gated: bool = False
-    private: bool = False
-
-    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
-        """Add a commit of these files and nothing else."""
-        facts = sorted((path, hashlib.sha1(data).hexdigest()) for path, data in files.items())
-        name = hashlib.sha1(json.dumps([self.name, facts]).encode()).hexdigest()
-        self.commits[name] = files
-        self.branches[branch] = name
-        return name
-
-    def commit_folder(self, folder: Path, branch: str = "main") -> str:
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        return self.commit({name: path.read_bytes() for name, path in files.items()}, branch)
 
 
 @dataclass
@@ -83,6 +56,8 @@ class Refusal(Exception):
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers by the state that the server had when the request came: what is left of an earlier test counts there."""
+
     protocol_version = "HTTP/1.1"
     state: HubState
 
@@ -99,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self) -> None:
+        self.state = type(self).state
         length = int(self.headers.get("Content-Length") or 0)
         self._body = self.rfile.read(length)
         url = urlsplit(self.path)
@@ -163,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
         what, _, revision = rest.partition("/")
         if what in ("", "revision"):
             commit = self._commit(repository, unquote(revision) or "main")
-            self._json(_info(repository, commit))
+            self._json(repository_info(repository, commit))
         elif what == "tree":
             revision, _, folder = revision.partition("/")
             files = repository.commits[self._commit(repository, revision)]
@@ -241,29 +217,6 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _info(repository: Repository, commit: str) -> dict[str, Any]:
-    siblings = []
-    for path, data in sorted(repository.commits[commit].items()):
-        entry: dict[str, Any] = {"rfilename": path, "size": len(data), "blobId": git_blob(data)}
-        if lfs := lfs_of(data):
-            entry["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": 130}
-        siblings.append(entry)
-    readme = repository.commits[commit].get("README.md", b"").decode()
-    card = readme.split("---")[1] if readme.startswith("---") else "{}"
-    return {
-        "id": repository.name,
-        "sha": commit,
-        "private": repository.private,
-        "gated": "manual" if repository.gated else False,
-        "disabled": False,
-        "siblings": siblings,
-        "cardData": yaml.safe_load(card) or {},
-        "tags": [],
-        "downloads": 0,
-        "likes": 0,
-    }
-
-
 def _tree(files: dict[str, bytes], folder: str, *, recursive: bool) -> list[dict[str, Any]]:
     prefix = f"{folder}/" if folder else ""
     inside = {path.removeprefix(prefix): data for path, data in files.items() if path.startswith(prefix)}
@@ -279,15 +232,26 @@ def _tree(files: dict[str, bytes], folder: str, *, recursive: bool) -> list[dict
 @contextmanager
 def hub_server(kind: type[Handler] = Handler, state: HubState | None = None) -> Iterator[HubState]:
     """A running hub without repositories, or one of another kind with its state."""
-    state = state or HubState()
-    handler = type("Handler", (kind,), {"state": state})
+    with lasting_hub_server(kind) as renew:
+        yield renew(state or HubState())
+
+
+@contextmanager
+def lasting_hub_server(kind: type[Handler] = Handler) -> Iterator[Callable[[HubState], HubState]]:
+    """A running hub, and what gives it a state, as often as there is a new test."""
+    handler: type[Handler] = type("Handler", (kind,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    state.endpoint = f"http://127.0.0.1:{server.server_port}"
+
+    def renew(state: HubState) -> HubState:
+        state.endpoint = f"http://127.0.0.1:{server.server_port}"
+        handler.state = state
+        return state
+
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield state
+        yield renew
     finally:
         server.shutdown()
         server.server_close()

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,24 @@ from tests.sources.hub_server import HubState
 from tests.worker.conftest import eventually
 from worker.cache import NodeCache
 from worker.fetcher_protocol import FetchModelSpec, model_key, with_secrets
-from worker.fetching import FETCHER, fetcher_environment
+from worker.fetching import FETCHER, Fetching, fetcher_environment
 from worker.processes import ChildProcess, spawn
 from worker.protocol import LogMessage, Message
-from worker.runner_process import run_task
 
 TEAM = "team_a"
 SIZE = 400_000
 NAME = "model.safetensors"
 WEIGHTS = hashlib.shake_256(b"weights").digest(SIZE)
 SMALL = b'{"small": true}'
+
+
+Fetch = Callable[[Settings, HubModel], dict[str, Any]]
+
+
+@pytest.fixture
+def settings(hub: HubState, tmp_path: Path) -> Settings:
+    """Of a worker. No database."""
+    return Settings(home=tmp_path / "home", hub_endpoint=hub.endpoint, hub_patience_seconds=2.0)
 
 
 @pytest.fixture
@@ -57,22 +66,22 @@ def spec_of(settings: Settings, model: HubModel) -> FetchModelSpec:
     )
 
 
-def fetch(
+@contextmanager
+def fetching(
     settings: Settings,
-    model: HubModel,
-    *,
     on_wait: Callable[[], None] = lambda: None,
     on_message: Callable[[Message], None] = lambda message: None,
-) -> dict[str, Any]:
-    return run_task(
-        spec_of(settings, model),
-        log=settings.home / "fetcher.log",
-        on_message=on_message,
-        on_wait=on_wait,
-        grace_seconds=0,
-        command=FETCHER,
-        environment=fetcher_environment(settings, TEAM),
-    )
+) -> Iterator[Fetching]:
+    opened = Fetching(settings, settings.home, team_id=TEAM, on_message=on_message, on_wait=on_wait)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def fetch(node: Settings) -> Iterator[Fetch]:
+    """Fetches, with one fetcher for all tests."""
+    with fetching(node) as opened:
+        yield lambda settings, model: opened.fetch(spec_of(settings, model))
 
 
 def start(settings: Settings, model: HubModel) -> ChildProcess:
@@ -83,8 +92,8 @@ def start(settings: Settings, model: HubModel) -> ChildProcess:
         stdout=subprocess.DEVNULL,
         environment=fetcher_environment(settings, TEAM),
     )
-    child.stdin.write(spec_of(settings, model).model_dump_json().encode())
-    child.stdin.close()
+    child.stdin.write(spec_of(settings, model).model_dump_json().encode() + b"\n")
+    child.stdin.flush()
     return child
 
 
@@ -99,7 +108,7 @@ def require_whole(cache: NodeCache, model: HubModel) -> None:
 
 
 def test_only_what_is_listed_is_fetched_and_a_second_job_fetches_nothing(
-    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
+    fetch: Fetch, settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
 ) -> None:
     assert cache.find(model_key(model, TEAM)) is None
     fetch(settings, model)
@@ -110,7 +119,7 @@ def test_only_what_is_listed_is_fetched_and_a_second_job_fetches_nothing(
 
 
 def test_connections_that_break_are_taken_up_where_they_broke(
-    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
+    fetch: Fetch, settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
 ) -> None:
     hub.drops[NAME] = [100_000, 50_000, 0, 1]
     fetch(settings, model)
@@ -121,7 +130,7 @@ def test_connections_that_break_are_taken_up_where_they_broke(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_fetch_is_gone_on_with(
-    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache, number: int
+    fetch: Fetch, settings: Settings, hub: HubState, model: HubModel, cache: NodeCache, number: int
 ) -> None:
     hub.bytes_per_second = 200_000
     child = start(settings, model)
@@ -153,14 +162,14 @@ def test_what_ends_the_wait_ends_the_fetch_at_once(settings: Settings, hub: HubS
             raise Cancelled
 
     started = time.monotonic()
-    with pytest.raises(Cancelled):
-        fetch(settings, model, on_wait=cancel)
+    with fetching(settings, on_wait=cancel) as cancelled, pytest.raises(Cancelled):
+        cancelled.fetch(spec_of(settings, model))
     assert time.monotonic() - started < SIZE / 50_000
     assert partial_files(settings)
 
 
 def test_bytes_that_are_not_the_announced_ones_never_become_visible(
-    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
+    fetch: Fetch, settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
 ) -> None:
     hub.damaged.add(NAME)
     with pytest.raises(SecateurError) as caught:
@@ -174,7 +183,7 @@ def test_bytes_that_are_not_the_announced_ones_never_become_visible(
 
 
 def test_a_hub_that_is_away_ends_the_fetch_after_its_patience_and_the_rest_comes_later(
-    settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
+    fetch: Fetch, settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
 ) -> None:
     hub.drops[NAME] = [150_000] + [0] * 100
     with pytest.raises(SecateurError) as caught:
@@ -187,7 +196,7 @@ def test_a_hub_that_is_away_ends_the_fetch_after_its_patience_and_the_rest_comes
 
 
 def test_what_was_taken_from_the_hub_in_the_meantime_is_not_tried_again(
-    settings: Settings, hub: HubState, model: HubModel
+    fetch: Fetch, settings: Settings, hub: HubState, model: HubModel
 ) -> None:
     hub.repositories["model", "org/model"].gated = True
     with pytest.raises(SecateurError) as caught:
@@ -210,8 +219,12 @@ def test_two_jobs_that_want_one_model_fetch_it_once(
         with lock:
             logs.append(message.message if isinstance(message, LogMessage) else "")
 
-    with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(fetch, settings, model, on_message=note) for _ in range(2)]
+    with (
+        fetching(settings, on_message=note) as one,
+        fetching(settings, on_message=note) as other,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        running = [pool.submit(each.fetch, spec_of(settings, model)) for each in (one, other)]
         for each in running:
             each.result()
     require_whole(cache, model)
@@ -220,7 +233,7 @@ def test_two_jobs_that_want_one_model_fetch_it_once(
 
 
 def test_a_model_that_is_larger_than_the_cache_is_refused_with_the_figures(
-    settings: Settings, hub: HubState, model: HubModel
+    fetch: Fetch, settings: Settings, hub: HubState, model: HubModel
 ) -> None:
     with pytest.raises(SecateurError) as caught:
         fetch(settings.model_copy(update={"cache_max_bytes": 1000}), model)
@@ -241,16 +254,20 @@ def test_credentials_go_through_the_pipe_and_the_environment_carries_none(
 
 
 def test_only_the_fetcher_loads_the_library_of_datasets_and_even_that_no_torch(settings: Settings) -> None:
-    loaded = "import {}, sys; print(*sorted({{'torch', 'transformers', 'datasets'}} & set(sys.modules)))"
-    for module, expected in (
-        ("worker.supervisor, api.app", ""),
-        ("worker.fetcher, worker.fetcher_datasets", "datasets"),
-    ):
-        said = subprocess.run(
-            [sys.executable, "-c", loaded.format(module)],
-            env=fetcher_environment(settings, TEAM),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert said.stdout.strip() == expected
+    said = subprocess.run(
+        [sys.executable, "-c", _LOADED],
+        env=fetcher_environment(settings, TEAM),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.splitlines() == ["", "datasets"]
+
+
+_LOADED = """
+import sys
+import worker.supervisor, api.app
+print(*sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))
+import worker.fetcher, worker.fetcher_datasets
+print(*sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))
+"""

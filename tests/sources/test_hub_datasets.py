@@ -12,13 +12,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
 from core.errors import SecateurError
 from core.jobs.references import HubText
 from core.jobs.tables import JobRow
 from core.registry.hub import Hub
-from core.registry.hub_access import HubAccess
 from core.registry.hub_datasets import find_hub_dataset
 from core.registry.schemas import DatasetBody
 from core.registry.service import register_dataset
@@ -36,15 +34,12 @@ TEST = ["", " = A heading = ", "a document to test on"]
 Fetch = Callable[..., TextSource]
 
 
-ACCESS = HubAccess(team_id="team_a")
-
-
 @pytest.fixture
-def fetch(settings: Settings, store: Store) -> Fetch:
+def fetch(hub: HubState, sources: Sources) -> Fetch:
     """Fetches as a worker does what a name means to the API."""
 
     def bring(name: str, use: Any = "calibration", characters: int | None = 50_000) -> TextSource:
-        found = find_hub_dataset(Hub(settings), name, use, "dataset")
+        found = find_hub_dataset(Hub(Settings(hub_endpoint=hub.endpoint)), name, use, "dataset")
         text = HubText(
             name=name,
             repository=found.repository,
@@ -55,21 +50,7 @@ def fetch(settings: Settings, store: Store) -> Fetch:
             characters=characters,
             is_public=found.is_public,
         )
-
-        def never(spec: object) -> dict[str, Any]:
-            raise AssertionError(spec)
-
-        with Sources(
-            settings,
-            store,
-            team_id=ACCESS.team_id,
-            find_access=lambda: ACCESS,
-            folder=settings.work_root,
-            run_runner=never,
-            on_message=lambda message: None,
-            on_wait=lambda: None,
-        ) as sources:
-            return sources.text(text, NO_MODEL, "dataset")
+        return sources.text(text, NO_MODEL, "dataset")
 
     return bring
 

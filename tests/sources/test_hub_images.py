@@ -3,17 +3,13 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import datasets
 import pytest
 
-from core.artifacts.store import Store
 from core.data.image_description import describe_images
 from core.errors import SecateurError
 from core.jobs.references import HubImages
 from core.registry.hub import Hub
-from core.registry.hub_access import HubAccess
 from core.registry.hub_datasets import find_hub_dataset
 from core.settings import Settings
 from tests.image_sets import grays
@@ -25,15 +21,12 @@ from worker.sources import Sources
 Fetch = Callable[..., ImageSource]
 
 
-ACCESS = HubAccess(team_id="team_a")
-
-
 @pytest.fixture
-def fetch(settings: Settings, store: Store) -> Fetch:
+def fetch(hub: HubState, sources: Sources) -> Fetch:
     """Fetches as a worker does what a name means to the API."""
 
     def bring(name: str) -> ImageSource:
-        found = find_hub_dataset(Hub(settings), name, "calibration", "dataset")
+        found = find_hub_dataset(Hub(Settings(hub_endpoint=hub.endpoint)), name, "calibration", "dataset")
         images = HubImages(
             name=name,
             repository=found.repository,
@@ -44,27 +37,15 @@ def fetch(settings: Settings, store: Store) -> Fetch:
             bytes=found.bytes,
             is_public=found.is_public,
         )
-
-        def never(spec: object) -> dict[str, Any]:
-            raise AssertionError(spec)
-
-        with Sources(
-            settings,
-            store,
-            team_id=ACCESS.team_id,
-            find_access=lambda: ACCESS,
-            folder=settings.work_root,
-            run_runner=never,
-            on_message=lambda message: None,
-            on_wait=lambda: None,
-        ) as sources:
-            return sources.images(images, "calibration.dataset")
+        return sources.images(images, "calibration.dataset")
 
     return bring
 
 
 def labelled(images: list[bytes], labels: list[int], image: str, label: str) -> bytes:
     """A Parquet file as the library puts it on the hub."""
+    import datasets  # slow to load, and for this alone
+
     features = datasets.Features({image: datasets.Image(decode=False), label: datasets.ClassLabel(names=["no", "yes"])})
     rows = {image: [{"bytes": each, "path": None} for each in images], label: labels}
     buffer = io.BytesIO()

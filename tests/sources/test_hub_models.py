@@ -13,15 +13,16 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.app import create_app
 from core.database import transaction
 from core.jobs.tables import JobRow
 from core.registry.hub_tables import HubRevisionRow
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.model_folders import write_llama
+from tests.serving import lent_app
 from tests.sources.conftest import folder_files
-from tests.sources.hub_server import TOKEN, HubState, Repository
+from tests.sources.hub_files import Repository
+from tests.sources.hub_server import TOKEN, HubState
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def files(tmp_path: Path) -> dict[str, bytes]:
 def with_token(settings: Settings, admin_key: str) -> Iterator[TestClient]:
     """The application with a token of the hub that its operator lends to all teams."""
     changed = settings.model_copy(update={"hub_token": SecretStr(TOKEN), "hub_token_teams": ["*"]})
-    with TestClient(create_app(changed), raise_server_exceptions=False) as client:
+    with lent_app(changed) as app, TestClient(app, raise_server_exceptions=False) as client:
         client.headers.update(bearer(admin_key))
         yield client
 
@@ -138,7 +139,7 @@ def test_a_token_the_hub_does_not_take_is_the_operators_to_mend(
 ) -> None:
     hub.add("model", "org/model").commit(files)
     wrong = settings.model_copy(update={"hub_token": SecretStr("hf_wrong"), "hub_token_teams": ["gardeners"]})
-    with TestClient(create_app(wrong), headers=bearer(admin_key)) as client:
+    with lent_app(wrong) as app, TestClient(app, headers=bearer(admin_key)) as client:
         status, code, detail = answer(client, "org/model")
     assert (status, code) == (503, "hub_unavailable") and "operator" in detail
 
@@ -198,7 +199,7 @@ def test_a_model_larger_than_the_service_fetches_is_refused_with_the_figures(
 ) -> None:
     small = settings.model_copy(update={"hub_max_bytes": 10_000})
     size = sum(map(len, repository.commits[repository.branches["main"]].values()))
-    with TestClient(create_app(small), headers=bearer(admin_key)) as client:
+    with lent_app(small) as app, TestClient(app, headers=bearer(admin_key)) as client:
         status, code, detail = answer(client, "Org/Tiny-Llama")
     assert (status, code) == (422, "model_too_large") and str(size) in detail and "10000" in detail
 
@@ -230,7 +231,7 @@ def test_an_answer_is_replayed_while_the_hub_is_away(
     headers = {"Idempotency-Key": "once"}
     first = api.post("/v1/jobs", json=body(dataset, "Org/Tiny-Llama"), headers=headers)
     hub.down = True
-    with TestClient(create_app(settings), headers=bearer(admin_key)) as elsewhere:  # which remembers no listing
+    with lent_app(settings) as app, TestClient(app, headers=bearer(admin_key)) as elsewhere:  # remembers no listing
         again = elsewhere.post("/v1/jobs", json=body(dataset, "Org/Tiny-Llama"), headers=headers)
         other = elsewhere.post("/v1/jobs", json=body(dataset, "Org/Tiny-Llama"))
     assert first.status_code == again.status_code == 201 and again.json() == first.json()

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.app import create_app
 from core.database import transaction
 from core.errors import GatedModel, SecateurError, UnknownModel
 from core.jobs.references import HubText, model_references
@@ -26,6 +25,7 @@ from core.settings import Settings
 from core.teams.secret import server_secret
 from tests.conftest import bearer
 from tests.model_folders import write_llama
+from tests.serving import lent_app
 from tests.sources.conftest import parquet
 from tests.sources.fleet import Fleet
 from tests.sources.hub_server import TOKEN, HubState
@@ -42,12 +42,18 @@ DOCUMENTS = [f"secret document {number}" for number in range(100)]
 
 
 class Teams:
-    """Two teams on one node. The first team's token reads what is secret, the second's does not yet."""
+    """Two teams on one node, each with one attempt's sources. The first team's token reads what is secret, the second's
+    does not yet."""
 
     def __init__(self, settings: Settings, sessions: sessionmaker[Session], ours: str, theirs: str) -> None:
         self.settings, self.sessions = settings, sessions
         self.ours = Fleet(settings, sessions, ours, settings.home)
         self.theirs = Fleet(settings, sessions, theirs, settings.home)
+        self._open = ExitStack()
+        self.sources = {fleet: self._open.enter_context(self._sources(fleet)) for fleet in (self.ours, self.theirs)}
+
+    def close(self) -> None:
+        self._open.close()
 
     def set_token(self, fleet: Fleet, token: str) -> None:
         with transaction(self.sessions) as session:
@@ -63,10 +69,8 @@ class Teams:
         with transaction(self.sessions) as session:
             return find_access(session, fleet.queue.team, self.settings)
 
-    @contextmanager
-    def sources(self, fleet: Fleet) -> Iterator[Sources]:
-        """Sources as an attempt at a job of the team has them."""
-        with Sources(
+    def _sources(self, fleet: Fleet) -> Sources:
+        return Sources(
             self.settings,
             fleet.queue.store,
             team_id=fleet.queue.team,
@@ -75,14 +79,12 @@ class Teams:
             run_runner=lambda spec: {},
             on_message=lambda message: None,
             on_wait=lambda: None,
-        ) as sources:
-            yield sources
+        )
 
     def fetch(self, fleet: Fleet, job: str) -> Path:
         """Fetch the model of a submitted job as a worker does; the folder it is in. Raises what the fetcher reports."""
         reference = model_references.validate_python(fleet.queue.row(job).sources["model"])
-        with self.sources(fleet) as sources:
-            return sources.model(reference).path
+        return self.sources[fleet].model(reference).path
 
 
 def refused(fetch: Callable[[], object]) -> str:
@@ -100,10 +102,13 @@ def secret_commit(hub: HubState, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def teams(settings: Settings, sessions: sessionmaker[Session], team: str, other_team: str, secret_commit: str) -> Teams:
+def teams(
+    settings: Settings, sessions: sessionmaker[Session], team: str, other_team: str, secret_commit: str
+) -> Iterator[Teams]:
     teams = Teams(settings, sessions, team, other_team)
     teams.set_token(teams.ours, OURS)
-    return teams
+    yield teams
+    teams.close()
 
 
 def body_of(commit: str) -> dict[str, Any]:
@@ -197,8 +202,7 @@ def test_texts_are_the_teams_as_models_are(teams: Teams, hub: HubState) -> None:
 
     def fetch(fleet: Fleet) -> Path:
         none = ModelSource(path=Path("none"), name="none", revision="none")
-        with teams.sources(fleet) as sources:
-            return sources.text(reference, none, "dataset").path
+        return teams.sources[fleet].text(reference, none, "dataset").path
 
     ours = fetch(teams.ours)
     assert DOCUMENTS[0] in ours.read_text()
@@ -236,7 +240,7 @@ def test_the_operators_token_is_used_for_the_teams_that_the_settings_name(
     hub: HubState,
 ) -> None:
     lent = settings.model_copy(update={"hub_token": SecretStr(TOKEN), "hub_token_teams": lent_to})
-    with TestClient(create_app(lent)) as client:
+    with lent_app(lent) as app, TestClient(app) as client:
         for _ in range(2):  # the second time it is known
             assert tuple(inspect(client, key, SECRET_MODEL) for key in (admin_key, other_team_key)) == expected
         used = client.get("/v1/team/hub-token", headers=bearer(admin_key)).json()["used"]

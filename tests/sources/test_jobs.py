@@ -1,8 +1,9 @@
 """Whole jobs on models and texts from elsewhere: with the product's own runner, on nodes that share only database and
 store; and fetches that are cancelled, drained or given up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -18,7 +19,9 @@ from tests.sources.hub_server import HubState
 from tests.stored import put
 from tests.stores.conftest import s3_endpoint, s3_service, s3_settings
 from tests.worker.conftest import Queue, Running, StartWorker, eventually, start_worker
-from worker.runner_process import RUNNER
+from worker.processes import ChildProcess, spawn
+from worker.protocol import Spec
+from worker.runner_process import RUNNER, run_task
 
 __all__ = ["s3_endpoint", "s3_service", "s3_settings", "start_worker"]
 
@@ -46,8 +49,32 @@ def commit(hub: HubState, tmp_path: Path) -> str:
     return hub.add("model", "org/wordy").commit_folder(write_wordy_model(tmp_path / "wordy"))
 
 
+@pytest.fixture
+def fetchers(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
+    """Those that were started. None of them runs when a runner is started."""
+    started: list[ChildProcess] = []
+
+    def start(command: Sequence[str], **given: Any) -> ChildProcess:
+        started.append(spawn(command, **given))
+        return started[-1]
+
+    def run(spec: Spec, **given: Any) -> dict[str, Any]:
+        assert not any(fetcher.is_running() for fetcher in started), f"a fetcher runs at {spec.task}"
+        return run_task(spec, **given)
+
+    monkeypatch.setattr("worker.fetching.spawn", start)
+    monkeypatch.setattr("worker.attempt.run_task", run)
+    return started
+
+
 def test_a_model_and_texts_of_the_hub_end_to_end(
-    settings: Settings, sessions: sessionmaker[Session], team: str, hub: HubState, texts: str, commit: str
+    settings: Settings,
+    sessions: sessionmaker[Session],
+    team: str,
+    hub: HubState,
+    texts: str,
+    commit: str,
+    fetchers: list[ChildProcess],
 ) -> None:
     fleet = Fleet(settings, sessions, team, settings.home)
     body = {
@@ -57,6 +84,7 @@ def test_a_model_and_texts_of_the_hub_end_to_end(
     }  # fmt: skip
     job_id = fleet.submit(**body)
     assert fleet.work("node", RUNNER) == "succeeded", fleet.queue.job(job_id).error
+    assert len(fetchers) == 1, "one for the model and both texts"
     report = fleet.report(job_id)
     assert report["model"]["revision"] == commit and report["recipe"]["model"] == f"org/wordy@{commit}"
     calibration, evaluation = report["texts"]["calibration"], report["texts"]["evaluation"]
