@@ -38,9 +38,19 @@ def smollm2(samples: Path) -> ModelFolder:
 
 @pytest.fixture(scope="session")
 def calibration(samples: Path, smollm2: ModelFolder) -> Tensor:
+    """Windows of millions of characters, which take seconds to tokenize."""
     text = samples / "datasets" / f"{CALIBRATION}.jsonl"
     return calibration_windows(
         read_documents(text, "jsonl"), smollm2.tokenizer(), samples=8, length=256, seed=0, name=CALIBRATION
+    )
+
+
+@pytest.fixture(scope="session")
+def little_calibration(samples: Path, smollm2: ModelFolder) -> Tensor:
+    """Two short windows, of the first documents."""
+    text = samples / "datasets" / f"{CALIBRATION}.jsonl"
+    return calibration_windows(
+        islice(read_documents(text, "jsonl"), 10), smollm2.tokenizer(), samples=2, length=128, seed=0, name=CALIBRATION
     )
 
 

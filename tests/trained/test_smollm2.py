@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.patterns import UNSTRUCTURED
 from core.catalogue.tasks import TASKS
-from core.evaluation.tasks import measure_tasks
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.boundaries import Boundaries
@@ -26,16 +25,16 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize(
-    ("every", "windows", "length"), [(15, 2, 128), pytest.param(1, 4, 256, marks=pytest.mark.nightly)],
+    ("every", "text"), [(15, "little_calibration"), pytest.param(1, "calibration", marks=pytest.mark.nightly)],
     ids=["two blocks", "all blocks"],
 )  # fmt: skip
 def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_layer(
-    every: int, windows: int, length: int, smollm2: ModelFolder, calibration: Tensor, tmp_path: Path
+    every: int, text: str, smollm2: ModelFolder, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """All three on the same inputs: those of the dense model."""
     skeleton = Skeleton(smollm2, dtype=torch.float32, device=torch.device("cpu"))
     stream = Stream(
-        "dense", calibration[:windows, :length], skeleton, Boundaries(tmp_path, ""), ActivationBudget(2**30),
+        "dense", request.getfixturevalue(text)[:4], skeleton, Boundaries(tmp_path, ""), ActivationBudget(2**30),
         dtype=torch.float32, micro_batch=8,
     )  # fmt: skip
     methods = {name: build_method(name, parse_parameters(name, {})) for name in ("sparsegpt", "wanda", "magnitude")}
@@ -71,7 +70,7 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
 
 
 def test_what_knows_its_inputs_keeps_what_magnitude_loses_and_a_pattern_costs(
-    smollm2: ModelFolder, calibration: Tensor, little_text: Tensor, tmp_path: Path
+    smollm2: ModelFolder, little_calibration: Tensor, little_text: Tensor, tmp_path: Path
 ) -> None:
     """The orders that are far apart: little text tells them too."""
     known: dict[str, float] = {}
@@ -79,8 +78,8 @@ def test_what_knows_its_inputs_keeps_what_magnitude_loses_and_a_pattern_costs(
     def pruned(method: str, pattern: str) -> float:
         result = sweep(
             smollm2.path, tmp_path / f"{method}-{pattern.replace(':', '-')}", method=method, pattern=pattern,
-            calibration=None if method == "magnitude" else calibration[:2, :128], evaluations={"text": little_text},
-            sparsity=0.5, dense_perplexity=known,
+            calibration=None if method == "magnitude" else little_calibration[:1],
+            evaluations={"text": little_text[:1]}, sparsity=0.5, dense_perplexity=known,
         )  # fmt: skip
         known["text"] = result.perplexity["text"].dense
         return result.perplexity["text"].pruned
@@ -138,19 +137,28 @@ def test_dense_perplexity_is_that_of_the_whole_model_in_memory(
     assert all(torch.equal(tensor, state[name]) for name, tensor in tensors_of(result).items())
 
 
-@pytest.mark.parametrize("limit", [20, pytest.param(40, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    ("chances", "limit"),
+    [
+        ({"piqa": 1 / 2}, 10),
+        pytest.param({"piqa": 1 / 2, "arc_easy": 1 / 4}, 40, marks=pytest.mark.nightly),
+    ],
+    ids=["one task", "two tasks"],
+)
 def test_zero_shot_accuracy_is_above_chance_with_the_right_standard_error(
-    limit: int, smollm2: ModelFolder, task_questions: dict[str, Path], tmp_path: Path
+    chances: dict[str, float], limit: int, smollm2: ModelFolder, task_questions: dict[str, Path], tmp_path: Path
 ) -> None:
+    from core.evaluation.tasks import measure_tasks  # slow to load, and for this alone
+
     found = measure_tasks(
         smollm2,
-        {name: task_questions[name] for name in ("piqa", "arc_easy")},
+        {name: task_questions[name] for name in chances},
         limit=limit,
         work=tmp_path,
         device=torch.device("cpu"),
         on_progress=lambda done: None,
     )
-    for name, chance in (("piqa", 1 / 2), ("arc_easy", 1 / 4)):
+    for name, chance in chances.items():
         share, error = (found[name][f"{TASKS[name].metric}{suffix}"] for suffix in ("", "_stderr"))
         assert found[name]["samples"] == limit
         assert error == pytest.approx(math.sqrt(share * (1 - share) / (limit - 1)))

@@ -25,10 +25,10 @@ class Ground:
 
 
 @pytest.fixture(scope="module", params=["little text", pytest.param("more text", marks=pytest.mark.nightly)])
-def ground(request: pytest.FixtureRequest, calibration: Tensor, little_text: Tensor) -> Ground:
+def ground(request: pytest.FixtureRequest) -> Ground:
     if request.param == "little text":
-        return Ground(calibration[:2, :64], little_text)
-    return Ground(calibration[:4, :128], request.getfixturevalue("evaluation")[:2])
+        return Ground(request.getfixturevalue("little_calibration")[:, :64], request.getfixturevalue("little_text"))
+    return Ground(request.getfixturevalue("calibration")[:4, :128], request.getfixturevalue("evaluation")[:2])
 
 
 def removed(
