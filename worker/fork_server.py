@@ -19,7 +19,15 @@ PACKET_BYTES = 64
 PROCESS_NAME = "secateur-runner"
 """What tools call a runner that was forked, whose command line is the server's."""
 LIBRARIES = {
-    "classifier": ("worker.runner_classifier", "onnxscript"),
+    "classifier": (
+        "worker.runner_classifier",
+        # What an export to ONNX loads by and by: over a second in each process that makes one.
+        "torch.onnx._internal.exporter._core",
+        "torch.onnx._internal.exporter._torchlib.ops",
+        "torch._functorch.partitioners",
+        "onnxscript.function_libs.torch_lib.ops",
+        "sympy.tensor.tensor",
+    ),
     "tasks": ("core.evaluation.tasks",),
 }
 """Modules that only some tasks need and that are slow to load: loaded for the first and for all that follow."""
