@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def body(jobs: Queue) -> dict[str, Any]:
     write_questions(jobs.settings.local_tasks, "winogrande", 8)
-    body = register_layers(jobs.sessions, jobs.settings, jobs.team)
+    body = register_layers(jobs.sessions, jobs.settings, jobs.team, layers=2)
     return {**body, "evaluation": {**body["evaluation"], "tasks": ["winogrande"], "task_limit": 4}}
 
 

@@ -18,7 +18,7 @@ TASKS = ("winogrande", "arc_easy")
 
 @pytest.fixture(scope="module")
 def body(jobs: Queue) -> dict[str, Any]:
-    return register_layers(jobs.sessions, jobs.settings, jobs.team)
+    return register_layers(jobs.sessions, jobs.settings, jobs.team, layers=2)
 
 
 @pytest.fixture(scope="module")
