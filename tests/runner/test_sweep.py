@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def body(jobs: Queue) -> dict[str, Any]:
-    return register_layers(jobs.sessions, jobs.settings, jobs.team, layers=2)
+    return register_layers(jobs.sessions, jobs.settings, jobs.team)
 
 
 def figures(job: Job) -> dict[str, Any]:

@@ -11,11 +11,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
 from core.jobs.references import TaskReference
 from core.jobs.tables import JobRow
-from core.registry.hub_access import HubAccess
 from core.settings import Settings
 from secateur.patience import PATIENCE_SECONDS
 from tests.sources.conftest import card
@@ -34,9 +32,6 @@ def rows_as_parquet(rows: list[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-ACCESS = HubAccess(team_id="team_a")
-
-
 @pytest.fixture
 def commit(hub: HubState) -> str:
     """Of a dataset with the name and the layout of ARC's."""
@@ -49,24 +44,8 @@ def commit(hub: HubState) -> str:
     )
 
 
-def fetched(settings: Settings, store: Store, task: TaskReference) -> tuple[TextSource, list[dict[str, Any]]]:
-    """What a worker has of a task, and the questions in it."""
-
-    def never(spec: object) -> dict[str, Any]:
-        raise AssertionError(spec)
-
-    with Sources(
-        settings,
-        store,
-        team_id=ACCESS.team_id,
-        find_access=lambda: ACCESS,
-        folder=settings.work_root,
-        run_runner=never,
-        on_message=lambda message: None,
-        on_wait=lambda: None,
-    ) as sources:
-        source = sources.questions(task)
-        return source, [json.loads(line) for line in source.path.read_text().splitlines()]
+def questions_in(source: TextSource) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in source.path.read_text().splitlines()]
 
 
 def test_without_a_hub_tasks_are_refused_at_once_with_what_helps(
@@ -91,8 +70,8 @@ def test_a_job_pins_the_commit_and_a_worker_fetches_the_split_papers_report(
     api: TestClient,
     job_body: dict[str, Any],
     sessions: sessionmaker[Session],
-    settings: Settings,
-    store: Store,
+    node: Settings,
+    sources: Sources,
     hub: HubState,
     commit: str,
 ) -> None:
@@ -101,8 +80,8 @@ def test_a_job_pins_the_commit_and_a_worker_fetches_the_split_papers_report(
     with transaction(sessions) as session:
         [task] = [TaskReference.model_validate(each) for each in session.scalars(select(JobRow.sources)).one()["tasks"]]
     hub.repositories["dataset", "allenai/ai2_arc"].commit({"README.md": b"nothing any more"})
-    source, rows = fetched(settings, store, task)
-    assert rows == ROWS
+    source = sources.questions(task)
+    assert questions_in(source) == ROWS
     assert source.origin == {
         "kind": "hub",
         "repository": "allenai/ai2_arc",
@@ -111,13 +90,13 @@ def test_a_job_pins_the_commit_and_a_worker_fetches_the_split_papers_report(
         "split": "test",
     }
     hub.down = True
-    assert fetched(settings, store, task)[0] == source
-    here = write_questions(settings.local_tasks, "arc_easy")
-    assert fetched(settings, store, task)[0].path == here.resolve(), "a worker's own copy goes first"
+    assert sources.questions(task) == source
+    here = write_questions(node.local_tasks, "arc_easy")
+    assert sources.questions(task).path == here.resolve(), "a worker's own copy goes first"
 
 
 def test_a_dataset_the_hub_lacks_is_refused_and_one_that_went_fails_the_attempt(
-    api: TestClient, job_body: dict[str, Any], settings: Settings, store: Store, hub: HubState, commit: str
+    api: TestClient, job_body: dict[str, Any], sources: Sources, commit: str
 ) -> None:
     refused = api.post("/v1/jobs", json=job_body | {"evaluation": {"tasks": ["arc_easy", "arc_challenge"]}})
     assert (refused.status_code, refused.json()["code"], refused.json()["param"]) == (
@@ -125,10 +104,10 @@ def test_a_dataset_the_hub_lacks_is_refused_and_one_that_went_fails_the_attempt(
         "unknown_dataset",
         "evaluation.tasks.1",
     )
-    gone = {"name": "arc_easy", "hub": {
-        "name": "arc_easy", "repository": "allenai/ai2_arc", "revision": "0" * 40, "config": "ARC-Easy",
+    gone = {"name": "arc_challenge", "hub": {
+        "name": "arc_challenge", "repository": "allenai/ai2_arc", "revision": "0" * 40, "config": "ARC-Challenge",
         "split": "test", "use": "evaluation", "characters": None,
     }}  # fmt: skip
     with pytest.raises(ReportedFailure) as failed:
-        fetched(settings, store, TaskReference.model_validate(gone))
+        sources.questions(TaskReference.model_validate(gone))
     assert failed.value.problem()["code"] == "unknown_dataset"
