@@ -163,7 +163,7 @@ class Fleet:
                 options = ["--port", str(self.redis_port), "--dir", str(self.folder), "--appendonly", "yes"]
                 return [_installed("redis-server"), *options]
             case "api":
-                uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "tests.load.noop:create_app"]
+                uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "tests.load.noop_api:create_app"]
                 return [*uvicorn, "--port", str(self.api_port), "--log-level", "warning", "--no-access-log"]
             case "pooler":
                 return [_installed("pgbouncer"), str(self.folder / "pgbouncer.ini")]

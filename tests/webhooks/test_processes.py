@@ -56,7 +56,7 @@ class Parts:
         self._environment = {**os.environ, **part_environment(settings), **QUICK, **own}
         celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.load.noop_worker", "worker"]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
-        uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "tests.load.noop:create_app"]
+        uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "tests.load.noop_api:create_app"]
         self._commands = {
             "receiver": [sys.executable, "-I", "-S", str(RECEIVER), str(self.ports["receiver"]), str(self.lines)],
             "api": [*uvicorn, "--port", str(self.ports["api"]), "--log-level", "warning"],
