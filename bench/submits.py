@@ -137,7 +137,7 @@ def counted(engine: Engine) -> Iterator[Counter[str]]:
         counts["hops"] += 1
         return await hop(*arguments, **options)
 
-    listeners = {"begin": count_transaction, "after_cursor_execute": count_statement}
+    listeners: dict[str, Callable[..., Any]] = {"begin": count_transaction, "after_cursor_execute": count_statement}
     for name, listener in listeners.items():
         event.listen(engine, name, listener)
     try:
