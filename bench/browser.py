@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+"""The shell first: the same engine without the browser around it, a quarter of the work for a page."""
 _OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 
 
@@ -14,7 +15,7 @@ def chromium() -> AbstractContextManager[Browser]:
     """Without a window. Raises FileNotFoundError where it is not installed."""
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is None:
-        raise FileNotFoundError("Chromium is not installed: apt-get install chromium")
+        raise FileNotFoundError("Chromium is not installed: apt-get install chromium-headless-shell")
     return _running(found)
 
 
