@@ -22,7 +22,7 @@ def write_llama(
         shapes[f"{block}.mlp.down_proj.weight"] = (hidden, intermediate)
         shapes[f"{block}.input_layernorm.weight"] = (hidden,)
         shapes[f"{block}.post_attention_layernorm.weight"] = (hidden,)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     config = {

@@ -1,6 +1,7 @@
 """Somebody who has never used the API prunes a model, on the service as it is served, without touching a mouse."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.portal.conftest import DESKTOP, require_accessible
 from tests.runner.models import write_model, write_words
-from tests.worker.test_serve import House, a_home, secateur
+from tests.worker.test_serve import House, a_home, settings_of
+from worker.home import open_home
+from worker.registering import add_dataset, add_model
 from worker.samples import CALIBRATION, EVALUATION, MODEL
 
 _MOST_TABS = 150
@@ -39,11 +42,11 @@ def served(home: Path, model_and_text: tuple[Path, Path, Path]) -> Iterator[str]
     house = House(home)
     house.start()
     try:
-        for (kind, name), path in zip(
-            (("models", MODEL), ("datasets", CALIBRATION), ("datasets", EVALUATION)), model_and_text, strict=True
-        ):
-            added = secateur(home, kind, "add", name, str(path.resolve()))
-            assert added.returncode == 0, added.stderr
+        model, calibration, evaluation = model_and_text
+        with open_home(settings_of(home)) as opened:
+            add_model(opened, MODEL, model.resolve(), say=print)
+            add_dataset(opened, CALIBRATION, calibration.resolve())
+            add_dataset(opened, EVALUATION, evaluation.resolve())
         yield (home / "url").read_text().strip()
     finally:
         house.end()
@@ -67,7 +70,7 @@ def _fill(page: Page, label: str, text: str) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(
-    browser: Browser, served: str, home: Path
+    browser: Browser, served: str, home: Path, model_and_text: tuple[Path, Path, Path]
 ) -> None:
     width, height = DESKTOP
     page = browser.new_context(base_url=served, viewport={"width": width, "height": height}).new_page()
@@ -94,6 +97,11 @@ def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(
     page.evaluate("window.isTheSamePage = true")
     expect(page.locator(".verdict")).to_contain_text("perplexity", timeout=400_000)
     assert page.evaluate("window.isTheSamePage"), "the report came without reload"
+    expect(page.locator("#curve-reconstruction-error canvas")).to_be_visible()
+    expect(page.get_by_role("region", name="Evaluations")).to_contain_text(f"perplexity, {EVALUATION}")
+    layers = json.loads((model_and_text[0] / "config.json").read_text())["num_hidden_layers"]
+    expect(page.locator("#curve-reconstruction-error-rows tr")).to_have_count(layers)
+    expect(page.locator(".verdict")).to_contain_text("zero")
     expect(page.locator(".badge.succeeded").first).to_be_visible()
     expect(page.get_by_role("heading", name="The capital of France is")).to_be_visible()
     require_accessible(page)

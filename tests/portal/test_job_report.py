@@ -1,25 +1,17 @@
 """The page of a job that is over: its figures, its files, its recipe, or what went wrong."""
 
-import hashlib
-import threading
 from pathlib import Path
 from typing import Any
 
 import httpx
 from playwright.sync_api import Page, expect
 from sqlalchemy import update
-from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
 from core.jobs import queue
-from core.jobs.queue import claim
 from core.jobs.tables import JobRow
-from core.settings import Settings
 from tests.portal.conftest import require_accessible, sign_in
 from tests.portal.running_job import Running
-from tests.runner.models import register_layers
-from worker.supervisor import Supervisor
 
 
 def test_a_failed_job_says_what_happened_why_and_what_to_try(portal: Page, submitted: Running) -> None:
@@ -115,32 +107,3 @@ def test_what_is_not_ones_own_or_no_longer_there(
         assert found.status == 404, path
     visitor.goto(f"/portal/jobs/{submitted.id}")
     expect(visitor.get_by_text(f"there is no job '{submitted.id}'")).to_be_visible()
-
-
-def test_a_real_job_is_watched_to_its_report(
-    portal: Page, settings: Settings, sessions: sessionmaker[Session], store: Store, team: str, live_api: httpx.Client
-) -> None:
-    body = register_layers(sessions, settings, team)
-    job = live_api.post("/v1/jobs", json=body).raise_for_status().json()["id"]
-    portal.goto(f"/portal/jobs/{job}")
-    chosen = settings.model_copy(update={"threads": 1, "device": "cpu", "home": settings.home.resolve()})
-
-    def work() -> None:
-        with transaction(sessions) as session:
-            taken = claim(session, queue="default", worker_id="a thread", lease_seconds=60)
-        assert taken is not None
-        Supervisor(chosen, sessions, store, stop=threading.Event()).run(taken)
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    expect(portal.locator("#curve-reconstruction-error canvas")).to_be_visible(timeout=60_000)
-    expect(portal.locator(".verdict")).to_contain_text("perplexity", timeout=60_000)
-    worker.join()
-    expect(portal.locator(".verdict")).to_contain_text("zero")
-    expect(portal.locator("#curve-reconstruction-error-rows tr")).to_have_count(6)
-    expect(portal.get_by_role("region", name="Evaluations")).to_contain_text("perplexity, words")
-    require_accessible(portal)
-    with portal.expect_download() as download:
-        portal.get_by_role("link", name="model.safetensors").click()
-    digest = hashlib.sha256(Path(download.value.path()).read_bytes()).hexdigest()
-    expect(portal.get_by_text(digest)).to_be_visible()

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from core.artifacts.store import Store
 from core.settings import Settings
 from tests.api.ended_job import succeeded_job
 from tests.api.uploading import announced, send, send_rest, start
-from tests.conftest import bearer
+from tests.conftest import bearer, settings_for
+from tests.databases import fresh_database
 from tests.model_folders import write_llama
 from tests.portal.running_job import Running
 from tests.webhooks.receiver import Trust
@@ -97,11 +98,20 @@ def nginx_configuration(folder: Path, *, api: int, port: int, certificate: Path)
     return main
 
 
-@pytest.fixture
-def outside(settings: Settings, admin_key: str, tmp_path: Path) -> Iterator[Outside]:
+@pytest.fixture(scope="module")
+def settings(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Those of the one service of all tests here."""
+    with fresh_database(postgres_url) as url:
+        yield settings_for(url, tmp_path_factory.mktemp("proxied") / "home")
+
+
+@pytest.fixture(scope="module")
+def place(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """The service of all tests, of which nobody has a key yet."""
     nginx = shutil.which("nginx") or next((str(p) for p in [Path("/usr/sbin/nginx")] if p.exists()), None)
     if nginx is None:
         pytest.skip("nginx is not installed (apt-get install nginx)")
+    tmp_path = tmp_path_factory.mktemp("nginx")
     trust = make_trust(tmp_path, "localhost")
     api, port = free_port(), free_port()
     main = nginx_configuration(tmp_path, api=api, port=port, certificate=tmp_path / "certificate.pem")
@@ -115,13 +125,18 @@ def outside(settings: Settings, admin_key: str, tmp_path: Path) -> Iterator[Outs
         "FORWARDED_ALLOW_IPS": "*",  # uvicorn's own trust is not asked
     }
     command = part_commands("127.0.0.1", api, settings)["api"]
-    place = Outside(port, trust, f"http://127.0.0.1:{api}", admin_key)
+    outside = Outside(port, trust, f"http://127.0.0.1:{api}", key="nobody's")
     with (
         running(command, "api", settings.home / "api.log", environment),
         running([nginx, "-p", str(tmp_path), "-c", str(main)], "nginx", tmp_path / "nginx.log", {}),
     ):
-        eventually(lambda: answers(place), 180)
-        yield place
+        eventually(lambda: answers(outside), 180)
+        yield outside
+
+
+@pytest.fixture
+def outside(place: Outside, admin_key: str) -> Outside:
+    return replace(place, key=admin_key)
 
 
 def answers(place: Outside) -> bool:
