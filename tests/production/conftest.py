@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -109,6 +110,13 @@ class Service:
     def run(self, name: str, command: list[str] | None = None) -> subprocess.CompletedProcess[str]:
         """To its end."""
         return run(command or self.command(name), name=name, environment=self.environment(name))
+
+    def has_begun(self, name: str) -> bool:
+        """Tell whether a part gave a first sign of life: it takes connections, or touched its file."""
+        if name == "api":
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.ports["api"])) == 0
+        return any((self.folder / name).glob("*.alive"))
 
     def is_healthy(self, name: str) -> bool:
         asked = compose()["services"][name].get("healthcheck", {}).get("test") or self.image_of(name).healthcheck

@@ -35,7 +35,8 @@ def prepare(service: Service) -> None:
 def start(service: Service, *names: str) -> None:
     for name in names:
         service.start(name)
-    for name in names:
+    for name in names:  # a check of health is a process: none is asked before there is something to find
+        eventually(lambda name=name: service.has_begun(name), 90)  # type: ignore[misc]
         eventually(lambda name=name: service.is_healthy(name), 90)  # type: ignore[misc]
 
 
@@ -71,7 +72,7 @@ def test_a_job_from_upload_to_download_a_backup_and_a_restore(service: Service, 
 
 
 def run_a_job(service: Service, key: str, tmp_path: Path) -> str:
-    folder = write_model(tmp_path / "tiny")
+    folder = write_model(tmp_path / "tiny", layers=2)
     text = tmp_path / "words.txt"
     text.write_text("\n\n".join(" ".join(f"w{(7 * n + k) % 92 + 4}" for k in range(50)) for n in range(40)))
     with Client(service.url, key) as client:
