@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 PORT ?= 8000
 PYTEST_FLAGS ?=
+# Hundreds of processes start in a run of the suite: what they load is compiled once, not by each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve stop test nightly check format bench bench-frontier bench-structured claims mutants lock clean

@@ -2,6 +2,7 @@
 as its users meet it, keys for every role and another team, a model and a text."""
 
 import fcntl
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +26,16 @@ from core.teams.schemas import Role
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
 from tests.model_folders import write_llama, write_text
+from tests.one_dialect import share_dialect
 from tests.serving import lent_app, served
 from worker.embedded import postgres
 from worker.home import open_home
 from worker.samples import add_samples
 
 pytest_plugins = ["tests.budget"]
+
+share_dialect()
+gc.disable()  # until all is collected: what is imported stays
 
 CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """Of each process of the run, and of what it starts: threads that wait for each other on cores others use take several
@@ -56,6 +61,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((place for place, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that was imported out of every later look for garbage: it would be most of each."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 _SECRET = "a secret for tests"

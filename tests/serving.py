@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from api.app import create_app
 from core.settings import Settings
@@ -65,7 +66,7 @@ class _PromptServer(uvicorn.Server):
 
 @contextmanager
 def served(
-    app: FastAPI, port: int = 0, *, log_level: str = "warning", grace_seconds: int | None = None
+    app: ASGIApp, port: int = 0, *, log_level: str = "warning", grace_seconds: int | None = None
 ) -> Iterator[str]:
     """The URL at which the application is served inside the `with`. Requests under way then have `grace_seconds` left
     (None: as long as they take)."""

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from bench.claims.claim import Panel, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _STYLE: Any = {"svg.hashsalt": "claims", "svg.fonttype": "none", "font.size": 8, "axes.grid": True, "grid.alpha": 0.3}
 _MARKERS = "osv^D<>pP*"
@@ -42,6 +41,9 @@ def series(runs: Sequence[Run], panel: str) -> list[Series]:
 
 def draw(panels: Sequence[Panel], runs: Sequence[Run], file: Path) -> None:
     """Write all panels side by side; the same figures give the same bytes."""
+    import matplotlib  # slow to import, and for this alone
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_INCHES[0] * len(panels), _INCHES[1]), layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -50,7 +52,7 @@ def draw(panels: Sequence[Panel], runs: Sequence[Run], file: Path) -> None:
         figure.savefig(file, format="svg", metadata={"Date": None})
 
 
-def _draw_panel(axes: Axes, panel: Panel, lines: Sequence[Series]) -> None:
+def _draw_panel(axes: "Axes", panel: Panel, lines: Sequence[Series]) -> None:
     axes.set_title(panel.title)
     axes.set_xlabel(panel.x)
     axes.set_ylabel(panel.y)
@@ -67,7 +69,7 @@ def _draw_panel(axes: Axes, panel: Panel, lines: Sequence[Series]) -> None:
         axes.legend(fontsize=7)
 
 
-def _bars(axes: Axes, lines: Sequence[Series]) -> None:
+def _bars(axes: "Axes", lines: Sequence[Series]) -> None:
     """Groups of bars, one group for each name on the axis."""
     places: Mapping[float | str, int] = {
         x: place for place, x in enumerate(dict.fromkeys(x for line in lines for x in line.xs))

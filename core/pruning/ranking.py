@@ -82,12 +82,13 @@ def _steps(
         if kind == "channels":
             ascending = (each / scale).sort().values
             odd = len(ascending) % round_to
-            parts = [part for part in (ascending[:odd], *ascending[odd:].split(round_to)) if len(part)]
+            parts = [(round_to, mean) for mean in ascending[odd:].view(-1, round_to).mean(dim=1).tolist()]
+            parts[:0] = [(odd, float(ascending[:odd].mean()))] if odd else []
         else:
             rows = structure.layers[layer].kv_heads if attention == "query_heads" else 1
-            parts = list((each / scale).reshape(rows, -1).sort().values.T)
-        for part in parts[:-1]:
-            yield _Step(layer, kind, len(part), len(part) * sizes[kind], float(part.mean()))
+            parts = [(rows, mean) for mean in (each / scale).reshape(rows, -1).sort().values.mean(dim=0).tolist()]
+        for groups, mean in parts[:-1]:
+            yield _Step(layer, kind, groups, groups * sizes[kind], mean)
 
 
 def _without(structure: ModelStructure, layer: int, steps: Sequence[_Step], attention: AttentionMode) -> Counts:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from secateur.cli import main
-from tests.client.scripted_server import KEY
+from tests.client.script import KEY
 
 COMMAND = Path(sys.executable).with_name("secateur")
 

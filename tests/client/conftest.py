@@ -8,7 +8,8 @@ import pytest
 from secateur import Client, patience
 from tests.client.both_clients import facing_as_client
 from tests.client.command_line import RunHere, run_here
-from tests.client.scripted_server import KEY, Script, serving
+from tests.client.script import KEY, Script
+from tests.client.scripted_server import serving
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from tests.client.command_line import COMMAND, RunHere, environment, secateur
-from tests.client.scripted_server import JOB_ID, Script, job, life, model, problem
+from tests.client.script import JOB_ID, Script, job, life, model, problem
 
 GATE_MISSED = {
     "code": "gate_missed",

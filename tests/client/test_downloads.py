@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from secateur import ArtifactFile, Client, downloads, errors
-from tests.client.scripted_server import JOB_ID, Script, job, serving
+from tests.client.script import JOB_ID, Script, job
+from tests.client.scripted_server import serving
 
 WEIGHTS = bytes(range(256)) * 100
 FILES = {"secateur.json": b"{}", "model.safetensors": WEIGHTS, "empty.txt": b"", "a folder/notes ü.txt": b"pruned"}

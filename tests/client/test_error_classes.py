@@ -9,7 +9,7 @@ from core import errors as of_server
 from secateur import Client, errors
 from secateur.refusals import error_from
 from secateur.types import Job
-from tests.client.scripted_server import JOB_ID, Script, job, life
+from tests.client.script import JOB_ID, Script, job, life
 
 ENDS_OF_ATTEMPTS = (of_server.RunFailed,)
 """What a job ended with, never an answer to a request; but for those two which any request can meet."""

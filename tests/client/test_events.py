@@ -6,7 +6,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from secateur import Client, Event, errors
 from secateur import events as events_module
-from tests.client.scripted_server import JOB_ID, KEY, Script, job, life, problem, serving, sse
+from tests.client.script import JOB_ID, KEY, Script, job, life, problem, sse
+from tests.client.scripted_server import serving
 
 PATH = f"/v1/jobs/{JOB_ID}/events"
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.command_line import Ended, secateur
-from tests.client.scripted_server import Script
+from tests.client.script import Script
 
 PLUGIN = '''
 import typer

@@ -6,7 +6,7 @@ import pytest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from secateur import Client, errors
-from tests.client.scripted_server import JOB_ID, KEY, Script, job, model, problem
+from tests.client.script import JOB_ID, KEY, Script, job, model, problem
 
 
 def test_lists_are_read_page_by_page_as_far_as_they_are_wanted(client: Client, script: Script) -> None:

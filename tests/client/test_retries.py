@@ -12,7 +12,8 @@ from secateur.client import AsyncClient
 from secateur.operations import Operations
 from secateur.patience import BACKOFF_LIMIT_SECONDS, PATIENCE_SECONDS, Patience
 from tests.client.both_clients import facing_as_client
-from tests.client.scripted_server import JOB_ID, KEY, Script, problem, serving
+from tests.client.script import JOB_ID, KEY, Script, problem
+from tests.client.scripted_server import serving
 
 JOB = f"GET /v1/jobs/{JOB_ID}"
 

@@ -9,7 +9,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped
 from secateur import Report, summarise
 from secateur.types import Job
 from tests.client.command_line import RunHere
-from tests.client.scripted_server import JOB_ID, Script, job, life
+from tests.client.script import JOB_ID, Script, job, life
 
 MISSED = {
     "code": "gate_missed",

@@ -47,7 +47,11 @@ NETWORKS = {
     "timm-vgg": Network(
         "TimmWrapperConfig", {"architecture": "vgg11_bn", "model_args": {"mlp_ratio": 0.01}}, (3, 32, 32)
     ),
-    "timm-resnet10t": Network("TimmWrapperConfig", {"architecture": "resnet10t"}, (3, 32, 32)),
+    "timm-resnet10t": Network(
+        "TimmWrapperConfig",
+        {"architecture": "resnet10t", "model_args": {"channels": [16, 24, 32, 48], "stem_width": 16}},
+        (3, 32, 32),
+    ),
     "lenet-300-100": Network("ReferenceConfig", {"network": "lenet-300-100", "image_size": 8}, (1, 8, 8)),
     "lenet-5": Network("ReferenceConfig", {"network": "lenet-5"}, (1, 28, 28)),
     "digits-1989": Network("ReferenceConfig", {"network": "digits-1989"}, (1, 28, 28)),

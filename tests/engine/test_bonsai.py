@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy
 import pytest
-import scipy.stats
-import sklearn.linear_model
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,6 +92,9 @@ def test_the_prior_is_mean_weight_times_rms_activation_of_what_is_still_there(na
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), share=st.sampled_from([0.01, 0.1, 0.5]))
 def test_ridge_lasso_and_tau_are_those_of_the_libraries(seed: int, share: float) -> None:
+    import scipy.stats  # slow to import, both
+    import sklearn.linear_model
+
     random = numpy.random.default_rng(seed)
     X, y = random.normal(size=(20, 50)), random.normal(size=20)
     penalty = share * float(abs(X.T @ y).max()) / 20

@@ -13,7 +13,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
-from sklearn.datasets import load_digits
 from torch import nn
 from transformers import AutoModelForImageClassification
 
@@ -164,6 +163,8 @@ def test_counters_and_companions_come_along(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """LeNet-5, trained on digits and half pruned, as an artifact; and 100 images it never saw, with logits."""
+    from sklearn.datasets import load_digits  # slow to import
+
     folder = tmp_path_factory.mktemp("digits")
     pixels, labels = load_digits(return_X_y=True)
     scaled = torch.as_tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16

@@ -1,7 +1,6 @@
 """Rankings of filters by what they are worth."""
 
 import pytest
-import scipy.stats
 import torch
 from torch import Tensor, nn
 
@@ -86,6 +85,8 @@ def test_taylor_takes_the_mean_over_space_before_the_absolute_value() -> None:
 
 
 def test_rank_correlation_with_ties_is_scipys() -> None:
+    import scipy.stats  # slow to import
+
     first, second = torch.tensor([1.0, 2.0, 2.0, 3.0, 5.0, 5.0]), torch.tensor([2.0, 1.0, 3.0, 3.0, 4.0, 9.0])
     assert spearman(first, second) == pytest.approx(scipy.stats.spearmanr(first, second).statistic)
     assert spearman(first, torch.ones(6)) == 0

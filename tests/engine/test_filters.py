@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from core.catalogue.recovery import Recovery
@@ -116,6 +115,8 @@ def test_layers_that_may_not_be_pruned_keep_their_filters() -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> TensorImages:
+    from sklearn.datasets import load_digits  # slow to import
+
     pixels, labels = load_digits(return_X_y=True)
     return TensorImages(torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1, torch.tensor(labels))
 

@@ -44,7 +44,7 @@ def structure_of(drawn: list[tuple[int, int, int]]) -> ModelStructure:
     )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     drawn=shapes,
     ratio=st.floats(0, 0.9),

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import psycopg
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.production.files import Image, compose, filled_in, image
 from tests.worker.test_serve import free_port
@@ -201,6 +200,8 @@ def redis_port(folder: Path) -> Iterator[int]:
 
 @pytest.fixture
 def store_port() -> Iterator[int]:
+    from moto.server import ThreadedMotoServer  # slow to import, and few tests need it
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield server.get_host_and_port()[1]
