@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from core.errors import InvalidRequest
@@ -142,6 +142,10 @@ _FRONT, _FURTHEST = 300, 1500
 enough: where many meet a condition, its index would find far too many."""
 _MOST_FOUND = 20_000
 """Rows that are sorted once the index has found them."""
+_BY_THE_INDEX = text("SELECT set_config('enable_indexscan', 'off', true), set_config('work_mem', '64MB', true)")
+"""Without scans that walk the order (GIN's is another), and with room for where all that it finds lies: with less,
+PostgreSQL keeps pages in place of rows and looks at each of their rows again."""
+_ALONG_THE_ORDER = text("SELECT set_config('enable_indexscan', 'on', true)")
 
 
 def _first_having(
@@ -160,13 +164,12 @@ def _first_having(
         more = max(_FRONT, seen * (count - len(rows)) // len(rows))
     if len(rows) == count:
         return rows
-    use_index = func.set_config("enable_indexscan", bindparam("use"), True)  # which walks the order; GIN's is another
-    session.execute(select(use_index), {"use": "off"})
+    session.execute(_BY_THE_INDEX)
     every = ordered.with_only_columns(*ordering.named()).where(having).order_by(None).limit(_MOST_FOUND + 1).subquery()
     found = session.execute(
         select(every.c.id, func.count().over()).order_by(*ordering.columns(every.c)).limit(count)
     ).all()
-    session.execute(select(use_index), {"use": "on"})
+    session.execute(_ALONG_THE_ORDER)
     if found and found[0][1] > _MOST_FOUND:
         raise InvalidRequest(
             f"search: more than {_MOST_FOUND} of this list have these words, and too few of those that come first "
