@@ -5,10 +5,12 @@ import random
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from bench.queue_scale_fill import job_body
@@ -74,15 +76,15 @@ def _finish(job: tuple[str, int], session: Session) -> None:
 
 def _process(settings: Settings, teams: list[str], load: Load, number: int, barrier, results) -> None:  # type: ignore[no-untyped-def]
     sys.setswitchinterval(0.0005)  # threads stand in for machines: they should not wait for each other's turn
-    sessions = session_factory(settings)
-    calls: dict[str, list[float]] = {"claim": [], "finish": [], "progress": [], "submit": [], "list": []}
+    sessions, workers = session_factory(settings), session_factory(settings, "worker")
+    calls: dict[str, list[float]] = defaultdict(list)
     barrier.wait()
     starts = time.monotonic() + 1
     ends = starts + load.seconds
 
     def timed(name: str, call: Callable[[Session], object]) -> object:
         begun = time.monotonic()
-        with transaction(sessions) as session:
+        with transaction(sessions if name in ("list", "submit") else workers) as session:
             result = call(session)
         if begun >= starts:
             calls[name].append(time.monotonic() - begun)
@@ -94,7 +96,12 @@ def _process(settings: Settings, teams: list[str], load: Load, number: int, barr
                 time.sleep(min(random.expovariate(1 / load.pause), max(0, ends - time.monotonic())))
                 if time.monotonic() >= ends:  # or all whose pause was longer would claim at once
                     return
-            claimed = timed("claim", partial(queue.claim, queue="default", worker_id=name, lease_seconds=60))
+            begun = time.monotonic()
+            try:
+                claimed = timed("claim", partial(queue.claim, queue="default", worker_id=name, lease_seconds=60))
+            except (queue.HeldUp, OperationalError):  # it waited as long as it may, and asks again
+                calls["claim, given up"].append(time.monotonic() - begun)
+                continue
             assert isinstance(claimed, queue.Claim)
             job = (claimed.job_id, claimed.attempt)
             if load.progress:
@@ -120,5 +127,6 @@ def _process(settings: Settings, teams: list[str], load: Load, number: int, barr
         thread.start()
     for thread in threads:
         thread.join()
-    sessions.kw["bind"].dispose()
-    results.put({name: found for name, found in calls.items() if found})
+    for each in (sessions, workers):
+        each.kw["bind"].dispose()
+    results.put(dict(calls))
