@@ -142,9 +142,13 @@ _FRONT, _FURTHEST = 300, 1500
 enough: where many meet a condition, its index would find far too many."""
 _MOST_FOUND = 20_000
 """Rows that are sorted once the index has found them."""
-_BY_THE_INDEX = text("SELECT set_config('enable_indexscan', 'off', true), set_config('work_mem', '64MB', true)")
+_BY_THE_INDEX = text(
+    "SELECT set_config('enable_indexscan', 'off', true), set_config('work_mem', '64MB', true),"
+    " set_config('plan_cache_mode', 'force_custom_plan', true)"
+)
 """Without scans that walk the order (GIN's is another), and with room for where all that it finds lies: with less,
-PostgreSQL keeps pages in place of rows and looks at each of their rows again."""
+PostgreSQL keeps pages in place of rows and looks at each of their rows again. Planned for its words: a plan for any
+words reads whole indexes for the rarest."""
 _ALONG_THE_ORDER = text("SELECT set_config('enable_indexscan', 'on', true)")
 
 
