@@ -124,8 +124,8 @@ class Once:
     def answer(
         self, caller: Principal, body: BaseModel, create: Callable[[Session], tuple[int, BaseModel]]
     ) -> Response:
-        """What `create` answers with (status and document), or the first answer, marked as replayed. All of it is one
-        transaction, committed when this returns.
+        """Return what `create` answers with (status and document), or the first answer, marked as replayed. All of it
+        is one transaction, committed when this returns.
 
         Raises IdempotencyConflict.
         """

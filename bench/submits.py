@@ -100,8 +100,9 @@ def _end_all(fleet: Fleet) -> None:
 
 def _cost(fleet: Fleet, key: str, submits: int = 200) -> str:
     """Return the cost of one submission through the application, called without a network."""
-    with TestClient(create_app(fleet.settings)) as client:
-        engine: Engine = client.app.state.api.sessions.kw["bind"]  # type: ignore[attr-defined]
+    app = create_app(fleet.settings)
+    with TestClient(app) as client:
+        engine: Engine = app.state.api.sessions.kw["bind"]
         headers = {"Authorization": f"Bearer {key}"}
 
         def submit() -> None:

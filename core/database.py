@@ -43,7 +43,7 @@ _MIGRATION_LOCK = 0x5ECA7EB2
 """Advisory lock: two processes that start together migrate one after the other."""
 _MIGRATION_LOOK_SECONDS = 0.2
 _MOST_CONNECTIONS = 40
-"""Of a process; as many as it has threads for its requests."""
+"""Connections that a process has at most: as many as it has threads for its requests."""
 _UNASKED_SECONDS = 1.0
 """A connection that was used this long ago is used again without asking the server whether it is there."""
 _RETURNED_AT = "returned_at"

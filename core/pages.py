@@ -146,9 +146,9 @@ _BY_THE_INDEX = text(
     "SELECT set_config('enable_indexscan', 'off', true), set_config('work_mem', '64MB', true),"
     " set_config('plan_cache_mode', 'force_custom_plan', true)"
 )
-"""Without scans that walk the order (GIN's is another), and with room for where all that it finds lies: with less,
-PostgreSQL keeps pages in place of rows and looks at each of their rows again. Planned for its words: a plan for any
-words reads whole indexes for the rarest."""
+"""Settings for a look by GIN's index: no scan that walks the order, and room for where all that it finds lies: with
+less, PostgreSQL keeps pages in place of rows and looks at each of their rows again. Planned for its words: a plan for
+any words reads whole indexes for the rarest."""
 _ALONG_THE_ORDER = text("SELECT set_config('enable_indexscan', 'on', true)")
 
 
@@ -162,12 +162,12 @@ def _first_having(
     while seen + more <= _FURTHEST:
         front = aliased(table, ordered.offset(seen).limit(more).subquery())
         rows.extend(session.scalars(select(front).where(having).limit(count - len(rows))))
-        if len(rows) == count or not rows:
+        if len(rows) == count:
+            return rows
+        if not rows:
             break
         seen += more
         more = max(_FRONT, seen * (count - len(rows)) // len(rows))
-    if len(rows) == count:
-        return rows
     session.execute(_BY_THE_INDEX)
     every = ordered.with_only_columns(*ordering.named()).where(having).order_by(None).limit(_MOST_FOUND + 1).subquery()
     found = session.execute(

@@ -13,9 +13,9 @@ from core.settings import Settings
 TEXT_FILE = "text"
 IMAGES_FILE = "images.parquet"
 MOST_CHARACTERS = 256 * 2**20
-"""Of a split that is asked for whole."""
+"""Length of a split that is asked for whole."""
 MOST_IMAGE_BYTES = 64 * 2**30
-"""Of a split's images together."""
+"""Size of a split's images together."""
 _GENERATION = 2
 """Raised when the way text is generated changes."""
 

@@ -32,7 +32,7 @@ _TRIES = 3
 
 
 class Fetching:
-    """Of one attempt, whose own folder is `folder`. Entries lie safe in the cache until it is closed.
+    """Fetches of one attempt, whose own folder is `folder`. Entries lie safe in the cache until it is closed.
 
     One fetcher, started when it is first needed, does what follows too, until `end`: its libraries take a second or two
     to load. Whatever `on_wait` raises ends it and comes out of here.

@@ -119,8 +119,8 @@ _NEAREST_ATTEMPTS = (
 
 
 def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict[str, float], int]:
-    """For each figure, the median of measured ÷ formula among the nearest jobs; and how many there were. The database
-    picks these, so that a submission reads no more of the history than it learns from."""
+    """Return for each figure the median of measured ÷ formula among the nearest jobs, and how many there were. The
+    database picks these, so that a submission reads no more of the history than it learns from."""
     asked = {"queue": job.queue, "method": job.method, "seconds": formula.seconds}
     nearest = session.execute(_NEAREST_ATTEMPTS, asked).all()
     factors = {}

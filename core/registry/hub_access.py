@@ -12,7 +12,7 @@ from core.teams.sealing import Sealed
 from core.teams.secret import server_secret
 
 PURPOSE = "hub"
-"""What a team's token is sealed for."""
+"""Purpose that a team's token is sealed for."""
 
 
 class HubAccess(BaseModel):
@@ -33,7 +33,7 @@ class HubAccess(BaseModel):
 
 
 def open_access(access: HubAccess, settings: Settings) -> HubCredential | None:
-    """The token itself. Raises GatedModel where it was sealed with another secret than this process has."""
+    """Return the token itself. Raises GatedModel where it was sealed with another secret than this process has."""
     if access.sealed is not None:
         try:
             opened = Sealed(server_secret(settings), PURPOSE).open(access.sealed.encode())

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.state import ApiState
@@ -11,7 +12,8 @@ PLAIN = {"method": "magnitude", "sparsity": 0.5}
 
 
 def test_a_submission_takes_few_statements_two_transactions_and_three_threads(api: TestClient, model: str) -> None:
-    state: ApiState = api.app.state.api  # type: ignore[attr-defined]
+    assert isinstance(api.app, FastAPI)
+    state: ApiState = api.app.state.api
     body: dict[str, Any] = {"model": model, **PLAIN}
     assert api.post("/v1/jobs", json=body).status_code == 201  # the key's use is written down once a minute
     with counted(state.sessions.kw["bind"]) as counts:

@@ -1,4 +1,4 @@
-"""What the scripted server is told to answer, in the shapes of the API, and what it has seen."""
+"""Script of the scripted server: its answers, in the shapes of the API, and the requests it has seen."""
 
 import json
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Seen:
 
 @dataclass
 class Script:
-    """What the server has and how it misbehaves. Lists of cuts are used up from the front, one entry a connection."""
+    """State of the server, and its misbehaviour. Lists of cuts are used up from the front, one entry a connection."""
 
     job: dict[str, Any] = field(default_factory=lambda: job())
     jobs: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Script:
     files: dict[str, bytes] = field(default_factory=dict)
     file_cuts: list[int | None] = field(default_factory=list)
     listed: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What the artifact's list says of a file, where that is not the truth."""
+    """Entries of the artifact's list of files that are not the truth."""
     ignores_range: bool = False
     sends_etag: bool = True
     redirects_files_to: str | None = None

@@ -100,7 +100,7 @@ def nginx_configuration(folder: Path, *, api: int, port: int, certificate: Path)
 
 @pytest.fixture(scope="module")
 def settings(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Those of the one service of all tests here."""
+    """Yield the settings of the one service of all tests here."""
     with fresh_database(postgres_url) as url:
         yield settings_for(url, tmp_path_factory.mktemp("proxied") / "home")
 

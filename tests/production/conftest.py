@@ -23,7 +23,7 @@ from worker.processes import ChildProcess, run, spawn
 Answer = TypeVar("Answer")
 SYSTEM_USER = "postgres"
 PASSWORD = "a p@ss/word:50%#?"
-"""Of PostgreSQL and Redis: any will do."""
+"""Password of PostgreSQL and of Redis: any will do."""
 ENOUGH_DISK = {"SECATEUR_DISK_WATERMARK_BYTES": "1000000"}
 
 

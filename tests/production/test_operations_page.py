@@ -13,7 +13,7 @@ from tests.production.settings_table import PAGE, settings_table
 
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 _SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
-"""Of a metric's samples; those of counters and gauges have its name."""
+"""Endings of the names of a metric's samples; those of counters and gauges have its name."""
 _PORTAL_ROUTES = ("/portal/models/add/upload", "/portal/uploads")
 
 

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ def start(service: Service, *names: str) -> None:
     for name in names:
         service.start(name)
     for name in names:  # a check of health is a process: none is asked before there is something to find
-        eventually(lambda name=name: service.has_begun(name), 90)  # type: ignore[misc]
-        eventually(lambda name=name: service.is_healthy(name), 90)  # type: ignore[misc]
+        eventually(partial(service.has_begun, name), 90)
+        eventually(partial(service.is_healthy, name), 90)
 
 
 def stop(service: Service) -> None:

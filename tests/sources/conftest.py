@@ -34,14 +34,14 @@ def hub(renew_hub: Callable[[HubState], HubState]) -> HubState:
 
 @pytest.fixture(scope="module")
 def node(renew_hub: Callable[[HubState], HubState], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Of a worker for all tests of a module. No database."""
+    """Return the settings of a worker for all tests of a module, without a database."""
     home = tmp_path_factory.mktemp("node") / "home"
     return Settings(home=home, hub_endpoint=renew_hub(HubState()).endpoint, hub_patience_seconds=2.0)
 
 
 @pytest.fixture(scope="module")
 def sources(node: Settings) -> Iterator[Sources]:
-    """What an attempt has: one fetcher and one cache for all tests of a module."""
+    """Yield an attempt's sources: one fetcher and one cache for all tests of a module."""
     access = HubAccess(team_id="team_a")
     with Sources(
         node,

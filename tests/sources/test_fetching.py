@@ -39,7 +39,7 @@ Fetch = Callable[[Settings, HubModel], dict[str, Any]]
 
 @pytest.fixture
 def settings(hub: HubState, tmp_path: Path) -> Settings:
-    """Of a worker. No database."""
+    """Return the settings of a worker, without a database."""
     return Settings(home=tmp_path / "home", hub_endpoint=hub.endpoint, hub_patience_seconds=2.0)
 
 

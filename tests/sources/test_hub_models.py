@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import select
@@ -207,7 +208,8 @@ def test_a_model_larger_than_the_service_fetches_is_refused_with_the_figures(
 def test_a_hub_that_is_slow_holds_no_database_connection(
     api: TestClient, hub: HubState, repository: Repository, dataset: str
 ) -> None:
-    pool = api.app.state.api.sessions.kw["bind"].pool  # type: ignore[attr-defined]
+    assert isinstance(api.app, FastAPI)
+    pool = api.app.state.api.sessions.kw["bind"].pool
     hub.answer_seconds = 0.3
     held = []
     request = threading.Thread(target=api.post, args=("/v1/jobs",), kwargs={"json": body(dataset, "Org/Tiny-Llama")})

@@ -51,7 +51,7 @@ def commit(hub: HubState, tmp_path: Path) -> str:
 
 @pytest.fixture
 def fetchers(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
-    """Those that were started. None of them runs when a runner is started."""
+    """Return the fetchers that were started. None of them runs when a runner is started."""
     started: list[ChildProcess] = []
 
     def start(command: Sequence[str], **given: Any) -> ChildProcess:
