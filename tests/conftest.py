@@ -25,6 +25,7 @@ from core.teams.keys import create_key
 from core.teams.schemas import Role
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
+from tests.distribution import TOGETHER, ByWhatIsShared
 from tests.model_folders import write_llama, write_text
 from tests.one_dialect import share_dialect
 from tests.serving import lent_app, served
@@ -46,7 +47,9 @@ LONG = (
     "tests/trained/test_smollm2",
     "tests/portal/test_first_job",
     "tests/api/test_schemathesis",
-    *("tests/runner/", "tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
+    *TOGETHER["runners"],
+    *TOGETHER["apart"],
+    *("tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
     "tests/publications/test_killed",
     "tests/pipelines/",
 )
@@ -61,6 +64,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((place for place, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
 
     items.sort(key=place)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> ByWhatIsShared | None:
+    """Take the place of `--dist loadfile`, and of no other."""
+    return ByWhatIsShared(config) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:

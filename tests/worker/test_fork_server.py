@@ -22,8 +22,10 @@ from worker.runner_process import RUNNER, run_task, runner_environment
 
 OWNER = """
 import sys, time
+from worker import fork_server
 from worker.fork_server import fork_runner
 from worker.runner_process import runner_environment
+fork_server.PRELOADED = ()  # for nothing here is a task
 runner = fork_runner(name="runner", stderr=sys.stderr, environment=runner_environment(), variables={})
 print(runner.pid, flush=True)
 time.sleep(600)
@@ -104,7 +106,7 @@ def test_it_dies_with_its_owner_even_by_kill_9() -> None:
         forked = int(owner.stdout.readline())
         server = psutil.Process(forked).ppid()
         owner.kill()
-        eventually(lambda: not is_alive(forked) and not is_alive(server), seconds=5)
+        eventually(lambda: not is_alive(forked) and not is_alive(server))
 
 
 def test_a_runner_whose_server_is_killed_is_lost_and_the_next_has_another(fork: Fork, tmp_path: Path) -> None:
