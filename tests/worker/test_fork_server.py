@@ -85,7 +85,7 @@ def test_how_it_ended_is_known_and_its_group_ends_with_it(fork: Fork) -> None:
     forked = fork()
     assert forked.exit_code is None
     forked.stdin.close()
-    assert forked.wait(20) == 1, "an empty spec is none"
+    assert forked.wait(60) == 1, "an empty spec is none"
     assert psutil.Process(forked.pid).status() == psutil.STATUS_ZOMBIE, "its id is its own until it is let go"
     assert forked.end() == forked.exit_code == 1
     eventually(lambda: not psutil.pid_exists(forked.pid))
