@@ -41,11 +41,11 @@ Answer = TypeVar("Answer")
 
 def eventually(look: Callable[[], Answer | None], seconds: float = 60) -> Answer:
     """What `look` gives once it gives something: at once as a rule, later on a machine that has much to do."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < seconds:
         if found := look():
             return found
-        time.sleep(0.02)
+        time.sleep(0.02 if waited < 2 else 0.05)  # a look may be a query: what takes long is asked for less often
     raise AssertionError(f"not within {seconds} s")
 
 
