@@ -10,6 +10,9 @@ TOGETHER: Final = {
         "tests/sources/test_jobs.py",
         "tests/worker/test_fork_server.py",
         "tests/worker/test_full_disk.py",
+        "tests/worker/test_registering.py",
+        "tests/worker/test_signs_of_life.py",
+        "tests/gguf/test_import.py",
     ),
     "apart": tuple(
         f"tests/engine/test_{name}.py" for name in ("apart", "families", "per_layer", "recovery", "structured", "tasks")
