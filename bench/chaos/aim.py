@@ -1,0 +1,86 @@
+"""The stages that jobs are in, followed in the database so closely that a fault can hit one."""
+
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from sqlalchemy import make_url
+
+from core.jobs.queue import EVENT_CHANNEL
+
+_RECONNECT_SECONDS = 0.2
+_RUNNING = """SELECT jobs.id, jobs.stage, workers.pid FROM jobs JOIN workers ON workers.id = jobs.worker_id
+WHERE jobs.status = 'running'"""
+_ENDED = "SELECT EXISTS (SELECT FROM jobs WHERE finished_at > to_timestamp(%s))"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job, its stage, and the process id of its worker."""
+
+    job: str
+    stage: str | None
+    worker_pid: int
+
+
+class StageWatch:
+    """Held as a context; a thread of its own looks whenever some job's events are committed."""
+
+    def __init__(self, database_url: str) -> None:
+        self._conninfo = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._running: list[Running] = []
+        self._news = threading.Condition()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="stage watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def wait_for(self, stage: str, seconds: float) -> Running | None:
+        """Return a job that is in the stage, as soon as one is; None where none was in time."""
+
+        def found() -> Running | None:
+            return next((each for each in self._running if each.stage == stage), None)
+
+        with self._news:
+            return self._news.wait_for(found, seconds)
+
+    def has_ended_since(self, moment: float) -> bool:
+        """Tell whether a job ended after a moment in seconds since the epoch; not while the database is away."""
+        try:
+            with psycopg.connect(self._conninfo, connect_timeout=2) as connection:
+                row = connection.execute(_ENDED, (moment,)).fetchone()
+        except psycopg.Error:
+            return False
+        return row is not None and bool(row[0])
+
+    def _follow(self) -> None:
+        while not self._ended.is_set():
+            try:
+                with psycopg.connect(self._conninfo, autocommit=True, connect_timeout=2) as connection:
+                    connection.execute(f"LISTEN {EVENT_CHANNEL}")
+                    while not self._ended.is_set():
+                        self._look(connection)
+                        for _ in connection.notifies(timeout=0.5, stop_after=1):
+                            pass
+            except psycopg.Error:
+                self._tell([])
+            time.sleep(_RECONNECT_SECONDS)
+
+    def _look(self, connection: psycopg.Connection[tuple[str, str | None, int]]) -> None:
+        self._tell([Running(*row) for row in connection.execute(_RUNNING).fetchall()])
+
+    def _tell(self, running: list[Running]) -> None:
+        with self._news:
+            self._running = running
+            self._news.notify_all()

@@ -1,0 +1,186 @@
+"""One run: a fleet, its clients, a seed's faults one after the other, and what the checker says afterwards."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from bench.chaos.aim import StageWatch
+from bench.chaos.checker import check
+from bench.chaos.faults import KINDS, clock_library
+from bench.chaos.fleet import Fleet
+from bench.chaos.journal import Journal
+from bench.chaos.schedule import WHOSE_JOB, WORKERS, Fault, schedule
+from bench.chaos.traffic import Receiver, Traffic
+
+AIM_SECONDS = 20
+"""Until a fault stops waiting for its stage, and comes all the same."""
+RECOVERY_SECONDS = 90
+BOUND_SECONDS = 120
+"""After the last fault: until everything has ended by itself."""
+_LOOK_SECONDS = 0.25
+_WARM_SECONDS = 60
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A fault as it came. `stage` is None where no job was in the stage it was aimed at. `recovery_seconds` is from its
+    end until every API said that jobs could be run, and one had ended; None where that was not waited for.
+    """
+
+    number: int
+    kind: str
+    target: str
+    stage: str | None
+    job: str | None
+    seconds: float
+    recovery_seconds: float | None
+
+
+@dataclass
+class Result:
+    """A run of a seed. `violations` are in words, with their timelines."""
+
+    seed: int
+    faults: list[Done] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+
+    def write(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".new")
+        aside.write_text(json.dumps(asdict(self), indent=1))
+        aside.rename(file)
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        said: dict[str, Any] = json.loads(file.read_text())
+        return cls(said["seed"], [Done(**each) for each in said["faults"]], said["violations"])
+
+
+def run(seed: int, faults: int, seconds: float | None, folder: Path, say: Say = lambda line: None) -> Result:
+    """Have so many faults come, fewer where `seconds` are over before. `folder` must be new, and takes everything."""
+    clock_library()
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder / "journal.jsonl")
+    result = Result(seed)
+    with ExitStack() as stack:
+        receiver = stack.enter_context(Receiver(folder))
+        fleet = stack.enter_context(Fleet(folder, receiver))
+        watch = stack.enter_context(StageWatch(fleet.installation.database_url))
+        with Traffic(fleet.installation, journal, seed) as traffic:
+            _warm(watch)
+            course = _Course(fleet, watch, journal, result, say)
+            course.run(schedule(seed, faults), seconds)
+            traffic.stop()
+        found = check(
+            fleet.installation,
+            journal.path,
+            bound_seconds=BOUND_SECONDS,
+            expected_pids=fleet.expected_pids(),
+            run_id=fleet.run_id,
+        )
+        result.violations += [str(each) for each in found]
+    result.faults.sort(key=lambda done: done.number)
+    return result
+
+
+def _warm(watch: StageWatch) -> None:
+    """Wait until a first job has ended: from then on there are jobs in all stages."""
+    began = time.time()
+    while not watch.has_ended_since(0):
+        if time.time() > began + _WARM_SECONDS:
+            raise TimeoutError("no job ended before the first fault: the clients or the fleet do not work")
+        time.sleep(_LOOK_SECONDS)
+
+
+class _Course:
+    """The faults of a run, as they come. One that joins another comes while that is on; then both are waited for."""
+
+    def __init__(self, fleet: Fleet, watch: StageWatch, journal: Journal, result: Result, say: Say) -> None:
+        self._fleet = fleet
+        self._watch = watch
+        self._journal = journal
+        self._result = result
+        self._say = say
+        self._failures: list[BaseException] = []
+
+    def run(self, faults: Sequence[Fault], seconds: float | None) -> None:
+        ends = None if seconds is None else time.monotonic() + seconds
+        for together in _grouped(faults):
+            if ends is not None and time.monotonic() > ends:
+                return
+            threads = []
+            for fault in together:
+                time.sleep(fault.pause)
+                threads.append(
+                    threading.Thread(target=self._try, args=(fault, len(together)), name=f"fault {fault.number}")
+                )
+                threads[-1].start()
+            for thread in threads:
+                thread.join()
+            if self._failures:
+                raise self._failures[0]
+
+    def _try(self, fault: Fault, together: int) -> None:
+        try:
+            self._do(fault, waits=together == 1 or fault.joins)
+        except BaseException as error:
+            error.add_note(f"fault {fault.number}: {fault}")
+            self._failures.append(error)
+
+    def _do(self, fault: Fault, *, waits: bool) -> None:
+        target, stage, job = self._aimed(fault)
+        facts = {"number": fault.number, "name": fault.kind, "target": target, "stage": stage, "seconds": fault.seconds}
+        with KINDS[fault.kind](self._fleet, fault, target):
+            self._journal.note("fault", phase="begins", job=job, shift=fault.shift, **facts)
+            where = "" if stage is None else f", {stage} of {job}"
+            self._say(f"{fault.number:4d}  {fault.kind} {target}, {fault.seconds:g} s{where}")
+            time.sleep(fault.seconds)
+        self._journal.note("fault", phase="healed", **facts)
+        recovery = self._recovery(fault, target) if waits else None
+        self._result.faults.append(Done(fault.number, fault.kind, target, stage, job, fault.seconds, recovery))
+
+    def _aimed(self, fault: Fault) -> tuple[str, str | None, str | None]:
+        """Target, stage and job, as soon as a job is in the stage."""
+        deadline = time.monotonic() + AIM_SECONDS
+        while fault.stage is not None and time.monotonic() < deadline:
+            running = self._watch.wait_for(fault.stage, deadline - time.monotonic())
+            worker = None if running is None else self._fleet.worker_of(running.worker_pid)
+            if running is not None and worker is not None:
+                return fault.target.replace(WHOSE_JOB, worker), fault.stage, running.job
+            time.sleep(0.02)  # a job whose worker was killed stays in its stage until its lease runs out
+        return fault.target.replace(WHOSE_JOB, WORKERS[fault.number % len(WORKERS)]), None, None
+
+    def _recovery(self, fault: Fault, target: str) -> float | None:
+        began, healed = time.monotonic(), time.time()
+        while not (self._fleet.is_ready() and self._watch.has_ended_since(healed)):
+            if time.monotonic() > began + RECOVERY_SECONDS:
+                told = (
+                    f"fault {fault.number}, {fault.kind} of {target}: nothing had recovered {RECOVERY_SECONDS} s after"
+                )
+                self._journal.note("not recovered", number=fault.number)
+                self._result.violations.append(told)
+                return None
+            time.sleep(_LOOK_SECONDS)
+        seconds = round(time.monotonic() - began, 2)
+        self._journal.note("recovered", number=fault.number, seconds=seconds)
+        return seconds
+
+
+def _grouped(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
+    """Those that are on at the same time."""
+    together: list[Fault] = []
+    for fault in faults:
+        if together and not fault.joins:
+            yield together
+            together = []
+        together.append(fault)
+    if together:
+        yield together
