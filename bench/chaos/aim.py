@@ -14,7 +14,7 @@ from core.jobs.queue import EVENT_CHANNEL
 _RECONNECT_SECONDS = 0.2
 _RUNNING = """SELECT jobs.id, jobs.stage, workers.pid FROM jobs JOIN workers ON workers.id = jobs.worker_id
 WHERE jobs.status = 'running'"""
-_ENDED = "SELECT EXISTS (SELECT FROM jobs WHERE finished_at > to_timestamp(%s))"
+_DONE = "SELECT EXISTS (SELECT FROM job_attempts WHERE ended_at > to_timestamp(%s) AND outcome = 'succeeded')"
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class StageWatch:
         with self._news:
             return self._news.wait_for(found, seconds)
 
-    def has_ended_since(self, moment: float) -> bool:
-        """Tell whether a job ended after a moment in seconds since the epoch; not while the database is away."""
+    def has_succeeded_since(self, moment: float) -> bool:
+        """Tell whether a job succeeded after a moment in seconds since the epoch; no while the database is away."""
         try:
             with psycopg.connect(self._conninfo, connect_timeout=2) as connection:
-                row = connection.execute(_ENDED, (moment,)).fetchone()
+                row = connection.execute(_DONE, (moment,)).fetchone()
         except psycopg.Error:
             return False
         return row is not None and bool(row[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.chaos.aim import StageWatch
-from bench.chaos.checker import check
+from bench.chaos.checker import check, timeline
 from bench.chaos.faults import KINDS, clock_library
 from bench.chaos.fleet import Fleet
 from bench.chaos.journal import Journal
@@ -23,7 +23,7 @@ RECOVERY_SECONDS = 90
 BOUND_SECONDS = 120
 """After the last fault: until everything has ended by itself."""
 _LOOK_SECONDS = 0.25
-_WARM_SECONDS = 60
+_WARM_SECONDS = 180
 
 Say = Callable[[str], None]
 
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Done:
     """A fault as it came. `stage` is None where no job was in the stage it was aimed at. `recovery_seconds` is from its
-    end until every API said that jobs could be run, and one had ended; None where that was not waited for.
+    end until every API said that jobs could be run, and one had succeeded; None where that was not waited for.
     """
 
     number: int
@@ -86,17 +86,19 @@ def run(seed: int, faults: int, seconds: float | None, folder: Path, say: Say = 
             expected_pids=fleet.expected_pids(),
             run_id=fleet.run_id,
         )
-        result.violations += [str(each) for each in found]
+        for each in found:
+            told = "" if each.job is None else f"\n{timeline(each.job, journal.path)}"
+            result.violations.append(f"{each.promise}: {each.text}{told}")
     result.faults.sort(key=lambda done: done.number)
     return result
 
 
 def _warm(watch: StageWatch) -> None:
-    """Wait until a first job has ended: from then on there are jobs in all stages."""
+    """Wait until a first job has succeeded: from then on there are jobs in all stages."""
     began = time.time()
-    while not watch.has_ended_since(0):
+    while not watch.has_succeeded_since(0):
         if time.time() > began + _WARM_SECONDS:
-            raise TimeoutError("no job ended before the first fault: the clients or the fleet do not work")
+            raise TimeoutError("no job succeeded before the first fault: the clients or the fleet do not work")
         time.sleep(_LOOK_SECONDS)
 
 
@@ -160,7 +162,7 @@ class _Course:
 
     def _recovery(self, fault: Fault, target: str) -> float | None:
         began, healed = time.monotonic(), time.time()
-        while not (self._fleet.is_ready() and self._watch.has_ended_since(healed)):
+        while not (self._fleet.is_ready() and self._watch.has_succeeded_since(healed)):
             if time.monotonic() > began + RECOVERY_SECONDS:
                 told = (
                     f"fault {fault.number}, {fault.kind} of {target}: nothing had recovered {RECOVERY_SECONDS} s after"
