@@ -1,5 +1,5 @@
 """Faults by the hundred: `python -m bench.chaos --seed 1 --faults 100 [--seconds 600]`, or `--seeds 1-10 --faults 100`,
-which goes on where it was ended. The last line is `faults N, violations M`.
+which goes on where it was ended, unless sources have changed since. The last line is `faults N, violations M`.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.chaos.running import Result, run
+from bench.chaos.running import Result, run, sources
 from bench.chaos.schedule import SHARES
 from bench.page import table
 from core.jobs.states import STAGES
@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parents[2] / ".cache" / "bench" / "chaos"
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seeds", type=_span, metavar="FIRST-LAST", help="several, but for those that have a result")
+    parser.add_argument("--seeds", type=_span, metavar="FIRST-LAST", help="several, but for those that were tried")
     parser.add_argument("--faults", type=int, default=100, help="of each seed")
     parser.add_argument("--seconds", type=float, help="no fault begins later")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where runs have theirs")
@@ -28,11 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = []
     for seed in asked.seeds or [asked.seed]:
         file = RESULTS / f"{seed}.json"
-        if asked.seeds and file.exists():
-            _say(f"seed {seed}: has a result, {file}")
+        found = _recalled(file, asked.faults) if asked.seeds else None
+        if found is None:
+            found = _run(seed, asked.faults, asked.seconds, asked.folder)
+            found.write(file)
         else:
-            _run(seed, asked.faults, asked.seconds, asked.folder).write(file)
-        results.append(Result.read(file))
+            _say(f"seed {seed}: has been tried, {file}")
+        results.append(found)
     for result in results:
         for violation in result.violations:
             _say(f"\nseed {result.seed}: {violation}")
@@ -60,6 +62,14 @@ def figures(results: Sequence[Result]) -> str:
 def _longest(recoveries: Sequence[float | None]) -> str:
     waited = [seconds for seconds in recoveries if seconds is not None]
     return f"{max(waited):.1f}" if waited else "-"
+
+
+def _recalled(file: Path, faults: int) -> Result | None:
+    """Return what was found with these sources."""
+    if not file.exists():
+        return None
+    found = Result.read(file)
+    return found if (found.asked, found.sources) == (faults, sources()) else None
 
 
 def _run(seed: int, faults: int, seconds: float | None, root: Path) -> Result:

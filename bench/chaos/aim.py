@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -19,19 +20,20 @@ _DONE = "SELECT EXISTS (SELECT FROM job_attempts WHERE ended_at > to_timestamp(%
 
 @dataclass(frozen=True)
 class Running:
-    """A job, its stage, and the process id of its worker."""
+    """A job and the name of its worker."""
 
     job: str
-    stage: str | None
-    worker_pid: int
+    worker: str
 
 
 class StageWatch:
-    """Held as a context; a thread of its own looks whenever some job's events are committed."""
+    """Held as a context; a thread of its own looks whenever some job's events are committed. `worker_of` names the
+    worker with a process id, None where there is none any more."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, worker_of: Callable[[int], str | None]) -> None:
+        self._worker_of = worker_of
         self._conninfo = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
-        self._running: list[Running] = []
+        self._running: list[tuple[str, str | None, int]] = []
         self._news = threading.Condition()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="stage watch", daemon=True)
@@ -47,10 +49,14 @@ class StageWatch:
         self._thread.join()
 
     def wait_for(self, stage: str, seconds: float) -> Running | None:
-        """Return a job that is in the stage, as soon as one is; None where none was in time."""
+        """Return a job that is in the stage, as soon as one is; None where none was in time. A job whose worker is gone
+        stays in its stage until its lease runs out, and is none."""
 
         def found() -> Running | None:
-            return next((each for each in self._running if each.stage == stage), None)
+            for job, at, pid in self._running:
+                if at == stage and (worker := self._worker_of(pid)) is not None:
+                    return Running(job, worker)
+            return None
 
         with self._news:
             return self._news.wait_for(found, seconds)
@@ -78,9 +84,9 @@ class StageWatch:
             time.sleep(_RECONNECT_SECONDS)
 
     def _look(self, connection: psycopg.Connection[tuple[str, str | None, int]]) -> None:
-        self._tell([Running(*row) for row in connection.execute(_RUNNING).fetchall()])
+        self._tell(connection.execute(_RUNNING).fetchall())
 
-    def _tell(self, running: list[Running]) -> None:
+    def _tell(self, running: list[tuple[str, str | None, int]]) -> None:
         with self._news:
             self._running = running
             self._news.notify_all()

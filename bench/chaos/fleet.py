@@ -23,8 +23,8 @@ from bench.chaos.gate import Gate
 from bench.chaos.installation import Installation
 from bench.chaos.keeping import RUNNER_SERVER, UP_SECONDS, Database, Part, children, runners
 from bench.chaos.schedule import APIS, DISPATCHERS, WORKERS
+from bench.chaos.variables import ACCESS_KEY, BUCKET, DISK_BYTES, PASSWORD, SECRET, SECRET_KEY, service_variables
 from bench.chaos.wires import Network, Wire
-from bench.load_fleet import QUICK
 from bench.parts import free_port, installed, until
 from core.database import session_factory, transaction
 from core.settings import Settings
@@ -34,34 +34,6 @@ from tests.production.files import compose, filled_in, image
 from worker.processes import run
 
 TEAMS = ("gardeners", "foresters")
-PASSWORD = "a password of Redis"
-SECRET = "a secret for a run of faults"
-ACCESS_KEY, SECRET_KEY, BUCKET = "access", "secret", "secateur"
-DISK_BYTES = 64 * 2**20
-"""Of each worker's home: some ten times what a tiny job takes."""
-SETTINGS = {
-    **QUICK,
-    "SECATEUR_WORKER_POLL_SECONDS": "2",
-    "SECATEUR_WORKER_FRESH_SECONDS": "10",
-    "SECATEUR_RETRY_DELAY_SECONDS": "1",
-    "SECATEUR_DRAIN_SECONDS": "5",
-    "SECATEUR_CANCEL_GRACE_SECONDS": "3",
-    "SECATEUR_PEER_LOST_SECONDS": "8",
-    "SECATEUR_RESUME_KEEP_SECONDS": "60",
-    "SECATEUR_CACHE_MAX_BYTES": str(DISK_BYTES // 4),
-    "SECATEUR_DATABASE_REQUEST_IDLE_SECONDS": "15",
-    "SECATEUR_DATABASE_DISPATCHER_IDLE_SECONDS": "15",
-    "SECATEUR_DATABASE_WORKER_IDLE_SECONDS": "15",
-    "SECATEUR_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-    "SECATEUR_WEBHOOK_RETRY_DELAYS": ",".join(["1", "2", "4", *["8"] * 30]),
-    "SECATEUR_WEBHOOK_TIMEOUT_SECONDS": "5",
-    "SECATEUR_PRESIGNED_SECONDS": "0",
-    "SECATEUR_HUB_ENDPOINT": "http://127.0.0.1:9",
-    "SECATEUR_DEVICE": "cpu",
-    "SECATEUR_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-}
-"""Losses are noticed and tried again within seconds; nothing leaves this machine."""
 
 
 class Hooks(Protocol):
@@ -217,28 +189,14 @@ class Fleet:
         services = compose()["services"]
         command = services["dispatcher"]["command"] if kind == "dispatcher" else image(kind).command
         aside = ["nice", "-n", "10"] if kind == "worker" else []  # in production workers have machines of their own
-        self._add(name, [*aside, *command], self._settings(name) | ({"UVICORN_PORT": str(port)} if port else {}))
+        self._add(name, [*aside, *command], self._variables(name) | ({"UVICORN_PORT": str(port)} if port else {}))
 
-    def _settings(self, name: str) -> dict[str, str]:
-        return {
-            **SETTINGS,
-            "SECATEUR_HOME": str(self._made(name)),
-            "SECATEUR_DATABASE_URL": f"postgresql+psycopg://postgres@127.0.0.1:{self.wires[f'{name}:postgres'].port}/postgres",
-            "SECATEUR_BROKER_URL": f"redis://127.0.0.1:{self.wires[f'{name}:redis'].port}/0",
-            "SECATEUR_BROKER_PASSWORD": PASSWORD,
-            "SECATEUR_SECRET_KEY": SECRET,
-            "SECATEUR_STORE_URL": f"s3://{BUCKET}",
-            "SECATEUR_STORE_ENDPOINT": f"http://127.0.0.1:{self.gate.port}",
-            "SECATEUR_STORE_REGION": "us-east-1",
-            "SECATEUR_STORE_ACCESS_KEY": ACCESS_KEY,
-            "SECATEUR_STORE_SECRET_KEY": SECRET_KEY,
-            "SECATEUR_ALLOWED_ROOTS": str(self.folder),
-            "UVICORN_HOST": "127.0.0.1",
-            "UVICORN_LOG_LEVEL": "warning",
-        }
+    def _variables(self, name: str) -> dict[str, str]:
+        postgres, redis = (self.wires[f"{name}:{end}"].port for end in ("postgres", "redis"))
+        return service_variables(self.folder, self._made(name), postgres, redis, self.gate.port)
 
     def _prepare(self) -> None:
-        environment = {**os.environ, **self._settings(APIS[0])}
+        environment = {**os.environ, **self._variables(APIS[0])}
         done = run(
             [sys.executable, *compose()["services"]["prepare"]["command"][1:]], name="prepare", environment=environment
         )

@@ -1,11 +1,12 @@
 """One run: a fleet, its clients, a seed's faults one after the other, and what the checker says afterwards."""
 
+import hashlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ RECOVERY_SECONDS = 90
 BOUND_SECONDS = 120
 """After the last fault: until everything has ended by itself."""
 _LOOK_SECONDS = 0.25
+_ROOT = Path(__file__).parents[2]
 _WARM_SECONDS = 180
 
 Say = Callable[[str], None]
@@ -31,7 +33,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Done:
     """A fault as it came. `stage` is None where no job was in the stage it was aimed at. `recovery_seconds` is from its
-    end until every API said that jobs could be run, and one had succeeded; None where that was not waited for.
+    end, and that of a fault it joined, until every API said that jobs could be run, and one had succeeded; None where
+    that took too long.
     """
 
     number: int
@@ -45,9 +48,12 @@ class Done:
 
 @dataclass
 class Result:
-    """A run of a seed. `violations` are in words, with their timelines."""
+    """A run of a seed, of which so many faults were `asked`, of the product with these `sources`. `violations` are in
+    words, with their timelines."""
 
     seed: int
+    asked: int
+    sources: str
     faults: list[Done] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
@@ -60,7 +66,16 @@ class Result:
     @classmethod
     def read(cls, file: Path) -> Self:
         said: dict[str, Any] = json.loads(file.read_text())
-        return cls(said["seed"], [Done(**each) for each in said["faults"]], said["violations"])
+        return cls(**{**said, "faults": [Done(**each) for each in said["faults"]]})
+
+
+def sources() -> str:
+    """Return what tells one state of the product, and of what tries it, from another."""
+    digest = hashlib.sha256()
+    for folder in ("api", "core", "worker", "migrations", "bench/chaos"):
+        for file in sorted((_ROOT / folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:20]
 
 
 def run(seed: int, faults: int, seconds: float | None, folder: Path, say: Say = lambda line: None) -> Result:
@@ -69,11 +84,11 @@ def run(seed: int, faults: int, seconds: float | None, folder: Path, say: Say = 
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / "journal.jsonl")
-    result = Result(seed)
+    result = Result(seed, faults, sources())
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver(folder))
         fleet = stack.enter_context(Fleet(folder, receiver))
-        watch = stack.enter_context(StageWatch(fleet.installation.database_url))
+        watch = stack.enter_context(StageWatch(fleet.installation.database_url, fleet.worker_of))
         with Traffic(fleet.installation, journal, seed) as traffic:
             _warm(watch)
             course = _Course(fleet, watch, journal, result, say)
@@ -89,7 +104,6 @@ def run(seed: int, faults: int, seconds: float | None, folder: Path, say: Say = 
         for each in found:
             told = "" if each.job is None else f"\n{timeline(each.job, journal.path)}"
             result.violations.append(f"{each.promise}: {each.text}{told}")
-    result.faults.sort(key=lambda done: done.number)
     return result
 
 
@@ -111,6 +125,7 @@ class _Course:
         self._journal = journal
         self._result = result
         self._say = say
+        self._healed: list[Done] = []
         self._failures: list[BaseException] = []
 
     def run(self, faults: Sequence[Fault], seconds: float | None) -> None:
@@ -121,58 +136,54 @@ class _Course:
             threads = []
             for fault in together:
                 time.sleep(fault.pause)
-                threads.append(
-                    threading.Thread(target=self._try, args=(fault, len(together)), name=f"fault {fault.number}")
-                )
-                threads[-1].start()
+                thread = threading.Thread(target=self._try, args=(fault,), name=f"fault {fault.number}", daemon=True)
+                thread.start()
+                threads.append(thread)
             for thread in threads:
                 thread.join()
             if self._failures:
                 raise self._failures[0]
+            recovery = self._recovery(together)
+            came = [replace(done, recovery_seconds=recovery) for done in self._healed]
+            self._result.faults += sorted(came, key=lambda done: done.number)
+            self._healed.clear()
 
-    def _try(self, fault: Fault, together: int) -> None:
+    def _try(self, fault: Fault) -> None:
         try:
-            self._do(fault, waits=together == 1 or fault.joins)
+            self._do(fault)
         except BaseException as error:
             error.add_note(f"fault {fault.number}: {fault}")
             self._failures.append(error)
 
-    def _do(self, fault: Fault, *, waits: bool) -> None:
+    def _do(self, fault: Fault) -> None:
         target, stage, job = self._aimed(fault)
         facts = {"number": fault.number, "name": fault.kind, "target": target, "stage": stage, "seconds": fault.seconds}
+        self._journal.note("fault", phase="begins", job=job, shift=fault.shift, **facts)
         with KINDS[fault.kind](self._fleet, fault, target):
-            self._journal.note("fault", phase="begins", job=job, shift=fault.shift, **facts)
             where = "" if stage is None else f", {stage} of {job}"
             self._say(f"{fault.number:4d}  {fault.kind} {target}, {fault.seconds:g} s{where}")
             time.sleep(fault.seconds)
         self._journal.note("fault", phase="healed", **facts)
-        recovery = self._recovery(fault, target) if waits else None
-        self._result.faults.append(Done(fault.number, fault.kind, target, stage, job, fault.seconds, recovery))
+        self._healed.append(Done(fault.number, fault.kind, target, stage, job, fault.seconds, None))
 
     def _aimed(self, fault: Fault) -> tuple[str, str | None, str | None]:
         """Target, stage and job, as soon as a job is in the stage."""
-        deadline = time.monotonic() + AIM_SECONDS
-        while fault.stage is not None and time.monotonic() < deadline:
-            running = self._watch.wait_for(fault.stage, deadline - time.monotonic())
-            worker = None if running is None else self._fleet.worker_of(running.worker_pid)
-            if running is not None and worker is not None:
-                return fault.target.replace(WHOSE_JOB, worker), fault.stage, running.job
-            time.sleep(0.02)  # a job whose worker was killed stays in its stage until its lease runs out
+        running = None if fault.stage is None else self._watch.wait_for(fault.stage, AIM_SECONDS)
+        if running is not None:
+            return fault.target.replace(WHOSE_JOB, running.worker), fault.stage, running.job
         return fault.target.replace(WHOSE_JOB, WORKERS[fault.number % len(WORKERS)]), None, None
 
-    def _recovery(self, fault: Fault, target: str) -> float | None:
+    def _recovery(self, faults: Sequence[Fault]) -> float | None:
+        """Wait for it; the seconds it took, None where it took too long."""
         began, healed = time.monotonic(), time.time()
         while not (self._fleet.is_ready() and self._watch.has_succeeded_since(healed)):
             if time.monotonic() > began + RECOVERY_SECONDS:
-                told = (
-                    f"fault {fault.number}, {fault.kind} of {target}: nothing had recovered {RECOVERY_SECONDS} s after"
-                )
-                self._journal.note("not recovered", number=fault.number)
-                self._result.violations.append(told)
+                told = " and ".join(f"fault {fault.number} ({fault.kind})" for fault in faults)
+                self._result.violations.append(f"recovery: nothing had recovered {RECOVERY_SECONDS} s after {told}")
                 return None
             time.sleep(_LOOK_SECONDS)
         seconds = round(time.monotonic() - began, 2)
-        self._journal.note("recovered", number=fault.number, seconds=seconds)
+        self._journal.note("recovered", numbers=[fault.number for fault in faults], seconds=seconds)
         return seconds
 
 
