@@ -18,7 +18,7 @@ from bench.chaos.journal import Journal
 from bench.chaos.schedule import WHOSE_JOB, WORKERS, Fault, schedule
 from bench.chaos.traffic import Receiver, Traffic
 
-AIM_SECONDS = 20
+AIM_SECONDS = 30
 """Until a fault stops waiting for its stage, and comes all the same."""
 RECOVERY_SECONDS = 90
 BOUND_SECONDS = 120
