@@ -42,7 +42,7 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
 	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
 	$(BIN)/python -m bench.mutants
-	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100
+	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/operations.md
 	$(BIN)/python -m bench.frontier --write docs/frontier.md
 	$(BIN)/python -m bench.claims --write docs/claims.md
 

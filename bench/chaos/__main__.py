@@ -7,14 +7,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from bench.chaos.report import FOLDER, report, write
 from bench.chaos.running import Result, run, sources
-from bench.chaos.schedule import SHARES
-from bench.page import table
-from core.jobs.states import STAGES
-
-RESULTS = Path(__file__).parents[2] / ".cache" / "bench" / "chaos"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,44 +21,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, default=100, help="of each seed")
     parser.add_argument("--seconds", type=float, help="no fault begins later")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where runs have theirs")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the figures into its section")
     asked = parser.parse_args(arguments)
     results = []
     for seed in asked.seeds or [asked.seed]:
-        file = RESULTS / f"{seed}.json"
-        found = _recalled(file, asked.faults) if asked.seeds else None
-        if found is None:
-            found = _run(seed, asked.faults, asked.seconds, asked.folder)
-            found.write(file)
+        file = FOLDER / f"{seed}.json"
+        recalled = _recalled(file, asked.faults) if asked.seeds else None
+        result = recalled or _run(seed, asked.faults, asked.seconds, asked.folder)
+        if recalled is None:
+            result.write(file)
         else:
             _say(f"seed {seed}: has been tried, {file}")
-        results.append(found)
+        results.append(result)
     for result in results:
         for violation in result.violations:
             _say(f"\nseed {result.seed}: {violation}")
-    _say("\n" + figures(results))
+    found = [asdict(result) for result in results]
+    _say(f"\n{report(found)}")
+    if asked.write is not None:
+        write(asked.write, found)
     violations = sum(len(result.violations) for result in results)
     _say(f"\nfaults {sum(len(result.faults) for result in results)}, violations {violations}")
     return int(violations > 0)
-
-
-def figures(results: Sequence[Result]) -> str:
-    """How often each kind came and each stage was hit, and the longest recovery."""
-    done = [each for result in results for each in result.faults]
-    kinds = [
-        (
-            kind,
-            str(sum(each.kind == kind for each in done)),
-            _longest([each.recovery_seconds for each in done if each.kind == kind]),
-        )
-        for kind in SHARES
-    ]
-    stages = [(stage, str(sum(each.stage == stage for each in done))) for stage in STAGES]
-    return f"{table(('fault', 'count', 'longest recovery, s'), kinds)}\n\n{table(('stage hit', 'count'), stages)}"
-
-
-def _longest(recoveries: Sequence[float | None]) -> str:
-    waited = [seconds for seconds in recoveries if seconds is not None]
-    return f"{max(waited):.1f}" if waited else "-"
 
 
 def _recalled(file: Path, faults: int) -> Result | None:

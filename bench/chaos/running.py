@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.chaos.aim import StageWatch
-from bench.chaos.checker import check, timeline
+from bench.chaos.checker import Violation, check, timeline
 from bench.chaos.faults import KINDS, clock_library
 from bench.chaos.fleet import Fleet
 from bench.chaos.journal import Journal
@@ -101,10 +101,19 @@ def run(seed: int, faults: int, seconds: float | None, folder: Path, say: Say = 
             expected_pids=fleet.expected_pids(),
             run_id=fleet.run_id,
         )
-        for each in found:
-            told = "" if each.job is None else f"\n{timeline(each.job, journal.path)}"
-            result.violations.append(f"{each.promise}: {each.text}{told}")
+        result.violations += _told(found, journal)
     return result
+
+
+def _told(found: Sequence[Violation], journal: Journal) -> Iterator[str]:
+    """Violations in words, the first of each job with its timeline."""
+    jobs: set[str] = set()
+    for each in found:
+        if each.job is None or each.job in jobs:
+            yield f"{each.promise}: {each.text}"
+        else:
+            jobs.add(each.job)
+            yield f"{each.promise}: {each.text}\n{timeline(each.job, journal.path)}"
 
 
 def _warm(watch: StageWatch) -> None:

@@ -1,1 +1,0 @@
-"""The run of faults: what it promises about itself."""
