@@ -4,6 +4,7 @@ which goes on where it was ended, unless sources have changed since. The last li
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where runs have theirs")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the figures into its section")
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended early"))  # so that disks are unmounted
     results = []
     for seed in asked.seeds or [asked.seed]:
         file = FOLDER / f"{seed}.json"
