@@ -9,6 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,8 @@ class Hooks(Protocol):
 class Fleet:
     """Held as a context, in which everything runs and keeps running; `folder` takes all of it and must be new."""
 
-    def __init__(self, folder: Path, hooks: Hooks) -> None:
+    def __init__(self, folder: Path, hooks: Hooks, workers: Sequence[str] = WORKERS) -> None:
+        self.workers = workers
         self.folder = folder.resolve()
         self.run_id = secrets.token_hex(8)
         self.hooks = hooks
@@ -79,7 +81,7 @@ class Fleet:
 
     def worker_of(self, pid: int) -> str | None:
         """Name of the worker with this process id, as the database tells it; None where it has ended meanwhile."""
-        return next((name for name in WORKERS if self.parts[name].pid == pid), None)
+        return next((name for name in self.workers if self.parts[name].pid == pid), None)
 
     def processes(self, target: str) -> list[psutil.Process]:
         """Of a part: for `worker-N` its parent and the pool's process, `worker-N/pool` or `worker-N/runner` one."""
@@ -87,15 +89,18 @@ class Fleet:
         pid = self.parts[name].pid
         if pid is None:
             return []
-        pools = children(pid) if name in WORKERS else []
-        wanted = {"": [pid, *pools], "pool": pools, "runner": [each for pool in pools[:1] for each in runners(pool)]}
-        return [process for each in wanted[inner] if (process := _process(each)) is not None]
+        pools = children(pid) if name in self.workers else []
+        if inner == "runner":
+            wanted = [each for pool in pools for each in runners(pool)]
+        else:
+            wanted = pools if inner == "pool" else [pid, *pools]
+        return [process for each in wanted if (process := _process(each)) is not None]
 
     def expected_pids(self) -> set[int]:
         """Those that should run while no job does: of each part, and of a worker the pool's process and the one that
         runners are forked from."""
         pids = {pid for part in self.parts.values() if (pid := part.pid) is not None}
-        pools = {pool for name in WORKERS for process in self.processes(f"{name}/pool") for pool in [process.pid]}
+        pools = {process.pid for name in self.workers for process in self.processes(f"{name}/pool")}
         servers = {
             child.pid
             for pool in pools
@@ -103,13 +108,6 @@ class Fleet:
             if (child := _process(each)) is not None and RUNNER_SERVER in child.cmdline()
         }
         return pids | pools | servers
-
-    def started_pids(self) -> set[int]:
-        """Of every process that was started here, but for what it started."""
-        return {pid for part in self.parts.values() for pid in part.started}
-
-    def wait_until_ready(self, seconds: float = UP_SECONDS) -> None:
-        until(self.is_ready, seconds)
 
     def is_ready(self) -> bool:
         """Tell whether every API says that jobs can be run."""
@@ -132,7 +130,7 @@ class Fleet:
         until(lambda: httpx.get(f"http://127.0.0.1:{ports['store']}/", timeout=5), UP_SECONDS)
         self.gate = Gate(network, ports["store"])
         socket_file = Path(str(make_url(url).query["host"])) / ".s.PGSQL.5432"
-        for name in (*APIS, *DISPATCHERS, *WORKERS):
+        for name in (*APIS, *DISPATCHERS, *self.workers):
             self.wires[f"{name}:postgres"] = Wire(network, socket_file)
             self.wires[f"{name}:redis"] = Wire(network, ports["redis"])
             self._add_service(name, ports.get(name))
@@ -149,11 +147,11 @@ class Fleet:
             store_secret_key=SECRET_KEY,
             database_url=url,
         )
-        for name in (*APIS, *DISPATCHERS, *WORKERS):
+        for name in (*APIS, *DISPATCHERS, *self.workers):
             self.parts[name].start()
-        self.wait_until_ready()
+        until(self.is_ready, UP_SECONDS)
         with psycopg.connect(_conninfo(url), autocommit=True) as connection:
-            until(lambda: _workers(connection) == len(WORKERS), UP_SECONDS)
+            until(lambda: _workers(connection) == len(self.workers), UP_SECONDS)
 
     def _close_parts(self) -> None:
         for part in reversed(self.parts.values()):

@@ -29,7 +29,6 @@ class Part:
         self.name = name
         self.variables: dict[str, str] = {}
         self.alone = threading.RLock()
-        self.started: set[int] = set()
         self._command = command
         self._environment = environment
         self._log = log
@@ -96,7 +95,6 @@ class Part:
                     stderr=subprocess.STDOUT,
                     environment={**self._environment, **self.variables},
                 )
-            self.started.add(process.pid)
             self._process = process
             while process.is_running():
                 time.sleep(LOOK_SECONDS)

@@ -78,7 +78,14 @@ def sources() -> str:
     return digest.hexdigest()[:20]
 
 
-def run(seed: int, faults: int, seconds: float | None, folder: Path, say: Say = lambda line: None) -> Result:
+def run(
+    seed: int,
+    faults: int,
+    seconds: float | None,
+    folder: Path,
+    say: Say = lambda line: None,
+    workers: Sequence[str] = WORKERS,
+) -> Result:
     """Have so many faults come, fewer where `seconds` are over before. `folder` must be new, and takes everything."""
     clock_library()
     folder = folder.resolve()
@@ -87,12 +94,12 @@ def run(seed: int, faults: int, seconds: float | None, folder: Path, say: Say = 
     result = Result(seed, faults, sources())
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver(folder))
-        fleet = stack.enter_context(Fleet(folder, receiver))
+        fleet = stack.enter_context(Fleet(folder, receiver, workers))
         watch = stack.enter_context(StageWatch(fleet.installation.database_url, fleet.worker_of))
         with Traffic(fleet.installation, journal, seed) as traffic:
             _warm(watch)
             course = _Course(fleet, watch, journal, result, say)
-            course.run(schedule(seed, faults), seconds)
+            course.run(schedule(seed, faults, workers), seconds)
             traffic.stop()
         found = check(
             fleet.installation,
@@ -180,7 +187,7 @@ class _Course:
         running = None if fault.stage is None else self._watch.wait_for(fault.stage, AIM_SECONDS)
         if running is not None:
             return fault.target.replace(WHOSE_JOB, running.worker), fault.stage, running.job
-        return fault.target.replace(WHOSE_JOB, WORKERS[fault.number % len(WORKERS)]), None, None
+        return fault.target.replace(WHOSE_JOB, self._fleet.workers[fault.number % len(self._fleet.workers)]), None, None
 
     def _recovery(self, faults: Sequence[Fault]) -> float | None:
         """Wait for it; the seconds it took, None where it took too long."""

@@ -71,7 +71,7 @@ class Fault:
     shift: float = 0.0
 
 
-def schedule(seed: int, faults: int) -> list[Fault]:
+def schedule(seed: int, faults: int, workers: Sequence[str] = WORKERS) -> list[Fault]:
     """Return so many faults: the same for the same seed, whatever the run does. Fewer of a seed are its first."""
     chance = random.Random(seed)
     kinds = _dealt(chance, [kind for kind, share in SHARES.items() for _ in range(share)])
@@ -86,7 +86,7 @@ def schedule(seed: int, faults: int) -> list[Fault]:
             Fault(
                 number=number,
                 kind=kind,
-                target=_target(chance, kind, stage),
+                target=_target(chance, kind, stage, workers),
                 seconds=round(shortest + (longest - shortest) * chance.random() ** skew, 2),
                 pause=round(_PAUSE_SECONDS * chance.random(), 2),
                 stage=stage,
@@ -103,17 +103,17 @@ def _dealt(chance: random.Random, cards: Sequence[Item]) -> Iterator[Item]:
         yield from chance.sample(cards, len(cards))
 
 
-def _target(chance: random.Random, kind: str, stage: str | None) -> str:
-    worker = chance.choice(WORKERS) if stage is None else WHOSE_JOB
+def _target(chance: random.Random, kind: str, stage: str | None, workers: Sequence[str]) -> str:
+    worker = chance.choice(workers) if stage is None else WHOSE_JOB
     if kind in {"kill", "freeze"}:
         if stage is None:
             return chance.choice([*APIS, *DISPATCHERS, worker, f"{worker}/pool"])
         return chance.choice([worker, f"{worker}/pool", f"{worker}/runner", f"{worker}/runner"])
     if kind == "wire_silent":
-        end = worker if stage is not None else chance.choice([*APIS, *DISPATCHERS, *WORKERS])
+        end = worker if stage is not None else chance.choice([*APIS, *DISPATCHERS, *workers])
         return f"{end}:{chance.choice(['postgres', 'postgres', 'redis'])}"
     if kind == "clock_shift":
-        return worker if stage is not None else chance.choice([*DISPATCHERS, *WORKERS])
+        return worker if stage is not None else chance.choice([*DISPATCHERS, *workers])
     if kind in {"disk_full", "drain"}:
         return worker
     return {"redis": "redis", "postgres": "postgres", "s3": "store", "hooks": "hooks"}[kind.partition("_")[0]]
