@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 PORT ?= 8000
 PYTEST_FLAGS ?=
+SEED ?= 1
+FAULTS ?= 100
 # Hundreds of processes start in a run of the suite: what they load is compiled once, not by each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test nightly check format bench bench-frontier bench-structured claims mutants lock clean
+.PHONY: help setup demo serve stop test nightly check format bench bench-frontier bench-structured claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,10 +38,11 @@ stop: $(SETUP) ## end everything embedded, the database too
 test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, three files at a time; PYTEST_FLAGS=…
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants and the benches, which go on where they were ended
+nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants, a thousand faults and the benches, which go on where they were ended
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
 	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
 	$(BIN)/python -m bench.mutants
+	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/operations.md
 	$(BIN)/python -m bench.frontier --write docs/frontier.md
 	$(BIN)/python -m bench.claims --write docs/claims.md
 
@@ -69,6 +72,9 @@ bench-structured: $(SETUP) ## every structured method on a real model, before an
 
 mutants: $(SETUP) ## a hundred small faults put into a copy of the product, one at a time: do the tests notice? goes on where it was ended
 	$(BIN)/python -m bench.mutants
+
+chaos: $(SETUP) ## faults in a whole installation while clients use it, as root; SEED=1 FAULTS=100
+	$(BIN)/python -m bench.chaos --seed $(SEED) --faults $(FAULTS)
 
 lock: ## refresh constraints.txt, and deploy/locks for the images, from the ranges in pyproject.toml
 	rm -rf .cache/lock

@@ -3,12 +3,9 @@ that does nothing. All are started, ended and killed from the thread that owns t
 """
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +15,7 @@ import httpx
 import redis
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.parts import free_port, installed, until
 from bench.pooler import configure_pooler, pooled_url
 from core.catalogue.model_folder import inspect_folder
 from core.database import migrate, session_factory, transaction
@@ -161,12 +159,12 @@ class Fleet:
         match name.partition("-")[0]:
             case "redis":
                 options = ["--port", str(self.redis_port), "--dir", str(self.folder), "--appendonly", "yes"]
-                return [_installed("redis-server"), *options]
+                return [installed("redis-server"), *options]
             case "api":
                 uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "tests.load.noop_api:create_app"]
                 return [*uvicorn, "--port", str(self.api_port), "--log-level", "warning", "--no-access-log"]
             case "pooler":
-                return [_installed("pgbouncer"), str(self.folder / "pgbouncer.ini")]
+                return [installed("pgbouncer"), str(self.folder / "pgbouncer.ini")]
             case "dispatcher":
                 return [sys.executable, "-m", "worker.dispatcher"]
             case _:
@@ -187,31 +185,3 @@ class Fleet:
             "LOAD_FOLDER": str(self.folder),
             **QUICK,
         }
-
-
-def _installed(name: str) -> str:
-    """Where a program lies."""
-    program = shutil.which(name)
-    assert program is not None, f"{name} is not installed"
-    return program
-
-
-def until(look: Callable[[], object], seconds: float) -> None:
-    """Wait until `look` gives something true; what it raises meanwhile counts as nothing."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if look():
-                return
-        except (OSError, httpx.HTTPError, redis.RedisError) as error:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not within {seconds} s") from error
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds} s")
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.browser import chromium
 from bench.load import percentile
-from bench.load_fleet import free_port, until
 from bench.machine import describe_machine
 from bench.page import table
+from bench.parts import free_port, until
 from bench.portal_streams import measure_streams
 from bench.queue_scale_fill import fill
 from bench.queue_scale_plans import explain

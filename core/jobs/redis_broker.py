@@ -15,9 +15,20 @@ _WAIT_OF_BUSY_SECONDS = 0.05
 """Nothing wakes a worker that is at a job when it may take the next hint."""
 
 
+class Channel(redis.Channel):
+    def _after_fork(self) -> None:
+        """Let go of the connection too, which Celery's own leaves open in a pool's process that replaces one that was
+        killed. While that has a copy, the worker is told of it again and again once Redis has gone, takes this for a
+        hint as soon as it can take one, reads where nothing is connected, and ends."""
+        if "client" in self.__dict__:
+            self.client.connection.disconnect()
+        super()._after_fork()  # type: ignore[no-untyped-call]
+
+
 class Transport(redis.Transport):
     """A Redis that is full is away like any other: a worker waits for it, where Celery's own would end."""
 
+    Channel = Channel
     implements = redis.Transport.implements.extend(asynchronous=False)
     connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError)
 

@@ -5,7 +5,9 @@ import signal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 from kombu.exceptions import OperationalError
@@ -142,4 +144,38 @@ def test_with_redis_full_a_worker_finds_its_job_and_takes_hints_again_once_there
     redis.client.config_set("maxmemory", 0)
     Hints(celery_app(settings)).send("job_1", "default")
     eventually(lambda: redis.client.llen("default") == 0)
+    assert worker.is_running(), (settings.home / "worker.log").read_text()
+
+
+def test_a_pools_process_that_replaces_a_killed_one_holds_nothing_of_the_brokers(
+    redis: RedisServer,
+    variables: dict[str, str],
+    jobs: Queue,
+    start_part: StartPart,
+    settings: Settings,
+) -> None:
+    """It is forked from a process that is connected: while it had a copy of the connection, the worker was told of that
+    for ever once Redis had gone, took it for a hint as soon as it could take one, and ended."""
+
+    def connections(pid: int) -> int:
+        port = urlsplit(redis.url).port
+        return sum(bool(each.raddr) and each.raddr.port == port for each in psutil.Process(pid).net_connections("tcp"))
+
+    def pool() -> int | None:
+        return next((child.pid for child in psutil.Process(worker.pid).children()), None)
+
+    worker = start_part("worker", stand_in={}, **variables)
+    eventually(lambda: worker_state(jobs) == "idle" and connections(worker.pid), 60)
+    first = pool()
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    second = eventually(lambda: child if (child := pool()) not in (None, first) else None, 60)
+    assert second is not None
+    eventually(lambda: not connections(second), 10)
+    assert connections(worker.pid)
+    redis.kill()
+    redis.start()
+    eventually(lambda: connections(worker.pid), 60)
+    Hints(celery_app(settings)).send("job_1", "default")
+    eventually(lambda: redis.client.llen("default") == 0, 60)
     assert worker.is_running(), (settings.home / "worker.log").read_text()

@@ -1,0 +1,192 @@
+"""The faults: each is done to the installation when its context is entered, and healed when it is left."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from bench.chaos.fleet import Fleet
+from bench.chaos.gate import Mood
+from bench.chaos.schedule import Fault
+from tests.worker.filling_runner import fill
+
+STOP_SECONDS = {"worker": 40, "redis": 10, "dispatcher": 10}
+"""Until `docker compose` kills what it stops."""
+CLOCK: Final = "libfaketimeMT.so.1"
+
+Apply = Callable[[Fleet, Fault, str], AbstractContextManager[None]]
+"""`target` is the fault's, `WHOSE_JOB` resolved."""
+
+
+@contextmanager
+def kill(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    """Kill it with SIGKILL; it is started again. What belongs to a worker is started by the worker, when it has to."""
+    if "/" in target:
+        for process in fleet.processes(target):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    else:
+        fleet.parts[target].kill()
+    yield
+
+
+@contextmanager
+def freeze(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    frozen = fleet.processes(target)
+    for process in frozen:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in frozen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+@contextmanager
+def redis_restart_kept(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    with _stopped(fleet, target):
+        yield
+
+
+@contextmanager
+def redis_restart_emptied(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    with _stopped(fleet, target):
+        for left in (fleet.folder / "redis").iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield
+
+
+@contextmanager
+def postgres_fast(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    with fleet.database.alone:
+        fleet.database.stop_fast()
+        try:
+            yield
+        finally:
+            fleet.database.start()
+
+
+@contextmanager
+def postgres_immediate(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    with fleet.database.alone:
+        fleet.database.stop_at_once()
+        try:
+            yield
+        finally:
+            fleet.database.start()
+
+
+@contextmanager
+def wire_silent(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    wire = fleet.wires[target]
+    wire.fall_silent()
+    try:
+        yield
+    finally:
+        wire.heal()
+
+
+@contextmanager
+def disk_full(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    home = fleet.home(target)
+    fill(home)
+    try:
+        yield
+    finally:
+        (home / "of-somebody-else").unlink(missing_ok=True)
+
+
+@contextmanager
+def clock_shift(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    """Restart it with a clock that is wrong, and again with the right one: wall clocks only, monotonic ones go on."""
+    part = fleet.parts[target]
+    wrong = {
+        "LD_PRELOAD": str(clock_library()),
+        "FAKETIME": f"{fault.shift:+.0f}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DISABLE_SHM": "1",
+    }
+    with part.alone:
+        with _stopped(fleet, target):
+            part.variables = wrong
+        try:
+            yield
+        finally:
+            with _stopped(fleet, target):
+                part.variables = {}
+
+
+@contextmanager
+def s3_error500(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    with _mood(fleet, "error500"):
+        yield
+
+
+@contextmanager
+def s3_slow(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    with _mood(fleet, "slow"):
+        yield
+
+
+@contextmanager
+def s3_half_body(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    with _mood(fleet, "half_body"):
+        yield
+
+
+@contextmanager
+def hooks_hang(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    fleet.hooks.hang(fault.seconds)
+    yield
+
+
+@contextmanager
+def drain(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    """Stop it with SIGTERM and start it anew, as an upgrade does."""
+    with _stopped(fleet, target):
+        yield
+
+
+KINDS: Final[dict[str, Apply]] = {
+    each.__name__: each
+    for each in (
+        *(kill, freeze, redis_restart_kept, redis_restart_emptied, postgres_fast, postgres_immediate, wire_silent),
+        *(disk_full, clock_shift, s3_error500, s3_slow, s3_half_body, hooks_hang, drain),
+    )
+}
+
+
+def clock_library() -> Path:
+    """Raises FileNotFoundError where it is not installed."""
+    found = next(Path("/usr/lib").glob(f"*/faketime/{CLOCK}"), None)
+    if found is None:
+        raise FileNotFoundError(f"{CLOCK} is not installed (apt-get install libfaketime)")
+    return found
+
+
+@contextmanager
+def _stopped(fleet: Fleet, name: str) -> Iterator[None]:
+    part = fleet.parts[name]
+    with part.alone:
+        part.stop(STOP_SECONDS[name.partition("-")[0]])
+        try:
+            yield
+        finally:
+            part.start()
+
+
+@contextmanager
+def _mood(fleet: Fleet, mood: Mood) -> Iterator[None]:
+    """One at a time: of two the later waits."""
+    with fleet.gate.alone:
+        fleet.gate.turn(mood)
+        try:
+            yield
+        finally:
+            fleet.gate.turn("well")

@@ -1,0 +1,177 @@
+"""Processes that are started again whenever they end, as a container's `restart: unless-stopped` does it."""
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from bench.parts import until
+from worker.embedded import is_running, start_postgres, stop_postgres
+from worker.processes import ChildProcess, spawn
+
+LOOK_SECONDS = 0.05
+RESTART_SECONDS = 0.2
+UP_SECONDS = 60
+RUNNER = "secateur-runner"
+RUNNER_SERVER = "worker.runner_server"
+
+
+class Part:
+    """A process by name, kept by a thread of its own, with whose end it would end. `variables` are what its next start
+    has in its environment besides. Whoever stops it holds `alone`.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.variables: dict[str, str] = {}
+        self.alone = threading.RLock()
+        self._command = command
+        self._environment = environment
+        self._log = log
+        self._wanted = threading.Event()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._process: ChildProcess | None = None
+        self._thread = threading.Thread(target=self._keep, name=f"keeper of {name}", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """None while it is down."""
+        process = self._process
+        return None if process is None else process.pid
+
+    def start(self) -> None:
+        """Have it run from now on, and wait until it does."""
+        self._wanted.set()
+        if not self._thread.is_alive():
+            self._thread.start()
+        until(lambda: self.pid, UP_SECONDS)
+
+    def kill(self) -> None:
+        """Kill the process itself: what it started has to notice. It comes again; wait for that."""
+        before = self.pid
+        self._send(signal.SIGKILL)
+        until(lambda: self.pid not in (None, before), UP_SECONDS)
+
+    def stop(self, grace_seconds: float, first: signal.Signals = signal.SIGTERM) -> None:
+        """End it, and have it stay away: asked to, and killed with its group where it has not ended in time."""
+        self._wanted.clear()
+        self._send(first)
+        try:
+            until(lambda: self.pid is None, grace_seconds)
+        except TimeoutError:
+            with self._lock:
+                if self._process is not None:
+                    self._process.send_group(signal.SIGKILL)
+            until(lambda: self.pid is None, UP_SECONDS)
+
+    def close(self) -> None:
+        """Kill it for good."""
+        self._closed = True
+        self.stop(0)
+        self._wanted.set()  # lets the keeper see that it is over
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _send(self, number: signal.Signals) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._process.send(number)
+
+    def _keep(self) -> None:
+        while True:
+            self._wanted.wait()
+            if self._closed:
+                return
+            with open(self._log, "ab") as log:
+                process = spawn(
+                    self._command,
+                    name=self.name,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    environment={**self._environment, **self.variables},
+                )
+            self._process = process
+            while process.is_running():
+                time.sleep(LOOK_SECONDS)
+            with self._lock:
+                process.end()
+                self._process = None
+            time.sleep(RESTART_SECONDS)
+
+
+class Database:
+    """The embedded PostgreSQL, kept by a thread likewise."""
+
+    def __init__(self, data: Path) -> None:
+        self.alone = threading.RLock()
+        self._data = data
+        self._wanted = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._keep, name="keeper of PostgreSQL", daemon=True)
+
+    def start(self) -> str:
+        """Return its URL once it can be asked."""
+        self._wanted.set()
+        if not self._thread.is_alive():
+            self._thread.start()
+        until(lambda: is_running(self._data), UP_SECONDS)
+        return start_postgres(self._data)  # waits until it is ready
+
+    def stop_fast(self) -> None:
+        self._wanted.clear()
+        stop_postgres(self._data)
+
+    def stop_at_once(self) -> None:
+        """Have it drop everything: it recovers at its next start."""
+        self._wanted.clear()
+        psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0])).send_signal(signal.SIGQUIT)
+        until(lambda: not is_running(self._data), UP_SECONDS)
+
+    def close(self) -> None:
+        self._closed = True
+        self.stop_fast()
+        self._wanted.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._closed:
+            if self._wanted.wait() and not self._closed and not is_running(self._data):
+                start_postgres(self._data)
+            time.sleep(LOOK_SECONDS)
+
+
+def children(pid: int) -> list[int]:
+    """Direct ones, in the order of birth; quickly, for a stage may last some hundredths of a second."""
+    found = []
+    for task in _listed(Path(f"/proc/{pid}/task")):
+        found += [int(child) for child in _text(task / "children").split()]
+    return found
+
+
+def runners(pool: int) -> list[int]:
+    """What works for the job of a worker's pool process: its runner, else the process it would be forked from, else the
+    pool's process itself."""
+    offspring = children(pool)
+    servers = [child for child in offspring if RUNNER_SERVER in _text(Path(f"/proc/{child}/cmdline"))]
+    forked = [child for server in servers for child in children(server)]
+    return [child for child in forked if _text(Path(f"/proc/{child}/comm")).strip() == RUNNER] or servers or [pool]
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""

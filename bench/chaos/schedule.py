@@ -1,0 +1,126 @@
+"""The faults of a run, decided from its seed alone."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from core.jobs.states import STAGES
+
+APIS: Final = ("api-0", "api-1")
+DISPATCHERS: Final = ("dispatcher-0", "dispatcher-1")
+WORKERS: Final = ("worker-0", "worker-1", "worker-2", "worker-3")
+WHOSE_JOB: Final = "worker-*"
+"""The worker whose job is in the stage that is aimed at: known when the time has come."""
+
+SHARES: Final = {
+    "kill": 3,
+    "freeze": 3,
+    "wire_silent": 2,
+    "redis_restart_kept": 1,
+    "redis_restart_emptied": 1,
+    "postgres_fast": 1,
+    "postgres_immediate": 1,
+    "disk_full": 1,
+    "clock_shift": 1,
+    "s3_error500": 1,
+    "s3_slow": 1,
+    "s3_half_body": 1,
+    "hooks_hang": 1,
+    "drain": 1,
+}
+"""How often each kind comes, against the others."""
+_UNAIMED = 4
+"""Faults at any moment, against one for each stage."""
+_SECONDS: Final = {
+    "freeze": (1.0, 90.0, 8.0),
+    "wire_silent": (1.0, 45.0, 4.0),
+    "redis_restart_kept": (0.0, 6.0, 1.0),
+    "redis_restart_emptied": (0.0, 6.0, 1.0),
+    "postgres_fast": (0.0, 5.0, 2.0),
+    "postgres_immediate": (0.0, 5.0, 2.0),
+    "disk_full": (2.0, 15.0, 2.0),
+    "clock_shift": (4.0, 12.0, 1.0),
+    "s3_error500": (1.0, 15.0, 2.0),
+    "s3_slow": (2.0, 15.0, 2.0),
+    "s3_half_body": (1.0, 10.0, 1.0),
+    "hooks_hang": (2.0, 20.0, 1.0),
+}
+"""Shortest, longest, and the power of the skew: at 8 half of all are within the shortest 250th, and one in five beyond
+a sixth."""
+_SHIFTS = (180.0, 86400.0)
+_JOINED = 0.15
+_PAUSE_SECONDS = 3.0
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault. It comes `pause` seconds after the one before has healed, or, where it `joins`, has begun; then, with
+    a `stage`, once a job is in it. `target` may be `WHOSE_JOB`. `shift` is what a clock is wrong by, in seconds.
+    """
+
+    number: int
+    kind: str
+    target: str
+    seconds: float
+    pause: float
+    stage: str | None
+    joins: bool
+    shift: float = 0.0
+
+
+def schedule(seed: int, faults: int, workers: Sequence[str] = WORKERS) -> list[Fault]:
+    """Return so many faults: the same for the same seed, whatever the run does. Fewer of a seed are its first."""
+    chance = random.Random(seed)
+    kinds = _dealt(chance, [kind for kind, share in SHARES.items() for _ in range(share)])
+    stages = _dealt(chance, [*STAGES, *[None] * _UNAIMED])
+    made: list[Fault] = []
+    for number in range(1, faults + 1):
+        kind = next(kinds)
+        stage = None if kind == "hooks_hang" else next(stages)
+        shortest, longest, skew = _SECONDS.get(kind, (0.0, 0.0, 1.0))
+        joins = bool(made) and not made[-1].joins and chance.random() < _JOINED
+        made.append(
+            Fault(
+                number=number,
+                kind=kind,
+                target=_target(chance, kind, stage, workers),
+                seconds=round(shortest + (longest - shortest) * chance.random() ** skew, 2),
+                pause=round(_PAUSE_SECONDS * chance.random(), 2),
+                stage=stage,
+                joins=joins,
+                shift=_shift(chance) if kind == "clock_shift" else 0.0,
+            )
+        )
+    return made
+
+
+def _dealt(chance: random.Random, cards: Sequence[Item]) -> Iterator[Item]:
+    """Deal all cards in a random order, again and again: each comes as often as it should in any run that is long."""
+    while True:
+        yield from chance.sample(cards, len(cards))
+
+
+def _target(chance: random.Random, kind: str, stage: str | None, workers: Sequence[str]) -> str:
+    worker = chance.choice(workers) if stage is None else WHOSE_JOB
+    if kind in {"kill", "freeze"}:
+        if stage is None:
+            return chance.choice([*APIS, *DISPATCHERS, worker, f"{worker}/pool"])
+        return chance.choice([worker, f"{worker}/pool", f"{worker}/runner", f"{worker}/runner"])
+    if kind == "wire_silent":
+        end = worker if stage is not None else chance.choice([*APIS, *DISPATCHERS, *workers])
+        return f"{end}:{chance.choice(['postgres', 'postgres', 'redis'])}"
+    if kind == "clock_shift":
+        return worker if stage is not None else chance.choice([*DISPATCHERS, *workers])
+    if kind in {"disk_full", "drain"}:
+        return worker
+    return {"redis": "redis", "postgres": "postgres", "s3": "store", "hooks": "hooks"}[kind.partition("_")[0]]
+
+
+def _shift(chance: random.Random) -> float:
+    """Three minutes to a day, as often small as large, forwards or backwards."""
+    least, most = _SHIFTS
+    size = float(least * (most / least) ** chance.random())
+    return round(size) * chance.choice([-1.0, 1.0])
