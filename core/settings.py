@@ -194,6 +194,7 @@ class Settings(BaseSettings):
         "after they were written.",
     )
     orphan_seconds: float = Field(24 * 3600, description="Age at which stored files no row names are swept.")
+    orphan_sweep_seconds: float = Field(600, description="Between two sweeps of stored files no row names.")
     metrics_port: int | None = Field(
         None, description="A port of its own for /metrics, on all addresses; unset: on the API's; 0: no metrics."
     )

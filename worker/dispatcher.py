@@ -107,7 +107,11 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
         Duty("silent workers", often, _in_transaction(queue.forget_workers)),
         Duty("old events", often, _in_transaction(lambda s: queue.remove_old_events(s, settings.event_retention_days))),
         Duty("old duties", 600.0, _in_transaction(forget_old_duties)),
-        Duty("orphans", 600.0, lambda turn: len(sweep_orphans(sessions, open_store(settings), settings))),
+        Duty(
+            "orphans",
+            settings.orphan_sweep_seconds,
+            lambda turn: len(sweep_orphans(sessions, open_store(settings), settings)),
+        ),
         Duty("sweeps", 1.5, advance),
         Duty("triggers", 2.0, lambda turn: _fire_triggers(turn, means, hints)),
         Duty("old firings", 60.0, _in_transaction(lambda s: remove_old_firings(s, settings.trigger_history_days))),

@@ -242,3 +242,13 @@ def test_the_dispatcher_sweeps_beside_its_rounds_and_not_in_each(
         duty.wait(60)
     assert not is_there(store, "models/model_0"), "not swept"
     assert is_there(store, "models/model_1"), "swept again within a moment"
+
+
+def test_an_operator_says_how_often_the_dispatcher_sweeps(store: Store, settings: Settings, sessions: Sessions) -> None:
+    often = settings.model_copy(update={"orphan_sweep_seconds": 0.0})
+    duty = next(duty for duty in make_duties(sessions, often) if duty.name == "orphans")
+    for prefix in ("models/model_0", "models/model_1"):
+        put_one(store, prefix)
+        duty.start_if_due(sessions, often)
+        duty.wait(20)
+        assert not is_there(store, prefix), "not swept"
