@@ -33,7 +33,7 @@ from bench.chaos.promises.artifacts import manifests_are_complete
 from bench.chaos.promises.jobs import unended
 from bench.chaos.promises.leftovers import processes_left
 
-__all__ = ["Violation", "check", "timeline"]
+__all__ = ["Violation", "check", "keep_events", "timeline"]
 
 _ASKING = ("accepted", "retry_answered", "cancel_answered")
 _LOOK_SECONDS = 1.0
@@ -84,7 +84,7 @@ def _check(
     processes: Promise = partial(processes_left, run_id=run_id, expected=expected_pids)
     for settles in (*settling, processes):
         found += _settled(settles, seen, deadline)
-    _keep(journal, seen, found)
+    keep_events(journal, seen, found)
     return found
 
 
@@ -115,7 +115,7 @@ def _seen_file(journal: Path) -> Path:
     return journal.with_name(f"{journal.stem}.events.json")
 
 
-def _keep(journal: Path, seen: Observation, found: list[Violation]) -> None:
+def keep_events(journal: Path, seen: Observation, found: list[Violation]) -> None:
     """Write down the events of the jobs that a violation is about, for their timelines."""
     jobs = {each.job for each in found} & seen.jobs.keys()
     _seen_file(journal).write_text(json.dumps({job: seen.jobs[job].events for job in jobs if job}))

@@ -1,0 +1,61 @@
+"""What was found with every seed so far, as a section of a page: faults and stages, how often, and how long it took to
+recover."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.cells import CACHE
+from bench.page import table, write_section
+
+FOLDER = CACHE / "chaos"
+SECTION = "chaos"
+
+Result = dict[str, Any]
+"""A finished seed: `seed`, `faults` (each with `name`, `target`, `stage`, `seconds`, `recovery_seconds`), `violations`,
+`jobs` (how many) and `machine`."""
+
+
+def read_results(folder: Path = FOLDER) -> list[Result]:
+    """Return the results of all finished seeds, by seed."""
+    return sorted((json.loads(file.read_text()) for file in folder.glob("*.json")), key=lambda each: int(each["seed"]))
+
+
+def report(results: Sequence[Result]) -> str:
+    """Return the section: what ran, faults by kind, and faults by the stage the job was in that they were aimed at."""
+    faults = [fault for result in results for fault in result["faults"]]
+    violations = sum(len(result["violations"]) for result in results)
+    jobs = sum(result["jobs"] for result in results)
+    facts = [
+        f"- {len(results)} seeds, {len(faults):,} faults, {jobs:,} jobs, {violations:,} violations.",
+        *(f"- {machine}." for machine in sorted({str(result["machine"]) for result in results})),
+    ]
+    recovery: dict[str, list[float]] = defaultdict(list)
+    stages: dict[str, int] = defaultdict(int)
+    for fault in faults:
+        recovery[fault["name"]].append(float(fault["recovery_seconds"]))
+        stages[fault["stage"] or "none"] += 1
+    by_kind = table(
+        ["fault", "count", "longest recovery, s"],
+        [[name, str(len(times)), f"{max(times):.1f}"] for name, times in sorted(recovery.items())],
+        text_columns=1,
+    )
+    by_stage = table(
+        ["stage", "count"], [[stage, str(count)] for stage, count in sorted(stages.items(), key=_place)], text_columns=1
+    )
+    return "\n\n".join(["\n".join(facts), by_kind, by_stage])
+
+
+def write(page: Path, results: Sequence[Result]) -> None:
+    """Put the section into a page, between its markers. Raises ValueError where the page has none."""
+    write_section(page, SECTION, report(results))
+
+
+_STAGES = ("fetch", "open", "prune", "recover", "evaluate", "verify", "store")
+
+
+def _place(row: tuple[str, int]) -> tuple[int, str]:
+    stage, _ = row
+    return (_STAGES.index(stage) if stage in _STAGES else len(_STAGES)), stage
