@@ -66,7 +66,7 @@ def try_mutants(
         copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
         kept = list(files)
         for number in range(min(at_once, len(mutants))):
-            copies.put(_copy(root, kept, Path(place) / str(number)))
+            copies.put(copy_tree(root, kept, Path(place) / str(number)))
         with ThreadPoolExecutor(at_once) as pool:
             _check_baseline(mutants, copies, pool, say)
             futures = [pool.submit(_try_in_any, mutant, copies) for mutant in mutants]
@@ -81,7 +81,8 @@ def try_mutants(
                 pool.shutdown(cancel_futures=True)
 
 
-def _copy(root: Path, files: Iterable[str], target: Path) -> Path:
+def copy_tree(root: Path, files: Iterable[str], target: Path) -> Path:
+    """Copy files of a checkout, compile them, and return the target; what tests fetched once is shared."""
     for file in files:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / file, target / file)
@@ -115,7 +116,7 @@ def _try_in_any(mutant: Mutant, copies: "queue.SimpleQueue[Path]") -> Result:
     begun = time.monotonic()
     with _taken(copies) as copy:
         try:
-            with _applied(mutant, copy):
+            with applied(mutant, copy):
                 code, output = _run_tests(copy, mutant.tests)
         except NotApplicable as error:
             return Result(mutant, "error", 0.0, str(error))
@@ -138,7 +139,7 @@ def _taken(copies: "queue.SimpleQueue[Path]") -> Iterator[Path]:
 
 
 @contextmanager
-def _applied(mutant: Mutant, copy: Path) -> Iterator[None]:
+def applied(mutant: Mutant, copy: Path) -> Iterator[None]:
     """Change the file, and put it back with its own time: its compiled form is good again."""
     file = copy / mutant.file
     source, times = file.read_text("utf-8"), file.stat()
