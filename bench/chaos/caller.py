@@ -87,8 +87,13 @@ class Caller:
         """Return what `act` makes of the SDK, None where it is refused, which is noted."""
 
         def attempt() -> Answer:
-            with Client(self.base(), self._key, timeout=ANSWER_SECONDS, retries=1) as client:
-                return act(client)
+            try:
+                with Client(self.base(), self._key, timeout=ANSWER_SECONDS, retries=1) as client:
+                    return act(client)
+            except errors.IdempotencyConflict:
+                raise
+            except errors.Conflict as error:  # such as with what another process has in its hands, frozen or not
+                raise httpx.TransportError(str(error)) from error
 
         try:
             return self.persist(doing, attempt)

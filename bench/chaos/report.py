@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.cells import CACHE
+from bench.machine import describe_machine
 from bench.page import table, write_section
 
 FOLDER = CACHE / "chaos"
 SECTION = "chaos"
 
 Result = dict[str, Any]
-"""A finished seed: `seed`, `faults` (each with `name`, `target`, `stage`, `seconds`, `recovery_seconds`), `violations`,
-`jobs` (how many) and `machine`."""
+"""A finished seed: `seed`, `faults` (each with `kind`, `stage` or None, and `recovery_seconds`, None where it took too
+long), and `violations`."""
 
 
 def read_results(folder: Path = FOLDER) -> list[Result]:
@@ -27,19 +28,18 @@ def report(results: Sequence[Result]) -> str:
     """Return the section: what ran, faults by kind, and faults by the stage the job was in that they were aimed at."""
     faults = [fault for result in results for fault in result["faults"]]
     violations = sum(len(result["violations"]) for result in results)
-    jobs = sum(result["jobs"] for result in results)
     facts = [
-        f"- {len(results)} seeds, {len(faults):,} faults, {jobs:,} jobs, {violations:,} violations.",
-        *(f"- {machine}." for machine in sorted({str(result["machine"]) for result in results})),
+        f"- {len(results)} seeds, {len(faults):,} faults, {violations:,} violations.",
+        f"- {describe_machine()}.",
     ]
-    recovery: dict[str, list[float]] = defaultdict(list)
+    recovery: dict[str, list[float | None]] = defaultdict(list)
     stages: dict[str, int] = defaultdict(int)
     for fault in faults:
-        recovery[fault["name"]].append(float(fault["recovery_seconds"]))
+        recovery[fault["kind"]].append(fault["recovery_seconds"])
         stages[fault["stage"] or "none"] += 1
     by_kind = table(
         ["fault", "count", "longest recovery, s"],
-        [[name, str(len(times)), f"{max(times):.1f}"] for name, times in sorted(recovery.items())],
+        [[kind, str(len(times)), _longest(times)] for kind, times in sorted(recovery.items())],
         text_columns=1,
     )
     by_stage = table(
@@ -51,6 +51,11 @@ def report(results: Sequence[Result]) -> str:
 def write(page: Path, results: Sequence[Result]) -> None:
     """Put the section into a page, between its markers. Raises ValueError where the page has none."""
     write_section(page, SECTION, report(results))
+
+
+def _longest(times: Sequence[float | None]) -> str:
+    known = [seconds for seconds in times if seconds is not None]
+    return "too long" if len(known) < len(times) else f"{max(known):.1f}"
 
 
 _STAGES = ("fetch", "open", "prune", "recover", "evaluate", "verify", "store")

@@ -95,12 +95,13 @@ def processes_left(seen: Observation, run_id: str, expected: Collection[int]) ->
 
 
 def _processes(run_id: str) -> Iterator[tuple[int, int]]:
-    """Yield the id, and the parent's, of every process that was started with CHAOS_RUN for this run."""
-    mark = f"CHAOS_RUN={run_id}".encode()
+    """Yield the id, and the parent's, of every process that was started with CHAOS_RUN for this run; of LC_CHAOS_RUN,
+    which a runner is left with, too."""
+    marks = {f"CHAOS_RUN={run_id}".encode(), f"LC_CHAOS_RUN={run_id}".encode()}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with suppress(OSError):
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                if not marks.isdisjoint((folder / "environ").read_bytes().split(b"\0")):
                     state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
                     if state != "Z":
                         yield int(folder.name), int(parent)
