@@ -19,13 +19,12 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from bench.chaos.installation import Installation
 from bench.chaos.journal import read
 from bench.chaos.observation import (
-    ENDED,
+    HELD,
     Bucket,
     NoAnswer,
     Observation,
     Reader,
     Violation,
-    listed_jobs,
     observe,
 )
 from bench.chaos.promises import Promise, lasting, settling
@@ -97,7 +96,14 @@ def _settled(promise: Promise, seen: Observation, deadline: float) -> list[Viola
 
 
 def _wait_for_ends(reader: Reader, teams: list[str], deadline: float) -> None:
-    while any(job["status"] not in ENDED for _, job in listed_jobs(reader, teams)) and time.time() < deadline:
+    def is_over() -> bool:
+        return not any(
+            reader.json(team, "/v1/jobs", status=status, limit=1)["data"]
+            for team in teams
+            for status in ("queued", *sorted(HELD))
+        )
+
+    while not is_over() and time.time() < deadline:
         time.sleep(_LOOK_SECONDS)
 
 

@@ -23,7 +23,7 @@ from bench.chaos.journal import read
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 HELD = frozenset({"running", "cancelling"})
 _ANSWER_SECONDS = 30.0
-_TRIES = 20
+_TRIES = 10
 _PAGE = 200
 
 
@@ -176,16 +176,12 @@ class Observation:
                 yield json.loads(line)
 
 
-def listed_jobs(reader: Reader, teams: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Return every job of these teams, with its team."""
-    return [(team, job) for team in teams for job in reader.all(team, "/v1/jobs")]
-
-
 def observe(installation: Installation, journal: Path, reader: Reader, bucket: Bucket) -> Observation:
     """Read all there is of every job."""
     observation = Observation(installation, reader, bucket, list(read(journal)))
-    for team, job in listed_jobs(reader, observation.teams):
-        observation.jobs[job["id"]] = see(reader, team, job)
+    for team in observation.teams:
+        for job in reader.all(team, "/v1/jobs"):
+            observation.jobs[job["id"]] = see(reader, team, job)
     return observation
 
 

@@ -18,7 +18,7 @@ import pytest
 from bench.chaos.bodies import MODEL, TEXT, write_model, write_words
 from bench.chaos.installation import Installation
 from bench.chaos.journal import Journal, read
-from bench.chaos.observation import Bucket, Observation, Reader, observe
+from bench.chaos.observation import Bucket, Observation, Reader, Violation, observe
 from bench.chaos.receiver import Receiver
 from bench.chaos.small import BUCKET, Store
 from core.addresses import Guard
@@ -34,6 +34,11 @@ from tests.worker.supervise import run_once
 
 TEAM = "gardeners"
 _SECRET = "a secret for tests"
+
+
+def broken(found: Iterator[Violation]) -> set[str]:
+    """Names of the promises that were."""
+    return {violation.promise for violation in found}
 
 
 @dataclass(frozen=True)
@@ -68,21 +73,23 @@ class Installed:
             connection.execute("SET session_replication_role = replica")  # neither foreign keys nor the audit's trigger
             for table in tables:
                 connection.execute(f"CREATE TEMP TABLE kept_{table} AS TABLE {table}")
-            for statement in statements:
-                for name, job in names.items():
-                    statement = statement.replace(name, f"'{job}'")
-                assert _execute(connection, statement) > 0, "the statement changes nothing"
-            yield
-            for table in tables:
-                _execute(connection, f"DELETE FROM {table}")
-                _execute(connection, f"INSERT INTO {table} SELECT * FROM kept_{table}")
+            try:
+                for statement in statements:
+                    for name, job in names.items():
+                        statement = statement.replace(name, f"'{job}'")
+                    assert _execute(connection, statement) > 0, "the statement changes nothing"
+                yield
+            finally:
+                for table in tables:
+                    _execute(connection, f"DELETE FROM {table}")
+                    _execute(connection, f"INSERT INTO {table} SELECT * FROM kept_{table}")
 
 
 def _execute(connection: psycopg.Connection[Any], statement: str) -> int:
     return connection.execute(statement.encode()).rowcount
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def installed(postgres_url: str) -> Iterator[Installed]:
     store = Store()
     with (

@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,10 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 
 from bench.chaos import checker
-from bench.chaos.observation import Observation, Violation
 from bench.chaos.promises import Promise, artifacts, audit, counts, events, jobs, leftovers, states, webhooks
-from tests.chaos.conftest import TEAM, Installed
-from tests.databases import administrator
+from tests.chaos.conftest import TEAM, Installed, broken
 
 pytestmark = pytest.mark.timeout(120)
-
-
-def broken(found: Iterator[Violation]) -> set[str]:
-    return {violation.promise for violation in found}
 
 
 def test_nothing_is_found_where_nothing_is_broken(installed: Installed) -> None:
@@ -41,7 +33,7 @@ TAMPERED = [
     (
         "fencing",
         events.no_write_of_an_attempt_after_a_newer_one,
-        "UPDATE job_events SET data = '{\"stage\": \"verify\"}' WHERE job_id = DONE AND data->>'stage' = 'store'",
+        "UPDATE job_events SET data = '{\"stage\": \"prune\"}' WHERE job_id = DONE AND data->>'stage' = 'store'",
     ),
     (
         "fencing",
@@ -183,17 +175,19 @@ def stored(installed: Installed, key: str, content: bytes | None) -> Iterator[No
         client.delete_object(**where)
     else:
         client.put_object(**where, Body=content)
-    yield
-    if before is None:
-        client.delete_object(**where)
-    else:
-        client.put_object(**where, Body=before)
+    try:
+        yield
+    finally:
+        if before is None:
+            client.delete_object(**where)
+        else:
+            client.put_object(**where, Body=before)
 
 
 @pytest.mark.parametrize(
     ("promise", "check", "path", "content"),
     [
-        ("artifacts", artifacts.listed_files_are_stored, "{done}/attempt-1/config.json", b"{}"),
+        ("artifacts", artifacts.listed_files_are_stored, "{done}/attempt-1/README.md", b"{}"),
         ("artifacts", artifacts.listed_files_are_stored, "{done}/attempt-1/model.safetensors", None),
         ("manifest", artifacts.manifests_are_complete, "{done}/attempt-1/model.safetensors", None),
         ("leftovers", leftovers.the_store_holds_only_what_is_named, "{done}/attempt-7/config.json", b"{}"),
@@ -253,84 +247,6 @@ def test_deliveries_that_are_not_right_are_found(
             assert broken(check(seen)) == {"webhooks"}
         finally:
             file.write_text(before)
-
-
-@contextmanager
-def open_upload(installed: Installed) -> Iterator[None]:
-    with installed.look() as seen:
-        reader = seen.reader
-        file = {"path": "a.txt", "bytes": 1, "sha256": "0" * 64}
-        headers = {"Authorization": f"Bearer {installed.installation.admin_keys[TEAM]}"}
-        client = reader._clients[0]
-        body = {"kind": "dataset", "name": "left", "files": [file]}
-        made = client.post("/v1/uploads", json=body, headers=headers)
-        yield
-        client.delete(f"/v1/uploads/{made.json()['id']}", headers=headers)
-
-
-@contextmanager
-def work_folder(installed: Installed) -> Iterator[None]:
-    folder = installed.installation.folder / "worker-1/work" / installed.done
-    folder.mkdir(parents=True)
-    yield
-    folder.rmdir()
-
-
-@contextmanager
-def half_a_file(installed: Installed) -> Iterator[None]:
-    file = installed.installation.folder / "worker-1/cache/model.safetensors.partial"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
-    yield
-    file.unlink()
-
-
-@contextmanager
-def lock(installed: Installed) -> Iterator[None]:
-    with administrator(installed.installation.database_url) as connection:
-        connection.execute("SELECT pg_advisory_lock(1)")
-        yield
-
-
-@contextmanager
-def process(installed: Installed) -> Iterator[None]:
-    command = [sys.executable, "-S", "-c", "print(flush=True); input()"]
-    environment = {"CHAOS_RUN": "a run"}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as left:
-        assert left.stdout is not None
-        left.stdout.readline()
-        yield
-        left.kill()
-
-
-def of_the_run(seen: Observation) -> Iterator[Violation]:
-    yield from leftovers.processes_left(seen, "a run", ())
-
-
-def below_what_should_run(seen: Observation) -> Iterator[Violation]:
-    yield from leftovers.processes_left(seen, "a run", [each for each, _ in leftovers._processes("a run")])
-
-
-@pytest.mark.parametrize(
-    ("check", "leave"),
-    [
-        (leftovers.no_upload_is_left, open_upload),
-        (leftovers.no_work_is_left, work_folder),
-        (leftovers.no_work_is_left, half_a_file),
-        (leftovers.no_transaction_is_left, lock),
-        (of_the_run, process),
-    ],
-)
-def test_what_is_left_over_is_found(check: Promise, leave: Callable[..., Any], installed: Installed) -> None:
-    with installed.look() as seen, ExitStack() as stack:
-        assert not list(check(seen))
-        stack.enter_context(leave(installed))
-        assert broken(check(seen)) == {"leftovers"}
-
-
-def test_a_process_that_should_run_is_not_left_over(installed: Installed) -> None:
-    with installed.look() as seen, process(installed):
-        assert not list(below_what_should_run(seen))
 
 
 def test_a_timeline_has_events_and_faults_in_the_order_they_came(installed: Installed, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
-from bench.chaos.observation import Observation, SeenJob, Violation
+from bench.chaos.observation import NoAnswer, Observation, SeenJob, Violation
 
 MANIFEST = "secateur.json"
 RELOADED = 4
@@ -55,7 +55,11 @@ def listed_files_are_stored(seen: Observation) -> Iterator[Violation]:
 def _sent_otherwise(seen: Observation) -> Iterator[Violation]:
     listed = [(found, file) for found in seen.jobs.values() for file in found.files]
     for found, file in random.sample(listed, min(_FETCHED, len(listed))):
-        answer = seen.reader.get(found.team, f"/v1/jobs/{found.id}/artifacts/{quote(file['path'])}")
+        try:
+            answer = seen.reader.get(found.team, f"/v1/jobs/{found.id}/artifacts/{quote(file['path'])}")
+        except NoAnswer as error:
+            yield Violation("artifacts", f"{file['path']} is not sent: {error}", found.id)
+            continue
         if answer.status_code != 200 or hashlib.sha256(answer.content).hexdigest() != file["sha256"]:
             text = f"{file['path']} is sent as {answer.status_code}, {len(answer.content)} bytes that are not its own"
             yield Violation("artifacts", text, found.id)

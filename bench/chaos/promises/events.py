@@ -40,6 +40,7 @@ def no_write_of_an_attempt_after_a_newer_one(seen: Observation) -> Iterator[Viol
 def _events_of_other_attempts(found: SeenJob) -> Iterator[Violation]:
     newest, status = 0, ""
     stages: set[tuple[int, str]] = set()
+    before: tuple[int, str] | None = None
     for event in found.events:
         where = f"event {event['sequence']} ({event['type']} {event['data']})"
         if event["attempt"] < newest:
@@ -47,13 +48,15 @@ def _events_of_other_attempts(found: SeenJob) -> Iterator[Violation]:
         newest = max(newest, event["attempt"])
         if event["type"] == "status":
             status = event["data"]["status"]
-        elif status not in HELD:
+            continue
+        if status not in HELD:
             yield Violation("fencing", f"{where} was written while the job was {status}", found.id)
-        if event["type"] == "stage":
-            stage = (event["attempt"], event["data"]["stage"])
-            if stage in stages:
+        stage = (event["attempt"], event["data"]["stage"]) if event["type"] == "stage" else None
+        if stage is not None:
+            if stage in stages and stage != before:  # written again where the commit was not answered
                 yield Violation("fencing", f"{where}: the stage begins twice, as of two attempts", found.id)
             stages.add(stage)
+        before = stage
 
 
 def _kept_of_other_attempts(found: SeenJob) -> Iterator[Violation]:
