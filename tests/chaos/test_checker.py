@@ -107,8 +107,6 @@ TAMPERED = [
 def test_rows_that_were_tampered_with_are_found(
     promise: str, check: Promise, statement: str, installed: Installed
 ) -> None:
-    with installed.look() as seen:
-        assert not list(check(seen))
     with installed.changed(statement), installed.look() as seen:
         assert broken(check(seen)) == {promise}
 
@@ -152,8 +150,6 @@ JOURNALS: list[tuple[str, Promise, Callable[[Installed], dict[str, Any]]]] = [
 def test_what_clients_were_told_wrong_is_found(
     promise: str, check: Promise, entry: Callable[[Installed], dict[str, Any]], installed: Installed
 ) -> None:
-    with installed.look() as seen:
-        assert not list(check(seen))
     with installed.look(entry(installed)) as seen:
         assert broken(check(seen)) == {promise}
 
@@ -199,7 +195,6 @@ def test_a_store_that_was_tampered_with_is_found(
     promise: str, check: Promise, path: str, content: bytes | None, installed: Installed
 ) -> None:
     with installed.look() as seen:
-        assert not list(check(seen))
         model = next(key for key in seen.bucket.objects() if key.startswith("models/")).rpartition("/")[0]
         with stored(installed, path.format(done=installed.done, model=model), content):
             assert broken(check(seen)) == {promise}
