@@ -1,0 +1,1 @@
+"""The run of faults: what it promises about itself."""
