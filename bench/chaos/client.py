@@ -20,6 +20,8 @@ ENDED = ("succeeded", "failed", "cancelled")
 _STREAM_SECONDS = 25.0
 """A stream that says nothing for this long is broken: the server says something every fifteen."""
 _LOOK_SECONDS = 0.7
+_AWAY_SECONDS = 240.0
+"""Nothing is away for longer."""
 _CONFLICT = frozenset({409})
 _CONFLICT_OR_NONE = frozenset({404, 409})
 
@@ -102,17 +104,20 @@ class ChaosClient:
         """Follow the events from the first on, now and then dropping the stream and going on through another process;
         all that comes is noted in the order it came."""
         seen: list[int] = []
-        has_ended = False
+        has_ended = is_over = False
         broken_since: float | None = None
         while not (has_ended or self._caller.stop.is_set()):
+            before = len(seen)
             try:
-                has_ended = self._follow(job, seen)
+                has_ended = self._follow(job, seen) or (is_over and len(seen) == before)
                 broken_since = None
             except httpx.TransportError:
                 broken_since = broken_since or time.monotonic()
-                if time.monotonic() > broken_since + 240:
+                if time.monotonic() > broken_since + _AWAY_SECONDS:
                     break
                 self._caller.stop.wait(0.5)
+            if not has_ended and len(seen) == before:  # it may have left behind the last event: nothing will come
+                is_over = self._caller.call("GET", f"/v1/jobs/{job}").json().get("status") in ENDED
         self._journal.note("watched", job=job, team=self._caller.team, sequences=seen, ended=has_ended)
 
     def _follow(self, job: str, seen: list[int]) -> bool:

@@ -35,7 +35,7 @@ def work_folder(installed: Installed) -> Iterator[None]:
 
 @contextmanager
 def half_a_file(installed: Installed) -> Iterator[None]:
-    file = installed.installation.folder / "worker-1/cache/model.safetensors.partial"
+    file = installed.installation.folder / "worker-1/cache/entries/model.safetensors.partial"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
     yield

@@ -63,8 +63,8 @@ def no_work_is_left(seen: Observation) -> Iterator[Violation]:
                 what = "of nothing" if found is None else "of a job that succeeded"
                 yield Violation("leftovers", f"{folder} is a work folder {what}", folder.name)
         for file in home.rglob("*"):
-            in_work = (home / "work") in file.parents
-            if not in_work and file.name.endswith(_PARTIAL):
+            goes_on = not {home / "work", home / "cache/partial"}.isdisjoint(file.parents)
+            if not goes_on and file.name.endswith(_PARTIAL):
                 yield Violation("leftovers", f"{file} is half a file that nobody writes")
     for worker in seen.reader.json(seen.teams[0], "/v1/workers")["data"]:
         job = next((found for found in seen.jobs.values() if found.id == worker["job_id"]), None)
