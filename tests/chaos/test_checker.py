@@ -14,7 +14,7 @@ from bench.chaos import checker
 from bench.chaos.promises import Promise, artifacts, audit, counts, events, jobs, leftovers, states, webhooks
 from tests.chaos.conftest import TEAM, Installed, broken
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_nothing_is_found_where_nothing_is_broken(installed: Installed) -> None:

@@ -12,7 +12,7 @@ from bench.chaos.promises import Promise, leftovers
 from tests.chaos.conftest import TEAM, Installed, broken
 from tests.databases import administrator
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @contextmanager
