@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 
 import structlog
-from prometheus_client import REGISTRY, CollectorRegistry, Metric
+from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import text
@@ -21,6 +21,7 @@ from core.jobs import fleet
 from core.jobs.duties import known_duties
 from core.jobs.queue import WORKER_STATES
 from core.jobs.tables import AttemptTotalRow, DutyRow, StageTotalRow, WorkerRow
+from core.settings import Settings
 from core.webhooks.log import WaitingFigures, waiting_figures
 
 CACHED_SECONDS = 5.0
@@ -30,20 +31,16 @@ _TIMEOUT = "3s"
 log = structlog.get_logger()
 
 
-def metrics_registry(sessions: sessionmaker[Session], fresh_seconds: float) -> CollectorRegistry:
-    """All there is to scrape: what this process measured of itself, and the fleet."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(REGISTRY)
-    registry.register(FleetCollector(sessions, fresh_seconds))
-    return registry
+_MOST_TEAMS = 20
+"""Teams with jobs that wait are told apart: those whose oldest waits longest."""
 
 
 class FleetCollector(Collector):
     """Queues, workers and totals. Where the database cannot be asked, only `secateur_database_up` 0 is left."""
 
-    def __init__(self, sessions: sessionmaker[Session], fresh_seconds: float) -> None:
+    def __init__(self, sessions: sessionmaker[Session], settings: Settings) -> None:
         self._sessions = sessions
-        self._fresh_seconds = fresh_seconds
+        self._settings = settings
         self._lock = threading.Lock()
         self._metrics: list[Metric] = []
         self._read_at = -CACHED_SECONDS
@@ -64,9 +61,11 @@ class FleetCollector(Collector):
         try:
             with transaction(self._sessions) as session:
                 session.execute(text(f"SET LOCAL statement_timeout = '{_TIMEOUT}'"))
+                waiting = fleet.waiting_jobs(session)
                 metrics = [
-                    *_queues(fleet.queue_figures(session)),
-                    *_workers(fleet.workers(session, self._fresh_seconds)),
+                    *_queues(fleet.queue_figures(session, waiting), self._settings.queues),
+                    *_teams(waiting),
+                    *_workers(fleet.workers(session, self._settings.worker_fresh_seconds)),
                     *_attempts(fleet.attempt_totals(session)),
                     _stages(fleet.stage_totals(session)),
                     *_webhooks(waiting_figures(session)),
@@ -80,17 +79,48 @@ class FleetCollector(Collector):
         return [up, *metrics]
 
 
-def _queues(figures: Sequence[fleet.QueueFigures]) -> list[Metric]:
+def _queues(figures: Sequence[fleet.QueueFigures], listed: Sequence[str]) -> list[Metric]:
+    """Queues that are `listed` are told of while they have neither jobs nor workers too: whoever starts workers by
+    these figures must see a 0, and not nothing."""
     depth = GaugeMetricFamily("secateur_queue_jobs", "Jobs that wait, by queue.", labels=["queue"])
     age = GaugeMetricFamily(
         "secateur_queue_oldest_seconds", "Age of the oldest job that waits, since it was submitted.", labels=["queue"]
     )
     running = GaugeMetricFamily("secateur_running_jobs", "Jobs a worker holds, by queue.", labels=["queue"])
-    for each in figures:
+    runnable = GaugeMetricFamily(
+        "secateur_queue_runnable_jobs",
+        "Jobs that wait and that their teams' quotas let run, by queue.",
+        labels=["queue"],
+    )
+    wanted = GaugeMetricFamily(
+        "secateur_queue_wanted_workers", "Workers a queue has work for: runnable and running jobs.", labels=["queue"]
+    )
+    seen = {each.queue for each in figures}
+    idle = [fleet.QueueFigures(queue, 0, 0.0, 0, 0) for queue in dict.fromkeys(listed) if queue not in seen]
+    for each in (*figures, *idle):
         depth.add_metric([each.queue], each.queued)
         age.add_metric([each.queue], each.oldest_seconds)
         running.add_metric([each.queue], each.running)
-    return [depth, age, running]
+        runnable.add_metric([each.queue], each.runnable)
+        wanted.add_metric([each.queue], each.runnable + each.running)
+    return [depth, age, running, runnable, wanted]
+
+
+def _teams(waiting: Sequence[fleet.Waiting]) -> list[Metric]:
+    depth = GaugeMetricFamily(
+        "secateur_team_waiting_jobs", f"Jobs that wait, of the {_MOST_TEAMS} teams that wait longest.", labels=["team"]
+    )
+    age = GaugeMetricFamily(
+        "secateur_team_oldest_seconds", "Age of the oldest job of a team that waits, of the same.", labels=["team"]
+    )
+    by_team: dict[str, list[fleet.Waiting]] = defaultdict(list)
+    for each in waiting:
+        by_team[each.team].append(each)
+    oldest = {team: max(each.oldest_seconds for each in of) for team, of in by_team.items()}
+    for team in sorted(oldest, key=lambda team: (-oldest[team], team))[:_MOST_TEAMS]:
+        depth.add_metric([team], sum(each.queued for each in by_team[team]))
+        age.add_metric([team], oldest[team])
+    return [depth, age]
 
 
 def _workers(rows: Sequence[WorkerRow]) -> list[Metric]:

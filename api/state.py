@@ -7,7 +7,7 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.fleet_metrics import metrics_registry
+from api.backing_metrics import metrics_registry
 from api.rates import Rates
 from api.readiness import ReadinessChecks
 from api.refusals import RefusedKeys
@@ -67,7 +67,7 @@ def build_state(settings: Settings) -> ApiState:
         rates=Rates(settings),
         refused_keys=RefusedKeys(sessions),
         readiness=ReadinessChecks(sessions, store, broker, worker_fresh_seconds=settings.worker_fresh_seconds),
-        metrics=metrics_registry(sessions, settings.worker_fresh_seconds),
+        metrics=metrics_registry(settings, sessions, store, broker),
         hub=hub,
         guard=Guard(tuple(settings.webhook_allowed_networks)),
         triggers=Means(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),

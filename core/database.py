@@ -15,6 +15,7 @@ from select import POLLIN, poll
 from typing import Any, Literal
 
 import psycopg
+from prometheus_client import Histogram
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -47,6 +48,8 @@ _MOST_CONNECTIONS = 40
 _UNASKED_SECONDS = 1.0
 """A connection that was used this long ago is used again without asking the server whether it is there."""
 _RETURNED_AT = "returned_at"
+_ASKED_AT = "asked_at"
+DATABASE_SECONDS = Histogram("secateur_database_seconds", "Time from a statement to its answer, of this process.")
 
 Role = Literal["request", "dispatcher", "worker", "migration"]
 """Kinds of callers of the database: each has limits of its own in the settings."""
@@ -121,6 +124,7 @@ def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
         },
     )
     _check_before_use(engine)
+    _time_statements(engine)
     begin = _begin(settings, role)
 
     @event.listens_for(engine, "begin")
@@ -133,6 +137,18 @@ def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _time_statements(engine: Engine) -> None:
+    """Count the time of each statement that is answered, its way to the server and back included."""
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _(connection: Connection, *_: object) -> None:
+        connection.info[_ASKED_AT] = time.perf_counter()
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def _(connection: Connection, *_: object) -> None:
+        DATABASE_SECONDS.observe(time.perf_counter() - connection.info[_ASKED_AT])
 
 
 def _check_before_use(engine: Engine) -> None:

@@ -5,19 +5,21 @@ attempt to the totals exactly once, so that counters never go back, cost the sam
 outlive the rows they were made from.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from sqlalchemy import Row, func, select, text, tuple_, update
+from sqlalchemy import Row, case, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
 from core.jobs.corrections import keep_ratios
 from core.jobs.tables import JOB_IS_HELD, AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
+from core.teams.quotas import device_seconds_used
+from core.teams.tables import TeamRow
 
 STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
 """Seconds."""
@@ -26,33 +28,75 @@ _BATCH = 1000
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Jobs of one team that wait in one queue, the age of the oldest of them (seconds since it was submitted), and how
+    many of them the team's quotas let run at this moment: quotas are of all queues together, and each queue is counted
+    as if it had the whole room."""
+
+    queue: str
+    team: str
+    queued: int
+    oldest_seconds: float
+    runnable: int
+
+
+def waiting_jobs(session: Session) -> list[Waiting]:
+    """Return what waits, by queue and team. Reads an index of jobs that wait, and the teams they are of."""
+    counted = (
+        select(
+            JobRow.queue,
+            JobRow.team_id,
+            func.count().label("queued"),
+            func.min(JobRow.created_at).label("oldest"),
+        )
+        .where(JobRow.status == "queued")
+        .group_by(JobRow.queue, JobRow.team_id)
+        .subquery()
+    )
+    room = case(
+        (TeamRow.max_device_seconds <= device_seconds_used(), 0),
+        (TeamRow.max_running.is_(None), counted.c.queued),
+        else_=func.least(counted.c.queued, func.greatest(TeamRow.max_running - TeamRow.running, 0)),
+    )
+    age = func.extract("epoch", func.clock_timestamp() - counted.c.oldest)
+    rows = session.execute(
+        select(counted.c.queue, TeamRow.name, counted.c.queued, age, room).join_from(
+            counted, TeamRow, TeamRow.id == counted.c.team_id
+        )
+    )
+    return [Waiting(queue, team, queued, float(oldest), runnable) for queue, team, queued, oldest, runnable in rows]
+
+
+@dataclass(frozen=True)
 class QueueFigures:
-    """One queue: jobs that wait, the age of the oldest of them (seconds since it was submitted), jobs workers hold."""
+    """One queue: jobs that wait, the age of the oldest of them (seconds since it was submitted), how many of them their
+    teams' quotas let run, jobs workers hold."""
 
     queue: str
     queued: int
     oldest_seconds: float
+    runnable: int
     running: int
 
 
-def queue_figures(session: Session) -> list[QueueFigures]:
-    """Of every queue that has jobs now, and of every queue a worker serves. Reads indexes alone."""
-    now = func.clock_timestamp()
-    waiting = select(
-        JobRow.queue,
-        func.count(),
-        func.extract("epoch", now - func.min(JobRow.created_at)),
-    )
-    queued = {
-        name: (count, float(age))
-        for name, count, age in session.execute(waiting.where(JobRow.status == "queued").group_by(JobRow.queue))
-    }
+def queue_figures(session: Session, waiting: Sequence[Waiting] | None = None) -> list[QueueFigures]:
+    """Return those of every queue that has jobs now, and of every queue a worker serves, from what `waiting` says where
+    it was asked for already."""
+    by_queue: dict[str, list[Waiting]] = defaultdict(list)
+    for each in waiting_jobs(session) if waiting is None else waiting:
+        by_queue[each.queue].append(each)
     held = select(JobRow.queue, func.count().label("held")).where(text(JOB_IS_HELD)).group_by(JobRow.queue)
     running = {row.queue: row.held for row in session.execute(held)}
     served = session.scalars(select(WorkerRow.queue).distinct())
     return [
-        QueueFigures(name, *queued.get(name, (0, 0.0)), running.get(name, 0))
-        for name in sorted({*queued, *running, *served})
+        QueueFigures(
+            name,
+            sum(each.queued for each in by_queue[name]),
+            max((each.oldest_seconds for each in by_queue[name]), default=0.0),
+            sum(each.runnable for each in by_queue[name]),
+            running.get(name, 0),
+        )
+        for name in sorted({*by_queue, *running, *served})
     ]
 
 

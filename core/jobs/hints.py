@@ -32,6 +32,15 @@ class Hints:
         with self._app.producer_or_acquire() as producer:
             return int(producer.channel.queue_declare(queue=queue).message_count)
 
+    def memory(self) -> tuple[int, int] | None:
+        """Return the bytes that Redis uses and may use (0: no limit); None of another broker."""
+        with self._app.producer_or_acquire() as producer:
+            client = getattr(producer.channel, "client", None)  # which Redis' channels alone have
+            if client is None:
+                return None
+            told = client.info("memory")
+        return int(told["used_memory"]), int(told["maxmemory"])
+
     def send(self, job_id: str, queue: str, enough: int = HINTS_PER_QUEUE) -> None:
         """Send one, unless `enough` of them lie there: each of those is taken after this job's commit, and finds it."""
         if self.lying(queue) < enough:

@@ -41,7 +41,7 @@ def needed(name: str) -> str:
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     found = next((str(place / name) for place in places if (place / name).exists()), None) or shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed (apt-get install postgresql pgbouncer redis-server)")
+        pytest.skip(f"{name} is not installed (apt-get install postgresql pgbouncer redis-server prometheus kustomize)")
     return found
 
 

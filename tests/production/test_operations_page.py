@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from fastapi.testclient import TestClient
 
+from tests.production.conftest import needed
 from tests.production.files import ROOT, compose
 from tests.production.settings_table import PAGE, settings_table
 
@@ -64,6 +65,13 @@ def test_alert_rules_name_metrics_and_routes_that_there_are(api_client: TestClie
     for each in _alternatives(left_out):
         assert any(re.fullmatch(each, route) for route in routes), each
     assert not re.fullmatch(left_out, "/v1/jobs")
+
+
+def test_the_alert_rules_hold_what_their_tests_say() -> None:
+    program = needed("promtool")
+    for command in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")):
+        tried = subprocess.run([program, *command], cwd=ALERTS.parent, capture_output=True, text=True)
+        assert tried.returncode == 0, tried.stdout + tried.stderr
 
 
 def test_every_alert_is_explained_and_tried() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
+from prometheus_client import Histogram
+
 from core.errors import DiskFull, NotFound
 
 MANIFEST = "secateur.json"
@@ -20,6 +22,12 @@ HASHED_SUFFIX = ".hashed.safetensors"
 GENERATED_PREFIX = "generated"
 """Texts that models wrote lie below this, each under its key."""
 CHUNK_BYTES = 2**20
+STORE_SECONDS = Histogram(
+    "secateur_store_seconds",
+    "Time from a request to a bucket to its answer or error, of this process.",
+    ["operation"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0),
+)
 _COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 Watch = Callable[[], None]

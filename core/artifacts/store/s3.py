@@ -18,6 +18,7 @@ from s3fs import S3FileSystem  # type: ignore[import-untyped]
 from core.artifacts.store.protocol import (
     CHUNK_BYTES,
     MANIFEST,
+    STORE_SECONDS,
     Part,
     StoredFile,
     Unfinished,
@@ -282,16 +283,18 @@ class S3Store:
         **options: Any,
     ) -> Any:
         """The library's coroutines have its methods' names with an underscore; its loop runs in a thread of its own."""
-        future = asyncio.run_coroutine_threadsafe(getattr(files, f"_{method}")(*arguments, **options), files.loop)
-        try:
-            while watch is not None:
-                done, _ = concurrent.futures.wait([future], timeout=_WATCH_SECONDS)
-                if done:
-                    break
-                watch()
-            return future.result(seconds)
-        finally:
-            future.cancel()
+        operation = arguments[0] if method == "call_s3" else method.removeprefix("_")
+        with STORE_SECONDS.labels(operation).time():
+            future = asyncio.run_coroutine_threadsafe(getattr(files, f"_{method}")(*arguments, **options), files.loop)
+            try:
+                while watch is not None:
+                    done, _ = concurrent.futures.wait([future], timeout=_WATCH_SECONDS)
+                    if done:
+                        break
+                    watch()
+                return future.result(seconds)
+            finally:
+                future.cancel()
 
 
 class S3Incoming:

@@ -1,0 +1,163 @@
+"""What is scraped of what the service stands on, of teams that wait, and of workers that are wanted."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
+
+import api.backing_metrics
+import api.fleet_metrics
+from api.app import create_app
+from core.database import transaction
+from core.jobs import queue
+from core.jobs.hints import Hints
+from core.settings import Settings
+from tests.api.test_metrics import scrape
+from tests.conftest import bearer
+from tests.worker.redis_server import RedisServer, redis_running
+
+ASKED = "secateur_store_seconds_count{operation=head_bucket}"
+Sessions = sessionmaker[Session]
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (api.fleet_metrics, api.backing_metrics):
+        monkeypatch.setattr(module, "CACHED_SECONDS", 0.0)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_running(tmp_path) as server:
+        yield server
+
+
+def submit(api: TestClient, job_body: dict[str, Any], times: int, key: str | None = None) -> None:
+    for _ in range(times):
+        headers = bearer(key) if key else {}
+        assert api.post("/v1/jobs", json=job_body, headers=headers).status_code == 201
+
+
+def limit(sessions: Sessions, team: str, **limits: float | None) -> None:
+    columns = ", ".join(f"{name} = :{name}" for name in limits)
+    with transaction(sessions) as session:
+        session.execute(text(f"UPDATE teams SET {columns} WHERE id = :team"), {"team": team, **limits})
+
+
+def claim_all(sessions: Sessions) -> int:
+    """Return how many jobs a crowd of workers is given."""
+    claimed = 0
+    while True:
+        with transaction(sessions) as session:
+            if queue.claim(session, queue="default", worker_id=f"worker_{claimed}", lease_seconds=60) is None:
+                return claimed
+        claimed += 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"max_running": None}, 4),
+        ({"max_running": 2}, 2),
+        ({"max_running": 9}, 4),
+        ({"max_running": 0}, 0),
+        ({"max_running": None, "max_device_seconds": 0}, 0),
+        ({"max_running": 3, "max_device_seconds": 10**6}, 3),
+    ],
+)
+def test_what_is_runnable_is_what_workers_are_given(
+    api: TestClient,
+    sessions: Sessions,
+    team: str,
+    job_body: dict[str, Any],
+    limits: dict[str, float | None],
+    expected: int,
+) -> None:
+    submit(api, job_body, 4)
+    limit(sessions, team, **limits)
+    seen = scrape(api)
+    assert seen["secateur_queue_jobs{queue=default}"] == 4
+    assert seen["secateur_queue_runnable_jobs{queue=default}"] == expected
+    assert seen["secateur_queue_wanted_workers{queue=default}"] == expected
+    assert claim_all(sessions) == expected
+    after = scrape(api)
+    assert after["secateur_queue_runnable_jobs{queue=default}"] == 0, "the quota is used up"
+    assert after["secateur_queue_wanted_workers{queue=default}"] == expected, "a busy worker is not wanted any more"
+
+
+def test_teams_that_wait_longest_are_told_apart(
+    api: TestClient,
+    sessions: Sessions,
+    team: str,
+    other_team: str,
+    job_body: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submit(api, job_body, 2)
+    with transaction(sessions) as session:
+        session.execute(text("UPDATE jobs SET created_at = now() - interval '1 hour'"))
+        names = {row.id: row.name for row in session.execute(text("SELECT id, name FROM teams"))}
+    submit(api, job_body, 1)
+    with transaction(sessions) as session:
+        newest = "(SELECT id FROM jobs ORDER BY created_at DESC LIMIT 1)"
+        session.execute(text(f"UPDATE jobs SET team_id = :team WHERE id = {newest}"), {"team": other_team})
+    seen = scrape(api)
+    assert seen[f"secateur_team_waiting_jobs{{team={names[team]}}}"] == 2
+    assert 3600 <= seen[f"secateur_team_oldest_seconds{{team={names[team]}}}"] < 3700
+    assert seen[f"secateur_team_waiting_jobs{{team={names[other_team]}}}"] == 1
+    monkeypatch.setattr("api.fleet_metrics._MOST_TEAMS", 1)
+    told = {name for name in scrape(api) if name.startswith("secateur_team_waiting_jobs")}
+    assert told == {f"secateur_team_waiting_jobs{{team={names[team]}}}"}
+
+
+def test_a_listed_queue_has_figures_before_it_has_jobs_or_workers(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"queues": ["default", "h200"]}))) as client:
+        seen = scrape(client)
+    assert seen["secateur_queue_wanted_workers{queue=h200}"] == 0, "who starts workers by it would see an error"
+
+
+def test_a_redis_that_answers_hangs_and_is_full(settings: Settings, redis: RedisServer) -> None:
+    with TestClient(create_app(settings.model_copy(update={"broker_url": redis.url}))) as client:
+        redis.client.config_set("maxmemory", 50_000_000)
+        hints = Hints(client.app.state.api.broker)  # type: ignore[attr-defined]
+        hints.send("job_1", "default")
+        hints.send("job_2", "default")
+        seen = scrape(client)
+        assert seen["secateur_broker_up{}"] == 1 and seen["secateur_broker_hints{queue=default}"] == 2
+        assert seen["secateur_broker_memory_limit_bytes{}"] == 50_000_000
+        assert 0 < seen["secateur_broker_memory_used_bytes{}"] < 50_000_000
+        os.kill(redis.pid, signal.SIGSTOP)
+        try:
+            seen = scrape(client)
+        finally:
+            os.kill(redis.pid, signal.SIGCONT)
+        assert seen["secateur_broker_up{}"] == 0 and seen["secateur_store_up{}"] == 1
+        assert seen["secateur_database_up{}"] == 1, "one that hangs takes the others along"
+        deadline = time.monotonic() + 30
+        while scrape(client)["secateur_broker_up{}"] == 0 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert scrape(client)["secateur_broker_up{}"] == 1
+
+
+def test_a_store_that_is_away_shows(settings: Settings) -> None:
+    away = {"store_url": "s3://secateur", "store_endpoint": "http://127.0.0.1:1", "store_region": "us-east-1"}
+    keys = {"store_access_key": "key", "store_secret_key": SecretStr("secret")}
+    with TestClient(create_app(settings.model_copy(update=away | keys))) as client:
+        before = scrape(client).get(ASKED, 0.0)
+        seen = scrape(client)
+    assert seen["secateur_store_up{}"] == 0 and seen["secateur_broker_up{}"] == 1
+    assert seen[ASKED] > before, "an error takes its time too"
+
+
+def test_statements_are_timed(api: TestClient) -> None:
+    before = scrape(api)["secateur_database_seconds_count{}"]
+    assert api.get("/v1/jobs").status_code == 200
+    assert scrape(api)["secateur_database_seconds_count{}"] > before
