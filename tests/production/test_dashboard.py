@@ -1,0 +1,161 @@
+"""The dashboard: every query is answered by a Prometheus that scrapes an API process which has something to tell."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
+
+import api.backing_metrics
+import api.fleet_metrics
+from bench.chaos.prometheus import until, watch
+from core.artifacts.store import open_store
+from core.artifacts.store.s3 import S3Store
+from core.database import transaction
+from core.jobs import fleet, queue
+from core.jobs.duties import note_done
+from core.settings import Settings
+from tests.production.conftest import PASSWORD, needed
+from tests.production.files import ROOT
+from tests.production.test_operations_page import ALERTS
+
+DASHBOARD = ROOT / "deploy" / "grafana" / "secateur.json"
+Sessions = sessionmaker[Session]
+
+
+@pytest.fixture
+def settings(settings: Settings, redis_port: int, store_port: int) -> Settings:
+    kept = {
+        "broker_url": f"redis://127.0.0.1:{redis_port}/0",
+        "broker_password": SecretStr(PASSWORD),
+        "store_url": "s3://dashboard",
+        "store_endpoint": f"http://127.0.0.1:{store_port}",
+        "store_region": "us-east-1",
+        "store_access_key": "access",
+        "store_secret_key": SecretStr("secret"),
+    }
+    made = settings.model_copy(update=kept)
+    store = open_store(made)
+    assert isinstance(store, S3Store)
+    store.make_bucket()
+    return made
+
+
+@pytest.fixture
+def instance(
+    live_api: httpx.Client, sessions: Sessions, job_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> httpx.Client:
+    """An API process whose fleet has a GPU, a job that failed, one that succeeded, one that waits, and a dispatcher."""
+    for module in (api.fleet_metrics, api.backing_metrics):
+        monkeypatch.setattr(module, "CACHED_SECONDS", 0.0)
+    for _ in range(4):
+        live_api.post("/v1/jobs", json=job_body).raise_for_status()
+    with transaction(sessions) as session:
+        queue.heartbeat(
+            session,
+            "worker_1",
+            queue="default",
+            state="busy",
+            device="cuda",
+            hostname="bed",
+            pid=1,
+            memory_bytes=2**30,
+            device_memory_bytes=2**36,
+            device_memory_used_bytes=2**35,
+            disk_free_bytes=2**40,
+            work_folders=1,
+            work_bytes=4096,
+        )
+        note_done(session, "hints", 2)
+    for outcome in ("failed", "succeeded"):
+        end_a_job(sessions, outcome)
+    live_api.get("/v1/jobs").raise_for_status()
+    return live_api
+
+
+def end_a_job(sessions: Sessions, outcome: str) -> None:
+    problem = {"code": "out_of_memory", "message": "m", "param": None, "retryable": False}
+    with transaction(sessions) as session:
+        claimed = queue.claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+        assert claimed is not None
+        queue.finish_failed(session, claimed.job_id, claimed.attempt, problem, stages={"prune": 4.0})
+        session.execute(text("UPDATE job_attempts SET outcome = :outcome WHERE NOT counted"), {"outcome": outcome})
+        fleet.count_ended_attempts(session)
+
+
+def panels() -> Iterator[tuple[str, str, str]]:
+    """Yield the title, the query and the legend of everything the dashboard draws."""
+    board = json.loads(DASHBOARD.read_text())
+    for panel in board["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["expr"], target["legendFormat"]
+
+
+def filled_in(query: str) -> str:
+    return query.replace("$queue", ".*").replace("$__rate_interval", "30s")
+
+
+def test_every_query_of_the_dashboard_is_answered(instance: httpx.Client, sessions: Sessions, tmp_path: Path) -> None:
+    needed("prometheus")
+    with watch([str(instance.base_url)], ALERTS, tmp_path / "prometheus") as prometheus:
+        end_a_job(sessions, "succeeded")
+        instance.get("/v1/jobs").raise_for_status()
+        until(lambda: prometheus.scrapes(3), 60)
+        for title, query, legend in panels():
+            found = prometheus.query(filled_in(query))
+            assert found, f"{title}: {query}"
+            labels = set(re.findall(r"{{(\w+)}}", legend))
+            assert all(labels <= each["metric"].keys() for each in found), f"{title}: {legend}"
+            assert any(math.isfinite(float(each["value"][1])) for each in found), f"{title}: {query}"
+        for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]:
+            prometheus.query(rule["expr"])
+
+
+def test_metrics_and_labels_of_dashboard_and_alerts_are_there(instance: httpx.Client) -> None:
+    instance.get("/metrics")  # what is timed by a scrape is told by the next
+    labels: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(instance.get("/metrics").text):
+        for sample in family.samples:
+            labels.setdefault(sample.name, set()).update(sample.labels)
+    rules = [rule["expr"] for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]]
+    for query in (*(query for _, query, _ in panels()), *rules):
+        for name, matchers in re.findall(r"(secateur_\w+)(?:{([^}]*)})?", query):
+            assert name in labels, query
+            matched = set(re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', matchers))
+            assert matched <= labels[name], f"{query}: {name} has no {matched - labels[name]}"
+
+
+def test_the_dashboard_asks_every_fleet_metric_once_for_all_processes() -> None:
+    """Each API process tells the same of the fleet: a sum over them would be a multiple."""
+    own = ("secateur_request_seconds", "secateur_store_seconds", "secateur_database_seconds")
+    for title, query, _ in panels():
+        for name in re.findall(r"secateur_\w+", query):
+            if not name.startswith(own):
+                assert re.search(rf"max( by \([^)]*\))? \(?((increase|rate)\()?{name}|max\({name}", query), title
+
+
+def test_the_dashboard_shows_what_an_operator_looks_for() -> None:
+    shown = {title for title, _, _ in panels()}
+    assert {
+        "Wait by team",
+        "Jobs",
+        "Failures by code, an hour",
+        "Device memory",
+        "Dispatcher lag by duty",
+        "Broker depth",
+        "Store",
+        "Database",
+    } <= shown
+    board = json.loads(DASHBOARD.read_text())
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(ids) == len(set(ids)) and board["uid"] == "secateur"
+    assert all(panel["datasource"]["uid"] == "${source}" for panel in board["panels"] if panel["type"] != "row")
