@@ -33,6 +33,7 @@ class Prometheus:
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=10)
+        self._calm_at = time.monotonic()
 
     def query(self, expression: str) -> list[Series]:
         """Return what an expression is at this moment. Raises ValueError, with Prometheus' words, where it is none."""
@@ -48,14 +49,20 @@ class Prometheus:
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
     def fired(self) -> set[str]:
-        """Return the names of the alerts that fired since it was started, those that do not any more included."""
-        seen = self.query('count by (alertname) (count_over_time(ALERTS{alertstate="firing"}[1d]))')
+        """Return the names of the alerts that fired since it is watched, those that do not any more included."""
+        since = max(1, int(time.monotonic() - self._calm_at))
+        seen = self.query(f'count by (alertname) (count_over_time(ALERTS{{alertstate="firing"}}[{since}s]))')
         return {series["metric"]["alertname"] for series in seen}
 
     def scrapes(self, least: int) -> bool:
         """Tell whether each API process was scraped so often."""
         counts = self.query("count_over_time(up[1d])")
         return bool(counts) and all(int(each["value"][1]) >= least for each in counts)
+
+    def wait_for_calm(self) -> None:
+        """Wait for the first scrape of all, until when nothing is known of anybody, and for what fires to be over."""
+        until(lambda: self.scrapes(1) and not self.firing(), START_SECONDS)
+        self._calm_at = time.monotonic()
 
     def is_ready(self) -> bool:
         try:
@@ -70,7 +77,8 @@ class Prometheus:
 @contextmanager
 def watch(apis: Sequence[str], rules: Path | None, folder: Path, faster: float = 1) -> Iterator[Prometheus]:
     """Run a Prometheus over what `apis` (base URLs) tell at `/metrics` while the body runs; `folder` takes all it
-    writes. It has the rules, whose times are divided by `faster`. Raises FileNotFoundError where it is not installed.
+    writes. It has the rules, whose times are divided by `faster`. Raises FileNotFoundError where it is not installed,
+    TimeoutError where an API process does not answer or an alert fires from the start.
     """
     program = shutil.which(PROGRAM)
     if program is None:
@@ -97,7 +105,8 @@ def watch(apis: Sequence[str], rules: Path | None, folder: Path, faster: float =
         running = Prometheus(f"http://{address}")
         try:
             until(running.is_ready, START_SECONDS)
-            until(lambda: running.scrapes(1) or not apis, START_SECONDS)
+            if apis:
+                running.wait_for_calm()
             yield running
         finally:
             running.close()
@@ -122,7 +131,8 @@ def shortened(rules: str, faster: float) -> str:
         seconds = _seconds(duration)
         return f"{max(least, round(seconds / faster)) if seconds else 0}s"
 
-    rules = re.sub(r"^( +for: )(\w+)$", lambda match: match[1] + part(match[2], _LEAST_FOR_SECONDS), rules, flags=re.MULTILINE)
+    waits = re.compile(r"^( +for: )(\w+)$", re.MULTILINE)
+    rules = waits.sub(lambda match: match[1] + part(match[2], _LEAST_FOR_SECONDS), rules)
     return re.sub(r"\[(\w+)\]", lambda match: f"[{part(match[1], _LEAST_RANGE_SECONDS)}]", rules)
 
 
