@@ -260,3 +260,22 @@ def migrate(settings: Settings) -> None:
                 connection.commit()
     finally:
         engine.dispose()
+
+
+def has_schema(settings: Settings) -> bool:
+    """Return whether the database has this version's schema, or that of a newer version, which this one tolerates."""
+    import alembic.config  # slow to load, and for this alone
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+    engine = create_engine_from(settings, "migration")
+    try:
+        with engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    older = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
+    return found is not None and found not in older

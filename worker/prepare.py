@@ -1,20 +1,23 @@
 """`python -m worker.prepare`: what must be there before a version runs. Safe to run again, and by several at once.
 
 Brings the database to this version's schema, which the version before tolerates, and makes the store's bucket where it
-is missing.
+is missing. With `--wait` it changes nothing, and ends once the database has the schema: for what starts beside it.
 """
 
 import sys
+import time
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.artifacts.store import open_store
 from core.artifacts.store.s3 import S3Store
-from core.database import migrate
+from core.database import has_schema, migrate
 from core.errors import StoreUnavailable
 from core.logs import configure_logs
 from core.settings import Settings
+
+LOOK_SECONDS = 2
 
 logger = structlog.get_logger("worker.prepare")
 
@@ -29,11 +32,23 @@ def prepare(settings: Settings) -> None:
         logger.info("the bucket is there", url=settings.store_url, made=made)
 
 
+def wait(settings: Settings) -> None:
+    """Return once the database has this version's schema or a newer one, however long that takes."""
+    while True:
+        try:
+            if has_schema(settings):
+                return
+            logger.info("the database does not have this version's schema yet")
+        except SQLAlchemyError as error:
+            logger.warning("the database cannot be asked for its schema", error=str(error).partition("\n")[0])
+        time.sleep(LOOK_SECONDS)
+
+
 def main() -> int:
     settings = Settings()  # pyright: ignore[reportCallIssue]
     configure_logs(settings)
     try:
-        prepare(settings)
+        (wait if sys.argv[1:] == ["--wait"] else prepare)(settings)
     except (SQLAlchemyError, StoreUnavailable, ValueError) as error:
         logger.error("not prepared", error=str(error))
         return 1

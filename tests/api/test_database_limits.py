@@ -20,7 +20,7 @@ from tests.api.test_problems import problem_of
 from tests.conftest import bearer
 from tests.jobs.conftest import NewJob
 from tests.jobs.conftest import new_job as new_job
-from tests.production.conftest import needed
+from tests.production.programs import needed
 from tests.serving import lent_app
 from tests.worker.conftest import eventually
 from tests.worker.test_serve import free_port

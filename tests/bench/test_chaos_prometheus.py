@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from bench.chaos.prometheus import PROGRAM, shortened, until, watch
-from tests.production.conftest import needed
+from tests.production.programs import needed
 
 ALERTS = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "alerts.yml"
 

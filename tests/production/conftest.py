@@ -7,16 +7,19 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
 
+from tests.production import manifests
 from tests.production.files import Image, compose, filled_in, image
+from tests.production.programs import needed
 from tests.worker.test_serve import free_port
 from worker.processes import ChildProcess, run, spawn
 
@@ -36,15 +39,6 @@ def eventually(look: Callable[[], Answer | None], seconds: float = 60) -> Answer
     raise AssertionError(f"not within {seconds} s")
 
 
-def needed(name: str) -> str:
-    """A program of a system package; `.ci/run` installs them."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    found = next((str(place / name) for place in places if (place / name).exists()), None) or shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed (apt-get install postgresql pgbouncer redis-server prometheus kustomize)")
-    return found
-
-
 @dataclass
 class Service:
     """The service of docker-compose.yml, on this machine: every host is loopback, every volume a folder."""
@@ -57,11 +51,16 @@ class Service:
     def image_of(self, name: str) -> Image:
         return image(compose()["services"][name]["build"]["target"])
 
-    def environment(self, name: str) -> dict[str, str]:
+    def said(self, name: str) -> dict[str, str]:
+        """Return the environment that the image and the file give a part."""
         said = dict(self.image_of(name).environment)
         for key, value in compose()["services"][name]["environment"].items():
             if value is not None:
                 said[key] = filled_in(value, self.variables)
+        return said
+
+    def environment(self, name: str) -> dict[str, str]:
+        said = self.said(name)
         home, temporary = self.folder / name, self.folder / f"{name}-tmp"
         home.mkdir(exist_ok=True)
         temporary.mkdir(exist_ok=True)
@@ -117,8 +116,12 @@ class Service:
                 return probe.connect_ex(("127.0.0.1", self.ports["api"])) == 0
         return any((self.folder / name).glob("*.alive"))
 
+    def healthcheck(self, name: str) -> list[str]:
+        own: list[str] | None = compose()["services"][name].get("healthcheck", {}).get("test")
+        return own or self.image_of(name).healthcheck
+
     def is_healthy(self, name: str) -> bool:
-        asked = compose()["services"][name].get("healthcheck", {}).get("test") or self.image_of(name).healthcheck
+        asked = self.healthcheck(name)
         return self.run(name, [word for word in asked if word != "CMD"]).returncode == 0
 
     def log(self, name: str) -> str:
@@ -127,6 +130,47 @@ class Service:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports['api']}"
+
+
+class KubernetesService(Service):
+    """The same of deploy/kubernetes: what its containers run and see, and how they are asked whether they live."""
+
+    def container(self, name: str) -> manifests.Container:
+        return manifests.containers(manifests.BASE)[name]
+
+    def said(self, name: str) -> dict[str, str]:
+        own = {"SECATEUR_STORE_ENDPOINT": "http://store:7070"}  # an overlay's, where the store is not Amazon's
+        secrets = {
+            "PGPASSWORD": self.variables["POSTGRES_PASSWORD"],
+            "SECATEUR_BROKER_PASSWORD": self.variables["REDIS_PASSWORD"],
+            "SECATEUR_SECRET_KEY": self.variables["SECATEUR_SECRET_KEY"],
+            "SECATEUR_STORE_ACCESS_KEY": self.variables["STORE_ACCESS_KEY"],
+            "SECATEUR_STORE_SECRET_KEY": self.variables["STORE_SECRET_KEY"],
+        }
+        return self.container(name).environment(manifests.settings(manifests.BASE) | own, secrets)
+
+    def command(self, name: str) -> list[str]:
+        return self.container(name).command
+
+    def waits(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Run to its end what a pod runs before its container."""
+        return self.run(name, manifests.containers(manifests.BASE, init=True)[name].command)
+
+    def is_healthy(self, name: str) -> bool:
+        return all(self._answers(name, self.container(name).said[probe]) for probe in self._probes(name))
+
+    def _probes(self, name: str) -> list[str]:
+        return [key for key in self.container(name).said if key.endswith("Probe")]
+
+    def _answers(self, name: str, probe: dict[str, Any]) -> bool:
+        if "exec" in probe:
+            return self.run(name, probe["exec"]["command"]).returncode == 0
+        assert probe["httpGet"]["port"] == "http"
+        try:
+            with urllib.request.urlopen(self.url + probe["httpGet"]["path"]) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ from core.database import transaction
 from core.jobs import fleet, queue
 from core.jobs.duties import note_done
 from core.settings import Settings
-from tests.production.conftest import PASSWORD, needed
+from tests.production.conftest import PASSWORD
 from tests.production.files import ROOT
+from tests.production.programs import needed
 from tests.production.test_operations_page import ALERTS
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "secateur.json"

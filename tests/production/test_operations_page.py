@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 from fastapi.testclient import TestClient
 
-from tests.production.conftest import needed
 from tests.production.files import ROOT, compose
+from tests.production.programs import needed
 from tests.production.settings_table import PAGE, settings_table
 
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"

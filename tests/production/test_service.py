@@ -1,13 +1,16 @@
 """The service as docker-compose.yml describes it, without containers: the very commands, environments and checks of
-health, over PostgreSQL, Redis and an S3 service; one real job; a backup that is restored; an end by SIGTERM.
+health, over PostgreSQL, Redis and an S3 service; one real job; a backup that is restored; an end by SIGTERM. What was
+restored goes on as deploy/kubernetes describes it, through the end of a pod that is at a job.
 """
 
 import json
+import shutil
 import signal
 import subprocess
 import urllib.request
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -15,10 +18,19 @@ from s3fs import S3FileSystem
 from transformers import AutoModelForCausalLM
 
 from secateur import Client
-from tests.production.conftest import PASSWORD, Service, eventually, needed
+from tests.production.conftest import PASSWORD, KubernetesService, Service, eventually
+from tests.production.programs import needed
 from tests.runner.models import write_model
 
 pytestmark = pytest.mark.timeout(600)
+JOB: dict[str, Any] = {
+    "model": "tiny",
+    "method": "sparsegpt",
+    "sparsity": 0.5,
+    "calibration": {"dataset": "words", "samples": 8, "sequence_length": 32},
+    "evaluation": {"datasets": ["words"], "samples": 8, "sequence_length": 32},
+    "queue": "cpu",
+}
 PARTS = ("api", "dispatcher", "worker-cpu")
 
 
@@ -39,6 +51,27 @@ def start(service: Service, *names: str) -> None:
     for name in names:  # a check of health is a process: none is asked before there is something to find
         eventually(partial(service.has_begun, name), 90)
         eventually(partial(service.is_healthy, name), 90)
+
+
+def start_pods(service: KubernetesService, *names: str) -> None:
+    """Start them as deploy/kubernetes says: first what waits for the schema."""
+    for name in names:
+        waited = service.waits(name)
+        assert waited.returncode == 0, waited.stdout
+    start(service, *names)
+
+
+def check_drain(service: KubernetesService, client: Client) -> None:
+    """A pod that is told to end gives its job back in time; another, which has nothing of the first's, does it."""
+    submitted = client.submit(**JOB)
+    eventually(lambda: client.job(submitted.id).status == "running")
+    grace = service.container("worker-cpu").pod["spec"]["terminationGracePeriodSeconds"]
+    assert service.stop("worker-cpu", grace) == 0, service.log("worker-cpu")[-3000:]
+    assert client.job(submitted.id).status == "queued"
+    shutil.rmtree(service.folder / "worker-cpu")
+    start(service, "worker-cpu")
+    ended = client.wait(submitted.id)
+    assert (ended.status, ended.attempt) == ("succeeded", 2), ended.error
 
 
 def stop(service: Service) -> None:
@@ -63,10 +96,12 @@ def test_a_job_from_upload_to_download_a_backup_and_a_restore(service: Service, 
     stop(service)
     lose_everything(service)
     restore(service, saved)
-    start(service, "api")
+    goes_on = KubernetesService(service.folder, service.ports, service.variables, service.started)
+    start_pods(goes_on, "api", "worker-cpu")
     with Client(service.url, key) as client:
         assert client.job(job).status == "succeeded"
         again = client.download(job, tmp_path / "restored")
+        check_drain(goes_on, client)
     first = {file.name: file.read_bytes() for file in (tmp_path / "artifact").iterdir() if file.is_file()}
     assert {file.name for file in again} == set(first)
     assert all(file.read_bytes() == first[file.name] for file in again)
@@ -80,14 +115,7 @@ def run_a_job(service: Service, key: str, tmp_path: Path) -> str:
         client.upload_model("tiny", folder)
         client.upload_dataset("words", text)
         eventually(lambda: [worker for worker in client.workers() if worker.queue == "cpu"])
-        submitted = client.submit(
-            model="tiny",
-            method="sparsegpt",
-            sparsity=0.5,
-            calibration={"dataset": "words", "samples": 8, "sequence_length": 32},
-            evaluation={"datasets": ["words"], "samples": 8, "sequence_length": 32},
-            queue="cpu",
-        )
+        submitted = client.submit(**JOB)
         ended = client.wait(submitted.id)
         assert ended.status == "succeeded", (ended.error, service.log("worker-cpu")[-3000:])
         client.download(submitted.id, tmp_path / "artifact")
@@ -147,5 +175,6 @@ def restore(service: Service, saved: Path) -> None:
     subprocess.run(
         [needed("pg_restore"), "--exit-on-error", *database(service), str(saved / "secateur.dump")], check=True
     )
-    prepare(service)  # makes the bucket
+    pods = KubernetesService(service.folder, service.ports, service.variables)
+    prepare(pods)  # makes the bucket
     s3(service).put(f"{saved / 'bucket'}/", "secateur/", recursive=True)

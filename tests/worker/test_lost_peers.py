@@ -18,7 +18,7 @@ from api.watch import EventWatch
 from core.database import passing_fault, session_factory
 from core.jobs.broker import celery_app
 from core.settings import Settings
-from tests.production.conftest import needed
+from tests.production.programs import needed
 from tests.worker.conftest import eventually
 from tests.worker.lost_peers import PORT, forwarded, peer
 from tests.worker.test_serve import free_port
