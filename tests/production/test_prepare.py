@@ -1,0 +1,51 @@
+"""What starts beside the migration waits until the schema is there."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import has_schema, transaction
+from core.settings import Settings
+from worker import prepare
+
+
+def set_version(sessions: sessionmaker[Session], version: str) -> str:
+    """Return the one it had."""
+    with transaction(sessions) as session:
+        had: str = session.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+        session.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+    return had
+
+
+def test_an_older_schema_is_waited_for_and_a_newer_one_is_not(
+    settings: Settings, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(prepare, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(prepare, "has_schema", lambda asked: (has_schema(asked), looked.set())[0])
+    newest = set_version(sessions, "0001")
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(prepare.wait, settings)
+            assert looked.wait(30) and not waiting.done()
+            set_version(sessions, newest)
+            waiting.result(30)
+        set_version(sessions, "of a later version")
+        assert has_schema(settings)
+    finally:
+        set_version(sessions, newest)
+
+
+def test_a_database_without_a_schema_or_that_is_away_is_waited_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = make_url(settings.database_url or "").set(database="postgres").render_as_string(False)
+    assert not has_schema(settings.model_copy(update={"database_url": empty}))
+    away = settings.model_copy(update={"database_url": "postgresql+psycopg://nobody@127.0.0.1:1/nothing"})
+    answers = iter([away, settings])
+    monkeypatch.setattr(prepare, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(prepare, "has_schema", lambda _: has_schema(next(answers)))
+    prepare.wait(settings)
