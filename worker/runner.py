@@ -1,7 +1,7 @@
 """The runner: the one process that opens models. A spec on stdin, JSON lines on stdout, diagnostics on stderr.
 
-It has no credentials and reaches no network; whatever a library prints goes to stderr, so that stdout carries messages
-alone.
+It has no credentials and reaches no network (`worker.seclusion`); whatever a library prints goes to stderr, so that
+stdout carries messages alone.
 """
 
 import contextlib
@@ -56,6 +56,7 @@ from worker.protocol import (
 )
 from worker.runner_messages import open_messages, send, signs_of_life
 from worker.runner_models import generate_text, import_gguf, new_network
+from worker.seclusion import seclude
 
 
 def _opened(place: ModelPlace) -> ModelFolder:
@@ -300,7 +301,9 @@ def main() -> int:
 
 def finish() -> NoReturn:
     """Run the spec, and end this process at once: all is said and written, and threads that libraries left can hang the
-    interpreter's own end."""
+    interpreter's own end. Nothing of a job is looked at before it is off the network, where the system allows that."""
+    if (refused := seclude()) is not None:
+        print(f"This runner is not kept from the network: {refused}.", file=sys.stderr)
     try:
         ended = main()
     except SystemExit as stopped:

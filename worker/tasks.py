@@ -14,10 +14,12 @@ import contextlib
 import mmap
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -38,6 +40,7 @@ from worker.app import app
 from worker.heart import Heart
 from worker.lookout import Lookout
 from worker.machine import disk_room_bytes, disk_shortage
+from worker.processes import run
 from worker.runner_process import RUNNER
 from worker.supervisor import Supervisor
 
@@ -157,11 +160,20 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, parent: Any) -> None:
         global _heart, _lookout
         settings = get_settings()
+        _tell_of_seclusion()
         pool: BasePool = parent.pool
         _lookout = Lookout(pool, look, settings.worker_poll_seconds)
         _heart = Heart(WORKER_ID, settings, on_space=_lookout.look_now)
         _heart.start()
         _lookout.start()
+
+
+def _tell_of_seclusion() -> None:
+    """Say at once, and not only in the log of each runner, where the system does not let runners be kept from the
+    network. Tried by a process of its own, which could not get back onto it."""
+    tried = run([sys.executable, "-I", "-S", str(Path(__file__).with_name("seclusion.py"))], name="seclusion")
+    if tried.returncode != 0:
+        logger.warning("runners are not kept from the network", reason=tried.stdout.strip())
 
 
 app.steps["worker"].add(Enter)
