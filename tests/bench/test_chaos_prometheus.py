@@ -1,16 +1,25 @@
 """The Prometheus that watches a run with faults: alerts come within seconds, and are remembered when they are over."""
 
+import re
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
+from bench.chaos.alerts import CAUSES, Means, jobs_held, redis_full, team_held
+from bench.chaos.installation import Installation
 from bench.chaos.prometheus import PROGRAM, shortened, until, watch
 from tests.production.programs import needed
+from tests.worker.redis_server import redis_running
 
 ALERTS = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "alerts.yml"
+NOBODY = Installation(Path(), (), {}, "", Path(), "", "", "", "", "")
 
 
 class Told(BaseHTTPRequestHandler):
@@ -61,3 +70,33 @@ def test_a_rules_file_that_is_wrong_is_told(tmp_path: Path) -> None:
     wrong.write_text("groups: [{name: a, rules: [{alert: A, expr: 'max('}]}]")
     with pytest.raises(RuntimeError, match="ended"), watch([], wrong, tmp_path / "prometheus"):
         pass
+
+
+def test_each_alert_has_a_fault_that_fires_it() -> None:
+    assert set(re.findall(r"- alert: (\w+)", ALERTS.read_text())) == set(CAUSES)
+
+
+def test_a_full_redis_is_provoked_and_healed(tmp_path: Path) -> None:
+    with redis_running(tmp_path) as server:
+        server.client.config_set("maxmemory", 100_000_000)
+        means = Means(NOBODY, server.url, lambda kind, target: nullcontext(), lambda jobs: None, lambda: None)
+        with redis_full(means):
+            assert int(server.client.config_get("maxmemory")["maxmemory"]) < server.client.info("memory")["used_memory"]
+        assert server.client.config_get("maxmemory")["maxmemory"] == "100000000"
+
+
+def test_what_is_held_is_let_go(database_url: str, team: str) -> None:
+    means = Means(
+        replace(NOBODY, database_url=database_url),
+        "",
+        lambda kind, target: nullcontext(),
+        lambda jobs: None,
+        lambda: None,
+    )
+    url = make_url(database_url).set(drivername="postgresql").render_as_string(False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for held, asked in ((team_held, "SELECT FROM teams FOR UPDATE"), (jobs_held, "SELECT FROM jobs")):
+            with held(means), pytest.raises(psycopg.errors.LockNotAvailable):
+                connection.execute(f"BEGIN; SET LOCAL lock_timeout = '50ms'; {asked}".encode())
+            connection.execute("ROLLBACK")
+            connection.execute(f"BEGIN; {asked}; COMMIT".encode())

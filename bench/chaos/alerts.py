@@ -1,0 +1,152 @@
+"""Each alert of deploy/prometheus/alerts.yml and the fault that fires it, tried on a fleet."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import redis
+from sqlalchemy import make_url
+
+from bench.chaos.installation import Installation
+from bench.chaos.prometheus import Prometheus, until, watch
+
+RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "alerts.yml"
+FASTER = 60
+"""An hour of a rule takes a minute, and a minute of waiting the least there is. What an expression compares with, such
+as the age of a job, is not shortened."""
+PATIENCE_SECONDS = 600
+_EVERY_SECONDS = 1.0
+
+WORKERS: Final = tuple(f"worker-{number}" for number in range(4))
+DISPATCHERS: Final = ("dispatcher-0", "dispatcher-1")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A fault of this kind to each of the targets at once, kept up until the alert fires. `again` is one that is over
+    as soon as it is done, and is done again and again. With `jobs`, so many are submitted before it; with `requests`,
+    the API is asked for a list of them all the while.
+    """
+
+    kind: str
+    targets: tuple[str, ...] = ("",)
+    again: bool = False
+    jobs: int = 0
+    requests: bool = False
+
+
+CAUSES: Final[dict[str, Cause]] = {
+    "SecateurDatabaseAway": Cause("postgres_fast", ("postgres",)),
+    "SecateurStoreAway": Cause("s3_error500", ("store",)),
+    "SecateurBrokerAway": Cause("redis_restart_kept", ("redis",)),
+    "SecateurBrokerFull": Cause("redis_full"),
+    "SecateurRequestsRefused": Cause("postgres_fast", ("postgres",), requests=True),
+    "SecateurWebhooksOverdue": Cause("freeze", DISPATCHERS, jobs=1),
+    "SecateurJobsWaitWhileWorkersIdle": Cause("team_held", jobs=1),
+    "SecateurDutyNotDone": Cause("freeze", DISPATCHERS),
+    "SecateurQueueWithoutWorkers": Cause("freeze", WORKERS, jobs=1),
+    "SecateurWorkersPaused": Cause("disk_full", ("worker-0",)),
+    "SecateurWorkersLost": Cause("kill", WORKERS, again=True, jobs=40),
+    "SecateurOutOfMemory": Cause("kill", tuple(f"{worker}/runner" for worker in WORKERS), again=True, jobs=40),
+    "SecateurAttemptsFail": Cause("kill", tuple(f"{worker}/runner" for worker in WORKERS), again=True, jobs=40),
+    "SecateurSlow": Cause("jobs_held", requests=True),
+}
+
+Apply = Callable[[str, str], AbstractContextManager[None]]
+"""Does a fault of a kind to a target while its context is entered, as `bench.chaos.faults` has them by name."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a try needs of a fleet. `submit` has so many jobs accepted, whose team has a webhook; `request` asks an API
+    for a list of jobs, whatever it answers."""
+
+    installation: Installation
+    redis_url: str
+    apply: Apply
+    submit: Callable[[int], None]
+    request: Callable[[], None]
+
+
+def fire_each(means: Means, folder: Path, say: Callable[[str], None] = print) -> list[str]:
+    """Have each alert's fault come, one after the other; return the alerts that did not come for theirs in time."""
+    silent = []
+    with watch(means.installation.apis, RULES, folder, FASTER) as prometheus:
+        for alert, cause in CAUSES.items():
+            began = time.monotonic()
+            if not _fires(alert, cause, means, prometheus):
+                silent.append(alert)
+            say(f"{alert}: {'silent' if alert in silent else 'fired'} after {time.monotonic() - began:.0f} s")
+            until(lambda: not prometheus.firing(), PATIENCE_SECONDS)
+    return silent
+
+
+def _fires(alert: str, cause: Cause, means: Means, prometheus: Prometheus) -> bool:
+    if cause.jobs:
+        means.submit(cause.jobs)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with ExitStack() as stack:
+        if not cause.again:
+            _do(cause, means, stack)
+        while time.monotonic() < deadline:
+            if alert in prometheus.firing():
+                return True
+            if cause.again:
+                with ExitStack() as once:
+                    _do(cause, means, once)
+            if cause.requests:
+                means.request()
+            time.sleep(_EVERY_SECONDS)
+    return False
+
+
+def _do(cause: Cause, means: Means, stack: ExitStack) -> None:
+    for target in cause.targets:
+        own = _OWN.get(cause.kind)
+        stack.enter_context(means.apply(cause.kind, target) if own is None else own(means))
+
+
+@contextmanager
+def redis_full(means: Means) -> Iterator[None]:
+    """Give Redis less memory than it uses."""
+    with redis.Redis.from_url(means.redis_url) as client:
+        had = client.config_get("maxmemory")["maxmemory"]
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) // 2)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", had)
+
+
+@contextmanager
+def team_held(means: Means) -> Iterator[None]:
+    """Hold every team's row, as a transaction that somebody forgot does: no job is claimed."""
+    with _held(means, "SELECT FROM teams FOR UPDATE"):
+        yield
+
+
+@contextmanager
+def jobs_held(means: Means) -> Iterator[None]:
+    """Hold the table of jobs against readers, so that a list of them waits for its limit."""
+    with _held(means, "LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"):
+        yield
+
+
+@contextmanager
+def _held(means: Means, statement: str) -> Iterator[None]:
+    url = make_url(means.installation.database_url).set(drivername="postgresql").render_as_string(False)
+    with psycopg.connect(url) as connection:
+        connection.execute(statement.encode())
+        try:
+            yield
+        finally:
+            connection.rollback()
+
+
+_OWN: Final[dict[str, Callable[[Means], AbstractContextManager[None]]]] = {
+    each.__name__: each for each in (redis_full, team_held, jobs_held)
+}
