@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 
 from bench.chaos.installation import Installation
 from bench.chaos.prometheus import Prometheus, until, watch
+from bench.chaos.schedule import DISPATCHERS, WORKERS
 
 RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "alerts.yml"
 FASTER = 60
@@ -20,9 +21,6 @@ FASTER = 60
 as the age of a job, is not shortened."""
 PATIENCE_SECONDS = 600
 _EVERY_SECONDS = 1.0
-
-WORKERS: Final = tuple(f"worker-{number}" for number in range(4))
-DISPATCHERS: Final = ("dispatcher-0", "dispatcher-1")
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _fires(alert: str, cause: Cause, means: Means, prometheus: Prometheus) -> bo
 
 def _do(cause: Cause, means: Means, stack: ExitStack) -> None:
     for target in cause.targets:
-        own = _OWN.get(cause.kind)
+        own = OWN.get(cause.kind)
         stack.enter_context(means.apply(cause.kind, target) if own is None else own(means))
 
 
@@ -147,6 +145,7 @@ def _held(means: Means, statement: str) -> Iterator[None]:
             connection.rollback()
 
 
-_OWN: Final[dict[str, Callable[[Means], AbstractContextManager[None]]]] = {
+OWN: Final[dict[str, Callable[[Means], AbstractContextManager[None]]]] = {
     each.__name__: each for each in (redis_full, team_held, jobs_held)
 }
+"""Faults that a run's schedule has not."""

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from bench.chaos.alerts import CAUSES, Means, jobs_held, redis_full, team_held
+from bench.chaos.alerts import CAUSES, OWN, Means, jobs_held, redis_full, team_held
+from bench.chaos.faults import KINDS
 from bench.chaos.installation import Installation
 from bench.chaos.prometheus import PROGRAM, shortened, until, watch
 from tests.production.programs import needed
@@ -74,6 +75,7 @@ def test_a_rules_file_that_is_wrong_is_told(tmp_path: Path) -> None:
 
 def test_each_alert_has_a_fault_that_fires_it() -> None:
     assert set(re.findall(r"- alert: (\w+)", ALERTS.read_text())) == set(CAUSES)
+    assert {cause.kind for cause in CAUSES.values()} <= KINDS.keys() | OWN.keys()
 
 
 def test_a_full_redis_is_provoked_and_healed(tmp_path: Path) -> None:
