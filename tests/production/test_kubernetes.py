@@ -14,17 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.settings import Settings
 from tests.production.files import compose
-from tests.production.manifests import (
-    BASE,
-    EXAMPLE,
-    FOLDER,
-    Manifest,
-    containers,
-    of_kind,
-    pods,
-    rendered,
-    settings,
-)
+from tests.production.manifests import BASE, EXAMPLE, FOLDER, Manifest, containers, of_kind, pods, rendered, settings
 from tests.production.settings_table import PAGE
 
 OWN_SCHEMAS = {"ScaledObject": json.loads((Path(__file__).parent / "schemas" / "scaledobject.json").read_text())}
