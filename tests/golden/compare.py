@@ -1,8 +1,8 @@
 """Compare two revisions: `python -m tests.golden.compare BASE HEAD [--only NAME …] [--tolerance 0.01]`.
 
 Without a tolerance every file of every artifact must have the same bytes, and reports, metrics, recorded bodies and the
-OpenAPI document must be equal but for times; each language job is also killed in the middle and must come to the same
-as without. With `--tolerance` figures may differ by that share and files are not compared: for a change that moves bits.
+OpenAPI document must be equal but for times; each job is also killed in the middle and must come to the same files as
+without. With `--tolerance` figures may differ by that share and files are not compared: for a change that moves bits.
 Exit status 1 where anything differs.
 """
 
@@ -20,6 +20,8 @@ from tests.golden.revision import ROOT, install, serving
 
 FOLDER = ROOT / ".cache" / "golden"
 KILLED = " (killed in the middle)"
+_OF_THE_KILL = ("attempts", "resumed")
+"""When the kill came decides these."""
 
 
 def results_of(revision: str, bodies: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def differences(base: Any, head: Any, tolerance: float | None, path: str = "") -
     """Yield each place where two results differ; with a tolerance, numbers by more than that share of the larger."""
     if isinstance(base, dict) and isinstance(head, dict):
         for key in sorted(base.keys() | head.keys()):
-            if key == "files" and tolerance is not None:
+            if key in _OF_THE_KILL or (key == "files" and tolerance is not None):
                 continue
             if (key in base) != (key in head):
                 yield f"{path}/{key}: only in {'base' if key in base else 'head'}"
@@ -79,13 +81,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         options.write.write_text(json.dumps({"base": base, "head": head}, indent=1))
     failed = 0
-    print("| job | status | attempts | files | against base | against not killed |\n|:--|:--|--:|--:|:--|:--|")
+    print(
+        "| job | status | attempts | resumed at | files | against base | against not killed |\n|:--|:--|--:|:--|--:|:--|:--|"
+    )
     for name, result in head.items():
         found = list(differences(base[name], result, options.tolerance))
         whole = head[name.removesuffix(KILLED)]
         own = list(differences(whole["files"], result["files"], None)) if name.endswith(KILLED) else []
         failed += bool(found or own)
-        row = [name, result.get("status", ""), result.get("attempts", ""), len(result.get("files", ()))]
+        row = [
+            name,
+            result.get("status", ""),
+            result.get("attempts", ""),
+            result.get("resumed") or "",
+            len(result.get("files", ())),
+        ]
         row += ["; ".join(found[:3]) or "same", "; ".join(own[:3]) or "same" * name.endswith(KILLED)]
         print("|", " | ".join(map(str, row)), "|", flush=True)
     print(f"{len(head)} compared, {failed} differ")

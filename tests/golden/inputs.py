@@ -43,5 +43,5 @@ def write_inputs(folder: Path) -> Path:
 def _tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer whose words are w0 to w95."""
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words)

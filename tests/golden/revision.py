@@ -23,8 +23,9 @@ from tests.golden.inputs import CLASSIFIERS
 
 ROOT = Path(__file__).parents[2]
 _ENDED = ("succeeded", "failed", "cancelled")
-_TIMED = re.compile(
-    r"second|_at$|peak|elapsed|latency|memory|worker|host|time|^id$|^job$|job_id|machine|version|revision"
+_UNSTEADY = re.compile(
+    r"second|_at$|peak|elapsed|latency|memory|worker|host|time|^id$|^job$|job_id|machine|version|revision|attempt|"
+    r"resumed|^actual$|README"
 )
 """Keys of reports and manifests whose values differ from run to run."""
 _TEXT_FILES = ("README.md", "secateur.json")
@@ -95,6 +96,7 @@ class Service:
             "status": job["status"],
             "error": job["error"],
             "attempts": job["attempt"],
+            "resumed": _resumed(report.json()) if report.is_success else None,
             "files": stored,
             "metrics": _steady(job["metrics"]),
             "report": _steady(report.json()) if report.is_success else None,
@@ -174,10 +176,16 @@ def _until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise RuntimeError(f"the service did not start:\n{log.read_text(errors='replace')}")
 
 
+def _resumed(report: dict[str, Any]) -> Any:
+    """Return the block, round or step the last attempt went on from; None where it began anew."""
+    engine = report.get("engine") or {}
+    return next((value for name, value in sorted(engine.items()) if name.startswith("resumed") and value), None)
+
+
 def _steady(value: Any) -> Any:
     """Return a JSON value without what differs from run to run: times, peaks, names of jobs."""
     if isinstance(value, dict):
-        return {key: _steady(each) for key, each in sorted(value.items()) if not _TIMED.search(key)}
+        return {key: _steady(each) for key, each in sorted(value.items()) if not _UNSTEADY.search(key)}
     return [_steady(each) for each in value] if isinstance(value, list) else value
 
 
