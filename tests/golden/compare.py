@@ -81,9 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         options.write.write_text(json.dumps({"base": base, "head": head}, indent=1))
     failed = 0
-    print(
-        "| job | status | attempts | resumed at | files | against base | against not killed |\n|:--|:--|--:|:--|--:|:--|:--|"
-    )
+    print("| job | status | attempts | resumed at | files | against base | against not killed |")
+    print("|:--|:--|--:|:--|--:|:--|:--|")
     for name, result in head.items():
         found = list(differences(base[name], result, options.tolerance))
         whole = head[name.removesuffix(KILLED)]
