@@ -125,7 +125,7 @@ def _fetch_stored_model(key: str, model: StoredModel, settings: Settings, cache:
             return
         say(f"fetching {model.name}: {size / 1e9:.2f} GB")
         fetch_files(model.files, folder, from_store(open_store(settings), model.prefix), what=model.name, say=say)
-        from secateur.packed import CorruptPackedFile, unpack_folder  # slow to load, and for this alone
+        from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder  # slow to load, and for this alone
 
         try:
             unpack_folder(folder)

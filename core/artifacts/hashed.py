@@ -3,7 +3,7 @@
 A hashed file is valid safetensors. A shared tensor `w` of the dense file is stored as `w.buckets` (its values, in its
 own dtype) and, where any of its weights are zero, `w.bitmask` (U8, one bit a weight, lowest bit first); every other
 tensor as it is. The metadata hold each shared tensor's seed, and the dense file's own header and SHA-256, so that the
-reader, `secateur.hashed` in the client, gives back the dense file byte for byte.
+reader, `secateur_wire.weights.hashed`, gives back the dense file byte for byte.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from core.artifacts.weight_parts import (
 )
 from core.catalogue.safetensors_header import TensorEntry, read_header
 from core.catalogue.sharing import Sharing
-from secateur.hashed import bucket_and_sign
+from secateur_wire.weights.hashed import bucket_and_sign
 
 
 @dataclass(frozen=True)

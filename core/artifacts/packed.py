@@ -3,7 +3,7 @@
 A packed file is valid safetensors. A tensor `w` of the dense file that is worth it is stored as `w.values` (its values
 whose bits are not all zero, in order, in its own dtype) and `w.bitmask` (U8, one bit a weight, lowest bit first, the
 last byte filled up with zeros); every other tensor is stored as it is. The metadata hold the dense file's own header
-and SHA-256, so that the reader, `secateur.packed` in the client, gives back the dense file byte for byte. Values come
+and SHA-256, so that the reader, `secateur_wire.weights.packed`, gives back the dense file byte for byte. Values come
 first, widest dtype first, then bitmasks: each tensor begins at a multiple of its width.
 
 A weight of b bits and sparsity s takes 1 + (1 − s) b bits. Memory is bounded by a few chunks, whatever the tensor.

@@ -1,7 +1,8 @@
 """Weight sharing by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788) of layers that are trained, or pruned too.
 
 The paper trains the shared values from the start; here they are fitted to the weights there are. Only surviving weights
-are hashed: the more are pruned, the fewer share a bucket. The hash is `secateur.hashed`'s, which also expands.
+are hashed: the more are pruned, the fewer share a bucket. The hash is that of `secateur_wire.weights.hashed`, which
+also expands.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.sharing import Sharing, expected_collision_rate
-from secateur.hashed import bucket_and_sign
+from secateur_wire.weights.hashed import bucket_and_sign
 
 
 def bucket_values(weight_OI: Tensor, sharing: Sharing) -> Tensor:

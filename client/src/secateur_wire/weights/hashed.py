@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from secateur.weight_files import (
+from secateur_wire.weights.restore import (
     CHUNK_WEIGHTS,
     UNSIGNED,
     CorruptPackedFile,

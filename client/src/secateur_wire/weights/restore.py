@@ -16,8 +16,6 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from secateur.errors import DownloadError
-
 CHUNK_WEIGHTS: Final = 2**23
 """Weights restored at once; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""
 _WIDTHS: Final = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
@@ -26,7 +24,7 @@ UNSIGNED: Final = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 _MAX_HEADER_BYTES: Final = 100_000_000
 
 
-class CorruptPackedFile(DownloadError):
+class CorruptPackedFile(ValueError):
     """A packed file contradicts itself or does not give back what was packed; its text names the file and the fault."""
 
 
