@@ -41,8 +41,8 @@ def measure_classifier_latency(
 
     For each engine and batch, `rows` has the medians over rounds in milliseconds, `dense_ms` and `pruned_ms`; the
     `spread`, the relative excess of the slowest round over the fastest; and the `noise`, the relative difference that
-    proves nothing. `dense_spread` is the dense model's alone. The figures of PyTorch and the first batch are also on
-    the level of `rows`. onnxruntime runs on the CPU. Raises OutOfMemory where the two models do not both fit.
+    proves nothing. `dense_spread` is the dense model's alone. The figures of PyTorch with the first batch are also at
+    the top level, next to `rows`. onnxruntime runs on the CPU. Raises OutOfMemory where the two models do not both fit.
     """
     needed = _COPIES * bytes_in_turn(4 * dense.description.parameters, 4 * pruned.description.parameters)
     free = free_bytes(device)
