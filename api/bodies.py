@@ -68,7 +68,7 @@ class BodyLimits:
             await self._app(scope, _replay(body, receive), send)
 
     def _streamed_bytes(self, scope: Scope) -> int | None:
-        """The bound of what a route takes in itself; None for all others."""
+        """Return the limit of a body that the route itself reads as a stream; None for all other routes."""
         if scope["method"] != "POST":
             return None
         if _FILES.fullmatch(scope["path"]):
@@ -101,7 +101,7 @@ def _bounded(scope: Scope, receive: Receive, max_bytes: int) -> Receive:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The whole body; None where the client went away."""
+    """Read the whole body; return None where the client disconnected."""
     chunks: list[bytes] = []
     while True:
         message = await receive()
@@ -126,7 +126,7 @@ def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
 
 
 def check_json(body: bytes) -> None:
-    """Raises InvalidRequest where a body is not JSON that can be stored."""
+    """Require that a body is JSON that can be stored. Raises InvalidRequest."""
 
     def refuse(constant: str) -> None:
         raise InvalidRequest(f"the body holds {constant}, which is not JSON")

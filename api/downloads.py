@@ -38,7 +38,7 @@ Conditions = Annotated[_Conditions, Depends(_conditions)]
 def artifact_file(
     request: Request, state: ApiState, team_id: str, job_id: str, path: str, conditions: _Conditions
 ) -> Response:
-    """The answer to GET or HEAD of one file; its ETag is the SHA-256. Raises NotFound, StoreUnavailable."""
+    """Answer GET or HEAD of one file; its ETag is the SHA-256. Raises NotFound, StoreUnavailable."""
     with transaction(state.sessions) as session:
         attempt, file = service.find_artifact(session, team_id, job_id, path)
         note_read(session, job_id)

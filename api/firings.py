@@ -1,4 +1,4 @@
-"""How a firing is answered."""
+"""Answers to requests that fire a trigger."""
 
 from fastapi import BackgroundTasks
 from starlette.responses import Response

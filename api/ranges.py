@@ -55,7 +55,7 @@ def wanted_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 def is_listed(etag: str, header: str) -> bool:
-    """Whether an If-None-Match header names the tag (weakly compared) or any."""
+    """Tell whether an If-None-Match header names the tag (weakly compared) or any."""
     if header.strip() == "*":
         return True
     return etag in {each.strip().removeprefix("W/") for each in header.split(",")}

@@ -1,4 +1,4 @@
-"""What is known of every request: its id, who sent it, which route answered, how, and how long that took."""
+"""Facts kept of every request: its id, who sent it, which route answered, the status, and how long that took."""
 
 import re
 import time
@@ -31,11 +31,11 @@ log = structlog.get_logger()
 
 
 class Requests:
-    """ASGI middleware, outermost: a sane X-Request-Id is taken over, else one is made; it is bound to every log line,
-    with the address the request came from, kept by what the request creates, and sent back. Writes one line a request
-    when its answer is complete.
+    """ASGI middleware, outermost, that gives each request an id and logs one line when its answer is complete.
 
-    The route and the principal are found in the scope, where routing and authentication leave them.
+    A sane X-Request-Id is taken over, else one is made; it is bound to every log line, with the address the request
+    came from, kept by what the request creates, and sent back. The route and the principal are found in the scope,
+    where routing and authentication leave them.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -98,13 +98,13 @@ class _Answer:
 
 
 def _route(scope: Scope) -> str:
-    """The template, such as /v1/jobs/{job_id}; the portal's routes are told by where the portal is mounted."""
+    """Return the route's template, such as /v1/jobs/{job_id}; the portal's with the path it is mounted at."""
     path = getattr(scope.get("route"), "path", None)
     return _UNROUTED if path is None else f"{scope.get('root_path', '')}{path}"
 
 
 def _address(scope: Scope) -> str | None:
-    """Of whoever is connected; behind a proxy that uvicorn trusts, of whom that names."""
+    """Return the address of the client; behind a proxy that uvicorn trusts, the address that the proxy names."""
     client = scope.get("client")
     return client[0] if client else None
 

@@ -67,8 +67,10 @@ def create_portal() -> FastAPI:
 
 
 def _error_page(request: Request, told: Told) -> Response:
-    """Errors as people read them; whoever is signed out is asked to sign in, and keeps what was typed. Scripts that ask
-    for JSON get the API's problem documents."""
+    """Answer an error with a page; a visitor who is signed out is asked to sign in and keeps what was typed.
+
+    Scripts that ask for JSON get the API's problem documents.
+    """
     if request.headers.get("accept") == "application/json":
         return document(request, told)
     if told.code == Unauthenticated.code:

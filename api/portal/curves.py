@@ -47,7 +47,7 @@ class Curve:
 
 
 def curves_of(events: Iterable[JobEvent]) -> list[Curve]:
-    """Of metric events in their order, one curve for each name."""
+    """Return one curve for each name from metric events in their order."""
     points: dict[str, list[Point]] = {}
     for event in events:
         data = event.data
@@ -58,7 +58,7 @@ def curves_of(events: Iterable[JobEvent]) -> list[Curve]:
 
 
 def curve_id(name: str) -> str:
-    """A name as an HTML id: letters, digits and hyphens."""
+    """Return a metric's name as an HTML id of letters, digits and hyphens."""
     return "curve-" + re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 

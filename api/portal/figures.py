@@ -33,7 +33,7 @@ class Card:
 
 
 def cards(metrics: Figures) -> list[Card]:
-    """What a reader looks for first."""
+    """Return the cards with the figures a reader looks for first."""
     found = []
     sizes, parameters, shares = (metrics.get(name) or {} for name in ("bytes", "parameters", "sparsity"))
     stored = stored_bytes(metrics)
@@ -63,8 +63,10 @@ def cards(metrics: Figures) -> list[Card]:
 
 @dataclass(frozen=True)
 class GateRow:
-    """A limit of the job beside its figure; a target is one too. `unproven` is one that is missed although the figure
-    is below the limit: not by more than its noise."""
+    """Limit of the job with its figure; a target is one too.
+
+    `unproven`: the limit counts as missed although the figure is below it, because the margin is within the noise.
+    """
 
     what: str
     limit: str

@@ -51,7 +51,7 @@ def _python(body: Mapping[str, Any], url: str) -> str:
 
 
 def _literal(value: Any, indent: int) -> str:
-    """As Python writes it, over several lines where one would be long."""
+    """Format a value as a Python literal, over several lines where one would be too long."""
     plain = repr(value)
     if indent + len(plain) <= _WIDTH or not isinstance(value, dict | list) or not value:
         return plain
@@ -71,7 +71,7 @@ def _cli(body: Mapping[str, Any]) -> str:
 
 
 def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
-    """What `secateur submit` is told; None where its options cannot say all of the body."""
+    """Return the options of `secateur submit` for a body; None where they cannot express all of it."""
     left = {name: dict(value) if isinstance(value, Mapping) else value for name, value in body.items()}
     found: list[tuple[str, str]] = []
 
@@ -141,7 +141,7 @@ def _text(value: Any) -> str:
 
 
 def _json_or_text(value: Any) -> str:
-    """As the command reads it back: text stays text only where it is no JSON."""
+    """Return a value as the command parses it back: text stays plain only where it is not valid JSON."""
     if not isinstance(value, str):
         return json.dumps(value)
     try:

@@ -1,5 +1,7 @@
-"""What the form of a job is filled in with once its model is known, so that whoever names only a model gets a job that
-is worth running. REST fills in less: a program says what it means."""
+"""Defaults of the job form once its model is known: who names only a model gets a job that is worth running.
+
+REST fills in less: a program says what it means.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -25,12 +27,12 @@ _CHARACTERS_PER_TOKEN = 6
 
 
 def with_method(form: Form, found: ShownDescription) -> Form:
-    """The form with the usual method of such a model, where it names none."""
+    """Return the form with the usual method for such a model, where it names none."""
     return form if form.get("method") else form.but({"method": METHOD[found.task]})
 
 
 def with_target(form: Form) -> Form:
-    """How much is to go, where nothing says it."""
+    """Return the form with the usual sparsity, where neither a sparsity nor a target is given."""
     method = METHODS.get(form.get("method"))
     said = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
     if method is None or not method.prunes or said or ":" in form.get("pattern"):
@@ -39,8 +41,11 @@ def with_target(form: Form) -> Form:
 
 
 def with_calibration(form: Form, found: ShownDescription, datasets: Sequence[Dataset]) -> Form:
-    """A calibration set, where the method needs one and none is named: the registered one whose name says so, else the
-    largest; of a language model without any, text that it writes itself."""
+    """Return the form with a calibration set, where the method needs one and none is named.
+
+    That is the registered one whose name says so, else the largest; for a language model without any, text that it
+    generates itself.
+    """
     method = METHODS.get(form.get("method"))
     if method is None or not method.needs.calibration or form.get("calibration.dataset"):
         return form
@@ -70,8 +75,11 @@ def with_calibration(form: Form, found: ShownDescription, datasets: Sequence[Dat
 
 
 def with_evaluation(form: Form, found: ShownDescription, datasets: Sequence[Dataset]) -> Form:
-    """An evaluation set, where nothing is to be measured: one that is not calibrated on, if there is one. Of a language
-    model that becomes another one, prompts too."""
+    """Return the form with an evaluation set, where nothing is to be measured.
+
+    If there is one that is not calibrated on, it is that. For a language model that the job changes, prompts are added
+    too.
+    """
     if form.get("evaluation.datasets") or form.get("evaluation.tasks"):
         return form
     fitting = _fitting(found, datasets)

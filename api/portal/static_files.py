@@ -14,7 +14,7 @@ VERSION = "v"
 
 @cache
 def static_url(name: str) -> str:
-    """The address of a static file, which changes with its content."""
+    """Return the URL of a static file, which changes with its content."""
     digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:16]
     return f"/portal/static/{name}?{VERSION}={digest}"
 

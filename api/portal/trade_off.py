@@ -20,7 +20,7 @@ def quality_in_words(quality: str) -> str:
 
 
 def draw_trade_off(found: TradeOff) -> str:
-    """As SVG."""
+    """Draw the trade-off as an SVG."""
     from core.evaluation.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
 
     spots = [

@@ -31,7 +31,7 @@ def count(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with so many significant digits."""
+    """Format a figure with so many significant digits."""
     if value is None:
         return _NONE
     if isinstance(value, int) or not math.isfinite(value):
@@ -43,7 +43,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """A share: 0.5 as 50 %."""
+    """Format a share: 0.5 as 50 %."""
     return _NONE if value is None else f"{value * 100:.{digits}f} %"
 
 
@@ -74,7 +74,7 @@ def clock(value: datetime) -> str:
 
 
 def since(value: datetime | None, now: datetime) -> str:
-    """How long ago, roughly."""
+    """Format how long ago something was, roughly."""
     if value is None:
         return _NONE
     seconds = (now - value).total_seconds()

@@ -38,7 +38,7 @@ def compare_page(
     cost: Cost = "parameters",
     all_fields: Annotated[bool, Query(alias="all")] = False,
 ) -> Response:
-    """The whole comparison; with fewer than two jobs, how to choose some."""
+    """Show the whole comparison; with fewer than two jobs, a page to choose some."""
     ids = _distinct(job)
     if len(ids) < FEWEST:
         return page(request, "compare/choose.html", {"jobs": service.get_jobs(session, caller.team_id, ids)})
@@ -143,7 +143,7 @@ def _distinct(ids: Sequence[str]) -> list[str]:
 
 
 def _cell(value: Any) -> Any:
-    """A cell no spreadsheet takes for a formula."""
+    """Return a cell's value, escaped so that no spreadsheet takes it for a formula."""
     if isinstance(value, list):
         value = "; ".join(map(str, value))
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
@@ -154,7 +154,7 @@ def _known(layers: Any, figure: _LayerFigure) -> bool:
 
 
 def _layer_names(found: Comparison) -> list[str]:
-    """Of all jobs, in the order of whichever has most."""
+    """Return the layer names of all jobs, in the order of the job that has most."""
     longest_first = sorted(found.layers, key=lambda each: -len(each.layers))
     return list(dict.fromkeys(name for each in longest_first for name in each.layers))
 

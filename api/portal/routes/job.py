@@ -111,7 +111,7 @@ def _log_lines(state: ApiState, team_id: str, job_id: str) -> Iterator[str]:
 
 @router.get("/{job_id}/recipe.json")
 def download_recipe(job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
-    """The body that makes the same job again."""
+    """Download the body that makes the same job again."""
     recipe = job_page.recipe_of(service.get_job(session, caller.team_id, job_id))
     headers = {"Content-Disposition": attachment(f"{job_id}.json")}
     return Response(json.dumps(recipe, indent=2), headers=headers, media_type="application/json")
@@ -121,7 +121,7 @@ def download_recipe(job_id: str, caller: Viewer, session: DatabaseSession) -> Re
 def rerun_job(
     job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks
 ) -> Response:
-    """The same job once more, as a new one."""
+    """Submit the same job once more, as a new one."""
     body = JobBody.model_validate(job_page.recipe_of(service.get_job(session, caller.team_id, job_id)))
     found = state.hub.of(caller.team_id, body)
     job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=found)
@@ -134,7 +134,7 @@ def rerun_job(
 def download_file(
     request: Request, job_id: str, path: str, caller: Viewer, state: State, conditions: Conditions
 ) -> Response:
-    """A file of the artifact, as REST sends it."""
+    """Download a file of the artifact, as REST sends it."""
     return artifact_file(request, state, caller.team_id, job_id, path, conditions)
 
 

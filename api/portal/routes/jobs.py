@@ -48,7 +48,7 @@ def list_jobs(
     search: Search = None,
     sort: JobSort = "newest",
 ) -> Response:
-    """A page of them; htmx asks for what changes by itself. What a form leaves empty asks for nothing."""
+    """Show a page of the jobs; htmx polls for changes. Filters left empty in the form do not filter."""
     filters: JobFilters = {
         "status": status or None,
         "method": method or None,

@@ -166,7 +166,7 @@ def _form_page(
 
 
 def _faults(error: SecateurError | ValidationError | None) -> dict[str, str]:
-    """What to say at each field of the form."""
+    """Return the error messages by form field."""
     if error is None:
         return {}
     if isinstance(error, SecateurError):

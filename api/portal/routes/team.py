@@ -43,7 +43,7 @@ def show_team(
 
 @router.post("/keys")
 def create_key(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
-    """The answer is the only page that ever shows the key."""
+    """Create a key; the answer is the only page that ever shows it."""
     values = {name: value for name, value in posted.fields.items() if name != CSRF_FIELD}
     expires = values.get("expires_at")
     try:
@@ -60,7 +60,7 @@ def create_key(request: Request, caller: Admin, state: State, posted: Posted) ->
 
 @router.post("/keys/{key_id}/rotate")
 def rotate_key(request: Request, key_id: str, caller: Admin, state: State, posted: Posted) -> Response:
-    """As of `create_key`."""
+    """Rotate a key; the answer is the only page that ever shows the new one."""
     try:
         body = RotateBody.model_validate({"grace_seconds": posted.get("grace_seconds", str(_HOUR))})
         with transaction(state.sessions) as session:

@@ -1,4 +1,4 @@
-"""What static/upload.js asks: the calls of /v1/uploads, for whoever is signed in."""
+"""Routes for static/upload.js: the calls of /v1/uploads, for a caller who is signed in."""
 
 from typing import Annotated
 
@@ -42,7 +42,7 @@ def complete(upload_id: str, caller: Member, state: State) -> Model | Dataset:
 
 @router.post("/{upload_id}/abort")
 def give_up(upload_id: str, caller: Member, state: State) -> Response:
-    """A button of the lists."""
+    """Abort an upload: the button of the lists."""
     with transaction(state.sessions) as session:
         kind = uploads.get_upload(session, caller.team_id, upload_id).kind
     abort(state, caller, upload_id)

@@ -44,7 +44,7 @@ def list_webhooks(request: Request, caller: Viewer, state: State, after: After =
 
 @router.post("")
 def create_webhook(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
-    """The answer is the only page that ever shows the secret."""
+    """Create a webhook; the answer is the only page that ever shows its secret."""
     try:
         body = WebhookBody.model_validate(body_of(posted))
         state.guard.check_url(body.url)
@@ -81,7 +81,7 @@ def change_webhook(request: Request, webhook_id: str, caller: Admin, state: Stat
 
 @router.post("/{webhook_id}/switch")
 def switch_webhook(webhook_id: str, caller: Admin, state: State, posted: Posted) -> Response:
-    """On or off, as `enabled` says."""
+    """Switch a webhook on or off, as `enabled` says."""
     with transaction(state.sessions) as session:
         changes = WebhookChanges(enabled=posted.get("enabled") == "yes")
         service.change_webhook(session, caller, webhook_id, changes)
@@ -90,7 +90,7 @@ def switch_webhook(webhook_id: str, caller: Admin, state: State, posted: Posted)
 
 @router.post("/{webhook_id}/rotate")
 def rotate_secret(request: Request, webhook_id: str, caller: Admin, state: State, posted: Posted) -> Response:
-    """As of `create_webhook`."""
+    """Rotate a webhook's secret; the answer is the only page that ever shows the new one."""
     try:
         body = RotateSecretBody.model_validate({"grace_seconds": posted.get("grace_seconds", _DAY)})
         with transaction(state.sessions) as session:
