@@ -64,7 +64,7 @@ class _BlockingStream:
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine that never suspends: one over `BlockingTransport`."""
+    """Run a coroutine that never suspends (one over `BlockingTransport`) and return its result."""
     try:
         coroutine.send(None)
     except StopIteration as end:

@@ -51,7 +51,7 @@ async def download_files(
 
 
 def _target(folder: Path, name: str) -> Path:
-    """Where a file goes; raises UnsafeName unless that lies within the folder, links followed."""
+    """Return the path to write a file to. Raises UnsafeName unless it lies within the folder, links followed."""
     parts = name.split("/")
     strange = {"", ".", ".."} & set(parts) or PureWindowsPath(name).drive or "\\" in name or not name.isprintable()
     target = folder.joinpath(*PurePosixPath(name).parts)

@@ -1,4 +1,4 @@
-"""What a job measured, dense beside pruned, as rows: for tables, summaries and whoever reads them by program."""
+"""Figures a job measured, dense beside pruned, as rows: for tables, summaries and programs that read them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +22,11 @@ _SHOWN: Final[Mapping[Unit, Callable[[float | None], str]]] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of both models. `name` is stable, `on` the dataset or task it was measured on, if any; `noise` is the
-    relative difference that proves nothing, where there is one."""
+    """One figure of both models.
+
+    `name` is stable, `on` the dataset or task it was measured on, if any; `noise` is the largest relative difference
+    that proves nothing, where there is one.
+    """
 
     name: str
     unit: Unit

@@ -1,4 +1,4 @@
-"""How long an answer is waited for, and whether a call that failed is made again."""
+"""Timeouts of calls, and the policy by which failed ones are retried."""
 
 import random
 from collections.abc import Callable
@@ -25,7 +25,7 @@ OnRetry = Callable[[Exception, float], None]
 
 @dataclass(frozen=True)
 class Patience:
-    """How long answers are waited for (seconds), how often a call is repeated, and who is told of it."""
+    """Timeout of calls (seconds), their number of retries, and the callback that is told of each."""
 
     timeout: float = TIMEOUT_SECONDS
     retries: int = RETRIES

@@ -1,4 +1,4 @@
-"""How a job ended, in the forms that pipelines read: JSON, Markdown for a comment, JUnit XML for a test report.
+"""Summary of how a job ended, for pipelines: JSON, Markdown for a comment, JUnit XML for a test report.
 
 job = client.wait(job_id)
 summary = summarise(job, client.report(job_id), url=client.url)
@@ -45,7 +45,7 @@ class Summary:
         return EXIT_CODES[self.outcome]
 
     def document(self) -> dict[str, JsonValue]:
-        """As JSON has it."""
+        """Return the summary as a JSON document."""
         extra = self.job.model_extra or {}
         job = self.job.model_dump(mode="json", include=_JOB_FIELDS)
         return {
@@ -136,7 +136,7 @@ class Summary:
 
 
 def summarise(job: Job, report: Report | None = None, *, url: str | None = None) -> Summary:
-    """The summary of a job and its report, None where it has none. `url` is the server's, for the links."""
+    """Summarise a job and its report, None where it has none. `url` is the server's, for the links."""
     links = {}
     if url is not None:
         calls = f"{url}/v1/jobs/{job.id}"
@@ -161,12 +161,12 @@ def outcome(job: Job) -> Outcome:
 
 
 def exit_code(job: Job) -> int:
-    """What a command ends with that was to bring the job to a good end."""
+    """Return the exit code of a command that was to bring the job to a good end."""
     return EXIT_CODES[outcome(job)]
 
 
 def _from_limits(job: Job, end: Outcome) -> list[GateResult]:
-    """The gates as they were asked for, where no report says what they were compared with."""
+    """Return the gates as they were requested, where no report says what they were compared with."""
     param = job.error.param if job.error and end == "gate_missed" else None
     return [
         GateResult(

@@ -150,10 +150,11 @@ class Transport(ABC):
     async def stream(
         self, path: str, *, headers: Mapping[str, str], follow_redirects: bool = False, quiet_seconds: float = 0
     ) -> AsyncIterator[Stream]:
-        """An answer read piece by piece. Opening it raises `secateur.errors`, reading it httpx's TransportError.
+        """Yield an answer to be read piece by piece.
 
-        Redirects lose the API key when they lead to another host. `quiet_seconds` is how long the server may say
-        nothing, however short the answers to other calls are waited for.
+        Opening it raises `secateur.errors`, reading it httpx's TransportError. Redirects lose the API key when they
+        lead to another host. `quiet_seconds` is how long the server may send nothing, however short the timeout of
+        other calls is.
         """
         parts = {"headers": dict(headers), "timeout": self._timeout(quiet_seconds)}
 
@@ -173,7 +174,7 @@ class Transport(ABC):
             yield await self._persistently(attempt)
 
     def unreachable(self, error: httpx.TransportError) -> Unreachable:
-        """What a broken or refused connection means to the user."""
+        """Turn a broken or refused connection into an error that tells the user what to do."""
         if isinstance(error, httpx.ConnectTimeout):
             return Unreachable(f"{self.url} did not answer in time: check SECATEUR_URL and the network")
         if isinstance(error, httpx.ConnectError):

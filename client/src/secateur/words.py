@@ -40,7 +40,7 @@ def size(value: float | None) -> str:
 
 
 def share(value: float | None, stderr: float | None = None) -> str:
-    """A share of questions or images, with its standard error."""
+    """Format a share of questions or images, with its standard error."""
     return (percent(value) or "–") + (f" ± {stderr:.2%}" if stderr is not None else "")
 
 

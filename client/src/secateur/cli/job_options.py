@@ -58,8 +58,10 @@ class JobOptions:
     time_limit_seconds: float | None = None
 
     def body(self) -> dict[str, Any]:
-        """The job body, without a method where none is named; raises typer.BadParameter for options that cannot be
-        meant."""
+        """Return the job body, without a method where none is named.
+
+        Raises typer.BadParameter for options that make no valid body.
+        """
         if not self.model:
             raise typer.BadParameter("name the MODEL to prune, or give a whole job with --body FILE")
         parameters = {name: _json_or_text(value) for name, value in pairs(self.parameters, "--parameter").items()}

@@ -14,15 +14,17 @@ class SweepOperations(Calls):
     """A sweep's life."""
 
     async def submit_sweep(self, /, *, idempotency_key: str | None = None, **body: Any) -> Sweep:
-        """Start a sweep: `submit_sweep(job={"model": …, "evaluation": …}, grid={"method": ["wanda", "sparsegpt"],
-        "sparsity": [0.4, 0.5]})`, or with `search={…}` in place of the grid.
+        """Start a sweep of many jobs on one model.
+
+        `submit_sweep(job={"model": …, "evaluation": …}, grid={"method": ["wanda", "obs"], "sparsity": [0.4, 0.5]})`, or
+        with `search={…}` in place of the grid.
 
         The same `idempotency_key` with the same body gives the same sweep again, never a second one.
         """
         return await self._create("sweeps", Sweep, body, idempotency_key=idempotency_key, slow=True)
 
     def sweeps(self, *, status: SweepStatus | None = None) -> AsyncIterator[Sweep]:
-        """The team's sweeps, newest first."""
+        """Iterate over the team's sweeps, newest first."""
         return self._list("sweeps", Sweep, {"status": status} if status else None)
 
     async def sweep(self, sweep_id: str) -> Sweep:
