@@ -53,7 +53,7 @@ class PostgresFailed(CommandFailed):
 
 @dataclass(frozen=True)
 class Postmaster:
-    """What postmaster.pid says about a server that is alive."""
+    """State of a live server, read from its postmaster.pid."""
 
     pid: int
     socket_dir: Path
@@ -101,7 +101,7 @@ def stop_postgres(data_dir: Path) -> bool:
 
 @contextlib.contextmanager
 def postgres(data_dir: Path) -> Iterator[str]:
-    """The URL of a server that runs inside the `with`: one that was running before stays, else it is stopped again."""
+    """Yield the URL of a server that runs inside the `with`; stop it afterwards unless it was running before."""
     was_running = is_running(data_dir)
     url = start_postgres(data_dir)
     try:
@@ -131,7 +131,7 @@ def _lock(data_dir: Path) -> Iterator[None]:
 
 
 def _postmaster(data_dir: Path) -> Postmaster | None:
-    """The live server of `data_dir`. A pid file left by a killed server, or whose pid is another process, is none."""
+    """Return the live server of `data_dir`. A stale pid file, or one whose pid is another process, counts as none."""
     try:
         lines = (data_dir / "postmaster.pid").read_text().splitlines()
         process = psutil.Process(int(lines[0]))
@@ -144,7 +144,10 @@ def _postmaster(data_dir: Path) -> Postmaster | None:
 
 
 def _account(data_dir: Path) -> str | None:
-    """The user the server runs as: we, or for root the system user, who is let through to cluster and binaries."""
+    """Return the user to run the server as: None for the current one, for root the system user.
+
+    The system user is given access to cluster and binaries.
+    """
     if os.geteuid() != 0:
         return None
     _require_system_user()
@@ -196,8 +199,11 @@ def _create_cluster(data_dir: Path, user: str | None) -> None:
 
 
 def _socket_dir(data_dir: Path, user: str | None) -> Path:
-    """The cluster's own folder, or one in /tmp, equally closed, where the socket's path would be too long or would have
-    characters that URLs spell in more than one way (SQLAlchemy writes a space as `+`, libpq reads that as a plus)."""
+    """Return a private folder for the socket: the cluster's own, or one in /tmp.
+
+    The latter where the path would be too long or has characters that URLs spell in more than one way (SQLAlchemy
+    writes a space as `+`, libpq reads that as a plus).
+    """
     is_short = len(os.fsencode(data_dir / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
     if is_short and re.fullmatch(r"[A-Za-z0-9/._-]+", str(data_dir)):
         return data_dir

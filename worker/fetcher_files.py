@@ -1,5 +1,7 @@
-"""Files of hub and store, brought into a folder: several at once, gone on with where they broke off, each with its
-final name only once its hash is right."""
+"""Downloads of files from hub and store into a folder: several at once, resumed where they broke off.
+
+Each file gets its final name only once its hash is right.
+"""
 
 import hashlib
 import threading
@@ -31,7 +33,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where files come from, and the error that says it gives none, or not the right ones, for now."""
+    """Source of files, and the error to raise where it has none, or not the right ones, for now."""
 
     fetch: FetchFile
     unavailable: type[Unavailable]
@@ -77,7 +79,7 @@ def _fetch_one(file: FileReference, folder: Path, origin: Origin, between: Calla
 
 
 def _is_right(path: Path, file: FileReference, between: Callable[[], None]) -> bool:
-    """By SHA-256, or as git names small files: SHA-1 of a header and the content."""
+    """Tell whether the file has its size and hash: SHA-256, or git's SHA-1 of a header and the content."""
     if path.stat().st_size != file.bytes:
         return False
     digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.bytes, usedforsecurity=False)

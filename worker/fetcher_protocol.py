@@ -1,4 +1,4 @@
-"""What the supervisor asks of the fetcher: a spec a line on its stdin; JSON lines come back as from the runner."""
+"""Protocol between supervisor and fetcher: one spec per line on its stdin; JSON lines come back as from the runner."""
 
 import hashlib
 import json
@@ -72,7 +72,7 @@ fetch_specs: TypeAdapter[FetchSpec] = TypeAdapter(FetchSpec)
 
 
 class FetchedText(BaseModel):
-    """What a text in the cache is, kept beside it under the name of a manifest: where it came from, and its hash."""
+    """Description of a text in the cache, kept beside it as a manifest: its origin and its hash."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -93,15 +93,18 @@ class FetchedImages(BaseModel):
 
 
 def with_secrets(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON that gives the same settings again."""
+    """Return the settings as JSON that gives the same settings again, secrets included."""
     values = {name: getattr(settings, name) for name in Settings.model_fields}
     secrets = {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
     return settings.model_dump(mode="json") | secrets
 
 
 def model_key(model: HubModel | StoredModel, team_id: str) -> str:
-    """Models with the same files are one entry, wherever they come from; of the hub's that are not public, one for each
-    team."""
+    """Return the cache key of a model.
+
+    Models with the same files are one entry, wherever they come from; of the hub's that are not public, one for each
+    team.
+    """
     facts = sorted((file.path, file.bytes, file.sha256 or file.git_blob) for file in model.files)
     return "model-" + _hash([*facts, *_reader(model, team_id)])
 

@@ -31,8 +31,10 @@ Images = Iterable[tuple[bytes, int]]
 
 
 def add_image_samples(home: Home, say: Say, *, package_files: Path = FASHION_MNIST_LIST) -> None:
-    """Register what is not there yet. Fashion-MNIST is left out, saying how to get it, where Debian's package is not
-    installed; `package_files` lists the files of that package, one a line.
+    """Register the samples that are not there yet.
+
+    Fashion-MNIST is left out, saying how to get it, where Debian's package is not installed; `package_files` lists the
+    files of that package, one a line.
     """
     for name, images in digits().items():
         _add(home, f"digits-{name}", images, [str(digit) for digit in range(10)], "scikit-learn load_digits", say)
@@ -50,8 +52,10 @@ def add_image_samples(home: Home, say: Say, *, package_files: Path = FASHION_MNI
 
 
 def digits() -> dict[str, list[tuple[bytes, int]]]:
-    """The 1797 handwritten digits of scikit-learn, 8 × 8, as PNG with their labels: 80 % `train` and 20 % `test`, with
-    the same share of every digit."""
+    """Return the 1797 handwritten digits of scikit-learn, 8 × 8, as PNG with their labels.
+
+    80 % are `train` and 20 % `test`, with the same share of every digit.
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -92,7 +96,7 @@ def idx(file: Path, dimensions: int) -> tuple[Sequence[int], bytes]:
 
 
 def png(grays: bytes, height: int, width: int) -> bytes:
-    """An 8-bit grayscale image, row by row, encoded."""
+    """Encode an 8-bit grayscale image, given row by row, as PNG."""
     buffer = io.BytesIO()
     Image.frombytes("L", (width, height), grays).save(buffer, "PNG")
     return buffer.getvalue()

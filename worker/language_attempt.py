@@ -87,7 +87,7 @@ class LanguageAttempt(Attempt):
         return spec.model_copy(update={"artifact": training.artifact}), Path(recovered["expected"])
 
     def _generate(self, spec: PruneSpec, report: dict[str, Any]) -> None:
-        """What dense and pruned write after the job's prompts, into the report; nothing where it has none."""
+        """Add the texts that dense and pruned generate for the job's prompts to the report, where it has any."""
         asked = self._claim.body["evaluation"]
         prompts = asked.get("prompts", [])  # jobs queued by an earlier release have none
         if not prompts:
@@ -115,7 +115,7 @@ class LanguageAttempt(Attempt):
             )
 
     def _prune_spec(self, sources: Sources) -> PruneSpec:
-        """The fetch stage."""
+        """Fetch model and texts, and return the spec of the prune stage."""
         claim = self._claim
         model = sources.model(claim.model)
         method = get_method(claim.body["method"])

@@ -58,7 +58,7 @@ class Lease:
         return self._state
 
     def lose(self) -> None:
-        """A write of this attempt matched no row: it is somebody else's now."""
+        """Mark the lease as lost: a write of this attempt matched no row, another one has the job."""
         self._state = "lost"
 
     def _keep(self) -> None:

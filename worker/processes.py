@@ -30,7 +30,7 @@ def peak_resident_bytes(pid: int | str = "self") -> int:
 
 
 def has_opened(paths: str) -> bool:
-    """Whether this process holds a file open whose path begins so."""
+    """Tell whether this process holds a file open whose path begins with `paths`."""
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # what listing them took
             if str(link.readlink()).startswith(paths):
@@ -144,7 +144,7 @@ class _Executed(ChildProcess):
 
 
 def exit_code(ended: os.waitid_result) -> int:
-    """Of a process that has ended; negative is the signal that ended it."""
+    """Return the exit code of a process that has ended; negative is the signal that ended it."""
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
@@ -205,7 +205,7 @@ def run(
 
 
 def started_at(pid: int) -> float | None:
-    """When process `pid` started (seconds since the epoch), None if there is none: with the id it names one process."""
+    """Return when process `pid` started (epoch seconds), None if there is none: with the id it names one process."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()

@@ -43,8 +43,10 @@ class TextSource(_Wire):
 
 
 class ImageSource(_Wire):
-    """Images on this machine: a Parquet file, or a folder of them. `origin` says where they came from, for the
-    report."""
+    """Images on this machine: a Parquet file, or a folder of them.
+
+    `origin` says where they came from, for the report.
+    """
 
     name: str
     path: Path
@@ -56,7 +58,7 @@ class ImageSource(_Wire):
 
 
 class JobSpec(_Wire):
-    """What a job's first task is told.
+    """Spec of a job's first task.
 
     `recipe` is the full validated job body. `work` is this attempt's folder, `previous` the newest earlier attempt's,
     whose last complete block is carried forward. `generated` is what the model wrote to calibrate on beside
@@ -160,8 +162,10 @@ class ClassifierSpec(_Wire):
 
 
 class MeasureSpec(_Wire):
-    """Time dense and pruned alternately in one process: language models by a sequence of tokens, image classifiers by
-    images [channels, height, width]."""
+    """Spec of the latency measurement, which times dense and pruned alternately in one process.
+
+    Language models are timed by a sequence of tokens, image classifiers by images [channels, height, width].
+    """
 
     task: Literal["measure"] = "measure"
     dense: ModelPlace
@@ -173,8 +177,10 @@ class MeasureSpec(_Wire):
 
 
 class TasksSpec(_Wire):
-    """Ask one model the questions of zero-shot tasks, at most `limit` of each. `work` is a folder for what the harness
-    writes meanwhile."""
+    """Spec of asking one model the questions of zero-shot tasks, at most `limit` of each.
+
+    `work` is a folder for what the harness writes meanwhile.
+    """
 
     task: Literal["tasks"] = "tasks"
     model: ModelPlace

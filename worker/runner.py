@@ -170,7 +170,7 @@ def measure(spec: MeasureSpec) -> dict[str, Any]:
 
 
 def generate(spec: GenerateSpec) -> dict[str, Any]:
-    """What models write after the same prompts."""
+    """Generate what models write after the same prompts."""
     device = _device(spec.device)
     written = generate_side_by_side(
         {name: _opened(place) for name, place in spec.models.items()},
@@ -199,7 +199,7 @@ def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
 
 
 def verify(spec: VerifySpec) -> dict[str, Any]:
-    """The reload check."""
+    """Run the reload check."""
     device = _device(spec.device)
     description = describe_folder(spec.artifact, own_artifact=True)
     if isinstance(description, ClassifierDescription):
@@ -262,7 +262,7 @@ def run(spec: Spec) -> dict[str, Any]:
 
 
 def _classify(error: BaseException) -> SecateurError:
-    """The error tree's word for what went wrong."""
+    """Return the error as one of the error tree."""
     if isinstance(error, SecateurError):
         return error
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
@@ -299,8 +299,7 @@ def main() -> int:
 
 
 def finish() -> NoReturn:
-    """Run the spec, and end this process at once: all is said and written, and threads that libraries left can hang the
-    interpreter's own end."""
+    """Run the spec, and end this process at once: threads that libraries left can hang the interpreter's own end."""
     try:
         ended = main()
     except SystemExit as stopped:

@@ -49,8 +49,9 @@ class ReportedFailure(RunFailed):
 
 
 class Draining(Exception):
-    """This worker is to stop: the job goes back to the queue. A runner that prunes may finish its block first, for at
-    most `seconds`.
+    """Signal that the worker stops: the job goes back to the queue.
+
+    A runner that prunes may finish its block first, for at most `seconds`.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -168,7 +169,7 @@ class _Waiting:
 
 
 def runner_environment() -> dict[str, str]:
-    """What the runner may see: an allow-list, so that no credential reaches it, and no way to a hub."""
+    """Return the environment of the runner: an allow-list, so that no credential reaches it, and no way to a hub."""
     passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
     return passed | {
         "HF_HUB_OFFLINE": "1",
@@ -179,8 +180,9 @@ def runner_environment() -> dict[str, str]:
 
 
 def memory_kills(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many processes the kernel's out-of-memory killer has ended: in our control group where it counts them, else
-    on the machine; 0 where neither counter can be read.
+    """Return how many processes the kernel's out-of-memory killer has ended.
+
+    Counted in our control group where it keeps count, else on the machine; 0 where neither counter can be read.
     """
     with contextlib.suppress(OSError, StopIteration):
         own_group = next(line for line in (proc / "self/cgroup").read_text().splitlines() if line.startswith("0::"))
@@ -196,8 +198,10 @@ def _counter(path: Path, name: str) -> int:
 
 
 def read_messages(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[Message]:
-    """Yield what a process says until it ends or closes its stdout; `on_wait` is called a few times a second. Raises
-    InternalError at a line that is no message."""
+    """Yield a process's messages until it ends or closes its stdout; `on_wait` is called a few times a second.
+
+    Raises InternalError at a line that is no message.
+    """
     for line in _lines(child, on_wait):
         try:
             yield parse_message(line)

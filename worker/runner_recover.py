@@ -150,8 +150,10 @@ def _teacher(source: ModelSource | None) -> Teacher | None:
 
 
 def calibration_set(spec: JobSpec, tokenizer: PreTrainedTokenizerBase | None) -> Tensor | None:
-    """Token ids [samples, time] of the calibration text and of what the model wrote, mixed by the seed, as the job body
-    asks for them; None where it has none."""
+    """Return token ids [samples, time] of the calibration; None where the job has none.
+
+    They are of the calibration text and of what the model wrote, mixed by the seed, as the job body asks for them.
+    """
     if spec.calibration is None:
         return None
     assert tokenizer is not None
@@ -191,7 +193,7 @@ def evaluation_sets(
 
 
 def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
-    """(steps done, mean loss) at up to LOSS_POINTS places, the last step among them."""
+    """Return (steps done, mean loss) at up to LOSS_POINTS places, the last step among them."""
     stride = _stride(len(losses))
     ends = [*range(stride, len(losses), stride), len(losses)]
     return [(end, _mean(losses[start:end])) for start, end in zip([0, *ends[:-1]], ends, strict=True)]

@@ -83,7 +83,7 @@ class TaskAccuracy:
         }
 
     def _taken(self, figures: DenseFigures, report: dict[str, Any]) -> dict[str, Any] | None:
-        """What a job before this one found of the dense model, where that is every task."""
+        """Return the dense model's figures from an earlier job, where it has those of every task."""
         baseline = self._spec.baseline
         facts = {each.name: self._facts(each, report) for each in self._questions}
         if baseline is None or not all(baseline.find("task", each) for each in facts.values()):
@@ -92,7 +92,7 @@ class TaskAccuracy:
         return {"tasks": tasks, "lm_eval": version("lm_eval")}
 
     def _facts(self, questions: TextSource, report: dict[str, Any]) -> Facts:
-        """What the dense model's accuracy on one task depends on."""
+        """Return the facts that the dense model's accuracy on one task depends on."""
         return {
             "model": self._spec.model.revision,
             "dataset": questions.sha256,

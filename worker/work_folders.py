@@ -100,10 +100,11 @@ class WorkFolders:
         return True
 
     def sweep(self, sessions: sessionmaker[Session], resume_keep_seconds: float, *, free_bytes: int = 0) -> None:
-        """Remove the folders that are of no use any more; and, until the disk has `free_bytes`, those of jobs that
-        could go on from them, which then start over. Where giving up all of these would not be enough, none is.
+        """Remove the folders that are of no use any more; and, until the disk has `free_bytes`, further ones.
 
-        A folder of a job that the database does not know goes once nobody has touched it for `resume_keep_seconds`.
+        Those are of jobs that could resume from them, which then start over. Where giving up all of these would not be
+        enough, none is. A folder of a job that the database does not know goes once nobody has touched it for
+        `resume_keep_seconds`.
         """
         for left in self._root.glob(f"{_REMOVED}*"):  # a removal that was cut off
             shutil.rmtree(left, ignore_errors=True)
@@ -159,8 +160,10 @@ class WorkFolders:
 
 
 def _lock_shared(folder: Path) -> int:
-    """Shared, so that an attempt never waits for one that is frozen. The folder may be swept between any two steps:
-    what counts is the lock of the file that lies there afterwards."""
+    """Lock the job's folder shared, so that an attempt never waits for one that is frozen.
+
+    The folder may be swept between any two steps: what counts is the lock of the file that lies there afterwards.
+    """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:

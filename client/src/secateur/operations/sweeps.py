@@ -16,8 +16,9 @@ class SweepOperations(Calls):
     async def submit_sweep(self, /, *, idempotency_key: str | None = None, **body: Any) -> Sweep:
         """Start a sweep of many jobs on one model.
 
-        `submit_sweep(job={"model": …, "evaluation": …}, grid={"method": ["wanda", "obs"], "sparsity": [0.4, 0.5]})`, or
-        with `search={…}` in place of the grid.
+            submit_sweep(job={"model": …, "evaluation": …}, grid={"method": ["wanda", "admm"], "sparsity": [0.4, 0.5]})
+
+        In place of the grid, `search={…}` starts a search.
 
         The same `idempotency_key` with the same body gives the same sweep again, never a second one.
         """
