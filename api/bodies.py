@@ -82,7 +82,7 @@ def _is_form(scope: Scope) -> bool:
 
 
 def _bounded(scope: Scope, receive: Receive, max_bytes: int) -> Receive:
-    """`receive`, raising PayloadTooLarge where the body is longer, or is announced to be."""
+    """Wrap `receive` so that it raises PayloadTooLarge where the body is longer, or is announced to be."""
     too_large = PayloadTooLarge(f"the body is larger than {max_bytes} bytes")
     declared = Headers(scope=scope).get("content-length", "0")
     size = 0

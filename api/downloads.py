@@ -32,7 +32,7 @@ def _conditions(
 
 
 Conditions = Annotated[_Conditions, Depends(_conditions)]
-"""What of the file is asked for, and when: headers of RFC 9110."""
+"""Part of the file that a request wants, and its conditions: headers of RFC 9110."""
 
 
 def artifact_file(

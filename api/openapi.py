@@ -209,7 +209,7 @@ def _problem(kind: type[SecateurError]) -> Document:
 
 
 def _by_code(kind: type[SecateurError]) -> dict[str, type[SecateurError]]:
-    """Every error by its code; where several share one, the base of them."""
+    """Return every error class by its code; where several share one, their base."""
     found = {kind.code: kind}
     for inner in kind.__subclasses__():
         found = _by_code(inner) | found

@@ -115,7 +115,7 @@ def problems(*errors: type[SecateurError], besides: Responses | None = None) -> 
 
 
 def fault(error: Mapping[str, Any]) -> tuple[str | None, str]:
-    """(param, sentence) of one of pydantic's errors; the first place is body, query, header or path."""
+    """Return (param, sentence) of one of pydantic's errors; the first place is body, query, header or path."""
     first, *rest = error["loc"] or ("body",)
     where = [str(part) for part in (rest if first in ("body", "query", "header", "path") else (first, *rest))]
     param = ".".join(where) or None
@@ -145,7 +145,7 @@ def document(request: Request, told: Told) -> Response:
 
 
 def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = document) -> None:
-    """Every error of every route, and of no route, becomes what `answer` makes of it: a problem document."""
+    """Turn every error, of any route or none, into what `answer` makes of it: a problem document."""
 
     @app.exception_handler(SecateurError)
     def _(request: Request, error: SecateurError) -> Response:

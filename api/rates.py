@@ -25,7 +25,7 @@ _REDIS = ("redis://", "rediss://", _REDIS_FILE)
 _REDIS_SECONDS = 0.25
 """Longest wait for Redis."""
 _AWAY_SECONDS = 5.0
-"""How long Redis is left alone once it did not answer."""
+"""Seconds that Redis is left alone after it did not answer."""
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ class Rates:
         self._count("address", address, "requests without a valid key from this address", self._limits)
 
     def count_firing(self, trigger_id: str) -> None:
-        """Somebody fires this trigger. Raises RateLimited."""
+        """Count a firing of this trigger. Raises RateLimited."""
         self._count("trigger", trigger_id, "firings of this trigger", self._firings)
 
     def _count(self, kind: str, who: str, what: str, limits: list[RateLimitItem]) -> None:

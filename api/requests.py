@@ -92,7 +92,7 @@ class _Answer:
             self.completed()
 
     def completed(self) -> None:
-        """Background tasks run after the last byte, and are not part of the request's time."""
+        """Note the end of the answer: background tasks run after it, and are not part of the request's time."""
         if self.last_byte is None:
             self.last_byte = time.perf_counter() - self._started
 

@@ -47,9 +47,9 @@ class ApiState:
     guard: Guard
     triggers: Means
     part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
-    """Of uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
+    """Slots for uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
-    """Of event streams reading what is new."""
+    """Slots for event streams that read new events."""
 
 
 def build_state(settings: Settings) -> ApiState:

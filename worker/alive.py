@@ -32,7 +32,7 @@ def forget(name: Name, settings: Settings) -> None:
 
 
 def seconds_silent(name: Name, settings: Settings) -> float:
-    """Since the last sign of life; infinite before the first."""
+    """Return the seconds since the last sign of life; infinite before the first."""
     try:
         return time.time() - _file(name, settings).stat().st_mtime
     except FileNotFoundError:

@@ -55,7 +55,7 @@ class Outcome:
     files: list[StoredFile]
     missed: GateMissed | None
     measured: dict[str, Any]
-    """What it took, under the names of `core.jobs.needs.Needs`."""
+    """Resources it took, under the names of `core.jobs.needs.Needs`."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Attempt(ABC):
         self._recorder.event("log", {"level": message.level, "message": message.message})
 
     def _wait(self) -> None:
-        """Watch, and tell that this process itself, or the fetcher, is at work: at `_doing`."""
+        """Watch, and record a sign of life of this process itself, or the fetcher: it is at `_doing`."""
         self._on_wait()
         self._recorder.alive(self._doing)
 
@@ -240,7 +240,7 @@ class Attempt(ABC):
         self._tell(LogMessage(level="info", message=message))
 
     def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
-        """`part` is what the task covers of its share of the job's progress."""
+        """Run a task of the runner; `part` is what it covers of its share of the job's progress."""
         start, end = self.shares[spec.task]
         low, high = (start + (end - start) * place for place in part)
         self._doing, has_spoken = None, False

@@ -148,7 +148,7 @@ class NodeCache:
                     used -= oldest.bytes
 
     def _kept(self) -> list[_Kept]:
-        """Entries and those on their way."""
+        """Return the entries, complete and partial."""
         names = {
             entry.name
             for part in ("entries", "partial")
@@ -184,7 +184,7 @@ class NodeCache:
 
     @contextmanager
     def _making_room(self) -> Iterator[None]:
-        """One at a time: two that make room at once would count the same bytes twice."""
+        """Hold the lock to make room: two processes that did so at once would count the same bytes twice."""
         lock = self._open(_MAKING_ROOM)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -239,5 +239,5 @@ def _note_size(lock: int, size: int) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -19,7 +19,7 @@ USAGE = 2
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Errors a user can do something about become a message and an exit code."""
+    """Turn errors a user can do something about into a message and an exit code."""
     try:
         yield
     except SecateurError as error:

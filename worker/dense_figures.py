@@ -46,7 +46,7 @@ class DenseFigures:
         self._figures.append(DenseFigure(kind=kind, name=name, facts=facts, values=dict(values), job=self._job))
 
     def into(self, report: dict[str, Any]) -> None:
-        """`dense` of the report: every figure with its facts, how many were measured here and how many taken."""
+        """Fill `dense` of the report: every figure with its facts, how many were measured here and how many reused."""
         dense = report.setdefault("dense", {"measured": 0, "taken": 0, "figures": []})
         dense["measured"] += self._measured
         dense["taken"] += len(self._figures) - self._measured

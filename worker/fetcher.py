@@ -49,7 +49,7 @@ from worker.fetcher_protocol import (
 from worker.protocol import ErrorMessage, LogMessage, ResultMessage
 
 _BYTES_PER_CHARACTER = 2
-"""Of a text in UTF-8, about: what it takes is not known before it is there."""
+"""Approximate bytes of a character in UTF-8: the size of a text is not known before it is there."""
 _GENERATED_BYTES = 64 * 2**20
 _QUESTIONS_BYTES = 32 * 2**20
 

@@ -40,7 +40,10 @@ class Origin:
 
 
 def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *, what: str, say: Say) -> None:
-    """All files, smallest first. Raises what `origin` raises, and that it is unavailable where bytes arrive damaged."""
+    """Fetch all files, smallest first.
+
+    Raises what `origin` raises, and that it is unavailable where bytes arrive damaged.
+    """
     stop = threading.Event()
 
     def one(file: FileReference) -> None:
@@ -105,7 +108,7 @@ def require_readable(hub: Hub, kind: Kind, repository: str, commit: str, *, pati
 
 
 def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_seconds: float) -> Origin:
-    """Broken connections are taken up again, until nothing has come for `patience_seconds`."""
+    """Return the hub as an origin that resumes broken connections, until nothing has come for `patience_seconds`."""
 
     def fetch(file: FileReference, path: Path, between: Callable[[], None]) -> None:
         since, wait = time.monotonic(), 0.25
@@ -134,7 +137,7 @@ def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_sec
 
 @contextmanager
 def _progress(files: Sequence[FileReference], folder: Path, what: str, say: Say) -> Iterator[None]:
-    """Says how much has arrived, every now and then."""
+    """Report now and then, while the context is open, how much has arrived."""
     total = sum(file.bytes for file in files)
     ended = threading.Event()
 

@@ -28,7 +28,7 @@ FETCHER: tuple[str, ...] = (sys.executable, "-m", "worker.fetcher")
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _TRIES = 3
-"""What was fetched may be removed, to make room for another job, before this one holds it."""
+"""Tries to hold an entry: it may be removed, to make room for another job, before this one holds it."""
 
 
 class Fetching:

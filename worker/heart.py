@@ -66,7 +66,7 @@ class Heart:
         self._thread.join(seconds)
 
     def _live(self) -> None:
-        """Has an engine of its own, which no forked process inherits."""
+        """Beat until ended, with an engine of its own, which no forked process inherits."""
         sessions = session_factory(self._settings, "worker")
         wait = min(BEAT_SECONDS, self._settings.worker_fresh_seconds / 3)
         while not self._ended:

@@ -25,7 +25,7 @@ FASHION_MNIST_FILES = {
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
 _IDX_MAGIC = {1: 0x801, 3: 0x803}
-"""By number of dimensions: unsigned bytes."""
+"""Magic numbers of unsigned bytes, by number of dimensions."""
 
 Images = Iterable[tuple[bytes, int]]
 
@@ -71,7 +71,7 @@ def digits() -> dict[str, list[tuple[bytes, int]]]:
 
 
 def read_idx(images_file: Path, labels_file: Path) -> Images:
-    """Images and labels of two gzipped IDX files (MNIST's format), as PNG; raises UnusableDataset."""
+    """Yield images, as PNG, and labels of two gzipped IDX files (MNIST's format). Raises UnusableDataset."""
     (count, height, width), pixels = idx(images_file, 3)
     (labelled,), labels = idx(labels_file, 1)
     if count != labelled:
@@ -82,7 +82,7 @@ def read_idx(images_file: Path, labels_file: Path) -> Images:
 
 
 def idx(file: Path, dimensions: int) -> tuple[Sequence[int], bytes]:
-    """Sizes and values of a gzipped IDX file of unsigned bytes; raises UnusableDataset."""
+    """Return sizes and values of a gzipped IDX file of unsigned bytes. Raises UnusableDataset."""
     with gzip.open(file) as stream:
         content = stream.read()
     magic, *sizes = struct.unpack_from(f">{1 + dimensions}I", content) if len(content) >= 4 + 4 * dimensions else (0,)

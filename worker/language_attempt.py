@@ -80,7 +80,7 @@ class LanguageAttempt(Attempt):
     def _recover(
         self, spec: PruneSpec, training: RecoverSpec, metrics: dict[str, Any], report: dict[str, Any]
     ) -> tuple[PruneSpec, Path]:
-        """Train; the spec with the artifact that came out, and what it is expected to compute."""
+        """Train, and return the spec with the recovered artifact and the file of what it is expected to compute."""
         recovered = self._task(training)
         add_recovery(metrics, report, recovered)
         keep_peak(report, "recover", recovered)
@@ -145,6 +145,6 @@ class LanguageAttempt(Attempt):
 
     @property
     def _timed_length(self) -> int:
-        """Tokens of the sequence by which models are timed."""
+        """Return the tokens of the sequence that models are timed on."""
         parts = (self._claim.body["calibration"], self._claim.body["evaluation"])
         return next((part["sequence_length"] for part in parts if part and part["sequence_length"]), 512)

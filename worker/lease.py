@@ -16,7 +16,7 @@ from core.jobs.queue.writes import status_of
 LeaseState = Literal["running", "cancelling", "lost"]
 
 LOOK_SECONDS = 1.0
-"""Between looks at whether a user asked for the end; also between tries while the database cannot be reached."""
+"""Seconds between looks at whether a user asked for the end; also between tries while the database is away."""
 
 logger = structlog.get_logger()
 

@@ -66,7 +66,7 @@ def disk_room_bytes(settings: Settings) -> int:
 
 
 def disk_shortage(settings: Settings) -> str | None:
-    """Why this worker should claim nothing now: its disk is nearly full, though the cache gave up what it could."""
+    """Return why this worker should claim nothing now: a disk nearly full though the cache gave up what it could."""
     free = disk_free_bytes(settings.work_root)
     if free < settings.disk_watermark_bytes and settings.cache_root.is_dir():
         cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)

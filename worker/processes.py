@@ -25,7 +25,7 @@ Stream = int | IO[Any] | None
 
 
 def peak_resident_bytes(pid: int | str = "self") -> int:
-    """Most main memory a process held so far. `getrusage` would count what held it before `exec`: its parent's."""
+    """Return the peak resident bytes of a process. `getrusage` would count its parent's too, from before `exec`."""
     return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 
@@ -50,7 +50,7 @@ class ChildProcess(ABC):
     @property
     @abstractmethod
     def pid(self) -> int:
-        """Its process id, which is its group's too."""
+        """Return its process id, which is its group's too."""
 
     @abstractmethod
     def _look(self) -> int | None:
@@ -74,7 +74,7 @@ class ChildProcess(ABC):
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative is the signal that ended it. Looks without reaping: see `end`."""
+        """Return the exit code; None while it runs, negative is the signal that ended it. Does not reap: see `end`."""
         return self._look() if self._code is None else self._code
 
     def is_running(self) -> bool:

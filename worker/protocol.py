@@ -88,7 +88,7 @@ class PruneSpec(JobSpec):
 
     @property
     def made(self) -> ModelPlace:
-        """The artifact, once it is filled."""
+        """Return the artifact, once it is filled."""
         return ModelPlace(path=self.artifact, own_artifact=True)
 
 
@@ -348,5 +348,5 @@ _message_adapter: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 def parse_message(line: str | bytes) -> Message:
-    """One line of the runner's stdout; raises pydantic's ValidationError on anything else."""
+    """Parse one line of the runner's stdout. Raises pydantic's ValidationError on anything else."""
     return _message_adapter.validate_json(line)

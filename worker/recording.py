@@ -64,7 +64,7 @@ class Recorder:
         self._stage_at = now
 
     def progress(self, progress: float, data: Mapping[str, Any] | None = None) -> None:
-        """Progress of the whole job, 0 to 1; more than two a second are left out, and it never goes back."""
+        """Record progress of the whole job, 0 to 1; more than two a second are left out, and it never goes back."""
         now = time.monotonic()
         if progress <= self._progress or now < self._progress_at + PROGRESS_SECONDS:
             return
@@ -119,7 +119,7 @@ class Recorder:
             raise LeaseLost
 
     def _write(self, write: Callable[[Session], Answer], *, insist: bool = True) -> Answer | None:
-        """Write; None where the database is away, and nothing is lost by not writing (not `insist`)."""
+        """Write; return None where the database is away, and nothing is lost by not writing (not `insist`)."""
         wait = 0.1
         while self._lease.state != "lost":
             try:

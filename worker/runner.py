@@ -67,7 +67,7 @@ def _device(name: str | None) -> torch.device:
 
 
 def search(spec: SearchSpec) -> dict[str, Any]:
-    """Time shapes against the dense model until one is just fast enough."""
+    """Search for a sparsity: time shapes against the dense model until one is just fast enough."""
     from worker.runner_search import search_target
 
     device = _device(spec.device)
@@ -105,7 +105,7 @@ def _log(message: str) -> None:
 
 
 def _peak_memory(device: torch.device) -> dict[str, int]:
-    """Peak resident bytes of this process, and of the device where there is one."""
+    """Return the peak resident bytes of this process, and of the device where there is one."""
     peak = {"resident": peak_resident_bytes()}
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device)
@@ -155,7 +155,7 @@ def classify(spec: ClassifierSpec) -> dict[str, Any]:
 
 
 def measure(spec: MeasureSpec) -> dict[str, Any]:
-    """Latency of dense and pruned in turn."""
+    """Measure the latency of dense and pruned in turn."""
     device = _device(spec.device)
     if spec.image_shape is not None:
         from core.evaluation.classifier_latency import measure_classifier_latency
@@ -183,7 +183,7 @@ def generate(spec: GenerateSpec) -> dict[str, Any]:
 
 
 def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
-    """Zero-shot accuracy of one model."""
+    """Measure the zero-shot accuracy of one model."""
     from core.evaluation.tasks import measure_tasks  # slow to load, and for this alone
 
     device = _device(spec.device)
@@ -214,14 +214,14 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
 
 
 def pack(spec: PackSpec) -> dict[str, Any]:
-    """Bitmasks and surviving values in place of dense weights."""
+    """Replace dense weights by bitmasks and surviving values."""
     from core.artifacts.packed import pack_folder
 
     return pack_folder(spec.artifact)
 
 
 def share_by_hash(spec: HashSpec) -> dict[str, Any]:
-    """Shared values in place of the linear layers' weights."""
+    """Replace the linear layers' weights by shared values."""
     from core.artifacts.hashed import hash_folder
     from core.catalogue.sharing import Sharing
 

@@ -51,7 +51,7 @@ from worker.runner_recover import loss_curve
 Send = Callable[[Message], None]
 
 VERIFIED_IMAGES = 100
-"""Whose logits the artifact is checked on, in both its forms."""
+"""Images whose logits the artifact is checked on, in both its forms."""
 _PRUNED = 0.45
 """Share of the task's progress that pruning takes where recovery follows."""
 
@@ -184,7 +184,7 @@ def open_image_sets(
 
 
 def _image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int]:
-    """Channels, height and width of the images the model is run on: those of the job, else of its config."""
+    """Return channels, height and width of the images to run the model on: the job's, else its config's."""
     for each in (*images.evaluation.values(), images.calibration, images.recovery):
         if each is not None:
             channels, height, width = each.batch([0]).shape[1:]
@@ -216,7 +216,7 @@ def _recover(
     send: Send,
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
-    """Train; what the report says of it, and under `held` the zeros of each layer that had to stay."""
+    """Train; return the report's part on it, and under `held` the zeros of each layer that had to stay."""
     assert spec.recovery is not None
     held = weights_of(scene.model, [layer for layer in scene.layers if _has_zeros(scene.model, layer)])
     zeros = {name: each.detach() == 0 for name, each in held.items()}

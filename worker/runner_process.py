@@ -24,7 +24,7 @@ from worker.protocol import ErrorMessage, Message, ResultMessage, Spec, parse_me
 RUNNER: tuple[str, ...] = (sys.executable, "-m", "worker.runner")
 POLL_SECONDS = 0.2
 _FULL_DISK_BYTES = 2**16
-"""With less free a process may end without a word: not even its log can be written."""
+"""Free bytes below which a process may end without a word: not even its log can be written."""
 EXIT_SECONDS = 30
 """Given to a runner that has closed its output to end by itself."""
 
@@ -90,7 +90,7 @@ def run_task(
 
 
 def _start(task: str, command: Sequence[str], stderr: IO[bytes]) -> ChildProcess:
-    """Forked where it is a runner like all others, else executed."""
+    """Start the runner: forked where it is one like all others, else executed."""
     name, variables = f"runner {task}", {}
     if (traceparent := current_traceparent()) is not None:
         variables["TRACEPARENT"] = traceparent
@@ -210,7 +210,7 @@ def read_messages(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[
 
 
 def _lines(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[bytes]:
-    """Lines of stdout until it is closed, or until the runner has ended and nothing more is there.
+    """Yield lines of stdout until it is closed, or until the runner has ended and nothing more is there.
 
     The second end is needed because a process the runner started may hold the pipe open after it.
     """

@@ -26,7 +26,7 @@ def prune_result(
     evaluation_shapes: dict[str, tuple[int, ...]],
     bos: bool | None,
 ) -> dict[str, Any]:
-    """`metrics`, `report` and `expected` as the supervisor wants them. Sizes in bytes."""
+    """Return `metrics`, `report` and `expected` as the supervisor expects them. Sizes in bytes."""
     metrics = {
         "perplexity": {
             name: {

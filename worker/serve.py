@@ -117,7 +117,7 @@ def check_port(host: str, port: int) -> None:
 
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """One server per home: a lock the kernel lets go of when its holder ends, however it ends."""
+    """Hold the lock of the one server per home; the kernel releases it when its holder ends, however it ends."""
     with open(home / "serve.lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -48,7 +48,7 @@ class TaskAccuracy:
         self._limit = spec.recipe["evaluation"]["task_limit"] if questions else None
 
     def compare(self, ask: Ask, pruned: ModelPlace, report: dict[str, Any]) -> dict[str, Any]:
-        """`tasks` and `task_mean` for the metrics; nothing where no task was asked for. The rest goes into `report`."""
+        """Return `tasks` and `task_mean` for the metrics, nothing without tasks. The rest goes into `report`."""
         if not self._questions:
             return {}
         figures = DenseFigures(self._spec.baseline, self._spec.job, say=self._say)
@@ -136,7 +136,7 @@ class TaskAccuracy:
                 (folder / _FILE).write_text(kept)
 
     def _key(self, revision: str) -> str:
-        """Everything the answers depend on."""
+        """Return a key of everything the answers depend on."""
         releases = [version(name) for name in _RELEASES]
         questions = [(each.name, each.sha256) for each in self._questions]
         facts = [revision, questions, self._limit, self._settings.device, releases]

@@ -148,7 +148,7 @@ class WorkFolders:
         return not is_free(lock)
 
     def _age(self, job_id: str) -> float:
-        """Seconds since an attempt began or ended here."""
+        """Return the seconds since an attempt began or ended here."""
         folder = self._root / job_id
         try:
             return time.time() - max(each.stat().st_mtime for each in (folder, *folder.iterdir()))
@@ -182,7 +182,7 @@ def _number(attempt: Path) -> int:
 
 
 def _disk_bytes(folder: Path) -> int:
-    """Bytes that a folder takes on the disk; files with several names in it count once, those that go meanwhile not."""
+    """Return the bytes a folder takes on the disk: hard links count once, files that vanish meanwhile not at all."""
     sizes: dict[int, int] = {}
     for where, _, names in os.walk(folder):
         for name in names:

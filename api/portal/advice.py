@@ -180,7 +180,7 @@ ADVICE: dict[str, Advice] = {
         ("Retry in a while.", "Ask an admin whether the bucket is reachable and has room."),
     ),
 }
-"""Of every code that a job can end with."""
+"""Advice for every code that a job can end with."""
 
 _UNKNOWN = Advice("This page knows nothing more about this error.", (*_AGAIN, "Read the last lines of the log."))
 

@@ -48,12 +48,14 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""Of every answer that does not say otherwise. Pages use what they bring themselves and nothing else: no inline script,
-no inline style."""
+"""Headers of every answer that does not set others.
+
+Pages use what they bring themselves and nothing else: no inline script, no inline style.
+"""
 
 
 def create_portal() -> FastAPI:
-    """Its state is the API's, set where that is built: `portal.state.api`."""
+    """Build the portal; its state is the API's, set where that is built: `portal.state.api`."""
     portal = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     portal.add_middleware(_Headers)
     add_handlers(portal, _error_page)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from api.ranges import is_listed
 
 IfNoneMatch = Annotated[str | None, Header()]
-"""What a browser has of a chart, by its ETag."""
+"""ETag of the chart that a browser has."""
 
 
 def chart(figures: str, if_none_match: str | None, draw: Callable[[], str]) -> Response:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from core.jobs.schemas import JobEvent
 
 MOST_POINTS = 500
-"""Of one curve in a page; of more every so many are shown."""
+"""Most points of one curve in a page; of longer ones only every so many are shown."""
 
 _NAMES = {
     "recovery_loss": ("Training loss during recovery", "step", "nats"),

@@ -76,7 +76,7 @@ class GateRow:
 
 
 def gate_rows(report: Figures) -> list[GateRow]:
-    """Every gate that was set, on every dataset and task it holds for."""
+    """Return a row for every gate that was set, on every dataset and task it holds for."""
     found = []
     for row in report.get("gates", {}).get("rows", ()):
         what = row["gate"].removeprefix("max_").replace(".", ": ").replace("_", " ")
@@ -90,7 +90,7 @@ def gate_rows(report: Figures) -> list[GateRow]:
 
 
 def evaluation_rows(metrics: Figures) -> list[Row]:
-    """Everything that was measured of both models."""
+    """Return a row for everything that was measured of both models."""
     return [*_perplexities(metrics), *_accuracies(metrics), *_tasks(metrics), *_flops(metrics), *_latencies(metrics)]
 
 

@@ -22,7 +22,7 @@ class Commands:
 
 
 def commands_for(body: Mapping[str, Any], url: str) -> Commands:
-    """`body` is minimal; `url` is the service's."""
+    """Return the commands that submit a minimal `body` to the service at `url`."""
     return Commands(curl=_curl(body, url), cli=_cli(body), python=_python(body, url))
 
 
@@ -125,7 +125,7 @@ def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
 
 
 def _take_length(left: Mapping[str, Any], found: list[tuple[str, str]]) -> bool:
-    """`--sequence-length` is of calibration and evaluation alike; False where theirs are not."""
+    """Take `--sequence-length`, which is one for calibration and evaluation; return False where theirs differ."""
     calibration, evaluation = left.get("calibration", {}), left.get("evaluation", {})
     length = calibration.pop("sequence_length", None)
     measured = evaluation.pop("sequence_length", length)

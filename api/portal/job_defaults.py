@@ -12,15 +12,15 @@ from core.jobs.text_resolution import SELF
 from core.registry.schemas import Dataset
 
 METHOD = {"language-model": "frontier", "image-classification": "magnitude"}
-"""By the model's task, where none is named."""
+"""Usual method of the model's task, where none is named."""
 SPARSITY = {"structured": "0.2"}
-"""By the method's first pattern; of any other, half."""
+"""Usual sparsity of the method's first pattern; half for any other."""
 SAMPLES = 128
 LENGTH = 512
 EVALUATION_SAMPLES = 64
 IMAGES = 1024
 PROMPTS = ("The capital of France is", "To keep a rose healthy, prune it")
-"""What dense and pruned are asked to continue, side by side in the report."""
+"""Prompts that dense and pruned continue, side by side in the report."""
 _SELF_SAMPLES = 32
 _CHARACTERS_PER_TOKEN = 6
 """More than tokenizers make of most texts, so that a text is not asked for more than it has."""
@@ -112,7 +112,7 @@ def _choose(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None
 
 
 def _length(found: ShownDescription, text: Dataset) -> int:
-    """Tokens of a sequence: no longer than the model's context, nor than the text."""
+    """Return the tokens of a sequence: no longer than the model's context, nor than the text."""
     return max(2, min(LENGTH, found.context_length or LENGTH, text.characters // _CHARACTERS_PER_TOKEN))
 
 

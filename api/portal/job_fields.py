@@ -18,7 +18,7 @@ PARAMETERS: Final = "parameters."
 METADATA: Final = "metadata"
 Kind = Literal["text", "number", "choice", "lines", "pairs", "json", "loose"]
 ALL: Final = "all"
-"""What null means where a number is expected and unset means another."""
+"""Text for null where a number is expected and unset means another."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Field:
 
 
 def job_fields(method: str) -> dict[str, Field]:
-    """Every field of a job body, with the parameters of a method where it is one of the catalogue."""
+    """Return every field of a job body, with the parameters of a method where it is one of the catalogue."""
     return _body_fields() | _parameter_fields(method)
 
 
@@ -179,7 +179,7 @@ def _number(text: str) -> int | float | str:
 
 
 def one_a_line(values: list[str]) -> list[str]:
-    """One text a line; where one of them does not fit on a line, all together are one JSON list."""
+    """Split texts written one a line; where one of them does not fit on a line, all together are one JSON list."""
     if len(values) == 1 and values[0].startswith("["):
         given = json_or_text(values[0])
         if isinstance(given, list) and all(isinstance(each, str) for each in given):
@@ -188,7 +188,7 @@ def one_a_line(values: list[str]) -> list[str]:
 
 
 def _pairs(field: str, values: list[str]) -> dict[str, str]:
-    """One a line; where one does not fit on a line, all together are one JSON object."""
+    """Parse pairs written one a line; where one does not fit on a line, all together are one JSON object."""
     given = json_or_text(values[0]) if len(values) == 1 and values[0].startswith("{") else None
     if isinstance(given, dict):
         return given

@@ -22,13 +22,13 @@ from core.jobs.states import HELD, TERMINAL
 from core.publications.service import list_publications
 
 LOG_LINES = 500
-"""Of the log in the page; all of it is a file."""
+"""Lines of the log in the page; all of it is a file."""
 _METRIC_EVENTS = 20_000
 """The newest, that curves are drawn of."""
 _ATTEMPTS = 20
 _PUBLICATIONS = 5
 _LAST_LINES = 10
-"""Of the log, beside what went wrong."""
+"""Lines of the log shown with the error."""
 
 
 def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from core.jobs.schemas import InspectBody, Inspection, Job, JobBody
 from core.registry.schemas import Dataset
 
 GOAL = "goal"
-"""Which of `GOALS` says how much is to go; the others are not sent."""
+"""Field that names the one of `GOALS` that counts; the others are not sent."""
 GOALS = ("sparsity", "target.parameters", "target.bytes", "target.latency_ratio")
 SHOWN_FOR = "shown_for"
 """The method whose parameters the page showed: those of another are not sent."""

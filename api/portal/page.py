@@ -24,7 +24,7 @@ _environment.globals.update(static=static_url)
 
 
 def fragment(template: str, /, **context: Any) -> str:
-    """Part of a page, as HTML."""
+    """Render a part of a page as HTML."""
     return _environment.get_template(template).render(now=datetime.now(UTC), **context)
 
 

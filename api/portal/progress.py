@@ -62,7 +62,7 @@ def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) 
 
 
 def _added_up(begun: Sequence[tuple[Stage, datetime]], end: datetime) -> Mapping[str, float]:
-    """Seconds by stage: each goes on until the next begins, and may begin more than once."""
+    """Return the seconds of each stage: it lasts until the next begins, and may begin more than once."""
     seconds: dict[str, float] = {}
     ends = [at for _, at in begun[1:]] + [end]
     for (stage, at), until in zip(begun, ends, strict=True):

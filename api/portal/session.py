@@ -60,7 +60,7 @@ class Form:
 
 
 def read_form(sent: ImmutableMultiDict[str, Any]) -> Form:
-    """Text fields only. Raises InvalidRequest where one holds what cannot be stored."""
+    """Return the text fields of a form. Raises InvalidRequest where one holds what cannot be stored."""
     lists: dict[str, list[str]] = {}
     for name, value in sent.multi_items():
         if isinstance(value, UploadFile):

@@ -62,7 +62,7 @@ def field_of(param: str | None) -> str | None:
 
 
 def _varied(text: str) -> dict[str, Any]:
-    """Values by path, one path a line: `parameters.block_size = [64, 128]`."""
+    """Parse values by path, one path a line: `parameters.block_size = [64, 128]`."""
     found: dict[str, Any] = {}
     for line in text.splitlines():
         path, separator, written = line.partition("=")

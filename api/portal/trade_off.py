@@ -14,7 +14,7 @@ _LOG_FROM = 20
 
 
 def quality_in_words(quality: str) -> str:
-    """`perplexity:articles` as people say it."""
+    """Spell out a quality: `perplexity:articles` as "perplexity on articles"."""
     kind, _, name = quality.partition(":")
     return f"{kind}, mean of the tasks" if name == "task_mean" else f"{kind} on {name}"
 

@@ -33,7 +33,7 @@ _WRITTEN = {
     },
 }
 EXAMPLE: Final = {name: json.dumps(value, indent=2) for name, value in _WRITTEN.items()}
-"""What a new form begins with."""
+"""Values that a new form begins with."""
 
 
 def trigger_of(form: Form) -> TriggerBody:

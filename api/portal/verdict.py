@@ -41,7 +41,7 @@ def verdict(recipe: Figures, metrics: Figures, report: Figures) -> Verdict:
 
 
 def apart(dense: float | None, pruned: float | None) -> tuple[str, str]:
-    """Two figures with as many digits as it takes to tell them apart: three to five."""
+    """Format two figures with as many digits as it takes to tell them apart: three to five."""
     for digits in (3, 4, 5):
         shown = _shown(dense, digits), _shown(pruned, digits)
         if shown[0] != shown[1]:

@@ -67,7 +67,7 @@ def compare_page(
 
 @router.get("/compare.csv")
 def compare_csv(caller: Viewer, session: DatabaseSession, job: Jobs) -> Response:
-    """Every field and figure of the jobs, one column a job."""
+    """Download every field and figure of the jobs as CSV, one column a job."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job))
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\r\n")
@@ -89,7 +89,7 @@ def trade_off_svg(
     cost: Cost = "parameters",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Quality against cost, with the Pareto front."""
+    """Draw quality against cost, with the Pareto front."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
     return chart(found.model_dump_json(), if_none_match, lambda: draw_trade_off(found))
 
@@ -102,7 +102,7 @@ def layers_svg(
     figure: _LayerFigure,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """One figure of every layer, the jobs' lines over one another."""
+    """Draw one figure of every layer, the jobs' lines over one another."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job))
     return chart(figure + found.model_dump_json(), if_none_match, lambda: _draw_layers(found, figure))
 

@@ -43,7 +43,7 @@ _LAST_EVENTS = 20
 
 @router.get("/{job_id}")
 def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
-    """Everything up to the job's newest event; the page's stream goes on from there."""
+    """Show everything up to the job's newest event; the page's stream goes on from there."""
     now = take_snapshot(session, caller.team_id, job_id)
     now = replace(now, job=with_waiting_reason(session, now.job, state.settings))
     before = max(now.last_event - _LAST_EVENTS, 0)
@@ -71,7 +71,7 @@ async def stream_job(
     after: Annotated[int, Query(ge=0, le=LARGEST_SEQUENCE)] = 0,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Parts of the page as they change, until the job is over."""
+    """Stream the parts of the page as they change, until the job is over."""
     last = last_event(last_event_id, after)
     await run_in_threadpool(_require_job, state, caller.team_id, job_id)
     token = request.cookies[COOKIE]
@@ -91,7 +91,7 @@ def _require_job(state: ApiState, team_id: str, job_id: str) -> None:
 
 @router.get("/{job_id}/log")
 def whole_log(job_id: str, caller: Viewer, state: State) -> Response:
-    """Every line, as a text file."""
+    """Download every line of the log as a text file."""
     _require_job(state, caller.team_id, job_id)
     headers = {"Content-Disposition": attachment(f"{job_id}.log")}
     return StreamingResponse(_log_lines(state, caller.team_id, job_id), headers=headers, media_type="text/plain")
@@ -145,7 +145,7 @@ def layers_chart(
     state: State,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Sparsity and reconstruction error of each layer."""
+    """Draw sparsity and reconstruction error of each layer."""
     with transaction(state.sessions) as session:
         job = service.get_job(session, caller.team_id, job_id)
         kinds = by_kind(layer_figures(service.get_report(session, caller.team_id, job_id)))
@@ -174,7 +174,7 @@ def sensitivity_chart(
     state: State,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Loss against pruning rate of each layer."""
+    """Draw loss against pruning rate of each layer."""
     with transaction(state.sessions) as session:
         found = service.get_report(session, caller.team_id, job_id).get("sensitivity")
     if found is None:

@@ -35,7 +35,7 @@ router = APIRouter(prefix="/new")
 
 CHECK = "check"
 _MOST_CHOICES = 100
-"""Of registered models, datasets and jobs that are offered; others can be named."""
+"""Most models, datasets and jobs that are offered; others can be named."""
 
 
 @router.get("")

@@ -31,7 +31,7 @@ GRACES = (
     (7 * 24 * _HOUR, "in a week"),
     (30 * 24 * _HOUR, "in 30 days"),
 )
-"""When the old key ends, once its successor is made."""
+"""Times until the old key ends, once its successor is made."""
 
 
 @router.get("")
@@ -116,7 +116,7 @@ def _team_page(
     error: SecateurError | ValidationError | None = None,
     key_id: str | None = None,
 ) -> Response:
-    """`error` is of a form of the page, or of what was asked of the key `key_id`."""
+    """Render the team's page; `error` is of one of its forms, or of an action on the key `key_id`."""
     is_admin = caller.role == "admin"
     fields = () if key_id else (*KeyBody.model_fields, *HubTokenBody.model_fields)
     faults = {} if error is None else faults_of(error, fields)

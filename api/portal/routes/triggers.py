@@ -67,7 +67,7 @@ def show_trigger(
 def fire_trigger(
     request: Request, trigger_id: str, caller: Member, state: State, posted: Posted, background: BackgroundTasks
 ) -> Response:
-    """Then on to the job; where it was refused, the page says so at the payload, and in the history."""
+    """Fire a trigger and redirect to the job; a refusal is shown at the payload, and in the history."""
     with transaction(state.sessions) as session:
         trigger = service.find(session, caller.team_id, trigger_id)
     try:
@@ -145,7 +145,7 @@ def _trigger_page(
     values: dict[str, str] | None = None,
     error: SecateurError | None = None,
 ) -> Response:
-    """`error` is of firing it by hand, with what was typed in `values`."""
+    """Render the trigger's page; `error` is of firing it by hand, with the typed fields in `values`."""
     row = service.find(session, caller.team_id, trigger_id)
     context: dict[str, Any] = {
         "trigger": trigger_answer(row),

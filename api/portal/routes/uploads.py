@@ -19,7 +19,7 @@ router = APIRouter(prefix="/uploads")
 
 @router.post("")
 def start_upload(body: UploadBody, caller: Member, session: DatabaseSession, state: State) -> Upload:
-    """Announced once more, an open upload goes on."""
+    """Start an upload; an open one that is announced once more goes on."""
     return uploads.start_upload(session, caller, body, state.settings)[0]
 
 

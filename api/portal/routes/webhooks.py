@@ -32,7 +32,7 @@ router = APIRouter(prefix="/webhooks")
 
 _PAGE = 25
 _TYPES = tuple(type for type in TYPES if type != "webhook.ping")
-"""That one may choose: a ping comes in any case."""
+"""Types that one may choose: a ping comes in any case."""
 _DAY = "86400"
 _BEGINNING = datetime.fromtimestamp(0, UTC)
 
@@ -118,7 +118,7 @@ def ping_webhook(webhook_id: str, caller: Member, state: State) -> Response:
 
 @router.post("/{webhook_id}/replay")
 def replay_failed(webhook_id: str, caller: Member, state: State) -> Response:
-    """All that were given up and are still kept."""
+    """Replay all deliveries that were given up and are still kept."""
     with transaction(state.sessions) as session:
         service.replay_failed(session, caller, webhook_id, _BEGINNING)
     return _back_to(webhook_id)
@@ -157,7 +157,7 @@ def _list_page(
     after: str | None = None,
     error: SecateurError | ValidationError | None = None,
 ) -> Response:
-    """`error` is of the form for a new one."""
+    """Render the list of webhooks; `error` is of the form for a new one."""
     with transaction(state.sessions) as session:
         webhooks = service.list_webhooks(session, caller.team_id, limit=_PAGE, after=after)
     context = {
@@ -182,7 +182,7 @@ def _webhook_page(
     values: Mapping[str, Any] | None = None,
     error: SecateurError | ValidationError | None = None,
 ) -> Response:
-    """`error` is of the form that changes it, filled with `values`, or of what was asked of it."""
+    """Render the webhook's page; `error` is of the form filled with `values` that changes it, or of an action."""
     with transaction(state.sessions) as session:
         webhook = service.get_webhook(session, caller.team_id, webhook_id)
         deliveries = log.list_deliveries(session, caller.team_id, webhook_id, limit=_PAGE, after=after, state=show)

@@ -37,7 +37,7 @@ def embedded_url() -> str:
 
 
 def resolve(url: str | None = None, api_key: str | None = None) -> Configuration:
-    """Arguments first, then the environment, then the home; raises ConfigurationError where something is missing."""
+    """Resolve arguments first, then the environment, then the home. Raises ConfigurationError without a key."""
     found_url = _checked_url(url or os.environ.get("SECATEUR_URL") or embedded_url())
     found_key = api_key or os.environ.get("SECATEUR_API_KEY")
     if not found_key and found_url == embedded_url():

@@ -45,7 +45,7 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Pruned over dense."""
+        """Return pruned over dense."""
         return self.pruned / self.dense if self.pruned is not None and self.dense else None
 
     @property
@@ -55,7 +55,7 @@ class Figure:
 
     @property
     def row(self) -> tuple[str, str, str, str]:
-        """Label, dense, pruned and ratio as people read them."""
+        """Return label, dense, pruned and ratio as people read them."""
         return (
             self.label,
             self._shown(self.dense, self.dense_stderr),
@@ -83,7 +83,7 @@ class Figure:
 
 
 def figures(metrics: Metrics) -> list[Figure]:
-    """Every figure that was measured of both models: quality first, then what is left and how fast it is."""
+    """Return every figure that was measured of both models: quality first, then what is left and how fast it is."""
     return [*_perplexities(metrics), *_accuracies(metrics), *_tasks(metrics), *_costs(metrics)]
 
 

@@ -32,7 +32,7 @@ class Patience:
     on_retry: OnRetry | None = None
 
     def pause(self, error: Exception, tried: int) -> float | None:
-        """Seconds until a call that failed with `error` is made again; None where that would not help."""
+        """Return seconds until a call that failed with `error` is retried; None where that would not help."""
         if tried >= self.retries:
             return None
         if isinstance(error, ApiError):

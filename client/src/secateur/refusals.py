@@ -99,5 +99,5 @@ def error_from(response: httpx.Response) -> ApiError:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Retry-After as our server sends it; a date, as a proxy might, is left to the client's own pauses."""
+    """Parse Retry-After as our server sends it; a date, as a proxy might, is left to the client's own pauses."""
     return float(header) if header is not None and header.isascii() and header.isdigit() else None

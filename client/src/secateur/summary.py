@@ -21,7 +21,7 @@ from secateur.words import number, percent, printable
 Outcome = Literal["passed", "gate_missed", "failed", "cancelled", "unfinished"]
 
 EXIT_CODES: Final[Mapping[Outcome, int]] = {"passed": 0, "gate_missed": 3, "failed": 1, "cancelled": 1, "unfinished": 1}
-"""Of every command that tells how a job ended; 2 is a wrong call."""
+"""Exit codes of every command that tells how a job ended; 2 is a wrong call."""
 
 _JOB_FIELDS: Final = {
     *("id", "status", "error", "model", "model_revision", "method", "pattern", "sparsity", "target", "metadata"),
@@ -58,7 +58,7 @@ class Summary:
         }
 
     def markdown(self) -> str:
-        """Short enough for a comment on a pull request: a line, two tables, a link."""
+        """Render the summary, short enough for a comment on a pull request: a line, two tables, a link."""
         mark = {"passed": "✓", "unfinished": "…"}.get(self.outcome, "✗")
         lines = [f"### {mark} {_plain(self._what())}: {_plain(self._end())}", ""]
         if self.figures:
@@ -77,7 +77,10 @@ class Summary:
         return "\n".join(lines) + "\n"
 
     def junit(self) -> str:
-        """One test case for each gate. A job without gates, or that ended before they were measured, is one itself."""
+        """Render one test case for each gate.
+
+        A job without gates, or that ended before they were measured, is one itself.
+        """
         cases = [self._case(gate) for gate in self.gates]
         if not cases or self.outcome in ("failed", "cancelled", "unfinished"):
             case = TestCase("job", f"secateur.{self.job.method}")
@@ -190,5 +193,5 @@ def _gates(count: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of others in Markdown: on one line, nothing in it means anything."""
+    """Escape foreign text for Markdown: on one line, nothing in it means anything."""
     return re.sub(r"([\\`*_\[\]<>|~#@])", r"\\\1", " ".join(printable(text).split()))

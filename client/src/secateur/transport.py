@@ -28,7 +28,7 @@ from secateur.refusals import error_from
 
 CONNECT_SECONDS: Final = 10.0
 SLOW_SECONDS: Final = 3600.0
-"""For calls that read a whole model or text on the server before they answer."""
+"""Timeout of calls that read a whole model or text on the server before they answer."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Result = TypeVar("Result")
@@ -97,7 +97,7 @@ class Transport(ABC):
         idempotency_key: str | None = None,
         slow: bool = False,
     ) -> Answer:
-        """One call and its answer, read as `answer`; raises `secateur.errors`."""
+        """Make one call and return its answer, read as `answer`. Raises `secateur.errors`."""
         response = await self._exchange(
             method, path, params=params, body=body, content=content, idempotency_key=idempotency_key, slow=slow
         )
@@ -219,7 +219,7 @@ class Transport(ABC):
 
 
 def segment(text: str) -> str:
-    """`text` as one segment of a path; raises ConfigurationError for what a path would take for another place."""
+    """Quote `text` as one segment of a path. Raises ConfigurationError for what would be another place."""
     if text in {"", ".", ".."}:
         raise ConfigurationError(f"{text!r} is not an id: ids look like job_01ARZ3NDEKTSV4RRFFQ69G5FAV")
     return quote(text, safe="")

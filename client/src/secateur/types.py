@@ -317,7 +317,7 @@ class Job(Answer):
 
     @property
     def missed_gate(self) -> bool:
-        """Pruned and stored, but worse than a gate of the job allows."""
+        """Tell whether it was pruned and stored, but is worse than a gate of the job allows."""
         return self.status == "failed" and self.error is not None and self.error.code == "gate_missed"
 
     def raise_for_status(self) -> Self:

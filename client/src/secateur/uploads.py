@@ -31,7 +31,7 @@ _MODEL_FILES: Final = re.compile(
     r"|vocab\.(json|txt)|merges\.txt|spiece\.model|chat_template\.(jinja|json)|preprocessor_config\.json"
     r"|model\.safetensors\.index\.json|[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors"
 )
-"""What the server takes of a model folder: config, tokenizer, weights as safetensors. Code and pickles stay here."""
+"""Files the server takes of a model folder: config, tokenizer, safetensors. Code and pickles stay here."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ async def send_upload(
 
 
 def _in_order(files: Sequence[UploadFile]) -> list[UploadFile]:
-    """Small ones first: what the server refuses by its config is refused before the weights are sent."""
+    """Sort small files first: what the server refuses by its config is refused before the weights are sent."""
     return sorted(files, key=lambda file: (file.bytes, file.path))
 
 

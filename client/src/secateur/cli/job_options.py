@@ -146,7 +146,7 @@ def _samples(text: str | None, option: str, name: str = "samples") -> dict[str, 
 
 
 def pairs(given: list[str], option: str) -> dict[str, str]:
-    """NAME=VALUE, each name once."""
+    """Parse NAME=VALUE, each name once."""
     found: dict[str, str] = {}
     for text in given:
         name, separator, value = text.partition("=")
@@ -159,7 +159,7 @@ def pairs(given: list[str], option: str) -> dict[str, str]:
 
 
 def _json_or_text(text: str) -> JsonValue:
-    """`0.5`, `true`, `[1, 2]` and `"0.5"` are JSON; what is no JSON, like `row`, is text."""
+    """Parse JSON such as `0.5`, `true`, `[1, 2]` and `"0.5"`; what is no JSON, like `row`, is text."""
     try:
         value: JsonValue = json.loads(text, parse_constant=lambda constant: constant)
     except ValueError:

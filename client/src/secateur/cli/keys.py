@@ -64,7 +64,7 @@ def expiry(days: float | None) -> datetime | None:
 
 
 def show_keys(known: list[Key], as_json: bool) -> None:
-    """Keys as a table, or as JSON."""
+    """Print keys as a table, or as JSON."""
     if as_json:
         print_json(known)
         return

@@ -40,7 +40,7 @@ def _tell_retry(error: Exception, pause: float) -> None:
 
 
 def explain(error: Exception | str) -> None:
-    """One line on stderr: what was wrong."""
+    """Print one line on stderr: what was wrong."""
     message = str(error)
     if isinstance(error, ApiError):
         where = f"{error.param}: " if error.param and not message.startswith(error.param) else ""
@@ -49,7 +49,7 @@ def explain(error: Exception | str) -> None:
 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | JsonValue) -> None:
-    """Answers are printed as the server gave them."""
+    """Print answers as JSON, as the server gave them."""
     json.dump(_plain(value), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
     print()
 
@@ -81,7 +81,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, number
 
 
 def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
-    """Names and values, one pair a line; pairs without a value are left out."""
+    """Print names and values, one pair a line; pairs without a value are left out."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -92,7 +92,7 @@ def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
 
 
 def print_job(job: Job) -> None:
-    """All a person wants to know of a job: where it stands, what was asked, what came out."""
+    """Print all a person wants to know of a job: its state, the request, the results."""
     print_pairs(
         [
             ("job", job.id),
@@ -130,7 +130,7 @@ def _recovery(recovery: dict[str, JsonValue] | None) -> str | None:
 
 
 def print_metrics(metrics: Metrics) -> None:
-    """Dense beside pruned, then what the run took."""
+    """Print dense beside pruned, then what the run took."""
     rows = [figure.row for figure in figures(metrics)]
     if rows:
         print_table(("", "dense", "pruned", "ratio"), rows, numbers=(1, 2, 3))

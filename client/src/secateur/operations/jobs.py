@@ -48,7 +48,7 @@ class JobOperations(Calls):
         return self._list("jobs", Job, filters)
 
     async def job(self, job_id: str) -> Job:
-        """One job."""
+        """Return one job."""
         return await self._transport.call("GET", f"jobs/{segment(job_id)}", Job)
 
     async def cancel(self, job_id: str) -> Job:

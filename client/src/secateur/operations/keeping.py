@@ -61,7 +61,7 @@ class KeepingOperations(Calls):
         return self._list(f"jobs/{segment(job_id)}/publications", Publication)
 
     async def publication(self, publication_id: str) -> Publication:
-        """One publication: how far it is, where the artifact is now, or what went wrong."""
+        """Return one publication: how far it is, where the artifact is now, or what went wrong."""
         return await self._transport.call("GET", f"publications/{segment(publication_id)}", Publication)
 
     async def cancel_publication(self, publication_id: str) -> Publication:

@@ -17,7 +17,7 @@ class RegistryOperations(Calls):
     """Operations on methods, models, datasets and uploads: what jobs are made of."""
 
     async def methods(self) -> list[Method]:
-        """Every method, with the JSON schema of its parameters."""
+        """Return every method, with the JSON schema of its parameters."""
         return [method async for method in self._list("methods", Method)]
 
     def models(self) -> AsyncIterator[Model]:
@@ -119,7 +119,7 @@ class RegistryOperations(Calls):
         return self._list("uploads", Upload, filters)
 
     async def upload(self, upload_id: str) -> Upload:
-        """One upload and how far it came."""
+        """Return one upload and how far it came."""
         return await self._transport.call("GET", f"uploads/{segment(upload_id)}", Upload)
 
     async def abandon_upload(self, upload_id: str) -> None:

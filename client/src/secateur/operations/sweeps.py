@@ -29,16 +29,16 @@ class SweepOperations(Calls):
         return self._list("sweeps", Sweep, {"status": status} if status else None)
 
     async def sweep(self, sweep_id: str) -> Sweep:
-        """One sweep."""
+        """Return one sweep."""
         return await self._transport.call("GET", f"sweeps/{segment(sweep_id)}", Sweep)
 
     async def sweep_results(
         self, sweep_id: str, *, quality: str | None = None, cost: str | None = None
     ) -> SweepResults:
-        """Every point with its figures so far, the best by each objective, and what a search found.
+        """Return every point with its figures so far, the best by each objective, and what a search found.
 
-        `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, `cost` parameters, bytes or latency: what the
-        Pareto front is of.
+        `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, `cost` parameters, bytes or latency: what the Pareto
+        front is of.
         """
         params = {name: value for name, value in (("quality", quality), ("cost", cost)) if value}
         path = f"sweeps/{segment(sweep_id)}/results"

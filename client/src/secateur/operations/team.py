@@ -45,7 +45,7 @@ class TeamOperations(Calls):
         return await self._transport.call("DELETE", "team/hub-token", HubToken)
 
     def audit(self, *, action: str | None = None, object_id: str | None = None) -> AsyncIterator[AuditEntry]:
-        """Every change somebody made, newest first, of one kind or to one thing. Needs an admin key."""
+        """Iterate over every change somebody made, newest first, of one kind or to one thing. Needs an admin key."""
         filters = {name: value for name, value in (("action", action), ("object_id", object_id)) if value}
         return self._list("audit", AuditEntry, filters)
 

@@ -18,7 +18,7 @@ class WebhookOperations(Calls):
         return self._list("webhooks", Webhook)
 
     async def webhook(self, webhook_id: str) -> Webhook:
-        """One webhook, without its secret."""
+        """Return one webhook, without its secret."""
         return await self._transport.call("GET", _path(webhook_id), Webhook)
 
     async def create_webhook(
@@ -76,7 +76,7 @@ class WebhookOperations(Calls):
         return self._list(f"{_path(webhook_id)}/deliveries", Delivery, filters)
 
     async def delivery(self, webhook_id: str, delivery_id: str) -> DeliveryDetail:
-        """One delivery: what is sent, and how each attempt went."""
+        """Return one delivery: what is sent, and how each attempt went."""
         return await self._transport.call("GET", _path(webhook_id, delivery_id), DeliveryDetail)
 
     async def replay_delivery(self, webhook_id: str, delivery_id: str) -> Delivery:

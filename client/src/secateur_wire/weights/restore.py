@@ -131,7 +131,7 @@ def chunks(source: BinaryIO, tensor: Tensor) -> Iterator[bytes]:
 
 
 def read_file(file: Path) -> tuple[list[Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file."""
+    """Return tensors and metadata of a safetensors file."""
     size = file.stat().st_size
     try:
         with file.open("rb") as source:
