@@ -1,4 +1,4 @@
-"""Bodies are bounded, and are JSON that the rest of the service can store: checked once, before any route.
+"""Limits and checks of request bodies, made once, before any route: JSON that the rest of the service can store.
 
 The parts of uploads are neither; their route takes them in as a stream, and bounds them itself. The portal's forms are
 bounded, and read by the portal; a form that holds files has a bound of its own and comes as a stream too. Payloads that
@@ -27,7 +27,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 class BodyLimits:
-    """ASGI middleware: reads a request's body up to a limit, checks it, and hands it on.
+    """ASGI middleware that reads a request's body up to a limit, checks it, and hands it on.
 
     Answers 413 to a longer one, 408 to one that does not get here in time, 422 to one that is not JSON, is nested too
     deeply, or holds what no database stores: NaN, infinities, NUL characters and halves of surrogate pairs.

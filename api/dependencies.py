@@ -118,7 +118,7 @@ Quality = Annotated[
 
 @dataclass(frozen=True)
 class Once:
-    """Answers a creating request once per Idempotency-Key. `route` is its method and path."""
+    """Creating request that is answered once per Idempotency-Key. `route` is its method and path."""
 
     state: ApiState
     route: str

@@ -72,7 +72,7 @@ class Requests:
 
 
 class _Answer:
-    """Watches an answer go out. `status` is 499 where nothing was sent: the client went away first."""
+    """Observer of an answer as it is sent. `status` is 499 where nothing was sent: the client disconnected first."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send

@@ -76,7 +76,7 @@ class Made:
 
 
 class Attempt(ABC):
-    """Runs the stages. What goes wrong is raised as a `SecateurError`; whatever `on_wait` raises comes through.
+    """Stages of an attempt, run in order. Errors are raised as a `SecateurError`, those of `on_wait` as they are.
 
     `shares` says which part of the job's progress each of the runner's tasks covers; the store stage does the rest.
     """

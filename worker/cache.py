@@ -61,14 +61,14 @@ class _Kept:
 
 
 class NodeCache:
-    """`max_bytes` of all entries together, those on their way included."""
+    """Cache of this node; `max_bytes` limits all entries together, those being filled included."""
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
         self._root = root
         self._max_bytes = max_bytes
 
     def find(self, key: str) -> HeldEntry | None:
-        """Return the entry, held from now on; None where it is not there or still being filled. Raises DiskFull."""
+        """Return the entry, held and used now; None where it is not there or still being filled. Raises DiskFull."""
         entry = self._root / "entries" / _checked(key)
         if not entry.is_dir():
             return None

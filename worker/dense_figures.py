@@ -10,7 +10,10 @@ from core.jobs.baseline import Baseline, DenseFigure, DenseKind, Facts
 
 
 class DenseFigures:
-    """`say` hears of what is taken, `count` of each measurement: kind and name, and how many there were before."""
+    """Figures of the dense model, reused or measured.
+
+    `say` is called for each reused one, `count` for each measurement: kind and name, and how many there were before.
+    """
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ FetchFile = Callable[[FileReference, Path, Callable[[], None]], None]
 
 
 class Stopped(Exception):
-    """Another file of the same folder failed."""
+    """Signal that another file of the same folder failed."""
 
 
 @dataclass(frozen=True)

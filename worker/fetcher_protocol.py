@@ -21,7 +21,10 @@ _GENERATION = 2
 
 
 class _FetchSpec(BaseModel):
-    """`settings` with its secrets: they go through the pipe, and nowhere else. `access`: what the hub is asked with."""
+    """Base of all specs.
+
+    `settings` come with their secrets: they go through the pipe, and nowhere else. `access` is the one to the hub.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,35 +34,35 @@ class _FetchSpec(BaseModel):
 
 
 class FetchModelSpec(_FetchSpec):
-    """Bring a model's files into the cache, verified and unpacked."""
+    """Spec of fetching a model's files into the cache, verified and unpacked."""
 
     task: Literal["fetch_model"] = "fetch_model"
     model: Annotated[HubModel | StoredModel, Field(discriminator="kind")]
 
 
 class FetchTextSpec(_FetchSpec):
-    """Bring a text into the cache: one file, and what it is."""
+    """Spec of fetching a text into the cache: one file, and its description."""
 
     task: Literal["fetch_text"] = "fetch_text"
     text: Annotated[HubText | StoredText, Field(discriminator="kind")]
 
 
 class FetchImagesSpec(_FetchSpec):
-    """Bring images into the cache: one Parquet file, and what it is."""
+    """Spec of fetching images into the cache: one Parquet file, and its description."""
 
     task: Literal["fetch_images"] = "fetch_images"
     images: Annotated[HubImages | StoredImages, Field(discriminator="kind")]
 
 
 class FetchGeneratedSpec(_FetchSpec):
-    """Bring text that was generated earlier from the store into the cache; the result says whether it was there."""
+    """Spec of fetching text that was generated earlier from the store; the result says whether it was there."""
 
     task: Literal["fetch_generated"] = "fetch_generated"
     prefix: str
 
 
 class FetchTaskSpec(_FetchSpec):
-    """Bring the questions of a zero-shot task into the cache: whole rows, as JSON lines."""
+    """Spec of fetching the questions of a zero-shot task into the cache: whole rows, as JSON lines."""
 
     task: Literal["fetch_task"] = "fetch_task"
     questions: HubText
@@ -83,7 +86,7 @@ class FetchedText(BaseModel):
 
 
 class FetchedImages(BaseModel):
-    """The same of images."""
+    """Description of images in the cache, kept beside them as a manifest."""
 
     model_config = ConfigDict(frozen=True)
 

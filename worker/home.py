@@ -14,7 +14,7 @@ from worker.embedded import postgres
 
 @dataclass(frozen=True)
 class Home:
-    """`settings` name the database and an absolute home; commands on the server act for the default team."""
+    """Home with its settings, which name the database; commands on the server act for the default team."""
 
     settings: Settings
     sessions: sessionmaker[Session]

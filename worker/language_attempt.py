@@ -31,7 +31,7 @@ _OWN_TEXT = 0.25
 
 
 class LanguageAttempt(Attempt):
-    """Prune, recover, evaluate on texts and tasks."""
+    """Attempt on a language model: prune, recover, evaluate on texts and tasks."""
 
     @property
     def shares(self) -> Mapping[str, tuple[float, float]]:

@@ -22,7 +22,7 @@ logger = structlog.get_logger()
 
 
 class Lease:
-    """Held as a context while the job runs.
+    """Lease on an attempt, held as a context while the job runs.
 
     `state` is what the queue said last: `cancelling` when a user asked for the end, `lost` when the attempt is no
     longer ours or the database could not be reached before the lease ran out. Lost is final.

@@ -125,7 +125,7 @@ def _there(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 class _Executed(ChildProcess):
-    """Our own child."""
+    """Child process that this one started itself."""
 
     def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
         super().__init__(name, popen.stdin, popen.stdout, popen.stderr)

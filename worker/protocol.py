@@ -81,7 +81,7 @@ class JobSpec(_Wire):
 
 
 class PruneSpec(JobSpec):
-    """Open, prune, evaluate and write one job's artifact. `baseline`: what is known of the dense model already."""
+    """Spec of pruning a model and writing one job's artifact. `baseline`: known figures of the dense model."""
 
     task: Literal["prune"] = "prune"
     baseline: Baseline | None = None
@@ -93,13 +93,13 @@ class PruneSpec(JobSpec):
 
 
 class SensitivitySpec(JobSpec):
-    """Measure the loss against the pruning rate of each layer, and write figures and chart."""
+    """Spec of measuring the loss against the pruning rate of each layer, with figures and chart."""
 
     task: Literal["sensitivity"] = "sensitivity"
 
 
 class SearchSpec(_Wire):
-    """Find the sparsity for the job's `target.latency_ratio` by timing shapes against the dense model.
+    """Spec of the search for the job's `target.latency_ratio`, timing shapes against the dense model.
 
     `recipe` is the full validated job body, `work` this attempt's folder, `previous` those of earlier attempts.
     """
@@ -115,7 +115,7 @@ class SearchSpec(_Wire):
 
 
 class RecoverSpec(_Wire):
-    """Train a pruned model, keep its zeros, write the artifact and measure it.
+    """Spec of training a pruned model: keep its zeros, write the artifact and measure it.
 
     `recipe` is the full validated job body, `model` the folder to train, `artifact` the one to fill, `teacher` what
     distill learns from, `dense` what stages are measured against (none: nothing); `texts` are those of all stages in
@@ -138,7 +138,7 @@ class RecoverSpec(_Wire):
 
 
 class ClassifierSpec(_Wire):
-    """Open, prune, recover, evaluate and write one image classifier.
+    """Spec of a whole job on one image classifier: open, prune, recover, evaluate and write.
 
     `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts that
     saved rounds or steps, the newest first. `artifact` is the folder to fill. `baseline`: what is known of the dense
@@ -192,7 +192,7 @@ class TasksSpec(_Wire):
 
 
 class VerifySpec(_Wire):
-    """Load the artifact with from_pretrained in this fresh process and compare with the expected logits.
+    """Spec of the reload check: open the artifact with from_pretrained in a fresh process, compare the logits.
 
     `modules` is the folder for the modelling file that may have to be imported.
     """
@@ -206,7 +206,7 @@ class VerifySpec(_Wire):
 
 
 class PackSpec(_Wire):
-    """Replace the weight files of a verified artifact by packed ones."""
+    """Spec of replacing the weight files of a verified artifact by packed ones."""
 
     task: Literal["pack"] = "pack"
     artifact: Path
@@ -221,7 +221,7 @@ class HashedTensor(_Wire):
 
 
 class HashSpec(_Wire):
-    """Replace the weight files of a verified artifact by ones that hold the values its tensors share."""
+    """Spec of replacing the weight files of a verified artifact by the values its tensors share."""
 
     task: Literal["hash"] = "hash"
     artifact: Path
@@ -229,7 +229,7 @@ class HashSpec(_Wire):
 
 
 class GenerateTextSpec(_Wire):
-    """Write text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
+    """Spec of text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
 
     task: Literal["generate_text"] = "generate_text"
     model: ModelPlace
@@ -242,7 +242,7 @@ class GenerateTextSpec(_Wire):
 
 
 class GenerateSpec(_Wire):
-    """Have models of one tokenizer, by name, continue prompts by `tokens` new tokens, greedily, one model at a time."""
+    """Spec of continuing prompts by `tokens` new tokens, greedily, one model after another of one tokenizer."""
 
     task: Literal["generate"] = "generate"
     models: dict[str, ModelPlace]
@@ -253,7 +253,7 @@ class GenerateSpec(_Wire):
 
 
 class NewNetworkSpec(_Wire):
-    """Write a small network of the field's history, untrained, as a model folder."""
+    """Spec of a small network of the field's history, untrained, written as a model folder."""
 
     task: Literal["new_network"] = "new_network"
     network: NetworkName
@@ -266,7 +266,7 @@ class NewNetworkSpec(_Wire):
 
 
 class ImportGgufSpec(_Wire):
-    """Dequantise a GGUF file into a safetensors model folder."""
+    """Spec of dequantising a GGUF file into a safetensors model folder."""
 
     task: Literal["import_gguf"] = "import_gguf"
     source: Path
@@ -299,7 +299,7 @@ class StageMessage(_Wire):
 
 
 class ProgressMessage(_Wire):
-    """`progress` runs from 0 to 1 over the runner's task; `block` of `blocks` are done, or steps of training."""
+    """Progress of the runner's task, from 0 to 1; `block` of `blocks` are done, or steps of training."""
 
     type: Literal["progress"] = "progress"
     progress: float

@@ -299,7 +299,10 @@ def main() -> int:
 
 
 def finish() -> NoReturn:
-    """Run the spec, and end this process at once: threads that libraries left can hang the interpreter's own end."""
+    """Run the spec, and end this process at once.
+
+    All is written by then, and threads that libraries left can hang the interpreter's own end.
+    """
     try:
         ended = main()
     except SystemExit as stopped:

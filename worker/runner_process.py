@@ -147,7 +147,7 @@ def _run(
 
 
 class _Waiting:
-    """Calls `on_wait`, and gives a runner that is asked to drain its time."""
+    """Wait callback that, besides calling `on_wait`, gives a runner that is asked to drain its time."""
 
     def __init__(self, child: ChildProcess, on_wait: Callable[[], None]) -> None:
         self._child = child

@@ -1,4 +1,4 @@
-"""Runs one claimed job from fetch to store and writes how it ended.
+"""Supervisor of one claimed job, from fetch to store; it writes how the job ended.
 
 The supervisor fetches and stores; the runner, a process per task without credentials or network, opens, prunes,
 measures and verifies. This process never imports torch.
@@ -34,7 +34,7 @@ logger = structlog.get_logger()
 
 
 class CancelRequested(Exception):
-    """A user asked for the end of the job."""
+    """Signal that a user asked for the end of the job."""
 
 
 class Supervisor:

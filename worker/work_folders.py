@@ -51,7 +51,7 @@ class WorkFigures:
 
 
 class WorkFolders:
-    """All of one node. Any number of processes may use them at once."""
+    """Work folders of one node. Any number of processes may use them at once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

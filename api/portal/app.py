@@ -84,7 +84,7 @@ def _error_page(request: Request, told: Told) -> Response:
 
 
 class _Headers:
-    """ASGI middleware: `_HEADERS` on every answer."""
+    """ASGI middleware that sets `_HEADERS` on every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -25,7 +25,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Point:
-    """`sequence` is the number of the event that told it."""
+    """One point of a curve; `sequence` is the number of its event."""
 
     sequence: int
     attempt: int
@@ -35,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """`id` is its name as an HTML id. `left_out` says that points were."""
+    """Curve of one metric; `id` is its name as an HTML id, `left_out` says whether points were left out."""
 
     name: str
     id: str

@@ -33,7 +33,10 @@ ONCE = "once"
 
 @dataclass
 class Draft:
-    """`found` is the model, `trial` the dry run of the whole; `errors` are by field, `faults` of no field."""
+    """Draft of a job.
+
+    `found` is the model, `trial` the dry run of the whole; `errors` are by field, `faults` of no field.
+    """
 
     form: Form
     body: JobBody | None = None

@@ -20,7 +20,7 @@ def static_url(name: str) -> str:
 
 
 class StaticFolder(StaticFiles):
-    """Kept for a year where the address has the version, asked for again otherwise."""
+    """Static files that browsers keep for a year where the URL has the version, and ask for again otherwise."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

@@ -41,7 +41,7 @@ FOLDERS = (("image_folder", "images, a folder for each class"),)
 
 @dataclass(frozen=True)
 class _Noun:
-    """`kind` is one of `noun`."""
+    """Forms and services of one kind of thing to register: models or datasets; `kind` is one of `noun`."""
 
     noun: str
     kind: UploadKind

@@ -15,7 +15,7 @@ from secateur.transport import Arguments, Result, Stream, Transport
 
 
 class BlockingTransport(Transport):
-    """Waits in the calling thread: none of its coroutines ever suspends. For one thread at a time."""
+    """Transport that waits in the calling thread: none of its coroutines ever suspends. For one thread at a time."""
 
     def __init__(self, configuration: Configuration, patience: Patience) -> None:
         super().__init__(configuration, patience)

@@ -20,7 +20,7 @@ DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 @dataclass(frozen=True)
 class Configuration:
-    """`url` without a trailing slash."""
+    """Server's URL, without a trailing slash, and API key."""
 
     url: str
     api_key: str

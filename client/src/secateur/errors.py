@@ -1,4 +1,4 @@
-"""Everything the client raises.
+"""Errors the client raises.
 
 SecateurError
 ├── ConfigurationError      no API key, or a URL that is none
@@ -111,7 +111,7 @@ class GateMissed(JobFailed):
 
 
 class JobCancelled(JobError):
-    """Somebody stopped it."""
+    """Job that somebody cancelled."""
 
 
 class UploadError(SecateurError):

@@ -149,7 +149,7 @@ class Inspection(Answer):
 
 
 class Problem(Answer):
-    """Why a job failed. `code` is stable."""
+    """Error of a failed job. `code` is stable."""
 
     code: str
     message: str
@@ -370,7 +370,7 @@ class UploadFile(Answer):
 
 
 class UploadFailure(Answer):
-    """Why an upload cannot become what it was announced as."""
+    """Error of an upload that cannot become what it was announced as."""
 
     code: str
     message: str

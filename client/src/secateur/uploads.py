@@ -36,7 +36,7 @@ _MODEL_FILES: Final = re.compile(
 
 @dataclass(frozen=True)
 class UploadProgress:
-    """`done` of `total` bytes of the file at `path` are hashed or sent."""
+    """Progress of hashing or sending the file at `path`: `done` of `total` bytes."""
 
     path: str
     doing: Literal["hashing", "sending"]

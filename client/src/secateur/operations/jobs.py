@@ -15,7 +15,7 @@ from secateur.types import ArtifactFile, Event, Job, JobSort, JobStatus
 
 
 class JobOperations(Calls):
-    """A job's life."""
+    """Operations on jobs."""
 
     async def submit(self, /, *, idempotency_key: str | None = None, **body: Any) -> Job:
         """Queue a job: `submit(model="smollm2-135m", method="wanda", sparsity=0.5, calibration={"dataset": …})`.

@@ -11,7 +11,7 @@ POLL_SECONDS: Final = 2.0
 
 
 class SweepOperations(Calls):
-    """A sweep's life."""
+    """Operations on sweeps."""
 
     async def submit_sweep(self, /, *, idempotency_key: str | None = None, **body: Any) -> Sweep:
         """Start a sweep of many jobs on one model.

@@ -9,7 +9,7 @@ from secateur.transport import segment
 
 
 class TeamOperations(Calls):
-    """Administration."""
+    """Operations on the team, its keys, its audit trail and the fleet."""
 
     def keys(self) -> AsyncIterator[Key]:
         """Iterate over the team's API keys, newest first. Needs an admin key, as all calls on keys do."""
