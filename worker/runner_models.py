@@ -102,7 +102,7 @@ def _save(target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFa
 
 
 def new_network(spec: NewNetworkSpec) -> dict[str, Any]:
-    """A reference network with random weights, complete or not at all."""
+    """Create a reference network with random weights, complete or not at all."""
     torch.manual_seed(spec.seed)
     config = ReferenceConfig(
         network=spec.network,

@@ -47,7 +47,7 @@ WORKER_ID = new_id("worker")
 
 @dataclass(frozen=True)
 class Connections:
-    """Of the pool's process, made for its first hint and kept: made for each, they would keep jobs waiting."""
+    """Connections of the pool's process, made for its first hint and kept: new ones for each would delay jobs."""
 
     sessions: sessionmaker[Session]
     store: Store
@@ -100,7 +100,7 @@ def look() -> None:
 
 
 def run_eligible_jobs(settings: Settings, connections: Connections, stop: threading.Event) -> None:
-    """A database that is away ends the run: the next look comes."""
+    """Claim and run jobs until none is eligible. A database that is away ends the run: the next look comes."""
     supervisor = Supervisor(settings, connections.sessions, connections.store, stop=stop, runner=RUNNER)
     try:
         while not stop.is_set() and not _is_draining[0]:
@@ -113,7 +113,7 @@ def run_eligible_jobs(settings: Settings, connections: Connections, stop: thread
 
 
 def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
-    """The best eligible job, None where there is none or this worker's disk is nearly full.
+    """Claim the best eligible job; None where there is none or this worker's disk is nearly full.
 
     Where jobs may run whose teams' rows are held, by an attempt that ends this moment or by whomever for longer, it
     asks again a few times: in transactions of their own, so that no other worker waits for its turn meanwhile.
@@ -169,7 +169,7 @@ app.steps["worker"].add(Enter)
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _drain(**_: Any) -> None:
-    """A warm shutdown waits for the pool's process; it is told to give its job back instead of finishing it."""
+    """Tell the pool's process, which a warm shutdown waits for, to give its job back instead of finishing it."""
     _is_draining[0] = 1
     if _lookout is not None:
         _lookout.stop()

@@ -61,7 +61,7 @@ SUBMIT_ERRORS = (
     QuotaExceeded,
     *HUB_ERRORS,
 )
-"""What a body that is to become a job may be refused for."""
+"""Errors of a body that is to become a job."""
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""What a team keeps of its artifacts; for admins."""
+"""Retention policy of a team's artifacts; for admins."""
 
 from fastapi import APIRouter
 
