@@ -19,7 +19,8 @@ from core.addresses import Guard, Target
 @dataclass(frozen=True)
 class Limits:
     """Of one exchange, in seconds: `whole` from the look at the name to the end of the answer's head, `body` for the
-    part of the answer's body that is read, at most `body_bytes` of it."""
+    part of the answer's body that is read, at most `body_bytes` of it.
+    """
 
     connect: float = 5
     read: float = 10

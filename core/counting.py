@@ -26,7 +26,8 @@ def counted(items: Collection[Item], what: str) -> Iterator[Item]:
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Have this process say that it does `what` while the body runs, which is given a call that tells how many of
-    `total` are done."""
+    `total` are done.
+    """
     loop = object()
 
     def count(done: int) -> None:

@@ -162,7 +162,8 @@ def _check_before_use(engine: Engine) -> None:
 
 def _has_news(connection: psycopg.Connection) -> bool:
     """Return whether the server sent something that nobody asked for, or closed the connection. Raises psycopg.Error
-    where it is closed on this side."""
+    where it is closed on this side.
+    """
     look = poll()
     look.register(connection.fileno(), POLLIN)
     return bool(look.poll(0))

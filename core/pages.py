@@ -36,7 +36,8 @@ class Page(BaseModel, Generic[Item]):
 @dataclass(frozen=True)
 class Window(Generic[Item]):
     """One page of a list that is looked through both ways: `after` is the cursor of the next page, `before` that of
-    the page before, None where there is none."""
+    the page before, None where there is none.
+    """
 
     data: list[Item]
     after: str | None
@@ -89,7 +90,8 @@ def read_page(
     having: ColumnElement[bool] | None = None,
 ) -> Page[Item]:
     """The rows of `query` (over `table`) after the cursor; raises InvalidRequest where the cursor is not of this list
-    and order."""
+    and order.
+    """
     window = read_window(
         session, query, table, limit=limit, after=after, before=None, answer=answer, order=order, having=having
     )
@@ -156,7 +158,8 @@ def _first_having(
     session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], ordering: "_Ordering", count: int
 ) -> Sequence[Row]:
     """The first rows that meet a condition: from the front of the order where they are common, else by its index.
-    Raises InvalidRequest where they are common and not at the front."""
+    Raises InvalidRequest where they are common and not at the front.
+    """
     rows: list[Row] = []
     seen, more = 0, _FRONT
     while seen + more <= _FURTHEST:
@@ -217,7 +220,8 @@ class _Ordering:
 
     def parts(self, place: _Place | None) -> list[list[ColumnElement[bool]]]:
         """Return what the rows after a place are, part by part in their order: each is one range of the order's index,
-        where all together would be read from its beginning."""
+        where all together would be read from its beginning.
+        """
         if place is None:
             return [[]]
         here = tuple_(place.created_at, place.id)

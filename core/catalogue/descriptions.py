@@ -26,7 +26,8 @@ descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)
 
 class ShownDescription(BaseModel):
     """What is shown of a model. Sizes of tokens are null for an image classifier, `classes` and `image` for a language
-    model; `layers` are decoder layers, or a classifier's convolutions and linear layers."""
+    model; `layers` are decoder layers, or a classifier's convolutions and linear layers.
+    """
 
     task: Literal["language-model", "image-classification"] = "language-model"
     family: str

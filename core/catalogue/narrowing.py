@@ -23,7 +23,8 @@ DEFAULT_ROUND_TO = {"cpu": 8, "cuda": 64}
 @dataclass(frozen=True)
 class Narrowing:
     """How layers get narrower: to these `counts`, one per layer, or, where they are None, to what a `ranking` of the
-    groups of all layers leaves. `protected` layers stay as they are."""
+    groups of all layers leaves. `protected` layers stay as they are.
+    """
 
     attention: AttentionMode
     protected: frozenset[int]

@@ -193,7 +193,8 @@ class ADMMParameters(Selection, Allocated, Propagated, Compensated):
 
 class FrontierParameters(ADMMParameters):
     """Parameters of `frontier`: ADMM's, and a budget that figures which are not given follow. The allocation is
-    `fisher` then, but where a pattern n:m leaves no choice."""
+    `fisher` then, but where a pattern n:m leaves no choice.
+    """
 
     budget: Literal["quick", "thorough"] = Field(
         "quick",
@@ -213,14 +214,16 @@ class FrontierParameters(ADMMParameters):
 
     def sequences(self, samples: int | None) -> tuple[int | None, int]:
         """How many sequences are of the text and how many the model writes, where a job asks for so many of a text,
-        None: all of it, and does not say how many to write."""
+        None: all of it, and does not say how many to write.
+        """
         return FRONTIER[self.budget].sequences(samples)
 
 
 @dataclass(frozen=True)
 class Preset:
     """What a budget of `frontier` stands for. The model's own text is `share` of the calibration sequences where
-    `replaces`, else beside them, so many at most."""
+    `replaces`, else beside them, so many at most.
+    """
 
     compensation: Compensation
     iterations: int

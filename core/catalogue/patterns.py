@@ -1,5 +1,6 @@
 """Sparsity patterns: `unstructured`; `n:m`, keep n of every m consecutive input weights; or `structured`, whole heads,
-channels or layers are removed and the model gets smaller."""
+channels or layers are removed and the model gets smaller.
+"""
 
 import re
 from dataclasses import dataclass

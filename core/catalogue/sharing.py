@@ -8,7 +8,8 @@ DEFAULT_COMPRESSION = 1 / 8
 @dataclass(frozen=True)
 class Sharing:
     """A layer whose weights are one of `buckets` values each; `seed`, 64 bits, and a weight's place say which, with
-    which sign."""
+    which sign.
+    """
 
     seed: int
     buckets: int

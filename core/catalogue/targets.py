@@ -72,7 +72,8 @@ class Target(Part, frozen=True):
 
 def latency_noise(latency: Mapping[str, Any]) -> float:
     """Return the relative difference of two times, as `metrics.latency` or a row of it has them, up to which they prove
-    no difference of the models: by how much the rounds of one model spread, and never less than `NOISE`."""
+    no difference of the models: by how much the rounds of one model spread, and never less than `NOISE`.
+    """
     return max(NOISE, float(latency.get("spread", 0.0)))
 
 
@@ -175,7 +176,8 @@ def resolve_target(
 @dataclass(frozen=True)
 class _Scale:
     """A figure of the artifact as it falls with the sparsity s: `start − slope·s`. `margin` is added to a sparsity that
-    counts weights, since every row may round it down by half a weight."""
+    counts weights, since every row may round it down by half a weight.
+    """
 
     start: float
     slope: float
@@ -217,7 +219,8 @@ def expected_size(
     description: Description, method: str, sparsity: float, parameters: dict[str, Any], output: str
 ) -> tuple[int, int]:
     """About how many parameters of an artifact are not zero, and the bytes of its tensors. `parameters` are checked,
-    `output` is the format."""
+    `output` is the format.
+    """
     checked = parse_parameters(method, parameters)
     if isinstance(checked, Selection):
         left = _zeros(description, checked, "parameters").figure_of(sparsity)

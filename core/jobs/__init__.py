@@ -1,2 +1,3 @@
 """What a job is: its tables, states and schemas, the checks before it is queued, the queue of record that workers claim
-from, and the hints that tell them to look."""
+from, and the hints that tell them to look.
+"""

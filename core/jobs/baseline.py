@@ -14,7 +14,8 @@ Facts = dict[str, str | int | None]
 
 class DenseFigure(BaseModel):
     """What `job` measured of a dense model on one evaluation set or task. `facts`: the model's revision, the set's
-    hash, how much of it was read and how, dtype, kind of device, and releases of what computed it."""
+    hash, how much of it was read and how, dtype, kind of device, and releases of what computed it.
+    """
 
     model_config = ConfigDict(frozen=True)
 

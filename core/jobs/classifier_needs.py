@@ -38,7 +38,8 @@ class ClassifierWork:
 
 def classifier_work(description: ClassifierDescription, job: JobBody, counts: ImageCounts) -> ClassifierWork:
     """Forwards of the evaluation images through dense and pruned, of the calibration images as often as the method
-    walks over them, and thrice as much for what is trained on."""
+    walks over them, and thrice as much for what is trained on.
+    """
     positions = _positions(description)
     forward = 2 * sum(linear.numel * positions[linear.name] for linear in description.linears)
     needs = get_method(job.method).needs

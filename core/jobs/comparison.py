@@ -42,7 +42,8 @@ _FIGURES = (
 
 class ComparedField(BaseModel):
     """One field of the requests (dotted, as in the job body), or one figure, of every job in turn; null where a job has
-    none."""
+    none.
+    """
 
     name: str
     kind: Literal["request", "figure"]
@@ -52,7 +53,8 @@ class ComparedField(BaseModel):
 
 class TradeOffPoint(BaseModel):
     """A model by what it costs and how good it is. `job` is null for a dense model. `beaten_by` is the place in the
-    list of a point that is at least as good in both and better in one; null for a point on the Pareto front."""
+    list of a point that is at least as good in both and better in one; null for a point on the Pareto front.
+    """
 
     label: str
     job: str | None
@@ -63,7 +65,8 @@ class TradeOffPoint(BaseModel):
 
 class TradeOff(BaseModel):
     """Quality against cost, of the jobs that have both figures. `qualities` is what some of the jobs measured. Lower
-    perplexity is better, higher accuracy, and lower cost always."""
+    perplexity is better, higher accuracy, and lower cost always.
+    """
 
     quality: str | None
     qualities: list[str]
@@ -75,7 +78,8 @@ class TradeOff(BaseModel):
 
 class LayerFigures(BaseModel):
     """A job's layers in the model's order: the share of each that was removed, and its mean relative reconstruction
-    error ‖(W−Ŵ)X‖/‖WX‖; null where that was not measured."""
+    error ‖(W−Ŵ)X‖/‖WX‖; null where that was not measured.
+    """
 
     job: str
     layers: list[str]
@@ -98,7 +102,8 @@ def compare(
     jobs: Sequence[Job], layers: Mapping[str, Sequence[Figures]], *, quality: str | None, cost: Cost
 ) -> Comparison:
     """`layers` is of each job that has a report; `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, or None
-    for what most jobs have."""
+    for what most jobs have.
+    """
     labels = names_of(jobs)
     found = [layer_figures(job.id, layers[job.id]) for job in jobs if layers.get(job.id)]
     return Comparison(
@@ -189,7 +194,8 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
 
 def beaten_by(points: Sequence[tuple[float, float]]) -> list[int | None]:
     """For each point, smaller being better in both coordinates, the place of one that is nowhere worse and somewhere
-    better, itself on the Pareto front; None for those on the front."""
+    better, itself on the Pareto front; None for those on the front.
+    """
     front = [
         number
         for number, (x, y) in enumerate(points)
@@ -204,7 +210,8 @@ def beaten_by(points: Sequence[tuple[float, float]]) -> list[int | None]:
 
 def layer_figures(job_id: str, rows: Sequence[Figures]) -> LayerFigures:
     """One figure a layer, from a report's rows: of linear layers weighted by their weights, of groups of a decoder
-    layer (heads, channels) their mean. A classifier's layers stand for themselves."""
+    layer (heads, channels) their mean. A classifier's layers stand for themselves.
+    """
     by_layer: dict[str, list[Figures]] = {}
     for row in rows:
         name = row["name"] if "kept_shape" in row else f"layer {row['layer']}"

@@ -61,7 +61,8 @@ def estimate_job(
     session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
 ) -> Estimate:
     """The estimate of a request that can be run, on such workers. Time is that of one attempt, from fetch to store,
-    without waiting."""
+    without waiting.
+    """
     job, description = resolved.body, resolved.model.description
     device = "cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu"
     is_fetched = resolved.sources["model"].get("kind", "folder") != "folder"
@@ -120,7 +121,8 @@ _NEAREST_ATTEMPTS = (
 
 def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict[str, float], int]:
     """Return for each figure the median of measured ÷ formula among the nearest jobs, and how many there were. The
-    database picks these, so that a submission reads no more of the history than it learns from."""
+    database picks these, so that a submission reads no more of the history than it learns from.
+    """
     asked = {"queue": job.queue, "method": job.method, "seconds": formula.seconds}
     nearest = session.execute(_NEAREST_ATTEMPTS, asked).all()
     factors = {}
@@ -158,7 +160,8 @@ def _tokens(session: Session, team_id: str, job: JobBody, own_text: int) -> Toke
 
 def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]) -> int:
     """Tokens of the texts that the model has to write itself first: those which none of the team's newest jobs that ran
-    to their end had of the same model."""
+    to their end had of the same model.
+    """
     asked = _own_texts(sources)
     if not asked:
         return 0

@@ -41,7 +41,8 @@ class GateResult:
 @dataclass(frozen=True)
 class _Measured:
     """A figure as the metrics have it, how it came about where that helps to read it, and by how much, relative, it may
-    be off."""
+    be off.
+    """
 
     value: float | None
     on: str | None = None
@@ -52,7 +53,8 @@ class _Measured:
 @dataclass(frozen=True)
 class _Gate:
     """One kind of gate: what its figure is called, where the metrics have it, which models have it (None: all), and
-    what of `evaluation` must be given for it to be measured (None: it always is)."""
+    what of `evaluation` must be given for it to be measured (None: it always is).
+    """
 
     figure: str
     find: Callable[[Figures], Iterator[_Measured]]
@@ -74,7 +76,8 @@ def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
 
 def gated_figure(name: str, metrics: Figures) -> float | None:
     """The figure that the gate of this name compares with its limit: the largest, where there are several, and with its
-    margin. None where one of them is unknown, or there is none."""
+    margin. None where one of them is unknown, or there is none.
+    """
     found = list(_GATES[name].find(metrics))
     known = [each.value * (1 + each.margin) for each in found if each.value is not None and math.isfinite(each.value)]
     return max(known) if known and len(known) == len(found) else None

@@ -110,7 +110,8 @@ def _found(answer: Found | SecateurError | None, name: str, param: str) -> Found
 
 class HubLookup:
     """Shared by all requests of a process. The hub is asked with the token of the team that asks. Tasks with a local
-    copy are not asked for."""
+    copy are not asked for.
+    """
 
     def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
         self._settings = settings
@@ -196,7 +197,8 @@ class HubLookup:
 
     def _model(self, team_id: str, hub: AskedHub, reference: str) -> HubRevision:
         """Return a model's revision, from memory only where the hub, asked again, lets this team read it. While the hub
-        is away, a commit is known by what was public."""
+        is away, a commit is known by what was public.
+        """
         repository, revision = split_reference(reference, "model", "model")
         try:
             listing = hub().listing("model", repository, revision)

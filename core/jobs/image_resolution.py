@@ -16,7 +16,8 @@ from core.registry.tables import DatasetRow
 @dataclass(frozen=True)
 class ImageNeeds:
     """What images are for. `param` names their place in the body; `samples` null means all there are; `classes` are the
-    model's."""
+    model's.
+    """
 
     use: Use
     param: str
@@ -31,7 +32,8 @@ class ImageNeeds:
 
 def resolve_images(session: Session, team_id: str, name: str, needs: ImageNeeds, hub: HubFindings) -> ImageReference:
     """Raises UnknownDataset, UnusableDataset where it holds text or classes that the model has not, TooFewImages, and
-    what asking the hub raised."""
+    what asking the hub raised.
+    """
     row = find_row(session, DatasetRow, team_id, name)
     if row is not None:
         _check_fits(row, needs)

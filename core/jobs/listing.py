@@ -20,7 +20,8 @@ _in_life: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
 
 class JobFilters(TypedDict, total=False):
     """Conditions a job must match, every one that is given. `search` is words, each of which begins a word of the job's
-    id, model, method or a value of its metadata, in small or capital letters."""
+    id, model, method or a value of its metadata, in small or capital letters.
+    """
 
     status: JobStatus | None
     method: str | None

@@ -188,7 +188,8 @@ def _largest_block(description: ModelDescription) -> list[LinearShape]:
 
 def _groups(linears: list[LinearShape]) -> list[int]:
     """Weights of the linear layers of a block that are pruned together: those of one input width, at most three (two of
-    an MLP, or query, key and value)."""
+    an MLP, or query, key and value).
+    """
     by_width: dict[int, list[int]] = defaultdict(list)
     for linear in linears:
         by_width[linear.in_features].append(linear.numel)

@@ -1,6 +1,7 @@
 """What a job's model, texts and images resolved to when it was submitted: all a worker needs to fetch them, kept as
 JSON in the job's `sources`. `kind` says where they lie: in a folder of this machine, in the store, on the hub, or
-nowhere yet (text the model itself generates)."""
+nowhere yet (text the model itself generates).
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,8 @@ class StoredModel(_Reference):
 
 class HubModel(_Reference):
     """Files of a repository of the hub at one commit, which is the `revision`. Unless it `is_public`, the hub says each
-    time who may read it; the same of datasets."""
+    time who may read it; the same of datasets.
+    """
 
     kind: Literal["hub"] = "hub"
     name: str

@@ -1,5 +1,6 @@
 """From a request to what will be run: everything named is looked up, defaults are filled in, and what cannot be meant
-is refused, with the parameter at fault, before anything is queued."""
+is refused, with the parameter at fault, before anything is queued.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -171,7 +172,8 @@ def _resolve_evaluation(
 
 def _require_room_for_prompts(asked: Evaluation, description: ModelDescription) -> None:
     """Raises InvalidRequest where the context does not hold the new tokens after the least of prompts, of one token and
-    the one that begins a text."""
+    the one that begins a text.
+    """
     most = description.context_length - 2
     if asked.prompts and asked.prompt_tokens > most:
         raise InvalidRequest(

@@ -139,7 +139,8 @@ def cancel(session: Session, caller: Actor, job_id: str) -> Job:
 
 def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:
     """Queue a failed or cancelled job again. Idempotent. Raises NotFound, Conflict (also while what an attempt left is
-    published: the new attempt would replace it), QuotaExceeded where the team may not queue more."""
+    published: the new attempt would replace it), QuotaExceeded where the team may not queue more.
+    """
     row = find_job(session, team_of(caller), job_id, for_update=True)
     user = needed_by_publications(session, row.team_id, [row.id]).get(row.id)
     if user is not None and row.status != "succeeded":
@@ -216,7 +217,8 @@ def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job
 
 def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
     """The files of the job's artifact, of the newest attempt that stored one; none where there is none (yet). Raises
-    NotFound."""
+    NotFound.
+    """
     job = find_job(session, team_id, job_id)
     rows = session.scalars(
         select(ArtifactFileRow)

@@ -170,7 +170,8 @@ class AttemptRow(Base):
 
 class PeakRatioRow(Base):
     """The median of measured ÷ formula over the newest jobs of a queue and method that ran to their end, where there
-    are enough of them; null where the figure was not measured."""
+    are enough of them; null where the figure was not measured.
+    """
 
     __tablename__ = "peak_ratios"
     __table_args__ = (PrimaryKeyConstraint("queue", "method"),)
@@ -229,7 +230,8 @@ class JobEventRow(Base):
 
 class JobReportRow(Base):
     """The report of the newest attempt that ended with one, which is the attempt whose metrics and artifact are the
-    job's (`kept_attempt`)."""
+    job's (`kept_attempt`).
+    """
 
     __tablename__ = "job_reports"
     __table_args__ = (PrimaryKeyConstraint("job_id", "attempt"),)
@@ -254,7 +256,8 @@ class ArtifactFileRow(Base):
 
 def kept_attempt() -> ScalarSelect[int | None]:
     """The attempt whose report, metrics and artifact the enclosing query's `JobRow` has: not always its newest, which
-    may be under way, or have ended with nothing. Null where none ended with a report."""
+    may be under way, or have ended with nothing. Null where none ended with a report.
+    """
     reports = aliased(JobReportRow)  # the enclosing query may name the table itself
     return select(func.max(reports.attempt)).where(reports.job_id == JobRow.id).correlate(JobRow).scalar_subquery()
 
@@ -305,7 +308,8 @@ class WorkerRow(Base):
 
 class DutyRow(Base):
     """A duty of the dispatcher: how often it comes, and when one of the dispatchers last did it; before the first time,
-    when it was first tried."""
+    when it was first tried.
+    """
 
     __tablename__ = "duties"
 

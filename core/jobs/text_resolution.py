@@ -43,7 +43,8 @@ class TextNeeds:
 
 def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hub: HubFindings) -> TextReference:
     """Raises UnknownDataset, UnusableDataset where it holds images, TooLittleText, InvalidRequest, and what asking the
-    hub raised."""
+    hub raised.
+    """
     row = find_row(session, DatasetRow, team_id, name)
     if row is not None:
         if row.images is not None:

@@ -40,7 +40,8 @@ _WAITING_IN_BATCHES = 5
 class Tokens:
     """Tokens that pass through the model: the calibration set, all evaluation sets together, a window's length, all
     questions of zero-shot tasks, and prompts, after which so many are `written`, one at a time. `own_text` are those of
-    text the model has still to write itself, many sequences at once."""
+    text the model has still to write itself, many sequences at once.
+    """
 
     calibration: int
     evaluation: int

@@ -69,7 +69,8 @@ destinations: TypeAdapter[Destination] = TypeAdapter(Annotated[Destination, Fiel
 
 def destination_of(body: PublicationBody, settings: Settings) -> Destination:
     """What a request names. Raises InvalidRequest with the field at fault; it never quotes a credential, nor an address
-    that might hold one."""
+    that might hold one.
+    """
     for name, value in body.secrets().items():
         require_credential(name, value)
     if body.to.startswith(_HUB):

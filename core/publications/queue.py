@@ -148,7 +148,8 @@ def succeed(session: Session, claimed: Claimed, result: Mapping[str, Any]) -> bo
 
 def fail(session: Session, claimed: Claimed, problem: Mapping[str, Any], *, delay_seconds: float) -> bool:
     """An attempt failed: put back, later each time, where another could end differently; else it is over, and its
-    credentials are erased. False where the publication is no longer this attempt's."""
+    credentials are erased. False where the publication is no longer this attempt's.
+    """
     error = dict(problem)
     if error["retryable"] and claimed.attempt < MOST_ATTEMPTS:
         delay = min(delay_seconds * 2 ** (claimed.attempt - 1), _LONGEST_DELAY_SECONDS)

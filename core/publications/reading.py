@@ -30,7 +30,8 @@ class _Watched(StoredStream):
 @contextmanager
 def watched(store: Store, prefix: str, file: PublishedFile, watch: Watch) -> Iterator[BinaryIO]:
     """A file of the store as a stream that can be read from any place. Raises what `Store.open_range` and `watch` do,
-    when it is read."""
+    when it is read.
+    """
     with io.BufferedReader(_Watched(store, prefix, file, watch), _BUFFER_BYTES) as stream:
         yield stream
 

@@ -87,7 +87,8 @@ class PublicationError(BaseModel):
 
 class Publication(BaseModel):
     """An artifact on its way, or arrived. `attempt` counts how often it was begun; `error` beside `queued` or `running`
-    is of the attempt before. At `expires_at` it is given up."""
+    is of the attempt before. At `expires_at` it is given up.
+    """
 
     id: str
     object: Literal["publication"]

@@ -120,7 +120,8 @@ def get_publication(session: Session, team_id: str, publication_id: str) -> Publ
 
 def cancel_publication(session: Session, caller: Actor, publication_id: str) -> Publication:
     """Stop a publication; what has arrived stays there. Idempotent. Raises NotFound, and Conflict where it ended
-    otherwise."""
+    otherwise.
+    """
     row = _find(session, team_of(caller), publication_id)
     if queue.cancel(session, row.id):
         audit.note(session, caller, "publication.cancel", row.id, {"job": row.job_id})

@@ -38,7 +38,8 @@ def publish_to_hub(
     held: Held,
 ) -> dict[str, Any]:
     """The commit the artifact is in now, and its page. Raises DestinationRefused and DestinationUnavailable, what the
-    store raises, and LostError."""
+    store raises, and LostError.
+    """
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings quote addresses that were signed for us
     api = HfApi(endpoint=endpoint.rstrip("/"), token=token)
     where = destination.repository
@@ -62,7 +63,8 @@ def _sent(
     api: HfApi, store: Store, prefix: str, files: list[PublishedFile], destination: HubDestination, held: Held
 ) -> list[CommitOperationAdd]:
     """What the commit is made of, its large files sent. Of the others, which the hub keeps with the commit, each is in
-    memory."""
+    memory.
+    """
     operations = []
     done = 0
     for number, file in enumerate(files):
@@ -100,7 +102,8 @@ def _require_all(api: HfApi, files: list[PublishedFile], destination: HubDestina
 
 def _tell(error: Exception, destination: HubDestination, endpoint: str) -> NoReturn:
     """What went wrong in the words of the error tree; the client wraps what its threads raise. No message of its own is
-    passed on: they quote addresses and headers."""
+    passed on: they quote addresses and headers.
+    """
     at: BaseException | None = error
     while at is not None:
         if isinstance(at, LostError | SecateurError):

@@ -42,7 +42,8 @@ def publish_to_s3(
     held: Held,
 ) -> dict[str, Any]:
     """Where the artifact is now. Raises DestinationRefused and DestinationUnavailable, what the store raises, and
-    LostError."""
+    LostError.
+    """
     with _opened(destination, credentials) as bucket:
         try:
             ordered = sorted(files, key=lambda file: (file.path == MANIFEST, file.path))

@@ -53,7 +53,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 @dataclass(frozen=True)
 class HubListing:
     """The files of a repository at a commit. `configs` are those a dataset's card declares, with their splits. Unless
-    it `is_public`, it is for nobody's eyes but the asker's."""
+    it `is_public`, it is for nobody's eyes but the asker's.
+    """
 
     commit: str
     files: tuple[FileReference, ...]

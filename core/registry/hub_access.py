@@ -1,5 +1,6 @@
 """The token that the hub is asked with for a team, as a worker passes it on to its fetcher: as it is kept, opened where
-the hub is asked and nowhere else. No database here: a fetcher starts often and has none."""
+the hub is asked and nowhere else. No database here: a fetcher starts often and has none.
+"""
 
 from typing import Literal
 
@@ -17,7 +18,8 @@ PURPOSE = "hub"
 
 class HubAccess(BaseModel):
     """Token that the hub is asked with for a team: its own (`sealed`), the operator's where it is lent to this team, or
-    none."""
+    none.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,5 +1,6 @@
 """Tokens the hub is asked with: a team's own, kept sealed and never shown; the operator's for teams the settings
-name."""
+name.
+"""
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert

@@ -60,7 +60,8 @@ def sweep_orphans(sessions: sessionmaker[Session], store: Store, settings: Setti
 
 def _sweep_generated(store: Store, settings: Settings) -> list[str]:
     """Texts that models wrote for calibration. No row names them: any job may use one that is there, and has it written
-    anew where it is not. A job that reads one where it lies touches it first."""
+    anew where it is not. A job that reads one where it lies touches it first.
+    """
     before = datetime.now(UTC) - timedelta(days=settings.generated_keep_days)
     removed = []
     for name in store.children(GENERATED_PREFIX):
@@ -90,7 +91,8 @@ def _expire_uploads(sessions: sessionmaker[Session], store: Store) -> None:
 
 def _candidates(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:
     """Prefixes that may be orphans. Jobs of which every attempt left an artifact, nearly all of them, are not looked
-    into: that would be a request to the store for each."""
+    into: that would be a request to the store for each.
+    """
     for name in _OF_UPLOADS:
         yield from (f"{name}/{child}" for child in store.children(name))
     for ids in _batches(filter(_JOB.fullmatch, store.children())):

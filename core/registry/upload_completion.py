@@ -147,7 +147,8 @@ def _renew(session: Session, upload_id: str, owner: str) -> bool:
 
 def _require_lease(session: Session, upload_id: str, owner: str) -> None:
     """Before anything is written down. Raises Unavailable where this process stood still for longer than its lease, and
-    another does the work now."""
+    another does the work now.
+    """
     if not _renew(session, upload_id, owner):
         raise _taken_over(upload_id)
 

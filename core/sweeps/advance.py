@@ -140,7 +140,8 @@ def _queue(
     hub: HubFindings | None,
 ) -> Stepped:
     """The point's job, or its job once more. A quota or a hub that is away keeps the point waiting; whatever else
-    refuses the job is the point's end."""
+    refuses the job is the point's end.
+    """
     actor = Automation(row.team_id, f"sweep:{row.id}")
     try:
         with session.begin_nested():

@@ -28,7 +28,8 @@ _NAMED = 5
 @dataclass(frozen=True)
 class CheckedPoint:
     """A point that can be run. `pattern` is what it resolved to, `measures` names its evaluation (None: nothing is
-    measured)."""
+    measured).
+    """
 
     asked: AskedPoint
     body: JobBody
@@ -77,7 +78,8 @@ def check_points(
     hub: HubFindings,
 ) -> CheckedPoints:
     """Raises InvalidRequest, naming the points that no job could be, unless they are to be skipped and some are left;
-    Unavailable where it cannot be told now."""
+    Unavailable where it cannot be told now.
+    """
     points: list[CheckedPoint] = []
     skipped: list[SkippedPoint] = []
     for each in asked:

@@ -13,7 +13,8 @@ from core.sweeps.states import ACTIVE, PointStatus, Stage
 @dataclass(frozen=True)
 class Point:
     """A point as its row and its job have it. `status` is waiting where it has no job yet, failed where none could be
-    queued; `is_wanted_again`: its job ended and is to be tried once more."""
+    queued; `is_wanted_again`: its job ended and is to be tried once more.
+    """
 
     number: int
     stage: Stage

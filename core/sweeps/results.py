@@ -23,7 +23,8 @@ def results_of(
     cost: Cost,
 ) -> SweepResults:
     """`jobs` are those of the points by id, `errors` of points that could not be queued; `quality` and `cost` as
-    `core.jobs.comparison` has them."""
+    `core.jobs.comparison` has them.
+    """
     succeeded = [jobs[point.job_id] for point in points if point.job_id and point.status == "succeeded"]
     labels = {point.job_id: label_of(point) for point in points}
     trade = trade_off(succeeded, [labels[job.id] for job in succeeded], quality=quality, cost=cost)

@@ -34,7 +34,8 @@ class Branch:
 @dataclass(frozen=True)
 class Outcome:
     """What a finished point showed; `keeps_quality` is of the limits that get harder with sparsity, `keeps_all` of all.
-    `cost` is null where it was not measured."""
+    `cost` is null where it was not measured.
+    """
 
     keeps_quality: bool
     keeps_all: bool

@@ -133,7 +133,8 @@ def cancel(session: Session, caller: Actor, sweep_id: str) -> Sweep:
 
 def resume(session: Session, caller: Actor, sweep_id: str) -> Sweep:
     """Go on with a cancelled or failed sweep: what was not run is run, jobs that were cancelled or failed are tried
-    again, unless a gate was missed. Idempotent. Raises NotFound, Conflict."""
+    again, unless a gate was missed. Idempotent. Raises NotFound, Conflict.
+    """
     row = find_sweep(session, team_of(caller), sweep_id, for_update=True)
     if row.status == "succeeded":
         raise Conflict("the sweep has succeeded: submit another to run more")

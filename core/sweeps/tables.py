@@ -13,7 +13,8 @@ from core.sweeps.states import STAGES, SWEEP_STATUSES
 
 class SweepRow(Base):
     """A sweep. `request` is the body as it was sent, `model` and `model_revision` what its model resolved to;
-    `baseline` the dense model's figures measured so far; `waiting_for` why nothing more was started."""
+    `baseline` the dense model's figures measured so far; `waiting_for` why nothing more was started.
+    """
 
     __tablename__ = "sweeps"
     __table_args__ = (

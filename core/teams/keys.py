@@ -32,7 +32,8 @@ def create_key(
 
 def rotate_key(session: Session, caller: Actor, key_id: str, *, grace_seconds: float, secret: bytes) -> CreatedKey:
     """A successor of a key: same name and role, and where the old one expires, as long a life. The old one is good for
-    `grace_seconds` more. Raises NotFound, and Conflict where the old one is no longer good itself."""
+    `grace_seconds` more. Raises NotFound, and Conflict where the old one is no longer good itself.
+    """
     row = _find(session, team_of(caller), key_id)
     now = _now(session)
     state = _state(row, now)
@@ -135,7 +136,8 @@ def names_of(session: Session, team_id: str, key_ids: Collection[str]) -> dict[s
 
 def revoke_key(session: Session, caller: Actor, key_id: str) -> Key:
     """Revoke a key for good; a revoked key stays as it is. Raises NotFound, and Conflict where it is the last admin key
-    of its team that is good."""
+    of its team that is good.
+    """
     team_id = team_of(caller)
     admins = session.scalars(  # locked in order: of two admins who revoke each other's keys at once, one is refused
         select(ApiKeyRow.id)

@@ -1,5 +1,6 @@
 """What can be said of a trigger before it is ever fired: its template's fields exist, its constants are valid, and,
-where no payload decides anything but labels, the whole job would be queued."""
+where no payload decides anything but labels, the whole job would be queued.
+"""
 
 from typing import Any
 
@@ -31,7 +32,8 @@ def scheduled_payload(moment: str) -> dict[str, Any]:
 
 def look_up_template(hub: HubLookup, team_id: str, trigger: TriggerBody) -> HubFindings:
     """What of a template can be asked of the hub, before the transaction that saves it. Raises InvalidRequest where its
-    placeholders are not as they should be."""
+    placeholders are not as they should be.
+    """
     check_mentions(trigger.template, trigger.placeholders)
     asked = _whole_job(trigger) or _constant_model(trigger)
     return HubFindings() if asked is None else hub.of(team_id, asked)

@@ -31,7 +31,8 @@ from core.triggers.tables import TriggerRow
 @dataclass(frozen=True)
 class Delivery:
     """What was sent: `payload` is what `body` says. `fault` is set instead where it was refused before it was read to
-    its end, or is no JSON; `size` is in bytes."""
+    its end, or is no JSON; `size` is in bytes.
+    """
 
     headers: SentHeaders
     body: bytes = b""

@@ -35,7 +35,8 @@ _PYTHON: Final[dict[str, tuple[type, ...]]] = {
 
 class Placeholder(BaseModel):
     """A value taken from the payload: from where, of what type, within which bounds. Without a `default` it is required
-    unless `required` is false, in which case null takes its place."""
+    unless `required` is false, in which case null takes its place.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 

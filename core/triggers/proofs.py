@@ -27,7 +27,8 @@ class SentHeaders:
 
 def prove(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> Source:
     """Who sent it: the hub, or anybody who knows the URL. Raises Unauthenticated unless one of the proofs is given that
-    the trigger asks for: a signature where it has a signing secret, X-Webhook-Secret where it has a hub source."""
+    the trigger asks for: a signature where it has a signing secret, X-Webhook-Secret where it has a hub source.
+    """
     wanted: list[str] = []
     if row.hub_digest is not None:
         if headers.hub_secret is not None and is_digest_of(row.hub_digest, headers.hub_secret, secret):

@@ -179,7 +179,8 @@ def list_firings(session: Session, team_id: str, trigger_id: str, *, limit: int,
 
 def preview(means: Means, caller: Principal, trigger_id: str, payload: Any, headers: SentHeaders) -> TriggerPreview:
     """What a payload would make, without making it. Raises what firing by hand would, but quotas; a trigger that is
-    disabled can be tried."""
+    disabled can be tried.
+    """
     with transaction(means.sessions) as session:
         row = find(session, caller.team_id, trigger_id)
     event_id = event_id_of(row.event_id, headers, payload)

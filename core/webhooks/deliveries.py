@@ -227,7 +227,8 @@ def _failed(session: Session, row: WebhookDeliveryRow, outcome: Outcome, setting
 
 def retry_delay(failures: int, retry_after: float | None, delays: Sequence[float]) -> float | None:
     """Seconds to the next attempt after so many failures, varied by a fifth so that not all come at once; None where it
-    was the last. A receiver may ask for a longer pause, never for a shorter one."""
+    was the last. A receiver may ask for a longer pause, never for a shorter one.
+    """
     if failures > len(delays):
         return None
     delay = delays[failures - 1] * random.uniform(0.8, 1.2)
@@ -262,7 +263,8 @@ def _disable(session: Session, due: Due, reason: str) -> None:
 
 def remove_old(session: Session, retention_days: float) -> int:
     """Remove some deliveries that ended, or waited for a disabled endpoint, longer ago than that, and events nothing is
-    left of; how many deliveries. Called again and again, a batch at a time."""
+    left of; how many deliveries. Called again and again, a batch at a time.
+    """
     long_ago = seconds_from_now(-retention_days * 24 * 3600)
     ended = (
         select(WebhookDeliveryRow.id)

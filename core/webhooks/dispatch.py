@@ -35,7 +35,8 @@ def deliver_due(
     sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
 ) -> int | None:
     """Deliver until nothing is due, and call `goes_well` after each look; how many attempts were made, None where there
-    were none."""
+    were none.
+    """
     guard = Guard(tuple(settings.webhook_allowed_networks))
     return Dispatch(sessions, settings, guard).run(IDLE_LOOKS, goes_well) or None
 

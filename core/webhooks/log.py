@@ -84,7 +84,8 @@ def delivery_answer(row: WebhookDeliveryRow) -> Delivery:
 @dataclass(frozen=True)
 class WaitingFigures:
     """Deliveries that wait for endpoints that are enabled, and for how many seconds the longest that is due has waited
-    for one that does not fail."""
+    for one that does not fail.
+    """
 
     pending: int
     overdue_seconds: float

@@ -120,7 +120,8 @@ class WebhookDeliveryRow(Base):
 
 class WebhookAttemptRow(Base):
     """One attempt at a delivery, written when it is over: an answer's status, or an error. `response` is the beginning
-    of the answer's body."""
+    of the answer's body.
+    """
 
     __tablename__ = "webhook_attempts"
     __table_args__ = (PrimaryKeyConstraint("delivery_id", "attempt"),)

@@ -1,6 +1,7 @@
 """Where finished artifacts and uploads are kept: a folder of this machine, or a bucket of an S3-compatible service.
 
-`open_store` opens the one the settings name; both do what the `Store` protocol says."""
+`open_store` opens the one the settings name; both do what the `Store` protocol says.
+"""
 
 from core.artifacts.store.local import LocalStore
 from core.artifacts.store.protocol import (

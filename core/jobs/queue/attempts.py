@@ -28,7 +28,8 @@ class Ending:
 
 def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, to: JobStatus, ending: Ending) -> None:
     """Write down an attempt's end, which brought the job to state `to`, with its entry in the audit trail, and add its
-    time to the team's use; the team's row is locked from here on."""
+    time to the team's use; the team's row is locked from here on.
+    """
     ended = (
         update(AttemptRow)
         .where(AttemptRow.job_id == job_id, AttemptRow.attempt == attempt)

@@ -43,7 +43,8 @@ def submitted(session: Session, row: JobRow, entry: Mapping[str, Any] | None = N
 @cache
 def _submission(given: tuple[str, ...], noted: tuple[str, ...]) -> Insert:
     """Return the statement that writes such columns of a job, and of its entry in the audit trail: built once, for that
-    takes longer than to have it run."""
+    takes longer than to have it run.
+    """
     first = insert(JobEventRow).values(
         job_id=bindparam("job_id"),
         sequence=1,
