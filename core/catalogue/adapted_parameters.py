@@ -8,11 +8,11 @@ from core.catalogue.parameters import Budgeted, Width
 from core.catalogue.recovery import Lora, Recovery
 
 _QUICK_TOKENS = 512
-"""In a step of `budget: quick`, where a sequence is not longer."""
+"""Tokens of a training step of `budget: quick`, where a sequence is not longer."""
 
 
 class Adapted(Width, Budgeted):
-    """What is trained, for how long, and how fast."""
+    """Parameters of methods that train LoRA adapters while they select: what is trained, for how long, and how fast."""
 
     budget: Literal["quick", "standard"] = Field(
         "standard",
@@ -42,7 +42,7 @@ class Adapted(Width, Budgeted):
         return lora
 
     def training(self, sequence_length: int) -> Recovery:
-        """The training that is part of choosing, on sequences of so many tokens."""
+        """Return the training that is part of the selection, on sequences of `sequence_length` tokens."""
         is_quick = self.budget == "quick"
         batch = max(1, _QUICK_TOKENS // sequence_length) if is_quick else 128
         return Recovery(

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 MOST_VALUES: Final = 2_000_000
-"""Of one document: what parsing it takes in memory is some 100 bytes a value, however few bytes the text is."""
+"""Most values of one document: parsing takes some 100 bytes of memory a value, however few bytes the text has."""
 MOST_LEVELS: Final = 64
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of a document; raises ValueError with a short reason."""
+    """Parse a JSON document; raises ValueError with a short reason where it is invalid, too large or too deep."""
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
         raise ValueError(f"it holds more than {MOST_VALUES} values")
     try:

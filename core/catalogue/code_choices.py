@@ -114,7 +114,7 @@ def _check_tokenizer_config(config: Mapping[str, Any]) -> None:
 
 
 def _check_special_tokens(tokens: Mapping[str, Any]) -> None:
-    """transformers takes every key as an argument of the tokenizer's class, its files among them."""
+    """Refuse keys that are no special token: transformers passes each one, file names too, to the tokenizer's class."""
     for key in tokens:
         if not key.endswith(("_token", "_tokens")):
             raise _refusal(SPECIAL_TOKENS_FILE, key, "which is no special token (…_token, …_tokens): remove the key")

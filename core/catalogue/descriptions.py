@@ -1,4 +1,4 @@
-"""What any model folder holds: a language model or an image classifier, told apart by the architecture it names."""
+"""Descriptions of model folders: a language model or an image classifier, told apart by the architecture they name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +25,10 @@ descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)
 
 
 class ShownDescription(BaseModel):
-    """What is shown of a model. Sizes of tokens are null for an image classifier, `classes` and `image` for a language
-    model; `layers` are decoder layers, or a classifier's convolutions and linear layers.
+    """Facts of a model as the API shows them.
+
+    Sizes of tokens are null for an image classifier, `classes` and `image` for a language model; `layers` are decoder
+    layers, or a classifier's convolutions and linear layers.
     """
 
     task: Literal["language-model", "image-classification"] = "language-model"

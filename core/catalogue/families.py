@@ -62,7 +62,7 @@ class Family:
         return tuple(name for group in self.inputs for name in group)
 
     def module_name(self, key: str) -> str:
-        """The model's own name for a file's key: hub files of some families leave out the backbone's prefix."""
+        """Return the model's name for a file's key: hub files of some families omit the prefix of the base model."""
         if self.stored_head is not None and key.startswith(f"{self.stored_head}."):
             return self.head + key.removeprefix(self.stored_head)
         if key.startswith((f"{self.base}.", f"{self.head}.")):
@@ -70,7 +70,7 @@ class Family:
         return f"{self.base}.{key}"
 
     def stored_name(self, name: str) -> str:
-        """The key a file has for the model's own name."""
+        """Return the key a file has for a name of the model."""
         if self.stored_head is not None and name.startswith(f"{self.head}."):
             return self.stored_head + name.removeprefix(self.head)
         return name
@@ -196,7 +196,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_for(architectures: list[str]) -> Family:
-    """The family of a config's `architectures`; raises UnsupportedArchitecture naming it and what is supported."""
+    """Return the family of a config's `architectures`; raises UnsupportedArchitecture naming those supported."""
     for architecture in architectures:
         if architecture in FAMILIES:
             return FAMILIES[architecture]

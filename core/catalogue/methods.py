@@ -9,7 +9,7 @@ METHODS: dict[str, MethodInfo] = {method.id: method for method in (*LANGUAGE_MET
 
 
 def get_method(method_id: str) -> MethodInfo:
-    """The catalogue entry; raises UnknownMethod listing what there is."""
+    """Return the catalogue entry; raises UnknownMethod listing the ids there are."""
     try:
         return METHODS[method_id]
     except KeyError:

@@ -20,9 +20,10 @@ from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleC
 
 
 class ModelDescription(BaseModel):
-    """What a language model's folder holds. `parameters` counts tied weights once; `bytes` is the size of its weights;
-    `structure` is missing from what an earlier version described. `layout` is 'per_layer' where config.json describes
-    layers apart.
+    """Facts of a language model, read from its folder.
+
+    `parameters` counts tied weights once; `bytes` is the size of its weights; `structure` is missing where an earlier
+    version made the description. `layout` is 'per_layer' where config.json describes each layer.
     """
 
     task: Literal["language-model"] = "language-model"
@@ -75,7 +76,7 @@ def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The folder's safetensors files; raises PickleCheckpoint, PathEscapes or MissingTensors."""
+    """Return the folder's safetensors files; raises PickleCheckpoint, PathEscapes or MissingTensors."""
     if (folder / INDEX_FILE).is_file():
         weight_map = read_json(folder / INDEX_FILE).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):

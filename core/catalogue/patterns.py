@@ -1,5 +1,7 @@
-"""Sparsity patterns: `unstructured`; `n:m`, keep n of every m consecutive input weights; or `structured`, whole heads,
-channels or layers are removed and the model gets smaller.
+"""Sparsity patterns: `unstructured`, `n:m` and `structured`.
+
+`n:m` keeps n of every m consecutive input weights; `structured` removes whole heads, channels or layers, and the model
+gets smaller.
 """
 
 import re
@@ -58,7 +60,7 @@ def parse_pattern(text: str) -> Pattern:
 
 
 def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:
-    """The sparsity a request means; raises InvalidSparsity if out of range or at odds with the pattern."""
+    """Return the sparsity a request means; raises InvalidSparsity if out of range or at odds with the pattern."""
     if sparsity is not None and not 0 <= sparsity < 1:
         raise InvalidSparsity(f"sparsity {sparsity} is out of range: 0 ≤ sparsity < 1", param="sparsity")
     fixed = pattern.sparsity

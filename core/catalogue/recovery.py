@@ -163,7 +163,7 @@ def complete_image_recovery(asked: Recovery) -> Recovery:
 
 
 def _check_stages(asked: Recovery) -> None:
-    """Raises InvalidRequest for what does not go together with stages, or needs them."""
+    """Require that stages and other fields agree; raises InvalidRequest for one that excludes or needs stages."""
     if asked.stages is None:
         if asked.resample_every is not None:
             raise InvalidRequest(
@@ -189,7 +189,7 @@ def _check_stages(asked: Recovery) -> None:
 
 
 def stage_texts(recovery: Recovery) -> list[tuple[str, str, RecoveryStage]]:
-    """Of each text of each stage the name, its place in the body, and the stage."""
+    """Return, for each text of each stage, its name, its path in the body, and the stage."""
     return [
         (name, f"recovery.stages.{number}.datasets.{place}", stage)
         for number, stage in enumerate(recovery.stages or [])

@@ -26,7 +26,7 @@ NOISE = 0.05
 """A relative difference of times up to this is what two runs of one model differ by, however close their rounds."""
 _Figure = Literal["parameters", "bytes"]
 _AGREEMENT = 1e-9
-"""How far a sparsity that is given too may lie from what the target means: that of a job's own recipe."""
+"""Largest difference of a sparsity, given too as in a job's own recipe, from the one the target means."""
 
 
 def _is_none(value: object) -> bool:
@@ -71,8 +71,10 @@ class Target(Part, frozen=True):
 
 
 def latency_noise(latency: Mapping[str, Any]) -> float:
-    """Return the relative difference of two times, as `metrics.latency` or a row of it has them, up to which they prove
-    no difference of the models: by how much the rounds of one model spread, and never less than `NOISE`.
+    """Return the relative difference of two times up to which they prove no difference of the models.
+
+    `latency` is `metrics.latency` or a row of it. The result is the spread between the rounds of one model, and never
+    less than `NOISE`.
     """
     return max(NOISE, float(latency.get("spread", 0.0)))
 
@@ -101,10 +103,11 @@ def resolve_target(
     layout: Layout | None = None,
     is_packed: bool = False,
 ) -> ResolvedRequest:
-    """As `check_job`, the sparsity being the least that keeps to `target`; None where a worker has to search for it.
+    """Check a request with a target as `check_job` does, with the least sparsity that meets the target.
 
-    `sparsity` may be given where it is just that, as in the recipe of an earlier job. Raises the InvalidRequest kind
-    that names the fault: InvalidTarget with the nearest figure there is where the one asked for is out of reach.
+    The sparsity is None where a worker has to search for it. `sparsity` may be given where it is just that, as in the
+    recipe of an earlier job. Raises the InvalidRequest kind that names the fault: InvalidTarget with the nearest figure
+    there is where the target is out of reach.
     """
     info = get_method(method)
     if isinstance(description, ClassifierDescription):
@@ -175,8 +178,9 @@ def resolve_target(
 
 @dataclass(frozen=True)
 class _Scale:
-    """A figure of the artifact as it falls with the sparsity s: `start − slope·s`. `margin` is added to a sparsity that
-    counts weights, since every row may round it down by half a weight.
+    """Linear model of a figure of the artifact in the sparsity s: `start − slope·s`.
+
+    `margin` is added to a sparsity that counts weights, since every row may round it down by half a weight.
     """
 
     start: float
@@ -190,7 +194,7 @@ class _Scale:
         return round(self.start - self.slope * sparsity)
 
     def nearest(self, description: ModelDescription, checked: MethodParameters, sparsity: float, layout: Layout) -> int:
-        """The figure within reach that is nearest to that of a sparsity out of reach."""
+        """Return the reachable figure nearest to that of a sparsity out of reach."""
         if self.margin:  # whatever is below 1
             return math.floor(self.start - self.slope * (1 - self.margin)) + 1
         reachable = reachable_sparsities(description, checked, layout=layout)
@@ -218,8 +222,9 @@ def _groups(description: Description, figure: _Figure) -> _Scale:
 def expected_size(
     description: Description, method: str, sparsity: float, parameters: dict[str, Any], output: str
 ) -> tuple[int, int]:
-    """About how many parameters of an artifact are not zero, and the bytes of its tensors. `parameters` are checked,
-    `output` is the format.
+    """Return the expected number of nonzero parameters of an artifact, and the bytes of its tensors.
+
+    `parameters` are checked already, `output` is the format.
     """
     checked = parse_parameters(method, parameters)
     if isinstance(checked, Selection):
