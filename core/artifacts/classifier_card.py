@@ -1,4 +1,4 @@
-"""What the model card of an image classifier says that others do not: its figures, and how it is opened."""
+"""Parts of the model card that only image classifiers have: their figures, and the code that opens them."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def recovery(recovered: dict[str, Any], *, has_zeros: bool) -> list[str]:
 
 
 def latencies(latency: dict[str, Any]) -> list[str]:
-    """A row for each engine and batch that was timed."""
+    """Return a table row for each engine and batch that was timed."""
     return [
         f"| {row['batch']} image{'s' if row['batch'] > 1 else ''} of {_by(latency['image_shape'])} in {row['engine']} "
         f"on {row['device']} | {row['dense_ms']:.2f} ms | {row['pruned_ms']:.2f} ms ({ratio_of_times(row)}) |"
@@ -50,7 +50,7 @@ def ratio_of_times(row: dict[str, Any]) -> str:
 
 
 def how_to_open(report: dict[str, Any]) -> list[str]:
-    """With `from_pretrained` where that opens the folder, with onnxruntime always."""
+    """Return the code that opens the folder: `from_pretrained` where that builds the network, onnxruntime always."""
     verification = report["verification"]
     lines = [
         "`from_pretrained` does not build this network; other jobs take it as `job:ID`. Its ONNX file runs anywhere:"

@@ -11,7 +11,7 @@ def plain(text: str) -> str:
 
 
 def fenced(text: str) -> list[str]:
-    """The lines of a code block that shows the text as it is, and that nothing in it can close."""
+    """Return the lines of a code block that shows the text verbatim, with a fence longer than any in the text."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}text", text, fence]

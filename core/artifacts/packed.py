@@ -35,8 +35,10 @@ from core.catalogue.safetensors_header import TensorEntry, read_header
 
 @dataclass(frozen=True)
 class PackedSize:
-    """What packing a file came to, in bytes. `bound`: 1 + (1 − s) b bits for each weight of a packed tensor, where s
-    and b are the tensor's sparsity and width; every other tensor as it is. `dense`, `packed`: whole files.
+    """Sizes of one weight file in bytes: `dense` and `packed` are whole files, `bound` is the theoretical size.
+
+    `bound` counts 1 + (1 − s) b bits for each weight of a packed tensor, where s and b are the tensor's sparsity and
+    width; every other tensor counts as it is.
     """
 
     dense: int

@@ -127,7 +127,7 @@ class LocalStore:
                 yield Unfinished((match[1] or "").replace("+", "/"), touched, functools.partial(_remove, entry))
 
     def _aside(self, what: str, prefix: str) -> Path:
-        """A place on the same file system; the first two names of the prefix say whose it is."""
+        """Return a new temporary path on the store's file system, named after the first two parts of the prefix."""
         owner = "+".join(checked(prefix).split("/")[:2])
         self._root.mkdir(parents=True, exist_ok=True)
         return self._root / f".{what}-{owner}-{uuid.uuid4().hex}"

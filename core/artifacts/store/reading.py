@@ -42,6 +42,6 @@ class StoredStream(io.RawIOBase):
 
 @contextmanager
 def open_stored(store: Store, prefix: str, path: str, size: int) -> Iterator[BinaryIO]:
-    """A stored file of `size` bytes, buffered. Raises what `Store.open_range` does, when it is read."""
+    """Open a stored file of `size` bytes, buffered; reading it raises the errors of `Store.open_range`."""
     with io.BufferedReader(StoredStream(store, prefix, path, size), _BUFFER_BYTES) as stream:
         yield stream

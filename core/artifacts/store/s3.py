@@ -33,7 +33,7 @@ from core.settings import Settings
 
 _AT_ONCE = 4
 _READ_BYTES = 8 * 2**20
-"""Of one request; `_AT_ONCE` of them are on their way, and held in memory, together."""
+"""Bytes of one request; `_AT_ONCE` requests are on their way, and held in memory, together."""
 _WRITE_BYTES = 16 * 2**20
 _MOST_PARTS = 10_000
 _LEAST_PART_BYTES = 5 * 2**20
@@ -51,7 +51,7 @@ class S3Store:
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ValueError where the store's URL is not s3://bucket[/prefix]."""
+        """Read bucket and prefix of the store's URL; raises ValueError where it is not s3://bucket[/prefix]."""
         url = urlsplit(settings.store_url or "")
         self._bucket, self._base = url.netloc, url.path.strip("/")
         if url.scheme != "s3" or not self._bucket:
@@ -235,7 +235,7 @@ class S3Store:
         return f"{self._bucket}/{self._key(prefix)}/{checked(path)}"
 
     def _files(self, endpoint: str | None = None) -> S3FileSystem:
-        """This process's file system; `endpoint` differs from the store's own for what others connect to."""
+        """Return the S3 file system of this process; `endpoint` replaces the store's own, for URLs given to others."""
         settings = self._settings
         which = (os.getpid(), endpoint or settings.store_endpoint)
         if which not in self._file_systems:
@@ -281,7 +281,7 @@ class S3Store:
         seconds: float | None = None,
         **options: Any,
     ) -> Any:
-        """The library's coroutines have its methods' names with an underscore; its loop runs in a thread of its own."""
+        """Run a coroutine of the library, its method's name with an underscore, in the library's event loop thread."""
         future = asyncio.run_coroutine_threadsafe(getattr(files, f"_{method}")(*arguments, **options), files.loop)
         try:
             while watch is not None:
@@ -319,7 +319,7 @@ class S3Incoming:
 
 @contextlib.contextmanager
 def _reached() -> Iterator[None]:
-    """Turns the library's errors into StoreUnavailable and DiskFull."""
+    """Translate the library's errors into StoreUnavailable and DiskFull."""
     try:
         yield
     except _UNREACHABLE as error:
