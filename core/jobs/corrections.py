@@ -46,16 +46,18 @@ _KEEP_RATIO = text(f"""
 
 
 def ran_to_its_end() -> ColumnElement[bool]:
-    """Return the condition of attempts that were measured to their end: those that missed a gate there are among them.
-    In the terms of the index.
+    """Return the condition of attempts that were measured to their end, those that missed a gate there included.
+
+    It is written in the terms of the index.
     """
     ended = or_(AttemptRow.outcome == "succeeded", AttemptRow.error_code == GateMissed.code)
     return and_(AttemptRow.measured.is_not(None), ended)
 
 
 def keep_ratios(session: Session, ended: Iterable[tuple[str, str]]) -> None:
-    """Bring the medians of these queues and methods up to date; in one order, so that two who do it do not wait for
-    each other.
+    """Update the medians of these queues and methods.
+
+    They are updated in sorted order, so that two processes doing so do not wait for each other in turn.
     """
     values = {"gate_missed": GateMissed.code, "history": HISTORY, "fewest": FEWEST}
     for queue, method in sorted(set(ended)):

@@ -12,7 +12,7 @@ from core.jobs.schemas import Evaluation, Gates
 Figures = Mapping[str, Any]
 
 TASK_MEAN: Final = "task_mean"
-"""What a figure is on that is the mean of all tasks."""
+"""Name of the mean of all tasks, in place of a task's."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ class GateResult:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A figure as the metrics have it, how it came about where that helps to read it, and by how much, relative, it may
-    be off.
-    """
+    """Figure of the metrics, with a detail that helps to read it and its relative measurement error."""
 
     value: float | None
     on: str | None = None
@@ -52,8 +50,10 @@ class _Measured:
 
 @dataclass(frozen=True)
 class _Gate:
-    """One kind of gate: what its figure is called, where the metrics have it, which models have it (None: all), and
-    what of `evaluation` must be given for it to be measured (None: it always is).
+    """Kind of gate: the name of its figure, and where the metrics have it.
+
+    `models` is the kind of model that has the figure (None: all), `needs` the field of `evaluation` that must be given
+    for it to be measured (None: it always is).
     """
 
     figure: str
@@ -75,8 +75,10 @@ def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
 
 
 def gated_figure(name: str, metrics: Figures) -> float | None:
-    """The figure that the gate of this name compares with its limit: the largest, where there are several, and with its
-    margin. None where one of them is unknown, or there is none.
+    """Return the figure that the gate of this name compares with its limit.
+
+    It is the largest, where there are several, and includes the measurement error. None where one of them is unknown,
+    or there is none.
     """
     found = list(_GATES[name].find(metrics))
     known = [each.value * (1 + each.margin) for each in found if each.value is not None and math.isfinite(each.value)]
@@ -90,14 +92,14 @@ def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:
 
 
 def gates_report(gates: Gates, results: Sequence[GateResult]) -> dict[str, Any]:
-    """The report's `gates`: the limits, one of `rows` for each figure that has one, and all that `missed` in words."""
+    """Return the report's `gates`: the limits, one of `rows` for each figure with a limit, and the text of `missed`."""
     missed = missed_gates(results)
     rows = [asdict(result) for result in results]
     return {"missed": missed and missed.message, "rows": rows, **gates.model_dump(mode="json")}
 
 
 def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: bool) -> None:
-    """Raises InvalidRequest for a gate whose figure the job will not measure, naming what to add."""
+    """Require that the job measures the figure of every gate; raises InvalidRequest naming what to add."""
     models = "image classifiers" if is_classifier else "language models"
     for name in gates.model_dump(exclude_none=True):
         kind, param = _GATES[name], f"gates.{name}"
@@ -153,7 +155,7 @@ def _accuracy_drops(metrics: Figures) -> Iterator[_Measured]:
 
 
 def _task_accuracy_drops(metrics: Figures) -> Iterator[_Measured]:
-    """Of each task, and of their mean where there are several."""
+    """Yield the accuracy drop of each task, and that of their mean where there are several."""
     tasks = metrics.get("tasks") or {}
     return _drops({**tasks, TASK_MEAN: metrics[TASK_MEAN]} if len(tasks) > 1 else tasks)
 

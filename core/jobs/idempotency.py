@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class IdempotentRequest:
-    """What makes two requests the same: team, key, and `request` (method, path and body)."""
+    """Request with an Idempotency-Key; equal if team, key and `request` (method, path and body) are."""
 
     team_id: str
     key: str
@@ -88,7 +88,7 @@ _KEEP_ANSWER = (
 def answer_once(
     session: Session, request: IdempotentRequest, create: Callable[[], Answer], remember_seconds: float
 ) -> tuple[Answer, bool]:
-    """The answer to a request, and whether it is a replay. Raises IdempotencyConflict where the key had another.
+    """Return the answer to a request, and whether it is a replay; raises IdempotencyConflict where the key had another.
 
     An error that `create` raises is not remembered: the transaction that holds the key's row is rolled back with it.
     """

@@ -29,9 +29,9 @@ def inspect(
     settings: Settings,
     hub: HubFindings | None = None,
 ) -> Inspection:
-    """A dry run of submit, or, with only a model given, a look at it.
+    """Do a dry run of submit, or, with only a model given, describe it.
 
-    Raises what submit would raise for the same body, and pydantic's ValidationError where it is not a job body.
+    Raises the errors of submit for the same body, and pydantic's ValidationError where it is not a job body.
     """
     asked: dict[str, Any] = body.model_dump()
     job: JobBody | None = None

@@ -1,4 +1,4 @@
-"""What a job's `model` means: a registered name, a repository of the hub, or another job's artifact."""
+"""Resolution of a job's `model`: a registered name, a repository of the hub, or another job's artifact."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class ResolvedModel:
 
 
 def resolve_model(session: Session, team_id: str, reference: str, store: Store, hub: HubFindings) -> ResolvedModel:
-    """Raises UnknownModel, and what asking the hub raised."""
+    """Return the model that a name stands for; raises UnknownModel, and errors of its look-up on the hub."""
     if reference.startswith(JOB_PREFIX):
         return _artifact(session, team_id, reference, store)
     if "/" in reference:

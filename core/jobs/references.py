@@ -1,6 +1,7 @@
-"""What a job's model, texts and images resolved to when it was submitted: all a worker needs to fetch them, kept as
-JSON in the job's `sources`. `kind` says where they lie: in a folder of this machine, in the store, on the hub, or
-nowhere yet (text the model itself generates).
+"""References to the model, texts and images that a job resolved to when it was submitted.
+
+They hold all a worker needs to fetch them, and are kept as JSON in the job's `sources`. `kind` is where they are: in a
+folder of this machine, in the store, on the hub, or nowhere yet (text the model itself generates).
 """
 
 from collections.abc import Mapping
@@ -51,8 +52,9 @@ class StoredModel(_Reference):
 
 
 class HubModel(_Reference):
-    """Files of a repository of the hub at one commit, which is the `revision`. Unless it `is_public`, the hub says each
-    time who may read it; the same of datasets.
+    """Files of a repository of the hub at one commit, which is the `revision`.
+
+    Unless it `is_public`, the hub is asked each time who may read it; the same goes for datasets.
     """
 
     kind: Literal["hub"] = "hub"
@@ -127,10 +129,10 @@ class StoredImages(_Reference):
 
 
 class HubImages(_Reference):
-    """A split of a hub dataset at one commit, all of it. `bytes` are those of the repository's files together: what the
-    split can have at most.
+    """Split of a hub dataset at one commit, all of it.
 
-    Where `config` or `split` is null, the repository's default for `use` is taken when it is fetched.
+    `bytes` are those of the repository's files together: the most that the split can have. Where `config` or `split` is
+    null, the repository's default for `use` is taken when it is fetched.
     """
 
     kind: Literal["hub_images"] = "hub_images"
@@ -190,7 +192,7 @@ DataReference = Annotated[
     | Annotated[HubImages, Tag("hub_images")],
     Discriminator(_kind),
 ]
-"""What a job calibrates, trains or is measured on: texts, or images for a classifier."""
+"""Data that a job calibrates, trains or is evaluated on: texts, or images for a classifier."""
 model_references: TypeAdapter[ModelReference] = TypeAdapter(ModelReference)
 text_references: TypeAdapter[TextReference] = TypeAdapter(TextReference)
 image_references: TypeAdapter[ImageReference] = TypeAdapter(ImageReference)

@@ -19,7 +19,7 @@ _SequenceLength = Annotated[int, Field(ge=2, le=1_048_576)]
 _Label = Annotated[str, StringConstraints(max_length=500)]
 
 MOST_LABELS = 50
-"""Of a job's metadata."""
+"""Most labels in a job's metadata."""
 
 DEFAULT_SEQUENCE_LENGTH = 2048
 """Tokens, where the model's context is not shorter."""

@@ -1,4 +1,4 @@
-"""What recovery needs by formula: memory, disk, and operations, from the model's headers and the recipe alone."""
+"""Formula for the memory, disk and operations of recovery, from the model's headers and the recipe alone."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,11 @@ from core.catalogue.model_folder import ModelDescription
 from core.catalogue.recovery import Recovery, sequences_at_once
 
 _TRAINED_BYTES = 16
-"""Of a trained parameter: itself, its gradient and two moments, in float32."""
+"""Bytes of a trained parameter: itself, its gradient and two moments, in float32."""
 _SAVED_BYTES = 12
-"""Of a trained parameter in a checkpoint: itself and two moments."""
+"""Bytes of a trained parameter in a checkpoint: itself and two moments."""
 _LOGIT_COPIES = {"finetune": 4, "lora": 4, "distill": 7}
-"""Of the logits of a forward, in float32: as made, as float, their gradient, and what the loss makes of them."""
+"""Copies of the logits of a forward, in float32: the output, its float cast, their gradient, and those of the loss."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the dispatcher keeps up: hints that are due, and events that are past their time."""
+"""Maintenance of the queue by the dispatcher: hints that are due, and events past their retention time."""
 
 from collections.abc import Sequence
 

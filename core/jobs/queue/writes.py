@@ -38,11 +38,11 @@ def write(
     data: Mapping[str, Any],
     only_if: ColumnElement[bool] | None = None,
 ) -> Written | None:
-    """Change a job that is in one of `statuses` (and at `attempt`, where given), store the event that belongs to it
-    under the job's next number, and wake those who watch the job once that is committed: one statement.
+    """Change a job that is in one of `statuses` (and at `attempt`, where given), and store its event, in one statement.
 
-    None where no row matches. The row stays locked until the transaction ends, so numbers are committed in order. The
-    event of progress carries the job's.
+    The event has the job's next number; those who watch the job are notified once it is committed. None where no row
+    matches. The row stays locked until the transaction ends, so numbers are committed in order. The event of progress
+    carries the job's.
     """
     matches = [JobRow.id == job_id, JobRow.status.in_(statuses)]
     if attempt is not None:
@@ -120,5 +120,5 @@ def move(
 
 
 def status_of(session: Session, job_id: str) -> JobStatus | None:
-    """A job's status as now committed or written by this transaction."""
+    """Return a job's status as now committed or written by this transaction."""
     return cast(JobStatus | None, session.scalar(select(JobRow.status).where(JobRow.id == job_id)))
