@@ -1,7 +1,7 @@
-"""What a destination can be, checked before anything is sent there.
+"""Destinations of publications, checked before anything is sent there.
 
-A bucket's address is a door to whatever the dispatcher can reach, so it is Amazon's own, or the one of the operator's
-own store; others are refused.
+A bucket's address could be any host that the dispatcher can reach, so only Amazon's own and that of the operator's own
+store are allowed.
 """
 
 import re
@@ -68,8 +68,9 @@ destinations: TypeAdapter[Destination] = TypeAdapter(Annotated[Destination, Fiel
 
 
 def destination_of(body: PublicationBody, settings: Settings) -> Destination:
-    """What a request names. Raises InvalidRequest with the field at fault; it never quotes a credential, nor an address
-    that might hold one.
+    """Return the destination of a request; raises InvalidRequest with the field at fault.
+
+    The error never quotes a credential, nor an address that might hold one.
     """
     for name, value in body.secrets().items():
         require_credential(name, value)

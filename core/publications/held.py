@@ -54,7 +54,7 @@ class Held:
         self._thread.join()
 
     def check(self) -> None:
-        """Raises LostError."""
+        """Require that the lease is still held; raises LostError."""
         if self._lost or time.monotonic() >= self._renewed_at + self._lease_seconds:
             self._lost = True
             raise LostError

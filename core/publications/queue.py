@@ -147,8 +147,10 @@ def succeed(session: Session, claimed: Claimed, result: Mapping[str, Any]) -> bo
 
 
 def fail(session: Session, claimed: Claimed, problem: Mapping[str, Any], *, delay_seconds: float) -> bool:
-    """An attempt failed: put back, later each time, where another could end differently; else it is over, and its
-    credentials are erased. False where the publication is no longer this attempt's.
+    """Record that an attempt failed: the publication is queued again, or ends as failed, with its credentials erased.
+
+    It is queued again, each time later, where another attempt could end differently. False where the publication is no
+    longer this attempt's.
     """
     error = dict(problem)
     if error["retryable"] and claimed.attempt < MOST_ATTEMPTS:

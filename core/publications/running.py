@@ -99,7 +99,7 @@ def _sent(store: Store, settings: Settings, claimed: Claimed, held: Held) -> dic
 
 
 def _kinds(error: BaseException) -> str:
-    """The kinds of an error and its causes: what helps to find it, and quotes nothing."""
+    """Return the types of an error and its causes: they help to find it, and quote nothing."""
     kinds = []
     at: BaseException | None = error
     while at is not None:

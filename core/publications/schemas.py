@@ -42,7 +42,7 @@ class PublicationBody(BaseModel):
     ] = False
 
     def secrets(self) -> dict[str, str]:
-        """The credentials that were given, by name."""
+        """Return the credentials that were given, by name."""
         given = {name: getattr(self, name) for name in ("token", "access_key", "secret_key", "session_token")}
         return {name: secret.get_secret_value() for name, secret in given.items() if secret is not None}
 
