@@ -1,4 +1,4 @@
-"""Where registered things may lie, and the hash of a folder's content."""
+"""Folders that models and datasets may be registered from, and the hash of a folder's content."""
 
 import hashlib
 import os
@@ -12,10 +12,10 @@ _CHUNK_BYTES = 16 * 2**20
 
 
 def allowed_path(settings: Settings, path: str) -> Path:
-    """The real path of something to register.
+    """Return the real path of something to register.
 
-    Raises InvalidRequest where the path is not absolute, PathEscapes where it lies, links followed, outside the roots
-    the operator allows: the models and datasets folders of home, and SECATEUR_ALLOWED_ROOTS.
+    Raises InvalidRequest where the path is not absolute, PathEscapes where it is, links followed, outside the roots the
+    operator allows: the models and datasets folders of home, and SECATEUR_ALLOWED_ROOTS.
     """
     given = Path(path)
     if not given.is_absolute():

@@ -42,7 +42,7 @@ from core.settings import Settings
 Kind = Literal["model", "dataset"]
 
 TIMEOUT_SECONDS = 10.0
-"""To connect, and between two pieces of an answer."""
+"""Seconds to connect, and between two pieces of an answer."""
 _LISTING_SECONDS = 60.0
 """Time for which the commit of a public repository's branch is remembered."""
 _MOST_LISTINGS = 1000
@@ -52,8 +52,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubListing:
-    """The files of a repository at a commit. `configs` are those a dataset's card declares, with their splits. Unless
-    it `is_public`, it is for nobody's eyes but the asker's.
+    """Files of a repository at a commit. Unless it `is_public`, only the team that asked may see it.
+
+    `configs` are those a dataset's card declares, with their splits.
     """
 
     commit: str
@@ -75,7 +76,7 @@ def is_commit(revision: str | None) -> bool:
 
 
 def is_branch(revision: str) -> bool:
-    """Whether a branch can have this name, which a commit's is not."""
+    """Return whether a branch can have this name; the name of a commit cannot be one."""
     return _is_revision(revision) and not is_commit(revision)
 
 
@@ -128,7 +129,7 @@ class Hub:
         self._listings = _PublicListings()
 
     def with_credential(self, credential: HubCredential | None) -> "Hub":
-        """The same hub, asked with a token; what is public is remembered in common."""
+        """Return the same hub with a token for its requests; both share the cache of public listings."""
         asked = copy(self)
         asked._credential = credential
         return asked
@@ -138,10 +139,10 @@ class Hub:
         return self._credential.token if self._credential else False  # False: none from elsewhere
 
     def listing(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
-        """Return what a revision (null: the default branch) holds; checks that its files may be read, each time anew
-        unless it is public.
+        """Return the files of a revision (null: the default branch), and check that they may be read.
 
-        Raises UnknownModel or UnknownDataset, GatedModel or UnusableDataset, HubUnavailable.
+        The check is made each time unless the repository is public. Raises UnknownModel or UnknownDataset, GatedModel
+        or UnusableDataset, HubUnavailable.
         """
         asked = (kind, repository, revision)
         known = self._listings.find(asked)
@@ -175,7 +176,7 @@ class Hub:
         return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
 
     def read(self, kind: Kind, repository: str, commit: str, file: FileReference, *, limit: int) -> bytes:
-        """The first `limit` bytes of a file, or all of it. Raises as `listing`, and UnusableModel kinds."""
+        """Return the first `limit` bytes of a file, or all of it. Raises as `listing`, and UnusableModel kinds."""
         return b"".join(self.open_range(kind, repository, commit, file.path, 0, min(limit, file.bytes)))
 
     def open_range(self, kind: Kind, repository: str, commit: str, path: str, start: int, end: int) -> Iterator[bytes]:
@@ -277,7 +278,7 @@ def told(
 
 
 def _configs(card: object) -> dict[str, tuple[str, ...]]:
-    """Configurations and their splits as far as a dataset's card says; data of others, so nothing is taken for granted.
+    """Return the configurations and splits in a dataset's card, which others write, so its form is not trusted.
 
     A configuration whose splits are not listed one by one has none here.
     """

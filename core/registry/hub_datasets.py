@@ -55,7 +55,7 @@ def is_hub_dataset(name: str) -> bool:
 
 
 def parse_dataset_name(name: str, use: Use, param: str) -> HubDatasetName:
-    """Raises UnknownDataset where the name has another form."""
+    """Parse the name of a hub dataset; raises UnknownDataset where it has another form."""
     if name in _SHORT_NAMES:
         repository, config, splits = _SHORT_NAMES[name]
         return HubDatasetName(repository, None, config, splits[use])

@@ -47,10 +47,9 @@ class ModelRow(Base):
 
 
 class DatasetRow(Base):
-    """A text or an image set: a file or folder of this machine (`path`), or an uploaded file in the store (`prefix`,
-    and the one in `files`).
+    """Text or image set: a file or folder of this machine (`path`), or an uploaded file (`prefix`, named in `files`).
 
-    `sha256` is of the file, or of a folder's content. What is of images is null for texts; `documents` and
+    `sha256` is of the file, or of a folder's content. Columns of images are null for texts; `documents` and
     `characters` of images are 0.
     """
 

@@ -57,7 +57,7 @@ def file_prefix(upload_id: str, path: str) -> str:
 
 
 def parts_of(session: Session, upload_id: str, path: str) -> list[Part]:
-    """The parts of one file, in order."""
+    """Return the parts of one file, in order."""
     query = (
         select(UploadPartRow)
         .where(UploadPartRow.upload_id == upload_id, UploadPartRow.path == path)
@@ -67,7 +67,7 @@ def parts_of(session: Session, upload_id: str, path: str) -> list[Part]:
 
 
 def expect_part(session: Session, team_id: str, upload_id: str, path: str, start: int) -> ExpectedPart:
-    """Whether a part may come, before its bytes are read.
+    """Check that a part may come, before its bytes are read; returns its file and its place there.
 
     Raises NotFound, UploadRefused where the upload is over, and OffsetMismatch.
     """
@@ -164,7 +164,7 @@ def _count(session: Session, settings: Settings, part: ExpectedPart, stored: Par
 
 
 def _look(store: Store, part: ExpectedPart, stored: Part) -> bool:
-    """Whether what the file says about itself is all there. Raises the UnusableModel kind where it is not right."""
+    """Return whether the file's header, or all of a small file, is there; raises the UnusableModel kind if invalid."""
     file, available = part.file, part.start + stored.bytes
 
     def read(end: int) -> bytes:
