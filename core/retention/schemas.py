@@ -1,4 +1,4 @@
-"""What a team keeps of its artifacts, as requests and answers show it."""
+"""Retention policy of a team, in requests and answers."""
 
 from datetime import datetime
 from typing import Annotated, Literal
