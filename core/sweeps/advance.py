@@ -36,7 +36,7 @@ logger = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Stepped:
-    """What a step did. `job` was queued, and is to be told to workers; `goes_on`: another step may follow at once."""
+    """Result of a step. `job` was queued, and its hint is due; `goes_on`: another step may follow at once."""
 
     job: Job | None = None
     goes_on: bool = False
@@ -118,7 +118,7 @@ def _next(row: SweepRow, body: SweepBody, points: Sequence[Point]) -> Next:
 
 
 def _coming_body(session: Session, sweep_id: str) -> tuple[str, Document] | None:
-    """The team, and the body of the job that the next step will queue, as it looks without a lock."""
+    """Return the team, and the body of the job that the next step will queue, as read without a lock."""
     row = session.get(SweepRow, sweep_id)
     if row is None or row.status != "running":
         return None
@@ -139,8 +139,9 @@ def _queue(
     settings: Settings,
     hub: HubFindings | None,
 ) -> Stepped:
-    """The point's job, or its job once more. A quota or a hub that is away keeps the point waiting; whatever else
-    refuses the job is the point's end.
+    """Queue the point's job, or retry it.
+
+    A quota or a hub that is away keeps the point waiting; any other refusal of the job ends the point.
     """
     actor = Automation(row.team_id, f"sweep:{row.id}")
     try:
@@ -166,7 +167,7 @@ def _queue(
 
 
 def _parsed(document: Document) -> JobBody:
-    """Raises InvalidRequest where an earlier release took what this one does not."""
+    """Parse a job body; raises InvalidRequest where an earlier release accepted what this one does not."""
     try:
         return JobBody.model_validate(document)
     except ValidationError as error:
@@ -174,7 +175,7 @@ def _parsed(document: Document) -> JobBody:
 
 
 def _require_same_model(row: SweepRow, job: Job) -> None:
-    """Raises InvalidRequest where the model's name means another one by now."""
+    """Require that the model's name still means the sweep's model; raises InvalidRequest."""
     if job.model_revision != row.model_revision:
         raise InvalidRequest(
             f"model {job.model!r} is not the one this sweep began with: its content is {job.model_revision}, was "
@@ -184,7 +185,7 @@ def _require_same_model(row: SweepRow, job: Job) -> None:
 
 
 def _verification(row: SweepRow, body: SweepBody, probed: SweepPointRow, number: int) -> SweepPointRow:
-    """A new point: the probe's model measured as the job asks for."""
+    """Return a new point: the probe's model with the evaluation that the job requests."""
     search = body.search
     assert search is not None
     full = verifying_body(body.job, search, probed.point_values) | {

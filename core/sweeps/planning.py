@@ -1,4 +1,4 @@
-"""Which point of a sweep comes next, and whether it is over: pure functions of the request and the points' rows."""
+"""Next point of a sweep, and whether it is over: pure functions of the request and the points' rows."""
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ from core.sweeps.states import ACTIVE, PointStatus, Stage
 
 @dataclass(frozen=True)
 class Point:
-    """A point as its row and its job have it. `status` is waiting where it has no job yet, failed where none could be
-    queued; `is_wanted_again`: its job ended and is to be tried once more.
+    """Point in the state of its row and its job.
+
+    `status` is waiting where it has no job yet, failed where none could be queued; `is_wanted_again`: its job ended and
+    is to be tried once more.
     """
 
     number: int
@@ -105,7 +107,7 @@ def next_of_search(search: Search, points: Sequence[Point], measured: Container[
 
 
 def search_step(search: Search, points: Sequence[Point]) -> Step:
-    """What the search does next, by the points that have ended."""
+    """Return the next step of the search, by the points that have ended."""
     ended = [point for point in points if point.has_ended]
     return next_step(
         branches_of(search, points),
@@ -117,7 +119,7 @@ def search_step(search: Search, points: Sequence[Point]) -> Step:
 
 
 def branches_of(search: Search, points: Sequence[Point]) -> list[Branch]:
-    """A branch for each method; those of one pattern cost alike, but for latency, which is measured of each."""
+    """Return a branch for each method; those of one pattern form a group of equal cost, except where latency counts."""
     branches = []
     for method in search.methods:
         mine = [point for point in points if point.verifies is None and point.values["method"] == method]
@@ -150,7 +152,7 @@ def _place(point: Point) -> Place:
 def _startable(
     wanted: Iterable[Point], points: Sequence[Point], measured: Container[str], max_concurrent: int
 ) -> Point | None:
-    """The first that may start now: there is room, and its dense figures are known, or nobody measures them yet."""
+    """Return the first point that may start now: there is room, and no active point measures figures it waits for."""
     active = [point for point in points if point.is_active]
     if len(active) >= max_concurrent:
         return None

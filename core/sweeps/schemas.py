@@ -11,7 +11,7 @@ from core.sweeps.states import PointStatus, Stage, SweepStatus
 from core.validation import Part, spelled
 
 MOST_POINTS = 500
-"""Of one sweep; of a search, methods times sparsities."""
+"""Most points of one sweep; of a search, methods times sparsities."""
 
 _Path = Annotated[
     str,
@@ -81,7 +81,7 @@ class Search(Part):
         return self
 
     def candidates(self) -> list[float]:
-        """The sparsities to choose from, in ascending order."""
+        """Return the sparsities to choose from, in ascending order."""
         if self.sparsities is not None:
             return sorted(set(self.sparsities))
         count = int((self.highest - self.lowest) / self.resolution + 1e-9) + 1

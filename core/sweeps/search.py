@@ -1,4 +1,4 @@
-"""What a search does next: a pure function of where it may look and what was found, so that it goes on after any end.
+"""Next step of a search: a pure function of its places and their outcomes, so that it goes on after any interruption.
 
 Each method's sparsities are a branch, cheapest model last. Quality is taken to fall along a branch, so the last point
 that keeps the limits of quality is found by bisection. Branches of one group (methods of one pattern) are taken to cost
@@ -33,7 +33,8 @@ class Branch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished point showed; `keeps_quality` is of the limits that get harder with sparsity, `keeps_all` of all.
+    """Outcome of a finished point. `keeps_quality` is of the limits that get harder with sparsity, `keeps_all` of all.
+
     `cost` is null where it was not measured.
     """
 
@@ -97,7 +98,7 @@ def next_step(
 
 
 def _best(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) -> Place | None:
-    """Of least cost, of equal cost in the branch named first, there of the highest sparsity."""
+    """Return the place of least cost that keeps all limits; of equals the first branch's, there the sparsest."""
     found = []
     for rank, branch in enumerate(branches):
         for place in branch.places:
@@ -123,7 +124,7 @@ def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) 
 
 
 def _leader(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None], group: str) -> tuple[int, float] | None:
-    """The rank and sparsity of the sparsest place of a group that keeps all limits."""
+    """Return the rank and sparsity of the sparsest place of a group that keeps all limits."""
     kept = [
         (-place.sparsity, rank)
         for rank, branch in enumerate(branches)
