@@ -75,7 +75,7 @@ def list_audit(
     action: str | None = None,
     object_id: str | None = None,
 ) -> Page[AuditEntry]:
-    """The team's audit trail, newest first, that matches every filter given."""
+    """Return the team's audit trail, newest first, that matches every filter given."""
     query = select(AuditRow).where(AuditRow.team_id == team_id)
     if action is not None:
         query = query.where(AuditRow.action == action)

@@ -16,7 +16,7 @@ _BOOTSTRAP_LOCK = 0x5ECA7EB3
 
 
 def create_team(session: Session, name: str, *, max_running: int | None = None) -> str:
-    """The id of the team of that name, created where there is none."""
+    """Return the id of the team of that name, created where there is none."""
     session.execute(
         insert(TeamRow)
         .values(id=new_id("team"), name=name, max_running=max_running)

@@ -21,7 +21,7 @@ class Sealed:
         return self._fernet.encrypt(plain.encode())
 
     def open(self, sealed: bytes) -> str:
-        """Raises ValueError where it was sealed for another purpose, or with another server secret."""
+        """Return the plaintext; raises ValueError if it was sealed for another purpose or with another secret."""
         try:
             return self._fernet.decrypt(sealed).decode()
         except InvalidToken:
