@@ -30,8 +30,9 @@ from core.triggers.tables import TriggerRow
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was sent: `payload` is what `body` says. `fault` is set instead where it was refused before it was read to
-    its end, or is no JSON; `size` is in bytes.
+    """Request to fire a trigger: `payload` is the parsed `body`, `size` is in bytes.
+
+    `fault` is set instead where it was refused before it was read to its end, or is no JSON.
     """
 
     headers: SentHeaders
@@ -43,7 +44,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Fired:
-    """What became of a firing, and the job where it made one: its hint is the caller's to send."""
+    """Firing with its result, and the job where it made one: the caller sends its hint."""
 
     firing: Firing
     job: Job | None
@@ -77,7 +78,7 @@ def fire_by_url(means: Means, trigger: TriggerRow, delivery: Delivery) -> Fired:
 
 
 def fire_by_hand(means: Means, caller: Principal, trigger: TriggerRow, delivery: Delivery) -> Fired:
-    """A member of the team fires the trigger; raises what `fire_by_url` does, but nobody has to prove anything."""
+    """Fire the trigger for a member of the team; raises the errors of `fire_by_url`, but authenticates nobody."""
     attempt = Attempt(trigger, "manual", actor=name_of(caller), payload_bytes=delivery.size)
     try:
         if delivery.fault is not None:
@@ -114,7 +115,7 @@ def _make_job(means: Means, attempt: Attempt) -> Fired:
 
 
 def _require(session: Session, trigger_id: str) -> None:
-    """It may have been deleted or disabled while the hub was asked."""
+    """Require that the trigger was not deleted or disabled while the hub was asked."""
     found = session.execute(
         select(TriggerRow.enabled, TriggerRow.disabled_reason)
         .where(TriggerRow.id == trigger_id)

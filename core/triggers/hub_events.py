@@ -1,4 +1,4 @@
-"""What the hub's webhooks tell (version 3, https://huggingface.co/docs/hub/webhooks): which of it is a new commit."""
+"""Events of the hub's webhooks (version 3, https://huggingface.co/docs/hub/webhooks), and which are new commits."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ class HubEvent:
 
 
 def read_hub_event(source: HubSource, payload: Any) -> HubEvent:
-    """What a payload tells. Its sender knows the hub's secret: what is not understood is ignored, with the reason."""
+    """Read an event. Its sender knows the hub's secret: a payload not understood is ignored, with the reason."""
     scope, action = _text(payload, "/event/scope"), _text(payload, "/event/action")
     kind, name, head = (_text(payload, f"/repo/{each}") for each in ("type", "name", "headSha"))
     if None in (scope, action, kind, name):

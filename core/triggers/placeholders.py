@@ -1,4 +1,4 @@
-"""What of a payload a template may use: declared by name, type and place, checked, never evaluated."""
+"""Placeholders of a template: values of a payload, declared by name, type and pointer, checked, never evaluated."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
@@ -114,7 +114,7 @@ def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[s
 
 
 def _whole_match(pattern: str) -> TypeAdapter[str]:
-    """pydantic's own engine takes time in proportion to the text, whatever the pattern."""
+    """Return a validator of whole texts by pydantic's own engine, which takes linear time whatever the pattern."""
     return TypeAdapter(Annotated[str, StringConstraints(pattern=f"^(?:{pattern})$")])
 
 
@@ -127,5 +127,5 @@ def _matches(pattern: str, value: str) -> bool:
 
 
 def _is_same(one: Scalar, other: Scalar) -> bool:
-    """In Python True is 1; here it is not."""
+    """Return whether two values are the same, where True and 1 are not, as they are in Python."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)

@@ -94,7 +94,7 @@ class TriggerChanges(Part):
         return self
 
     def applied_to(self, now: TriggerBody) -> TriggerBody:
-        """The whole definition. Raises pydantic's ValidationError where null stands for what a trigger must have."""
+        """Return the whole definition; raises pydantic's ValidationError where a required field is null."""
         return TriggerBody.model_validate(now.model_dump() | self.model_dump(exclude_unset=True))
 
 
