@@ -49,9 +49,9 @@ _LISTENERS = text("""
 
 
 def listeners(session: Session, team_id: str, type: WebhookType) -> list[Listener]:
-    """The team's enabled endpoints that want this type, held against deletion until the transaction ends.
+    """Return the team's enabled endpoints that want this type, locked against deletion until the transaction ends.
 
-    What a team without endpoints pays for an event: one look into an index.
+    An event of a team without endpoints costs one look into an index.
     """
     assert type in TYPES, type
     rows = session.execute(_LISTENERS, {"team": team_id, "type": type})
@@ -77,7 +77,7 @@ def write_event(
     *,
     subject: str,
 ) -> list[str]:
-    """The event and its deliveries for those of `told` that want it; the deliveries' ids."""
+    """Write the event and its deliveries for those of `told` that want it; returns the deliveries' ids."""
     metadata = data.get("metadata")
     wanting = [each for each in told if each.wants(metadata if isinstance(metadata, Mapping) else {})]
     if not wanting:

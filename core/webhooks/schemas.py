@@ -12,7 +12,7 @@ from core.webhooks.events import WebhookType
 DeliveryState = Literal["pending", "delivered", "failed"]
 
 MOST_WEBHOOKS = 50
-"""Of a team."""
+"""Most endpoints of a team."""
 LONGEST_GRACE_SECONDS = 30 * 24 * 3600
 
 Url = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)]

@@ -13,7 +13,7 @@ from core.webhooks.deliveries import Due, Outcome
 from core.webhooks.signing import signed_headers
 
 RESPONSE_CHARACTERS = 1000
-"""Of an answer's body that are kept."""
+"""Most characters that are kept of an answer's body."""
 
 
 @dataclass(frozen=True)

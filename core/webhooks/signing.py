@@ -12,7 +12,7 @@ from typing import Final
 from standardwebhooks import Webhook
 
 PURPOSE: Final = "webhook secret"
-"""What secrets are sealed for."""
+"""Purpose that secrets are sealed for."""
 _SECRET_BYTES: Final = 32
 
 
