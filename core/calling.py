@@ -18,8 +18,10 @@ from core.addresses import Guard, Target
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one exchange, in seconds: `whole` from the look at the name to the end of the answer's head, `body` for the
-    part of the answer's body that is read, at most `body_bytes` of it.
+    """Time limits of one HTTP exchange, in seconds, and the most bytes of the response body that are read.
+
+    `whole` runs from the look-up of the name to the end of the response's head, `body` limits the reading of the body,
+    at most `body_bytes` of it.
     """
 
     connect: float = 5
@@ -69,12 +71,12 @@ def post(url: str, body: bytes, headers: Mapping[str, str], guard: Guard, limits
 
 @lru_cache
 def _trust() -> ssl.SSLContext:
-    """The system's certificates, read once."""
+    """Return the TLS context with the system's certificates, which are read once."""
     return ssl.create_default_context()
 
 
 def _beginning(response: httpcore.Response, backend: "_CheckedBackend", limits: Limits) -> bytes:
-    """Of the body. The answer is known by its status: a body that does not end, or breaks off, changes nothing."""
+    """Return the first bytes of the body; one that does not end, or breaks off, is no error: the status is known."""
     backend.deadline = min(backend.deadline, time.monotonic() + limits.body)
     received = bytearray()
     try:

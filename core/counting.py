@@ -25,8 +25,9 @@ def counted(items: Collection[Item], what: str) -> Iterator[Item]:
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Have this process say that it does `what` while the body runs, which is given a call that tells how many of
-    `total` are done.
+    """Have this process report progress on `what` while the body runs.
+
+    Yields a function that takes how many of `total` are done.
     """
     loop = object()
 

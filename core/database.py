@@ -81,7 +81,7 @@ class Base(DeclarativeBase):
 
 
 def new_id(prefix: str) -> str:
-    """An identifier such as `job_01J…`: sorts by the time it was made."""
+    """Return a new identifier such as `job_01J…`, which sorts by the time it was made."""
     return f"{prefix}_{str(ULID()).lower()}"
 
 
@@ -91,22 +91,22 @@ def any_of(values: Iterable[str]) -> str:
 
 
 def seconds_from_now(seconds: float | ColumnElement[float]) -> ColumnElement[Any]:
-    """A moment by the database's clock."""
+    """Return the SQL expression of a moment `seconds` from now by the database's clock."""
     return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
 
 
 def database_url(settings: Settings) -> str:
-    """The configured URL; raises ValueError where there is none (the embedded server's owner sets it)."""
+    """Return the configured URL; raises ValueError where there is none (the embedded server's owner sets it)."""
     if settings.database_url is None:
         raise ValueError("SECATEUR_DATABASE_URL is not set: start the embedded server with `secateur serve`, or set it")
     return settings.database_url
 
 
 def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
-    """A pooled engine whose connections are checked before use, so a restarted server costs nobody an error.
+    """Return a pooled engine whose connections are checked before use, so a restarted server causes no errors.
 
-    A connection that was made is kept: those that a crowd needs are made once, and not again for each of its calls.
-    `BEGIN` goes with the limits of `role`.
+    Connections stay open: those that a crowd needs are made once, and not again for each of its calls. `BEGIN` sets the
+    limits of `role`.
     """
     engine = create_engine(
         make_url(database_url(settings)).set(drivername="postgresql+psycopg"),
@@ -161,8 +161,9 @@ def _check_before_use(engine: Engine) -> None:
 
 
 def _has_news(connection: psycopg.Connection) -> bool:
-    """Return whether the server sent something that nobody asked for, or closed the connection. Raises psycopg.Error
-    where it is closed on this side.
+    """Return whether the server sent something unrequested, or closed the connection.
+
+    Raises psycopg.Error where it is closed on this side.
     """
     look = poll()
     look.register(connection.fileno(), POLLIN)
@@ -216,7 +217,7 @@ def passing_fault(error: DBAPIError) -> str | None:
 
 @contextmanager
 def transaction(factory: sessionmaker[Session]) -> Iterator[Session]:
-    """A session that commits once, at the end, or rolls back. The only place that commits."""
+    """Open a session that commits once, at the end, or rolls back. The only place that commits."""
     with factory() as session, session.begin():
         yield session
 

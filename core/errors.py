@@ -65,7 +65,7 @@ class SecateurError(Exception):
         self.param = param
 
     def problem(self) -> dict[str, Any]:
-        """The error as stored on a job and sent by the runner: `code`, `message`, `param`, `retryable`."""
+        """Return the error as stored on a job and sent by the runner: `code`, `message`, `param`, `retryable`."""
         return {"code": self.code, "message": self.message, "param": self.param, "retryable": self.retryable}
 
 

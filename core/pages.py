@@ -35,8 +35,9 @@ class Page(BaseModel, Generic[Item]):
 
 @dataclass(frozen=True)
 class Window(Generic[Item]):
-    """One page of a list that is looked through both ways: `after` is the cursor of the next page, `before` that of
-    the page before, None where there is none.
+    """Page of a list that can be turned both ways.
+
+    `after` is the cursor of the next page, `before` that of the page before, None where there is none.
     """
 
     data: list[Item]
@@ -46,7 +47,7 @@ class Window(Generic[Item]):
 
 @dataclass(frozen=True)
 class Order:
-    """By `key`, rows without one last, and those of equal keys newest first; without a key by age alone.
+    """Order of a list: by `key`, rows without one last, and equal keys newest first; without a key by age alone.
 
     `key` is what the database sorts by, `key_of` the same of one row, of type `kind`. `descending` is of the key, or,
     where there is none, of the age.
@@ -89,8 +90,9 @@ def read_page(
     order: Order = NEWEST,
     having: ColumnElement[bool] | None = None,
 ) -> Page[Item]:
-    """The rows of `query` (over `table`) after the cursor; raises InvalidRequest where the cursor is not of this list
-    and order.
+    """Return the page of `query` (over `table`) after the cursor.
+
+    Raises InvalidRequest where the cursor is not of this list and order.
     """
     window = read_window(
         session, query, table, limit=limit, after=after, before=None, answer=answer, order=order, having=having
@@ -110,10 +112,10 @@ def read_window(
     order: Order = NEWEST,
     having: ColumnElement[bool] | None = None,
 ) -> Window[Item]:
-    """The rows right after one cursor or right before another (`after` counts where both are given), in the same order.
+    """Return the rows right after one cursor or right before another (`after` counts if both are given), in order.
 
-    `having` is a condition that costs much for each row, has an index of its own, and whose rows PostgreSQL cannot
-    estimate: what is searched for. Raises InvalidRequest as `read_page` does, and where a search would read too much.
+    `having` is the condition of a search: it costs much for each row, has an index of its own, and PostgreSQL cannot
+    estimate its rows. Raises InvalidRequest as `read_page` does, and where a search would read too much.
     """
     backwards = before is not None and after is None
     cursor = before if backwards else after
@@ -157,7 +159,8 @@ _ALONG_THE_ORDER = text("SELECT set_config('enable_indexscan', 'on', true)")
 def _first_having(
     session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], ordering: "_Ordering", count: int
 ) -> Sequence[Row]:
-    """The first rows that meet a condition: from the front of the order where they are common, else by its index.
+    """Return the first rows that meet a condition: from the front of the order if they are common, else by its index.
+
     Raises InvalidRequest where they are common and not at the front.
     """
     rows: list[Row] = []
@@ -219,8 +222,9 @@ class _Ordering:
         return [key.nulls_first() if self._backwards else key.nulls_last(), *made]
 
     def parts(self, place: _Place | None) -> list[list[ColumnElement[bool]]]:
-        """Return what the rows after a place are, part by part in their order: each is one range of the order's index,
-        where all together would be read from its beginning.
+        """Return conditions of the rows after a place, part by part in their order.
+
+        Each part is one range of the order's index, where a single condition would have it read from its beginning.
         """
         if place is None:
             return [[]]
@@ -272,7 +276,7 @@ def _key(written: Any, order: Order) -> Key:
 
 
 def _text(written: Any) -> str:
-    """Raises ValueError for what is no text or cannot be stored as one: NUL, and halves of surrogate pairs."""
+    """Return the text itself; raises ValueError for one that cannot be stored: no string, NUL, lone surrogates."""
     if not isinstance(written, str) or "\0" in written:
         raise ValueError(written)
     written.encode()
