@@ -45,7 +45,7 @@ class CallFailed(Exception):
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], guard: Guard, limits: Limits) -> Answer:
-    """One POST. Raises UnsafeAddress where the name is, by now, somewhere it must not be, and CallFailed."""
+    """Send one POST; raises UnsafeAddress where the name now resolves to an address it must not, and CallFailed."""
     target = Target.of(url)
     backend = _CheckedBackend(guard, target, limits)
     where = httpcore.URL(scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path)

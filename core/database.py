@@ -86,7 +86,7 @@ def new_id(prefix: str) -> str:
 
 
 def any_of(values: Iterable[str]) -> str:
-    """Words as SQL lists them, for the check of a column: `status IN ({any_of(STATUSES)})`. They are our own."""
+    """Return words as an SQL list, for a column's check: `status IN ({any_of(STATUSES)})`. Not for user input."""
     return ", ".join(f"'{value}'" for value in values)
 
 
@@ -198,7 +198,7 @@ def _begin(settings: Settings, role: Role) -> str:
 
 
 def session_factory(settings: Settings, role: Role = "request") -> sessionmaker[Session]:
-    """Sessions of a new engine; `factory.kw["bind"]` is the engine, to be disposed of by its owner."""
+    """Return the session factory of a new engine, `factory.kw["bind"]`, which its owner has to dispose of."""
     return sessionmaker(create_engine_from(settings, role), expire_on_commit=False)
 
 

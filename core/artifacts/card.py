@@ -10,7 +10,7 @@ from core.catalogue.patterns import STRUCTURED
 
 
 def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
-    """README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
+    """Return the README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
     metrics = report["metrics"]
     method = get_method(recipe["method"])
     recovery = report.get("recovery")
@@ -98,7 +98,7 @@ def _how_to_open(report: dict[str, Any]) -> list[str]:
 
 
 def _tasks(metrics: dict[str, Any]) -> list[str]:
-    """Zero-shot accuracy, each with its standard error, and the mean of all tasks."""
+    """Return table rows of zero-shot accuracy, each with its standard error, and of the mean of all tasks."""
     lines = []
     for name, figures in metrics.get("tasks", {}).items():
         cells = (f"{figures[model]:.2%} ± {figures[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))

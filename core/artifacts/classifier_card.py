@@ -10,7 +10,7 @@ TASK = "image-classification"
 
 
 def figures(metrics: dict[str, Any]) -> list[str]:
-    """Rows of accuracy and loss by data set, FLOPs, and bytes of the ONNX file; what was not measured is left out."""
+    """Return table rows of accuracy and loss by data set, FLOPs, and bytes of the ONNX file, as far as measured."""
     lines = []
     for name, figure in metrics.get("accuracy", {}).items():
         dense, pruned = (f"{figure[model]:.2%} ± {figure[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))

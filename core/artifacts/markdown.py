@@ -6,7 +6,7 @@ _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[
 
 
 def plain(text: str) -> str:
-    """Text that Markdown and HTML show as it is, on one line."""
+    """Return text that Markdown and HTML show as it is, on one line."""
     return " ".join(text.split()).translate(_ESCAPES)
 
 

@@ -112,7 +112,7 @@ def pack_file(dense: Path, packed: Path) -> PackedSize:
 
 
 def _count(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash") -> int:
-    """Weights whose bits are not all zero; the tensor's bytes go into the digest of the file."""
+    """Return how many weights have bits that are not all zero; adds the tensor's bytes to the digest of the file."""
     count = 0
     for chunk in chunks(source, tensor):
         digest.update(chunk)

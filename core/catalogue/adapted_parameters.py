@@ -56,7 +56,7 @@ class Adapted(Width, Budgeted):
         )
 
     def probed(self, layers: int) -> int:
-        """Tokens that pass through a model of so many layers before training begins, forward only."""
+        """Return the tokens that pass through a model of so many layers before training begins, forward only."""
         return 0
 
 
@@ -99,11 +99,11 @@ class LoRAShearParameters(Adapted):
 
     @property
     def probed_tokens(self) -> int:
-        """Calibration tokens on which it is measured what is absent, where a sequence is not longer."""
+        """Return the calibration tokens for measuring each bundle's absence, where a sequence is not longer."""
         return 256 if self.budget == "quick" else 8192
 
     def probed(self, layers: int) -> int:
-        """Each bundle is left out in turn, and on average half of the layers are run again."""
+        """Return the tokens of leaving out each bundle in turn, which runs half of the layers again on average."""
         return layers * self.most_bundles * self.probed_tokens if self.exempt else 0
 
     @model_validator(mode="after")

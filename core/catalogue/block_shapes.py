@@ -13,7 +13,7 @@ from core.errors import UnusableModel
 def read_structure(
     family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], layers: int
 ) -> ModelStructure:
-    """Channels, heads and parameters of every layer; raises UnusableModel where config and tensors do not agree."""
+    """Return the removable groups of every layer; raises UnusableModel where config and tensors do not agree."""
     blocks = [_block(family, tensors, layer) for layer in range(layers)]
     heads = config.get(HEADS_KEY, config.get("n_head"))
     if type(heads) is not int or heads < 1:

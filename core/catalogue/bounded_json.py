@@ -26,7 +26,7 @@ def parse_json(text: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Readers differ in which of two equal names they believe; so neither is."""
+    """Return the members as a dictionary; refuses a name given twice, since readers differ in which one they use."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

@@ -64,7 +64,7 @@ def refuse_choices(content: Mapping[str, Any], file: str, *, ours: tuple[str, ..
 
 
 def _entries(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(where it stands, key, value) of every entry of every object inside."""
+    """Yield (path, key, value) of every entry of every object inside."""
     if isinstance(value, dict):
         for key, inner in value.items():
             here = f"{path}.{key}" if path else key

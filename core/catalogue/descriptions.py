@@ -11,7 +11,7 @@ from core.catalogue.model_folder import ModelDescription, inspect_folder, read_c
 
 
 def _task(value: Any) -> str:
-    """Descriptions made before there were classifiers name no task."""
+    """Return the task of a description; those made before there were classifiers name none."""
     named = value.get("task") if isinstance(value, Mapping) else getattr(value, "task", None)
     return str(named or "language-model")
 

@@ -43,22 +43,22 @@ class Family:
 
     @property
     def attention_output(self) -> str:
-        """The linear layer that reads what the heads put out: the second group of inputs, in every family."""
+        """Return the linear layer that reads the output of the heads: the second group of inputs, in every family."""
         return self.inputs[1][0]
 
     @property
     def channel_reader(self) -> str:
-        """The linear layer that reads the FFN's channels: the last one."""
+        """Return the linear layer that reads the FFN's channels: the last one."""
         return self.inputs[-1][0]
 
     @property
     def added_to_stream(self) -> dict[str, str]:
-        """The linear layers whose outputs are added to the residual stream, each with the norm that reads it before."""
+        """Return the linear layers that add to the residual stream, each with the norm that reads it before."""
         return dict(zip((self.attention_output, self.channel_reader), self.stream_norms, strict=False))
 
     @property
     def linears(self) -> tuple[str, ...]:
-        """All prunable linear layers of a block, relative to the block."""
+        """Return all prunable linear layers of a block, relative to the block."""
         return tuple(name for group in self.inputs for name in group)
 
     def module_name(self, key: str) -> str:

@@ -44,7 +44,7 @@ class ModelDescription(BaseModel):
 
 
 def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
-    """config.json as a dictionary, the files beside it checked too.
+    """Return config.json as a dictionary, after checks of the other small files.
 
     Raises UnsafeConfig where one of them could make code run, UnusableModel where one is unreadable.
 
@@ -108,7 +108,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(folder: Path, family: Family | ClassifierFamily) -> dict[str, TensorEntry]:
-    """Every tensor of the folder by the model's own name; raises CorruptSafetensors where two files hold one tensor."""
+    """Return every tensor of the folder by its name in the model; raises CorruptSafetensors for one stored twice."""
     tensors: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
         for key, entry in read_header(file).items():

@@ -77,7 +77,7 @@ class Allocated(BaseModel):
 
     @property
     def measured_allocation(self) -> str | None:
-        """The allocation, where a pass over calibration text decides it."""
+        """Return the allocation, where a pass over calibration text decides it."""
         return str(self.allocation) if self.allocation in ("owl", "fisher") else None
 
 
@@ -236,7 +236,7 @@ class Preset:
     most_generated: int
 
     def sequences(self, samples: int | None) -> tuple[int | None, int]:
-        """See FrontierParameters."""
+        """Return how many sequences are of the text and how many are generated, as FrontierParameters does."""
         if samples is None:
             return None, self.most_generated
         generated = min(int(self.share * samples), self.most_generated)

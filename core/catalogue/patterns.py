@@ -26,7 +26,7 @@ class Pattern:
 
     @property
     def sparsity(self) -> float | None:
-        """Share of weights the pattern removes, None where the pattern leaves it open."""
+        """Return the share of weights the pattern removes, None where the pattern leaves it open."""
         if self.keep is None or self.of is None:
             return None
         return 1 - self.keep / self.of

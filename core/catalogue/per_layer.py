@@ -81,7 +81,7 @@ def class_name(family: Family) -> str:
 
 
 def per_layer_config(config: Mapping[str, Any], family: Family, layers: Sequence[Mapping[str, int]]) -> dict[str, Any]:
-    """config.json with these settings of each layer; as any other model of the family has it where there are none."""
+    """Return config.json with these settings of each layer; as for any model of the family where there are none."""
     changed = {key: value for key, value in config.items() if key not in (LAYERS_KEY, AUTO_MAP_KEY)}
     if not any(layers):
         return changed | {"architectures": [family.architecture]}

@@ -198,7 +198,7 @@ def stage_texts(recovery: Recovery) -> list[tuple[str, str, RecoveryStage]]:
 
 
 def sequences_at_once(recovery: Recovery) -> int:
-    """Sequences in a forward of training; the batch of a step is taken in parts of so many. Images go all at once."""
+    """Return the sequences in a forward of training, into which a step's batch is divided; images go all at once."""
     if recovery.sequence_length is None:
         return recovery.batch_size
     return min(recovery.batch_size, max(1, TRAINING_TOKENS // recovery.sequence_length))

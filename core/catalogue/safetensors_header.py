@@ -54,7 +54,7 @@ class TensorEntry:
 
 
 def encode_header(tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> bytes:
-    """Length and header of a file whose data are these tensors in order: (name, dtype, shape, bytes) each."""
+    """Return the length and header of a file with these tensors in order: (name, dtype, shape, bytes) each."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, dtype, shape, size in tensors:
@@ -66,7 +66,7 @@ def encode_header(tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> byt
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:
-    """Entries of one file by tensor name; raises CorruptSafetensors saying what is wrong with which file."""
+    """Return a file's entries by tensor name; raises CorruptSafetensors saying what is wrong with which file."""
 
     def corrupt(reason: str) -> CorruptSafetensors:
         return CorruptSafetensors(f"{file.name} is not a valid safetensors file: {reason}", param="model")

@@ -70,7 +70,7 @@ class ModelStructure(BaseModel):
         return len({(layer.channels, layer.heads, layer.kv_heads) for layer in self.layers}) == 1
 
     def unit_parameters(self, layer: int, kind: Kind, attention: AttentionMode) -> int:
-        """Parameters of one group of a layer, heads as `attention` counts them."""
+        """Return the parameters of one group of a layer, heads as `attention` counts them."""
         if kind == "channels":
             return self.channel_parameters
         if attention == "query_heads":
@@ -80,7 +80,7 @@ class ModelStructure(BaseModel):
         return self.kv_group_parameters + more * self.head_parameters
 
     def removable(self, layer: int, attention: AttentionMode) -> int:
-        """Parameters of all groups of a layer."""
+        """Return the parameters of all groups of a layer."""
         shape = self.layers[layer]
         heads = 0 if attention == "none" else shape.kv_heads * self.unit_parameters(layer, "heads", "kv_groups")
         return heads + shape.channels * self.channel_parameters
@@ -279,7 +279,7 @@ def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_
 def _attention_options(
     structure: ModelStructure, layer: int, divide: int, attention: AttentionMode
 ) -> Iterator[tuple[int, int, int]]:
-    """Numbers of heads and KV heads, and the parameters a layer loses by them; heads must divide `divide` (0: any)."""
+    """Yield numbers of heads and KV heads, and the parameters they remove; heads must divide `divide` (0: any)."""
     shape = structure.layers[layer]
     group = shape.heads // shape.kv_heads
     kept: Iterable[tuple[int, int, int]] = [(shape.heads, shape.kv_heads, 0)]

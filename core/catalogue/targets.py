@@ -80,7 +80,7 @@ def latency_noise(latency: Mapping[str, Any]) -> float:
 
 
 def bytes_in_turn(dense: int, pruned: int) -> int:
-    """Memory in which two models of so many bytes can be timed in turn."""
+    """Return the bytes of memory in which two models of so many bytes can be timed in turn."""
     return int(1.2 * (dense + pruned))
 
 
@@ -203,7 +203,7 @@ class _Scale:
 
 
 def _zeros(description: Description, checked: Selection, figure: _Figure) -> _Scale:
-    """Nonzero parameters, or bytes: a bit for each prunable weight, and its own width where it survives."""
+    """Return the scale of nonzero parameters, or of bytes: a bit for each prunable weight, and those kept in full."""
     linears = prunable_linears(description, checked)
     prunable = sum(linear.numel for linear in linears)
     margin = 0.5 / min(linear.in_features for linear in linears)
@@ -213,7 +213,7 @@ def _zeros(description: Description, checked: Selection, figure: _Figure) -> _Sc
 
 
 def _groups(description: Description, figure: _Figure) -> _Scale:
-    """Parameters that are left, or their bytes."""
+    """Return the scale of the parameters that are left, or of their bytes."""
     if figure == "parameters":
         return _Scale(description.parameters, description.parameters)
     return _Scale(description.bytes, description.parameters * WEIGHT_BYTES[description.dtype])

@@ -24,7 +24,7 @@ class Room:
 
     @property
     def size(self) -> int:
-        """Each figure's step, in one number: 256² · device memory + 256 · memory + disk."""
+        """Return each figure's step, in one number: 256² · device memory + 256 · memory + disk."""
         return sum(_step(figure) << shift for figure, shift in zip(self._figures(), (16, 8, 0), strict=True))
 
     def lack(self, worker: WorkerRow) -> str | None:

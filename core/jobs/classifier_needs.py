@@ -63,7 +63,7 @@ def classifier_work(description: ClassifierDescription, job: JobBody, counts: Im
 
 
 def _positions(description: ClassifierDescription) -> dict[str, int]:
-    """Places of a feature map at which each layer is applied, about."""
+    """Return about how many positions of a feature map each layer is applied at."""
     side = description.image.height or _DEFAULT_SIDE
     area = side * (description.image.width or side)
     convolutions = [linear for linear in description.linears if linear.kernel > 1]

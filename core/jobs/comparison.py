@@ -119,7 +119,7 @@ def compare(
 
 
 def compared_fields(jobs: Sequence[Job]) -> list[ComparedField]:
-    """Every field that one of the jobs has a value of."""
+    """Return every field that one of the jobs has a value of."""
     requests, figures = [_request(job) for job in jobs], [_figures(job) for job in jobs]
     return [*_beside("request", requests), *_beside("figure", figures)]
 

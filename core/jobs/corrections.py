@@ -65,7 +65,7 @@ def keep_ratios(session: Session, ended: Iterable[tuple[str, str]]) -> None:
 
 
 def correct_needs(session: Session) -> int:
-    """Correct the needs of some of the jobs that wait and can be; of how many. Called again and again."""
+    """Correct the needs of a batch of waiting jobs that can be; returns of how many. Called again and again."""
     jobs = session.execute(
         select(JobRow, PeakRatioRow)
         .join(PeakRatioRow, and_(PeakRatioRow.queue == JobRow.queue, PeakRatioRow.method == JobRow.method))

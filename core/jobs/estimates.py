@@ -136,7 +136,7 @@ def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict
 
 
 def _tokens(session: Session, team_id: str, job: JobBody, own_text: int) -> Tokens:
-    """Tokens asked for; where all of a text is, about as many as its characters make. `own_text`: still to write."""
+    """Return the job's tokens; for all of a text, about as many as its characters. `own_text`: still to generate."""
 
     def of(dataset: str, samples: int | None, length: int) -> int:
         if samples is not None:
@@ -183,7 +183,7 @@ def _own_texts(sources: Mapping[str, Any]) -> set[SelfText]:
 
 
 def _images(session: Session, team_id: str, job: JobBody) -> ImageCounts:
-    """Images asked for; where all of a set are, as many as it has."""
+    """Return the job's images; for all of a set, as many as it has."""
 
     def of(dataset: str, samples: int | None) -> int:
         row = find_row(session, DatasetRow, team_id, dataset)

@@ -135,7 +135,7 @@ def _add(
     attempts: Counter[Any],
     seconds: Counter[Any],
 ) -> None:
-    """Rows are locked in one order, so that two who count at once do not wait for each other."""
+    """Add to the totals; rows are locked in one order, so that two processes do not wait for each other in turn."""
     if not attempts:
         return
     rows = [

@@ -34,7 +34,7 @@ class GateResult:
 
     @property
     def param(self) -> str:
-        """The place of the limit in the job body."""
+        """Return the path of the limit in the job body."""
         return self.gate if "." in self.gate else f"gates.{self.gate}"
 
 
@@ -65,7 +65,7 @@ class _Gate:
 
 
 def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
-    """Every limit that was set, on every dataset and task it holds for."""
+    """Return the result of every limit that was set, on every dataset and task it holds for."""
     results = []
     for name, limit in gates.model_dump(exclude_none=True).items():
         kind = _GATES[name]
@@ -86,7 +86,7 @@ def gated_figure(name: str, metrics: Figures) -> float | None:
 
 
 def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:
-    """All that were missed as one error, whose `param` is the first's; None where all were kept."""
+    """Return all missed gates as one error, whose `param` is the first's; None where all were kept."""
     missed = [result for result in results if not result.kept]
     return GateMissed("; ".join(result.message for result in missed), param=missed[0].param) if missed else None
 
@@ -114,7 +114,7 @@ def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: boo
 
 
 def stored_bytes(metrics: Figures) -> int | None:
-    """Bytes of the weights as they are stored: packed or hashed where they are."""
+    """Return the bytes of the weights as they are stored: packed or hashed where they are."""
     sizes = metrics.get("bytes") or {}
     return next((sizes[form] for form in ("packed", "hashed", "artifact") if form in sizes), None)
 

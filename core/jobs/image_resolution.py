@@ -27,7 +27,7 @@ class ImageNeeds:
 
     @property
     def part(self) -> str:
-        """The part of the body that asks for them: calibration, evaluation, recovery."""
+        """Return the part of the body that needs them: calibration, evaluation, recovery."""
         return self.param.partition(".")[0]
 
 

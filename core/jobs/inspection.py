@@ -73,7 +73,7 @@ def _artifact(description: Description, job: JobBody) -> ExpectedArtifact | None
 
 
 def _fits(description: Description, pattern: str | None = None, sparsity: float | None = 0.5) -> list[MethodFit]:
-    """Pattern and sparsity are those of methods that prune."""
+    """Return the fit of each method to a model; pattern and sparsity are for methods that prune."""
 
     def reason(method: str) -> str | None:
         try:

@@ -31,7 +31,7 @@ class ResolvedModel:
 
     @property
     def revision(self) -> str:
-        """A commit of the hub, or the hash of the content."""
+        """Return a commit of the hub, or the hash of the content."""
         return self.reference.revision
 
 

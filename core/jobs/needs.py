@@ -182,7 +182,7 @@ def classifier_needs(
 
 
 def _largest_block(description: ModelDescription) -> list[LinearShape]:
-    """Layers may differ in shape."""
+    """Return the linear layers of the largest block, since layers may differ in shape."""
     blocks: dict[int, list[LinearShape]] = defaultdict(list)
     for linear in description.linears:
         blocks[linear.layer].append(linear)

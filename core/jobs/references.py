@@ -164,7 +164,7 @@ class TaskReference(_Reference):
 
 
 def _kind(value: Any) -> str:
-    """Jobs queued before there were kinds have folders and files of this machine."""
+    """Return the kind of a reference; jobs queued before there were kinds have files and folders of this machine."""
     if isinstance(value, Mapping):
         return str(value.get("kind", "folder"))
     return str(value.kind)

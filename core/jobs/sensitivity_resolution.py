@@ -86,7 +86,7 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
 def layer_sparsities(
     found: Sensitivity, description: Description, parameters: Selection, sparsity: float, named: str
 ) -> list[float]:
-    """One sparsity per layer; 0 of layers the request leaves dense. `named` is how the job was asked for."""
+    """Return one sparsity per layer; 0 for layers the request leaves dense. `named` is the job as requested."""
     if found.scope != "layer" and found.task == "language-model":
         raise InvalidParameters(
             f"{_WHERE}: {named} measured single linear layers (scope 'module'), an allocation is by decoder layer: "

@@ -170,7 +170,7 @@ def list_attempts(session: Session, team_id: str, job_id: str, *, limit: int, af
 
 
 def read_events(session: Session, team_id: str, job_id: str, *, after: int, limit: int) -> EventPage:
-    """Events with a number above `after`, oldest first. Raises NotFound."""
+    """Return events with a number above `after`, oldest first. Raises NotFound."""
     find_job(session, team_id, job_id)
     rows = session.scalars(
         select(JobEventRow)

@@ -38,7 +38,7 @@ class TextNeeds:
 
     @property
     def part(self) -> str:
-        """The part of the body that asks for it: calibration, evaluation, recovery."""
+        """Return the part of the body that needs it: calibration, evaluation, recovery."""
         return self.param.partition(".")[0]
 
 

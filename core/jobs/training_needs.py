@@ -31,7 +31,11 @@ class TrainingBytes:
 
 
 def training_work(description: ModelDescription, recovery: Recovery | None) -> TrainingWork:
-    """Forward, forward again (activations are not kept), and twice as much backward; a forward of a teacher."""
+    """Return the tokens and operations of training.
+
+    They are of a forward, a second one (activations are not kept), a backward of twice as many, and a teacher's
+    forward.
+    """
     if recovery is None:
         return TrainingWork()
     tokens = recovery.steps * recovery.batch_size * (recovery.sequence_length or 0)
@@ -41,7 +45,11 @@ def training_work(description: ModelDescription, recovery: Recovery | None) -> T
 
 
 def training_bytes(description: ModelDescription, recovery: Recovery | None, *, device: str) -> TrainingBytes:
-    """Weights, gradients, optimiser, one block's activations and what enters every block, logits; a teacher."""
+    """Return the bytes that training takes.
+
+    They are of weights, gradients, optimiser, one block's activations, the inputs of every block, logits, and a
+    teacher.
+    """
     if recovery is None:
         return TrainingBytes()
     blocks = [linear for linear in description.linears if linear.layer == 0]

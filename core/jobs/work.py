@@ -123,13 +123,13 @@ def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens)
 
 
 def _writing(description: ModelDescription, tokens: Tokens) -> int:
-    """Operations of the text the model writes itself, with what it waits for memory."""
+    """Return the operations of the text the model generates itself, with an equivalent of its waits for memory."""
     one = 2 * description.prunable_parameters + 2 * description.hidden_size * description.vocabulary_size
     return _WAITING_IN_BATCHES * one * tokens.own_text
 
 
 def allocating_tokens(job: JobBody, tokens: Tokens) -> int:
-    """Calibration tokens whose gradients give every layer its rate."""
+    """Return the calibration tokens whose gradients give every layer its rate."""
     if job.parameters.get("allocation") != "fisher":
         return 0
     return int(min(job.parameters["fisher_sequences"] * tokens.window, tokens.calibration))
@@ -159,7 +159,7 @@ def seeks_latency(job: JobBody) -> bool:
 
 
 def _masked_tokens(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
-    """Tokens Bonsai runs forward: in every round those of its sequences, once for the prior and once for each mask."""
+    """Return the tokens of Bonsai's forwards: each round runs its sequences for the prior and for each mask."""
     parameters = parse_parameters(job.method, job.parameters)
     assert isinstance(parameters, BonsaiParameters)
     share = (job.sparsity or 0) * description.parameters / description.prunable_parameters

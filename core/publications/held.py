@@ -60,7 +60,7 @@ class Held:
             raise LostError
 
     def at(self, files: int, count: int) -> None:
-        """So many files, and bytes of all files together, have arrived. Raises LostError."""
+        """Report that so many files, and bytes of all files together, have arrived. Raises LostError."""
         self._done = (files, count)
         self.check()
 

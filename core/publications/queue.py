@@ -133,7 +133,7 @@ def renew(session: Session, claimed: Claimed, *, lease_seconds: float, files_don
 
 
 def succeed(session: Session, claimed: Claimed, result: Mapping[str, Any]) -> bool:
-    """All is there. Its credentials are erased. False where the publication is no longer this attempt's."""
+    """Record success and erase the credentials. False where the publication is no longer this attempt's."""
     return _end(
         session,
         claimed,

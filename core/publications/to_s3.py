@@ -95,7 +95,7 @@ def _key(destination: S3Destination, path: str) -> str:
 
 
 def _head(bucket: Any, destination: S3Destination, path: str) -> dict[str, Any] | None:
-    """None where nothing is there, or where the key may write and not look."""
+    """Return the metadata of a file; None where it is not there, or where the key may write and not read."""
     try:
         found: dict[str, Any] = bucket.call_s3("head_object", Bucket=destination.bucket, Key=_key(destination, path))
     except (FileNotFoundError, PermissionError):

@@ -68,7 +68,7 @@ def write_hollow_weights(target: Path, header: bytes, size: int) -> None:
 
 
 def _header(file: FileReference, read: Read) -> bytes:
-    """Length and header of a weight file; only its beginning where they make no sense."""
+    """Return the length and header of a weight file; only its first bytes where the length is invalid."""
     first = read(file, 0, min(_FIRST_BYTES, file.bytes))
     end = header_end(file, first)
     if end is None:

@@ -85,7 +85,7 @@ def _is_revision(revision: str) -> bool:
 
 
 def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | None]:
-    """`org/name[@revision]` as (repository, revision); raises UnknownModel or UnknownDataset where it cannot be one."""
+    """Split `org/name[@revision]` into repository and revision; raises UnknownModel or UnknownDataset if invalid."""
     repository, at, revision = reference.partition("@")
     unknown = UnknownModel if kind == "model" else UnknownDataset
     try:
@@ -180,9 +180,9 @@ class Hub:
         return b"".join(self.open_range(kind, repository, commit, file.path, 0, min(limit, file.bytes)))
 
     def open_range(self, kind: Kind, repository: str, commit: str, path: str, start: int, end: int) -> Iterator[bytes]:
-        """Bytes `start` to before `end` of a file, in pieces; fewer where the connection ends early without an error.
+        """Yield the bytes from `start` to before `end`; fewer where the connection ends early without an error.
 
-        Raises as `read`; the first piece is asked for when it is iterated.
+        Raises as `read`; the first piece is requested when it is iterated.
         """
         if end <= start:
             return

@@ -58,7 +58,7 @@ def needed_by_publications(session: Session, team_id: str, job_ids: Sequence[str
 
 
 def _needed_by_sweeps(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-    """One that is still going on: any of its artifacts may turn out to be its best."""
+    """Return those of a sweep that goes on: any of its artifacts may turn out to be its best."""
     users = session.execute(
         select(SweepPointRow.sweep_id, SweepPointRow.job_id)
         .join(SweepRow, SweepRow.id == SweepPointRow.sweep_id)

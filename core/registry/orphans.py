@@ -32,7 +32,7 @@ logger = structlog.get_logger()
 
 
 def sweep_orphans(sessions: sessionmaker[Session], store: Store, settings: Settings) -> list[str]:
-    """One sweep; the prefixes that were removed. Any number may run at once. Raises StoreUnavailable.
+    """Remove orphans once; returns their prefixes. Any number of processes may run at once. Raises StoreUnavailable.
 
     Other things in the store, and artifacts of jobs this database does not know, are left alone.
     """

@@ -136,7 +136,7 @@ def require_size(part: ExpectedPart, size: int) -> None:
 
 
 def _count(session: Session, settings: Settings, part: ExpectedPart, stored: Part, is_checked: bool) -> ReceivedPart:
-    """One row of the file says how far it is; only the part that goes on from there may change it."""
+    """Count a part on its file's row; only the part that begins at the row's offset may change it."""
     is_open = session.scalar(
         update(UploadRow)
         .where(UploadRow.id == part.upload_id, UploadRow.status == "open")

@@ -195,7 +195,7 @@ def _file_answer(file: UploadFileRow) -> UploadedFile:
 
 
 def _require_possible(body: UploadBody, settings: Settings) -> None:
-    """Everything that names and sizes tell: nobody should learn it after having sent them."""
+    """Require names and sizes that can become a model or dataset, so that no client learns otherwise after sending."""
     named: dict[str, FileToUpload] = {}
     for index, file in enumerate(body.files):
         param = f"files.{index}"

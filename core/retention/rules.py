@@ -68,7 +68,7 @@ def _best(artifacts: Sequence[Artifact], rule: KeepBest) -> list[Artifact]:
 
 
 def figure(artifact: Artifact, by: Figure) -> float | None:
-    """Smaller is better; None where the job has no such figure."""
+    """Return the figure that artifacts are ranked by, smaller being better; None where the job has no such figure."""
     metrics = artifact.metrics
     match by:
         case "perplexity_ratio":

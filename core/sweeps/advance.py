@@ -86,7 +86,7 @@ def _advance(
 def step(
     session: Session, sweep_id: str, *, store: Store, settings: Settings, hub: HubFindings | None = None
 ) -> Stepped:
-    """One step of one sweep, where nobody else is at it and it runs."""
+    """Take one step of a sweep that runs, unless another process is taking one."""
     row = session.scalar(
         select(SweepRow)
         .where(SweepRow.id == sweep_id, SweepRow.status == "running")

@@ -88,7 +88,7 @@ def _all_values(body: SweepBody) -> Iterator[tuple[str, Document]]:
 
 
 def _search_points(job: Document, search: Search) -> Iterator[AskedPoint]:
-    """Methods in the order they were named, of each its sparsities in ascending order."""
+    """Yield the points of a search by method, in the order of the request, with ascending sparsities."""
     for method, sparsity in itertools.product(search.methods, search.candidates()):
         values: Document = {"method": method, "sparsity": sparsity}
         body = _with_values(job, values, "search")

@@ -72,7 +72,7 @@ Next = Start | StartVerification | Wait | Over
 
 
 def next_of_grid(points: Sequence[Point], measured: Container[str], max_concurrent: int) -> Next:
-    """`measured` are the evaluations whose dense figures are known, or cannot be had from a job that ended well."""
+    """Return the next action of a grid; `measured` are evaluations with known dense figures, or none to be had."""
     wanted = [point for point in points if point.is_to_start]
     chosen = _startable(wanted, points, measured, max_concurrent)
     if chosen is not None:
@@ -83,7 +83,7 @@ def next_of_grid(points: Sequence[Point], measured: Container[str], max_concurre
 
 
 def next_of_search(search: Search, points: Sequence[Point], measured: Container[str], max_concurrent: int) -> Next:
-    """Points without a job are the places the search has not looked at."""
+    """Return the next action of a search; its points without a job are the places it has not looked at."""
     again = _startable([point for point in points if point.is_wanted_again], points, measured, max_concurrent)
     if again is not None:
         return Start(again.number)
@@ -131,7 +131,7 @@ def branches_of(search: Search, points: Sequence[Point]) -> list[Branch]:
 
 
 def outcome_of(search: Search, point: Point) -> Outcome | None:
-    """None where the point has no figures."""
+    """Return the outcome of a finished point, None where it has no figures."""
     if point.figures is None:
         return None
     missed = unmet(search.subject_to, point.figures)

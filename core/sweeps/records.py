@@ -86,7 +86,7 @@ def read_points(session: Session, sweep_id: str) -> list[Point]:
 
 
 def point_of(row: SweepPointRow, status: str | None, metrics: dict[str, Any] | None) -> Point:
-    """`status` and `metrics` are of its job."""
+    """Return the point of a row; `status` and `metrics` are of its job."""
     known = "failed" if status is None and row.error is not None else status or "waiting"
     return Point(
         number=row.number,

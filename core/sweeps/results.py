@@ -169,7 +169,7 @@ def why_nothing(search: Search, points: Sequence[Point]) -> str:
 
 
 def failure_of(body: SweepBody, points: Sequence[Point]) -> dict[str, Any]:
-    """Why a sweep that is over has nothing to show."""
+    """Return the error of a sweep that ended without a result."""
     if body.search is not None:
         return ConstraintsNotMet(why_nothing(body.search, points)).problem()
     return SweepFailed(f"none of {len(points)} points succeeded: see each job's error").problem()

@@ -81,9 +81,10 @@ def next_step(
     verifies: bool,
     jobs_left: int,
 ) -> Step:
-    """`probed` and `verified` are of finished points, None where one failed without figures: it is passed over.
+    """Return the next step of a search.
 
-    `verifies` says that probes are cheaper than full evaluations; where a point has both, the full one counts.
+    `probed` and `verified` are of finished points, None where one failed without figures: it is passed over. `verifies`
+    says that probes are cheaper than full evaluations; where a point has both, the full one counts.
     """
     outcomes = {**probed, **verified}
     wanted = _wanted(branches, outcomes)
@@ -109,7 +110,7 @@ def _best(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) ->
 
 
 def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) -> list[int]:
-    """One place of each branch that may still hold the winner; branches about which least is known come first."""
+    """Return one place of each branch that may still hold the winner; branches with the fewest results come first."""
     wanted = []
     for rank, branch in enumerate(branches):
         leader = _leader(branches, outcomes, branch.group)
@@ -141,7 +142,7 @@ def _leader(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None], 
 def _open(
     branch: Branch, rank: int, outcomes: Mapping[int, Outcome | None], leader: tuple[int, float] | None
 ) -> list[Place]:
-    """Places nobody looked at, above what keeps quality and below what does not, where a leader could be beaten."""
+    """Return unvisited places above those that keep quality and below those that fail, if they may beat the leader."""
     seen = [outcomes.get(place.number) for place in branch.places]
     failing = [index for index, each in enumerate(seen) if each is not None and not each.keeps_quality]
     end = min(failing, default=len(seen))

@@ -64,7 +64,7 @@ def _check(limit: str, value: float | None) -> None:
 
 
 def team_named(session: Session, name: str) -> str:
-    """Its id. Raises NotFound."""
+    """Return the id of the team of that name. Raises NotFound."""
     team_id = session.scalar(select(TeamRow.id).where(TeamRow.name == name))
     if team_id is None:
         raise NotFound(f"there is no team {name!r}")
@@ -72,5 +72,5 @@ def team_named(session: Session, name: str) -> str:
 
 
 def list_teams(session: Session) -> list[Team]:
-    """All teams, by name."""
+    """Return all teams, by name."""
     return [get_team(session, team_id) for team_id in session.scalars(select(TeamRow.id).order_by(TeamRow.name)).all()]

@@ -61,7 +61,7 @@ def note_refusals(
 
 
 def list_refusals(session: Session, *, limit: int) -> list[AuditEntry]:
-    """Keys that were refused and are no team's, newest first: for the server's operator."""
+    """Return refusals of keys that are no team's, newest first: for the server's operator."""
     query = select(AuditRow).where(AuditRow.team_id.is_(None)).order_by(AuditRow.created_at.desc(), AuditRow.id.desc())
     return [_answer(row) for row in session.scalars(query.limit(limit))]
 

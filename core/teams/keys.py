@@ -115,7 +115,7 @@ _BY_PREFIX = select(
 
 
 def _note_use(session: Session, key_id: str) -> None:
-    """Never waits for another request with the same key."""
+    """Record the use of a key, without waiting for another request with the same key."""
     due = select(ApiKeyRow.id).where(ApiKeyRow.id == key_id, _use_is_due()).with_for_update(skip_locked=True)
     session.execute(
         update(ApiKeyRow).where(ApiKeyRow.id.in_(due)).values(last_used_at=func.clock_timestamp()),
@@ -164,7 +164,7 @@ def revoke_key(session: Session, caller: Actor, key_id: str) -> Key:
 
 
 def _find(session: Session, team_id: str, key_id: str) -> ApiKeyRow:
-    """Locked. Raises NotFound."""
+    """Return a key's row, locked. Raises NotFound."""
     row = session.scalar(
         select(ApiKeyRow).where(ApiKeyRow.id == key_id, ApiKeyRow.team_id == team_id).with_for_update()
     )

@@ -123,7 +123,7 @@ def stored_bytes_missing(session: Session, team_id: str, count: int) -> str:
 
 
 def release_stored(session: Session, team_id: str, count: int) -> None:
-    """So many bytes are stored no more. What was stored before bytes were counted may go too: never below zero."""
+    """Release so many stored bytes; never below zero, since some were stored before bytes were counted."""
     session.execute(
         update(TeamRow)
         .where(TeamRow.id == team_id)

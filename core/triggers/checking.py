@@ -78,7 +78,7 @@ def dry_run(
 
 
 def _check_form(trigger: TriggerBody) -> None:
-    """Fields and constants, with samples for what payloads decide; a fault at a placeholder is the sample's."""
+    """Check fields and constants, with samples in place of payloads; an error at a placeholder is the sample's."""
     body = labelled(fill(trigger.template, samples_of(trigger.placeholders)), trigger.name)
     try:
         JobBody.model_validate(body)

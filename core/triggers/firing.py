@@ -51,10 +51,10 @@ class Fired:
 
 
 def fire_by_url(means: Means, trigger: TriggerRow, delivery: Delivery) -> Fired:
-    """Somebody sent something to the trigger's URL.
+    """Fire a trigger for a request to its URL.
 
-    Raises Unauthenticated where they do not prove who they are, Conflict where the trigger is disabled, the
-    InvalidRequest kind that names the fault in the payload, and what submitting the job raises.
+    Raises Unauthenticated where the sender is not authenticated, Conflict where the trigger is disabled, the
+    InvalidRequest kind that names the fault in the payload, and the errors of submitting the job.
     """
     attempt = Attempt(trigger, "url", payload_bytes=delivery.size)
     try:

@@ -75,7 +75,7 @@ class Placeholder(BaseModel):
         return self.default is None if self.required is None else self.required
 
     def fault_of(self, given: Any) -> str | None:
-        """Why the value may not stand here, as the end of a sentence; None where it may."""
+        """Return the reason that the value is not allowed, as the end of a sentence; None where it is."""
         if not isinstance(given, _PYTHON[self.type]) or (isinstance(given, bool) and self.type != "boolean"):
             return f"is {kind_of(given)}, not of type {self.type}"
         value: Any = given
@@ -91,7 +91,7 @@ class Placeholder(BaseModel):
 
 
 def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[str, Scalar | None]:
-    """Every placeholder's value in the payload. Raises InvalidRequest that names the placeholder and the pointer."""
+    """Return every placeholder's value in the payload; raises InvalidRequest naming the placeholder and the pointer."""
     values: dict[str, Scalar | None] = {}
     for name, placeholder in placeholders.items():
         value = look_up(payload, placeholder.path)

@@ -31,7 +31,7 @@ class Mention:
 
 
 def mentions(template: Any, place: Place = ()) -> Iterator[Mention]:
-    """Every placeholder in a template; raises InvalidRequest where one is not written as it should be."""
+    """Yield every placeholder in a template; raises InvalidRequest where one is not well formed."""
     if isinstance(template, dict):
         if WHOLE in template:
             yield Mention(_whole_name(template, place), place, is_whole=True)

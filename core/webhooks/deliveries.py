@@ -96,7 +96,7 @@ class Candidate:
 def candidates(
     session: Session, *, most: int, full: Collection[str], full_teams: Collection[str]
 ) -> Sequence[Candidate]:
-    """Deliveries that are due, of endpoints and teams that are not `full`, locked until the transaction ends."""
+    """Return due deliveries of endpoints and teams that are not `full`, locked until the transaction ends."""
     rows = session.execute(_DUE, {"most": most, "full": list(full), "full_teams": list(full_teams)})
     return [Candidate(*row) for row in rows]
 
@@ -264,10 +264,7 @@ def _disable(session: Session, due: Due, reason: str) -> None:
 
 
 def remove_old(session: Session, retention_days: float) -> int:
-    """Remove a batch of deliveries that ended, or waited for a disabled endpoint, longer ago, and events without any.
-
-    Returns how many deliveries were removed; called again and again.
-    """
+    """Remove a batch of deliveries over or stuck for so many days, and events without any; returns how many."""
     long_ago = seconds_from_now(-retention_days * 24 * 3600)
     ended = (
         select(WebhookDeliveryRow.id)

@@ -43,7 +43,7 @@ def deliver_due(
 
 
 def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    """All batches of `remove_old`."""
+    """Remove all batches of `remove_old`."""
     removed = 0
     while True:
         with transaction(sessions) as session:
@@ -66,7 +66,7 @@ class Dispatch:
         self._on_the_way: dict[tuple[str, int], Due] = {}
 
     def run(self, idle_looks: int, goes_well: Callable[[], None] = lambda: None) -> int:
-        """Until there was nothing to do for so many looks; how many attempts were made."""
+        """Deliver until nothing was to do for so many looks; returns how many attempts were made."""
         attempts = idle = 0
         while True:
             for due in self._claim():

@@ -44,7 +44,7 @@ class Sender:
 
 
 def _error_of(status: int) -> str | None:
-    """None for 2xx: what was sent arrived."""
+    """Return the error of a status; None for 2xx: the delivery arrived."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
@@ -53,7 +53,7 @@ def _error_of(status: int) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, whether the answer has them or a moment."""
+    """Return the seconds to wait, given as such or as a date."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)

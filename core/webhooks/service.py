@@ -166,7 +166,7 @@ def replay_failed(session: Session, caller: Actor, webhook_id: str, since: datet
 
 
 def disable(session: Session, webhook_id: str, reason: str) -> bool:
-    """Tell an endpoint nothing more; what waits for it goes on waiting. False where it was disabled already."""
+    """Disable an endpoint: its deliveries go on waiting. False where it was disabled already."""
     disabled = session.scalar(
         update(WebhookRow)
         .where(WebhookRow.id == webhook_id, WebhookRow.enabled)
@@ -184,7 +184,7 @@ def _enable(session: Session, row: WebhookRow) -> None:
 
 
 def _begin_again(session: Session, *which: ColumnElement[bool]) -> int:
-    """Due now, with all attempts before them; the endpoint's row is locked. One on its way keeps its lease."""
+    """Make deliveries due now, with all attempts left; the endpoint's row is locked. One on its way keeps its lease."""
     begun = session.scalars(
         update(WebhookDeliveryRow)
         .where(*which)

@@ -186,7 +186,7 @@ class LocalIncoming:
 
 
 def _write(file: Path, chunks: Iterator[bytes], watch: Watch | None) -> tuple[int, str]:
-    """Size and SHA-256 of what was written, now on the disk."""
+    """Write a file and flush it to the disk; returns its size and SHA-256."""
     digest = hashlib.sha256()
     size = 0
     with file.open("xb") as target:

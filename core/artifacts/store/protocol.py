@@ -89,7 +89,7 @@ class Store(Protocol):
         """Return the local folder of a prefix; None where its files must be fetched."""
 
     def open_range(self, prefix: str, path: str, start: int, end: int) -> Iterator[bytes]:
-        """Bytes `start` to before `end` of a file, or to its end. Raises NotFound at once, not at the first chunk."""
+        """Yield the bytes from `start` to before `end` of a file, or to its end; raises NotFound when called."""
 
     def fetch(self, prefix: str, path: str, target: Path, *, watch: Watch | None = None) -> None:
         """Bring a file to this machine, fsynced, going on where an earlier call was cut off. Raises NotFound."""
@@ -107,7 +107,7 @@ class Store(Protocol):
         """Make the file `path` at prefix `target` of stored parts, in order; the parts stay."""
 
     def children(self, prefix: str | None = None) -> Iterator[str]:
-        """Names one level below a prefix, or of the top level, that hold further names."""
+        """Yield the names one level below a prefix, or of the top level, that hold further names."""
 
     def touched(self, prefix: str) -> datetime | None:
         """Return the time of the last write at or below a prefix; None where nothing is there."""

@@ -169,7 +169,7 @@ class S3Store:
         return StoredFile(name, size, sha256)
 
     def _rewrite(self, sources: Sequence[str], sizes: Sequence[int], whole: str) -> None:
-        """Parts that S3 does not join come here and go back."""
+        """Join parts that are too small for S3 to join: they are downloaded and written again."""
         file = S3Incoming(self._files(), whole, _WRITE_BYTES)
         try:
             for source, size in zip(sources, sizes, strict=True):
@@ -202,7 +202,7 @@ class S3Store:
             start = ends[-1]
 
     def _list(self, below: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """Pages of at most a thousand objects."""
+        """Yield pages of at most a thousand objects."""
         while True:
             page = self._call("call_s3", "list_objects_v2", Bucket=self._bucket, Prefix=below, **options)
             yield page
@@ -268,7 +268,7 @@ class S3Store:
         files: S3FileSystem | None = None,
         **options: Any,
     ) -> Any:
-        """One operation of the library. Raises StoreUnavailable, DiskFull, and what `watch` raises."""
+        """Run one operation of the library. Raises StoreUnavailable, DiskFull, and errors of `watch`."""
         with _reached():
             return self._run(files or self._files(), method, *arguments, watch=watch, **options)
 

@@ -222,7 +222,7 @@ def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile
 
 
 def _stored_bytes(session: Session, job_id: str) -> int:
-    """Bytes of the artifact that the job has now, of whichever attempt."""
+    """Return the bytes of the artifact that the job has now, of whichever attempt."""
     return int(session.scalar(select(func.sum(ArtifactFileRow.bytes)).where(ArtifactFileRow.job_id == job_id)) or 0)
 
 

@@ -40,7 +40,7 @@ _HINTS_DUE = text("""
 
 
 def hints_due(session: Session, stale_seconds: float) -> list[tuple[str, str]]:
-    """(job, queue) of queued jobs without a hint in the last `stale_seconds`, among the first of each queue."""
+    """Return (job, queue) of queued jobs without a hint in the last `stale_seconds`, among the first of each queue."""
     due = session.execute(_HINTS_DUE, {"most": HINTS_PER_QUEUE, "stale_seconds": stale_seconds})
     return [(row.id, row.queue) for row in due]
 

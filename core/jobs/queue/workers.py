@@ -106,7 +106,7 @@ def workers_of(session: Session, queues: Iterable[str], fresh_seconds: float) ->
 
 
 def served_queues(session: Session, fresh_seconds: float) -> Sequence[str]:
-    """Queues of workers that gave a sign of life in the last `fresh_seconds`."""
+    """Return the queues of workers with a heartbeat in the last `fresh_seconds`."""
     fresh = select(WorkerRow.queue).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
     return session.scalars(fresh.distinct()).all()
 
