@@ -17,7 +17,7 @@ from core.errors import UnsafeAddress
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Sequence[str]]
-"""The addresses of a name, as text; raises OSError where it has none."""
+"""Resolver of a host name to its addresses, as text; raises OSError where it has none."""
 
 LONGEST_URL = 2000
 _WAY_OUT = ": the operator of this service can allow its network with SECATEUR_WEBHOOK_ALLOWED_NETWORKS"
@@ -95,7 +95,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class Target:
-    """A URL taken apart, once: what is checked is what is called. `path` has the query with it."""
+    """Parsed URL, so that the one that is checked is the one that is called. `path` includes the query."""
 
     scheme: str
     host: str

@@ -1,4 +1,4 @@
-"""Calls to addresses that users name: where a guard allows it, and over in time whatever the other side does.
+"""Calls to addresses that users name: only where a guard allows it, and within time limits whatever the server does.
 
 The connection is made to an address that was checked, so that a name that changes its mind between the look and the
 call gains nothing; TLS still asks for the name. Nothing here follows redirects, asks a proxy, keeps cookies or
@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """`body` is the beginning of what came, as it came; `headers` have names in small letters."""
+    """Answer to a call: `body` is its beginning, byte for byte; `headers` have names in small letters."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,7 +41,7 @@ class Answer:
 
 
 class CallFailed(Exception):
-    """No answer: its text says why, and names no address inside."""
+    """Call without an answer: the text says why, and names no internal address."""
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], guard: Guard, limits: Limits) -> Answer:
@@ -98,7 +98,7 @@ def _told(error: Exception) -> str:
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
-    """Connects to the address that was checked, and lets nothing last beyond the deadline."""
+    """Backend that connects to the address that was checked, and lets nothing last beyond the deadline."""
 
     def __init__(self, guard: Guard, target: Target, limits: Limits) -> None:
         self._guard = guard

@@ -1,4 +1,4 @@
-"""Long loops that say how far they are: told wherever the work is done, looked at by whoever runs it.
+"""Progress of long loops, reported by the code that runs them and read by the process around it.
 
 A loop counts itself, and knows nobody who listens; a process that tells others what it does asks `current_work` now and
 then. Loops within one another are told together, the outermost first.

@@ -1,4 +1,4 @@
-"""Noticing that a database or a Redis has vanished without a word: its machine lost power, its packets get nowhere.
+"""Detection of a database or Redis that vanished without closing its connections: power loss, lost packets.
 
 The kernel probes connections on which nothing comes, and gives up those whose data nobody acknowledges; either takes
 `peer_lost_seconds` and at most a fifth more. Sockets of files need none of it: there the kernel tells at once.

@@ -13,7 +13,7 @@ from structlog.typing import Processor
 from core.settings import Settings
 
 OURS = ("api", "core", "worker")
-"""Packages whose lines are shown from INFO up; libraries' from WARNING up."""
+"""Packages that log from INFO up; libraries log from WARNING up."""
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -25,7 +25,7 @@ _SHARED: list[Processor] = [
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what `sys.stderr` is at the time."""
+    """Handler that writes to the current `sys.stderr`."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 Key = str | int | datetime | None
 
 LONGEST_CURSOR = 3000
-"""Characters: a key of 300 characters, each of which JSON may write as four bytes, and what goes with it."""
+"""Most characters of a cursor: a key of 300, each of which JSON may write as four bytes, and its other fields."""
 
 
 class Page(BaseModel, Generic[Item]):

@@ -1,4 +1,4 @@
-"""Traces: from a request through the queue to the runner's tasks, as W3C trace context carries them.
+"""Traces: from a request through the queue to the runner's tasks, carried as W3C trace context.
 
 Nothing of OpenTelemetry is imported, and nothing measured, unless `otlp_endpoint` is set. A trace crosses the queue in
 `jobs.traceparent` and reaches the runner as TRACEPARENT in its environment; the runner itself, which has no network,

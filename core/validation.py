@@ -1,4 +1,4 @@
-"""Validation errors in words: pydantic's, as an answer, a form or a command tells them."""
+"""Validation errors of pydantic in words, for answers, forms and commands."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The model card of an artifact: what was cut, what it cost, how to load it, and the recipe that reproduces it."""
+"""Model card of an artifact: pruning, quality and size, how to load it, and the recipe that reproduces it."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Writing a classifier: its tensors under the names and in the dtypes of the source, config and companions beside them.
+"""Writer of classifiers: tensors under the names and in the dtypes of the source, with its config and companions.
 
 Imports torch, unlike the rest of this folder: a classifier is pruned whole, in memory.
 """

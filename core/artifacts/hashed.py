@@ -1,4 +1,4 @@
-"""Storing layers whose weights are shared by a hash: the bucket values, which weights survive, and the seed.
+"""Storage of layers whose weights are shared by a hash: the bucket values, a mask of kept weights, and the seed.
 
 A hashed file is valid safetensors. A shared tensor `w` of the dense file is stored as `w.buckets` (its values, in its
 own dtype) and, where any of its weights are zero, `w.bitmask` (U8, one bit a weight, lowest bit first); every other

@@ -1,4 +1,4 @@
-"""Text of others, in Markdown."""
+"""Escaping of users' text in Markdown."""
 
 import re
 

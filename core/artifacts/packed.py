@@ -1,4 +1,4 @@
-"""Packing a finished checkpoint: in each weight file, pruned tensors become a bitmask and their surviving values.
+"""Packing of a finished checkpoint: in each weight file, pruned tensors become a bitmask and the values kept.
 
 A packed file is valid safetensors. A tensor `w` of the dense file that is worth it is stored as `w.values` (its values
 whose bits are not all zero, in order, in its own dtype) and `w.bitmask` (U8, one bit a weight, lowest bit first, the

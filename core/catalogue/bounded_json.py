@@ -1,4 +1,4 @@
-"""JSON of strangers: parsed only where it is small enough to hold, shallow enough to walk, and says each thing once."""
+"""Parser of untrusted JSON: refuses documents that are too large, too deep, or give a name twice."""
 
 import json
 from collections.abc import Iterable

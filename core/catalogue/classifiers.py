@@ -1,4 +1,4 @@
-"""Image classifiers: which architectures are known, and what a folder of one holds, read as data, nothing executed.
+"""Image classifiers: the architectures that are known, and the reader of their folders, which executes nothing.
 
 Layers are named as the model names its modules; files of some families use older names, which `renames` translates.
 """

@@ -1,4 +1,4 @@
-"""Keys of a model folder's JSON files by which they would choose code: a module, a class, a kernel or a file to open.
+"""Keys in a model folder's JSON files that would choose code: a module, a class, a kernel or a file to open.
 
 They are what the installed transformers, timm and peft look up (docs/adr/0019-a-config-chooses-no-code.md says where).
 A key is refused with any text, list or object as its value: null, a number, true and false name nothing.

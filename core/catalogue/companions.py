@@ -1,4 +1,4 @@
-"""Files beside a model's weights, checked before anything opens it: configs, special tokens, chat templates."""
+"""Files next to a model's weights, checked before anything opens it: configs, special tokens, chat templates."""
 
 import re
 from pathlib import Path

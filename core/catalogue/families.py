@@ -1,4 +1,4 @@
-"""The table of architecture families: what the engine must know of each, declared once.
+"""Table of architecture families: all that the engine must know of each, declared once.
 
 A family names where its decoder blocks live and which linear layers of a block read the same input tensor: those
 share one statistic and one factorisation. Everything else (rotary embeddings, masks, norms, soft caps) is the

@@ -1,4 +1,4 @@
-"""The methods one can ask for, with their papers. The engine binds an implementation to each id."""
+"""Catalogue of methods, with their papers. The engine binds an implementation to each id."""
 
 from core.catalogue.classifier_methods import CLASSIFIER_METHODS
 from core.catalogue.language_methods import LANGUAGE_METHODS

@@ -41,7 +41,7 @@ _CHECKED_BYTES = {
     "chat_template.json": 2**20,
 }
 CHECKED = tuple(_CHECKED_BYTES)
-"""Companions that are read and checked before anything opens the folder; the rest is words and their numbers."""
+"""Companions that are read and checked before anything opens the folder; the others are vocabularies."""
 MOST_BYTES = dict.fromkeys((*COMPANIONS, INDEX_FILE), 128 * 2**20) | _CHECKED_BYTES
 """Most bytes of every file that is not weights: several times what the largest known model has."""
 

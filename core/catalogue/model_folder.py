@@ -1,4 +1,4 @@
-"""Reading a model folder as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
+"""Reader of model folders as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
 
 import re
 from pathlib import Path

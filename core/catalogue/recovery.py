@@ -11,9 +11,9 @@ from core.validation import Part
 RecoveryMethod = Literal["finetune", "lora", "distill"]
 
 TRAINING_TOKENS = 2048
-"""Tokens a forward of training holds at most, where a sequence is not longer: what is left of a batch accumulates."""
+"""Most tokens in a forward of training, where a sequence is not longer: the parts of a batch are accumulated."""
 DEFAULT_SEQUENCE_LENGTH = 512
-"""Tokens, where neither the request nor its calibration says, and the model's context is not shorter."""
+"""Sequence length where neither the request nor its calibration sets it, and the model's context is not shorter."""
 _LEARNING_RATE_FULL = 2e-5
 _LEARNING_RATE_LORA = 1e-4
 _LEARNING_RATE_IMAGES = 1e-3

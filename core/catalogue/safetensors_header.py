@@ -1,4 +1,4 @@
-"""A safetensors file's header: read without loading a tensor, refusing a file that lies about itself, or written.
+"""Header of a safetensors file: read without loading a tensor, with checks against false entries, or written.
 
 Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
 """
@@ -39,7 +39,7 @@ WEIGHT_BYTES = {name: _BITS[stored] // 8 for stored, name in WEIGHT_DTYPES.items
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a file: where its bytes lie, counted from the start of the file."""
+    """Tensor of a file: its bytes have offsets from the start of the file."""
 
     name: str
     dtype: str

@@ -1,4 +1,4 @@
-"""Targets: how large, or how fast, the artifact is to be, and the sparsity that means for a model."""
+"""Targets: the size or speed that an artifact is to have, and the sparsity that reaches it for a model."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from core.validation import Part
 
 _Size = Annotated[int, Field(ge=1, le=10**18)]
 NOISE = 0.05
-"""A relative difference of times up to this is what two runs of one model differ by, however close their rounds."""
+"""Relative difference of times up to which two runs of one model may differ, however close their rounds."""
 _Figure = Literal["parameters", "bytes"]
 _AGREEMENT = 1e-9
 """Largest difference of a sparsity, given too as in a job's own recipe, from the one the target means."""

@@ -1,4 +1,4 @@
-"""Zero-shot tasks one can ask for, under the names of lm-evaluation-harness: those by which pruning papers compare.
+"""Zero-shot tasks under the names of lm-evaluation-harness: those by which pruning papers compare.
 
 A local copy of a task's questions is one file of JSON lines, `TASK/SPLIT.jsonl`, with the columns of its hub dataset.
 """

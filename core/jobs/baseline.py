@@ -1,4 +1,4 @@
-"""Figures of dense models that one job measured and others may take over: equal measurements are made once.
+"""Figures of dense models that one job measured and others reuse: equal measurements are made once.
 
 A figure carries every fact it depends on, and is taken only where all of them are the same.
 """

@@ -1,4 +1,4 @@
-"""The Celery app that carries hints. The API only produces; the worker registers the task on the same app."""
+"""Celery app that carries hints. The API only produces; the worker registers the task on the same app."""
 
 from urllib.parse import quote, urlsplit
 

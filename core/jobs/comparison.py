@@ -1,4 +1,4 @@
-"""Jobs beside one another: where they differ, which of them no other beats, and what happened to each layer.
+"""Comparison of jobs: the fields that differ, the Pareto front, and the pruning of each layer.
 
 Plain functions of jobs as they are answered and of the `layers` of their reports.
 """
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from core.jobs.schemas import Job, JobBody
 
 FEWEST, MOST = 2, 20
-"""Jobs that can be compared at once."""
+"""Fewest and most jobs that can be compared at once."""
 
 Cost = Literal["parameters", "bytes", "latency"]
 Figures = Mapping[str, Any]

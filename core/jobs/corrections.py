@@ -1,4 +1,4 @@
-"""The needs of jobs that wait, corrected by what jobs of the same queue and method have taken.
+"""Corrections of the needs of waiting jobs by the measured needs of jobs of the same queue and method.
 
 An estimate is corrected when the job is submitted (`core.jobs.estimates`); a job that was submitted before there were
 enough others to learn from is corrected here, once there are. The medians are kept as attempts end, so neither a claim
@@ -15,9 +15,9 @@ from core.jobs.admission import Room, needs_columns, needs_of
 from core.jobs.tables import AttemptRow, JobRow, PeakRatioRow
 
 HISTORY = 200
-"""Newest attempts that are looked at."""
+"""Newest attempts that are used."""
 FEWEST = 3
-"""Attempts from which on they are believed."""
+"""Attempts that are needed for a correction."""
 _BATCH = 500
 
 _RATIO = """

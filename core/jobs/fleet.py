@@ -20,7 +20,7 @@ from core.jobs.corrections import keep_ratios
 from core.jobs.tables import JOB_IS_HELD, AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
 
 STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
-"""Seconds."""
+"""Upper bounds of a stage's histogram buckets, in seconds."""
 
 _BATCH = 1000
 

@@ -17,7 +17,7 @@ LONGEST_WAIT_SECONDS = 0.2
 
 
 class Channel(filesystem.Channel):
-    """Writes each message aside and renames it."""
+    """Channel that writes each message under a temporary name and renames it."""
 
     def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         name = f"{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"

@@ -1,4 +1,4 @@
-"""Gates: what a job's figures must keep to, what each is compared with, and what a job must measure to have one."""
+"""Gates: limits on a job's figures, the figure each is compared with, and what a job must measure to have one."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ TASK_MEAN: Final = "task_mean"
 
 @dataclass(frozen=True)
 class GateResult:
-    """One limit beside one figure, which keeps it or not; a target is such a limit too (`target.bytes`).
+    """Result of one limit for one figure; a target is such a limit too (`target.bytes`).
 
     `on` is the dataset or task the figure was measured on, None where it is of the model or its files. `figure` is None
     where it was not measured or is no finite number, which keeps no gate; `margin` is by how much, relative to it, the

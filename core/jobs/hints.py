@@ -19,7 +19,7 @@ HINTS = Counter("secateur_hints", "Hints of new jobs this process sent, and coul
 log = structlog.get_logger()
 
 SendHint = Callable[[str, str], None]
-"""Called with a job's id and queue, after the commit. Raises whatever the broker raises."""
+"""Function called with a job's id and queue, after the commit. Raises the broker's errors."""
 
 
 class Hints:

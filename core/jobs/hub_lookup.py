@@ -65,11 +65,11 @@ HUB_ERRORS = (
 """Errors that a look-up may keep, besides that a name is unknown."""
 
 PUBLIC = "public"
-"""The reader of what the hub tells anybody."""
+"""Reader of revisions that the hub shows to anybody."""
 
 Found = TypeVar("Found")
 AskedHub = Callable[[], Hub]
-"""The hub as a team asks it. Raises GatedModel where the team's token cannot be opened."""
+"""Function that returns the hub with a team's token. Raises GatedModel where the token cannot be opened."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from core.errors import IdempotencyConflict
 from core.jobs.tables import IdempotencyKeyRow
 
 EXPIRED_AT_ONCE = 1000
-"""Keys that go in one round."""
+"""Keys that are removed in one round."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ _KEEP_ANSWER = (
     .values(answer=bindparam("sealed"))
     .execution_options(synchronize_session=False)
 )
-"""Built once: to build a statement takes longer than to have it run, and most requests that create send a key."""
+"""Statement built once: building takes longer than running it, and most requests that create send a key."""
 
 
 def answer_once(

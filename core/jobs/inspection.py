@@ -1,4 +1,4 @@
-"""Looking before one submits: what a model is, which methods fit it, and what a job would need."""
+"""Inspection before a submit: the facts of a model, the methods that fit it, and a job's estimate."""
 
 from typing import Any
 

@@ -19,7 +19,7 @@ from core.registry.tables import ModelRow
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model as a job runs it: where it lies, what it holds, and how a job body names exactly this one."""
+    """Model as a job runs it: its reference, its description, and the name by which job bodies mean just this one."""
 
     reference: ModelReference
     description: Description

@@ -36,7 +36,7 @@ from core.jobs.work import (
 )
 
 _LIBRARIES_BYTES = 450 * 2**20
-"""Resident in a process that has loaded the engine."""
+"""Resident bytes of a process that has loaded the engine."""
 _LIBRARIES_WITH_CUDA_BYTES = 2 * 2**30
 _DEVICE_CONTEXT_BYTES = 600 * 2**20
 _MICRO_BATCH_TOKENS = 4096

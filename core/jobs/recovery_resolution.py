@@ -22,7 +22,7 @@ _TEACHER = "recovery.teacher"
 
 @dataclass(frozen=True)
 class ResolvedRecovery:
-    """A recovery with defaults filled in, and where the text and the teacher lie; None where nothing is trained."""
+    """Recovery with defaults filled in, and references to its text and teacher; None where nothing is trained."""
 
     recovery: Recovery | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)

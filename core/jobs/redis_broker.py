@@ -12,7 +12,7 @@ from redis.exceptions import OutOfMemoryError
 from core.jobs.folder_broker import LONGEST_WAIT_SECONDS
 
 _WAIT_OF_BUSY_SECONDS = 0.05
-"""Nothing wakes a worker that is at a job when it may take the next hint."""
+"""Seconds that a worker busy with a job waits at most: nothing wakes it when it may take the next hint."""
 
 
 class Transport(redis.Transport):

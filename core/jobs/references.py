@@ -157,7 +157,7 @@ class SelfText(_Reference):
 
 
 class TaskReference(_Reference):
-    """The questions of a zero-shot task. `hub` null: a local copy, which whoever runs the job must have."""
+    """Questions of a zero-shot task. `hub` null: a local copy, which the worker must have."""
 
     name: str
     hub: HubText | None

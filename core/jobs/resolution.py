@@ -35,7 +35,7 @@ from core.jobs.work import compensation_of
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """A request that can be run: the body with defaults filled in, and where everything it names lies."""
+    """Request that can be run: the body with defaults filled in, and references to all that it names."""
 
     body: JobBody
     model: ResolvedModel

@@ -1,4 +1,4 @@
-"""A job at one moment, as a page that then follows its events begins with."""
+"""Snapshot of a job, with which a page that then follows its events begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

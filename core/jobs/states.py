@@ -1,4 +1,4 @@
-"""The states of a job and the only ways from one to another."""
+"""States of a job and the transitions between them."""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,4 @@
-"""Warnings about a job that can be run: what its body asks for and will most likely not get."""
+"""Warnings about a job that can run, but will most likely not reach what its body requests."""
 
 from collections.abc import Collection
 

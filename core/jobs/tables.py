@@ -35,7 +35,7 @@ hosts. Written as PostgreSQL writes it, so that schema and code can be compared.
 JOB_IS_HELD = f"status IN ({any_of(HELD)})"
 """Condition of the index of jobs with a lease: in other words, or with parameters, the index would not be used."""
 JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
-"""A state's place in a job's life: what waits and runs comes before what has ended."""
+"""Rank of a state in a job's life: waiting and running jobs come before those that have ended."""
 
 
 class JobRow(Base):

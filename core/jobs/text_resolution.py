@@ -16,7 +16,7 @@ _EVALUATION_SEED = 2**31
 """Added to the seed of text generated to evaluate on: calibration's seeds are smaller, so the two never share one."""
 _MOST_BYTES_PER_CHARACTER = 4
 _CHARACTERS_PER_TOKEN = 16
-"""Fetched of a hub dataset for every token asked for: English has about 4, and a tokenizer of few words fewer."""
+"""Characters fetched of a hub dataset for every token: English has about 4, and small vocabularies fewer."""
 _LEAST_CHARACTERS = 4_000_000
 """Fetched of a hub dataset at least: jobs of different sizes then share what was fetched, and the usual evaluation
 texts are fetched whole."""

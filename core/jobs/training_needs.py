@@ -23,7 +23,7 @@ class TrainingWork:
 
 @dataclass(frozen=True)
 class TrainingBytes:
-    """`memory`: peak where the model is; `disk`: on the worker; `checkpoint`: what passes main memory to be saved."""
+    """Bytes of training: `memory` peak where the model is; `disk` on the worker; `checkpoint` passes main memory."""
 
     memory: int = 0
     disk: int = 0

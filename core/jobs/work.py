@@ -22,11 +22,11 @@ from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_work
 
 _GRADIENT_PASSES = 4
-"""Forwards that taking gradients block by block is worth: two, and the way back."""
+"""Cost of gradients taken block by block, in forwards: two, and the backward."""
 _LATENCY_PASSES = 8
-"""Forwards over one sequence by which latency and verification come down to: warm-up, rounds, two models, decoding."""
+"""Cost of latency and verification, in forwards over one sequence: warm-up, rounds, two models, decoding."""
 _SEARCH_STEPS = 10
-"""Shapes that are timed to find one fast enough, at most about this many."""
+"""Most shapes, about, that are timed to find one fast enough."""
 SOLVERS = ("admm", "frontier", "sparsegpt", "obs")
 """Methods that factorise XᵀX of every input."""
 _WAITING_FOR_MEMORY = 10
@@ -35,7 +35,7 @@ _WAITING_FOR_MEMORY = 10
 Each number is read for one product only.
 """
 _WAITING_IN_BATCHES = 5
-"""The same of a matrix of few rows, many sequences' next tokens."""
+"""Slowdown of a product with a matrix of few rows, many sequences' next tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Work:
-    """`passes`: tokens through the whole model, forwards counted; `operations`: floating-point operations in all."""
+    """Computation of a job: `passes` (tokens through the whole model, by forward) and floating-point `operations`."""
 
     passes: int
     operations: int

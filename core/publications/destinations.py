@@ -28,7 +28,7 @@ _OF_S3 = ("access_key", "secret_key", "session_token", "region", "endpoint")
 
 
 class HubDestination(BaseModel):
-    """A branch of a model repository; `private` of a repository that must be made."""
+    """Branch of a model repository; `private` is used where the repository must be created."""
 
     kind: Literal["hub"] = "hub"
     repository: str
@@ -46,7 +46,7 @@ class HubDestination(BaseModel):
 
 
 class S3Destination(BaseModel):
-    """A prefix of a bucket; it may be empty. `endpoint` is null for Amazon's."""
+    """Prefix of a bucket; it may be empty. `endpoint` is null for Amazon's."""
 
     kind: Literal["s3"] = "s3"
     bucket: str

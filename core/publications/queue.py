@@ -1,4 +1,4 @@
-"""The queue of record of publications: claimed, kept, ended. Every function is part of the caller's transaction.
+"""Queue of publications: claim, renew, end. Every function is part of the caller's transaction.
 
 A claim raises `attempt`, which every later write carries: whoever lost its publication writes nothing more. Credentials
 go with the status: a row that is over has none, which the database sees to.
@@ -38,7 +38,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A publication in the hands of a dispatcher. `files` are none where the artifact was removed meanwhile."""
+    """Publication that a dispatcher has claimed. `files` are none where the artifact was removed meanwhile."""
 
     id: str
     attempt: int

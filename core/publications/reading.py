@@ -14,7 +14,7 @@ from core.publications.queue import PublishedFile
 _BUFFER_BYTES = 4 * 2**20
 
 Watch = Callable[[int], None]
-"""Called with a place in the file before more is read from there; what it raises ends the reading."""
+"""Function called with an offset of the file before more is read from there; what it raises ends the reading."""
 
 
 class _Watched(StoredStream):

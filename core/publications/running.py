@@ -1,4 +1,4 @@
-"""Publications carried out, one after the other, in the dispatcher's process."""
+"""Worker loop of publications, carried out one after the other in the dispatcher's process."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A model that lies elsewhere as a folder one can look into.
+"""Folder with only the headers and small files of a remote model, for reading its description.
 
 The files that say what it is are whole; its weight files have their full size but nothing in them behind the header,
 so that they take no room. One reader then serves folders, uploads and the hub.
@@ -17,7 +17,7 @@ MAX_HEADER_BYTES = 16 * 2**20
 """Most bytes of a weight file's header; real ones stay under one megabyte."""
 READ_WHOLE = (*CHECKED, INDEX_FILE)
 _FIRST_BYTES = 256 * 2**10
-"""Read of a weight file at first: most headers are shorter."""
+"""Bytes of a weight file that are read at first: most headers are shorter."""
 _AT_ONCE = 8
 
 Read = Callable[[FileReference, int, int], bytes]

@@ -1,4 +1,4 @@
-"""The model hub, asked through its own client: what a revision holds, and bytes of its files.
+"""Client of the model hub: the files of a revision, and ranges of their bytes.
 
 Every request has a timeout. Errors tell apart what is gated, what is not there (or private: the hub does not say
 which), and a hub that cannot be reached, which is worth another try.
@@ -102,7 +102,7 @@ def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | 
 
 
 class _PublicListings:
-    """Listings of public repositories, remembered for a moment: a sweep of jobs asks the hub once."""
+    """Cache of listings of public repositories for a short time: a sweep of jobs asks the hub once."""
 
     def __init__(self) -> None:
         self._listings: dict[tuple[Kind, str, str | None], tuple[float, HubListing]] = {}
@@ -121,7 +121,7 @@ class _PublicListings:
 
 
 class Hub:
-    """Safe to share between threads. Asked without a token, unless by `with_credential`."""
+    """Hub client, safe to share between threads. It sends no token, except by `with_credential`."""
 
     def __init__(self, settings: Settings) -> None:
         self._endpoint = settings.hub_endpoint.rstrip("/")

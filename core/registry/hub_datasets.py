@@ -1,4 +1,4 @@
-"""Datasets of the hub: how they are named, and what a name means before anything is fetched."""
+"""Datasets of the hub: their names, and what a name resolves to before anything is fetched."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class HubDataset:
 
 
 _HUB_IS_AWAY_SECONDS = 600
-"""After which questions are asked for again: longer than clients wait, since a copy of them helps at once."""
+"""Seconds after which questions are requested again: longer than clients wait, since a local copy helps at once."""
 
 
 def questions_unavailable(task: str, error: HubUnavailable, param: str) -> HubUnavailable:

@@ -1,4 +1,4 @@
-"""The sweep: what lies in the store though nothing names it, and uploads nobody goes on with.
+"""Removal of orphans: prefixes in the store that nothing names, and uploads that nobody goes on with.
 
 Files appear in the store before rows name them, and rows go before files do, so a process that is killed in between
 leaves files behind, and never a row without its files. What is swept is old, and neither named by a row nor in the

@@ -1,4 +1,4 @@
-"""Registering, listing and finding models and datasets of a team."""
+"""Service of a team's models and datasets: register, list and find."""
 
 from collections.abc import Mapping
 from functools import cache

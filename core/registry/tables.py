@@ -81,7 +81,7 @@ class DatasetRow(Base):
 
 
 class UploadRow(Base):
-    """A model or dataset that arrives in parts. `bytes` are all files together, counted on the team while it is open.
+    """Upload that becomes a model or dataset. `bytes` are of all files together, counted on the team while it is open.
 
     `object_id` is the id its model or dataset will have, so that a completion that was cut off goes on in the same
     place; `completing_until` is the lease of the request that completes it, `completing_by` its own name for itself.

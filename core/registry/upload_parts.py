@@ -37,7 +37,7 @@ logger = structlog.get_logger()
 
 @dataclass(frozen=True)
 class ExpectedPart:
-    """The file a part is for, and where in it the part begins."""
+    """Part that an upload expects: its file, and its offset there."""
 
     upload_id: str
     file: FileReference
@@ -45,7 +45,7 @@ class ExpectedPart:
     most_bytes: int
     is_checked: bool
     before: Sequence[Part]
-    """The parts that are there, where they may be needed to look at the file."""
+    """Parts that have arrived, where they may be needed to check the file."""
 
     @property
     def prefix(self) -> str:

@@ -1,4 +1,4 @@
-"""Uploads: announced with all their files, sent in parts, looked at, listed and given up."""
+"""Uploads: announced with all their files, sent in parts, read, listed and given up."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

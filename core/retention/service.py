@@ -1,4 +1,4 @@
-"""A team's retention: read, set, tried, applied."""
+"""Service of a team's retention: read, set, preview, apply."""
 
 from collections.abc import Sequence
 from datetime import datetime

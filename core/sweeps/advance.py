@@ -1,4 +1,4 @@
-"""Moving a sweep forward, for the dispatcher: what has ended is taken note of, the next job is queued.
+"""Steps of a sweep, for the dispatcher: results of ended jobs are recorded, the next job is queued.
 
 Each step is one transaction that holds the sweep's row and queues one job at most, together with its point's row. A
 dispatcher that is killed in the middle has done the step or not; two of them take turns, or pass each other by.

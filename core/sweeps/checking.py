@@ -1,4 +1,4 @@
-"""Each point tried like a submitted job before a sweep is accepted: what is accepted can run."""
+"""Check of a sweep's points before it is accepted, as of submitted jobs: an accepted sweep can run."""
 
 import hashlib
 import json

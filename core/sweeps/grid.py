@@ -22,7 +22,7 @@ SWEEP_LABEL = "sweep"
 
 @dataclass(frozen=True)
 class AskedPoint:
-    """`body` is a job body that nobody has looked at yet."""
+    """Point of a request; its `body` has not been checked yet."""
 
     values: Document
     body: Document

@@ -44,26 +44,26 @@ class Point:
 
 @dataclass(frozen=True)
 class Start:
-    """Queue this point's job, or its job again."""
+    """Action: queue this point's job, or its job again."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class StartVerification:
-    """Queue a job that measures this point in full."""
+    """Action: queue a job that measures this point in full."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Until a job ends."""
+    """Action: wait until a job ends."""
 
 
 @dataclass(frozen=True)
 class Over:
-    """Nothing is left to do; whether something good came out."""
+    """End of the sweep; `is_success` where it has a result."""
 
     is_success: bool
 

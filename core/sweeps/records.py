@@ -1,4 +1,4 @@
-"""Reading a sweep's rows, and the one place where its state changes."""
+"""Rows of a sweep, and the one place where its state changes."""
 
 from collections.abc import Mapping
 from typing import Any, Final, cast

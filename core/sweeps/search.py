@@ -45,14 +45,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Probe:
-    """Run one of these next, the first first; several may run at a time."""
+    """Step: run one of these points next, the first preferred; several may run at a time."""
 
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Measure this point in full."""
+    """Step: measure this point in full."""
 
     number: int
 
@@ -67,7 +67,7 @@ class Found:
 
 @dataclass(frozen=True)
 class NothingFound:
-    """No point keeps all limits, as far as `max_jobs` let the search look."""
+    """Result that no point keeps all limits, as far as `max_jobs` let the search look."""
 
 
 Step = Probe | Verify | Found | NothingFound

@@ -1,4 +1,4 @@
-"""The audit trail: every change somebody made, written in the transaction that makes it, and never removed."""
+"""Audit trail: every change made by somebody, written in the transaction that makes it, and never removed."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""API keys: created, listed, rotated, revoked, and asked who somebody is."""
+"""API keys: create, list, rotate, revoke, and authenticate by them."""
 
 import hmac
 from collections.abc import Collection
@@ -111,7 +111,7 @@ def _use_is_due() -> ColumnElement[bool]:
 _BY_PREFIX = select(
     ApiKeyRow, (ApiKeyRow.expires_at <= func.clock_timestamp()).label("expired"), _use_is_due().label("due")
 ).where(ApiKeyRow.prefix == bindparam("prefix"))
-"""Asked with every request."""
+"""Statement of every request's authentication."""
 
 
 def _note_use(session: Session, key_id: str) -> None:

@@ -27,7 +27,7 @@ from core.teams.schemas import Quotas, Team, Usage
 from core.teams.tables import TeamRow
 
 ASK_AGAIN_SECONDS = 60
-"""Retry-After where room comes when a job starts or something is deleted, which nobody can foretell."""
+"""Retry-After where room comes when a job starts or something is deleted, which cannot be foretold."""
 
 
 def month_start() -> ColumnElement[datetime]:

@@ -1,4 +1,4 @@
-"""The server's one secret: the HMAC key of API keys and of sealed answers."""
+"""Secret of the server: the HMAC key of API keys and of sealed answers."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""Triggers that the clock fires: each due time once, however many dispatchers there are.
+"""Scheduled firings: each due time fires once, however many dispatchers there are.
 
 Firing and moving on to the next due time are one transaction on the trigger's locked row, so a dispatcher that dies
 between has done neither. Times that passed while none ran make one firing, late, which says so.

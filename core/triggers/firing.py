@@ -1,4 +1,4 @@
-"""Firing a trigger: from what was sent to one job an event, and a line of its history however it ends.
+"""Firing of triggers: from a request to one job per event, and an entry of its history however it ends.
 
 The hub is asked before the transaction that makes the job. That transaction begins with the event's row, which only one
 can have; a refusal undoes it and is written down in another.

@@ -1,4 +1,4 @@
-"""The history of a trigger: every firing, whatever became of it."""
+"""History of a trigger: every firing, with its result."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -7,13 +7,13 @@ from core.triggers.pointers import MISSING, look_up
 from core.triggers.schemas import HubSource
 
 _DEFAULT_BRANCH = "refs/heads/main"
-"""Every repository of the hub has this one."""
+"""Default branch, which every repository of the hub has."""
 _CONTENT = "repo.content"
 
 
 @dataclass(frozen=True)
 class HubEvent:
-    """`ignored` says why an event is none that the trigger waits for; else `event_id` is the commit's."""
+    """Event of the hub: `ignored` is the reason it does not fire the trigger; else `event_id` is the commit's."""
 
     event_id: str | None
     ignored: str | None

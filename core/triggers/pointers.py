@@ -1,4 +1,4 @@
-"""JSON Pointers (RFC 6901): where in a payload a value stands."""
+"""JSON Pointers (RFC 6901) to values in a payload."""
 
 import re
 from typing import Annotated, Any, Final

@@ -16,7 +16,7 @@ LONGEST_EVENT_ID = 255
 
 @dataclass(frozen=True)
 class SentHeaders:
-    """Headers a sender may prove itself with, and name its event by."""
+    """Headers that authenticate a sender, and those that name its event."""
 
     webhook_id: str | None = None
     webhook_timestamp: str | None = None

@@ -13,7 +13,7 @@ from cronsim import CronSim, CronSimError
 
 _FIELDS = 5
 MOST_COUNTED = 1000
-"""Missed times are counted up to here."""
+"""Most missed times that are counted."""
 
 
 def check_cron(cron: str) -> str:

@@ -1,4 +1,4 @@
-"""The queue of deliveries: claimed, recorded, given up, removed."""
+"""Queue of deliveries: claim, record, give up, remove."""
 
 import contextlib
 import random
@@ -27,9 +27,9 @@ from core.webhooks.tables import (
 )
 
 MOST_EACH: Final = 4
-"""Deliveries on their way to one endpoint at a time; to one that fails, one."""
+"""Most deliveries on their way to one endpoint at a time; to one that fails, one."""
 LONGEST_RETRY_AFTER: Final = 24 * 3600
-"""Seconds: a receiver that asks for a longer pause is asked again after this one."""
+"""Longest pause in seconds that a receiver may ask for."""
 GONE: Final = 410
 _RETENTION_BATCH = 1000
 
@@ -80,7 +80,7 @@ _DUE = text(f"""
     ORDER BY is_failing, due.next_attempt_at, due.number
     LIMIT :most
 """).bindparams(bindparam("full", type_=ARRAY(String())), bindparam("full_teams", type_=ARRAY(String())))
-"""The next of each endpoint, those that work first. One waits where an earlier one of its subject is not over."""
+"""Query of the next delivery of each endpoint, working ones first; one waits behind others of its subject."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ TYPES: tuple[str, ...] = get_args(WebhookType)
 
 @dataclass(frozen=True)
 class Listener:
-    """An endpoint that wants events of a type, of anything with this metadata (None: whatever it has)."""
+    """Endpoint that wants events of a type, with this metadata (None: with any)."""
 
     webhook_id: str
     labels: Mapping[str, Any] | None

@@ -1,4 +1,4 @@
-"""The log of deliveries: what was to be told, how each attempt went."""
+"""Log of deliveries and of their attempts."""
 
 import json
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ RESPONSE_CHARACTERS = 1000
 
 @dataclass(frozen=True)
 class Sender:
-    """Sends what is due. Whatever the receiver does, `send` is over within the limits."""
+    """Sender of due deliveries. Whatever the receiver does, `send` is over within the limits."""
 
     guard: Guard
     limits: Limits

@@ -30,7 +30,7 @@ _ASIDE = re.compile(r"\.(?:incoming|deleted)-(?:(.+)-)?[0-9a-f]{32}")
 
 
 class LocalStore:
-    """Every name is checked, and no path, links included, leads out of its prefix.
+    """Store in a folder: every name is checked, and no path, links included, leads out of its prefix.
 
     What is written lies aside, in `.incoming-PREFIX-…`, until it is whole and on the disk; a rename puts it in place.
     """
@@ -162,7 +162,7 @@ class LocalStore:
 
 
 class LocalIncoming:
-    """A file that lies aside until `place` renames it."""
+    """File that is written under a temporary name until `place` renames it."""
 
     def __init__(self, aside: Path, place: Callable[[Path], None]) -> None:
         self._aside, self._place = aside, place

@@ -18,12 +18,12 @@ PACKED_SUFFIX = ".packed.safetensors"
 HASHED_SUFFIX = ".hashed.safetensors"
 """The name of weights kept smaller than a model is opened from. No loader takes a file of such a name for weights."""
 GENERATED_PREFIX = "generated"
-"""Texts that models wrote lie below this, each under its key."""
+"""Prefix of texts that models generated, each under its key."""
 CHUNK_BYTES = 2**20
 _COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 Watch = Callable[[], None]
-"""Called a few times a second while something long runs; what it raises ends that, leaving nothing behind."""
+"""Function called a few times a second while something long runs; what it raises ends that, leaving nothing behind."""
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,14 @@ _READ_BYTES = 8 * 2**20
 _WRITE_BYTES = 16 * 2**20
 _MOST_PARTS = 10_000
 _LEAST_PART_BYTES = 5 * 2**20
-"""S3 joins parts of at least this size, the last excepted."""
+"""Smallest part, in bytes, that S3 joins, the last excepted."""
 _WATCH_SECONDS = 0.5
 _PROBE_SECONDS = 4.0
 _UNREACHABLE = (OSError, BotoCoreError, ClientError, aiohttp.ClientError, concurrent.futures.CancelledError)
 
 
 class S3Store:
-    """Objects appear whole or not at all; of a published folder the manifest appears last.
+    """Store in a bucket: objects appear whole or not at all; of a published folder the manifest appears last.
 
     The library's file system, with its connections and its event loop, is made at first use in each process, so that
     one forked from another does not share them.

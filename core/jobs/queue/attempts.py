@@ -1,4 +1,4 @@
-"""The record of attempts: a claim begins one, whatever takes the job from its worker ends it."""
+"""Record of attempts: a claim begins one, and it ends when the job leaves its worker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A job in a worker's hands: its row, read into what the worker runs."""
+"""Claimed jobs: a row, read into what the worker runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Claiming a job, keeping it, and giving it back."""
+"""Claims: a worker takes a job, renews its lease, and gives it back."""
 
 import zlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from core.jobs.states import HELD, JobStatus
 from core.jobs.tables import JobRow, WorkerRow
 
 _CLAIM_LOCKS = 0x5ECA << 32
-"""Advisory locks of queues: this, and a hash of the queue's name."""
+"""Base of the advisory locks of queues, to which a hash of the queue's name is added."""
 
 
 _TAKE_TURNS = text("""
@@ -143,7 +143,7 @@ _IS_HELD_UP = text(f"{_WAITING} SELECT EXISTS ({_CANDIDATES})")
 
 
 class HeldUp(Exception):
-    """Jobs may run, but other transactions hold their rows or their teams' at this moment: ask again in a moment."""
+    """Jobs may run, but other transactions lock their rows or their teams' at this moment: try again in a moment."""
 
 
 def claim(

@@ -1,4 +1,4 @@
-"""A job that ran out of memory goes on where there is more: once on each larger size of worker that there is."""
+"""Retry of jobs that ran out of memory on larger workers: once on each larger size that there is."""
 
 from collections.abc import Mapping
 from typing import Any

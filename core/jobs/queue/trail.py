@@ -1,4 +1,4 @@
-"""The audit trail of what workers and the dispatcher do to jobs; what users ask for is noted where they ask.
+"""Audit trail of what workers and the dispatcher do to jobs; requests of users are recorded where they are handled.
 
 Both entries cost no statement of their own: a claim writes one with everything else it does (`claims`), and so does the
 end of an attempt (`attempts`).

@@ -13,7 +13,7 @@ HINTS_PER_QUEUE = 100
 have idle workers."""
 
 _RETENTION_BATCH = 200
-"""Jobs whose events go in one round: at most some ten thousand rows."""
+"""Jobs whose events are removed in one round: at most some ten thousand rows."""
 
 _HINTS_DUE = text("""
     WITH RECURSIVE queues (queue) AS (
@@ -36,7 +36,7 @@ _HINTS_DUE = text("""
         OR first.dispatched_at < clock_timestamp() - make_interval(secs => :stale_seconds)
     ORDER BY queues.queue, first.priority DESC, first.created_at, first.id
 """)
-"""Steps through the index from queue to queue, and reads the front of each."""
+"""Query that steps through the index from queue to queue, and reads the front of each."""
 
 
 def hints_due(session: Session, stale_seconds: float) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ WorkerState = Literal["idle", "busy", "paused", "draining"]
 WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 
 _FORGOTTEN_SECONDS = 24 * 3600
-"""Rows of workers that never said goodbye stay this long, for whoever asks what became of them."""
+"""Seconds that the row of a worker without a goodbye stays, for whoever looks for it."""
 
 _FRESH_OF_QUEUES = select(WorkerRow).where(
     WorkerRow.queue.in_(bindparam("queues", expanding=True)),

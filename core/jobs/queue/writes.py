@@ -1,4 +1,4 @@
-"""The one statement that changes a job, with the event that goes with it."""
+"""Statement that changes a job, and writes the event that goes with it: the only one that does."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from core.jobs.states import HELD, TERMINAL, TRANSITIONS, EventType, JobStatus
 from core.jobs.tables import JobEventRow, JobRow
 
 EVENT_CHANNEL = "secateur_events"
-"""LISTEN here: the payload is the id of a job that has new events, sent when they are committed."""
+"""Channel to LISTEN on: the payload is the id of a job with new events, sent when they are committed."""
 
 
 @dataclass(frozen=True)
