@@ -53,5 +53,5 @@ def working(what: str) -> Iterator[None]:
 
 
 def current_work() -> str | None:
-    """Return what this process does now; None where no loop that counts itself runs."""
+    """Return the progress of this process; None where no counted loop runs."""
     return "; ".join(list(_running.values())) or None

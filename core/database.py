@@ -203,7 +203,7 @@ def session_factory(settings: Settings, role: Role = "request") -> sessionmaker[
 
 
 def passing_fault(error: DBAPIError) -> str | None:
-    """Return what kept a transaction from its end that may go well the next time, None where it is of another kind.
+    """Return the reason that a transaction failed where it may succeed the next time, None for any other failure.
 
     The database is away (SQLSTATE classes 08 and 57P, or none at all: never connected), or a limit was reached.
     """

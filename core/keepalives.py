@@ -19,7 +19,7 @@ def _idle_and_interval(settings: Settings) -> tuple[int, int]:
 
 
 def postgres_keepalives(settings: Settings) -> dict[str, int]:
-    """Return what libpq is told of its sockets, as parameters of a connection."""
+    """Return libpq's socket options for a connection."""
     idle, interval = _idle_and_interval(settings)
     return {
         "keepalives": 1,
@@ -31,7 +31,7 @@ def postgres_keepalives(settings: Settings) -> dict[str, int]:
 
 
 def redis_keepalives(settings: Settings) -> dict[str, Any]:
-    """Return what Redis clients are told of their TCP sockets, and how often a connection at rest is tried."""
+    """Return the TCP socket options of Redis clients, and the interval at which an idle connection is checked."""
     idle, interval = _idle_and_interval(settings)
     values = {
         "TCP_KEEPIDLE": idle,

@@ -208,11 +208,11 @@ class _Ordering:
         self._made_falls = (order.descending if order.key is None else True) != backwards
 
     def named(self) -> Sequence[ColumnElement[Any] | InstrumentedAttribute[Any]]:
-        """Return what a row's place is told by, to be ordered by later: see `columns`."""
+        """Return the columns of a row's place, labelled for a subquery whose rows `columns` orders."""
         return [*self._made, *([] if self._key is None else [self._key.label("key")])]
 
     def columns(self, places: Any = None) -> list[ColumnElement[Any]]:
-        """Return what to order by: the table's columns, or those that `named` has named in a subquery."""
+        """Return the columns to order by: the table's, or those that `named` has named in a subquery."""
         columns = self._made if places is None else (places.created_at, places.id)
         made: list[ColumnElement[Any]] = [column.desc() if self._made_falls else column.asc() for column in columns]
         if self._key is None:

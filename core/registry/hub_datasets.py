@@ -34,7 +34,7 @@ _HUB_IS_AWAY_SECONDS = 600
 
 
 def questions_unavailable(task: str, error: HubUnavailable, param: str) -> HubUnavailable:
-    """Return what to say where a task's questions can be had neither here nor from the hub."""
+    """Return the error for a task whose questions are neither in a local copy nor available from the hub."""
     return HubUnavailable(
         f"{param}: there is no copy of the questions of {task} here, and {error.message}. Without the hub: `secateur "
         "samples --tasks`, once, copies the questions of all tasks into the home of this service",
