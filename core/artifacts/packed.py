@@ -1,4 +1,4 @@
-"""Packing a finished checkpoint: in each weight file, pruned tensors become a bitmask and their surviving values.
+"""Packing of a finished checkpoint: in each weight file, pruned tensors become a bitmask and the values kept.
 
 A packed file is valid safetensors. A tensor `w` of the dense file that is worth it is stored as `w.values` (its values
 whose bits are not all zero, in order, in its own dtype) and `w.bitmask` (U8, one bit a weight, lowest bit first, the
@@ -35,8 +35,10 @@ from core.catalogue.safetensors_header import TensorEntry, read_header
 
 @dataclass(frozen=True)
 class PackedSize:
-    """What packing a file came to, in bytes. `bound`: 1 + (1 − s) b bits for each weight of a packed tensor, where s
-    and b are the tensor's sparsity and width; every other tensor as it is. `dense`, `packed`: whole files.
+    """Sizes of one weight file in bytes: `dense` and `packed` are whole files, `bound` is the theoretical size.
+
+    `bound` counts 1 + (1 − s) b bits for each weight of a packed tensor, where s and b are the tensor's sparsity and
+    width; every other tensor counts as it is.
     """
 
     dense: int
@@ -110,7 +112,7 @@ def pack_file(dense: Path, packed: Path) -> PackedSize:
 
 
 def _count(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash") -> int:
-    """Weights whose bits are not all zero; the tensor's bytes go into the digest of the file."""
+    """Return how many weights have bits that are not all zero; adds the tensor's bytes to the digest of the file."""
     count = 0
     for chunk in chunks(source, tensor):
         digest.update(chunk)

@@ -1,8 +1,8 @@
-"""What the fleet does and has done, read from the queue of record: for metrics, and for those who look at workers.
+"""Figures of the fleet, now and since the service began, read from the queue: for metrics and for the view of workers.
 
-What is queued or running is counted as it stands. What ended is added up: `count_ended_attempts` adds every ended
-attempt to the totals exactly once, so that counters never go back, cost the same however many jobs there were, and
-outlive the rows they were made from.
+What is queued or running is counted at the time of reading. What ended is added up: `count_ended_attempts` adds every
+ended attempt to the totals exactly once, so that counters never go back, cost the same however many jobs there were,
+and outlive the rows they were made from.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from core.jobs.corrections import keep_ratios
 from core.jobs.tables import JOB_IS_HELD, AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
 
 STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
-"""Seconds."""
+"""Upper bounds of a stage's histogram buckets, in seconds."""
 
 _BATCH = 1000
 
@@ -36,7 +36,7 @@ class QueueFigures:
 
 
 def queue_figures(session: Session) -> list[QueueFigures]:
-    """Of every queue that has jobs now, and of every queue a worker serves. Reads indexes alone."""
+    """Return the figures of every queue that has jobs now or that a worker serves. Reads indexes alone."""
     now = func.clock_timestamp()
     waiting = select(
         JobRow.queue,
@@ -57,13 +57,13 @@ def queue_figures(session: Session) -> list[QueueFigures]:
 
 
 def workers(session: Session, fresh_seconds: float) -> Sequence[WorkerRow]:
-    """Those that gave a sign of life in the last `fresh_seconds`, oldest first."""
+    """Return the workers with a heartbeat in the last `fresh_seconds`, oldest first."""
     fresh = select(WorkerRow).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
     return session.scalars(fresh.order_by(WorkerRow.started_at, WorkerRow.id)).all()
 
 
 def own_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> set[str]:
-    """Which of these jobs are the team's."""
+    """Return those of the jobs that belong to the team."""
     return set(session.scalars(select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id)))
 
 
@@ -135,7 +135,7 @@ def _add(
     attempts: Counter[Any],
     seconds: Counter[Any],
 ) -> None:
-    """Rows are locked in one order, so that two who count at once do not wait for each other."""
+    """Add to the totals; rows are locked in one order, so that two processes do not wait for each other in turn."""
     if not attempts:
         return
     rows = [

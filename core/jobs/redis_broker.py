@@ -12,7 +12,7 @@ from redis.exceptions import OutOfMemoryError
 from core.jobs.folder_broker import LONGEST_WAIT_SECONDS
 
 _WAIT_OF_BUSY_SECONDS = 0.05
-"""Nothing wakes a worker that is at a job when it may take the next hint."""
+"""Seconds that a worker busy with a job waits at most: nothing wakes it when it may take the next hint."""
 
 
 class Transport(redis.Transport):
@@ -22,7 +22,7 @@ class Transport(redis.Transport):
     connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError)
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
-        """Goes back to the consumer's loop soon: there it sees that it is to end, or that it may take the next hint."""
+        """Return to the consumer's loop soon: there it sees that it is to end, or that it may take the next hint."""
         is_busy = not all(channel.qos.can_consume() for channel in self.channels)
         longest = _WAIT_OF_BUSY_SECONDS if is_busy else LONGEST_WAIT_SECONDS
         timeout = min(timeout or longest, longest)
