@@ -188,7 +188,8 @@ def _datasets_add(
     as_json: JsonOption = False,
 ) -> None:
     """Register a text, JSONL or Parquet file, or a folder of images; for the embedded server it is taken into its home
-    first."""
+    first.
+    """
     if _is_elsewhere():
         add_dataset(name, str(path), file_format, text_field, image_field, label_field, source, as_json)
         return

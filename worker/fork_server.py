@@ -35,7 +35,8 @@ LIBRARIES = {
 
 class ForkedProcess(ChildProcess):
     """A child of the server's, with a group of its own. The server says how it ended, and reaps it once `_owner`, our
-    end of the socket it says so on, is closed; where the server is gone it has killed what it forked."""
+    end of the socket it says so on, is closed; where the server is gone it has killed what it forked.
+    """
 
     def __init__(self, owner: socket.socket, name: str, stdin: IO[bytes], stdout: IO[bytes]) -> None:
         super().__init__(name, stdin, stdout, None)
@@ -110,7 +111,8 @@ class ForkServer:
         self, *, name: str, stderr: IO[bytes], variables: Mapping[str, str], libraries: Sequence[str]
     ) -> ForkedProcess:
         """A runner with pipes as stdin and stdout, and these environment variables and libraries besides. Raises
-        OSError where the server has ended."""
+        OSError where the server has ended.
+        """
         ours, owner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdin, to_stdin = os.pipe()
         from_stdout, stdout = os.pipe()

@@ -43,7 +43,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def context(browser: Browser, live_api: httpx.Client) -> Iterator[BrowserContext]:
     """A browser's profile that knows the portal's address, and fails a test whose page breaks the content policy or
-    throws."""
+    throws.
+    """
     width, height = DESKTOP
     opened = browser.new_context(base_url=str(live_api.base_url), viewport={"width": width, "height": height})
     opened.set_default_timeout(15_000)
@@ -94,7 +95,8 @@ def sign_in(page: Page, key: str) -> None:
 
 def require_accessible(page: Page) -> None:
     """Neither axe-core nor the page's own width finds fault with the page as it is, in light and in dark (whose
-    rules are those of colour: nothing else differs)."""
+    rules are those of colour: nothing else differs).
+    """
     if not page.evaluate("'axe' in window"):
         page.evaluate(_AXE.axe_script)
     for scheme, options in _SCHEMES.items():
