@@ -24,8 +24,8 @@ _STRUCTURED: dict[str, dict[str, Any]] = {
     "l2-structured": {},
     "llm-pruner": {},
     "bonsai": {"masks_per_round": 12, "round_share": 0.15, "sequences": 4},
-    "loraprune": {"steps": 4, "batch_size": 2},
-    "lorashear": {"steps": 4, "batch_size": 2, "periods": 2},
+    "loraprune": {"steps": 10, "batch_size": 2},
+    "lorashear": {"steps": 20, "batch_size": 2, "periods": 2},
     "depth": {},
 }
 _RETRAINED = {"retrain_steps": 4, "batch_size": 8, "rounds": 2}
@@ -84,9 +84,8 @@ def _body(model: str, method: str, texts: dict[str, Any], asked: dict[str, Any])
     """Return a body whose parameters are those asked for and, spelled out, the defaults that are values."""
     body: dict[str, Any] = {"model": model, "method": method, **texts}
     body |= {key: asked.pop(key) for key in ("sparsity", "pattern") if key in asked}
-    properties = METHODS[method].parameters.model_json_schema()["properties"]
-    spelled = {name: said["default"] for name, said in properties.items() if said.get("default") is not None}
-    body["parameters"] = spelled | asked
+    checked = METHODS[method].parameters.model_validate(asked)
+    body["parameters"] = checked.model_dump(mode="json", exclude_none=True)
     return body
 
 
