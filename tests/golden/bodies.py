@@ -44,7 +44,7 @@ def bodies() -> dict[str, dict[str, Any]]:
     jobs["wanda 2:4"] = _language("llama", "wanda", pattern="2:4")
     jobs["wanda owl"] = _language("llama", "wanda", sparsity=0.5, allocation="owl")
     jobs["sparsegpt fisher"] = _language("llama", "sparsegpt", sparsity=0.5, allocation="fisher")
-    jobs["l2 per layer"] = _language("llama", "l2-structured", sparsity=0.3, pattern="structured", scope="global") | {
+    jobs["l2 per layer"] = _language("llama", "l2-structured", sparsity=0.3, pattern="structured", scope="model") | {
         "output": {"layout": "per_layer"}
     }
     jobs["packed"] = _language("llama", "magnitude", sparsity=0.6) | {"output": {"format": "packed"}}
@@ -55,7 +55,7 @@ def bodies() -> dict[str, dict[str, Any]]:
     jobs["sensitivity"] = _language("llama", "sensitivity")
     for method in ("magnitude", "obs"):
         jobs[f"{method} lenet"] = _classifier("lenet-5", method, sparsity=0.5)
-    jobs["obs whole network"] = _classifier("lenet-5", "obs", sparsity=0.05, mode="network", curvature_images=20)
+    jobs["obs whole network"] = _classifier("lenet-5", "obs", sparsity=0.05, mode="exact", curvature_images=20)
     jobs["obd lenet"] = _classifier("lenet-5", "obd", sparsity=0.5, curvature_images=20, **_RETRAINED)
     jobs["iterative lenet"] = _classifier("lenet-5", "iterative-magnitude", sparsity=0.5, scan_images=20, **_RETRAINED)
     jobs["hashed lenet"] = _classifier("lenet-5", "magnitude", sparsity=0.5) | {
