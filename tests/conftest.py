@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
@@ -26,6 +27,7 @@ from core.teams.keys import create_key
 from core.teams.schemas import Role
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
+from tests.distribution import TOGETHER, ByWhatIsShared
 from tests.model_folders import write_llama, write_text
 from tests.one_dialect import share_dialect
 from tests.serving import lent_app, served
@@ -36,6 +38,8 @@ from worker.samples import add_samples
 pytest_plugins = ["tests.budget"]
 
 share_dialect()
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")  # a machine that has much to do makes no property false
 gc.disable()  # until all is collected: what is imported stays
 
 CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
@@ -47,7 +51,9 @@ LONG = (
     "tests/trained/test_smollm2",
     "tests/portal/test_first_job",
     "tests/api/test_schemathesis",
-    *("tests/runner/", "tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
+    *TOGETHER["runners"],
+    *TOGETHER["apart"],
+    *("tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
     "tests/publications/test_killed",
     "tests/pipelines/",
 )
@@ -62,6 +68,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((place for place, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
 
     items.sort(key=place)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> ByWhatIsShared | None:
+    """Take the place of `--dist loadfile`, and of no other."""
+    return ByWhatIsShared(config) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:

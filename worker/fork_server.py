@@ -15,6 +15,9 @@ from typing import IO
 from worker.processes import ChildProcess, spawn
 
 COMMAND = (sys.executable, "-m", "worker.runner_server")
+PRELOADED = ("worker.runner", "worker.runner_prune")
+"""Modules that a server loads before it can be asked: the engine too, which a runner loads only for tasks that need it,
+for most do."""
 PACKET_BYTES = 64
 PROCESS_NAME = "secateur-runner"
 """What tools call a runner that was forked, whose command line is the server's."""
@@ -92,7 +95,7 @@ class ForkServer:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = spawn(
-                COMMAND,
+                (*COMMAND, *PRELOADED),
                 name="runner server",
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,

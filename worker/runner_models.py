@@ -3,10 +3,13 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
+import gguf
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -64,7 +67,7 @@ def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
     header = read_gguf_apart(spec.source)
     tokenizer = build_tokenizer(header)
     values = sum(math.prod(tensor.shape) for tensor in header.tensors)
-    with memory_limited(_IMPORT_BYTES + _IMPORT_BYTES_A_VALUE * values):
+    with memory_limited(_IMPORT_BYTES + _IMPORT_BYTES_A_VALUE * values), _read_once():
         try:
             where = {"gguf_file": spec.source.name, "local_files_only": True}
             config = AutoConfig.from_pretrained(spec.source.parent, **where)
@@ -77,6 +80,18 @@ def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
         model, loaded = cast(tuple[PreTrainedModel, dict[str, Collection[str]]], opened)
         _require_whole(spec.source.name, len(tokenizer), model, loaded["missing_keys"])
         return _save(spec.target, model, tokenizer)
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Keep what the loader asks the format's library for: it reads the file for the config and again for the weights,
+    and has the names of all tensors worked out for each module of the network."""
+    reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
+    vars(gguf).update(GGUFReader=cache(reader), get_tensor_name_map=cache(names))
+    try:
+        yield
+    finally:
+        vars(gguf).update(GGUFReader=reader, get_tensor_name_map=names)
 
 
 def _require_whole(name: str, tokens: int, model: PreTrainedModel, missing: Collection[str]) -> None:

@@ -1,10 +1,10 @@
 """A runner with its libraries loaded that never runs a task: for each it is asked for it forks, and the copy does it.
 
-`python -m worker.runner_server`, with a socket as stdin on which it says `ready`. Each packet there asks for one
-process: environment variables, and modules to load first, as JSON, with four file descriptors, to be its stdin, stdout
-and stderr, and the server's end of a socket on which it says `pid N`, and `ended CODE` once the process has. Where the
-other end of that is closed, the process is killed with its group, and reaped: not before, so that until then the
-group's id is its own.
+`python -m worker.runner_server MODULE…`, with a socket as stdin on which it says `ready` with the modules
+loaded. Each packet there asks for one process: environment variables, and modules to load first, as JSON, with four
+file descriptors, to be its stdin, stdout and stderr, and the server's end of a socket on which it says `pid N`, and
+`ended CODE` once the process has. Where the other end of that is closed, the process is killed with its group, and
+reaped: not before, so that until then the group's id is its own.
 
 The server ends where the socket on stdin is closed, and all it forked with it. It ends without a word where its
 libraries have opened a GPU: CUDA does not survive a fork.
@@ -18,6 +18,7 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,7 +27,6 @@ from pathlib import Path
 from worker.fork_server import PROCESS_NAME
 from worker.launch import PARENT_GONE, dies_with
 from worker.processes import exit_code, has_opened
-from worker.runner import finish
 
 REQUEST_BYTES = 2**16
 PR_SET_NAME = 15
@@ -133,7 +133,7 @@ def become(server: int, streams: list[int], environment: dict[str, str]) -> None
         os.dup2(stream, place)
         os.close(stream)
     os.environ.update(environment)
-    finish()
+    import_module("worker.runner").finish()
 
 
 def load(libraries: list[str]) -> None:
@@ -156,10 +156,11 @@ def _keep() -> None:
     gc.freeze()
 
 
-def main() -> int:
+def main(modules: Sequence[str]) -> int:
     """Serve whoever holds the other end of stdin; 1 where a fork would not be a runner."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    import_module("worker.runner_prune")  # the engine, which the runner loads only for tasks that need it: most do
+    for name in modules:
+        import_module(name)
     if has_opened("/dev/nvidia"):
         print("The runner's libraries open the GPU when they are loaded: each task loads them anew.", file=sys.stderr)
         return 1
@@ -169,6 +170,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    ended = main()
+    ended = main(sys.argv[1:])
     sys.stderr.flush()
     os._exit(ended)  # as a runner does

@@ -79,7 +79,7 @@ def test_a_stream_shows_events_as_they_come_and_ends_with_the_job(
         await_event(number)
     with transaction(sessions) as session:
         finish_succeeded(session, job, 1, metrics={}, report={}, files=[])
-    watcher.join(timeout=20)
+    watcher.join(timeout=60)
     assert not watcher.is_alive()
     assert [number for number, _ in seen] == ["1", "2", "3", "4", "5"]
     assert seen[-1][1] == {"status": "succeeded"}

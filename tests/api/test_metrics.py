@@ -1,7 +1,6 @@
 """What Prometheus scrapes: of the process, and of the fleet as the database knows it."""
 
 import threading
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -172,13 +171,12 @@ def test_metrics_can_be_moved_to_a_port_of_their_own_or_turned_off(settings: Set
 def test_many_scrapes_ask_the_database_once(
     api: TestClient, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_module(), "CACHED_SECONDS", 60.0)
+    monkeypatch.setattr(api_module(), "CACHED_SECONDS", 600.0)
     first = scrape(api)
     with transaction(sessions) as session:
         queue.heartbeat(session, "worker_1", queue="new", device="cpu", hostname="bed", pid=1)
-    started = time.monotonic()
     assert {name for name in scrape(api) if "queue=new" in name} == set()
-    assert first["secateur_database_up{}"] == 1 and time.monotonic() - started < 5
+    assert first["secateur_database_up{}"] == 1
 
 
 def api_module() -> Any:

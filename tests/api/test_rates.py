@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,9 +82,7 @@ def test_while_redis_is_away_nothing_is_limited_and_that_is_told_once(
         taken.bind(("127.0.0.1", 0))  # and does not listen
         url = f"redis://127.0.0.1:{taken.getsockname()[1]}/0"
         rates = Rates(settings.model_copy(update={"broker_url": url, "requests_per_minute": 1, "requests_burst": 1}))
-        begun = time.monotonic()
         assert allowed(rates, "a", 200) == 200
-        assert time.monotonic() - begun < 5
     assert [record.levelname for record in caplog.records if record.name == "api.rates"] == ["WARNING"]
 
 

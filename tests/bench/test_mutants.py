@@ -10,7 +10,12 @@ from bench.mutants.__main__ import ROOT, report
 from bench.mutants.mutant import Mutant, NotApplicable, read_mutants
 from bench.mutants.running import BaselineFailed, recalled, try_mutants
 
-FILES = ["growth.py", "tests/__init__.py", "tests/test_growth.py"]
+FILES = ["pyproject.toml", "growth.py", "tests/__init__.py", "tests/test_growth.py"]
+FEW_PLUGINS = """
+[tool.pytest.ini_options]
+addopts = ["--disable-plugin-autoload", "-p", "pytest_timeout"]
+"""
+"""As the product's own: others take longer to load than the tests to run."""
 
 
 def test_every_mutant_of_the_list_fits_the_tree_and_has_its_tests() -> None:
@@ -31,6 +36,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A product of two functions, one of which is tested."""
     monkeypatch.setattr(cells, "CACHE", tmp_path / "cache")
     (tmp_path / "tests").mkdir()
+    (tmp_path / "pyproject.toml").write_text(FEW_PLUGINS)
     (tmp_path / "tests/__init__.py").touch()
     (tmp_path / "growth.py").write_text("def double(x):\n    return 2 * x\n\n\ndef triple(x):\n    return 3 * x\n")
     (tmp_path / "tests/test_growth.py").write_text(

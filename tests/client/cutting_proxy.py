@@ -51,7 +51,7 @@ def cutting(port: int, cuts: Cuts) -> Iterator[str]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
 
 
 def _pass_on(source: socket.socket, target: socket.socket, most: int | None, cuts: Cuts) -> None:

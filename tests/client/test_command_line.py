@@ -282,7 +282,7 @@ def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Scrip
             time.sleep(0.02)
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"secateur cancel {JOB_ID}" in err and "Traceback" not in err
     assert not script.requests("POST", f"/v1/jobs/{JOB_ID}/cancel")

@@ -89,7 +89,7 @@ def test_a_server_that_restarts_is_waited_for(script: Script) -> None:
     script.stopping = script.stays_open = False
     time.sleep(0.2)
     with serving(script, port=int(url.rsplit(":", 1)[1])):
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         assert not thread.is_alive()
     client.close()
     assert sequences(found) == list(range(1, 10))

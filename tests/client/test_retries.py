@@ -107,7 +107,7 @@ def test_a_server_that_is_just_starting_is_waited_for(script: Script, opening: A
     time.sleep(0.2)
     script.stopping = False
     with serving(script, port=port):
-        asking.join(timeout=20)
+        asking.join(timeout=60)
     assert found == [JOB_ID]
 
 

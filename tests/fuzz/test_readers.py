@@ -130,7 +130,9 @@ _JSON = st.recursive(
 _ENTRY = st.fixed_dictionaries(
     {}, optional={"dtype": _JSON | st.just("F32"), "shape": _JSON | _DIMENSIONS, "data_offsets": _JSON | _DIMENSIONS}
 )
-bounded = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+bounded = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @bounded

@@ -76,8 +76,8 @@ def test_priority_goes_before_fairness_and_fairness_before_age(
 ) -> None:
     first, second = new_job(team), new_job(team)
     other = new_job(other_team)
-    urgent = new_job(team, priority=5)
-    assert [taken(sessions) for _ in range(4)] == [urgent, other, first, second]
+    urgent, urgent_too = new_job(team, priority=5), new_job(team, priority=5)
+    assert [taken(sessions) for _ in range(5)] == [urgent, urgent_too, other, first, second]
 
 
 def test_racing_workers_share_fairly_between_teams(

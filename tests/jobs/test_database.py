@@ -75,7 +75,7 @@ def test_connections_of_a_crowd_are_made_once(sessions: sessionmaker[Session]) -
     def ask(_: int) -> None:
         with transaction(sessions) as session:
             session.execute(text("SELECT 1"))
-            together.wait(30)
+            together.wait(60)
 
     with ThreadPoolExecutor(crowd) as pool:
         for _ in range(3):

@@ -1,13 +1,12 @@
 """What a team may use, and what it uses."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import StoredFile
@@ -19,6 +18,7 @@ from core.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
 from core.teams.quotas import get_team, release_stored, require_room_in_queue, reserve_stored
 from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
+from tests.worker.conftest import eventually
 
 Sessions = sessionmaker[Session]
 HUNDRED = [StoredFile("model.safetensors", 60, "0"), StoredFile("secateur.json", 40, "0")]
@@ -89,6 +89,40 @@ def test_a_claim_held_up_by_another_queues_sees_the_quota_filled(
         with pytest.raises(HeldUp):  # it sees room, and does not wait for the team's row
             take(sessions)
     assert take(sessions) is None
+    assert team_row(sessions, team).running == 1
+
+
+_LOOKS_LATER = """
+    CREATE TEMPORARY VIEW workers AS
+    SELECT * FROM public.workers WHERE (SELECT pg_advisory_xact_lock(1)) IS NOT NULL
+"""
+"""Before the tables: a claim of this session's waits where it looks for itself among the workers, for whoever holds the
+lock. What it sees of all tables is as old as its beginning."""
+
+
+def test_a_claim_looks_at_the_quota_again_once_the_teams_row_is_its_own(
+    sessions: Sessions, new_job: NewJob, team: str
+) -> None:
+    """Another queue's claim fills the quota, and is done, between what this one read of the team and its lock."""
+    new_job()
+    large = new_job(queue="large")
+    set_team(sessions, team, max_running=1)
+
+    def take_late() -> str | None:
+        with transaction(sessions) as session:
+            session.execute(text(_LOOKS_LATER))
+            claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+            session.execute(text("DROP VIEW pg_temp.workers"))
+            return None if claimed is None else claimed.job_id
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(sessions) as session:
+            session.execute(text("SELECT pg_advisory_xact_lock(1)"))
+            late = pool.submit(take_late)
+            waits = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            eventually(lambda: late.done() or session.scalar(waits))
+            assert take(sessions, "large") == large
+        assert late.result(60) is None
     assert team_row(sessions, team).running == 1
 
 
@@ -262,30 +296,3 @@ def test_an_artifact_without_a_report_is_counted_and_there(sessions: Sessions, n
         assert finish_failed(session, job, 1, GateMissed("too far").problem(), files=HUNDRED) == "failed"
         assert get_team(session, team).usage.stored_bytes == 100
         assert sum(file.bytes for file in list_artifacts(session, team, job).data) == 100
-
-
-ENDS: dict[str, Callable[[Session, str], object]] = {
-    "succeeded": lambda session, job: finish_succeeded(
-        session, job, 1, metrics={}, report={}, files=[], stages={"prune": 2.5}, measured={"seconds": 3}
-    ),
-    "failed": lambda session, job: finish_failed(session, job, 1, OutOfMemory("").problem(), stages={"prune": 2.5}),
-    "released": lambda session, job: release(session, job, 1, stages={"prune": 2.5}),
-}
-
-
-@pytest.mark.parametrize("outcome", ENDS)
-def test_an_attempt_is_kept_as_a_record(sessions: Sessions, new_job: NewJob, team: str, outcome: str) -> None:
-    job = new_job()
-    with transaction(sessions) as session:
-        session.execute(update(JobRow).values(estimate={"seconds": 4}))
-    take(sessions)
-    with transaction(sessions) as session:
-        row = session.scalars(select(AttemptRow)).one()
-        assert (row.job_id, row.attempt, row.team_id, row.worker_id) == (job, 1, team, "worker_1")
-        assert (row.queue, row.method, row.needs) == ("default", "magnitude", {"seconds": 4})
-        assert (row.ended_at, row.outcome) == (None, None)
-        ENDS[outcome](session, job)
-        session.refresh(row)
-        assert row.outcome == outcome and row.ended_at is not None and row.stages == {"prune": 2.5}
-        assert row.error_code == ("out_of_memory" if outcome == "failed" else None)
-        assert row.measured == ({"seconds": 3} if outcome == "succeeded" else None)

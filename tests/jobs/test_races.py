@@ -57,7 +57,7 @@ def test_an_event_waits_for_the_one_before_it_and_takes_the_next_number(sessions
             append_event(session, job, 1, "log", {"message": "first"})
             second = pool.submit(tell, "second")
             eventually(lambda: session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
-        second.result(30)
+        second.result(60)
     told = select(JobEventRow.sequence, JobEventRow.data).where(JobEventRow.type == "log")
     with transaction(sessions) as session:
         found = {number: data["message"] for number, data in session.execute(told)}
@@ -176,7 +176,8 @@ def test_a_worker_that_freezes_in_its_turn_loses_it(
     sessions: Sessions, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its claim is undone, and the queue goes on: the next worker gets that job."""
-    monkeypatch.setattr("core.jobs.queue.claims._LONGEST_TURN", "500ms")
+    turn = "core.jobs.queue.claims._LONGEST_TURN"
+    monkeypatch.setattr(turn, "1s")
     job = new_job()
     frozen = threading.Event()
     thawed = threading.Event()
@@ -187,7 +188,7 @@ def test_a_worker_that_freezes_in_its_turn_loses_it(
                 claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
                 assert claimed is not None and claimed.job_id == job
                 frozen.set()
-                thawed.wait(30)
+                thawed.wait(120)
                 session.execute(text("SELECT 1"))
         except DBAPIError as error:
             return str(error)
@@ -195,7 +196,8 @@ def test_a_worker_that_freezes_in_its_turn_loses_it(
 
     with ThreadPoolExecutor(1) as pool:
         freezing = pool.submit(freeze)
-        assert frozen.wait(10)
+        assert frozen.wait(60)
+        monkeypatch.setattr(turn, "60s")  # of the next, which does not freeze
         with transaction(sessions) as session:
             claimed = claim(session, queue="default", worker_id="worker_2", lease_seconds=60)
         thawed.set()

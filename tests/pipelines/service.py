@@ -103,7 +103,7 @@ def serving(database_url: str, folder: Path) -> Iterator[Service]:
         service.behave()
         parts.callback(_start("api", settings, service).end, grace_seconds=5)
         parts.callback(_start("worker", settings, service).end)
-        eventually(lambda: _answers(service), seconds=60)
+        eventually(lambda: _answers(service))
         yield service
 
 

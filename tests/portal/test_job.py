@@ -185,7 +185,7 @@ def api_of_its_own(port: int, settings: Settings) -> Iterator[None]:
         command = part_commands("127.0.0.1", port, settings)["api"]
         api = spawn(command, name="api", stdout=log, stderr=subprocess.STDOUT, environment=environment)
     try:
-        eventually(lambda: api.is_running() and answers(port), 60)
+        eventually(lambda: api.is_running() and answers(port))
         yield
     finally:
         api.end(grace_seconds=20)

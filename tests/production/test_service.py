@@ -113,7 +113,7 @@ def check_logs_and_metrics(service: Service, job: str) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{service.ports['metrics']}/metrics") as again:
             return 'method="sparsegpt",outcome="succeeded",queue="cpu"} 1.0' in again.read().decode()
 
-    eventually(is_counted, 30)
+    eventually(is_counted)
 
 
 def database(service: Service, name: str = "secateur") -> list[str]:

@@ -107,4 +107,4 @@ def dispatcher(sessions: sessionmaker[Session], settings: Settings) -> Iterator[
     thread.start()
     yield
     over.set()
-    thread.join(20)
+    thread.join(60)

@@ -50,7 +50,7 @@ def test_a_dispatcher_that_is_killed_leaves_its_publication_to_the_next(
     made = publish()["id"]
     look = f"/v1/publications/{made}"
     first = start_dispatcher()
-    assert eventually(hub.is_holding.is_set, seconds=60), "the second large file is on its way"
+    assert eventually(hub.is_holding.is_set), "the second large file is on its way"
     sent = next(iter(hub.objects))
     shown = eventually(lambda: (found := api.get(look).json())["progress"]["bytes"] and found)
     assert shown["status"] == "running" and shown["progress"]["files"] >= 1
@@ -60,7 +60,7 @@ def test_a_dispatcher_that_is_killed_leaves_its_publication_to_the_next(
     hub.hold_after = None
     hub.release.set()
     start_dispatcher()
-    done = eventually(lambda: (found := api.get(look).json())["finished_at"] and found, seconds=60)
+    done = eventually(lambda: (found := api.get(look).json())["finished_at"] and found)
     assert (done["status"], done["attempt"]) == ("succeeded", 2), done["error"]
     assert {path: data for path, data in hub.files("acme/pruned").items() if path in FILES} == FILES
     assert hub.commits_made == 1
@@ -77,11 +77,11 @@ def test_a_publication_that_is_cancelled_stops(
     hub.hold_after = 1
     made = publish()["id"]
     start_dispatcher()
-    assert eventually(hub.is_holding.is_set, seconds=60)
+    assert eventually(hub.is_holding.is_set)
     assert api.post(f"/v1/publications/{made}/cancel").json()["status"] == "cancelled"
     hub.hold_after = None
     hub.release.set()
     again = publish()["id"]
-    done = eventually(lambda: (found := api.get(f"/v1/publications/{again}").json())["finished_at"] and found, 60)
+    done = eventually(lambda: (found := api.get(f"/v1/publications/{again}").json())["finished_at"] and found)
     assert done["status"] == "succeeded"
     assert (hub.commits_made, api.get(f"/v1/publications/{made}").json()["status"]) == (1, "cancelled")

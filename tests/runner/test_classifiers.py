@@ -60,7 +60,7 @@ def trained(jobs: Queue, body: dict[str, Any], work: Work) -> str:
     """A finished job that was killed while it trained."""
     job_id = jobs.submit(body)
     end = work()
-    eventually(lambda: any(event.type == "metric" and event.data["step"] > 40 for event in jobs.events(job_id)), 60)
+    eventually(lambda: any(event.type == "metric" and event.data["step"] > 40 for event in jobs.events(job_id)))
     training = runner_of(os.getpid())
     assert training is not None
     os.kill(training, signal.SIGKILL)

@@ -105,14 +105,14 @@ def test_killed_drained_and_taken_up_again_it_ends_with_the_same_bytes(jobs: Que
     job_id = jobs.submit(jobs.report(recovered)["recipe"])
     assert jobs.job(job_id).recovery == jobs.job(recovered).recovery, "the recipe reproduces the run"
     end = work()
-    eventually(lambda: len(losses(jobs, job_id)) > 20, 60)
+    eventually(lambda: len(losses(jobs, job_id)) > 20)
     training = runner_of(os.getpid())
     assert training is not None
     os.kill(training, signal.SIGKILL)
     assert end.result(60) == "queued"
     stop = threading.Event()
     end = work(stop)
-    eventually(lambda: len(losses(jobs, job_id, attempt=2)) > 10, 60)
+    eventually(lambda: len(losses(jobs, job_id, attempt=2)) > 10)
     stop.set()
     assert end.result(60) == "queued"
     told = losses(jobs, job_id, attempt=2)

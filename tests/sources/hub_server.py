@@ -39,7 +39,10 @@ class HubState:
     drops: dict[str, list[int]] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
     bytes_per_second: float | None = None
-    answer_seconds: float = 0
+    before_answer: Callable[[], None] = lambda: None
+    """Called while whoever asks waits."""
+    answering: list[str] = field(default_factory=list)
+    """Of each answer that is under way, the path."""
     down: bool = False
     token_seen_elsewhere: bool = False
     endpoint: str = ""
@@ -83,7 +86,8 @@ class Handler(BaseHTTPRequestHandler):
         self.state.requests.append(f"{self.command} {path}")
         given = self.headers.get("Authorization")
         self.state.tokens_seen[given and given.removeprefix("Bearer ")] += 1
-        time.sleep(self.state.answer_seconds)
+        self.state.before_answer()
+        self.state.answering.append(path)
         try:
             if self.state.down:
                 raise Refusal(503, None)
@@ -95,6 +99,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(refusal.status, b"", headers)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+        finally:
+            self.state.answering.remove(path)
 
     def _route(self, path: str) -> None:
         if match := re.fullmatch(r"/content/([0-9a-f]{64})/(.+)", path):
@@ -255,4 +261,4 @@ def lasting_hub_server(kind: type[Handler] = Handler) -> Iterator[Callable[[HubS
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(timeout=10)
+        thread.join(timeout=60)

@@ -140,7 +140,7 @@ def test_two_processes_fill_one_entry_in_turn(cache: NodeCache, tmp_path: Path) 
         "    if folder is not None:\n        (folder / 'x').write_bytes(b'x'); time.sleep(0.5)\n"
     )
     both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = sorted(process.communicate(timeout=30)[0].strip() for process in both)
+    said = sorted(process.communicate(timeout=60)[0].strip() for process in both)
     assert said == ["filled", "nothing to do"]
     assert eventually(lambda: there(cache, 1)) == [1]
     assert list((cache._root / "partial").iterdir()) == []

@@ -1,8 +1,6 @@
 """Models of the hub as users meet them: named in a request, looked at before anything is queued or fetched."""
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,21 +208,10 @@ def test_a_hub_that_is_slow_holds_no_database_connection(
 ) -> None:
     assert isinstance(api.app, FastAPI)
     pool = api.app.state.api.sessions.kw["bind"].pool
-    hub.answer_seconds = 0.3
-    held = []
-    request = threading.Thread(target=api.post, args=("/v1/jobs",), kwargs={"json": body(dataset, "Org/Tiny-Llama")})
-    request.start()
-    while not hub.requests:
-        time.sleep(0.01)
-    while True:
-        now = pool.checkedout()
-        if len(hub.requests) >= 4:  # listing, config, header twice (redirected): what was read before is of the wait
-            break
-        held.append(now)
-        time.sleep(0.02)
-    request.join()
-    # Between two answers it is looked up whether the commit is known: a moment, where one answer takes fifteen looks.
-    assert len(held) > 5 and sum(held) < 5, held
+    held: list[int] = []
+    hub.before_answer = lambda: held.append(pool.checkedout())
+    assert api.post("/v1/jobs", json=body(dataset, "Org/Tiny-Llama")).status_code == 201
+    assert len(held) >= 4 and not any(held), "listing, config, header twice (redirected)"
 
 
 def test_an_answer_is_replayed_while_the_hub_is_away(

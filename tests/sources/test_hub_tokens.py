@@ -261,7 +261,7 @@ def test_a_token_stands_in_no_environment_no_command_line_no_log_and_no_table(
     end: list[str] = []
     working = threading.Thread(target=lambda: end.append(teams.ours.work("node")))
     working.start()
-    eventually(lambda: hub.served[WEIGHTS] > 0, 30)
+    eventually(lambda: hub.served[WEIGHTS] > 0)
     children = []
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it ended meanwhile

@@ -157,7 +157,7 @@ def slow_job(
 
 
 def wait_for_bytes(hub: HubState) -> None:
-    eventually(lambda: hub.served["model.safetensors"] > 8000, 30)
+    eventually(lambda: hub.served["model.safetensors"] > 8000)
 
 
 def test_cancelling_ends_a_download_at_once(
@@ -167,7 +167,7 @@ def test_cancelling_ends_a_download_at_once(
     wait_for_bytes(hub)
     with transaction(jobs.sessions) as session:
         service.cancel(session, team, slow_job)
-    assert worker.result(10) == "cancelled"
+    assert worker.result(60) == "cancelled"
     assert jobs.job(slow_job).status == "cancelled"
 
 
@@ -177,12 +177,12 @@ def test_draining_gives_the_job_back_and_the_next_worker_goes_on_with_the_downlo
     worker: Running = start_worker()
     wait_for_bytes(hub)
     worker.stop.set()
-    assert worker.result(10) == "queued"
+    assert worker.result(60) == "queued"
     kept = next((settings.cache_root / "partial").rglob("model.safetensors*")).stat().st_size
     hub.bytes_per_second = None
     eventually(lambda: hub.served["model.safetensors"] > kept or True)
     before = hub.served["model.safetensors"]
-    assert start_worker().result(30) == "succeeded", jobs.job(slow_job).error
+    assert start_worker().result(60) == "succeeded", jobs.job(slow_job).error
     size = sum(path.stat().st_size for path in (settings.cache_root / "entries").rglob("model.safetensors"))
     assert hub.served["model.safetensors"] - before <= size - kept + 8192
 
@@ -200,8 +200,8 @@ def test_a_hub_that_is_away_costs_attempts_and_not_the_job(
     fleet = Fleet(settings, sessions, team, settings.home)
     job_id = fleet.submit(model="org/wordy", method="magnitude", sparsity=0.5)
     hub.down = True
-    assert start_worker(settings.model_copy(update={"hub_patience_seconds": 0.5})).result(30) == "queued"
+    assert start_worker(settings.model_copy(update={"hub_patience_seconds": 0.5})).result(60) == "queued"
     hub.down = False
-    assert start_worker().result(30) == "succeeded", jobs.job(job_id).error
+    assert start_worker().result(60) == "succeeded", jobs.job(job_id).error
     events = [event.data for event in jobs.events(job_id) if event.type == "status"]
     assert any("hub_unavailable" in str(data) for data in events), events

@@ -239,6 +239,6 @@ def test_the_dispatcher_sweeps_beside_its_rounds_and_not_in_each(
     for prefix in ("models/model_0", "models/model_1"):
         put_one(store, prefix)
         duty.start_if_due(sessions, settings)
-        duty.wait(20)
+        duty.wait(60)
     assert not is_there(store, "models/model_0"), "not swept"
     assert is_there(store, "models/model_1"), "swept again within a moment"

@@ -243,7 +243,7 @@ def test_a_forked_process_uses_a_store_its_parent_used(store: Store, artifact: P
     results = context.SimpleQueue()
     process = context.Process(target=child, args=(results,))
     process.start()
-    process.join(30)
+    process.join(60)
     assert process.exitcode == 0 and results.get() == CONTENT
     assert read(store, "of-the-child", 0, 5, "uploads/upload_1") == b"child"
 

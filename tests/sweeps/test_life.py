@@ -181,7 +181,7 @@ def test_a_dispatcher_killed_in_the_middle_loses_and_doubles_nothing(sweeps: Swe
     for wanted in (4, 12):  # killed twice, each time while it queues jobs
         child = subprocess.Popen([sys.executable, "-c", ADVANCE, sweeps.settings.model_dump_json()])
         try:
-            eventually(lambda wanted=wanted: len(sweeps.jobs()) >= wanted, 60)
+            eventually(lambda wanted=wanted: len(sweeps.jobs()) >= wanted)
         finally:
             os.kill(child.pid, signal.SIGKILL)
             child.wait()

@@ -137,7 +137,7 @@ def test_no_event_is_lost_and_all_come_in_order_whatever_is_killed(
     chance.shuffle(victims)
     for name in victims:
         seen = len(parts.received())
-        eventually(lambda seen=seen: len(parts.received()) > seen + 10 or is_over(), seconds=60)  # type: ignore[misc]
+        eventually(lambda seen=seen: len(parts.received()) > seen + 10 or is_over())  # type: ignore[misc]
         time.sleep(chance.uniform(0, 0.3))  # so that it is hit at any moment of its work
         parts.kill(name)
         parts.start(name)

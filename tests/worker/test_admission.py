@@ -27,7 +27,7 @@ def test_a_worker_leaves_what_it_has_no_room_for_until_that_has_waited_too_long(
     job_id = api.post("/v1/jobs", json=job_body).json()["id"]
     assert "no worker serves" in api.get(f"/v1/jobs/{job_id}").json()["waiting_reason"]
     start_part("worker", stand_in={}, **SMALL)
-    [first] = eventually(lambda: api.get("/v1/workers").json()["data"], 60)
+    [first] = eventually(lambda: api.get("/v1/workers").json()["data"])
     assert first["memory_bytes"] == 64 * 2**20
     eventually(lambda: api.get("/v1/workers").json()["data"][0]["heartbeat_at"] > first["heartbeat_at"])
     waiting = api.get(f"/v1/jobs/{job_id}").json()

@@ -41,7 +41,7 @@ def test_a_worker_drains_the_next_goes_on_to_the_same_bytes_is_killed_and_the_di
     often = {"SECATEUR_DISPATCH_INTERVAL_SECONDS": "0.5", "SECATEUR_HINT_STALE_SECONDS": "1"}
     poll = {"SECATEUR_WORKER_POLL_SECONDS": "3600"}
     start_part("dispatcher", **often)
-    worker = start_part("worker", SECATEUR_LEASE_SECONDS="5", SECATEUR_LEASE_RENEW_SECONDS="0.5", **THREADS, **poll)
+    worker = start_part("worker", SECATEUR_LEASE_RENEW_SECONDS="0.5", **THREADS, **poll)
     jobs.succeeded(job_id, 120)
     assert f"continuing after block {done} of {LAYERS}" in jobs.logs(job_id)
     eventually(lambda: worker_state(jobs) == "idle")
@@ -53,10 +53,11 @@ def test_a_worker_drains_the_next_goes_on_to_the_same_bytes_is_killed_and_the_di
     assert memory and loaded == [], "the pool's process has loaded torch"
 
     lost = jobs.submit(body)
-    eventually(lambda: runner_of(worker.pid), seconds=60)
+    eventually(lambda: runner_of(worker.pid))
     family = [process.pid for process in psutil.Process(worker.pid).children(recursive=True)]
     worker.send(signal.SIGKILL)
-    eventually(lambda: not any(map(is_alive, family)), seconds=10)  # nothing is left running
+    eventually(lambda: not any(map(is_alive, family)))  # nothing is left running
+    jobs.end_lease(lost)
     start_part("worker", stand_in={})
     assert jobs.succeeded(lost).attempt == 2
     assert "lease_expired" in [event.data.get("reason") for event in jobs.events(lost)]
@@ -72,7 +73,7 @@ def drain_in_a_block(jobs: Queue, settings: Settings, job_id: str, start_part: S
     worker.send(signal.SIGTERM)
     eventually(lambda: worker_state(jobs) == "draining")
     os.kill(runner, signal.SIGCONT)
-    assert worker.wait(29) == 0, (settings.home / "worker.log").read_text()
+    assert worker.wait(60) == 0, (settings.home / "worker.log").read_text()
     assert not is_alive(runner) and not is_registered(jobs)
     row = jobs.row(job_id)
     assert row.status == "queued" and row.attempts_allowed - row.attempt == 3, "the attempt counted"

@@ -97,10 +97,10 @@ def test_a_database_away_for_longer_than_the_lease_ends_the_runner(
     jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings, data_dir: Path
 ) -> None:
     job_id = jobs.submit(job_body)
-    worker = start_worker(settings.model_copy(update={"lease_seconds": 2.0}), hang_in="prune")
+    worker = start_worker(settings.model_copy(update={"lease_seconds": 5.0}), hang_in="prune")
     pids = jobs.runner_pids(job_id)
     stop_postgres(data_dir)
     assert worker.result() == "lost"
-    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
+    eventually(lambda: not any(map(is_alive, pids)))
     start_postgres(data_dir)
     assert jobs.job(job_id).status == "running", "the dispatcher has not looked yet"

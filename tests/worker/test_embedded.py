@@ -96,7 +96,7 @@ def test_it_recovers_after_kill_9(data_dir: Path) -> None:
     url = start_postgres(data_dir)
     keep_something(url)
     os.kill(postmaster(data_dir), signal.SIGKILL)
-    eventually(lambda: not is_running(data_dir), seconds=5)
+    eventually(lambda: not is_running(data_dir))
     assert (data_dir / "postmaster.pid").exists(), "the pid file is what a killed server leaves"
     assert is_kept(start_postgres(data_dir))
 
@@ -143,7 +143,7 @@ def test_it_ends_with_an_owner_killed_with_9(data_dir: Path) -> None:
         assert ask(url, "SELECT 1") == 1
         pid = postmaster(data_dir)
         owner.kill()
-        eventually(lambda: not is_alive(pid), seconds=10)
+        eventually(lambda: not is_alive(pid))
     assert ask(start_postgres(data_dir), "SELECT 1") == 1
 
 

@@ -22,8 +22,10 @@ from worker.runner_process import RUNNER, run_task, runner_environment
 
 OWNER = """
 import sys, time
+from worker import fork_server
 from worker.fork_server import fork_runner
 from worker.runner_process import runner_environment
+fork_server.PRELOADED = ()  # for nothing here is a task
 runner = fork_runner(name="runner", stderr=sys.stderr, environment=runner_environment(), variables={})
 print(runner.pid, flush=True)
 time.sleep(600)
@@ -83,7 +85,7 @@ def test_how_it_ended_is_known_and_its_group_ends_with_it(fork: Fork) -> None:
     forked = fork()
     assert forked.exit_code is None
     forked.stdin.close()
-    assert forked.wait(20) == 1, "an empty spec is none"
+    assert forked.wait(60) == 1, "an empty spec is none"
     assert psutil.Process(forked.pid).status() == psutil.STATUS_ZOMBIE, "its id is its own until it is let go"
     assert forked.end() == forked.exit_code == 1
     eventually(lambda: not psutil.pid_exists(forked.pid))
@@ -104,7 +106,7 @@ def test_it_dies_with_its_owner_even_by_kill_9() -> None:
         forked = int(owner.stdout.readline())
         server = psutil.Process(forked).ppid()
         owner.kill()
-        eventually(lambda: not is_alive(forked) and not is_alive(server), seconds=5)
+        eventually(lambda: not is_alive(forked) and not is_alive(server))
 
 
 def test_a_runner_whose_server_is_killed_is_lost_and_the_next_has_another(fork: Fork, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_worker_takes_old_hints_and_is_woken_by_the_next(
         dispatchers[0].send(f"job_{number}", "default")
     where = {} if broker.settings.broker_url is None else {"SECATEUR_BROKER_URL": broker.settings.broker_url}
     start_part("worker", stand_in={}, SECATEUR_WORKER_POLL_SECONDS="3600", **where)
-    eventually(lambda: worker_state(jobs) == "idle" and broker.length() == 0, 60)
+    eventually(lambda: worker_state(jobs) == "idle" and broker.length() == 0)
     for _ in range(2):
         job_id = jobs.submit(job_body)
         dispatchers[0].send(job_id, "default")

@@ -106,6 +106,6 @@ def test_a_database_that_vanishes_is_noticed_by_whoever_waits_for_it(prompt: Set
             waiting = pool.submit(session.execute, text("SELECT pg_sleep(25)"))
             vanishing.cut()
             with pytest.raises(DBAPIError) as lost:
-                waiting.result(timeout=20)
+                waiting.result(timeout=60)
         assert passing_fault(lost.value) == "the database cannot be reached right now"
         sessions.kw["bind"].dispose()

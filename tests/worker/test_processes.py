@@ -36,7 +36,7 @@ def test_a_process_dies_with_its_starter_even_by_kill_9() -> None:
         child = int(parent.stdout.readline())
         time.sleep(0.3)  # past the exec: it is the command that must die
         parent.kill()
-        eventually(lambda: not is_alive(child), seconds=5)
+        eventually(lambda: not is_alive(child))
 
 
 def test_a_group_that_ignores_sigterm_is_killed_after_its_grace() -> None:
@@ -44,23 +44,23 @@ def test_a_group_that_ignores_sigterm_is_killed_after_its_grace() -> None:
     helper = int(child.stdout.readline())
     began = time.monotonic()
     assert child.end(grace_seconds=0.5) == -signal.SIGKILL
-    assert 0.5 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 0.5
     assert not is_alive(child.pid)
-    eventually(lambda: not is_alive(helper), seconds=5)
+    eventually(lambda: not is_alive(helper))
 
 
 def test_what_a_process_leaves_in_its_group_is_ended_with_it() -> None:
     leaves = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
     child = spawn([sys.executable, "-c", leaves], name="parent of a stray", stdout=subprocess.PIPE)
     stray = int(child.stdout.readline())
-    assert child.wait(5) == 0 and is_alive(stray)
+    assert child.wait(60) == 0 and is_alive(stray)
     assert child.end() == 0
-    eventually(lambda: not is_alive(stray), seconds=5)
+    eventually(lambda: not is_alive(stray))
 
 
 def test_a_process_that_ends_by_itself_keeps_its_exit_code() -> None:
     child = spawn([sys.executable, "-c", "raise SystemExit(7)"], name="seven")
-    assert child.wait(10) == 7
+    assert child.wait(60) == 7
     assert child.end(grace_seconds=5) == 7 and child.exit_code == 7
 
 
@@ -81,16 +81,16 @@ def test_a_process_of_another_user_dies_with_its_starter_too() -> None:
     with subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        eventually(lambda: Path(f"/proc/{child}/comm").read_text().strip() == "sleep", seconds=5)
+        eventually(lambda: Path(f"/proc/{child}/comm").read_text().strip() == "sleep")
         assert Path(f"/proc/{child}").stat().st_uid != 0
         parent.kill()
-        eventually(lambda: not is_alive(child), seconds=5)
+        eventually(lambda: not is_alive(child))
 
 
 def test_the_start_time_names_one_process() -> None:
     assert started_at(os.getpid()) == started_at(os.getpid()) is not None
     ended = spawn([sys.executable, "-c", ""], name="ended")
-    ended.wait(10)
+    ended.wait(60)
     ended.end()
     assert started_at(ended.pid) is None
 

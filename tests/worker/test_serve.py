@@ -85,7 +85,7 @@ class House:
                 environment=environment(self.home),
             )
         server = self.server
-        eventually(lambda: (self.home / "url").exists() or not server.is_running(), seconds=60)
+        eventually(lambda: (self.home / "url").exists() or not server.is_running())
         assert server.is_running(), self.output
         return server
 
@@ -192,7 +192,7 @@ def test_after_kill_9_nothing_is_left_and_the_next_server_starts(
 ) -> None:
     pids = everybody(server)
     server.send(signal.SIGKILL)
-    eventually(lambda: not any(map(is_alive, pids)), seconds=15)
+    eventually(lambda: not any(map(is_alive, pids)))
     assert (home / "serve.json").exists()
     assert secateur(home, "stop").returncode == 0
     assert not (home / "serve.json").exists()
@@ -216,8 +216,8 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(
 
     stopped = secateur(home, "stop")
     assert stopped.returncode == 0 and "Stopped" in stopped.stdout
-    assert server.wait(5) == 0
-    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
+    assert server.wait(60) == 0
+    eventually(lambda: not any(map(is_alive, pids)))
     assert not (home / "url").exists()
     assert "Nothing" in secateur(home, "stop").stdout
 
@@ -300,5 +300,5 @@ def test_a_signal_ends_all(house: House, home: Path, light: ChildProcess, number
     assert len(pids) >= 4
     light.send(number)
     assert light.wait(90) == 0, house.output
-    eventually(lambda: not any(map(is_alive, pids)), seconds=5)
+    eventually(lambda: not any(map(is_alive, pids)))
     assert not (home / "serve.json").exists()

@@ -21,7 +21,7 @@ def test_one_trace_goes_from_the_request_to_the_runner(
 ) -> None:
     with collector() as received:
         worker = start_part("worker", stand_in={}, SECATEUR_OTLP_ENDPOINT=received.url)
-        eventually(lambda: is_registered(jobs), 60)
+        eventually(lambda: is_registered(jobs))
         with TestClient(create_app(settings.model_copy(update={"otlp_endpoint": received.url}))) as api:
             headers = bearer(member_key) | {"traceparent": f"00-{CALLER_TRACE}-{CALLER_SPAN}-01"}
             answer = api.post("/v1/jobs", json=job_body, headers=headers)
@@ -33,7 +33,7 @@ def test_one_trace_goes_from_the_request_to_the_runner(
             *("stage.fetch", "stage.open", "stage.prune", "stage.evaluate", "stage.verify", "stage.store"),
             *("runner.prune", "runner.measure", "runner.verify"),
         }
-        eventually(lambda: expected <= received.by_name().keys(), 20)
+        eventually(lambda: expected <= received.by_name().keys())
         spans = received.by_name()
         worker.end()
     assert {spans[name].trace_id.hex() for name in expected} == {CALLER_TRACE}

@@ -38,9 +38,8 @@ def test_a_worker_tells_what_it_has_and_does_and_one_that_died_over_its_job_is_n
 ) -> None:
     behaviour, held = tmp_path / "behaviour", Held("prune", tmp_path)
     behaviour.write_text(json.dumps(held.behaviour))
-    lease = {"SECATEUR_LEASE_SECONDS": "4", "SECATEUR_LEASE_RENEW_SECONDS": "0.5"}
-    process = start_part("worker", stand_in={"from": str(behaviour)}, **lease, **OFTEN)
-    [worker] = eventually(lambda: listed(api), 60)
+    process = start_part("worker", stand_in={"from": str(behaviour)}, SECATEUR_LEASE_RENEW_SECONDS="0.5", **OFTEN)
+    [worker] = eventually(lambda: listed(api))
     assert worker["state"] == "idle" and worker["object"] == "worker" and worker["job_id"] is None
     assert worker["memory_bytes"] > 0 and worker["disk_free_bytes"] > 0 and worker["version"]
     job_id = api.post("/v1/jobs", json=job_body).json()["id"]
@@ -54,12 +53,13 @@ def test_a_worker_tells_what_it_has_and_does_and_one_that_died_over_its_job_is_n
 
     behaviour.write_text(json.dumps({"hang_in": "prune"}))
     lost = api.post("/v1/jobs", json=job_body).json()["id"]
-    eventually(lambda: in_state(api, "busy"), 60)
+    eventually(lambda: in_state(api, "busy"))
     psutil.Process(process.pid).children()[0].kill()  # the pool's
     assert api.post(f"/v1/jobs/{lost}/cancel").json()["status"] == "cancelling"
+    jobs.end_lease(lost)
     start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5")
-    eventually(lambda: jobs.job(lost).status == "cancelled", 60)
-    eventually(lambda: in_state(api, "idle"), 30)
+    eventually(lambda: jobs.job(lost).status == "cancelled")
+    eventually(lambda: in_state(api, "idle"))
 
 
 def in_state(api: TestClient, state: str) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ def test_below_the_watermark_a_worker_claims_nothing_and_goes_on_when_there_is_s
     small_disk: Path, api: TestClient, jobs: Queue, job_body: dict[str, Any], start_part: StartPart
 ) -> None:
     start_part("worker", stand_in={}, SECATEUR_DISK_WATERMARK_BYTES=str(64 * MIB), **OFTEN)
-    eventually(lambda: listed(api), 60)
+    eventually(lambda: listed(api))
     ballast = small_disk / "ballast"
     with open(ballast, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, 220 * MIB)
