@@ -52,7 +52,7 @@ _DESCRIPTION = "Submit a model, a method and a sparsity; get a smaller checkpoin
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """An application on a migrated database. Raises ValueError where no database is configured."""
+    """Build the application on a migrated database. Raises ValueError where no database is configured."""
     chosen = settings or get_settings()
     database_url(chosen)
 
@@ -137,7 +137,7 @@ def _to_the_portal() -> Response:
 
 
 def _serve_metrics(settings: Settings, state: ApiState) -> WSGIServer | None:
-    """On a port of its own, that need not be reachable from where the API is."""
+    """Serve the metrics on a port of their own, which need not be reachable from where the API is."""
     if not settings.metrics_port:
         return None
     server, _ = start_http_server(settings.metrics_port, registry=state.metrics)

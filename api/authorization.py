@@ -1,4 +1,4 @@
-"""Who may make which call, as a table: `python -m api.authorization` prints what docs/authorization.md holds.
+"""Table of which caller may make which call: `python -m api.authorization` prints what docs/authorization.md holds.
 
 The OpenAPI document says which role a call needs; `tests/api/test_authorization.py` makes every call as every caller
 and compares what happens with this table.
@@ -39,7 +39,7 @@ Every call acts for the team of its key. The columns are callers who name the th
 
 
 def expected(path: str, operation: dict[str, Any], caller: str, schemas: dict[str, Any]) -> str:
-    """What becomes of a call: `ALLOWED`, `OWN` or the status of the refusal."""
+    """Return the expected outcome of a call by such a caller: `ALLOWED`, `OWN` or the status of the refusal."""
     needed = required_role(operation)
     if needed is None:
         return ALLOWED
@@ -56,7 +56,7 @@ def _role(text: str) -> Role:
 
 
 def _names_a_thing(path: str, operation: dict[str, Any]) -> bool:
-    """By its id: in the path, or jobs that must be given beside it."""
+    """Tell whether the call names an object by its id: in the path, or as jobs that must be given in the query."""
     return "{" in path or any(each["name"] == "job" for each in operation.get("parameters", []))
 
 
@@ -67,7 +67,7 @@ def _names_a_model(operation: dict[str, Any], schemas: dict[str, Any]) -> bool:
 
 
 def page(document: dict[str, Any]) -> str:
-    """The table with its introduction, as Markdown."""
+    """Render the table with its introduction as Markdown."""
     rows = [["call", "needs", *CALLERS]]
     for method, path, operation in operations(document):
         cells = [expected(path, operation, caller, document["components"]["schemas"]) for caller in CALLERS]

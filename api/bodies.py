@@ -1,4 +1,4 @@
-"""Bodies are bounded, and are JSON that the rest of the service can store: checked once, before any route.
+"""Limits and checks of request bodies, made once, before any route: JSON that the rest of the service can store.
 
 The parts of uploads are neither; their route takes them in as a stream, and bounds them itself. The portal's forms are
 bounded, and read by the portal; a form that holds files has a bound of its own and comes as a stream too. Payloads that
@@ -27,7 +27,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 class BodyLimits:
-    """ASGI middleware: reads a request's body up to a limit, checks it, and hands it on.
+    """ASGI middleware that reads a request's body up to a limit, checks it, and hands it on.
 
     Answers 413 to a longer one, 408 to one that does not get here in time, 422 to one that is not JSON, is nested too
     deeply, or holds what no database stores: NaN, infinities, NUL characters and halves of surrogate pairs.
@@ -68,7 +68,7 @@ class BodyLimits:
             await self._app(scope, _replay(body, receive), send)
 
     def _streamed_bytes(self, scope: Scope) -> int | None:
-        """The bound of what a route takes in itself; None for all others."""
+        """Return the limit of a body that the route itself reads as a stream; None for all other routes."""
         if scope["method"] != "POST":
             return None
         if _FILES.fullmatch(scope["path"]):
@@ -82,7 +82,7 @@ def _is_form(scope: Scope) -> bool:
 
 
 def _bounded(scope: Scope, receive: Receive, max_bytes: int) -> Receive:
-    """`receive`, raising PayloadTooLarge where the body is longer, or is announced to be."""
+    """Wrap `receive` so that it raises PayloadTooLarge where the body is longer, or is announced to be."""
     too_large = PayloadTooLarge(f"the body is larger than {max_bytes} bytes")
     declared = Headers(scope=scope).get("content-length", "0")
     size = 0
@@ -101,7 +101,7 @@ def _bounded(scope: Scope, receive: Receive, max_bytes: int) -> Receive:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The whole body; None where the client went away."""
+    """Read the whole body; return None where the client disconnected."""
     chunks: list[bytes] = []
     while True:
         message = await receive()
@@ -126,7 +126,7 @@ def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
 
 
 def check_json(body: bytes) -> None:
-    """Raises InvalidRequest where a body is not JSON that can be stored."""
+    """Require that a body is JSON that can be stored. Raises InvalidRequest."""
 
     def refuse(constant: str) -> None:
         raise InvalidRequest(f"the body holds {constant}, which is not JSON")

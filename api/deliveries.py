@@ -1,4 +1,4 @@
-"""What is sent to fire a trigger: read whole, with what is wrong with it kept for the trigger's history."""
+"""Requests that fire a trigger: read to the end, with any error in them kept for the trigger's history."""
 
 import json
 from typing import Annotated
@@ -33,7 +33,7 @@ async def _delivery(
     request: Request,
     idempotency_key: IdempotencyKey = None,
 ) -> Delivery:
-    """By a caller with a key, who has nothing else to prove."""
+    """Read a delivery from a caller with an API key, who needs no other proof."""
     return await read_delivery(request, SentHeaders(idempotency_key=idempotency_key))
 
 
@@ -54,13 +54,13 @@ async def _proven(
         str | None, Header(max_length=500, description="The trigger's hub secret, as the hub sends it.")
     ] = None,
 ) -> Delivery:
-    """By whoever knows the URL."""
+    """Read a delivery from anyone who knows the URL, with the headers that may prove who sent it."""
     headers = SentHeaders(webhook_id, webhook_timestamp, webhook_signature, x_webhook_secret, idempotency_key)
     return await read_delivery(request, headers)
 
 
 async def read_delivery(request: Request, headers: SentHeaders) -> Delivery:
-    """The body and what it says; too long, too slow or no JSON is left for the route to raise."""
+    """Read the body and parse it; an error (too long, too slow, not JSON) is kept for the route to raise."""
     try:
         body = await request.body()
     except SecateurError as error:

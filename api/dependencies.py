@@ -1,4 +1,4 @@
-"""What routes ask for: the process's state, a transaction, and who is asking."""
+"""Dependencies of the routes: the process's state, a transaction, and the authenticated caller."""
 
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -34,8 +34,11 @@ State = Annotated[ApiState, Depends(_state)]
 
 
 async def _session(state: State) -> AsyncIterator[Session]:
-    """Only the end needs a thread, for a transaction begins with its first statement: one beside those of the pool, all
-    of which may wait for the connection that is given back."""
+    """Yield the session of a transaction that ends with the request.
+
+    Only its end needs a thread, for a transaction begins with its first statement. That thread is an extra one besides
+    the pool's, all of which may be waiting for the connection that is given back here.
+    """
     begun = transaction(state.sessions)
     session = begun.__enter__()
     try:
@@ -52,7 +55,7 @@ DatabaseSession = Annotated[Session, Depends(_session, scope="function")]
 def _principal(
     request: Request, state: State, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Principal:
-    """Who is asking, within their rate; kept in the request's state for whoever logs it."""
+    """Authenticate the caller, within their rate limit; the principal is kept in the request's state for the log."""
     try:
         if credentials is None:
             raise Unauthenticated("send an API key: Authorization: Bearer sct_…")
@@ -76,7 +79,7 @@ def refuse(request: Request, state: ApiState, token: str | None, error: Unauthen
 
 
 def with_role(role: Role, principal_of: Callable[..., Principal]) -> Any:
-    """A dependency: who asks, as `principal_of` finds it, where their role is `role` or above."""
+    """Return a dependency that gives the caller, as `principal_of` finds it, and requires `role` or a higher one."""
 
     async def check(principal: Annotated[Principal, Depends(principal_of)]) -> Principal:
         principal.require(role)
@@ -115,7 +118,7 @@ Quality = Annotated[
 
 @dataclass(frozen=True)
 class Once:
-    """Answers a creating request once per Idempotency-Key. `route` is its method and path."""
+    """Creating request that is answered once per Idempotency-Key. `route` is its method and path."""
 
     state: ApiState
     route: str
@@ -124,10 +127,9 @@ class Once:
     def answer(
         self, caller: Principal, body: BaseModel, create: Callable[[Session], tuple[int, BaseModel]]
     ) -> Response:
-        """Return what `create` answers with (status and document), or the first answer, marked as replayed. All of it
-        is one transaction, committed when this returns.
+        """Return the answer of `create` (status and document), or the first answer again, marked as replayed.
 
-        Raises IdempotencyConflict.
+        All of it is one transaction, committed when this returns. Raises IdempotencyConflict.
         """
 
         def created() -> Answer:

@@ -32,13 +32,13 @@ def _conditions(
 
 
 Conditions = Annotated[_Conditions, Depends(_conditions)]
-"""What of the file is asked for, and when: headers of RFC 9110."""
+"""Part of the file that a request wants, and its conditions: headers of RFC 9110."""
 
 
 def artifact_file(
     request: Request, state: ApiState, team_id: str, job_id: str, path: str, conditions: _Conditions
 ) -> Response:
-    """The answer to GET or HEAD of one file; its ETag is the SHA-256. Raises NotFound, StoreUnavailable."""
+    """Answer GET or HEAD of one file; its ETag is the SHA-256. Raises NotFound, StoreUnavailable."""
     with transaction(state.sessions) as session:
         attempt, file = service.find_artifact(session, team_id, job_id, path)
         note_read(session, job_id)

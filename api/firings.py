@@ -1,4 +1,4 @@
-"""How a firing is answered."""
+"""Answers to requests that fire a trigger."""
 
 from fastapi import BackgroundTasks
 from starlette.responses import Response
@@ -9,7 +9,7 @@ from core.triggers.firing import Fired
 
 
 def firing_response(fired: Fired, state: ApiState, background: BackgroundTasks) -> Response:
-    """201 where it made a job, 200 where it made none or did before; workers are told of a new job."""
+    """Answer 201 where a job was made (workers are told of it), 200 where none was, or one before."""
     if fired.job is not None:
         hint_after_commit(background, state, fired.job)
     headers = {"Idempotency-Replayed": "true"} if fired.firing.outcome == "duplicate" else {}

@@ -1,5 +1,6 @@
-"""The fleet in Prometheus' words, read from the database: any API process answers for all workers, and a worker that
-was killed takes no count along.
+"""Metrics of the fleet for Prometheus, read from the database.
+
+Any API process answers for all workers, and a worker that was killed takes no count along.
 """
 
 import threading
@@ -80,8 +81,10 @@ class FleetCollector(Collector):
 
 
 def _queues(figures: Sequence[fleet.QueueFigures], listed: Sequence[str]) -> list[Metric]:
-    """Queues that are `listed` are told of while they have neither jobs nor workers too: whoever starts workers by
-    these figures must see a 0, and not nothing."""
+    """Return the metrics of queues, those `listed` also while they have neither jobs nor workers.
+
+    Whoever starts workers by these figures must see a 0, and not nothing.
+    """
     depth = GaugeMetricFamily("secateur_queue_jobs", "Jobs that wait, by queue.", labels=["queue"])
     age = GaugeMetricFamily(
         "secateur_queue_oldest_seconds", "Age of the oldest job that waits, since it was submitted.", labels=["queue"]

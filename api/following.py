@@ -26,7 +26,7 @@ Raises Unauthenticated where whoever follows may no longer."""
 
 
 def last_event(header: str | None, after: int) -> int:
-    """The number to go on from: `Last-Event-ID` where a client sends it, else `after`. Raises InvalidRequest."""
+    """Return the event number to go on from: `Last-Event-ID` where sent, else `after`. Raises InvalidRequest."""
     if header is None:
         return after
     if not (header.isascii() and header.isdigit()) or int(header[:20]) > LARGEST_SEQUENCE:
@@ -37,8 +37,10 @@ def last_event(header: str | None, after: int) -> int:
 def event_stream(
     state: ApiState, team_id: str, job_id: str, last: int, turn: Turn, *, gather_seconds: float = 0.0
 ) -> EventSourceResponse:
-    """The answer that follows the job from event `last` on until it is over. News that come within `gather_seconds` of
-    one another are read together."""
+    """Answer with the stream of the job's events after event `last`, until the job is over.
+
+    Events that come within `gather_seconds` of one another are read together.
+    """
     return EventSourceResponse(
         _follow(state, team_id, job_id, last, turn, gather_seconds),
         ping=KEEP_ALIVE_SECONDS,

@@ -8,5 +8,5 @@ from core.jobs.schemas import Job
 
 
 def hint_after_commit(background: BackgroundTasks, state: ApiState, job: Job) -> None:
-    """Background tasks run when the answer is sent, which is after the commit; a broker that is down delays nobody."""
+    """Send the hint after the answer, and so after the commit; a broker that is down delays nobody."""
     background.add_task(hint_or_note, state.send_hint, state.sessions, job.id, job.queue)

@@ -63,7 +63,7 @@ _HEADER_OF_STATUS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Re
 
 
 def operation_id(route: APIRoute) -> str:
-    """The route's name: `submit_job`."""
+    """Return the operation's id, which is the route's name: `submit_job`."""
     return route.name
 
 
@@ -87,7 +87,7 @@ def describe(app: FastAPI) -> None:
 
 
 def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
-    """(method, path, operation) of every call."""
+    """Yield (method, path, operation) of every call."""
     for path, item in document["paths"].items():
         for method in _METHODS:
             if method in item:
@@ -95,7 +95,7 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
 
 
 def required_role(operation: Document) -> str | None:
-    """The role a key must have at least; None where no key is needed."""
+    """Return the lowest role that a key must have; None where no key is needed."""
     security = operation.get("security")
     return cast(str, next(iter(security[0].values()))[0]) if security else None
 
@@ -135,7 +135,7 @@ def _complete(operation: Document, method: str, path: str, schemas: Document) ->
 
 
 def _name_errors(operation: Document, path: str) -> None:
-    """What the route declares and what every call of its kind may answer, each status with an example for each code."""
+    """Document the errors the route declares and those every call of its kind may answer, an example for each code."""
     raised: dict[int, list[type[SecateurError]]] = {}
     kinds = _by_code(SecateurError)
     for response in operation["responses"].values():
@@ -182,7 +182,7 @@ def _exemplify(content: Document, name: str, schemas: Document) -> None:
 
 
 def _example(schema: Document, schemas: Document) -> Any:
-    """The example of a schema: its own, or for a page one of what it lists; None where there is none."""
+    """Return the example of a schema: its own, or for a page one item of its list; None where there is none."""
     name = schema.get("$ref", "").rpartition("/")[2]
     if name in EXAMPLES:
         return EXAMPLES[name]
@@ -209,7 +209,7 @@ def _problem(kind: type[SecateurError]) -> Document:
 
 
 def _by_code(kind: type[SecateurError]) -> dict[str, type[SecateurError]]:
-    """Every error by its code; where several share one, the base of them."""
+    """Return every error class by its code; where several share one, their base."""
     found = {kind.code: kind}
     for inner in kind.__subclasses__():
         found = _by_code(inner) | found

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 
 class Example(NamedTuple):
-    """What a problem document of one code says, `more` being members beside the usual ones."""
+    """Example of a problem document with one code; `more` holds the members besides the usual ones."""
 
     detail: str
     param: str | None = None

@@ -24,8 +24,11 @@ _WRITE_BYTES = 2**20
 async def take_part(
     request: Request, state: ApiState, caller: Principal, upload_id: str, path: str, offset: int
 ) -> Response:
-    """The answer to a request whose body is the next part of a file. Where another offset is the next, a problem
-    document says so in `received`, whoever asks."""
+    """Answer a request whose body is the next part of a file.
+
+    Where the file continues at another offset, the answer is a problem document with that offset in `received`, for
+    every caller.
+    """
     _require_octets(request)
     try:
         part = await to_thread.run_sync(_expect, state, caller.team_id, upload_id, path, offset)

@@ -62,7 +62,7 @@ class Told:
 
     @classmethod
     def of(cls, error: SecateurError, **more: Any) -> "Told":
-        """What this service says of one of its own errors."""
+        """Describe one of this service's own errors."""
         headers = {}
         if isinstance(error, Unauthenticated):
             headers["WWW-Authenticate"] = 'Bearer realm="secateur"'
@@ -76,7 +76,7 @@ class Told:
 
 
 def problem_response(error: SecateurError, instance: str, **more: Any) -> Response:
-    """The answer to an error; `more` are further members of the document."""
+    """Answer an error with a problem document; `more` are further members of it."""
     return _respond(Told.of(error, **more), instance)
 
 
@@ -101,9 +101,9 @@ CODES = "x-codes"
 
 
 def problems(*errors: type[SecateurError], besides: Responses | None = None) -> Responses:
-    """The `responses=` of a route that raises these, grouped by status.
+    """Return the `responses=` of a route that raises these errors, grouped by status.
 
-    What every route may answer (401, 403, 413, 422, 429 and 503 where they apply) need not be named.
+    Errors that every route may answer (401, 403, 413, 422, 429 and 503 where they apply) need not be named.
     """
     declared: Responses = {}
     for error in errors:
@@ -115,7 +115,7 @@ def problems(*errors: type[SecateurError], besides: Responses | None = None) -> 
 
 
 def fault(error: Mapping[str, Any]) -> tuple[str | None, str]:
-    """(param, sentence) of one of pydantic's errors; the first place is body, query, header or path."""
+    """Return (param, sentence) of one of pydantic's errors; the first place is body, query, header or path."""
     first, *rest = error["loc"] or ("body",)
     where = [str(part) for part in (rest if first in ("body", "query", "header", "path") else (first, *rest))]
     param = ".".join(where) or None
@@ -140,12 +140,12 @@ def _framework(request: Request, error: HTTPException) -> Told:
 
 
 def document(request: Request, told: Told) -> Response:
-    """A problem document."""
+    """Answer with a problem document."""
     return _respond(told, _SECRET.sub(r"\1…", request.url.path))
 
 
 def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = document) -> None:
-    """Every error of every route, and of no route, becomes what `answer` makes of it: a problem document."""
+    """Turn every error, of any route or none, into what `answer` makes of it: a problem document."""
 
     @app.exception_handler(SecateurError)
     def _(request: Request, error: SecateurError) -> Response:
@@ -179,10 +179,10 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = doc
 
 
 def _route(request: Request) -> str:
-    """As logs name it: the address itself may hold a trigger's token."""
+    """Return the route's template for logs: the path itself may hold a trigger's token."""
     return str(getattr(request.scope.get("route"), "path", "-"))
 
 
 def as_invalid_request(error: ValidationError) -> RequestValidationError:
-    """An error of a body that a route validates itself, answered like any other."""
+    """Return the validation error of a body that a route validates itself, to be answered like any other."""
     return RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors()])

@@ -12,7 +12,7 @@ from core.settings import Settings
 
 
 def behind_proxies(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """The application, told the address of who asked and the scheme they used where a trusted proxy passes them on.
+    """Wrap the application so that it sees the client's address and scheme where a trusted proxy passes them on.
 
     Of several addresses in X-Forwarded-For the last counts that is no trusted proxy's: those before it are the client's
     own invention.

@@ -26,13 +26,13 @@ DOWNLOAD_ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     416: {"headers": {"Content-Range": _CONTENT_RANGE | {"description": "bytes */size."}}},
 }
-"""How a download may answer, for the OpenAPI document."""
+"""Answers of a download, for the OpenAPI document."""
 
 _ONE_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.IGNORECASE | re.ASCII)
 
 
 def wanted_range(header: str, size: int) -> tuple[int, int] | None:
-    """[start, end) of a Range header for a file of `size` bytes; None where it is to be ignored.
+    """Return [start, end) of a Range header for a file of `size` bytes; None where it is to be ignored.
 
     Ignored are several ranges at once and what is no byte range, as the RFC allows. Raises RangeNotSatisfiable.
     """
@@ -55,7 +55,7 @@ def wanted_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 def is_listed(etag: str, header: str) -> bool:
-    """Whether an If-None-Match header names the tag (weakly compared) or any."""
+    """Tell whether an If-None-Match header names the tag (weakly compared) or any."""
     if header.strip() == "*":
         return True
     return etag in {each.strip().removeprefix("W/") for each in header.split(",")}

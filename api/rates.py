@@ -1,4 +1,4 @@
-"""How many requests a key may make; addresses without a valid key get as many as one key. How often a trigger fires.
+"""Rate limits of keys, of addresses without a valid key (as many requests as one key), and of a trigger's firings.
 
 Counted in Redis where that is the broker, so that all API processes count together; in memory otherwise. Redis is not
 worth an outage: while it is away nothing is limited.
@@ -25,7 +25,7 @@ _REDIS = ("redis://", "rediss://", _REDIS_FILE)
 _REDIS_SECONDS = 0.25
 """Longest wait for Redis."""
 _AWAY_SECONDS = 5.0
-"""How long Redis is left alone once it did not answer."""
+"""Seconds that Redis is left alone after it did not answer."""
 
 log = structlog.get_logger()
 
@@ -50,15 +50,15 @@ class Rates:
         self._lock = threading.Lock()
 
     def count_request(self, token: str) -> None:
-        """A request with this token, valid or not. Raises RateLimited."""
+        """Count a request with this token, valid or not. Raises RateLimited."""
         self._count("key", hashlib.sha256(token.encode()).hexdigest()[:32], "requests with this key", self._limits)
 
     def count_failure(self, address: str) -> None:
-        """A request from this address whose key is none. Raises RateLimited."""
+        """Count a request from this address without a valid key. Raises RateLimited."""
         self._count("address", address, "requests without a valid key from this address", self._limits)
 
     def count_firing(self, trigger_id: str) -> None:
-        """Somebody fires this trigger. Raises RateLimited."""
+        """Count a firing of this trigger. Raises RateLimited."""
         self._count("trigger", trigger_id, "firings of this trigger", self._firings)
 
     def _count(self, kind: str, who: str, what: str, limits: list[RateLimitItem]) -> None:
@@ -76,7 +76,7 @@ class Rates:
             self._tell(is_away=False)
 
     def _tell(self, *, is_away: bool, error: str | None = None) -> None:
-        """Once when Redis goes, once when it is back."""
+        """Log once when Redis stops answering, and once when it answers again."""
         if is_away == self._is_away:
             return
         with self._lock:

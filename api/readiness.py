@@ -17,8 +17,11 @@ CACHED_SECONDS = 2.0
 
 
 class ReadinessChecks:
-    """Answers remembered for a moment. Whoever comes while they are asked for waits for them: a database or broker that
-    is slow is not asked by every prober at once."""
+    """Results of the readiness checks, cached for a moment.
+
+    A caller that comes while they are being made waits for them: a database or broker that is slow is not asked by
+    every prober at once.
+    """
 
     def __init__(
         self, sessions: sessionmaker[Session], store: Store, broker: Celery, *, worker_fresh_seconds: float

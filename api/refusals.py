@@ -1,5 +1,7 @@
-"""Keys that were refused, written into the audit trail: the first few of an address in a minute each for itself, the
-others as a count once the minute is over. An attack from anywhere fills no table.
+"""Refused keys, written into the audit trail.
+
+The first few of an address in a minute are written each for itself, the others as a count once the minute is over: an
+attack from anywhere fills no table.
 """
 
 import asyncio
@@ -44,7 +46,7 @@ class RefusedKeys:
         self._lock = threading.Lock()
 
     def note(self, address: str, token: str, reason: str) -> None:
-        """A token was refused that an address sent. The token itself is written nowhere."""
+        """Note that a token from an address was refused. The token itself is written nowhere."""
         if self._is_counted(address):
             return
         with transaction(self._sessions) as session:
@@ -78,7 +80,7 @@ class RefusedKeys:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Counts are written every few seconds inside, and at the end."""
+        """Write the counts every few seconds while the context is open, and at its end."""
 
         async def flush_often() -> None:
             while True:

@@ -1,4 +1,4 @@
-"""What is known of every request: its id, who sent it, which route answered, how, and how long that took."""
+"""Facts kept of every request: its id, who sent it, which route answered, the status, and how long that took."""
 
 import re
 import time
@@ -31,11 +31,11 @@ log = structlog.get_logger()
 
 
 class Requests:
-    """ASGI middleware, outermost: a sane X-Request-Id is taken over, else one is made; it is bound to every log line,
-    with the address the request came from, kept by what the request creates, and sent back. Writes one line a request
-    when its answer is complete.
+    """ASGI middleware, outermost, that gives each request an id and logs one line when its answer is complete.
 
-    The route and the principal are found in the scope, where routing and authentication leave them.
+    A sane X-Request-Id is taken over, else one is made; it is bound to every log line, with the address the request
+    came from, kept by what the request creates, and sent back. The route and the principal are found in the scope,
+    where routing and authentication leave them.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -72,7 +72,7 @@ class Requests:
 
 
 class _Answer:
-    """Watches an answer go out. `status` is 499 where nothing was sent: the client went away first."""
+    """Observer of an answer as it is sent. `status` is 499 where nothing was sent: the client disconnected first."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -92,19 +92,19 @@ class _Answer:
             self.completed()
 
     def completed(self) -> None:
-        """Background tasks run after the last byte, and are not part of the request's time."""
+        """Note the end of the answer: background tasks run after it, and are not part of the request's time."""
         if self.last_byte is None:
             self.last_byte = time.perf_counter() - self._started
 
 
 def _route(scope: Scope) -> str:
-    """The template, such as /v1/jobs/{job_id}; the portal's routes are told by where the portal is mounted."""
+    """Return the route's template, such as /v1/jobs/{job_id}; the portal's with the path it is mounted at."""
     path = getattr(scope.get("route"), "path", None)
     return _UNROUTED if path is None else f"{scope.get('root_path', '')}{path}"
 
 
 def _address(scope: Scope) -> str | None:
-    """Of whoever is connected; behind a proxy that uvicorn trusts, of whom that names."""
+    """Return the address of the client; behind a proxy that uvicorn trusts, the address that the proxy names."""
     client = scope.get("client")
     return client[0] if client else None
 

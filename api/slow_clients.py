@@ -21,8 +21,10 @@ BYTES_PER_SECOND: Final = 16 * 1024
 
 
 def paced(receive: Receive, grace_seconds: float) -> Receive:
-    """`receive`, raising SlowRequest where the body is not there after `grace_seconds` and a second for each
-    `BYTES_PER_SECOND` of it. Behind the body (a stream waiting for its client to go) there is no limit.
+    """Wrap `receive` so that it raises SlowRequest for a body that arrives too slowly.
+
+    The body may take `grace_seconds` and a second for each `BYTES_PER_SECOND` of it. After the body (a stream waiting
+    for its client to disconnect) there is no limit.
     """
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -46,8 +48,10 @@ def paced(receive: Receive, grace_seconds: float) -> Receive:
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's connection, closed where for `slow_client_seconds` a request's headers are not all there, a client
-    sends on what was refused before it was read, or takes nothing of what it was sent.
+    """Connection of uvicorn that is closed when its client is too slow.
+
+    It is closed where for `slow_client_seconds` a request's headers are not complete, or a client keeps sending a body
+    that was refused before it was read, or takes nothing of what it was sent.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,7 +80,7 @@ class BoundedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """The clock runs from the first byte of a request (or the connection's opening) until its route has it."""
+        """Start or stop the timer, which runs from a request's first byte (or from connecting) to its route."""
         is_served = self.cycle is not None and not self.cycle.response_complete
         is_idle = self.cycle is not None and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
         if is_served or is_idle:

@@ -1,4 +1,4 @@
-"""What an API process holds, built once from the settings and shared by all requests."""
+"""State of an API process, built once from the settings and shared by all requests."""
 
 from dataclasses import dataclass, field
 
@@ -25,9 +25,11 @@ from core.triggers.means import Means
 
 @dataclass(frozen=True)
 class ApiState:
-    """`send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
-    `refused_keys` writes down whose key is none, `hub` is asked before a request's transaction begins, `guard` whether
-    a URL may be called, and `triggers` is what firing one works with.
+    """State that the routes share.
+
+    `send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
+    `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `guard` checks whether a
+    URL may be called, and `triggers` is what firing one works with.
     """
 
     settings: Settings
@@ -45,9 +47,9 @@ class ApiState:
     guard: Guard
     triggers: Means
     part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
-    """Of uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
+    """Slots for uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
-    """Of event streams reading what is new."""
+    """Slots for event streams that read new events."""
 
 
 def build_state(settings: Settings) -> ApiState:

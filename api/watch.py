@@ -44,7 +44,7 @@ class EventWatch:
 
     @contextlib.contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the job has news. Begin to watch before reading what there is."""
+        """Yield an event that is set whenever the job has news. Start watching before reading the events there are."""
         event = asyncio.Event()
         self._watchers.setdefault(job_id, set()).add(event)
         try:

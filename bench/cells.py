@@ -52,7 +52,8 @@ def own_program(module: str) -> Program:
 
 def engine_program(module: str, more: Sequence[Path] = ()) -> Program:
     """The same where only the engine is used, so that what jobs, teams and the registry do changes nothing; `more` are
-    further sources that count."""
+    further sources that count.
+    """
     engine = [file for folder in _ENGINE for file in sorted((_SOURCES / folder).rglob("*.py"))]
     sources = [*engine, *more, _file_of("bench.cell_program"), _file_of(module)]
     return Program((sys.executable, "-m", module), f"{own_release()} {_digest(sources)}")

@@ -52,7 +52,8 @@ def own_contender(title: str, parameters: Mapping[str, Any]) -> Contender:
 
 def peer_contender(length: int, *, batch: int | None = None, upgrade: bool = False) -> tuple[Contender, str]:
     """llm-compressor in its environment, which is installed where it is not there, and its releases. `batch`: sequences
-    of a calibration batch, None: as many as PEER_BATCH_TOKENS has of this length."""
+    of a calibration batch, None: as many as PEER_BATCH_TOKENS has of this length.
+    """
     python, release = peer_environment("llmcompressor", ("llmcompressor", "torch", "transformers"), upgrade=upgrade)
     driver = foreign_program(python, Path(__file__).parent / "llmcompressor_driver.py", release)
     size = batch or max(1, PEER_BATCH_TOKENS // length)
@@ -62,7 +63,8 @@ def peer_contender(length: int, *, batch: int | None = None, upgrade: bool = Fal
 @dataclass(frozen=True)
 class Stage:
     """The ground: model, calibration tokens, the texts and zero-shot tasks the outcome is judged by, threads. `fresh`
-    measures again what was measured before; `task_limit` is the number of questions of each task."""
+    measures again what was measured before; `task_limit` is the number of questions of each task.
+    """
 
     model: Path
     calibration: Path
@@ -89,7 +91,8 @@ class Stage:
 class Figures:
     """One contender's run of one job. `seconds` is the whole process, `processor_seconds` what all its threads worked,
     `prune_seconds` the pruning without loading and saving; sizes in bytes. `perplexity` by text, `tasks` as
-    `measure_tasks` gives them."""
+    `measure_tasks` gives them.
+    """
 
     seconds: float
     processor_seconds: float

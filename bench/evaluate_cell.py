@@ -21,7 +21,8 @@ from core.models.weights import load_tensors
 
 def evaluate(spec: dict[str, Any]) -> dict[str, Any]:
     """Evaluate the spec's `model` on its `texts`, each windows of tokens [windows, time], and its `tasks`, files of
-    questions; sparsity is of the decoder's linears."""
+    questions; sparsity is of the decoder's linears.
+    """
     folder = Path(spec["model"])
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
     perplexities = {name: perplexity(model, load_tensors(Path(file))["tokens"]) for name, file in spec["texts"].items()}

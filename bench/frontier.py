@@ -46,7 +46,8 @@ SECTION = "bench-frontier"
 @dataclass
 class Bench:
     """Runs the cells of a plan, or recalls what they gave, into `found`. `texts` and `tasks` are what models are judged
-    by, `calibration` what windows of `length` tokens are drawn from; a setting without a contender is not run."""
+    by, `calibration` what windows of `length` tokens are drawn from; a setting without a contender is not run.
+    """
 
     plan: Plan
     model: Path

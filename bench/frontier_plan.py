@@ -12,7 +12,8 @@ from core.catalogue.parameters import FrontierParameters
 class Setting:
     """A row: a method and its parameters, by Secateur's engine or by the peer. `frontier`, and what `generates`,
     calibrates on text of the model's own too, as much as the service takes where a job does not say. One of a `grid`,
-    beside which what is chosen by itself is set, is run only where it is named."""
+    beside which what is chosen by itself is set, is run only where it is named.
+    """
 
     title: str
     method: str
@@ -105,7 +106,8 @@ class Cell:
 class Plan:
     """What is asked for. `compared` are the settings whose calibration `sizes` vary and that are asked tasks; seeds are
     counted from 0, and of them the first `size_seeds` vary the sizes; tasks are asked at `task_targets`, none with a
-    `task_limit` of 0."""
+    `task_limit` of 0.
+    """
 
     settings: Sequence[str]
     targets: Sequence[str]
@@ -129,7 +131,8 @@ class Plan:
 
     def is_asked(self, cell: Cell) -> bool:
         """Whether a cell's model is asked the zero-shot tasks: with the first seed alone, for its error is that of the
-        questions."""
+        questions.
+        """
         first = cell.seed == 0 and cell.samples == self.samples
         return first and cell.setting in self.compared and cell.target in self.asked
 

@@ -44,7 +44,8 @@ def write_handbook(target: Path) -> str:
 
 def paragraphs(page: str) -> list[str]:
     """The paragraphs of an HTML page that are longer than 80 characters, in order, whitespace collapsed. What stands in
-    a paragraph within another belongs to the inner one."""
+    a paragraph within another belongs to the inner one.
+    """
     parser = _Paragraphs()
     parser.feed(page)
     parser.close()

@@ -123,7 +123,7 @@ class Fleet:
             )
 
     def kill(self, name: str) -> None:
-        """kill -9, and all that goes with it."""
+        """Kill -9, and all that goes with it."""
         self._parts.pop(name).end()
 
     def is_running(self, name: str) -> bool:

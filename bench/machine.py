@@ -32,7 +32,8 @@ class Products:
 
     def seconds(self, rates: dict[str, float], forward_dtype: str) -> float:
         """At measured rates. After a forward in bfloat16 the inputs are bfloat16 values: products of those are as exact
-        in that dtype as in float32, so the faster of the two counts."""
+        in that dtype as in float32, so the faster of the two counts.
+        """
         gram_rate = rates["float32"] if forward_dtype == "float32" else max(rates["float32"], rates[forward_dtype])
         return self.forward / rates[forward_dtype] + self.gram / gram_rate
 
@@ -40,7 +41,8 @@ class Products:
 def products(model: ModelDescription, method: str, tokens: int) -> Products | None:
     """The products nobody gets around: each token through each pruned linear once, and for sparsegpt one XᵀX for each
     tensor that linears read; it is symmetric, so one triangle. None for magnitude, which needs no product. Attention,
-    the solve and everything elementwise come on top, so that no run reaches the floor."""
+    the solve and everything elementwise come on top, so that no run reaches the floor.
+    """
     if method == "magnitude":
         return None
     forward = 2 * tokens * sum(linear.numel for linear in model.linears)

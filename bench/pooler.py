@@ -8,7 +8,8 @@ from sqlalchemy import make_url
 
 def configure_pooler(folder: Path, url: str, port: int, *, connections: int) -> Path:
     """Write the configuration of a pooler on loopback that lends so many `connections` to the server of `url`, whose
-    socket is a file; where it lies. A pooler refuses to run as root: it is the user whom the socket belongs to."""
+    socket is a file; where it lies. A pooler refuses to run as root: it is the user whom the socket belongs to.
+    """
     server = make_url(url)
     sockets = Path(str(server.query["host"]))
     path = folder / "pgbouncer.ini"

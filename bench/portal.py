@@ -128,7 +128,8 @@ def first_bytes(client: httpx.Client, pages: Sequence[tuple[str, str]]) -> str:
 
 def first_paints(portal: Portal, pages: Sequence[tuple[str, str]]) -> str:
     """In Chromium, from the navigation to the first paint, styles and scripts cached as they are for whoever was here
-    before."""
+    before.
+    """
     rows = []
     with chromium() as browser:
         context = browser.new_context(base_url=portal.url, viewport={"width": 1280, "height": 800})

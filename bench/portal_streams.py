@@ -29,7 +29,8 @@ _LINE = "x" * 2000
 
 def measure_streams(portal: "Portal", client: httpx.Client, asked: Namespace) -> str:
     """`asked.streams` readers of a running job each, `asked.events` events a second among the jobs, one more reader
-    who reads nothing of a long log; beside them somebody looks at the list, over and over."""
+    who reads nothing of a long log; beside them somebody looks at the list, over and over.
+    """
     jobs = _run(portal, asked.streams + 1)
     for _ in range(_BACKLOG // 100):
         with transaction(portal.sessions) as session:
@@ -113,7 +114,8 @@ def _look(client: httpx.Client, seconds: float) -> list[float]:
 
 class _Readers:
     """Streams read in a thread of their own until they are closed. A message is what stands before an empty line,
-    comments that keep a connection alive apart."""
+    comments that keep a connection alive apart.
+    """
 
     def __init__(self, url: str, client: httpx.Client, addresses: list[str]) -> None:
         self.opened = self.received = self.ended = 0

@@ -35,7 +35,8 @@ FILTERS: dict[str, JobFilters] = {
 
 def show_lists(console: Console, sessions: sessionmaker[Session], team: str) -> None:
     """Print the milliseconds of a page: the first of each kind, and in each order one from the middle. A search that is
-    too broad for an order is refused."""
+    too broad for an order is refused.
+    """
     table = Table("filter", *SORTS, title="Lists of jobs: p50 / p99 ms of a page of 25")
     with transaction(sessions) as session:
         jobs = select(JobRow).where(JobRow.team_id == team)

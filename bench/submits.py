@@ -124,7 +124,8 @@ def _cost(fleet: Fleet, key: str, submits: int = 200) -> str:
 @contextlib.contextmanager
 def counted(engine: Engine) -> Iterator[Counter[str]]:
     """Count an engine's transactions, their statements without BEGIN and COMMIT, and changes from the event loop to a
-    thread and back (hops)."""
+    thread and back (hops).
+    """
     counts: Counter[str] = Counter()
     hop: Callable[..., Any] = anyio.to_thread.run_sync
 

@@ -64,7 +64,8 @@ class Bench:
 
     def figures(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The sweep's results as they were answered; beside them what each job's report says of the dense model, its
-        seconds, and the sweep's."""
+        seconds, and the sweep's.
+        """
         facts = json.dumps([body, own_release(), describe_machine()], sort_keys=True)
         key = hashlib.sha256(facts.encode()).hexdigest()[:20]
         known = recall(key)
@@ -96,7 +97,8 @@ class Bench:
 
 def unique_limit(points: Sequence[Mapping[str, Any]]) -> float:
     """A ratio that one point alone keeps at the largest sparsity where any does, the grid's second largest if it can
-    be: midway (geometrically) between the best two methods there."""
+    be: midway (geometrically) between the best two methods there.
+    """
     for sparsity in (SPARSITIES[-2], SPARSITIES[-1], *SPARSITIES[:-2]):
         at = sorted(_ratio(point) for point in points if point["values"]["sparsity"] == sparsity)
         limit = round(math.sqrt(at[0] * at[1]), 3)

@@ -16,7 +16,8 @@ from core.models.weights import write_tensors
 
 def make_windows(spec: dict[str, Any]) -> dict[str, Any]:
     """Write `tokens` [samples, length] of the spec's `text` into `output`, for calibration or evaluation; of what the
-    model wrote, so many more as are `generated`."""
+    model wrote, so many more as are `generated`.
+    """
     tokenizer = open_model(Path(spec["model"])).tokenizer()
     text = Path(spec["text"])
     documents = read_documents(text, detect_format(text))

@@ -1,1 +1,1 @@
-"""What pruning is and what a job is. Imports neither `api` nor `worker`."""
+"""Domain code of the pruning service: jobs, models, methods and their storage. Imports neither `api` nor `worker`."""

@@ -17,7 +17,7 @@ from core.errors import UnsafeAddress
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Sequence[str]]
-"""The addresses of a name, as text; raises OSError where it has none."""
+"""Resolver of a host name to its addresses, as text; raises OSError where it has none."""
 
 LONGEST_URL = 2000
 _WAY_OUT = ": the operator of this service can allow its network with SECATEUR_WEBHOOK_ALLOWED_NETWORKS"
@@ -35,20 +35,20 @@ _REFUSED = tuple(
 
 
 def resolve(name: str, port: int) -> list[str]:
-    """By the system's resolver."""
+    """Return the addresses of a host name as the system's resolver gives them, each once."""
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Which addresses may be called: the global ones, and those in the networks an operator allowed."""
+    """Policy for outgoing calls: global addresses may be called, and those in the networks an operator allowed."""
 
     allowed: tuple[Network, ...] = ()
     resolve: Resolve = resolve
 
     def check_url(self, url: str, *, resolve_seconds: float = 3, param: str = "url") -> None:
-        """Raises UnsafeAddress, naming what is wrong, where the URL must not be called or its name has no address."""
+        """Raise UnsafeAddress, naming what is wrong, where the URL must not be called or its name has no address."""
         target = Target.of(url, param)
         try:
             self.addresses(target, resolve_seconds)
@@ -56,7 +56,7 @@ class Guard:
             raise UnsafeAddress(f"{param}: {error.message}", param=param) from None
 
     def addresses(self, target: "Target", seconds: float) -> list[Address]:
-        """What the target's name resolves to, all of it fit to be called. Raises UnsafeAddress."""
+        """Return all addresses of the target's name; raises UnsafeAddress where one of them must not be called."""
         found = [ip_address(each.partition("%")[0]) for each in self._resolve(target, seconds)]
         for address in found:
             if self._is_allowed(address):
@@ -73,7 +73,7 @@ class Guard:
         return any(plain in network for network in self.allowed if network.version == plain.version)
 
     def _resolve(self, target: "Target", seconds: float) -> Sequence[str]:
-        """In a thread, since the system's resolver takes as long as it likes."""
+        """Resolve the target's name in a thread, since the system's resolver may take longer than `seconds`."""
         outcome: list[Sequence[str] | OSError] = []
 
         def look_up() -> None:
@@ -95,7 +95,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class Target:
-    """A URL taken apart, once: what is checked is what is called. `path` has the query with it."""
+    """Parsed URL, so that the one that is checked is the one that is called. `path` includes the query."""
 
     scheme: str
     host: str
@@ -105,7 +105,7 @@ class Target:
 
     @classmethod
     def of(cls, url: str, param: str = "url") -> "Target":
-        """Raises UnsafeAddress for what is no http or https URL, or holds credentials or a fragment."""
+        """Parse a URL; raises UnsafeAddress where it is no http or https URL, or holds credentials or a fragment."""
         try:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError, ValueError):
@@ -130,7 +130,7 @@ class Target:
 
 
 def is_global(address: Address) -> bool:
-    """Whether an address is anybody's on the internet: also none that only stands for another one which is not."""
+    """Return whether an address is public, and, where it embeds an IPv4 address (mapped, 6to4, NAT64), that one too."""
     if any(address in network for network in _REFUSED if network.version == address.version):
         return False
     if isinstance(address, IPv6Address):

@@ -1,4 +1,4 @@
-"""Calls to addresses that users name: where a guard allows it, and over in time whatever the other side does.
+"""Calls to addresses that users name: only where a guard allows it, and within time limits whatever the server does.
 
 The connection is made to an address that was checked, so that a name that changes its mind between the look and the
 call gains nothing; TLS still asks for the name. Nothing here follows redirects, asks a proxy, keeps cookies or
@@ -18,8 +18,11 @@ from core.addresses import Guard, Target
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one exchange, in seconds: `whole` from the look at the name to the end of the answer's head, `body` for the
-    part of the answer's body that is read, at most `body_bytes` of it."""
+    """Time limits of one HTTP exchange, in seconds, and the most bytes of the response body that are read.
+
+    `whole` runs from the look-up of the name to the end of the response's head, `body` limits the reading of the body,
+    at most `body_bytes` of it.
+    """
 
     connect: float = 5
     read: float = 10
@@ -30,7 +33,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """`body` is the beginning of what came, as it came; `headers` have names in small letters."""
+    """Answer to a call: `body` is its beginning, byte for byte; `headers` have names in small letters."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,11 +41,11 @@ class Answer:
 
 
 class CallFailed(Exception):
-    """No answer: its text says why, and names no address inside."""
+    """Call without an answer: the text says why, and names no internal address."""
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], guard: Guard, limits: Limits) -> Answer:
-    """One POST. Raises UnsafeAddress where the name is, by now, somewhere it must not be, and CallFailed."""
+    """Send one POST; raises UnsafeAddress where the name now resolves to an address it must not, and CallFailed."""
     target = Target.of(url)
     backend = _CheckedBackend(guard, target, limits)
     where = httpcore.URL(scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path)
@@ -68,12 +71,12 @@ def post(url: str, body: bytes, headers: Mapping[str, str], guard: Guard, limits
 
 @lru_cache
 def _trust() -> ssl.SSLContext:
-    """The system's certificates, read once."""
+    """Return the TLS context with the system's certificates, which are read once."""
     return ssl.create_default_context()
 
 
 def _beginning(response: httpcore.Response, backend: "_CheckedBackend", limits: Limits) -> bytes:
-    """Of the body. The answer is known by its status: a body that does not end, or breaks off, changes nothing."""
+    """Return the first bytes of the body; one that does not end, or breaks off, is no error: the status is known."""
     backend.deadline = min(backend.deadline, time.monotonic() + limits.body)
     received = bytearray()
     try:
@@ -95,7 +98,7 @@ def _told(error: Exception) -> str:
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
-    """Connects to the address that was checked, and lets nothing last beyond the deadline."""
+    """Backend that connects to the address that was checked, and lets nothing last beyond the deadline."""
 
     def __init__(self, guard: Guard, target: Target, limits: Limits) -> None:
         self._guard = guard

@@ -1,4 +1,4 @@
-"""Long loops that say how far they are: told wherever the work is done, looked at by whoever runs it.
+"""Progress of long loops, reported by the code that runs them and read by the process around it.
 
 A loop counts itself, and knows nobody who listens; a process that tells others what it does asks `current_work` now and
 then. Loops within one another are told together, the outermost first.
@@ -25,8 +25,10 @@ def counted(items: Collection[Item], what: str) -> Iterator[Item]:
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Have this process say that it does `what` while the body runs, which is given a call that tells how many of
-    `total` are done."""
+    """Have this process report progress on `what` while the body runs.
+
+    Yields a function that takes how many of `total` are done.
+    """
     loop = object()
 
     def count(done: int) -> None:
@@ -51,5 +53,5 @@ def working(what: str) -> Iterator[None]:
 
 
 def current_work() -> str | None:
-    """Return what this process does now; None where no loop that counts itself runs."""
+    """Return the progress of this process; None where no counted loop runs."""
     return "; ".join(list(_running.values())) or None

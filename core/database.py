@@ -84,32 +84,32 @@ class Base(DeclarativeBase):
 
 
 def new_id(prefix: str) -> str:
-    """An identifier such as `job_01J…`: sorts by the time it was made."""
+    """Return a new identifier such as `job_01J…`, which sorts by the time it was made."""
     return f"{prefix}_{str(ULID()).lower()}"
 
 
 def any_of(values: Iterable[str]) -> str:
-    """Words as SQL lists them, for the check of a column: `status IN ({any_of(STATUSES)})`. They are our own."""
+    """Return words as an SQL list, for a column's check: `status IN ({any_of(STATUSES)})`. Not for user input."""
     return ", ".join(f"'{value}'" for value in values)
 
 
 def seconds_from_now(seconds: float | ColumnElement[float]) -> ColumnElement[Any]:
-    """A moment by the database's clock."""
+    """Return the SQL expression of a moment `seconds` from now by the database's clock."""
     return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
 
 
 def database_url(settings: Settings) -> str:
-    """The configured URL; raises ValueError where there is none (the embedded server's owner sets it)."""
+    """Return the configured URL; raises ValueError where there is none (the embedded server's owner sets it)."""
     if settings.database_url is None:
         raise ValueError("SECATEUR_DATABASE_URL is not set: start the embedded server with `secateur serve`, or set it")
     return settings.database_url
 
 
 def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
-    """A pooled engine whose connections are checked before use, so a restarted server costs nobody an error.
+    """Return a pooled engine whose connections are checked before use, so a restarted server causes no errors.
 
-    A connection that was made is kept: those that a crowd needs are made once, and not again for each of its calls.
-    `BEGIN` goes with the limits of `role`.
+    Connections stay open: those that a crowd needs are made once, and not again for each of its calls. `BEGIN` sets the
+    limits of `role`.
     """
     engine = create_engine(
         make_url(database_url(settings)).set(drivername="postgresql+psycopg"),
@@ -177,8 +177,10 @@ def _check_before_use(engine: Engine) -> None:
 
 
 def _has_news(connection: psycopg.Connection) -> bool:
-    """Return whether the server sent something that nobody asked for, or closed the connection. Raises psycopg.Error
-    where it is closed on this side."""
+    """Return whether the server sent something unrequested, or closed the connection.
+
+    Raises psycopg.Error where it is closed on this side.
+    """
     look = poll()
     look.register(connection.fileno(), POLLIN)
     return bool(look.poll(0))
@@ -212,12 +214,12 @@ def _begin(settings: Settings, role: Role) -> str:
 
 
 def session_factory(settings: Settings, role: Role = "request") -> sessionmaker[Session]:
-    """Sessions of a new engine; `factory.kw["bind"]` is the engine, to be disposed of by its owner."""
+    """Return the session factory of a new engine, `factory.kw["bind"]`, which its owner has to dispose of."""
     return sessionmaker(create_engine_from(settings, role), expire_on_commit=False)
 
 
 def passing_fault(error: DBAPIError) -> str | None:
-    """Return what kept a transaction from its end that may go well the next time, None where it is of another kind.
+    """Return the reason that a transaction failed where it may succeed the next time, None for any other failure.
 
     The database is away (SQLSTATE classes 08 and 57P, or none at all: never connected), or a limit was reached.
     """
@@ -231,7 +233,7 @@ def passing_fault(error: DBAPIError) -> str | None:
 
 @contextmanager
 def transaction(factory: sessionmaker[Session]) -> Iterator[Session]:
-    """A session that commits once, at the end, or rolls back. The only place that commits."""
+    """Open a session that commits once, at the end, or rolls back. The only place that commits."""
     with factory() as session, session.begin():
         yield session
 

@@ -65,7 +65,7 @@ class SecateurError(Exception):
         self.param = param
 
     def problem(self) -> dict[str, Any]:
-        """The error as stored on a job and sent by the runner: `code`, `message`, `param`, `retryable`."""
+        """Return the error as stored on a job and sent by the runner: `code`, `message`, `param`, `retryable`."""
         return {"code": self.code, "message": self.message, "param": self.param, "retryable": self.retryable}
 
 
@@ -202,7 +202,7 @@ class NoArtifact(Conflict):
 
 
 class OffsetMismatch(Conflict):
-    """`received` is how many bytes of the file are there: the offset to go on from."""
+    """Part with a wrong offset; `received` is how many bytes of the file are there: the offset to go on from."""
 
     code, title = "offset_mismatch", "Part does not go on where the last one ended"
 
@@ -224,7 +224,7 @@ class RangeNotSatisfiable(SecateurError):
 
 
 class TooMany(SecateurError):
-    """`retry_after` is in seconds."""
+    """Too many requests or jobs; `retry_after` is in seconds."""
 
     code, status, title = "too_many", 429, "Too many"
 
@@ -302,7 +302,7 @@ class InternalError(RunFailed):
 
 
 class Unavailable(SecateurError):
-    """`retry_after` is in seconds: whoever waits no longer than that is told at once."""
+    """Temporary failure; `retry_after` is in seconds: whoever waits no longer than that is told at once."""
 
     code, status, title, retryable = "unavailable", 503, "Temporarily unavailable", True
 

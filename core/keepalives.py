@@ -1,4 +1,4 @@
-"""Noticing that a database or a Redis has vanished without a word: its machine lost power, its packets get nowhere.
+"""Detection of a database or Redis that vanished without closing its connections: power loss, lost packets.
 
 The kernel probes connections on which nothing comes, and gives up those whose data nobody acknowledges; either takes
 `peer_lost_seconds` and at most a fifth more. Sockets of files need none of it: there the kernel tells at once.
@@ -19,7 +19,7 @@ def _idle_and_interval(settings: Settings) -> tuple[int, int]:
 
 
 def postgres_keepalives(settings: Settings) -> dict[str, int]:
-    """Return what libpq is told of its sockets, as parameters of a connection."""
+    """Return libpq's socket options for a connection."""
     idle, interval = _idle_and_interval(settings)
     return {
         "keepalives": 1,
@@ -31,7 +31,7 @@ def postgres_keepalives(settings: Settings) -> dict[str, int]:
 
 
 def redis_keepalives(settings: Settings) -> dict[str, Any]:
-    """Return what Redis clients are told of their TCP sockets, and how often a connection at rest is tried."""
+    """Return the TCP socket options of Redis clients, and the interval at which an idle connection is checked."""
     idle, interval = _idle_and_interval(settings)
     values = {
         "TCP_KEEPIDLE": idle,

@@ -1,6 +1,6 @@
-"""How every process logs: one line an event to stderr, logfmt or JSON, ours and the libraries' alike.
+"""Logging of every process: one line an event to stderr, logfmt or JSON, the service's own and the libraries' alike.
 
-Whoever starts something binds what it is about (`request_id`; `worker`, `job`, `attempt`) with
+The code that starts something binds its context (`request_id`; `worker`, `job`, `attempt`) with
 `structlog.contextvars`, and every line written meanwhile carries it.
 """
 
@@ -13,7 +13,7 @@ from structlog.typing import Processor
 from core.settings import Settings
 
 OURS = ("api", "core", "worker")
-"""Packages whose lines are shown from INFO up; libraries' from WARNING up."""
+"""Packages that log from INFO up; libraries log from WARNING up."""
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -25,7 +25,7 @@ _SHARED: list[Processor] = [
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what `sys.stderr` is at the time."""
+    """Handler that writes to the current `sys.stderr`."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -36,8 +36,9 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def configure_logs(settings: Settings) -> None:
-    """For the start of a process; again does no harm. Tracebacks are plain: they never hold the values of variables,
-    keys among them.
+    """Set up logging at the start of a process; calling it again does no harm.
+
+    Tracebacks are plain: they never hold the values of variables, keys among them.
     """
     renderer: Processor = (
         structlog.processors.JSONRenderer()

@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 Key = str | int | datetime | None
 
 LONGEST_CURSOR = 3000
-"""Characters: a key of 300 characters, each of which JSON may write as four bytes, and what goes with it."""
+"""Most characters of a cursor: a key of 300, each of which JSON may write as four bytes, and its other fields."""
 
 
 class Page(BaseModel, Generic[Item]):
@@ -35,8 +35,10 @@ class Page(BaseModel, Generic[Item]):
 
 @dataclass(frozen=True)
 class Window(Generic[Item]):
-    """One page of a list that is looked through both ways: `after` is the cursor of the next page, `before` that of
-    the page before, None where there is none."""
+    """Page of a list that can be turned both ways.
+
+    `after` is the cursor of the next page, `before` that of the page before, None where there is none.
+    """
 
     data: list[Item]
     after: str | None
@@ -45,7 +47,7 @@ class Window(Generic[Item]):
 
 @dataclass(frozen=True)
 class Order:
-    """By `key`, rows without one last, and those of equal keys newest first; without a key by age alone.
+    """Order of a list: by `key`, rows without one last, and equal keys newest first; without a key by age alone.
 
     `key` is what the database sorts by, `key_of` the same of one row, of type `kind`. `descending` is of the key, or,
     where there is none, of the age.
@@ -88,8 +90,10 @@ def read_page(
     order: Order = NEWEST,
     having: ColumnElement[bool] | None = None,
 ) -> Page[Item]:
-    """The rows of `query` (over `table`) after the cursor; raises InvalidRequest where the cursor is not of this list
-    and order."""
+    """Return the page of `query` (over `table`) after the cursor.
+
+    Raises InvalidRequest where the cursor is not of this list and order.
+    """
     window = read_window(
         session, query, table, limit=limit, after=after, before=None, answer=answer, order=order, having=having
     )
@@ -108,10 +112,10 @@ def read_window(
     order: Order = NEWEST,
     having: ColumnElement[bool] | None = None,
 ) -> Window[Item]:
-    """The rows right after one cursor or right before another (`after` counts where both are given), in the same order.
+    """Return the rows right after one cursor or right before another (`after` counts if both are given), in order.
 
-    `having` is a condition that costs much for each row, has an index of its own, and whose rows PostgreSQL cannot
-    estimate: what is searched for. Raises InvalidRequest as `read_page` does, and where a search would read too much.
+    `having` is the condition of a search: it costs much for each row, has an index of its own, and PostgreSQL cannot
+    estimate its rows. Raises InvalidRequest as `read_page` does, and where a search would read too much.
     """
     backwards = before is not None and after is None
     cursor = before if backwards else after
@@ -155,8 +159,10 @@ _ALONG_THE_ORDER = text("SELECT set_config('enable_indexscan', 'on', true)")
 def _first_having(
     session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], ordering: "_Ordering", count: int
 ) -> Sequence[Row]:
-    """The first rows that meet a condition: from the front of the order where they are common, else by its index.
-    Raises InvalidRequest where they are common and not at the front."""
+    """Return the first rows that meet a condition: from the front of the order if they are common, else by its index.
+
+    Raises InvalidRequest where they are common and not at the front.
+    """
     rows: list[Row] = []
     seen, more = 0, _FRONT
     while seen + more <= _FURTHEST:
@@ -202,11 +208,11 @@ class _Ordering:
         self._made_falls = (order.descending if order.key is None else True) != backwards
 
     def named(self) -> Sequence[ColumnElement[Any] | InstrumentedAttribute[Any]]:
-        """Return what a row's place is told by, to be ordered by later: see `columns`."""
+        """Return the columns of a row's place, labelled for a subquery whose rows `columns` orders."""
         return [*self._made, *([] if self._key is None else [self._key.label("key")])]
 
     def columns(self, places: Any = None) -> list[ColumnElement[Any]]:
-        """Return what to order by: the table's columns, or those that `named` has named in a subquery."""
+        """Return the columns to order by: the table's, or those that `named` has named in a subquery."""
         columns = self._made if places is None else (places.created_at, places.id)
         made: list[ColumnElement[Any]] = [column.desc() if self._made_falls else column.asc() for column in columns]
         if self._key is None:
@@ -216,8 +222,10 @@ class _Ordering:
         return [key.nulls_first() if self._backwards else key.nulls_last(), *made]
 
     def parts(self, place: _Place | None) -> list[list[ColumnElement[bool]]]:
-        """Return what the rows after a place are, part by part in their order: each is one range of the order's index,
-        where all together would be read from its beginning."""
+        """Return conditions of the rows after a place, part by part in their order.
+
+        Each part is one range of the order's index, where a single condition would have it read from its beginning.
+        """
         if place is None:
             return [[]]
         here = tuple_(place.created_at, place.id)
@@ -268,7 +276,7 @@ def _key(written: Any, order: Order) -> Key:
 
 
 def _text(written: Any) -> str:
-    """Raises ValueError for what is no text or cannot be stored as one: NUL, and halves of surrogate pairs."""
+    """Return the text itself; raises ValueError for one that cannot be stored: no string, NUL, lone surrogates."""
     if not isinstance(written, str) or "\0" in written:
         raise ValueError(written)
     written.encode()

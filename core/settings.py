@@ -241,7 +241,7 @@ class Settings(BaseSettings):
 
     @property
     def cache_root(self) -> Path:
-        """Models and texts fetched from hub and store, by content; any of it may be removed at any time."""
+        """Return the folder of models and texts from hub and store, by content; it may be deleted at any time."""
         return self.home / "cache"
 
 

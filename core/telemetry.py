@@ -1,4 +1,4 @@
-"""Traces: from a request through the queue to the runner's tasks, as W3C trace context carries them.
+"""Traces: from a request through the queue to the runner's tasks, carried as W3C trace context.
 
 Nothing of OpenTelemetry is imported, and nothing measured, unless `otlp_endpoint` is set. A trace crosses the queue in
 `jobs.traceparent` and reaches the runner as TRACEPARENT in its environment; the runner itself, which has no network,
@@ -64,8 +64,9 @@ def span(
     parent: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> Iterator["Span | None"]:
-    """Measure what happens inside, as part of the span around it or of `parent`, a W3C traceparent (one that cannot be
-    read begins a trace). None where traces are off.
+    """Measure the body as a span, a child of the current one or of `parent`. Yields None where traces are off.
+
+    `parent` is a W3C traceparent (one that cannot be read begins a trace).
     """
     if _provider is None:
         yield None
@@ -81,7 +82,7 @@ def span(
 def record(
     name: str, seconds: float, *, attributes: Mapping[str, Any] | None = None, parent: str | None = None
 ) -> None:
-    """A span that has just ended and took `seconds`."""
+    """Record a span that has just ended and took `seconds`."""
     if _provider is None:
         return
     now = time.time_ns()
@@ -92,7 +93,7 @@ def record(
 
 
 def current_traceparent() -> str | None:
-    """The W3C traceparent of the span around the caller; None outside of any, or where traces are off."""
+    """Return the W3C traceparent of the current span; None outside of any, or where traces are off."""
     if _provider is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -103,7 +104,7 @@ def current_traceparent() -> str | None:
 
 
 def trace_id(traceparent: str | None) -> str | None:
-    """The trace's id, for log lines."""
+    """Return the trace's id, for log lines."""
     return traceparent.split("-")[1] if traceparent else None
 
 

@@ -1,4 +1,4 @@
-"""Validation errors in words: pydantic's, as an answer, a form or a command tells them."""
+"""Validation errors of pydantic in words, for answers, forms and commands."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def require_credential(name: str, value: str) -> None:
 
 
 def message_of(error: Mapping[str, Any]) -> str:
-    """Return what one of pydantic's errors says, without its place."""
+    """Return the text of one of pydantic's errors, without its place."""
     if error["type"] == "extra_forbidden":
         return "unknown field"
     if error["type"] == "string_pattern_mismatch":
@@ -94,7 +94,7 @@ def joined(sentences: Sequence[str]) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Return what a JSON value is, in words."""
+    """Return the type of a JSON value, in words."""
     for known, kind in ((bool, "a boolean"), (str, "a string"), (int | float, "a number"), (list, "an array")):
         if isinstance(value, known):
             return kind

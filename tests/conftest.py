@@ -1,5 +1,6 @@
 """What tests of the service share: a PostgreSQL server of their own, a fresh migrated database for each test, the API
-as its users meet it, keys for every role and another team, a model and a text."""
+as its users meet it, keys for every role and another team, a model and a text.
+"""
 
 import fcntl
 import gc

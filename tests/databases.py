@@ -78,7 +78,8 @@ def _is_too_large(connection: psycopg.Connection[Any], name: str) -> bool:
 
 def _rename(connection: psycopg.Connection[Any], old: str, new: str) -> None:
     """End every session of the database and name it anew. Asked for while sessions end, PostgreSQL would look again
-    every 100 ms only."""
+    every 100 ms only.
+    """
     sessions = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}").format(old)
     while True:
         while connection.execute(sessions).fetchall():

@@ -32,7 +32,8 @@ _idle: dict[tuple[object, ...], list[FastAPI]] = defaultdict(list)
 @contextmanager
 def lent_app(settings: Settings) -> Iterator[FastAPI]:
     """Lend an application that was not started, used by an earlier test where there is one: of each, the first request
-    builds all routes, which takes longer than most tests."""
+    builds all routes, which takes longer than most tests.
+    """
     idle = _idle[tuple(str(getattr(settings, name)) for name in _BUILT_IN)]
     app = idle.pop() if idle else create_app(settings)
     app.state.settings = settings
@@ -42,7 +43,8 @@ def lent_app(settings: Settings) -> Iterator[FastAPI]:
 
 class _PromptServer(uvicorn.Server):
     """A server that ends as soon as its requests have: uvicorn's own looks ten times a second, two or three times over,
-    and there are hundreds of servers in a run."""
+    and there are hundreds of servers in a run.
+    """
 
     async def main_loop(self) -> None:
         counter = 0
@@ -69,7 +71,8 @@ def served(
     app: ASGIApp, port: int = 0, *, log_level: str = "warning", grace_seconds: int | None = None
 ) -> Iterator[str]:
     """The URL at which the application is served inside the `with`. Requests under way then have `grace_seconds` left
-    (None: as long as they take)."""
+    (None: as long as they take).
+    """
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, log_level=log_level, timeout_graceful_shutdown=grace_seconds
     )

@@ -1,4 +1,4 @@
-"""What runs jobs and keeps the embedded services alive.
+"""Processes that run jobs and keep the embedded services alive.
 
 `processes.py` is the one place that starts processes and `embedded.py` owns the embedded PostgreSQL. `app.py` and
 `tasks.py` are the Celery side of a worker; `dispatcher.py` is the clock, `duties.py` how it has things done.

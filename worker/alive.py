@@ -19,7 +19,7 @@ Name = Literal["worker", "dispatcher"]
 
 
 def touch(name: Name, settings: Settings) -> None:
-    """A disk that is full or gone shows as silence."""
+    """Record a sign of life of this process; a disk that is full or gone shows as silence."""
     file = _file(name, settings)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def forget(name: Name, settings: Settings) -> None:
 
 
 def seconds_silent(name: Name, settings: Settings) -> float:
-    """Since the last sign of life; infinite before the first."""
+    """Return the seconds since the last sign of life; infinite before the first."""
     try:
         return time.time() - _file(name, settings).stat().st_mtime
     except FileNotFoundError:

@@ -48,21 +48,22 @@ from worker.work_folders import WorkFolders
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attempt that ran to its end leaves. `missed` is set where all is well but gates were not kept."""
+    """Results of an attempt that ran to its end. `missed` is set where only gates were not kept."""
 
     metrics: dict[str, Any]
     report: dict[str, Any]
     files: list[StoredFile]
     missed: GateMissed | None
     measured: dict[str, Any]
-    """What it took, under the names of `core.jobs.needs.Needs`."""
+    """Resources it took, under the names of `core.jobs.needs.Needs`."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What pruning, recovery and evaluation left: the figures, the artifact's folder, and what the reload check is to
-    compare with, None where no model was made. `model` is where the model lay that was pruned. `keep` is called with
-    the stored files.
+    """Results of pruning, recovery and evaluation, before the reload check and the gates.
+
+    `artifact` is its folder, `expected` what the reload check compares with, None where no model was made. `model` is
+    where the pruned model's source lay. `keep` is called with the stored files.
     """
 
     metrics: dict[str, Any]
@@ -75,7 +76,7 @@ class Made:
 
 
 class Attempt(ABC):
-    """Runs the stages. What goes wrong is raised as a `SecateurError`; whatever `on_wait` raises comes through.
+    """Stages of an attempt, run in order. Errors are raised as a `SecateurError`, those of `on_wait` as they are.
 
     `shares` says which part of the job's progress each of the runner's tasks covers; the store stage does the rest.
     """
@@ -129,7 +130,7 @@ class Attempt(ABC):
         """Fetch, prune, recover and evaluate."""
 
     def _finish(self, made: Made) -> Outcome:
-        """The reload check, gates, the stored artifact."""
+        """Run the reload check, evaluate the gates, and store the artifact."""
         metrics, report = made.metrics, made.report
         if made.expected is not None:
             self._recorder.enter("verify")
@@ -184,8 +185,9 @@ class Attempt(ABC):
         image_shape: tuple[int, int, int] | None = None,
         needed: bool = False,
     ) -> dict[str, Any] | None:
-        """Dense against pruned; None, with a note in the report, where the two do not fit in memory in turn and it is
-        not `needed`. By what they are timed is as `MeasureSpec` has it.
+        """Measure the latency of dense and pruned, on the inputs that `MeasureSpec` describes.
+
+        Return None, with a note in the report, where they do not fit in memory in turn and it is not `needed`.
         """
         spec = MeasureSpec(
             dense=model.place,
@@ -199,8 +201,9 @@ class Attempt(ABC):
         return measured and measured["latency"]
 
     def _optional(self, spec: Spec, report: dict[str, Any], *, otherwise: str | None) -> dict[str, Any] | None:
-        """What a task finds that a job can do without; its notes and peak memory go into the report. None, with
-        `otherwise` as a note, where memory is too small for it (`otherwise` None: that is raised).
+        """Run a task that a job can do without; its notes and peak memory go into the report.
+
+        Return None, with `otherwise` as a note, where memory is too small for it (`otherwise` None: raise instead).
         """
         try:
             found = self._task(spec)
@@ -214,20 +217,22 @@ class Attempt(ABC):
         return found
 
     def _earlier(self, *patterns: str) -> list[Path]:
-        """The folders of earlier attempts within reach in which any of these files lies, the newest first; those with
-        a file of an earlier pattern go before."""
+        """Return the reachable folders of earlier attempts that hold a file of a pattern, the newest first.
+
+        Folders with a file of an earlier pattern come before the others.
+        """
         folders = [self._folder.with_name(f"attempt-{number}") for number in self._claim.previous_attempts]
         found = [folder for pattern in patterns for folder in folders if any(folder.glob(pattern))]
         return list(dict.fromkeys(found))
 
     def _tell(self, message: Message) -> None:
-        """A line for people, from runner or fetcher."""
+        """Record a log line from runner or fetcher."""
         assert isinstance(message, LogMessage), message
         self._doing = message.message
         self._recorder.event("log", {"level": message.level, "message": message.message})
 
     def _wait(self) -> None:
-        """Watch, and tell that this process itself, or the fetcher, is at work: at `_doing`."""
+        """Watch, and record a sign of life of this process itself, or the fetcher: it is at `_doing`."""
         self._on_wait()
         self._recorder.alive(self._doing)
 
@@ -235,7 +240,7 @@ class Attempt(ABC):
         self._tell(LogMessage(level="info", message=message))
 
     def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
-        """`part` is what the task covers of its share of the job's progress."""
+        """Run a task of the runner; `part` is what it covers of its share of the job's progress."""
         start, end = self.shares[spec.task]
         low, high = (start + (end - start) * place for place in part)
         self._doing, has_spoken = None, False
@@ -270,7 +275,7 @@ class Attempt(ABC):
         )
 
     def _measured(self, made: Made) -> dict[str, Any]:
-        """What this attempt took so far, in the terms it was estimated in."""
+        """Return the resources this attempt has used so far, in the terms of its estimate."""
         folders = [self._folder]
         if made.model.path.is_relative_to(self._settings.cache_root.resolve()):
             folders.append(made.model.path)
@@ -292,13 +297,13 @@ class Attempt(ABC):
 
 
 def hash_spec(artifact: Path, hashed: dict[str, Any]) -> HashSpec:
-    """What the runner is told of layers whose weights are shared, as the report describes them."""
+    """Return the spec of the task that fits shared weights to layers, as the report describes them."""
     fields = HashedTensor.model_fields
     tensors = [HashedTensor(**{name: row[name] for name in fields}) for row in hashed["layers"]]
     return HashSpec(artifact=artifact, tensors=tensors)
 
 
 def keep_peak(report: dict[str, Any], task: str, result: dict[str, Any]) -> None:
-    """The peak memory of a process of its own goes beside the prune stage's, not into it."""
+    """Keep a process's peak memory in the report beside the prune stage's, not added to it."""
     if "peak_memory" in result:
         report.setdefault("peak_memory_of_other_processes", {})[task] = result.pop("peak_memory")

@@ -1,8 +1,9 @@
-"""What this node has fetched: one folder for each content, shared by all workers here, the least recently used of them
-removed when there must be room.
+"""Cache of fetched content on this node: one folder for each content, shared by all workers here.
+
+The least recently used entries are removed when there must be room.
 
     entries/KEY     complete, and never changed again
-    partial/KEY     on its way; a fetch that was cut off is gone on with
+    partial/KEY     on its way; a fetch that was cut off resumes from it
     locks/KEY       locked shared by who uses the entry, alone by who fills or removes it; holds its size in bytes,
                     and its time is that of its last use
 
@@ -60,14 +61,14 @@ class _Kept:
 
 
 class NodeCache:
-    """`max_bytes` of all entries together, those on their way included."""
+    """Cache of this node; `max_bytes` limits all entries together, those being filled included."""
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
         self._root = root
         self._max_bytes = max_bytes
 
     def find(self, key: str) -> HeldEntry | None:
-        """The entry, held, and used now; None where it is not there, or still on its way. Raises DiskFull."""
+        """Return the entry, held and used now; None where it is not there or still being filled. Raises DiskFull."""
         entry = self._root / "entries" / _checked(key)
         if not entry.is_dir():
             return None
@@ -85,10 +86,10 @@ class NodeCache:
 
     @contextmanager
     def fill(self, key: str, size: int, *, on_waiting: Callable[[], None] | None = None) -> Iterator[Path | None]:
-        """A folder to fill, which holds what an earlier try left; it becomes the entry when the context ends well.
+        """Yield a folder to fill, with what an earlier try left; it becomes the entry when the context ends well.
 
-        None where the entry is there already, whoever uses it. `size` is what it will take, in bytes; for that much
-        there is made room first. Waits for another that fills the same entry, calling `on_waiting` once. Raises
+        It is None where the entry is there already, whoever uses it. `size` is what it will take, in bytes; room for
+        that much is made first. Waits for another process that fills the same entry, calling `on_waiting` once. Raises
         DiskFull or ModelTooLarge.
         """
         partial, entry = self._root / "partial" / _checked(key), self._root / "entries" / key
@@ -114,7 +115,7 @@ class NodeCache:
                 os.close(lock)
 
     def reclaimable_bytes(self) -> int:
-        """What removing every entry that nobody uses would free."""
+        """Return the bytes that removing every unused entry would free."""
         return sum(kept.bytes for kept in self._kept() if self._is_free(kept.key))
 
     def reclaim(self, free_bytes: int) -> None:
@@ -147,7 +148,7 @@ class NodeCache:
                     used -= oldest.bytes
 
     def _kept(self) -> list[_Kept]:
-        """Entries and those on their way."""
+        """Return the entries, complete and partial."""
         names = {
             entry.name
             for part in ("entries", "partial")
@@ -166,7 +167,7 @@ class NodeCache:
         return is_free(self._open(key))
 
     def _remove(self, key: str) -> bool:
-        """False where somebody uses or fills it."""
+        """Remove an entry; return False where a process uses or fills it."""
         lock = self._open(key)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -183,7 +184,7 @@ class NodeCache:
 
     @contextmanager
     def _making_room(self) -> Iterator[None]:
-        """One at a time: two that make room at once would count the same bytes twice."""
+        """Hold the lock to make room: two processes that did so at once would count the same bytes twice."""
         lock = self._open(_MAKING_ROOM)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -233,10 +234,10 @@ def _complete(partial: Path, entry: Path) -> None:
 
 
 def _note_size(lock: int, size: int) -> None:
-    """Always of the same length, so that the second time no disk is too full for it."""
+    """Write the size with a fixed length, so that no disk is too full to write it a second time."""
     os.pwrite(lock, f"{size:020d}".encode(), 0)
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

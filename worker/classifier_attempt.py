@@ -12,7 +12,10 @@ from worker.work_folders import SAVED_CURVES, SAVED_ROUNDS, SAVED_STEPS
 
 
 class ClassifierAttempt(Attempt):
-    """One task of the runner prunes, recovers and evaluates; latency and the reload check are others'."""
+    """Attempt on an image classifier.
+
+    One task of the runner prunes, recovers and evaluates; latency and the reload check are others'.
+    """
 
     @property
     def shares(self) -> Mapping[str, tuple[float, float]]:

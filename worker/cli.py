@@ -1,7 +1,9 @@
-"""The server's commands of the `secateur` command line, which the client finds through the entry-point group
-`secateur.commands`. They act on SECATEUR_HOME of this machine, as its first team; no server need be running.
+"""Server commands of the `secateur` command line, found by the client through the entry points `secateur.commands`.
 
-Every `secateur` command loads this file, the client's too: what only some of these need is loaded by them."""
+They act on SECATEUR_HOME of this machine, as its first team; no server need be running.
+
+Every `secateur` command loads this file, the client's too: what only some of these need is loaded by them.
+"""
 
 import os
 from pathlib import Path
@@ -54,8 +56,11 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the server's commands to the client's. `models add`, `datasets add` and those of `keys` replace the client's,
-    which they call where the environment names another server."""
+    """Add the server's commands to the client's.
+
+    `models add`, `datasets add` and those of `keys` replace the client's, which they call where the environment names
+    another server.
+    """
     app.command("serve")(_serve)
     app.command("stop")(_stop)
     app.command("samples")(_samples)
@@ -183,7 +188,8 @@ def _datasets_add(
     as_json: JsonOption = False,
 ) -> None:
     """Register a text, JSONL or Parquet file, or a folder of images; for the embedded server it is taken into its home
-    first."""
+    first.
+    """
     if _is_elsewhere():
         add_dataset(name, str(path), file_format, text_field, image_field, label_field, source, as_json)
         return
@@ -204,7 +210,7 @@ def _datasets_add(
 
 
 def _is_elsewhere() -> bool:
-    """Whether the environment names a server that is not the one of this home: files cannot be taken in there."""
+    """Tell whether the environment names another server than the one of this home: no files can be copied to that."""
     return "SECATEUR_URL" in os.environ and os.environ["SECATEUR_URL"].rstrip("/") != embedded_url()
 
 

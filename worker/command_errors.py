@@ -1,5 +1,4 @@
-"""The server's commands, where they begin and where they fail: with the home of this machine, and with a sentence on
-stderr and an exit code."""
+"""Context of the server's commands: the home of this machine, and errors as a sentence on stderr and an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ USAGE = 2
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Errors a user can do something about become a message and an exit code."""
+    """Turn errors a user can do something about into a message and an exit code."""
     try:
         yield
     except SecateurError as error:
@@ -34,7 +33,7 @@ def told() -> Iterator[None]:
 
 @contextmanager
 def home_here() -> Iterator["Home"]:
-    """The home of this machine, open; errors are told."""
+    """Yield the home of this machine, opened; errors are explained to the user."""
     from core.settings import Settings  # slow to load, for commands that need them alone
     from worker.home import open_home
 

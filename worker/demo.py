@@ -43,7 +43,10 @@ class DemoFailed(CommandFailed):
 
 
 def demo(settings: Settings, console: Console) -> None:
-    """Raises DemoFailed. What was fetched and converted stays in home for the next time; nothing is left running."""
+    """Run the demo: serve, prune a sample model, reload the result. Raises DemoFailed.
+
+    What was fetched and converted stays in home for the next time; nothing is left running.
+    """
     began = time.monotonic()
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ def demo(settings: Settings, console: Console) -> None:
 
 @contextlib.contextmanager
 def serving(settings: Settings) -> Iterator[str]:
-    """The server of this home where one runs, else one of our own on a free port, ended with the demo."""
+    """Yield the URL of this home's server; where none runs, of one on a free port that ends with the demo."""
     home = settings.home.resolve()
     log = home / "logs" / "serve.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +121,7 @@ def _figures(job: Job) -> Table:
 
 
 def _sentences(folders: dict[str, Path], settings: Settings) -> dict[str, str]:
-    """What each model writes after the prompt, the prompt included."""
+    """Return the text each model writes after the prompt, the prompt included."""
     result = run_task(
         GenerateSpec(
             models={name: ModelPlace(path=folder) for name, folder in folders.items()},

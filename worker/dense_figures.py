@@ -1,5 +1,7 @@
-"""The dense model's figures of one job: taken from an earlier job where that measured the very same, else measured; and
-the report's word on which was which."""
+"""Figures of the dense model in one job: reused from an earlier job where that made the very same measurement.
+
+Else they are measured; the report says which was which.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +10,10 @@ from core.jobs.baseline import Baseline, DenseFigure, DenseKind, Facts
 
 
 class DenseFigures:
-    """`say` hears of what is taken, `count` of each measurement: kind and name, and how many there were before."""
+    """Figures of the dense model, reused or measured.
+
+    `say` is called for each reused one, `count` for each measurement: kind and name, and how many there were before.
+    """
 
     def __init__(
         self,
@@ -26,7 +31,7 @@ class DenseFigures:
         self._measured = 0
 
     def take(self, kind: DenseKind, name: str, facts: Facts) -> Mapping[str, float] | None:
-        """What an earlier job found under exactly these facts; None: measure it."""
+        """Return an earlier job's figures for exactly these facts; None: measure them."""
         found = self._baseline.find(kind, facts)
         if found is None:
             return None
@@ -37,14 +42,14 @@ class DenseFigures:
     def add(
         self, kind: DenseKind, name: str, facts: Facts, values: Mapping[str, float], *, measured: bool = True
     ) -> None:
-        """What this job answers for: it measured it, or found it kept on its node (not `measured`)."""
+        """Add figures that this job measured, or that were kept on its node (not `measured`)."""
         if measured:
             self._count(kind, name, self._measured)
             self._measured += 1
         self._figures.append(DenseFigure(kind=kind, name=name, facts=facts, values=dict(values), job=self._job))
 
     def into(self, report: dict[str, Any]) -> None:
-        """`dense` of the report: every figure with its facts, how many were measured here and how many taken."""
+        """Fill `dense` of the report: every figure with its facts, how many were measured here and how many reused."""
         dense = report.setdefault("dense", {"measured": 0, "taken": 0, "figures": []})
         dense["measured"] += self._measured
         dense["taken"] += len(self._figures) - self._measured

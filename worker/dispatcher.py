@@ -86,7 +86,7 @@ def _in_transaction(work: Callable[[Session], object]) -> Callable[[Turn], None]
 
 
 def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence[Duty]:
-    """All there are; the first come with every round."""
+    """Return all duties; the first come with every round."""
     hints = Hints(celery_app(settings))
     hub = HubLookup(settings, sessions)
     means = Means(sessions, open_store(settings), settings, hub, server_secret(settings))

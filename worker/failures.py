@@ -2,4 +2,4 @@
 
 
 class CommandFailed(RuntimeError):
-    """The message says what is in the way."""
+    """Failure of a command; the message says what is in the way."""

@@ -49,7 +49,7 @@ from worker.fetcher_protocol import (
 from worker.protocol import ErrorMessage, LogMessage, ResultMessage
 
 _BYTES_PER_CHARACTER = 2
-"""Of a text in UTF-8, about: what it takes is not known before it is there."""
+"""Approximate bytes of a character in UTF-8: the size of a text is not known before it is there."""
 _GENERATED_BYTES = 64 * 2**20
 _QUESTIONS_BYTES = 32 * 2**20
 
@@ -89,8 +89,10 @@ def fetch(spec: FetchSpec) -> dict[str, Any]:
 
 
 def _opened(spec: FetchSpec, reference: HubModel | HubText | HubImages, settings: Settings) -> HubCredential | None:
-    """Return what the hub is asked with. It is asked first whether the team may read what is not public, since that may
-    be here already."""
+    """Return the credential to use at the hub.
+
+    For what is not public, the hub is first asked whether the team may read it, since its files may be here already.
+    """
     credential = open_access(spec.access, settings)
     if is_closed(reference):
         kind: Kind = "model" if isinstance(reference, HubModel) else "dataset"
@@ -125,7 +127,7 @@ def _fetch_stored_model(key: str, model: StoredModel, settings: Settings, cache:
             return
         say(f"fetching {model.name}: {size / 1e9:.2f} GB")
         fetch_files(model.files, folder, from_store(open_store(settings), model.prefix), what=model.name, say=say)
-        from secateur.packed import CorruptPackedFile, unpack_folder  # slow to load, and for this alone
+        from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder  # slow to load, and for this alone
 
         try:
             unpack_folder(folder)
@@ -138,7 +140,7 @@ def _fetch_stored_model(key: str, model: StoredModel, settings: Settings, cache:
 def _fetch_stored(
     key: str, stored: StoredText | StoredImages, named: str, settings: Settings, cache: NodeCache
 ) -> None:
-    """The one file of an uploaded dataset; it is `named` so in the cache."""
+    """Copy the one file of an uploaded dataset into the cache, under the name `named`."""
     with cache.fill(key, stored.file.bytes, on_waiting=waiting) as folder:
         if folder is None:
             return
@@ -184,7 +186,7 @@ def _fetch_questions(key: str, questions: HubText, credential: HubCredential | N
 
 
 def _fetch_generated(spec: FetchGeneratedSpec, settings: Settings, cache: NodeCache) -> bool:
-    """False where no worker has stored it, or what is stored is not whole."""
+    """Fetch a generated text from the store; return False where it is not there, or not intact."""
     store = open_store(settings)
     try:
         with cache.fill(spec.key, _GENERATED_BYTES, on_waiting=waiting) as folder:

@@ -62,8 +62,11 @@ class Split:
 
 
 def open_split(asked: HubText | HubImages, credential: HubCredential | None, formats: Sequence[str]) -> Split:
-    """Within `told_about`. Raises UnusableDataset where the dataset is stored in none of these formats, UnknownDataset
-    where it has no such split."""
+    """Open a split of a hub dataset; call it within `told_about`.
+
+    Raises UnusableDataset where the dataset is stored in none of these formats, UnknownDataset where it has no such
+    split.
+    """
     datasets.config.STREAMING_READ_MAX_RETRIES = 1  # the client below tries again by itself, and then the attempt
     builder = datasets.load_dataset_builder(
         asked.repository, asked.config, revision=asked.revision, token=credential.token if credential else False
@@ -111,7 +114,7 @@ def _choose_split(builder: datasets.DatasetBuilder, asked: HubText | HubImages) 
 
 
 def _documents(rows: Iterable[_Row], text: HubText) -> Iterator[_Row]:
-    """The rows' texts that are not empty."""
+    """Yield the rows' texts that are not empty."""
     field: str | None = None
     for row in rows:
         field = field or _text_field(row, text)
@@ -155,7 +158,7 @@ def _text_field(row: dict[str, Any], text: HubText) -> str:
 
 @contextmanager
 def told_about(asked: HubText | HubImages, credential: HubCredential | None) -> Iterator[None]:
-    """The library's errors in the words of the error tree."""
+    """Turn errors of the `datasets` library into those of the error tree."""
     with told("dataset", asked.repository, asked.revision, credential=credential):
         try:
             yield

@@ -1,5 +1,7 @@
-"""Files of hub and store, brought into a folder: several at once, gone on with where they broke off, each with its
-final name only once its hash is right."""
+"""Downloads of files from hub and store into a folder: several at once, resumed where they broke off.
+
+Each file gets its final name only once its hash is right.
+"""
 
 import hashlib
 import threading
@@ -26,19 +28,22 @@ FetchFile = Callable[[FileReference, Path, Callable[[], None]], None]
 
 
 class Stopped(Exception):
-    """Another file of the same folder failed."""
+    """Signal that another file of the same folder failed."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where files come from, and the error that says it gives none, or not the right ones, for now."""
+    """Source of files, and the error to raise where it has none, or not the right ones, for now."""
 
     fetch: FetchFile
     unavailable: type[Unavailable]
 
 
 def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *, what: str, say: Say) -> None:
-    """All files, smallest first. Raises what `origin` raises, and that it is unavailable where bytes arrive damaged."""
+    """Fetch all files, smallest first.
+
+    Raises what `origin` raises, and that it is unavailable where bytes arrive damaged.
+    """
     stop = threading.Event()
 
     def one(file: FileReference) -> None:
@@ -77,7 +82,7 @@ def _fetch_one(file: FileReference, folder: Path, origin: Origin, between: Calla
 
 
 def _is_right(path: Path, file: FileReference, between: Callable[[], None]) -> bool:
-    """By SHA-256, or as git names small files: SHA-1 of a header and the content."""
+    """Tell whether the file has its size and hash: SHA-256, or git's SHA-1 of a header and the content."""
     if path.stat().st_size != file.bytes:
         return False
     digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.bytes, usedforsecurity=False)
@@ -103,7 +108,7 @@ def require_readable(hub: Hub, kind: Kind, repository: str, commit: str, *, pati
 
 
 def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_seconds: float) -> Origin:
-    """Broken connections are taken up again, until nothing has come for `patience_seconds`."""
+    """Return the hub as an origin that resumes broken connections, until nothing has come for `patience_seconds`."""
 
     def fetch(file: FileReference, path: Path, between: Callable[[], None]) -> None:
         since, wait = time.monotonic(), 0.25
@@ -132,7 +137,7 @@ def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_sec
 
 @contextmanager
 def _progress(files: Sequence[FileReference], folder: Path, what: str, say: Say) -> Iterator[None]:
-    """Says how much has arrived, every now and then."""
+    """Report now and then, while the context is open, how much has arrived."""
     total = sum(file.bytes for file in files)
     ended = threading.Event()
 

@@ -1,5 +1,6 @@
-"""A split of a hub dataset of images as one Parquet file, through the `datasets` library: streamed, all of it, each
-image as it is stored. Nothing is decoded here.
+"""Image splits of hub datasets, written as one Parquet file by way of the `datasets` library.
+
+A split is streamed, all of it, each image as it is stored. Nothing is decoded here.
 """
 
 import hashlib
@@ -59,12 +60,12 @@ def _pairs(rows: Iterable[dict[str, Any]], image: str, label: str) -> Iterator[t
 
 
 def _image_field(features: _Features, images: HubImages) -> str:
-    """The column `image`, or the only one with images."""
+    """Return the column `image`, or the only one with images."""
     return _chosen([name for name, kind in features.items() if _holds_images(kind)], _IMAGE_FIELD, "images", images)
 
 
 def _label_field(features: _Features, images: HubImages) -> str:
-    """The column `label`, or the only one with named classes."""
+    """Return the column `label`, or the only one with named classes."""
     if _is_label(features.get(_LABEL_FIELD)):
         return _LABEL_FIELD
     named = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]

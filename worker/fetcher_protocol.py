@@ -1,4 +1,4 @@
-"""What the supervisor asks of the fetcher: a spec a line on its stdin; JSON lines come back as from the runner."""
+"""Protocol between supervisor and fetcher: one spec per line on its stdin; JSON lines come back as from the runner."""
 
 import hashlib
 import json
@@ -21,7 +21,10 @@ _GENERATION = 2
 
 
 class _FetchSpec(BaseModel):
-    """`settings` with its secrets: they go through the pipe, and nowhere else. `access`: what the hub is asked with."""
+    """Base of all specs.
+
+    `settings` come with their secrets: they go through the pipe, and nowhere else. `access` is the one to the hub.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,35 +34,35 @@ class _FetchSpec(BaseModel):
 
 
 class FetchModelSpec(_FetchSpec):
-    """Bring a model's files into the cache, verified and unpacked."""
+    """Spec of fetching a model's files into the cache, verified and unpacked."""
 
     task: Literal["fetch_model"] = "fetch_model"
     model: Annotated[HubModel | StoredModel, Field(discriminator="kind")]
 
 
 class FetchTextSpec(_FetchSpec):
-    """Bring a text into the cache: one file, and what it is."""
+    """Spec of fetching a text into the cache: one file, and its description."""
 
     task: Literal["fetch_text"] = "fetch_text"
     text: Annotated[HubText | StoredText, Field(discriminator="kind")]
 
 
 class FetchImagesSpec(_FetchSpec):
-    """Bring images into the cache: one Parquet file, and what it is."""
+    """Spec of fetching images into the cache: one Parquet file, and its description."""
 
     task: Literal["fetch_images"] = "fetch_images"
     images: Annotated[HubImages | StoredImages, Field(discriminator="kind")]
 
 
 class FetchGeneratedSpec(_FetchSpec):
-    """Bring text that was generated earlier from the store into the cache; the result says whether it was there."""
+    """Spec of fetching text that was generated earlier from the store; the result says whether it was there."""
 
     task: Literal["fetch_generated"] = "fetch_generated"
     prefix: str
 
 
 class FetchTaskSpec(_FetchSpec):
-    """Bring the questions of a zero-shot task into the cache: whole rows, as JSON lines."""
+    """Spec of fetching the questions of a zero-shot task into the cache: whole rows, as JSON lines."""
 
     task: Literal["fetch_task"] = "fetch_task"
     questions: HubText
@@ -72,7 +75,7 @@ fetch_specs: TypeAdapter[FetchSpec] = TypeAdapter(FetchSpec)
 
 
 class FetchedText(BaseModel):
-    """What a text in the cache is, kept beside it under the name of a manifest: where it came from, and its hash."""
+    """Description of a text in the cache, kept beside it as a manifest: its origin and its hash."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -83,7 +86,7 @@ class FetchedText(BaseModel):
 
 
 class FetchedImages(BaseModel):
-    """The same of images."""
+    """Description of images in the cache, kept beside them as a manifest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -93,15 +96,18 @@ class FetchedImages(BaseModel):
 
 
 def with_secrets(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON that gives the same settings again."""
+    """Return the settings as JSON that gives the same settings again, secrets included."""
     values = {name: getattr(settings, name) for name in Settings.model_fields}
     secrets = {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
     return settings.model_dump(mode="json") | secrets
 
 
 def model_key(model: HubModel | StoredModel, team_id: str) -> str:
-    """Models with the same files are one entry, wherever they come from; of the hub's that are not public, one for each
-    team."""
+    """Return the cache key of a model.
+
+    Models with the same files are one entry, wherever they come from; of the hub's that are not public, one for each
+    team.
+    """
     facts = sorted((file.path, file.bytes, file.sha256 or file.git_blob) for file in model.files)
     return "model-" + _hash([*facts, *_reader(model, team_id)])
 

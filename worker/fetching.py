@@ -1,4 +1,4 @@
-"""What an attempt has fetched: entries of this node's cache, filled by the fetcher where they are missing, and held."""
+"""Fetched content of an attempt: entries of this node's cache, held, and filled by the fetcher where missing."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ FETCHER: tuple[str, ...] = (sys.executable, "-m", "worker.fetcher")
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _TRIES = 3
-"""What was fetched may be removed, to make room for another job, before this one holds it."""
+"""Tries to hold an entry: it may be removed, to make room for another job, before this one holds it."""
 
 
 class Fetching:
@@ -68,8 +68,10 @@ class Fetching:
             entry.close()
 
     def entry(self, spec: FetchSpec, *, ask_first: bool) -> Path:
-        """The folder of an entry, fetched where it is not there; `ask_first`: the fetcher asks the hub even where it
-        is. Raises what the fetcher reports."""
+        """Return the folder of an entry, fetched where it is not there.
+
+        `ask_first`: the fetcher asks the hub even where it is there. Raises what the fetcher reports.
+        """
         if ask_first:
             self.fetch(spec)
         for _ in range(_TRIES):
@@ -81,7 +83,7 @@ class Fetching:
         raise RunnerLost("What was fetched for this job was removed again to make room for others.")
 
     def find(self, key: str) -> Path | None:
-        """The folder of an entry, held from now on; None where it is not there."""
+        """Return the folder of an entry, held from now on; None where it is not there."""
         held = self.cache.find(key)
         if held is None:
             return None
@@ -133,8 +135,10 @@ class Fetching:
 
 
 def fetcher_environment(settings: Settings, team_id: str) -> dict[str, str]:
-    """Return what the hub's libraries read when they are imported, and what a cloud's credentials come through. What
-    those libraries keep is the team's alone."""
+    """Return the environment of the fetcher: what the hub's libraries read at import, and a cloud's credentials.
+
+    What those libraries keep on disk is the team's alone.
+    """
     passed = {
         name: value
         for name, value in os.environ.items()

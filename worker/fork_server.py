@@ -37,8 +37,11 @@ LIBRARIES = {
 
 
 class ForkedProcess(ChildProcess):
-    """A child of the server's, with a group of its own. The server says how it ended, and reaps it once `_owner`, our
-    end of the socket it says so on, is closed; where the server is gone it has killed what it forked."""
+    """A child process of the server, in a process group of its own.
+
+    The server says how it ended, and reaps it once `_owner`, our end of the socket it says so on, is closed; where the
+    server is gone it has killed what it forked.
+    """
 
     def __init__(self, owner: socket.socket, name: str, stdin: IO[bytes], stdout: IO[bytes]) -> None:
         super().__init__(name, stdin, stdout, None)
@@ -112,8 +115,10 @@ class ForkServer:
     def fork(
         self, *, name: str, stderr: IO[bytes], variables: Mapping[str, str], libraries: Sequence[str]
     ) -> ForkedProcess:
-        """A runner with pipes as stdin and stdout, and these environment variables and libraries besides. Raises
-        OSError where the server has ended."""
+        """Fork a runner with pipes as stdin and stdout, and with these environment variables and libraries.
+
+        Raises OSError where the server has ended.
+        """
         ours, owner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdin, to_stdin = os.pipe()
         from_stdout, stdout = os.pipe()
@@ -149,10 +154,10 @@ def fork_runner(
     variables: Mapping[str, str],
     libraries: Sequence[str] = (),
 ) -> ForkedProcess | None:
-    """A runner with this environment, and these variables and `libraries` (modules that are loaded) besides, from a
-    server that is started where there is none.
+    """Return a runner with this environment, these variables and `libraries` (modules that are loaded).
 
-    None where runners cannot be forked: without Linux, or where its libraries do not load, or open a GPU.
+    Its server is started where there is none for the environment. None where runners cannot be forked: without Linux,
+    or where its libraries do not load, or open a GPU.
     """
     if not hasattr(os, "pidfd_open"):
         return None

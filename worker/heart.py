@@ -30,8 +30,9 @@ logger = structlog.get_logger()
 
 
 class Heart:
-    """Beats every few seconds once started. `on_space` is called when a disk that was too full no longer is: jobs may
-    be waiting that nobody will hint at soon.
+    """Thread that sends the worker's heartbeat every few seconds once started.
+
+    `on_space` is called when a disk that was too full no longer is: jobs may be waiting that nobody will hint at soon.
     """
 
     def __init__(self, worker_id: str, settings: Settings, *, on_space: Callable[[], None]) -> None:
@@ -49,7 +50,7 @@ class Heart:
         self._thread = threading.Thread(target=self._live, name="heart", daemon=True)
 
     def start(self) -> None:
-        """The first sign of life is waited for: before, nobody knows for which jobs this worker has room."""
+        """Start beating, and wait for the first heartbeat: before, nobody knows for which jobs this worker has room."""
         self._thread.start()
         self._has_beaten.wait(_FIRST_SECONDS)
 
@@ -59,13 +60,13 @@ class Heart:
         self._wake.set()
 
     def stop(self, seconds: float) -> None:
-        """The worker's row goes; waits for that up to `seconds`."""
+        """Stop beating and remove the worker's row; wait for that up to `seconds`."""
         self._ended = True
         self._wake.set()
         self._thread.join(seconds)
 
     def _live(self) -> None:
-        """Has an engine of its own, which no forked process inherits."""
+        """Beat until ended, with an engine of its own, which no forked process inherits."""
         sessions = session_factory(self._settings, "worker")
         wait = min(BEAT_SECONDS, self._settings.worker_fresh_seconds / 3)
         while not self._ended:
@@ -85,8 +86,10 @@ class Heart:
         sessions.kw["bind"].dispose()
 
     def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
-        """Start a sweep in a thread of its own: removing much takes long, and a worker without a sign of life meanwhile
-        would not be counted on."""
+        """Start a sweep in a thread of its own.
+
+        Removing much takes long, and a worker without a heartbeat meanwhile would not be counted on.
+        """
         is_due = self._shortage is not None or time.monotonic() >= self._sweep_at
         if is_due and (self._sweep is None or not self._sweep.is_alive()):
             self._sweep_at = time.monotonic() + SWEEP_SECONDS

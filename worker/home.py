@@ -14,7 +14,7 @@ from worker.embedded import postgres
 
 @dataclass(frozen=True)
 class Home:
-    """`settings` name the database and an absolute home; commands on the server act for the default team."""
+    """Home with its settings, which name the database; commands on the server act for the default team."""
 
     settings: Settings
     sessions: sessionmaker[Session]
@@ -23,7 +23,7 @@ class Home:
 
 @contextlib.contextmanager
 def open_home(settings: Settings) -> Iterator[Home]:
-    """The configured database, or the embedded one, which is stopped again at the end unless it was running before."""
+    """Open the configured database, or the embedded one, which is stopped at the end unless it was running before."""
     settings = settings.model_copy(update={"home": settings.home.resolve()})
     settings.home.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

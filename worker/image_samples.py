@@ -25,14 +25,16 @@ FASHION_MNIST_FILES = {
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
 _IDX_MAGIC = {1: 0x801, 3: 0x803}
-"""By number of dimensions: unsigned bytes."""
+"""Magic numbers of unsigned bytes, by number of dimensions."""
 
 Images = Iterable[tuple[bytes, int]]
 
 
 def add_image_samples(home: Home, say: Say, *, package_files: Path = FASHION_MNIST_LIST) -> None:
-    """Register what is not there yet. Fashion-MNIST is left out, saying how to get it, where Debian's package is not
-    installed; `package_files` lists the files of that package, one a line.
+    """Register the samples that are not there yet.
+
+    Fashion-MNIST is left out, saying how to get it, where Debian's package is not installed; `package_files` lists the
+    files of that package, one a line.
     """
     for name, images in digits().items():
         _add(home, f"digits-{name}", images, [str(digit) for digit in range(10)], "scikit-learn load_digits", say)
@@ -50,8 +52,10 @@ def add_image_samples(home: Home, say: Say, *, package_files: Path = FASHION_MNI
 
 
 def digits() -> dict[str, list[tuple[bytes, int]]]:
-    """The 1797 handwritten digits of scikit-learn, 8 × 8, as PNG with their labels: 80 % `train` and 20 % `test`, with
-    the same share of every digit."""
+    """Return the 1797 handwritten digits of scikit-learn, 8 × 8, as PNG with their labels.
+
+    80 % are `train` and 20 % `test`, with the same share of every digit.
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -67,7 +71,7 @@ def digits() -> dict[str, list[tuple[bytes, int]]]:
 
 
 def read_idx(images_file: Path, labels_file: Path) -> Images:
-    """Images and labels of two gzipped IDX files (MNIST's format), as PNG; raises UnusableDataset."""
+    """Yield images, as PNG, and labels of two gzipped IDX files (MNIST's format). Raises UnusableDataset."""
     (count, height, width), pixels = idx(images_file, 3)
     (labelled,), labels = idx(labels_file, 1)
     if count != labelled:
@@ -78,7 +82,7 @@ def read_idx(images_file: Path, labels_file: Path) -> Images:
 
 
 def idx(file: Path, dimensions: int) -> tuple[Sequence[int], bytes]:
-    """Sizes and values of a gzipped IDX file of unsigned bytes; raises UnusableDataset."""
+    """Return sizes and values of a gzipped IDX file of unsigned bytes. Raises UnusableDataset."""
     with gzip.open(file) as stream:
         content = stream.read()
     magic, *sizes = struct.unpack_from(f">{1 + dimensions}I", content) if len(content) >= 4 + 4 * dimensions else (0,)
@@ -92,7 +96,7 @@ def idx(file: Path, dimensions: int) -> tuple[Sequence[int], bytes]:
 
 
 def png(grays: bytes, height: int, width: int) -> bytes:
-    """An 8-bit grayscale image, row by row, encoded."""
+    """Encode an 8-bit grayscale image, given row by row, as PNG."""
     buffer = io.BytesIO()
     Image.frombytes("L", (width, height), grays).save(buffer, "PNG")
     return buffer.getvalue()

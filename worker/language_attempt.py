@@ -31,7 +31,7 @@ _OWN_TEXT = 0.25
 
 
 class LanguageAttempt(Attempt):
-    """Prune, recover, evaluate on texts and tasks."""
+    """Attempt on a language model: prune, recover, evaluate on texts and tasks."""
 
     @property
     def shares(self) -> Mapping[str, tuple[float, float]]:
@@ -80,14 +80,14 @@ class LanguageAttempt(Attempt):
     def _recover(
         self, spec: PruneSpec, training: RecoverSpec, metrics: dict[str, Any], report: dict[str, Any]
     ) -> tuple[PruneSpec, Path]:
-        """Train; the spec with the artifact that came out, and what it is expected to compute."""
+        """Train, and return the spec with the recovered artifact and the file of what it is expected to compute."""
         recovered = self._task(training)
         add_recovery(metrics, report, recovered)
         keep_peak(report, "recover", recovered)
         return spec.model_copy(update={"artifact": training.artifact}), Path(recovered["expected"])
 
     def _generate(self, spec: PruneSpec, report: dict[str, Any]) -> None:
-        """What dense and pruned write after the job's prompts, into the report; nothing where it has none."""
+        """Add the texts that dense and pruned generate for the job's prompts to the report, where it has any."""
         asked = self._claim.body["evaluation"]
         prompts = asked.get("prompts", [])  # jobs queued by an earlier release have none
         if not prompts:
@@ -115,7 +115,7 @@ class LanguageAttempt(Attempt):
             )
 
     def _prune_spec(self, sources: Sources) -> PruneSpec:
-        """The fetch stage."""
+        """Fetch model and texts, and return the spec of the prune stage."""
         claim = self._claim
         model = sources.model(claim.model)
         method = get_method(claim.body["method"])
@@ -145,6 +145,6 @@ class LanguageAttempt(Attempt):
 
     @property
     def _timed_length(self) -> int:
-        """Tokens of the sequence by which models are timed."""
+        """Return the tokens of the sequence that models are timed on."""
         parts = (self._claim.body["calibration"], self._claim.body["evaluation"])
         return next((part["sequence_length"] for part in parts if part and part["sequence_length"]), 512)

@@ -1,4 +1,4 @@
-"""Becomes a command that dies with the process that started it: `python -I -S launch.py PARENT SIGNAL USER COMMAND…`.
+"""Launcher of a command that dies with its starter: `python -I -S launch.py PARENT SIGNAL USER COMMAND…`.
 
 A wrapper and not `preexec_fn`, because the supervisor has threads, and Python code between fork and exec is not safe
 there. It imports the standard library only and starts in about 15 ms; the process keeps its id through the exec.

@@ -16,13 +16,13 @@ from core.jobs.queue.writes import status_of
 LeaseState = Literal["running", "cancelling", "lost"]
 
 LOOK_SECONDS = 1.0
-"""Between looks at whether a user asked for the end; also between tries while the database cannot be reached."""
+"""Seconds between looks at whether a user asked for the end; also between tries while the database is away."""
 
 logger = structlog.get_logger()
 
 
 class Lease:
-    """Held as a context while the job runs.
+    """Lease on an attempt, held as a context while the job runs.
 
     `state` is what the queue said last: `cancelling` when a user asked for the end, `lost` when the attempt is no
     longer ours or the database could not be reached before the lease ran out. Lost is final.
@@ -58,7 +58,7 @@ class Lease:
         return self._state
 
     def lose(self) -> None:
-        """A write of this attempt matched no row: it is somebody else's now."""
+        """Mark the lease as lost: a write of this attempt matched no row, another one has the job."""
         self._state = "lost"
 
     def _keep(self) -> None:

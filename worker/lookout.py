@@ -7,8 +7,10 @@ from celery.concurrency.base import BasePool
 
 
 class Lookout:
-    """A thread that has the pool's process call `look` once it is started, and again and again, one at a time: a look
-    lasts as long as there are jobs, and the next one waits for a running job to end."""
+    """Thread that has the pool's process call `look` once it is started, and again and again, one at a time.
+
+    A look lasts as long as there are jobs, and the next one waits for a running job to end.
+    """
 
     def __init__(self, pool: BasePool, look: Callable[[], None], every_seconds: float) -> None:
         self._pool = pool

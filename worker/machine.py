@@ -1,4 +1,4 @@
-"""What this machine, or the part of it a worker may use, has: device, memory, disk. Without torch."""
+"""Resources of this machine, or of the part a worker may use: device, memory, disk. Without torch."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ class Device:
 
 
 def first_device() -> Device | None:
-    """The GPU a runner will use, the first that is visible to it; None where there is none."""
+    """Return the GPU a runner will use, the first that is visible to it; None where there is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible == "" or shutil.which("nvidia-smi") is None:
         return None
@@ -39,7 +39,7 @@ def first_device() -> Device | None:
 
 
 def memory_bytes() -> int:
-    """What this process's control group may use, or the machine has."""
+    """Return the bytes of memory this process's control group may use, or those of the machine."""
     machine = psutil.virtual_memory().total
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         with contextlib.suppress(OSError, ValueError):  # no such version of control groups, or "max"
@@ -57,7 +57,7 @@ def _existing(folder: Path) -> Path:
 
 
 def disk_room_bytes(settings: Settings) -> int:
-    """What a job finds: free space on the disk of the work folder, and what the cache there gives up for it."""
+    """Return the bytes a job can use: free space on the work folder's disk, and what the cache there gives up."""
     free = disk_free_bytes(settings.work_root)
     cache = settings.cache_root
     if not cache.is_dir() or cache.stat().st_dev != _existing(settings.work_root).stat().st_dev:
@@ -66,7 +66,7 @@ def disk_room_bytes(settings: Settings) -> int:
 
 
 def disk_shortage(settings: Settings) -> str | None:
-    """Why this worker should claim nothing now: its disk is nearly full, though the cache gave up what it could."""
+    """Return why this worker should claim nothing now: a disk nearly full though the cache gave up what it could."""
     free = disk_free_bytes(settings.work_root)
     if free < settings.disk_watermark_bytes and settings.cache_root.is_dir():
         cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)
@@ -81,5 +81,5 @@ def disk_shortage(settings: Settings) -> str | None:
 
 
 def _bytes(mebibytes: str) -> int | None:
-    """Some devices say [N/A]."""
+    """Convert mebibytes to bytes; None for devices that report [N/A]."""
     return int(mebibytes) * _MIB if mebibytes.isdigit() else None

@@ -23,7 +23,10 @@ logger = structlog.get_logger("worker.prepare")
 
 
 def prepare(settings: Settings) -> None:
-    """Raises ValueError for settings that cannot be meant, SQLAlchemyError, StoreUnavailable."""
+    """Migrate the database and open the store, making its bucket where needed.
+
+    Raises ValueError for settings that make no sense, SQLAlchemyError, StoreUnavailable.
+    """
     migrate(settings)
     logger.info("the database has this version's schema")
     store = open_store(settings)

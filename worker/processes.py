@@ -25,12 +25,12 @@ Stream = int | IO[Any] | None
 
 
 def peak_resident_bytes(pid: int | str = "self") -> int:
-    """Most main memory a process held so far. `getrusage` would count what held it before `exec`: its parent's."""
+    """Return the peak resident bytes of a process. `getrusage` would count its parent's too, from before `exec`."""
     return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 
 def has_opened(paths: str) -> bool:
-    """Whether this process holds a file open whose path begins so."""
+    """Tell whether this process holds a file open whose path begins with `paths`."""
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # what listing them took
             if str(link.readlink()).startswith(paths):
@@ -50,7 +50,7 @@ class ChildProcess(ABC):
     @property
     @abstractmethod
     def pid(self) -> int:
-        """Its process id, which is its group's too."""
+        """Return its process id, which is its group's too."""
 
     @abstractmethod
     def _look(self) -> int | None:
@@ -74,7 +74,7 @@ class ChildProcess(ABC):
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative is the signal that ended it. Looks without reaping: see `end`."""
+        """Return the exit code; None while it runs, negative is the signal that ended it. Does not reap: see `end`."""
         return self._look() if self._code is None else self._code
 
     def is_running(self) -> bool:
@@ -125,7 +125,7 @@ def _there(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 class _Executed(ChildProcess):
-    """Our own child."""
+    """Child process that this one started itself."""
 
     def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
         super().__init__(name, popen.stdin, popen.stdout, popen.stderr)
@@ -144,7 +144,7 @@ class _Executed(ChildProcess):
 
 
 def exit_code(ended: os.waitid_result) -> int:
-    """Of a process that has ended; negative is the signal that ended it."""
+    """Return the exit code of a process that has ended; negative is the signal that ended it."""
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
@@ -205,7 +205,7 @@ def run(
 
 
 def started_at(pid: int) -> float | None:
-    """When process `pid` started (seconds since the epoch), None if there is none: with the id it names one process."""
+    """Return when process `pid` started (epoch seconds), None if there is none: with the id it names one process."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()

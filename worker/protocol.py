@@ -43,8 +43,10 @@ class TextSource(_Wire):
 
 
 class ImageSource(_Wire):
-    """Images on this machine: a Parquet file, or a folder of them. `origin` says where they came from, for the
-    report."""
+    """Images on this machine: a Parquet file, or a folder of them.
+
+    `origin` says where they came from, for the report.
+    """
 
     name: str
     path: Path
@@ -56,7 +58,7 @@ class ImageSource(_Wire):
 
 
 class JobSpec(_Wire):
-    """What a job's first task is told.
+    """Spec of a job's first task.
 
     `recipe` is the full validated job body. `work` is this attempt's folder, `previous` the newest earlier attempt's,
     whose last complete block is carried forward. `generated` is what the model wrote to calibrate on beside
@@ -79,25 +81,25 @@ class JobSpec(_Wire):
 
 
 class PruneSpec(JobSpec):
-    """Open, prune, evaluate and write one job's artifact. `baseline`: what is known of the dense model already."""
+    """Spec of pruning a model and writing one job's artifact. `baseline`: known figures of the dense model."""
 
     task: Literal["prune"] = "prune"
     baseline: Baseline | None = None
 
     @property
     def made(self) -> ModelPlace:
-        """The artifact, once it is filled."""
+        """Return the artifact, once it is filled."""
         return ModelPlace(path=self.artifact, own_artifact=True)
 
 
 class SensitivitySpec(JobSpec):
-    """Measure the loss against the pruning rate of each layer, and write figures and chart."""
+    """Spec of measuring the loss against the pruning rate of each layer, with figures and chart."""
 
     task: Literal["sensitivity"] = "sensitivity"
 
 
 class SearchSpec(_Wire):
-    """Find the sparsity for the job's `target.latency_ratio` by timing shapes against the dense model.
+    """Spec of the search for the job's `target.latency_ratio`, timing shapes against the dense model.
 
     `recipe` is the full validated job body, `work` this attempt's folder, `previous` those of earlier attempts.
     """
@@ -113,7 +115,7 @@ class SearchSpec(_Wire):
 
 
 class RecoverSpec(_Wire):
-    """Train a pruned model, keep its zeros, write the artifact and measure it.
+    """Spec of training a pruned model: keep its zeros, write the artifact and measure it.
 
     `recipe` is the full validated job body, `model` the folder to train, `artifact` the one to fill, `teacher` what
     distill learns from, `dense` what stages are measured against (none: nothing); `texts` are those of all stages in
@@ -136,7 +138,7 @@ class RecoverSpec(_Wire):
 
 
 class ClassifierSpec(_Wire):
-    """Open, prune, recover, evaluate and write one image classifier.
+    """Spec of a whole job on one image classifier: open, prune, recover, evaluate and write.
 
     `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts that
     saved rounds or steps, the newest first. `artifact` is the folder to fill. `baseline`: what is known of the dense
@@ -160,8 +162,10 @@ class ClassifierSpec(_Wire):
 
 
 class MeasureSpec(_Wire):
-    """Time dense and pruned alternately in one process: language models by a sequence of tokens, image classifiers by
-    images [channels, height, width]."""
+    """Spec of the latency measurement, which times dense and pruned alternately in one process.
+
+    Language models are timed by a sequence of tokens, image classifiers by images [channels, height, width].
+    """
 
     task: Literal["measure"] = "measure"
     dense: ModelPlace
@@ -173,8 +177,10 @@ class MeasureSpec(_Wire):
 
 
 class TasksSpec(_Wire):
-    """Ask one model the questions of zero-shot tasks, at most `limit` of each. `work` is a folder for what the harness
-    writes meanwhile."""
+    """Spec of asking one model the questions of zero-shot tasks, at most `limit` of each.
+
+    `work` is a folder for what the harness writes meanwhile.
+    """
 
     task: Literal["tasks"] = "tasks"
     model: ModelPlace
@@ -186,7 +192,7 @@ class TasksSpec(_Wire):
 
 
 class VerifySpec(_Wire):
-    """Load the artifact with from_pretrained in this fresh process and compare with the expected logits.
+    """Spec of the reload check: open the artifact with from_pretrained in a fresh process, compare the logits.
 
     `modules` is the folder for the modelling file that may have to be imported.
     """
@@ -200,7 +206,7 @@ class VerifySpec(_Wire):
 
 
 class PackSpec(_Wire):
-    """Replace the weight files of a verified artifact by packed ones."""
+    """Spec of replacing the weight files of a verified artifact by packed ones."""
 
     task: Literal["pack"] = "pack"
     artifact: Path
@@ -215,7 +221,7 @@ class HashedTensor(_Wire):
 
 
 class HashSpec(_Wire):
-    """Replace the weight files of a verified artifact by ones that hold the values its tensors share."""
+    """Spec of replacing the weight files of a verified artifact by the values its tensors share."""
 
     task: Literal["hash"] = "hash"
     artifact: Path
@@ -223,7 +229,7 @@ class HashSpec(_Wire):
 
 
 class GenerateTextSpec(_Wire):
-    """Write text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
+    """Spec of text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
 
     task: Literal["generate_text"] = "generate_text"
     model: ModelPlace
@@ -236,7 +242,7 @@ class GenerateTextSpec(_Wire):
 
 
 class GenerateSpec(_Wire):
-    """Have models of one tokenizer, by name, continue prompts by `tokens` new tokens, greedily, one model at a time."""
+    """Spec of continuing prompts by `tokens` new tokens, greedily, one model after another of one tokenizer."""
 
     task: Literal["generate"] = "generate"
     models: dict[str, ModelPlace]
@@ -247,7 +253,7 @@ class GenerateSpec(_Wire):
 
 
 class NewNetworkSpec(_Wire):
-    """Write a small network of the field's history, untrained, as a model folder."""
+    """Spec of a small network of the field's history, untrained, written as a model folder."""
 
     task: Literal["new_network"] = "new_network"
     network: NetworkName
@@ -260,7 +266,7 @@ class NewNetworkSpec(_Wire):
 
 
 class ImportGgufSpec(_Wire):
-    """Dequantise a GGUF file into a safetensors model folder."""
+    """Spec of dequantising a GGUF file into a safetensors model folder."""
 
     task: Literal["import_gguf"] = "import_gguf"
     source: Path
@@ -293,7 +299,7 @@ class StageMessage(_Wire):
 
 
 class ProgressMessage(_Wire):
-    """`progress` runs from 0 to 1 over the runner's task; `block` of `blocks` are done, or steps of training."""
+    """Progress of the runner's task, from 0 to 1; `block` of `blocks` are done, or steps of training."""
 
     type: Literal["progress"] = "progress"
     progress: float
@@ -342,5 +348,5 @@ _message_adapter: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 def parse_message(line: str | bytes) -> Message:
-    """One line of the runner's stdout; raises pydantic's ValidationError on anything else."""
+    """Parse one line of the runner's stdout. Raises pydantic's ValidationError on anything else."""
     return _message_adapter.validate_json(line)

@@ -1,4 +1,4 @@
-"""What a running attempt writes to the queue of record: stages, progress, events, and its end."""
+"""Records that a running attempt writes to the queue: stages, progress, events, and its end."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -30,8 +30,10 @@ class LeaseLost(Exception):
 
 
 class Recorder:
-    """Writes of one attempt. Each is tried again while the database is away, or somebody holds the rows, for as long as
-    the lease would hold."""
+    """Writes of one attempt to the queue.
+
+    Each is tried again while the database is away, or somebody holds the rows, for as long as the lease would hold.
+    """
 
     def __init__(self, sessions: sessionmaker[Session], job_id: str, attempt: int, lease: Lease) -> None:
         self._sessions = sessions
@@ -62,7 +64,7 @@ class Recorder:
         self._stage_at = now
 
     def progress(self, progress: float, data: Mapping[str, Any] | None = None) -> None:
-        """Progress of the whole job, 0 to 1; more than two a second are left out, and it never goes back."""
+        """Record progress of the whole job, 0 to 1; more than two a second are left out, and it never goes back."""
         now = time.monotonic()
         if progress <= self._progress or now < self._progress_at + PROGRESS_SECONDS:
             return
@@ -70,8 +72,11 @@ class Recorder:
         self._tell_progress(data or {})
 
     def alive(self, doing: str | None = None) -> None:
-        """Tell of a sign of life of whatever does the work, which is at `doing`: with the progress there is, where none
-        was told for some seconds. A database that is away just then misses it."""
+        """Record a sign of life of whatever does the work, which is at `doing`.
+
+        It carries the current progress, and is written where none was for some seconds. A database that is away just
+        then misses it.
+        """
         self._doing = doing
         if time.monotonic() >= self._told_at + SIGN_SECONDS:
             self._tell_progress({}, insist=False)
@@ -114,7 +119,7 @@ class Recorder:
             raise LeaseLost
 
     def _write(self, write: Callable[[Session], Answer], *, insist: bool = True) -> Answer | None:
-        """Write; None where the database is away, and nothing is lost by not writing (not `insist`)."""
+        """Write; return None where the database is away, and nothing is lost by not writing (not `insist`)."""
         wait = 0.1
         while self._lease.state != "lost":
             try:

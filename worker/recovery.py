@@ -13,7 +13,10 @@ from worker.work_folders import SAVED_STEPS
 
 
 def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path) -> RecoverSpec | None:
-    """What follows pruning where the job asks for it, text and teacher fetched; `artifact` is the folder to fill."""
+    """Return the spec of recovery, text and teacher fetched; None where the job asks for none.
+
+    `artifact` is the folder to fill.
+    """
     if not claim.recovery:
         return None
     recovery = Recovery.model_validate(claim.body["recovery"])
@@ -42,7 +45,7 @@ def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path
 
 
 def _teacher(claim: Claim, sources: Sources, spec: PruneSpec) -> ModelSource | None:
-    """Of distill: the model that was named, else the job's own before it was pruned."""
+    """Return the teacher of distill: the model that was named, else the job's own before it was pruned."""
     if claim.body["recovery"]["method"] != "distill":
         return None
     return spec.model if claim.teacher is None else sources.model(claim.teacher)

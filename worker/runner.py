@@ -68,7 +68,7 @@ def _device(name: str | None) -> torch.device:
 
 
 def search(spec: SearchSpec) -> dict[str, Any]:
-    """Time shapes against the dense model until one is just fast enough."""
+    """Search for a sparsity: time shapes against the dense model until one is just fast enough."""
     from worker.runner_search import search_target
 
     device = _device(spec.device)
@@ -106,7 +106,7 @@ def _log(message: str) -> None:
 
 
 def _peak_memory(device: torch.device) -> dict[str, int]:
-    """Peak resident bytes of this process, and of the device where there is one."""
+    """Return the peak resident bytes of this process, and of the device where there is one."""
     peak = {"resident": peak_resident_bytes()}
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device)
@@ -156,7 +156,7 @@ def classify(spec: ClassifierSpec) -> dict[str, Any]:
 
 
 def measure(spec: MeasureSpec) -> dict[str, Any]:
-    """Latency of dense and pruned in turn."""
+    """Measure the latency of dense and pruned in turn."""
     device = _device(spec.device)
     if spec.image_shape is not None:
         from core.evaluation.classifier_latency import measure_classifier_latency
@@ -171,7 +171,7 @@ def measure(spec: MeasureSpec) -> dict[str, Any]:
 
 
 def generate(spec: GenerateSpec) -> dict[str, Any]:
-    """What models write after the same prompts."""
+    """Generate what models write after the same prompts."""
     device = _device(spec.device)
     written = generate_side_by_side(
         {name: _opened(place) for name, place in spec.models.items()},
@@ -184,7 +184,7 @@ def generate(spec: GenerateSpec) -> dict[str, Any]:
 
 
 def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
-    """Zero-shot accuracy of one model."""
+    """Measure the zero-shot accuracy of one model."""
     from core.evaluation.tasks import measure_tasks  # slow to load, and for this alone
 
     device = _device(spec.device)
@@ -200,7 +200,7 @@ def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
 
 
 def verify(spec: VerifySpec) -> dict[str, Any]:
-    """The reload check."""
+    """Run the reload check."""
     device = _device(spec.device)
     description = describe_folder(spec.artifact, own_artifact=True)
     if isinstance(description, ClassifierDescription):
@@ -215,14 +215,14 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
 
 
 def pack(spec: PackSpec) -> dict[str, Any]:
-    """Bitmasks and surviving values in place of dense weights."""
+    """Replace dense weights by bitmasks and surviving values."""
     from core.artifacts.packed import pack_folder
 
     return pack_folder(spec.artifact)
 
 
 def share_by_hash(spec: HashSpec) -> dict[str, Any]:
-    """Shared values in place of the linear layers' weights."""
+    """Replace the linear layers' weights by shared values."""
     from core.artifacts.hashed import hash_folder
     from core.catalogue.sharing import Sharing
 
@@ -263,7 +263,7 @@ def run(spec: Spec) -> dict[str, Any]:
 
 
 def _classify(error: BaseException) -> SecateurError:
-    """The error tree's word for what went wrong."""
+    """Return the error as one of the error tree."""
     if isinstance(error, SecateurError):
         return error
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
@@ -300,8 +300,11 @@ def main() -> int:
 
 
 def finish() -> NoReturn:
-    """Run the spec, and end this process at once: all is said and written, and threads that libraries left can hang the
-    interpreter's own end. Nothing of a job is looked at before it is off the network, where the system allows that."""
+    """Run the spec, and end this process at once.
+
+    All is written by then, and threads that libraries left can hang the interpreter's own end. Nothing of a job is
+    read before the process is off the network, where the system allows that.
+    """
     if (refused := seclude()) is not None:
         print(f"This runner is not kept from the network: {refused}.", file=sys.stderr)
     try:

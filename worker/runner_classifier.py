@@ -51,7 +51,7 @@ from worker.runner_recover import loss_curve
 Send = Callable[[Message], None]
 
 VERIFIED_IMAGES = 100
-"""Whose logits the artifact is checked on, in both its forms."""
+"""Images whose logits the artifact is checked on, in both its forms."""
 _PRUNED = 0.45
 """Share of the task's progress that pruning takes where recovery follows."""
 
@@ -66,7 +66,7 @@ class Images:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """How many there are of each, for the report."""
+        """Return the number of images in each set, for the report."""
         return {
             "calibration": None if self.calibration is None else len(self.calibration),
             "recovery": None if self.recovery is None else len(self.recovery),
@@ -77,8 +77,10 @@ class Images:
 def prune_classifier(
     spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """`metrics`, `report` and `expected` as the supervisor wants them. Raises RecoveryStopped once asked to stop and
-    what it had done is saved."""
+    """Prune a classifier and return `metrics`, `report` and `expected`, as the supervisor expects them.
+
+    Raises RecoveryStopped once asked to stop and what it had done is saved.
+    """
     send(StageMessage(stage="open"))
     recipe, notes = spec.recipe, list[str]()
     folder = open_classifier(spec.model.path)
@@ -158,7 +160,7 @@ def prune_classifier(
 def open_image_sets(
     spec: ClassifierSpec, folder: ClassifierFolder, recovery: Recovery | None, note: Callable[[str], None]
 ) -> Images:
-    """The image sets of a job; what was found odd about them goes to `note`."""
+    """Open the image sets of a job; remarks on their oddities go to `note`."""
     recipe = spec.recipe
     preprocessing = read_preprocessing(folder.path, folder.raw_config, folder.description.image)
 
@@ -182,7 +184,7 @@ def open_image_sets(
 
 
 def _image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int]:
-    """Channels, height and width of the images the model is run on: those of the job, else of its config."""
+    """Return channels, height and width of the images to run the model on: the job's, else its config's."""
     for each in (*images.evaluation.values(), images.calibration, images.recovery):
         if each is not None:
             channels, height, width = each.batch([0]).shape[1:]
@@ -192,7 +194,7 @@ def _image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, in
 
 
 def fingerprint(spec: ClassifierSpec, folder: ClassifierFolder, device: torch.device) -> str:
-    """A hash of everything the rounds of a method depend on."""
+    """Return a hash of everything the rounds of a method depend on."""
     facts = [
         {name: spec.recipe[name] for name in ("method", "sparsity", "pattern", "parameters", "calibration")},
         spec.model.revision,
@@ -214,7 +216,7 @@ def _recover(
     send: Send,
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
-    """Train; what the report says of it, and under `held` the zeros of each layer that had to stay."""
+    """Train; return the report's part on it, and under `held` the zeros of each layer that had to stay."""
     assert spec.recovery is not None
     held = weights_of(scene.model, [layer for layer in scene.layers if _has_zeros(scene.model, layer)])
     zeros = {name: each.detach() == 0 for name, each in held.items()}
@@ -263,7 +265,7 @@ def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:
 
 
 def _require_zeros(model: nn.Module, layers: list[LinearShape], held: dict[str, Tensor]) -> None:
-    """Raises ZerosRefilled naming the first layer of which a pruned weight came back."""
+    """Require that recovery left pruned weights zero. Raises ZerosRefilled naming the first layer where it did not."""
     for layer in layers:
         zeros = held.get(f"{layer.name}.weight")
         if zeros is not None and bool((weight_of(model, layer.name)[zeros] != 0).any()):
@@ -271,7 +273,7 @@ def _require_zeros(model: nn.Module, layers: list[LinearShape], held: dict[str, 
 
 
 def _write_expected(spec: ClassifierSpec, model: nn.Module, images: Images, shape: tuple[int, int, int]) -> Path:
-    """The file of images and logits that the artifact is checked against: real images where the job has any."""
+    """Write the file of images and logits to check the artifact with: real images where the job has any."""
     real = next((each for each in (*images.evaluation.values(), images.calibration, images.recovery) if each), None)
     if real is None:
         pixels_NCHW = torch.randn(VERIFIED_IMAGES, *shape, generator=torch.Generator().manual_seed(0))

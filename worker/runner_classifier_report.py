@@ -25,8 +25,10 @@ def classifier_result(
     sizes: Mapping[str, int],
     recovered: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`metrics` and `report`. `accuracy` is dense, pruned, and before recovery where there was one, of each set;
-    `flops` dense and pruned of one image; `sizes` bytes of the artifact's two forms.
+    """Return `metrics` and `report` of a pruned classifier.
+
+    `accuracy` is dense, pruned, and before recovery where there was one, of each set; `flops` dense and pruned of one
+    image; `sizes` bytes of the artifact's two forms.
     """
     description = folder.description
     rows = _rows(scene)
@@ -68,7 +70,7 @@ def classifier_result(
 
 
 def _rows(scene: Scene) -> list[dict[str, Any]]:
-    """Of each prunable layer its shape before and after, and its zeros."""
+    """Return a row for each prunable layer: its shape before and after, and its zeros."""
     rows = []
     for layer in scene.layers:
         weight = weight_of(scene.model, layer.name)
@@ -104,5 +106,5 @@ def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> dict[st
 
 
 def described_images(source: ImageSource | None) -> dict[str, Any] | None:
-    """Which set it was: its hash, and for one of the hub its commit."""
+    """Describe an image set: its name and hash, and for one of the hub its commit."""
     return None if source is None else {"name": source.name, "sha256": source.sha256, **source.origin}

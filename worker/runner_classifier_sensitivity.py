@@ -24,8 +24,10 @@ from worker.runner_sensitivity import NO_MODEL, sensitivity_metrics, write_sensi
 def measure_classifier(
     spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """`metrics` and `report`; the artifact's folder holds figures and chart. Raises RecoveryStopped once asked to stop
-    and the layer it was at is saved."""
+    """Measure a classifier's sensitivity: return `metrics` and `report`, and write figures and chart to the artifact.
+
+    Raises RecoveryStopped once asked to stop and the layer it was at is saved.
+    """
     send(StageMessage(stage="open"))
     notes: list[str] = []
     folder = open_classifier(spec.model.path)

@@ -1,4 +1,4 @@
-"""What the dense model's figures depend on: under equal facts a job takes them over instead of measuring again."""
+"""Facts that the dense model's figures depend on: under equal facts a job reuses them instead of measuring again."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ _RELEASES = ("torch", "transformers")
 
 
 def dense_figures(spec: PruneSpec | ClassifierSpec, send: Callable[[Message], None]) -> DenseFigures:
-    """Of this job; each measurement is told as the event `dense_evaluation`, numbered from 1."""
+    """Return the dense figures of this job; each measurement sends a `dense_evaluation` metric, numbered from 1."""
 
     def count(kind: DenseKind, name: str, before: int) -> None:
         send(MetricMessage(name="dense_evaluation", step=before, value=before + 1))
@@ -33,7 +33,7 @@ def dense_figures(spec: PruneSpec | ClassifierSpec, send: Callable[[Message], No
 def text_facts(
     spec: PruneSpec, folder: ModelFolder, tokens: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Facts]:
-    """Of the dense perplexity on each evaluation set; `tokens` are ids [windows, time]."""
+    """Return the facts of the dense perplexity on each evaluation set; `tokens` are ids [windows, time]."""
     hashes = {text.name: text.sha256 for text in spec.evaluation}
     return {
         name: {
@@ -58,7 +58,7 @@ def dense_accuracy(
     figures: DenseFigures,
     device: torch.device,
 ) -> dict[str, Accuracy]:
-    """Of the dense classifier on each set: taken over, or measured."""
+    """Return the dense classifier's accuracy on each set, reused from an earlier job or measured."""
     sources = {each.name: each for each in spec.evaluation}
     found = {}
     for name, images in evaluation.items():

@@ -84,8 +84,11 @@ def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """Keep what the loader asks the format's library for: it reads the file for the config and again for the weights,
-    and has the names of all tensors worked out for each module of the network."""
+    """Keep what the loader asks the format's library for.
+
+    It reads the file for the config and again for the weights, and has the names of all tensors worked out for each
+    module of the network.
+    """
     reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
     vars(gguf).update(GGUFReader=cache(reader), get_tensor_name_map=cache(names))
     try:
@@ -117,7 +120,7 @@ def _save(target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFa
 
 
 def new_network(spec: NewNetworkSpec) -> dict[str, Any]:
-    """A reference network with random weights, complete or not at all."""
+    """Create a reference network with random weights, complete or not at all."""
     torch.manual_seed(spec.seed)
     config = ReferenceConfig(
         network=spec.network,

@@ -24,7 +24,7 @@ from worker.protocol import ErrorMessage, Message, ResultMessage, Spec, parse_me
 RUNNER: tuple[str, ...] = (sys.executable, "-m", "worker.runner")
 POLL_SECONDS = 0.2
 _FULL_DISK_BYTES = 2**16
-"""With less free a process may end without a word: not even its log can be written."""
+"""Free bytes below which a process may end without a word: not even its log can be written."""
 EXIT_SECONDS = 30
 """Given to a runner that has closed its output to end by itself."""
 
@@ -49,8 +49,9 @@ class ReportedFailure(RunFailed):
 
 
 class Draining(Exception):
-    """This worker is to stop: the job goes back to the queue. A runner that prunes may finish its block first, for at
-    most `seconds`.
+    """Signal that the worker stops: the job goes back to the queue.
+
+    A runner that prunes may finish its block first, for at most `seconds`.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -89,7 +90,7 @@ def run_task(
 
 
 def _start(task: str, command: Sequence[str], stderr: IO[bytes]) -> ChildProcess:
-    """Forked where it is a runner like all others, else executed."""
+    """Start the runner: forked where it is one like all others, else executed."""
     name, variables = f"runner {task}", {}
     if (traceparent := current_traceparent()) is not None:
         variables["TRACEPARENT"] = traceparent
@@ -146,7 +147,7 @@ def _run(
 
 
 class _Waiting:
-    """Calls `on_wait`, and gives a runner that is asked to drain its time."""
+    """Wait callback that, besides calling `on_wait`, gives a runner that is asked to drain its time."""
 
     def __init__(self, child: ChildProcess, on_wait: Callable[[], None]) -> None:
         self._child = child
@@ -168,7 +169,7 @@ class _Waiting:
 
 
 def runner_environment() -> dict[str, str]:
-    """What the runner may see: an allow-list, so that no credential reaches it, and no way to a hub."""
+    """Return the environment of the runner: an allow-list, so that no credential reaches it, and no way to a hub."""
     passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
     return passed | {
         "HF_HUB_OFFLINE": "1",
@@ -179,8 +180,9 @@ def runner_environment() -> dict[str, str]:
 
 
 def memory_kills(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many processes the kernel's out-of-memory killer has ended: in our control group where it counts them, else
-    on the machine; 0 where neither counter can be read.
+    """Return how many processes the kernel's out-of-memory killer has ended.
+
+    Counted in our control group where it keeps count, else on the machine; 0 where neither counter can be read.
     """
     with contextlib.suppress(OSError, StopIteration):
         own_group = next(line for line in (proc / "self/cgroup").read_text().splitlines() if line.startswith("0::"))
@@ -196,8 +198,10 @@ def _counter(path: Path, name: str) -> int:
 
 
 def read_messages(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[Message]:
-    """Yield what a process says until it ends or closes its stdout; `on_wait` is called a few times a second. Raises
-    InternalError at a line that is no message."""
+    """Yield a process's messages until it ends or closes its stdout; `on_wait` is called a few times a second.
+
+    Raises InternalError at a line that is no message.
+    """
     for line in _lines(child, on_wait):
         try:
             yield parse_message(line)
@@ -206,7 +210,7 @@ def read_messages(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[
 
 
 def _lines(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[bytes]:
-    """Lines of stdout until it is closed, or until the runner has ended and nothing more is there.
+    """Yield lines of stdout until it is closed, or until the runner has ended and nothing more is there.
 
     The second end is needed because a process the runner started may hold the pipe open after it.
     """

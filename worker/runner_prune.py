@@ -24,10 +24,10 @@ def prune_model(
     stop_if_asked: Callable[[], None],
     peak_memory: Callable[[], dict[str, int]],
 ) -> dict[str, Any]:
-    """`metrics`, `report`, and in `expected` what the reload check is to compare with; the artifact's folder holds the
-    checkpoint.
+    """Prune a language model, and write the checkpoint to the artifact's folder.
 
-    `stop_if_asked` is called once a block is saved, and may end the process.
+    Return `metrics`, `report`, and in `expected` what the reload check is to compare with. `stop_if_asked` is called
+    once a block is saved, and may end the process.
     """
     send(StageMessage(stage="open"))
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)

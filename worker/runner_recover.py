@@ -36,15 +36,15 @@ from worker.protocol import (
 from worker.runner_report import described_text
 
 HELD_SEQUENCES = 8
-"""Of a stage's text at most: the model is measured on them, not trained."""
+"""Most sequences held back of a stage's text: the model is measured on them, not trained."""
 LOSS_POINTS = 200
-"""Of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
+"""Points of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
 
 
 def recover_artifact(
     spec: RecoverSpec, *, device: torch.device, send: Callable[[Message], None], should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """`perplexity`, `zeros` by linear layer, `expected` (logits to verify) and `recovery` (for the report).
+    """Train the artifact: return `perplexity`, `zeros` by layer, `expected` (logits to verify) and `recovery` (report).
 
     Raises RecoveryStopped once `should_stop` says so and the step is saved.
     """
@@ -113,7 +113,7 @@ def _windows(
 def _stage_sources(
     spec: RecoverSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> list[Source]:
-    """Each stage's texts, some sequences of each held back, and what the dense model loses on these.
+    """Return each stage's texts, some sequences of each held back, and what the dense model loses on these.
 
     Raises TooLittleText where a text has not two sequences.
     """
@@ -150,8 +150,10 @@ def _teacher(source: ModelSource | None) -> Teacher | None:
 
 
 def calibration_set(spec: JobSpec, tokenizer: PreTrainedTokenizerBase | None) -> Tensor | None:
-    """Token ids [samples, time] of the calibration text and of what the model wrote, mixed by the seed, as the job body
-    asks for them; None where it has none."""
+    """Return token ids [samples, time] of the calibration; None where the job has none.
+
+    They are of the calibration text and of what the model wrote, mixed by the seed, as the job body asks for them.
+    """
     if spec.calibration is None:
         return None
     assert tokenizer is not None
@@ -176,7 +178,7 @@ def calibration_set(spec: JobSpec, tokenizer: PreTrainedTokenizerBase | None) ->
 def evaluation_sets(
     recipe: dict[str, Any], sources: Sequence[TextSource], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
-    """Token ids [windows, time] of each evaluation text, as the job body asks for them."""
+    """Return token ids [windows, time] of each evaluation text, as the job body asks for them."""
     asked = recipe["evaluation"]
     return {
         source.name: evaluation_windows(
@@ -191,7 +193,7 @@ def evaluation_sets(
 
 
 def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
-    """(steps done, mean loss) at up to LOSS_POINTS places, the last step among them."""
+    """Return (steps done, mean loss) at up to LOSS_POINTS places, the last step among them."""
     stride = _stride(len(losses))
     ends = [*range(stride, len(losses), stride), len(losses)]
     return [(end, _mean(losses[start:end])) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
@@ -206,7 +208,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _reporter(send: Callable[[Message], None], steps: int) -> Callable[[int, int, float], None]:
-    """Tells progress after every step, and the points of the loss curve as they are reached."""
+    """Return a callback that sends progress after every step, and the points of the loss curve as they come."""
     since: list[float] = []
 
     def on_step(done: int, of: int, loss: float) -> None:

@@ -26,7 +26,7 @@ def prune_result(
     evaluation_shapes: dict[str, tuple[int, ...]],
     bos: bool | None,
 ) -> dict[str, Any]:
-    """`metrics`, `report` and `expected` as the supervisor wants them. Sizes in bytes."""
+    """Return `metrics`, `report` and `expected` as the supervisor expects them. Sizes in bytes."""
     metrics = {
         "perplexity": {
             name: {
@@ -74,5 +74,5 @@ def prune_result(
 
 
 def described_text(source: TextSource) -> dict[str, Any]:
-    """Which text it was: its hash, and for one of the hub its commit."""
+    """Describe a text: its name and hash, and for one of the hub its commit."""
     return {"name": source.name, "sha256": source.sha256, **source.origin}

@@ -11,7 +11,7 @@ from worker.protocol import LogMessage, Message, MetricMessage, SearchSpec, Stag
 
 
 def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Message], None]) -> dict[str, Any]:
-    """`sparsity`, `spread` and the `steps` of the search; each step is told as it is timed.
+    """Search for the target: return `sparsity`, `spread` and the `steps`; each step is reported as it is timed.
 
     Raises LatencyTooNoisy, TargetUnreachable, OutOfMemory.
     """

@@ -33,9 +33,10 @@ def measure_sensitivity(
     stop_if_asked: Callable[[], None],
     peak_memory: Callable[[], dict[str, int]],
 ) -> dict[str, Any]:
-    """Of a language model: `metrics` and `report`; the artifact's folder holds figures and chart.
+    """Measure a language model's sensitivity: return `metrics` and `report`, and write figures and chart.
 
-    `stop_if_asked` is called once a layer is saved, and may end the process.
+    Figures and chart go to the artifact's folder. `stop_if_asked` is called once a layer is saved, and may end the
+    process.
     """
     send(StageMessage(stage="open"))
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
@@ -118,14 +119,14 @@ NO_MODEL = "Nothing was pruned and no model was made, so there is none to reload
 
 
 def write_sensitivity(found: Sensitivity, folder: Path) -> None:
-    """The figures and their chart."""
+    """Write the figures and their chart."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FIGURES).write_text(found.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
     (folder / CHART).write_text(sensitivity_chart(found), "utf-8")
 
 
 def sensitivity_metrics(found: Sensitivity) -> dict[str, Any]:
-    """The figures a list of jobs shows: the dense model's, and which layer lost most at the highest rate."""
+    """Return the figures for a list of jobs: the dense model's, and which layer lost most at the highest rate."""
     most = max(found.curves, key=lambda curve: curve.points[-1].loss)
     return {
         "sensitivity": {

@@ -124,7 +124,7 @@ def _say(forked: Forked, what: str) -> None:
 
 
 def become(server: int, streams: list[int], environment: dict[str, str]) -> None:
-    """In a process just forked: a runner as if it had been started for its task. Does not return."""
+    """Become a runner as if it had been started for its task, in a process just forked; does not return."""
     os.setpgid(0, 0)
     if not dies_with(server, signal.SIGKILL):
         os._exit(PARENT_GONE)

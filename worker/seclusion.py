@@ -25,8 +25,10 @@ _NUMBER, _MACHINE, _FIRST_ARGUMENT = 0, 4, 16
 
 
 class _Machine(NamedTuple):
-    """Numbers of a machine's system calls, from `most` on of another kind of program's. `means` are calls by which a
-    process could use a socket that is not its own, or one that nobody saw it open."""
+    """Numbers of a machine's system calls, from `most` on those of another kind of program.
+
+    `means` are calls by which a process could use a socket that is not its own, or one that nobody saw it open.
+    """
 
     audit: int
     seccomp: int
@@ -61,8 +63,11 @@ def seclude() -> str | None:
 
 
 def _filter(machine: _Machine) -> list[bytes]:
-    """Return the instructions. A jump says how many it passes over, where the comparison holds and where it does not;
-    all that is refused jumps to the end."""
+    """Return the instructions of the filter.
+
+    A jump says how many it passes over, where the comparison holds and where it does not; all that is refused jumps to
+    the end.
+    """
     length = 10 + len(machine.means)
     allow, refuse, no_family = length - 3, length - 2, length - 1
     made: list[bytes] = []

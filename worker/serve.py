@@ -103,7 +103,7 @@ def stop(settings: Settings) -> bool:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises ServeFailed where the port is taken or not ours to use."""
+    """Require that the port can be used. Raises ServeFailed where it is taken or not allowed to us."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -117,7 +117,7 @@ def check_port(host: str, port: int) -> None:
 
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """One server per home: a lock the kernel lets go of when its holder ends, however it ends."""
+    """Hold the lock of the one server per home; the kernel releases it when its holder ends, however it ends."""
     with open(home / "serve.lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,7 +144,7 @@ def part_commands(host: str, port: int, settings: Settings) -> dict[str, list[st
 
 
 def part_environment(settings: Settings) -> dict[str, str]:
-    """What a part needs to know beyond what its owner's environment says."""
+    """Return the variables a part needs besides its owner's environment."""
     assert settings.database_url is not None
     return {
         "SECATEUR_HOME": str(settings.home),
@@ -166,7 +166,7 @@ def _start_part(name: str, command: list[str], settings: Settings) -> ChildProce
 
 
 def _end_parts(parts: list[ChildProcess], settings: Settings) -> None:
-    """The API last: while a worker gives its job back, those who watch the job are told."""
+    """End the parts, the API last: while a worker gives its job back, the job's watchers still get its events."""
 
     def end(part: ChildProcess) -> None:
         part.end(settings.cancel_grace_seconds + DRAIN_SECONDS if part.name == "worker" else 10)
@@ -186,8 +186,10 @@ def _check_parts(parts: list[ChildProcess], home: Path) -> None:
 
 
 def _revive_dispatcher(parts: list[ChildProcess], settings: Settings, say_to: TextIO) -> None:
-    """Start the dispatcher anew where it has ended, or has ended no round for long; one that never ended a round would
-    not the next time either, and is left as it is."""
+    """Restart the dispatcher where it has ended, or has ended no round for long.
+
+    One that never ended a round would not the next time either, and is left as it is.
+    """
     [place] = [place for place, part in enumerate(parts) if part.name == "dispatcher"]
     silent = alive.seconds_silent("dispatcher", settings)
     has_ended = not parts[place].is_running()
@@ -234,7 +236,7 @@ def _write_down(home: Path, parts: list[ChildProcess]) -> None:
 
 
 def _put(file: Path, text: str) -> None:
-    """Who waits for the file finds all of it."""
+    """Write the file atomically: whoever waits for it finds all of it."""
     aside = file.with_name(f"{file.name}.new")
     aside.write_text(text)
     aside.rename(file)

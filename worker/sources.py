@@ -54,10 +54,10 @@ logger = structlog.get_logger()
 
 
 class Sources:
-    """Of one attempt. What it gives lies safe in this node's cache until it is closed.
+    """Sources of one attempt: model, texts and images, safe in this node's cache until this is closed.
 
-    `find_access` looks up what the hub is asked with for the job's team `team_id`, for each fetch anew; `run_runner`
-    runs a task of the runner; `folder` is the attempt's own, on its disk.
+    `find_access` looks up the access to the hub for the job's team `team_id`, for each fetch anew; `run_runner` runs a
+    task of the runner; `folder` is the attempt's own, on its disk.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Sources:
         return self._fetching.cache
 
     def model(self, reference: ModelReference) -> ModelSource:
-        """The model's folder: in place where it lies on this machine, else in the cache.
+        """Return the model's folder: in place where it lies on this machine, else in the cache.
 
         Raises UnusableModel, and what the fetcher reports.
         """
@@ -116,7 +116,7 @@ class Sources:
         )
 
     def text(self, reference: TextReference, model: ModelSource, param: str) -> TextSource:
-        """The text's file. Raises UnusableDataset, and what the fetcher or the runner reports."""
+        """Return the text's file. Raises UnusableDataset, and what the fetcher or the runner reports."""
         if isinstance(reference, SelfText):
             return self._generated(reference, model)
         if isinstance(reference, FileText):
@@ -132,7 +132,7 @@ class Sources:
         return _described_source(reference.name, entry)
 
     def images(self, reference: ImageReference, param: str) -> ImageSource:
-        """The images' file or folder. Raises UnusableDataset, and what the fetcher reports."""
+        """Return the images' file or folder. Raises UnusableDataset, and what the fetcher reports."""
         if isinstance(reference, FileImages):
             return self._images_in_place(reference, reference.path, reference.sha256, param)
         if isinstance(reference, StoredImages):
@@ -154,7 +154,7 @@ class Sources:
         )
 
     def questions(self, task: TaskReference) -> TextSource:
-        """The questions of a zero-shot task: this node's own copy, or else the hub's.
+        """Return the questions of a zero-shot task: this node's own copy, or else the hub's.
 
         Raises UnusableDataset, and what the fetcher reports.
         """
@@ -184,9 +184,10 @@ class Sources:
         return self._store.folder(reference.prefix) if isinstance(reference, StoredModel) and not is_packed else None
 
     def _check_model(self, reference: ModelReference, folder: Path) -> None:
-        """The whole content is hashed again: a report claims to reproduce it, and nothing cheaper than reading the
-        bytes proves that (sizes and times survive an edit through a hard link). It costs one read, from which the
-        runner's own then finds the files cached.
+        """Require the registered content, hashed again in full: a report claims to reproduce it. Raises UnusableModel.
+
+        Nothing cheaper than reading the bytes proves that (sizes and times survive an edit through a hard link). It
+        costs one read, from which the runner's own then finds the files cached.
         """
         if not folder.is_dir():
             raise UnusableModel(f"The files of model {reference.name!r} are no longer there.", param="model")
@@ -218,7 +219,7 @@ class Sources:
         return _image_source(reference, place, sha256)
 
     def _generated(self, reference: SelfText, model: ModelSource) -> TextSource:
-        """Generated once for the whole fleet: this node's cache is asked, then the store, then the model."""
+        """Return the text generated once for the fleet: from this node's cache, else the store, else the model."""
         key = generated_key(reference, model.revision)
         prefix = f"{GENERATED_PREFIX}/{key}"
         here = self._store.folder(prefix)
@@ -275,7 +276,7 @@ def _text_source(reference: FileText | StoredText, file: Path, sha256: str | Non
 
 
 def _described_source(name: str, folder: Path) -> TextSource:
-    """A text the fetcher or the runner wrote, as JSON lines."""
+    """Return the source of a text that the fetcher or the runner wrote, as JSON lines."""
     about = FetchedText.model_validate_json((folder / MANIFEST).read_bytes())
     return TextSource(
         name=name,

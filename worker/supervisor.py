@@ -1,4 +1,4 @@
-"""Runs one claimed job from fetch to store and writes how it ended.
+"""Supervisor of one claimed job, from fetch to store; it writes how the job ended.
 
 The supervisor fetches and stores; the runner, a process per task without credentials or network, opens, prunes,
 measures and verifies. This process never imports torch.
@@ -34,12 +34,14 @@ logger = structlog.get_logger()
 
 
 class CancelRequested(Exception):
-    """A user asked for the end of the job."""
+    """Signal that a user asked for the end of the job."""
 
 
 class Supervisor:
-    """Runs jobs one at a time. `stop`, once set, gives the running job back and returns, within `drain_seconds` and a
-    little: a block being pruned may be finished first.
+    """Runner of jobs, one at a time.
+
+    `stop`, once set, gives the running job back and returns, within `drain_seconds` and a little: a block being pruned
+    may be finished first.
     """
 
     def __init__(
@@ -154,7 +156,7 @@ class Supervisor:
         )
 
     def _watch(self, claim: Claim, lease: Lease) -> Callable[[], None]:
-        """What is looked at a few times a second while a job runs; raises what ends it."""
+        """Return the check made a few times a second while a job runs; it raises what ends the job."""
         asked, ours = claim.body.get("time_limit_seconds"), self._settings.job_time_limit_seconds
         limit = ours if asked is None else min(asked, ours)
         whose = "this worker" if limit == ours else "the job"

@@ -9,7 +9,7 @@ from worker.protocol import PruneSpec, SearchSpec
 
 
 def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> SearchSpec | None:
-    """What comes before pruning where the sparsity has to be searched for."""
+    """Return the spec of the search before pruning, where the sparsity has to be searched for."""
     if (claim.body.get("target") or {}).get("latency_ratio") is None:
         return None
     return SearchSpec(
@@ -52,7 +52,7 @@ def add_target(
 
 
 def _reached(target: Target, metrics: dict[str, Any], report: dict[str, Any]) -> tuple[float, float]:
-    """The artifact's own figure, and by how much, relative, the measurement of it may be off."""
+    """Return the artifact's own figure, and by how much, relative, the measurement of it may be off."""
     if target.latency_ratio is not None:
         latency = metrics["latency"]
         return latency["pruned_ms"] / latency["dense_ms"], latency["spread"]

@@ -48,7 +48,7 @@ class TaskAccuracy:
         self._limit = spec.recipe["evaluation"]["task_limit"] if questions else None
 
     def compare(self, ask: Ask, pruned: ModelPlace, report: dict[str, Any]) -> dict[str, Any]:
-        """`tasks` and `task_mean` for the metrics; nothing where no task was asked for. The rest goes into `report`."""
+        """Return `tasks` and `task_mean` for the metrics, nothing without tasks. The rest goes into `report`."""
         if not self._questions:
             return {}
         figures = DenseFigures(self._spec.baseline, self._spec.job, say=self._say)
@@ -83,7 +83,7 @@ class TaskAccuracy:
         }
 
     def _taken(self, figures: DenseFigures, report: dict[str, Any]) -> dict[str, Any] | None:
-        """What a job before this one found of the dense model, where that is every task."""
+        """Return the dense model's figures from an earlier job, where it has those of every task."""
         baseline = self._spec.baseline
         facts = {each.name: self._facts(each, report) for each in self._questions}
         if baseline is None or not all(baseline.find("task", each) for each in facts.values()):
@@ -92,7 +92,7 @@ class TaskAccuracy:
         return {"tasks": tasks, "lm_eval": version("lm_eval")}
 
     def _facts(self, questions: TextSource, report: dict[str, Any]) -> Facts:
-        """What the dense model's accuracy on one task depends on."""
+        """Return the facts that the dense model's accuracy on one task depends on."""
         return {
             "model": self._spec.model.revision,
             "dataset": questions.sha256,
@@ -136,7 +136,7 @@ class TaskAccuracy:
                 (folder / _FILE).write_text(kept)
 
     def _key(self, revision: str) -> str:
-        """Everything the answers depend on."""
+        """Return a key of everything the answers depend on."""
         releases = [version(name) for name in _RELEASES]
         questions = [(each.name, each.sha256) for each in self._questions]
         facts = [revision, questions, self._limit, self._settings.device, releases]

@@ -58,5 +58,5 @@ def _convert(task: TaskInfo, arrow: Path, target: Path) -> int:
 
 
 def _columns(task: TaskInfo, row: dict[str, Any]) -> dict[str, Any]:
-    """BoolQ comes as it was published first; in SuperGLUE, which the harness asks from, its answer is a label."""
+    """Return the row as the harness reads it: with a label, as in SuperGLUE; BoolQ as first published has an answer."""
     return row | {"label": int(row["answer"])} if task.id == "boolq" else row

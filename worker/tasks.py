@@ -50,7 +50,7 @@ WORKER_ID = new_id("worker")
 
 @dataclass(frozen=True)
 class Connections:
-    """Of the pool's process, made for its first hint and kept: made for each, they would keep jobs waiting."""
+    """Connections of the pool's process, made for its first hint and kept: new ones for each would delay jobs."""
 
     sessions: sessionmaker[Session]
     store: Store
@@ -103,7 +103,7 @@ def look() -> None:
 
 
 def run_eligible_jobs(settings: Settings, connections: Connections, stop: threading.Event) -> None:
-    """A database that is away ends the run: the next look comes."""
+    """Claim and run jobs until none is eligible. A database that is away ends the run: the next look comes."""
     supervisor = Supervisor(settings, connections.sessions, connections.store, stop=stop, runner=RUNNER)
     try:
         while not stop.is_set() and not _is_draining[0]:
@@ -116,7 +116,7 @@ def run_eligible_jobs(settings: Settings, connections: Connections, stop: thread
 
 
 def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
-    """The best eligible job, None where there is none or this worker's disk is nearly full.
+    """Claim the best eligible job; None where there is none or this worker's disk is nearly full.
 
     Where jobs may run whose teams' rows are held, by an attempt that ends this moment or by whomever for longer, it
     asks again a few times: in transactions of their own, so that no other worker waits for its turn meanwhile.
@@ -169,8 +169,10 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def _tell_of_seclusion() -> None:
-    """Say at once, and not only in the log of each runner, where the system does not let runners be kept from the
-    network. Tried by a process of its own, which could not get back onto it."""
+    """Log at the start where the system does not let runners be kept from the network.
+
+    Tried in a process of its own, which could not get back onto it.
+    """
     tried = run([sys.executable, "-I", "-S", str(Path(__file__).with_name("seclusion.py"))], name="seclusion")
     if tried.returncode != 0:
         logger.warning("runners are not kept from the network", reason=tried.stdout.strip())
@@ -181,7 +183,7 @@ app.steps["worker"].add(Enter)
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _drain(**_: Any) -> None:
-    """A warm shutdown waits for the pool's process; it is told to give its job back instead of finishing it."""
+    """Tell the pool's process, which a warm shutdown waits for, to give its job back instead of finishing it."""
     _is_draining[0] = 1
     if _lookout is not None:
         _lookout.stop()

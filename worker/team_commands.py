@@ -1,5 +1,7 @@
-"""`secateur teams`: the operator's commands for teams and their quotas, on the server itself. A team's own admins make
-keys; what the team may use is not theirs to say."""
+"""Commands `secateur teams` of the operator, for teams and their quotas, on the server itself.
+
+A team's own admins make keys; what the team may use is not theirs to say.
+"""
 
 import math
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +18,7 @@ _HOUR = 3600
 
 
 def _number(text: str) -> float | None:
-    """A limit as typed; `none` takes it away."""
+    """Parse a limit as typed; `none` removes it."""
     if text.lower() == "none":
         return None
     try:
@@ -129,7 +131,7 @@ def _limits(
     max_stored_bytes: str | None,
     weight: float | None,
 ) -> dict[str, float | None]:
-    """Those that were given."""
+    """Return the limits that were given."""
     limits: dict[str, float | None] = {}
     counts = {"max_running": max_running, "max_queued": max_queued, "max_stored_bytes": max_stored_bytes}
     for name, typed in counts.items():

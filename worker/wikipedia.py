@@ -22,9 +22,10 @@ SHORTEST_ARTICLE = 1000
 
 
 def articles(export_bz2: bytes) -> list[str]:
-    """The prose of every article in the main namespace, redirects and very short ones left out, in the export's order.
+    """Return the prose of every article in the main namespace, in the export's order.
 
-    Markup, tables, references, images and the closing apparatus (references, external links…) are dropped.
+    Redirects and very short ones are left out. Markup, tables, references, images and the closing apparatus
+    (references, external links…) are dropped.
     """
     texts = (prose(markup) for markup in _markups(bz2.decompress(export_bz2)))
     return [text for text in texts if len(text) >= SHORTEST_ARTICLE]

@@ -51,7 +51,7 @@ class WorkFigures:
 
 
 class WorkFolders:
-    """All of one node. Any number of processes may use them at once."""
+    """Work folders of one node. Any number of processes may use them at once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -100,10 +100,11 @@ class WorkFolders:
         return True
 
     def sweep(self, sessions: sessionmaker[Session], resume_keep_seconds: float, *, free_bytes: int = 0) -> None:
-        """Remove the folders that are of no use any more; and, until the disk has `free_bytes`, those of jobs that
-        could go on from them, which then start over. Where giving up all of these would not be enough, none is.
+        """Remove the folders that are of no use any more; and, until the disk has `free_bytes`, further ones.
 
-        A folder of a job that the database does not know goes once nobody has touched it for `resume_keep_seconds`.
+        Those are of jobs that could resume from them, which then start over. Where giving up all of these would not be
+        enough, none is. A folder of a job that the database does not know goes once nobody has touched it for
+        `resume_keep_seconds`.
         """
         for left in self._root.glob(f"{_REMOVED}*"):  # a removal that was cut off
             shutil.rmtree(left, ignore_errors=True)
@@ -147,7 +148,7 @@ class WorkFolders:
         return not is_free(lock)
 
     def _age(self, job_id: str) -> float:
-        """Seconds since an attempt began or ended here."""
+        """Return the seconds since an attempt began or ended here."""
         folder = self._root / job_id
         try:
             return time.time() - max(each.stat().st_mtime for each in (folder, *folder.iterdir()))
@@ -159,8 +160,10 @@ class WorkFolders:
 
 
 def _lock_shared(folder: Path) -> int:
-    """Shared, so that an attempt never waits for one that is frozen. The folder may be swept between any two steps:
-    what counts is the lock of the file that lies there afterwards."""
+    """Lock the job's folder shared, so that an attempt never waits for one that is frozen.
+
+    The folder may be swept between any two steps: what counts is the lock of the file that lies there afterwards.
+    """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -179,7 +182,7 @@ def _number(attempt: Path) -> int:
 
 
 def _disk_bytes(folder: Path) -> int:
-    """Bytes that a folder takes on the disk; files with several names in it count once, those that go meanwhile not."""
+    """Return the bytes a folder takes on the disk: hard links count once, files that vanish meanwhile not at all."""
     sizes: dict[int, int] = {}
     for where, _, names in os.walk(folder):
         for name in names:

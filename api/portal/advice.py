@@ -1,4 +1,4 @@
-"""What a failed job's error means, and what to try: by its code."""
+"""Advice for failed jobs by the code of their error: what the error means and what to try."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -180,18 +180,18 @@ ADVICE: dict[str, Advice] = {
         ("Retry in a while.", "Ask an admin whether the bucket is reachable and has room."),
     ),
 }
-"""Of every code that a job can end with."""
+"""Advice for every code that a job can end with."""
 
 _UNKNOWN = Advice("This page knows nothing more about this error.", (*_AGAIN, "Read the last lines of the log."))
 
 
 def advice_for(code: str) -> Advice:
-    """For whatever code a job has; one written by a newer worker is told apart from none."""
+    """Return the advice for the code of a job's error; a code that only a newer worker knows gets advice of its own."""
     return ADVICE.get(code, _UNKNOWN)
 
 
 def title_of(code: str) -> str:
-    """The error in a few words."""
+    """Return the error's title; an unknown code is its own title."""
     return next((error.title for error in _tree(SecateurError) if error.code == code), code)
 
 

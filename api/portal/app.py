@@ -48,12 +48,14 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""Of every answer that does not say otherwise. Pages use what they bring themselves and nothing else: no inline script,
-no inline style."""
+"""Headers of every answer that does not set others.
+
+Pages use what they bring themselves and nothing else: no inline script, no inline style.
+"""
 
 
 def create_portal() -> FastAPI:
-    """Its state is the API's, set where that is built: `portal.state.api`."""
+    """Build the portal; its state is the API's, set where that is built: `portal.state.api`."""
     portal = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     portal.add_middleware(_Headers)
     add_handlers(portal, _error_page)
@@ -67,8 +69,10 @@ def create_portal() -> FastAPI:
 
 
 def _error_page(request: Request, told: Told) -> Response:
-    """Errors as people read them; whoever is signed out is asked to sign in, and keeps what was typed. Scripts that ask
-    for JSON get the API's problem documents."""
+    """Answer an error with a page; a visitor who is signed out is asked to sign in and keeps what was typed.
+
+    Scripts that ask for JSON get the API's problem documents.
+    """
     if request.headers.get("accept") == "application/json":
         return document(request, told)
     if told.code == Unauthenticated.code:
@@ -80,7 +84,7 @@ def _error_page(request: Request, told: Told) -> Response:
 
 
 class _Headers:
-    """ASGI middleware: `_HEADERS` on every answer."""
+    """ASGI middleware that sets `_HEADERS` on every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

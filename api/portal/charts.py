@@ -11,13 +11,14 @@ from starlette.responses import Response
 from api.ranges import is_listed
 
 IfNoneMatch = Annotated[str | None, Header()]
-"""What a browser has of a chart, by its ETag."""
+"""ETag of the chart that a browser has."""
 
 
 def chart(figures: str, if_none_match: str | None, draw: Callable[[], str]) -> Response:
-    """An SVG of `figures`, drawn only where the browser does not have it. Its own styles apply when it is opened alone.
+    """Answer with an SVG of `figures`, drawn only where the browser does not have it yet.
 
-    `draw` imports what it draws with: that is slow to load, and the API starts without.
+    Its own styles apply when it is opened alone. `draw` imports its drawing library itself: that is slow to load, and
+    the API starts without it.
     """
     etag = f'"{hashlib.sha256((version("secateur-server") + figures).encode()).hexdigest()[:32]}"'
     headers = {

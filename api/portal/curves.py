@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from core.jobs.schemas import JobEvent
 
 MOST_POINTS = 500
-"""Of one curve in a page; of more every so many are shown."""
+"""Most points of one curve in a page; of longer ones only every so many are shown."""
 
 _NAMES = {
     "recovery_loss": ("Training loss during recovery", "step", "nats"),
@@ -25,7 +25,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Point:
-    """`sequence` is the number of the event that told it."""
+    """One point of a curve; `sequence` is the number of its event."""
 
     sequence: int
     attempt: int
@@ -35,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """`id` is its name as an HTML id. `left_out` says that points were."""
+    """Curve of one metric; `id` is its name as an HTML id, `left_out` says whether points were left out."""
 
     name: str
     id: str
@@ -47,7 +47,7 @@ class Curve:
 
 
 def curves_of(events: Iterable[JobEvent]) -> list[Curve]:
-    """Of metric events in their order, one curve for each name."""
+    """Return one curve for each name from metric events in their order."""
     points: dict[str, list[Point]] = {}
     for event in events:
         data = event.data
@@ -58,7 +58,7 @@ def curves_of(events: Iterable[JobEvent]) -> list[Curve]:
 
 
 def curve_id(name: str) -> str:
-    """A name as an HTML id: letters, digits and hyphens."""
+    """Return a metric's name as an HTML id of letters, digits and hyphens."""
     return "curve-" + re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 

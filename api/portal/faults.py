@@ -1,4 +1,4 @@
-"""What is wrong with a form, told at its fields."""
+"""Errors of a form, shown at its fields."""
 
 from collections.abc import Collection
 
@@ -9,7 +9,7 @@ from core.errors import InvalidRequest, SecateurError
 
 
 def faults_of(error: SecateurError | ValidationError, fields: Collection[str]) -> dict[str, str]:
-    """What to say at each of the form's fields; under "" what belongs to none of them.
+    """Return the error messages by form field; under "" those that belong to no field.
 
     `files.0.path` belongs to `files`, where the form has no field of the longer name.
     """
@@ -24,7 +24,7 @@ def faults_of(error: SecateurError | ValidationError, fields: Collection[str]) -
 
 
 def status_of(error: SecateurError | ValidationError) -> int:
-    """Of the page that tells an error."""
+    """Return the HTTP status of the page that shows an error."""
     return error.status if isinstance(error, SecateurError) else InvalidRequest.status
 
 

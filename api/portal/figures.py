@@ -33,7 +33,7 @@ class Card:
 
 
 def cards(metrics: Figures) -> list[Card]:
-    """What a reader looks for first."""
+    """Return the cards with the figures a reader looks for first."""
     found = []
     sizes, parameters, shares = (metrics.get(name) or {} for name in ("bytes", "parameters", "sparsity"))
     stored = stored_bytes(metrics)
@@ -63,8 +63,10 @@ def cards(metrics: Figures) -> list[Card]:
 
 @dataclass(frozen=True)
 class GateRow:
-    """A limit of the job beside its figure; a target is one too. `unproven` is one that is missed although the figure
-    is below the limit: not by more than its noise."""
+    """Limit of the job with its figure; a target is one too.
+
+    `unproven`: the limit counts as missed although the figure is below it, because the margin is within the noise.
+    """
 
     what: str
     limit: str
@@ -74,7 +76,7 @@ class GateRow:
 
 
 def gate_rows(report: Figures) -> list[GateRow]:
-    """Every gate that was set, on every dataset and task it holds for."""
+    """Return a row for every gate that was set, on every dataset and task it holds for."""
     found = []
     for row in report.get("gates", {}).get("rows", ()):
         what = row["gate"].removeprefix("max_").replace(".", ": ").replace("_", " ")
@@ -88,7 +90,7 @@ def gate_rows(report: Figures) -> list[GateRow]:
 
 
 def evaluation_rows(metrics: Figures) -> list[Row]:
-    """Everything that was measured of both models."""
+    """Return a row for everything that was measured of both models."""
     return [*_perplexities(metrics), *_accuracies(metrics), *_tasks(metrics), *_flops(metrics), *_latencies(metrics)]
 
 

@@ -44,7 +44,7 @@ Sender = Annotated[Principal, Depends(_sender)]
 
 @contextlib.asynccontextmanager
 async def sent_form(request: Request) -> AsyncIterator[tuple[Form, dict[str, BinaryIO]]]:
-    """The text fields, and the files by name. Raises PayloadTooLarge, InvalidRequest, Forbidden and DiskFull."""
+    """Yield the text fields, and the files by name. Raises PayloadTooLarge, InvalidRequest, Forbidden and DiskFull."""
     try:
         with full_disk_told():
             sent = await request.form()
@@ -87,8 +87,11 @@ async def take_files(
 
 
 def belonging(kind: UploadKind, names: Sequence[str]) -> list[str]:
-    """Of a model's folder what makes the model; where no weights are among it, pickles too, and where there is nothing
-    of a model, all: for the service to say why not."""
+    """Return the files of a folder that make up the model.
+
+    Pickles count too where no weights are among the files. Where there is nothing of a model, return all of them: the
+    service says why it refuses them.
+    """
     if kind == "dataset":
         return list(names)
     has_weights = any(is_weight_file(name) for name in names)
@@ -97,7 +100,7 @@ def belonging(kind: UploadKind, names: Sequence[str]) -> list[str]:
 
 
 def sendable_name(name: str) -> str:
-    """A file's name as uploads take it: what is neither letter, digit, dot, dash nor underscore becomes one."""
+    """Return a file's name as uploads accept it: any character but letters, digits, `.`, `-` and `_` becomes `_`."""
     return re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)[-200:]
 
 

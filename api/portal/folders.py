@@ -1,4 +1,4 @@
-"""Where templates and static files lie."""
+"""Folders of the portal's templates and static files."""
 
 from pathlib import Path
 

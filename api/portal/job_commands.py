@@ -22,7 +22,7 @@ class Commands:
 
 
 def commands_for(body: Mapping[str, Any], url: str) -> Commands:
-    """`body` is minimal; `url` is the service's."""
+    """Return the commands that submit a minimal `body` to the service at `url`."""
     return Commands(curl=_curl(body, url), cli=_cli(body), python=_python(body, url))
 
 
@@ -51,7 +51,7 @@ def _python(body: Mapping[str, Any], url: str) -> str:
 
 
 def _literal(value: Any, indent: int) -> str:
-    """As Python writes it, over several lines where one would be long."""
+    """Format a value as a Python literal, over several lines where one would be too long."""
     plain = repr(value)
     if indent + len(plain) <= _WIDTH or not isinstance(value, dict | list) or not value:
         return plain
@@ -71,7 +71,7 @@ def _cli(body: Mapping[str, Any]) -> str:
 
 
 def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
-    """What `secateur submit` is told; None where its options cannot say all of the body."""
+    """Return the options of `secateur submit` for a body; None where they cannot express all of it."""
     left = {name: dict(value) if isinstance(value, Mapping) else value for name, value in body.items()}
     found: list[tuple[str, str]] = []
 
@@ -125,7 +125,7 @@ def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
 
 
 def _take_length(left: Mapping[str, Any], found: list[tuple[str, str]]) -> bool:
-    """`--sequence-length` is of calibration and evaluation alike; False where theirs are not."""
+    """Take `--sequence-length`, which is one for calibration and evaluation; return False where theirs differ."""
     calibration, evaluation = left.get("calibration", {}), left.get("evaluation", {})
     length = calibration.pop("sequence_length", None)
     measured = evaluation.pop("sequence_length", length)
@@ -141,7 +141,7 @@ def _text(value: Any) -> str:
 
 
 def _json_or_text(value: Any) -> str:
-    """As the command reads it back: text stays text only where it is no JSON."""
+    """Return a value as the command parses it back: text stays plain only where it is not valid JSON."""
     if not isinstance(value, str):
         return json.dumps(value)
     try:

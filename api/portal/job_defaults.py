@@ -1,5 +1,7 @@
-"""What the form of a job is filled in with once its model is known, so that whoever names only a model gets a job that
-is worth running. REST fills in less: a program says what it means."""
+"""Defaults of the job form once its model is known: who names only a model gets a job that is worth running.
+
+REST fills in less: a program says what it means.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,27 +12,27 @@ from core.jobs.text_resolution import SELF
 from core.registry.schemas import Dataset
 
 METHOD = {"language-model": "frontier", "image-classification": "magnitude"}
-"""By the model's task, where none is named."""
+"""Usual method of the model's task, where none is named."""
 SPARSITY = {"structured": "0.2"}
-"""By the method's first pattern; of any other, half."""
+"""Usual sparsity of the method's first pattern; half for any other."""
 SAMPLES = 128
 LENGTH = 512
 EVALUATION_SAMPLES = 64
 IMAGES = 1024
 PROMPTS = ("The capital of France is", "To keep a rose healthy, prune it")
-"""What dense and pruned are asked to continue, side by side in the report."""
+"""Prompts that dense and pruned continue, side by side in the report."""
 _SELF_SAMPLES = 32
 _CHARACTERS_PER_TOKEN = 6
 """More than tokenizers make of most texts, so that a text is not asked for more than it has."""
 
 
 def with_method(form: Form, found: ShownDescription) -> Form:
-    """The form with the usual method of such a model, where it names none."""
+    """Return the form with the usual method for such a model, where it names none."""
     return form if form.get("method") else form.but({"method": METHOD[found.task]})
 
 
 def with_target(form: Form) -> Form:
-    """How much is to go, where nothing says it."""
+    """Return the form with the usual sparsity, where neither a sparsity nor a target is given."""
     method = METHODS.get(form.get("method"))
     said = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
     if method is None or not method.prunes or said or ":" in form.get("pattern"):
@@ -39,8 +41,11 @@ def with_target(form: Form) -> Form:
 
 
 def with_calibration(form: Form, found: ShownDescription, datasets: Sequence[Dataset]) -> Form:
-    """A calibration set, where the method needs one and none is named: the registered one whose name says so, else the
-    largest; of a language model without any, text that it writes itself."""
+    """Return the form with a calibration set, where the method needs one and none is named.
+
+    That is the registered one whose name says so, else the largest; for a language model without any, text that it
+    generates itself.
+    """
     method = METHODS.get(form.get("method"))
     if method is None or not method.needs.calibration or form.get("calibration.dataset"):
         return form
@@ -70,8 +75,11 @@ def with_calibration(form: Form, found: ShownDescription, datasets: Sequence[Dat
 
 
 def with_evaluation(form: Form, found: ShownDescription, datasets: Sequence[Dataset]) -> Form:
-    """An evaluation set, where nothing is to be measured: one that is not calibrated on, if there is one. Of a language
-    model that becomes another one, prompts too."""
+    """Return the form with an evaluation set, where nothing is to be measured.
+
+    If there is one that is not calibrated on, it is that. For a language model that the job changes, prompts are added
+    too.
+    """
     if form.get("evaluation.datasets") or form.get("evaluation.tasks"):
         return form
     fitting = _fitting(found, datasets)
@@ -104,7 +112,7 @@ def _choose(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None
 
 
 def _length(found: ShownDescription, text: Dataset) -> int:
-    """Tokens of a sequence: no longer than the model's context, nor than the text."""
+    """Return the tokens of a sequence: no longer than the model's context, nor than the text."""
     return max(2, min(LENGTH, found.context_length or LENGTH, text.characters // _CHARACTERS_PER_TOKEN))
 
 

@@ -1,5 +1,7 @@
-"""The fields of a form that says a job body: one for each leaf of its JSON schema, by its dotted place there, and how
-the values of each kind are written as text."""
+"""Form fields of a job body: one for each leaf of its JSON schema, named by its dotted path there.
+
+Each kind of field has its way of writing values as text.
+"""
 
 import json
 import math
@@ -16,7 +18,7 @@ PARAMETERS: Final = "parameters."
 METADATA: Final = "metadata"
 Kind = Literal["text", "number", "choice", "lines", "pairs", "json", "loose"]
 ALL: Final = "all"
-"""What null means where a number is expected and unset means another."""
+"""Text for null where a number is expected and unset means another."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Field:
 
     @property
     def shown_default(self) -> str:
-        """What is meant where the field is empty; "" where nothing is."""
+        """Return the text of the default that an empty field means; "" where it means none."""
         return "" if self.default in (None, [], {}) else " ".join(self.write(self.default))
 
     def read(self, values: list[str]) -> Any:
-        """The value that texts of a form say. Raises InvalidRequest where they are no JSON, or no NAME=VALUE."""
+        """Parse the field's texts into its value. Raises InvalidRequest where they are not JSON or not NAME=VALUE."""
         text = values[-1]
         match self.kind:
             case "number":
@@ -69,7 +71,7 @@ class Field:
                 return text
 
     def write(self, value: Any) -> list[str]:
-        """The texts that say a value; none where an empty field says it."""
+        """Return the texts of a value; none where an empty field means it."""
         if value is None:
             return [ALL] if self.is_open else ["null"] if self.kind == "json" else []
         match self.kind:
@@ -90,7 +92,7 @@ class Field:
 
 
 def job_fields(method: str) -> dict[str, Field]:
-    """Every field of a job body, with the parameters of a method where it is one of the catalogue."""
+    """Return every field of a job body, with the parameters of a method where it is one of the catalogue."""
     return _body_fields() | _parameter_fields(method)
 
 
@@ -119,7 +121,7 @@ def _parameter_fields(method: str) -> dict[str, Field]:
 
 
 def _resolved(schema: Mapping[str, Any], inner: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A schema without its reference, and without null as the one alternative."""
+    """Return a schema with its reference resolved, and without null as the one alternative."""
     alternatives = [each for each in inner.get("anyOf", ()) if each.get("type") != "null"]
     if len(alternatives) == 1:
         inner = {**inner, **alternatives[0]}
@@ -177,7 +179,7 @@ def _number(text: str) -> int | float | str:
 
 
 def one_a_line(values: list[str]) -> list[str]:
-    """One text a line; where one of them does not fit on a line, all together are one JSON list."""
+    """Split texts written one a line; where one of them does not fit on a line, all together are one JSON list."""
     if len(values) == 1 and values[0].startswith("["):
         given = json_or_text(values[0])
         if isinstance(given, list) and all(isinstance(each, str) for each in given):
@@ -186,7 +188,7 @@ def one_a_line(values: list[str]) -> list[str]:
 
 
 def _pairs(field: str, values: list[str]) -> dict[str, str]:
-    """One a line; where one does not fit on a line, all together are one JSON object."""
+    """Parse pairs written one a line; where one does not fit on a line, all together are one JSON object."""
     given = json_or_text(values[0]) if len(values) == 1 and values[0].startswith("{") else None
     if isinstance(given, dict):
         return given

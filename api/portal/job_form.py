@@ -1,5 +1,8 @@
-"""A job body as the fields of a form, and back. Fields are named by their dotted place in the body, their kinds come
-from its JSON schema: what a field says is sent with the type that belongs there, what is empty is not sent."""
+"""Job bodies as the fields of a form, and back.
+
+Fields are named by their dotted path in the body, their kinds come from its JSON schema: a field's value is sent with
+the type that belongs there, an empty field is not sent.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,8 +19,11 @@ _LEADING: Final = {"calibration": "dataset", "recovery": "method"}
 
 
 def read_body(form: Form) -> dict[str, Any]:
-    """The body that the fields mean. What cannot be read as the type it should have stays text, for the body's own
-    check to name. Raises InvalidRequest where JSON or NAME=VALUE is expected and is not there, and as for any body."""
+    """Return the body that the fields mean.
+
+    A value that cannot be read as the type it should have stays text, for the body's own validation to report. Raises
+    InvalidRequest where JSON or NAME=VALUE is expected and missing, and for whatever any JSON body is refused for.
+    """
     method = form.get("method")
     known = job_fields(method)
     body: dict[str, Any] = {}
@@ -48,12 +54,12 @@ def _put(body: dict[str, Any], name: str, value: Any) -> None:
 
 
 def lines_of(form: Form, name: str) -> list[str]:
-    """The texts of a field that takes several."""
+    """Return the texts of a field that takes several."""
     return one_a_line(form.lists.get(name, []))
 
 
 def form_of(body: Mapping[str, Any]) -> Form:
-    """The fields that say a body: `read_body` of them is that body again."""
+    """Return the fields that express a body: `read_body` of them gives that body again."""
     known = job_fields(str(body.get("method", "")))
     lists: dict[str, list[str]] = {}
     for name, value in _leaves(body):
@@ -73,7 +79,7 @@ def _leaves(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def field_at_fault(param: str | None, names: Mapping[str, Any]) -> str | None:
-    """The field that an error's `param` is about: itself, the field it lies in, or the first field of that part."""
+    """Return the field that an error's `param` is about: itself, the field it lies in, or the first of that part."""
     if param is None:
         return None
     shorter = param
@@ -87,7 +93,7 @@ def field_at_fault(param: str | None, names: Mapping[str, Any]) -> str | None:
 
 
 def minimal(body: JobBody) -> dict[str, Any]:
-    """The body without what would be filled in anyway."""
+    """Return the body without the values that defaults would fill in anyway."""
     least: dict[str, Any] = body.model_dump(mode="json", exclude_defaults=True, exclude={"parameters"})
     recovery = body.recovery
     if recovery is not None and recovery.method == "distill" and "lora" in recovery.model_fields_set:
@@ -100,7 +106,7 @@ def minimal(body: JobBody) -> dict[str, Any]:
 
 
 def _minimal_parameters(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those whose absence would change what is meant; all where they mean nothing yet."""
+    """Return the parameters whose absence would change the meaning; all of them where they are not valid yet."""
     least = dict(given)
     if method not in METHODS:
         return least

@@ -21,8 +21,11 @@ OVER = "over"
 def page_turn(
     team_id: str, job_id: str, known: Mapping[str, Any], require_signed_in: Callable[[Session], None]
 ) -> Turn:
-    """Renders, of the page's parts, those that new events change. `known` is what templates know besides; a page whose
-    session ended gets nothing more (`require_signed_in` raises Unauthenticated)."""
+    """Return a turn that renders those parts of the page that new events change.
+
+    `known` holds further variables of the templates. A page whose session ended gets nothing more (`require_signed_in`
+    raises Unauthenticated).
+    """
     drawn: set[str] | None = None
     asked_at = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What the page of a job shows, part by part: each part is read and rendered alone, so that only what changed is."""
+"""Page of a job, part by part: each part is read and rendered alone, so that only what changed is sent."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,19 +22,21 @@ from core.jobs.states import HELD, TERMINAL
 from core.publications.service import list_publications
 
 LOG_LINES = 500
-"""Of the log in the page; all of it is a file."""
+"""Lines of the log in the page; all of it is a file."""
 _METRIC_EVENTS = 20_000
 """The newest, that curves are drawn of."""
 _ATTEMPTS = 20
 _PUBLICATIONS = 5
 _LAST_LINES = 10
-"""Of the log, beside what went wrong."""
+"""Lines of the log shown with the error."""
 
 
 def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
-    """Return state, progress, what the worker is at, how long it will take, and when it was last heard of: `newest` are
-    the last events there are. A job's `started_at` is its newest attempt's. Durations are as of now: the browser counts
-    on from them."""
+    """Return state, progress, the worker's current activity, the time left, and when it was last heard of.
+
+    `newest` are the last events there are. A job's `started_at` is its newest attempt's. Durations are as of now: the
+    browser counts on from them.
+    """
     job = now.job
     context: dict[str, Any] = {"job": job, "elapsed": None, "remaining": None, "estimated": now.estimated_seconds}
     if job.status in HELD and job.started_at is not None:
@@ -62,7 +64,7 @@ def _doing(newest: Sequence[JobEvent]) -> str | None:
 
 
 def stages(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
-    """The newest attempt's stages, and all attempts."""
+    """Return the newest attempt's stages, and all attempts."""
     job = now.job
     attempts = service.list_attempts(session, team_id, job.id, limit=_ATTEMPTS, after=None)
     times = []
@@ -76,7 +78,7 @@ def stages(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
 
 
 def log(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
-    """The last lines."""
+    """Return the last lines of the log."""
     lines = newest_events(session, team_id, now.job.id, "log", up_to=now.last_event, limit=LOG_LINES + 1)
     return {
         "lines": lines[-LOG_LINES:],
@@ -91,7 +93,7 @@ def curves(session: Session, team_id: str, now: Snapshot) -> list[Curve]:
 
 
 def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
-    """How the job ended: figures, files, or what went wrong. Empty while it is not over."""
+    """Return how the job ended: figures and files, or the error. Empty while it is not over."""
     job = now.job
     if job.status not in TERMINAL:
         return {"is_over": False}
@@ -121,7 +123,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
 
 
 def recipe_of(job: Job) -> dict[str, Any]:
-    """The body that makes the same job again, defaults filled in."""
+    """Return the body that makes the same job again, defaults filled in."""
     body = JobBody.model_validate(job.model_dump(mode="json", include=set(JobBody.model_fields)))
     return body.model_dump(mode="json")
 

@@ -21,13 +21,13 @@ class LayerFigure:
 
 
 def layer_figures(report: Mapping[str, Any]) -> list[LayerFigure]:
-    """In the model's order."""
+    """Return the figures of each layer, in the model's order."""
     errors = (report.get("method") or {}).get("reconstruction_errors") or {}
     return [_figure(row, errors) for row in report.get("layers") or []]
 
 
 def by_kind(figures: Sequence[LayerFigure]) -> dict[str, list[LayerFigure]]:
-    """What is drawn as one line each: q_proj of all layers, k_proj of all …"""
+    """Return the layers grouped by what is drawn as one line: q_proj of all layers, k_proj of all, and so on."""
     kinds: dict[str, list[LayerFigure]] = {}
     for figure in figures:
         kinds.setdefault(figure.kind, []).append(figure)

@@ -8,7 +8,7 @@ from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS
 
 NEEDS: Final = ("no data", "forward passes", "gradients", "training")
-"""What a method needs besides the weights; each of these contains those before it."""
+"""Needs of a method besides the weights; each of these contains those before it."""
 _GROUPS: Final = (
     (
         ("unstructured", "n:m"),
@@ -23,7 +23,7 @@ _GROUPS: Final = (
     (("structured",), "Structured", "Whole heads, channels, filters or layers go. The model gets smaller."),
     ((), "Without pruning", "Train a model that was pruned before, or measure what its layers can lose."),
 )
-"""By `patterns` of the catalogue."""
+"""Groups by `patterns` of the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class MethodGroup:
 
 @cache
 def method_groups() -> tuple[MethodGroup, ...]:
-    """Every method of the catalogue, in one of the groups."""
+    """Return every method of the catalogue, in one of the groups."""
     return tuple(
         MethodGroup(title, text, tuple(sorted(_cards(patterns), key=lambda card: card.level)))
         for patterns, title, text in _GROUPS

@@ -20,7 +20,7 @@ from core.jobs.schemas import InspectBody, Inspection, Job, JobBody
 from core.registry.schemas import Dataset
 
 GOAL = "goal"
-"""Which of `GOALS` says how much is to go; the others are not sent."""
+"""Field that names the one of `GOALS` that counts; the others are not sent."""
 GOALS = ("sparsity", "target.parameters", "target.bytes", "target.latency_ratio")
 SHOWN_FOR = "shown_for"
 """The method whose parameters the page showed: those of another are not sent."""
@@ -33,7 +33,10 @@ ONCE = "once"
 
 @dataclass
 class Draft:
-    """`found` is the model, `trial` the dry run of the whole; `errors` are by field, `faults` of no field."""
+    """Draft of a job.
+
+    `found` is the model, `trial` the dry run of the whole; `errors` are by field, `faults` of no field.
+    """
 
     form: Form
     body: JobBody | None = None
@@ -53,7 +56,7 @@ class Draft:
 
     @property
     def goal(self) -> str:
-        """What says how much is to go."""
+        """Return the field that says how much to prune."""
         given = next((name for name in reversed(GOALS) if self.form.get(name)), GOALS[0])
         return self.form.get(GOAL) if self.form.get(GOAL) in GOALS else given
 
@@ -79,7 +82,7 @@ class Draft:
 
 
 def form_of_job(job: Job) -> Form:
-    """The form that says what a job was asked to do; what a target or a pattern means is left to them."""
+    """Return the form of a job's request; what its target or pattern implies is not filled in."""
     body = minimal(JobBody.model_validate(job.model_dump(include=set(JobBody.model_fields))))
     method = METHODS.get(job.method)
     if job.target is not None or ":" in job.pattern:
@@ -136,7 +139,7 @@ def _filled(form: Form, found: Inspection, datasets: Sequence[Dataset]) -> Form:
 
 
 def _meant(drafted: Draft) -> Form:
-    """The form without what does not count: other ways of saying how much, parameters of a method chosen before."""
+    """Return the form without fields that do not count: other goals, parameters of a method chosen earlier."""
     form, method = drafted.form, drafted.method
     dropped: set[str] = set()
     if form.get(GOAL):

@@ -24,7 +24,7 @@ _environment.globals.update(static=static_url)
 
 
 def fragment(template: str, /, **context: Any) -> str:
-    """Part of a page, as HTML."""
+    """Render a part of a page as HTML."""
     return _environment.get_template(template).render(now=datetime.now(UTC), **context)
 
 
@@ -36,8 +36,11 @@ def page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A whole page, or, where the template is one, a part of it. It knows who is signed in (`who`, None for nobody),
-    the token its forms must carry (`csrf`), and its own path, that navigation is marked by."""
+    """Render a whole page, or the part of one that the template is.
+
+    The template knows who is signed in (`who`, None for nobody), the token its forms must carry (`csrf`), and its own
+    path, which marks the current place in the navigation.
+    """
     known = {
         "who": getattr(request.state, "signed_in", None),
         "csrf": getattr(request.state, "csrf", ""),
@@ -47,5 +50,5 @@ def page(
 
 
 def is_partial(request: Request) -> bool:
-    """Whether htmx asks for a part of a page, which it swaps into the one that is there."""
+    """Tell whether htmx asks for a part of a page, which it swaps into the page that is there."""
     return request.headers.get("HX-Request-Type") == "partial"

@@ -1,4 +1,4 @@
-"""How far a job is: its stages with their times, and how long it will still take, about."""
+"""Progress of a job: its stages with their times, and roughly how long it will still take."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,11 @@ _TRUSTED = 0.25
 
 @dataclass(frozen=True)
 class StageTime:
-    """A stage of an attempt and what it took so far; `seconds` is None where it did not begin, `running_since` where it
-    does not run; `is_cut_short` where the attempt ended in it without having finished it."""
+    """Stage of an attempt and the time it has taken so far.
+
+    `seconds` is None where it did not begin, `running_since` where it does not run; `is_cut_short` where the attempt
+    ended in it without having finished it.
+    """
 
     stage: Stage
     seconds: float | None
@@ -24,8 +27,11 @@ class StageTime:
 
 
 def remaining_seconds(progress: float, elapsed: float, estimated: float | None) -> float | None:
-    """Of an attempt that is so far after `elapsed` seconds; `estimated` is how long it was expected to take. None where
-    nothing can be said, as of one that takes longer than was expected and has not come far enough to have a pace."""
+    """Return how many seconds an attempt will still take that has come so far after `elapsed` seconds.
+
+    `estimated` is how long it was expected to take. None where nothing can be said, as for an attempt that takes longer
+    than expected and has not come far enough to have a pace.
+    """
     pace = elapsed / progress if progress >= 0.02 else None
     if pace is None:
         return None if estimated is None or estimated <= elapsed else estimated - elapsed
@@ -35,7 +41,7 @@ def remaining_seconds(progress: float, elapsed: float, estimated: float | None) 
 
 
 def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) -> list[StageTime]:
-    """Of one attempt, in the order of stages; `events` are those of its stages. An attempt begins by fetching."""
+    """Return one attempt's stages, in the order of stages; `events` are its stage events. It begins by fetching."""
     begun: list[tuple[Stage, datetime]] = [("fetch", attempt.started_at)]
     begun += [(event.data["stage"], event.created_at) for event in events if event.attempt == attempt.attempt]
     seconds = _added_up(begun, attempt.ended_at or now) if attempt.stages is None else attempt.stages
@@ -56,7 +62,7 @@ def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) 
 
 
 def _added_up(begun: Sequence[tuple[Stage, datetime]], end: datetime) -> Mapping[str, float]:
-    """Seconds by stage: each goes on until the next begins, and may begin more than once."""
+    """Return the seconds of each stage: it lasts until the next begins, and may begin more than once."""
     seconds: dict[str, float] = {}
     ends = [at for _, at in begun[1:]] + [end]
     for (stage, at), until in zip(begun, ends, strict=True):

@@ -1,4 +1,4 @@
-"""Who a browser is, and whether a form was sent by a page of ours."""
+"""Sessions of browsers, and the proof that a form was sent by a page of ours."""
 
 import hmac
 from collections.abc import Collection, Mapping
@@ -28,8 +28,10 @@ _SAFE = ("GET", "HEAD")
 
 @dataclass(frozen=True)
 class Form:
-    """The fields of a form as they were sent, stripped; those left empty are not there. `lists` has every value of a
-    name, `fields` the last."""
+    """Fields of a form as they were sent, stripped; those left empty are not there.
+
+    `lists` has every value of a name, `fields` the last.
+    """
 
     lists: dict[str, list[str]] = field(default_factory=dict)
 
@@ -38,19 +40,19 @@ class Form:
         return {name: values[-1] for name, values in self.lists.items()}
 
     def get(self, name: str, default: str = "") -> str:
-        """The last value of a name."""
+        """Return the last value of a name."""
         return self.lists.get(name, [default])[-1]
 
     def but(self, fields: Mapping[str, str]) -> "Form":
-        """The same with other values of these fields."""
+        """Return the form with these fields replaced."""
         return Form(self.lists | {name: [value] for name, value in fields.items()})
 
     def or_else(self, fields: Mapping[str, str]) -> "Form":
-        """The same with these values where there is none."""
+        """Return the form with these values for fields it does not have."""
         return self.over(Form({name: [value] for name, value in fields.items()}))
 
     def over(self, other: "Form") -> "Form":
-        """The same with what only the other one has."""
+        """Return the form with those fields of the other one that it does not have."""
         return Form(other.lists | self.lists)
 
     def without(self, names: Collection[str]) -> "Form":
@@ -58,7 +60,7 @@ class Form:
 
 
 def read_form(sent: ImmutableMultiDict[str, Any]) -> Form:
-    """Text fields only. Raises InvalidRequest where one holds what cannot be stored."""
+    """Return the text fields of a form. Raises InvalidRequest where one holds what cannot be stored."""
     lists: dict[str, list[str]] = {}
     for name, value in sent.multi_items():
         if isinstance(value, UploadFile):
@@ -71,7 +73,7 @@ def read_form(sent: ImmutableMultiDict[str, Any]) -> Form:
 
 
 async def _posted(request: Request) -> Form:
-    """What was posted, kept in the request's state, so that nothing typed is lost where signing in comes first."""
+    """Return the posted form, kept in the request's state: where signing in comes first, nothing typed is lost."""
     form = Form()
     if request.method not in _SAFE:
         sent_as = request.headers.get("content-type", "").partition(";")[0]
@@ -88,8 +90,11 @@ Posted = Annotated[Form, Depends(_posted)]
 
 
 def require_same_origin(request: Request) -> None:
-    """Raises Forbidden where a browser says that another site's page sent this: one of the same name, but not by https,
-    is another site where this was sent by https. (Behind a proxy that is not trusted to say so, it seems not to be.)"""
+    """Require that the request was sent by a page of this site, as far as the browser says. Raises Forbidden.
+
+    A site of the same name is another one where this was sent by https and that not. (Behind a proxy that is not
+    trusted to say so, the request seems not to be https.)
+    """
     origin = request.headers.get("origin")
     if origin is None:
         return
@@ -99,7 +104,7 @@ def require_same_origin(request: Request) -> None:
 
 
 def session_of(request: Request, state: State) -> Principal:
-    """Who the session acts for; what changes something asks `require_own_form` too."""
+    """Return the principal the session acts for; routes that change something call `require_own_form` too."""
     token = request.cookies.get(COOKIE, "")
     if not token:
         raise Unauthenticated("sign in with an API key")
@@ -113,7 +118,7 @@ def session_of(request: Request, state: State) -> Principal:
 
 
 def require_own_form(request: Request, posted: Form) -> None:
-    """Raises Forbidden unless a page of this session sent this."""
+    """Require that a page of this session sent the form. Raises Forbidden."""
     require_same_origin(request)
     given = request.headers.get(CSRF_HEADER) or posted.get(CSRF_FIELD)
     if not hmac.compare_digest(given.encode(), request.state.csrf.encode()):
@@ -121,7 +126,7 @@ def require_own_form(request: Request, posted: Form) -> None:
 
 
 def _principal(request: Request, state: State, posted: Posted) -> Principal:
-    """Who the session acts for; for what changes something, only with the token its own pages carry."""
+    """Return the principal the session acts for; a request that changes something needs the token its pages carry."""
     principal = session_of(request, state)
     if request.method not in _SAFE:
         require_own_form(request, posted)

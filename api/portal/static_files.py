@@ -14,13 +14,13 @@ VERSION = "v"
 
 @cache
 def static_url(name: str) -> str:
-    """The address of a static file, which changes with its content."""
+    """Return the URL of a static file, which changes with its content."""
     digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:16]
     return f"/portal/static/{name}?{VERSION}={digest}"
 
 
 class StaticFolder(StaticFiles):
-    """Kept for a year where the address has the version, asked for again otherwise."""
+    """Static files that browsers keep for a year where the URL has the version, and ask for again otherwise."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

@@ -23,8 +23,11 @@ FIELDS: Final = (
 
 
 def read_sweep(form: Form) -> dict[str, Any]:
-    """The body; what cannot be read as the type it should have stays text, for the body's own check to name. Raises
-    InvalidRequest where JSON is expected and is not there."""
+    """Return the body that the fields mean.
+
+    A value that cannot be read as the type it should have stays text, for the body's own validation to report. Raises
+    InvalidRequest where JSON is expected and missing.
+    """
     job: dict[str, Any] = {"model": form.get("model")}
     length = _given(sequence_length=_number(form.get("sequence_length")))
     if calibration := form.get("calibration.dataset"):
@@ -51,7 +54,7 @@ def read_sweep(form: Form) -> dict[str, Any]:
 
 
 def field_of(param: str | None) -> str | None:
-    """The form's field that a `param` of the body is about."""
+    """Return the form's field that a `param` of the body is about."""
     if param is None:
         return None
     name = param.removeprefix("search.subject_to.").removeprefix("search.").removeprefix("job.")
@@ -59,7 +62,7 @@ def field_of(param: str | None) -> str | None:
 
 
 def _varied(text: str) -> dict[str, Any]:
-    """Values by path, one path a line: `parameters.block_size = [64, 128]`."""
+    """Parse values by path, one path a line: `parameters.block_size = [64, 128]`."""
     found: dict[str, Any] = {}
     for line in text.splitlines():
         path, separator, written = line.partition("=")
@@ -81,7 +84,7 @@ def _words(text: str) -> list[str]:
 
 
 def _number(text: str) -> JsonValue:
-    """A number where it is one, None where there is nothing."""
+    """Return the number that a text is, the text where it is none, None where it is empty."""
     try:
         number: JsonValue = json.loads(text) if text else None
     except ValueError:

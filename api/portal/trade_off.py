@@ -14,13 +14,13 @@ _LOG_FROM = 20
 
 
 def quality_in_words(quality: str) -> str:
-    """`perplexity:articles` as people say it."""
+    """Spell out a quality: `perplexity:articles` as "perplexity on articles"."""
     kind, _, name = quality.partition(":")
     return f"{kind}, mean of the tasks" if name == "task_mean" else f"{kind} on {name}"
 
 
 def draw_trade_off(found: TradeOff) -> str:
-    """As SVG."""
+    """Draw the trade-off as an SVG."""
     from core.evaluation.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
 
     spots = [

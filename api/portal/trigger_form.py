@@ -1,4 +1,4 @@
-"""What is typed in the forms of triggers, as the API takes it."""
+"""Forms of triggers, as bodies that the API takes."""
 
 import json
 from typing import Any, Final
@@ -33,11 +33,14 @@ _WRITTEN = {
     },
 }
 EXAMPLE: Final = {name: json.dumps(value, indent=2) for name, value in _WRITTEN.items()}
-"""What a new form begins with."""
+"""Values that a new form begins with."""
 
 
 def trigger_of(form: Form) -> TriggerBody:
-    """Raises InvalidRequest where a field is no JSON, pydantic's ValidationError where it is not as it should be."""
+    """Return the body that the form means.
+
+    Raises InvalidRequest where a field is not JSON, pydantic's ValidationError where the body is not valid.
+    """
     body: dict[str, Any] = {name: form.get(name) for name in ("name", "description") if form.get(name)}
     body["template"] = _json(form, "template", {})
     body["placeholders"] = _json(form, "placeholders", {})
@@ -51,12 +54,12 @@ def trigger_of(form: Form) -> TriggerBody:
 
 
 def typed(form: Form) -> dict[str, str]:
-    """What a form is shown with again."""
+    """Return the typed values, to show the form with them again."""
     return {name: form.get(name) for name in FIELDS}
 
 
 def payload_of(form: Form) -> tuple[Any, bytes]:
-    """A payload as it was typed, and its bytes. Raises InvalidRequest where it is no JSON."""
+    """Return the payload that was typed, parsed and as bytes. Raises InvalidRequest where it is not JSON."""
     return _json(form, "payload", {}), form.get("payload").encode()
 
 

@@ -1,4 +1,4 @@
-"""What a job came to, dense against pruned, in one sentence of plain words."""
+"""Verdict on a job: dense against pruned, in one plain sentence."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,8 +28,10 @@ class Verdict:
 
 
 def verdict(recipe: Figures, metrics: Figures, report: Figures) -> Verdict:
-    """Of a job that has figures, from its body, metrics and report. What was not measured is said, and a difference
-    within the noise of its measurement is called none."""
+    """Return the verdict on a job that has figures, from its body, metrics and report.
+
+    The sentence says what was not measured; a difference within the noise of its measurement counts as none.
+    """
     method = get_method(recipe["method"])
     if method.measures:
         return _of_sensitivity(metrics)
@@ -39,7 +41,7 @@ def verdict(recipe: Figures, metrics: Figures, report: Figures) -> Verdict:
 
 
 def apart(dense: float | None, pruned: float | None) -> tuple[str, str]:
-    """Two figures with as many digits as it takes to tell them apart: three to five."""
+    """Format two figures with as many digits as it takes to tell them apart: three to five."""
     for digits in (3, 4, 5):
         shown = _shown(dense, digits), _shown(pruned, digits)
         if shown[0] != shown[1]:
@@ -52,7 +54,7 @@ def _shown(figure: float | None, digits: int) -> str:
 
 
 def is_smaller_network(recipe: Figures, metrics: Figures, report: Figures) -> bool:
-    """Whether weights are gone, not only zero: then there is less to compute."""
+    """Tell whether weights were removed, not only set to zero: then there is less to compute."""
     left = report.get("artifact", {}).get("parameters")
     dense = metrics.get("parameters", {}).get("dense")
     if left is None or dense is None:
@@ -61,7 +63,7 @@ def is_smaller_network(recipe: Figures, metrics: Figures, report: Figures) -> bo
 
 
 def difference_within_noise(figure: Figures) -> bool:
-    """Whether an accuracy, with its standard errors, is no different from the dense model's."""
+    """Tell whether an accuracy, with its standard errors, is no different from the dense model's."""
     error = hypot(figure.get("dense_stderr", 0.0), figure.get("pruned_stderr", 0.0))
     return bool(abs(figure["pruned"] - figure["dense"]) <= error)
 

@@ -11,7 +11,7 @@ FIELDS = tuple(WebhookBody.model_fields)
 
 
 def body_of(posted: Form) -> dict[str, Any]:
-    """What was asked, to be validated. Raises InvalidRequest for lines that are no NAME=VALUE."""
+    """Return the body that the form means, to be validated. Raises InvalidRequest for lines that are not NAME=VALUE."""
     metadata: dict[str, str] = {}
     for line in posted.get("metadata").splitlines():
         name, separator, value = line.strip().partition("=")
@@ -27,7 +27,7 @@ def body_of(posted: Form) -> dict[str, Any]:
 
 
 def values_of(posted: Form) -> dict[str, Any]:
-    """As it was typed."""
+    """Return the form's values as they were typed."""
     return {
         "url": posted.get("url"),
         "description": posted.get("description"),
@@ -37,6 +37,6 @@ def values_of(posted: Form) -> dict[str, Any]:
 
 
 def values_from(webhook: Webhook) -> Mapping[str, Any]:
-    """As it is."""
+    """Return the form's values for an existing webhook."""
     lines = "\n".join(f"{name}={value}" for name, value in webhook.metadata.items())
     return {"url": webhook.url, "description": webhook.description, "types": webhook.types, "metadata": lines}

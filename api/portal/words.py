@@ -11,7 +11,7 @@ _NONE = "–"
 
 
 def size(value: float | None) -> str:
-    """Bytes: 1.5 GiB."""
+    """Format bytes: 1.5 GiB."""
     if value is None:
         return _NONE
     unit = 0
@@ -21,7 +21,7 @@ def size(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """134,515,008 as 134.5 M."""
+    """Format a large number: 134,515,008 as 134.5 M."""
     if value is None:
         return _NONE
     for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -31,7 +31,7 @@ def count(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with so many significant digits."""
+    """Format a figure with so many significant digits."""
     if value is None:
         return _NONE
     if isinstance(value, int) or not math.isfinite(value):
@@ -43,12 +43,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """A share: 0.5 as 50 %."""
+    """Format a share: 0.5 as 50 %."""
     return _NONE if value is None else f"{value * 100:.{digits}f} %"
 
 
 def duration(seconds: float | None) -> str:
-    """2 h 05 min, 3 min 20 s, 1.2 s."""
+    """Format a duration: 2 h 05 min, 3 min 20 s, 1.2 s."""
     if seconds is None:
         return _NONE
     if seconds < 10:
@@ -64,17 +64,17 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(value: datetime | None) -> str:
-    """UTC, to the minute."""
+    """Format a UTC time to the minute."""
     return _NONE if value is None else f"{value:%Y-%m-%d %H:%M}"
 
 
 def clock(value: datetime) -> str:
-    """UTC, to the second."""
+    """Format a UTC time of day to the second."""
     return f"{value:%H:%M:%S}"
 
 
 def since(value: datetime | None, now: datetime) -> str:
-    """How long ago, roughly."""
+    """Format how long ago something was, roughly."""
     if value is None:
         return _NONE
     seconds = (now - value).total_seconds()
@@ -85,7 +85,7 @@ def since(value: datetime | None, now: datetime) -> str:
 
 
 def as_json(value: Any) -> str:
-    """Indented, for people."""
+    """Format a value as indented JSON, for people to read."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 

@@ -60,7 +60,7 @@ def _read(state: ApiState, caller: Principal, job_id: str, after: int, limit: in
 
 
 def _sent(session: Session, page: EventPage, is_over: bool) -> Sequence[ServerSentEvent]:
-    """A message for each event."""
+    """Return a message for each event."""
     return [
         ServerSentEvent(id=str(event.sequence), event=event.type, data=event.model_dump_json()) for event in page.data
     ]

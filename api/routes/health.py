@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can do its work."""
+"""Liveness and readiness of the service."""
 
 from typing import Literal
 
@@ -20,7 +20,8 @@ class Health(BaseModel):
 class Readiness(BaseModel):
     """`can_accept`: jobs can be submitted, and what is stored can be read. `can_run`: besides, a worker is up. `checks`
     has one entry for each thing there is to a whole service: database, store, broker, workers; while the broker is away
-    jobs start a few seconds late."""
+    jobs start a few seconds late.
+    """
 
     status: Literal["ready"]
     can_accept: Literal[True]
@@ -37,7 +38,8 @@ def healthz() -> Health:
 @router.get("/readyz", response_model=Readiness, responses=problems(Unavailable))
 def readyz(state: State) -> Response | Readiness:
     """Return whether jobs can be taken, with 503 where database or store cannot be reached, and in `can_run` whether
-    there is a worker to run them. The answer may be two seconds old."""
+    there is a worker to run them. The answer may be two seconds old.
+    """
     checks = state.readiness.checks()
     missing = ", ".join(name for name in ("database", "store") if not checks[name])
     if missing:

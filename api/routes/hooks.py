@@ -45,7 +45,8 @@ router = APIRouter(prefix="/v1/hooks", tags=["triggers"])
 def fire_hook(token: str, request: Request, sent: SentToUrl, state: State, background: BackgroundTasks) -> Response:
     """Fire the trigger whose secret URL this is, with a payload. One event makes one job: its id is the header
     webhook-id or Idempotency-Key, what stands at the trigger's `event_id` in the payload, or, of the hub, the
-    commit."""
+    commit.
+    """
     try:
         with transaction(state.sessions) as session:
             trigger = service.find_by_token(session, token, state.secret)

@@ -61,7 +61,7 @@ SUBMIT_ERRORS = (
     QuotaExceeded,
     *HUB_ERRORS,
 )
-"""What a body that is to become a job may be refused for."""
+"""Errors of a body that is to become a job."""
 
 
 @router.post(
@@ -155,7 +155,8 @@ def compare_jobs(
     cost: Cost = "parameters",
 ) -> Comparison:
     """Jobs beside one another: every field and figure with whether they differ, quality against cost with the Pareto
-    front, and what was removed of each layer. A job without a report is shown with what there is."""
+    front, and what was removed of each layer. A job without a report is shown with what there is.
+    """
     return service.compare_jobs(session, caller.team_id, job, quality=quality, cost=cost)
 
 
@@ -175,7 +176,8 @@ def cancel_job(job_id: str, caller: Member, session: DatabaseSession) -> Job:
 def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks) -> Job:
     """Queue a failed or cancelled job again; it goes on from its last complete block. Idempotent. What an attempt left
     that missed a gate, figures, report and artifact, stays until another attempt has stored its own; while it is being
-    published the job is not retried."""
+    published the job is not retried.
+    """
     job = service.retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
         hint_after_commit(background, state, job)

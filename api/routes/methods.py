@@ -16,7 +16,8 @@ router = APIRouter(prefix="/v1/methods", tags=["methods"])
 
 class Method(BaseModel):
     """A method: where it comes from, what it needs, and the JSON schema of its parameters. `description` is a paragraph
-    for whoever has to choose, `gains` what hardware makes of the result."""
+    for whoever has to choose, `gains` what hardware makes of the result.
+    """
 
     id: str
     title: str

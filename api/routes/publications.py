@@ -31,7 +31,8 @@ router = APIRouter(tags=["publications"])
 )
 def publish_job(job_id: str, body: PublicationBody, caller: Member, state: State, once: CreateOnce) -> Response:
     """Push a job's artifact, its card included, to a repository of the hub or a bucket, with the rights of the
-    credentials given. It is on its way when this answers: look at the publication for where it is."""
+    credentials given. It is on its way when this answers: look at the publication for where it is.
+    """
 
     def create(session: Session) -> tuple[int, BaseModel]:
         made = service.publish(session, caller, job_id, body, settings=state.settings, secret=state.secret)

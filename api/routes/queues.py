@@ -15,7 +15,8 @@ router = APIRouter(prefix="/v1/queues", tags=["workers"])
 
 class Queue(BaseModel):
     """A queue that has jobs or that a worker serves: how many jobs wait, the age of the oldest of them, and how many a
-    worker holds. All teams wait in it."""
+    worker holds. All teams wait in it.
+    """
 
     name: str
     object: Literal["queue"]

@@ -1,4 +1,4 @@
-"""What a team keeps of its artifacts; for admins."""
+"""Retention policy of a team's artifacts; for admins."""
 
 from fastapi import APIRouter
 
@@ -20,7 +20,8 @@ def get_retention(caller: Admin, session: DatabaseSession) -> Retention:
 @router.put("", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
 def set_retention(body: RetentionPolicy, caller: Admin, session: DatabaseSession) -> Retention:
     """Set the policy. It is applied within ten minutes, and every ten minutes from then on: look at the preview
-    first."""
+    first.
+    """
     return service.set_retention(session, caller, body)
 
 

@@ -67,7 +67,8 @@ def get_sweep_results(
     sweep_id: str, caller: Viewer, session: DatabaseSession, quality: Quality = None, cost: Cost = "parameters"
 ) -> SweepResults:
     """Every point with its job and figures so far, quality against cost with the Pareto front, the best by each
-    objective, and what a search found."""
+    objective, and what a search found.
+    """
     return service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost)
 
 
@@ -80,5 +81,6 @@ def cancel_sweep(sweep_id: str, caller: Member, session: DatabaseSession) -> Swe
 @router.post("/{sweep_id}/resume", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
 def resume_sweep(sweep_id: str, caller: Member, session: DatabaseSession) -> Sweep:
     """Go on with a cancelled or failed sweep; jobs that were cancelled or failed are tried again, but for missed
-    gates. Idempotent."""
+    gates. Idempotent.
+    """
     return service.resume(session, caller, sweep_id)

@@ -47,7 +47,8 @@ def list_triggers(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
 )
 def create_trigger(body: TriggerBody, request: Request, caller: Member, state: State, once: CreateOnce) -> Response:
     """A new trigger. Its URL and other secrets are in the answer, this once. The template is checked as far as it can
-    be without a payload."""
+    be without a payload.
+    """
     found = look_up_template(state.hub, caller.team_id, body)
 
     def create(session: Session) -> tuple[int, BaseModel]:

@@ -137,7 +137,8 @@ async def send_part(
     offset: Annotated[int, Query(ge=0, le=2**53, description="Where the part begins: what was `received` so far.")],
 ) -> Response:
     """Send the next part of a file, at most `part_bytes` long. One that does not fit leaves all before it as it
-    was; where the file turns out to be none of a model, the upload is over (failed), its `error` saying why."""
+    was; where the file turns out to be none of a model, the upload is over (failed), its `error` saying why.
+    """
     return await take_part(request, state, caller, upload_id, path, offset)
 
 

@@ -74,7 +74,8 @@ def change_webhook(
     webhook_id: str, body: WebhookChanges, caller: Admin, session: DatabaseSession, state: State
 ) -> Webhook:
     """Change what is given. `enabled: false` keeps what waits, `enabled: true` sends it; what happens in between is not
-    told."""
+    told.
+    """
     if body.url is not None:
         state.guard.check_url(body.url)
     return service.change_webhook(session, caller, webhook_id, body)

@@ -54,7 +54,7 @@ def list_workers(caller: Viewer, session: DatabaseSession, state: State) -> Work
 
 
 def workers_shown_to(session: Session, team_id: str, fresh_seconds: float) -> list[Worker]:
-    """Every fresh worker, with the job it runs where that is the team's."""
+    """Return every fresh worker, with the job it runs where that is the team's."""
     rows = fleet.workers(session, fresh_seconds)
     own = fleet.own_jobs(session, team_id, [row.job_id for row in rows if row.job_id])
     return [_answer(row, row.job_id if row.job_id in own else None) for row in rows]

@@ -28,7 +28,8 @@ class Running:
 
 class StageWatch:
     """Held as a context; a thread of its own looks whenever some job's events are committed. `worker_of` names the
-    worker with a process id, None where there is none any more."""
+    worker with a process id, None where there is none any more.
+    """
 
     def __init__(self, database_url: str, worker_of: Callable[[int], str | None]) -> None:
         self._worker_of = worker_of
@@ -50,7 +51,8 @@ class StageWatch:
 
     def wait_for(self, stage: str, seconds: float) -> Running | None:
         """Return a job that is in the stage, as soon as one is; None where none was in time. A job whose worker is gone
-        stays in its stage until its lease runs out, and is none."""
+        stays in its stage until its lease runs out, and is none.
+        """
 
         def found() -> Running | None:
             for job, at, pid in self._running:

@@ -61,7 +61,8 @@ Apply = Callable[[str, str], AbstractContextManager[None]]
 @dataclass(frozen=True)
 class Means:
     """What a try needs of a fleet. `submit` has so many jobs accepted, whose team has a webhook; `request` asks an API
-    for a list of jobs, whatever it answers."""
+    for a list of jobs, whatever it answers.
+    """
 
     installation: Installation
     redis_url: str

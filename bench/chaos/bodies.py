@@ -40,7 +40,8 @@ def write_words(file: Path, seed: int, *, passages: int = 40) -> Path:
 @dataclass(frozen=True)
 class Kind:
     """A kind of job: its body but for what all have in common, how often it comes, and how it ends where nothing comes
-    between: None for well, else the code of its error."""
+    between: None for well, else the code of its error.
+    """
 
     name: str
     weight: int

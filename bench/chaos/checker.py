@@ -89,7 +89,8 @@ def _check(
 
 def _settled(promise: Promise, seen: Observation, deadline: float) -> list[Violation]:
     """Return what a promise finds broken and still does at the deadline. Jobs have ended: only what lies around them
-    may change."""
+    may change.
+    """
     while (found := list(promise(seen))) and time.time() < deadline:
         time.sleep(_LOOK_SECONDS)
     return found

@@ -102,7 +102,8 @@ class ChaosClient:
 
     def _watch(self, job: str) -> None:
         """Follow the events from the first on, now and then dropping the stream and going on through another process;
-        all that comes is noted in the order it came."""
+        all that comes is noted in the order it came.
+        """
         seen: list[int] = []
         has_ended = is_over = False
         broken_since: float | None = None

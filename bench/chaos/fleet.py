@@ -98,7 +98,8 @@ class Fleet:
 
     def expected_pids(self) -> set[int]:
         """Those that should run while no job does: of each part, and of a worker the pool's process and the one that
-        runners are forked from."""
+        runners are forked from.
+        """
         pids = {pid for part in self.parts.values() if (pid := part.pid) is not None}
         pools = {process.pid for name in self.workers for process in self.processes(f"{name}/pool")}
         servers = {

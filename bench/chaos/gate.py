@@ -18,7 +18,7 @@ _REFUSED = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 class Gate:
-    """Passes requests to a store at a port of loopback, one for each connection, in one of the moods:
+    """A way to a store at a port of loopback, one request for each connection, in one of the moods.
 
     `error500` answers every request with S3's InternalError; `slow` has it wait for its answer; `half_body` ends the
     connection after half of the request's body, or of the answer's.

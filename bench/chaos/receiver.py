@@ -16,7 +16,8 @@ _LOOK_SECONDS = 0.1
 
 class Receiver:
     """Held as a context. `received` gets a line of JSON for each delivery it answered: `when`, `path`, `id`, `event`,
-    `body` as it came, and the headers it was signed with; the line is on the disk before the answer goes."""
+    `body` as it came, and the headers it was signed with; the line is on the disk before the answer goes.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.received = folder / "received.jsonl"

@@ -1,5 +1,6 @@
 """What was found with every seed so far, as a section of a page: faults and stages, how often, and how long it took to
-recover."""
+recover.
+"""
 
 import json
 from collections import defaultdict

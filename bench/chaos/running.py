@@ -49,7 +49,8 @@ class Done:
 @dataclass
 class Result:
     """A run of a seed, of which so many faults were `asked`, of the product with these `sources`. `violations` are in
-    words, with their timelines."""
+    words, with their timelines.
+    """
 
     seed: int
     asked: int

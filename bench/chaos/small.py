@@ -41,7 +41,8 @@ _PATIENCE_SECONDS = 90.0
 
 class Store:
     """An S3 service in threads of this process. `on_stored` is called with the key of every object once it is there,
-    before whoever wrote it learns so."""
+    before whoever wrote it learns so.
+    """
 
     def __init__(self) -> None:
         self.on_stored: Callable[[str], None] = lambda key: None

@@ -23,7 +23,8 @@ _END_SECONDS = 90.0
 class Traffic:
     """Held as a context: entered, every team has its model, its text and its endpoints, and clients are at work until
     `stop`. The journal has what was answered: `accepted`, `cancel_answered`, `retry_answered`, `uploaded`,
-    `downloaded`, `watched`, `endpoint`, and `refused` for what should never have been."""
+    `downloaded`, `watched`, `endpoint`, and `refused` for what should never have been.
+    """
 
     def __init__(self, installation: Installation, journal: Journal, seed: int) -> None:
         self._installation = installation

@@ -76,7 +76,8 @@ class Network:
 
 class Wire:
     """Passes what comes to a socket file or a port of loopback. A server that is away shows as a connection that ends
-    at once."""
+    at once.
+    """
 
     def __init__(self, network: Network, target: Path | int) -> None:
         self._network = network

@@ -19,7 +19,8 @@ class Verdict(StrEnum):
 @dataclass(frozen=True)
 class Run:
     """The figures of one seed. `curves[panel][line]` are points (x, y), x a number or a name; `facts` are numbers by
-    name, and of no plot."""
+    name, and of no plot.
+    """
 
     curves: Mapping[str, Mapping[str, Sequence[tuple[float | str, float]]]]
     facts: Mapping[str, float]

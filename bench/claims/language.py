@@ -31,7 +31,8 @@ SOURCE_FILES = ("argparse", "dataclasses", "inspect", "pickle", "tarfile", "typi
 @dataclass(frozen=True)
 class Language:
     """The opened model and its windows of tokens [windows, length]: those it is calibrated on, drawn by the seed, and
-    others of Wikipedia and of source code."""
+    others of Wikipedia and of source code.
+    """
 
     folder: ModelFolder
     calibration: Tensor

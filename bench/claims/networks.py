@@ -106,7 +106,8 @@ def prune(
     **parameters: Any,
 ) -> Scene:
     """Prune in place by one of the service's methods, all layers or those of `among`; the scene then holds the method's
-    own report."""
+    own report.
+    """
     scene = Scene(model, among or layers(model), sparsity=sparsity, pattern=parse_pattern(pattern), images=images)
     build_classifier_method(method, parse_parameters(method, parameters)).prune(scene)
     return scene

@@ -21,7 +21,8 @@ class MissingData(Exception):
 
 def fashion_mnist_files() -> dict[str, Path]:
     """The four files of Debian's package by name, of the folder that FASHION_MNIST names, else of the package where it
-    is installed; raises MissingData."""
+    is installed; raises MissingData.
+    """
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder:
         found = {file.name: file for file in Path(folder).glob("*-ubyte.gz")}

@@ -1,2 +1,4 @@
-"""What a job leaves: a Hugging Face model folder with a model card and a manifest, and the store it is kept in. No
-torch here: tensors are copied as bytes."""
+"""Artifacts of jobs, Hugging Face model folders with a model card and a manifest, and the stores that keep them.
+
+Nothing here imports torch: tensors are copied as bytes.
+"""

@@ -1,4 +1,4 @@
-"""The model card of an artifact: what was cut, what it cost, how to load it, and the recipe that reproduces it."""
+"""Model card of an artifact: pruning, quality and size, how to load it, and the recipe that reproduces it."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from core.catalogue.patterns import STRUCTURED
 
 
 def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
-    """README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
+    """Return the README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
     metrics = report["metrics"]
     method = get_method(recipe["method"])
     recovery = report.get("recovery")
@@ -68,7 +68,7 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
 
 
 def _figures(metrics: dict[str, Any], *, pruned: bool) -> list[str]:
-    """A language model's perplexities and its accuracy on tasks."""
+    """Return the table rows of a language model's perplexities and of its accuracy on tasks."""
     lines = [
         f"| perplexity, {plain(name)}, {figures['sequence_length']}-token windows "
         f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}"
@@ -98,7 +98,7 @@ def _how_to_open(report: dict[str, Any]) -> list[str]:
 
 
 def _tasks(metrics: dict[str, Any]) -> list[str]:
-    """Zero-shot accuracy, each with its standard error, and the mean of all tasks."""
+    """Return table rows of zero-shot accuracy, each with its standard error, and of the mean of all tasks."""
     lines = []
     for name, figures in metrics.get("tasks", {}).items():
         cells = (f"{figures[model]:.2%} ± {figures[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))
@@ -111,7 +111,7 @@ def _tasks(metrics: dict[str, Any]) -> list[str]:
 
 
 def _generations(generations: list[dict[str, Any]], names: tuple[str, str]) -> list[str]:
-    """What both models write after the job's prompts; `names` are how the card calls them."""
+    """Return the section with the texts both models generate from the job's prompts; `names` are the models' names."""
     if not generations:
         return []
     lines = ["## What they write", "", "After each prompt, the likeliest tokens, one after another.", ""]
@@ -131,7 +131,7 @@ _TARGETS = {
 
 
 def _target(metrics: dict[str, Any]) -> list[str]:
-    """What the job asked of the artifact, and what it has."""
+    """Return the line that compares the target of the job with the figure reached; none where it had no target."""
     target = metrics.get("target")
     if target is None:
         return []

@@ -1,4 +1,4 @@
-"""Writing the checkpoint: block files joined into safetensors shards, the source's config and tokenizer beside them."""
+"""Writer of checkpoints: block files joined into safetensors shards, with the source's config and tokenizer."""
 
 import json
 import shutil

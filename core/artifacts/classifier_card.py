@@ -1,4 +1,4 @@
-"""What the model card of an image classifier says that others do not: its figures, and how it is opened."""
+"""Parts of the model card that only image classifiers have: their figures, and the code that opens them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ TASK = "image-classification"
 
 
 def figures(metrics: dict[str, Any]) -> list[str]:
-    """Rows of accuracy and loss by data set, FLOPs, and bytes of the ONNX file; what was not measured is left out."""
+    """Return table rows of accuracy and loss by data set, FLOPs, and bytes of the ONNX file, as far as measured."""
     lines = []
     for name, figure in metrics.get("accuracy", {}).items():
         dense, pruned = (f"{figure[model]:.2%} ± {figure[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))
@@ -35,7 +35,7 @@ def recovery(recovered: dict[str, Any], *, has_zeros: bool) -> list[str]:
 
 
 def latencies(latency: dict[str, Any]) -> list[str]:
-    """A row for each engine and batch that was timed."""
+    """Return a table row for each engine and batch that was timed."""
     return [
         f"| {row['batch']} image{'s' if row['batch'] > 1 else ''} of {_by(latency['image_shape'])} in {row['engine']} "
         f"on {row['device']} | {row['dense_ms']:.2f} ms | {row['pruned_ms']:.2f} ms ({ratio_of_times(row)}) |"
@@ -50,7 +50,7 @@ def ratio_of_times(row: dict[str, Any]) -> str:
 
 
 def how_to_open(report: dict[str, Any]) -> list[str]:
-    """With `from_pretrained` where that opens the folder, with onnxruntime always."""
+    """Return the code that opens the folder: `from_pretrained` where that builds the network, onnxruntime always."""
     verification = report["verification"]
     lines = [
         "`from_pretrained` does not build this network; other jobs take it as `job:ID`. Its ONNX file runs anywhere:"

@@ -1,4 +1,4 @@
-"""Writing a classifier: its tensors under the names and in the dtypes of the source, config and companions beside them.
+"""Writer of classifiers: tensors under the names and in the dtypes of the source, with its config and companions.
 
 Imports torch, unlike the rest of this folder: a classifier is pruned whole, in memory.
 """
@@ -21,8 +21,9 @@ from core.models.weights import DTYPES, write_tensors
 
 @torch.no_grad()
 def round_to_stored(model: nn.Module, folder: ClassifierFolder) -> None:
-    """Round every tensor to the dtype that the folder stores it in, the model staying float32: what is measured
-    afterwards is what `write_classifier` saves.
+    """Round every tensor to the dtype that the folder stores it in; the model itself stays float32.
+
+    Figures measured afterwards are those of the file that `write_classifier` saves.
     """
     state = model.state_dict()
     for name, entry in folder.tensors.items():
@@ -59,7 +60,7 @@ def _dtype(entry: TensorEntry) -> torch.dtype:
 
 
 def _stored(entry: TensorEntry) -> Tensor:
-    """A tensor as the source has it, whatever its dtype."""
+    """Return a tensor as the source file has it, whatever its dtype."""
     with safe_open(entry.file, "pt") as opened:
         tensor: Tensor = opened.get_tensor(entry.name)
     return tensor

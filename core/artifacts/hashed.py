@@ -1,9 +1,9 @@
-"""Storing layers whose weights are shared by a hash: the bucket values, which weights survive, and the seed.
+"""Storage of layers whose weights are shared by a hash: the bucket values, a mask of kept weights, and the seed.
 
 A hashed file is valid safetensors. A shared tensor `w` of the dense file is stored as `w.buckets` (its values, in its
 own dtype) and, where any of its weights are zero, `w.bitmask` (U8, one bit a weight, lowest bit first); every other
 tensor as it is. The metadata hold each shared tensor's seed, and the dense file's own header and SHA-256, so that the
-reader, `secateur.hashed` in the client, gives back the dense file byte for byte.
+reader, `secateur_wire.weights.hashed`, gives back the dense file byte for byte.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ from core.artifacts.weight_parts import (
 )
 from core.catalogue.safetensors_header import TensorEntry, read_header
 from core.catalogue.sharing import Sharing
-from secateur.hashed import bucket_and_sign
+from secateur_wire.weights.hashed import bucket_and_sign
 
 
 @dataclass(frozen=True)
 class HashedSize:
-    """What hashing a file came to: bytes of both files, and the SHA-256 of the dense one."""
+    """Sizes of one weight file in bytes, dense and hashed, and the SHA-256 of the dense file."""
 
     dense: int
     hashed: int
@@ -58,9 +58,11 @@ class _Shared:
 
 
 def hash_folder(folder: Path, sharings: Mapping[str, Sharing]) -> dict[str, Any]:
-    """Replace the weight files of a checkpoint by hashed ones, `sharings` being those of its shared tensors by name;
-    what that came to, for the report: as of packed ones, `bytes` and `dense_bytes` of the weight files, and what they
-    restore. The dense files go once all are written. Raises ValueError for what is not shared so.
+    """Replace the weight files of a checkpoint by hashed ones; `sharings` holds the hash of each shared tensor by name.
+
+    The dense files are deleted once all hashed ones are written. Returns the entry of the report, in the form of packed
+    artifacts: `bytes` and `dense_bytes` of the weight files, and the dense files they restore. Raises ValueError where
+    the values of a tensor are not shared as its hash says.
     """
     files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(HASHED_SUFFIX))
     sizes = {file.name: hash_file(file, file.with_suffix(HASHED_SUFFIX), sharings) for file in files}

@@ -23,7 +23,7 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What `secateur.json` holds. `recipe` is the job body that reproduces the run."""
+    """Contents of `secateur.json`. `recipe` is the job body that reproduces the run."""
 
     version: int = 1
     recipe: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Text of others, in Markdown."""
+"""Escaping of users' text in Markdown."""
 
 import re
 
@@ -6,12 +6,12 @@ _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[
 
 
 def plain(text: str) -> str:
-    """Text that Markdown and HTML show as it is, on one line."""
+    """Return text that Markdown and HTML show as it is, on one line."""
     return " ".join(text.split()).translate(_ESCAPES)
 
 
 def fenced(text: str) -> list[str]:
-    """The lines of a code block that shows the text as it is, and that nothing in it can close."""
+    """Return the lines of a code block that shows the text verbatim, with a fence longer than any in the text."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}text", text, fence]

@@ -1,9 +1,9 @@
-"""Packing a finished checkpoint: in each weight file, pruned tensors become a bitmask and their surviving values.
+"""Packing of a finished checkpoint: in each weight file, pruned tensors become a bitmask and the values kept.
 
 A packed file is valid safetensors. A tensor `w` of the dense file that is worth it is stored as `w.values` (its values
 whose bits are not all zero, in order, in its own dtype) and `w.bitmask` (U8, one bit a weight, lowest bit first, the
 last byte filled up with zeros); every other tensor is stored as it is. The metadata hold the dense file's own header
-and SHA-256, so that the reader, `secateur.packed` in the client, gives back the dense file byte for byte. Values come
+and SHA-256, so that the reader, `secateur_wire.weights.packed`, gives back the dense file byte for byte. Values come
 first, widest dtype first, then bitmasks: each tensor begins at a multiple of its width.
 
 A weight of b bits and sparsity s takes 1 + (1 − s) b bits. Memory is bounded by a few chunks, whatever the tensor.
@@ -35,8 +35,10 @@ from core.catalogue.safetensors_header import TensorEntry, read_header
 
 @dataclass(frozen=True)
 class PackedSize:
-    """What packing a file came to, in bytes. `bound`: 1 + (1 − s) b bits for each weight of a packed tensor, where s
-    and b are the tensor's sparsity and width; every other tensor as it is. `dense`, `packed`: whole files.
+    """Sizes of one weight file in bytes: `dense` and `packed` are whole files, `bound` is the theoretical size.
+
+    `bound` counts 1 + (1 − s) b bits for each weight of a packed tensor, where s and b are the tensor's sparsity and
+    width; every other tensor counts as it is.
     """
 
     dense: int
@@ -110,7 +112,7 @@ def pack_file(dense: Path, packed: Path) -> PackedSize:
 
 
 def _count(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash") -> int:
-    """Weights whose bits are not all zero; the tensor's bytes go into the digest of the file."""
+    """Return how many weights have bits that are not all zero; adds the tensor's bytes to the digest of the file."""
     count = 0
     for chunk in chunks(source, tensor):
         digest.update(chunk)

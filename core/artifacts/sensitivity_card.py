@@ -8,7 +8,7 @@ from core.catalogue.sensitivity import Sensitivity, SensitivityPoint
 
 
 def sensitivity_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
-    """From the job's recipe and report."""
+    """Return the card of a sensitivity job, in Markdown, made from its recipe and report."""
     found = Sensitivity.model_validate(report["sensitivity"])
     what = "layer" if found.scope == "layer" else "linear layer"
     figure = "perplexity" if found.task == "language-model" else "accuracy"

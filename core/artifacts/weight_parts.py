@@ -36,22 +36,22 @@ class Part:
 
 
 def weight_bytes(tensor: TensorEntry) -> int:
-    """Of one weight; 1 for dtypes that are not packed."""
+    """Return the bytes of one weight; 1 for dtypes that are not packed."""
     return np.dtype(UNSIGNED[tensor.dtype]).itemsize if tensor.dtype in UNSIGNED else 1
 
 
 def mask_bytes(tensor: TensorEntry) -> int:
-    """Of one bit a weight."""
+    """Return the bytes of a mask that has one bit for each weight."""
     return math.ceil(tensor.numel / 8)
 
 
 def whole_part(tensor: TensorEntry) -> Part:
-    """A tensor as it is."""
+    """Return the file part of a tensor that is stored unchanged."""
     return Part(tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.start, weight_bytes(tensor))
 
 
 def write_header(target: BinaryIO, metadata: dict[str, str], parts: list[Part]) -> dict[str, int]:
-    """Where each part begins in the file."""
+    """Write the safetensors header; returns the offset in the file at which each part begins."""
     header: dict[str, Any] = {"__metadata__": metadata}
     position = 0
     for part in parts:
@@ -65,7 +65,7 @@ def write_header(target: BinaryIO, metadata: dict[str, str], parts: list[Part]) 
 
 
 def write_at(target: BinaryIO, place: int, chunks: Iterator[bytes] | list[bytes]) -> int:
-    """The place behind what was written."""
+    """Write the chunks at an offset of the file; returns the offset behind them."""
     target.seek(place)
     for chunk in chunks:
         target.write(chunk)

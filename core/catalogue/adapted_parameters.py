@@ -8,11 +8,11 @@ from core.catalogue.parameters import Budgeted, Width
 from core.catalogue.recovery import Lora, Recovery
 
 _QUICK_TOKENS = 512
-"""In a step of `budget: quick`, where a sequence is not longer."""
+"""Tokens of a training step of `budget: quick`, where a sequence is not longer."""
 
 
 class Adapted(Width, Budgeted):
-    """What is trained, for how long, and how fast."""
+    """Parameters of methods that train LoRA adapters while they select: what is trained, for how long, and how fast."""
 
     budget: Literal["quick", "standard"] = Field(
         "standard",
@@ -42,7 +42,7 @@ class Adapted(Width, Budgeted):
         return lora
 
     def training(self, sequence_length: int) -> Recovery:
-        """The training that is part of choosing, on sequences of so many tokens."""
+        """Return the training that is part of the selection, on sequences of `sequence_length` tokens."""
         is_quick = self.budget == "quick"
         batch = max(1, _QUICK_TOKENS // sequence_length) if is_quick else 128
         return Recovery(
@@ -56,7 +56,7 @@ class Adapted(Width, Budgeted):
         )
 
     def probed(self, layers: int) -> int:
-        """Tokens that pass through a model of so many layers before training begins, forward only."""
+        """Return the tokens that pass through a model of so many layers before training begins, forward only."""
         return 0
 
 
@@ -99,11 +99,11 @@ class LoRAShearParameters(Adapted):
 
     @property
     def probed_tokens(self) -> int:
-        """Calibration tokens on which it is measured what is absent, where a sequence is not longer."""
+        """Return the calibration tokens for measuring each bundle's absence, where a sequence is not longer."""
         return 256 if self.budget == "quick" else 8192
 
     def probed(self, layers: int) -> int:
-        """Each bundle is left out in turn, and on average half of the layers are run again."""
+        """Return the tokens of leaving out each bundle in turn, which runs half of the layers again on average."""
         return layers * self.most_bundles * self.probed_tokens if self.exempt else 0
 
     @model_validator(mode="after")

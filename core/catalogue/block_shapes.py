@@ -13,7 +13,7 @@ from core.errors import UnusableModel
 def read_structure(
     family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], layers: int
 ) -> ModelStructure:
-    """Channels, heads and parameters of every layer; raises UnusableModel where config and tensors do not agree."""
+    """Return the removable groups of every layer; raises UnusableModel where config and tensors do not agree."""
     blocks = [_block(family, tensors, layer) for layer in range(layers)]
     heads = config.get(HEADS_KEY, config.get("n_head"))
     if type(heads) is not int or heads < 1:
@@ -48,12 +48,12 @@ def read_structure(
 
 
 def cut_tensors(part: Part) -> tuple[str, ...]:
-    """The tensors of a part, relative to the block, that shrink with it: weights, and biases of output features."""
+    """Return the tensors of a part, named within the block, that shrink with it: weights, and biases of outputs."""
     return (f"{part.module}.weight", f"{part.module}.bias") if part.side == "out" else (f"{part.module}.weight",)
 
 
 def cut_dimension(family: Family, part: Part, dimensions: int) -> int:
-    """Which dimension of a part's tensor with that many `dimensions` its groups lie along."""
+    """Return the dimension along which the groups of a part lie in its tensor with that many `dimensions`."""
     if dimensions == 1:
         return 0
     return int((part.side == "in") != family.transposed)

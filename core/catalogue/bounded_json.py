@@ -1,16 +1,16 @@
-"""JSON of strangers: parsed only where it is small enough to hold, shallow enough to walk, and says each thing once."""
+"""Parser of untrusted JSON: refuses documents that are too large, too deep, or give a name twice."""
 
 import json
 from collections.abc import Iterable
 from typing import Any, Final
 
 MOST_VALUES: Final = 2_000_000
-"""Of one document: what parsing it takes in memory is some 100 bytes a value, however few bytes the text is."""
+"""Most values of one document: parsing takes some 100 bytes of memory a value, however few bytes the text has."""
 MOST_LEVELS: Final = 64
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of a document; raises ValueError with a short reason."""
+    """Parse a JSON document; raises ValueError with a short reason where it is invalid, too large or too deep."""
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
         raise ValueError(f"it holds more than {MOST_VALUES} values")
     try:
@@ -26,7 +26,7 @@ def parse_json(text: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Readers differ in which of two equal names they believe; so neither is."""
+    """Return the members as a dictionary; refuses a name given twice, since readers differ in which one they use."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

@@ -18,7 +18,7 @@ Curvature = Literal["gauss_newton", "empirical_fisher", "squared_error"]
 LARGEST_EXACT = 10_000
 """Prunable weights up to which one inverse Hessian of the whole network is held."""
 _EXACT_BYTES = 8
-"""Of each entry of it: float64."""
+"""Bytes of each entry of the exact inverse Hessian: float64."""
 
 
 class Iterated(BaseModel):
@@ -40,7 +40,7 @@ class Iterated(BaseModel):
 
 
 class Curved(BaseModel):
-    """How the second derivatives of the loss in the weights are estimated."""
+    """Parameters of methods that use curvature: the estimate of the loss's second derivatives in the weights."""
 
     curvature: Curvature = Field(
         "gauss_newton",
@@ -116,9 +116,10 @@ class IterativeMagnitudeParameters(Selection, Iterated):
 
 
 def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:
-    """Whether `obs` holds one inverse Hessian of an image classifier.
+    """Return whether `obs` holds one inverse Hessian over all weights of an image classifier.
 
-    Raises InvalidParameters where that was asked for and is too large, or with an allocation, which it has no use for.
+    Raises InvalidParameters where mode 'exact' is requested and the model is too large for it, or with an allocation,
+    which that mode does not use.
     """
     weights = sum(layer.numel for layer in layers)
     if parameters.mode is None:

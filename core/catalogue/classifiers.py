@@ -1,4 +1,4 @@
-"""Image classifiers: which architectures are known, and what a folder of one holds, read as data, nothing executed.
+"""Image classifiers: the architectures that are known, and the reader of their folders, which executes nothing.
 
 Layers are named as the model names its modules; files of some families use older names, which `renames` translates.
 """
@@ -16,8 +16,10 @@ from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.errors import CorruptSafetensors, MissingTensors, UnusableModel
 
 SHAPES_KEY = "secateur_shapes"
-"""In config.json of a classifier that lost filters or channels: the groups of its grouped convolutions by module. All
-other shapes are those of its tensors."""
+"""Key in config.json of a classifier that lost filters or channels: the groups of its grouped convolutions by module.
+
+All other shapes are those of its tensors.
+"""
 REFERENCE_TYPE = "secateur_reference"
 """`model_type` of the small networks this project defines itself (`core.models.reference`)."""
 NetworkName = Literal["mlp", "lenet-300-100", "lenet-5", "digits-1989", "vgg"]
@@ -49,7 +51,7 @@ class ClassifierFamily:
     prefix: str = ""
 
     def module_name(self, key: str) -> str:
-        """The model's own name for a file's key."""
+        """Return the module's name in the model for a key of its file."""
         if self.prefix and not key.startswith(self.prefix):
             key = self.prefix + key
         for pattern, replacement in self.renames:
@@ -81,9 +83,11 @@ class ImageShape(BaseModel):
 
 
 class ClassifierDescription(BaseModel):
-    """What a classifier's folder holds. `linears` are its convolutions and linear layers, each as the matrix [outputs,
-    kernel x inputs] that is pruned; `layer` is its place in order of names. `reshaped`: filters or channels were
-    removed, so that `from_pretrained` alone does not open it; config.json says so under a key of ours.
+    """Facts of an image classifier, read from its folder.
+
+    `linears` are its convolutions and linear layers, each as the matrix [outputs, kernel x inputs] that is pruned;
+    `layer` is its index in the order of names. `reshaped`: filters or channels were removed, so that `from_pretrained`
+    alone does not open it; config.json says so under a key of this service.
     """
 
     task: Literal["image-classification"] = "image-classification"
@@ -104,7 +108,7 @@ class ClassifierDescription(BaseModel):
 def describe_classifier(
     config: dict[str, Any], family: ClassifierFamily, tensors: dict[str, TensorEntry]
 ) -> ClassifierDescription:
-    """From config.json and headers; raises UnusableModel kinds."""
+    """Return the description of a classifier from its config.json and headers; raises UnusableModel kinds."""
     if config.get("model_type") != family.model_type:
         raise UnusableModel(
             f"config.json says model_type {str(config.get('model_type'))[:100]!r}, {family.architecture} needs "
@@ -162,12 +166,12 @@ def describe_classifier(
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
-    """A key that sorts layer 10 behind layer 9."""
+    """Return a key for natural sorting, which puts layer 10 behind layer 9."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", name) if part]
 
 
 def _labels(config: dict[str, Any]) -> list[str]:
-    """The names of the classes, in order."""
+    """Return the names of the classes, in order."""
     named = config.get("id2label")
     if isinstance(named, dict) and named:
         try:
@@ -187,7 +191,7 @@ def _labels(config: dict[str, Any]) -> list[str]:
 
 
 def _image(config: dict[str, Any]) -> ImageShape:
-    """What the config says of the images: its own keys, or what timm keeps of the images it was trained on."""
+    """Return the image shape the config gives, by its own keys or by what timm records of the training images."""
     trained = config.get("pretrained_cfg")
     trained_on = trained.get("input_size") if isinstance(trained, dict) else None
     channels, height, width = trained_on if _is_sizes(trained_on, 3) else (3, None, None)

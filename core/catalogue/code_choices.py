@@ -1,4 +1,4 @@
-"""Keys of a model folder's JSON files by which they would choose code: a module, a class, a kernel or a file to open.
+"""Keys in a model folder's JSON files that would choose code: a module, a class, a kernel or a file to open.
 
 They are what the installed transformers, timm and peft look up (docs/adr/0019-a-config-chooses-no-code.md says where).
 A key is refused with any text, list or object as its value: null, a number, true and false name nothing.
@@ -64,7 +64,7 @@ def refuse_choices(content: Mapping[str, Any], file: str, *, ours: tuple[str, ..
 
 
 def _entries(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(where it stands, key, value) of every entry of every object inside."""
+    """Yield (path, key, value) of every entry of every object inside."""
     if isinstance(value, dict):
         for key, inner in value.items():
             here = f"{path}.{key}" if path else key
@@ -114,7 +114,7 @@ def _check_tokenizer_config(config: Mapping[str, Any]) -> None:
 
 
 def _check_special_tokens(tokens: Mapping[str, Any]) -> None:
-    """transformers takes every key as an argument of the tokenizer's class, its files among them."""
+    """Refuse keys that are no special token: transformers passes each one, file names too, to the tokenizer's class."""
     for key in tokens:
         if not key.endswith(("_token", "_tokens")):
             raise _refusal(SPECIAL_TOKENS_FILE, key, "which is no special token (…_token, …_tokens): remove the key")

@@ -1,4 +1,4 @@
-"""Files beside a model's weights, checked before anything opens it: configs, special tokens, chat templates."""
+"""Files next to a model's weights, checked before anything opens it: configs, special tokens, chat templates."""
 
 import re
 from pathlib import Path
@@ -57,7 +57,7 @@ def check_companion(file: Path) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises UnusableModel where it is too large, no JSON or no object."""
+    """Return the object in a JSON file; raises UnusableModel where it is too large, no JSON or no object."""
     _require_size(file, MOST_BYTES.get(file.name, MOST_BYTES[CONFIG_FILE]))
     try:
         value = parse_json(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Whether a request fits a model: the checks that must fail before a job is queued, not hours into it."""
+"""Checks that a request fits a model, made before a job is queued and not hours into it."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from core.validation import message_of
 
 
 class ResolvedRequest(BaseModel):
-    """What a request means once defaults are filled in. `layout` is that of the model that comes out."""
+    """Request with its defaults filled in. `layout` is that of the model that comes out."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,7 +98,7 @@ _KINDS = {"language-model": "language models", "image-classification": "image cl
 
 
 def _offered(method: str, pattern: str | None) -> Pattern:
-    """The pattern that is meant; raises InvalidPattern where the method does not offer it."""
+    """Return the requested or default pattern; raises InvalidPattern where the method does not offer it."""
     patterns = get_method(method).patterns
     parsed = parse_pattern(pattern or patterns[0])
     if ("n:m" if parsed.is_n_m else parsed.text) not in patterns:
@@ -116,7 +116,7 @@ def _check_classifier(
     parameters: dict[str, Any],
     layout: Layout | None,
 ) -> ResolvedRequest:
-    """Of filters, which may go together only the opened model says: how many are asked for is checked there."""
+    """Check a request on an image classifier; the engine, which knows coupled filters, checks their number."""
     if layout == "per_layer":
         raise InvalidRequest(
             "output.layout belongs to language models, an image classifier's filters go layer by layer: leave it out",
@@ -137,7 +137,7 @@ def _check_classifier(
 
 
 def _layout(description: ModelDescription, method: str, asked: Layout | None) -> Layout:
-    """The layout of what comes out: what was asked for where layers get narrower, else the model's own."""
+    """Return the layout of the result: the requested one where layers get narrower, else the model's own."""
     if issubclass(get_method(method).parameters, Width):
         return asked or description.layout
     if asked == "per_layer" and description.layout == "uniform":
@@ -177,13 +177,13 @@ def _without_target(
 
 
 def method_at_work(request: ResolvedRequest) -> MethodInfo:
-    """The method that reads the calibration set: the request's own, or the one whose sensitivity it measures."""
+    """Return the method that reads the calibration set: the request's own, or the one whose sensitivity it measures."""
     info = get_method(request.method)
     return get_method(request.parameters["method"]) if info.measures else info
 
 
 def _check_measured(description: Description, asked: SensitivityParameters) -> SensitivityParameters:
-    """What a sensitivity job measures must be able to prune the model, layer by layer; its defaults are filled in."""
+    """Check that a sensitivity job's method can prune the model layer by layer; returns it with its defaults."""
     own = _at_one_rate(asked.method, {"seed": asked.seed} | asked.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:
@@ -217,13 +217,13 @@ def _check_measured(description: Description, asked: SensitivityParameters) -> S
 
 
 def _at_one_rate(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Where every layer's rate is fixed, what a method would allocate by itself does not count; what is asked does."""
+    """Return the parameters with allocation 'uniform' in place of the method's default, unless one is requested."""
     allocates = method in METHODS and issubclass(METHODS[method].parameters, Allocated)
     return {"allocation": "uniform"} | parameters if allocates else parameters
 
 
 def _is_measurable(info: MethodInfo) -> bool:
-    """Whether it can prune one layer alone, at any rate: by its weights without training, or by its filters."""
+    """Return whether a method can prune one layer alone, at any rate: its weights without training, or its filters."""
     if issubclass(info.parameters, FilterParameters):
         return True
     return info.prunes and not info.needs.training and issubclass(info.parameters, Selection)

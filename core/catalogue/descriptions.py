@@ -1,4 +1,4 @@
-"""What any model folder holds: a language model or an image classifier, told apart by the architecture it names."""
+"""Descriptions of model folders: a language model or an image classifier, told apart by the architecture they name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from core.catalogue.model_folder import ModelDescription, inspect_folder, read_c
 
 
 def _task(value: Any) -> str:
-    """Descriptions made before there were classifiers name no task."""
+    """Return the task of a description; those made before there were classifiers name none."""
     named = value.get("task") if isinstance(value, Mapping) else getattr(value, "task", None)
     return str(named or "language-model")
 
@@ -25,8 +25,11 @@ descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)
 
 
 class ShownDescription(BaseModel):
-    """What is shown of a model. Sizes of tokens are null for an image classifier, `classes` and `image` for a language
-    model; `layers` are decoder layers, or a classifier's convolutions and linear layers."""
+    """Facts of a model as the API shows them.
+
+    Sizes of tokens are null for an image classifier, `classes` and `image` for a language model; `layers` are decoder
+    layers, or a classifier's convolutions and linear layers.
+    """
 
     task: Literal["language-model", "image-classification"] = "language-model"
     family: str

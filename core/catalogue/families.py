@@ -1,4 +1,4 @@
-"""The table of architecture families: what the engine must know of each, declared once.
+"""Table of architecture families: all that the engine must know of each, declared once.
 
 A family names where its decoder blocks live and which linear layers of a block read the same input tensor: those
 share one statistic and one factorisation. Everything else (rotary embeddings, masks, norms, soft caps) is the
@@ -43,26 +43,26 @@ class Family:
 
     @property
     def attention_output(self) -> str:
-        """The linear layer that reads what the heads put out: the second group of inputs, in every family."""
+        """Return the linear layer that reads the output of the heads: the second group of inputs, in every family."""
         return self.inputs[1][0]
 
     @property
     def channel_reader(self) -> str:
-        """The linear layer that reads the FFN's channels: the last one."""
+        """Return the linear layer that reads the FFN's channels: the last one."""
         return self.inputs[-1][0]
 
     @property
     def added_to_stream(self) -> dict[str, str]:
-        """The linear layers whose outputs are added to the residual stream, each with the norm that reads it before."""
+        """Return the linear layers that add to the residual stream, each with the norm that reads it before."""
         return dict(zip((self.attention_output, self.channel_reader), self.stream_norms, strict=False))
 
     @property
     def linears(self) -> tuple[str, ...]:
-        """All prunable linear layers of a block, relative to the block."""
+        """Return all prunable linear layers of a block, relative to the block."""
         return tuple(name for group in self.inputs for name in group)
 
     def module_name(self, key: str) -> str:
-        """The model's own name for a file's key: hub files of some families leave out the backbone's prefix."""
+        """Return the model's name for a file's key: hub files of some families omit the prefix of the base model."""
         if self.stored_head is not None and key.startswith(f"{self.stored_head}."):
             return self.head + key.removeprefix(self.stored_head)
         if key.startswith((f"{self.base}.", f"{self.head}.")):
@@ -70,7 +70,7 @@ class Family:
         return f"{self.base}.{key}"
 
     def stored_name(self, name: str) -> str:
-        """The key a file has for the model's own name."""
+        """Return the key a file has for a name of the model."""
         if self.stored_head is not None and name.startswith(f"{self.head}."):
             return self.stored_head + name.removeprefix(self.head)
         return name
@@ -196,7 +196,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_for(architectures: list[str]) -> Family:
-    """The family of a config's `architectures`; raises UnsupportedArchitecture naming it and what is supported."""
+    """Return the family of a config's `architectures`; raises UnsupportedArchitecture naming those supported."""
     for architecture in architectures:
         if architecture in FAMILIES:
             return FAMILIES[architecture]

@@ -8,7 +8,7 @@ from core.catalogue.parameters import LayerSparsities, MethodParameters
 
 
 class FilterParameters(MethodParameters):
-    """What every method that removes filters takes."""
+    """Parameters of all methods that remove filters."""
 
     skip_modules: list[str] = Field(
         default_factory=list,

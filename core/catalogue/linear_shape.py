@@ -23,7 +23,7 @@ class LinearShape(BaseModel):
         return self.out_features * self.in_features
 
     def matches(self, patterns: Iterable[str]) -> bool:
-        """Whether a `skip_modules` entry means this layer: its last name, a dotted suffix, or a glob."""
+        """Return whether a `skip_modules` entry means this layer: its last name, a dotted suffix, or a glob."""
         return any(
             self.name == pattern or self.name.endswith("." + pattern) or fnmatch.fnmatchcase(self.name, pattern)
             for pattern in patterns

@@ -19,7 +19,7 @@ SMALLER = (
     "kernels. It loses more quality than zeros do at the same share, so recovery afterwards is advised."
 )
 UNCHANGED = "None: the model keeps its size and speed."
-"""What hardware gains to expect, by what a method does to a model."""
+"""Hardware gains to expect, by what a method does to a model."""
 
 
 class Paper(BaseModel):
@@ -64,15 +64,15 @@ class MethodInfo(BaseModel):
 
     @property
     def prunes(self) -> bool:
-        """Whether it takes a pattern and a target."""
+        """Return whether the method takes a pattern and a target."""
         return bool(self.patterns)
 
     @property
     def measures(self) -> bool:
-        """Whether it leaves figures and no model."""
+        """Return whether the method reports figures and leaves no model."""
         return not self.prunes and not self.needs.training
 
     def public(self) -> dict[str, Any]:
-        """The entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
+        """Return the entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
         entry = self.model_dump(exclude={"parameters"}, mode="json")
         return entry | {"parameters": self.parameters.model_json_schema()}

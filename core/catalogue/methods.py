@@ -1,4 +1,4 @@
-"""The methods one can ask for, with their papers. The engine binds an implementation to each id."""
+"""Catalogue of methods, with their papers. The engine binds an implementation to each id."""
 
 from core.catalogue.classifier_methods import CLASSIFIER_METHODS
 from core.catalogue.language_methods import LANGUAGE_METHODS
@@ -9,7 +9,7 @@ METHODS: dict[str, MethodInfo] = {method.id: method for method in (*LANGUAGE_MET
 
 
 def get_method(method_id: str) -> MethodInfo:
-    """The catalogue entry; raises UnknownMethod listing what there is."""
+    """Return the catalogue entry; raises UnknownMethod listing the ids there are."""
     try:
         return METHODS[method_id]
     except KeyError:

@@ -1,4 +1,4 @@
-"""Which files make a model folder: what is fetched, taken in and carried over is chosen by this allow-list."""
+"""Allow-list of the files of a model folder, by which files are downloaded, accepted in uploads and copied."""
 
 import re
 from fnmatch import fnmatchcase
@@ -10,7 +10,7 @@ TEMPLATE_FILE = "chat_template.jinja"
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
-"""In a classifier's artifact, beside its safetensors: never read back as a model."""
+"""Name of the ONNX file in a classifier's artifact, next to its safetensors: never read back as a model."""
 
 COMPANIONS = (
     CONFIG_FILE,
@@ -41,7 +41,7 @@ _CHECKED_BYTES = {
     "chat_template.json": 2**20,
 }
 CHECKED = tuple(_CHECKED_BYTES)
-"""Companions that are read and checked before anything opens the folder; the rest is words and their numbers."""
+"""Companions that are read and checked before anything opens the folder; the others are vocabularies."""
 MOST_BYTES = dict.fromkeys((*COMPANIONS, INDEX_FILE), 128 * 2**20) | _CHECKED_BYTES
 """Most bytes of every file that is not weights: several times what the largest known model has."""
 
@@ -51,15 +51,15 @@ _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors")
 
 
 def is_weight_file(name: str) -> bool:
-    """Whether a name, without folders, is one that a safetensors file of a model may have."""
+    """Return whether a name, without folders, is one that a safetensors file of a model may have."""
     return _WEIGHTS.fullmatch(name) is not None
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a file of this name belongs into a model folder."""
+    """Return whether a file of this name belongs into a model folder."""
     return name in COMPANIONS or name == INDEX_FILE or is_weight_file(name)
 
 
 def is_pickle(name: str) -> bool:
-    """Whether a name is one that weights stored as pickles have."""
+    """Return whether a name is one that weights stored as pickles have."""
     return any(fnmatchcase(name, pattern) for pattern in PICKLES)

@@ -1,4 +1,4 @@
-"""Reading a model folder as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
+"""Reader of model folders as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
 
 import re
 from pathlib import Path
@@ -20,9 +20,10 @@ from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleC
 
 
 class ModelDescription(BaseModel):
-    """What a language model's folder holds. `parameters` counts tied weights once; `bytes` is the size of its weights;
-    `structure` is missing from what an earlier version described. `layout` is 'per_layer' where config.json describes
-    layers apart.
+    """Facts of a language model, read from its folder.
+
+    `parameters` counts tied weights once; `bytes` is the size of its weights; `structure` is missing where an earlier
+    version made the description. `layout` is 'per_layer' where config.json describes each layer.
     """
 
     task: Literal["language-model"] = "language-model"
@@ -43,7 +44,7 @@ class ModelDescription(BaseModel):
 
 
 def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
-    """config.json as a dictionary, the files beside it checked too.
+    """Return config.json as a dictionary, after checks of the other small files.
 
     Raises UnsafeConfig where one of them could make code run, UnusableModel where one is unreadable.
 
@@ -75,7 +76,7 @@ def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The folder's safetensors files; raises PickleCheckpoint, PathEscapes or MissingTensors."""
+    """Return the folder's safetensors files; raises PickleCheckpoint, PathEscapes or MissingTensors."""
     if (folder / INDEX_FILE).is_file():
         weight_map = read_json(folder / INDEX_FILE).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
@@ -107,7 +108,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(folder: Path, family: Family | ClassifierFamily) -> dict[str, TensorEntry]:
-    """Every tensor of the folder by the model's own name; raises CorruptSafetensors where two files hold one tensor."""
+    """Return every tensor of the folder by its name in the model; raises CorruptSafetensors for one stored twice."""
     tensors: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
         for key, entry in read_header(file).items():

@@ -1,4 +1,4 @@
-"""How much of each layer goes when heads and channels are removed: checked before queueing, and by the engine."""
+"""Number of heads and channels to remove from each layer, computed before queueing and again by the engine."""
 
 from dataclasses import dataclass
 
@@ -22,8 +22,11 @@ DEFAULT_ROUND_TO = {"cpu": 8, "cuda": 64}
 
 @dataclass(frozen=True)
 class Narrowing:
-    """How layers get narrower: to these `counts`, one per layer, or, where they are None, to what a `ranking` of the
-    groups of all layers leaves. `protected` layers stay as they are."""
+    """Width reduction of the layers: to given `counts`, or by a `ranking` of the groups of all layers.
+
+    `counts` has one entry per layer; where it is None, layers keep the groups that the ranking leaves. `protected`
+    layers are not changed.
+    """
 
     attention: AttentionMode
     protected: frozenset[int]
@@ -40,10 +43,12 @@ def require_narrowing(
     device: str = "cpu",
     at_least: bool = False,
 ) -> Narrowing:
-    """What a request for `ratio` means on that kind of device. `at_least`: no less goes, else what is nearest to it.
+    """Return the width reduction that removes `ratio` of the model on that kind of device.
+
+    `at_least`: no less is removed; else as near to it as possible.
 
     Raises InvalidSparsity naming the nearest ratio there is, and InvalidParameters where the layout does not allow what
-    is asked for, or nothing is left to remove.
+    is requested, or nothing is left to remove.
     """
     structure = require_structure(description)
     _check_width(description, structure, parameters, layout)
@@ -78,9 +83,10 @@ def require_narrowing(
 def reachable_sparsities(
     description: ModelDescription, parameters: MethodParameters, *, layout: Layout = "uniform", device: str = "cpu"
 ) -> list[float]:
-    """Shares of the model's parameters that structured pruning can remove on that kind of device: ascending, from 0 to
-    the most there is. With all layers of one shape, every share: a job with one of them for its sparsity removes just
-    that.
+    """Return the shares of the model's parameters that structured pruning can remove on that kind of device.
+
+    They ascend from 0 to the largest one. With all layers of one shape, every share is listed: a job with one of them
+    for its sparsity removes just that.
     """
     structure = require_structure(description)
     layers = range(len(structure.layers))
@@ -125,7 +131,7 @@ def _check_width(description: ModelDescription, structure: ModelStructure, param
 
 
 def require_structure(description: ModelDescription) -> ModelStructure:
-    """What can be removed; raises UnusableModel where an earlier version described the model without it."""
+    """Return the removable groups of the model; raises UnusableModel where an earlier version made its description."""
     if description.structure is None:
         raise UnusableModel(
             "the model was registered before structured pruning was there: register it again under another name",

@@ -20,7 +20,7 @@ LayerSparsities = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min
 
 
 class MethodParameters(BaseModel):
-    """What every method takes."""
+    """Parameters of all methods."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,7 +28,7 @@ class MethodParameters(BaseModel):
 
 
 class Selection(MethodParameters):
-    """Which linear layers are prunable."""
+    """Choice of the linear layers that are prunable."""
 
     skip_layers: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=list, description="Indices of decoder layers left dense."
@@ -42,7 +42,7 @@ class Selection(MethodParameters):
 
 
 class Propagated(BaseModel):
-    """How the calibration tokens go through the model."""
+    """Options for how calibration tokens are propagated through the model."""
 
     propagation: Literal["in_flight", "two_pass"] = Field(
         "in_flight",
@@ -60,7 +60,7 @@ class Propagated(BaseModel):
 
 
 class Allocated(BaseModel):
-    """How the target sparsity is spread over decoder layers."""
+    """Options for how the target sparsity is allocated to decoder layers."""
 
     allocation: Literal["uniform", "owl", "fisher"] | SensitivityJob | LayerSparsities = Field(
         "uniform",
@@ -77,12 +77,12 @@ class Allocated(BaseModel):
 
     @property
     def measured_allocation(self) -> str | None:
-        """The allocation, where a pass over calibration text decides it."""
+        """Return the allocation, where a pass over calibration text decides it."""
         return str(self.allocation) if self.allocation in ("owl", "fisher") else None
 
 
 MOST_STEPS = 32
-"""Of conjugate gradients, where the number is chosen."""
+"""Most steps of conjugate gradients where their number is chosen."""
 
 
 class Refit(BaseModel):
@@ -111,7 +111,7 @@ class Refit(BaseModel):
 
     @property
     def chooses(self) -> bool:
-        """Whether something is chosen by tokens held aside."""
+        """Return whether something is chosen by held-out tokens."""
         return self.refit == "auto" or (self.refits and self.ridge == "auto")
 
 
@@ -130,7 +130,7 @@ class Compensation(Refit):
 
 
 class Compensated(BaseModel):
-    """How the weights that stay make up for those that go."""
+    """Options for compensation: an update of the weights that are kept for the loss of those that are pruned."""
 
     compensation: Compensation | None = Field(
         None,
@@ -140,7 +140,7 @@ class Compensated(BaseModel):
 
 
 class Refitted(BaseModel):
-    """How what is left makes up for the heads, channels or layers that are gone."""
+    """Options for compensation: a refit of the layers that are kept for the heads, channels or layers removed."""
 
     compensation: Refit | None = Field(
         None,
@@ -193,7 +193,8 @@ class ADMMParameters(Selection, Allocated, Propagated, Compensated):
 
 class FrontierParameters(ADMMParameters):
     """Parameters of `frontier`: ADMM's, and a budget that figures which are not given follow. The allocation is
-    `fisher` then, but where a pattern n:m leaves no choice."""
+    `fisher` then, but where a pattern n:m leaves no choice.
+    """
 
     budget: Literal["quick", "thorough"] = Field(
         "quick",
@@ -212,15 +213,21 @@ class FrontierParameters(ADMMParameters):
         return filled | {"compensation": given.get("compensation") or preset.compensation.model_copy()}
 
     def sequences(self, samples: int | None) -> tuple[int | None, int]:
-        """How many sequences are of the text and how many the model writes, where a job asks for so many of a text,
-        None: all of it, and does not say how many to write."""
+        """Return how many calibration sequences are of the text and how many the model generates.
+
+        `samples` is the number of sequences of a text that a job uses (None: all of it), where it does not say how many
+        to generate.
+        """
         return FRONTIER[self.budget].sequences(samples)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a budget of `frontier` stands for. The model's own text is `share` of the calibration sequences where
-    `replaces`, else beside them, so many at most."""
+    """Values behind a budget of `frontier`.
+
+    The model's own text is `share` of the calibration sequences, replacing them where `replaces`, else in addition, at
+    most `most_generated` of them.
+    """
 
     compensation: Compensation
     iterations: int
@@ -229,7 +236,7 @@ class Preset:
     most_generated: int
 
     def sequences(self, samples: int | None) -> tuple[int | None, int]:
-        """See FrontierParameters."""
+        """Return how many sequences are of the text and how many are generated, as FrontierParameters does."""
         if samples is None:
             return None, self.most_generated
         generated = min(int(self.share * samples), self.most_generated)
@@ -247,7 +254,7 @@ FRONTIER = {
 
 
 class Width(MethodParameters, Refitted):
-    """Which groups are removable, and to what counts.
+    """Options for removable groups, and the multiples to which their counts are rounded.
 
     `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone.
     """
@@ -275,7 +282,7 @@ class Width(MethodParameters, Refitted):
     )
 
     def protected(self, layers: int) -> frozenset[int]:
-        """The layers of a model of so many that lose nothing where layers may differ."""
+        """Return the layers, of so many, that lose nothing where layers may differ in shape."""
         asked = (self.protected_first, self.protected_last)
         first, last = (
             round(share * layers / 32) if own is None else own
@@ -285,7 +292,7 @@ class Width(MethodParameters, Refitted):
 
 
 class Ranked(Width):
-    """For methods that score every group: what their scores are compared within."""
+    """Parameters of methods that score every group: the scope within which their scores are compared."""
 
     scope: Literal["layer", "model"] = Field(
         "layer",
@@ -296,7 +303,7 @@ class Ranked(Width):
 
 
 class Budgeted(BaseModel):
-    """How much work a method does."""
+    """Option for how much work a method does."""
 
     budget: Literal["quick", "standard"] = Field(
         "standard", description="standard: the paper's; quick: what a CPU does in minutes."

@@ -1,5 +1,8 @@
-"""Sparsity patterns: `unstructured`; `n:m`, keep n of every m consecutive input weights; or `structured`, whole heads,
-channels or layers are removed and the model gets smaller."""
+"""Sparsity patterns: `unstructured`, `n:m` and `structured`.
+
+`n:m` keeps n of every m consecutive input weights; `structured` removes whole heads, channels or layers, and the model
+gets smaller.
+"""
 
 import re
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ class Pattern:
 
     @property
     def sparsity(self) -> float | None:
-        """Share of weights the pattern removes, None where the pattern leaves it open."""
+        """Return the share of weights the pattern removes, None where the pattern leaves it open."""
         if self.keep is None or self.of is None:
             return None
         return 1 - self.keep / self.of
@@ -57,7 +60,7 @@ def parse_pattern(text: str) -> Pattern:
 
 
 def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:
-    """The sparsity a request means; raises InvalidSparsity if out of range or at odds with the pattern."""
+    """Return the sparsity a request means; raises InvalidSparsity if out of range or at odds with the pattern."""
     if sparsity is not None and not 0 <= sparsity < 1:
         raise InvalidSparsity(f"sparsity {sparsity} is out of range: 0 ≤ sparsity < 1", param="sparsity")
     fixed = pattern.sparsity

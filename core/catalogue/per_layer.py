@@ -1,12 +1,14 @@
-"""Checkpoints whose decoder layers differ in shape: what their config.json says beyond that of the family, and the
-modelling file that builds them in `from_pretrained`.
+"""Checkpoints whose decoder layers differ in shape: the extra keys of config.json, and the modelling file.
+
+The modelling file builds them in `from_pretrained`; config.json has, beyond the keys of the family:
 
     "architectures": ["PerLayerLlamaForCausalLM"],
     "auto_map": {"AutoModelForCausalLM": "modeling_secateur.PerLayerLlamaForCausalLM"},
     "secateur_layers": [{}, {"intermediate_size": 1024, "num_attention_heads": 6, "num_key_value_heads": 2}, ...]
 
 `secateur_layers` has one object per decoder layer with the settings in which it differs from the rest of config.json.
-Only this service's own, verified artifacts may say so; what they name is never executed to open them as input
+
+Only verified artifacts of this service may have these keys; the file they name is never executed to open them as input
 (`core.models.per_layer` builds the same layers).
 """
 
@@ -63,7 +65,7 @@ class {name}({architecture}):
 
 
 def modelling_file(family: Family) -> str:
-    """The text of a family's modelling file: transformers is all it imports."""
+    """Return the text of a family's modelling file, which imports nothing but transformers."""
     return _MODELLING.format(
         title=family.title,
         name=class_name(family),
@@ -74,12 +76,12 @@ def modelling_file(family: Family) -> str:
 
 
 def class_name(family: Family) -> str:
-    """What the modelling file calls the family's model: an engine that does not know it refuses it by name."""
+    """Return the name of the model class in the modelling file: engines that do not know it refuse it by name."""
     return _PREFIX + family.architecture
 
 
 def per_layer_config(config: Mapping[str, Any], family: Family, layers: Sequence[Mapping[str, int]]) -> dict[str, Any]:
-    """config.json with these settings of each layer; as any other model of the family has it where there are none."""
+    """Return config.json with these settings of each layer; as for any model of the family where there are none."""
     changed = {key: value for key, value in config.items() if key not in (LAYERS_KEY, AUTO_MAP_KEY)}
     if not any(layers):
         return changed | {"architectures": [family.architecture]}
@@ -88,15 +90,15 @@ def per_layer_config(config: Mapping[str, Any], family: Family, layers: Sequence
 
 
 def layer_settings(config: Mapping[str, Any]) -> list[Mapping[str, int]] | None:
-    """Of each layer, from the config of one of our own artifacts; None where all have one shape."""
+    """Return each layer's settings from the config of an artifact of this service; None where all have one shape."""
     found: list[Mapping[str, int]] | None = config.get(LAYERS_KEY)
     return found
 
 
 def per_layer_family(config: Mapping[str, Any]) -> Family | None:
-    """The family of a config whose layers differ, None where it says nothing of the kind.
+    """Return the family of a config whose layers differ; None for a config without such keys.
 
-    Raises UnsafeConfig for code that is not ours, UnusableModel for settings that no version of ours writes.
+    Raises UnsafeConfig for code that is not this service's, UnusableModel for settings that no version of it writes.
     """
     if AUTO_MAP_KEY not in config and LAYERS_KEY not in config:
         return None
@@ -129,7 +131,7 @@ def per_layer_family(config: Mapping[str, Any]) -> Family | None:
 
 
 def has_modelling_file(folder: Path, family: Family) -> bool:
-    """Whether the modelling file of a folder is, by its SHA-256, the one this version writes for the family."""
+    """Return whether a folder's modelling file is, by its SHA-256, the one this version writes for the family."""
     file = folder / MODELLING_FILE
     wanted = hashlib.sha256(modelling_file(family).encode()).digest()
     return file.is_file() and hashlib.sha256(file.read_bytes()).digest() == wanted

@@ -1,4 +1,4 @@
-"""Which layers of a model a request prunes, and whether pattern and allocation fit them."""
+"""The layers of a model that a request prunes, and the checks that pattern and allocation fit them."""
 
 from collections.abc import Iterable
 
@@ -12,13 +12,16 @@ from core.catalogue.patterns import Pattern
 from core.errors import IndivisibleWidth, InvalidParameters
 
 _AGREEMENT = 0.005
-"""How far the mean of an explicit allocation may lie from the sparsity asked for."""
+"""Largest difference of the mean of an explicit allocation from the requested sparsity."""
 
 
 def prunable_linears(description: Description, parameters: Selection) -> list[LinearShape]:
-    """The linear layers a request prunes, in order, the output head last if asked for; a classifier's convolutions too.
+    """Return the layers a request prunes, in order, the output head last if requested.
 
-    Raises InvalidParameters where a skip entry names nothing, nothing is left, or the head is tied or none.
+    They are linear layers, and convolutions too in a classifier.
+
+    Raises InvalidParameters where a skip entry names nothing, nothing is left, or the head is requested but tied or
+    missing.
     """
     for layer in parameters.skip_layers:
         if layer >= description.layers:
@@ -65,7 +68,7 @@ def prunable_linears(description: Description, parameters: Selection) -> list[Li
 
 
 def selection_of(parameters: MethodParameters) -> Selection:
-    """Which layers a method may prune: what its parameters say, where they say anything."""
+    """Return the choice of prunable layers in a method's parameters; every layer where they do not restrict it."""
     if isinstance(parameters, Selection):
         return parameters
     return Selection(skip_modules=getattr(parameters, "skip_modules", []))
@@ -104,7 +107,7 @@ def check_masks(description: Description, checked: Selection, parsed: Pattern, s
 
 
 def require_divisible(linears: Iterable[LinearShape], pattern: Pattern) -> None:
-    """Raises IndivisibleWidth naming the first layer whose rows are no multiple of m of `n:m`."""
+    """Require that m of `n:m` divides each layer's rows; raises IndivisibleWidth naming the first layer it does not."""
     for linear in linears:
         width = linear.in_features // linear.kernel
         if pattern.of is not None and width % pattern.of:

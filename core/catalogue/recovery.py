@@ -11,9 +11,9 @@ from core.validation import Part
 RecoveryMethod = Literal["finetune", "lora", "distill"]
 
 TRAINING_TOKENS = 2048
-"""Tokens a forward of training holds at most, where a sequence is not longer: what is left of a batch accumulates."""
+"""Most tokens in a forward of training, where a sequence is not longer: the parts of a batch are accumulated."""
 DEFAULT_SEQUENCE_LENGTH = 512
-"""Tokens, where neither the request nor its calibration says, and the model's context is not shorter."""
+"""Sequence length where neither the request nor its calibration sets it, and the model's context is not shorter."""
 _LEARNING_RATE_FULL = 2e-5
 _LEARNING_RATE_LORA = 1e-4
 _LEARNING_RATE_IMAGES = 1e-3
@@ -163,7 +163,7 @@ def complete_image_recovery(asked: Recovery) -> Recovery:
 
 
 def _check_stages(asked: Recovery) -> None:
-    """Raises InvalidRequest for what does not go together with stages, or needs them."""
+    """Require that stages and other fields agree; raises InvalidRequest for one that excludes or needs stages."""
     if asked.stages is None:
         if asked.resample_every is not None:
             raise InvalidRequest(
@@ -189,7 +189,7 @@ def _check_stages(asked: Recovery) -> None:
 
 
 def stage_texts(recovery: Recovery) -> list[tuple[str, str, RecoveryStage]]:
-    """Of each text of each stage the name, its place in the body, and the stage."""
+    """Return, for each text of each stage, its name, its path in the body, and the stage."""
     return [
         (name, f"recovery.stages.{number}.datasets.{place}", stage)
         for number, stage in enumerate(recovery.stages or [])
@@ -198,7 +198,7 @@ def stage_texts(recovery: Recovery) -> list[tuple[str, str, RecoveryStage]]:
 
 
 def sequences_at_once(recovery: Recovery) -> int:
-    """Sequences in a forward of training; the batch of a step is taken in parts of so many. Images go all at once."""
+    """Return the sequences in a forward of training, into which a step's batch is divided; images go all at once."""
     if recovery.sequence_length is None:
         return recovery.batch_size
     return min(recovery.batch_size, max(1, TRAINING_TOKENS // recovery.sequence_length))

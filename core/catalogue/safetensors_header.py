@@ -1,4 +1,4 @@
-"""A safetensors file's header: read without loading a tensor, refusing a file that lies about itself, or written.
+"""Header of a safetensors file: read without loading a tensor, with checks against false entries, or written.
 
 Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
 """
@@ -39,7 +39,7 @@ WEIGHT_BYTES = {name: _BITS[stored] // 8 for stored, name in WEIGHT_DTYPES.items
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a file: where its bytes lie, counted from the start of the file."""
+    """Tensor of a file: its bytes have offsets from the start of the file."""
 
     name: str
     dtype: str
@@ -54,7 +54,7 @@ class TensorEntry:
 
 
 def encode_header(tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> bytes:
-    """Length and header of a file whose data are these tensors in order: (name, dtype, shape, bytes) each."""
+    """Return the length and header of a file with these tensors in order: (name, dtype, shape, bytes) each."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, dtype, shape, size in tensors:
@@ -66,7 +66,7 @@ def encode_header(tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> byt
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:
-    """Entries of one file by tensor name; raises CorruptSafetensors saying what is wrong with which file."""
+    """Return a file's entries by tensor name; raises CorruptSafetensors saying what is wrong with which file."""
 
     def corrupt(reason: str) -> CorruptSafetensors:
         return CorruptSafetensors(f"{file.name} is not a valid safetensors file: {reason}", param="model")

@@ -1,16 +1,18 @@
-"""What a sensitivity job finds: the loss against the pruning rate of each layer, all others dense."""
+"""Result of a sensitivity job: the loss against the pruning rate of each layer, all others dense."""
 
 from typing import Literal
 
 from pydantic import BaseModel
 
 MEASURES = {"language-model": "perplexity", "image-classification": "accuracy"}
-"""By task family: the figure a point has beside its loss."""
+"""Figure that a point has next to its loss, by task family."""
 
 
 class SensitivityPoint(BaseModel):
-    """One layer pruned at one rate. `sparsity` is the share of its weights that became zero, `loss` the mean
-    cross-entropy in nats, a token or image; `ratio` is perplexity over the dense model's, None of classifiers.
+    """Figures of the model with one layer pruned at one rate.
+
+    `sparsity` is the share of its weights that became zero, `loss` the mean cross-entropy in nats, a token or image;
+    `ratio` is perplexity over the dense model's, None of classifiers.
     """
 
     rate: float
@@ -43,5 +45,5 @@ class Sensitivity(BaseModel):
     curves: list[SensitivityCurve]
 
     def increases(self, curve: SensitivityCurve) -> list[float]:
-        """What each point of a curve loses against the dense model, nats."""
+        """Return the increase of the loss over the dense model's at each point of a curve, in nats."""
         return [point.loss - self.dense.loss for point in curve.points]

@@ -41,7 +41,7 @@ class SensitivityParameters(MethodParameters):
         return self
 
     def rates_of(self, pattern: Pattern) -> list[float]:
-        """The rates that are meant; raises InvalidParameters where n:m fixes another."""
+        """Return the rates to measure; raises InvalidParameters where n:m fixes another."""
         if pattern.sparsity is None:
             return self.rates or list(DEFAULT_RATES)
         if self.rates not in (None, [pattern.sparsity]):

@@ -7,21 +7,25 @@ DEFAULT_COMPRESSION = 1 / 8
 
 @dataclass(frozen=True)
 class Sharing:
-    """A layer whose weights are one of `buckets` values each; `seed`, 64 bits, and a weight's place say which, with
-    which sign."""
+    """Hash sharing of a layer's weights: each has one of `buckets` values.
+
+    `seed`, 64 bits, and a weight's index determine its bucket and its sign.
+    """
 
     seed: int
     buckets: int
 
 
 def sharing_of(weights: int, compression: float, *, seed: int, layer: int) -> Sharing:
-    """`compression` is bucket values for each of a layer's `weights`, zeros counted (the paper's compression factor):
-    how many are pruned changes how many share a bucket, not how many buckets there are. The layers of a model, by their
-    number, hash the same places differently.
+    """Return the sharing of a layer with so many `weights`.
+
+    `compression` is bucket values for each weight, zeros counted (the paper's compression factor): how many are pruned
+    changes how many share a bucket, not how many buckets there are. The number of the `layer` is part of the seed, so
+    that each layer of a model hashes the same indices differently.
     """
     return Sharing(seed * 2**32 + layer, max(1, round(compression * weights)))
 
 
 def expected_collision_rate(weights: int, buckets: int) -> float:
-    """The expected share of `weights`, thrown into `buckets` at random, that are not alone in theirs."""
+    """Return the expected share of `weights`, hashed into `buckets` at random, that are not alone in their bucket."""
     return 1 - (1 - 1 / buckets) ** max(0, weights - 1)

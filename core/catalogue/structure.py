@@ -1,7 +1,8 @@
-"""What can be removed from a decoder block as a whole, and how many of each to keep for a ratio.
+"""Groups that can be removed from decoder blocks, and how many of each to keep for a ratio.
 
-Removable groups are FFN channels (their rows in the layers that make them, their column in the layer that reads them),
-heads (a KV head with its contiguous group of query heads, or the same number of query heads in every group) and layers.
+Removable groups are FFN channels (their rows in the layers that produce them, their column in the layer that reads
+them), heads (a KV head with its contiguous group of query heads, or the same number of query heads in every group) and
+layers.
 """
 
 import math
@@ -41,9 +42,10 @@ class LayerShape(BaseModel):
 
 
 class ModelStructure(BaseModel):
-    """The removable groups of a model. Parameters are those of one group in one layer; 0 where the family offers no
-    removal of heads (`head_parameters`: of a query head alone, `kv_group_parameters`: of a KV head with its group, as
-    large as the first layer's).
+    """Removable groups of a model. Parameters are those of one group in one layer.
+
+    `head_parameters` are of a query head alone, `kv_group_parameters` of a KV head with its group, as large as the
+    first layer's; both are 0 where the family offers no removal of heads.
     """
 
     head_dim: int
@@ -59,16 +61,16 @@ class ModelStructure(BaseModel):
 
     @property
     def parameters(self) -> int:
-        """Of all layers."""
+        """Return the parameters of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all layers have one shape."""
+        """Return whether all layers have one shape."""
         return len({(layer.channels, layer.heads, layer.kv_heads) for layer in self.layers}) == 1
 
     def unit_parameters(self, layer: int, kind: Kind, attention: AttentionMode) -> int:
-        """Parameters of one group of a layer, heads as `attention` counts them."""
+        """Return the parameters of one group of a layer, heads as `attention` counts them."""
         if kind == "channels":
             return self.channel_parameters
         if attention == "query_heads":
@@ -78,7 +80,7 @@ class ModelStructure(BaseModel):
         return self.kv_group_parameters + more * self.head_parameters
 
     def removable(self, layer: int, attention: AttentionMode) -> int:
-        """Parameters of all groups of a layer."""
+        """Return the parameters of all groups of a layer."""
         shape = self.layers[layer]
         heads = 0 if attention == "none" else shape.kv_heads * self.unit_parameters(layer, "heads", "kv_groups")
         return heads + shape.channels * self.channel_parameters
@@ -86,7 +88,7 @@ class ModelStructure(BaseModel):
 
 @dataclass(frozen=True)
 class Counts:
-    """What a layer keeps, and the parameters it loses by it."""
+    """Groups a layer keeps, and the parameters it loses."""
 
     channels: int
     heads: int
@@ -94,14 +96,16 @@ class Counts:
     removed: int
 
     def unevenness(self, layer: LayerShape, share: float) -> float:
-        """How far the share of heads that goes is from `share`, that of the layer's removable parameters."""
+        """Return the distance of the share of heads removed from `share`, that of the layer's removable parameters."""
         return abs(1 - self.heads / layer.heads - share)
 
 
 def attention_mode(asked: AttentionMode | None, structure: ModelStructure) -> AttentionMode:
-    """The mode a request means: KV groups where there are several, else query heads, none where none can be removed.
+    """Return the attention mode of a request.
 
-    Raises InvalidParameters where heads are asked for that the family cannot give up.
+    Unset, it means KV groups where there are several, else query heads, and none where none can be removed.
+
+    Raises InvalidParameters where heads are to be removed that the family cannot give up.
     """
     if asked is None:
         if not structure.removes_heads:
@@ -132,11 +136,13 @@ def group_counts(
     protected: Collection[int] = (),
     at_least: bool = False,
 ) -> tuple[Counts, ...]:
-    """What each layer keeps so that `ratio` of the model's `parameters` goes: where the result `is_uniform` the same of
-    every layer, else all of the `protected` ones, and the same share of the others.
+    """Return the groups each layer keeps so that `ratio` of the model's `parameters` is removed.
 
-    In every layer the ratio is met within one aligned group of channels, by the step of its `layer_ladder` that takes
-    the most even shares of attention and FFN; or, `at_least`, by the first one that removes no less. Raises
+    Where the result `is_uniform`, every layer keeps the same; else `protected` layers keep all, and the others lose the
+    same share.
+
+    In every layer the ratio is met within one aligned group of channels, by the step of its `layer_ladder` with the
+    most even shares of attention and FFN; or, `at_least`, by the first step that removes no less. Raises
     InvalidSparsity naming the nearest ratio where no count reaches it.
     """
     removable = [
@@ -171,12 +177,14 @@ def group_counts(
 def layer_ladder(
     structure: ModelStructure, layer: int, *, divide: int, attention: AttentionMode, round_to: int
 ) -> list[Counts]:
-    """What a layer can keep, each step removing more than the one before: from nothing to all but one aligned group of
-    channels and the fewest heads, in steps of at most one aligned group.
+    """Return the widths a layer can have, each step removing more than the one before.
+
+    The steps go from nothing removed to all but one aligned group of channels and the fewest heads, each by at most one
+    aligned group.
 
     Attention and FFN lose the same share of theirs as nearly as whole heads allow, and the channels, a multiple of
-    `round_to` of them, make up for the rest: a number of heads has the stretch of the ladder whose share it is nearest
-    to, and a step at either end. The number of heads must divide `divide` (0: any does).
+    `round_to` of them, make up for the rest: a number of heads is used in the range of steps whose share it is nearest
+    to, and for one step at either end. The number of heads must divide `divide` (0: any does).
     """
     shape, removable = structure.layers[layer], structure.removable(layer, attention)
     step = round_to * structure.channel_parameters
@@ -203,9 +211,10 @@ def layer_ladder(
 
 @dataclass(frozen=True)
 class Ranking:
-    """The groups of all layers but the `protected` compete: those that matter least go until about `removed`
-    parameters, `ratio` of the model's, are gone; channels in steps of `round_to`, and of either kind no layer's last.
-    `at_least`: no fewer, else what is nearest.
+    """Global ranking of the groups of all layers that are not `protected`.
+
+    The least important ones are removed until about `removed` parameters, `ratio` of the model's, are gone; channels in
+    steps of `round_to`, and of either kind no layer's last. `at_least`: no fewer, else as near as possible.
     """
 
     ratio: float
@@ -225,7 +234,7 @@ def rank_groups(
     protected: frozenset[int],
     at_least: bool = False,
 ) -> Ranking:
-    """Raises InvalidSparsity naming the most there is where `ratio` of the model's `parameters` is more."""
+    """Return the ranking that removes `ratio` of the `parameters`; raises InvalidSparsity naming the most there is."""
     most = 0
     for layer, shape in enumerate(structure.layers):
         if layer not in protected:
@@ -240,7 +249,7 @@ def rank_groups(
 
 
 def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
-    """That no counts remove `ratio` of the model's parameters, the nearest being `nearest`."""
+    """Return the error that no counts remove `ratio` of the model's parameters, the nearest being `nearest`."""
     return InvalidSparsity(
         f"sparsity {ratio:g}: no number of channels (in steps of {round_to}) and heads removes that share of the "
         f"model's parameters without emptying a layer; the nearest is {nearest:.4f}",
@@ -249,10 +258,9 @@ def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
 
 
 def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_least: bool = False) -> int:
-    """How many whole layers to remove so that the share of the model's parameters is nearest `ratio`, or, `at_least`,
-    no less.
+    """Return how many whole layers to remove for the share of parameters nearest to `ratio`, or, `at_least`, no less.
 
-    Raises InvalidSparsity where none, or all, would go.
+    Raises InvalidSparsity where none, or all, would be removed.
     """
     layers = len(structure.layers)
     each = structure.parameters / layers
@@ -271,7 +279,7 @@ def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_
 def _attention_options(
     structure: ModelStructure, layer: int, divide: int, attention: AttentionMode
 ) -> Iterator[tuple[int, int, int]]:
-    """Numbers of heads and KV heads, and the parameters a layer loses by them; heads must divide `divide` (0: any)."""
+    """Yield numbers of heads and KV heads, and the parameters they remove; heads must divide `divide` (0: any)."""
     shape = structure.layers[layer]
     group = shape.heads // shape.kv_heads
     kept: Iterable[tuple[int, int, int]] = [(shape.heads, shape.kv_heads, 0)]

@@ -1,4 +1,4 @@
-"""Targets: how large, or how fast, the artifact is to be, and the sparsity that means for a model."""
+"""Targets: the size or speed that an artifact is to have, and the sparsity that reaches it for a model."""
 
 import math
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ from core.validation import Part
 
 _Size = Annotated[int, Field(ge=1, le=10**18)]
 NOISE = 0.05
-"""A relative difference of times up to this is what two runs of one model differ by, however close their rounds."""
+"""Relative difference of times up to which two runs of one model may differ, however close their rounds."""
 _Figure = Literal["parameters", "bytes"]
 _AGREEMENT = 1e-9
-"""How far a sparsity that is given too may lie from what the target means: that of a job's own recipe."""
+"""Largest difference of a sparsity, given too as in a job's own recipe, from the one the target means."""
 
 
 def _is_none(value: object) -> bool:
@@ -71,13 +71,16 @@ class Target(Part, frozen=True):
 
 
 def latency_noise(latency: Mapping[str, Any]) -> float:
-    """Return the relative difference of two times, as `metrics.latency` or a row of it has them, up to which they prove
-    no difference of the models: by how much the rounds of one model spread, and never less than `NOISE`."""
+    """Return the relative difference of two times up to which they prove no difference of the models.
+
+    `latency` is `metrics.latency` or a row of it. The result is the spread between the rounds of one model, and never
+    less than `NOISE`.
+    """
     return max(NOISE, float(latency.get("spread", 0.0)))
 
 
 def bytes_in_turn(dense: int, pruned: int) -> int:
-    """Memory in which two models of so many bytes can be timed in turn."""
+    """Return the bytes of memory in which two models of so many bytes can be timed in turn."""
     return int(1.2 * (dense + pruned))
 
 
@@ -100,10 +103,11 @@ def resolve_target(
     layout: Layout | None = None,
     is_packed: bool = False,
 ) -> ResolvedRequest:
-    """As `check_job`, the sparsity being the least that keeps to `target`; None where a worker has to search for it.
+    """Check a request with a target as `check_job` does, with the least sparsity that meets the target.
 
-    `sparsity` may be given where it is just that, as in the recipe of an earlier job. Raises the InvalidRequest kind
-    that names the fault: InvalidTarget with the nearest figure there is where the one asked for is out of reach.
+    The sparsity is None where a worker has to search for it. `sparsity` may be given where it is just that, as in the
+    recipe of an earlier job. Raises the InvalidRequest kind that names the fault: InvalidTarget with the nearest figure
+    there is where the target is out of reach.
     """
     info = get_method(method)
     if isinstance(description, ClassifierDescription):
@@ -174,8 +178,10 @@ def resolve_target(
 
 @dataclass(frozen=True)
 class _Scale:
-    """A figure of the artifact as it falls with the sparsity s: `start − slope·s`. `margin` is added to a sparsity that
-    counts weights, since every row may round it down by half a weight."""
+    """Linear model of a figure of the artifact in the sparsity s: `start − slope·s`.
+
+    `margin` is added to a sparsity that counts weights, since every row may round it down by half a weight.
+    """
 
     start: float
     slope: float
@@ -188,7 +194,7 @@ class _Scale:
         return round(self.start - self.slope * sparsity)
 
     def nearest(self, description: ModelDescription, checked: MethodParameters, sparsity: float, layout: Layout) -> int:
-        """The figure within reach that is nearest to that of a sparsity out of reach."""
+        """Return the reachable figure nearest to that of a sparsity out of reach."""
         if self.margin:  # whatever is below 1
             return math.floor(self.start - self.slope * (1 - self.margin)) + 1
         reachable = reachable_sparsities(description, checked, layout=layout)
@@ -197,7 +203,7 @@ class _Scale:
 
 
 def _zeros(description: Description, checked: Selection, figure: _Figure) -> _Scale:
-    """Nonzero parameters, or bytes: a bit for each prunable weight, and its own width where it survives."""
+    """Return the scale of nonzero parameters, or of bytes: a bit for each prunable weight, and those kept in full."""
     linears = prunable_linears(description, checked)
     prunable = sum(linear.numel for linear in linears)
     margin = 0.5 / min(linear.in_features for linear in linears)
@@ -207,7 +213,7 @@ def _zeros(description: Description, checked: Selection, figure: _Figure) -> _Sc
 
 
 def _groups(description: Description, figure: _Figure) -> _Scale:
-    """Parameters that are left, or their bytes."""
+    """Return the scale of the parameters that are left, or of their bytes."""
     if figure == "parameters":
         return _Scale(description.parameters, description.parameters)
     return _Scale(description.bytes, description.parameters * WEIGHT_BYTES[description.dtype])
@@ -216,8 +222,10 @@ def _groups(description: Description, figure: _Figure) -> _Scale:
 def expected_size(
     description: Description, method: str, sparsity: float, parameters: dict[str, Any], output: str
 ) -> tuple[int, int]:
-    """About how many parameters of an artifact are not zero, and the bytes of its tensors. `parameters` are checked,
-    `output` is the format."""
+    """Return the expected number of nonzero parameters of an artifact, and the bytes of its tensors.
+
+    `parameters` are checked already, `output` is the format.
+    """
     checked = parse_parameters(method, parameters)
     if isinstance(checked, Selection):
         left = _zeros(description, checked, "parameters").figure_of(sparsity)

@@ -1,4 +1,4 @@
-"""Zero-shot tasks one can ask for, under the names of lm-evaluation-harness: those by which pruning papers compare.
+"""Zero-shot tasks under the names of lm-evaluation-harness: those by which pruning papers compare.
 
 A local copy of a task's questions is one file of JSON lines, `TASK/SPLIT.jsonl`, with the columns of its hub dataset.
 """
@@ -12,20 +12,21 @@ from pydantic import BaseModel, ConfigDict
 from core.catalogue.method_info import Paper
 
 LOGITS_BYTES = {"cpu": 2**29, "cuda": 2**32}
-"""What the logits of a batch of questions may take, unless one question takes more."""
+"""Most bytes of the logits of a batch of questions, unless one question takes more."""
 BYTES_PER_LOGIT = 8
-"""Of a logit and its log-softmax."""
+"""Bytes of a logit and its log-softmax."""
 LONGEST_TOKENS = 1300
-"""Of a question, about."""
+"""Tokens of the longest question, about."""
 
 
 class TaskInfo(BaseModel):
-    """One task. `metric` is the accuracy that is reported: in `acc_norm` each answer's log-likelihood is divided by
-    its length in characters.
+    """Evaluation task. `metric` is the accuracy that is reported.
 
-    `splits` are those the questions may come from, the one that papers report first; `columns` what each question has.
-    `documents` are the questions of the first split, `tokens` those of an average question with all its answers, as
-    the forward passes see them: both for estimates alone.
+    In `acc_norm` each answer's log-likelihood is divided by its length in characters.
+
+    `splits` are those the questions may come from, the one that papers report first; `columns` are the fields of a
+    question. `documents` counts the questions of the first split, `tokens` those of an average question with all its
+    answers, as the forward passes see them: both for estimates alone.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -160,12 +161,12 @@ TASKS: dict[str, TaskInfo] = {task.id: task for task in _TASKS}
 
 
 def local_copy(root: Path, task: TaskInfo) -> Path | None:
-    """The task's questions under a folder of local copies, of the first of its splits that is there."""
+    """Return the local copy of the task's questions below `root`, of the first of its splits that is there."""
     files = (root / task.id / f"{split}.jsonl" for split in task.splits)
     return next((file for file in files if file.is_file()), None)
 
 
 def forward_tokens(tasks: Iterable[str], limit: int | None) -> int:
-    """Tokens that pass through one model, about, where at most `limit` questions of each task are asked."""
+    """Return about how many tokens pass through one model, for at most `limit` questions of each task."""
     asked = [TASKS[name] for name in tasks]
     return sum(task.tokens * min(limit or task.documents, task.documents) for task in asked)

@@ -1,4 +1,4 @@
-"""From measured sensitivity to a sparsity per layer: what is removed last from any layer costs the same in all."""
+"""Water-filling from measured sensitivity to a sparsity per layer: the marginal cost is equal in all layers."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ class LayerCosts:
 
 
 _ROUNDING = 1e-12
-"""By which the highest rates together may come out below what each of them is."""
+"""Tolerance for rounding where a sparsity is compared with the highest rates together."""
 
 
 def allocate(layers: Sequence[LayerCosts], sparsity: float) -> list[float]:
-    """The rate s_l of each layer, so that Σ n_l·s_l = sparsity·Σ n_l and the marginal costs m_l(s_l) are equal.
+    """Return the rate s_l of each layer, so that Σ n_l·s_l = sparsity·Σ n_l and the marginal costs m_l(s_l) are equal.
 
     m_l is the loss a further weight costs, continuous and never falling, by `_marginal_costs`. Minimising the sum of
-    the predicted increases under the constraint on the sum makes all m_l(s_l) one multiplier λ, but of a layer that is
-    at the highest rate it was measured at: beyond it nothing is known. Where a whole stretch of rates costs λ, every
+    the predicted increases under the constraint on the sum makes all m_l(s_l) one multiplier λ, except in a layer that
+    is at the highest rate it was measured at: beyond it nothing is known. Where a whole stretch of rates costs λ, every
     layer goes the same share of its stretch. Layers of equal curves get equal rates.
 
     Raises InvalidSparsity where the highest rates measured do not reach it.
@@ -63,9 +63,10 @@ def allocate(layers: Sequence[LayerCosts], sparsity: float) -> list[float]:
 
 
 def _marginal_costs(layer: LayerCosts) -> list[tuple[float, float]]:
-    """(rate, nats a weight) where m_l bends, both rising: zero at rate 0, in the middle between two rates the slope
-    there of the lower convex envelope of the increases, straight lines between, the last one drawn out to the last
-    rate.
+    """Return the points (rate, nats a weight) between which m_l is linear, both rising.
+
+    m_l is zero at rate 0. In the middle between two rates it is the slope there of the lower convex envelope of the
+    increases; the last line is drawn out to the last rate.
 
     Increases below zero, which are noise, count as none: the envelope begins at (0, 0) and never falls.
     """
@@ -88,7 +89,7 @@ def _slope(left: tuple[float, float], right: tuple[float, float]) -> float:
 
 
 def _rate_at(curve: Sequence[tuple[float, float]], cost: float, *, inclusive: bool) -> float:
-    """The highest rate whose marginal cost is below `cost`, or, `inclusive`, not above it."""
+    """Return the highest rate whose marginal cost is below `cost`, or, `inclusive`, not above it."""
     rate = 0.0
     for left, right in pairwise(curve):
         if right[1] < cost or (inclusive and right[1] == cost):

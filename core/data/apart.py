@@ -1,10 +1,10 @@
-"""Parquet, images and GGUF headers read in a process of their own, with little memory, little time and no credentials.
+"""Sandboxed reading of Parquet, images and GGUF headers: a child process with little memory and time, no credentials.
 
 A Parquet file of 300 bytes can unpack to 20 GB, and its decoder is C++ that was not written for files of strangers, nor
-are those of images: what they do to memory, or to themselves, must not happen to the API. The child asks for pieces of
-a file over a pipe, so that it needs neither a path nor a store; a folder it reads itself. The runner needs none of
-this for texts and images: it is such a process already. A GGUF header is read apart there too, before any library that
-believes it, by a child that can open neither a file nor a connection.
+are those of images: the damage to memory, or to the process, must not reach the API. The child asks for pieces of a
+file over a pipe, so that it needs neither a path nor a store; it reads a folder itself. The runner needs none of this
+for texts and images: it is such a process already. A GGUF header is read by a child there too, one that can open
+neither a file nor a connection, before any library trusts it.
 """
 
 import importlib
@@ -23,10 +23,10 @@ from typing import Any, BinaryIO, Final, Literal
 from core.errors import UnusableDataset, UnusableModel
 
 MEMORY_BYTES: Final = 2**30
-"""Above what the child holds when it has loaded its libraries."""
+"""Memory of the child beyond its use after loading its libraries."""
 SECONDS: Final = 60.0
 BYTES_PER_SECOND: Final = 5_000_000
-"""Slowest reading that is waited for, once `SECONDS` are over."""
+"""Slowest rate of reading that is tolerated once `SECONDS` are over."""
 
 _REQUEST: Final = struct.Struct("<qq")
 _LENGTH: Final = struct.Struct("<q")
@@ -39,8 +39,11 @@ _MODULES: Final[dict[Reader, str]] = {
     "images": "core.data.image_files",
     "gguf": "core.models.gguf_header",
 }
-"""The child loads one of them. Its `measure_here` takes the stream, if there is one, and the task, and returns what is
-there as JSON; it raises the reader's error."""
+"""Modules of the readers, one of which the child loads.
+
+Its `measure_here` takes the stream, if there is one, and the task, and returns the measurements as JSON; it raises the
+reader's error.
+"""
 _ERRORS: Final[dict[Reader, type[UnusableDataset | UnusableModel]]] = {
     "texts": UnusableDataset,
     "images": UnusableDataset,
@@ -49,9 +52,9 @@ _ERRORS: Final[dict[Reader, type[UnusableDataset | UnusableModel]]] = {
 
 
 def measure_apart(reader: Reader, stream: BinaryIO | None, name: str, size: int, **asked: Any) -> dict[str, Any]:
-    """Return what a file that is open, or a folder that is `asked` for, holds; raises the reader's error.
+    """Return the measurements of an open file, or of the folder named in `asked`; raises the reader's error.
 
-    `size` in bytes says how long is waited; `asked` goes to the reader as it is.
+    `size` in bytes determines the time limit; `asked` is passed on to the reader.
     """
     passed = {variable: os.environ[variable] for variable in ("PATH", "PYTHONPATH") if variable in os.environ}
     environment = {**passed, "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
@@ -86,7 +89,7 @@ def measure_apart(reader: Reader, stream: BinaryIO | None, name: str, size: int,
 
 
 def _serve(child: subprocess.Popen[bytes], stream: BinaryIO | None, task: dict[str, Any]) -> dict[str, Any] | None:
-    """Hand the child what it asks for until it has a result; None where it ends without one."""
+    """Send the child the pieces it requests until it has a result; None where it ends without one."""
     assert child.stdin is not None and child.stdout is not None
     child.stdin.write(json.dumps(task).encode() + b"\n")
     child.stdin.flush()
@@ -107,7 +110,7 @@ def _serve(child: subprocess.Popen[bytes], stream: BinaryIO | None, task: dict[s
 
 
 class _Asked(io.RawIOBase):
-    """The file as the child sees it: each read asks the parent."""
+    """The file as the child sees it: each read is a request to the parent."""
 
     def __init__(self, asking: BinaryIO, answers: BinaryIO, size: int) -> None:
         self._asking = asking
@@ -139,7 +142,7 @@ class _Asked(io.RawIOBase):
 
 
 def serve_parent() -> None:
-    """The child's whole life."""
+    """Run the child: limit its resources, measure the file or folder of one task, and send the result."""
     asking, answers = sys.stdout.buffer, sys.stdin.buffer
     task = json.loads(answers.readline())
     measure = importlib.import_module(_MODULES[task["reader"]]).measure_here

@@ -1,4 +1,4 @@
-"""Some images of a set, drawn by a seed."""
+"""Subsets of an image set, drawn by a seed."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from core.data.images import ImageSet
 
 
 class ChosenImages:
-    """The images of a set with these numbers, in this order: an image set too."""
+    """Image set of the images with these numbers of another set, in this order."""
 
     def __init__(self, images: ImageSet, numbers_N: Tensor) -> None:
         self._images, self._numbers = images, numbers_N
@@ -23,7 +23,7 @@ class ChosenImages:
 
 
 def draw_images(images: ImageSet, count: int | None, seed: int) -> ImageSet:
-    """So many different images, in the set's order; all of them where there are not more, or None is asked for."""
+    """Draw `count` different images, in the set's order; all of them where there are not more, or for None."""
     if count is None or count >= len(images):
         return images
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]

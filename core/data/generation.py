@@ -1,4 +1,4 @@
-"""Text a model writes itself: to calibrate on where there is no data, drawn from what the model has learnt."""
+"""Text sampled from the model itself, to calibrate on without a dataset."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,11 +14,11 @@ from core.models.decoding import first_token, sequences_that_fit, write_tokens
 
 _MOST_AT_ONCE = 128
 _MOST_TIMES_NEEDED = 8
-"""Tokens sampled for each one needed, before it is given up: a model may end most texts at once."""
+"""Limit of tokens sampled for each one needed, since a model may end most texts at once."""
 
 
 def sequences_at_once(description: ModelDescription, length: int, device: torch.device) -> int:
-    """How many sequences of `length` tokens are sampled together; raises OutOfMemory where the model has no room."""
+    """Return how many sequences of `length` tokens are sampled together; raises OutOfMemory without room for one."""
     try:
         return min(_MOST_AT_ONCE, sequences_that_fit(description, length, device))
     except OutOfMemory as error:
@@ -36,11 +36,13 @@ def generate_documents(
     on_tokens: Callable[[int], None] = lambda done: None,
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> Iterator[str]:
-    """Documents of up to `length` tokens: a first token drawn from the whole vocabulary, so that they are of as many
-    kinds as the model knows (LLM-QAT, Liu et al. 2023, arXiv:2305.17888), and after it what is sampled at temperature 1
-    until the token that ends a text. `at_once` of them are made in a batch with a key-value cache, until they hold
-    `tokens` tokens as they are counted when they are read again. `on_tokens` hears of each batch, `on_progress` of each
-    token, from 0 to 1. Sets torch's seed and the model's generation settings.
+    """Yield documents of up to `length` tokens that the model writes.
+
+    The first token is drawn from the full vocabulary, so that the documents are of as many kinds as the model knows
+    (LLM-QAT, Liu et al. 2023, arXiv:2305.17888), and the rest is sampled at temperature 1 until the token that ends a
+    text. `at_once` of them are generated in a batch with a key-value cache, until they have `tokens` tokens, counted as
+    when they are read again. `on_tokens` is called for each batch, `on_progress` for each token, with 0 to 1. Sets
+    torch's seed and the model's generation settings.
 
     Raises UnusableModel where the model does not write enough, NotFiniteWeights where it computes no probabilities.
     """

@@ -1,4 +1,4 @@
-"""What an image set holds. Its images are decoded in a process apart, so that this one needs no decoder."""
+"""Description of an image set; its images are decoded in a child process, so that this one needs no decoder."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -11,9 +11,11 @@ from core.errors import UnusableDataset
 
 
 class ImagesDescription(BaseModel):
-    """An image set: `images` can be read, `corrupt` cannot, the first of them being named with the reason. `classes`
-    are named by `class_names`, or else numbered. `sizes` (height × width) and `modes` (as Pillow names them) are those
-    seen, the most frequent first, at most 20. `sha256` is of the file, or of a folder's content.
+    """Counts and properties of an image set.
+
+    `images` can be read, `corrupt` cannot, the first of them being named with the reason. `classes` are named by
+    `class_names`, or else numbered. `sizes` (height × width) and `modes` (as Pillow names them) are those found, the
+    most frequent first, at most 20. `sha256` is of the file, or of a folder's content.
     """
 
     images: int
@@ -30,7 +32,7 @@ class ImagesDescription(BaseModel):
 def describe_images(
     path: Path, format: str, image_field: str = "image", label_field: str = "label", *, sha256: str
 ) -> ImagesDescription:
-    """Decode every image of a folder or a Parquet file, in a process apart.
+    """Decode every image of a folder or a Parquet file, in a child process, and describe the set.
 
     Raises UnusableDataset where labels are missing or are none, where there are no images, and where more than 1 % of
     them cannot be read.
@@ -51,6 +53,6 @@ def describe_images(
 def describe_image_stream(
     stream: BinaryIO, name: str, image_field: str, label_field: str, *, size: int, sha256: str
 ) -> ImagesDescription:
-    """`describe_images` of a Parquet file that is open, can be read from any place, and is known by size and hash."""
+    """Describe the images of an open, seekable Parquet file whose size and hash are known."""
     asked = {"format": IMAGE_PARQUET, "image_field": image_field, "label_field": label_field}
     return ImagesDescription(**measure_apart("images", stream, name, size, **asked), bytes=size, sha256=sha256)

@@ -1,4 +1,4 @@
-"""Images as bytes: decoded, measured and written. No torch is needed."""
+"""Encoded images: decoding, measuring and writing; no torch is needed."""
 
 import io
 import itertools
@@ -18,7 +18,7 @@ from core.data.parquet import takes_too_much
 from core.errors import UnusableDataset
 
 MOST_PIXELS = 2**25
-"""Of one image; what is larger counts as one that cannot be read."""
+"""Largest number of pixels of one image; a larger one counts as corrupt."""
 MOST_CORRUPT_SHARE = 0.01
 _NAMED = 5
 _DECODERS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
@@ -33,7 +33,7 @@ class UnreadableImage(Exception):
 
 
 def decode_image(data: bytes | None) -> Image.Image:
-    """An image, turned as its EXIF orientation says; raises UnreadableImage."""
+    """Decode an image and rotate it as its EXIF orientation says; raises UnreadableImage."""
     if not data:
         raise UnreadableImage("it holds no bytes, or too many")
     try:
@@ -56,14 +56,20 @@ def is_grayscale(image: Image.Image) -> bool:
 
 
 def in_channels(image: Image.Image, channels: int) -> Image.Image:
-    """With 8 bits for each of 1 or 3 channels: grayscale by luma (ITU-R 601-2), colour by three equal channels."""
+    """Convert an image to 8 bits for each of 1 or 3 channels.
+
+    Grayscale is by luma (ITU-R 601-2), colour by three equal channels.
+    """
     if image.mode in _DEEP_GRAY_MODES:
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     return image.convert({1: "L", 3: "RGB"}[channels])
 
 
 def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
-    """An `ImagesDescription` without bytes and hash, every image decoded in this process; raises UnusableDataset."""
+    """Measure an image set by decoding every image in this process; raises UnusableDataset.
+
+    Returns the fields of an `ImagesDescription` without bytes and hash.
+    """
     try:
         if stream is not None:
             rows: ImageRows = ParquetRows(stream, task["name"], task["image_field"], task["label_field"])
@@ -75,7 +81,7 @@ def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, 
 
 
 def measure_rows(rows: ImageRows, name: str) -> dict[str, Any]:
-    """As `measure_here`, of images that are open."""
+    """Measure open image rows, as `measure_here` does."""
     sizes: Counter[str] = Counter()
     modes: Counter[str] = Counter()
     corrupt = CorruptImages(rows, name)
@@ -100,7 +106,7 @@ def measure_rows(rows: ImageRows, name: str) -> dict[str, Any]:
 
 
 class CorruptImages:
-    """Those of a set that cannot be read: counted, and the first of them named with the reason."""
+    """Images of a set that cannot be read: their count, and the first of them named with the reason."""
 
     def __init__(self, rows: ImageRows, name: str) -> None:
         self._rows, self._name = rows, name
@@ -113,7 +119,7 @@ class CorruptImages:
             self.named.append(f"{self._rows.name(number)} ({error})")
 
     def require_few(self) -> None:
-        """Raises UnusableDataset where they are more than 1 % of the set."""
+        """Raise UnusableDataset if they are more than 1 % of the set."""
         if self.count > MOST_CORRUPT_SHARE * len(self._rows.labels):
             raise UnusableDataset(f"{self._name}: {self.text}; at most 1 % may be corrupt", param="path")
 
@@ -130,10 +136,10 @@ def write_images(
     *,
     on_rows: Callable[[int, int], None] = lambda rows, size: None,
 ) -> int:
-    """Write encoded images and their labels as Parquet, as the `datasets` library does and reads again; how many.
+    """Write encoded images and their labels as Parquet, in the form of the `datasets` library; return how many.
 
-    Labels are numbers, named by `class_names` where there are any, or, where it is None, strings. `on_rows` is told
-    after every few how many images and bytes of them are written.
+    Labels are numbers, named by `class_names` where there are any, or, where it is None, strings. `on_rows` is called
+    after every few with the number of images and bytes written.
     """
     plain = {"dtype": "string" if class_names is None else "int64", "_type": "Value"}
     label = {"names": list(class_names), "_type": "ClassLabel"} if class_names else plain

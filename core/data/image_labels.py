@@ -1,4 +1,4 @@
-"""The classes of an image set as those of a model."""
+"""Mapping from the classes of an image set to those of a model."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,11 +9,11 @@ _NAMED = 5
 
 
 def model_labels(rows: ImageRows, labels: Sequence[str], name: str, note: Callable[[str], None]) -> list[int]:
-    """For each class of a set the model's output that stands for it.
+    """Return, for each class of a set, the model's output that stands for it.
 
-    By name where every class of the set is a label of the model; by number, with a note, where none is, or where the
-    set's labels have no names. Raises UnusableDataset, naming class or row, where only some are, and where a number is
-    none of the model's outputs.
+    Classes match by name where every class of the set is a label of the model; by number, with a note, where none is,
+    or where the set's labels have no names. Raises UnusableDataset, naming class or row, where only some are, and where
+    a number is none of the model's outputs.
     """
     outputs = {label: number for number, label in enumerate(labels)}
     known = [each in outputs for each in rows.class_names]

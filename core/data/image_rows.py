@@ -1,5 +1,7 @@
-"""Where labelled images lie: a folder with one folder of images for each class, or a Parquet file with a column of
-images and one of labels. Nothing is decoded here, and no torch is needed."""
+"""Labelled images on disk: a folder with one folder of images for each class, or a Parquet file.
+
+A Parquet file has a column of images and one of labels. Nothing is decoded here, and no torch is needed.
+"""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -16,9 +18,9 @@ from core.data.parquet import column_type, readable
 from core.errors import UnusableDataset
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-"""Of files that are images; others in a folder are not looked at."""
+"""Suffixes of image files; other files in a folder are ignored."""
 MOST_FILE_BYTES = 256 * 2**20
-"""Of one image; what is larger counts as one that cannot be read."""
+"""Largest size of one encoded image; a larger one counts as corrupt."""
 MOST_CLASSES = 1_000_000
 _MOST_NAME_LENGTH = 500
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
@@ -26,7 +28,7 @@ _BATCH_ROWS = 64
 
 
 class ImageRows(Protocol):
-    """Images by number, in the order in which they lie, each with its label."""
+    """Images by number, in the order of the folder or file, each with its label."""
 
     @property
     def labels(self) -> Sequence[int]:
@@ -34,24 +36,26 @@ class ImageRows(Protocol):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """By class; empty where labels are numbers without names."""
+        """The name of each class; empty where labels are numbers without names."""
 
     def name(self, number: int) -> str:
-        """What messages call an image."""
+        """Return the name of an image for messages."""
 
     def read(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, bytes | None]]:
-        """Number and encoded bytes of these images (None: of all), `numbers` being in ascending order; None in place of
-        bytes that are not there or too many. Raises UnusableDataset."""
+        """Yield number and encoded bytes of these images (None: of all); `numbers` must ascend.
+
+        None stands in place of bytes that are missing or too many. Raises UnusableDataset.
+        """
 
 
 def class_count(rows: ImageRows) -> int:
-    """Of the names, or where there are none, as many as the largest label needs."""
+    """Return the number of classes: of the names, or else as many as the largest label needs."""
     return len(rows.class_names) or max(rows.labels) + 1
 
 
 @contextmanager
 def open_rows(path: Path, format: str, image_field: str = "image", label_field: str = "label") -> Iterator[ImageRows]:
-    """The images below a path; raises UnusableDataset naming the folder, column or row that is not right."""
+    """Open the images at a path; raises UnusableDataset naming the folder, column or row that is invalid."""
     if format == IMAGE_FOLDER:
         yield FolderRows(path)
         return
@@ -64,7 +68,7 @@ def open_rows(path: Path, format: str, image_field: str = "image", label_field: 
 
 
 class FolderRows:
-    """`class/name.png`: the names of the folders, sorted, are the classes."""
+    """Rows of a folder of `class/name.png`: the sorted names of the folders are the classes."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -104,8 +108,11 @@ class FolderRows:
 
 
 class ParquetRows:
-    """A column of bytes, or of structs {bytes, path} as the `datasets` library writes images, and a column of labels:
-    whole numbers from 0, or strings, whose sorted values are the classes. Rows count from 0."""
+    """Rows of a Parquet file, which count from 0.
+
+    The image column has bytes, or structs {bytes, path} as the `datasets` library writes images; the label column has
+    whole numbers from 0, or strings, whose sorted values are the classes.
+    """
 
     def __init__(self, stream: BinaryIO, name: str, image_field: str, label_field: str) -> None:
         self._name, self._field = name, image_field
@@ -177,7 +184,7 @@ class ParquetRows:
         return [numbers[value] for value in values], names
 
     def _checked_names(self, labels: list[int], field: str) -> list[str]:
-        """The names that the `datasets` library keeps beside numbers; raises where a label is none."""
+        """Return the class names the `datasets` library stores; raises UnusableDataset for labels without one."""
         names = _kept_names(self._file.schema_arrow.metadata, field)
         most = len(names) or MOST_CLASSES
         for row, label in enumerate(labels):
@@ -202,11 +209,11 @@ def _is_bytes(kind: pyarrow.DataType) -> bool:
 
 
 LIBRARY_KEY = b"huggingface"
-"""Of a file's metadata: where the `datasets` library keeps what columns mean, as JSON."""
+"""Key in a file's metadata where the `datasets` library stores the meaning of columns, as JSON."""
 
 
 def _kept_names(metadata: dict[bytes, bytes] | None, field: str) -> list[str]:
-    """Empty where there are none, or none that make sense: they are data of others."""
+    """Return the stored class names of a column; empty where there are none, or none that are valid."""
     try:
         kept: Any = parse_json((metadata or {})[LIBRARY_KEY])["info"]["features"][field]["names"]
     except (KeyError, TypeError, ValueError):

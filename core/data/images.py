@@ -16,14 +16,14 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, numbers: Sequence[int] | Tensor) -> Tensor:
-        """Those images as the model takes them: float32, [batch, channels, height, width]."""
+        """Return those images as the model takes them: float32, [batch, channels, height, width]."""
 
 
 class TensorImages:
-    """An image set held in memory, or mapped into it. `pixels_NCHW` is float32 as the model takes it, or uint8, taken
-    as (x/255 − mean) / deviation, which are numbers for all channels, or for each.
+    """An image set held in memory, or mapped into it.
 
-    With `places`, image k is `pixels_NCHW[places[k]]`: a part of what lies there, or another order.
+    `pixels_NCHW` is float32 as the model takes it, or uint8, taken as (x/255 − mean) / deviation, which are numbers for
+    all channels, or for each. With `places`, image k is `pixels_NCHW[places[k]]`: a subset, or another order.
     """
 
     def __init__(

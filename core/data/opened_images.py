@@ -1,5 +1,7 @@
-"""An image set on disk as a classifier takes it: chosen, decoded once into a file that is mapped into memory, labelled
-with the model's own classes."""
+"""An image set on disk as a classifier takes it.
+
+The images are selected, decoded once into a file that is mapped into memory, and labelled with the model's classes.
+"""
 
 import hashlib
 import json
@@ -42,15 +44,17 @@ class ImagePlace:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which images of a set: `samples` of them (None: all), with a seed in random order, without one evenly spaced. No
-    image is taken twice. `param` is the part of a request that asks."""
+    """Selection of images of a set: `samples` of them (None: all), in random order with a seed, evenly spaced without.
+
+    No image is taken twice. `param` is the part of a request that an error names.
+    """
 
     samples: int | None = None
     seed: int | None = None
     param: str = "evaluation"
 
     def order(self, count: int, name: str) -> tuple[list[int], int]:
-        """All images, those wanted first; and how many are. Raises TooFewImages."""
+        """Return all image numbers, those wanted first, and how many are wanted; raises TooFewImages."""
         wanted = count if self.samples is None else self.samples
         if wanted > count:
             raise too_few(self.param, wanted, name, count)
@@ -77,14 +81,14 @@ def open_images(
     cache: Path,
     note: Note = lambda text: None,
 ) -> TensorImages:
-    """The chosen images as uint8 [images, channels, height, width] mapped from a file below `cache`, which is written
-    once and found again by the same call.
+    """Open the selected images as uint8 [images, channels, height, width].
 
-    `labels` are the model's, in order. Images that cannot be read are left out, others taking their place, grayscale
-    and colour become what the model takes, and sizes what it wants; `note` is told of each.
+    They are mapped from a file below `cache`, which is written once and reused by the same call. `labels` are the
+    model's, in order. Images that cannot be read are left out, others taking their place; grayscale and colour are
+    converted to the channels the model takes, and images resized to its size; `note` is called for each of these.
 
     Raises UnusableDataset where more than 1 % cannot be read, where a label is none of the model's, and where images
-    differ in size and the model says none; TooFewImages.
+    differ in size and the model has no size of its own; TooFewImages.
     """
     facts = [asdict(place) | {"path": None}, asdict(preprocessing), list(labels), choice.samples, choice.seed]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
@@ -116,7 +120,7 @@ def open_images(
 
 @dataclass
 class _Decoded:
-    """What is known of a set while it is decoded, image by image, into a file of slots of one size."""
+    """State of decoding a set, image by image, into a file of slots of one size."""
 
     preprocessing: Preprocessing
     name: str
@@ -127,7 +131,7 @@ class _Decoded:
     colours: Counter[str] = field(default_factory=Counter)
 
     def write(self, slot: int, data: bytes | None, called: str) -> None:
-        """Raises UnreadableImage, and UnusableDataset where its size is not that of the others."""
+        """Decode an image into a slot; raises UnreadableImage, and UnusableDataset for a size unlike the others'."""
         image = decode_image(data)
         if is_grayscale(image) != (self.preprocessing.channels == 1):
             self.colours["grayscale" if is_grayscale(image) else "colour"] += 1
@@ -166,7 +170,7 @@ class _Decoded:
 def _decode(
     rows: ImageRows, name: str, preprocessing: Preprocessing, labels: Sequence[str], choice: Choice, target: Path
 ) -> dict[str, Any]:
-    """Fill the slots of a file; the shape of all, label and place of each that holds an image, and what to note."""
+    """Fill the slots of a file; return its shape, label and slot of each image in it, and notes."""
     notes: list[str] = []
     outputs = model_labels(rows, labels, name, notes.append)
     order, wanted = choice.order(len(rows.labels), name)

@@ -1,4 +1,4 @@
-"""What readers of Parquet share: the words for files that cannot be read, and for columns that are not there."""
+"""Errors shared by the readers of Parquet, for unreadable files and missing columns."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from core.errors import UnusableDataset
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """What Arrow raises while the file called `name` is read, as UnusableDataset."""
+    """Turn errors that Arrow raises while the file called `name` is read into UnusableDataset."""
     try:
         yield
     except pyarrow.ArrowMemoryError:
@@ -27,7 +27,7 @@ def takes_too_much(name: str) -> UnusableDataset:
 
 
 def column_type(file: pyarrow.parquet.ParquetFile, name: str, field: str, param: str) -> pyarrow.DataType:
-    """The type of a column; raises UnusableDataset, of the request's field `param`, where there is not just one."""
+    """Return the type of a column; raises UnusableDataset, of the field `param`, where there is not exactly one."""
     columns = file.schema_arrow.names
     if columns.count(field) != 1:
         held = ", ".join(repr(column[:100]) for column in columns[:20])

@@ -1,5 +1,7 @@
-"""How a classifier wants its images, as its folder says: preprocessor_config.json of transformers, or what timm keeps
-in the config. No torch is needed."""
+"""Preprocessing of images for a classifier, as its folder defines it; no torch is needed.
+
+The definition is preprocessor_config.json of transformers, or timm's part of the config.
+"""
 
 import math
 from collections.abc import Mapping
@@ -30,10 +32,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image to what a model takes, with sizes as (height, width).
+    """Transformation of an image to the pixels a model takes, with sizes as (height, width).
 
-    Resized so that its shorter side is `shorter_side`, or to `size`, or not at all; cropped in the middle to `crop`;
-    then (x/255 − mean) / deviation, by channel or for all. `origin` says where this comes from.
+    The image is resized so that its shorter side is `shorter_side`, or to `size`, or not at all; cropped in the middle
+    to `crop`; then (x/255 − mean) / deviation, by channel or for all. `origin` says where the definition comes from.
     """
 
     channels: int
@@ -46,7 +48,7 @@ class Preprocessing:
     origin: str = "the model's folder says nothing of it: x/255, mean 0.5, deviation 0.5"
 
     def apply(self, image: Image.Image) -> tuple[Image.Image, bool]:
-        """The image in its channels, resized and cropped; and whether its size changed."""
+        """Convert an image to the channels, resize and crop it; return it, and True if its size changed."""
         before = image.size
         image = in_channels(image, self.channels)
         if self.shorter_side is not None:
@@ -67,8 +69,11 @@ class Preprocessing:
 
 
 def read_preprocessing(folder: Path, config: Mapping[str, Any], image: ImageShape) -> Preprocessing:
-    """Of a model folder and its config.json; raises UnusableModel where what is said makes no sense, UnusableDataset
-    where the model takes other than 1 or 3 channels."""
+    """Read the preprocessing of a model folder and its config.json.
+
+    Raises UnusableModel where the definition is invalid, UnusableDataset where the model takes other than 1 or 3
+    channels.
+    """
     if image.channels not in (1, 3):
         raise UnusableDataset(f"the model takes {image.channels} channels; images have 1 or 3", param="model")
     size = None if image.height is None or image.width is None else (image.height, image.width)
@@ -115,7 +120,7 @@ def _of_transformers(said: dict[str, Any], channels: int, model_size: Size | Non
 
 
 def _geometry(said: dict[str, Any], model_size: Size | None) -> tuple[int | None, Size | None, Size | None]:
-    """(shorter side, size, crop)."""
+    """Return (shorter side, size, crop)."""
     crop = _size(said.get("crop_size")) if said.get("do_center_crop") else None
     if not said.get("do_resize", True):
         return None, None if crop else model_size, crop
@@ -149,7 +154,7 @@ def _of_timm(said: Mapping[str, Any], channels: int, model_size: Size | None) ->
 
 
 def _size(said: Any) -> Size | None:
-    """(height, width), from either form; None where it is not said."""
+    """Return (height, width) from either form; None where there is none."""
     if said is None:
         return None
     if isinstance(said, dict) and {"height", "width"} <= said.keys():
@@ -179,7 +184,7 @@ def _number(said: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def _by_channel(said: Mapping[str, Any], name: str, channels: int) -> tuple[float, ...]:
-    """Numbers for each channel, or one for all; 0.5 where it is not said."""
+    """Return numbers for each channel, or one for all; 0.5 where there are none."""
     value = said.get(name, 0.5)
     values = value if isinstance(value, list) else [value]
     is_right = all(type(each) in (int, float) and math.isfinite(each) for each in values)

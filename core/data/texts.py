@@ -25,7 +25,7 @@ class TextDescription(BaseModel):
 
 
 def read_documents(path: Path, format: str, text_field: str = "text") -> Iterator[str]:
-    """The documents of a file that are not empty, in order; raises UnusableDataset naming the line or column."""
+    """Yield the documents of a file that are not empty, in order; raises UnusableDataset naming the line or column."""
     if not path.is_file():
         raise UnusableDataset(f"{path.name} is not a file", param="path")
     with path.open("rb") as stream:
@@ -33,7 +33,7 @@ def read_documents(path: Path, format: str, text_field: str = "text") -> Iterato
 
 
 def documents_in(stream: BinaryIO, name: str, format: str, text_field: str) -> Iterator[str]:
-    """`read_documents` of a text that is open already, and can be read from any place."""
+    """Return the documents of an open, seekable text, as `read_documents` does."""
     readers = {"text": _read_text, "jsonl": _read_jsonl, "parquet": _read_parquet}
     if format not in readers:
         raise UnusableDataset(f"format {format!r} is not known: use {', '.join(TEXT_FORMATS)}", param="format")
@@ -41,7 +41,7 @@ def documents_in(stream: BinaryIO, name: str, format: str, text_field: str) -> I
 
 
 def describe(path: Path, format: str, text_field: str = "text") -> TextDescription:
-    """Read a whole text and describe it; raises UnusableDataset where it cannot be read or holds nothing."""
+    """Read a text to its end and describe it; raises UnusableDataset where it cannot be read or holds nothing."""
     if not path.is_file():
         raise UnusableDataset(f"{path.name} is not a file", param="path")
     with path.open("rb") as stream:
@@ -54,7 +54,7 @@ def describe(path: Path, format: str, text_field: str = "text") -> TextDescripti
 def describe_stream(
     stream: BinaryIO, name: str, format: str, text_field: str, *, size: int, sha256: str
 ) -> TextDescription:
-    """`describe` of a text that is open already, and whose size and hash are known."""
+    """Describe an open text whose size and hash are known, as `describe` does."""
     if format == "parquet":
         measured = measure_apart("texts", stream, name, size, text_field=text_field)
         documents, characters = measured["documents"], measured["characters"]
@@ -66,7 +66,7 @@ def describe_stream(
 
 
 def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Documents and characters of a Parquet file, read in this process; raises UnusableDataset."""
+    """Count documents and characters of a Parquet file, read in this process; raises UnusableDataset."""
     from core.data.parquet import takes_too_much
 
     assert stream is not None
@@ -134,7 +134,7 @@ def _read_jsonl(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
 
 
 def _is_text(value: str) -> bool:
-    """Whether no half of a surrogate pair is in it, which JSON can spell and no tokenizer takes."""
+    """Return False if the text has half of a surrogate pair, which JSON can spell and no tokenizer takes."""
     try:
         value.encode()
     except UnicodeEncodeError:

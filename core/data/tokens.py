@@ -23,7 +23,7 @@ def calibration_windows(
     seed: int,
     name: str,
 ) -> Tensor:
-    """`samples` windows of `length` tokens in random order from the concatenated documents, [samples, length].
+    """Return `samples` windows of `length` tokens in random order from the concatenated documents, [samples, length].
 
     None takes all. Raises TooLittleText, saying how much is needed and there is: no window is ever used twice.
     """
@@ -35,7 +35,7 @@ def calibration_windows(
 
 
 def mixed_windows(parts: Sequence[Tensor], seed: int) -> Tensor:
-    """Windows of several texts, each [samples, length], in random order: any stretch of them holds some of each."""
+    """Shuffle windows of several texts, each [samples, length], so that any stretch of them holds some of each."""
     windows = torch.cat(list(parts))
     return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))].contiguous()
 
@@ -50,7 +50,7 @@ def training_windows(
     seed: int,
     name: str,
 ) -> Tensor:
-    """As calibration_windows; None takes all there are, up to `most`. Raises TooLittleText."""
+    """Return windows for training, as `calibration_windows` does, but at most `most`; raises TooLittleText."""
     windows = _windows(_stream(documents, tokenizer, (samples or most) * length), tokenizer, length)
     wanted = _check_enough(windows, samples, length, name, "recovery")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
@@ -60,9 +60,9 @@ def training_windows(
 def evaluation_windows(
     documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, name: str
 ) -> Tensor:
-    """Non-overlapping windows of `length` tokens, evenly spaced over the text, [samples, length]; None takes all.
+    """Return non-overlapping windows of `length` tokens, evenly spaced over the text, [samples, length]; None: all.
 
-    Raises TooLittleText where there are fewer than asked for, or none.
+    Raises TooLittleText where there are fewer than requested, or none.
     """
     windows = _windows(_stream(documents, tokenizer, None), tokenizer, length)
     wanted = _check_enough(windows, samples, length, name, "evaluation")
@@ -81,12 +81,12 @@ def _check_enough(windows: Tensor, samples: int | None, length: int, name: str, 
 
 
 def starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer begins a text with its BOS token; every window then does."""
+    """Return True if the tokenizer begins a text with its BOS token; every window then does."""
     return bool(tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])
 
 
 def count_tokens(document: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens that one document adds to the stream that windows are cut from."""
+    """Count the tokens that one document adds to the stream that windows are cut from."""
     return len(_ids(document, tokenizer))
 
 
@@ -96,7 +96,7 @@ def _ids(document: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, tokens: int | None) -> Tensor:
-    """The documents' tokens one after another."""
+    """Concatenate the documents' tokens, up to a limit of characters for the `tokens` needed."""
     limit = None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN)
     characters = 0
     parts: list[Tensor] = []

@@ -1,1 +1,1 @@
-"""What a cut cost: perplexity from streamed hidden states, and latency of dense and pruned in turn."""
+"""Measurements of dense and pruned models: perplexity, accuracy, latency, operations, and the check of saved models."""

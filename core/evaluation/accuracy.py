@@ -13,8 +13,11 @@ from core.errors import NotFiniteWeights
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`top1` is the share of `samples` images whose largest logit is that of their label, `loss` the mean cross-entropy
-    in nats."""
+    """Result of a measurement of accuracy.
+
+    `top1` is the share of `samples` images whose largest logit is that of their label, `loss` the mean cross-entropy in
+    nats.
+    """
 
     top1: float
     loss: float
@@ -22,7 +25,7 @@ class Accuracy:
 
     @property
     def standard_error(self) -> float:
-        """Of `top1`, as of a mean of independent draws: √(p(1−p)/n)."""
+        """The standard error of `top1`, as a mean of independent draws: √(p(1−p)/n)."""
         return math.sqrt(self.top1 * (1 - self.top1) / self.samples)
 
 
@@ -30,8 +33,10 @@ class Accuracy:
 def measure_accuracy(
     model: nn.Module, images: ImageSet, device: torch.device | None = None, batch_size: int = 128
 ) -> Accuracy:
-    """Over all images, in batches; leaves the model in evaluation mode. Raises NotFiniteWeights where logits are not
-    finite."""
+    """Measure accuracy and loss over all images, in batches; the model is left in evaluation mode.
+
+    Raises NotFiniteWeights where logits are not finite.
+    """
     place = device or next(model.parameters()).device
     model.eval()
     right, total = 0, 0.0

@@ -35,18 +35,18 @@ _STYLE: Any = {  # the type of its keys differs between matplotlib's versions
     "savefig.facecolor": "white",
 }
 _DRAWING = threading.Lock()
-"""matplotlib's settings are the whole process's: one chart at a time."""
+"""Lock for one chart at a time: matplotlib's settings belong to the entire process."""
 _NAMED = 3
-"""Layers named in the chart of curves: so many that lose most, and so many that lose least."""
+"""Number of layers named in the chart of curves that lose most, and of those that lose least."""
 _ROW_LABELS = 40
-"""Rows of the heat map that are named at most."""
+"""Largest number of rows of the heat map that are named."""
 _LINES_HEIGHT = 4.0
-"""Inches of the chart of curves beside a heat map that is much taller."""
+"""Height in inches of the chart of curves next to a heat map that is much taller."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: points (x, y), and, where given, how far each y may be off, up and down."""
+    """One line: points (x, y), and, where given, the uncertainty of each y, up and down."""
 
     label: str
     x: Sequence[float]
@@ -65,7 +65,10 @@ def line_chart(
     legend_beside: bool = False,
     size: tuple[float, float] = (6.4, 4.0),
 ) -> str:
-    """Lines over one pair of axes, as SVG. `x_is_share`: x is from 0 to 1 and shown in per cent. Size in inches."""
+    """Draw lines over one pair of axes, as SVG.
+
+    With `x_is_share`, x is from 0 to 1 and shown in per cent. `size` is in inches.
+    """
     with _figure(size) as figure:
         axes = figure.add_subplot()
         for number, each in enumerate(series):
@@ -87,7 +90,7 @@ def line_chart(
 
 @dataclass(frozen=True)
 class Spot:
-    """One model of a trade-off; `on_front`: no other beats it. `is_reference` is what the others began with."""
+    """One model of a trade-off; `on_front`: no other dominates it. `is_reference` marks what the others began with."""
 
     label: str
     x: float
@@ -97,8 +100,10 @@ class Spot:
 
 
 def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label: str, y_is_log: bool = False) -> str:
-    """Models by cost and quality, numbered as in the legend, as SVG. Those on the Pareto front are filled and joined,
-    all others hollow; squares are references."""
+    """Draw models by cost and quality, numbered as in the legend, as SVG.
+
+    Models on the Pareto front are filled and joined, all others hollow; squares are references.
+    """
     with _figure((8.4, 4.2 + 0.12 * max(0, len(spots) - 12))) as figure:
         axes = figure.add_subplot()
         front = sorted((spot.x, spot.y) for spot in spots if spot.on_front)
@@ -125,7 +130,7 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
 
 
 def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, title: str) -> str:
-    """Above, the share of each layer that is zero or gone; below, where there are any, reconstruction errors. As SVG.
+    """Draw the share of each layer that is zero or removed, and below it reconstruction errors if any, as SVG.
 
     x is the layer's number in the model; series of the same label share colour and marker.
     """
@@ -157,10 +162,11 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
 
 
 def sensitivity_chart(found: Sensitivity) -> str:
-    """Left, the loss each layer costs at each rate, as a heat map in the model's order; right, the same as curves, the
-    layers that lose most and least at the highest rate by name. As SVG.
+    """Draw the loss each layer costs at each rate, as a heat map and as curves, as SVG.
 
-    Both are logarithmic down to a thousandth of the largest increase; what is less than that is shown as none.
+    The heat map, on the left, is in the model's order; the curves, on the right, name the layers that lose most and
+    least at the highest rate. Both are logarithmic down to a thousandth of the largest increase; less than that is
+    shown as none.
     """
     rows = len(found.curves)
     height = min(max(_LINES_HEIGHT, 1.2 + 0.17 * rows), 16.0)
@@ -223,7 +229,7 @@ def _draw_curves(axes: Axes, found: Sensitivity, increases: dict[str, list[float
 
 
 def _short(found: Sensitivity, curve: SensitivityCurve) -> str:
-    """A name that fits beside a row: a decoder layer's number, else the module's name without what all share."""
+    """Return a short row label: a decoder layer's number, else the module's name without the prefix all share."""
     if found.task == "language-model" and found.scope == "layer":
         return f"layer {curve.layer}"
     parts = curve.name.split(".")
@@ -237,12 +243,12 @@ def _short(found: Sensitivity, curve: SensitivityCurve) -> str:
 
 
 def _name_beside(axes: Axes) -> None:
-    """A legend that hides nothing."""
+    """Draw a legend outside the axes, so that it hides nothing."""
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _scale_y(axes: Axes) -> None:
-    """Logarithmic, with numbers as people write them."""
+    """Make the y axis logarithmic, with plain numbers."""
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(LogFormatter())
     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
@@ -265,7 +271,7 @@ def _figure(size: tuple[float, float]) -> Iterator[Figure]:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Without a date, so that equal figures give equal bytes."""
+    """Return the figure as SVG without a date, so that equal figures give equal bytes."""
     target = io.StringIO()
     figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
     return target.getvalue()

@@ -23,11 +23,10 @@ BATCHES = (1, 32)
 _ROUNDS = 5
 _ENOUGH_MS = 100.0
 _MOST_REPEATS = 20
-"""Within a round a model runs again until it took _ENOUGH_MS, at most so often: a small one takes less than the clock
-can tell apart."""
+"""Largest number of repeats within a round; a model runs again until it took _ENOUGH_MS, for the clock's precision."""
 _CPU = torch.device("cpu")
 _COPIES = 3
-"""Of either model: PyTorch's, onnxruntime's, and what exporting takes meanwhile."""
+"""Copies of either model in memory: PyTorch's, onnxruntime's, and one while it is exported."""
 
 
 def measure_classifier_latency(
@@ -38,12 +37,12 @@ def measure_classifier_latency(
     device: torch.device,
     batches: Sequence[int] = BATCHES,
 ) -> dict[str, Any]:
-    """`latency` and `notes`; images are [channels, height, width].
+    """Measure dense and pruned in turn and return `latency` and `notes`; images are [channels, height, width].
 
-    Of each engine and batch, `rows` has the medians over rounds in milliseconds, `dense_ms` and `pruned_ms`, the
-    `spread`: by how much the slowest round took longer than the fastest, and the `noise`: the relative difference that
-    proves nothing; `dense_spread` is the dense model's alone. The figures of PyTorch and the first batch stand beside
-    `rows` too. onnxruntime runs on the CPU. Raises OutOfMemory where the two models do not both fit.
+    For each engine and batch, `rows` has the medians over rounds in milliseconds, `dense_ms` and `pruned_ms`; the
+    `spread`, the relative excess of the slowest round over the fastest; and the `noise`, the relative difference that
+    proves nothing. `dense_spread` is the dense model's alone. The figures of PyTorch with the first batch are also at
+    the top level, next to `rows`. onnxruntime runs on the CPU. Raises OutOfMemory where the two models do not both fit.
     """
     needed = _COPIES * bytes_in_turn(4 * dense.description.parameters, 4 * pruned.description.parameters)
     free = free_bytes(device)
@@ -78,7 +77,7 @@ def _measured(latency: dict[str, Any]) -> list[str]:
 
 
 def _against(calls: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """Dense and pruned, timed in turn."""
+    """Time dense and pruned in turn."""
     calls["dense"]()
     _, first = timed(calls["dense"], device)
     repeats = int(min(max(_ENOUGH_MS / first, 1), _MOST_REPEATS))
@@ -113,7 +112,7 @@ def _session(file: Path) -> onnxruntime.InferenceSession:
 
 
 def _onnx_file(folder: ClassifierFolder, model: nn.Module, image_shape: tuple[int, int, int], scratch: Path) -> Path:
-    """The artifact's own file; a source's model is exported."""
+    """Return the artifact's own ONNX file, or export a source's model to `scratch`."""
     if not (folder.path / ONNX_FILE).is_file():
         export_onnx(model, image_shape, scratch)
         return scratch

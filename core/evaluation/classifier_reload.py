@@ -1,6 +1,6 @@
-"""The reload check of a classifier: its folder, opened in a fresh process, and its ONNX file, run in another one that
-has neither PyTorch nor this project, give the logits they must give.
+"""Reload check of a classifier: its folder and its ONNX file must give the expected logits.
 
+The folder is opened in a fresh process; the ONNX file is run in another one that has neither PyTorch nor this project.
 All is computed in float32, whatever dtype the weights are stored in: they were rounded to it before.
 """
 
@@ -100,7 +100,7 @@ def _from_pretrained(folder: ClassifierFolder, device: torch.device) -> nn.Modul
 
 @torch.inference_mode()
 def _logits(model: nn.Module, images_NCHW: Tensor, device: torch.device) -> Tensor:
-    """[images, classes], float32 on the CPU."""
+    """Return logits [images, classes], float32 on the CPU."""
     with _full_precision():
         return torch.cat(
             [model(pixel_values=batch.to(device)).logits.float().cpu() for batch in images_NCHW.split(_BATCH)]
@@ -109,7 +109,7 @@ def _logits(model: nn.Module, images_NCHW: Tensor, device: torch.device) -> Tens
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """Convolutions of CUDA devices without TensorFloat-32, whose 10 bits of mantissa are too few to compare by."""
+    """Disable TensorFloat-32 in CUDA convolutions, whose 10 bits of mantissa are too few to compare by."""
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -119,7 +119,10 @@ def _full_precision() -> Iterator[None]:
 
 
 def _run_onnx(file: Path, expected: Path, tolerance: float) -> dict[str, Any]:
-    """What the stand-alone program found, in a process that is given three libraries and nothing else."""
+    """Run the stand-alone program in a process with three libraries and nothing else; return its figures.
+
+    Raises ReloadCheckFailed where it fails or the logits differ.
+    """
     with working("running the ONNX file in a process of its own"):
         answer = subprocess.run(
             [sys.executable, "-P", "-s", str(_PROGRAM), str(file), str(expected), str(torch.get_num_threads())],
@@ -140,7 +143,7 @@ def _run_onnx(file: Path, expected: Path, tolerance: float) -> dict[str, Any]:
 
 
 def _folder_of(library: str) -> str:
-    """The folder that Python finds a library in."""
+    """Return the folder in which Python finds a library."""
     found = importlib.util.find_spec(library)
     assert found is not None and found.origin is not None, f"{library} is not installed"
     return str(Path(found.origin).parent.parent)

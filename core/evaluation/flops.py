@@ -10,8 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @torch.no_grad()
 def count_flops(model: nn.Module, image_shape: Sequence[int]) -> int:
-    """Of a classifier, for one image of (channels, height, width): two for each multiplication of convolutions, linear
-    layers and attention, the addition that goes with it counted too; nothing for norms, activations and biases."""
+    """Count the floating-point operations of a classifier for one image of (channels, height, width).
+
+    There are two for each multiplication of convolutions, linear layers and attention, which includes its addition;
+    none for norms, activations and biases.
+    """
     image_1CHW = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
     counter = FlopCounterMode(display=False)
     # attention in one fused operation is not counted on every device

@@ -1,4 +1,4 @@
-"""What dense and pruned write after the same prompts, side by side: the likeliest token, one after another."""
+"""Greedy continuations of the same prompts by dense and pruned model, for comparison."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,11 +22,11 @@ def generate_side_by_side(
     device: torch.device,
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """`generations`: for each prompt `prompt`, and under each model's name the text of at most `tokens` new tokens,
-    None where the model does not fit in memory or computes no probabilities; and `notes`.
+    """Generate continuations of each prompt with each model; return `generations` and `notes`.
 
-    The models have one tokenizer and one context, and are opened one after the other: one at a time is in memory.
-    `on_progress` hears of 0 to 1.
+    `generations` has for each prompt `prompt`, and under each model's name the text of at most `tokens` new tokens,
+    None where the model does not fit in memory or computes no probabilities. The models have one tokenizer and one
+    context, and are opened one after the other: one at a time is in memory. `on_progress` is called with 0 to 1.
     """
     first = next(iter(models.values()))
     tokenizer = first.tokenizer()
@@ -53,8 +53,10 @@ def generate_side_by_side(
 def _read(
     prompts: Sequence[str], folder: ModelFolder, tokenizer: PreTrainedTokenizerBase, tokens: int
 ) -> tuple[list[list[int]], list[str]]:
-    """The tokens of each prompt, after the one that begins a text where the tokenizer puts it there, and notes of what
-    was left out: of a prompt longer than the context has room for beside `tokens` new ones, the last are read."""
+    """Tokenize each prompt, after the token that begins a text where the tokenizer adds it; return tokens and notes.
+
+    A prompt longer than the context has room for, besides `tokens` new ones, is cut to its last tokens, with a note.
+    """
     given: list[list[int]] = []
     notes: list[str] = []
     for number, prompt in enumerate(prompts, 1):
@@ -80,7 +82,7 @@ def _continued(
     device: torch.device,
     on_text: Callable[[], None],
 ) -> list[str]:
-    """What the model writes after each; one at a time, since beside another, padded, it would round otherwise."""
+    """Return the continuation of each prompt, generated one at a time, since padding in a batch rounds differently."""
     sequences_that_fit(folder.description, max(map(len, given)) + tokens, device)
     model = load_model(folder, device)
     texts = []
@@ -92,8 +94,10 @@ def _continued(
 
 
 def _new_text(tokenizer: PreTrainedTokenizerBase, given: list[int], new: list[int]) -> str:
-    """The text that `new` adds to what was given, blanks at its start included; without NUL, which no database
-    stores."""
+    """Return the text that `new` adds to the given tokens, blanks at its start included.
+
+    NUL, which no database stores, is replaced.
+    """
     before, whole = (
         str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         for ids in (given, given + new)

@@ -21,7 +21,7 @@ _LONGEST = 2048
 def measure_latency(
     dense: ModelFolder, pruned: ModelFolder, *, sequence_length: int, device: torch.device
 ) -> dict[str, Any]:
-    """Dense against pruned, as `DenseClock.against` answers, under `latency`; and `notes`.
+    """Measure dense against pruned; return the result of `DenseClock.against` as `latency`, and `notes`.
 
     Raises OutOfMemory where the two do not both fit.
     """
@@ -35,7 +35,7 @@ class DenseClock:
     """The dense model, loaded, for others to be timed against in turn, on one sequence of up to 2048 tokens."""
 
     def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, beside: int) -> None:
-        """`beside`: bytes of the largest other model. Raises OutOfMemory where it would not fit."""
+        """Load the dense model; raises OutOfMemory where the largest other one, of `beside` bytes, would not fit."""
         description = dense.description
         needed, free = bytes_in_turn(description.bytes, beside), free_bytes(device)
         if needed > free:
@@ -48,10 +48,10 @@ class DenseClock:
         self._tokens_1T = tokens.to(device)
 
     def against(self, pruned: PreTrainedModel) -> dict[str, Any]:
-        """Milliseconds of a prefill of the sequence and of a decoding step with the cache, medians over rounds.
+        """Time a prefill of the sequence and a decoding step with the cache, in milliseconds, medians over rounds.
 
-        `dense_ms` and `pruned_ms` are of the prefill, `spread` is by how much the slowest of its rounds took longer
-        than the fastest, `dense_spread` that of the dense model alone, `noise` the difference that proves nothing.
+        `dense_ms` and `pruned_ms` are of the prefill; `spread` is the relative excess of the slowest of its rounds over
+        the fastest, `dense_spread` that of the dense model alone, `noise` the difference that proves nothing.
         """
         models = {"dense": self._model, "pruned": pruned}
         times = in_turn(

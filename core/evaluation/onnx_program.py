@@ -21,7 +21,7 @@ _ELSEWHERE = {"torch", "transformers", "timm", "core", "api", "worker", "secateu
 
 
 def logits(session: Any, images_NCHW: Any, size: int) -> Any:
-    """[images, classes], computed in batches of a size."""
+    """Compute logits [images, classes] in batches of a size."""
     starts = range(0, len(images_NCHW), size)
     return np.concatenate(
         [session.run(["logits"], {"pixel_values": images_NCHW[start : start + size]})[0] for start in starts]
@@ -29,7 +29,7 @@ def logits(session: Any, images_NCHW: Any, size: int) -> Any:
 
 
 def main(model: str, expected: str, threads: str = "1") -> dict[str, Any]:
-    """The figures."""
+    """Run the file on the expected images and return the largest difference, batches and versions."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(threads)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -13,9 +13,9 @@ _CHUNK = 256
 
 @torch.inference_mode()
 def perplexity(skeleton: Skeleton, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Perplexity from pairs of tokens [batch, time] and the last block's output [batch, time, hidden_size].
+    """Compute perplexity from pairs of tokens [batch, time] and the last block's output [batch, time, hidden_size].
 
-    Logits are made for one window and a few positions at a time, never for all.
+    Logits are computed for one window and a few positions at a time, never for all.
     """
     total, count = 0.0, 0
     for tokens_BT, hidden_BTD in batches:

@@ -1,4 +1,4 @@
-"""The reload check: the saved folder, opened by `from_pretrained` in a fresh process, gives the logits it must give.
+"""Reload check: the saved folder, opened by `from_pretrained` in a fresh process, must give the expected logits.
 
 This is the one place where the modelling file of an artifact is executed, and only if it is what this version writes.
 """
@@ -25,7 +25,7 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 @torch.inference_mode()
 def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dict[str, Any]:
-    """Compare logits and generate with the cache; returns the figures, raises ReloadCheckFailed saying what differs."""
+    """Compare logits and generate with the cache; return the figures, raise ReloadCheckFailed naming the difference."""
     config = read_config(artifact, own_artifact=True)
     family = per_layer_family(config)
     if family is not None and not has_modelling_file(artifact, family):
@@ -67,7 +67,7 @@ def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dic
 
 
 def largest_logit(logits: Tensor) -> float:
-    """Return the largest magnitude among the logits that are to come out again, at least 1.
+    """Return the largest magnitude among the expected logits, at least 1.
 
     Raises ReloadCheckFailed where one is not finite: any difference would be within a tolerance relative to infinity.
     """

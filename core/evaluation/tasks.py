@@ -1,5 +1,6 @@
-"""Zero-shot accuracy through lm-evaluation-harness: its prompts, its scoring and its standard errors, on questions that
-lie on this machine. Slow to import; needs no network.
+"""Zero-shot accuracy through lm-evaluation-harness, on questions in local files.
+
+Prompts, scoring and standard errors are the harness's. Slow to import; needs no network.
 
 An answer's score is its log-likelihood after the question; a question is answered rightly where the right answer scores
 highest (`acc`), or does once each score is divided by the answer's length (`acc_norm`).
@@ -50,8 +51,8 @@ def measure_tasks(
 ) -> dict[str, dict[str, float]]:
     """Ask the model of `folder` the first `limit` questions of each task, without examples.
 
-    `questions` are JSON lines with the columns of the task's hub dataset; `on_progress` hears of 0 to 1. Returns for
-    each task `samples`, the harness's `version` of it, `acc` and `acc_stderr`, and `acc_norm` and `acc_norm_stderr`
+    `questions` are JSON lines with the columns of the task's hub dataset; `on_progress` is called with 0 to 1. Returns
+    for each task `samples`, the harness's `version` of it, `acc` and `acc_stderr`, and `acc_norm` and `acc_norm_stderr`
     where the harness has them; the standard error is the sample standard deviation over the root of the samples.
 
     Raises UnusableDataset where a file is not the task's.
@@ -74,7 +75,7 @@ def _part(on_progress: Callable[[float], None], index: int, of: int) -> Callable
 
 
 def open_task(name: str, file: Path, work: Path) -> Task:
-    """The harness's own task with the questions of `file`; raises UnusableDataset where they are not the task's."""
+    """Load the harness's own task with the questions of `file`; raises UnusableDataset where they do not fit."""
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -113,7 +114,7 @@ def _check(name: str, file: Path) -> None:
 
 
 class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
-    """The harness's model, in batches that fit a budget of logits, and telling how far it is."""
+    """The harness's model, in batches that fit a budget of logits, with a report of its progress."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         # Asked for where a text begins; a tokenizer without either has no token that could be taken for one.
@@ -133,7 +134,7 @@ class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
 
 
 class _Counter(CacheHook):  # type: ignore[misc]
-    """Hears of every answer."""
+    """Hook that counts answers and reports progress."""
 
     def __init__(self, total: int, on_progress: Callable[[float], None], count: Callable[[int], None]) -> None:
         super().__init__(None)

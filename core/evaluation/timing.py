@@ -18,7 +18,7 @@ _Answer = TypeVar("_Answer")
 
 
 def timed(call: Callable[[], _Answer], device: torch.device) -> tuple[_Answer, float]:
-    """What a call answers, and the milliseconds until its work on the device was done."""
+    """Return a call's result, and the milliseconds until its work on the device was done."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -29,7 +29,7 @@ def timed(call: Callable[[], _Answer], device: torch.device) -> tuple[_Answer, f
 
 
 def in_turn(contenders: Mapping[str, Callable[[], _Answer]], rounds: int = ROUNDS) -> dict[str, list[_Answer]]:
-    """What each answers in each of some rounds; in every round all are called once, and one more before warms up."""
+    """Return the results of each contender over rounds; every round calls each once, after one warm-up round."""
     answers: dict[str, list[_Answer]] = {name: [] for name in contenders}
     for round_ in counted(range(rounds + 1), "timing dense and pruned in turn by rounds"):
         for name, call in contenders.items():
@@ -40,5 +40,5 @@ def in_turn(contenders: Mapping[str, Callable[[], _Answer]], rounds: int = ROUND
 
 
 def spread(times: Sequence[float]) -> float:
-    """By how much the slowest took longer than the fastest, relative to it."""
+    """Return the relative excess of the slowest over the fastest."""
     return max(times) / min(times) - 1

@@ -1,2 +1,4 @@
-"""What a job is: its tables, states and schemas, the checks before it is queued, the queue of record that workers claim
-from, and the hints that tell them to look."""
+"""Jobs: their tables, states and schemas, the checks before they are queued, and the queue.
+
+The queue of record, from which workers claim, is in PostgreSQL; hints through the broker tell workers to look at it.
+"""

@@ -1,4 +1,4 @@
-"""Admission: the room that a job needs on a worker, and the words for a worker that has too little of it.
+"""Admission: the room that a job needs on a worker, and the messages about a worker that has too little of it.
 
 A claim compares both in its own statement (`core.jobs.queue.claims`). So that it need not look at every job that is too
 large for its worker, jobs carry their size, the needs in steps: those of one size are passed over together.
@@ -16,7 +16,7 @@ STEPS_PER_DOUBLING = 4
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes that a job needs, or that a worker has; None is what nothing is known of, and is held against nobody."""
+    """Bytes that a job needs, or that a worker has; None where they are unknown, which excludes nobody."""
 
     device_memory_bytes: int | None
     memory_bytes: int | None
@@ -24,7 +24,7 @@ class Room:
 
     @property
     def size(self) -> int:
-        """Each figure's step, in one number: 256² · device memory + 256 · memory + disk."""
+        """Return each figure's step, in one number: 256² · device memory + 256 · memory + disk."""
         return sum(_step(figure) << shift for figure, shift in zip(self._figures(), (16, 8, 0), strict=True))
 
     def lack(self, worker: WorkerRow) -> str | None:

@@ -1,4 +1,4 @@
-"""Figures of dense models that one job measured and others may take over: equal measurements are made once.
+"""Figures of dense models that one job measured and others reuse: equal measurements are made once.
 
 A figure carries every fact it depends on, and is taken only where all of them are the same.
 """
@@ -13,8 +13,11 @@ Facts = dict[str, str | int | None]
 
 
 class DenseFigure(BaseModel):
-    """What `job` measured of a dense model on one evaluation set or task. `facts`: the model's revision, the set's
-    hash, how much of it was read and how, dtype, kind of device, and releases of what computed it."""
+    """Figures that `job` measured of a dense model on one evaluation set or task.
+
+    `facts`: the model's revision, the set's hash, how much of it was read and how, dtype, kind of device, and releases
+    of the libraries that computed it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,11 +36,11 @@ class Baseline(BaseModel):
     figures: tuple[DenseFigure, ...] = ()
 
     def find(self, kind: DenseKind, facts: Mapping[str, Any]) -> DenseFigure | None:
-        """The figure with exactly these facts."""
+        """Return the figure with exactly these facts."""
         return next((each for each in self.figures if each.kind == kind and each.facts == facts), None)
 
     def with_figures(self, others: Iterable[DenseFigure]) -> "Baseline":
-        """These, and of the others those that are not among them: the first measurement stays."""
+        """Return a baseline with the others added, except those whose facts are there: the first measurement stays."""
         added: list[DenseFigure] = list(self.figures)
         for other in others:
             if not any(each.kind == other.kind and each.facts == other.facts for each in added):
@@ -46,5 +49,5 @@ class Baseline(BaseModel):
 
 
 def figures_of(report: Mapping[str, Any]) -> list[DenseFigure]:
-    """What a job's report says of the dense model; nothing in reports of earlier releases."""
+    """Return the figures of the dense model in a job's report; none in reports of earlier releases."""
     return [DenseFigure.model_validate(each) for each in (report.get("dense") or {}).get("figures", ())]

@@ -1,4 +1,4 @@
-"""The Celery app that carries hints. The API only produces; the worker registers the task on the same app."""
+"""Celery app that carries hints. The API only produces; the worker registers the task on the same app."""
 
 from urllib.parse import quote, urlsplit
 
@@ -15,7 +15,7 @@ for _scheme in ("redis", "rediss"):
 
 
 def celery_app(settings: Settings) -> Celery:
-    """The app for the configured broker: Redis, or folders in home.
+    """Return the Celery app for the configured broker: Redis, or folders in home.
 
     Messages are hints: results are ignored, nothing is retried while a request waits, and a worker takes one at a time.
     """
@@ -70,7 +70,7 @@ def broker_url(settings: Settings) -> str | None:
 
 
 def broker_answers(app: Celery) -> bool:
-    """Whether the broker can be reached now."""
+    """Return whether the broker can be reached now."""
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)

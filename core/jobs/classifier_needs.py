@@ -1,8 +1,8 @@
-"""What a job on an image classifier needs by formula: memory, disk and time, from the model's headers and the job body.
+"""Formula for the memory, disk and time of a job on an image classifier, from the model's headers and the job body.
 
-The whole model is in memory, with gradients and moments where it is trained. How large the feature maps are no header
-says: a convolution is taken to have as many positions as its width leaves of the image's, since networks halve the
-sides where they double the channels. What a fleet's own jobs took corrects it (`core.jobs.estimates`).
+The whole model is in memory, with gradients and moments where it is trained. No header gives the size of the feature
+maps: a convolution is taken to have as many positions as its width leaves of the image's, since networks halve the
+sides where they double the channels. Measurements of the fleet's own jobs correct it (`core.jobs.estimates`).
 """
 
 import math
@@ -15,7 +15,7 @@ from core.jobs.schemas import JobBody
 _DEFAULT_SIDE = 224
 _BATCH = 128
 _TRAINED_COPIES = 4
-"""Of a trained parameter: itself, its gradient and two moments."""
+"""Copies of a trained parameter: itself, its gradient and two moments."""
 _VERIFIED_IMAGES = 100
 
 
@@ -37,8 +37,11 @@ class ClassifierWork:
 
 
 def classifier_work(description: ClassifierDescription, job: JobBody, counts: ImageCounts) -> ClassifierWork:
-    """Forwards of the evaluation images through dense and pruned, of the calibration images as often as the method
-    walks over them, and thrice as much for what is trained on."""
+    """Return the images that pass through the model, and the operations and memory they take.
+
+    These are forwards of the evaluation images through dense and pruned model, of the calibration images as often as
+    the method passes over them, and three times as many for training images.
+    """
     positions = _positions(description)
     forward = 2 * sum(linear.numel * positions[linear.name] for linear in description.linears)
     needs = get_method(job.method).needs
@@ -60,7 +63,7 @@ def classifier_work(description: ClassifierDescription, job: JobBody, counts: Im
 
 
 def _positions(description: ClassifierDescription) -> dict[str, int]:
-    """Places of a feature map at which each layer is applied, about."""
+    """Return about how many positions of a feature map each layer is applied at."""
     side = description.image.height or _DEFAULT_SIDE
     area = side * (description.image.width or side)
     convolutions = [linear for linear in description.linears if linear.kernel > 1]

@@ -1,4 +1,4 @@
-"""What a job on an image classifier means: labelled images in place of text, and recovery on them."""
+"""Resolution of jobs on image classifiers: labelled images in place of text, and recovery on them."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def resolve_classifier_job(
     description: ClassifierDescription,
     hub: HubFindings,
 ) -> tuple[JobBody, dict[str, Any]]:
-    """The body with defaults filled in, and where the images lie; raises the error that names the fault."""
+    """Return the body with defaults filled in, and the sources of its images; raises the error that names the fault."""
     _refuse_text(body)
     method = method_at_work(checked)
     if method.needs.calibration and body.calibration is None:
@@ -66,7 +66,7 @@ def resolve_classifier_job(
 
 
 def _output(body: JobBody) -> Output:
-    """With the compression that weight sharing means; raises InvalidRequest where it is none that shares."""
+    """Return the output with weight sharing's default compression; raises InvalidRequest for one without sharing."""
     if body.output.format == "hashed":
         return body.output.model_copy(update={"compression": body.output.compression or DEFAULT_COMPRESSION})
     require_unshared(body)
@@ -74,7 +74,7 @@ def _output(body: JobBody) -> Output:
 
 
 def require_unshared(body: JobBody) -> None:
-    """Raises InvalidRequest for what only weight sharing takes."""
+    """Refuse an output with a compression where weights are not shared: raises InvalidRequest."""
     if body.output.compression is not None:
         raise InvalidRequest(
             f"output.compression belongs to format 'hashed', not to {body.output.format!r}: leave it out",
@@ -83,7 +83,7 @@ def require_unshared(body: JobBody) -> None:
 
 
 def _refuse_text(body: JobBody) -> None:
-    """Raises InvalidRequest for what only a language model takes."""
+    """Refuse fields that belong to language models: raises InvalidRequest."""
     faults: dict[str, object] = {
         "calibration.sequence_length": body.calibration and body.calibration.sequence_length,
         "calibration.generated": body.calibration and body.calibration.generated,
@@ -105,7 +105,7 @@ def _resolve_recovery(
     classes: int,
     hub: HubFindings,
 ) -> tuple[Recovery | None, ImageReference | None]:
-    """The recovery with its defaults, and the images it trains on; both None where there is none."""
+    """Return the recovery with its defaults, and the images it trains on; both None where there is none."""
     if body.recovery is None:
         if get_method(body.method).needs.training and not get_method(body.method).prunes:
             raise InvalidRequest(

@@ -1,4 +1,4 @@
-"""Jobs beside one another: where they differ, which of them no other beats, and what happened to each layer.
+"""Comparison of jobs: the fields that differ, the Pareto front, and the pruning of each layer.
 
 Plain functions of jobs as they are answered and of the `layers` of their reports.
 """
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from core.jobs.schemas import Job, JobBody
 
 FEWEST, MOST = 2, 20
-"""Jobs that can be compared at once."""
+"""Fewest and most jobs that can be compared at once."""
 
 Cost = Literal["parameters", "bytes", "latency"]
 Figures = Mapping[str, Any]
@@ -23,7 +23,7 @@ _COSTS: dict[Cost, tuple[str, str, str]] = {
     "bytes": ("bytes", "dense", "artifact"),
     "latency": ("latency", "dense_ms", "pruned_ms"),
 }
-"""Where the metrics have each cost: under which name, of the dense model, of the pruned one."""
+"""Keys of each cost in the metrics: its entry, and in it the dense model's and the pruned one's."""
 _TASK_MEAN = "task_mean"
 _FIGURES = (
     "status",
@@ -37,12 +37,13 @@ _FIGURES = (
     "bytes",
     "latency",
 )
-"""In the order they are read; all others follow, by name."""
+"""Figures in the order they are shown; all others follow, by name."""
 
 
 class ComparedField(BaseModel):
     """One field of the requests (dotted, as in the job body), or one figure, of every job in turn; null where a job has
-    none."""
+    none.
+    """
 
     name: str
     kind: Literal["request", "figure"]
@@ -52,7 +53,8 @@ class ComparedField(BaseModel):
 
 class TradeOffPoint(BaseModel):
     """A model by what it costs and how good it is. `job` is null for a dense model. `beaten_by` is the place in the
-    list of a point that is at least as good in both and better in one; null for a point on the Pareto front."""
+    list of a point that is at least as good in both and better in one; null for a point on the Pareto front.
+    """
 
     label: str
     job: str | None
@@ -63,7 +65,8 @@ class TradeOffPoint(BaseModel):
 
 class TradeOff(BaseModel):
     """Quality against cost, of the jobs that have both figures. `qualities` is what some of the jobs measured. Lower
-    perplexity is better, higher accuracy, and lower cost always."""
+    perplexity is better, higher accuracy, and lower cost always.
+    """
 
     quality: str | None
     qualities: list[str]
@@ -75,7 +78,8 @@ class TradeOff(BaseModel):
 
 class LayerFigures(BaseModel):
     """A job's layers in the model's order: the share of each that was removed, and its mean relative reconstruction
-    error ‖(W−Ŵ)X‖/‖WX‖; null where that was not measured."""
+    error ‖(W−Ŵ)X‖/‖WX‖; null where that was not measured.
+    """
 
     job: str
     layers: list[str]
@@ -97,8 +101,11 @@ class Comparison(BaseModel):
 def compare(
     jobs: Sequence[Job], layers: Mapping[str, Sequence[Figures]], *, quality: str | None, cost: Cost
 ) -> Comparison:
-    """`layers` is of each job that has a report; `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, or None
-    for what most jobs have."""
+    """Compare jobs by their fields, one quality against one cost, and the figures of their layers.
+
+    `layers` has the rows of each job with a report; `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, or None
+    for the one that most jobs have.
+    """
     labels = names_of(jobs)
     found = [layer_figures(job.id, layers[job.id]) for job in jobs if layers.get(job.id)]
     return Comparison(
@@ -112,7 +119,7 @@ def compare(
 
 
 def compared_fields(jobs: Sequence[Job]) -> list[ComparedField]:
-    """Every field that one of the jobs has a value of."""
+    """Return every field that one of the jobs has a value of."""
     requests, figures = [_request(job) for job in jobs], [_figures(job) for job in jobs]
     return [*_beside("request", requests), *_beside("figure", figures)]
 
@@ -127,7 +134,7 @@ def _beside(kind: Literal["request", "figure"], documents: Sequence[Mapping[str,
 
 
 def names_of(jobs: Sequence[Job]) -> list[str]:
-    """A short name for each, none twice: the method and how much, the model where there are several."""
+    """Return a short, unique name for each job: method and sparsity, with the model where there are several."""
     several_models = len({job.model for job in jobs}) > 1
     names = []
     for job in jobs:
@@ -149,7 +156,7 @@ def _short(model: str) -> str:
 
 
 def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None, cost: Cost) -> TradeOff:
-    """The chosen quality of each job, and of each dense model they began with, against the chosen cost."""
+    """Return the chosen quality of each job, and of each dense model they began with, against the chosen cost."""
     measured = Counter(name for job in jobs for name in _qualities(job))
     chosen = quality or next((name for name, _ in measured.most_common(1)), None)
     points: list[TradeOffPoint] = []
@@ -188,8 +195,10 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
 
 
 def beaten_by(points: Sequence[tuple[float, float]]) -> list[int | None]:
-    """For each point, smaller being better in both coordinates, the place of one that is nowhere worse and somewhere
-    better, itself on the Pareto front; None for those on the front."""
+    """Return for each point the index of a point on the Pareto front that dominates it; None for those on the front.
+
+    Smaller is better in both coordinates; one point dominates another if it is nowhere worse and somewhere better.
+    """
     front = [
         number
         for number, (x, y) in enumerate(points)
@@ -203,8 +212,11 @@ def beaten_by(points: Sequence[tuple[float, float]]) -> list[int | None]:
 
 
 def layer_figures(job_id: str, rows: Sequence[Figures]) -> LayerFigures:
-    """One figure a layer, from a report's rows: of linear layers weighted by their weights, of groups of a decoder
-    layer (heads, channels) their mean. A classifier's layers stand for themselves."""
+    """Return one figure a layer, from the rows of a report.
+
+    Linear layers of a decoder layer are averaged by their number of weights, groups (heads, channels) equally. A
+    classifier's layers stand for themselves.
+    """
     by_layer: dict[str, list[Figures]] = {}
     for row in rows:
         name = row["name"] if "kept_shape" in row else f"layer {row['layer']}"
@@ -256,7 +268,7 @@ def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _qualities(job: Job) -> dict[str, Figures]:
-    """What the job measured, dense and pruned, by its name."""
+    """Return the qualities that the job measured, dense and pruned, by name."""
     metrics = job.metrics or {}
     named = {f"perplexity:{name}": figures for name, figures in (metrics.get("perplexity") or {}).items()}
     for place in ("accuracy", "tasks"):
@@ -267,7 +279,7 @@ def _qualities(job: Job) -> dict[str, Figures]:
 
 
 def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
-    """What makes the figures less comparable than they look."""
+    """Return notes on all that makes the figures less comparable than they look."""
     notes = []
     if len({job.model_revision for job in jobs}) > 1:
         notes.append(

@@ -1,4 +1,4 @@
-"""The needs of jobs that wait, corrected by what jobs of the same queue and method have taken.
+"""Corrections of the needs of waiting jobs by the measured needs of jobs of the same queue and method.
 
 An estimate is corrected when the job is submitted (`core.jobs.estimates`); a job that was submitted before there were
 enough others to learn from is corrected here, once there are. The medians are kept as attempts end, so neither a claim
@@ -15,9 +15,9 @@ from core.jobs.admission import Room, needs_columns, needs_of
 from core.jobs.tables import AttemptRow, JobRow, PeakRatioRow
 
 HISTORY = 200
-"""Newest attempts that are looked at."""
+"""Newest attempts that are used."""
 FEWEST = 3
-"""Attempts from which on they are believed."""
+"""Attempts that are needed for a correction."""
 _BATCH = 500
 
 _RATIO = """
@@ -46,22 +46,26 @@ _KEEP_RATIO = text(f"""
 
 
 def ran_to_its_end() -> ColumnElement[bool]:
-    """Return the condition of attempts that were measured to their end: those that missed a gate there are among them.
-    In the terms of the index."""
+    """Return the condition of attempts that were measured to their end, those that missed a gate there included.
+
+    It is written in the terms of the index.
+    """
     ended = or_(AttemptRow.outcome == "succeeded", AttemptRow.error_code == GateMissed.code)
     return and_(AttemptRow.measured.is_not(None), ended)
 
 
 def keep_ratios(session: Session, ended: Iterable[tuple[str, str]]) -> None:
-    """Bring the medians of these queues and methods up to date; in one order, so that two who do it do not wait for
-    each other."""
+    """Update the medians of these queues and methods.
+
+    They are updated in sorted order, so that two processes doing so do not wait for each other in turn.
+    """
     values = {"gate_missed": GateMissed.code, "history": HISTORY, "fewest": FEWEST}
     for queue, method in sorted(set(ended)):
         session.execute(_KEEP_RATIO, {"queue": queue, "method": method, **values})
 
 
 def correct_needs(session: Session) -> int:
-    """Correct the needs of some of the jobs that wait and can be; of how many. Called again and again."""
+    """Correct the needs of a batch of waiting jobs that can be; returns of how many. Called again and again."""
     jobs = session.execute(
         select(JobRow, PeakRatioRow)
         .join(PeakRatioRow, and_(PeakRatioRow.queue == JobRow.queue, PeakRatioRow.method == JobRow.method))

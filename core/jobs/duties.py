@@ -1,4 +1,4 @@
-"""Times of the dispatcher's duties, written down so that one that is not done any more is noticed.
+"""Times of the dispatcher's duties, recorded so that one that is no longer done is noticed.
 
 In the database and not in a dispatcher's own memory: it matters that a duty is done, not by which dispatcher, and where
 none runs the times grow old all the same.

@@ -1,6 +1,6 @@
-"""What a job will need, from the formula and from what the fleet's own jobs took; and whether any worker can hold it.
+"""Estimates of a job's needs, by formula and by the measured needs of earlier jobs, and the check that a worker fits.
 
-For each figure, the formula's answer is multiplied by the median of measured ÷ formula over the jobs of the same queue
+For each figure, the formula's result is multiplied by the median of measured ÷ formula over the jobs of the same queue
 and method that ran to their end last, whether or not they missed a gate there, and resemble this one most. With fewer
 than three of them the formula stands alone.
 """
@@ -60,8 +60,10 @@ def estimate_that_fits(
 def estimate_job(
     session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
 ) -> Estimate:
-    """The estimate of a request that can be run, on such workers. Time is that of one attempt, from fetch to store,
-    without waiting."""
+    """Return the estimate of a resolved request on such workers.
+
+    Time is that of one attempt, from fetch to store, without waiting.
+    """
     job, description = resolved.body, resolved.model.description
     device = "cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu"
     is_fetched = resolved.sources["model"].get("kind", "folder") != "folder"
@@ -119,8 +121,10 @@ _NEAREST_ATTEMPTS = (
 
 
 def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict[str, float], int]:
-    """Return for each figure the median of measured ÷ formula among the nearest jobs, and how many there were. The
-    database picks these, so that a submission reads no more of the history than it learns from."""
+    """Return for each figure the median of measured ÷ formula among the nearest jobs, and how many there were.
+
+    The database picks these, so that a submission reads no more of the history than it uses.
+    """
     asked = {"queue": job.queue, "method": job.method, "seconds": formula.seconds}
     nearest = session.execute(_NEAREST_ATTEMPTS, asked).all()
     factors = {}
@@ -132,7 +136,7 @@ def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict
 
 
 def _tokens(session: Session, team_id: str, job: JobBody, own_text: int) -> Tokens:
-    """Tokens asked for; where all of a text is, about as many as its characters make. `own_text`: still to write."""
+    """Return the job's tokens; for all of a text, about as many as its characters. `own_text`: still to generate."""
 
     def of(dataset: str, samples: int | None, length: int) -> int:
         if samples is not None:
@@ -157,8 +161,10 @@ def _tokens(session: Session, team_id: str, job: JobBody, own_text: int) -> Toke
 
 
 def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]) -> int:
-    """Tokens of the texts that the model has to write itself first: those which none of the team's newest jobs that ran
-    to their end had of the same model."""
+    """Return the tokens of the texts that the model has to generate first.
+
+    A text is there already where one of the team's newest jobs of the same model that ran to their end used it.
+    """
     asked = _own_texts(sources)
     if not asked:
         return 0
@@ -177,7 +183,7 @@ def _own_texts(sources: Mapping[str, Any]) -> set[SelfText]:
 
 
 def _images(session: Session, team_id: str, job: JobBody) -> ImageCounts:
-    """Images asked for; where all of a set are, as many as it has."""
+    """Return the job's images; for all of a set, as many as it has."""
 
     def of(dataset: str, samples: int | None) -> int:
         row = find_row(session, DatasetRow, team_id, dataset)

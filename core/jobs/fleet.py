@@ -1,8 +1,8 @@
-"""What the fleet does and has done, read from the queue of record: for metrics, and for those who look at workers.
+"""Figures of the fleet, now and since the service began, read from the queue: for metrics and for the view of workers.
 
-What is queued or running is counted as it stands. What ended is added up: `count_ended_attempts` adds every ended
-attempt to the totals exactly once, so that counters never go back, cost the same however many jobs there were, and
-outlive the rows they were made from.
+What is queued or running is counted at the time of reading. What ended is added up: `count_ended_attempts` adds every
+ended attempt to the totals exactly once, so that counters never go back, cost the same however many jobs there were,
+and outlive the rows they were made from.
 """
 
 from collections import Counter, defaultdict
@@ -22,16 +22,18 @@ from core.teams.quotas import device_seconds_used
 from core.teams.tables import TeamRow
 
 STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
-"""Seconds."""
+"""Upper bounds of a stage's histogram buckets, in seconds."""
 
 _BATCH = 1000
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Jobs of one team that wait in one queue, the age of the oldest of them (seconds since it was submitted), and how
-    many of them the team's quotas let run at this moment: quotas are of all queues together, and each queue is counted
-    as if it had the whole room."""
+    """Jobs of one team that wait in one queue, and how many of them its quotas let run at this moment.
+
+    Ages are those of the oldest job, in seconds since it was submitted. Quotas are of all queues together, and each
+    queue is counted as if it had the whole room.
+    """
 
     queue: str
     team: str
@@ -69,8 +71,11 @@ def waiting_jobs(session: Session) -> list[Waiting]:
 
 @dataclass(frozen=True)
 class QueueFigures:
-    """One queue: jobs that wait, the age of the oldest of them (seconds since it was submitted), how many of them their
-    teams' quotas let run, jobs workers hold."""
+    """Figures of one queue.
+
+    Jobs that wait, the age of the oldest of them (seconds since it was submitted), how many of them their teams' quotas
+    let run, and jobs that workers hold.
+    """
 
     queue: str
     queued: int
@@ -80,8 +85,10 @@ class QueueFigures:
 
 
 def queue_figures(session: Session, waiting: Sequence[Waiting] | None = None) -> list[QueueFigures]:
-    """Return those of every queue that has jobs now, and of every queue a worker serves, from what `waiting` says where
-    it was asked for already."""
+    """Return the figures of every queue that has jobs now or that a worker serves.
+
+    `waiting`: the jobs that wait, where they were read already.
+    """
     by_queue: dict[str, list[Waiting]] = defaultdict(list)
     for each in waiting_jobs(session) if waiting is None else waiting:
         by_queue[each.queue].append(each)
@@ -101,13 +108,13 @@ def queue_figures(session: Session, waiting: Sequence[Waiting] | None = None) ->
 
 
 def workers(session: Session, fresh_seconds: float) -> Sequence[WorkerRow]:
-    """Those that gave a sign of life in the last `fresh_seconds`, oldest first."""
+    """Return the workers with a heartbeat in the last `fresh_seconds`, oldest first."""
     fresh = select(WorkerRow).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
     return session.scalars(fresh.order_by(WorkerRow.started_at, WorkerRow.id)).all()
 
 
 def own_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> set[str]:
-    """Which of these jobs are the team's."""
+    """Return those of the jobs that belong to the team."""
     return set(session.scalars(select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id)))
 
 
@@ -179,7 +186,7 @@ def _add(
     attempts: Counter[Any],
     seconds: Counter[Any],
 ) -> None:
-    """Rows are locked in one order, so that two who count at once do not wait for each other."""
+    """Add to the totals; rows are locked in one order, so that two processes do not wait for each other in turn."""
     if not attempts:
         return
     rows = [

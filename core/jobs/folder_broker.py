@@ -17,7 +17,7 @@ LONGEST_WAIT_SECONDS = 0.2
 
 
 class Channel(filesystem.Channel):
-    """Writes each message aside and renames it."""
+    """Channel that writes each message under a temporary name and renames it."""
 
     def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         name = f"{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
@@ -31,7 +31,7 @@ class Transport(filesystem.Transport):
     Channel = Channel
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
-        """Goes back to the consumer's loop sooner than that asks: there it sees that it is to end."""
+        """Return to the consumer's loop sooner than requested: there it sees that it is to end."""
         timeout = timeout and min(timeout, LONGEST_WAIT_SECONDS)
         super().drain_events(connection, timeout=timeout)  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""Gates: what a job's figures must keep to, what each is compared with, and what a job must measure to have one."""
+"""Gates: limits on a job's figures, the figure each is compared with, and what a job must measure to have one."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +12,12 @@ from core.jobs.schemas import Evaluation, Gates
 Figures = Mapping[str, Any]
 
 TASK_MEAN: Final = "task_mean"
-"""What a figure is on that is the mean of all tasks."""
+"""Name of the mean of all tasks, in place of a task's."""
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """One limit beside one figure, which keeps it or not; a target is such a limit too (`target.bytes`).
+    """Result of one limit for one figure; a target is such a limit too (`target.bytes`).
 
     `on` is the dataset or task the figure was measured on, None where it is of the model or its files. `figure` is None
     where it was not measured or is no finite number, which keeps no gate; `margin` is by how much, relative to it, the
@@ -34,14 +34,13 @@ class GateResult:
 
     @property
     def param(self) -> str:
-        """The place of the limit in the job body."""
+        """Return the path of the limit in the job body."""
         return self.gate if "." in self.gate else f"gates.{self.gate}"
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """A figure as the metrics have it, how it came about where that helps to read it, and by how much, relative, it may
-    be off."""
+    """Figure of the metrics, with a detail that helps to read it and its relative measurement error."""
 
     value: float | None
     on: str | None = None
@@ -51,8 +50,11 @@ class _Measured:
 
 @dataclass(frozen=True)
 class _Gate:
-    """One kind of gate: what its figure is called, where the metrics have it, which models have it (None: all), and
-    what of `evaluation` must be given for it to be measured (None: it always is)."""
+    """Kind of gate: the name of its figure, and where the metrics have it.
+
+    `models` is the kind of model that has the figure (None: all), `needs` the field of `evaluation` that must be given
+    for it to be measured (None: it always is).
+    """
 
     figure: str
     find: Callable[[Figures], Iterator[_Measured]]
@@ -63,7 +65,7 @@ class _Gate:
 
 
 def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
-    """Every limit that was set, on every dataset and task it holds for."""
+    """Return the result of every limit that was set, on every dataset and task it holds for."""
     results = []
     for name, limit in gates.model_dump(exclude_none=True).items():
         kind = _GATES[name]
@@ -73,28 +75,31 @@ def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
 
 
 def gated_figure(name: str, metrics: Figures) -> float | None:
-    """The figure that the gate of this name compares with its limit: the largest, where there are several, and with its
-    margin. None where one of them is unknown, or there is none."""
+    """Return the figure that the gate of this name compares with its limit.
+
+    It is the largest, where there are several, and includes the measurement error. None where one of them is unknown,
+    or there is none.
+    """
     found = list(_GATES[name].find(metrics))
     known = [each.value * (1 + each.margin) for each in found if each.value is not None and math.isfinite(each.value)]
     return max(known) if known and len(known) == len(found) else None
 
 
 def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:
-    """All that were missed as one error, whose `param` is the first's; None where all were kept."""
+    """Return all missed gates as one error, whose `param` is the first's; None where all were kept."""
     missed = [result for result in results if not result.kept]
     return GateMissed("; ".join(result.message for result in missed), param=missed[0].param) if missed else None
 
 
 def gates_report(gates: Gates, results: Sequence[GateResult]) -> dict[str, Any]:
-    """The report's `gates`: the limits, one of `rows` for each figure that has one, and all that `missed` in words."""
+    """Return the report's `gates`: the limits, one of `rows` for each figure with a limit, and the text of `missed`."""
     missed = missed_gates(results)
     rows = [asdict(result) for result in results]
     return {"missed": missed and missed.message, "rows": rows, **gates.model_dump(mode="json")}
 
 
 def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: bool) -> None:
-    """Raises InvalidRequest for a gate whose figure the job will not measure, naming what to add."""
+    """Require that the job measures the figure of every gate; raises InvalidRequest naming what to add."""
     models = "image classifiers" if is_classifier else "language models"
     for name in gates.model_dump(exclude_none=True):
         kind, param = _GATES[name], f"gates.{name}"
@@ -109,7 +114,7 @@ def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: boo
 
 
 def stored_bytes(metrics: Figures) -> int | None:
-    """Bytes of the weights as they are stored: packed or hashed where they are."""
+    """Return the bytes of the weights as they are stored: packed or hashed where they are."""
     sizes = metrics.get("bytes") or {}
     return next((sizes[form] for form in ("packed", "hashed", "artifact") if form in sizes), None)
 
@@ -150,7 +155,7 @@ def _accuracy_drops(metrics: Figures) -> Iterator[_Measured]:
 
 
 def _task_accuracy_drops(metrics: Figures) -> Iterator[_Measured]:
-    """Of each task, and of their mean where there are several."""
+    """Yield the accuracy drop of each task, and that of their mean where there are several."""
     tasks = metrics.get("tasks") or {}
     return _drops({**tasks, TASK_MEAN: metrics[TASK_MEAN]} if len(tasks) > 1 else tasks)
 

@@ -1,5 +1,6 @@
-"""Hints: messages that tell a queue's workers to look. Losing any of them loses nothing, and few of them lie anywhere:
-whoever sends one looks first how many its queue holds.
+"""Hints: messages that tell a queue's workers to look for jobs. Losing any of them loses nothing.
+
+Few of them wait anywhere: a sender first looks how many the queue holds.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ HINTS = Counter("secateur_hints", "Hints of new jobs this process sent, and coul
 log = structlog.get_logger()
 
 SendHint = Callable[[str, str], None]
-"""Called with a job's id and queue, after the commit. Raises whatever the broker raises."""
+"""Function called with a job's id and queue, after the commit. Raises the broker's errors."""
 
 
 class Hints:

@@ -1,8 +1,7 @@
-"""What a request's hub names mean, asked before the request's own transaction begins: no connection of the database
-waits for another's network.
+"""Look-ups of a request's hub names, made before its transaction: no database connection waits for a network.
 
 Errors are kept, and raised where the request is checked: it is refused for its first fault in order, and an answer that
-was given once can be replayed while the hub is away.
+was given before can be replayed while the hub is away.
 """
 
 import threading
@@ -63,34 +62,34 @@ HUB_ERRORS = (
     UnusableDataset,
     UnusableModel,
 )
-"""What asking the hub may find, besides that a name is unknown."""
+"""Errors that a look-up may keep, besides that a name is unknown."""
 
 PUBLIC = "public"
-"""The reader of what the hub tells anybody."""
+"""Reader of revisions that the hub shows to anybody."""
 
 Found = TypeVar("Found")
 AskedHub = Callable[[], Hub]
-"""The hub as a team asks it. Raises GatedModel where the team's token cannot be opened."""
+"""Function that returns the hub with a team's token. Raises GatedModel where the token cannot be opened."""
 
 
 @dataclass(frozen=True)
 class HubFindings:
-    """What was found, or why not, by name as in the request."""
+    """Results of look-ups on the hub, or the errors they raised, by name as in the request."""
 
     models: dict[str, HubRevision | SecateurError] = field(default_factory=dict)
     datasets: dict[tuple[str, Use], HubDataset | SecateurError] = field(default_factory=dict)
     tasks: dict[str, HubDataset | SecateurError] = field(default_factory=dict)
 
     def model(self, reference: str) -> HubRevision:
-        """Raises what asking the hub raised."""
+        """Return the model's revision, or raise the error of its look-up."""
         return _found(self.models.get(reference), reference, "model")
 
     def dataset(self, name: str, use: Use, param: str) -> HubDataset:
-        """Raises what asking the hub raised."""
+        """Return the dataset, or raise the error of its look-up."""
         return _found(self.datasets.get((name, use)), name, param)
 
     def task(self, name: str, param: str) -> HubDataset | None:
-        """The dataset a task asks from; None where it was not asked for. Raises what asking the hub raised."""
+        """Return the dataset of a task's questions, None where none was looked up; raises the error of its look-up."""
         if name not in self.tasks:
             return None
         try:
@@ -109,8 +108,10 @@ def _found(answer: Found | SecateurError | None, name: str, param: str) -> Found
 
 
 class HubLookup:
-    """Shared by all requests of a process. The hub is asked with the token of the team that asks. Tasks with a local
-    copy are not asked for."""
+    """Look-up of names on the hub, shared by all requests of a process.
+
+    It uses the token of the team that asks. Tasks with a local copy are not looked up.
+    """
 
     def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
         self._settings = settings
@@ -119,7 +120,7 @@ class HubLookup:
         self._places = threading.BoundedSemaphore(_AT_ONCE)
 
     def of(self, team_id: str, body: JobBody | InspectBody) -> HubFindings:
-        """What a body names on the hub; of one that is no job body, its model. Raises nothing about the hub."""
+        """Look up all that a body names on the hub; of one that is no job body, its model. Raises no hub errors."""
         findings = HubFindings()
 
         @cache
@@ -181,7 +182,7 @@ class HubLookup:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        """A hub that answers slowly must not take every thread of this process."""
+        """Hold one of the few places for look-ups, so that a slow hub cannot take every thread of this process."""
         if not self._places.acquire(timeout=_WAIT_SECONDS):
             raise HubUnavailable("the hub answers slowly, and others are waiting for it already; try again later")
         try:
@@ -195,8 +196,10 @@ class HubLookup:
             return set(session.scalars(query))
 
     def _model(self, team_id: str, hub: AskedHub, reference: str) -> HubRevision:
-        """Return a model's revision, from memory only where the hub, asked again, lets this team read it. While the hub
-        is away, a commit is known by what was public."""
+        """Return a model's revision, from memory only where the hub, asked again, lets this team read it.
+
+        While the hub is away, a commit is known if it was public.
+        """
         repository, revision = split_reference(reference, "model", "model")
         try:
             listing = hub().listing("model", repository, revision)

@@ -22,7 +22,7 @@ from core.errors import IdempotencyConflict
 from core.jobs.tables import IdempotencyKeyRow
 
 EXPIRED_AT_ONCE = 1000
-"""Keys that go in one round."""
+"""Keys that are removed in one round."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class IdempotentRequest:
-    """What makes two requests the same: team, key, and `request` (method, path and body)."""
+    """Request with an Idempotency-Key; equal if team, key and `request` (method, path and body) are."""
 
     team_id: str
     key: str
@@ -82,13 +82,13 @@ _KEEP_ANSWER = (
     .values(answer=bindparam("sealed"))
     .execution_options(synchronize_session=False)
 )
-"""Built once: to build a statement takes longer than to have it run, and most requests that create send a key."""
+"""Statement built once: building takes longer than running it, and most requests that create send a key."""
 
 
 def answer_once(
     session: Session, request: IdempotentRequest, create: Callable[[], Answer], remember_seconds: float
 ) -> tuple[Answer, bool]:
-    """The answer to a request, and whether it is a replay. Raises IdempotencyConflict where the key had another.
+    """Return the answer to a request, and whether it is a replay; raises IdempotencyConflict where the key had another.
 
     An error that `create` raises is not remembered: the transaction that holds the key's row is rolled back with it.
     """

@@ -1,4 +1,4 @@
-"""What the name of a dataset means where images are needed: a registered image set, or a dataset of the hub."""
+"""Resolution of dataset names where images are needed: a registered image set, or a dataset of the hub."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,10 @@ from core.registry.tables import DatasetRow
 
 @dataclass(frozen=True)
 class ImageNeeds:
-    """What images are for. `param` names their place in the body; `samples` null means all there are; `classes` are the
-    model's."""
+    """Requirements of an image set: its `use`, and how many `samples`, where null means all there are.
+
+    `param` is its path in the body; `classes` are the model's.
+    """
 
     use: Use
     param: str
@@ -25,13 +27,16 @@ class ImageNeeds:
 
     @property
     def part(self) -> str:
-        """The part of the body that asks for them: calibration, evaluation, recovery."""
+        """Return the part of the body that needs them: calibration, evaluation, recovery."""
         return self.param.partition(".")[0]
 
 
 def resolve_images(session: Session, team_id: str, name: str, needs: ImageNeeds, hub: HubFindings) -> ImageReference:
-    """Raises UnknownDataset, UnusableDataset where it holds text or classes that the model has not, TooFewImages, and
-    what asking the hub raised."""
+    """Return the image set that a name stands for.
+
+    Raises UnknownDataset, UnusableDataset where it holds text or classes that the model does not have, TooFewImages,
+    and errors of its look-up on the hub.
+    """
     row = find_row(session, DatasetRow, team_id, name)
     if row is not None:
         _check_fits(row, needs)
@@ -72,7 +77,7 @@ def _registered(row: DatasetRow) -> ImageReference:
 
 
 def _check_fits(row: DatasetRow, needs: ImageNeeds) -> None:
-    """What is known without opening it; the runner matches the labels themselves."""
+    """Check an image set by its row alone; the runner matches the labels themselves."""
     if row.images is None or row.classes is None:
         raise UnusableDataset(
             f"{needs.param}: {row.name!r} holds text, and an image classifier needs images: name an image set",

@@ -1,4 +1,4 @@
-"""Looking before one submits: what a model is, which methods fit it, and what a job would need."""
+"""Inspection before a submit: the facts of a model, the methods that fit it, and a job's estimate."""
 
 from typing import Any
 
@@ -29,9 +29,9 @@ def inspect(
     settings: Settings,
     hub: HubFindings | None = None,
 ) -> Inspection:
-    """A dry run of submit, or, with only a model given, a look at it.
+    """Do a dry run of submit, or, with only a model given, describe it.
 
-    Raises what submit would raise for the same body, and pydantic's ValidationError where it is not a job body.
+    Raises the errors of submit for the same body, and pydantic's ValidationError where it is not a job body.
     """
     asked: dict[str, Any] = body.model_dump()
     job: JobBody | None = None
@@ -73,7 +73,7 @@ def _artifact(description: Description, job: JobBody) -> ExpectedArtifact | None
 
 
 def _fits(description: Description, pattern: str | None = None, sparsity: float | None = 0.5) -> list[MethodFit]:
-    """Pattern and sparsity are those of methods that prune."""
+    """Return the fit of each method to a model; pattern and sparsity are for methods that prune."""
 
     def reason(method: str) -> str | None:
         try:

@@ -1,4 +1,4 @@
-"""The use that a job's work folder still has, as the queue of record tells it."""
+"""Remaining use of a job's work folder, by the queue of record."""
 
 from collections.abc import Collection
 from typing import Literal
@@ -11,9 +11,9 @@ from core.jobs.states import HELD
 from core.jobs.tables import JobRow
 
 WorkUse = Literal["retry", "held", "queued"]
-"""A retry that a user may ask for, an attempt that a worker holds now, an attempt that is waited for."""
+"""Uses: a retry that a user may request, an attempt that a worker holds now, an attempt that is waited for."""
 WORK_USES: tuple[WorkUse, ...] = ("retry", "held", "queued")
-"""Uses in the order in which their folders go where the disk is short: those before that lose the least."""
+"""Uses in the order in which their folders are removed where the disk is short, the least loss first."""
 
 
 def uses_of_work(session: Session, job_ids: Collection[str], resume_keep_seconds: float) -> dict[str, WorkUse | None]:

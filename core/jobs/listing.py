@@ -1,4 +1,4 @@
-"""Which of a team's jobs are listed, and in which order."""
+"""Filters and orders of the list of a team's jobs."""
 
 import re
 from collections.abc import Mapping
@@ -19,8 +19,11 @@ _in_life: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
 
 
 class JobFilters(TypedDict, total=False):
-    """Conditions a job must match, every one that is given. `search` is words, each of which begins a word of the job's
-    id, model, method or a value of its metadata, in small or capital letters."""
+    """Conditions that a job must match, all of those given.
+
+    `search` is words, each of which begins a word of the job's id, model, method or a value of its metadata, in small
+    or capital letters.
+    """
 
     status: JobStatus | None
     method: str | None
@@ -30,7 +33,7 @@ class JobFilters(TypedDict, total=False):
 
 
 def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
-    """The team's jobs that match, whatever their words."""
+    """Return the query of the team's jobs that match, without the search for words."""
     query = select(JobRow).where(JobRow.team_id == team_id)
     if (status := filters.get("status")) is not None:
         query = query.where(_in_life == STATUSES.index(status) + 1)  # as it is sorted by: one range of that index

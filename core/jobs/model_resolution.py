@@ -1,4 +1,4 @@
-"""What a job's `model` means: a registered name, a repository of the hub, or another job's artifact."""
+"""Resolution of a job's `model`: a registered name, a repository of the hub, or another job's artifact."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from core.registry.tables import ModelRow
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model as a job runs it: where it lies, what it holds, and how a job body names exactly this one."""
+    """Model as a job runs it: its reference, its description, and the name by which job bodies mean just this one."""
 
     reference: ModelReference
     description: Description
@@ -31,12 +31,12 @@ class ResolvedModel:
 
     @property
     def revision(self) -> str:
-        """A commit of the hub, or the hash of the content."""
+        """Return a commit of the hub, or the hash of the content."""
         return self.reference.revision
 
 
 def resolve_model(session: Session, team_id: str, reference: str, store: Store, hub: HubFindings) -> ResolvedModel:
-    """Raises UnknownModel, and what asking the hub raised."""
+    """Return the model that a name stands for; raises UnknownModel, and errors of its look-up on the hub."""
     if reference.startswith(JOB_PREFIX):
         return _artifact(session, team_id, reference, store)
     if "/" in reference:

@@ -1,9 +1,9 @@
-"""What a job needs by formula: memory, device memory, disk and time, from the model's headers and the job body alone.
+"""Formula for a job's memory, device memory, disk and time, from the model's headers and the job body alone.
 
 The formula follows the engine: the prune stage holds embeddings and head, one block with the copies it is pruned
 through, the statistics of one input group, the tokens that wait in front of a linear layer, and activations up to a
 budget; training, verification and latency load whole models in processes of their own. Its constants are rounded
-measurements on a CPU; what a fleet's own jobs took corrects it (`core.jobs.estimates`).
+measurements on a CPU; measurements of the fleet's own jobs correct it (`core.jobs.estimates`).
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ from core.jobs.work import (
 )
 
 _LIBRARIES_BYTES = 450 * 2**20
-"""Resident in a process that has loaded the engine."""
+"""Resident bytes of a process that has loaded the engine."""
 _LIBRARIES_WITH_CUDA_BYTES = 2 * 2**30
 _DEVICE_CONTEXT_BYTES = 600 * 2**20
 _MICRO_BATCH_TOKENS = 4096
@@ -46,12 +46,14 @@ _VERIFIED_POSITIONS = 64
 _OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
 _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
-"""Of each of the processes a job starts: interpreter, libraries, the model's tokenizer and config."""
+"""Seconds that each process of a job takes to start: interpreter, libraries, the model's tokenizer and config."""
 _CLASSIFIER_PROCESSES = 4
 
 
 class Needs(BaseModel):
-    """Bytes are peaks: of the largest process in main memory and on the device; on the worker's disk those of the job's
+    """Resources that a job needs. Bytes are peaks.
+
+    They are those of the largest process in main memory and on the device; on the worker's disk those of the job's
     folder, of a model fetched for it, and of the artifact's copy in a local store.
     """
 
@@ -84,8 +86,9 @@ def needs_of(
     activation_budget_bytes: int,
     is_fetched: bool,
 ) -> Needs:
-    """What the job needs on a worker of that kind (`cpu` or `cuda`). `is_fetched`: the model comes over the network and
-    lies on the worker's disk too.
+    """Return the resources the job needs on a worker of that kind (`cpu` or `cuda`).
+
+    `is_fetched`: the model comes over the network and is on the worker's disk too.
     """
     width = WEIGHT_BYTES[description.dtype]
     compensation = compensation_of(parse_parameters(job.method, job.parameters))
@@ -165,7 +168,7 @@ def needs_of(
 def classifier_needs(
     description: ClassifierDescription, work: ClassifierWork, *, device: str, is_fetched: bool
 ) -> Needs:
-    """What a job on an image classifier needs on a worker of that kind."""
+    """Return the resources that a job on an image classifier needs on a worker of that kind."""
     on_device = device == "cuda"
     stored = description.bytes * (4 + is_fetched)  # rounds, artifact in two forms, its copy in a local store
     return Needs(
@@ -179,7 +182,7 @@ def classifier_needs(
 
 
 def _largest_block(description: ModelDescription) -> list[LinearShape]:
-    """Layers may differ in shape."""
+    """Return the linear layers of the largest block, since layers may differ in shape."""
     blocks: dict[int, list[LinearShape]] = defaultdict(list)
     for linear in description.linears:
         blocks[linear.layer].append(linear)
@@ -187,8 +190,10 @@ def _largest_block(description: ModelDescription) -> list[LinearShape]:
 
 
 def _groups(linears: list[LinearShape]) -> list[int]:
-    """Weights of the linear layers of a block that are pruned together: those of one input width, at most three (two of
-    an MLP, or query, key and value)."""
+    """Return the weights of each group of a block's linear layers that are pruned together.
+
+    They are those of one input width, at most three (two of an MLP, or query, key and value).
+    """
     by_width: dict[int, list[int]] = defaultdict(list)
     for linear in linears:
         by_width[linear.in_features].append(linear.numel)

@@ -1,4 +1,4 @@
-"""Which queues a job may name."""
+"""Names of the queues that a job may use."""
 
 from sqlalchemy.orm import Session
 
@@ -8,7 +8,7 @@ from core.settings import Settings
 
 
 def require_queue(session: Session, name: str, settings: Settings) -> None:
-    """Raises UnknownQueue unless the queue is configured, or a worker serves it."""
+    """Require that the queue is configured, or that a worker serves it; raises UnknownQueue."""
     known = {*settings.queues}
     if name in known:
         return

@@ -1,4 +1,4 @@
-"""What a job's `recovery` means: its defaults, the text it trains on, and the model it learns from."""
+"""Resolution of a job's `recovery`: its defaults, the text it trains on, and the teacher it learns from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _TEACHER = "recovery.teacher"
 
 @dataclass(frozen=True)
 class ResolvedRecovery:
-    """A recovery with defaults filled in, and where the text and the teacher lie; None where nothing is trained."""
+    """Recovery with defaults filled in, and references to its text and teacher; None where nothing is trained."""
 
     recovery: Recovery | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
@@ -38,7 +38,10 @@ def resolve_recovery(
     store: Store,
     hub: HubFindings,
 ) -> ResolvedRecovery:
-    """Raises the error that names the fault; `calibration` and its text are resolved, None where the body has none."""
+    """Return the recovery with its defaults, texts and teacher; raises the error that names the fault.
+
+    `calibration` and its text are resolved, None where the body has none.
+    """
     method = get_method(body.method)
     prunes = method.prunes
     if body.recovery is None:

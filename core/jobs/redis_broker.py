@@ -12,14 +12,16 @@ from redis.exceptions import OutOfMemoryError
 from core.jobs.folder_broker import LONGEST_WAIT_SECONDS
 
 _WAIT_OF_BUSY_SECONDS = 0.05
-"""Nothing wakes a worker that is at a job when it may take the next hint."""
+"""Seconds that a worker busy with a job waits at most: nothing wakes it when it may take the next hint."""
 
 
 class Channel(redis.Channel):
     def _after_fork(self) -> None:
-        """Let go of the connection too, which Celery's own leaves open in a pool's process that replaces one that was
-        killed. While that has a copy, the worker is told of it again and again once Redis has gone, takes this for a
-        hint as soon as it can take one, reads where nothing is connected, and ends."""
+        """Close the connection too, which Celery leaves open in a pool's process that replaces one that was killed.
+
+        While that has a copy, the worker is told of it again and again once Redis has gone, takes this for a hint as
+        soon as it can take one, reads where nothing is connected, and ends.
+        """
         if "client" in self.__dict__:
             self.client.connection.disconnect()
         super()._after_fork()  # type: ignore[no-untyped-call]
@@ -33,7 +35,7 @@ class Transport(redis.Transport):
     connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError)
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
-        """Goes back to the consumer's loop soon: there it sees that it is to end, or that it may take the next hint."""
+        """Return to the consumer's loop soon: there it sees that it is to end, or that it may take the next hint."""
         is_busy = not all(channel.qos.can_consume() for channel in self.channels)
         longest = _WAIT_OF_BUSY_SECONDS if is_busy else LONGEST_WAIT_SECONDS
         timeout = min(timeout or longest, longest)

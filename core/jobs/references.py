@@ -1,6 +1,8 @@
-"""What a job's model, texts and images resolved to when it was submitted: all a worker needs to fetch them, kept as
-JSON in the job's `sources`. `kind` says where they lie: in a folder of this machine, in the store, on the hub, or
-nowhere yet (text the model itself generates)."""
+"""References to the model, texts and images that a job resolved to when it was submitted.
+
+They hold all a worker needs to fetch them, and are kept as JSON in the job's `sources`. `kind` is where they are: in a
+folder of this machine, in the store, on the hub, or nowhere yet (text the model itself generates).
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,8 +52,10 @@ class StoredModel(_Reference):
 
 
 class HubModel(_Reference):
-    """Files of a repository of the hub at one commit, which is the `revision`. Unless it `is_public`, the hub says each
-    time who may read it; the same of datasets."""
+    """Files of a repository of the hub at one commit, which is the `revision`.
+
+    Unless it `is_public`, the hub is asked each time who may read it; the same goes for datasets.
+    """
 
     kind: Literal["hub"] = "hub"
     name: str
@@ -125,10 +129,10 @@ class StoredImages(_Reference):
 
 
 class HubImages(_Reference):
-    """A split of a hub dataset at one commit, all of it. `bytes` are those of the repository's files together: what the
-    split can have at most.
+    """Split of a hub dataset at one commit, all of it.
 
-    Where `config` or `split` is null, the repository's default for `use` is taken when it is fetched.
+    `bytes` are those of the repository's files together: the most that the split can have. Where `config` or `split` is
+    null, the repository's default for `use` is taken when it is fetched.
     """
 
     kind: Literal["hub_images"] = "hub_images"
@@ -153,14 +157,14 @@ class SelfText(_Reference):
 
 
 class TaskReference(_Reference):
-    """The questions of a zero-shot task. `hub` null: a local copy, which whoever runs the job must have."""
+    """Questions of a zero-shot task. `hub` null: a local copy, which the worker must have."""
 
     name: str
     hub: HubText | None
 
 
 def _kind(value: Any) -> str:
-    """Jobs queued before there were kinds have folders and files of this machine."""
+    """Return the kind of a reference; jobs queued before there were kinds have files and folders of this machine."""
     if isinstance(value, Mapping):
         return str(value.get("kind", "folder"))
     return str(value.kind)
@@ -188,7 +192,7 @@ DataReference = Annotated[
     | Annotated[HubImages, Tag("hub_images")],
     Discriminator(_kind),
 ]
-"""What a job calibrates, trains or is measured on: texts, or images for a classifier."""
+"""Data that a job calibrates, trains or is evaluated on: texts, or images for a classifier."""
 model_references: TypeAdapter[ModelReference] = TypeAdapter(ModelReference)
 text_references: TypeAdapter[TextReference] = TypeAdapter(TextReference)
 image_references: TypeAdapter[ImageReference] = TypeAdapter(ImageReference)

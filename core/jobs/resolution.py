@@ -1,5 +1,8 @@
-"""From a request to what will be run: everything named is looked up, defaults are filled in, and what cannot be meant
-is refused, with the parameter at fault, before anything is queued."""
+"""Resolution of a request to the job that will run.
+
+All names are looked up, defaults are filled in, and requests that cannot run are refused, with the parameter at fault,
+before anything is queued.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +35,7 @@ from core.jobs.work import compensation_of
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """A request that can be run: the body with defaults filled in, and where everything it names lies."""
+    """Request that can be run: the body with defaults filled in, and references to all that it names."""
 
     body: JobBody
     model: ResolvedModel
@@ -124,7 +127,7 @@ def _check(description: Description, body: JobBody) -> ResolvedRequest:
 def _resolve_calibration(
     session: Session, team_id: str, body: JobBody, description: ModelDescription, hub: HubFindings
 ) -> tuple[Calibration | None, TextReference | None, SelfText | None]:
-    """With the text of the dataset, and what the model is to write beside it."""
+    """Return the calibration with its defaults, the text of its dataset, and the text the model is to generate."""
     asked = body.calibration
     if asked is None:
         return None, None, None
@@ -170,8 +173,10 @@ def _resolve_evaluation(
 
 
 def _require_room_for_prompts(asked: Evaluation, description: ModelDescription) -> None:
-    """Raises InvalidRequest where the context does not hold the new tokens after the least of prompts, of one token and
-    the one that begins a text."""
+    """Require that the model's context has room for the new tokens after the shortest prompt; raises InvalidRequest.
+
+    That prompt is one token after the one that begins a text.
+    """
     most = description.context_length - 2
     if asked.prompts and asked.prompt_tokens > most:
         raise InvalidRequest(

@@ -19,7 +19,7 @@ _SequenceLength = Annotated[int, Field(ge=2, le=1_048_576)]
 _Label = Annotated[str, StringConstraints(max_length=500)]
 
 MOST_LABELS = 50
-"""Of a job's metadata."""
+"""Most labels in a job's metadata."""
 
 DEFAULT_SEQUENCE_LENGTH = 2048
 """Tokens, where the model's context is not shorter."""
@@ -47,7 +47,8 @@ class Calibration(Part):
 class Evaluation(Part):
     """What is measured, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each,
     or a classifier's accuracy and loss on so many images of each; the zero-shot accuracy on tasks, on the first
-    `task_limit` questions (null: all there are) of each; and what both write after `prompts`, for people to read."""
+    `task_limit` questions (null: all there are) of each; and what both write after `prompts`, for people to read.
+    """
 
     datasets: Annotated[list[_Reference], Field(max_length=20)] = Field(default_factory=list)
     sequence_length: _SequenceLength | None = Field(
@@ -211,7 +212,8 @@ class Job(BaseModel):
 class JobEvent(BaseModel):
     """One event. Types: status {status, …}, stage {stage}, progress {progress, …; `doing` says what
     the worker is at, and one comes every few seconds even where there is no progress}, log {level, message}, metric
-    {name, step, value}."""
+    {name, step, value}.
+    """
 
     sequence: int
     type: EventType
@@ -289,7 +291,8 @@ class MethodFit(BaseModel):
 
 class EstimateBasis(BaseModel):
     """Where an estimate comes from: `formula` from the model's headers and the job body, corrected by what so many
-    `jobs` of the same queue and method took (0: the formula alone)."""
+    `jobs` of the same queue and method took (0: the formula alone).
+    """
 
     jobs: int
     formula: dict[str, float | None]
@@ -298,7 +301,8 @@ class EstimateBasis(BaseModel):
 class Estimate(BaseModel):
     """What a job will need: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one attempt.
     `forward_tokens` are images where the model is a classifier. `warnings` say what the body asks for and will most
-    likely not get."""
+    likely not get.
+    """
 
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None

@@ -1,4 +1,4 @@
-"""What sensitivity jobs mean at submit: what one may ask for, and what a later job's allocation takes from one."""
+"""Resolution of sensitivity jobs: the fields they may have, and the allocation of a later job by their curves."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,13 +18,13 @@ from core.jobs.schemas import Gates, JobBody
 from core.jobs.tables import JobReportRow, JobRow
 
 ALLOCATION_LABEL = "allocation_job"
-"""In the metadata of a job whose allocation was taken from another: which one."""
+"""Key in a job's metadata of the sensitivity job that its allocation was computed from."""
 _MOST_LABELS = 50
 _WHERE = "parameters.allocation"
 
 
 def measured_body(body: JobBody) -> JobBody:
-    """A sensitivity job's body with its one text filled in; raises InvalidRequest for what only a pruned model has."""
+    """Return a sensitivity job's body with its text filled in; raises InvalidRequest for fields of pruned models."""
     faults = {
         "recovery": body.recovery is not None,
         "gates": body.gates != Gates(),
@@ -54,7 +54,7 @@ def measured_body(body: JobBody) -> JobBody:
 
 
 def allocated_body(session: Session, team_id: str, body: JobBody, model: ResolvedModel) -> JobBody:
-    """The body with `"allocation": "job:ID"` replaced by one sparsity per layer; any other as it is.
+    """Return the body with `"allocation": "job:ID"` replaced by one sparsity per layer; any other as it is.
 
     Raises InvalidParameters where the job is none of the team's, did not succeed, measured something else, or other
     layers; InvalidSparsity where it measured no rates as high.
@@ -86,7 +86,7 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
 def layer_sparsities(
     found: Sensitivity, description: Description, parameters: Selection, sparsity: float, named: str
 ) -> list[float]:
-    """One sparsity per layer; 0 of layers the request leaves dense. `named` is how the job was asked for."""
+    """Return one sparsity per layer; 0 for layers the request leaves dense. `named` is the job as requested."""
     if found.scope != "layer" and found.task == "language-model":
         raise InvalidParameters(
             f"{_WHERE}: {named} measured single linear layers (scope 'module'), an allocation is by decoder layer: "
@@ -119,7 +119,7 @@ def layer_sparsities(
 
 
 def _measured(session: Session, team_id: str, asked: str, model: ResolvedModel) -> Sensitivity:
-    """What the job found; its layers must be this model's."""
+    """Return the result of a sensitivity job; its layers must be this model's."""
     job_id = asked.removeprefix(JOB_PREFIX)
     job = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id))
     if job is None:

@@ -1,4 +1,4 @@
-"""What can be done with jobs, within one team: submit, look, compare, cancel, retry."""
+"""Service of jobs, within one team: submit, read, compare, cancel, retry."""
 
 from collections.abc import Sequence
 from typing import Any, Unpack
@@ -41,7 +41,8 @@ def submit(
     hub: HubFindings | None = None,
     baseline: Baseline | None = None,
 ) -> Job:
-    """Check a request and queue it as a job, with its first event. Its hint is the caller's to send after the commit.
+    """Check a request and queue it as a job, with its first event. The caller sends its hint after the commit.
+
     `baseline`: figures of the dense model that the job need not measure again.
 
     Raises the InvalidRequest kind that names the fault, DoesNotFit where no worker could hold it, QuotaExceeded where
@@ -76,7 +77,7 @@ def submit(
 
 
 def get_job(session: Session, team_id: str, job_id: str) -> Job:
-    """Raises NotFound, also where the job is another team's."""
+    """Return a job; raises NotFound, also where it is another team's."""
     return job_answer(find_job(session, team_id, job_id))
 
 
@@ -89,7 +90,7 @@ def list_jobs(
     sort: JobSort = "newest",
     **filters: Unpack[JobFilters],
 ) -> Page[Job]:
-    """The team's jobs that match every filter given."""
+    """Return a page of the team's jobs that match every filter given."""
     query = matching(team_id, filters)
     return read_page(
         session,
@@ -113,7 +114,7 @@ def look_through_jobs(
     sort: JobSort = "newest",
     **filters: Unpack[JobFilters],
 ) -> Window[Job]:
-    """The same, forwards and backwards."""
+    """Return a page of the same list that can be turned forwards and backwards."""
     return read_window(
         session,
         matching(team_id, filters),
@@ -138,8 +139,11 @@ def cancel(session: Session, caller: Actor, job_id: str) -> Job:
 
 
 def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:
-    """Queue a failed or cancelled job again. Idempotent. Raises NotFound, Conflict (also while what an attempt left is
-    published: the new attempt would replace it), QuotaExceeded where the team may not queue more."""
+    """Queue a failed or cancelled job again. Idempotent.
+
+    Raises NotFound, Conflict (also while the artifact of an attempt is being published: the new attempt would replace
+    it), QuotaExceeded where the team may not queue more.
+    """
     row = find_job(session, team_of(caller), job_id, for_update=True)
     user = needed_by_publications(session, row.team_id, [row.id]).get(row.id)
     if user is not None and row.status != "succeeded":
@@ -154,7 +158,7 @@ def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) ->
 
 
 def list_attempts(session: Session, team_id: str, job_id: str, *, limit: int, after: int | None) -> AttemptPage:
-    """The attempts at a job before number `after`, newest first. Raises NotFound."""
+    """Return the attempts at a job before number `after`, newest first. Raises NotFound."""
     job = find_job(session, team_id, job_id)
     query = select(AttemptRow).where(AttemptRow.job_id == job.id)
     if after is not None:
@@ -166,7 +170,7 @@ def list_attempts(session: Session, team_id: str, job_id: str, *, limit: int, af
 
 
 def read_events(session: Session, team_id: str, job_id: str, *, after: int, limit: int) -> EventPage:
-    """Events with a number above `after`, oldest first. Raises NotFound."""
+    """Return events with a number above `after`, oldest first. Raises NotFound."""
     find_job(session, team_id, job_id)
     rows = session.scalars(
         select(JobEventRow)
@@ -179,7 +183,7 @@ def read_events(session: Session, team_id: str, job_id: str, *, after: int, limi
 
 
 def get_report(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
-    """The report that belongs to the job's metrics and artifact; raises NotFound where there is none (yet)."""
+    """Return the report that belongs to the job's metrics and artifact; raises NotFound where there is none (yet)."""
     job = find_job(session, team_id, job_id)
     report: dict[str, Any] | None = session.scalar(
         select(JobReportRow.report).join(JobRow, _of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
@@ -192,7 +196,7 @@ def get_report(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
 def compare_jobs(
     session: Session, team_id: str, job_ids: Sequence[str], *, quality: str | None = None, cost: Cost = "parameters"
 ) -> Comparison:
-    """The jobs beside one another, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
+    """Compare jobs, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
     ids = list(dict.fromkeys(job_ids))
     jobs = get_jobs(session, team_id, ids[: MOST + 1])
     if not FEWEST <= len(ids) <= MOST:
@@ -205,7 +209,7 @@ def compare_jobs(
 
 
 def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
-    """The jobs in the order they are named. Raises NotFound for the first there is none of."""
+    """Return the jobs in the order they are named. Raises NotFound for the first that does not exist."""
     rows = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id))
     found = {row.id: job_answer(row) for row in rows}
     for job_id in job_ids:
@@ -215,8 +219,10 @@ def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job
 
 
 def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
-    """The files of the job's artifact, of the newest attempt that stored one; none where there is none (yet). Raises
-    NotFound."""
+    """Return the files of the artifact of the newest attempt that stored one; none where there is none (yet).
+
+    Raises NotFound.
+    """
     job = find_job(session, team_id, job_id)
     rows = session.scalars(
         select(ArtifactFileRow)
@@ -229,7 +235,7 @@ def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
 
 
 def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tuple[int, ArtifactFile]:
-    """The attempt and the facts of one file. Raises NotFound."""
+    """Return the attempt and the facts of one file. Raises NotFound."""
     job = find_job(session, team_id, job_id)
     row = session.scalar(
         select(ArtifactFileRow)
@@ -242,12 +248,12 @@ def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tup
 
 
 def _of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
-    """Joins what the job shows of its attempts."""
+    """Return the condition that joins a job with the attempt whose report and artifact it shows."""
     return and_(JobRow.id == table.job_id, table.attempt == kept_attempt())
 
 
 def find_job(session: Session, team_id: str, job_id: str, *, for_update: bool = False) -> JobRow:
-    """Raises NotFound, also where the job is another team's."""
+    """Return a job's row; raises NotFound, also where it is another team's."""
     query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
     row = session.scalar(query.with_for_update() if for_update else query)
     if row is None:
@@ -256,7 +262,7 @@ def find_job(session: Session, team_id: str, job_id: str, *, for_update: bool = 
 
 
 def job_answer(row: JobRow, waiting: str | None = None) -> Job:
-    """`waiting` is the reason a job waits that has one, which `core.jobs.waiting` finds."""
+    """Return the job as the API shows it; `waiting` is the reason it waits, if any, which `core.jobs.waiting` finds."""
     own = (
         "id",
         "status",

@@ -1,4 +1,4 @@
-"""A job at one moment, as a page that then follows its events begins with."""
+"""Snapshot of a job, with which a page that then follows its events begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Snapshot:
 
 
 def take_snapshot(session: Session, team_id: str, job_id: str) -> Snapshot:
-    """From the job's row alone, which every event changes too. Raises NotFound."""
+    """Return the job's state by its row alone, which every event changes too. Raises NotFound."""
     row = find_job(session, team_id, job_id)
     return Snapshot(
         job=job_answer(row),
@@ -48,7 +48,7 @@ def newest_events(
     limit: int | None = None,
     attempt: int | None = None,
 ) -> Sequence[JobEvent]:
-    """The newest events of a type with numbers to `up_to`, oldest first. Raises NotFound."""
+    """Return the newest events of a type with numbers to `up_to`, oldest first. Raises NotFound."""
     find_job(session, team_id, job_id)
     query = select(JobEventRow).where(
         JobEventRow.job_id == job_id, JobEventRow.sequence <= up_to, JobEventRow.type == type
@@ -60,7 +60,7 @@ def newest_events(
 
 
 def metric_names(session: Session, job_id: str, *, up_to: int) -> set[str]:
-    """The names of all metrics a job told of with events to `up_to`."""
+    """Return the names of all metrics in a job's events to `up_to`."""
     name = JobEventRow.data["name"].astext
     return set(
         session.scalars(

@@ -1,4 +1,4 @@
-"""The states of a job and the only ways from one to another."""
+"""States of a job and the transitions between them."""
 
 from typing import Literal, get_args
 
@@ -18,8 +18,11 @@ TRANSITIONS: dict[JobStatus, tuple[JobStatus, ...]] = {
     "failed": ("queued",),
     "cancelled": ("queued",),
 }
-"""From each state, the states that may follow. `running → queued` is a lost lease, a retryable end or a drained worker;
-`failed | cancelled → queued` is a retry somebody asked for."""
+"""States that may follow each state.
+
+`running → queued` is a lost lease, a retryable end or a drained worker; `failed | cancelled → queued` is a retry that a
+user requested.
+"""
 
 HELD: tuple[JobStatus, ...] = ("running", "cancelling")
 """States in which a worker holds the job: it has a lease and counts on its team's row."""

@@ -1,4 +1,4 @@
-"""Warnings about a job that can be run: what its body asks for and will most likely not get."""
+"""Warnings about a job that can run, but will most likely not reach what its body requests."""
 
 from collections.abc import Collection
 
@@ -16,7 +16,7 @@ def warnings_for(job: JobBody, devices: Collection[str]) -> list[str]:
 
 
 def _gate_on_latency(job: JobBody) -> list[str]:
-    """A limit that a model of zeros, which takes the dense model's time on every device, would keep by luck."""
+    """Warn of a latency limit that a model of zeros, as slow as the dense one on all devices, keeps only by luck."""
     limit = job.gates.max_latency_ratio
     if limit is None or limit >= 1 + NOISE or not get_method(job.method).prunes or job.pattern == STRUCTURED.text:
         return []

@@ -35,7 +35,7 @@ hosts. Written as PostgreSQL writes it, so that schema and code can be compared.
 JOB_IS_HELD = f"status IN ({any_of(HELD)})"
 """Condition of the index of jobs with a lease: in other words, or with parameters, the index would not be used."""
 JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
-"""A state's place in a job's life: what waits and runs comes before what has ended."""
+"""Rank of a state in a job's life: waiting and running jobs come before those that have ended."""
 
 
 class JobRow(Base):
@@ -169,8 +169,10 @@ class AttemptRow(Base):
 
 
 class PeakRatioRow(Base):
-    """The median of measured ÷ formula over the newest jobs of a queue and method that ran to their end, where there
-    are enough of them; null where the figure was not measured."""
+    """Median of measured ÷ formula over the newest jobs of a queue and method that ran to their end.
+
+    There is a row where there are enough of them; a figure is null where it was not measured.
+    """
 
     __tablename__ = "peak_ratios"
     __table_args__ = (PrimaryKeyConstraint("queue", "method"),)
@@ -183,7 +185,7 @@ class PeakRatioRow(Base):
 
 
 class AttemptTotalRow(Base):
-    """How many attempts ended in one way, and the seconds they took together, since the service began.
+    """Number of attempts that ended in one way, and the seconds they took together, since the service began.
 
     `core.jobs.fleet` adds each ended attempt once, so these only grow, whatever becomes of the attempts' own rows.
     `error_code` is empty where there was no error.
@@ -228,8 +230,7 @@ class JobEventRow(Base):
 
 
 class JobReportRow(Base):
-    """The report of the newest attempt that ended with one, which is the attempt whose metrics and artifact are the
-    job's (`kept_attempt`)."""
+    """Report of an attempt; the newest one's attempt also gives the job its metrics and artifact (`kept_attempt`)."""
 
     __tablename__ = "job_reports"
     __table_args__ = (PrimaryKeyConstraint("job_id", "attempt"),)
@@ -253,8 +254,10 @@ class ArtifactFileRow(Base):
 
 
 def kept_attempt() -> ScalarSelect[int | None]:
-    """The attempt whose report, metrics and artifact the enclosing query's `JobRow` has: not always its newest, which
-    may be under way, or have ended with nothing. Null where none ended with a report."""
+    """Return the attempt whose report, metrics and artifact the enclosing query's `JobRow` has; null for none.
+
+    It is not always the newest, which may be under way, or have ended without a report.
+    """
     reports = aliased(JobReportRow)  # the enclosing query may name the table itself
     return select(func.max(reports.attempt)).where(reports.job_id == JobRow.id).correlate(JobRow).scalar_subquery()
 
@@ -304,8 +307,10 @@ class WorkerRow(Base):
 
 
 class DutyRow(Base):
-    """A duty of the dispatcher: how often it comes, and when one of the dispatchers last did it; before the first time,
-    when it was first tried."""
+    """Periodic duty of the dispatcher: its interval, and when one of the dispatchers last did it.
+
+    Before the first time, that is when it was first tried.
+    """
 
     __tablename__ = "duties"
 

@@ -1,4 +1,4 @@
-"""What the names of zero-shot tasks mean: tasks of the catalogue, with the commit of the hub dataset each asks from."""
+"""Resolution of zero-shot tasks: tasks of the catalogue, with the commit of the hub dataset of their questions."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from core.registry.hub_datasets import HubDataset
 
 
 def resolve_tasks(asked: Sequence[str], hub: HubFindings) -> list[TaskReference]:
-    """Raises InvalidRequest where a name is unknown or there twice, and what asking the hub raised.
+    """Return the tasks of these names; raises InvalidRequest for one unknown or repeated, and errors of its look-up.
 
-    A task the hub was not asked for has a local copy in this service's home.
+    A task that was not looked up on the hub has a local copy in this service's home.
     """
     for index, name in enumerate(asked):
         param = f"evaluation.tasks.{index}"

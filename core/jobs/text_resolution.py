@@ -1,4 +1,4 @@
-"""What the name of a dataset means: a registered text, a dataset of the hub, or text the model itself generates."""
+"""Resolution of dataset names: a registered text, a dataset of the hub, or text the model itself generates."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _EVALUATION_SEED = 2**31
 """Added to the seed of text generated to evaluate on: calibration's seeds are smaller, so the two never share one."""
 _MOST_BYTES_PER_CHARACTER = 4
 _CHARACTERS_PER_TOKEN = 16
-"""Fetched of a hub dataset for every token asked for: English has about 4, and a tokenizer of few words fewer."""
+"""Characters fetched of a hub dataset for every token: English has about 4, and small vocabularies fewer."""
 _LEAST_CHARACTERS = 4_000_000
 """Fetched of a hub dataset at least: jobs of different sizes then share what was fetched, and the usual evaluation
 texts are fetched whole."""
@@ -24,8 +24,9 @@ texts are fetched whole."""
 
 @dataclass(frozen=True)
 class TextNeeds:
-    """What a text is for. `param` names its place in the body; `samples` null means all there are, or `most` of them
-    where no more are used.
+    """Requirements of a text: its `use`, its length in tokens, and how many `samples`.
+
+    `param` is its path in the body; `samples` null means all there are, or `most` of them where no more are used.
     """
 
     use: Use
@@ -37,13 +38,16 @@ class TextNeeds:
 
     @property
     def part(self) -> str:
-        """The part of the body that asks for it: calibration, evaluation, recovery."""
+        """Return the part of the body that needs it: calibration, evaluation, recovery."""
         return self.param.partition(".")[0]
 
 
 def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hub: HubFindings) -> TextReference:
-    """Raises UnknownDataset, UnusableDataset where it holds images, TooLittleText, InvalidRequest, and what asking the
-    hub raised."""
+    """Return the text that a name stands for.
+
+    Raises UnknownDataset, UnusableDataset where it holds images, TooLittleText, InvalidRequest, and errors of its
+    look-up on the hub.
+    """
     row = find_row(session, DatasetRow, team_id, name)
     if row is not None:
         if row.images is not None:
@@ -91,7 +95,7 @@ def _registered(row: DatasetRow) -> TextReference:
 
 
 def generated_text(needs: TextNeeds) -> SelfText:
-    """What the model is to write; raises InvalidRequest without a number of samples."""
+    """Return the text that the model is to generate; raises InvalidRequest without a number of samples."""
     if needs.samples is None:
         raise InvalidRequest(
             f"{needs.part}.samples: {SELF!r} is text made for the job, so say how many samples of it are needed",
@@ -106,7 +110,7 @@ def generated_text(needs: TextNeeds) -> SelfText:
 
 
 def _check_enough(row: DatasetRow, needs: TextNeeds) -> None:
-    """A token is at least one byte of text, so a shorter text cannot suffice. The runner counts exactly."""
+    """Require enough text: a token is at least one byte, so shorter text cannot suffice. The runner counts exactly."""
     samples = needs.samples or 1
     needed = samples * needs.sequence_length
     most = _MOST_BYTES_PER_CHARACTER * row.characters

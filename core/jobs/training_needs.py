@@ -1,4 +1,4 @@
-"""What recovery needs by formula: memory, disk, and operations, from the model's headers and the recipe alone."""
+"""Formula for the memory, disk and operations of recovery, from the model's headers and the recipe alone."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,11 @@ from core.catalogue.model_folder import ModelDescription
 from core.catalogue.recovery import Recovery, sequences_at_once
 
 _TRAINED_BYTES = 16
-"""Of a trained parameter: itself, its gradient and two moments, in float32."""
+"""Bytes of a trained parameter: itself, its gradient and two moments, in float32."""
 _SAVED_BYTES = 12
-"""Of a trained parameter in a checkpoint: itself and two moments."""
+"""Bytes of a trained parameter in a checkpoint: itself and two moments."""
 _LOGIT_COPIES = {"finetune": 4, "lora": 4, "distill": 7}
-"""Of the logits of a forward, in float32: as made, as float, their gradient, and what the loss makes of them."""
+"""Copies of the logits of a forward, in float32: the output, its float cast, their gradient, and those of the loss."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TrainingWork:
 
 @dataclass(frozen=True)
 class TrainingBytes:
-    """`memory`: peak where the model is; `disk`: on the worker; `checkpoint`: what passes main memory to be saved."""
+    """Bytes of training: `memory` peak where the model is; `disk` on the worker; `checkpoint` passes main memory."""
 
     memory: int = 0
     disk: int = 0
@@ -31,7 +31,11 @@ class TrainingBytes:
 
 
 def training_work(description: ModelDescription, recovery: Recovery | None) -> TrainingWork:
-    """Forward, forward again (activations are not kept), and twice as much backward; a forward of a teacher."""
+    """Return the tokens and operations of training.
+
+    They are of a forward, a second one (activations are not kept), a backward of twice as many, and a teacher's
+    forward.
+    """
     if recovery is None:
         return TrainingWork()
     tokens = recovery.steps * recovery.batch_size * (recovery.sequence_length or 0)
@@ -41,7 +45,11 @@ def training_work(description: ModelDescription, recovery: Recovery | None) -> T
 
 
 def training_bytes(description: ModelDescription, recovery: Recovery | None, *, device: str) -> TrainingBytes:
-    """Weights, gradients, optimiser, one block's activations and what enters every block, logits; a teacher."""
+    """Return the bytes that training takes.
+
+    They are of weights, gradients, optimiser, one block's activations, the inputs of every block, logits, and a
+    teacher.
+    """
     if recovery is None:
         return TrainingBytes()
     blocks = [linear for linear in description.linears if linear.layer == 0]

@@ -1,4 +1,4 @@
-"""The reason for which a job waits that no worker can run as the fleet is now, in words."""
+"""Message about a job that waits because no worker can run it as the fleet is now."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What a job computes by formula: tokens that pass through the model, and floating-point operations."""
+"""Formula for the computation of a job: tokens that pass through the model, and floating-point operations."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -22,25 +22,30 @@ from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_work
 
 _GRADIENT_PASSES = 4
-"""Forwards that taking gradients block by block is worth: two, and the way back."""
+"""Cost of gradients taken block by block, in forwards: two, and the backward."""
 _LATENCY_PASSES = 8
-"""Forwards over one sequence by which latency and verification come down to: warm-up, rounds, two models, decoding."""
+"""Cost of latency and verification, in forwards over one sequence: warm-up, rounds, two models, decoding."""
 _SEARCH_STEPS = 10
-"""Shapes that are timed to find one fast enough, at most about this many."""
+"""Most shapes, about, that are timed to find one fast enough."""
 SOLVERS = ("admm", "frontier", "sparsegpt", "obs")
 """Methods that factorise XᵀX of every input."""
 _WAITING_FOR_MEMORY = 10
-"""How much longer a multiplication by a vector takes than its share of one by a matrix, about: each number is read for
-one product only."""
+"""Slowdown of a product with a vector against its share of one with a matrix, about.
+
+Each number is read for one product only.
+"""
 _WAITING_IN_BATCHES = 5
-"""The same of a matrix of few rows, many sequences' next tokens."""
+"""Slowdown of a product with a matrix of few rows, many sequences' next tokens."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens that pass through the model: the calibration set, all evaluation sets together, a window's length, all
-    questions of zero-shot tasks, and prompts, after which so many are `written`, one at a time. `own_text` are those of
-    text the model has still to write itself, many sequences at once."""
+    """Tokens that pass through the model.
+
+    They are those of the calibration set, of all evaluation sets together, of a window, of all questions of zero-shot
+    tasks, and of prompts, after which so many are `written`, one at a time. `own_text` are those of text the model has
+    still to generate itself, many sequences at once.
+    """
 
     calibration: int
     evaluation: int
@@ -53,17 +58,20 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Work:
-    """`passes`: tokens through the whole model, forwards counted; `operations`: floating-point operations in all."""
+    """Computation of a job: `passes` (tokens through the whole model, by forward) and floating-point `operations`."""
 
     passes: int
     operations: int
 
 
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
-    """Forwards of the calibration tokens (twice where the method walks twice, what is worth four for gradients, and as
-    often as Bonsai measures masks; a refit goes through the dense model too, and after a cut through what is left), of
-    a few for gradients that allocate, of the evaluation tokens, the tasks' questions and the prompts with what is
-    written after them through dense and pruned, and the solver's operations.
+    """Return the tokens that pass through the model, and the operations.
+
+    They add up: forwards of the calibration tokens (twice where the method passes twice, an equivalent of four for
+    gradients, and as often as Bonsai measures masks; a refit goes through the dense model too, and after structured
+    pruning through what is left), of a few tokens for gradients that allocate; forwards of the evaluation tokens, the
+    tasks' questions and the prompts with their generated tokens, through dense and pruned model; and the solver's
+    operations.
     """
     walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
     compensation = compensation_of(parse_parameters(job.method, job.parameters))
@@ -98,8 +106,10 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
 
 
 def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
-    """Of a sensitivity job: calibration and evaluation tokens through the dense model, and for every point the
-    evaluation tokens from the pruned layer on, half the model on average, and through the head.
+    """Return the computation of a sensitivity job.
+
+    Calibration and evaluation tokens pass through the dense model; for every point the evaluation tokens pass from the
+    pruned layer on, half the model on average, and through the head.
     """
     points = len(job.parameters["rates"]) * (
         len(description.linears) if job.parameters["scope"] == "module" else description.layers
@@ -113,20 +123,20 @@ def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens)
 
 
 def _writing(description: ModelDescription, tokens: Tokens) -> int:
-    """Operations of the text the model writes itself, with what it waits for memory."""
+    """Return the operations of the text the model generates itself, with an equivalent of its waits for memory."""
     one = 2 * description.prunable_parameters + 2 * description.hidden_size * description.vocabulary_size
     return _WAITING_IN_BATCHES * one * tokens.own_text
 
 
 def allocating_tokens(job: JobBody, tokens: Tokens) -> int:
-    """Calibration tokens whose gradients give every layer its rate."""
+    """Return the calibration tokens whose gradients give every layer its rate."""
     if job.parameters.get("allocation") != "fisher":
         return 0
     return int(min(job.parameters["fisher_sequences"] * tokens.window, tokens.calibration))
 
 
 def compensation_of(parameters: MethodParameters) -> Refit | None:
-    """What makes up for what goes."""
+    """Return the compensation that the parameters request, None where they request none."""
     return parameters.compensation if isinstance(parameters, Compensated | Refitted) else None
 
 
@@ -135,7 +145,7 @@ def is_after_a_cut(compensation: Refit) -> bool:
 
 
 def adapted_of(job: JobBody) -> Adapted | None:
-    """The parameters of a method that chooses by training, None of any other."""
+    """Return the parameters of a method that selects by training adapters, None of any other."""
     parameters = parse_parameters(job.method, job.parameters)
     return parameters if isinstance(parameters, Adapted) else None
 
@@ -149,7 +159,7 @@ def seeks_latency(job: JobBody) -> bool:
 
 
 def _masked_tokens(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
-    """Tokens Bonsai runs forward: in every round those of its sequences, once for the prior and once for each mask."""
+    """Return the tokens of Bonsai's forwards: each round runs its sequences for the prior and for each mask."""
     parameters = parse_parameters(job.method, job.parameters)
     assert isinstance(parameters, BonsaiParameters)
     share = (job.sparsity or 0) * description.parameters / description.prunable_parameters
@@ -158,14 +168,16 @@ def _masked_tokens(description: ModelDescription, job: JobBody, tokens: Tokens) 
 
 
 def solving_method(job: JobBody) -> str:
-    """The method whose pruning is done: the job's, or the one a sensitivity job measures."""
+    """Return the method that prunes: the job's, or the one a sensitivity job measures."""
     return str(job.parameters["method"]) if get_method(job.method).measures else job.method
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
-    """SparseGPT and OBS: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the sweep over the
-    columns, or, in each row, a growing matrix times a vector for each weight that goes; ADMM: a product with a matrix
-    like XᵀX in every turn. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second
+    """Return the operations of the solver and of compensation.
+
+    SparseGPT and OBS: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the pass over the columns,
+    or, in each row, a growing matrix times a vector for each weight removed; ADMM: a product with a matrix like XᵀX in
+    every iteration. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second
     factorisation, and a multiplication by XᵀX in every step.
     """
     compensation = compensation_of(parse_parameters(job.method, job.parameters))

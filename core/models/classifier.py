@@ -1,4 +1,4 @@
-"""An image classifier's folder, opened, and the whole model loaded from it."""
+"""An image classifier's opened folder, and the complete model loaded from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,12 @@ from core.models.resized import resize_modules
 from core.models.weights import read_tensor
 
 COUNTERS = ".num_batches_tracked"
-"""What batch-norm counts while it is trained; nothing that is computed here depends on it."""
+"""Suffix of batch-norm's counters of training steps, on which nothing that is computed here depends."""
 
 
 @dataclass(frozen=True)
 class ClassifierFolder:
-    """An opened folder. Nothing of it has been executed and no tensor is held."""
+    """An opened folder; nothing of it has been executed, and no tensor is in memory."""
 
     path: Path
     description: ClassifierDescription
@@ -41,7 +41,7 @@ class ClassifierFolder:
 
     @property
     def groups(self) -> dict[str, int]:
-        """Groups of convolutions whose number pruning changed."""
+        """The number of groups of each convolution where pruning changed it."""
         groups: dict[str, int] = self.raw_config.get(SHAPES_KEY, {})
         return groups
 
@@ -56,7 +56,7 @@ def open_classifier(path: Path) -> ClassifierFolder:
 
 
 def model_class(family: ClassifierFamily) -> type[PreTrainedModel]:
-    """The class of transformers, or that of this project's own networks."""
+    """Return the class of transformers, or that of this project's own networks."""
     if family.model_type == REFERENCE_TYPE:
         return ReferenceNetwork
     found: type[PreTrainedModel] = getattr(transformers, family.architecture)
@@ -64,7 +64,7 @@ def model_class(family: ClassifierFamily) -> type[PreTrainedModel]:
 
 
 def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
-    """The float32 model that config.json describes, its weights not those of the folder yet; raises UnusableModel."""
+    """Build the float32 model of config.json, without the folder's weights yet; raises UnusableModel."""
     try:
         config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
         model: PreTrainedModel = AutoModelForImageClassification.from_config(
@@ -81,9 +81,10 @@ def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
 
 
 def load_classifier(folder: ClassifierFolder, device: torch.device | None = None) -> PreTrainedModel:
-    """The whole model in float32, in evaluation mode; `model(pixel_values=images_BCHW).logits` are [batch, classes].
+    """Load the complete model in float32, in evaluation mode.
 
-    Raises UnusableModel where its config is refused, and MissingTensors where the files and the model differ.
+    `model(pixel_values=images_BCHW).logits` are [batch, classes]. Raises UnusableModel where its config is refused, and
+    MissingTensors where the files and the model differ.
     """
     model = build_classifier(folder)
     state = {name: read_tensor(entry) for name, entry in folder.tensors.items() if not name.endswith(COUNTERS)}

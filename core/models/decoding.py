@@ -1,4 +1,4 @@
-"""Tokens a model writes after others, with a key-value cache: the likeliest, or drawn from its distribution."""
+"""Generation of tokens with a key-value cache: the likeliest, or drawn from the model's distribution."""
 
 import itertools
 from collections.abc import Callable
@@ -20,8 +20,10 @@ from core.models.memory import free_bytes
 
 
 def sequences_that_fit(description: ModelDescription, length: int, device: torch.device) -> int:
-    """How many sequences of `length` tokens there is room for beside the weights, which are not loaded yet; raises
-    OutOfMemory where there is none for one."""
+    """Return how many sequences of `length` tokens fit in memory together with the weights, which are not loaded yet.
+
+    Raises OutOfMemory where not even one does.
+    """
     weights = int(1.2 * description.bytes)
     keys_and_values = 2 * 4 * description.layers * description.hidden_size * length
     free = free_bytes(device)
@@ -42,10 +44,10 @@ def write_tokens(
     is_sampled: bool,
     on_token: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:
-    """At most so many tokens after each of `given_BT`, without the one that ends a text: each the likeliest, or, where
-    it `is_sampled`, drawn at temperature 1. Sets the model's generation settings. `on_token` is told how many each has.
+    """Generate at most `most` tokens after each of `given_BT`, without the one that ends a text.
 
-    Raises NotFiniteWeights where the model computes no probabilities.
+    Each is the likeliest, or, if `is_sampled`, drawn at temperature 1. Sets the model's generation settings. `on_token`
+    is called with the number of new tokens of each. Raises NotFiniteWeights where the model computes no probabilities.
     """
     ends = sorted(end_tokens(model.config, tokenizer))
     sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if is_sampled else {"do_sample": False}
@@ -69,8 +71,11 @@ def write_tokens(
 
 
 def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that begins a text; models without one (GPT-2, Qwen) learnt texts one after another, so it is the one
-    that ends the text before."""
+    """Return the token that begins a text.
+
+    Models without one (GPT-2, Qwen) learnt texts one after another, so it is the one that ends the text before. Raises
+    UnusableModel where there is neither.
+    """
     for token in (tokenizer.bos_token_id, config.bos_token_id, *sorted(end_tokens(config, tokenizer))):
         if token is not None:
             return int(token)
@@ -78,7 +83,7 @@ def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Those that end a text."""
+    """Return the tokens that end a text."""
     ends: set[int] = set()
     for token in (tokenizer.eos_token_id, config.eos_token_id):
         ends.update(token if isinstance(token, list) else [] if token is None else [token])
@@ -86,10 +91,10 @@ def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 class _CheckedLogits(LogitsProcessor):
-    """A model may have more outputs than there are words, and one that is broken has some that are not numbers."""
+    """Processor that masks outputs beyond the vocabulary and raises NotFiniteWeights for logits that are not finite."""
 
     def __init__(self, vocabulary: int, on_token: Callable[[int], None]) -> None:
-        """`on_token` is told, before each token, how many there are."""
+        """Set up the processor; `on_token` is called before each token with the length so far."""
         self._vocabulary = vocabulary
         self._on_token = on_token
 

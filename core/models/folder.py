@@ -1,4 +1,4 @@
-"""A model folder, opened: config object, family, and where every tensor lies."""
+"""An opened model folder: config object, family, and the index of its tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,10 @@ transformers.utils.logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """An opened folder. Nothing of it has been executed and no tensor is held. `raw_config` is config.json as it is."""
+    """An opened folder; nothing of it has been executed, and no tensor is in memory.
+
+    `raw_config` is config.json as it is.
+    """
 
     path: Path
     description: ModelDescription
@@ -31,13 +34,13 @@ class ModelFolder:
     tensors: dict[str, TensorEntry]
 
     def read(self, name: str) -> Tensor:
-        """One tensor by own name; raises MissingTensors."""
+        """Read one tensor by its module's name; raises MissingTensors."""
         if name not in self.tensors:
             raise MissingTensors(f"the files lack {name}", param="model")
         return read_tensor(self.tensors[name])
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The folder's tokenizer; raises UnusableModel where there is none that opens."""
+        """Open the folder's tokenizer; raises UnusableModel where there is none that opens."""
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False

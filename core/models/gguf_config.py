@@ -1,4 +1,4 @@
-"""Settings of a model that its GGUF file gives and transformers' loader leaves to the config class's defaults."""
+"""Config settings of a GGUF file that transformers' loader leaves to the defaults of the config class."""
 
 from typing import Final
 
@@ -14,11 +14,11 @@ _LEFT_OUT: Final[dict[str, dict[str, str]]] = {
 }
 """The config's name for a key, by architecture."""
 _SCALED_BY_WIDTH: Final = {"gemma2": 46, "gemma3": 62}
-"""Layers of the largest models of these: they scale attention by the hidden size for each head, as nothing tells."""
+"""Layers of the largest models, which scale attention by hidden size per head; no key of the file says so."""
 
 
 def complete_config(config: PretrainedConfig, header: GgufHeader) -> None:
-    """Set in the loader's config what it has left out."""
+    """Set the values in the loader's config that it has left out."""
     architecture = header.architecture
     for key, name in _LEFT_OUT.get(architecture, {}).items():
         value = header.get(f"{architecture}.{key}", int)

@@ -18,7 +18,7 @@ from core.data.apart import measure_apart
 from core.errors import UnusableModel
 
 MOST_HEADER_BYTES: Final = 2**27
-"""Four times the largest vocabulary in use, with its merges."""
+"""Limit of the header's size: four times the largest vocabulary in use, with its merges."""
 _MOST_METADATA: Final = 4096
 _MOST_TENSORS: Final = 2**16
 _MOST_STRINGS: Final = 2**21
@@ -29,8 +29,10 @@ _MOST_ELEMENTS: Final = 2**40
 _VERSIONS: Final = (2, 3)
 
 ARCHITECTURES: Final = ("gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3")
-"""Names that files have for the architectures that are supported here and that transformers loads from GGUF. Mistral's
-is called llama, as which it computes the same."""
+"""Architectures in GGUF files that are supported here and that transformers loads from GGUF.
+
+Mistral's is called llama, as which it computes the same.
+"""
 _ROTARY_FACTORS: Final = ("rope_freqs.", "rope_factors_")
 
 _STRING: Final = 8
@@ -45,7 +47,7 @@ _SIZES: Final = (
     *("embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv"),
     *("attention.key_length", "attention.value_length", "rope.dimension_count"),
 )
-"""Metadata of an architecture that give the shapes of its tensors: nothing larger than those is believed."""
+"""Metadata of an architecture that give the shapes of its tensors: nothing larger than those is accepted."""
 
 Value = bool | int | float | str | list[str] | list[int] | list[float]
 _Kind = TypeVar("_Kind", bool, int, str)
@@ -72,7 +74,7 @@ class GgufHeader:
         return self.need("general.architecture", str)
 
     def get(self, key: str, kind: type[_Kind]) -> _Kind | None:
-        """The value of a key, None where there is none; raises UnusableModel where it is of another kind."""
+        """Return the value of a key, None where there is none; raises UnusableModel where it is of another kind."""
         value = self.metadata.get(key)
         if value is None or type(value) is kind:
             return value
@@ -85,7 +87,7 @@ class GgufHeader:
         return value
 
     def texts(self, key: str) -> list[str]:
-        """The strings of an array, empty where there is none; raises UnusableModel where it holds something else."""
+        """Return the strings of an array, empty where there is none; raises UnusableModel for other elements."""
         value = self.metadata.get(key, [])
         if isinstance(value, list):
             texts = [each for each in value if isinstance(each, str)]
@@ -94,7 +96,7 @@ class GgufHeader:
         raise UnusableModel(f"{self.name}: {key} is no list of texts", param="path")
 
     def numbers(self, key: str) -> list[float]:
-        """The numbers of an array, empty where there is none; raises UnusableModel where it holds something else."""
+        """Return the numbers of an array, empty where there is none; raises UnusableModel for other elements."""
         value = self.metadata.get(key, [])
         if isinstance(value, list):
             numbers = [float(each) for each in value if not isinstance(each, str)]
@@ -104,7 +106,7 @@ class GgufHeader:
 
 
 def require_importable(header: GgufHeader) -> None:
-    """Raise UnusableModel where the architecture is not taken, or where it claims shapes that no tensor has."""
+    """Raise UnusableModel if the architecture is not accepted, or it claims shapes that no tensor has."""
     if header.architecture not in ARCHITECTURES:
         raise UnusableModel(
             f"{header.name} is of architecture {header.architecture[:50]!r} (general.architecture); GGUF files "
@@ -133,7 +135,7 @@ def require_importable(header: GgufHeader) -> None:
 
 
 def read_gguf_apart(path: Path) -> GgufHeader:
-    """The header of a file that can be imported, read by a process with little memory and time, and without network.
+    """Read the header of an importable file in a child process with little memory and time, and without network.
 
     Raises UnusableModel.
     """
@@ -145,7 +147,7 @@ def read_gguf_apart(path: Path) -> GgufHeader:
 
 
 def measure_here(stream: BinaryIO, task: dict[str, Any]) -> dict[str, Any]:
-    """Return what the header holds, as JSON; raises UnusableModel."""
+    """Return the header's metadata and tensors, as JSON; raises UnusableModel."""
     header = read_gguf_header(stream, task["name"], task["file_size"])
     require_importable(header)
     tensors = [(tensor.name, tensor.shape) for tensor in header.tensors]
@@ -153,7 +155,7 @@ def measure_here(stream: BinaryIO, task: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_gguf_header(stream: BinaryIO, name: str, size: int) -> GgufHeader:
-    """The header of a file of `size` bytes; raises UnusableModel saying what is wrong with it."""
+    """Read the header of a file of `size` bytes; raises UnusableModel naming the defect."""
     return _Reading(stream, name, size).header()
 
 
@@ -217,7 +219,7 @@ class _Reading:
         return number
 
     def _tensor(self) -> tuple[GgufTensor, int, int]:
-        """A tensor, where its data begin and how many bytes they are."""
+        """Read a tensor's entry; return it, the start of its data and their length in bytes."""
         name = self._text(_MOST_NAME_BYTES, "a tensor's name")
         shown = repr(name[:200])
         dimensions = self._number(4, f"tensor {shown}")

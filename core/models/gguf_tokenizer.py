@@ -1,7 +1,7 @@
-"""The tokenizer a GGUF file describes, built from its metadata so that it puts out what llama.cpp puts out.
+"""The tokenizer a GGUF file describes, built from its metadata so that its output is llama.cpp's.
 
-The loader in transformers builds one as well, but leaves out most pre-tokenizers: a text then falls into other tokens
-than the model was trained on, and nothing says so.
+The loader in transformers builds one as well, but leaves out most pre-tokenizers: a text is then split into other
+tokens than the model was trained on, without a warning.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from core.models.gguf_header import GgufHeader
 
 BYTE_LEVEL: Final = "gpt2"
 SENTENCEPIECE: Final = "llama"
-"""The names `tokenizer.ggml.model` has for the two kinds of tokenizer that the importable architectures come with."""
+"""Names in `tokenizer.ggml.model` of the two kinds of tokenizer of the importable architectures."""
 
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """A way to cut text before byte-level BPE: each pattern cuts what the one before has left, matches and rest alike.
+    """Splitting of text before byte-level BPE: each pattern splits all pieces, matches or not, of the one before.
 
-    `whole_words`: a piece that is a token is taken as it is, whatever the merges would make of it. `adds_bos`: texts
+    With `whole_words` a piece that is a token is taken as it is, whatever the merges would give. With `adds_bos` texts
     begin with the BOS token unless the file says otherwise.
     """
 
@@ -81,16 +81,16 @@ PRE_TOKENIZERS: Final[dict[str, PreTokenizer]] = {
     "tekken": PreTokenizer((_TEKKEN,), whole_words=True, adds_bos=True),
     "trillion": _PLAIN,
 }
-"""The names `tokenizer.ggml.pre` has for those that the importable architectures come with."""
+"""Pre-tokenizers of the importable architectures, by their names in `tokenizer.ggml.pre`."""
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # of `tokenizer.ggml.token_type`
 _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}
-"""The special tokens of a sentencepiece vocabulary whose file does not name them."""
+"""Ids of the special tokens of a sentencepiece vocabulary whose file does not name them."""
 
 
 def build_tokenizer(header: GgufHeader) -> PreTrainedTokenizerFast:
-    """The tokenizer of the file; raises UnusableModel for a kind or a pre-tokenizer that is not known, naming it."""
+    """Build the file's tokenizer; raises UnusableModel naming a kind or pre-tokenizer that is not known."""
     kind = header.need("tokenizer.ggml.model", str)
     tokens = header.texts("tokenizer.ggml.tokens")
     if not tokens or len(set(tokens)) < len(tokens):
@@ -125,7 +125,7 @@ def build_tokenizer(header: GgufHeader) -> PreTrainedTokenizerFast:
 
 
 def _byte_level(header: GgufHeader, tokens: list[str]) -> tuple[Tokenizer, bool]:
-    """The tokenizer, and whether its texts begin with BOS where the file does not say."""
+    """Build a byte-level tokenizer; return it, and True if its texts begin with BOS where the file does not say."""
     name = header.get("tokenizer.ggml.pre", str)
     if name not in PRE_TOKENIZERS:
         named = "does not name its pre-tokenizer" if name is None else f"names the pre-tokenizer {name[:50]!r}"
@@ -147,7 +147,7 @@ def _byte_level(header: GgufHeader, tokens: list[str]) -> tuple[Tokenizer, bool]
 
 
 def _sentencepiece(header: GgufHeader, tokens: list[str]) -> Tokenizer:
-    """BPE over the whole text with ▁ for spaces, of which one more is put before it unless the file says otherwise."""
+    """Build BPE over the full text with ▁ for spaces, with one more in front unless the file says otherwise."""
     prefix = header.get("tokenizer.ggml.add_space_prefix", bool) is not False
     unknown = _special_tokens(header, tokens, SENTENCEPIECE).get("unk")
     tokenizer = Tokenizer(
@@ -171,7 +171,7 @@ def _vocabulary(tokens: list[str]) -> dict[str, int]:
 
 
 def _merges(header: GgufHeader, tokens: list[str]) -> list[tuple[str, str]]:
-    """The merges the file gives, else those its vocabulary and scores imply."""
+    """Return the merges the file gives, else those its vocabulary and scores imply."""
     vocabulary = _vocabulary(tokens)
     if "tokenizer.ggml.merges" in header.metadata:
         merges = []
@@ -192,7 +192,7 @@ def _merges(header: GgufHeader, tokens: list[str]) -> list[tuple[str, str]]:
 
 
 def _special_tokens(header: GgufHeader, tokens: list[str], kind: str) -> dict[str, int]:
-    """The ids of the special tokens there are."""
+    """Return the ids of the special tokens that the vocabulary has."""
     defaults = _SENTENCEPIECE_IDS if kind == SENTENCEPIECE else {}
     found = {name: header.get(f"tokenizer.ggml.{key}_token_id", int) for name, key in _SPECIAL.items()}
     ids = {name: defaults.get(name) if number is None else number for name, number in found.items()}
@@ -202,7 +202,7 @@ def _special_tokens(header: GgufHeader, tokens: list[str], kind: str) -> dict[st
 def _frame(
     header: GgufHeader, tokenizer: Tokenizer, tokens: list[str], special: dict[str, int], adds_bos: bool
 ) -> None:
-    """Have it put BOS before and EOS after each text where the file, or its pre-tokenizer, asks for it."""
+    """Add BOS before and EOS after each text where the file, or else its pre-tokenizer, says so."""
     wanted = {"bos": adds_bos, "eos": False}
     framed = {}
     for name, default in wanted.items():

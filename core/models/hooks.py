@@ -8,7 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 @contextmanager
 def removed_after(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Within, the hooks that were registered are there; after it, however it ends, they are gone."""
+    """Keep registered hooks inside the context, and remove them afterwards, however it ends."""
     registered = list(handles)
     try:
         yield

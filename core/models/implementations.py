@@ -1,6 +1,6 @@
-"""The code that computes attention and experts, said here for every model that is built or opened.
+"""The implementations of attention and experts, set here for every model that is built or opened.
 
-Were it left to the config, it would name it: a kernel of the hub, downloaded and run.
+Otherwise the config would name them: a kernel of the hub, downloaded and run.
 """
 
 from typing import TypedDict
@@ -16,7 +16,7 @@ class Implementations(TypedDict):
 
 
 def own_implementations(model_class: type[PreTrainedModel]) -> Implementations:
-    """PyTorch's scaled dot product where the class has it, else the class's own plain code; experts one by one."""
+    """Return PyTorch's scaled dot product where the class has it, else its own plain code; experts one by one."""
     return {
         "attn_implementation": "sdpa" if model_class._supports_sdpa else "eager",
         "experts_implementation": "eager",

@@ -1,4 +1,4 @@
-"""A classifier as one ONNX file, which any runtime of that format executes without PyTorch."""
+"""Export of a classifier as one ONNX file, which any runtime of that format executes without PyTorch."""
 
 import re
 import warnings
@@ -15,11 +15,11 @@ from core.errors import UnsupportedArchitecture
 
 INPUT, OUTPUT = "pixel_values", "logits"
 _EXAMPLES = 2
-"""Images the model is traced with: with a single one its number would become part of the graph."""
+"""Number of images the model is traced with: a single one would make its number part of the graph."""
 
 
 class _Logits(nn.Module):
-    """A classifier that answers with its logits alone."""
+    """A classifier that returns its logits alone."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
@@ -30,11 +30,11 @@ class _Logits(nn.Module):
 
 
 def export_onnx(model: nn.Module, image_shape: tuple[int, int, int], file: Path) -> int:
-    """Write a classifier, in float32 and evaluation mode, as an ONNX file; its bytes, those of weights included.
+    """Write a classifier, in float32 and evaluation mode, as an ONNX file; return its bytes, weights included.
 
     `image_shape` is [channels, height, width]. The graph has one input, `pixel_values` [batch, channels, height,
     width], and one output, `logits` [batch, classes]; batch may be any number. Weights are inside the file; only where
-    they exceed 1.5 GB, for which the format has no room, they are in `FILE.data` beside it.
+    they exceed 1.5 GB, for which the format has no room, they are in `FILE.data` next to it.
 
     Raises UnsupportedArchitecture naming the operator that ONNX has no counterpart for.
     """
@@ -69,7 +69,7 @@ _OPERATOR = re.compile(r"OpOverload\(op='([^']+)'")
 
 
 def _reason(error: BaseException) -> str:
-    """The operator that has no counterpart, if that is what is wrong, else what the innermost error says."""
+    """Return the operator that has no counterpart, if that is the cause, else the innermost error's message."""
     causes = list(_causes(error))
     for cause in reversed(causes):
         named = _OPERATOR.search(str(cause))

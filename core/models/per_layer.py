@@ -1,8 +1,7 @@
-"""Models as `from_pretrained` makes them, whatever the shapes of their layers: from a config, or with their weights.
+"""Models of `from_pretrained` whose layers may have different shapes: built from a config, or loaded with weights.
 
-Where the config gives layers settings of their own, each of these is built from a copy of the config that has them.
-That is what the modelling file beside such weights does, too (`core.catalogue.per_layer`); here nothing of a folder is
-executed.
+Where the config gives layers settings of their own, each of these is built from a copy of the config that has them. The
+modelling file saved with such weights does so too (`core.catalogue.per_layer`); here nothing of a folder is executed.
 """
 
 import copy
@@ -23,7 +22,7 @@ from core.models.implementations import own_implementations
 
 
 def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a folder's config with weights of its own making, on the device that is current.
+    """Build the model of a folder's config with newly initialised weights, on the current device.
 
     Raises UnusableModel where the model's class refuses the config.
     """
@@ -36,10 +35,10 @@ def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The model with the folder's weights, in their stored dtype where none is given.
+    """Load the model with the folder's weights, in their stored dtype where none is given.
 
-    Its generation settings are the library's: what the folder says of generating is not read. Raises UnusableModel
-    where the model's class refuses the config.
+    Its generation settings are the library's: those of the folder are not read. Raises UnusableModel where the model's
+    class refuses the config.
     """
     model_class = _model_class(folder)
     with _refusals(folder):
@@ -57,7 +56,7 @@ def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype 
 
 @contextmanager
 def _refusals(folder: ModelFolder) -> Iterator[None]:
-    """Turn what model classes raise for settings that make no sense, whatever their authors chose, into one error."""
+    """Turn the various errors that model classes raise for invalid settings into UnusableModel."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -67,7 +66,7 @@ def _refusals(folder: ModelFolder) -> Iterator[None]:
 
 
 def _model_class(folder: ModelFolder) -> Any:
-    """The class of transformers, or one that builds every layer from its own settings."""
+    """Return the class of transformers, or one that builds every layer from its own settings."""
     if getattr(folder.config, LAYERS_KEY, None) is None:
         return getattr(transformers, folder.family.architecture)
     return _per_layer_class(folder.family)

@@ -1,4 +1,4 @@
-"""Small networks of the field's history, in Hugging Face form: what the classical papers prune.
+"""Small networks of the field's history that the classical papers prune, in Hugging Face form.
 
 They are built by name from their config alone, so that a job, an artifact and its reload are the same as of any model.
 The classes are registered with transformers' auto classes when this module is imported.
@@ -15,8 +15,10 @@ from core.catalogue.classifiers import REFERENCE_TYPE, NetworkName
 
 
 class ReferenceConfig(PretrainedConfig):
-    """`network` is one of NETWORKS; `hidden_sizes` the widths of `mlp`'s hidden layers, and the channels of each stage
-    of `vgg`; images are [num_channels, image_size, image_size].
+    """Config of a reference network, of images [num_channels, image_size, image_size].
+
+    `network` is one of NETWORKS; `hidden_sizes` the widths of `mlp`'s hidden layers, and the channels of each stage of
+    `vgg`.
     """
 
     model_type = REFERENCE_TYPE
@@ -55,7 +57,7 @@ def _classes(config: ReferenceConfig) -> int:
 
 
 class _Chain(nn.Module):
-    """`body` and `head` in turn."""
+    """The layers `body` and `head` in sequence."""
 
     def __init__(self, body: nn.Sequential, head: nn.Linear) -> None:
         super().__init__()
@@ -76,7 +78,7 @@ def _mlp(config: ReferenceConfig, widths: list[int], activation: type[nn.Module]
 
 
 def _lenet_5(config: ReferenceConfig) -> nn.Module:
-    """20 and 50 filters of 5 x 5 and 500 hidden units: 431 thousand parameters, the one Han (2015) prunes."""
+    """Build the network Han (2015) prunes: 20 and 50 filters of 5 x 5, 500 hidden units, 431 thousand parameters."""
     side = ((config.image_size - 4) // 2 - 4) // 2
     body = nn.Sequential(
         nn.Conv2d(config.num_channels, 20, 5),
@@ -91,10 +93,10 @@ def _lenet_5(config: ReferenceConfig) -> nn.Module:
 
 
 def _digits_1989(config: ReferenceConfig) -> nn.Module:
-    """LeCun's network of 1989, on 28 x 28 images: 4 maps of 5 x 5, averaged, 12 maps that read two of them each,
-    averaged, 10 outputs.
+    """Build LeCun's network of 1989, on 28 x 28 images.
 
-    The original leaves out 4 of the 24 kernels of the second layer (2 578 parameters); here all are there (2 678).
+    It has 4 maps of 5 x 5, averaged, 12 maps that read two of them each, averaged, and 10 outputs. The original leaves
+    out 4 of the 24 kernels of the second layer (2 578 parameters); here all are there (2 678).
     """
     side = ((config.image_size - 4) // 2 - 4) // 2
     body = nn.Sequential(
@@ -112,7 +114,7 @@ def _digits_1989(config: ReferenceConfig) -> nn.Module:
 
 
 def _vgg(config: ReferenceConfig) -> nn.Module:
-    """Two 3 x 3 convolutions with batch-norm per stage, halved after each; the mean of every map is what is read."""
+    """Build stages of two 3 x 3 convolutions with batch-norm, halved after each; the head reads each map's mean."""
     layers: list[nn.Module] = []
     channels = config.num_channels
     for width in config.hidden_sizes:
@@ -134,7 +136,7 @@ NETWORKS: dict[NetworkName, Callable[[ReferenceConfig], nn.Module]] = {
 
 
 class ReferenceNetwork(PreTrainedModel):
-    """One of NETWORKS; `pixel_values` [batch, channels, height, width] to logits [batch, classes]."""
+    """One of NETWORKS, from `pixel_values` [batch, channels, height, width] to logits [batch, classes]."""
 
     config_class = ReferenceConfig
     config: ReferenceConfig
@@ -149,7 +151,7 @@ class ReferenceNetwork(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialisation stands."""
+        """Keep each layer's own initialisation."""
 
     def forward(self, pixel_values: Tensor, **_: Any) -> ImageClassifierOutputWithNoAttention:
         return ImageClassifierOutputWithNoAttention(logits=self.network(pixel_values))

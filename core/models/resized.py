@@ -1,5 +1,4 @@
-"""Modules given the shapes of tensors: how a classifier that lost filters or channels is built again, without code of
-its own."""
+"""Modules resized to the shapes of tensors: a classifier that lost filters or channels, without code of its own."""
 
 from collections.abc import Mapping
 
@@ -10,8 +9,7 @@ from core.errors import UnusableModel
 
 
 def resize_modules(model: nn.Module, state: Mapping[str, Tensor], groups: Mapping[str, int]) -> None:
-    """Give every convolution, linear layer, norm and scale of `model` the widths that the tensors of `state` have, in
-    place.
+    """Resize every convolution, linear layer, norm and scale of `model` to the tensors of `state`, in place.
 
     `state` maps parameter names to tensors (only shapes are read); `groups` the groups of grouped convolutions whose
     number changed, by module name. Raises UnusableModel where a tensor's kernel or number of dimensions differs.
@@ -56,7 +54,7 @@ def _resize(module: nn.Module, shape: torch.Size, groups: int | None) -> None:
 
 
 def changed_groups(model: nn.Module, original: nn.Module) -> dict[str, int]:
-    """The groups of convolutions that have another number of them than in `original`, by module name."""
+    """Return the groups of convolutions whose number differs from that in `original`, by module name."""
     before = {name: each.groups for name, each in original.named_modules() if isinstance(each, nn.Conv2d)}
     return {
         name: each.groups

@@ -1,8 +1,8 @@
-"""The model's own code with its decoder blocks lifted out.
+"""The model's own code with its decoder blocks taken out.
 
 Parameters are built on the meta device; buffers that are not saved (rotary frequencies, embedding scales) are computed
 for real, as the constructors do. Embeddings, final norm and head hold their weights throughout; a block is given
-weights only while it is worked on.
+weights only while it is in use.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ BlockArguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class _Recorder(nn.Module):
-    """Stands where a block stands: keeps what the block is called with and returns the hidden states unchanged."""
+    """Stand-in for a block that records its arguments and returns the hidden states unchanged."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class _Recorder(nn.Module):
 
 
 class _Replacement(nn.Module):
-    """The first block's stand-in when only the head is wanted: answers with hidden states computed elsewhere."""
+    """Stand-in for the first block when only the head is needed: returns hidden states computed elsewhere."""
 
     def __init__(self, recorder: nn.Module, hidden: Tensor) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class _Replacement(nn.Module):
 
 
 class Skeleton:
-    """A causal language model whose blocks are taken one at a time.
+    """A causal language model whose blocks are given weights one at a time.
 
     Shapes: tokens [batch, time], hidden states [batch, time, hidden_size].
     """
@@ -61,7 +61,7 @@ class Skeleton:
     def __init__(
         self, folder: ModelFolder, *, dtype: torch.dtype, device: torch.device, outer: PreTrainedModel | None = None
     ) -> None:
-        """`outer`: a model of the same embeddings, final norm and head, whose tensors are shared instead of read."""
+        """Build the model; it shares embeddings, final norm and head with `outer`, if given, and reads none of them."""
         self.folder = folder
         self.dtype = dtype
         self.device = device
@@ -78,7 +78,7 @@ class Skeleton:
         self.outer_names = self._load_outer(outer)
 
     def _load_outer(self, outer: PreTrainedModel | None) -> list[str]:
-        """Give everything outside the blocks its weights; returns the names of the tensors that were read."""
+        """Give everything outside the blocks its weights; return the names of the tensors that were read."""
         head = f"{self.folder.family.head}.weight"
         tied = self.folder.description.tied_embeddings
         read = []
@@ -116,11 +116,14 @@ class Skeleton:
         return len(self.blocks)
 
     def block_prefix(self, index: int) -> str:
-        """The full name of a block's module."""
+        """Return the full name of a block's module."""
         return f"{self.folder.family.blocks}.{index}"
 
     def read_block(self, index: int) -> dict[str, Tensor]:
-        """A block's tensors by name relative to the block, in stored dtype, checked against the config's shapes."""
+        """Read a block's tensors by name relative to the block, in stored dtype.
+
+        Raises MissingTensors where a shape is not the config's.
+        """
         tensors = {}
         for name, parameter in self.blocks[index].named_parameters():
             tensor = self.folder.read(f"{self.block_prefix(index)}.{name}")
@@ -134,7 +137,7 @@ class Skeleton:
         return tensors
 
     def fill_block(self, index: int, tensors: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
-        """Give a block weights in the dtype its forward is to run in."""
+        """Give a block weights, in the dtype of its forward."""
         block: nn.Module = self.blocks[index]
         for name, tensor in tensors.items():
             self._set(block, name, tensor, dtype)
@@ -142,7 +145,7 @@ class Skeleton:
         return block
 
     def empty_block(self, index: int) -> None:
-        """Take a block's weights away again."""
+        """Remove a block's weights again."""
         for module in self.blocks[index].modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:
@@ -152,14 +155,14 @@ class Skeleton:
 
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:
-        """Hidden states as the first block receives them, [batch, time, hidden_size]."""
+        """Return the hidden states before the first block, [batch, time, hidden_size]."""
         with self._recording():
             self._backbone()(input_ids=tokens_BT.to(self.device), use_cache=False)
             return self._recorder(0).seen[0][0]
 
     @torch.no_grad()
     def block_arguments(self, length: int) -> list[BlockArguments]:
-        """Each block's own positional and keyword arguments for sequences of a length, hidden states left out.
+        """Return each block's positional and keyword arguments, other than hidden states, for sequences of a length.
 
         Recorded with one sequence: masks and rotary embeddings broadcast over the batch.
         """
@@ -168,7 +171,7 @@ class Skeleton:
             return [self._recorder(index).seen[0][1] for index in range(len(self))]
 
     def logits(self, tokens_BT: Tensor, hidden_BTD: Tensor, positions: Tensor) -> Tensor:
-        """Logits [batch, len(positions), vocabulary] from the last block's output, through the model's own ending."""
+        """Return logits [batch, len(positions), vocabulary] from the last block's output, by the model's own code."""
         original = self._recorders[0]
         self._recorders[0] = _Replacement(original, hidden_BTD)
         try:
@@ -183,7 +186,7 @@ class Skeleton:
 
     @torch.no_grad()
     def head_inputs(self, tokens_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
-        """What the output head reads, [batch, time, hidden_size]: the last block's output after the final norm."""
+        """Return the output head's input, [batch, time, hidden_size]: the last block's output after the final norm."""
         seen: list[Tensor] = []
         head = self.model.get_output_embeddings()
         handle = head.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))

@@ -1,7 +1,7 @@
 """Tensors streamed from and to safetensors files.
 
-Files are read with plain reads at the offsets of their headers, never mapped: a mapped file counts as resident memory
-as a whole, a read holds just the tensor asked for.
+Files are read with plain reads at the offsets of their headers, never mapped: all of a mapped file counts as resident
+memory, a read holds just the requested tensor.
 """
 
 import hashlib
@@ -22,17 +22,20 @@ _STORED = {stored: DTYPES[name] for stored, name in WEIGHT_DTYPES.items()}
 
 
 def turned(weight: Tensor, family: Family) -> Tensor:
-    """A stored weight as [out_features, in_features], or one of those as it is stored; what is no matrix as it is."""
+    """Transpose a stored weight to [out_features, in_features], or back, where the family stores it transposed.
+
+    Tensors that are not matrices are returned as they are.
+    """
     return weight.T if family.transposed and weight.dim() == 2 else weight
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    """A contiguous tensor's own memory."""
+    """Return a contiguous tensor's own memory."""
     return memoryview(tensor.view(-1).view(torch.uint8).numpy().data)
 
 
 def read_tensor(entry: TensorEntry) -> Tensor:
-    """One tensor in its stored dtype, on the CPU.
+    """Read one tensor in its stored dtype, to the CPU.
 
     Raises NotFiniteWeights for NaN or infinite values, CorruptSafetensors for a dtype that is no weight or a short
     file.
@@ -59,7 +62,7 @@ def read_tensor(entry: TensorEntry) -> Tensor:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file, aside and then renamed, without a second copy of any tensor; its SHA-256."""
+    """Write a safetensors file, renamed once complete, without a second copy of any tensor; return its SHA-256."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in held.items())
     digest = hashlib.sha256()
@@ -74,5 +77,5 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of one of our own files."""
+    """Load all tensors of one of our own files."""
     return load_file(file)

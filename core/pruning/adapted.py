@@ -1,5 +1,7 @@
-"""A whole model with adapters on all its linear layers and masks over its removable groups, trained on the calibration
-tokens: what LoRAPrune and LoRAShear choose by. The model's own weights are frozen and never get a gradient.
+"""Model with LoRA adapters on all linear layers and masks over its removable groups, for LoRAPrune and LoRAShear.
+
+The adapters are trained on the calibration tokens; both methods score groups by them. The model's own weights are
+frozen and never get a gradient.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +22,13 @@ from core.pruning.scene import Scene
 from core.pruning.structure import Cut, Groups, Slot, reading_slot
 
 UnitScores = list[dict[Kind, Tensor]]
-"""For each decoder layer a figure of each of its groups, by kind: [units], float32, on the CPU."""
+"""A score of each group of each decoder layer, by kind: [units], float32, on the CPU."""
 
 
 class AdaptedModel:
-    """The model of a scene, its own weights in `dtype`. `groups` are those of each decoder layer; every one is there
-    until it is masked.
+    """The model to be pruned, with adapters, its own weights in `dtype`.
+
+    `groups` are the removable groups of each decoder layer; all are kept until they are masked.
     """
 
     def __init__(self, scene: Scene, recovery: Recovery) -> None:
@@ -48,7 +51,7 @@ class AdaptedModel:
                 self._mask_reader(layer, each)
 
     def _mask_reader(self, layer: int, groups: Groups) -> None:
-        """Have the linear layer that reads these groups' features read zeros from those that are masked."""
+        """Register a hook by which the linear layer that reads these groups' features reads zeros from masked ones."""
         slot = reading_slot(self.family, groups)
 
         def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Any, ...] | None:
@@ -70,17 +73,17 @@ class AdaptedModel:
         self.keep(layer, kind, ~gone_U if kept_U is None else kept_U & ~gone_U.to(kept_U.device))
 
     def keep_cut(self, cut: Cut) -> None:
-        """Mask what a cut leaves out."""
+        """Mask the groups a cut leaves out."""
         for layer, groups in enumerate(self.groups):
             for each in groups:
                 self.keep(layer, each.kind, cut.layers[layer].mask(each.kind, each.units))
 
     def linears(self) -> Iterator[MaskedLoraLinear]:
-        """All that are adapted."""
+        """Return an iterator over the linear layers that have adapters."""
         return (each for each in self.module.modules() if isinstance(each, MaskedLoraLinear))
 
     def weight(self, layer: int, slot: Slot) -> nn.Parameter | None:
-        """The model's own tensor that a slot is, without what the adapters add; None where it has none."""
+        """Return the model's own tensor for a slot, without the adapters' update; None where there is none."""
         name, _, kind = slot.name.rpartition(".")
         module = self.blocks[layer].get_submodule(name)
         owner = module.get_base_layer() if isinstance(module, MaskedLoraLinear) else module
@@ -88,16 +91,17 @@ class AdaptedModel:
         return found if isinstance(found, nn.Parameter) else None
 
     def linear(self, layer: int, slot: Slot) -> MaskedLoraLinear | None:
-        """The adapted linear layer whose weight a slot is, None for biases and norms."""
+        """Return the adapted linear layer whose weight the slot is; None for biases and norms."""
         name, _, kind = slot.name.rpartition(".")
         module = self.blocks[layer].get_submodule(name)
         return module if kind == "weight" and isinstance(module, MaskedLoraLinear) else None
 
     @torch.no_grad()
     def unit_sums(self, figure: Callable[[MaskedLoraLinear], Tensor], *, normalised: bool) -> UnitScores:
-        """A figure of every weight of every adapted linear layer, in the weight's layout, summed over each group.
+        """Sum a score of every weight of every adapted linear layer over each group.
 
-        `normalised`: what a linear layer adds has Euclidean norm 1 over all groups, so that no module outweighs others.
+        `figure` gives the scores of one layer's weights, in the weight's layout. With `normalised`, the sums from one
+        linear layer have Euclidean norm 1 over all groups, so that no module outweighs others.
         """
 
         def of(layer: int, slot: Slot) -> Tensor | None:
@@ -118,7 +122,7 @@ class AdaptedModel:
         ]  # fmt: skip
 
     def train(self, tokens_NT: Tensor, rule: StepRule) -> None:
-        """All steps, on sequences [sequences, time] gone over as often as it takes; raises RecoveryDiverged."""
+        """Run all training steps on sequences [sequences, time], repeated as needed; raises RecoveryDiverged."""
         every = max(1, self._recovery.steps // 10)
 
         def say(done: int, steps: int, loss: float) -> None:
@@ -137,9 +141,9 @@ class AdaptedModel:
         ).run()
 
     def write_merged(self) -> None:
-        """Merge the adapters and leave every linear layer's weight, as the model stores it, to the removal.
+        """Merge the adapters and store every linear layer's weight, in the model's dtype, as a changed weight.
 
-        The model is of no use afterwards.
+        The removal pass reads them from there. The model cannot be used afterwards.
         """
         parameters = dict(merge_adapters(self.module).named_parameters())
         skeleton: Skeleton = self._scene.skeleton
@@ -152,17 +156,17 @@ class AdaptedModel:
 
 
 def effective_weight(linear: MaskedLoraLinear) -> Tensor:
-    """W + scale·BA in float32, in the weight's own layout."""
+    """Return W + scale·BA in float32, in the weight's own layout."""
     weight = linear.get_base_layer().weight
     assert isinstance(weight, Tensor)
     return weight.float() + linear.update(*linear.factors)
 
 
 def estimated_gradient(linear: MaskedLoraLinear) -> Tensor:
-    """ĝ = scale·(g_B·A + B·g_A − g_B·g_A), in the weight's own layout (LoRAPrune, Zhang 2023, arXiv:2305.18403).
+    """Return the estimated gradient ĝ = scale·(g_B·A + B·g_A − g_B·g_A), in the weight's own layout.
 
-    A gradient step of unit rate takes A and B to A − g_A and B − g_B; scale·BA, and with it the weight, moves by −ĝ.
-    Needs the gradients of the adapter alone.
+    LoRAPrune (Zhang 2023, arXiv:2305.18403): a gradient step of unit rate takes A and B to A − g_A and B − g_B;
+    scale·BA, and with it the weight, moves by −ĝ. Needs the gradients of the adapter alone.
     """
     A, B = linear.factors
     g_A, g_B = A.grad, B.grad
@@ -172,7 +176,7 @@ def estimated_gradient(linear: MaskedLoraLinear) -> Tensor:
 
 
 class MovingAverage:
-    """score = momentum·score + (1 − momentum)·new, starting at 0."""
+    """Exponential moving average of scores, starting at 0: score = momentum·score + (1 − momentum)·new."""
 
     def __init__(self, momentum: float) -> None:
         self._momentum = momentum
@@ -187,7 +191,10 @@ class MovingAverage:
 
 
 def of_those_left(scores: UnitScores, cut: Cut) -> UnitScores:
-    """Scores, none below 0, with −1 for what a cut has left out already: nothing comes back."""
+    """Return the scores with −1 for groups a cut has left out already, so that they are never kept again.
+
+    All scores must be at least 0.
+    """
     left = [dict(layer) for layer in scores]
     for layer, each in cut.layers.items():
         for kind, score_U in left[layer].items():

@@ -1,4 +1,4 @@
-"""How the target sparsity is spread: evenly, by outliers (OWL), by a list per layer, or by one global ranking."""
+"""Allocation of the target sparsity: evenly, by outliers (OWL), by a list per layer, or by one global ranking."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,16 +9,19 @@ from core.catalogue.linear_shape import LinearShape
 
 
 def outlier_share(scores: Iterable[Tensor], ratio: float) -> float:
-    """Share of a block's scores above `ratio` times their mean (OWL, Yin et al. 2023, arXiv:2310.05175, eq. 2).
+    """Return the share of a block's scores that are above `ratio` times their mean.
 
-    `scores` are |W|·‖X‖ of every prunable linear layer of the block.
+    OWL (Yin et al. 2023, arXiv:2310.05175, eq. 2). `scores` are |W|·‖X‖ of every prunable linear layer of the block.
     """
     flat = torch.cat([score.reshape(-1) for score in scores])
     return float((flat > ratio * flat.mean()).float().mean())
 
 
 def owl_sparsities(outlier_shares: Sequence[float], sparsity: float, spread: float) -> list[float]:
-    """A sparsity per block: more outliers, fewer removed; a band of width 2·spread whose mean is exactly the target."""
+    """Return the sparsity of each block: the more outliers, the lower (OWL).
+
+    The sparsities lie in a band of width 2·spread, and their mean is exactly the target `sparsity`.
+    """
     shares = torch.tensor(outlier_shares, dtype=torch.float64)
     width = shares.max() - shares.min()
     if width == 0:
@@ -30,7 +33,7 @@ def owl_sparsities(outlier_shares: Sequence[float], sparsity: float, spread: flo
 def global_counts(
     linears: Sequence[LinearShape], read: Callable[[LinearShape], Tensor], sparsity: float
 ) -> dict[str, int]:
-    """Weights to remove from each tensor when all are ranked together by |w|; ties go to the earliest.
+    """Count the weights to remove from each tensor when all are ranked together by |w|; ties go to the earliest.
 
     The exact threshold is found without holding the model: the bits of a non-negative float32 sort like the float, so
     one reading counts their upper 16 bits, and another, within the bin the threshold falls in, the lower 15.

@@ -1,8 +1,9 @@
-"""What survives between blocks: finished blocks' tensors and the streams of activations, in a job's work folder.
+"""Resumable state between blocks: finished blocks' tensors and the hidden states, in a job's work folder.
 
-Everything is written as it is made, the state file with the SHA-256 of all of it last, and a boundary counts only if
-every hash holds: a process killed anywhere leaves either the newest boundary or the one before. Files are not fsynced:
-after a power loss the hashes tell, and the job starts over from what is whole.
+Every file is written as soon as its tensors are there, the state file with the SHA-256 of all of them last, and a
+boundary counts only if every hash matches: a process killed at any point leaves either the newest boundary or the one
+before. Files are not fsynced: after a power loss the hashes show what is damaged, and the job resumes from what is
+intact.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ BLOCKS = "blocks"
 
 
 class Boundaries:
-    """The work folder of one attempt. `fingerprint` names everything the numbers depend on."""
+    """The work folder of one attempt; `fingerprint` names everything the numbers depend on."""
 
     def __init__(self, work: Path, fingerprint: str) -> None:
         self.work = work
@@ -34,7 +35,7 @@ class Boundaries:
         return self.work / BLOCKS / f"{name}.safetensors"
 
     def block_files(self) -> list[Path]:
-        """Every file of tensors written so far, in the order they were written."""
+        """Return every file of block tensors written so far, in the order they were written."""
         return [self.work / name for name in self._block_hashes]
 
     def write_block(self, name: str, tensors: dict[str, Tensor]) -> None:
@@ -53,7 +54,7 @@ class Boundaries:
         return load_tensors(self._folder(done) / f"{name}.safetensors")["hidden"]
 
     def complete(self, done: int, state: dict[str, Any]) -> None:
-        """Declare the boundary after `done` blocks whole; the one two before it goes."""
+        """Write the state of the boundary after `done` blocks, which completes it, and delete the one two before."""
         folder = self._folder(done)
         folder.mkdir(exist_ok=True)
         current = {name: digest for name, digest in self._stream_hashes.items() if name.startswith(f"{folder.name}/")}
@@ -70,14 +71,14 @@ class Boundaries:
         self._stream_hashes = current
 
     def forget(self, done: int) -> None:
-        """Remove what was written after `done` blocks: of a walk that is not taken up again."""
+        """Remove what was written after `done` blocks, for a pass that is not resumed."""
         shutil.rmtree(self._folder(done), ignore_errors=True)
 
     def resume(self, previous: Path | None) -> tuple[int, dict[str, Any]] | str | None:
-        """Carry the newest whole boundary of this or an earlier attempt's folder into this one.
+        """Carry the newest intact boundary of this or an earlier attempt's folder into this one.
 
-        Returns blocks done and the state saved with them; None if there is nothing to resume; a sentence saying why
-        where there is something but it does not fit.
+        Returns the number of blocks done and the state saved with them; None if there is nothing to resume; a sentence
+        that says why where there is something but it does not fit.
         """
         reason: str | None = None
         for source in [self.work, *([previous] if previous else [])]:
@@ -113,7 +114,7 @@ class Boundaries:
 
 
 def file_sha256(file: Path) -> str | None:
-    """None where it cannot be read."""
+    """Return the SHA-256 of a file, None where it cannot be read."""
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -122,7 +123,7 @@ def file_sha256(file: Path) -> str | None:
 
 
 def read_state(file: Path) -> dict[str, Any] | None:
-    """A JSON object, None where there is none to read."""
+    """Read a JSON object from a file; None where there is none."""
     try:
         record = json.loads(file.read_text())
     except (OSError, ValueError):

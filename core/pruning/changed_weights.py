@@ -1,4 +1,4 @@
-"""Weights a method changed while it chose what goes: a file of tensors for each block, in the attempt's work folder."""
+"""Weights that a method trains while it chooses what to remove: a file for each block, in the attempt's work folder."""
 
 import os
 import shutil
@@ -14,20 +14,23 @@ _FOLDER = "changed"
 
 
 class ChangedWeights:
-    """`hashes` are the SHA-256 of the files by name, none where nothing changed: they are kept with the choice."""
+    """Files of changed tensors, one for each block that changed.
+
+    `hashes` are their SHA-256 by file name, empty where nothing changed; they are stored with the choice.
+    """
 
     def __init__(self, work: Path) -> None:
         self._folder = work / _FOLDER
         self.hashes: dict[str, str] = {}
 
     def write(self, layer: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep a block's changed tensors, named relative to the block, in the dtype they are to be saved in."""
+        """Write a block's changed tensors, named relative to the block, in the dtype they are to be saved in."""
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._file(layer)
         self.hashes[file.name] = write_tensors(file, tensors)
 
     def over(self, layer: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A block's tensors, those that were changed in the place of the source's."""
+        """Return a block's tensors, with the changed ones in place of the source's."""
         if self._file(layer).name not in self.hashes:
             return dict(tensors)
         changed = load_tensors(self._file(layer))
@@ -35,7 +38,7 @@ class ChangedWeights:
         return {**tensors, **changed}
 
     def adopt(self, work: Path, hashes: Mapping[str, str]) -> bool:
-        """Take over what an attempt in the folder `work` wrote; False where a file is gone or damaged."""
+        """Take over the files an attempt in the folder `work` wrote; False where one is missing or damaged."""
         source = work / _FOLDER
         if any(file_sha256(source / name) != digest for name, digest in hashes.items()):
             return False

@@ -1,4 +1,4 @@
-"""Updating the weights that stay so that a layer's outputs change least: the Optimal Brain Surgeon column update."""
+"""The Optimal Brain Surgeon column update: the weights that stay change so that a layer's outputs change least."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,10 +15,11 @@ _MAXIMUM_DOUBLINGS = 30
 
 
 def damped_inverse_factor(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
-    """U upper triangular with UᵀU = (H + λI)⁻¹, and the mask of dead inputs; λ = damping·mean(diag H).
+    """Return U, upper triangular with UᵀU = (H + λI)⁻¹, and the mask of dead inputs.
 
-    H is reversed in both dimensions before its Cholesky factor L is taken: U is then L⁻¹ reversed, one triangular
-    inverse instead of an inverse and a second factorisation. Raises RunFailed if no damping helps.
+    λ = damping·mean(diag H). H is reversed in both dimensions before its Cholesky factor L is taken: U is then L⁻¹
+    reversed, one triangular inverse instead of an inverse and a second factorisation. Raises RunFailed if no damping
+    helps.
     """
     lower_II, dead_I = damped_cholesky(hessian_II.flip(0, 1), damping, note)
     identity_II = torch.eye(len(hessian_II), dtype=hessian_II.dtype, device=hessian_II.device)
@@ -27,8 +28,11 @@ def damped_inverse_factor(hessian_II: Tensor, damping: float, note: Callable[[st
 
 
 def damped_cholesky(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
-    """L lower triangular with LLᵀ = H + λI, and the mask of dead inputs; λ = damping·mean(diag H), doubled and noted
-    where that cannot be factorised. Raises RunFailed if no damping helps."""
+    """Return L, lower triangular with LLᵀ = H + λI, and the mask of dead inputs.
+
+    λ = damping·mean(diag H), doubled and noted where the sum cannot be factorised. Raises RunFailed if no damping
+    helps.
+    """
     dead_I = hessian_II.diagonal() <= 0
     hessian_II = hessian_II.clone()
     diagonal_I = hessian_II.diagonal()
@@ -54,17 +58,17 @@ def prune_columns(
     block_size: int,
     sub_block: int = _SUB_BLOCK,
 ) -> list[Tensor]:
-    """SparseGPT's solver (Frantar & Alistarh 2023, algorithm 1) on linear layers that share one input.
+    """Prune linear layers that share one input with SparseGPT's solver (Frantar & Alistarh 2023, algorithm 1).
 
     `weights` are [out_features, in_features], float32 or float64, `factor_II` is U of `damped_inverse_factor`. Columns
-    go in blocks; in a block, score w²/U_jj² picks the lowest share over all rows and the block's columns jointly
-    (unstructured), or per row in every m columns on already updated weights (n:m). For each column j the error
+    are processed in blocks; in a block, score w²/U_jj² picks the lowest share over all rows and the block's columns
+    jointly (unstructured), or per row in every m columns on already updated weights (n:m). For each column j the error
     e = w_j/U_jj of the removed weights is spread: W[:, k] −= e·U[j, k] for k > j.
 
-    The spreading is lazy in two levels: at once within a sub-block of columns, by one matrix product at its end to the
-    rest of the block, by another at the block's end to the columns after it. The plain form subtracts the same products
-    e_j·U[j, k] from column k one after another; here they are summed in another order, all before column k is next
-    read. The layers are stacked, each keeping its own masks, and worked on transposed, so a column is contiguous.
+    The update is lazy on two levels: immediate within a sub-block of columns, by one matrix product at its end for the
+    rest of the block, by another at the block's end for the columns after it. The plain form subtracts the same
+    products e_j·U[j, k] from column k one after another; here they are summed in another order, all before column k is
+    next read. The layers are stacked, each with its own masks, and transposed, so that a column is contiguous.
     """
     sizes = [len(weight) for weight in weights]
     W_IO = torch.cat([weight.T for weight in weights], dim=1).contiguous()
@@ -109,7 +113,7 @@ def prune_columns(
 
 
 def _common_period(targets: Sequence[Target]) -> int:
-    """m of the layers' pattern, 1 for unstructured; layers of one group share their pattern."""
+    """Return the m of the layers' n:m pattern, 1 for unstructured; layers of one group share their pattern."""
     periods = {target.pattern.of or 1 for target in targets}
     assert len(periods) == 1
     return periods.pop()

@@ -1,5 +1,7 @@
-"""Refitting what a cut leaves, without training: the calibration tokens go through the dense model and through what is
-left of it side by side, and the linear layers that are left take over what the removed groups and layers gave.
+"""Least-squares refit of the layers that are left after groups or layers were removed, without training.
+
+The calibration tokens go through the dense model and the pruned one in parallel, and the linear layers that are left
+are fitted to the dense outputs, so that they make up for what was removed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +20,10 @@ from core.pruning.structure import Groups, LayerCut, output_groups, slice_block
 
 
 class CutRefit:
-    """`dense_stream` goes through the blocks of `skeleton`, `stream`, of the same tokens, through those of `narrow`,
-    which differ in number and width. `chosen` is the α of every linear layer that was fitted, where tokens held aside
+    """Refit of a narrower model, block by block.
+
+    `dense_stream` goes through the blocks of `skeleton`; `stream`, of the same tokens, goes through those of `narrow`,
+    which differ in number and width. `chosen` is the α of every linear layer that was fitted, where hold-out tokens
     chose it, by its name in the dense model.
     """
 
@@ -45,7 +49,7 @@ class CutRefit:
 
     @property
     def summary(self) -> str:
-        """What was done, for the report."""
+        """Sentence for the report on the refit and its α."""
         share = f"α = {self.compensation.refit}"
         if self.chosen:
             mean = sum(self.chosen.values()) / len(self.chosen)
@@ -54,7 +58,7 @@ class CutRefit:
         return f"The linear layers that are left were refitted to what the dense model gives: {share}."
 
     def pass_by(self, index: int, tensors: dict[str, Tensor]) -> None:
-        """Layer `index` is gone: the dense stream goes on through it alone."""
+        """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
         self.dense_stream.advance(self.skeleton.fill_block(index, tensors, self.dense_stream.dtype), index)
         self.skeleton.empty_block(index)
         self.stream.stay()
@@ -68,10 +72,11 @@ class CutRefit:
         groups: Sequence[Groups],
         cut: LayerCut,
     ) -> dict[str, Tensor]:
-        """What is `left` of layer `index`, block `place` of the narrow model, fitted to that layer's dense `tensors`.
+        """Refit the weights that are `left` of layer `index` to the outputs of its dense `tensors`, and return them.
 
-        Both streams advance, the narrow one through the weights that are returned: rounded to their stored dtype. Up to
-        the first layer that lost anything there is nothing to make up for, and nothing is fitted.
+        `place` is the block's number in the narrow model. Both streams advance, the narrow one through the weights that
+        are returned: rounded to their stored dtype. Nothing is fitted before the first layer that lost groups: there is
+        no error to make up for.
         """
         fitted = dict(left)
         is_dense = self._is_dense_so_far() and all(torch.equal(left[name], tensors[name]) for name in tensors)
@@ -117,7 +122,7 @@ class CutRefit:
         return fitted
 
     def _is_dense_so_far(self) -> bool:
-        """Whether both streams are still the same."""
+        """Return True while the hidden states of both streams are equal."""
         both = zip(self.dense_stream.batches(), self.stream.batches(), strict=True)
         return all(torch.equal(dense, narrow) for (_, dense), (_, narrow) in both)
 
@@ -126,5 +131,5 @@ class CutRefit:
         return InputStatistic(Statistic.GRAM, sample_stride=1, fitted_tokens=fitted)
 
     def _out_in(self, weight: Tensor) -> Tensor:
-        """A stored weight as [out_features, in_features], in float32."""
+        """Return a stored weight as [out_features, in_features], in float32."""
         return turned(weight.to(self.narrow.device).float(), self.family)

@@ -1,10 +1,10 @@
-"""What each linear layer can lose, by the Fisher information of a few calibration sequences.
+"""Pruning rates of the linear layers, from the Fisher information of a few calibration sequences.
 
 Optimal Brain Damage (LeCun, Denker & Solla 1989, eq. 5) expects the loss to rise by ½·h·w² when a weight w is removed.
 Here h is the diagonal of the empirical Fisher information, Σ_n g_no²·x_ni² over tokens n, of a layer's input x and the
-gradient g of the loss in its output. Removed are a layer's weights in the order of |w|·‖x‖ (Wanda's); what that costs
-at rising rates is the layer's curve, and the curves of all layers give each the rate at which the next weight costs as
-much as in any other. A sample of every layer's rows is looked at. No weight's gradient is taken.
+gradient g of the loss in its output. A layer's weights are removed in the order of |w|·‖x‖ (as in Wanda); the cost at
+rising rates is the layer's curve, and the curves of all layers give each the rate at which the next weight costs as
+much as in any other. Only a sample of every layer's rows is used. No gradient of a weight is computed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ from core.pruning.gradients import walk_back
 from core.pruning.shelf import Shelf
 
 _ROWS = 64
-"""Of a layer's rows, about so many are looked at, evenly spaced."""
+"""Number of a layer's rows that are sampled, about, evenly spaced."""
 _RATES = 20
-"""Rates at which a curve is known."""
+"""Number of rates at which a curve is known."""
 _HIGHEST_RATE = 0.95
 
 
 class _Watch:
-    """One linear layer's inputs and its outputs' gradients as they pass."""
+    """Squares of one linear layer's inputs and of its outputs' gradients, accumulated over forwards and backwards."""
 
     def __init__(self, shape: LinearShape, module: nn.Module, family: Family) -> None:
         self.shape = shape
@@ -42,7 +42,7 @@ class _Watch:
         self.fisher_RI: Tensor | None = None
 
     def hook(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        """Of a forward; nothing is done in one that takes no gradients."""
+        """Accumulate squares once the output's gradient arrives; a forward hook, idle in forwards without gradients."""
         if not output.requires_grad:
             return
         squares_NI = arguments[0].detach().reshape(-1, self.shape.in_features).float().square()
@@ -56,7 +56,10 @@ class _Watch:
         output.register_hook(see)
 
     def costs(self, highest: float) -> LayerCosts:
-        """The curve up to a highest rate, while the layer has its weights; raises RunFailed where it is not finite."""
+        """Return the curve up to the rate `highest`; raises RunFailed where it is not finite.
+
+        The block's weights must be loaded.
+        """
         assert self.squares_I is not None and self.fisher_RI is not None
         weight = self.module.weight
         assert isinstance(weight, Tensor)
@@ -81,11 +84,11 @@ def fisher_rates(
     dtype: torch.dtype,
     shelf: Shelf,
 ) -> dict[str, float]:
-    """The share of each linear layer's weights that is to go, by name, `sparsity` of all of them together.
+    """Return the share of each linear layer's weights to remove, by name; all together it is `sparsity`.
 
-    `tokens_NT` are token ids [sequences, time], `linears` those of the blocks of `skeleton`, which go forward and back
-    one after the other in `dtype`. No layer loses more than 95 %, or where that is more, than half of what `sparsity`
-    leaves. Raises RunFailed where gradients are not finite.
+    `tokens_NT` are token ids [sequences, time], `linears` are linear layers of the blocks of `skeleton`, which run
+    forward and backward one after the other in `dtype`. No layer loses more than 95 %, or (1 + sparsity)/2 where that
+    is more. Raises RunFailed where gradients are not finite.
     """
     highest = max(_HIGHEST_RATE, (1 + sparsity) / 2)
     by_block: dict[int, list[_Watch]] = {}

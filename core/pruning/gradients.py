@@ -1,9 +1,9 @@
-"""Gradients of the loss in one decoder block after the other, never of the whole model at once.
+"""Gradients of the loss in one decoder block after the other, never of the entire model at once.
 
-The tokens go forward through the blocks, and what each block was given is kept, in memory or in scratch files. From the
-gradient in the last block's output the walk comes back: a block is given its weights, run again, and asked for the
-gradients in its weights and in its input; then it is emptied. Resident are one block with its gradients and the
-activations' budget, which is how a model larger than the memory for its gradients can be scored.
+The tokens go forward through the blocks, and the input of each block is stored, in memory or in scratch files. The
+backward pass starts from the gradient in the last block's output: a block's weights are loaded, it is run again, and
+the gradients in its weights and in its input are computed; then it is emptied. Resident are one block with its
+gradients and the activations' budget, which is how a model larger than the memory for its gradients can be scored.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,11 @@ from core.pruning.streams import block_arguments
 _CHUNK = 256
 
 OnBlock = Callable[[int, Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]], None]
-"""Told of each block: its number and, by parameter's name relative to the block, the weights, the gradients of the mean
-loss in them, and the means of the squares of each sequence's gradient (empty unless asked for)."""
+"""Callback for each block, with its number and three mappings by parameter's name relative to the block.
+
+These are the weights, the gradients of the mean loss in them, and the means of the squares of each sequence's gradient
+(empty unless `squares` is set).
+"""
 
 
 @torch.no_grad()
@@ -29,8 +32,8 @@ def walk_forward(
 ) -> list[Tensor]:
     """Run batches of token ids [sequences, time] through the blocks, one block's weights at a time.
 
-    `visit` is told block, batch and the hidden states [sequences, time, hidden_size] it is given. Returns the last
-    block's outputs.
+    `visit` is called with the block, the batch and its hidden states [sequences, time, hidden_size] before the block.
+    Returns the last block's outputs.
     """
     arguments = block_arguments(skeleton, tokens[0].shape[1], dtype)
     hidden = [skeleton.embed(each).to(dtype) for each in tokens]
@@ -53,7 +56,7 @@ def walk_back(
     squares: bool,
     shelf: Shelf,
 ) -> float:
-    """Tell `on_block` of every block, the last one first; returns the loss, the mean over tokens in nats.
+    """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
 
     `tokens_NT` are token ids [sequences, time]; `names[n]` the parameters of block n whose gradients are wanted.
     """
@@ -94,7 +97,7 @@ def _wanted(block: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _loss(skeleton: Skeleton, tokens_1T: Tensor, hidden_1TD: Tensor) -> tuple[float, Tensor]:
-    """A sequence's mean loss, and its gradient in the last block's output."""
+    """Return a sequence's mean loss, and its gradient in the last block's output."""
     hidden = hidden_1TD.detach().requires_grad_()
     targets_T = tokens_1T[0, 1:].to(skeleton.device)
     total = 0.0

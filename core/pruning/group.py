@@ -1,4 +1,4 @@
-"""What a method is given: the linear layers that read one input tensor, each with the share of weights to remove."""
+"""Input of a pruning method: the linear layers that read one tensor, each with the share of weights to remove."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from core.catalogue.patterns import Pattern
 
 @dataclass(frozen=True)
 class Target:
-    """How much of one linear layer to remove: `sparsity` of its weights, in a pattern.
+    """The number of weights to remove from one linear layer: `sparsity` of them, in a pattern.
 
-    `count` overrides the number of weights removed from the tensor where a ranking over the whole model chose it.
+    `count` overrides that number for the tensor where a ranking over the entire model chose it.
     """
 
     pattern: Pattern
@@ -19,11 +19,11 @@ class Target:
     count: int | None = None
 
     def of_tensor(self, numel: int) -> int:
-        """Weights to remove from the tensor as a whole."""
+        """Return the number of weights to remove from the tensor."""
         return self.count if self.count is not None else round(self.sparsity * numel)
 
     def of_row(self, in_features: int) -> int:
-        """Weights to remove from every output row."""
+        """Return the number of weights to remove from every output row."""
         return round(self.sparsity * in_features)
 
 

@@ -1,5 +1,6 @@
-"""Groups that shrink to zero while the rest of the model is trained: LoRA half-space projected gradient, LHSPG
-(LoRAShear, Chen 2023, arXiv:2310.18356, section 3.3).
+"""LoRA half-space projected gradient: groups shrink to zero while the rest of the model is trained.
+
+LHSPG (LoRAShear, Chen 2023, arXiv:2310.18356, section 3.3).
 """
 
 from collections.abc import Sequence
@@ -28,13 +29,15 @@ _MOMENTUM = 0.9
 
 
 class HalfSpaceRemoval:
-    """In each period the redundant groups of a layer are picked, an equal part of all that is to go, by the adapters'
-    |ĝ ⊙ (W + scale·BA)|. While all else is trained they shrink in a line, weights and adapters together, and become
-    zero where a step would leave the half-space, at the latest when the period ends. `exempt` are not picked as long as
-    there are others.
+    """Schedule that picks redundant groups in periods and shrinks them to zero, by half-space projections.
 
-    `cut` is what is kept so far; what shrinks is left out. A tenth of the steps comes before the first period, so that
-    the scores are known, and another after the last.
+    In each period an equal part of all groups to be removed is picked, by the adapters' |ĝ ⊙ (W + scale·BA)|. While
+    everything else is trained, these groups shrink linearly, weights and adapters together. They become zero where a
+    step would leave the half-space, at the latest when the period ends. `exempt` groups are not picked as long as there
+    are others.
+
+    `cut` is what is kept so far; groups that are shrinking are left out of it. A tenth of the steps comes before the
+    first period, so that the scores are known, and another after the last.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class HalfSpaceRemoval:
             self._adapted.keep_cut(self.cut)
 
     def _pick(self, period: int) -> None:
-        """Say which groups go in this period, and what a step takes off each so that they are gone when it ends."""
+        """Choose the groups of this period, and the length by which a step shrinks each so that they end at zero."""
         earlier = self.cut
         counts = self._scene.counts_at((period + 1) / (len(self._starts) - 1))
         self.cut = self._scene.keep_highest(of_those_left(self._preferring_exempt(), earlier), counts)
@@ -115,7 +118,7 @@ class HalfSpaceRemoval:
         self._lengths[layer, groups.kind] = length_U.masked_fill(zero_U, 0)
 
     def _products(self, layer: int, groups: Groups, units: Tensor) -> tuple[Tensor, Tensor]:
-        """‖x‖² of some groups before the optimiser's step, and ⟨x⁺, x⟩, x⁺ after it: [len(units)], on the CPU."""
+        """Return ‖x‖² of groups x before the optimiser's step and ⟨x⁺, x⟩, x⁺ after it: [len(units)], on the CPU."""
         norm2_K, dot_K = torch.zeros(len(units)), torch.zeros(len(units))
         for slot in groups.slots:
             if self._adapted.weight(layer, slot) is not None:
@@ -126,7 +129,7 @@ class HalfSpaceRemoval:
         return norm2_K, dot_K
 
     def _before_and_after(self, layer: int, slot: Slot, units: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of a tensor that some groups own, before and after the optimiser's step, in float32."""
+        """Return the part of a tensor that these groups own, before and after the optimiser's step, in float32."""
         weight, linear = self._adapted.weight(layer, slot), self._adapted.linear(layer, slot)
         assert weight is not None
         index = slot.features(units).to(weight.device)
@@ -140,10 +143,10 @@ class HalfSpaceRemoval:
 
 
 def half_space_step(norm2_U: Tensor, dot_U: Tensor, length_U: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Which groups [units] become zero, and the share of itself that every other one loses.
+    """Decide which groups [units] become zero, and by which share of itself every other one shrinks.
 
-    x is a group, x⁺ where the optimiser moved it, x̂ = x⁺ − length·x/‖x‖ the whole step; `norm2` is ‖x‖², `dot` ⟨x⁺, x⟩.
-    It becomes zero where ⟨x̂, x⟩ < ε·‖x‖²; groups of length 0 stay as they are.
+    x is a group, x⁺ where the optimiser moved it, x̂ = x⁺ − length·x/‖x‖ the full step; `norm2` is ‖x‖², `dot` ⟨x⁺, x⟩.
+    A group becomes zero where ⟨x̂, x⟩ < ε·‖x‖²; groups of length 0 stay as they are.
     """
     norm_U = norm2_U.sqrt()
     zero_U = (length_U > 0) & (dot_U - length_U * norm_U < epsilon * norm2_U)
@@ -152,5 +155,5 @@ def half_space_step(norm2_U: Tensor, dot_U: Tensor, length_U: Tensor, epsilon: f
 
 
 def importance(linear: MaskedLoraLinear) -> Tensor:
-    """|ĝ ⊙ (W + scale·BA)| of each weight."""
+    """Return |ĝ ⊙ (W + scale·BA)| of each weight."""
     return (estimated_gradient(linear) * effective_weight(linear)).abs()

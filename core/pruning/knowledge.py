@@ -1,8 +1,8 @@
-"""Where a model's knowledge lies: what the absence of each part alone costs (LoRAShear, Chen 2023, arXiv:2310.18356,
-section 3.2).
+"""Knowledge distribution of a model: the rise of the loss without each bundle of groups alone.
 
-Figures are comparable over the whole model. Where all layers must keep the same numbers of groups, no layer can be
-spared as a whole: then the costliest bundles of every layer are, and where layers may differ, those of the model.
+LoRAShear (Chen 2023, arXiv:2310.18356, section 3.2). Figures are comparable over the entire model. Where all layers
+must keep the same numbers of groups, no layer can be exempt from pruning: then the most damaging bundles of every layer
+are, and where layers may differ, those of the model.
 """
 
 import math
@@ -23,7 +23,7 @@ from core.pruning.streams import block_arguments
 
 @dataclass(frozen=True)
 class Bundle:
-    """Groups of one kind in a layer, by index; `damage`: by how much the loss rises without them, in nats a token."""
+    """Groups of one kind in a layer, by index; `damage` is the rise of the loss without them, in nats per token."""
 
     layer: int
     kind: Kind
@@ -32,10 +32,10 @@ class Bundle:
 
 
 def knowledge_distribution(scene: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[Bundle]:
-    """The damage of every bundle, on token ids [sequences, time].
+    """Measure the damage of every bundle, on token ids [sequences, time].
 
-    A layer's groups of a kind are put in the order of their weights' L2 norm and divided into `most` bundles, or as
-    many as there are groups. What enters a layer is kept: only the layers from the masked one on are run again.
+    A layer's groups of a kind are sorted by their weights' L2 norm and divided into `most` bundles, or as many as there
+    are groups. The hidden states before a layer are stored: only the layers from the masked one on are run again.
     """
     skeleton, dtype = scene.skeleton, adapted.dtype
     tokens = list(tokens_NT.split(scene.micro_batch))
@@ -69,14 +69,14 @@ def knowledge_distribution(scene: Scene, adapted: AdaptedModel, tokens_NT: Tenso
 
 
 def within_layer(bundle: Bundle) -> Hashable:
-    """Bundles are compared with those of the same layer and kind."""
+    """Return the key by which bundles compete within the same layer and kind."""
     return bundle.layer, bundle.kind
 
 
 def most_damaging(
     bundles: Sequence[Bundle], share: float, among: Callable[[Bundle], Hashable] = within_layer
 ) -> list[Bundle]:
-    """Of those that `among` puts together, the share of greatest damage, rounded up."""
+    """Return the given share of greatest damage, rounded up, among the bundles with the same key `among`."""
     rivals: dict[Hashable, list[Bundle]] = {}
     for each in bundles:
         rivals.setdefault(among(each), []).append(each)

@@ -1,4 +1,4 @@
-"""The least sparsity at which a structured method's model is as fast as asked, found by timing shapes.
+"""Search for the least sparsity at which a structured method's model is as fast as requested, by timing shapes.
 
 Layers of one shape run as fast whatever weights they hold, so the shapes are timed with random weights, before anything
 is chosen or removed.
@@ -27,19 +27,19 @@ from core.pruning.structure import Cut, LayerCut, cut_config
 from core.pruning.structured_plan import StructuredPlan, make_structured_plan
 
 RECORD = "latency-target.json"
-"""In an attempt's folder: what was found, and under which circumstances."""
+"""File in an attempt's folder with the result and the fingerprint of its circumstances."""
 PARAM = "target.latency_ratio"
 
 
 class Step(BaseModel):
-    """A shape that was timed: pruned / dense milliseconds of the prefill."""
+    """A shape that was timed; `ratio` is pruned / dense milliseconds of the prefill."""
 
     sparsity: float
     ratio: float
 
 
 class Found(BaseModel):
-    """The sparsity to prune to. `spread`: by how much the dense model's slowest round took longer than its fastest."""
+    """The sparsity to prune to; `spread` is the relative excess of the dense model's slowest round over its fastest."""
 
     sparsity: float
     spread: float
@@ -47,7 +47,7 @@ class Found(BaseModel):
 
 
 class Timing(NamedTuple):
-    """pruned / dense milliseconds, and by how much the dense model's own timings differ, relative."""
+    """The ratio of pruned to dense milliseconds, and the relative spread of the dense model's own timings."""
 
     ratio: float
     dense_spread: float
@@ -56,10 +56,12 @@ class Timing(NamedTuple):
 def search(
     sparsities: Sequence[float], asked: float, time_at: Callable[[float], Timing], on_step: Callable[[Step], None]
 ) -> Found:
-    """By bisection over `sparsities`, ascending from 0, of which more is taken never to be slower: the least that takes
-    at most `asked` of the dense time, or one that does by no more than the dense timings spread.
+    """Find the least of `sparsities` that takes at most `asked` of the dense time, by bisection.
 
-    Raises LatencyTooNoisy where that spread is larger than the gain asked for, TargetUnreachable where the largest
+    `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early at one whose ratio is
+    below `asked` by no more than the dense timings spread.
+
+    Raises LatencyTooNoisy where that spread is larger than the requested gain, TargetUnreachable where the largest
     sparsity is too slow.
     """
     steps: list[Step] = []
@@ -105,10 +107,10 @@ def search_model(
     previous: Sequence[Path],
     on_step: Callable[[Step], None],
 ) -> Found:
-    """The sparsity for a job's `target.latency_ratio`; what an earlier attempt found (in one of the folders `previous`)
-    under the same circumstances is not searched for again.
+    """Return the sparsity for a job's `target.latency_ratio`, or the result of an earlier attempt.
 
-    Raises what `search` does, and OutOfMemory where dense and pruned do not both fit.
+    A result found in one of the folders `previous` under the same circumstances is not searched for again. Raises the
+    errors of `search`, and OutOfMemory where dense and pruned do not both fit.
     """
     description, asked = folder.description, recipe["target"]["latency_ratio"]
     choices = [recipe["method"], recipe["parameters"], asked, sequence_length]
@@ -143,7 +145,7 @@ def _recorded(folders: Sequence[Path], same: str) -> Iterator[Found]:
 
 
 def shape_config(folder: ModelFolder, plan: StructuredPlan) -> PretrainedConfig:
-    """The config of what a plan leaves, whichever groups it chooses."""
+    """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
     structure = require_structure(folder.description)
     layers = range(len(structure.layers) - plan.removed_layers)
     kept = LayerCut() if plan.narrowing is None else _first_groups((plan.narrowing.counts or ())[0], plan.attention)
@@ -163,7 +165,7 @@ def _first_groups(counts: Counts, attention: AttentionMode) -> LayerCut:
 def random_model(
     folder: ModelFolder, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
-    """A model of the folder's family and of the config's shape, its weights random."""
+    """Build a model of the folder's family and of the config's shape, with random weights."""
     model_class = getattr(transformers, folder.family.architecture)
     with torch.device(device):
         model = model_class._from_config(config, dtype=dtype, **own_implementations(model_class))

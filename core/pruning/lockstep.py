@@ -1,4 +1,4 @@
-"""Forwards that run side by side and wait for one another: each pauses at a barrier until all have reached it."""
+"""Forwards that run in lockstep: each waits at a barrier until all have reached it."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def pause(barrier: str) -> None:
-    """Called inside a forward: wait here until every other forward has arrived at the same barrier."""
+    """Wait, inside a forward, until every other forward has arrived at the same barrier."""
     parent = getcurrent().parent
     assert parent is not None
     parent.switch(barrier)
@@ -21,7 +21,7 @@ def run_in_lockstep(
     """Run forwards up to each barrier in turn, call `at_barrier` once all wait there, and go on.
 
     Each forward is a greenlet: its stack, with what it still needs, is kept while the others catch up. Outputs are
-    handed to `on_output` as they are made.
+    handed to `on_output` as they are ready.
     """
     running = [greenlet(forward) for forward in forwards]
     while not running[0].dead:

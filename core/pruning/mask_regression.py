@@ -1,4 +1,4 @@
-"""How much each unit matters, regressed from how well models perform with some of them masked (Bonsai, eq. 3)."""
+"""Importance of units, by regression of the performance of masked models on their masks (Bonsai, eq. 3)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ _LASSO_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Regression:
-    """`importance_U`: performance gained by keeping each unit. `tau`: Kendall's, of predicted and measured performance
-    of masks held out, the mean over folds.
+    """Importance of each unit, and the penalty that was chosen.
+
+    `importance_U` is the performance gained by keeping each unit. `tau` is Kendall's τ of predicted and measured
+    performance of hold-out masks, the mean over folds.
     """
 
     importance_U: Tensor
@@ -26,10 +28,10 @@ class Regression:
 
 
 def regress(kept_NU: Tensor, performance_N: Tensor, generator: torch.Generator) -> Regression:
-    """Fit performance = b + Σ β_u·kept_u over masks [masks, units], of which each two are complementary.
+    """Fit performance = b + Σ β_u·kept_u over masks [masks, units], each two of which are complementary.
 
-    Penalty (L1 or L2) and its weight are those whose predictions order held-out masks best; a pair is held out
-    together, since one of it all but tells the other. The fit returned is on all masks.
+    Penalty (L1 or L2) and its weight are those whose predictions order hold-out masks best; a pair is held out
+    together, since one of it all but determines the other. The fit returned is on all masks.
 
     Centred, the masks of a pair are x and −x, so that the squared error of both is, up to a constant, twice that of x
     against half the difference of their performances: the fit is on pairs.
@@ -51,7 +53,7 @@ def regress(kept_NU: Tensor, performance_N: Tensor, generator: torch.Generator) 
 
 
 def _fits(X_NU: Tensor, y_N: Tensor) -> Iterator[tuple[str, float, Tensor]]:
-    """The coefficients under every penalty."""
+    """Yield penalty, share and coefficients [units] of the fit under every penalty."""
     largest = float(torch.linalg.eigvalsh(X_NU @ X_NU.T)[-1]) / len(X_NU)
     for share in _PENALTIES["L2"]:
         yield "L2", share, ridge(X_NU, y_N, share * largest)
@@ -63,7 +65,7 @@ def _fits(X_NU: Tensor, y_N: Tensor) -> Iterator[tuple[str, float, Tensor]]:
 
 
 def ridge(X_NU: Tensor, y_N: Tensor, penalty: float) -> Tensor:
-    """argmin ‖y − Xβ‖² / n + penalty·‖β‖², [units], solved in the space of the rows, which are far fewer."""
+    """Minimise ‖y − Xβ‖² / n + penalty·‖β‖² and return β, [units]; solved in the smaller space of the rows."""
     rows_NN = X_NU @ X_NU.T
     rows_NN.diagonal().add_(len(X_NU) * penalty)
     beta_U: Tensor = X_NU.T @ torch.linalg.solve(rows_NN, y_N)
@@ -71,7 +73,7 @@ def ridge(X_NU: Tensor, y_N: Tensor, penalty: float) -> Tensor:
 
 
 def lasso(X_NU: Tensor, y_N: Tensor, penalty: float, start_U: Tensor) -> Tensor:
-    """argmin ‖y − Xβ‖² / 2n + penalty·‖β‖₁, [units], by FISTA (Beck & Teboulle 2009) from `start_U`."""
+    """Minimise ‖y − Xβ‖² / 2n + penalty·‖β‖₁ and return β, [units]; FISTA (Beck & Teboulle 2009) from `start_U`."""
     step = len(X_NU) / float(torch.linalg.eigvalsh(X_NU @ X_NU.T)[-1])
     beta_U = ahead_U = start_U
     t = 1.0
@@ -88,7 +90,7 @@ def lasso(X_NU: Tensor, y_N: Tensor, penalty: float, start_U: Tensor) -> Tensor:
 
 
 def kendall_tau(first_N: Tensor, second_N: Tensor) -> float:
-    """Kendall's τ-b of two series; 0 where either is constant."""
+    """Return Kendall's τ-b of two series; 0 where either is constant."""
     first_NN = (first_N[:, None] - first_N).sign()
     second_NN = (second_N[:, None] - second_N).sign()
     untied = float(first_NN.abs().sum() * second_NN.abs().sum()) ** 0.5

@@ -1,6 +1,6 @@
-"""Which weights go: exact counts of the lowest scores, ties broken by lowest index, alike on CPU and CUDA.
+"""Masks of the weights to remove: exact counts of the lowest scores, the same on CPU and CUDA.
 
-Masks are boolean, True where a weight is removed.
+Masks are boolean, True where a weight is removed. Ties are broken by lowest index.
 """
 
 import torch
@@ -10,7 +10,7 @@ from core.pruning.group import Target
 
 
 def lowest(score: Tensor, count: int) -> Tensor:
-    """Mask of exactly `count` lowest scores along the last dimension; earlier indices win ties."""
+    """Return the mask of exactly `count` lowest scores along the last dimension; earlier indices win ties."""
     size = score.shape[-1]
     assert 0 <= count <= size
     if count == 0:
@@ -28,12 +28,12 @@ def lowest(score: Tensor, count: int) -> Tensor:
 
 
 def lowest_in_tensor(score_OI: Tensor, count: int) -> Tensor:
-    """Mask of the `count` lowest scores of a whole matrix; ties in row-major order."""
+    """Return the mask of the `count` lowest scores of a matrix; ties in row-major order."""
     return lowest(score_OI.reshape(-1), count).view_as(score_OI)
 
 
 def removal_mask(score_OI: Tensor, target: Target, *, by_row: bool) -> Tensor:
-    """Mask of a linear layer's weights to remove: by group where the target is n:m, else within rows or the tensor."""
+    """Return the mask of a linear layer's weights to remove: by n:m groups, or else within rows or the tensor."""
     if target.pattern.keep is not None and target.pattern.of is not None:
         return lowest_in_groups(score_OI, target.pattern.keep, target.pattern.of)
     if by_row:
@@ -42,7 +42,7 @@ def removal_mask(score_OI: Tensor, target: Target, *, by_row: bool) -> Tensor:
 
 
 def lowest_in_groups(score: Tensor, keep: int, of: int) -> Tensor:
-    """Mask for n:m along the last dimension: of every `of` consecutive scores the `of − keep` lowest."""
+    """Return the n:m mask along the last dimension: the `of − keep` lowest of every `of` consecutive scores."""
     places = [place.contiguous() for place in score.unflatten(-1, (-1, of)).unbind(-1)]
     ranks = [torch.zeros(place.shape, dtype=torch.int8, device=score.device) for place in places]
     for later in range(of):

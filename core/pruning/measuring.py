@@ -1,5 +1,6 @@
-"""What a sweep measures beside pruning, and what is measured again once the model was trained: perplexity from streamed
-hidden states, and the logits that the saved model must give for a few tokens.
+"""Measurements of a pass over the blocks, also used again after training: perplexity and verification logits.
+
+Perplexity comes from streamed hidden states; the logits are those that the saved model must give for a few tokens.
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def measure(
     micro_batch: int | None = None,
     activation_budget_bytes: int,
 ) -> Measured:
-    """Carry token ids [sequences, time] through a model, block by block, as a sweep does.
+    """Measure perplexity and verification logits on token ids [sequences, time], block by block, as a sweep does.
 
     `micro_batch` is that of the sweep it is compared with; `work` a folder for what does not fit the budget.
     """
@@ -70,18 +71,18 @@ def measure(
 
 
 def verification_tokens(description: ModelDescription) -> Tensor:
-    """Random token ids [1, time], the same for every model of a vocabulary and context."""
+    """Draw random token ids [1, time], the same for every model with this vocabulary and context."""
     length = min(VERIFICATION_TOKENS, description.context_length)
     return torch.randint(description.vocabulary_size, (1, length), generator=torch.Generator().manual_seed(0))
 
 
 def write_verification(skeleton: Skeleton, probe: Stream, file: Path) -> None:
-    """The probe's tokens and the logits that belong to them, once it has passed all blocks."""
+    """Write the verification tokens and their logits, once the stream has passed all blocks."""
     (tokens_1T,), hidden_1TD = probe.tokens, probe.hidden(0)
     logits = skeleton.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))
     write_tensors(file, {"tokens": tokens_1T, "logits": logits.float()})
 
 
 def pairs(stream: Stream) -> Iterator[tuple[Tensor, Tensor]]:
-    """Tokens [batch, time] and hidden states [batch, time, hidden_size] of each micro-batch."""
+    """Return tokens [batch, time] and hidden states [batch, time, hidden_size] of each micro-batch."""
     return ((stream.tokens[index], hidden) for index, hidden in stream.batches())

@@ -1,4 +1,4 @@
-"""What a sweep is to do, with every choice made."""
+"""Plan of a layer-wise pruning pass, with every choice resolved."""
 
 import hashlib
 import json
@@ -27,9 +27,11 @@ MICRO_BATCH_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Plan:
-    """One sweep's choices. `sparsities` holds one figure per decoder layer, `counts` exact numbers of weights where a
-    ranking over the whole model made them, `rates` one share per linear layer where each has its own. `dtype` is the
-    model's own."""
+    """The choices of one sweep.
+
+    `sparsities` holds one sparsity per decoder layer, `counts` exact numbers of weights where a ranking over the entire
+    model chose them, `rates` one share per linear layer where each has its own. `dtype` is the model's own.
+    """
 
     method_id: str
     pattern: Pattern
@@ -58,17 +60,17 @@ class Plan:
 
     @property
     def measured_allocation(self) -> str | None:
-        """The allocation that waits for a pass over calibration tokens."""
+        """The allocation that needs a pass over the calibration tokens."""
         return self.parameters.measured_allocation if isinstance(self.parameters, Allocated) else None
 
     @property
     def weight_reads(self) -> int:
-        """Times the model's weights are read: once, plus a pass for OWL, two for gradients or an exact ranking."""
+        """Times the model's weights are read: once, plus one for OWL, two for gradients or an exact ranking."""
         allocating = {"owl": 1, "fisher": 2, None: 0}[self.measured_allocation]
         return 1 + allocating + 2 * (self.counts is not None)
 
     def target(self, linear: LinearShape) -> Target:
-        """What is to be removed from one linear layer."""
+        """Return the pattern and sparsity of one linear layer."""
         sparsity = self.sparsities[linear.layer] if linear.layer < len(self.sparsities) else self.sparsity
         if self.rates is not None:
             sparsity = self.rates.get(linear.name, sparsity)
@@ -78,7 +80,7 @@ class Plan:
         return replace(self, sparsities=tuple(sparsities))
 
     def with_rates(self, rates: dict[str, float]) -> "Plan":
-        """With a share for each linear layer of the blocks; a block's sparsity is then what its layers come to."""
+        """Return the plan with a share for each linear layer; a block's sparsity is then the mean over its layers."""
         weights = [[each for each in self.linears if each.layer == index] for index in range(len(self.sparsities))]
         means = [
             sum(rates[each.name] * each.numel for each in block) / sum(each.numel for each in block)
@@ -89,22 +91,22 @@ class Plan:
         return replace(self, rates=rates, sparsities=tuple(means))
 
     def micro_batch(self, length: int) -> int:
-        """Sequences of `length` tokens per forward."""
+        """Return the number of sequences of `length` tokens per forward."""
         assert isinstance(self.parameters, Propagated)
         return self.parameters.micro_batch or max(1, MICRO_BATCH_TOKENS // length)
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
-        """A hash of everything the run's numbers depend on: a later attempt continues only where it is the same."""
+        """Hash everything the run's numbers depend on; a later attempt resumes only where the hash is the same."""
         choices = [self.method_id, self.pattern.text, self.sparsity, self.parameters.model_dump(mode="json")]
         return fingerprint(choices, folder, revision, tokens, self.forward_dtype, self.device)
 
     def facts(self) -> dict[str, Any]:
-        """How the engine worked, for the report."""
+        """Return the engine's settings for the report."""
         return {"propagation": self.propagation, **engine_facts(self)}
 
 
 class Engine(Protocol):
-    """What the report says of any plan."""
+    """The attributes of any plan that the report shows."""
 
     @property
     def dtype(self) -> torch.dtype: ...
@@ -136,7 +138,7 @@ def fingerprint(
     forward_dtype: torch.dtype,
     device: torch.device,
 ) -> str:
-    """A hash of a plan's choices, the model, the tokens and the arithmetic."""
+    """Hash a plan's choices, the model, the tokens and the arithmetic."""
     streams = {name: hashlib.sha256(each.contiguous().numpy().tobytes()).hexdigest() for name, each in tokens.items()}
     facts = [
         *choices, revision, folder.description.model_dump(mode="json", exclude={"linears"}), streams,
@@ -154,7 +156,7 @@ def make_plan(
     parameters: dict[str, object] | None = None,
     device: torch.device | None = None,
 ) -> Plan:
-    """Check a request against a model and make every choice it leaves open; raises InvalidRequest kinds."""
+    """Check a request against a model and resolve every choice it leaves open; raises InvalidRequest kinds."""
     description = folder.description
     resolved = check_job(description, method, pattern, sparsity, parameters or {})
     checked = parse_parameters(method, resolved.parameters)

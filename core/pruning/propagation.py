@@ -1,4 +1,4 @@
-"""How calibration tokens go through a block while it is pruned: in flight, or in the papers' two passes."""
+"""Propagation of calibration tokens through a block that is being pruned: in flight, or in the papers' two passes."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -27,9 +27,10 @@ class InputGroup:
 
 
 def input_groups(inputs: Iterable[tuple[str, ...]], prefix: str, prunable: Container[str]) -> list[InputGroup]:
-    """The input groups of the block of that name, less the linear layers that are not `prunable`, by full name.
+    """Return the input groups of a block, without the linear layers that are not in `prunable`.
 
-    `inputs` are those of the family.
+    `inputs` are the groups of the family, by name relative to the block; `prefix` is the block's name and `prunable`
+    has full names.
     """
     kept = [tuple(name for name in group if f"{prefix}.{name}" in prunable) for group in inputs]
     return [InputGroup(names) for names in kept if names]
@@ -37,11 +38,12 @@ def input_groups(inputs: Iterable[tuple[str, ...]], prefix: str, prunable: Conta
 
 @dataclass(frozen=True)
 class DenseTwin:
-    """The dense block, with its number in the dense model, and the stream of the same tokens through that model, which
-    goes ahead of the pruned one. Both blocks name their modules alike; how wide they are may differ.
+    """The dense block with its number, and the stream of the same tokens through the dense model.
+
+    That stream is ahead of the pruned one. Both blocks name their modules alike; their widths may differ.
 
     `added_to_stream` are linear layers whose outputs are added to the residual stream, each with the norm that reads
-    the stream before: the target of those is the dense model's stream behind them.
+    the stream before: their target is the dense model's residual stream after them.
     """
 
     block: nn.Module
@@ -56,7 +58,7 @@ PruneGroup = Callable[[InputGroup, InputStatistic], None]
 
 @contextmanager
 def _arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArrival) -> Iterator[None]:
-    """Call `on_arrival` as a tensor reaches a group's first linear layer; check that the others read the same one."""
+    """Call `on_arrival` when a tensor reaches a group's first linear layer; check that the others read the same one."""
     inputs: dict[InputGroup, tuple[int, tuple[int, ...]]] = {}
 
     def first(group: InputGroup) -> Callable[..., None]:
@@ -84,7 +86,7 @@ def _arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArri
 
 @contextmanager
 def _products(block: nn.Module, linears: Iterable[str], on_product: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call `on_product` with what each of these linear layers makes of its input, without its bias."""
+    """Call `on_product` with the output of each of these linear layers, without its bias."""
 
     def hook(name: str) -> Callable[..., None]:
         def without_bias(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
@@ -119,11 +121,11 @@ def _gathering(
     dense: DenseTwin | None,
     wait: Callable[[str], None],
 ) -> Iterator[dict[InputGroup, InputStatistic]]:
-    """Statistics that grow as micro-batches go through the block; `wait` is called when one has reached a group.
+    """Yield statistics that grow as micro-batches go through the block; `wait` is called when one reaches a group.
 
-    With `dense` each goes through that block first, then through this one, before the next: at least from one `wait` to
-    the other. What the dense block gives ahead is what a group's layers read there or, where what they put out is added
-    to the residual stream, that.
+    With `dense`, each micro-batch goes through that block before this one, at least from one `wait` to the next, and
+    before the next micro-batch. The dense block provides the inputs that a group's layers read there or, where their
+    outputs are added to the residual stream, those outputs.
     """
     statistics: dict[InputGroup, InputStatistic] = {}
     ahead: dict[str, Tensor] = {}
@@ -207,7 +209,7 @@ def collect(
     new_statistic: Callable[[], InputStatistic],
     dense: DenseTwin | None = None,
 ) -> dict[InputGroup, InputStatistic]:
-    """Statistics of every group from the block as it is; the streams stay where they were."""
+    """Return statistics of every group from the block as it is; the streams do not advance."""
     with _gathering(block, groups, new_statistic, dense, lambda name: None) as statistics:
         for batch, hidden in stream.batches():
             if dense is not None:
@@ -225,7 +227,7 @@ def prune_two_pass(
     prune_group: PruneGroup,
     dense: DenseTwin | None = None,
 ) -> None:
-    """The papers' walk: all statistics from the block's dense forward, prune, run the pruned block again."""
+    """Prune in two passes, as the papers do: all statistics from the dense forward, then the pruned block again."""
     for group, statistic in collect(block, index, stream, groups, new_statistic, dense).items():
         prune_group(group, statistic)
     stream.advance(block, index)

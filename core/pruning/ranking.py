@@ -1,9 +1,9 @@
-"""Ranking the groups of all layers together: how many of each layer's are among the least important of the model.
+"""Global ranking of the groups of all layers: how many of each layer's are among the least important of the model.
 
 A group's importance is taken per parameter it frees, and within each layer divided by the root mean square over the
 layer's parameters, heads and channels together (Molchanov 2016, arXiv:1611.06440, eq. 7, divides by the L2 norm, which
 is the same where layers have as many groups): layers are comparable whatever the scale of their gradients, and a head
-is with the channels it stands against.
+is comparable with the channels it competes with.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +14,14 @@ from torch import Tensor
 from core.catalogue.structure import AttentionMode, Counts, Kind, ModelStructure, Ranking, unreachable
 
 _ROUNDING = 0.5
-"""Parameters of the model that a ratio, a float, may mean too many or too few."""
+"""Parameters by which the target may be off, because the ratio is a float."""
 
 
 @dataclass(frozen=True)
 class _Step:
-    """Groups of a layer that go together, after those of lower importance: aligned channels, or a head of each group.
+    """Groups of a layer that are removed together, after those of lower importance.
 
-    `importance` is per parameter.
+    These are aligned channels, or a head of each KV group. `importance` is per parameter.
     """
 
     layer: int
@@ -34,10 +34,10 @@ class _Step:
 def ranked_counts(
     structure: ModelStructure, scores: Sequence[Mapping[Kind, Tensor]], attention: AttentionMode, ranking: Ranking
 ) -> tuple[Counts, ...]:
-    """What each layer keeps, from the score of each of its groups, by kind: [units].
+    """Return the counts each layer keeps, from the score of each of its groups, by kind: [units].
 
-    Heads go as far as they are among the lowest of all steps that make up `ranking.removed`; channels make up for the
-    rest, so that the whole model meets it within half a step of channels, or, `at_least`, within one. Raises
+    Heads are removed as far as they are among the lowest of all steps that make up `ranking.removed`; channels make up
+    the rest, so that the entire model meets it within half a step of channels, or, with `at_least`, within one. Raises
     InvalidSparsity where it cannot.
     """
     steps = [
@@ -73,7 +73,7 @@ def ranked_counts(
 def _steps(
     structure: ModelStructure, layer: int, scores: Mapping[Kind, Tensor], attention: AttentionMode, round_to: int
 ) -> Iterator[_Step]:
-    """A layer's groups in ascending importance, but the last that must stay of each kind."""
+    """Yield a layer's groups in ascending importance, without the last of each kind, which must stay."""
     sizes = {kind: structure.unit_parameters(layer, kind, attention) for kind in scores}
     per_parameter = {kind: score_U.double() / sizes[kind] for kind, score_U in scores.items()}
     squares = sum(sizes[kind] * float(each.square().sum()) for kind, each in per_parameter.items())

@@ -1,9 +1,9 @@
-"""Fitting a linear layer to what the dense model gave: its weights before they are pruned, and those that stay after.
+"""Least-squares fit of a linear layer to the dense model's outputs, before pruning and, for the weights left, after.
 
 In a model that is pruned in flight a layer no longer sees the inputs X [tokens, in_features] of the dense model but X̂,
-what the pruned layers before it make of them. A solver that keeps WX̂ carries that drift on. Here the target is the
-dense output Y = WX; where the output is added to the residual stream, Y is that together with what the stream is short
-of the dense model's. Of a layer that lost inputs, X̂ has fewer.
+the outputs of the pruned layers before it. A solver that preserves WX̂ carries that drift on. Here the target is the
+dense output Y = WX; where the output is added to the residual stream, Y also includes the difference between the dense
+model's stream and this one's. In a layer that lost inputs, X̂ has fewer features.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,15 @@ from core.pruning.statistics import InputStatistic
 from core.pruning.streams import Stream
 
 RIDGES = (0.001, 0.01, 0.1, 1.0)
-"""Tried where λ is chosen."""
+"""Values of λ that are tried where it is chosen."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A linear layer's pruned weights, [out_features, in_features], and how they were fitted: α and λ of the refit, and
-    the steps taken; None where there was none."""
+    """A linear layer's pruned weights, [out_features, in_features], and how they were fitted.
+
+    `refit` and `ridge` are α and λ, `steps` the conjugate-gradient steps taken; None where there was no such fit.
+    """
 
     weight_OI: Tensor
     refit: float | None = None
@@ -42,7 +44,7 @@ def prune_and_fit(
     compensation: Compensation | None,
     note: Callable[[str], None],
 ) -> list[Fitted]:
-    """Pruned weights of linear layers that share their inputs: refitted, pruned as the method does, fitted again."""
+    """Refit linear layers that share their inputs, prune them with the method, and fit the weights left again."""
     if compensation is None:
         return [Fitted(pruned_OI) for pruned_OI in method.prune(linears, inputs, note)]
     aims = [Fitted(linear.weight_OI) for linear in linears]
@@ -63,7 +65,7 @@ def prune_and_fit(
 
 
 def fitted_tokens(compensation: Refit, stream: Stream) -> int | None:
-    """How many of a stream's tokens are fitted to: the rest is held aside; None: all, nothing is chosen by them."""
+    """Return how many of a stream's tokens are fitted to, the rest being held out; None: all, nothing is chosen."""
     if not compensation.chooses:
         return None
     sequences = stream.token_count // stream.length
@@ -77,10 +79,10 @@ def refit(
     note: Callable[[str], None],
     dense: Sequence[Tensor] | None = None,
 ) -> list[Fitted]:
-    """Weights of layers that share their inputs, α of the way towards the dense model's outputs.
+    """Move the weights of layers that share their inputs α of the way towards the dense model's outputs.
 
     `dense` are the dense model's weights of the same outputs, where they differ. Where λ is chosen, all layers of these
-    inputs get the one that leaves the least error on the tokens held aside, each with its own α.
+    inputs get the one with the least error on the hold-out tokens, each with its own α.
     """
     dense = weights if dense is None else dense
     best: list[Fitted] = []
@@ -113,12 +115,14 @@ def refit_directions(
     note: Callable[[str], None],
     dense: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
-    """D = (YᵀX̂ − VX̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ of layers that share their inputs: V + D is the ridge solution of
-    min ‖Y − X̂Uᵀ‖² + λ‖U − V‖² in U, with λ = ridge·mean(diag X̂ᵀX̂). The weights V are [out_features, in_features]. Y
-    is the target the statistic was told, else XWᵀ of the `dense` weights W, of as many outputs, None: V.
+    """Return the direction D = (YᵀX̂ − VX̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ for each of the layers that share their inputs.
 
-    Zero where X̂Vᵀ is Y, up to rounding, and exactly where that is because X̂ is X and V is W. Inputs that are always
-    zero give their weights no direction.
+    V + D is the ridge solution of min ‖Y − X̂Uᵀ‖² + λ‖U − V‖² in U, with λ = ridge·mean(diag X̂ᵀX̂). The weights V are
+    [out_features, in_features]. Y is the statistic's target if it has one, else XWᵀ of the `dense` weights W, of as
+    many outputs, None: V.
+
+    D is zero where X̂Vᵀ is Y, up to rounding, and exactly where that is because X̂ is X and V is W. It is zero too for
+    weights of inputs that are always zero.
     """
     lower_II, dead_I = damped_cholesky(inputs.gram_II, ridge, note)
     found = []
@@ -130,7 +134,10 @@ def refit_directions(
 
 
 def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, dense_OI: Tensor | None = None) -> float:
-    """α in 0…1 that minimises ‖Y − X̂(V + αD)ᵀ‖² on tokens held aside: a parabola in α. Y as for the directions."""
+    """Return the α in 0…1 that minimises ‖Y − X̂(V + αD)ᵀ‖² on hold-out tokens: the vertex of a parabola.
+
+    Y is that of `refit_directions`.
+    """
     curvature = _inner(direction_OI @ aside.gram_II, direction_OI)
     if curvature <= 0:
         return 0.0
@@ -139,7 +146,7 @@ def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, d
 
 
 def _shortfall(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
-    """(Y − X̂Vᵀ)ᵀX̂ of weights V: what the outputs are short of, [out_features, in_features]."""
+    """Return (Y − X̂Vᵀ)ᵀX̂ for weights V, the missing part of the outputs: [out_features, in_features]."""
     if inputs.target_OI is not None:
         return inputs.target_OI - weight_OI @ inputs.gram_II
     if torch.equal(weight_OI, dense_OI):
@@ -154,11 +161,11 @@ def conjugate_gradient(
     steps: int,
     error: Callable[[Tensor], float] | None = None,
 ) -> tuple[Tensor, int]:
-    """Fit the weights that stay, where they are: minimise ‖X̂(T − V)ᵀ‖² over V that are zero where `pruned_OI` is.
+    """Fit the weights that stay, in place: minimise ‖X̂(T − V)ᵀ‖² over V that are zero where `pruned_OI` is.
 
-    Conjugate gradients, Jacobi-preconditioned, all rows at once, begun at `pruned_OI`; in exact arithmetic no step
-    raises the objective. With `error`, which is asked after 0, 1, 2, 4 … steps, it ends once that has grown. The
-    weights of the step that was best (without `error` the last), and its number.
+    Conjugate gradients, Jacobi-preconditioned, all rows at once, started at `pruned_OI`; in exact arithmetic no step
+    raises the objective. With `error`, which is evaluated after 0, 1, 2, 4 … steps, it ends once the error has grown.
+    Returns the weights of the best step (without `error` the last), and its number.
     """
     kept_OI = pruned_OI != 0
     diagonal_I = gram_II.diagonal().clamp(min=torch.finfo(gram_II.dtype).tiny)
@@ -190,8 +197,11 @@ def conjugate_gradient(
 
 
 def output_error(weight_OI: Tensor, inputs: InputStatistic) -> Callable[[Tensor], float]:
-    """‖Y − X̂Vᵀ‖² of weights V, up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr(YᵀX̂Vᵀ). Y is the target the statistic was told,
-    else XWᵀ of the dense weights W that are given; where only X̂ is known it stands for X."""
+    """Return a function of weights V that computes ‖Y − X̂Vᵀ‖² up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr(YᵀX̂Vᵀ).
+
+    Y is the statistic's target if it has one, else XWᵀ of the given dense weights W; where only X̂ is known it stands
+    for X.
+    """
     aimed_OI = inputs.target_OI
     if aimed_OI is None:
         aimed_OI = weight_OI @ (inputs.cross_II if inputs.is_paired else inputs.gram_II)
@@ -204,5 +214,5 @@ def _inner(first: Tensor, second: Tensor) -> float:
 
 
 def _divided(numerator_O: Tensor, denominator_O: Tensor) -> Tensor:
-    """0 where there is nothing left to divide by: that row is solved."""
+    """Divide, with 0 where the denominator is 0: that row is solved."""
     return torch.where(denominator_O > 0, numerator_O / denominator_O.clamp(min=torch.finfo(numerator_O.dtype).tiny), 0)

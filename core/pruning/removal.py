@@ -1,8 +1,8 @@
-"""The removal: a method chooses what goes, and one walk over the blocks takes it out while dense and cut model are
-measured on the same tokens. It can be taken up again once the choice is made, and at any block.
+"""Removal of heads, channels or layers: a method chooses them, and one pass over the blocks removes them.
 
-Resident are embeddings and head, one block as it was and as it is, and the activation budget, and where what is left is
-refitted the statistics of one input group; what a method needs to choose comes before, and is its own affair.
+The dense and the pruned model are measured on the same tokens in that pass. It can be resumed once the choice is made,
+and at any block. Resident are embeddings and head, one block before and after removal, the activation budget and, with
+a refit, the statistics of one input group; the memory a method needs to choose comes before and is its own.
 """
 
 import json
@@ -27,10 +27,10 @@ _CUT = "cut.json"
 
 
 class Removal(Walk):
-    """See the module."""
+    """The choice and the pass that removes what was chosen."""
 
     def __init__(self, folder: ModelFolder, plan: StructuredPlan, **setting: Any) -> None:
-        """`setting` is what a `Walk` is given."""
+        """Set up the pass; `setting` are the keyword arguments of `Walk`."""
         super().__init__(folder, plan, **setting)
         self.plan = plan
         if plan.compensation is not None and self.calibration_tokens is None:
@@ -45,7 +45,7 @@ class Removal(Walk):
         self.changed = ChangedWeights(self.boundaries.work)
 
     def run(self) -> PruneResult:
-        """Choose, then walk all blocks; raises UnusableModel kinds for tensors that cannot be used."""
+        """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
         self.observer.on_stage("prune")
         cut = self._earlier_cut() or self._choose()
         if self.changed.hashes:
@@ -86,7 +86,7 @@ class Removal(Walk):
         partial.replace(partial.with_name(_CUT))
 
     def _earlier_cut(self) -> Cut | None:
-        """What this attempt or the one before it chose, under the same circumstances."""
+        """Return the choice of this attempt or the one before, if made under the same circumstances, else None."""
         for folder in [self.boundaries.work, *([self.previous] if self.previous else [])]:
             try:
                 record = json.loads((folder / _CUT).read_text())

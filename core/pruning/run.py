@@ -1,4 +1,4 @@
-"""From a request to the walk that carries it out: a sweep where weights become zero, a removal where groups go."""
+"""Construction of the pass that carries a request out: a sweep sets weights to zero, a removal takes out groups."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,11 +23,11 @@ def walk_for(
     device: torch.device | None = None,
     **setting: Any,
 ) -> Sweep | Removal:
-    """`request` has method, sparsity, pattern and parameters; `layout` is that of the model to be made, None: the
-    model's own; `at_least`: the sparsity stands for a target, so that no fewer groups may go; `setting` is what a
-    `Walk` is given.
+    """Return the pass for a request, which has method, sparsity, pattern and parameters.
 
-    Raises InvalidRequest kinds where the request does not fit the model.
+    `layout` is that of the resulting model, None: the model's own. With `at_least` the sparsity stands for a target, so
+    that no fewer groups may be removed. `setting` are the keyword arguments of `Walk`. Raises InvalidRequest kinds
+    where the request does not fit the model.
     """
     if request["method"] in STRUCTURED:
         plan = make_structured_plan(folder, layout=layout, at_least=at_least, device=device, **request)

@@ -1,27 +1,27 @@
-"""Scores: how much each weight is worth keeping. Shapes [out_features, in_features], higher is kept."""
+"""Saliency scores: how much each weight is worth. Shapes [out_features, in_features], the highest are kept."""
 
 import torch
 from torch import Tensor
 
 
 def magnitude(weight_OI: Tensor) -> Tensor:
-    """|W_ij|."""
+    """Return |W_ij|."""
     return weight_OI.abs()
 
 
 def weight_times_norm(weight_OI: Tensor, norms_I: Tensor) -> Tensor:
-    """|W_ij|·‖X_j‖₂ (Wanda, eq. 1)."""
+    """Return |W_ij|·‖X_j‖₂ (Wanda, eq. 1)."""
     return weight_OI.abs() * norms_I
 
 
 def random(weight_OI: Tensor, seed: int) -> Tensor:
-    """Uniform in [0, 1), the same for a seed on every device."""
+    """Draw scores uniformly from [0, 1), the same for a seed on every device."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(weight_OI.shape, generator=generator).to(weight_OI.device)
 
 
 def cumulative_row_share(score_OI: Tensor) -> Tensor:
-    """Each weight's share of its row's total score held by the weights up to and including it, lowest first.
+    """Return the share of its row's total score that each weight and all lower ones hold together.
 
     Wanda's variant keeps, in every row, the weights above a threshold on this share and bisects the threshold α until
     the tensor's sparsity is met; taking the k lowest shares of the tensor is that threshold, found exactly.

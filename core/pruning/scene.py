@@ -1,4 +1,4 @@
-"""What a structured method looks at while it chooses: the model, its groups, the calibration tokens."""
+"""Context in which a structured method chooses units: the model, its groups, the calibration tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,16 @@ from core.pruning.streams import ActivationBudget
 from core.pruning.structure import Cut, Groups, LayerCut, layer_groups
 
 Scores = Sequence[Mapping[Kind, Tensor]]
-"""For each decoder layer the score of each of its groups, by kind: [units], the highest are kept."""
+"""The score of each group of each decoder layer, by kind: [units]; the highest are kept."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """`skeleton` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
+    """The dense model and everything a structured method may use to choose.
+
+    `skeleton` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
     for the activations that do not fit in `budget`; `changed` takes the weights a method trains while it chooses.
-    `narrowing` is None where whole layers go, `removed_layers` of them.
+    `narrowing` is None where entire layers are removed, `removed_layers` of them.
     """
 
     folder: ModelFolder
@@ -50,12 +52,12 @@ class Scene:
 
     @property
     def attention(self) -> AttentionMode:
-        """How heads are counted."""
+        """The unit by which attention heads are removed."""
         return "none" if self.narrowing is None else self.narrowing.attention
 
     @property
     def counts(self) -> Sequence[Counts] | None:
-        """What each layer keeps, where that does not depend on the scores."""
+        """The counts each layer keeps, None where they depend on the scores."""
         return None if self.narrowing is None else self.narrowing.counts
 
     def shelf(self) -> Shelf:
@@ -65,17 +67,17 @@ class Scene:
         return layer_groups(self.folder.family, self.structure, layer, self.attention)
 
     def counts_at(self, share: float) -> tuple[Counts, ...]:
-        """What each layer keeps once `share` of what is to go has gone: all at 0, what the counts say at 1."""
+        """Return the counts of each layer once `share` of the removal is done: all groups at 0, `counts` at 1."""
         assert self.counts is not None
         return tuple(
             counts_at(share, counts, shape) for counts, shape in zip(self.counts, self.structure.layers, strict=True)
         )
 
     def keep_highest(self, scores: Scores, counts: Sequence[Counts] | None = None) -> Cut:
-        """Of every layer the groups of highest score, as many as `counts` say, or else the scene's; ties keep the
-        later ones.
+        """Keep the groups of highest score in every layer, as many as `counts`, or else the scene's, say.
 
-        Where the groups of all layers compete, the scores make the counts too.
+        Ties keep the later ones. Where the groups of all layers compete, the scores determine the counts too. Raises
+        NotFiniteWeights where a score is not finite.
         """
         assert self.narrowing is not None
         for layer, kinds in enumerate(scores):
@@ -92,7 +94,7 @@ class Scene:
         )
 
     def without_layers(self, removed: Sequence[int]) -> Cut:
-        """Everything but these layers."""
+        """Keep everything but these layers."""
         kept = [layer for layer in range(self.layers) if layer not in removed]
         return Cut(attention=self.attention, layers={layer: LayerCut() for layer in kept})
 

@@ -1,4 +1,4 @@
-"""How much is gone at which step of training: cubic (Zhu & Gupta 2017, arXiv:1710.01878), with a rest at both ends."""
+"""Cubic schedule of gradual removal (Zhu & Gupta 2017, arXiv:1710.01878), with a rest at both ends."""
 
 from dataclasses import replace
 from math import floor
@@ -10,7 +10,7 @@ COOL_DOWN = 0.1
 
 
 def cubic(done: int, steps: int, *, warm_up: float = WARM_UP, cool_down: float = COOL_DOWN) -> float:
-    """The share of what is to be removed that is gone after `done` of `steps` steps.
+    """Return the share of the removal that is done after `done` of `steps` steps.
 
     1 − (1 − p)³, p rising from 0, where the warm-up ends, to 1, where the cool-down begins; these are shares of the
     steps. Exactly 0 before, exactly 1 after.
@@ -22,7 +22,7 @@ def cubic(done: int, steps: int, *, warm_up: float = WARM_UP, cool_down: float =
 
 
 def counts_at(share: float, counts: Counts, shape: LayerShape) -> Counts:
-    """What a layer keeps while only `share` of what it is to lose is gone, to the nearest group; `counts` at 1."""
+    """Return what a layer keeps once `share` of its removal is done, to the nearest group; `counts` at share 1."""
 
     def kept(before: int, after: int, step: int = 1) -> int:
         return before - step * floor(share * (before - after) / step + 0.5)

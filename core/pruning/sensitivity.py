@@ -1,9 +1,9 @@
 """Sensitivity of a language model: the loss when one layer alone is pruned, for each layer and rate.
 
-One walk over the blocks. What enters block i is carried along, dense; the block is pruned at every rate, with input
-statistics of the dense calibration forward, and only the blocks from i on are run again: (L + 1)/2 instead of L of L
-blocks a point. Resident are embeddings and head, one block with its statistics, and the activation budget, which later
-blocks' weights share as far as they fit; the others are read once a layer.
+One pass over the blocks. The dense hidden states before block i are carried along; the block is pruned at every rate,
+with input statistics of the dense calibration forward, and only the blocks from i on are run again: (L + 1)/2 instead
+of L of L blocks a point. Resident are embeddings and head, one block with its statistics, and the activation budget,
+which later blocks' weights share as far as they fit; the others are read once a layer.
 """
 
 import math
@@ -34,7 +34,7 @@ _VARIANTS = "variants"
 
 @dataclass(frozen=True)
 class SensitivityResult:
-    """`dense` is the whole model at rate 0; `resumed_from` the layers an earlier attempt had measured."""
+    """Curves of all layers; `dense` is the model at rate 0, `resumed_from` the layers an earlier attempt measured."""
 
     dense: SensitivityPoint
     curves: list[SensitivityCurve]
@@ -44,7 +44,7 @@ class SensitivityResult:
 
 @dataclass(frozen=True)
 class _Variant:
-    """A stream of the evaluation tokens whose model lost what `unit` lost at `rate`."""
+    """A stream of the evaluation tokens through the model with `unit` alone pruned at `rate`."""
 
     unit: str
     rate: float
@@ -53,7 +53,10 @@ class _Variant:
 
 
 class SensitivityWalk(Walk):
-    """See the module. `setting` is what a `Walk` is given, with one evaluation set."""
+    """The pass that measures sensitivity.
+
+    `setting` are the keyword arguments of `Walk`, with one evaluation set.
+    """
 
     def __init__(self, folder: ModelFolder, plan: SensitivityPlan, **setting: Any) -> None:
         super().__init__(folder, plan, **setting)
@@ -112,7 +115,7 @@ class SensitivityWalk(Walk):
         return done
 
     def _layer(self, index: int) -> None:
-        """Measure block `index`, then let the dense streams pass it."""
+        """Measure block `index`, then advance the dense streams through it."""
         skeleton, plan = self.skeleton, self.plan
         self._held.discard(index)  # it is pruned now, and never run dense again
         tensors = skeleton.read_block(index)
@@ -141,7 +144,7 @@ class SensitivityWalk(Walk):
     def _statistics(
         self, index: int, tensors: dict[str, Tensor], groups: Sequence[InputGroup]
     ) -> dict[InputGroup, InputStatistic]:
-        """Of every group, from the dense forward of the calibration tokens, which pass the block."""
+        """Collect statistics of every group from the dense forward of the calibration tokens, and advance those."""
         level = self.method.statistic
         if self.calibration is None:
             return {group: InputStatistic(level, sample_stride=1) for group in groups}
@@ -154,7 +157,7 @@ class SensitivityWalk(Walk):
     def _pruned(
         self, index: int, tensors: dict[str, Tensor], statistics: dict[InputGroup, InputStatistic], rate: float
     ) -> dict[str, Tensor]:
-        """The block's prunable weights at a rate, by name in the block, rounded and laid out as stored."""
+        """Return the block's prunable weights at a rate, by name in the block, rounded and laid out as stored."""
         prefix, pattern = self.skeleton.block_prefix(index), self.plan.pruning.pattern
         pruned = {}
         for group, statistic in statistics.items():
@@ -175,7 +178,7 @@ class SensitivityWalk(Walk):
         return pruned
 
     def _units(self, index: int, names: Sequence[str]) -> list[tuple[str, list[str]]]:
-        """What is pruned together: its full name, and its tensors by name in the block."""
+        """Return the units that are pruned together: full name, and tensors by name in the block."""
         prefix = self.skeleton.block_prefix(index)
         if self.plan.scope == "layer":
             return [(prefix, list(names))] if names else []
@@ -190,7 +193,7 @@ class SensitivityWalk(Walk):
         pruned: dict[str, Tensor],
         rate: float,
     ) -> _Variant:
-        """The dense stream through the block with those weights; the block is dense again after."""
+        """Run the dense stream through the block with the pruned weights, then restore the dense ones."""
         stream = Stream(
             f"{unit}-{rate:g}",
             self._tokens_NT,
@@ -208,7 +211,7 @@ class SensitivityWalk(Walk):
         return _Variant(unit, rate, zeros / sum(weight.numel() for weight in pruned.values()), stream)
 
     def _later_block(self, index: int) -> nn.Module:
-        """A dense block behind the pruned one: held from before, or read, and then held if there is room."""
+        """Return a dense block after the pruned one: from memory, or read and then kept in memory if there is room."""
         block: nn.Module = self.skeleton.blocks[index]
         if index not in self._held:
             tensors = self.skeleton.read_block(index)
@@ -219,7 +222,7 @@ class SensitivityWalk(Walk):
         return block
 
     def _room_for_blocks(self) -> int:
-        """Bytes of the activation budget that the streams of a layer leave."""
+        """Return the bytes of the activation budget that the streams of a layer leave."""
         widest = len(self.plan.rates)
         if self.plan.scope == "module":
             widest *= max(1, len(self.plan.pruning.linears) // len(self.skeleton))
@@ -229,7 +232,7 @@ class SensitivityWalk(Walk):
         return self.budget.limit - tokens * self.folder.description.hidden_size * self.plan.dtype.itemsize
 
     def _record(self, index: int, variants: Sequence[_Variant]) -> None:
-        """The curves of a layer from streams at the end of all blocks, in the order of the units."""
+        """Add the curves of a layer from streams at the end of all blocks, in the order of the units."""
         points: dict[str, list[SensitivityPoint]] = {}
         for variant in variants:
             found = self._measured(variant.stream)
@@ -255,7 +258,7 @@ class SensitivityWalk(Walk):
 
 
 def _beside(curve: SensitivityCurve, dense: float) -> SensitivityCurve:
-    """A curve with every perplexity's ratio to the dense model's."""
+    """Return a curve with the ratio of every perplexity to the dense model's."""
     points = [
         point.model_copy(update={"ratio": point.perplexity / dense}) for point in curve.points if point.perplexity
     ]

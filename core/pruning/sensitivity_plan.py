@@ -1,4 +1,4 @@
-"""What a walk that measures sensitivity is to do, with every choice made."""
+"""Plan of a pass that measures sensitivity, with every choice resolved."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +13,7 @@ from core.pruning.plan import Plan, fingerprint, make_plan
 
 @dataclass(frozen=True)
 class SensitivityPlan:
-    """`pruning` is the plan of the method that is measured, at the highest rate."""
+    """The rates and the scope of the measurement; `pruning` is the plan of the measured method at the highest rate."""
 
     pruning: Plan
     rates: tuple[float, ...]
@@ -43,7 +43,7 @@ class SensitivityPlan:
 def make_sensitivity_plan(
     folder: ModelFolder, parameters: SensitivityParameters, *, device: torch.device | None = None
 ) -> SensitivityPlan:
-    """From checked parameters, defaults filled in; raises InvalidRequest kinds."""
+    """Make a plan from checked parameters with defaults filled in; raises InvalidRequest kinds."""
     assert parameters.rates is not None
     pruning = make_plan(
         folder,

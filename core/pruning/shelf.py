@@ -1,4 +1,4 @@
-"""Hidden states kept by block and batch, in memory as far as a budget goes, in scratch files beyond."""
+"""Cache of hidden states by block and batch, in memory up to a budget, in scratch files beyond."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from core.pruning.streams import ActivationBudget
 
 
 class Shelf:
-    """Tensors by block and batch."""
+    """Hidden states by block and batch."""
 
     def __init__(self, budget: ActivationBudget, folder: Path) -> None:
         self._budget = budget
@@ -17,7 +17,7 @@ class Shelf:
         self._held: dict[tuple[int, int], Tensor] = {}
 
     def put(self, block: int, batch: int, tensor: Tensor) -> None:
-        """Keep a tensor in the place of what was there."""
+        """Store a tensor, in place of an earlier one of this block and batch."""
         earlier = self._held.pop((block, batch), None)
         if earlier is not None:
             self._budget.give(earlier.nbytes)
@@ -32,7 +32,7 @@ class Shelf:
         return load_tensors(self._file(block, batch))["hidden"] if held is None else held
 
     def take(self, block: int, batch: int) -> Tensor:
-        """Get a tensor that is not needed again."""
+        """Return a tensor and remove it from the cache."""
         tensor = self.get(block, batch)
         if self._held.pop((block, batch), None) is not None:
             self._budget.give(tensor.nbytes)

@@ -1,4 +1,4 @@
-"""What the calibration tokens say about a linear layer's input, gathered micro-batch by micro-batch in float32."""
+"""Statistics of a linear layer's input over the calibration tokens, gathered by micro-batches in float32."""
 
 import math
 from contextlib import nullcontext
@@ -11,7 +11,7 @@ from core.models.arithmetic import rounded_products
 
 
 class Statistic(Enum):
-    """What a method reads of its inputs, each level holding the ones before: nothing, norms per feature, XᵀX."""
+    """The statistics of its inputs a method reads, each level including those before: none, feature norms, XᵀX."""
 
     NONE = 0
     NORMS = 1
@@ -41,8 +41,10 @@ class InputStatistic:
         self._sample: list[Tensor] = []
 
     def update(self, inputs: Tensor, dense_inputs: Tensor | None = None, target: Tensor | None = None) -> None:
-        """Take in a micro-batch of inputs, [..., in_features], and for the same tokens the dense model's, which may be
-        wider, or what the layer should make of them, [..., out_features].
+        """Take in a micro-batch of inputs, [..., in_features].
+
+        For the same tokens the dense model's inputs, which may be wider, or the target outputs [..., out_features] may
+        be given.
         """
         assert not self._mirrored
         X_NI, dense_NI, target_NO = _rows(inputs), _rows(dense_inputs), _rows(target)
@@ -94,7 +96,7 @@ class InputStatistic:
 
     @property
     def gram_II(self) -> Tensor:
-        """XᵀX, symmetric, [in_features, in_features]; no more inputs are taken in after it was read."""
+        """XᵀX, symmetric, [in_features, in_features]; no more inputs can be taken in once it was read."""
         assert self._gram_II is not None
         if not self._mirrored:
             upper = self._gram_II.triu_()
@@ -104,7 +106,7 @@ class InputStatistic:
 
     @property
     def is_paired(self) -> bool:
-        """Whether the dense model's inputs were given."""
+        """True where the dense model's inputs were given."""
         return self._cross_II is not None
 
     @property
@@ -114,7 +116,7 @@ class InputStatistic:
         return self._cross_II
 
     def relative_error(self, dense_OI: Tensor, pruned_OI: Tensor) -> float | None:
-        """‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over the tokens seen: all of them from XᵀX, else the sample. None without tokens."""
+        """Return ‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over all tokens, from XᵀX, or else over the sample. None without tokens."""
         if self.tokens == 0:
             return None
         whole = self.energy(dense_OI)
@@ -123,7 +125,7 @@ class InputStatistic:
         return math.sqrt(max(self.energy(dense_OI - pruned_OI), 0.0) / whole)
 
     def energy(self, weight_OI: Tensor) -> float:
-        """‖WXᵀ‖² over the tokens seen: all of them from XᵀX, else the sample."""
+        """Return ‖WXᵀ‖² over all tokens, from XᵀX, or else over the sample."""
         if self.level is Statistic.GRAM:
             return float(((weight_OI @ self.gram_II) * weight_OI).sum(dtype=torch.float64))
         return float((weight_OI @ torch.cat(self._sample).T).square().sum(dtype=torch.float64))
@@ -134,7 +136,7 @@ def _rows(values: Tensor | None) -> Tensor | None:
 
 
 def _with_product(total: Tensor | None, left_N: Tensor, right_N: Tensor) -> Tensor:
-    """`total` and leftᵀ·right more."""
+    """Add leftᵀ·right to `total` and return it; None stands for zeros."""
     if total is None:
         total = right_N.new_zeros(left_N.shape[1], right_N.shape[1])
     return total.addmm_(left_N.to(right_N.dtype).T, right_N)

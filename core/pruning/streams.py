@@ -1,4 +1,4 @@
-"""Token streams on their way through the model: hidden states between two blocks, in micro-batches."""
+"""Token streams through the model: hidden states between two blocks, in micro-batches."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from core.pruning.boundaries import Boundaries
 
 
 class ActivationBudget:
-    """Bytes of hidden states all streams may keep in memory; what does not fit is read back from the work folder."""
+    """Bytes of hidden states all streams may keep in memory; the rest is read back from the work folder."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -29,7 +29,7 @@ class ActivationBudget:
 class Stream:
     """One set of tokens [sequences, time] and its hidden states after the blocks done so far.
 
-    `dtype` is the arithmetic its forwards run in. One that is not `resumable` writes only what does not fit the budget.
+    `dtype` is that of its forwards. A stream that is not `resumable` writes only what does not fit the budget.
     """
 
     def __init__(
@@ -66,31 +66,31 @@ class Stream:
             self._keep(index, self._skeleton.embed(tokens_BT).to(self.dtype), done=0)
 
     def resume(self, done: int) -> None:
-        """Take up the state after `done` blocks from the work folder."""
+        """Continue from the state after `done` blocks in the work folder."""
         self.done = done
 
     def arguments(self, block: int) -> BlockArguments:
-        """What block `block` is called with besides the hidden states, in this stream's dtype."""
+        """Return the arguments of block `block` other than the hidden states, in this stream's dtype."""
         if self._arguments is None:
             self._arguments = block_arguments(self._skeleton, self.length, self.dtype)
         return self._arguments[block]
 
     def hidden(self, index: int) -> Tensor:
-        """Hidden states [sequences, time, hidden_size] of a micro-batch before the next block."""
+        """Return the hidden states [sequences, time, hidden_size] of a micro-batch before the next block."""
         held = self._held[index]
         if held is not None:
             return held
         return self._boundaries.read_activation(self.done, self._activation(index)).to(self._skeleton.device)
 
     def store(self, index: int, hidden: Tensor) -> None:
-        """Put a micro-batch's output of the block being worked on in place; `step` declares all stored."""
+        """Store a micro-batch's output of the current block; `step` follows once all are stored."""
         self._keep(index, hidden, done=self.done + 1)
 
     def step(self) -> None:
         self.done += 1
 
     def stay(self) -> None:
-        """Pass a block by: the state after it is that before it."""
+        """Skip a block: the hidden states after it are those before it."""
         for batch, hidden in self.batches():
             self.store(batch, hidden)
         self.step()
@@ -100,14 +100,14 @@ class Stream:
         self.branch(self, block, index)
 
     def branch(self, source: "Stream", block: nn.Module, index: int) -> None:
-        """Take the state of a stream of the same tokens, run it through block `index`, and go on from there."""
+        """Run another stream's hidden states, of the same tokens, through block `index`, and continue from there."""
         self.done = source.done
         for batch, hidden in source.batches():
             self.store(batch, call_block(block, hidden, source.arguments(index)))
         self.step()
 
     def close(self) -> None:
-        """Give its memory back; there is nothing more to do."""
+        """Release the memory of a stream that is finished."""
         for hidden in self._held:
             if hidden is not None:
                 self._budget.give(hidden.nbytes)
@@ -131,13 +131,13 @@ class Stream:
 
 
 def block_arguments(skeleton: Skeleton, length: int, dtype: torch.dtype) -> list[BlockArguments]:
-    """What each block is called with besides hidden states [sequences, length, hidden_size] of that dtype."""
+    """Return each block's arguments other than the hidden states [sequences, length, hidden_size], in that dtype."""
     cast: dict[int, Tensor] = {}
     return [_cast(each, dtype, cast) for each in skeleton.block_arguments(length)]
 
 
 def _cast(arguments: BlockArguments, dtype: torch.dtype, done: dict[int, Tensor]) -> BlockArguments:
-    """Floating-point tensors among a block's arguments in another dtype; layers that shared one go on sharing it."""
+    """Cast the floating-point tensors among a block's arguments; tensors shared between layers stay shared."""
 
     def cast(value: object) -> object:
         if isinstance(value, Tensor) and value.is_floating_point():

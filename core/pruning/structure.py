@@ -1,4 +1,4 @@
-"""Removing groups: which rows and columns of which tensors go with a channel or a head, and the config that fits."""
+"""Removal of groups: the rows and columns of tensors that belong to a channel or head, and the config without them."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class Slot:
     runs: tuple[tuple[int, int], ...]
 
     def features(self, kept: Tensor) -> Tensor:
-        """Where along the dimension the features of the groups `kept` lie, in stored order."""
+        """Return the indices, along the dimension, of the features of the groups `kept`, in stored order."""
         stretches, start = [], 0
         for size, unowned in self.runs:
             if size:
@@ -39,11 +39,11 @@ class Slot:
         return torch.cat(stretches)
 
     def per_feature(self, values: Tensor) -> Tensor:
-        """The sum of a tensor's values over everything but the dimension: [features]."""
+        """Sum a tensor's values over every other dimension: [features]."""
         return values if values.dim() == 1 else values.sum(1 - self.dimension)
 
     def spread(self, values_U: Tensor, unowned: float) -> Tensor:
-        """A figure of each group at every feature it owns, `unowned` at those no group owns: [features]."""
+        """Expand a value of each group to the features it owns, with `unowned` at those no group owns: [features]."""
         stretches = [
             values_U.repeat_interleave(size) if size else values_U.new_full((rest,), unowned)
             for size, rest in self.runs
@@ -51,7 +51,7 @@ class Slot:
         return torch.cat(stretches)
 
     def per_unit(self, features: Tensor) -> Tensor:
-        """The sum of a figure of each feature over the groups they belong to: [units]."""
+        """Sum a value of each feature over the group it belongs to: [units]."""
         total, start = features.new_zeros(self.units), 0
         for size, unowned in self.runs:
             end = start + size * self.units + unowned
@@ -63,19 +63,19 @@ class Slot:
 
 @dataclass(frozen=True)
 class Groups:
-    """The removable groups of one decoder layer: how many of a kind, and what goes with each."""
+    """The removable groups of one kind in a decoder layer: how many there are, and the slots they own."""
 
     kind: Kind
     units: int
     slots: tuple[Slot, ...]
 
     def sum(self, per_feature: Callable[[Slot], Tensor], present: Container[str]) -> Tensor:
-        """A figure of every feature of every tensor that is `present`, added up over each group: [units]."""
+        """Sum a value of each feature over each group, in all tensors that are `present`: [units]."""
         return torch.stack([slot.per_unit(per_feature(slot)) for slot in self.slots if slot.name in present]).sum(0)
 
 
 def layer_groups(family: Family, structure: ModelStructure, layer: int, attention: AttentionMode) -> list[Groups]:
-    """The groups of decoder layer `layer`; heads as `attention` counts them, none where it is 'none'."""
+    """Return the groups of decoder layer `layer`, with heads as `attention` counts them, none where it is 'none'."""
     shape = structure.layers[layer]
     group, head_dim = shape.heads // shape.kv_heads, structure.head_dim
     found = [_groups(family, "channels", family.channels, shape.channels, {"channel": (1, 0)})]
@@ -102,13 +102,13 @@ def _groups(
 
 
 def reading_slot(family: Family, groups: Groups) -> Slot:
-    """The weight of the linear layer that reads what these heads or channels put out."""
+    """Return the weight of the linear layer that reads the outputs of these heads or channels."""
     reader = family.attention_output if groups.kind == "heads" else family.channel_reader
     return next(slot for slot in groups.slots if slot.name == f"{reader}.weight")
 
 
 def output_groups(family: Family, groups: Sequence[Groups]) -> list[Groups]:
-    """The same groups with what they own of linear layers' outputs only: cut by these, weights keep all inputs."""
+    """Return the groups with output slots of linear layers only: removing by these keeps all inputs of a weight."""
     outputs = int(family.transposed)
     return [replace(each, slots=tuple(slot for slot in each.slots if slot.dimension == outputs)) for each in groups]
 
@@ -123,7 +123,7 @@ class LayerCut(BaseModel):
         return self.heads if kind == "heads" else self.channels
 
     def mask(self, kind: Kind, units: int) -> Tensor:
-        """True for the groups of a kind that are kept, of so many: [units]."""
+        """Return a mask over `units` groups of a kind, True for those that are kept: [units]."""
         kept = self.of(kind)
         kept_U = torch.full((units,), kept is None)
         if kept is not None:
@@ -132,14 +132,14 @@ class LayerCut(BaseModel):
 
 
 class Cut(BaseModel):
-    """What is kept of a model: decoder layers by their number in the source, with what each of them keeps."""
+    """The part of a model that is kept: decoder layers by their number in the source, each with its kept groups."""
 
     attention: AttentionMode
     layers: dict[int, LayerCut]
 
 
 def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: LayerCut) -> dict[str, Tensor]:
-    """A block's tensors without the groups the cut leaves out, by the same names."""
+    """Return a block's tensors without the groups the cut leaves out, by the same names."""
     sliced = dict(tensors)
     for each in groups:
         kept = cut.of(each.kind)
@@ -156,9 +156,9 @@ def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: La
 def cut_config(
     raw: Mapping[str, Any], config: PretrainedConfig, family: Family, structure: ModelStructure, cut: Cut
 ) -> dict[str, Any]:
-    """config.json of what a cut leaves, from the source's, raw and as its class reads it.
+    """Return the config.json after a cut, from the source's raw config and its parsed one.
 
-    Of layers that all have one shape it is a plain config of the family; else it says in what each layer differs.
+    Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """
     changed = dict(raw)
     changed["num_hidden_layers" if "num_hidden_layers" in raw else "n_layer"] = len(cut.layers)
@@ -179,7 +179,7 @@ def cut_config(
 
 
 def _left(shape: LayerShape, cut: LayerCut, attention: AttentionMode) -> LayerShape:
-    """A layer's shape after a cut, its parameters not counted anew."""
+    """Return a layer's shape after a cut, without a new count of its parameters."""
     heads, kv_heads = shape.heads, shape.kv_heads
     if cut.heads is not None and attention == "kv_groups":
         heads, kv_heads = len(cut.heads) * (heads // kv_heads), len(cut.heads)
@@ -190,6 +190,6 @@ def _left(shape: LayerShape, cut: LayerCut, attention: AttentionMode) -> LayerSh
 
 
 def _settings(family: Family, shape: LayerShape) -> dict[str, int]:
-    """What the family's config calls a layer's shape, as far as it can be cut."""
+    """Return the settings of a layer's shape, by their names in the family's config."""
     heads = {HEADS_KEY: shape.heads, KV_HEADS_KEY: shape.kv_heads} if family.heads else {}
     return {family.width_key: shape.channels, **heads}

@@ -1,4 +1,4 @@
-"""What a structured run is to do, with every choice made."""
+"""Plan of a structured run, with every choice resolved."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,10 @@ from core.pruning.plan import MICRO_BATCH_TOKENS, engine_facts, fingerprint
 
 @dataclass(frozen=True)
 class StructuredPlan:
-    """One run's choices: how layers get narrower, or how many layers go.
+    """The choices of one run: how layers get narrower, or how many layers are removed.
 
-    `sparsity` is a share of all parameters of the model, `at_least` that no less goes. `dtype` is the model's own.
+    `sparsity` is a share of all parameters of the model, `at_least` that no less is removed. `dtype` is the model's
+    own.
     """
 
     method_id: str
@@ -43,31 +44,31 @@ class StructuredPlan:
 
     @property
     def compensation(self) -> Refit | None:
-        """How what is left is refitted; None: not at all."""
+        """Options of the refit of what is left; None: no refit."""
         asked = self.parameters.compensation if isinstance(self.parameters, Refitted) else None
         return asked if asked is not None and asked.refits else None
 
     @property
     def attention(self) -> AttentionMode:
-        """How heads are counted."""
+        """The unit by which attention heads are removed."""
         return "none" if self.narrowing is None else self.narrowing.attention
 
     @property
     def weight_reads(self) -> int:
-        """Times the model's weights are read: to choose what goes, and to remove it."""
+        """Times the model's weights are read: to choose what to remove, and to remove it."""
         return 1 + self.method.weight_reads
 
     def micro_batch(self, length: int) -> int:
-        """Sequences of `length` tokens per forward."""
+        """Return the number of sequences of `length` tokens per forward."""
         return max(1, MICRO_BATCH_TOKENS // length)
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
-        """A hash of everything the run's numbers depend on: a later attempt continues only where it is the same."""
+        """Hash everything the run's numbers depend on; a later attempt resumes only where the hash is the same."""
         choices = [self.method_id, self.sparsity, self.at_least, self.layout, self.parameters.model_dump(mode="json")]
         return fingerprint(choices, folder, revision, tokens, self.forward_dtype, self.device)
 
     def facts(self) -> dict[str, Any]:
-        """How the engine worked, for the report."""
+        """Return the engine's settings for the report."""
         protected = [] if self.narrowing is None else sorted(self.narrowing.protected)
         compensation = self.compensation
         return {
@@ -90,10 +91,10 @@ def make_structured_plan(
     at_least: bool = False,
     device: torch.device | None = None,
 ) -> StructuredPlan:
-    """Check a request against a model and make every choice it leaves open; raises InvalidRequest kinds.
+    """Check a request against a model and resolve every choice it leaves open; raises InvalidRequest kinds.
 
-    `layout` is that of the model to be made, None: the model's own. `at_least`: no less than `sparsity` goes, else what
-    is nearest to it.
+    `layout` is that of the resulting model, None: the model's own. With `at_least` no less than `sparsity` is removed,
+    else the nearest there is.
     """
     description = folder.description
     resolved = check_job(description, method, pattern, sparsity, parameters or {}, layout=layout, at_least=at_least)

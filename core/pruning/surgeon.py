@@ -1,12 +1,13 @@
-"""The Optimal Brain Surgeon (Hassibi & Stork 1993): delete the weight that costs least, move all others to make up for
-it, again and again. Mathematics only; rows are problems that share one Hessian.
+"""Optimal Brain Surgeon (Hassibi & Stork 1993): delete the cheapest weight, update all others, and repeat.
 
-Deleting w_q costs L_q = w_q² / (2 [H⁻¹]_qq) on the quadratic with Hessian H, if the others move by
-δw = −(w_q / [H⁻¹]_qq) · H⁻¹ e_q (eq. 5). The inverse of H without row and column q is then the Schur complement
-H⁻¹ − c cᵀ / c_q, c = H⁻¹ e_q, without row and column q. Doing so for one weight after the other is the Cholesky
-factorisation of H⁻¹ with the cheapest weight as pivot: with u = c/√c_q the complement after t deletions is H⁻¹ − UᵀU, U
-the t rows u. Only its diagonal and the pivot's column are ever read: H⁻¹ itself is never written to, so all rows share
-it, and each keeps its U.
+Mathematics only; rows are problems that share one Hessian.
+
+Deleting w_q costs L_q = w_q² / (2 [H⁻¹]_qq) on the quadratic with Hessian H, if the others move by δw = −(w_q /
+[H⁻¹]_qq) · H⁻¹ e_q (eq. 5). The inverse of H without row and column q is then the Schur complement H⁻¹ − c cᵀ / c_q, c
+= H⁻¹ e_q, without row and column q. Doing so for one weight after the other is the Cholesky factorisation of H⁻¹ with
+the cheapest weight as pivot: with u = c/√c_q the complement after t deletions is H⁻¹ − UᵀU, U the t rows u. Only its
+diagonal and the pivot's column are ever read: H⁻¹ itself is never written to, so all rows share it, and each keeps its
+U.
 """
 
 from collections.abc import Iterable
@@ -18,13 +19,16 @@ from torch import Tensor
 from core.catalogue.patterns import UNSTRUCTURED, Pattern
 
 _HELD = {"cpu": 2**24, "cuda": 2**28}
-"""Numbers of U that the rows worked on at the same time may hold, by kind of device."""
+"""Maximum number of elements of U for the rows processed at the same time, by kind of device."""
 
 
 @dataclass(frozen=True)
 class Deletion:
-    """`weights_RP` after it; `gone_RP` True where a weight was deleted, before or now; `increases_RT` the L_q of each
-    row's deletions in order, 0 after its last."""
+    """The weights after deletions, and their cost.
+
+    `weights_RP` are the weights after them; `gone_RP` is True where a weight was deleted, before or now; `increases_RT`
+    are the L_q of each row's deletions in order, 0 after its last.
+    """
 
     weights_RP: Tensor
     gone_RP: Tensor
@@ -32,10 +36,11 @@ class Deletion:
 
 
 def inverse_hessian(rows: Iterable[Tensor], size: int, *, alpha: float, samples: int) -> Tensor:
-    """(αI + 1/samples · Σ v vᵀ)⁻¹ over all rows v of `rows`, [vectors, P] each: float64 [P, P], on their device.
+    """Return (αI + 1/samples · Σ v vᵀ)⁻¹ over all rows v of `rows`, [vectors, P] each: float64 [P, P].
 
-    Recursive from α⁻¹I, as Hassibi & Stork have it. There it takes in one vector at a time, Sherman–Morrison; here
-    a block V of them, H⁻¹ − H⁻¹Vᵀ (samples·I + V H⁻¹ Vᵀ)⁻¹ V H⁻¹, which is the same after each block.
+    The result is on the device of the rows. Recursive from α⁻¹I, as in Hassibi & Stork. They take in one vector at a
+    time (Sherman–Morrison); here it is a block V of them, H⁻¹ − H⁻¹Vᵀ (samples·I + V H⁻¹ Vᵀ)⁻¹ V H⁻¹, which is the same
+    after each block.
     """
     inverse_PP: Tensor | None = None
     for V in rows:
@@ -63,9 +68,9 @@ def delete_cheapest(
 ) -> Deletion:
     """Delete `counts_R` weights of each row, the cheapest first, by the exact update.
 
-    `gone_RP` are weights that are gone already: zero, and without a part in H. Only the first `prunable` columns may go
-    (unset: all); the others still move. With n:m no m consecutive ones lose more than m − n. In the dtype of the
-    weights.
+    `gone_RP` are weights that are deleted already: zero, and without a part in H. Only the first `prunable` columns may
+    be deleted (unset: all); the others still move. With n:m no m consecutive ones lose more than m − n. Computed in the
+    dtype of the weights.
     """
     rows, size = weights_RP.shape
     gone_RP = torch.zeros_like(weights_RP, dtype=torch.bool) if gone_RP is None else gone_RP
@@ -127,7 +132,7 @@ def _delete(
 
 
 class _FullGroups:
-    """Bars, in `barred_RP`, the rest of every m consecutive weights that have lost m − n; nothing without n:m."""
+    """Groups of m consecutive weights that have lost m − n: the rest is barred in `barred_RP`; nothing without n:m."""
 
     def __init__(self, barred_RP: Tensor, prunable: int, pattern: Pattern) -> None:
         self._of = pattern.of
@@ -140,7 +145,7 @@ class _FullGroups:
         self._barred_RGM |= (self._lost_RG >= self._most)[..., None]
 
     def bar(self, rows_N: Tensor, columns_N: Tensor) -> None:
-        """Each of the rows has lost one weight."""
+        """Count one more deleted weight in each of these rows, and bar the groups that are full."""
         if self._of is None:
             return
         groups_N = columns_N // self._of

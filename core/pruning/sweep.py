@@ -1,9 +1,8 @@
-"""The sweep: one walk over a model's blocks that prunes it, measures dense and pruned on the same tokens, and can be
-taken up again at any block.
+"""Layer-wise pass: prunes a model block by block, measures dense and pruned on the same tokens, and can be resumed.
 
 For each block: read its tensors; run the dense streams through it; prune it while the driving stream passes; run the
-other pruned streams through what will be saved; write the block and the streams; forget it. Resident are the embeddings
-and head, one block with its statistics, and the activation budget; nothing grows with depth.
+other pruned streams through what will be saved; write the block and the streams; release it. Resident are the
+embeddings and head, one block with its statistics, and the activation budget; nothing grows with depth.
 """
 
 from copy import deepcopy
@@ -38,10 +37,10 @@ HEAD = "head"
 
 
 class Sweep(Walk):
-    """See the module."""
+    """The pass over all blocks that sets weights to zero."""
 
     def __init__(self, folder: ModelFolder, plan: Plan, **setting: Any) -> None:
-        """`setting` is what a `Walk` is given."""
+        """Set up the pass; `setting` are the keyword arguments of `Walk`."""
         super().__init__(folder, plan, **setting)
         self.plan = plan
         self.method = plan.method
@@ -76,7 +75,7 @@ class Sweep(Walk):
         return [*(each for each in (self.calibration, self.dense_calibration) if each is not None), *mine]
 
     def run(self) -> PruneResult:
-        """Walk all blocks, then the head; raises UnusableModel kinds for tensors that cannot be used."""
+        """Prune all blocks, then the head; raises UnusableModel kinds for tensors that cannot be used."""
         start = self._resume()
         if start == 0:
             if self.plan.measured_allocation == "owl":
@@ -116,7 +115,7 @@ class Sweep(Walk):
         return done
 
     def _groups(self, index: int) -> list[InputGroup]:
-        """The block's input groups, less the linear layers that are not pruned."""
+        """Return the block's input groups, without the linear layers that are not pruned."""
         return input_groups(self.folder.family.inputs, self.skeleton.block_prefix(index), self._by_module)
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:
@@ -167,7 +166,7 @@ class Sweep(Walk):
         self.boundaries.write_block(f"{index:05d}", {f"{prefix}.{name}": each for name, each in tensors.items()})
 
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
-        """Prune linear layers that share an input; rounded to their stored dtype, in stored layout, rows reported."""
+        """Prune linear layers that share an input and report them; return weights in stored dtype and layout."""
         family = self.folder.family
         dense_OI = [turned(weight.to(self.plan.device), family).float() for weight in stored]
         linears = [
@@ -203,7 +202,7 @@ class Sweep(Walk):
         )
 
     def _fisher_rates(self) -> dict[str, float]:
-        """A share for each linear layer, by the gradients of a few of the calibration sequences."""
+        """Choose the share of each linear layer by the gradients of a few of the calibration sequences."""
         assert self.calibration_tokens is not None and isinstance(self.plan.parameters, Allocated)
         tokens_NT = self.calibration_tokens
         stride = max(1, len(tokens_NT) // self.plan.parameters.fisher_sequences)
@@ -220,7 +219,7 @@ class Sweep(Walk):
 
     @torch.inference_mode()
     def _outlier_sparsities(self) -> list[float]:
-        """OWL: carry the calibration tokens through the dense model and give layers with more outliers less to lose."""
+        """Choose the sparsity of each block by OWL, from a dense pass over the calibration tokens."""
         assert self.calibration is not None
         self.observer.on_log("OWL: a dense pass over the calibration tokens")
         self.calibration.start()

@@ -1,5 +1,7 @@
-"""Units masked in a live model. What a unit puts out is zeroed where the next linear layer reads it, by forward
-pre-hooks, so that any sub-model can be run without its weights being cut.
+"""Masks over units of a loaded model, by forward pre-hooks.
+
+A unit's outputs are zeroed where the next linear layer reads them, so that any sub-model can be run without removing
+weights.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,8 +34,10 @@ class _Reader:
 
 
 class UnitMasks:
-    """The units (heads or KV groups, and channels) of all blocks as one vector [units]: layer after layer, in a layer
-    kind after kind as `groups` lists them. Masks are boolean, True where a unit is kept.
+    """The units (heads or KV groups, and channels) of all blocks as one vector [units].
+
+    The order is layer after layer, and in a layer kind after kind as `groups` lists them. Masks are boolean, True where
+    a unit is kept.
 
     A model with units masked gives the outputs of one without them, biases of the reading layer included. OLMo 2's
     heads are an exception: its norms of queries and keys run over all heads, so that what is left is normalised anew.
@@ -53,19 +57,19 @@ class UnitMasks:
         return sum(self._sizes)
 
     def split(self, values_U: Tensor) -> list[dict[Kind, Tensor]]:
-        """A figure of every unit by layer and kind."""
+        """Split a vector over all units by layer and kind."""
         found: list[dict[Kind, Tensor]] = [{} for _ in range(self._layers)]
         for reader, values in zip(self._readers, values_U.split(self._sizes), strict=True):
             found[reader.layer][reader.kind] = values
         return found
 
     def kept_by(self, cut: Cut) -> Tensor:
-        """The mask of what a cut keeps, [units]."""
+        """Return the mask of the units a cut keeps, [units]."""
         return torch.cat([cut.layers[each.layer].mask(each.kind, each.slot.units) for each in self._readers])
 
     @contextmanager
     def masked(self, kept_U: Tensor) -> Iterator[None]:
-        """Within, the blocks run as if only the units that are kept were there."""
+        """Run the blocks, inside the context, as if only the kept units were there."""
         handles = []
         for reader, kept in zip(self._readers, kept_U.split(self._sizes), strict=True):
             if not kept.all():
@@ -77,7 +81,7 @@ class UnitMasks:
 
     @contextmanager
     def watched(self) -> Iterator[list[InputStatistic]]:
-        """Within, what the reading layers are given is taken in, one statistic each; masks set before show in it."""
+        """Collect, inside the context, statistics of each reading layer's inputs; masks set before apply to them."""
         seen = [InputStatistic(Statistic.NORMS, sample_stride=2**62) for _ in self._readers]
         handles = [
             reader.module.register_forward_pre_hook(_telling(statistic))
@@ -87,7 +91,7 @@ class UnitMasks:
             yield seen
 
     def output_magnitudes(self, seen: Sequence[InputStatistic]) -> Tensor:
-        """mean |W_out|·rms(activation) of each unit, over all weights that read it: [units], on the CPU."""
+        """Return mean |W_out|·rms(activation) of each unit, over all weights that read it: [units], on the CPU."""
         found = []
         for reader, statistic in zip(self._readers, seen, strict=True):
             rms_F = statistic.norms_I / statistic.tokens**0.5

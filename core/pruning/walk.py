@@ -1,4 +1,4 @@
-"""What every walk over a model's blocks shares: token streams, boundaries to resume at, and the figures at its end."""
+"""Base of every pass over a model's blocks: token streams, boundaries to resume at, and the figures at its end."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +19,11 @@ from core.pruning.streams import ActivationBudget, Stream
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One linear layer in the report. `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on the inputs it saw in this run;
-    `refit`, `ridge` and `conjugate_gradient` are α, λ and steps of its compensation, given or chosen."""
+    """One linear layer in the report.
+
+    `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on the inputs it saw in this run; `refit`, `ridge` and `conjugate_gradient`
+    are α, λ and steps of its compensation, given or chosen.
+    """
 
     name: str
     layer: int
@@ -37,7 +40,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """The heads or channels of one decoder layer in the report: how many there were and are, and the parameters gone.
+    """The heads or channels of one decoder layer in the report: numbers before and after, and parameters removed.
 
     `kind` is 'heads' (KV groups or query heads, as the job chose), 'channels' or 'layer'.
     """
@@ -60,13 +63,13 @@ class PerplexityPair:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """What a walk that prunes leaves behind.
+    """Result of a pass that prunes.
 
     `files` hold the tensors of the blocks, and of the head where it was pruned, under the names they are to be saved
     by; `unchanged` says where all others lie in the source; `config` is the new config.json where it is not the
-    source's. `removed` counts weights that are zero or gone, `prunable` those that could have been.
-    `verification` holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for
-    each linear layer that is left of a cut and was fitted to the dense model, by its name in the source.
+    source's. `removed` counts weights that are zero or gone, `prunable` those that could have been. `verification`
+    holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each linear layer
+    that is left of a cut and was fitted to the dense model, by its name in the source.
     """
 
     layers: Sequence[LayerRow | GroupRow]
@@ -85,7 +88,7 @@ class PruneResult:
 
 @dataclass
 class Observer:
-    """Who wants to hear of a walk while it runs."""
+    """Callbacks for the progress of a pass."""
 
     on_block: Callable[[int, int, Sequence[LayerRow | GroupRow]], None] = lambda done, blocks, rows: None
     on_stage: Callable[[str], None] = lambda stage: None
@@ -93,7 +96,7 @@ class Observer:
 
 
 class Choices(Protocol):
-    """What a walk must know of the plan it follows."""
+    """The part of a plan that every pass needs."""
 
     @property
     def dtype(self) -> torch.dtype: ...
@@ -107,9 +110,11 @@ class Choices(Protocol):
 
 
 class Walk:
-    """Streams of `calibration` and of each of `evaluations`, token ids [sequences, time], and of a few more tokens by
-    which the saved model is verified. `work` is this attempt's folder, `previous` an earlier attempt's. Evaluations
-    whose perplexity under the dense model is known (`dense_perplexity`) do not go through that model again.
+    """Token streams of a pass over the blocks, the folder it resumes from, and its measurements.
+
+    There is a stream of `calibration`, one of each of `evaluations`, all token ids [sequences, time], and one of a few
+    more tokens by which the saved model is verified. `work` is this attempt's folder, `previous` an earlier attempt's.
+    Evaluations whose perplexity under the dense model is known (`dense_perplexity`) do not go through that model again.
     """
 
     def __init__(
@@ -146,7 +151,7 @@ class Walk:
         self._micro_batch = plan.micro_batch
 
     def stream(self, name: str, tokens_NT: Tensor, skeleton: Skeleton, dtype: torch.dtype) -> Stream:
-        """A stream of these tokens through the blocks of `skeleton`."""
+        """Return a stream of these tokens through the blocks of `skeleton`."""
         return Stream(
             name,
             tokens_NT,
@@ -158,7 +163,7 @@ class Walk:
         )
 
     def resume(self, streams: Iterable[Stream], blocks: int) -> tuple[int, dict[str, Any]] | None:
-        """Take the streams up at the newest whole boundary: blocks done, and the state saved with them; None: start."""
+        """Resume the streams at the newest intact boundary; return blocks done and state, None to start anew."""
         found = self.boundaries.resume(self.previous)
         if isinstance(found, str):
             self.notes.append(found)
@@ -171,7 +176,7 @@ class Walk:
         return found
 
     def dense_streams(self, skeleton: Skeleton, dtype: torch.dtype) -> list[Stream]:
-        """Of the evaluations that have to go through the dense model."""
+        """Return a stream of each evaluation that has to go through the dense model."""
         return [
             self.stream(f"dense-{number}", tokens_NT, skeleton, dtype)
             for number, (name, tokens_NT) in enumerate(zip(self.evaluations, self.evaluation_tokens, strict=True))
@@ -179,27 +184,27 @@ class Walk:
         ]
 
     def dense_perplexities(self, skeleton: Skeleton, streams: Iterable[Stream]) -> list[float]:
-        """Of each evaluation, at the end of all blocks: known before, or of its stream."""
+        """Return the dense perplexity of each evaluation, known before or measured from its stream at the end."""
         measured = iter(self.perplexities(skeleton, streams))
         return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 
     def perplexities(self, skeleton: Skeleton, streams: Iterable[Stream]) -> list[float]:
-        """Of each stream, at the end of all blocks."""
+        """Return the perplexity of each stream, at the end of all blocks."""
         return [perplexity(skeleton, pairs(stream)) for stream in streams]
 
     def compare(self, dense: Sequence[float], pruned: Sequence[float]) -> dict[str, PerplexityPair]:
-        """By evaluation set."""
+        """Return the dense and the pruned perplexity of each evaluation set, by its name."""
         return {
             name: PerplexityPair(before, after)
             for name, before, after in zip(self.evaluations, dense, pruned, strict=True)
         }
 
     def write_verification(self, skeleton: Skeleton, stream: Stream) -> Path:
-        """Write the probe's tokens and the logits at the end of all blocks."""
+        """Write the verification tokens and the logits at the end of all blocks."""
         file = self.boundaries.work / "verification.safetensors"
         write_verification(skeleton, stream, file)
         return file
 
     def stored(self, names: Iterable[str]) -> list[TensorEntry]:
-        """Where tensors lie in the source, under the names they are saved by."""
+        """Return where tensors lie in the source, under the names they are saved by."""
         return [replace(self.folder.tensors[name], name=self.folder.family.stored_name(name)) for name in sorted(names)]

@@ -1,7 +1,7 @@
-"""What a destination can be, checked before anything is sent there.
+"""Destinations of publications, checked before anything is sent there.
 
-A bucket's address is a door to whatever the dispatcher can reach, so it is Amazon's own, or the one of the operator's
-own store; others are refused.
+A bucket's address could be any host that the dispatcher can reach, so only Amazon's own and that of the operator's own
+store are allowed.
 """
 
 import re
@@ -28,7 +28,7 @@ _OF_S3 = ("access_key", "secret_key", "session_token", "region", "endpoint")
 
 
 class HubDestination(BaseModel):
-    """A branch of a model repository; `private` of a repository that must be made."""
+    """Branch of a model repository; `private` is used where the repository must be created."""
 
     kind: Literal["hub"] = "hub"
     repository: str
@@ -46,7 +46,7 @@ class HubDestination(BaseModel):
 
 
 class S3Destination(BaseModel):
-    """A prefix of a bucket; it may be empty. `endpoint` is null for Amazon's."""
+    """Prefix of a bucket; it may be empty. `endpoint` is null for Amazon's."""
 
     kind: Literal["s3"] = "s3"
     bucket: str
@@ -68,8 +68,10 @@ destinations: TypeAdapter[Destination] = TypeAdapter(Annotated[Destination, Fiel
 
 
 def destination_of(body: PublicationBody, settings: Settings) -> Destination:
-    """What a request names. Raises InvalidRequest with the field at fault; it never quotes a credential, nor an address
-    that might hold one."""
+    """Return the destination of a request; raises InvalidRequest with the field at fault.
+
+    The error never quotes a credential, nor an address that might hold one.
+    """
     for name, value in body.secrets().items():
         require_credential(name, value)
     if body.to.startswith(_HUB):

@@ -1,4 +1,4 @@
-"""A publication while it is carried out: kept in a thread, with how far it is, and asked whether it is still ours."""
+"""Lease of a publication that is carried out: renewed in a thread, with its progress, and checked at each step."""
 
 import threading
 import time
@@ -20,11 +20,11 @@ logger = structlog.get_logger()
 
 
 class LostError(Exception):
-    """The publication was cancelled, given up, or taken over: what carries it out ends here."""
+    """Lease lost: the publication was cancelled, given up, or taken over, and its work ends here."""
 
 
 class Held:
-    """Held as a context. `check` and `at` raise LostError once it is no longer ours, which is final."""
+    """Context that holds the lease. `check` and `at` raise LostError once it is lost, which is final."""
 
     def __init__(
         self,
@@ -54,13 +54,13 @@ class Held:
         self._thread.join()
 
     def check(self) -> None:
-        """Raises LostError."""
+        """Require that the lease is still held; raises LostError."""
         if self._lost or time.monotonic() >= self._renewed_at + self._lease_seconds:
             self._lost = True
             raise LostError
 
     def at(self, files: int, count: int) -> None:
-        """So many files, and bytes of all files together, have arrived. Raises LostError."""
+        """Report that so many files, and bytes of all files together, have arrived. Raises LostError."""
         self._done = (files, count)
         self.check()
 

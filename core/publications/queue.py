@@ -1,4 +1,4 @@
-"""The queue of record of publications: claimed, kept, ended. Every function is part of the caller's transaction.
+"""Queue of publications: claim, renew, end. Every function is part of the caller's transaction.
 
 A claim raises `attempt`, which every later write carries: whoever lost its publication writes nothing more. Credentials
 go with the status: a row that is over has none, which the database sees to.
@@ -38,7 +38,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A publication in the hands of a dispatcher. `files` are none where the artifact was removed meanwhile."""
+    """Publication that a dispatcher has claimed. `files` are none where the artifact was removed meanwhile."""
 
     id: str
     attempt: int
@@ -133,7 +133,7 @@ def renew(session: Session, claimed: Claimed, *, lease_seconds: float, files_don
 
 
 def succeed(session: Session, claimed: Claimed, result: Mapping[str, Any]) -> bool:
-    """All is there. Its credentials are erased. False where the publication is no longer this attempt's."""
+    """Record success and erase the credentials. False where the publication is no longer this attempt's."""
     return _end(
         session,
         claimed,
@@ -147,8 +147,11 @@ def succeed(session: Session, claimed: Claimed, result: Mapping[str, Any]) -> bo
 
 
 def fail(session: Session, claimed: Claimed, problem: Mapping[str, Any], *, delay_seconds: float) -> bool:
-    """An attempt failed: put back, later each time, where another could end differently; else it is over, and its
-    credentials are erased. False where the publication is no longer this attempt's."""
+    """Record that an attempt failed: the publication is queued again, or ends as failed, with its credentials erased.
+
+    It is queued again, each time later, where another attempt could end differently. False where the publication is no
+    longer this attempt's.
+    """
     error = dict(problem)
     if error["retryable"] and claimed.attempt < MOST_ATTEMPTS:
         delay = min(delay_seconds * 2 ** (claimed.attempt - 1), _LONGEST_DELAY_SECONDS)

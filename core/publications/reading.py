@@ -14,7 +14,7 @@ from core.publications.queue import PublishedFile
 _BUFFER_BYTES = 4 * 2**20
 
 Watch = Callable[[int], None]
-"""Called with a place in the file before more is read from there; what it raises ends the reading."""
+"""Function called with an offset of the file before more is read from there; what it raises ends the reading."""
 
 
 class _Watched(StoredStream):
@@ -29,14 +29,13 @@ class _Watched(StoredStream):
 
 @contextmanager
 def watched(store: Store, prefix: str, file: PublishedFile, watch: Watch) -> Iterator[BinaryIO]:
-    """A file of the store as a stream that can be read from any place. Raises what `Store.open_range` and `watch` do,
-    when it is read."""
+    """Open a file of the store as a seekable stream; reading it raises the errors of `Store.open_range` and `watch`."""
     with io.BufferedReader(_Watched(store, prefix, file, watch), _BUFFER_BYTES) as stream:
         yield stream
 
 
 def chunks(stream: BinaryIO, file: PublishedFile) -> Iterator[bytes]:
-    """The content, in pieces; the last is given only where all of it is what the manifest says.
+    """Yield the content in pieces; the last comes only if all of it is what the manifest says.
 
     Raises StoreUnavailable.
     """
@@ -53,6 +52,6 @@ def chunks(stream: BinaryIO, file: PublishedFile) -> Iterator[bytes]:
 
 
 def require_whole(file: PublishedFile, sha256: str) -> None:
-    """Raises StoreUnavailable where what was read is not the file."""
+    """Require that the content read is the file's; raises StoreUnavailable."""
     if sha256 != file.sha256:
         raise StoreUnavailable(f"{file.path} in the store is not what the job left there")

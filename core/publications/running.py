@@ -1,4 +1,4 @@
-"""Publications carried out, one after the other, in the dispatcher's process."""
+"""Worker loop of publications, carried out one after the other in the dispatcher's process."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ logger = structlog.get_logger()
 def publish_waiting(
     sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Carry out what is due until nothing is; how many publications were begun, None where there was none.
+    """Carry out due publications until none is left; returns how many were begun, None where there was none.
 
-    `goes_well` is called while one is on its way, as often as its lease is renewed. Any number may run at once, here
-    and elsewhere. One that is killed leaves its publication to the next.
+    `goes_well` is called while one is on its way, as often as its lease is renewed. Any number of processes may run at
+    once. One that is killed leaves its publication to the next.
     """
     with transaction(sessions) as session:
         queue.expire(session)
@@ -99,7 +99,7 @@ def _sent(store: Store, settings: Settings, claimed: Claimed, held: Held) -> dic
 
 
 def _kinds(error: BaseException) -> str:
-    """The kinds of an error and its causes: what helps to find it, and quotes nothing."""
+    """Return the types of an error and its causes: they help to find it, and quote nothing."""
     kinds = []
     at: BaseException | None = error
     while at is not None:

@@ -42,7 +42,7 @@ class PublicationBody(BaseModel):
     ] = False
 
     def secrets(self) -> dict[str, str]:
-        """The credentials that were given, by name."""
+        """Return the credentials that were given, by name."""
         given = {name: getattr(self, name) for name in ("token", "access_key", "secret_key", "session_token")}
         return {name: secret.get_secret_value() for name, secret in given.items() if secret is not None}
 
@@ -87,7 +87,8 @@ class PublicationError(BaseModel):
 
 class Publication(BaseModel):
     """An artifact on its way, or arrived. `attempt` counts how often it was begun; `error` beside `queued` or `running`
-    is of the attempt before. At `expires_at` it is given up."""
+    is of the attempt before. At `expires_at` it is given up.
+    """
 
     id: str
     object: Literal["publication"]

@@ -1,4 +1,4 @@
-"""What can be asked of publications, within one team: publish, look, cancel."""
+"""Service of publications, within one team: publish, read, cancel."""
 
 import json
 
@@ -32,7 +32,7 @@ _PURPOSE = "publication"
 
 
 def sealed(secret: bytes) -> Sealed:
-    """What seals credentials of publications, and nothing else. `secret` is the server's."""
+    """Return the cipher for credentials of publications, and nothing else. `secret` is the server's."""
     return Sealed(secret, _PURPOSE)
 
 
@@ -87,7 +87,10 @@ def publish(
 
 
 def _require_publishable(job: JobRow, *, has_artifact: bool, despite_gates: bool) -> None:
-    """An artifact of a job that did not succeed is of an attempt that missed a gate, its last or an earlier one."""
+    """Require an artifact that may be published; raises NoArtifact.
+
+    An artifact of a job that did not succeed is of an attempt that missed a gate, its last or an earlier one.
+    """
     if job.status not in TERMINAL:
         raise NoArtifact(f"job {job.id!r} is {job.status}: what it leaves is published once it is over")
     if not has_artifact:
@@ -107,20 +110,22 @@ def _require_publishable(job: JobRow, *, has_artifact: bool, despite_gates: bool
 def list_publications(
     session: Session, team_id: str, job_id: str, *, limit: int, after: str | None
 ) -> Page[Publication]:
-    """The publications of a job, newest first. Raises NotFound."""
+    """Return the publications of a job, newest first. Raises NotFound."""
     job = find_job(session, team_id, job_id)
     query = select(PublicationRow).where(PublicationRow.job_id == job.id)
     return read_page(session, query, PublicationRow, limit=limit, after=after, answer=_answer)
 
 
 def get_publication(session: Session, team_id: str, publication_id: str) -> Publication:
-    """Raises NotFound, also where it is another team's."""
+    """Return a publication; raises NotFound, also where it is another team's."""
     return _answer(_find(session, team_id, publication_id))
 
 
 def cancel_publication(session: Session, caller: Actor, publication_id: str) -> Publication:
-    """Stop a publication; what has arrived stays there. Idempotent. Raises NotFound, and Conflict where it ended
-    otherwise."""
+    """Stop a publication; files that have arrived stay there. Idempotent.
+
+    Raises NotFound, and Conflict where it ended otherwise.
+    """
     row = _find(session, team_of(caller), publication_id)
     if queue.cancel(session, row.id):
         audit.note(session, caller, "publication.cancel", row.id, {"job": row.job_id})

@@ -6,4 +6,4 @@ PublicationStatus = Literal["queued", "running", "succeeded", "failed", "cancell
 STATUSES: Final[tuple[PublicationStatus, ...]] = get_args(PublicationStatus)
 
 OPEN: Final[tuple[PublicationStatus, ...]] = ("queued", "running")
-"""Not over: its credentials are kept, and the artifact it publishes is not removed."""
+"""States of publications that are not over: credentials are kept, and the artifact is not removed."""

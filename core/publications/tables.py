@@ -13,7 +13,7 @@ _IS_OPEN = f"status IN ({any_of(OPEN)})"
 
 
 class PublicationRow(Base):
-    """The artifact of a job on its way to where its owner wants it: the queue of record of publications.
+    """Publication of a job's artifact to a destination of its owner: the queue of record of publications.
 
     `place` is what no other publication of the team may write to meanwhile, `destination` a `Destination`.
     `credentials` are sealed, and there is no row that is over and has any. `attempt` fences every write of who carries

@@ -1,8 +1,8 @@
-"""To the hub, by its own client, with the rights of whom the repository belongs to.
+"""Publication to the hub, by its own client, with the rights of the repository's owner.
 
 Large files are sent one after the other to the hub's file storage, which skips those it has; one commit at the end
-names them all, and holds the small ones. It goes on top of the commit that was found at the beginning and of no other,
-so of two that send at once one starts over. Sent again after it was cut off, or after it was done, it comes to the same
+names them all, and holds the small ones. Its parent is the commit that was the head at the beginning and no other, so
+of two publications at once one starts over. Sent again after it was cut off, or after it was done, it comes to the same
 commit: files that are there already make none.
 """
 
@@ -37,8 +37,10 @@ def publish_to_hub(
     message: str,
     held: Held,
 ) -> dict[str, Any]:
-    """The commit the artifact is in now, and its page. Raises DestinationRefused and DestinationUnavailable, what the
-    store raises, and LostError."""
+    """Publish an artifact; returns the commit it is in now, and its page.
+
+    Raises DestinationRefused and DestinationUnavailable, the errors of the store, and LostError.
+    """
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings quote addresses that were signed for us
     api = HfApi(endpoint=endpoint.rstrip("/"), token=token)
     where = destination.repository
@@ -61,8 +63,10 @@ def publish_to_hub(
 def _sent(
     api: HfApi, store: Store, prefix: str, files: list[PublishedFile], destination: HubDestination, held: Held
 ) -> list[CommitOperationAdd]:
-    """What the commit is made of, its large files sent. Of the others, which the hub keeps with the commit, each is in
-    memory."""
+    """Send the large files; returns the operations of the commit.
+
+    The hub keeps all other files with the commit; each of them is in memory.
+    """
     operations = []
     done = 0
     for number, file in enumerate(files):
@@ -86,7 +90,7 @@ def _sent(
 
 
 def _require_all(api: HfApi, files: list[PublishedFile], destination: HubDestination, commit: str) -> None:
-    """Raises DestinationRefused where the commit lacks a file: the client leaves out what a repository ignores."""
+    """Require each file in the commit, since the client omits files a repository ignores; raises DestinationRefused."""
     found = api.model_info(destination.repository, revision=commit, files_metadata=True)
     there = {each.rfilename: each for each in found.siblings or ()}
     for file in files:
@@ -99,8 +103,10 @@ def _require_all(api: HfApi, files: list[PublishedFile], destination: HubDestina
 
 
 def _tell(error: Exception, destination: HubDestination, endpoint: str) -> NoReturn:
-    """What went wrong in the words of the error tree; the client wraps what its threads raise. No message of its own is
-    passed on: they quote addresses and headers."""
+    """Raise the error of this service for one of the client, which wraps what its threads raise.
+
+    No message of the client is passed on: they quote addresses and headers.
+    """
     at: BaseException | None = error
     while at is not None:
         if isinstance(at, LostError | SecateurError):

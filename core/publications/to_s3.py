@@ -1,8 +1,8 @@
-"""To a bucket of its owner's, with the owner's keys and none of the machine's.
+"""Publication to an owner's bucket, with the owner's keys and none of the machine's.
 
-Each file appears whole or not at all, with its SHA-256 beside it (`sha256` in the object's metadata), by which a
-publication that was cut off knows what has arrived. The manifest goes first and comes last: while files change, what
-lies there is no artifact.
+Each file appears whole or not at all, with its SHA-256 (`sha256` in the object's metadata), by which a publication that
+was cut off knows what has arrived. An old manifest is deleted first and the new one is written last: while files
+change, the folder there is no artifact.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from core.publications.queue import PublishedFile
 from core.publications.reading import chunks, watched
 
 _WRITE_BYTES = 16 * 2**20
-"""Of one request, held in memory: a part of a file, or all of a small one."""
+"""Bytes of one request, held in memory: a part of a file, or all of a small one."""
 _MOST_PARTS = 10_000
 _SHA256 = "sha256"
 
@@ -41,8 +41,10 @@ def publish_to_s3(
     credentials: dict[str, str],
     held: Held,
 ) -> dict[str, Any]:
-    """Where the artifact is now. Raises DestinationRefused and DestinationUnavailable, what the store raises, and
-    LostError."""
+    """Publish an artifact; returns its address.
+
+    Raises DestinationRefused and DestinationUnavailable, the errors of the store, and LostError.
+    """
     with _opened(destination, credentials) as bucket:
         try:
             ordered = sorted(files, key=lambda file: (file.path == MANIFEST, file.path))
@@ -63,7 +65,7 @@ def publish_to_s3(
 
 @contextmanager
 def _opened(destination: S3Destination, credentials: dict[str, str]) -> Iterator[Any]:
-    """The bucket's service. Key and secret are always given: without them the library would look for the machine's."""
+    """Open the bucket's service. Key and secret are always given: else the library would look for the machine's."""
     files = S3FileSystem(
         key=credentials["access_key"],
         secret=credentials["secret_key"],
@@ -93,7 +95,7 @@ def _key(destination: S3Destination, path: str) -> str:
 
 
 def _head(bucket: Any, destination: S3Destination, path: str) -> dict[str, Any] | None:
-    """None where nothing is there, or where the key may write and not look."""
+    """Return the metadata of a file; None where it is not there, or where the key may write and not read."""
     try:
         found: dict[str, Any] = bucket.call_s3("head_object", Bucket=destination.bucket, Key=_key(destination, path))
     except (FileNotFoundError, PermissionError):
@@ -152,7 +154,7 @@ def _send(
 
 
 def _tell(error: BaseException, destination: S3Destination) -> NoReturn:
-    """In the words of the error tree. Only S3's code is looked at: its messages quote what was sent."""
+    """Raise the error of this service for one of S3. Only its code is used: its messages quote what was sent."""
     at: BaseException | None = error
     while at is not None and not isinstance(at, ClientError):
         at = at.__cause__

@@ -1,4 +1,4 @@
-"""Models and texts a team has by name: where they lie, what they hold, and the hash of their content.
+"""Registry of a team's models and datasets by name: their location, content and hash.
 
 They are registered from folders of this machine, uploaded in parts, or looked up on the hub; the sweep of orphans keeps
 the store to what rows name.

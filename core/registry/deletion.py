@@ -1,4 +1,4 @@
-"""Deleting models, datasets and artifacts: not while a job that waits or runs needs them.
+"""Deletion of models, datasets and artifacts: not while a job that waits or runs needs them.
 
 Rows go first, in one transaction with the bytes given back to the team; the files named by what these functions return
 go from the store after the commit (`forget`).

@@ -1,4 +1,4 @@
-"""Where registered things may lie, and the hash of a folder's content."""
+"""Folders that models and datasets may be registered from, and the hash of a folder's content."""
 
 import hashlib
 import os
@@ -12,10 +12,10 @@ _CHUNK_BYTES = 16 * 2**20
 
 
 def allowed_path(settings: Settings, path: str) -> Path:
-    """The real path of something to register.
+    """Return the real path of something to register.
 
-    Raises InvalidRequest where the path is not absolute, PathEscapes where it lies, links followed, outside the roots
-    the operator allows: the models and datasets folders of home, and SECATEUR_ALLOWED_ROOTS.
+    Raises InvalidRequest where the path is not absolute, PathEscapes where it is, links followed, outside the roots the
+    operator allows: the models and datasets folders of home, and SECATEUR_ALLOWED_ROOTS.
     """
     given = Path(path)
     if not given.is_absolute():
@@ -35,22 +35,24 @@ def allowed_path(settings: Settings, path: str) -> Path:
 
 
 def content_hash(folder: Path, *, watch: Callable[[], None] | None = None) -> str:
-    """`sha256:` of the sorted lines `<sha256 of file>  <relative name>` (what `sha256sum` prints) of a folder's files.
+    """Return `sha256:` and the hash of a folder's content.
 
-    `watch` is called between pieces, since a large model takes minutes; what it raises comes through.
+    It is of the sorted lines `<sha256 of file>  <relative name>` (as `sha256sum` prints them) of all files. `watch` is
+    called between pieces, since a large model takes minutes; its errors come through.
+
     Raises PathEscapes where a link leads out of the folder, UnusableModel where an entry is not a regular file.
     """
     return content_hash_of({f.relative_to(folder).as_posix(): file_hash(f, watch=watch) for f in _files(folder)})
 
 
 def content_hash_of(digests: Mapping[str, str]) -> str:
-    """`content_hash` of a folder that holds these files, from the SHA-256 of each by its name."""
+    """Return the `content_hash` of a folder that holds these files, from the SHA-256 of each by its name."""
     lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
     return "sha256:" + hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def file_hash(file: Path, *, watch: Callable[[], None] | None = None) -> str:
-    """SHA-256 of a file; `watch` as in `content_hash`."""
+    """Return the SHA-256 of a file; `watch` as in `content_hash`."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -61,9 +63,9 @@ def file_hash(file: Path, *, watch: Callable[[], None] | None = None) -> str:
 
 
 def dataset_hash(place: Path, *, watch: Callable[[], None] | None = None) -> str:
-    """SHA-256 of a dataset's file, or of a folder's content; `watch` as in `content_hash`.
+    """Return the SHA-256 of a dataset's file, or of a folder's content; `watch` as in `content_hash`.
 
-    Raises PathEscapes where a link leads out of the folder, UnusableDataset where what is there is neither.
+    Raises PathEscapes where a link leads out of the folder, UnusableDataset where the path is neither.
     """
     if not place.is_dir():
         if not place.is_file():

@@ -1,4 +1,4 @@
-"""A model that lies elsewhere as a folder one can look into.
+"""Folder with only the headers and small files of a remote model, for reading its description.
 
 The files that say what it is are whole; its weight files have their full size but nothing in them behind the header,
 so that they take no room. One reader then serves folders, uploads and the hub.
@@ -14,10 +14,10 @@ from core.errors import UnusableModel
 from core.jobs.references import FileReference
 
 MAX_HEADER_BYTES = 16 * 2**20
-"""Of one weight file; real ones stay under one megabyte."""
+"""Most bytes of a weight file's header; real ones stay under one megabyte."""
 READ_WHOLE = (*CHECKED, INDEX_FILE)
 _FIRST_BYTES = 256 * 2**10
-"""Read of a weight file at first: most headers are shorter."""
+"""Bytes of a weight file that are read at first: most headers are shorter."""
 _AT_ONCE = 8
 
 Read = Callable[[FileReference, int, int], bytes]
@@ -39,14 +39,14 @@ def write_hollow(folder: Path, files: Iterable[FileReference], read: Read) -> No
 
 
 def require_readable(file: FileReference) -> None:
-    """Raises UnusableModel where a file that is not weights is larger than one that makes sense."""
+    """Require that a file without weights is no larger than makes sense; raises UnusableModel."""
     most = MOST_BYTES.get(file.path)
     if most is not None and file.bytes > most:
         raise UnusableModel(f"{file.path} is larger than {most} bytes", param="model")
 
 
 def header_end(file: FileReference, first: bytes) -> int | None:
-    """Where the header of a weight file ends, from its first 8 bytes; None where they make no sense.
+    """Return the offset at which the header of a weight file ends, from its first 8 bytes; None where they are invalid.
 
     Raises UnusableModel where it is longer than any model needs.
     """
@@ -61,14 +61,14 @@ def header_end(file: FileReference, first: bytes) -> int | None:
 
 
 def write_hollow_weights(target: Path, header: bytes, size: int) -> None:
-    """A weight file of `size` bytes of which only the beginning is real."""
+    """Write a weight file of `size` bytes of which only the header is real."""
     with target.open("wb") as stream:
         stream.write(header[:size])
         stream.truncate(size)
 
 
 def _header(file: FileReference, read: Read) -> bytes:
-    """Length and header of a weight file; only its beginning where they make no sense."""
+    """Return the length and header of a weight file; only its first bytes where the length is invalid."""
     first = read(file, 0, min(_FIRST_BYTES, file.bytes))
     end = header_end(file, first)
     if end is None:

@@ -1,4 +1,4 @@
-"""The model hub, asked through its own client: what a revision holds, and bytes of its files.
+"""Client of the model hub: the files of a revision, and ranges of their bytes.
 
 Every request has a timeout. Errors tell apart what is gated, what is not there (or private: the hub does not say
 which), and a hub that cannot be reached, which is worth another try.
@@ -42,7 +42,7 @@ from core.settings import Settings
 Kind = Literal["model", "dataset"]
 
 TIMEOUT_SECONDS = 10.0
-"""To connect, and between two pieces of an answer."""
+"""Seconds to connect, and between two pieces of an answer."""
 _LISTING_SECONDS = 60.0
 """Time for which the commit of a public repository's branch is remembered."""
 _MOST_LISTINGS = 1000
@@ -52,8 +52,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubListing:
-    """The files of a repository at a commit. `configs` are those a dataset's card declares, with their splits. Unless
-    it `is_public`, it is for nobody's eyes but the asker's."""
+    """Files of a repository at a commit. Unless it `is_public`, only the team that asked may see it.
+
+    `configs` are those a dataset's card declares, with their splits.
+    """
 
     commit: str
     files: tuple[FileReference, ...]
@@ -74,7 +76,7 @@ def is_commit(revision: str | None) -> bool:
 
 
 def is_branch(revision: str) -> bool:
-    """Whether a branch can have this name, which a commit's is not."""
+    """Return whether a branch can have this name; the name of a commit cannot be one."""
     return _is_revision(revision) and not is_commit(revision)
 
 
@@ -83,7 +85,7 @@ def _is_revision(revision: str) -> bool:
 
 
 def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | None]:
-    """`org/name[@revision]` as (repository, revision); raises UnknownModel or UnknownDataset where it cannot be one."""
+    """Split `org/name[@revision]` into repository and revision; raises UnknownModel or UnknownDataset if invalid."""
     repository, at, revision = reference.partition("@")
     unknown = UnknownModel if kind == "model" else UnknownDataset
     try:
@@ -100,7 +102,7 @@ def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | 
 
 
 class _PublicListings:
-    """Listings of public repositories, remembered for a moment: a sweep of jobs asks the hub once."""
+    """Cache of listings of public repositories for a short time: a sweep of jobs asks the hub once."""
 
     def __init__(self) -> None:
         self._listings: dict[tuple[Kind, str, str | None], tuple[float, HubListing]] = {}
@@ -119,7 +121,7 @@ class _PublicListings:
 
 
 class Hub:
-    """Safe to share between threads. Asked without a token, unless by `with_credential`."""
+    """Hub client, safe to share between threads. It sends no token, except by `with_credential`."""
 
     def __init__(self, settings: Settings) -> None:
         self._endpoint = settings.hub_endpoint.rstrip("/")
@@ -127,7 +129,7 @@ class Hub:
         self._listings = _PublicListings()
 
     def with_credential(self, credential: HubCredential | None) -> "Hub":
-        """The same hub, asked with a token; what is public is remembered in common."""
+        """Return the same hub with a token for its requests; both share the cache of public listings."""
         asked = copy(self)
         asked._credential = credential
         return asked
@@ -137,10 +139,10 @@ class Hub:
         return self._credential.token if self._credential else False  # False: none from elsewhere
 
     def listing(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
-        """Return what a revision (null: the default branch) holds; checks that its files may be read, each time anew
-        unless it is public.
+        """Return the files of a revision (null: the default branch), and check that they may be read.
 
-        Raises UnknownModel or UnknownDataset, GatedModel or UnusableDataset, HubUnavailable.
+        The check is made each time unless the repository is public. Raises UnknownModel or UnknownDataset, GatedModel
+        or UnusableDataset, HubUnavailable.
         """
         asked = (kind, repository, revision)
         known = self._listings.find(asked)
@@ -174,13 +176,13 @@ class Hub:
         return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
 
     def read(self, kind: Kind, repository: str, commit: str, file: FileReference, *, limit: int) -> bytes:
-        """The first `limit` bytes of a file, or all of it. Raises as `listing`, and UnusableModel kinds."""
+        """Return the first `limit` bytes of a file, or all of it. Raises as `listing`, and UnusableModel kinds."""
         return b"".join(self.open_range(kind, repository, commit, file.path, 0, min(limit, file.bytes)))
 
     def open_range(self, kind: Kind, repository: str, commit: str, path: str, start: int, end: int) -> Iterator[bytes]:
-        """Bytes `start` to before `end` of a file, in pieces; fewer where the connection ends early without an error.
+        """Yield the bytes from `start` to before `end`; fewer where the connection ends early without an error.
 
-        Raises as `read`; the first piece is asked for when it is iterated.
+        Raises as `read`; the first piece is requested when it is iterated.
         """
         if end <= start:
             return
@@ -276,7 +278,7 @@ def told(
 
 
 def _configs(card: object) -> dict[str, tuple[str, ...]]:
-    """Configurations and their splits as far as a dataset's card says; data of others, so nothing is taken for granted.
+    """Return the configurations and splits in a dataset's card, which others write, so its form is not trusted.
 
     A configuration whose splits are not listed one by one has none here.
     """

@@ -1,5 +1,8 @@
-"""The token that the hub is asked with for a team, as a worker passes it on to its fetcher: as it is kept, opened where
-the hub is asked and nowhere else. No database here: a fetcher starts often and has none."""
+"""Access to the hub for a team, as a worker passes it on to its fetcher.
+
+The token stays sealed and is opened only where the hub is asked. This module needs no database: a fetcher starts often
+and has none.
+"""
 
 from typing import Literal
 
@@ -16,8 +19,7 @@ PURPOSE = "hub"
 
 
 class HubAccess(BaseModel):
-    """Token that the hub is asked with for a team: its own (`sealed`), the operator's where it is lent to this team, or
-    none."""
+    """Token for a team's requests to the hub: its own (`sealed`), the operator's where it is lent to it, or none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""Datasets of the hub: how they are named, and what a name means before anything is fetched."""
+"""Datasets of the hub: their names, and what a name resolves to before anything is fetched."""
 
 from dataclasses import dataclass
 
@@ -30,11 +30,11 @@ class HubDataset:
 
 
 _HUB_IS_AWAY_SECONDS = 600
-"""After which questions are asked for again: longer than clients wait, since a copy of them helps at once."""
+"""Seconds after which questions are requested again: longer than clients wait, since a local copy helps at once."""
 
 
 def questions_unavailable(task: str, error: HubUnavailable, param: str) -> HubUnavailable:
-    """Return what to say where a task's questions can be had neither here nor from the hub."""
+    """Return the error for a task whose questions are neither in a local copy nor available from the hub."""
     return HubUnavailable(
         f"{param}: there is no copy of the questions of {task} here, and {error.message}. Without the hub: `secateur "
         "samples --tasks`, once, copies the questions of all tasks into the home of this service",
@@ -55,7 +55,7 @@ def is_hub_dataset(name: str) -> bool:
 
 
 def parse_dataset_name(name: str, use: Use, param: str) -> HubDatasetName:
-    """Raises UnknownDataset where the name has another form."""
+    """Parse the name of a hub dataset; raises UnknownDataset where it has another form."""
     if name in _SHORT_NAMES:
         repository, config, splits = _SHORT_NAMES[name]
         return HubDatasetName(repository, None, config, splits[use])

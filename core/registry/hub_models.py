@@ -62,7 +62,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
 
 
 def _weight_names(folder: Path) -> list[str]:
-    """Names that the index gives, as far as they can be files; what is wrong with it is `describe_folder`'s to say."""
+    """Return the names in the index that can be files; `describe_folder` reports what is wrong with the index."""
     if not (folder / INDEX_FILE).is_file():
         return [SINGLE_FILE]
     try:

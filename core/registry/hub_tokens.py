@@ -1,5 +1,4 @@
-"""Tokens the hub is asked with: a team's own, kept sealed and never shown; the operator's for teams the settings
-name."""
+"""Tokens for the hub: a team's own, kept sealed and never shown; the operator's for teams the settings name."""
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -17,7 +16,7 @@ from core.validation import require_credential
 
 
 def find_access(session: Session, team_id: str, settings: Settings) -> HubAccess:
-    """The team's own token goes before the operator's."""
+    """Return the team's access to the hub: its own token is preferred to the operator's."""
     name, sealed = session.execute(
         select(TeamRow.name, HubTokenRow.sealed).outerjoin(HubTokenRow).where(TeamRow.id == team_id)
     ).one()

@@ -1,4 +1,4 @@
-"""What needs artifacts now: those are not removed, by anybody."""
+"""Artifacts in use: nobody may remove them."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,9 @@ NOT_OVER = [status for status in STATUSES if status not in TERMINAL]
 
 
 def artifacts_in_use(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-    """Of these jobs of a team those whose artifact is needed, each with what needs it (`job 'job_…', which is not
-    over`). Whatever else comes to need artifacts is asked here.
+    """Return those of a team's jobs whose artifact is in use, each with its user (`job 'job_…', which is not over`).
+
+    All kinds of users of artifacts are asked here.
     """
     return (
         _needed_by_jobs(session, team_id, job_ids)
@@ -26,7 +27,7 @@ def artifacts_in_use(session: Session, team_id: str, job_ids: Sequence[str]) -> 
 
 
 def _needed_by_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-    """As the model that is pruned further, or as the teacher of a recovery."""
+    """Return those used as the model that is pruned further, or as the teacher of a recovery."""
     named = {f"job:{job_id}": job_id for job_id in job_ids}
     teacher = JobRow.body["recovery"]["teacher"].astext
     users = session.execute(
@@ -57,7 +58,7 @@ def needed_by_publications(session: Session, team_id: str, job_ids: Sequence[str
 
 
 def _needed_by_sweeps(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-    """One that is still going on: any of its artifacts may turn out to be its best."""
+    """Return those of a sweep that goes on: any of its artifacts may turn out to be its best."""
     users = session.execute(
         select(SweepPointRow.sweep_id, SweepPointRow.job_id)
         .join(SweepRow, SweepRow.id == SweepPointRow.sweep_id)

@@ -1,4 +1,4 @@
-"""The sweep: what lies in the store though nothing names it, and uploads nobody goes on with.
+"""Removal of orphans: prefixes in the store that nothing names, and uploads that nobody goes on with.
 
 Files appear in the store before rows name them, and rows go before files do, so a process that is killed in between
 leaves files behind, and never a row without its files. What is swept is old, and neither named by a row nor in the
@@ -32,7 +32,7 @@ logger = structlog.get_logger()
 
 
 def sweep_orphans(sessions: sessionmaker[Session], store: Store, settings: Settings) -> list[str]:
-    """One sweep; the prefixes that were removed. Any number may run at once. Raises StoreUnavailable.
+    """Remove orphans once; returns their prefixes. Any number of processes may run at once. Raises StoreUnavailable.
 
     Other things in the store, and artifacts of jobs this database does not know, are left alone.
     """
@@ -59,8 +59,11 @@ def sweep_orphans(sessions: sessionmaker[Session], store: Store, settings: Setti
 
 
 def _sweep_generated(store: Store, settings: Settings) -> list[str]:
-    """Texts that models wrote for calibration. No row names them: any job may use one that is there, and has it written
-    anew where it is not. A job that reads one where it lies touches it first."""
+    """Remove old texts that models generated for calibration.
+
+    No row names them: any job may use one that is there, and generates it anew where it is not. A job that reads one in
+    place touches it first.
+    """
     before = datetime.now(UTC) - timedelta(days=settings.generated_keep_days)
     removed = []
     for name in store.children(GENERATED_PREFIX):
@@ -89,8 +92,11 @@ def _expire_uploads(sessions: sessionmaker[Session], store: Store) -> None:
 
 
 def _candidates(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:
-    """Prefixes that may be orphans. Jobs of which every attempt left an artifact, nearly all of them, are not looked
-    into: that would be a request to the store for each."""
+    """Yield prefixes that may be orphans.
+
+    Jobs of which every attempt left an artifact, nearly all of them, are left out: each would cost a request to the
+    store.
+    """
     for name in _OF_UPLOADS:
         yield from (f"{name}/{child}" for child in store.children(name))
     for ids in _batches(filter(_JOB.fullmatch, store.children())):
@@ -108,7 +114,7 @@ def _candidates(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:
 
 
 def _worked_on(session: Session, prefixes: Iterable[str]) -> set[str]:
-    """Those that a worker may be publishing, or that an upload may be arriving in."""
+    """Return those that a worker may be publishing, or that an upload may be arriving in."""
     firsts, seconds = _names(prefixes)
     held = session.execute(select(JobRow.id, JobRow.attempt).where(JobRow.id.in_(firsts), JobRow.status.in_(HELD)))
     attempts = {artifact_prefix(row.id, row.attempt) for row in held}
@@ -137,7 +143,7 @@ def _named(session: Session, prefixes: Iterable[str]) -> set[str]:
 
 
 def _names(prefixes: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The first and the second name of each prefix."""
+    """Return the first and the second names of the prefixes."""
     split = [prefix.partition("/") for prefix in prefixes]
     return [first for first, _, _ in split], [second for _, _, second in split]
 

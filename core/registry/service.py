@@ -1,4 +1,4 @@
-"""Registering, listing and finding models and datasets of a team."""
+"""Service of a team's models and datasets: register, list and find."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -72,7 +72,7 @@ def register_dataset(session: Session, caller: Actor, body: DatasetBody, setting
 
 
 def image_facts(described: ImagesDescription, format_name: str, image_field: str, label_field: str) -> dict[str, Any]:
-    """What a row says of an image set."""
+    """Return the column values of an image set."""
     return {
         "format": format_name,
         "text_field": "text",
@@ -120,7 +120,7 @@ def require_same_model(row: ModelRow, revision: str) -> None:
 
 
 READING = ("format", "text_field", "image_field", "label_field")
-"""How a dataset is read: with its hash, what makes it the same."""
+"""Columns with the way a dataset is read: together with its hash they identify it."""
 
 
 def require_same_dataset(row: DatasetRow, sha256: str, reading: Mapping[str, str | None]) -> None:
@@ -133,7 +133,7 @@ def noun(table: type[ModelRow] | type[DatasetRow]) -> str:
 
 
 def find_row(session: Session, table: type[Row], team_id: str, name: str) -> Row | None:
-    """What a name means; it cannot be deleted before this transaction ends."""
+    """Return the row of a name, locked so that it cannot be deleted before this transaction ends."""
     row: Row | None = session.scalar(_held_by_name(table), {"team_id": team_id, "name": name})
     return row
 
@@ -146,13 +146,13 @@ def _held_by_name(table: type[Row]) -> Select[Row]:
 
 
 def names(session: Session, table: type[Row], team_id: str, *which: ColumnElement[bool]) -> list[str]:
-    """For messages: the newest names, at most 20, of those rows for which all of `which` holds."""
+    """Return the newest names for a message, at most 20, of those rows for which all of `which` holds."""
     newest = select(table.name).where(table.team_id == team_id, *which).order_by(table.created_at.desc()).limit(20)
     return sorted(session.scalars(newest))
 
 
 def get_row(session: Session, table: type[Row], team_id: str, name: str, *, for_deletion: bool = False) -> Row:
-    """What a name or an id means; raises NotFound."""
+    """Return the row of a name or an id; raises NotFound."""
     query = select(table).where(table.team_id == team_id, (table.name == name) | (table.id == name))
     row = session.scalar(query.with_for_update() if for_deletion else query)
     if row is None:
@@ -191,6 +191,6 @@ def dataset_answer(row: DatasetRow) -> Dataset:
 
 
 def about(error: Problem, param: str) -> Problem:
-    """The same error, of another field of the request."""
+    """Return the same error, for another field of the request."""
     error.param = param
     return error

@@ -47,10 +47,9 @@ class ModelRow(Base):
 
 
 class DatasetRow(Base):
-    """A text or an image set: a file or folder of this machine (`path`), or an uploaded file in the store (`prefix`,
-    and the one in `files`).
+    """Text or image set: a file or folder of this machine (`path`), or an uploaded file (`prefix`, named in `files`).
 
-    `sha256` is of the file, or of a folder's content. What is of images is null for texts; `documents` and
+    `sha256` is of the file, or of a folder's content. Columns of images are null for texts; `documents` and
     `characters` of images are 0.
     """
 
@@ -82,7 +81,7 @@ class DatasetRow(Base):
 
 
 class UploadRow(Base):
-    """A model or dataset that arrives in parts. `bytes` are all files together, counted on the team while it is open.
+    """Upload that becomes a model or dataset. `bytes` are of all files together, counted on the team while it is open.
 
     `object_id` is the id its model or dataset will have, so that a completion that was cut off goes on in the same
     place; `completing_until` is the lease of the request that completes it, `completing_by` its own name for itself.

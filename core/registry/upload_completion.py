@@ -1,7 +1,7 @@
-"""From an upload whose bytes are all there to a model or dataset.
+"""Completion of an upload, whose bytes are all there, to a model or dataset.
 
-Each file is hashed from its parts and put together where the model or dataset will have it; what is done is remembered
-per file, so that a completion that was cut off goes on. One process at a time does this for an upload, under a lease.
+Each file is hashed from its parts and assembled at the model's or dataset's prefix; progress is remembered per file, so
+that a completion that was cut off goes on. One process at a time does this for an upload, under a lease.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ def _begin(session: Session, caller: Principal, upload_id: str, owner: str) -> M
 
 @contextlib.contextmanager
 def _leased(sessions: sessionmaker[Session], upload_id: str, owner: str) -> Iterator[None]:
-    """Keeps the lease while the body runs, however long it hashes, unless it has become another's."""
+    """Renew the lease while the body runs, however long it hashes, unless another process has taken it."""
     ended = threading.Event()
 
     def renew() -> None:
@@ -146,8 +146,10 @@ def _renew(session: Session, upload_id: str, owner: str) -> bool:
 
 
 def _require_lease(session: Session, upload_id: str, owner: str) -> None:
-    """Before anything is written down. Raises Unavailable where this process stood still for longer than its lease, and
-    another does the work now."""
+    """Require the lease before a write.
+
+    Raises Unavailable where this process stood still for longer than its lease, and another does the work now.
+    """
     if not _renew(session, upload_id, owner):
         raise _taken_over(upload_id)
 

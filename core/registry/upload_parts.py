@@ -37,7 +37,7 @@ logger = structlog.get_logger()
 
 @dataclass(frozen=True)
 class ExpectedPart:
-    """The file a part is for, and where in it the part begins."""
+    """Part that an upload expects: its file, and its offset there."""
 
     upload_id: str
     file: FileReference
@@ -45,7 +45,7 @@ class ExpectedPart:
     most_bytes: int
     is_checked: bool
     before: Sequence[Part]
-    """The parts that are there, where they may be needed to look at the file."""
+    """Parts that have arrived, where they may be needed to check the file."""
 
     @property
     def prefix(self) -> str:
@@ -57,7 +57,7 @@ def file_prefix(upload_id: str, path: str) -> str:
 
 
 def parts_of(session: Session, upload_id: str, path: str) -> list[Part]:
-    """The parts of one file, in order."""
+    """Return the parts of one file, in order."""
     query = (
         select(UploadPartRow)
         .where(UploadPartRow.upload_id == upload_id, UploadPartRow.path == path)
@@ -67,7 +67,7 @@ def parts_of(session: Session, upload_id: str, path: str) -> list[Part]:
 
 
 def expect_part(session: Session, team_id: str, upload_id: str, path: str, start: int) -> ExpectedPart:
-    """Whether a part may come, before its bytes are read.
+    """Check that a part may come, before its bytes are read; returns its file and its place there.
 
     Raises NotFound, UploadRefused where the upload is over, and OffsetMismatch.
     """
@@ -136,7 +136,7 @@ def require_size(part: ExpectedPart, size: int) -> None:
 
 
 def _count(session: Session, settings: Settings, part: ExpectedPart, stored: Part, is_checked: bool) -> ReceivedPart:
-    """One row of the file says how far it is; only the part that goes on from there may change it."""
+    """Count a part on its file's row; only the part that begins at the row's offset may change it."""
     is_open = session.scalar(
         update(UploadRow)
         .where(UploadRow.id == part.upload_id, UploadRow.status == "open")
@@ -164,7 +164,7 @@ def _count(session: Session, settings: Settings, part: ExpectedPart, stored: Par
 
 
 def _look(store: Store, part: ExpectedPart, stored: Part) -> bool:
-    """Whether what the file says about itself is all there. Raises the UnusableModel kind where it is not right."""
+    """Return whether the file's header, or all of a small file, is there; raises the UnusableModel kind if invalid."""
     file, available = part.file, part.start + stored.bytes
 
     def read(end: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Uploads that cannot become what they were announced as: over at once, with the reason and the way on."""
+"""Refusal of uploads that cannot become what they were announced as: they end at once, with reason and remedy."""
 
 from typing import TypeVar
 

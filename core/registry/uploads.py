@@ -1,4 +1,4 @@
-"""Uploads: announced with all their files, sent in parts, looked at, listed and given up."""
+"""Uploads: announced with all their files, sent in parts, read, listed and given up."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,16 +41,16 @@ from core.teams.principal import Actor, Principal, team_of
 from core.teams.quotas import release_stored, reserve_stored
 
 MOST_PARTS = 10_000
-"""Of one file: what S3 puts together."""
+"""Most parts of one file: S3 can assemble no more."""
 
 
 def upload_prefix(upload_id: str) -> str:
-    """Where the parts of an upload lie until it is complete, below the name of their file."""
+    """Return the prefix of an upload's parts until it is complete; below it each file's name is a folder."""
     return f"uploads/{upload_id}"
 
 
 def object_prefix(kind: str, object_id: str) -> str:
-    """Where the files of a completed upload lie."""
+    """Return the prefix of a completed upload's files."""
     return f"{kind}s/{object_id}"
 
 
@@ -100,7 +100,7 @@ def start_upload(session: Session, caller: Principal, body: UploadBody, settings
 
 
 def get_upload(session: Session, team_id: str, upload_id: str) -> Upload:
-    """Raises NotFound, also where the upload is another team's."""
+    """Return an upload; raises NotFound, also where it is another team's."""
     row = find_upload(session, team_id, upload_id)
     return upload_answer(row, files_of(session, row.id))
 
@@ -114,7 +114,7 @@ def list_uploads(
     kind: UploadKind | None = None,
     status: UploadStatus | None = None,
 ) -> Page[Upload]:
-    """The team's uploads, newest first: those open, and those that ended not long ago."""
+    """Return the team's uploads, newest first: those open, and those that ended not long ago."""
     query = select(UploadRow).where(UploadRow.team_id == team_id)
     if kind is not None:
         query = query.where(UploadRow.kind == kind)
@@ -162,14 +162,14 @@ def files_of(session: Session, upload_id: str) -> Sequence[UploadFileRow]:
 
 
 def is_being_completed(session: Session, row: UploadRow) -> bool:
-    """Whether a process holds the lease of completing it."""
+    """Return whether a process holds the lease of completing it."""
     if row.completing_until is None:
         return False
     return bool(session.scalar(select(row.completing_until > func.clock_timestamp())))
 
 
 def prolonged(settings: Settings) -> ColumnElement[object]:
-    """When an upload that something happens to now expires."""
+    """Return the time at which an upload that is used now expires."""
     return seconds_from_now(settings.upload_expiry_seconds)
 
 
@@ -195,7 +195,7 @@ def _file_answer(file: UploadFileRow) -> UploadedFile:
 
 
 def _require_possible(body: UploadBody, settings: Settings) -> None:
-    """Everything that names and sizes tell: nobody should learn it after having sent them."""
+    """Require names and sizes that can become a model or dataset, so that no client learns otherwise after sending."""
     named: dict[str, FileToUpload] = {}
     for index, file in enumerate(body.files):
         param = f"files.{index}"
@@ -241,7 +241,7 @@ def _require_model_file(file: FileToUpload, param: str) -> None:
 
 
 def _reading(body: UploadBody) -> dict[str, str | None]:
-    """How it will be read: `READING` of a dataset."""
+    """Return the values of a dataset's `READING` columns; raises the error that names the fault."""
     of_text = {"format": None, "text_field": body.text_field, "image_field": None, "label_field": None}
     if body.kind == "model":
         return of_text
@@ -267,7 +267,7 @@ def _reading(body: UploadBody) -> dict[str, str | None]:
 
 
 def _registered_id(session: Session, team_id: str, body: UploadBody, reading: Mapping[str, str | None]) -> str | None:
-    """Of what has the name and the same content already; raises Conflict where it has another."""
+    """Return the id of what has the name and the same content already; raises Conflict where its content differs."""
     if body.kind == "model":
         model = find_row(session, ModelRow, team_id, body.name)
         if model is not None:
@@ -282,7 +282,7 @@ def _registered_id(session: Session, team_id: str, body: UploadBody, reading: Ma
 def _open_one(
     session: Session, team_id: str, body: UploadBody, reading: Mapping[str, str | None], settings: Settings
 ) -> Upload:
-    """The open upload of that name, which is to live on; raises Conflict where it has other files."""
+    """Return the open upload of that name, its expiry prolonged; raises Conflict where it has other files."""
     row = session.scalar(
         update(UploadRow)
         .where(

@@ -1,4 +1,4 @@
-"""Who downloads: an artifact that was read from within the last hour is not removed under whoever reads it.
+"""Downloads of artifacts: one that was read from within the last hour is not removed.
 
 A file that is being sent goes on from a local store when it is removed, and from a bucket until its next piece; a whole
 artifact is many files, asked for one after the other. So each request of a file is noted, once in a minute at most.
@@ -19,7 +19,7 @@ _NOTED_EVERY_SECONDS: Final = 60.0
 
 
 def note_read(session: Session, job_id: str) -> None:
-    """A file of the job's artifact was asked for."""
+    """Record that a file of the job's artifact was requested."""
     lately = ArtifactReadRow.read_at > seconds_from_now(-_NOTED_EVERY_SECONDS)
     if session.scalar(select(ArtifactReadRow.job_id).where(ArtifactReadRow.job_id == job_id, lately)) is not None:
         return
@@ -33,7 +33,7 @@ def note_read(session: Session, job_id: str) -> None:
 
 
 def being_read(session: Session, job_ids: Sequence[str]) -> set[str]:
-    """Those of the jobs whose artifact was read from within the last hour."""
+    """Return those of the jobs whose artifact was read from within the last hour."""
     rows = select(ArtifactReadRow.job_id).where(
         ArtifactReadRow.job_id.in_(job_ids), ArtifactReadRow.read_at > seconds_from_now(-READ_SECONDS)
     )

@@ -1,4 +1,4 @@
-"""What a policy says of each artifact: pure, given the facts."""
+"""Rules of a retention policy, applied to each artifact: pure functions of the facts."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Artifact:
 def kept_by_rules(
     artifacts: Sequence[Artifact], policy: RetentionPolicy, now: datetime
 ) -> dict[str, list[KeptBecause]]:
-    """By job the rules that keep its artifact, none where no rule does. `artifacts` are all of a team."""
+    """Return the rules that keep each job's artifact, none where no rule does. `artifacts` are all of a team."""
     reasons: dict[str, list[KeptBecause]] = {each.job_id: [] for each in artifacts}
     before = now - timedelta(days=policy.keep_days)
     for each in artifacts:
@@ -54,7 +54,7 @@ def _newest_first(artifact: Artifact) -> tuple[float, str]:
 
 
 def _best(artifacts: Sequence[Artifact], rule: KeepBest) -> list[Artifact]:
-    """Of equals the newer."""
+    """Return the best artifacts of each group; of equals the newer."""
     groups: defaultdict[str, list[tuple[float, Artifact]]] = defaultdict(list)
     for each in artifacts:
         value = figure(each, rule.by)
@@ -68,7 +68,7 @@ def _best(artifacts: Sequence[Artifact], rule: KeepBest) -> list[Artifact]:
 
 
 def figure(artifact: Artifact, by: Figure) -> float | None:
-    """Smaller is better; None where the job has no such figure."""
+    """Return the figure that artifacts are ranked by, smaller being better; None where the job has no such figure."""
     metrics = artifact.metrics
     match by:
         case "perplexity_ratio":

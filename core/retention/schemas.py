@@ -1,4 +1,4 @@
-"""What a team keeps of its artifacts, as requests and answers show it."""
+"""Retention policy of a team, in requests and answers."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -36,7 +36,8 @@ class KeepTagged(BaseModel):
 
 class RetentionPolicy(BaseModel):
     """Artifacts of jobs that ended more than `keep_days` ago are removed, but for those that one of the other rules
-    keeps, and those in use. Jobs, reports and events stay; so do uploads, models and datasets."""
+    keeps, and those in use. Jobs, reports and events stay; so do uploads, models and datasets.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -57,7 +58,8 @@ class Retention(BaseModel):
 class ArtifactVerdict(BaseModel):
     """One artifact, and whether it goes. `kept_because` is empty where it does: `age` (it is younger than keep_days),
     `last`, `best` or `tagged` by the rules of these names; and of those that no rule keeps `in_use` (`used_by` says by
-    what) or `read` (somebody downloaded from it within the hour)."""
+    what) or `read` (somebody downloaded from it within the hour).
+    """
 
     job_id: str
     model: str
@@ -72,7 +74,8 @@ class ArtifactVerdict(BaseModel):
 
 class RetentionPreview(BaseModel):
     """What a policy would do now. `artifacts` are those that go first, then those that stay, each the oldest first, at
-    most 1000; the counts are of all."""
+    most 1000; the counts are of all.
+    """
 
     object: Literal["retention_preview"]
     policy: RetentionPolicy

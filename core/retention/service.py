@@ -1,4 +1,4 @@
-"""A team's retention: read, set, tried, applied."""
+"""Service of a team's retention: read, set, preview, apply."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -31,7 +31,7 @@ logger = structlog.get_logger()
 
 
 def get_retention(session: Session, team_id: str) -> Retention:
-    """The team's policy; of a team that never set one, none."""
+    """Return the team's policy; None as the policy of a team that never set one."""
     row = session.get(RetentionPolicyRow, team_id)
     if row is None:
         return Retention(object="retention", policy=None, updated_at=None)
@@ -39,7 +39,7 @@ def get_retention(session: Session, team_id: str) -> Retention:
 
 
 def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | None) -> Retention:
-    """From the dispatcher's next round on. Idempotent; what changes is in the audit trail, with what was before."""
+    """Set the policy, from the dispatcher's next round on. Idempotent; the audit trail has the old and the new one."""
     team_id = team_of(caller)
     before = get_retention(session, team_id).policy
     if policy == before:
@@ -60,7 +60,7 @@ def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | Non
 
 
 def preview(session: Session, team_id: str, policy: RetentionPolicy) -> RetentionPreview:
-    """What a policy would remove now, and why the rest stays. Nothing is changed."""
+    """Preview what a policy would remove now, and why the rest stays. Nothing is changed."""
     found = verdicts(session, team_id, policy)
     going = [each for each in found if each.goes]
     staying = [each for each in found if not each.goes]
@@ -75,7 +75,7 @@ def preview(session: Session, team_id: str, policy: RetentionPolicy) -> Retentio
 
 
 def verdicts(session: Session, team_id: str, policy: RetentionPolicy) -> list[ArtifactVerdict]:
-    """Of every artifact of the team, the oldest first."""
+    """Return the verdict on every artifact of the team, the oldest first."""
     artifacts = _artifacts(session, team_id)
     now: datetime = session.scalars(select(func.clock_timestamp())).one()
     rules = kept_by_rules(artifacts, policy, now)
@@ -103,7 +103,7 @@ def verdicts(session: Session, team_id: str, policy: RetentionPolicy) -> list[Ar
 
 
 def _artifacts(session: Session, team_id: str) -> list[Artifact]:
-    """What lies in the store of jobs that are over, of every attempt."""
+    """Return the stored artifacts of jobs that are over, of every attempt."""
     stored = (
         select(
             ArtifactFileRow.job_id,

@@ -10,7 +10,7 @@ from core.database import Base
 
 
 class RetentionPolicyRow(Base):
-    """What a team keeps, a `RetentionPolicy`. A team without a row keeps everything."""
+    """Policy of a team, a `RetentionPolicy`. A team without a row keeps everything."""
 
     __tablename__ = "retention_policies"
 
@@ -20,7 +20,7 @@ class RetentionPolicyRow(Base):
 
 
 class ArtifactReadRow(Base):
-    """When a file of a job's artifact was last asked for, to the minute."""
+    """Time of the last request for a file of a job's artifact, to the minute."""
 
     __tablename__ = "artifact_reads"
 

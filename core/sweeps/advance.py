@@ -1,4 +1,4 @@
-"""Moving a sweep forward, for the dispatcher: what has ended is taken note of, the next job is queued.
+"""Steps of a sweep, for the dispatcher: results of ended jobs are recorded, the next job is queued.
 
 Each step is one transaction that holds the sweep's row and queues one job at most, together with its point's row. A
 dispatcher that is killed in the middle has done the step or not; two of them take turns, or pass each other by.
@@ -36,7 +36,7 @@ logger = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Stepped:
-    """What a step did. `job` was queued, and is to be told to workers; `goes_on`: another step may follow at once."""
+    """Result of a step. `job` was queued, and its hint is due; `goes_on`: another step may follow at once."""
 
     job: Job | None = None
     goes_on: bool = False
@@ -86,7 +86,7 @@ def _advance(
 def step(
     session: Session, sweep_id: str, *, store: Store, settings: Settings, hub: HubFindings | None = None
 ) -> Stepped:
-    """One step of one sweep, where nobody else is at it and it runs."""
+    """Take one step of a sweep that runs, unless another process is taking one."""
     row = session.scalar(
         select(SweepRow)
         .where(SweepRow.id == sweep_id, SweepRow.status == "running")
@@ -118,7 +118,7 @@ def _next(row: SweepRow, body: SweepBody, points: Sequence[Point]) -> Next:
 
 
 def _coming_body(session: Session, sweep_id: str) -> tuple[str, Document] | None:
-    """The team, and the body of the job that the next step will queue, as it looks without a lock."""
+    """Return the team, and the body of the job that the next step will queue, as read without a lock."""
     row = session.get(SweepRow, sweep_id)
     if row is None or row.status != "running":
         return None
@@ -139,8 +139,10 @@ def _queue(
     settings: Settings,
     hub: HubFindings | None,
 ) -> Stepped:
-    """The point's job, or its job once more. A quota or a hub that is away keeps the point waiting; whatever else
-    refuses the job is the point's end."""
+    """Queue the point's job, or retry it.
+
+    A quota or a hub that is away keeps the point waiting; any other refusal of the job ends the point.
+    """
     actor = Automation(row.team_id, f"sweep:{row.id}")
     try:
         with session.begin_nested():
@@ -165,7 +167,7 @@ def _queue(
 
 
 def _parsed(document: Document) -> JobBody:
-    """Raises InvalidRequest where an earlier release took what this one does not."""
+    """Parse a job body; raises InvalidRequest where an earlier release accepted what this one does not."""
     try:
         return JobBody.model_validate(document)
     except ValidationError as error:
@@ -173,7 +175,7 @@ def _parsed(document: Document) -> JobBody:
 
 
 def _require_same_model(row: SweepRow, job: Job) -> None:
-    """Raises InvalidRequest where the model's name means another one by now."""
+    """Require that the model's name still means the sweep's model; raises InvalidRequest."""
     if job.model_revision != row.model_revision:
         raise InvalidRequest(
             f"model {job.model!r} is not the one this sweep began with: its content is {job.model_revision}, was "
@@ -183,7 +185,7 @@ def _require_same_model(row: SweepRow, job: Job) -> None:
 
 
 def _verification(row: SweepRow, body: SweepBody, probed: SweepPointRow, number: int) -> SweepPointRow:
-    """A new point: the probe's model measured as the job asks for."""
+    """Return a new point: the probe's model with the evaluation that the job requests."""
     search = body.search
     assert search is not None
     full = verifying_body(body.job, search, probed.point_values) | {

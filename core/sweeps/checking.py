@@ -1,4 +1,4 @@
-"""Each point tried like a submitted job before a sweep is accepted: what is accepted can run."""
+"""Check of a sweep's points before it is accepted, as of submitted jobs: an accepted sweep can run."""
 
 import hashlib
 import json
@@ -27,8 +27,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class CheckedPoint:
-    """A point that can be run. `pattern` is what it resolved to, `measures` names its evaluation (None: nothing is
-    measured)."""
+    """Point that can be run; `pattern` is resolved, `measures` names its evaluation (None: nothing is measured)."""
 
     asked: AskedPoint
     body: JobBody
@@ -45,7 +44,7 @@ class CheckedPoints:
 
 
 def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> HubFindings:
-    """What all these bodies name on the hub; each name is asked for once. To be called outside of any transaction."""
+    """Look up all that these bodies name on the hub, each name once. To be called outside of any transaction."""
     found = HubFindings()
     seen: set[str] = set()
     for body in bodies:
@@ -76,8 +75,11 @@ def check_points(
     settings: Settings,
     hub: HubFindings,
 ) -> CheckedPoints:
-    """Raises InvalidRequest, naming the points that no job could be, unless they are to be skipped and some are left;
-    Unavailable where it cannot be told now."""
+    """Check the points of a sweep.
+
+    Raises InvalidRequest naming the points that cannot run, unless they are to be skipped and some are left;
+    Unavailable where that cannot be decided now.
+    """
     points: list[CheckedPoint] = []
     skipped: list[SkippedPoint] = []
     for each in asked:
@@ -121,7 +123,7 @@ def _checked(
 
 
 def evaluation_key(body: JobBody) -> str | None:
-    """The same for bodies whose dense model is measured alike; None where nothing of it is measured."""
+    """Return a key, equal for bodies whose dense model is measured alike; None where nothing of it is measured."""
     evaluation = body.evaluation
     if not evaluation.datasets and not evaluation.tasks:
         return None
@@ -130,7 +132,7 @@ def evaluation_key(body: JobBody) -> str | None:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Where it is, and what."""
+    """Return the first error: the field, and its fault."""
     return fault_of(error.errors(include_url=False)[0])[1]
 
 

@@ -1,4 +1,4 @@
-"""What a job's metrics say in the terms of sweeps: one figure each, and which limits were not kept."""
+"""Figures of a job's metrics in the terms of sweeps: one of each kind, and the limits that were exceeded."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -29,12 +29,12 @@ _OBJECTIVES: dict[Objective, tuple[str, int]] = {
     "min_perplexity": ("perplexity", 1),
     "max_accuracy": ("accuracy", -1),
 }
-"""Which figure, and 1 where less of it is better."""
+"""Figure of each objective, and 1 where less of it is better."""
 OBJECTIVES: tuple[Objective, ...] = tuple(_OBJECTIVES)
 
 
 def figures_from(metrics: Mapping[str, Any]) -> Figures:
-    """Of a job's metrics; what they lack, or what is no finite number, is null."""
+    """Return the figures in a job's metrics; null for those that are missing or no finite number."""
     texts = list((metrics.get("perplexity") or {}).values())
     answered = list((metrics.get("tasks") or metrics.get("accuracy") or {}).values())
     figures = {name: gated_figure(gate, metrics) for gate, name in _FIGURE_OF.items()}
@@ -47,19 +47,19 @@ def figures_from(metrics: Mapping[str, Any]) -> Figures:
 
 
 def objective_value(objective: Objective, figures: Figures) -> float | None:
-    """The figure that an objective is about."""
+    """Return the figure that an objective is about."""
     value: float | None = getattr(figures, _OBJECTIVES[objective][0])
     return value
 
 
 def cost_of(objective: Objective, figures: Figures) -> float | None:
-    """The same so that less is better."""
+    """Return the objective's figure with its sign turned where more is better, so that less is better."""
     value = objective_value(objective, figures)
     return None if value is None else _OBJECTIVES[objective][1] * value
 
 
 def unmet(constraints: Constraints, figures: Figures) -> list[Excess]:
-    """The limits that are not kept, or cannot be shown to be, in the order of the request's fields."""
+    """Return the limits that are exceeded, or cannot be shown to be kept, in the order of the request's fields."""
     found = []
     for constraint, figure in _FIGURE_OF.items():
         limit: float | None = getattr(constraints, constraint)
@@ -75,7 +75,7 @@ def unmet(constraints: Constraints, figures: Figures) -> list[Excess]:
 
 
 def distance(excesses: Iterable[Excess]) -> float:
-    """How far from keeping all limits: the largest excess."""
+    """Return the distance from keeping all limits: the largest excess."""
     return max((math.inf if each.by is None else each.by for each in excesses), default=0.0)
 
 

@@ -1,4 +1,4 @@
-"""From a request to its points: each a whole job body, and the values that set it apart."""
+"""Points of a sweep's request: each a whole job body, and the values that differ from other points'."""
 
 import copy
 import itertools
@@ -17,12 +17,12 @@ Document = dict[str, JsonValue]
 FIXED = ("model", "metadata")
 """Fields of a job body that are the same for all points: a sweep is on one model."""
 SWEEP_LABEL = "sweep"
-"""Of a job's metadata: the sweep it belongs to."""
+"""Key in a job's metadata of the sweep it belongs to."""
 
 
 @dataclass(frozen=True)
 class AskedPoint:
-    """`body` is a job body that nobody has looked at yet."""
+    """Point of a request; its `body` has not been checked yet."""
 
     values: Document
     body: Document
@@ -30,7 +30,7 @@ class AskedPoint:
 
 
 def asked_points(body: SweepBody) -> list[AskedPoint]:
-    """Of equal points the first; raises InvalidRequest where there are too many or a path leads nowhere."""
+    """Return the points, of equal ones the first; raises InvalidRequest for too many or a path that leads nowhere."""
     _check_job(body)
     count = _count(body)
     if count > MOST_POINTS:
@@ -58,7 +58,7 @@ def _count(body: SweepBody) -> int:
 
 
 def _check_job(body: SweepBody) -> None:
-    """Raises InvalidRequest for what the service or the search sets itself."""
+    """Refuse fields that the service or the search sets itself: raises InvalidRequest."""
     if not isinstance(body.job.get("model"), str):
         raise InvalidRequest("job.model is required: a sweep is on one model", param="job.model")
     metadata = body.job.get("metadata")
@@ -88,7 +88,7 @@ def _all_values(body: SweepBody) -> Iterator[tuple[str, Document]]:
 
 
 def _search_points(job: Document, search: Search) -> Iterator[AskedPoint]:
-    """Methods in the order they were named, of each its sparsities in ascending order."""
+    """Yield the points of a search by method, in the order of the request, with ascending sparsities."""
     for method, sparsity in itertools.product(search.methods, search.candidates()):
         values: Document = {"method": method, "sparsity": sparsity}
         body = _with_values(job, values, "search")
@@ -101,7 +101,7 @@ def _search_points(job: Document, search: Search) -> Iterator[AskedPoint]:
 
 
 def verifying_body(job: Document, search: Search, values: Document) -> Document:
-    """The job that measures a probe's model in full, with the limits as its gates."""
+    """Return the job that measures a probe's model in full, with the limits as its gates."""
     return _with_values(job, values, "search") | {"gates": search.subject_to.model_dump(mode="json", exclude_none=True)}
 
 

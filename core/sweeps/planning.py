@@ -1,4 +1,4 @@
-"""Which point of a sweep comes next, and whether it is over: pure functions of the request and the points' rows."""
+"""Next point of a sweep, and whether it is over: pure functions of the request and the points' rows."""
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,11 @@ from core.sweeps.states import ACTIVE, PointStatus, Stage
 
 @dataclass(frozen=True)
 class Point:
-    """A point as its row and its job have it. `status` is waiting where it has no job yet, failed where none could be
-    queued; `is_wanted_again`: its job ended and is to be tried once more."""
+    """Point in the state of its row and its job.
+
+    `status` is waiting where it has no job yet, failed where none could be queued; `is_wanted_again`: its job ended and
+    is to be tried once more.
+    """
 
     number: int
     stage: Stage
@@ -41,26 +44,26 @@ class Point:
 
 @dataclass(frozen=True)
 class Start:
-    """Queue this point's job, or its job again."""
+    """Action: queue this point's job, or its job again."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class StartVerification:
-    """Queue a job that measures this point in full."""
+    """Action: queue a job that measures this point in full."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Until a job ends."""
+    """Action: wait until a job ends."""
 
 
 @dataclass(frozen=True)
 class Over:
-    """Nothing is left to do; whether something good came out."""
+    """End of the sweep; `is_success` where it has a result."""
 
     is_success: bool
 
@@ -69,7 +72,7 @@ Next = Start | StartVerification | Wait | Over
 
 
 def next_of_grid(points: Sequence[Point], measured: Container[str], max_concurrent: int) -> Next:
-    """`measured` are the evaluations whose dense figures are known, or cannot be had from a job that ended well."""
+    """Return the next action of a grid; `measured` are evaluations with known dense figures, or none to be had."""
     wanted = [point for point in points if point.is_to_start]
     chosen = _startable(wanted, points, measured, max_concurrent)
     if chosen is not None:
@@ -80,7 +83,7 @@ def next_of_grid(points: Sequence[Point], measured: Container[str], max_concurre
 
 
 def next_of_search(search: Search, points: Sequence[Point], measured: Container[str], max_concurrent: int) -> Next:
-    """Points without a job are the places the search has not looked at."""
+    """Return the next action of a search; its points without a job are the places it has not looked at."""
     again = _startable([point for point in points if point.is_wanted_again], points, measured, max_concurrent)
     if again is not None:
         return Start(again.number)
@@ -104,7 +107,7 @@ def next_of_search(search: Search, points: Sequence[Point], measured: Container[
 
 
 def search_step(search: Search, points: Sequence[Point]) -> Step:
-    """What the search does next, by the points that have ended."""
+    """Return the next step of the search, by the points that have ended."""
     ended = [point for point in points if point.has_ended]
     return next_step(
         branches_of(search, points),
@@ -116,7 +119,7 @@ def search_step(search: Search, points: Sequence[Point]) -> Step:
 
 
 def branches_of(search: Search, points: Sequence[Point]) -> list[Branch]:
-    """A branch for each method; those of one pattern cost alike, but for latency, which is measured of each."""
+    """Return a branch for each method; those of one pattern form a group of equal cost, except where latency counts."""
     branches = []
     for method in search.methods:
         mine = [point for point in points if point.verifies is None and point.values["method"] == method]
@@ -128,7 +131,7 @@ def branches_of(search: Search, points: Sequence[Point]) -> list[Branch]:
 
 
 def outcome_of(search: Search, point: Point) -> Outcome | None:
-    """None where the point has no figures."""
+    """Return the outcome of a finished point, None where it has no figures."""
     if point.figures is None:
         return None
     missed = unmet(search.subject_to, point.figures)
@@ -149,7 +152,7 @@ def _place(point: Point) -> Place:
 def _startable(
     wanted: Iterable[Point], points: Sequence[Point], measured: Container[str], max_concurrent: int
 ) -> Point | None:
-    """The first that may start now: there is room, and its dense figures are known, or nobody measures them yet."""
+    """Return the first point that may start now: there is room, and no active point measures figures it waits for."""
     active = [point for point in points if point.is_active]
     if len(active) >= max_concurrent:
         return None

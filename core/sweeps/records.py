@@ -1,4 +1,4 @@
-"""Reading a sweep's rows, and the one place where its state changes."""
+"""Rows of a sweep, and the one place where its state changes."""
 
 from collections.abc import Mapping
 from typing import Any, Final, cast
@@ -22,14 +22,15 @@ _TOLD: Final[Mapping[SweepStatus, WebhookType]] = {
     "failed": "sweep.failed",
     "cancelled": "sweep.cancelled",
 }
-"""What webhooks are told of the states in which a sweep is over."""
+"""Webhook event types of the states in which a sweep is over."""
 
 
 def change_status(
     session: Session, row: SweepRow, status: SweepStatus, *, error: Mapping[str, Any] | None = None
 ) -> None:
-    """Every change of a sweep's state, its first included, goes through here, in the transaction that makes it: who is
-    to be told of it is told from here. `error` is of a failure (`SecateurError.problem()`).
+    """Change the state of a sweep, and write its webhook event in the same transaction.
+
+    Every change of state, the first included, is made here. `error` is of a failure (`SecateurError.problem()`).
     """
     row.status = status
     row.error = None if error is None else dict(error)
@@ -41,7 +42,7 @@ def change_status(
 
 
 def _told(row: SweepRow) -> dict[str, JsonValue]:
-    """What webhooks are told of a sweep."""
+    """Return the payload of a sweep's webhook event."""
     return {
         "id": row.id,
         "object": "sweep",
@@ -54,7 +55,7 @@ def _told(row: SweepRow) -> dict[str, JsonValue]:
 
 
 def find_sweep(session: Session, team_id: str, sweep_id: str, *, for_update: bool = False) -> SweepRow:
-    """Raises NotFound, also where the sweep is another team's."""
+    """Return a sweep's row; raises NotFound, also where it is another team's."""
     query = select(SweepRow).where(SweepRow.id == sweep_id, SweepRow.team_id == team_id)
     if for_update:
         query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
@@ -73,7 +74,7 @@ def baseline_of(row: SweepRow) -> Baseline:
 
 
 def read_points(session: Session, sweep_id: str) -> list[Point]:
-    """The points of a sweep with the states and figures of their jobs, by number."""
+    """Return the points of a sweep with the states and figures of their jobs, by number."""
     found = session.execute(
         select(SweepPointRow, JobRow.status, JobRow.metrics)
         .outerjoin(JobRow, JobRow.id == SweepPointRow.job_id)
@@ -85,7 +86,7 @@ def read_points(session: Session, sweep_id: str) -> list[Point]:
 
 
 def point_of(row: SweepPointRow, status: str | None, metrics: dict[str, Any] | None) -> Point:
-    """`status` and `metrics` are of its job."""
+    """Return the point of a row; `status` and `metrics` are of its job."""
     known = "failed" if status is None and row.error is not None else status or "waiting"
     return Point(
         number=row.number,

@@ -1,4 +1,4 @@
-"""What came out of a sweep: its points beside one another, the Pareto front, the best, and what a search found."""
+"""Results of a sweep: its points compared, the Pareto front, the best, and the result of a search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,8 +22,11 @@ def results_of(
     quality: str | None,
     cost: Cost,
 ) -> SweepResults:
-    """`jobs` are those of the points by id, `errors` of points that could not be queued; `quality` and `cost` as
-    `core.jobs.comparison` has them."""
+    """Return the results of a sweep so far.
+
+    `jobs` are those of the points by id, `errors` of points that could not be queued; `quality` and `cost` as
+    `core.jobs.comparison` has them.
+    """
     succeeded = [jobs[point.job_id] for point in points if point.job_id and point.status == "succeeded"]
     labels = {point.job_id: label_of(point) for point in points}
     trade = trade_off(succeeded, [labels[job.id] for job in succeeded], quality=quality, cost=cost)
@@ -67,7 +70,7 @@ def shown_point(
 
 
 def label_of(point: Point) -> str:
-    """The values that set a point apart, such as `wanda · 50% · block_size 64`."""
+    """Return a label of the values that distinguish a point, such as `wanda · 50% · block_size 64`."""
     parts = [_shown(path, value) for path, value in point.values.items() if value is not None]
     return " · ".join([*parts, "in full"] if point.verifies is not None else parts)
 
@@ -85,7 +88,7 @@ def _unmet(search: Search | None, point: Point) -> list[Excess]:
 
 
 def _best(points: Sequence[Point]) -> Sequence[BestPoint]:
-    """Of each objective that was measured; of equal points the first, a full evaluation before a probe."""
+    """Return the best point by each measured objective; of equals the first, full evaluations before probes."""
     found = []
     for objective in OBJECTIVES:
         ranked = [
@@ -110,7 +113,7 @@ def _best(points: Sequence[Point]) -> Sequence[BestPoint]:
 def search_outcome(
     search: Search, points: Sequence[Point], shown: Sequence[SweepPoint], *, is_over: bool
 ) -> SearchOutcome:
-    """What the search found so far."""
+    """Return the result of the search so far."""
     step = search_step(search, points)
     winner = winner_of(points, step.number) if isinstance(step, Found) and step.is_verified else None
     if winner is not None:
@@ -129,12 +132,12 @@ def search_outcome(
 
 
 def winner_of(points: Sequence[Point], number: int) -> Point:
-    """The point with the artifact: where a full evaluation was made of a probe, that."""
+    """Return the point with the artifact: the full evaluation of a probe, where one was made."""
     return next((point for point in points if point.verifies == number and point.status == "succeeded"), points[number])
 
 
 def nearest(search: Search, points: Sequence[Point]) -> Point | None:
-    """Of the points that miss a limit the one that misses by least; a full evaluation stands for its probe."""
+    """Return the point that misses a limit by least, None if none does; a full evaluation stands for its probe."""
     full = {point.verifies for point in points if point.verifies is not None and point.figures is not None}
     ranked = [
         (distance(missed), point.number, point)
@@ -146,7 +149,7 @@ def nearest(search: Search, points: Sequence[Point]) -> Point | None:
 
 
 def why_nothing(search: Search, points: Sequence[Point]) -> str:
-    """For people: that no model keeps the limits, and how near the nearest came."""
+    """Return the message that no model keeps the limits, and how near the nearest came."""
     step = search_step(search, points)
     if isinstance(step, Found):
         return (
@@ -166,7 +169,7 @@ def why_nothing(search: Search, points: Sequence[Point]) -> str:
 
 
 def failure_of(body: SweepBody, points: Sequence[Point]) -> dict[str, Any]:
-    """Why a sweep that is over has nothing to show."""
+    """Return the error of a sweep that ended without a result."""
     if body.search is not None:
         return ConstraintsNotMet(why_nothing(body.search, points)).problem()
     return SweepFailed(f"none of {len(points)} points succeeded: see each job's error").problem()

@@ -11,7 +11,7 @@ from core.sweeps.states import PointStatus, Stage, SweepStatus
 from core.validation import Part, spelled
 
 MOST_POINTS = 500
-"""Of one sweep; of a search, methods times sparsities."""
+"""Most points of one sweep; of a search, methods times sparsities."""
 
 _Path = Annotated[
     str,
@@ -81,7 +81,7 @@ class Search(Part):
         return self
 
     def candidates(self) -> list[float]:
-        """The sparsities to choose from, in ascending order."""
+        """Return the sparsities to choose from, in ascending order."""
         if self.sparsities is not None:
             return sorted(set(self.sparsities))
         count = int((self.highest - self.lowest) / self.resolution + 1e-9) + 1
@@ -175,7 +175,8 @@ class Sweep(BaseModel):
 class Figures(BaseModel):
     """What a point's job measured; null where it did not. Of several evaluation sets or tasks, perplexity is the
     geometric mean and accuracy the mean, ratios and drops are the worst; the latency's ratio has its noise added, as a
-    gate looks at it."""
+    gate looks at it.
+    """
 
     parameters: float | None = None
     bytes: float | None = None
@@ -191,7 +192,8 @@ class Figures(BaseModel):
 
 class Excess(BaseModel):
     """A limit that was not kept; `value` is null where it was not measured. `by` is relative for ratios, else
-    absolute."""
+    absolute.
+    """
 
     constraint: str
     limit: float
@@ -201,7 +203,8 @@ class Excess(BaseModel):
 
 class SweepPoint(BaseModel):
     """A point: `values` is what varies. `stage` probe: measured by the search's cheaper evaluation. `on_front`: no
-    other point is at least as good in quality and cost, and better in one."""
+    other point is at least as good in quality and cost, and better in one.
+    """
 
     number: int
     stage: Stage
@@ -228,7 +231,8 @@ class BestPoint(BaseModel):
 class SearchOutcome(BaseModel):
     """What a search found: the point and job of the winner, by the whole evaluation; null where there is none (yet).
     `jobs` were run, for `candidates` points. `nearest` is the point that missed the limits by least, where none keeps
-    to them."""
+    to them.
+    """
 
     number: int | None
     job: str | None

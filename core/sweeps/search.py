@@ -1,4 +1,4 @@
-"""What a search does next: a pure function of where it may look and what was found, so that it goes on after any end.
+"""Next step of a search: a pure function of its places and their outcomes, so that it goes on after any interruption.
 
 Each method's sparsities are a branch, cheapest model last. Quality is taken to fall along a branch, so the last point
 that keeps the limits of quality is found by bisection. Branches of one group (methods of one pattern) are taken to cost
@@ -33,8 +33,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished point showed; `keeps_quality` is of the limits that get harder with sparsity, `keeps_all` of all.
-    `cost` is null where it was not measured."""
+    """Outcome of a finished point. `keeps_quality` is of the limits that get harder with sparsity, `keeps_all` of all.
+
+    `cost` is null where it was not measured.
+    """
 
     keeps_quality: bool
     keeps_all: bool
@@ -43,14 +45,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Probe:
-    """Run one of these next, the first first; several may run at a time."""
+    """Step: run one of these points next, the first preferred; several may run at a time."""
 
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Measure this point in full."""
+    """Step: measure this point in full."""
 
     number: int
 
@@ -65,7 +67,7 @@ class Found:
 
 @dataclass(frozen=True)
 class NothingFound:
-    """No point keeps all limits, as far as `max_jobs` let the search look."""
+    """Result that no point keeps all limits, as far as `max_jobs` let the search look."""
 
 
 Step = Probe | Verify | Found | NothingFound
@@ -79,9 +81,10 @@ def next_step(
     verifies: bool,
     jobs_left: int,
 ) -> Step:
-    """`probed` and `verified` are of finished points, None where one failed without figures: it is passed over.
+    """Return the next step of a search.
 
-    `verifies` says that probes are cheaper than full evaluations; where a point has both, the full one counts.
+    `probed` and `verified` are of finished points, None where one failed without figures: it is passed over. `verifies`
+    says that probes are cheaper than full evaluations; where a point has both, the full one counts.
     """
     outcomes = {**probed, **verified}
     wanted = _wanted(branches, outcomes)
@@ -96,7 +99,7 @@ def next_step(
 
 
 def _best(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) -> Place | None:
-    """Of least cost, of equal cost in the branch named first, there of the highest sparsity."""
+    """Return the place of least cost that keeps all limits; of equals the first branch's, there the sparsest."""
     found = []
     for rank, branch in enumerate(branches):
         for place in branch.places:
@@ -107,7 +110,7 @@ def _best(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) ->
 
 
 def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) -> list[int]:
-    """One place of each branch that may still hold the winner; branches about which least is known come first."""
+    """Return one place of each branch that may still hold the winner; branches with the fewest results come first."""
     wanted = []
     for rank, branch in enumerate(branches):
         leader = _leader(branches, outcomes, branch.group)
@@ -122,7 +125,7 @@ def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) 
 
 
 def _leader(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None], group: str) -> tuple[int, float] | None:
-    """The rank and sparsity of the sparsest place of a group that keeps all limits."""
+    """Return the rank and sparsity of the sparsest place of a group that keeps all limits."""
     kept = [
         (-place.sparsity, rank)
         for rank, branch in enumerate(branches)
@@ -139,7 +142,7 @@ def _leader(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None], 
 def _open(
     branch: Branch, rank: int, outcomes: Mapping[int, Outcome | None], leader: tuple[int, float] | None
 ) -> list[Place]:
-    """Places nobody looked at, above what keeps quality and below what does not, where a leader could be beaten."""
+    """Return unvisited places above those that keep quality and below those that fail, if they may beat the leader."""
     seen = [outcomes.get(place.number) for place in branch.places]
     failing = [index for index, each in enumerate(seen) if each is not None and not each.keeps_quality]
     end = min(failing, default=len(seen))

@@ -1,4 +1,4 @@
-"""What can be done with sweeps, within one team: start, look, cancel, resume."""
+"""Service of sweeps, within one team: start, read, cancel, resume."""
 
 import contextlib
 from typing import cast
@@ -29,7 +29,7 @@ from core.teams.principal import Actor, team_of
 
 
 def look_up(hub: HubLookup, team_id: str, body: SweepBody) -> HubFindings:
-    """What the points name on the hub; before the request's transaction. Raises InvalidRequest."""
+    """Look up the points' names on the hub, before the request's transaction. Raises InvalidRequest."""
     return find_on_hub(hub, team_id, [each.body for each in asked_points(body)])
 
 
@@ -79,14 +79,14 @@ def create(
 
 
 def get_sweep(session: Session, team_id: str, sweep_id: str) -> Sweep:
-    """Raises NotFound, also where the sweep is another team's."""
+    """Return a sweep; raises NotFound, also where it is another team's."""
     return _answer(session, find_sweep(session, team_id, sweep_id))
 
 
 def list_sweeps(
     session: Session, team_id: str, *, limit: int, after: str | None, status: SweepStatus | None = None
 ) -> Page[Sweep]:
-    """The team's sweeps, newest first."""
+    """Return the team's sweeps, newest first."""
     query = select(SweepRow).where(SweepRow.team_id == team_id)
     if status is not None:
         query = query.where(SweepRow.status == status)
@@ -96,7 +96,7 @@ def list_sweeps(
 def look_through_sweeps(
     session: Session, team_id: str, *, limit: int, after: str | None, before: str | None
 ) -> Window[Sweep]:
-    """The same, forwards and backwards."""
+    """Return a page of the same list that can be turned forwards and backwards."""
     query = select(SweepRow).where(SweepRow.team_id == team_id)
     return read_window(
         session, query, SweepRow, limit=limit, after=after, before=before, answer=lambda row: _answer(session, row)
@@ -106,7 +106,7 @@ def look_through_sweeps(
 def get_results(
     session: Session, team_id: str, sweep_id: str, *, quality: str | None = None, cost: Cost = "parameters"
 ) -> SweepResults:
-    """The points with their figures so far. Raises NotFound."""
+    """Return the points with their figures so far. Raises NotFound."""
     row = find_sweep(session, team_id, sweep_id)
     points = read_points(session, row.id)
     jobs = {job.id: job for job in get_jobs(session, team_id, [each.job_id for each in points if each.job_id])}
@@ -132,8 +132,10 @@ def cancel(session: Session, caller: Actor, sweep_id: str) -> Sweep:
 
 
 def resume(session: Session, caller: Actor, sweep_id: str) -> Sweep:
-    """Go on with a cancelled or failed sweep: what was not run is run, jobs that were cancelled or failed are tried
-    again, unless a gate was missed. Idempotent. Raises NotFound, Conflict."""
+    """Go on with a cancelled or failed sweep. Idempotent. Raises NotFound, Conflict.
+
+    Points that were not run are run, jobs that were cancelled or failed are tried again, unless a gate was missed.
+    """
     row = find_sweep(session, team_of(caller), sweep_id, for_update=True)
     if row.status == "succeeded":
         raise Conflict("the sweep has succeeded: submit another to run more")
@@ -156,7 +158,7 @@ def _cancel_job(session: Session, job_id: str) -> None:
 
 
 def _in_full(job: Document, search: Search, values: Document) -> AskedPoint:
-    """The full evaluation of a point. Raises InvalidRequest where a limit is on what no evaluation measures."""
+    """Return the full evaluation of a point; raises InvalidRequest for a limit on a figure that nothing measures."""
     evaluation = job.get("evaluation")
     has_tasks = isinstance(evaluation, dict) and bool(evaluation.get("tasks"))
     if search.subject_to.max_task_accuracy_drop is not None and not has_tasks:

@@ -10,4 +10,4 @@ SWEEP_STATUSES: tuple[SweepStatus, ...] = get_args(SweepStatus)
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 ACTIVE: tuple[PointStatus, ...] = ("queued", "running", "cancelling")
-"""A point's job counts towards `max_concurrent`."""
+"""States of a point whose job counts towards `max_concurrent`."""

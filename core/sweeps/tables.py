@@ -12,8 +12,11 @@ from core.sweeps.states import STAGES, SWEEP_STATUSES
 
 
 class SweepRow(Base):
-    """A sweep. `request` is the body as it was sent, `model` and `model_revision` what its model resolved to;
-    `baseline` the dense model's figures measured so far; `waiting_for` why nothing more was started."""
+    """Sweep of a team. `request` is the body as it was sent.
+
+    `model` and `model_revision` are what its model resolved to; `baseline` has the dense model's figures measured so
+    far; `waiting_for` is the reason that nothing more was started.
+    """
 
     __tablename__ = "sweeps"
     __table_args__ = (

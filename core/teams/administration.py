@@ -1,4 +1,4 @@
-"""What the server's operator does with teams: found them, look at them, set their quotas. No key may."""
+"""Administration of teams by the server's operator: create, list, set quotas. No key may."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,10 @@ _NAME = re.compile(r"[^\s\x00-\x1f](.{0,98}[^\s\x00-\x1f])?")
 
 
 def found_team(session: Session, name: str, limits: Mapping[str, float | None], *, secret: bytes) -> CreatedKey:
-    """A new team with these quotas; its first admin key. Raises InvalidRequest, Conflict where the name is taken."""
+    """Create a team with these quotas; returns its first admin key.
+
+    Raises InvalidRequest, Conflict where the name is taken.
+    """
     if _NAME.fullmatch(name) is None:
         raise InvalidRequest("a team's name has 1 to 100 characters, in one line", param="name")
     if session.scalar(select(TeamRow.id).where(TeamRow.name == name)) is not None:
@@ -61,7 +64,7 @@ def _check(limit: str, value: float | None) -> None:
 
 
 def team_named(session: Session, name: str) -> str:
-    """Its id. Raises NotFound."""
+    """Return the id of the team of that name. Raises NotFound."""
     team_id = session.scalar(select(TeamRow.id).where(TeamRow.name == name))
     if team_id is None:
         raise NotFound(f"there is no team {name!r}")
@@ -69,5 +72,5 @@ def team_named(session: Session, name: str) -> str:
 
 
 def list_teams(session: Session) -> list[Team]:
-    """All teams, by name."""
+    """Return all teams, by name."""
     return [get_team(session, team_id) for team_id in session.scalars(select(TeamRow.id).order_by(TeamRow.name)).all()]

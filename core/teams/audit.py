@@ -1,4 +1,4 @@
-"""The audit trail: every change somebody made, written in the transaction that makes it, and never removed."""
+"""Audit trail: every change made by somebody, written in the transaction that makes it, and never removed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -61,7 +61,7 @@ def note_refusals(
 
 
 def list_refusals(session: Session, *, limit: int) -> list[AuditEntry]:
-    """Keys that were refused and are no team's, newest first: for the server's operator."""
+    """Return refusals of keys that are no team's, newest first: for the server's operator."""
     query = select(AuditRow).where(AuditRow.team_id.is_(None)).order_by(AuditRow.created_at.desc(), AuditRow.id.desc())
     return [_answer(row) for row in session.scalars(query.limit(limit))]
 
@@ -75,7 +75,7 @@ def list_audit(
     action: str | None = None,
     object_id: str | None = None,
 ) -> Page[AuditEntry]:
-    """The team's audit trail, newest first, that matches every filter given."""
+    """Return the team's audit trail, newest first, that matches every filter given."""
     query = select(AuditRow).where(AuditRow.team_id == team_id)
     if action is not None:
         query = query.where(AuditRow.action == action)

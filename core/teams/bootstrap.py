@@ -16,7 +16,7 @@ _BOOTSTRAP_LOCK = 0x5ECA7EB3
 
 
 def create_team(session: Session, name: str, *, max_running: int | None = None) -> str:
-    """The id of the team of that name, created where there is none."""
+    """Return the id of the team of that name, created where there is none."""
     session.execute(
         insert(TeamRow)
         .values(id=new_id("team"), name=name, max_running=max_running)
@@ -26,7 +26,7 @@ def create_team(session: Session, name: str, *, max_running: int | None = None) 
 
 
 def bootstrap(session: Session, settings: Settings) -> None:
-    """See to it that the default team exists and that `home/api-key` (0600) holds a valid admin key of it."""
+    """Make sure that the default team exists and that `home/api-key` (0600) holds a valid admin key of it."""
     session.execute(select(func.pg_advisory_xact_lock(_BOOTSTRAP_LOCK)))
     team_id = create_team(session, DEFAULT_TEAM)
     secret = server_secret(settings)

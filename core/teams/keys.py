@@ -1,4 +1,4 @@
-"""API keys: created, listed, rotated, revoked, and asked who somebody is."""
+"""API keys: create, list, rotate, revoke, and authenticate by them."""
 
 import hmac
 from collections.abc import Collection
@@ -21,7 +21,7 @@ from core.teams.tokens import digest_of, new_token, prefix_of
 def create_key(
     session: Session, caller: Actor, *, role: Role, name: str, expires_at: datetime | None, secret: bytes
 ) -> CreatedKey:
-    """A new key of a team, its plaintext in `key` this once. Raises InvalidRequest where it would be born expired."""
+    """Create a key of a team, with its plaintext in `key` this once; raises InvalidRequest if it is expired already."""
     now = _now(session)
     if expires_at is not None and expires_at <= now:
         raise InvalidRequest("expires_at lies in the past", param="expires_at")
@@ -31,8 +31,11 @@ def create_key(
 
 
 def rotate_key(session: Session, caller: Actor, key_id: str, *, grace_seconds: float, secret: bytes) -> CreatedKey:
-    """A successor of a key: same name and role, and where the old one expires, as long a life. The old one is good for
-    `grace_seconds` more. Raises NotFound, and Conflict where the old one is no longer good itself."""
+    """Create a successor of a key, of the same name and role and, where the old one expires, as long a life.
+
+    The old one is good for `grace_seconds` more. Raises NotFound, and Conflict where the old one is no longer good
+    itself.
+    """
     row = _find(session, team_of(caller), key_id)
     now = _now(session)
     state = _state(row, now)
@@ -76,7 +79,7 @@ def _add(
 
 
 def authenticate(session: Session, token: str, secret: bytes) -> Principal:
-    """The principal of a token; raises Unauthenticated saying whether it is unknown, revoked or expired."""
+    """Return the principal of a token; raises Unauthenticated saying whether it is unknown, revoked or expired."""
     prefix = prefix_of(token)
     if prefix is None:
         raise Unauthenticated("this is not an API key of Secateur: keys start with sct_ and end in a checksum")
@@ -94,25 +97,25 @@ def authenticate(session: Session, token: str, secret: bytes) -> Principal:
 
 
 def owner_of(session: Session, token: str) -> tuple[str, str] | None:
-    """The team and the id of the key that a refused token names by its first characters; None where no key is."""
+    """Return the team and the id of the key that a refused token's prefix names; None where there is none."""
     prefix = prefix_of(token)
     row = session.execute(select(ApiKeyRow.team_id, ApiKeyRow.id).where(ApiKeyRow.prefix == prefix)).one_or_none()
     return None if row is None else (row.team_id, row.id)
 
 
 def _use_is_due() -> ColumnElement[bool]:
-    """Whether the last use that is written down is longer ago than a minute."""
+    """Return the condition that the recorded last use is more than a minute ago."""
     return ApiKeyRow.last_used_at.is_(None) | (ApiKeyRow.last_used_at < seconds_from_now(-60))
 
 
 _BY_PREFIX = select(
     ApiKeyRow, (ApiKeyRow.expires_at <= func.clock_timestamp()).label("expired"), _use_is_due().label("due")
 ).where(ApiKeyRow.prefix == bindparam("prefix"))
-"""Asked with every request."""
+"""Statement of every request's authentication."""
 
 
 def _note_use(session: Session, key_id: str) -> None:
-    """Never waits for another request with the same key."""
+    """Record the use of a key, without waiting for another request with the same key."""
     due = select(ApiKeyRow.id).where(ApiKeyRow.id == key_id, _use_is_due()).with_for_update(skip_locked=True)
     session.execute(
         update(ApiKeyRow).where(ApiKeyRow.id.in_(due)).values(last_used_at=func.clock_timestamp()),
@@ -121,21 +124,23 @@ def _note_use(session: Session, key_id: str) -> None:
 
 
 def list_keys(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Key]:
-    """The team's keys, newest first, those that are no longer good included."""
+    """Return the team's keys, newest first, those that are no longer good included."""
     now = _now(session)
     query = select(ApiKeyRow).where(ApiKeyRow.team_id == team_id)
     return read_page(session, query, ApiKeyRow, limit=limit, after=after, answer=lambda row: key_answer(row, now))
 
 
 def names_of(session: Session, team_id: str, key_ids: Collection[str]) -> dict[str, str]:
-    """The names of these keys, as far as they are the team's."""
+    """Return the names of these keys, as far as they are the team's."""
     query = select(ApiKeyRow.id, ApiKeyRow.name).where(ApiKeyRow.team_id == team_id, ApiKeyRow.id.in_(key_ids))
     return {row.id: row.name for row in session.execute(query)}
 
 
 def revoke_key(session: Session, caller: Actor, key_id: str) -> Key:
-    """Revoke a key for good; a revoked key stays as it is. Raises NotFound, and Conflict where it is the last admin key
-    of its team that is good."""
+    """Revoke a key for good; a revoked key stays as it is.
+
+    Raises NotFound, and Conflict where it is the last admin key of its team that is good.
+    """
     team_id = team_of(caller)
     admins = session.scalars(  # locked in order: of two admins who revoke each other's keys at once, one is refused
         select(ApiKeyRow.id)
@@ -159,7 +164,7 @@ def revoke_key(session: Session, caller: Actor, key_id: str) -> Key:
 
 
 def _find(session: Session, team_id: str, key_id: str) -> ApiKeyRow:
-    """Locked. Raises NotFound."""
+    """Return a key's row, locked. Raises NotFound."""
     row = session.scalar(
         select(ApiKeyRow).where(ApiKeyRow.id == key_id, ApiKeyRow.team_id == team_id).with_for_update()
     )

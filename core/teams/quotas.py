@@ -1,7 +1,7 @@
-"""What a team may use and what it uses: jobs queued and running, device time of the month, stored bytes.
+"""Quotas and use of a team: jobs queued and running, device time of the month, stored bytes.
 
-Counts sit on the team's row and change in the transaction of what they count. That row is locked last, whatever else a
-transaction locks, so nobody who holds one waits for anything.
+Counts are columns of the team's row and change in the transaction of what they count. That row is locked last, whatever
+else a transaction locks, so a transaction that holds one waits for nothing.
 """
 
 from datetime import datetime
@@ -27,11 +27,11 @@ from core.teams.schemas import Quotas, Team, Usage
 from core.teams.tables import TeamRow
 
 ASK_AGAIN_SECONDS = 60
-"""Retry-After where room comes when a job starts or something is deleted, which nobody can foretell."""
+"""Retry-After where room comes when a job starts or something is deleted, which cannot be foretold."""
 
 
 def month_start() -> ColumnElement[datetime]:
-    """When the running calendar month (UTC) began, by the database's clock."""
+    """Return the start of the running calendar month (UTC), by the database's clock."""
     return func.date_trunc("month", func.clock_timestamp(), "UTC", type_=DateTime(timezone=True))
 
 
@@ -41,7 +41,7 @@ def _month_end() -> ColumnElement[datetime]:
 
 
 def device_seconds_used() -> ColumnElement[float]:
-    """Of the running month: what the row counts is of the month it names."""
+    """Return the device seconds of the running month: 0 where the row's count is of an earlier one."""
     return case((TeamRow.device_month == month_start(), TeamRow.device_seconds), else_=0.0)
 
 
@@ -54,7 +54,7 @@ _LIMITS = select(
 
 
 def require_room_in_queue(session: Session, team_id: str, *, adding: int) -> None:
-    """Raises QuotaExceeded where the team may not queue `adding` more jobs, or has no device time left this month.
+    """Require room in the queue for `adding` more jobs; raises QuotaExceeded, also without device time left this month.
 
     Where the number is limited the team's row is locked, so that of two requests the second sees the first's job.
     """
@@ -83,7 +83,7 @@ def require_room_in_queue(session: Session, team_id: str, *, adding: int) -> Non
 
 
 def count_ended(session: Session, team_id: str, seconds: float) -> None:
-    """A worker let go of one of the team's jobs after so much device time."""
+    """Count a running job less, and the device time that a worker spent on it."""
     session.execute(
         update(TeamRow)
         .where(TeamRow.id == team_id)
@@ -114,7 +114,7 @@ def reserve_stored(session: Session, team_id: str, count: int) -> None:
 
 
 def stored_bytes_missing(session: Session, team_id: str, count: int) -> str:
-    """A sentence about bytes there is no room for."""
+    """Return a message that so many bytes do not fit."""
     team = session.execute(select(TeamRow.stored_bytes, TeamRow.max_stored_bytes).where(TeamRow.id == team_id)).one()
     return (
         f"{count} bytes more do not fit: the team stores {team.stored_bytes} of {team.max_stored_bytes} bytes; "
@@ -123,7 +123,7 @@ def stored_bytes_missing(session: Session, team_id: str, count: int) -> str:
 
 
 def release_stored(session: Session, team_id: str, count: int) -> None:
-    """So many bytes are stored no more. What was stored before bytes were counted may go too: never below zero."""
+    """Release so many stored bytes; never below zero, since some were stored before bytes were counted."""
     session.execute(
         update(TeamRow)
         .where(TeamRow.id == team_id)
@@ -133,7 +133,7 @@ def release_stored(session: Session, team_id: str, count: int) -> None:
 
 
 def get_team(session: Session, team_id: str) -> Team:
-    """The team's quotas and use."""
+    """Return the team's quotas and use."""
     row, used, month = session.execute(
         select(TeamRow, device_seconds_used(), month_start()).where(TeamRow.id == team_id)
     ).one()

@@ -84,7 +84,8 @@ class Team(BaseModel):
 class AuditEntry(BaseModel):
     """One change: what (`action`), to what (`object_id`), and who made it: `actor` is `key:ID` (the id alone in
     `key_id`), `operator` for the server's own command line, `nobody` where a key was refused, or what acts by itself,
-    such as `trigger:ID`. `address` is where the request came from."""
+    such as `trigger:ID`. `address` is where the request came from.
+    """
 
     id: str
     object: Literal["audit_entry"]

@@ -1,4 +1,4 @@
-"""Secrets of others that must be used again, such as those webhooks are signed with: kept sealed, never in the clear.
+"""Encryption of secrets that must be used again, such as those that sign webhooks.
 
 Each purpose has a key of its own, made from the server's secret: what was sealed for one opens for no other.
 """
@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 
 class Sealed:
-    """Seals and opens for one purpose. `secret` is `core.teams.secret.server_secret`."""
+    """Cipher for one purpose. `secret` is `core.teams.secret.server_secret`."""
 
     def __init__(self, secret: bytes, purpose: str) -> None:
         key = hmac.new(secret, b"sealed\0" + purpose.encode(), hashlib.sha256).digest()
@@ -21,7 +21,7 @@ class Sealed:
         return self._fernet.encrypt(plain.encode())
 
     def open(self, sealed: bytes) -> str:
-        """Raises ValueError where it was sealed for another purpose, or with another server secret."""
+        """Return the plaintext; raises ValueError if it was sealed for another purpose or with another secret."""
         try:
             return self._fernet.decrypt(sealed).decode()
         except InvalidToken:

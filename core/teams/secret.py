@@ -1,4 +1,4 @@
-"""The server's one secret: the HMAC key of API keys and of sealed answers."""
+"""Secret of the server: the HMAC key of API keys and of sealed answers."""
 
 import os
 import secrets
@@ -8,7 +8,7 @@ from core.settings import Settings
 
 
 def server_secret(settings: Settings) -> bytes:
-    """The configured secret, or the one in home, generated on first use (0600)."""
+    """Return the configured secret, or the one in home, generated on first use (0600)."""
     if settings.secret_key is not None:
         return settings.secret_key.encode()
     file = settings.home / "secret-key"

@@ -24,7 +24,7 @@ from core.teams.tables import ApiKeyRow, PortalSessionRow, TeamRow
 
 @dataclass(frozen=True)
 class SignedIn:
-    """Who a browser acts for, by name too."""
+    """Principal that a browser acts for, with the names of its key and team."""
 
     principal: Principal
     key_name: str
@@ -32,7 +32,7 @@ class SignedIn:
 
 
 def sign_in(session: Session, token: str, secret: bytes, *, seconds: float) -> str:
-    """The token of a new session of an API key, good for so many seconds. Raises Unauthenticated."""
+    """Return the token of a new session of an API key, good for so many seconds. Raises Unauthenticated."""
     principal = authenticate(session, token, secret)
     session.execute(delete(PortalSessionRow).where(PortalSessionRow.expires_at <= func.clock_timestamp()))
     session_token = secrets.token_urlsafe(32)
@@ -46,7 +46,7 @@ def sign_in(session: Session, token: str, secret: bytes, *, seconds: float) -> s
 
 
 def signed_in(session: Session, session_token: str, secret: bytes) -> SignedIn:
-    """Who a session acts for. Raises Unauthenticated where it is over, or its key is."""
+    """Return the principal of a session; raises Unauthenticated where it is over, or its key no longer good."""
     found = session.execute(
         select(ApiKeyRow, TeamRow.name)
         .join(PortalSessionRow, PortalSessionRow.key_id == ApiKeyRow.id)
@@ -82,7 +82,7 @@ def sign_out_everywhere(session: Session, caller: Principal) -> None:
 
 
 def form_token(session_token: str, secret: bytes) -> str:
-    """What every form of a session carries, and no other site can know (CSRF)."""
+    """Return the token that every form of a session carries, and no other site can know (CSRF)."""
     return hmac.new(secret, f"form\0{session_token}".encode(), hashlib.sha256).hexdigest()
 
 

@@ -72,9 +72,11 @@ class PortalSessionRow(Base):
 
 
 class AuditRow(Base):
-    """One change: who made it (`actor`: `key:ID` with the id in `key_id` too, `operator` for the server's own command
-    line, `nobody` for who had no key that is good, or what acts by itself, such as `trigger:ID`), what, to what.
-    `team_id` is null where a key was refused that is no team's.
+    """One change in the audit trail: its actor, the action and the object.
+
+    `actor` is `key:ID` (with the id in `key_id` too), `operator` for the server's own command line, `nobody` for a
+    request without a key that is good, or an automation such as `trigger:ID`. `team_id` is null where a key was refused
+    that is no team's.
 
     `action` is noun and verb such as `job.cancel`; `details` never hold a secret; `address` is where the request came
     from. Rows are only ever added: the database refuses to change or remove one.

@@ -20,7 +20,7 @@ def new_token() -> str:
 
 
 def prefix_of(token: str) -> str | None:
-    """The part of a token that names it, None where the token is not well formed."""
+    """Return the part of a token that identifies it, None where the token is not well formed."""
     match = _FORM.fullmatch(token)
     if match is None or _checksum(match[1] + match[2]) != match[3]:
         return None

@@ -1,4 +1,4 @@
-"""From a trigger and a payload to the body of a job."""
+"""Job bodies made from a trigger and a payload."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ LABEL = "trigger"
 
 
 def body_of(trigger: TriggerBody, payload: Any) -> JobBody:
-    """The job a payload asks for. Raises InvalidRequest where it lacks what a placeholder needs, or makes no body."""
+    """Return the job a payload makes; raises InvalidRequest if a placeholder lacks its value or the body is invalid."""
     values = read_values(trigger.placeholders, payload)
     try:
         return JobBody.model_validate(labelled(fill(trigger.template, values), trigger.name))
@@ -25,7 +25,7 @@ def body_of(trigger: TriggerBody, payload: Any) -> JobBody:
 
 
 def labelled(body: dict[str, Any], name: str) -> dict[str, Any]:
-    """The body with the trigger's name in its metadata, unless that says something else already."""
+    """Return the body with the trigger's name in its metadata, unless that key is set already."""
     metadata = body.get("metadata", {})
     if not isinstance(metadata, dict) or LABEL in metadata:
         return body
@@ -33,7 +33,7 @@ def labelled(body: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def sample_of(placeholder: Placeholder) -> Any:
-    """A value that may stand for the placeholder where its form is looked at, patterns apart."""
+    """Return a value of the placeholder's form, for a check of the body; it may not match its pattern."""
     if placeholder.default is not None:
         return placeholder.default
     if placeholder.enum:

@@ -1,5 +1,8 @@
-"""What can be said of a trigger before it is ever fired: its template's fields exist, its constants are valid, and,
-where no payload decides anything but labels, the whole job would be queued."""
+"""Checks of a trigger before it is ever fired.
+
+Its template's fields exist, its constants are valid, and, where no payload decides anything but labels, the whole job
+would be queued.
+"""
 
 from typing import Any
 
@@ -22,7 +25,7 @@ from core.triggers.templates import WHOLE, Mention, Place, check_mentions, dotte
 from core.validation import message_of
 
 SCHEDULED_AT = "scheduled_at"
-"""What the payload of a scheduled firing has."""
+"""Name of the only field in the payload of a scheduled firing."""
 
 
 def scheduled_payload(moment: str) -> dict[str, Any]:
@@ -30,8 +33,10 @@ def scheduled_payload(moment: str) -> dict[str, Any]:
 
 
 def look_up_template(hub: HubLookup, team_id: str, trigger: TriggerBody) -> HubFindings:
-    """What of a template can be asked of the hub, before the transaction that saves it. Raises InvalidRequest where its
-    placeholders are not as they should be."""
+    """Look up a template's names on the hub, before the transaction that saves it.
+
+    Raises InvalidRequest where its placeholders are not valid.
+    """
     check_mentions(trigger.template, trigger.placeholders)
     asked = _whole_job(trigger) or _constant_model(trigger)
     return HubFindings() if asked is None else hub.of(team_id, asked)
@@ -40,7 +45,7 @@ def look_up_template(hub: HubLookup, team_id: str, trigger: TriggerBody) -> HubF
 def check_trigger(
     session: Session, team_id: str, trigger: TriggerBody, *, store: Store, settings: Settings, hub: HubFindings
 ) -> None:
-    """Raises the InvalidRequest kind, and what asking the hub raised, that names the fault in the template."""
+    """Check a trigger; raises the InvalidRequest kind that names the fault in its template, or the look-up's error."""
     found = check_mentions(trigger.template, trigger.placeholders)
     _check_form(trigger)
     if trigger.schedule is not None:
@@ -65,7 +70,7 @@ def check_trigger(
 def dry_run(
     session: Session, team_id: str, job: JobBody, *, store: Store, settings: Settings, hub: HubFindings
 ) -> tuple[JobBody, Estimate]:
-    """The body with its defaults filled in and what it would need. Raises what submitting it would, but quotas."""
+    """Return the body with its defaults, and its estimate; raises the errors of submitting it, except for quotas."""
     require_queue(session, job.queue, settings)
     resolved = resolve_job(session, team_id, job, store, hub)
     estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
@@ -73,7 +78,7 @@ def dry_run(
 
 
 def _check_form(trigger: TriggerBody) -> None:
-    """Fields and constants, with samples for what payloads decide; a fault at a placeholder is the sample's."""
+    """Check fields and constants, with samples in place of payloads; an error at a placeholder is the sample's."""
     body = labelled(fill(trigger.template, samples_of(trigger.placeholders)), trigger.name)
     try:
         JobBody.model_validate(body)
@@ -90,7 +95,7 @@ def _check_form(trigger: TriggerBody) -> None:
 
 
 def _node_at(template: Any, location: Place) -> tuple[Place, Any]:
-    """What of the template an error of pydantic is about, and where; steps that only name a kind are passed over."""
+    """Return the part of the template that an error of pydantic is about, without steps that only name a kind."""
     place: Place = ()
     node = template
     for step in location:
@@ -102,7 +107,7 @@ def _node_at(template: Any, location: Place) -> tuple[Place, Any]:
 
 
 def _whole_job(trigger: TriggerBody) -> JobBody | None:
-    """The job as it would be without a payload; None where a payload decides more than labels."""
+    """Return the job as it would be without a payload; None where a payload decides more than labels."""
     found = list(mentions(trigger.template))
     open_names = {name for name, each in trigger.placeholders.items() if each.is_required}
     if any(mention.name in open_names and mention.place[:1] != ("metadata",) for mention in found):

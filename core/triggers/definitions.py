@@ -1,4 +1,4 @@
-"""Between a trigger's row and what the team says of it."""
+"""Conversion between a trigger's row and its definition."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from core.triggers.tables import TriggerRow
 
 
 def definition_of(row: TriggerRow) -> TriggerBody:
-    """What the team gave, as it stands."""
+    """Return the definition, as it is now."""
     return TriggerBody.model_validate(_shown(row))
 
 
 def trigger_answer(row: TriggerRow) -> Trigger:
-    """What anybody of the team may see."""
+    """Return the trigger as anybody of the team may see it."""
     own = ("id", "disabled_reason", "next_fire_at", "created_at", "updated_at")
     return Trigger.model_validate(_shown(row) | {name: getattr(row, name) for name in own} | {"object": "trigger"})
 
 
 def values_of(body: TriggerBody) -> dict[str, Any]:
-    """The columns that hold a definition; secrets and times apart."""
+    """Return the columns that hold a definition, without secrets and times."""
     return {
         "name": body.name,
         "description": body.description,

@@ -1,4 +1,4 @@
-"""Triggers that the clock fires: each due time once, however many dispatchers there are.
+"""Scheduled firings: each due time fires once, however many dispatchers there are.
 
 Firing and moving on to the next due time are one transaction on the trigger's locked row, so a dispatcher that dies
 between has done neither. Times that passed while none ran make one firing, late, which says so.
@@ -93,7 +93,7 @@ def _ask(means: Means, row: TriggerRow, attempt: Attempt) -> tuple[JobBody, HubF
 def _make_job(
     session: Session, means: Means, attempt: Attempt, asked: tuple[JobBody, HubFindings] | SecateurError
 ) -> tuple[Job | None, SecateurError | None]:
-    """The job, or why there is none."""
+    """Return the job, or the error for which there is none."""
     if isinstance(asked, SecateurError):
         return None, asked
     try:
@@ -119,7 +119,7 @@ def _count_failure(session: Session, row: TriggerRow, fault: SecateurError) -> N
 
 
 def _lateness(cron: str, timezone: str, due: datetime, now: datetime) -> str | None:
-    """What to say of a firing that comes long after its time, or for several."""
+    """Return the note on a firing that comes long after its time, or for several; None for one in time."""
     missed = count_due(cron, timezone, due, now)
     if missed == 0 and now - due < _LATE:
         return None

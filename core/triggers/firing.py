@@ -1,4 +1,4 @@
-"""Firing a trigger: from what was sent to one job an event, and a line of its history however it ends.
+"""Firing of triggers: from a request to one job per event, and an entry of its history however it ends.
 
 The hub is asked before the transaction that makes the job. That transaction begins with the event's row, which only one
 can have; a refusal undoes it and is written down in another.
@@ -30,8 +30,10 @@ from core.triggers.tables import TriggerRow
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was sent: `payload` is what `body` says. `fault` is set instead where it was refused before it was read to
-    its end, or is no JSON; `size` is in bytes."""
+    """Request to fire a trigger: `payload` is the parsed `body`, `size` is in bytes.
+
+    `fault` is set instead where it was refused before it was read to its end, or is no JSON.
+    """
 
     headers: SentHeaders
     body: bytes = b""
@@ -42,17 +44,17 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Fired:
-    """What became of a firing, and the job where it made one: its hint is the caller's to send."""
+    """Firing with its result, and the job where it made one: the caller sends its hint."""
 
     firing: Firing
     job: Job | None
 
 
 def fire_by_url(means: Means, trigger: TriggerRow, delivery: Delivery) -> Fired:
-    """Somebody sent something to the trigger's URL.
+    """Fire a trigger for a request to its URL.
 
-    Raises Unauthenticated where they do not prove who they are, Conflict where the trigger is disabled, the
-    InvalidRequest kind that names the fault in the payload, and what submitting the job raises.
+    Raises Unauthenticated where the sender is not authenticated, Conflict where the trigger is disabled, the
+    InvalidRequest kind that names the fault in the payload, and the errors of submitting the job.
     """
     attempt = Attempt(trigger, "url", payload_bytes=delivery.size)
     try:
@@ -76,7 +78,7 @@ def fire_by_url(means: Means, trigger: TriggerRow, delivery: Delivery) -> Fired:
 
 
 def fire_by_hand(means: Means, caller: Principal, trigger: TriggerRow, delivery: Delivery) -> Fired:
-    """A member of the team fires the trigger; raises what `fire_by_url` does, but nobody has to prove anything."""
+    """Fire the trigger for a member of the team; raises the errors of `fire_by_url`, but authenticates nobody."""
     attempt = Attempt(trigger, "manual", actor=name_of(caller), payload_bytes=delivery.size)
     try:
         if delivery.fault is not None:
@@ -113,7 +115,7 @@ def _make_job(means: Means, attempt: Attempt) -> Fired:
 
 
 def _require(session: Session, trigger_id: str) -> None:
-    """It may have been deleted or disabled while the hub was asked."""
+    """Require that the trigger was not deleted or disabled while the hub was asked."""
     found = session.execute(
         select(TriggerRow.enabled, TriggerRow.disabled_reason)
         .where(TriggerRow.id == trigger_id)

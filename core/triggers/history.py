@@ -1,4 +1,4 @@
-"""The history of a trigger: every firing, whatever became of it."""
+"""History of a trigger: every firing, with its result."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ _RETENTION_BATCH = 1000
 
 @dataclass
 class Attempt:
-    """What is known of a firing so far: its history is written from this, however it ends."""
+    """Facts of a firing so far, from which its history is written however it ends."""
 
     trigger: TriggerRow
     source: Source
@@ -48,7 +48,7 @@ def claim_event(session: Session, attempt: Attempt) -> str | None:
 
 
 def accepted(session: Session, firing_id: str, job_id: str) -> Firing:
-    """The firing has made its job."""
+    """Record the job that the firing made."""
     session.execute(
         update(FiringRow)
         .where(FiringRow.id == firing_id)
@@ -59,7 +59,7 @@ def accepted(session: Session, firing_id: str, job_id: str) -> Firing:
 
 
 def job_of_event(session: Session, attempt: Attempt) -> str | None:
-    """The job the event made."""
+    """Return the job that the event made."""
     job_id: str | None = session.scalar(
         select(FiringRow.job_id).where(
             FiringRow.trigger_id == attempt.trigger.id,
@@ -85,7 +85,7 @@ def write(
 
 
 def list_firings(session: Session, trigger_id: str, *, limit: int, after: str | None) -> Page[Firing]:
-    """A trigger's history, newest first."""
+    """Return a trigger's history, newest first."""
     query = select(FiringRow).where(FiringRow.trigger_id == trigger_id)
     return read_page(session, query, FiringRow, limit=limit, after=after, answer=firing_answer)
 

@@ -1,4 +1,4 @@
-"""What the hub's webhooks tell (version 3, https://huggingface.co/docs/hub/webhooks): which of it is a new commit."""
+"""Events of the hub's webhooks (version 3, https://huggingface.co/docs/hub/webhooks), and which are new commits."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,20 +7,20 @@ from core.triggers.pointers import MISSING, look_up
 from core.triggers.schemas import HubSource
 
 _DEFAULT_BRANCH = "refs/heads/main"
-"""Every repository of the hub has this one."""
+"""Default branch, which every repository of the hub has."""
 _CONTENT = "repo.content"
 
 
 @dataclass(frozen=True)
 class HubEvent:
-    """`ignored` says why an event is none that the trigger waits for; else `event_id` is the commit's."""
+    """Event of the hub: `ignored` is the reason it does not fire the trigger; else `event_id` is the commit's."""
 
     event_id: str | None
     ignored: str | None
 
 
 def read_hub_event(source: HubSource, payload: Any) -> HubEvent:
-    """What a payload tells. Its sender knows the hub's secret: what is not understood is ignored, with the reason."""
+    """Read an event. Its sender knows the hub's secret: a payload not understood is ignored, with the reason."""
     scope, action = _text(payload, "/event/scope"), _text(payload, "/event/action")
     kind, name, head = (_text(payload, f"/repo/{each}") for each in ("type", "name", "headSha"))
     if None in (scope, action, kind, name):

@@ -1,4 +1,4 @@
-"""What triggers work with."""
+"""Resources that triggers work with."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from core.settings import Settings
 
 @dataclass(frozen=True)
 class Means:
-    """Of a process that fires triggers; `secret` is the server's."""
+    """Resources of a process that fires triggers; `secret` is the server's."""
 
     sessions: sessionmaker[Session]
     store: Store

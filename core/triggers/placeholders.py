@@ -1,4 +1,4 @@
-"""What of a payload a template may use: declared by name, type and place, checked, never evaluated."""
+"""Placeholders of a template: values of a payload, declared by name, type and pointer, checked, never evaluated."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
@@ -35,7 +35,8 @@ _PYTHON: Final[dict[str, tuple[type, ...]]] = {
 
 class Placeholder(BaseModel):
     """A value taken from the payload: from where, of what type, within which bounds. Without a `default` it is required
-    unless `required` is false, in which case null takes its place."""
+    unless `required` is false, in which case null takes its place.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -74,7 +75,7 @@ class Placeholder(BaseModel):
         return self.default is None if self.required is None else self.required
 
     def fault_of(self, given: Any) -> str | None:
-        """Why the value may not stand here, as the end of a sentence; None where it may."""
+        """Return the reason that the value is not allowed, as the end of a sentence; None where it is."""
         if not isinstance(given, _PYTHON[self.type]) or (isinstance(given, bool) and self.type != "boolean"):
             return f"is {kind_of(given)}, not of type {self.type}"
         value: Any = given
@@ -90,7 +91,7 @@ class Placeholder(BaseModel):
 
 
 def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[str, Scalar | None]:
-    """Every placeholder's value in the payload. Raises InvalidRequest that names the placeholder and the pointer."""
+    """Return every placeholder's value in the payload; raises InvalidRequest naming the placeholder and the pointer."""
     values: dict[str, Scalar | None] = {}
     for name, placeholder in placeholders.items():
         value = look_up(payload, placeholder.path)
@@ -113,7 +114,7 @@ def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[s
 
 
 def _whole_match(pattern: str) -> TypeAdapter[str]:
-    """pydantic's own engine takes time in proportion to the text, whatever the pattern."""
+    """Return a validator of whole texts by pydantic's own engine, which takes linear time whatever the pattern."""
     return TypeAdapter(Annotated[str, StringConstraints(pattern=f"^(?:{pattern})$")])
 
 
@@ -126,5 +127,5 @@ def _matches(pattern: str, value: str) -> bool:
 
 
 def _is_same(one: Scalar, other: Scalar) -> bool:
-    """In Python True is 1; here it is not."""
+    """Return whether two values are the same, where True and 1 are not, as they are in Python."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)

@@ -1,4 +1,4 @@
-"""JSON Pointers (RFC 6901): where in a payload a value stands."""
+"""JSON Pointers (RFC 6901) to values in a payload."""
 
 import re
 from typing import Annotated, Any, Final
@@ -16,13 +16,13 @@ Pointer = Annotated[
 """`/repo/headSha`; `~1` stands for a slash within a name, `~0` for a tilde; the empty pointer is the whole payload."""
 
 MISSING: Final = object()
-"""What `look_up` gives where there is nothing."""
+"""Result of `look_up` where the document has no value."""
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def look_up(document: Any, pointer: str) -> Any:
-    """The value at the pointer, or MISSING."""
+    """Return the value at the pointer, or MISSING."""
     found = document
     for step in pointer.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")

@@ -1,4 +1,4 @@
-"""Whether what comes in on a trigger's URL may be believed, and which event it is."""
+"""Authentication of requests to a trigger's URL, and the ids of their events."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ LONGEST_EVENT_ID = 255
 
 @dataclass(frozen=True)
 class SentHeaders:
-    """Headers a sender may prove itself with, and name its event by."""
+    """Headers that authenticate a sender, and those that name its event."""
 
     webhook_id: str | None = None
     webhook_timestamp: str | None = None
@@ -26,8 +26,11 @@ class SentHeaders:
 
 
 def prove(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> Source:
-    """Who sent it: the hub, or anybody who knows the URL. Raises Unauthenticated unless one of the proofs is given that
-    the trigger asks for: a signature where it has a signing secret, X-Webhook-Secret where it has a hub source."""
+    """Authenticate a request; returns its source: the hub, or anybody who knows the URL.
+
+    Raises Unauthenticated unless it has one of the proofs that the trigger requires: a signature where it has a signing
+    secret, X-Webhook-Secret where it has a hub source.
+    """
     wanted: list[str] = []
     if row.hub_digest is not None:
         if headers.hub_secret is not None and is_digest_of(row.hub_digest, headers.hub_secret, secret):
@@ -45,7 +48,7 @@ def prove(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> 
 
 
 def event_id_of(pointer: str | None, headers: SentHeaders, payload: Any) -> str | None:
-    """The id of the event a payload tells of; None where its sender gives none, and every firing makes a job.
+    """Return the id of a payload's event; None where its sender gives none, and every firing makes a job.
 
     Raises InvalidRequest where the payload has none at the trigger's pointer.
     """

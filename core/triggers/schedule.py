@@ -1,4 +1,4 @@
-"""When a schedule is due: cron expressions in a time zone, daylight saving as cron on Debian treats it.
+"""Due times of schedules: cron expressions in a time zone, daylight saving as cron on Debian treats it.
 
 A time that the clock skips in spring is due right after the gap, one that comes twice in autumn is due once; schedules
 of every hour or finer go by real time.
@@ -13,11 +13,11 @@ from cronsim import CronSim, CronSimError
 
 _FIELDS = 5
 MOST_COUNTED = 1000
-"""Missed times are counted up to here."""
+"""Most missed times that are counted."""
 
 
 def check_cron(cron: str) -> str:
-    """The expression; raises ValueError saying what is wrong with it."""
+    """Return the expression; raises ValueError saying what is wrong with it."""
     if len(cron.split()) != _FIELDS:
         raise ValueError(f"a cron expression has {_FIELDS} fields (minute hour day month weekday), such as 0 3 * * MON")
     try:
@@ -31,19 +31,19 @@ def check_cron(cron: str) -> str:
 
 
 def check_timezone(name: str) -> str:
-    """The name; raises ValueError where there is no such zone."""
+    """Return the name; raises ValueError where there is no such zone."""
     if name not in _timezones():
         raise ValueError(f"there is no time zone {name!r}: use an IANA name such as Europe/Berlin or UTC")
     return name
 
 
 def next_due(cron: str, timezone: str, after: datetime) -> datetime:
-    """The first moment after `after` (aware) that is due, in UTC."""
+    """Return the first moment after `after` (aware) that is due, in UTC."""
     return next(CronSim(cron, after.astimezone(ZoneInfo(timezone)))).astimezone(UTC)
 
 
 def count_due(cron: str, timezone: str, after: datetime, until: datetime) -> int:
-    """How many moments are due after one and not after another; counted up to MOST_COUNTED."""
+    """Return how many moments are due after one and not after another; counted up to MOST_COUNTED."""
     moments = CronSim(cron, after.astimezone(ZoneInfo(timezone)))
     return sum(1 for _ in takewhile(lambda moment: moment <= until, islice(moments, MOST_COUNTED)))
 

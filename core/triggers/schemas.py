@@ -44,7 +44,8 @@ class Schedule(Part):
 
 class HubSource(Part):
     """A repository of the hub whose webhook is sent to the trigger's URL. `commit`: a new commit on its default branch;
-    all else that the hub sends is ignored."""
+    all else that the hub sends is ignored.
+    """
 
     repository: Repository
     type: Literal["model", "dataset"] = "model"
@@ -53,7 +54,8 @@ class HubSource(Part):
 
 class TriggerBody(Part):
     """A trigger. `template` is a job body in which values may be placeholders: `{"$payload": "name"}` as a whole value,
-    `${name}` within a string; each is declared in `placeholders`."""
+    `${name}` within a string; each is declared in `placeholders`.
+    """
 
     name: Name
     description: Description = ""
@@ -92,7 +94,7 @@ class TriggerChanges(Part):
         return self
 
     def applied_to(self, now: TriggerBody) -> TriggerBody:
-        """The whole definition. Raises pydantic's ValidationError where null stands for what a trigger must have."""
+        """Return the whole definition; raises pydantic's ValidationError where a required field is null."""
         return TriggerBody.model_validate(now.model_dump() | self.model_dump(exclude_unset=True))
 
 
@@ -104,7 +106,8 @@ class RotateTriggerBody(Part):
 
 class Trigger(BaseModel):
     """A trigger, without its secrets. `next_fire_at` is when its schedule is due, null where it has none or is
-    disabled; `disabled_reason` says why the service disabled it."""
+    disabled; `disabled_reason` says why the service disabled it.
+    """
 
     id: str
     object: Literal["trigger"]
@@ -125,7 +128,8 @@ class Trigger(BaseModel):
 
 class IssuedTrigger(Trigger):
     """A trigger with those of its secrets that are new, shown this once: its URL, the secret that payloads are signed
-    with (`whsec_…`), and the one to enter in the hub's webhook settings. Null: not new."""
+    with (`whsec_…`), and the one to enter in the hub's webhook settings. Null: not new.
+    """
 
     url: str | None
     signing_secret: str | None
@@ -135,7 +139,8 @@ class IssuedTrigger(Trigger):
 class Firing(BaseModel):
     """One time a trigger was fired, or asked to be. accepted: it made the job; duplicate: `job_id` is what the event
     made before; ignored: the hub told of something else (`note`); refused: `error` says why. A payload that is long, or
-    whose sender did not prove who they are, is not kept."""
+    whose sender did not prove who they are, is not kept.
+    """
 
     id: str
     object: Literal["trigger_firing"]

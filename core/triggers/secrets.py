@@ -21,12 +21,12 @@ def new_hub_secret() -> str:
 
 
 def new_signing_secret() -> str:
-    """As Standard Webhooks writes it."""
+    """Return a new signing secret in the form of Standard Webhooks."""
     return SIGNING_PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode()
 
 
 def digest(text: str, secret: bytes) -> bytes:
-    """What is kept of a token or of the hub's secret: of no use to whoever reads it."""
+    """Return the digest that is stored of a token or of the hub's secret; neither can be read from it."""
     return digest_of(text, secret)
 
 

@@ -1,4 +1,4 @@
-"""What a team does with its triggers: make, look, change, give new secrets, delete; and who has a token."""
+"""Service of a team's triggers: create, read, change, rotate secrets, delete; and look-up by token."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -43,7 +43,7 @@ _CHECKED = frozenset({"template", "placeholders", "schedule"})
 def create(
     session: Session, caller: Actor, body: TriggerBody, *, means: Means, found: HubFindings, base_url: str
 ) -> IssuedTrigger:
-    """A new trigger with its secrets, this once. `found` is what the hub said of its template (`look_up_template`).
+    """Create a trigger; its secrets are shown this once. `found` is the look-up of its template (`look_up_template`).
 
     Raises Conflict where the team has one of that name, and the InvalidRequest kind that names the fault in it.
     """
@@ -73,13 +73,13 @@ def create(
 
 
 def list_triggers(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Trigger]:
-    """The team's triggers, newest first."""
+    """Return the team's triggers, newest first."""
     query = select(TriggerRow).where(TriggerRow.team_id == team_id)
     return read_page(session, query, TriggerRow, limit=limit, after=after, answer=trigger_answer)
 
 
 def find(session: Session, team_id: str, trigger_id: str, *, lock: bool = False) -> TriggerRow:
-    """By id or name. Raises NotFound, also where the trigger is another team's."""
+    """Return a trigger by id or name; raises NotFound, also where it is another team's."""
     is_id = TriggerRow.id == trigger_id
     query = select(TriggerRow).where(TriggerRow.team_id == team_id, or_(is_id, TriggerRow.name == trigger_id))
     query = query.order_by(is_id.desc()).limit(1)
@@ -90,7 +90,7 @@ def find(session: Session, team_id: str, trigger_id: str, *, lock: bool = False)
 
 
 def find_by_token(session: Session, token: str, secret: bytes) -> TriggerRow:
-    """Whose URL this is. Raises NotFound, the same for what never was and what was rotated."""
+    """Return the trigger of a URL's token; raises NotFound, the same for one that never was and one since rotated."""
     row = session.scalar(select(TriggerRow).where(TriggerRow.token_digest == secrets.digest(token, secret)))
     if row is None or not secrets.is_digest_of(row.token_digest, token, secret):
         raise NotFound("there is no trigger at this address")
@@ -98,7 +98,7 @@ def find_by_token(session: Session, token: str, secret: bytes) -> TriggerRow:
 
 
 def changed(session: Session, team_id: str, trigger_id: str, changes: TriggerChanges) -> TriggerBody:
-    """The trigger as it would be. Raises NotFound, InvalidRequest."""
+    """Return the trigger as it would be with the changes. Raises NotFound, InvalidRequest."""
     return _apply(find(session, team_id, trigger_id), changes)
 
 
@@ -143,7 +143,7 @@ def update(
 def rotate(
     session: Session, caller: Actor, trigger_id: str, wanted: Collection[Secret], *, secret: bytes, base_url: str
 ) -> IssuedTrigger:
-    """New secrets; the old ones are good no more. Raises NotFound, Conflict where the trigger has none of a kind."""
+    """Replace secrets; the old ones are no longer good. Raises NotFound, Conflict where the trigger lacks a kind."""
     row = find(session, team_of(caller), trigger_id, lock=True)
     token = signing = hub = None
     if "url" in wanted:
@@ -173,13 +173,15 @@ def remove(session: Session, caller: Actor, trigger_id: str) -> None:
 
 
 def list_firings(session: Session, team_id: str, trigger_id: str, *, limit: int, after: str | None) -> Page[Firing]:
-    """A trigger's history, newest first. Raises NotFound."""
+    """Return a trigger's history, newest first. Raises NotFound."""
     return history.list_firings(session, find(session, team_id, trigger_id).id, limit=limit, after=after)
 
 
 def preview(means: Means, caller: Principal, trigger_id: str, payload: Any, headers: SentHeaders) -> TriggerPreview:
-    """What a payload would make, without making it. Raises what firing by hand would, but quotas; a trigger that is
-    disabled can be tried."""
+    """Preview the job that a payload would make, without making it. A trigger that is disabled can be tried.
+
+    Raises the errors of firing by hand, except for quotas.
+    """
     with transaction(means.sessions) as session:
         row = find(session, caller.team_id, trigger_id)
     event_id = event_id_of(row.event_id, headers, payload)

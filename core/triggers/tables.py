@@ -49,7 +49,7 @@ class TriggerRow(Base):
 
 
 class FiringRow(Base):
-    """One time a trigger was fired, or asked to be.
+    """Firing of a trigger, or an attempt to fire it.
 
     The unique index is what makes one job of one event: the row of an accepted firing is written before its job, in the
     same transaction. `payload` is null where there was none, where it is too long to keep, and where its sender did not

@@ -31,7 +31,7 @@ class Mention:
 
 
 def mentions(template: Any, place: Place = ()) -> Iterator[Mention]:
-    """Every placeholder in a template; raises InvalidRequest where one is not written as it should be."""
+    """Yield every placeholder in a template; raises InvalidRequest where one is not well formed."""
     if isinstance(template, dict):
         if WHOLE in template:
             yield Mention(_whole_name(template, place), place, is_whole=True)
@@ -52,7 +52,7 @@ def mentions(template: Any, place: Place = ()) -> Iterator[Mention]:
 
 
 def check_mentions(template: Any, placeholders: Mapping[str, Placeholder]) -> list[Mention]:
-    """The placeholders in a template. Raises InvalidRequest where one is not declared, or of no type for its place."""
+    """Return the placeholders in a template; raises InvalidRequest for one not declared, or of the wrong type."""
     found = list(mentions(template))
     for mention in found:
         declared = placeholders.get(mention.name)
@@ -73,7 +73,7 @@ def check_mentions(template: Any, placeholders: Mapping[str, Placeholder]) -> li
 
 
 def fill(template: Any, values: Mapping[str, Scalar | None]) -> Any:
-    """The template with its placeholders replaced; `values` has every one of them."""
+    """Return the template with its placeholders replaced; `values` has every one of them."""
     if isinstance(template, dict):
         if WHOLE in template:
             return values[template[WHOLE]]
@@ -86,7 +86,7 @@ def fill(template: Any, values: Mapping[str, Scalar | None]) -> Any:
 
 
 def dotted(place: Place) -> str:
-    """A place as `param` names it: `template.calibration.samples`."""
+    """Return a place in the form of `param`: `template.calibration.samples`."""
     return ".".join(["template", *map(str, place)])
 
 

@@ -1,4 +1,4 @@
-"""Webhooks out: what happens to a team's jobs is told to addresses of its own, signed as Standard Webhooks asks.
+"""Webhooks: events of a team's jobs are sent to its own endpoints, signed as Standard Webhooks requires.
 
 - `events`: the types, and `emit`, which writes an event and its deliveries in the transaction of what happened
 - `service`: what users ask for: endpoints, secrets, pings, replays

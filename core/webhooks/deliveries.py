@@ -1,4 +1,4 @@
-"""The queue of deliveries: claimed, recorded, given up, removed."""
+"""Queue of deliveries: claim, record, give up, remove."""
 
 import contextlib
 import random
@@ -27,9 +27,9 @@ from core.webhooks.tables import (
 )
 
 MOST_EACH: Final = 4
-"""Deliveries on their way to one endpoint at a time; to one that fails, one."""
+"""Most deliveries on their way to one endpoint at a time; to one that fails, one."""
 LONGEST_RETRY_AFTER: Final = 24 * 3600
-"""Seconds: a receiver that asks for a longer pause is asked again after this one."""
+"""Longest pause in seconds that a receiver may ask for."""
 GONE: Final = 410
 _RETENTION_BATCH = 1000
 
@@ -51,7 +51,7 @@ class Due:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt went: `error` is None where it was delivered, `status` where no answer came."""
+    """Result of an attempt: `error` is None where it was delivered, `status` where no answer came."""
 
     milliseconds: int
     status: int | None
@@ -80,7 +80,7 @@ _DUE = text(f"""
     ORDER BY is_failing, due.next_attempt_at, due.number
     LIMIT :most
 """).bindparams(bindparam("full", type_=ARRAY(String())), bindparam("full_teams", type_=ARRAY(String())))
-"""The next of each endpoint, those that work first. One waits where an earlier one of its subject is not over."""
+"""Query of the next delivery of each endpoint, working ones first; one waits behind others of its subject."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Candidate:
 def candidates(
     session: Session, *, most: int, full: Collection[str], full_teams: Collection[str]
 ) -> Sequence[Candidate]:
-    """Deliveries that are due, of endpoints and teams that are not `full`, locked until the transaction ends."""
+    """Return due deliveries of endpoints and teams that are not `full`, locked until the transaction ends."""
     rows = session.execute(_DUE, {"most": most, "full": list(full), "full_teams": list(full_teams)})
     return [Candidate(*row) for row in rows]
 
@@ -141,7 +141,7 @@ def lease(session: Session, chosen: Sequence[Candidate], *, seconds: float, seal
 
 
 def _secrets(session: Session, webhook_ids: Collection[str], seal: Sealed) -> dict[str, list[str]]:
-    """Without those that were sealed with another server secret: what they should sign is not sent."""
+    """Return the endpoints' secrets, except any sealed with another server secret: they can sign no delivery."""
     rows = session.execute(
         select(WebhookSecretRow.webhook_id, WebhookSecretRow.sealed)
         .where(
@@ -158,8 +158,9 @@ def _secrets(session: Session, webhook_ids: Collection[str], seal: Sealed) -> di
 
 
 def record(session: Session, due: Due, outcome: Outcome, settings: Settings) -> None:
-    """Write an attempt's end down: delivered, to be tried again, or given up; an endpoint that is gone, or has failed
-    for too long, is disabled. The delivery stays as it is where the attempt had lost its lease to another one.
+    """Record an attempt's end: delivered, to be tried again, or given up; may disable the endpoint.
+
+    It does so where that is gone or has failed for too long. A delivery whose attempt lost its lease to another stays.
     """
     webhook = session.execute(  # before its deliveries, as everywhere
         select(WebhookRow.failing_since).where(WebhookRow.id == due.webhook_id).with_for_update(key_share=True)
@@ -209,7 +210,7 @@ def _delivered(session: Session, row: WebhookDeliveryRow, *, was_failing: bool) 
 
 
 def _failed(session: Session, row: WebhookDeliveryRow, outcome: Outcome, settings: Settings) -> None:
-    """Those of its subject that wait behind it are not looked at before it is due again."""
+    """Record a failure. Deliveries of the same subject behind it are not looked at before it is due again."""
     row.failures += 1
     delay = retry_delay(row.failures, outcome.retry_after, settings.webhook_retry_delays)
     if delay is None:
@@ -226,8 +227,10 @@ def _failed(session: Session, row: WebhookDeliveryRow, outcome: Outcome, setting
 
 
 def retry_delay(failures: int, retry_after: float | None, delays: Sequence[float]) -> float | None:
-    """Seconds to the next attempt after so many failures, varied by a fifth so that not all come at once; None where it
-    was the last. A receiver may ask for a longer pause, never for a shorter one."""
+    """Return the seconds to the next attempt, varied by a fifth so that not all come at once; None after the last.
+
+    A receiver may ask for a longer pause, never for a shorter one.
+    """
     if failures > len(delays):
         return None
     delay = delays[failures - 1] * random.uniform(0.8, 1.2)
@@ -235,7 +238,7 @@ def retry_delay(failures: int, retry_after: float | None, delays: Sequence[float
 
 
 def _move_later(session: Session, row: WebhookDeliveryRow, *, to: float) -> None:
-    """Those behind this delivery, none of which was tried, are due in `to` seconds."""
+    """Make the deliveries behind this one, none of which was tried, due in `to` seconds."""
     session.execute(
         update(WebhookDeliveryRow)
         .where(
@@ -261,8 +264,7 @@ def _disable(session: Session, due: Due, reason: str) -> None:
 
 
 def remove_old(session: Session, retention_days: float) -> int:
-    """Remove some deliveries that ended, or waited for a disabled endpoint, longer ago than that, and events nothing is
-    left of; how many deliveries. Called again and again, a batch at a time."""
+    """Remove a batch of deliveries over or stuck for so many days, and events without any; returns how many."""
     long_ago = seconds_from_now(-retention_days * 24 * 3600)
     ended = (
         select(WebhookDeliveryRow.id)

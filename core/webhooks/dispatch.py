@@ -26,22 +26,24 @@ from core.webhooks.signing import PURPOSE
 log = structlog.get_logger()
 
 LOOK_SECONDS = 0.5
-"""Between two looks at what is due while nothing ends."""
+"""Seconds between two looks at what is due while nothing ends."""
 IDLE_LOOKS = 10
-"""Without anything to do, after which the loop ends: the dispatcher starts it again in a moment."""
+"""Looks without anything to do after which the loop ends: the dispatcher starts it again in a moment."""
 
 
 def deliver_due(
     sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Deliver until nothing is due, and call `goes_well` after each look; how many attempts were made, None where there
-    were none."""
+    """Deliver until nothing is due, and call `goes_well` after each look.
+
+    Returns how many attempts were made, None where there were none.
+    """
     guard = Guard(tuple(settings.webhook_allowed_networks))
     return Dispatch(sessions, settings, guard).run(IDLE_LOOKS, goes_well) or None
 
 
 def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    """All batches of `remove_old`."""
+    """Remove all batches of `remove_old`."""
     removed = 0
     while True:
         with transaction(sessions) as session:
@@ -64,7 +66,7 @@ class Dispatch:
         self._on_the_way: dict[tuple[str, int], Due] = {}
 
     def run(self, idle_looks: int, goes_well: Callable[[], None] = lambda: None) -> int:
-        """Until there was nothing to do for so many looks; how many attempts were made."""
+        """Deliver until nothing was to do for so many looks; returns how many attempts were made."""
         attempts = idle = 0
         while True:
             for due in self._claim():
@@ -100,7 +102,7 @@ class Dispatch:
         threading.Thread(target=send, name=f"webhook {due.delivery_id}", daemon=True).start()
 
     def _record_what_ended(self) -> None:
-        """Waits for the first, and no longer than to the next look."""
+        """Record the attempts that ended; waits for the first, and no longer than to the next look."""
         wait = LOOK_SECONDS
         while True:
             try:
@@ -114,7 +116,7 @@ class Dispatch:
 
 
 class _Choice:
-    """Which of those that are due are sent now."""
+    """Selection of the due deliveries that are sent now."""
 
     def __init__(self, on_the_way: Iterable[Due], most: int) -> None:
         dues = list(on_the_way)
@@ -128,7 +130,7 @@ class _Choice:
         self.full_teams = {each for each, count in self._of_team.items() if count >= self._most_of_team}
 
     def takes(self, each: Candidate) -> bool:
-        """Counts it where it does."""
+        """Return whether the delivery is sent now; counts it if so."""
         one_at_a_time = each.is_failing or self._of_team[each.team_id] >= self._most_of_team // 2
         if (
             self._of_webhook[each.webhook_id] >= (1 if one_at_a_time else MOST_EACH)

@@ -30,7 +30,7 @@ TYPES: tuple[str, ...] = get_args(WebhookType)
 
 @dataclass(frozen=True)
 class Listener:
-    """An endpoint that wants events of a type, of anything with this metadata (None: whatever it has)."""
+    """Endpoint that wants events of a type, with this metadata (None: with any)."""
 
     webhook_id: str
     labels: Mapping[str, Any] | None
@@ -49,9 +49,9 @@ _LISTENERS = text("""
 
 
 def listeners(session: Session, team_id: str, type: WebhookType) -> list[Listener]:
-    """The team's enabled endpoints that want this type, held against deletion until the transaction ends.
+    """Return the team's enabled endpoints that want this type, locked against deletion until the transaction ends.
 
-    What a team without endpoints pays for an event: one look into an index.
+    An event of a team without endpoints costs one look into an index.
     """
     assert type in TYPES, type
     rows = session.execute(_LISTENERS, {"team": team_id, "type": type})
@@ -77,7 +77,7 @@ def write_event(
     *,
     subject: str,
 ) -> list[str]:
-    """The event and its deliveries for those of `told` that want it; the deliveries' ids."""
+    """Write the event and its deliveries for those of `told` that want it; returns the deliveries' ids."""
     metadata = data.get("metadata")
     wanting = [each for each in told if each.wants(metadata if isinstance(metadata, Mapping) else {})]
     if not wanting:

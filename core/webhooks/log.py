@@ -1,4 +1,4 @@
-"""The log of deliveries: what was to be told, how each attempt went."""
+"""Log of deliveries and of their attempts."""
 
 import json
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def list_deliveries(
     state: DeliveryState | None = None,
     type: WebhookType | None = None,
 ) -> Page[Delivery]:
-    """An endpoint's deliveries that match every filter given, newest first. Raises NotFound."""
+    """Return an endpoint's deliveries that match every filter given, newest first. Raises NotFound."""
     _require_webhook(session, team_id, webhook_id)
     query = select(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == webhook_id)
     if state is not None:
@@ -37,7 +37,7 @@ def list_deliveries(
 
 
 def get_delivery(session: Session, team_id: str, webhook_id: str, delivery_id: str) -> DeliveryDetail:
-    """With what is sent, and the log. Raises NotFound."""
+    """Return a delivery with its payload and the log of its attempts. Raises NotFound."""
     _require_webhook(session, team_id, webhook_id)
     row = find_delivery(session, webhook_id, delivery_id)
     payload = session.scalars(select(WebhookEventRow.payload).where(WebhookEventRow.id == row.event_id)).one()
@@ -52,7 +52,7 @@ def get_delivery(session: Session, team_id: str, webhook_id: str, delivery_id: s
 
 
 def find_delivery(session: Session, webhook_id: str, delivery_id: str) -> WebhookDeliveryRow:
-    """Raises NotFound."""
+    """Return a delivery's row; raises NotFound."""
     row = session.scalar(
         select(WebhookDeliveryRow).where(
             WebhookDeliveryRow.id == delivery_id, WebhookDeliveryRow.webhook_id == webhook_id
@@ -83,15 +83,17 @@ def delivery_answer(row: WebhookDeliveryRow) -> Delivery:
 
 @dataclass(frozen=True)
 class WaitingFigures:
-    """Deliveries that wait for endpoints that are enabled, and for how many seconds the longest that is due has waited
-    for one that does not fail."""
+    """Number of deliveries that wait for enabled endpoints, and the seconds that the longest has been overdue.
+
+    Only deliveries to endpoints that do not fail count as overdue.
+    """
 
     pending: int
     overdue_seconds: float
 
 
 def waiting_figures(session: Session) -> WaitingFigures:
-    """For metrics."""
+    """Return the figures of waiting deliveries, for metrics."""
     first = func.min(WebhookDeliveryRow.next_attempt_at).filter(WebhookRow.failing_since.is_(None))
     row = session.execute(
         select(func.count(), func.extract("epoch", func.clock_timestamp() - first))

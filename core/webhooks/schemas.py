@@ -12,7 +12,7 @@ from core.webhooks.events import WebhookType
 DeliveryState = Literal["pending", "delivered", "failed"]
 
 MOST_WEBHOOKS = 50
-"""Of a team."""
+"""Most endpoints of a team."""
 LONGEST_GRACE_SECONDS = 30 * 24 * 3600
 
 Url = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)]
@@ -64,7 +64,8 @@ class ReplayBody(BaseModel):
 
 class Webhook(BaseModel):
     """An endpoint. `disabled_reason` says why it is told nothing; `failing_since` when the failures began that no
-    success has ended; `pending` and `failed` count deliveries."""
+    success has ended; `pending` and `failed` count deliveries.
+    """
 
     id: str
     object: Literal["webhook"]
@@ -89,7 +90,8 @@ class CreatedWebhook(Webhook):
 
 class Delivery(BaseModel):
     """One event for one endpoint. `id` is what the receiver sees as webhook-id. `attempts` counts; `next_attempt_at` is
-    null once it is delivered or was given up; `last_error` says why the last attempt failed."""
+    null once it is delivered or was given up; `last_error` says why the last attempt failed.
+    """
 
     id: str
     object: Literal["webhook_delivery"]

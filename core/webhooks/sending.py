@@ -13,12 +13,12 @@ from core.webhooks.deliveries import Due, Outcome
 from core.webhooks.signing import signed_headers
 
 RESPONSE_CHARACTERS = 1000
-"""Of an answer's body that are kept."""
+"""Most characters that are kept of an answer's body."""
 
 
 @dataclass(frozen=True)
 class Sender:
-    """Sends what is due. Whatever the receiver does, `send` is over within the limits."""
+    """Sender of due deliveries. Whatever the receiver does, `send` is over within the limits."""
 
     guard: Guard
     limits: Limits
@@ -44,7 +44,7 @@ class Sender:
 
 
 def _error_of(status: int) -> str | None:
-    """None for 2xx: what was sent arrived."""
+    """Return the error of a status; None for 2xx: the delivery arrived."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
@@ -53,7 +53,7 @@ def _error_of(status: int) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, whether the answer has them or a moment."""
+    """Return the seconds to wait, given as such or as a date."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)

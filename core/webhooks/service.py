@@ -1,4 +1,4 @@
-"""What users ask of webhooks: to be made, changed, given another secret, tried, and to send again."""
+"""Service of webhooks: create, change, rotate secrets, test, and redeliver."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,12 +27,12 @@ from core.webhooks.signing import PURPOSE, new_secret
 from core.webhooks.tables import WebhookDeliveryRow, WebhookRow, WebhookSecretRow
 
 MOST_SECRETS = 5
-"""Of an endpoint at a time: each adds a signature to every delivery."""
+"""Most secrets of an endpoint at a time: each adds a signature to every delivery."""
 BY_HAND = "disabled by hand"
 
 
 def create_webhook(session: Session, caller: Actor, body: WebhookBody, *, secret: bytes) -> CreatedWebhook:
-    """A new endpoint, whose URL was checked (`core.addresses`). Raises Conflict where the team has too many."""
+    """Create an endpoint, whose URL was checked (`core.addresses`). Raises Conflict where the team has too many."""
     team_id = team_of(caller)
     count = session.scalar(select(func.count()).select_from(WebhookRow).where(WebhookRow.team_id == team_id)) or 0
     if count >= MOST_WEBHOOKS:
@@ -54,7 +54,7 @@ def create_webhook(session: Session, caller: Actor, body: WebhookBody, *, secret
 
 
 def list_webhooks(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Webhook]:
-    """The team's endpoints, newest first."""
+    """Return the team's endpoints, newest first."""
     query = select(WebhookRow).where(WebhookRow.team_id == team_id)
     found = read_page(session, query, WebhookRow, limit=limit, after=after, answer=lambda row: row)
     answers = _answers(session, found.data)
@@ -62,7 +62,7 @@ def list_webhooks(session: Session, team_id: str, *, limit: int, after: str | No
 
 
 def get_webhook(session: Session, team_id: str, webhook_id: str) -> Webhook:
-    """Raises NotFound, also where it is another team's."""
+    """Return an endpoint; raises NotFound, also where it is another team's."""
     return webhook_answer(session, _find(session, team_id, webhook_id))
 
 
@@ -109,7 +109,7 @@ def delete_webhook(session: Session, caller: Actor, webhook_id: str) -> None:
 def rotate_secret(
     session: Session, caller: Actor, webhook_id: str, *, grace_seconds: float, secret: bytes
 ) -> CreatedWebhook:
-    """A new secret; those before sign beside it for `grace_seconds` more at most. Raises NotFound, Conflict."""
+    """Create a new secret; older ones sign too, for `grace_seconds` more at most. Raises NotFound, Conflict."""
     row = _find(session, team_of(caller), webhook_id, lock=True)
     own = WebhookSecretRow.webhook_id == row.id
     session.execute(
@@ -166,7 +166,7 @@ def replay_failed(session: Session, caller: Actor, webhook_id: str, since: datet
 
 
 def disable(session: Session, webhook_id: str, reason: str) -> bool:
-    """Tell an endpoint nothing more; what waits for it goes on waiting. False where it was disabled already."""
+    """Disable an endpoint: its deliveries go on waiting. False where it was disabled already."""
     disabled = session.scalar(
         update(WebhookRow)
         .where(WebhookRow.id == webhook_id, WebhookRow.enabled)
@@ -184,7 +184,7 @@ def _enable(session: Session, row: WebhookRow) -> None:
 
 
 def _begin_again(session: Session, *which: ColumnElement[bool]) -> int:
-    """Due now, with all attempts before them; the endpoint's row is locked. One on its way keeps its lease."""
+    """Make deliveries due now, with all attempts left; the endpoint's row is locked. One on its way keeps its lease."""
     begun = session.scalars(
         update(WebhookDeliveryRow)
         .where(*which)
@@ -201,7 +201,7 @@ def _require_enabled(row: WebhookRow) -> None:
 
 
 def _find(session: Session, team_id: str, webhook_id: str, *, lock: bool = False) -> WebhookRow:
-    """Raises NotFound, also where it is another team's."""
+    """Return an endpoint's row; raises NotFound, also where it is another team's."""
     query = select(WebhookRow).where(WebhookRow.id == webhook_id, WebhookRow.team_id == team_id)
     row = session.scalar(query.with_for_update(key_share=True) if lock else query)
     if row is None:

@@ -12,17 +12,17 @@ from typing import Final
 from standardwebhooks import Webhook
 
 PURPOSE: Final = "webhook secret"
-"""What secrets are sealed for."""
+"""Purpose that secrets are sealed for."""
 _SECRET_BYTES: Final = 32
 
 
 def new_secret() -> str:
-    """`whsec_` and 32 random bytes as base64."""
+    """Return `whsec_` and 32 random bytes as base64."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 def signed_headers(delivery_id: str, moment: datetime, payload: str, signing: Sequence[str]) -> dict[str, str]:
-    """`moment` is of this attempt, in UTC: a receiver refuses what was signed long ago."""
+    """Return the signed headers; `moment` is of this attempt, in UTC: a receiver refuses what was signed long ago."""
     signatures = [Webhook(secret).sign(msg_id=delivery_id, timestamp=moment, data=payload) for secret in signing]
     return {
         "webhook-id": delivery_id,

@@ -22,8 +22,9 @@ from core.database import Base
 
 
 class WebhookRow(Base):
-    """An endpoint. `types` null: of every event; `labels` null: whatever the metadata. `disabled_reason` says why it is
-    not enabled; `failing_since` is its first failure since its last success.
+    """Endpoint of a team. `types` null: every event; `labels` null: whatever the metadata.
+
+    `disabled_reason` says why it is not enabled; `failing_since` is its first failure since its last success.
     """
 
     __tablename__ = "webhooks"
@@ -59,7 +60,7 @@ class WebhookSecretRow(Base):
 
 
 class WebhookEventRow(Base):
-    """What happened, as it is sent: `payload` is the body of every delivery of it, byte for byte."""
+    """Event as it is sent: `payload` is the body of every delivery of it, byte for byte."""
 
     __tablename__ = "webhook_events"
     __table_args__ = (Index(None, "created_at"),)
@@ -119,8 +120,10 @@ class WebhookDeliveryRow(Base):
 
 
 class WebhookAttemptRow(Base):
-    """One attempt at a delivery, written when it is over: an answer's status, or an error. `response` is the beginning
-    of the answer's body."""
+    """One attempt at a delivery, written when it is over: an answer's status, or an error.
+
+    `response` is the beginning of the answer's body.
+    """
 
     __tablename__ = "webhook_attempts"
     __table_args__ = (PrimaryKeyConstraint("delivery_id", "attempt"),)

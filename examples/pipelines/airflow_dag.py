@@ -36,13 +36,13 @@ def prune_smollm2() -> None:
 
     @task.sensor(poke_interval=float(os.environ.get("SECATEUR_POLL", "30")), timeout=6 * 3600, mode="reschedule")
     def wait(job_id: str) -> PokeReturnValue:
-        """Holds no slot of a worker between two looks."""
+        """Hold no slot of a worker between two looks."""
         with Client() as client:
             return PokeReturnValue(is_done=client.job(job_id).finished)
 
     @task
     def check(job_id: str) -> dict[str, Any]:
-        """The summary; fails, and with it the run, where a gate was missed or the job did not succeed."""
+        """Return the summary; fail, and with it the run, where a gate was missed or the job did not succeed."""
         with Client() as client:
             job = client.job(job_id).raise_for_status()
             return summarise(job, client.report(job_id), url=client.url).document()

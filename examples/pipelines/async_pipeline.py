@@ -16,7 +16,7 @@ SPARSITIES = (0.3, 0.5, 0.7)
 
 
 async def prune(client: AsyncClient, sparsity: float) -> Job | None:
-    """The job once it has ended well; None where it missed a gate, which is an answer like any other."""
+    """Return the job once it has ended well; None where it missed a gate, which is an answer like any other."""
     job = await client.submit(
         model="smollm2-135m",
         method="wanda",

@@ -90,7 +90,7 @@ def upgrade() -> None:
 
 
 def _index_waiting_jobs() -> None:
-    """Claims step from team to team, hints from queue to queue: the indexes order what each of them takes first."""
+    """Index waiting jobs by what each query takes first: claims step from team to team, hints from queue to queue."""
     order: list[str | sa.TextClause] = [sa.text("priority DESC"), "created_at", "id"]
     queued = sa.text("status = 'queued'")
     op.create_index("ix_jobs_waiting_by_team", "jobs", ["team_id", "queue", *order], postgresql_where=queued)

@@ -1,4 +1,4 @@
-"""What the hub's revisions hold.
+"""Contents of the hub's revisions.
 
 Only additions: the version before runs on with this schema.
 """

@@ -1,4 +1,4 @@
-"""Where a change came from.
+"""Address that a change came from.
 
 Only additions: the version before runs on with this schema.
 """

@@ -1,4 +1,4 @@
-"""Who made a change, by name; and an audit trail that only grows.
+"""Actor of a change, by name; and an audit trail that only grows.
 
 The version before runs on with this schema: what it adds is of an unknown actor where no key made the change.
 """

@@ -32,7 +32,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Rows of the audit trail are never removed, so some may be no team's: the version before reads none of them."""
+    """Remove the tokens; rows of the audit trail stay.
+
+    Some of these may be no team's: the version before reads none of them.
+    """
     op.execute("DELETE FROM hub_revisions")
     op.drop_constraint(op.f("pk_hub_revisions"), "hub_revisions")
     op.drop_column("hub_revisions", "reader")

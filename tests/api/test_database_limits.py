@@ -150,7 +150,8 @@ def test_a_pooler_drops_none_of_it(
     job_body: dict[str, Any],
 ) -> None:
     """Limits are each transaction's own, though two roles are lent the same connections; others' jobs are claimed while
-    a team's row is held, and a request for that row is refused in time."""
+    a team's row is held, and a request for that row is refused in time.
+    """
     for _ in range(2):
         assert limits_of(pooled, "worker") == ("30s", "1min", "1min")
         assert limits_of(pooled, "request") == ("300ms", "30s", "2min")

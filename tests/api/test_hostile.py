@@ -1,5 +1,6 @@
 """Hostile and broken clients against the API as it runs in production: they are ended or refused, others are served
-meanwhile, and nothing grows. `python -m bench.hostile` does the same at full scale and prints the figures."""
+meanwhile, and nothing grows. `python -m bench.hostile` does the same at full scale and prints the figures.
+"""
 
 import json
 import socket

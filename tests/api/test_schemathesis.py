@@ -1,5 +1,6 @@
 """Requests made from the OpenAPI document, meant and not meant, against the real service: nothing it answers is a fault
-of the server, and nothing it answers is missing in the document."""
+of the server, and nothing it answers is missing in the document.
+"""
 
 import subprocess
 import sys

@@ -1,5 +1,6 @@
 """A small installation that kept its promises: three jobs that ended, one of them at its second attempt, with the
-webhooks they were told by, a model and a text that came as uploads, and clients' journal of it."""
+webhooks they were told by, a model and a text that came as uploads, and clients' journal of it.
+"""
 
 import json
 from collections.abc import Iterator
@@ -66,7 +67,8 @@ class Installed:
     @contextmanager
     def changed(self, *statements: str) -> Iterator[None]:
         """The database after these statements, until the end of the context; `DONE`, `TRIED_AGAIN` and `MISSED` in them
-        are the jobs' ids."""
+        are the jobs' ids.
+        """
         names = {"DONE": self.done, "TRIED_AGAIN": self.tried_again, "MISSED": self.missed}
         tables = ("job_events", "job_attempts", "job_reports", "jobs", "teams", "audit", "webhooks")
         with administrator(self.installation.database_url) as connection:

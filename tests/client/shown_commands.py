@@ -30,7 +30,8 @@ _ENDS = frozenset(";&|()<>\n")
 @dataclass(frozen=True)
 class Shown:
     """A command, where it is shown, and whether all of it is: text may name a command without its arguments, and where
-    it has one that a reader fills in (`ID`), it has all."""
+    it has one that a reader fills in (`ID`), it has all.
+    """
 
     where: str
     words: tuple[str, ...]
@@ -108,7 +109,8 @@ def _lines(script: str) -> Iterator[list[str]]:
 
 def _from_its_name(words: list[str]) -> Iterator[tuple[str, ...]]:
     """The command that the words of a line are, where it is one of ours: variables may be set before it, and
-    `docker compose exec SERVICE` runs it elsewhere."""
+    `docker compose exec SERVICE` runs it elsewhere.
+    """
     while words and re.match(r"\w+=", words[0]):
         words = words[1:]
     if words[:3] == ["docker", "compose", "exec"]:
@@ -119,7 +121,8 @@ def _from_its_name(words: list[str]) -> Iterator[tuple[str, ...]]:
 
 def reader(app: typer.Typer) -> Callable[[Shown], None]:
     """Return what reads a command as the command line does, without running it, and raises what it would be refused
-    with. The command line is built once for all."""
+    with. The command line is built once for all.
+    """
     line = typer.main.get_command(app)
 
     def read(shown: Shown) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.packed import pack_folder
 from core.artifacts.store import Store
-from secateur.packed import SUFFIX
+from secateur_wire.weights.packed import SUFFIX
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import COMMAND, RunHere
 from tests.image_sets import grays, write_parquet
@@ -159,3 +159,8 @@ def test_a_packed_artifact_is_unpacked_where_it_is_wanted(
     assert done.code == 0 and len(done.json["unpacked"]) == 1
     assert not list((tmp_path / "here").glob(f"*{SUFFIX}"))
     assert (tmp_path / "here" / "model.safetensors").read_bytes() == dense
+    damaged = {packed.name: packed.read_bytes()[:-1] + b"!", "secateur.json": b"{}"}
+    job = succeeded_job(live_api, sessions, store, tmp_path / "damaged", model=model, files=damaged)
+    failed = here("download", job, str(tmp_path / "there"), "--unpack")
+    assert failed.code == 1 and packed.name in failed.err and "Traceback" not in failed.err
+    assert (tmp_path / "there" / packed.name).is_file()

@@ -1,5 +1,6 @@
 """Functions called in fresh processes: each is forked from one that has loaded the libraries and done no more, so that
-it has nothing of the test's and need not load them again."""
+it has nothing of the test's and need not load them again.
+"""
 
 import multiprocessing
 import traceback

@@ -9,7 +9,8 @@ Way = str | tuple[str, ...]
 
 def crossed(names: str, families: Sequence[Way], ways: Sequence[Way]) -> pytest.MarkDecorator:
     """Return the parameters `names`, a family and a way: those where a family meets the way whose turn it is in every
-    run, the other pairs nightly. Where there are fewer families than ways, they go round until every way came once."""
+    run, the other pairs nightly. Where there are fewer families than ways, they go round until every way came once.
+    """
     turns = {(families[turn % len(families)], ways[turn % len(ways)]) for turn in range(max(len(families), len(ways)))}
     return pytest.mark.parametrize(
         names,

@@ -17,7 +17,8 @@ def reload(artifact: Path, expected: Path) -> None:
 
 def reload_with_code(made: list[tuple[Path, Path]]) -> None:
     """Fail unless each of the folders opens by its own modelling file, if it has one, generates with and without its
-    cache, runs with another attention, and is saved and opened again by transformers alone."""
+    cache, runs with another attention, and is saved and opened again by transformers alone.
+    """
     torch.set_num_threads(1)
     warnings.simplefilter("error", FutureWarning)
     for artifact, expected in made:

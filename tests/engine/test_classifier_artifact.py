@@ -24,7 +24,7 @@ from core.errors import ReloadCheckFailed, UnsupportedArchitecture
 from core.evaluation.classifier_reload import classifier_reload_check, write_expected
 from core.models.classifier import load_classifier, open_classifier
 from core.models.onnx_export import export_onnx
-from secateur.packed import unpack_folder
+from secateur_wire.weights.packed import unpack_folder
 from tests.engine.classifier_folders import FAMILIES, image_shape, images, make_classifier, remove_channels, zero_half
 from tests.engine.crossing import partly
 

@@ -31,7 +31,8 @@ def paired(tokens: int, size: int, seed: int, drift: float = 0.3) -> tuple[Input
 
 def with_stream(statistic: InputStatistic, outputs: Tensor, seen: Tensor, seed: int) -> Tensor:
     """What the dense model's residual stream has over the pruned one's behind dense `outputs`, [tokens, rows]: told to
-    the statistic with them."""
+    the statistic with them.
+    """
     drift = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     statistic.target_OI, statistic._cross_II = (outputs + drift).T @ seen, None
     return drift

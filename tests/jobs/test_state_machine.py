@@ -178,7 +178,8 @@ class JobLife(RuleBasedStateMachine):
     @rule(token=tokens, size=sampled_from(sorted(ARTIFACTS)))
     def misses_its_gate(self, token: Token, size: int) -> None:
         """It fails with its artifact, which is kept where there is room; its figures, unless they would be beside an
-        earlier attempt's artifact."""
+        earlier attempt's artifact.
+        """
         left, problem = left_by(token, size), GateMissed("").problem()
         result = self.write(lambda session: finish_failed(session, token.job, token.attempt, problem, **left))
         expected = self.jobs[token.job]

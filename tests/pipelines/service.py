@@ -1,5 +1,6 @@
 """A service that the examples find: API and worker as processes, the samples they name, and a runner that is told what
-to report."""
+to report.
+"""
 
 import json
 import os

@@ -54,7 +54,8 @@ def test_a_workflow_is_what_its_schema_says(file: Path, schema: str, fault: tupl
 @dataclass
 class Actions:
     """The one job of a workflow of GitHub Actions, on this machine: its `run` steps with GitHub's own command line, in
-    order, after a failure only those whose condition says so. What would be uploaded is noted."""
+    order, after a failure only those whose condition says so. What would be uploaded is noted.
+    """
 
     service: Service
     folder: Path

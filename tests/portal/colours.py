@@ -1,5 +1,6 @@
 """Contrast as axe-core sees it, looked at once for each combination of colours: they repeat from page to page, and are
-most of what axe-core takes its time for."""
+most of what axe-core takes its time for.
+"""
 
 from typing import Final, Literal
 

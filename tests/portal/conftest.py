@@ -41,7 +41,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def context(browser: Browser, live_api: httpx.Client) -> Iterator[BrowserContext]:
     """A browser's profile that knows the portal's address, and fails a test whose page breaks the content policy or
-    throws."""
+    throws.
+    """
     width, height = DESKTOP
     opened = browser.new_context(base_url=str(live_api.base_url), viewport={"width": width, "height": height})
     opened.set_default_timeout(60_000)
@@ -92,7 +93,8 @@ def sign_in(page: Page, key: str) -> None:
 
 def require_accessible(page: Page) -> None:
     """Neither axe-core nor the page's own width finds fault with the page as it is, nor axe-core with its colours in
-    light and in dark."""
+    light and in dark.
+    """
     if not page.evaluate("'axe' in window"):
         page.evaluate(_AXE.axe_script)
     found = {"markup": AxeResults(page.evaluate(_RUN_AXE, _MARKUP))}

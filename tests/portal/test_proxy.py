@@ -1,5 +1,6 @@
 """The service behind a real nginx with the configuration that is shipped: TLS ends there, and the API is a process of
-its own that trusts nginx's address and no other."""
+its own that trusts nginx's address and no other.
+"""
 
 import hashlib
 import os
@@ -71,7 +72,8 @@ def running(command: list[str], name: str, log: Path, environment: dict[str, str
 
 def nginx_configuration(folder: Path, *, api: int, port: int, certificate: Path) -> Path:
     """The shipped file with other ports and a certificate that has its key with it, and what Debian's own nginx.conf
-    puts around it."""
+    puts around it.
+    """
     changes = {
         "127.0.0.1:8000": f"127.0.0.1:{api}",
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",

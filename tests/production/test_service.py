@@ -54,7 +54,8 @@ def start_pods(service: KubernetesService, *names: str) -> None:
 
 def end_pod_at_job(service: Service, pods: KubernetesService, client: Client, job: str) -> None:
     """Have the worker's pod end while it is at the job, which it gives back in time; and a container start, to which
-    nothing is left of it."""
+    nothing is left of it.
+    """
     eventually(lambda: client.job(job).status == "running")
     grace = pods.container("worker-cpu").pod["spec"]["terminationGracePeriodSeconds"]
     assert pods.stop("worker-cpu", grace) == 0, pods.log("worker-cpu")[-3000:]

@@ -1,5 +1,6 @@
 """The hub on loopback, and what its own client needs to push there: repositories are made, large files announced and
-sent to another host name (as to the hub's content network), the rest sent with the commit."""
+sent to another host name (as to the hub's content network), the rest sent with the commit.
+"""
 
 import base64
 import hashlib

@@ -23,7 +23,7 @@ from core.jobs.states import STAGES
 from core.models.folder import open_model
 from core.registry.schemas import ModelBody
 from core.registry.service import register_model
-from secateur.packed import unpack_folder
+from secateur_wire.weights.packed import unpack_folder
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import LAYERS, register_layers, write_model
 from tests.worker.conftest import Queue, runner_of

@@ -59,7 +59,8 @@ def test_a_seed_repeats_it_and_another_writes_something_else(
 @torch.inference_mode()
 def test_it_is_distributed_as_the_model_says(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """By the chi-square statistic: first words are drawn evenly, and the others as the model says after those before
-    them, the third because what comes after the second depends on the cache."""
+    them, the third because what comes after the second depends on the cache.
+    """
     documents = [
         [int(word[1:]) for word in document.split()]
         for document in generate_documents(model, tokenizer, tokens=12_000, length=3, seed=1, at_once=1024)

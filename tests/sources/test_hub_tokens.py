@@ -43,7 +43,8 @@ DOCUMENTS = [f"secret document {number}" for number in range(100)]
 
 class Teams:
     """Two teams on one node, each with one attempt's sources. The first team's token reads what is secret, the second's
-    does not yet."""
+    does not yet.
+    """
 
     def __init__(self, settings: Settings, sessions: sessionmaker[Session], ours: str, theirs: str) -> None:
         self.settings, self.sessions = settings, sessions

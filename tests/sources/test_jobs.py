@@ -1,5 +1,6 @@
 """Whole jobs on models and texts from elsewhere: with the product's own runner, on nodes that share only database and
-store; and fetches that are cancelled, drained or given up."""
+store; and fetches that are cancelled, drained or given up.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

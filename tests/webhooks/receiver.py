@@ -1,5 +1,6 @@
 """A receiver of webhooks on loopback, that behaves as the path says: /ok, /status/500, /redirect, /endless, /silent,
-/drip, /garbage, /long-head."""
+/drip, /garbage, /long-head.
+"""
 
 import contextlib
 import json
@@ -27,7 +28,8 @@ class Received:
 
 class Receiver(ThreadingHTTPServer):
     """`received` is all that came whole; `go_on` lets those go on that are silent; `sent` counts bytes of endless
-    bodies; `answers` are statuses that /ok gives first, `extra` headers that all answers have."""
+    bodies; `answers` are statuses that /ok gives first, `extra` headers that all answers have.
+    """
 
     daemon_threads = True
 

@@ -115,7 +115,8 @@ def test_no_event_is_lost_and_all_come_in_order_whatever_is_killed(
     tmp_path: Path,
 ) -> None:
     """Each job is queued, runs and succeeds, which two endpoints are told: six deliveries. Every part is killed, those
-    named `again` once more for each time that they are named."""
+    named `again` once more for each time that they are named.
+    """
     (tmp_path / "model.json").write_text(inspect_folder(settings.models_root / model).model_dump_json())
     secrets = {
         f"/{name}": webhooks.add(f"http://127.0.0.1:{parts.ports['receiver']}/{name}").secret for name in ("a", "b")

@@ -63,7 +63,8 @@ def new_home() -> Iterator[Path]:
 @dataclass
 class House:
     """A home that is served again and again, as homes are: its database is made once, and a server that no test ends
-    is there for the next test."""
+    is there for the next test.
+    """
 
     home: Path
     server: ChildProcess | None = None

@@ -155,7 +155,8 @@ def test_a_pools_process_that_replaces_a_killed_one_holds_nothing_of_the_brokers
     settings: Settings,
 ) -> None:
     """It is forked from a process that is connected: while it had a copy of the connection, the worker was told of that
-    for ever once Redis had gone, took it for a hint as soon as it could take one, and ended."""
+    for ever once Redis had gone, took it for a hint as soon as it could take one, and ended.
+    """
 
     def connections(pid: int) -> int:
         port = urlsplit(redis.url).port

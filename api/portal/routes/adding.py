@@ -41,7 +41,7 @@ FOLDERS = (("image_folder", "images, a folder for each class"),)
 
 @dataclass(frozen=True)
 class _Noun:
-    """`kind` is one of `noun`."""
+    """Forms and services of one kind of thing to register: models or datasets; `kind` is one of `noun`."""
 
     noun: str
     kind: UploadKind
@@ -80,7 +80,7 @@ def upload_page(request: Request, noun: str, caller: Member, session: DatabaseSe
 
 @router.post("/{noun}/add/upload")
 async def upload(request: Request, noun: str, caller: Sender, state: State) -> Response:
-    """The form itself, where no script sends the files in parts."""
+    """Take the whole form with its files, where no script sends the files in parts."""
     form = Form()
     added = _noun(noun)
     try:
@@ -111,8 +111,10 @@ def register(request: Request, noun: str, caller: Admin, state: State, posted: P
 
 
 def uploads_to_show(session: Session, caller: Principal, kind: UploadKind) -> dict[str, list[Upload]]:
-    """Return the uploads a member can go on with, and those refused whose name no later upload has; viewers get none,
-    as in REST."""
+    """Return the uploads a member can resume, and the failed ones whose name no later upload has.
+
+    Viewers get none, as in REST.
+    """
     if caller.role == "viewer":
         return {}
     team, most = caller.team_id, _MOST_SHOWN

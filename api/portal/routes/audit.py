@@ -25,7 +25,7 @@ def list_audit(
     action: Annotated[str, Query(max_length=100)] = "",
     object_id: Annotated[str, Query(max_length=300)] = "",
 ) -> Response:
-    """A page of it, newest first."""
+    """Show a page of the audit trail, newest entries first."""
     asked = {"action": action.strip(), "object_id": object_id.strip()}
     filters = {name: value for name, value in asked.items() if value}
     entries = audit.list_audit(session, caller.team_id, limit=_PAGE, after=after, **filters)

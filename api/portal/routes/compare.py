@@ -38,7 +38,7 @@ def compare_page(
     cost: Cost = "parameters",
     all_fields: Annotated[bool, Query(alias="all")] = False,
 ) -> Response:
-    """The whole comparison; with fewer than two jobs, how to choose some."""
+    """Show the whole comparison; with fewer than two jobs, a page to choose some."""
     ids = _distinct(job)
     if len(ids) < FEWEST:
         return page(request, "compare/choose.html", {"jobs": service.get_jobs(session, caller.team_id, ids)})
@@ -67,7 +67,7 @@ def compare_page(
 
 @router.get("/compare.csv")
 def compare_csv(caller: Viewer, session: DatabaseSession, job: Jobs) -> Response:
-    """Every field and figure of the jobs, one column a job."""
+    """Download every field and figure of the jobs as CSV, one column a job."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job))
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\r\n")
@@ -89,7 +89,7 @@ def trade_off_svg(
     cost: Cost = "parameters",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Quality against cost, with the Pareto front."""
+    """Draw quality against cost, with the Pareto front."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
     return chart(found.model_dump_json(), if_none_match, lambda: draw_trade_off(found))
 
@@ -102,7 +102,7 @@ def layers_svg(
     figure: _LayerFigure,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """One figure of every layer, the jobs' lines over one another."""
+    """Draw one figure of every layer, the jobs' lines over one another."""
     found = service.compare_jobs(session, caller.team_id, _distinct(job))
     return chart(figure + found.model_dump_json(), if_none_match, lambda: _draw_layers(found, figure))
 
@@ -143,7 +143,7 @@ def _distinct(ids: Sequence[str]) -> list[str]:
 
 
 def _cell(value: Any) -> Any:
-    """A cell no spreadsheet takes for a formula."""
+    """Return a cell's value, escaped so that no spreadsheet takes it for a formula."""
     if isinstance(value, list):
         value = "; ".join(map(str, value))
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
@@ -154,7 +154,7 @@ def _known(layers: Any, figure: _LayerFigure) -> bool:
 
 
 def _layer_names(found: Comparison) -> list[str]:
-    """Of all jobs, in the order of whichever has most."""
+    """Return the layer names of all jobs, in the order of the job that has most."""
     longest_first = sorted(found.layers, key=lambda each: -len(each.layers))
     return list(dict.fromkeys(name for each in longest_first for name in each.layers))
 

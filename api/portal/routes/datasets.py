@@ -37,7 +37,7 @@ def show_dataset(request: Request, name: str, caller: Viewer, session: DatabaseS
 
 @router.post("/{name}/delete")
 def delete_dataset(request: Request, name: str, caller: Member, state: State) -> Response:
-    """Where a job needs it, the page says so at the button."""
+    """Delete a dataset; where a job needs it, the page says so at the button."""
     try:
         with transaction(state.sessions) as session:
             prefixes = delete_registered(session, caller, DatasetRow, name)

@@ -43,7 +43,7 @@ _LAST_EVENTS = 20
 
 @router.get("/{job_id}")
 def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
-    """Everything up to the job's newest event; the page's stream goes on from there."""
+    """Show everything up to the job's newest event; the page's stream goes on from there."""
     now = take_snapshot(session, caller.team_id, job_id)
     now = replace(now, job=with_waiting_reason(session, now.job, state.settings))
     before = max(now.last_event - _LAST_EVENTS, 0)
@@ -71,7 +71,7 @@ async def stream_job(
     after: Annotated[int, Query(ge=0, le=LARGEST_SEQUENCE)] = 0,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Parts of the page as they change, until the job is over."""
+    """Stream the parts of the page as they change, until the job is over."""
     last = last_event(last_event_id, after)
     await run_in_threadpool(_require_job, state, caller.team_id, job_id)
     token = request.cookies[COOKIE]
@@ -91,7 +91,7 @@ def _require_job(state: ApiState, team_id: str, job_id: str) -> None:
 
 @router.get("/{job_id}/log")
 def whole_log(job_id: str, caller: Viewer, state: State) -> Response:
-    """Every line, as a text file."""
+    """Download every line of the log as a text file."""
     _require_job(state, caller.team_id, job_id)
     headers = {"Content-Disposition": attachment(f"{job_id}.log")}
     return StreamingResponse(_log_lines(state, caller.team_id, job_id), headers=headers, media_type="text/plain")
@@ -111,7 +111,7 @@ def _log_lines(state: ApiState, team_id: str, job_id: str) -> Iterator[str]:
 
 @router.get("/{job_id}/recipe.json")
 def download_recipe(job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
-    """The body that makes the same job again."""
+    """Download the body that makes the same job again."""
     recipe = job_page.recipe_of(service.get_job(session, caller.team_id, job_id))
     headers = {"Content-Disposition": attachment(f"{job_id}.json")}
     return Response(json.dumps(recipe, indent=2), headers=headers, media_type="application/json")
@@ -121,7 +121,7 @@ def download_recipe(job_id: str, caller: Viewer, session: DatabaseSession) -> Re
 def rerun_job(
     job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks
 ) -> Response:
-    """The same job once more, as a new one."""
+    """Submit the same job once more, as a new one."""
     body = JobBody.model_validate(job_page.recipe_of(service.get_job(session, caller.team_id, job_id)))
     found = state.hub.of(caller.team_id, body)
     job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=found)
@@ -134,7 +134,7 @@ def rerun_job(
 def download_file(
     request: Request, job_id: str, path: str, caller: Viewer, state: State, conditions: Conditions
 ) -> Response:
-    """A file of the artifact, as REST sends it."""
+    """Download a file of the artifact, as REST sends it."""
     return artifact_file(request, state, caller.team_id, job_id, path, conditions)
 
 
@@ -145,7 +145,7 @@ def layers_chart(
     state: State,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Sparsity and reconstruction error of each layer."""
+    """Draw sparsity and reconstruction error of each layer."""
     with transaction(state.sessions) as session:
         job = service.get_job(session, caller.team_id, job_id)
         kinds = by_kind(layer_figures(service.get_report(session, caller.team_id, job_id)))
@@ -174,7 +174,7 @@ def sensitivity_chart(
     state: State,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Loss against pruning rate of each layer."""
+    """Draw loss against pruning rate of each layer."""
     with transaction(state.sessions) as session:
         found = service.get_report(session, caller.team_id, job_id).get("sensitivity")
     if found is None:

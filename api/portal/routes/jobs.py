@@ -31,7 +31,7 @@ _SORTS: Final[dict[JobSort, str]] = {
     "finished": "Last ended first",
 }
 _DIRECTIONS: Final[dict[JobSort, tuple[str, str]]] = {"newest": ("Newer", "Older"), "oldest": ("Older", "Newer")}
-"""What the pages before and after are called; Previous and Next in other orders."""
+"""Names of the pages before and after; Previous and Next in other orders."""
 
 
 @router.get("")
@@ -48,7 +48,7 @@ def list_jobs(
     search: Search = None,
     sort: JobSort = "newest",
 ) -> Response:
-    """A page of them; htmx asks for what changes by itself. What a form leaves empty asks for nothing."""
+    """Show a page of the jobs; htmx polls for changes. Filters left empty in the form do not filter."""
     filters: JobFilters = {
         "status": status or None,
         "method": method or None,
@@ -89,7 +89,7 @@ def list_jobs(
 
 @router.post("/{job_id}/cancel")
 def cancel_job(job_id: str, caller: Member, session: DatabaseSession, posted: Posted) -> Response:
-    """Then on to the job, or to `then`, where the button was."""
+    """Cancel a job, and redirect to it, or to `then`, the page of the button."""
     service.cancel(session, caller, job_id)
     return RedirectResponse(own_path(posted.get("then", f"/portal/jobs/{job_id}")), 303)
 
@@ -98,7 +98,7 @@ def cancel_job(job_id: str, caller: Member, session: DatabaseSession, posted: Po
 def retry_job(
     job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks, posted: Posted
 ) -> Response:
-    """Then on, as after cancelling."""
+    """Retry a job, and redirect as after cancelling."""
     job = service.retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
         hint_after_commit(background, state, job)

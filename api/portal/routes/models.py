@@ -41,7 +41,7 @@ def show_model(request: Request, name: str, caller: Viewer, session: DatabaseSes
 
 @router.post("/{name}/delete")
 def delete_model(request: Request, name: str, caller: Member, state: State) -> Response:
-    """Where a job needs it, the page says so at the button."""
+    """Delete a model; where a job needs it, the page says so at the button."""
     try:
         with transaction(state.sessions) as session:
             prefixes = delete_registered(session, caller, ModelRow, name)

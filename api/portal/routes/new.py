@@ -35,7 +35,7 @@ router = APIRouter(prefix="/new")
 
 CHECK = "check"
 _MOST_CHOICES = 100
-"""Of registered models, datasets and jobs that are offered; others can be named."""
+"""Most models, datasets and jobs that are offered; others can be named."""
 
 
 @router.get("")
@@ -45,7 +45,7 @@ def new_job_page(
     state: State,
     job_id: Annotated[str | None, Query(alias="from", max_length=100)] = None,
 ) -> Response:
-    """Filled in from the query, and from a job where `from` names one."""
+    """Show the form, filled in from the query, and from the job that `from` names if any."""
     form = read_form(request.query_params).without({CHECK})
     if job_id is not None:
         with transaction(state.sessions) as session:
@@ -80,7 +80,7 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
 def _submit_once(
     session: Session, caller: Principal, state: ApiState, once: str, body: JobBody, hub: HubFindings
 ) -> tuple[Job, bool]:
-    """The job, and whether it is new: a button pressed twice submits once."""
+    """Return the job, and whether it is new: a button pressed twice submits once."""
 
     def submit() -> Job:
         return service.submit(session, caller, body, store=state.store, settings=state.settings, hub=hub)
@@ -98,7 +98,7 @@ def _submit_once(
 
 @dataclass(frozen=True)
 class _Choices:
-    """What the team has to choose from: the newest of each."""
+    """Choices the team has in the form: the newest of each kind."""
 
     models: list[Model]
     datasets: list[Dataset]
@@ -116,7 +116,7 @@ def _choices(state: ApiState, caller: Principal) -> _Choices:
 
 
 def _page(request: Request, found: Draft, choices: _Choices, *, status: int | None = None) -> Response:
-    """The whole page; of one that was not submitted, nothing is missing yet that nobody was asked for."""
+    """Render the whole page; before a submit, fields that are still empty are no errors."""
     if status is None and not found.form.get("model"):
         found.errors.clear()
     context = _context(request, found, choices) | {"was_submitted": status is not None}
@@ -124,7 +124,7 @@ def _page(request: Request, found: Draft, choices: _Choices, *, status: int | No
 
 
 def _changes(request: Request, sent: Form, found: Draft, choices: _Choices) -> Response:
-    """What htmx changes of the page: what was found, and of the fields only those that were filled in."""
+    """Render the parts that htmx replaces: the model's description, and only those fields that were filled in."""
     if not sent.get("model"):
         found.errors.clear()
     filled = {name for name in found.fields if found.form.lists.get(name) != sent.lists.get(name)}

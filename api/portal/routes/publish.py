@@ -27,7 +27,7 @@ _TO: Final = {_HUB: ("repository", "hub:"), _BUCKET: ("bucket", "s3://")}
 
 @router.get("/jobs/{job_id}/publish")
 def show_publications(request: Request, job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
-    """The forms, and what was published; the latter alone where the page follows it."""
+    """Show the forms and the publications; the publications alone where the page polls."""
     if is_partial(request):
         return page(request, "publish/listed.html", _listed(session, caller.team_id, job_id))
     return _publish_page(request, session, caller.team_id, job_id)
@@ -55,7 +55,7 @@ def cancel(publication_id: str, caller: Member, session: DatabaseSession) -> Res
 
 
 def _body(posted: Form) -> PublicationBody:
-    """Raises ValidationError."""
+    """Return the body that the form means. Raises ValidationError."""
     fields: dict[str, Any] = dict(posted.without((CSRF_FIELD, "kind", "visibility", *_fields_of_where())).fields)
     where, before = _TO.get(posted.get("kind"), _TO[_HUB])
     fields["to"] = before + posted.get(where)
@@ -82,7 +82,7 @@ def _publish_page(
     posted: Form | None = None,
     error: SecateurError | ValidationError | None = None,
 ) -> Response:
-    """With what was typed, but for credentials: those are typed again."""
+    """Render the page with the values that were typed, except credentials: those must be typed again."""
     kind = "" if posted is None else posted.get("kind")
     faults = {} if error is None else faults_of(error, PublicationBody.model_fields)
     if "to" in faults:

@@ -1,4 +1,4 @@
-"""What the team keeps of its artifacts: for admins."""
+"""Pages for admins on which artifacts the team keeps."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def _asked(posted: Form) -> dict[str, Any]:
 
 
 def _values(policy: RetentionPolicy) -> dict[str, str]:
-    """A policy as the form has it."""
+    """Return a policy as the values of the form."""
     values = {"keep_days": str(policy.keep_days)}
     if policy.keep_last is not None:
         values["keep_last"] = str(policy.keep_last)

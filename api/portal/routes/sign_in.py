@@ -44,7 +44,7 @@ def sign_in_page(request: Request, then: Annotated[str, Query(max_length=_LONGES
 
 @router.post("/sign-in")
 def sign_in(request: Request, state: State, posted: Posted) -> Response:
-    """On to `then`, signed in; a key that is none is told at its field."""
+    """Sign in and redirect to `then`; an invalid key is reported at its field."""
     require_same_origin(request)
     then = own_path(posted.get("then", HOME))
     key = posted.get("key")
@@ -75,7 +75,7 @@ def sign_out(request: Request, caller: Viewer, state: State, posted: Posted) -> 
 
 
 def ask_to_sign_in(request: Request, told: Told) -> Response:
-    """Where a session is missing or over: a page asks for the key and goes on where it was, with what was typed."""
+    """Ask for the key where a session is missing or over, and go on there afterwards, with what was typed."""
     if is_partial(request):
         then = urlsplit(request.headers.get("HX-Current-URL", "")).path
         told_so = {"told": told, "sign_in": f"{SIGN_IN}?then={quote(own_path(then))}"}
@@ -88,7 +88,7 @@ def ask_to_sign_in(request: Request, told: Told) -> Response:
 
 
 def _page_of(request: Request) -> str:
-    """The page whose form was sent: where it was sent from, else where it was sent to."""
+    """Return the page that the form was sent from, else the one it was sent to."""
     referrer = urlsplit(request.headers.get("referer", ""))
     return own_path(referrer.path if referrer.netloc == request.headers.get("host") else request.url.path)
 
@@ -101,6 +101,9 @@ def _with_fields(path: str, posted: Form) -> str:
 
 
 def own_path(path: str) -> str:
-    """A path of the portal; anything else leads home. `//host` and `/\\host` are other sites to a browser."""
+    r"""Return the path if it is one of the portal, else the home page's.
+
+    `//host` and `/\host` are other sites to a browser.
+    """
     is_own = path.startswith("/portal/") and "\\" not in path and "//" not in path.partition("?")[0]
     return path if is_own and not path.startswith(SIGN_IN) else HOME

@@ -87,7 +87,7 @@ def show_sweep(
     quality: Quality = None,
     cost: Cost = "parameters",
 ) -> Response:
-    """Its points; htmx asks for what changes by itself."""
+    """Show a sweep with its points; htmx polls for changes."""
     found = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost)
     trade = found.trade_off
     shown = {"quality": quality or "", "cost": cost}
@@ -123,7 +123,7 @@ def trade_off_svg(
     cost: Cost = "parameters",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Quality against cost, with the Pareto front."""
+    """Draw quality against cost, with the Pareto front."""
     found = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost).trade_off
     return chart(found.model_dump_json(), if_none_match, lambda: draw_trade_off(found))
 
@@ -166,7 +166,7 @@ def _form_page(
 
 
 def _faults(error: SecateurError | ValidationError | None) -> dict[str, str]:
-    """What to say at each field of the form."""
+    """Return the error messages by form field."""
     if error is None:
         return {}
     if isinstance(error, SecateurError):

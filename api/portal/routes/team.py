@@ -31,7 +31,7 @@ GRACES = (
     (7 * 24 * _HOUR, "in a week"),
     (30 * 24 * _HOUR, "in 30 days"),
 )
-"""When the old key ends, once its successor is made."""
+"""Times until the old key ends, once its successor is made."""
 
 
 @router.get("")
@@ -43,7 +43,7 @@ def show_team(
 
 @router.post("/keys")
 def create_key(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
-    """The answer is the only page that ever shows the key."""
+    """Create a key; the answer is the only page that ever shows it."""
     values = {name: value for name, value in posted.fields.items() if name != CSRF_FIELD}
     expires = values.get("expires_at")
     try:
@@ -60,7 +60,7 @@ def create_key(request: Request, caller: Admin, state: State, posted: Posted) ->
 
 @router.post("/keys/{key_id}/rotate")
 def rotate_key(request: Request, key_id: str, caller: Admin, state: State, posted: Posted) -> Response:
-    """As of `create_key`."""
+    """Rotate a key; the answer is the only page that ever shows the new one."""
     try:
         body = RotateBody.model_validate({"grace_seconds": posted.get("grace_seconds", str(_HOUR))})
         with transaction(state.sessions) as session:
@@ -116,7 +116,7 @@ def _team_page(
     error: SecateurError | ValidationError | None = None,
     key_id: str | None = None,
 ) -> Response:
-    """`error` is of a form of the page, or of what was asked of the key `key_id`."""
+    """Render the team's page; `error` is of one of its forms, or of an action on the key `key_id`."""
     is_admin = caller.role == "admin"
     fields = () if key_id else (*KeyBody.model_fields, *HubTokenBody.model_fields)
     faults = {} if error is None else faults_of(error, fields)

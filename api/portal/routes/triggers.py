@@ -43,7 +43,7 @@ def new_trigger(request: Request, caller: Member) -> Response:
 
 @router.post("/new")
 def create_trigger(request: Request, caller: Member, state: State, posted: Posted) -> Response:
-    """The answer is the only page that ever shows the secrets."""
+    """Create a trigger; the answer is the only page that ever shows its secrets."""
     try:
         body = trigger_of(posted)
         found = look_up_template(state.hub, caller.team_id, body)
@@ -67,7 +67,7 @@ def show_trigger(
 def fire_trigger(
     request: Request, trigger_id: str, caller: Member, state: State, posted: Posted, background: BackgroundTasks
 ) -> Response:
-    """Then on to the job; where it was refused, the page says so at the payload, and in the history."""
+    """Fire a trigger and redirect to the job; a refusal is shown at the payload, and in the history."""
     with transaction(state.sessions) as session:
         trigger = service.find(session, caller.team_id, trigger_id)
     try:
@@ -97,7 +97,7 @@ def disable_trigger(request: Request, trigger_id: str, caller: Member, state: St
 
 @router.post("/{trigger_id}/rotate")
 def rotate_trigger(request: Request, trigger_id: str, caller: Member, state: State, posted: Posted) -> Response:
-    """As of `create_trigger`."""
+    """Rotate one of a trigger's secrets; the answer is the only page that ever shows the new one."""
     body = RotateTriggerBody.model_validate({"secrets": [posted.get("secret", "url")]})
     with transaction(state.sessions) as session:
         issued = service.rotate(
@@ -127,7 +127,7 @@ def _switch(request: Request, trigger_id: str, caller: Principal, state: ApiStat
 
 
 def _base_url(request: Request) -> str:
-    """Of the service, within which the portal is mounted."""
+    """Return the base URL of the service, within which the portal is mounted."""
     return f"{request.url.scheme}://{request.url.netloc}/"
 
 
@@ -145,7 +145,7 @@ def _trigger_page(
     values: dict[str, str] | None = None,
     error: SecateurError | None = None,
 ) -> Response:
-    """`error` is of firing it by hand, with what was typed in `values`."""
+    """Render the trigger's page; `error` is of firing it by hand, with the typed fields in `values`."""
     row = service.find(session, caller.team_id, trigger_id)
     context: dict[str, Any] = {
         "trigger": trigger_answer(row),

@@ -1,4 +1,4 @@
-"""What static/upload.js asks: the calls of /v1/uploads, for whoever is signed in."""
+"""Routes for static/upload.js: the calls of /v1/uploads, for a caller who is signed in."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/uploads")
 
 @router.post("")
 def start_upload(body: UploadBody, caller: Member, session: DatabaseSession, state: State) -> Upload:
-    """Announced once more, an open upload goes on."""
+    """Start an upload; an open one that is announced once more goes on."""
     return uploads.start_upload(session, caller, body, state.settings)[0]
 
 
@@ -42,7 +42,7 @@ def complete(upload_id: str, caller: Member, state: State) -> Model | Dataset:
 
 @router.post("/{upload_id}/abort")
 def give_up(upload_id: str, caller: Member, state: State) -> Response:
-    """A button of the lists."""
+    """Abort an upload: the button of the lists."""
     with transaction(state.sessions) as session:
         kind = uploads.get_upload(session, caller.team_id, upload_id).kind
     abort(state, caller, upload_id)

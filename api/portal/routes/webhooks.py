@@ -32,7 +32,7 @@ router = APIRouter(prefix="/webhooks")
 
 _PAGE = 25
 _TYPES = tuple(type for type in TYPES if type != "webhook.ping")
-"""That one may choose: a ping comes in any case."""
+"""Types that one may choose: a ping comes in any case."""
 _DAY = "86400"
 _BEGINNING = datetime.fromtimestamp(0, UTC)
 
@@ -44,7 +44,7 @@ def list_webhooks(request: Request, caller: Viewer, state: State, after: After =
 
 @router.post("")
 def create_webhook(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
-    """The answer is the only page that ever shows the secret."""
+    """Create a webhook; the answer is the only page that ever shows its secret."""
     try:
         body = WebhookBody.model_validate(body_of(posted))
         state.guard.check_url(body.url)
@@ -81,7 +81,7 @@ def change_webhook(request: Request, webhook_id: str, caller: Admin, state: Stat
 
 @router.post("/{webhook_id}/switch")
 def switch_webhook(webhook_id: str, caller: Admin, state: State, posted: Posted) -> Response:
-    """On or off, as `enabled` says."""
+    """Switch a webhook on or off, as `enabled` says."""
     with transaction(state.sessions) as session:
         changes = WebhookChanges(enabled=posted.get("enabled") == "yes")
         service.change_webhook(session, caller, webhook_id, changes)
@@ -90,7 +90,7 @@ def switch_webhook(webhook_id: str, caller: Admin, state: State, posted: Posted)
 
 @router.post("/{webhook_id}/rotate")
 def rotate_secret(request: Request, webhook_id: str, caller: Admin, state: State, posted: Posted) -> Response:
-    """As of `create_webhook`."""
+    """Rotate a webhook's secret; the answer is the only page that ever shows the new one."""
     try:
         body = RotateSecretBody.model_validate({"grace_seconds": posted.get("grace_seconds", _DAY)})
         with transaction(state.sessions) as session:
@@ -118,7 +118,7 @@ def ping_webhook(webhook_id: str, caller: Member, state: State) -> Response:
 
 @router.post("/{webhook_id}/replay")
 def replay_failed(webhook_id: str, caller: Member, state: State) -> Response:
-    """All that were given up and are still kept."""
+    """Replay all deliveries that were given up and are still kept."""
     with transaction(state.sessions) as session:
         service.replay_failed(session, caller, webhook_id, _BEGINNING)
     return _back_to(webhook_id)
@@ -157,7 +157,7 @@ def _list_page(
     after: str | None = None,
     error: SecateurError | ValidationError | None = None,
 ) -> Response:
-    """`error` is of the form for a new one."""
+    """Render the list of webhooks; `error` is of the form for a new one."""
     with transaction(state.sessions) as session:
         webhooks = service.list_webhooks(session, caller.team_id, limit=_PAGE, after=after)
     context = {
@@ -182,7 +182,7 @@ def _webhook_page(
     values: Mapping[str, Any] | None = None,
     error: SecateurError | ValidationError | None = None,
 ) -> Response:
-    """`error` is of the form that changes it, filled with `values`, or of what was asked of it."""
+    """Render the webhook's page; `error` is of the form filled with `values` that changes it, or of an action."""
     with transaction(state.sessions) as session:
         webhook = service.get_webhook(session, caller.team_id, webhook_id)
         deliveries = log.list_deliveries(session, caller.team_id, webhook_id, limit=_PAGE, after=after, state=show)

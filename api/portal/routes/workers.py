@@ -14,7 +14,7 @@ router = APIRouter(prefix="/workers")
 
 @router.get("")
 def list_workers(request: Request, caller: Admin, session: DatabaseSession, state: State) -> Response:
-    """The page; htmx asks for its figures alone."""
+    """Show the page of workers; htmx asks for its figures alone."""
     fresh_seconds = state.settings.worker_fresh_seconds
     context = {
         "workers": workers_shown_to(session, caller.team_id, fresh_seconds),

@@ -37,7 +37,8 @@ def manifests_are_complete(seen: Observation) -> Iterator[Violation]:
 
 def listed_files_are_stored(seen: Observation) -> Iterator[Violation]:
     """Every file that is listed lies in the store below the attempt that made it, of its size and SHA-256, and is what
-    the API sends."""
+    the API sends.
+    """
     objects = seen.bucket.objects()
     for found in seen.jobs.values():
         for file in found.files:
@@ -87,7 +88,8 @@ def downloads_are_what_was_listed(seen: Observation) -> Iterator[Violation]:
 
 def masks_are_zero(seen: Observation) -> Iterator[Violation]:
     """An artifact loads with `from_pretrained` in a fresh process, computes finite logits, and every pruned layer has
-    the zeros that the report says."""
+    the zeros that the report says.
+    """
     loadable = [found for found in seen.jobs.values() if found.job["status"] == "succeeded" and _is_plain(found)]
     chosen = random.sample(loadable, min(RELOADED, len(loadable)))
     if not chosen:

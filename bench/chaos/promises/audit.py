@@ -10,7 +10,8 @@ _ENDS = {"succeeded": "job.succeed", "failed": "job.fail", "queued": "job.requeu
 
 def the_trail_is_whole(seen: Observation) -> Iterator[Violation]:
     """Whatever was done to a job has its entry, once: who submitted it, cancelled it or had it tried again, and each
-    attempt's beginning and end."""
+    attempt's beginning and end.
+    """
     for team in seen.teams:
         entries: dict[str, Counter[str]] = {}
         for entry in seen.reader.all(team, "/v1/audit"):

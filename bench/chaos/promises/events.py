@@ -31,7 +31,8 @@ def watchers_see_every_event_once(seen: Observation) -> Iterator[Violation]:
 
 def no_write_of_an_attempt_after_a_newer_one(seen: Observation) -> Iterator[Violation]:
     """Once an attempt has begun, nothing is written by an earlier one: no event, no report, no artifact. And an attempt
-    writes only while it holds the job."""
+    writes only while it holds the job.
+    """
     for found in seen.jobs.values():
         yield from _events_of_other_attempts(found)
         yield from _kept_of_other_attempts(found)

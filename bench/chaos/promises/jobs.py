@@ -55,7 +55,8 @@ def a_life_ends_once(seen: Observation) -> Iterator[Violation]:
 
 def jobs_fail_for_their_own_reasons(seen: Observation) -> Iterator[Violation]:
     """A job fails for the reason it was made to, or has used up its attempts for passing ones; what should fail does
-    not succeed."""
+    not succeed.
+    """
     for entry in {entry["job"]: entry for entry in seen.noted("accepted")}.values():
         found = seen.jobs.get(entry["job"])
         if found is None or "ends" not in entry:
@@ -69,6 +70,7 @@ def jobs_fail_for_their_own_reasons(seen: Observation) -> Iterator[Violation]:
 
 def clients_are_told_nothing_wrong(seen: Observation) -> Iterator[Violation]:
     """A good client's requests are answered, or refused for a passing reason: never by an error of the service's own,
-    nor by saying that what was accepted is wrong or not there."""
+    nor by saying that what was accepted is wrong or not there.
+    """
     for entry in seen.noted("refused"):
         yield Violation("answers", f"{entry['doing']} of {entry['team']}: {entry['status']} {entry['text']}")

@@ -96,7 +96,8 @@ def processes_left(seen: Observation, run_id: str, expected: Collection[int]) ->
 
 def _processes(run_id: str) -> Iterator[tuple[int, int]]:
     """Yield the id, and the parent's, of every process that was started with CHAOS_RUN for this run; of LC_CHAOS_RUN,
-    which a runner is left with, too."""
+    which a runner is left with, too.
+    """
     marks = {f"CHAOS_RUN={run_id}".encode(), f"LC_CHAOS_RUN={run_id}".encode()}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():

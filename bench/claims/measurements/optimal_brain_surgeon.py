@@ -29,7 +29,8 @@ def _cut(
     dense: PreTrainedModel, method: str, sparsities: Sequence[float], images: ImageSet, at_once: int = 1
 ) -> Iterator[tuple[float, PreTrainedModel]]:
     """The network after each sparsity, without retraining, each from the one before; the curvature is taken anew after
-    every `at_once` deletions."""
+    every `at_once` deletions.
+    """
     model, weights, gone = copy.deepcopy(dense), sum(layer.numel for layer in layers(dense)), 0.0
     for sparsity in sparsities:
         options: dict[str, dict[str, Any]] = {

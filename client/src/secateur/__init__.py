@@ -4,8 +4,9 @@
 offers in `operations/`. `types.py` and the files `…_types.py` are what comes back, `errors.py` and `refusals.py` what
 goes wrong. `summary.py` says how a job ended, as JSON, Markdown and JUnit XML, from the rows of `figures.py` and in the
 words of `words.py`. `transport.py` speaks HTTP, waiting in a thread or an event loop, and repeats calls as
-`patience.py` says. `events.py`, `downloads.py` and `uploads.py` carry on over connections that break, `packed.py`
-unpacks artifacts, `configuration.py` finds the server, and `cli/` is the command line. Nothing here imports the server.
+`patience.py` says. `events.py`, `downloads.py` and `uploads.py` carry on over connections that break,
+`configuration.py` finds the server, and `cli/` is the command line. What the server and this share, such as the forms
+in which weights travel, is in `secateur_wire`. Nothing here imports the server.
 """
 
 from secateur import errors

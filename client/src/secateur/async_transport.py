@@ -16,7 +16,7 @@ from secateur.transport import Arguments, Result, Stream, Transport
 
 
 class AsyncTransport(Transport):
-    """Waits in the event loop (asyncio or trio)."""
+    """Transport that waits in the event loop (asyncio or trio)."""
 
     def __init__(self, configuration: Configuration, patience: Patience) -> None:
         super().__init__(configuration, patience)

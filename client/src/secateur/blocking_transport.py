@@ -15,7 +15,7 @@ from secateur.transport import Arguments, Result, Stream, Transport
 
 
 class BlockingTransport(Transport):
-    """Waits in the calling thread: none of its coroutines ever suspends. For one thread at a time."""
+    """Transport that waits in the calling thread: none of its coroutines ever suspends. For one thread at a time."""
 
     def __init__(self, configuration: Configuration, patience: Patience) -> None:
         super().__init__(configuration, patience)
@@ -64,7 +64,7 @@ class _BlockingStream:
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine that never suspends: one over `BlockingTransport`."""
+    """Run a coroutine that never suspends (one over `BlockingTransport`) and return its result."""
     try:
         coroutine.send(None)
     except StopIteration as end:

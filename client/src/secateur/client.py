@@ -50,7 +50,7 @@ class AsyncClient(Operations):
 def _waits(
     method: Callable[Concatenate[Operations, Arguments], Coroutine[Any, Any, Result]],
 ) -> "Callable[Concatenate[Client, Arguments], Result]":
-    """A method of `Operations` that returns when it is done."""
+    """Turn a coroutine method of `Operations` into one that blocks until it is done."""
 
     def waiting(self: "Client", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         return run(method(self._operations, *args, **kwargs))
@@ -61,7 +61,7 @@ def _waits(
 def _iterates(
     method: Callable[Concatenate[Operations, Arguments], AsyncIterator[Result]],
 ) -> "Callable[Concatenate[Client, Arguments], Iterator[Result]]":
-    """A method of `Operations` that is iterated over."""
+    """Turn an asynchronous iterator of `Operations` into a blocking one."""
 
     def iterating(self: "Client", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Iterator[Result]:
         return _items(method(self._operations, *args, **kwargs))

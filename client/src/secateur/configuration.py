@@ -1,6 +1,6 @@
-"""Where the server is and which key opens it.
+"""Configuration of the client: the server's address and an API key.
 
-`SECATEUR_URL` and `SECATEUR_API_KEY` say so. What they leave open is read from the folder `SECATEUR_HOME` (default
+`SECATEUR_URL` and `SECATEUR_API_KEY` set them. What they leave open is read from the folder `SECATEUR_HOME` (default
 `.secateur`), where an embedded server writes its address to `url` and its key to `api-key`. The key found there belongs
 to that server: it is never sent to another address.
 """
@@ -20,24 +20,24 @@ DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 @dataclass(frozen=True)
 class Configuration:
-    """`url` without a trailing slash."""
+    """Server's URL, without a trailing slash, and API key."""
 
     url: str
     api_key: str
 
 
 def home() -> Path:
-    """The folder of the embedded server; it need not exist."""
+    """Return the folder of the embedded server; it need not exist."""
     return Path(os.environ.get("SECATEUR_HOME") or DEFAULT_HOME)
 
 
 def embedded_url() -> str:
-    """The address the embedded server of this home wrote down, or its default one."""
+    """Return the address the embedded server of this home wrote to its file, or its default one."""
     return (_content(home() / "url") or DEFAULT_URL).rstrip("/")
 
 
 def resolve(url: str | None = None, api_key: str | None = None) -> Configuration:
-    """Arguments first, then the environment, then the home; raises ConfigurationError where something is missing."""
+    """Resolve arguments first, then the environment, then the home. Raises ConfigurationError without a key."""
     found_url = _checked_url(url or os.environ.get("SECATEUR_URL") or embedded_url())
     found_key = api_key or os.environ.get("SECATEUR_API_KEY")
     if not found_key and found_url == embedded_url():

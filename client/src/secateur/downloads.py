@@ -51,7 +51,7 @@ async def download_files(
 
 
 def _target(folder: Path, name: str) -> Path:
-    """Where a file goes; raises UnsafeName unless that lies within the folder, links followed."""
+    """Return the path to write a file to. Raises UnsafeName unless it lies within the folder, links followed."""
     parts = name.split("/")
     strange = {"", ".", ".."} & set(parts) or PureWindowsPath(name).drive or "\\" in name or not name.isprintable()
     target = folder.joinpath(*PurePosixPath(name).parts)
@@ -97,7 +97,7 @@ async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Pa
 
 
 def _settled(part: BufferedRandom) -> str:
-    """Everything on disk; returns its SHA-256."""
+    """Flush everything to disk and return its SHA-256."""
     part.flush()
     os.fsync(part.fileno())
     part.seek(0)
@@ -107,7 +107,7 @@ def _settled(part: BufferedRandom) -> str:
 async def _receive(
     transport: Transport, path: str, file: ArtifactFile, part: BufferedRandom, held: int, on_progress: OnProgress
 ) -> None:
-    """One connection: append what comes behind the `held` bytes, or begin anew where the server sends all of it."""
+    """Append what one connection brings after the `held` bytes, or begin anew where the server sends all of it."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={held}-"} if held else {})
     async with transport.stream(path, headers=headers, follow_redirects=True) as stream:
         response = stream.response
@@ -132,7 +132,10 @@ async def _receive(
 
 
 def _check_same_file(response: httpx.Response, file: ArtifactFile) -> None:
-    """Our server's ETag is the SHA-256; a bucket behind a redirect has ETags of its own, which say nothing here."""
+    """Require the listed file. Raises ChecksumMismatch where the ETag is another SHA-256.
+
+    Our server's ETag is the SHA-256; a bucket behind a redirect has ETags of its own, which say nothing here.
+    """
     etag = response.headers.get("ETag", "").strip('"')
     if _SHA256.fullmatch(etag) and etag != file.sha256:
         raise ChecksumMismatch(

@@ -1,4 +1,4 @@
-"""Everything the client raises.
+"""Errors the client raises.
 
 SecateurError
 ├── ConfigurationError      no API key, or a URL that is none
@@ -103,19 +103,19 @@ class JobError(SecateurError):
 
 
 class JobFailed(JobError):
-    """It ended badly; `job.error` says why."""
+    """Failed job; `job.error` says why."""
 
 
 class GateMissed(JobFailed):
-    """It was pruned and stored, but missed a gate: every figure beside its limit is in the report's `gates.rows`."""
+    """Job pruned and stored that missed a gate: every figure beside its limit is in the report's `gates.rows`."""
 
 
 class JobCancelled(JobError):
-    """Somebody stopped it."""
+    """Job that somebody cancelled."""
 
 
 class UploadError(SecateurError):
-    """What was named cannot be uploaded, or changed while it was."""
+    """Files that cannot be uploaded, or that changed while they were."""
 
 
 class UploadInterrupted(UploadError):
@@ -183,7 +183,7 @@ class OffsetMismatch(Conflict):
 
     @property
     def received(self) -> int | None:
-        """How many bytes of the file the server has."""
+        """Return how many bytes of the file the server has."""
         received = self.members.get("received")
         return received if isinstance(received, int) else None
 
@@ -201,8 +201,10 @@ class PayloadTooLarge(ApiError):
 
 
 class InvalidRequest(ApiError):
-    """A request that cannot be meant; `param` names the field. Where that is an object of a job body, the text names
-    the option of `secateur submit` that writes it."""
+    """Request that makes no sense; `param` names the field.
+
+    Where that is an object of a job body, the text names the option of `secateur submit` that writes it.
+    """
 
     def __str__(self) -> str:
         option = OPTIONS.get(self.param or "")

@@ -13,17 +13,17 @@ from secateur.transport import Transport, segment
 from secateur.types import Event
 
 GIVE_UP_SECONDS: Final = 120
-"""How long a server that answered before may be away."""
+"""Longest time that a server that answered before may be away."""
 RECONNECT_SECONDS: Final = 1.0
 """Pause before a new connection, unless the server asks for another."""
 QUIET_SECONDS: Final = 60.0
-"""How long a stream may bring nothing, not even a comment, before it counts as broken."""
+"""Longest time a stream may bring nothing, not even a comment, before it counts as broken."""
 
 
 async def stream_events(
     transport: Transport, job_id: str, after: int | None, is_finished: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[Event]:
-    """Every event with a sequence above `after`, in order and once each, until the job has ended.
+    """Yield every event with a sequence above `after`, in order and once each, until the job has ended.
 
     A connection that breaks is opened again with `Last-Event-ID`, which makes the server go on behind the last event
     seen; an event that comes again all the same is dropped. An event cut off in the middle was never seen.

@@ -1,4 +1,4 @@
-"""What a job measured, dense beside pruned, as rows: for tables, summaries and whoever reads them by program."""
+"""Figures a job measured, dense beside pruned, as rows: for tables, summaries and programs that read them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +22,11 @@ _SHOWN: Final[Mapping[Unit, Callable[[float | None], str]]] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of both models. `name` is stable, `on` the dataset or task it was measured on, if any; `noise` is the
-    relative difference that proves nothing, where there is one."""
+    """One figure of both models.
+
+    `name` is stable, `on` the dataset or task it was measured on, if any; `noise` is the largest relative difference
+    that proves nothing, where there is one.
+    """
 
     name: str
     unit: Unit
@@ -42,7 +45,7 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Pruned over dense."""
+        """Return pruned over dense."""
         return self.pruned / self.dense if self.pruned is not None and self.dense else None
 
     @property
@@ -52,7 +55,7 @@ class Figure:
 
     @property
     def row(self) -> tuple[str, str, str, str]:
-        """Label, dense, pruned and ratio as people read them."""
+        """Return label, dense, pruned and ratio as people read them."""
         return (
             self.label,
             self._shown(self.dense, self.dense_stderr),
@@ -80,7 +83,7 @@ class Figure:
 
 
 def figures(metrics: Metrics) -> list[Figure]:
-    """Every figure that was measured of both models: quality first, then what is left and how fast it is."""
+    """Return every figure that was measured of both models: quality first, then what is left and how fast it is."""
     return [*_perplexities(metrics), *_accuracies(metrics), *_tasks(metrics), *_costs(metrics)]
 
 

@@ -1,4 +1,4 @@
-"""What the server answers about where artifacts go: publications, and what a team keeps."""
+"""Answers of the server about publications of artifacts, and about which artifacts a team keeps."""
 
 from datetime import datetime
 from typing import Final, Literal
@@ -13,7 +13,7 @@ _OVER: Final = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class PublicationProgress(Answer):
-    """What has arrived, of what there is."""
+    """Files and bytes that have arrived, of all there are."""
 
     files: int
     files_total: int
@@ -22,7 +22,7 @@ class PublicationProgress(Answer):
 
 
 class PublicationResult(Answer):
-    """Where the artifact is now; `commit` of the hub's repository, None of a bucket."""
+    """Place of the published artifact; `commit` is the hub repository's, None for a bucket."""
 
     url: str
     commit: str | None
@@ -108,7 +108,7 @@ class ArtifactVerdict(Answer):
 
 
 class RetentionPreview(Answer):
-    """What a policy would do now; `artifacts` are at most 1000, those that go first; the counts are of all."""
+    """Effect of a policy now; `artifacts` lists at most 1000, those to be removed first; the counts are of all."""
 
     policy: RetentionPolicy
     artifacts: list[ArtifactVerdict]

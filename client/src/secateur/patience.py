@@ -1,4 +1,4 @@
-"""How long an answer is waited for, and whether a call that failed is made again."""
+"""Timeouts of calls, and the policy by which failed ones are retried."""
 
 import random
 from collections.abc import Callable
@@ -25,14 +25,14 @@ OnRetry = Callable[[Exception, float], None]
 
 @dataclass(frozen=True)
 class Patience:
-    """How long answers are waited for (seconds), how often a call is repeated, and who is told of it."""
+    """Timeout of calls (seconds), their number of retries, and the callback that is told of each."""
 
     timeout: float = TIMEOUT_SECONDS
     retries: int = RETRIES
     on_retry: OnRetry | None = None
 
     def pause(self, error: Exception, tried: int) -> float | None:
-        """Seconds until a call that failed with `error` is made again; None where that would not help."""
+        """Return seconds until a call that failed with `error` is retried; None where that would not help."""
         if tried >= self.retries:
             return None
         if isinstance(error, ApiError):

@@ -1,4 +1,4 @@
-"""From an answer that refuses to the error it becomes."""
+"""Conversion of answers that refuse a call into errors."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -62,7 +62,7 @@ class _ProblemDocument(BaseModel):
 
 
 def error_from(response: httpx.Response) -> ApiError:
-    """The error of an answer with status 400 or above, whose body has been read.
+    """Return the error of an answer with status 400 or above, whose body has been read.
 
     The code decides its class where it stands for one that fits the status, else the status does. Without a problem
     document (a proxy's page) `code` is `http_<status>` and `detail` the start of the body.
@@ -99,5 +99,5 @@ def error_from(response: httpx.Response) -> ApiError:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Retry-After as our server sends it; a date, as a proxy might, is left to the client's own pauses."""
+    """Parse Retry-After as our server sends it; a date, as a proxy might, is left to the client's own pauses."""
     return float(header) if header is not None and header.isascii() and header.isdigit() else None

@@ -1,4 +1,4 @@
-"""What a job's report holds."""
+"""Types of a job's report."""
 
 from pydantic import Field, JsonValue
 
@@ -39,7 +39,7 @@ class Gates(Answer):
 
 
 class Generation(Answer):
-    """What the models write after a prompt of the job: the new text alone, None where the job had to skip it."""
+    """Texts the models write after a prompt of the job: the new text alone, None where the job had to skip it."""
 
     prompt: str
     dense: str | None = None
@@ -47,8 +47,11 @@ class Generation(Answer):
 
 
 class Report(Answer):
-    """The whole report of a job: one row per pruned layer, what both models write after the job's prompts, remarks, and
-    whatever else the server measured."""
+    """Whole report of a job.
+
+    It has one row per pruned layer, what both models write after the job's prompts, notes, and whatever else the server
+    measured.
+    """
 
     layers: list[dict[str, JsonValue]] = Field(default_factory=list)
     generations: list[Generation] = Field(default_factory=list)

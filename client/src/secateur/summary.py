@@ -1,4 +1,4 @@
-"""How a job ended, in the forms that pipelines read: JSON, Markdown for a comment, JUnit XML for a test report.
+"""Summary of how a job ended, for pipelines: JSON, Markdown for a comment, JUnit XML for a test report.
 
 job = client.wait(job_id)
 summary = summarise(job, client.report(job_id), url=client.url)
@@ -21,7 +21,7 @@ from secateur.words import number, percent, printable
 Outcome = Literal["passed", "gate_missed", "failed", "cancelled", "unfinished"]
 
 EXIT_CODES: Final[Mapping[Outcome, int]] = {"passed": 0, "gate_missed": 3, "failed": 1, "cancelled": 1, "unfinished": 1}
-"""Of every command that tells how a job ended; 2 is a wrong call."""
+"""Exit codes of every command that tells how a job ended; 2 is a wrong call."""
 
 _JOB_FIELDS: Final = {
     *("id", "status", "error", "model", "model_revision", "method", "pattern", "sparsity", "target", "metadata"),
@@ -45,7 +45,7 @@ class Summary:
         return EXIT_CODES[self.outcome]
 
     def document(self) -> dict[str, JsonValue]:
-        """As JSON has it."""
+        """Return the summary as a JSON document."""
         extra = self.job.model_extra or {}
         job = self.job.model_dump(mode="json", include=_JOB_FIELDS)
         return {
@@ -58,7 +58,7 @@ class Summary:
         }
 
     def markdown(self) -> str:
-        """Short enough for a comment on a pull request: a line, two tables, a link."""
+        """Render the summary, short enough for a comment on a pull request: a line, two tables, a link."""
         mark = {"passed": "✓", "unfinished": "…"}.get(self.outcome, "✗")
         lines = [f"### {mark} {_plain(self._what())}: {_plain(self._end())}", ""]
         if self.figures:
@@ -77,7 +77,10 @@ class Summary:
         return "\n".join(lines) + "\n"
 
     def junit(self) -> str:
-        """One test case for each gate. A job without gates, or that ended before they were measured, is one itself."""
+        """Render one test case for each gate.
+
+        A job without gates, or that ended before they were measured, is one itself.
+        """
         cases = [self._case(gate) for gate in self.gates]
         if not cases or self.outcome in ("failed", "cancelled", "unfinished"):
             case = TestCase("job", f"secateur.{self.job.method}")
@@ -136,7 +139,7 @@ class Summary:
 
 
 def summarise(job: Job, report: Report | None = None, *, url: str | None = None) -> Summary:
-    """The summary of a job and its report, None where it has none. `url` is the server's, for the links."""
+    """Summarise a job and its report, None where it has none. `url` is the server's, for the links."""
     links = {}
     if url is not None:
         calls = f"{url}/v1/jobs/{job.id}"
@@ -161,12 +164,12 @@ def outcome(job: Job) -> Outcome:
 
 
 def exit_code(job: Job) -> int:
-    """What a command ends with that was to bring the job to a good end."""
+    """Return the exit code of a command that was to bring the job to a good end."""
     return EXIT_CODES[outcome(job)]
 
 
 def _from_limits(job: Job, end: Outcome) -> list[GateResult]:
-    """The gates as they were asked for, where no report says what they were compared with."""
+    """Return the gates as they were requested, where no report says what they were compared with."""
     param = job.error.param if job.error and end == "gate_missed" else None
     return [
         GateResult(
@@ -190,5 +193,5 @@ def _gates(count: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of others in Markdown: on one line, nothing in it means anything."""
+    """Escape foreign text for Markdown: on one line, nothing in it means anything."""
     return re.sub(r"([\\`*_\[\]<>|~#@])", r"\\\1", " ".join(printable(text).split()))

@@ -1,4 +1,4 @@
-"""What the server answers about sweeps."""
+"""Answers of the server about sweeps."""
 
 from datetime import datetime
 from typing import Literal
@@ -44,7 +44,7 @@ class Sweep(Answer):
 
 
 class SweepFigures(Answer):
-    """What a point's job measured; None where it did not."""
+    """Figures measured by a point's job; None where it did not measure one."""
 
     parameters: float | None = None
     bytes: float | None = None
@@ -78,7 +78,7 @@ class BestPoint(Answer):
 
 
 class SearchOutcome(Answer):
-    """What a search found: `job` holds the artifact, None where no model keeps the limits (yet)."""
+    """Result of a search: `job` holds the artifact, None where no model keeps the limits (yet)."""
 
     number: int | None = None
     job: str | None = None

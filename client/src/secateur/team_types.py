@@ -1,4 +1,4 @@
-"""What the server answers about the team, its keys and the fleet."""
+"""Answers of the server about the team, its keys and the fleet."""
 
 from datetime import datetime
 from typing import Literal
@@ -31,7 +31,7 @@ class CreatedKey(Key):
 
 
 class Quotas(Answer):
-    """What the team may use at most; None: as much as there is."""
+    """Limits of the team's use; None: no limit."""
 
     max_running: int | None
     max_queued: int | None
@@ -40,7 +40,7 @@ class Quotas(Answer):
 
 
 class Usage(Answer):
-    """What the team uses. `device_seconds` counts from `month_started_at`."""
+    """Current use by the team. `device_seconds` counts from `month_started_at`."""
 
     running: int
     queued: int
@@ -61,16 +61,20 @@ class Team(Answer):
 
 
 class HubToken(Answer):
-    """Owner of the token that the hub is asked with for the team: `team`, its own, set at `updated_at`, `operator`,
-    the server's, or none."""
+    """Owner of the token that the server uses at the hub for the team.
+
+    `team`: its own, set at `updated_at`; `operator`: the server's; or none.
+    """
 
     used: str | None
     updated_at: datetime | None
 
 
 class AuditEntry(Answer):
-    """One change: what (`action`) to what (`object_id`), by whom (`actor`: `key:ID`, `operator`, or what acts by
-    itself, such as `trigger:ID`) and from where."""
+    """One change: what (`action`) to what (`object_id`), by whom (`actor`) and from where (`address`).
+
+    `actor` is `key:ID`, `operator`, or what acts by itself, such as `trigger:ID`.
+    """
 
     id: str
     actor: str

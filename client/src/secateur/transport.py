@@ -28,7 +28,7 @@ from secateur.refusals import error_from
 
 CONNECT_SECONDS: Final = 10.0
 SLOW_SECONDS: Final = 3600.0
-"""For calls that read a whole model or text on the server before they answer."""
+"""Timeout of calls that read a whole model or text on the server before they answer."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Result = TypeVar("Result")
@@ -97,7 +97,7 @@ class Transport(ABC):
         idempotency_key: str | None = None,
         slow: bool = False,
     ) -> Answer:
-        """One call and its answer, read as `answer`; raises `secateur.errors`."""
+        """Make one call and return its answer, read as `answer`. Raises `secateur.errors`."""
         response = await self._exchange(
             method, path, params=params, body=body, content=content, idempotency_key=idempotency_key, slow=slow
         )
@@ -150,10 +150,11 @@ class Transport(ABC):
     async def stream(
         self, path: str, *, headers: Mapping[str, str], follow_redirects: bool = False, quiet_seconds: float = 0
     ) -> AsyncIterator[Stream]:
-        """An answer read piece by piece. Opening it raises `secateur.errors`, reading it httpx's TransportError.
+        """Yield an answer to be read piece by piece.
 
-        Redirects lose the API key when they lead to another host. `quiet_seconds` is how long the server may say
-        nothing, however short the answers to other calls are waited for.
+        Opening it raises `secateur.errors`, reading it httpx's TransportError. Redirects lose the API key when they
+        lead to another host. `quiet_seconds` is how long the server may send nothing, however short the timeout of
+        other calls is.
         """
         parts = {"headers": dict(headers), "timeout": self._timeout(quiet_seconds)}
 
@@ -173,7 +174,7 @@ class Transport(ABC):
             yield await self._persistently(attempt)
 
     def unreachable(self, error: httpx.TransportError) -> Unreachable:
-        """What a broken or refused connection means to the user."""
+        """Turn a broken or refused connection into an error that tells the user what to do."""
         if isinstance(error, httpx.ConnectTimeout):
             return Unreachable(f"{self.url} did not answer in time: check SECATEUR_URL and the network")
         if isinstance(error, httpx.ConnectError):
@@ -218,7 +219,7 @@ class Transport(ABC):
 
 
 def segment(text: str) -> str:
-    """`text` as one segment of a path; raises ConfigurationError for what a path would take for another place."""
+    """Quote `text` as one segment of a path. Raises ConfigurationError for what would be another place."""
     if text in {"", ".", ".."}:
         raise ConfigurationError(f"{text!r} is not an id: ids look like job_01ARZ3NDEKTSV4RRFFQ69G5FAV")
     return quote(text, safe="")

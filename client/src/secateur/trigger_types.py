@@ -1,4 +1,4 @@
-"""What the server answers about triggers."""
+"""Answers of the server about triggers."""
 
 from datetime import datetime
 from typing import Literal
@@ -11,7 +11,7 @@ TriggerSecret = Literal["url", "signing", "hub"]
 
 
 class TriggerSchedule(Answer):
-    """When a trigger fires by itself: a cron expression in an IANA time zone."""
+    """Schedule by which a trigger fires by itself: a cron expression in an IANA time zone."""
 
     cron: str
     timezone: str
@@ -53,8 +53,11 @@ class IssuedTrigger(Trigger):
 
 
 class Firing(Answer):
-    """One time a trigger was fired. `outcome` is accepted, duplicate, ignored or refused; `error` says why refused,
-    `note` why ignored or that it came late; `job_id` is the job the event made, now or before."""
+    """One time a trigger was fired.
+
+    `outcome` is accepted, duplicate, ignored or refused; `error` says why refused, `note` why ignored or that it came
+    late; `job_id` is the job the event made, now or before.
+    """
 
     id: str
     trigger_id: str

@@ -1,4 +1,4 @@
-"""What the server answers. Fields this release does not know are kept, so a newer server loses nothing on the way."""
+"""Answers of the server. Fields this release does not know are kept, so a newer server loses nothing on the way."""
 
 from datetime import datetime
 from typing import Final, Generic, Literal, Self, TypeVar
@@ -31,7 +31,7 @@ class Page(Answer, Generic[Item]):
 
 
 class Paper(Answer):
-    """Where a method comes from."""
+    """Paper that a method comes from."""
 
     title: str
     authors: str
@@ -40,7 +40,7 @@ class Paper(Answer):
 
 
 class Needs(Answer):
-    """What a method needs besides the weights."""
+    """Requirements of a method besides the weights."""
 
     calibration: bool
     gradients: bool
@@ -95,7 +95,7 @@ class Dataset(Answer):
 
 
 class MethodFit(Answer):
-    """Whether a method fits a model, and why not."""
+    """Fit of a method to a model: whether it can prune it, and if not why."""
 
     method: str
     fits: bool
@@ -104,7 +104,9 @@ class MethodFit(Answer):
 
 class Estimate(Answer):
     """Estimated needs of a job: peaks of memory, of the device's memory (None on a CPU) and disk, and time.
-    `warnings` say what it asks for and will most likely not get."""
+
+    `warnings` say what it asks for and will most likely not get.
+    """
 
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None = None
@@ -114,15 +116,18 @@ class Estimate(Answer):
 
 
 class ExpectedArtifact(Answer):
-    """About what a job's artifact will have: parameters that are not zero, and bytes of its tensors."""
+    """Estimated size of a job's artifact: parameters that are not zero, and bytes of its tensors."""
 
     parameters: int
     bytes: int
 
 
 class Inspection(Answer):
-    """What a model is and which methods fit; for a job body also the body with defaults (`job`), an estimate, and the
-    size of the artifact where it is known before."""
+    """Description of a model and which methods fit.
+
+    For a job body there are also the body with defaults (`job`), an estimate, and the size of the artifact where it is
+    known before.
+    """
 
     model: str
     family: str
@@ -144,7 +149,7 @@ class Inspection(Answer):
 
 
 class Problem(Answer):
-    """Why a job failed. `code` is stable."""
+    """Error of a failed job. `code` is stable."""
 
     code: str
     message: str
@@ -153,7 +158,7 @@ class Problem(Answer):
 
 
 class Perplexity(Answer):
-    """On one evaluation set. `ratio` is pruned over dense; `before_recovery` is of the pruned model before training."""
+    """Perplexity on one evaluation set: `ratio` is pruned over dense; `before_recovery` is pruned, before training."""
 
     dense: float | None = None
     before_recovery: float | None = None
@@ -163,8 +168,10 @@ class Perplexity(Answer):
 
 
 class Accuracy(Answer):
-    """Top-1 accuracy of a classifier on one evaluation set, with standard errors, and its mean loss in nats, over
-    `samples` images."""
+    """Top-1 accuracy of a classifier on one evaluation set, with standard errors.
+
+    The losses are means in nats, over `samples` images.
+    """
 
     dense: float | None = None
     before_recovery: float | None = None
@@ -216,7 +223,7 @@ class Parameters(Answer):
 
 
 class Sizes(Answer):
-    """In bytes: of the weights, and of their files where they are packed or hashed."""
+    """Bytes of the weights, and of their files where they are packed or hashed."""
 
     dense: int | None = None
     artifact: int | None = None
@@ -225,7 +232,7 @@ class Sizes(Answer):
 
     @property
     def stored(self) -> int | None:
-        """Of the weights as they are stored."""
+        """Return the bytes of the weights as they are stored."""
         return next((each for each in (self.packed, self.hashed) if each is not None), self.artifact)
 
 
@@ -238,8 +245,10 @@ class Latency(Answer):
 
 
 class TargetReached(Answer):
-    """What the job's target asked for and what the artifact has: `kind` parameters, bytes or latency_ratio; `spread`
-    by how much, relative, the timings of a latency differ; `sparsity` what the target meant."""
+    """Target of the job and what the artifact reached: `kind` is parameters, bytes or latency_ratio.
+
+    `spread` is by how much, relative, the timings of a latency differ; `sparsity` is the one the target resolved to.
+    """
 
     kind: str
     asked: float
@@ -274,8 +283,10 @@ class Metrics(Answer):
 
 
 class Job(Answer):
-    """A job and every field of its body, defaults filled in. `progress` runs from 0 to 1. `waiting_reason` says why no
-    worker can take a job that waits, None where one can."""
+    """Job with every field of its body, defaults filled in.
+
+    `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a job that waits, None where one can.
+    """
 
     id: str
     status: JobStatus
@@ -306,11 +317,11 @@ class Job(Answer):
 
     @property
     def missed_gate(self) -> bool:
-        """Pruned and stored, but worse than a gate of the job allows."""
+        """Tell whether it was pruned and stored, but is worse than a gate of the job allows."""
         return self.status == "failed" and self.error is not None and self.error.code == "gate_missed"
 
     def raise_for_status(self) -> Self:
-        """The job itself where it succeeded: `client.wait(job_id).raise_for_status()`.
+        """Return the job itself where it succeeded: `client.wait(job_id).raise_for_status()`.
 
         Raises GateMissed, JobFailed or JobCancelled, and ValueError where the job has not ended.
         """
@@ -359,7 +370,7 @@ class UploadFile(Answer):
 
 
 class UploadFailure(Answer):
-    """Why an upload cannot become what it was announced as."""
+    """Error of an upload that cannot become what it was announced as."""
 
     code: str
     message: str
@@ -380,7 +391,7 @@ class Upload(Answer):
 
 
 class UploadedPart(Answer):
-    """What the server has of a file after a part of it arrived."""
+    """Bytes of a file the server has after a part of it arrived."""
 
     path: str
     bytes: int

@@ -31,12 +31,12 @@ _MODEL_FILES: Final = re.compile(
     r"|vocab\.(json|txt)|merges\.txt|spiece\.model|chat_template\.(jinja|json)|preprocessor_config\.json"
     r"|model\.safetensors\.index\.json|[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors"
 )
-"""What the server takes of a model folder: config, tokenizer, weights as safetensors. Code and pickles stay here."""
+"""Files the server takes of a model folder: config, tokenizer, safetensors. Code and pickles stay here."""
 
 
 @dataclass(frozen=True)
 class UploadProgress:
-    """`done` of `total` bytes of the file at `path` are hashed or sent."""
+    """Progress of hashing or sending the file at `path`: `done` of `total` bytes."""
 
     path: str
     doing: Literal["hashing", "sending"]
@@ -48,7 +48,7 @@ OnUpload = Callable[[UploadProgress], None]
 
 
 def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The files of a model folder that are uploaded, by name, and the names of those that stay here.
+    """Return the files of a model folder that are uploaded, by name, and the names of those that are not.
 
     Raises UploadError where there is no model.
     """
@@ -69,7 +69,7 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def sendable_name(name: str) -> str:
-    """A file's name as the server takes it: what is neither letter, digit, dot, dash nor underscore becomes one."""
+    """Return a file's name as the server accepts it, with `_` for each character that it does not."""
     return re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)[-200:]
 
 
@@ -97,7 +97,7 @@ async def send_upload(
 
 
 def _in_order(files: Sequence[UploadFile]) -> list[UploadFile]:
-    """Small ones first: what the server refuses by its config is refused before the weights are sent."""
+    """Sort small files first: what the server refuses by its config is refused before the weights are sent."""
     return sorted(files, key=lambda file: (file.bytes, file.path))
 
 
@@ -150,7 +150,7 @@ async def _send_file(transport: Transport, upload: Upload, file: UploadFile, pat
 
 
 async def _standing(transport: Transport, upload: Upload, file: UploadFile, known: int) -> int:
-    """How many bytes of a file the server says it has; what was known before where it does not answer."""
+    """Return how many bytes of a file the server says it has; `known` where it does not answer."""
     try:
         current = await transport.call("GET", f"uploads/{segment(upload.id)}", Upload)
     except (Unreachable, ServerError, TooManyRequests):

@@ -1,4 +1,4 @@
-"""What the server answers about webhooks."""
+"""Answers of the server about webhooks."""
 
 from datetime import datetime
 from typing import Literal
@@ -11,8 +11,11 @@ DeliveryState = Literal["pending", "delivered", "failed"]
 
 
 class Webhook(Answer):
-    """An address that is told what happens. `types` empty: every event; `disabled_reason` says why it is told nothing,
-    `failing_since` when the failures began that no success has ended."""
+    """Address that is told of events.
+
+    `types` empty: every event; `disabled_reason` says why it is told nothing, `failing_since` when the failures began
+    that no success has ended.
+    """
 
     id: str
     url: str
@@ -70,6 +73,6 @@ class DeliveryDetail(Delivery):
 
 
 class Replayed(Answer):
-    """How many deliveries begin again."""
+    """Number of deliveries that begin again."""
 
     deliveries: int

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 
 def number(value: float | None) -> str:
-    """Four digits, of large numbers all before the point."""
+    """Format a number with four digits, large ones with all digits before the point."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds, of more than two minutes with the minutes apart."""
+    """Format seconds, from two minutes on with the minutes apart."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{seconds:.1f} s" if seconds < 120 else f"{minutes} min {rest} s"
 
@@ -30,22 +30,22 @@ def milliseconds(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """135 million as `134.5 M`."""
+    """Format a large number: 135 million as `134.5 M`."""
     return "–" if value is None else _scaled(value, 1000, ("", " k", " M", " G", " T"))
 
 
 def size(value: float | None) -> str:
-    """Bytes in powers of 1000."""
+    """Format bytes in powers of 1000."""
     return "–" if value is None else _scaled(value, 1000, (" B", " kB", " MB", " GB", " TB"))
 
 
 def share(value: float | None, stderr: float | None = None) -> str:
-    """A share of questions or images, with its standard error."""
+    """Format a share of questions or images, with its standard error."""
     return (percent(value) or "–") + (f" ± {stderr:.2%}" if stderr is not None else "")
 
 
 def printable(text: str) -> str:
-    """Text of others without control characters, which a terminal would obey; tabs and ends of lines stay."""
+    """Replace control characters of foreign text, which a terminal would obey; tabs and ends of lines stay."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 

@@ -1,6 +1,7 @@
-"""Where finished artifacts and uploads are kept: a folder of this machine, or a bucket of an S3-compatible service.
+"""Stores of finished artifacts and uploads: a folder of this machine, or a bucket of an S3-compatible service.
 
-`open_store` opens the one the settings name; both do what the `Store` protocol says."""
+`open_store` opens the one the settings name; both implement the `Store` protocol.
+"""
 
 from core.artifacts.store.local import LocalStore
 from core.artifacts.store.protocol import (
@@ -40,7 +41,7 @@ __all__ = [
 
 
 def open_store(settings: Settings) -> Store:
-    """The store the settings name; no connection is made yet. Raises ValueError where the store's URL is not S3's."""
+    """Return the store the settings name, without connecting yet; raises ValueError where the URL is not S3's."""
     if settings.store_url is None:
         return LocalStore(settings.store_root)
     from core.artifacts.store.s3 import S3Store  # the library is slow to load, and many processes need none

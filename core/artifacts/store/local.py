@@ -30,7 +30,7 @@ _ASIDE = re.compile(r"\.(?:incoming|deleted)-(?:(.+)-)?[0-9a-f]{32}")
 
 
 class LocalStore:
-    """Every name is checked, and no path, links included, leads out of its prefix.
+    """Store in a folder: every name is checked, and no path, links included, leads out of its prefix.
 
     What is written lies aside, in `.incoming-PREFIX-…`, until it is whole and on the disk; a rename puts it in place.
     """
@@ -127,7 +127,7 @@ class LocalStore:
                 yield Unfinished((match[1] or "").replace("+", "/"), touched, functools.partial(_remove, entry))
 
     def _aside(self, what: str, prefix: str) -> Path:
-        """A place on the same file system; the first two names of the prefix say whose it is."""
+        """Return a new temporary path on the store's file system, named after the first two parts of the prefix."""
         owner = "+".join(checked(prefix).split("/")[:2])
         self._root.mkdir(parents=True, exist_ok=True)
         return self._root / f".{what}-{owner}-{uuid.uuid4().hex}"
@@ -162,7 +162,7 @@ class LocalStore:
 
 
 class LocalIncoming:
-    """A file that lies aside until `place` renames it."""
+    """File that is written under a temporary name until `place` renames it."""
 
     def __init__(self, aside: Path, place: Callable[[Path], None]) -> None:
         self._aside, self._place = aside, place
@@ -186,7 +186,7 @@ class LocalIncoming:
 
 
 def _write(file: Path, chunks: Iterator[bytes], watch: Watch | None) -> tuple[int, str]:
-    """Size and SHA-256 of what was written, now on the disk."""
+    """Write a file and flush it to the disk; returns its size and SHA-256."""
     digest = hashlib.sha256()
     size = 0
     with file.open("xb") as target:

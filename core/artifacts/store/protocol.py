@@ -1,4 +1,4 @@
-"""What a store is, and what its kinds share: names, hashes and the way files are written."""
+"""The `Store` protocol, and the names, hashes and rules for writing files that all stores share."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ PACKED_SUFFIX = ".packed.safetensors"
 HASHED_SUFFIX = ".hashed.safetensors"
 """The name of weights kept smaller than a model is opened from. No loader takes a file of such a name for weights."""
 GENERATED_PREFIX = "generated"
-"""Texts that models wrote lie below this, each under its key."""
+"""Prefix of texts that models generated, each under its key."""
 CHUNK_BYTES = 2**20
 STORE_SECONDS = Histogram(
     "secateur_store_seconds",
@@ -31,7 +31,7 @@ STORE_SECONDS = Histogram(
 _COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 Watch = Callable[[], None]
-"""Called a few times a second while something long runs; what it raises ends that, leaving nothing behind."""
+"""Function called a few times a second while something long runs; what it raises ends that, leaving nothing behind."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What a writer that was killed left, meant for the prefix whose first two names are `prefix`."""
+    """Files a killed writer left unpublished, meant for the prefix whose first two names are `prefix`."""
 
     prefix: str
     touched: datetime
@@ -84,7 +84,7 @@ class Store(Protocol):
     """
 
     def is_usable(self) -> bool:
-        """Whether files can be stored now."""
+        """Return whether files can be stored now."""
 
     def publish(self, folder: Path, prefix: str, *, watch: Watch | None = None) -> list[StoredFile]:
         """Store a folder with a manifest, the manifest last; what was at `prefix` before is replaced.
@@ -94,16 +94,16 @@ class Store(Protocol):
         """
 
     def folder(self, prefix: str) -> Path | None:
-        """Where a prefix lies on this machine; None where its files must be fetched."""
+        """Return the local folder of a prefix; None where its files must be fetched."""
 
     def open_range(self, prefix: str, path: str, start: int, end: int) -> Iterator[bytes]:
-        """Bytes `start` to before `end` of a file, or to its end. Raises NotFound at once, not at the first chunk."""
+        """Yield the bytes from `start` to before `end` of a file, or to its end; raises NotFound when called."""
 
     def fetch(self, prefix: str, path: str, target: Path, *, watch: Watch | None = None) -> None:
         """Bring a file to this machine, fsynced, going on where an earlier call was cut off. Raises NotFound."""
 
     def presigned(self, prefix: str, path: str, filename: str) -> str | None:
-        """An address anybody can download a file from for a while; None where the API must send it itself."""
+        """Return a URL from which anybody can download a file for a while; None where the API must send it itself."""
 
     def delete(self, prefix: str) -> None:
         """Remove all below a prefix, or one file that has this name; nothing happens where there is neither."""
@@ -115,29 +115,29 @@ class Store(Protocol):
         """Make the file `path` at prefix `target` of stored parts, in order; the parts stay."""
 
     def children(self, prefix: str | None = None) -> Iterator[str]:
-        """Names one level below a prefix, or of the top level, that hold further names."""
+        """Yield the names one level below a prefix, or of the top level, that hold further names."""
 
     def touched(self, prefix: str) -> datetime | None:
-        """When something at or below a prefix was last written; None where nothing is there."""
+        """Return the time of the last write at or below a prefix; None where nothing is there."""
 
     def unfinished(self) -> Iterator[Unfinished]:
-        """What writers that still write, or were killed, have not put into its place yet."""
+        """Yield the unpublished files of writers that are still writing or were killed."""
 
 
 def artifact_prefix(job_id: str, attempt: int) -> str:
-    """Where an attempt's artifact lies in a store: a stale attempt cannot touch a newer one's."""
+    """Return the prefix of an attempt's artifact: each has its own, so a stale attempt cannot touch a newer one's."""
     return f"{job_id}/attempt-{attempt}"
 
 
 def checked(name: str) -> str:
-    """The name itself; raises ValueError where it could mean another place, or no store takes it."""
+    """Return the name itself; raises ValueError where it could lead to another path, or no store accepts it."""
     if not all(_COMPONENT.fullmatch(part) for part in name.split("/")):
         raise ValueError(f"{name!r} is not a name a store takes")
     return name
 
 
 def publishable(folder: Path) -> list[str]:
-    """The files of a finished artifact in the order they are stored; raises as `Store.publish`."""
+    """Return the files of a finished artifact in storing order, the manifest last; raises as `Store.publish`."""
     files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     names = [checked(path.relative_to(folder).as_posix()) for path in files]
     if MANIFEST not in names:
@@ -152,13 +152,13 @@ def missing(path: str) -> NotFound:
 
 
 def attachment(filename: str) -> str:
-    """A Content-Disposition that makes browsers save a file, under this name."""
+    """Return a Content-Disposition header that makes browsers save a file under this name."""
     return f"attachment; filename*=UTF-8''{quote(filename)}"
 
 
 @contextmanager
 def full_disk_told() -> Iterator[None]:
-    """Turns the system's "no space left" into DiskFull."""
+    """Translate the system's "no space left" into DiskFull."""
     try:
         yield
     except OSError as error:

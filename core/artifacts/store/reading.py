@@ -1,4 +1,4 @@
-"""A stored file as a stream that can be read from any place, without a copy of it on this machine."""
+"""Seekable stream of a stored file, without a copy of it on this machine."""
 
 import io
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _BUFFER_BYTES = 8 * 2**20
 
 
 class StoredStream(io.RawIOBase):
-    """Unbuffered: every read asks the store. Raises what `Store.open_range` does."""
+    """Unbuffered stream: every read asks the store. Raises the errors of `Store.open_range`."""
 
     def __init__(self, store: Store, prefix: str, path: str, size: int) -> None:
         self._store, self._prefix, self._path, self._size = store, prefix, path, size
@@ -42,6 +42,6 @@ class StoredStream(io.RawIOBase):
 
 @contextmanager
 def open_stored(store: Store, prefix: str, path: str, size: int) -> Iterator[BinaryIO]:
-    """A stored file of `size` bytes, buffered. Raises what `Store.open_range` does, when it is read."""
+    """Open a stored file of `size` bytes, buffered; reading it raises the errors of `Store.open_range`."""
     with io.BufferedReader(StoredStream(store, prefix, path, size), _BUFFER_BYTES) as stream:
         yield stream

@@ -34,25 +34,25 @@ from core.settings import Settings
 
 _AT_ONCE = 4
 _READ_BYTES = 8 * 2**20
-"""Of one request; `_AT_ONCE` of them are on their way, and held in memory, together."""
+"""Bytes of one request; `_AT_ONCE` requests are on their way, and held in memory, together."""
 _WRITE_BYTES = 16 * 2**20
 _MOST_PARTS = 10_000
 _LEAST_PART_BYTES = 5 * 2**20
-"""S3 joins parts of at least this size, the last excepted."""
+"""Smallest part, in bytes, that S3 joins, the last excepted."""
 _WATCH_SECONDS = 0.5
 _PROBE_SECONDS = 4.0
 _UNREACHABLE = (OSError, BotoCoreError, ClientError, aiohttp.ClientError, concurrent.futures.CancelledError)
 
 
 class S3Store:
-    """Objects appear whole or not at all; of a published folder the manifest appears last.
+    """Store in a bucket: objects appear whole or not at all; of a published folder the manifest appears last.
 
     The library's file system, with its connections and its event loop, is made at first use in each process, so that
     one forked from another does not share them.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ValueError where the store's URL is not s3://bucket[/prefix]."""
+        """Read bucket and prefix of the store's URL; raises ValueError where it is not s3://bucket[/prefix]."""
         url = urlsplit(settings.store_url or "")
         self._bucket, self._base = url.netloc, url.path.strip("/")
         if url.scheme != "s3" or not self._bucket:
@@ -170,7 +170,7 @@ class S3Store:
         return StoredFile(name, size, sha256)
 
     def _rewrite(self, sources: Sequence[str], sizes: Sequence[int], whole: str) -> None:
-        """Parts that S3 does not join come here and go back."""
+        """Join parts that are too small for S3 to join: they are downloaded and written again."""
         file = S3Incoming(self._files(), whole, _WRITE_BYTES)
         try:
             for source, size in zip(sources, sizes, strict=True):
@@ -203,7 +203,7 @@ class S3Store:
             start = ends[-1]
 
     def _list(self, below: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """Pages of at most a thousand objects."""
+        """Yield pages of at most a thousand objects."""
         while True:
             page = self._call("call_s3", "list_objects_v2", Bucket=self._bucket, Prefix=below, **options)
             yield page
@@ -236,7 +236,7 @@ class S3Store:
         return f"{self._bucket}/{self._key(prefix)}/{checked(path)}"
 
     def _files(self, endpoint: str | None = None) -> S3FileSystem:
-        """This process's file system; `endpoint` differs from the store's own for what others connect to."""
+        """Return the S3 file system of this process; `endpoint` replaces the store's own, for URLs given to others."""
         settings = self._settings
         which = (os.getpid(), endpoint or settings.store_endpoint)
         if which not in self._file_systems:
@@ -269,7 +269,7 @@ class S3Store:
         files: S3FileSystem | None = None,
         **options: Any,
     ) -> Any:
-        """One operation of the library. Raises StoreUnavailable, DiskFull, and what `watch` raises."""
+        """Run one operation of the library. Raises StoreUnavailable, DiskFull, and errors of `watch`."""
         with _reached():
             return self._run(files or self._files(), method, *arguments, watch=watch, **options)
 
@@ -282,7 +282,7 @@ class S3Store:
         seconds: float | None = None,
         **options: Any,
     ) -> Any:
-        """The library's coroutines have its methods' names with an underscore; its loop runs in a thread of its own."""
+        """Run a coroutine of the library, its method's name with an underscore, in the library's event loop thread."""
         operation = arguments[0] if method == "call_s3" else method.removeprefix("_")
         with STORE_SECONDS.labels(operation).time():
             future = asyncio.run_coroutine_threadsafe(getattr(files, f"_{method}")(*arguments, **options), files.loop)
@@ -322,7 +322,7 @@ class S3Incoming:
 
 @contextlib.contextmanager
 def _reached() -> Iterator[None]:
-    """Turns the library's errors into StoreUnavailable and DiskFull."""
+    """Translate the library's errors into StoreUnavailable and DiskFull."""
     try:
         yield
     except _UNREACHABLE as error:

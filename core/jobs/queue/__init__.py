@@ -1,4 +1,4 @@
-"""The queue of record: jobs are claimed, kept, written to and ended here, and nowhere else does a status change.
+"""Queue of record: jobs are claimed, renewed, changed and ended here, and nowhere else does a status change.
 
 Every function takes a session inside a transaction and leaves the commit to its owner. Writes of a worker carry the
 job's attempt; where that is no longer the job's, they match no row and say so (False or None). Times are the

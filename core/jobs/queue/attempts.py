@@ -1,4 +1,4 @@
-"""The record of attempts: a claim begins one, whatever takes the job from its worker ends it."""
+"""Record of attempts: a claim begins one, and it ends when the job leaves its worker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ from core.teams.quotas import count_ended
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended. `stages` are seconds by stage, `measured` what it took, named as its needs are;
-    `by_dispatcher` where its worker did not end it.
+    """End of an attempt. `stages` are seconds by stage.
+
+    `measured` has the resources it took, named as its needs are; `by_dispatcher` is true where its worker did not end
+    it.
     """
 
     outcome: AttemptOutcome
@@ -27,8 +29,10 @@ class Ending:
 
 
 def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, to: JobStatus, ending: Ending) -> None:
-    """Write down an attempt's end, which brought the job to state `to`, with its entry in the audit trail, and add its
-    time to the team's use; the team's row is locked from here on."""
+    """Record the end of an attempt, which brought the job to state `to`, with its entry in the audit trail.
+
+    Its time is added to the team's use; the team's row is locked from here on.
+    """
     ended = (
         update(AttemptRow)
         .where(AttemptRow.job_id == job_id, AttemptRow.attempt == attempt)

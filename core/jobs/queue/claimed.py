@@ -1,4 +1,4 @@
-"""A job in a worker's hands: its row, read into what the worker runs."""
+"""Claimed jobs: a row, read into what the worker runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,10 +29,11 @@ class ClaimedImages:
 
 @dataclass(frozen=True)
 class Claim:
-    """A job in a worker's hands. `body` is the request with defaults; `generated` what the model
-    writes to calibrate on beside `calibration`; `recovery` the texts it trains on, none
-    where it does not; `images` in place of all texts where the model is an image classifier; `baseline` what earlier
-    jobs measured of the dense model; `previous_attempts` are newest first.
+    """Job that a worker has claimed. `body` is the request with defaults.
+
+    `generated` is text the model generates to calibrate on in addition to `calibration`; `recovery` has the texts it
+    trains on, none where it does not; `images` replaces all texts where the model is an image classifier; `baseline`
+    has figures of the dense model from earlier jobs; `previous_attempts` are newest first.
     """
 
     job_id: str

@@ -1,4 +1,4 @@
-"""Claiming a job, keeping it, and giving it back."""
+"""Claims: a worker takes a job, renews its lease, and gives it back."""
 
 import zlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from core.jobs.states import HELD, JobStatus
 from core.jobs.tables import JobRow, WorkerRow
 
 _CLAIM_LOCKS = 0x5ECA << 32
-"""Advisory locks of queues: this, and a hash of the queue's name."""
+"""Base of the advisory locks of queues, to which a hash of the queue's name is added."""
 
 
 _TAKE_TURNS = text("""
@@ -143,7 +143,7 @@ _IS_HELD_UP = text(f"{_WAITING} SELECT EXISTS ({_CANDIDATES})")
 
 
 class HeldUp(Exception):
-    """Jobs may run, but other transactions hold their rows or their teams' at this moment: ask again in a moment."""
+    """Jobs may run, but other transactions lock their rows or their teams' at this moment: try again in a moment."""
 
 
 def claim(
@@ -156,17 +156,20 @@ def claim(
     fresh_seconds: float = 60,
     max_wait_seconds: float = 600,
 ) -> Claim | None:
-    """Take the best eligible job of a queue: by priority, then the team with the fewest running jobs for its weight,
-    then age. None where nothing is eligible; raises HeldUp where whatever is eligible is held by other transactions.
+    """Claim the best eligible job of a queue; None where nothing is eligible.
 
-    Eligible is what the worker has room for, as it told with its last sign of life (`disk_free_bytes` is what its disk
-    has now). Where no worker of the queue has room for a job (of those that gave a sign of life in `fresh_seconds` and
-    take jobs), one with the most memory tries it once it has waited `max_wait_seconds`, and the job's log says so.
+    The order is by priority, then the team with the fewest running jobs for its weight, then age.
+
+    Raises HeldUp where all eligible jobs are locked by other transactions.
+
+    Eligible is a job the worker has room for, as its last heartbeat said (`disk_free_bytes` is what its disk has now).
+    Where no worker of the queue has room for a job (of those with a heartbeat in `fresh_seconds` that take jobs), one
+    with the most memory tries it once it has waited `max_wait_seconds`, and the job's log says so.
 
     The claims of one queue take turns, from here to the commit, so of two workers the second sees the first's job
     counted: fair shares are exact within a queue, and quotas everywhere, since they are checked again on the team's
-    locked row. Whoever holds a team's row keeps that team alone from being served. One statement does it all, but for
-    webhooks, where the team has some; whatever it costs, it does not grow with the rows that wait.
+    locked row. A transaction that holds a team's row keeps only that team from being served. One statement does it all,
+    except for webhooks, where the team has some; its cost does not grow with the rows that wait.
     """
     turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
     if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:

@@ -1,4 +1,4 @@
-"""How attempts end, and what becomes of the job."""
+"""Ends of attempts, and the state they leave the job in."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -201,8 +201,9 @@ def _fail(
 
 
 def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile]) -> str | None:
-    """Count an artifact's bytes on the team in place of those of the artifact it replaces, where the attempt still
-    runs; what is missing where they do not fit.
+    """Count an artifact's bytes on the team in place of the artifact it replaces, where the attempt still runs.
+
+    Returns the message about missing room where they do not fit, else None.
 
     The job's row is locked before the team's, as everywhere.
     """
@@ -221,7 +222,7 @@ def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile
 
 
 def _stored_bytes(session: Session, job_id: str) -> int:
-    """Bytes of the artifact that the job has now, of whichever attempt."""
+    """Return the bytes of the artifact that the job has now, of whichever attempt."""
     return int(session.scalar(select(func.sum(ArtifactFileRow.bytes)).where(ArtifactFileRow.job_id == job_id)) or 0)
 
 

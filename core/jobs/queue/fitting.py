@@ -1,4 +1,4 @@
-"""The conditions, in SQL, under which a worker may take a job: it has room for it, or tries it as the largest.
+"""Conditions, in SQL, under which a worker may take a job: it has room for it, or tries it as the largest.
 
 They stand in the claim's statement, where `{worker}` and `{me}` are rows with the memory and disk of a worker.
 """
@@ -9,12 +9,12 @@ _MEMORY = "coalesce({worker}.device_memory_bytes, 0), coalesce({worker}.memory_b
 FRESH = """
     heartbeat_at > clock_timestamp() - make_interval(secs => :fresh_seconds) AND state NOT IN ('paused', 'draining')
 """
-"""Workers that are counted on to take a job."""
+"""Condition of workers that are expected to take jobs."""
 
 _HAS_NOT_OUTGROWN = f"""
     coalesce(({_MEMORY}) > (jobs.outgrown_device_memory_bytes, jobs.outgrown_memory_bytes), true)
 """
-"""The job never ran out of memory on a worker with as much."""
+"""Condition that the job never ran out of memory on a worker with as much."""
 
 HAS_ROOM = f"""
     coalesce(jobs.needs_device_memory_bytes <= {{worker}}.device_memory_bytes, true)
@@ -22,7 +22,7 @@ HAS_ROOM = f"""
     AND coalesce(jobs.needs_disk_bytes <= {{worker}}.disk_free_bytes, true)
     AND {_HAS_NOT_OUTGROWN}
 """
-"""A size that is not known, of the job or of the worker, is held against neither."""
+"""Condition that a worker has room. A size that is not known, of the job or of the worker, excludes neither."""
 
 MAY_TAKE = f"""
     (
@@ -38,7 +38,7 @@ MAY_TAKE = f"""
         )
     )
 """
-"""The largest tries what no other has room for, once it has waited long."""
+"""Condition that a worker may take a job: the largest tries what no other has room for, once it has waited long."""
 
 _STEP = f"coalesce(floor({STEPS_PER_DOUBLING} * log(2, {{figure}} + 1))::int, 255)"
 

@@ -1,4 +1,4 @@
-"""A job that ran out of memory goes on where there is more: once on each larger size of worker that there is."""
+"""Retry of jobs that ran out of memory on larger workers: once on each larger size that there is."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,10 +19,10 @@ NOTHING_OUTGROWN = {"outgrown_device_memory_bytes": None, "outgrown_memory_bytes
 def queue_for_more_memory(
     session: Session, job_id: str, attempt: int, error: Mapping[str, Any], ending: Ending, fresh_seconds: float
 ) -> Written | None:
-    """Queue a job again whose attempt ended with `error`, where that is a lack of memory and a worker of its queue that
-    gave a sign of life in `fresh_seconds` has more; only such a worker may claim it. The attempt does not count.
+    """Queue a job again whose attempt ran out of memory, where a worker of its queue has more.
 
-    None where it is otherwise, or the attempt is stale or being cancelled.
+    The worker must have had a heartbeat in `fresh_seconds`; only such a worker may claim the job. The attempt does not
+    count. None where `error` is another one or no worker has more, or the attempt is stale or being cancelled.
     """
     if error["code"] != OutOfMemory.code:
         return None

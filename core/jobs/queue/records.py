@@ -1,4 +1,4 @@
-"""What a worker records while it runs a job."""
+"""Records that a worker writes while it runs a job."""
 
 from collections.abc import Mapping
 from typing import Any

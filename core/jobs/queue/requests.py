@@ -1,4 +1,4 @@
-"""What users ask of a job: to be queued, to stop, to try again."""
+"""Requests of users about a job in the queue: submit, cancel, retry."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -27,10 +27,10 @@ class Requested(NamedTuple):
 
 
 def submitted(session: Session, row: JobRow, entry: Mapping[str, Any] | None = None) -> None:
-    """Write a new job, its first event and its entry in the audit trail (`audit.entry`), in one statement. The job's
-    hint counts as sent: the caller sends it after the commit.
+    """Write a new job, its first event and its entry in the audit trail (`audit.entry`), in one statement.
 
-    `row` tells the job afterwards, but is none of the session's.
+    The job's hint counts as sent: the caller sends it after the commit. `row` has the job's values afterwards, but is
+    not added to the session.
     """
     row.status, row.progress, row.attempt, row.last_event = "queued", 0.0, 0, 1
     given = {name: value for name, value in vars(row).items() if name in _COLUMNS}
@@ -42,8 +42,10 @@ def submitted(session: Session, row: JobRow, entry: Mapping[str, Any] | None = N
 
 @cache
 def _submission(given: tuple[str, ...], noted: tuple[str, ...]) -> Insert:
-    """Return the statement that writes such columns of a job, and of its entry in the audit trail: built once, for that
-    takes longer than to have it run."""
+    """Return the statement that inserts such columns of a job, and of its entry in the audit trail.
+
+    It is cached, since building it takes longer than running it.
+    """
     first = insert(JobEventRow).values(
         job_id=bindparam("job_id"),
         sequence=1,

@@ -1,4 +1,4 @@
-"""What webhooks are told of a job: each of its states, in the transaction that brings it there."""
+"""Webhook events of a job: one for each of its states, written in the transaction that brings it there."""
 
 from typing import get_args
 
@@ -15,7 +15,10 @@ _TYPES: dict[str, WebhookType] = {
 
 
 def tell_webhooks(session: Session, job_id: str, team_id: str, status: JobStatus) -> None:
-    """The job's row is locked, and as it is now in the database; the team's row is not locked yet, or was with it."""
+    """Write the webhook event of a job that changed to `status`.
+
+    The job's row is locked and flushed by the caller; the team's row is not locked yet, or was with it.
+    """
     told = listeners(session, team_id, _TYPES[status])
     if not told:
         return

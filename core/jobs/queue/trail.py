@@ -1,4 +1,4 @@
-"""The audit trail of what workers and the dispatcher do to jobs; what users ask for is noted where they ask.
+"""Audit trail of what workers and the dispatcher do to jobs; requests of users are recorded where they are handled.
 
 Both entries cost no statement of their own: a claim writes one with everything else it does (`claims`), and so does the
 end of an attempt (`attempts`).
@@ -21,14 +21,14 @@ ACTIONS: Final[dict[JobStatus, str]] = {
     "cancelled": "job.stop",
     "queued": "job.requeue",
 }
-"""What a worker, or the dispatcher in its place, did to a job that is in this state now."""
+"""Audit action of a worker, or of the dispatcher in its place, by the state it brought the job to."""
 
 
 def end_noted(ended: CTE, *, team_id: str, job_id: str, to: JobStatus, details: dict[str, Any], lost: bool) -> CTE:
-    """The entry of an attempt's end, beside the statement that ends it: `ended`, one row with its `worker_id`, or none
-    of an attempt that was claimed by a version that kept no attempts.
+    """Return the audit entry of an attempt's end, as a CTE next to the one that ends it.
 
-    By the worker, whose host is the address; by the dispatcher where the worker was lost.
+    `ended` has one row with its `worker_id`, or none of an attempt that was claimed by a version that kept no attempts.
+    The actor is the worker, whose host is the address; the dispatcher where the worker was lost.
     """
     one = select(literal(1).label("one")).subquery()
     worker = literal("worker:").concat(func.coalesce(ended.c.worker_id, "unknown"))

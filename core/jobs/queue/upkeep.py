@@ -1,4 +1,4 @@
-"""What the dispatcher keeps up: hints that are due, and events that are past their time."""
+"""Maintenance of the queue by the dispatcher: hints that are due, and events past their retention time."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ HINTS_PER_QUEUE = 100
 have idle workers."""
 
 _RETENTION_BATCH = 200
-"""Jobs whose events go in one round: at most some ten thousand rows."""
+"""Jobs whose events are removed in one round: at most some ten thousand rows."""
 
 _HINTS_DUE = text("""
     WITH RECURSIVE queues (queue) AS (
@@ -36,11 +36,11 @@ _HINTS_DUE = text("""
         OR first.dispatched_at < clock_timestamp() - make_interval(secs => :stale_seconds)
     ORDER BY queues.queue, first.priority DESC, first.created_at, first.id
 """)
-"""Steps through the index from queue to queue, and reads the front of each."""
+"""Query that steps through the index from queue to queue, and reads the front of each."""
 
 
 def hints_due(session: Session, stale_seconds: float) -> list[tuple[str, str]]:
-    """(job, queue) of queued jobs without a hint in the last `stale_seconds`, among the first of each queue."""
+    """Return (job, queue) of queued jobs without a hint in the last `stale_seconds`, among the first of each queue."""
     due = session.execute(_HINTS_DUE, {"most": HINTS_PER_QUEUE, "stale_seconds": stale_seconds})
     return [(row.id, row.queue) for row in due]
 

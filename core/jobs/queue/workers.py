@@ -1,4 +1,4 @@
-"""What workers tell of themselves: that they live, what they have, what they do."""
+"""Reports of workers about themselves: heartbeats, their resources and state."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
@@ -14,7 +14,7 @@ WorkerState = Literal["idle", "busy", "paused", "draining"]
 WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 
 _FORGOTTEN_SECONDS = 24 * 3600
-"""Rows of workers that never said goodbye stay this long, for whoever asks what became of them."""
+"""Seconds that the row of a worker without a goodbye stays, for whoever looks for it."""
 
 _FRESH_OF_QUEUES = select(WorkerRow).where(
     WorkerRow.queue.in_(bindparam("queues", expanding=True)),
@@ -42,7 +42,7 @@ def heartbeat(
     work_bytes: int | None = None,
     version: str | None = None,
 ) -> None:
-    """A worker's sign of life; the first one registers it. See `WorkerRow` for what the values mean."""
+    """Record a worker's heartbeat; the first one registers it. `WorkerRow` says what the values mean."""
     facts = {
         "queue": queue,
         "device": device,
@@ -70,7 +70,7 @@ def heartbeat(
 def set_worker_state(
     session: Session, worker_id: str, state: WorkerState, *, job_id: str | None = None, reason: str | None = None
 ) -> None:
-    """What a worker does now. One that drains goes on draining, whatever else it does."""
+    """Set the state of a worker. One that drains goes on draining, whatever else it does."""
     session.execute(
         update(WorkerRow)
         .where(WorkerRow.id == worker_id, WorkerRow.state != "draining")
@@ -80,8 +80,9 @@ def set_worker_state(
 
 
 def job_of_worker(session: Session, worker_id: str) -> str | None:
-    """The job a worker holds now, as the queue says: its process may have died over it, or claimed it before the
-    worker was registered.
+    """Return the job that a worker holds now, by the queue.
+
+    Its process may have died during the job, or claimed it before the worker was registered.
     """
     held = select(JobRow.id).where(JobRow.worker_id == worker_id, text(f"jobs.{JOB_IS_HELD}")).limit(1)
     noted = held.join(WorkerRow, WorkerRow.job_id == JobRow.id).where(WorkerRow.id == worker_id)
@@ -89,12 +90,12 @@ def job_of_worker(session: Session, worker_id: str) -> str | None:
 
 
 def remove_worker(session: Session, worker_id: str) -> None:
-    """A worker says goodbye."""
+    """Remove a worker that stops."""
     session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
 
 
 def fresh_workers(session: Session, fresh_seconds: float) -> int:
-    """How many workers gave a sign of life in the last `fresh_seconds`."""
+    """Return the number of workers with a heartbeat in the last `fresh_seconds`."""
     fresh = select(func.count()).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
     return session.scalar(fresh) or 0
 
@@ -105,7 +106,7 @@ def workers_of(session: Session, queues: Iterable[str], fresh_seconds: float) ->
 
 
 def served_queues(session: Session, fresh_seconds: float) -> Sequence[str]:
-    """Queues of workers that gave a sign of life in the last `fresh_seconds`."""
+    """Return the queues of workers with a heartbeat in the last `fresh_seconds`."""
     fresh = select(WorkerRow.queue).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
     return session.scalars(fresh.distinct()).all()
 

@@ -1,4 +1,4 @@
-"""The one statement that changes a job, with the event that goes with it."""
+"""Statement that changes a job, and writes the event that goes with it: the only one that does."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from core.jobs.states import HELD, TERMINAL, TRANSITIONS, EventType, JobStatus
 from core.jobs.tables import JobEventRow, JobRow
 
 EVENT_CHANNEL = "secateur_events"
-"""LISTEN here: the payload is the id of a job that has new events, sent when they are committed."""
+"""Channel to LISTEN on: the payload is the id of a job with new events, sent when they are committed."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ def write(
     data: Mapping[str, Any],
     only_if: ColumnElement[bool] | None = None,
 ) -> Written | None:
-    """Change a job that is in one of `statuses` (and at `attempt`, where given), store the event that belongs to it
-    under the job's next number, and wake those who watch the job once that is committed: one statement.
+    """Change a job that is in one of `statuses` (and at `attempt`, where given), and store its event, in one statement.
 
-    None where no row matches. The row stays locked until the transaction ends, so numbers are committed in order. The
-    event of progress carries the job's.
+    The event has the job's next number; those who watch the job are notified once it is committed. None where no row
+    matches. The row stays locked until the transaction ends, so numbers are committed in order. The event of progress
+    carries the job's.
     """
     matches = [JobRow.id == job_id, JobRow.status.in_(statuses)]
     if attempt is not None:
@@ -120,5 +120,5 @@ def move(
 
 
 def status_of(session: Session, job_id: str) -> JobStatus | None:
-    """A job's status as now committed or written by this transaction."""
+    """Return a job's status as now committed or written by this transaction."""
     return cast(JobStatus | None, session.scalar(select(JobRow.status).where(JobRow.id == job_id)))

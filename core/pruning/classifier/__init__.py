@@ -1,2 +1,5 @@
-"""Pruning of image classifiers, in memory: the scene a method works in, weights as matrices, channels that go together,
-retraining, and what survives between rounds. The methods themselves are in `core.pruning.methods.classifiers`."""
+"""Pruning of image classifiers, in memory.
+
+The context a method works in, weights as matrices, coupled channels, retraining, and the state saved between rounds.
+The methods themselves are in `core.pruning.methods.classifiers`.
+"""

@@ -1,4 +1,4 @@
-"""Coupled channels as data: which slices of which tensors go together when a channel is removed."""
+"""Coupled channels as data: the slices of tensors that are removed together with a channel."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ Kind = Literal["filters", "heads", "channels"]
 
 @dataclass(frozen=True)
 class Slice:
-    """What removing a unit takes of one tensor: along `dim`, `indices_UK[u]` of unit u."""
+    """The part of one tensor that belongs to the units: along `dim`, `indices_UK[u]` of unit u."""
 
     tensor: str
     dim: int
@@ -20,10 +20,11 @@ class Slice:
 
 @dataclass(frozen=True)
 class Member:
-    """One layer that has a group's channels: it writes them (`out`), reads them (`in`), does both channel by channel (a
-    depthwise convolution), normalises them (`norm`), or is a parameter they are scaled by (`scale`).
+    """One layer that has a group's channels.
 
-    `channels_UK[u]` are the channels of unit u as the layer numbers them.
+    It writes them (`out`), reads them (`in`), does both channel by channel (a depthwise convolution), normalises them
+    (`norm`), or is a parameter they are scaled by (`scale`). `channels_UK[u]` are the channels of unit u as the layer
+    numbers them.
     """
 
     name: str
@@ -36,11 +37,11 @@ class Member:
 class Group:
     """Channels that can only be removed together, in `units` that can be removed one by one.
 
-    A unit is a filter, an attention head, or a channel between two linear layers; of a grouped convolution it is one
+    A unit is a filter, an attention head, or a channel between two linear layers; in a grouped convolution it is one
     channel of each of its groups, so that they stay alike. `leaders` are the layers that write the channels nearest to
-    the image: of a residual stage the shortcut's (Li 2016 lets it decide), of attention the three projections.
-    `is_exact`: a unit's removal is the same as silence for whoever reads it, which a layer-norm, whose mean it is part
-    of, rules out. `operations` are those the channels pass through between layers.
+    the image: in a residual stage the shortcut's (Li 2016 lets it decide), in attention the three projections.
+    `is_exact`: removing a unit has the same effect on its readers as zeroing it, which a layer-norm rules out, because
+    the unit is part of its mean. `operations` are those the channels pass through between layers.
     """
 
     name: str
@@ -53,12 +54,12 @@ class Group:
 
     @property
     def writers(self) -> tuple[Member, ...]:
-        """The layers whose outputs get fewer."""
+        """The layers that lose outputs."""
         return tuple(member for member in self.members if member.side in ("out", "both"))
 
     @property
     def readers(self) -> tuple[Member, ...]:
-        """The layers whose inputs get fewer."""
+        """The layers that lose inputs."""
         return tuple(member for member in self.members if member.side == "in")
 
     @property

@@ -1,5 +1,4 @@
-"""Coupled channels of a network: what removing some leaves, in parameters and operations, removing them, and what the
-network would do without them."""
+"""Coupled channels of a network: the cost left without some, their removal, and the network with them zeroed."""
 
 import copy
 import math
@@ -19,7 +18,7 @@ from core.pruning.classifier.channel_groups import Group
 from core.pruning.classifier.coupling import coupled_groups
 
 _TOLERANCE = 1e-3
-"""By how much logits may differ, relative to the largest, where the order of summation does."""
+"""Largest difference of logits, relative to the largest logit, that another order of summation may cause."""
 _PLAIN = (
     "Add",
     "Mul",
@@ -33,19 +32,19 @@ _PLAIN = (
     "MaxPool2DWithIndices",
     "AvgPool2D",
 )
-"""Operations that treat channels alike, not worth naming among what might mix them."""
+"""Operations that treat channels alike, not worth naming among those that might mix them."""
 
 Units = Mapping[int, Sequence[int]]
-"""Units of groups, by the group's place."""
+"""Units of groups, by the group's index."""
 
 
 @dataclass(frozen=True)
 class Groups:
     """The removable groups of `model`, those nearest to the image first.
 
-    `positions` are the places (pixels, tokens) at which each convolution or linear layer is applied to one image, and
-    `flops` the operations of all of it (`core.evaluation.flops`). Once units were removed the groups are out of date:
-    take them anew.
+    `positions` is the number of places (pixels, tokens) at which each convolution or linear layer is applied to one
+    image, and `flops` the operations of the entire model (`core.evaluation.flops`). Once units were removed the groups
+    are out of date: build them again.
     """
 
     model: nn.Module
@@ -55,11 +54,11 @@ class Groups:
 
     @classmethod
     def of(cls, model: nn.Module, image_shape: Sequence[int], *, is_checked: bool = False) -> "Groups":
-        """Of any network whose `model(pixel_values=images_BCHW).logits` are [batch, classes], for images of
-        `image_shape`, (channels, height, width).
+        """Find the groups of a network whose `model(pixel_values=images_BCHW).logits` are [batch, classes].
 
-        The coupling is checked on copies: a unit removed must leave what a unit silenced does; `is_checked` says that
-        it has been. Raises UnsupportedArchitecture naming the layer or operation that cannot be coupled.
+        `image_shape` is (channels, height, width). The coupling is checked on copies: removing a unit must have the
+        same effect as zeroing it; `is_checked` skips that check. Raises UnsupportedArchitecture naming the layer or
+        operation that cannot be coupled.
         """
         image_1CHW = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
         image_1CHW = image_1CHW.to(next(model.parameters()).device)
@@ -70,7 +69,7 @@ class Groups:
         return groups
 
     def among(self, layers: Sequence[str]) -> "Groups":
-        """Only those that take outputs from none but these layers."""
+        """Return only the groups all of whose writers are among these layers."""
         return replace(
             self, groups=tuple(each for each in self.groups if all(member.name in layers for member in each.writers))
         )
@@ -80,7 +79,7 @@ class Groups:
         return sum(each.numel() for each in self.model.parameters())
 
     def parameters_left(self, removed: Sequence[int]) -> int:
-        """Parameters of the model with so many units fewer of each group."""
+        """Count the parameters of the model with this many units of each group removed."""
         return self.parameters - sum(
             each.numel() - math.prod(shape)
             for name, shape in self._shapes(removed).items()
@@ -88,7 +87,7 @@ class Groups:
         )
 
     def flops_left(self, removed: Sequence[int]) -> int:
-        """Operations for one image with so many units fewer of each group."""
+        """Count the operations for one image with this many units of each group removed."""
         left = self.flops
         for name, shape in self._shapes(removed).items():
             layer = name.removesuffix(".weight")
@@ -101,7 +100,7 @@ class Groups:
         return left
 
     def _shapes(self, removed: Sequence[int]) -> dict[str, list[int]]:
-        """What the tensors of the groups that lose units are left with."""
+        """Return the shapes of the tensors that lose units, by name."""
         shapes: dict[str, list[int]] = {}
         for group, count in zip(self.groups, removed, strict=True):
             for each in group.slices if count else ():
@@ -115,7 +114,7 @@ class Groups:
         return self.model.get_submodule(_owner(name))._parameters.get(name.rpartition(".")[2])
 
     def remove(self, chosen: Units) -> None:
-        """Make the model smaller by these units, in place. At least one unit of each group must stay."""
+        """Remove these units from the model, in place; at least one unit of each group must stay."""
         state = self.model.state_dict()
         dropped: dict[tuple[str, int], list[Tensor]] = {}
         for place, units in chosen.items():
@@ -142,8 +141,10 @@ class Groups:
 
     @contextmanager
     def gated(self, gates: Sequence[Tensor | None]) -> Iterator[None]:
-        """Multiply what every layer reads of each group by its gates: [units], or [batch, units] for gates of every
-        image; None leaves a group alone."""
+        """Multiply, inside the context, the channels every layer reads of each group by its gates.
+
+        Gates are [units], or [batch, units] for gates of every image; None leaves a group alone.
+        """
         readers: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for group, gate in zip(self.groups, gates, strict=True):
             for member in group.readers if gate is not None else ():
@@ -161,8 +162,10 @@ class Groups:
 
     @contextmanager
     def silenced(self, chosen: Units) -> Iterator[None]:
-        """As if these units were removed: whoever reads them reads zero. Exactly so but where a layer-norm has them
-        (`Group.is_exact`)."""
+        """Zero these units, inside the context, wherever they are read, as if they were removed.
+
+        The effect is exactly that of removal unless a layer-norm reads them (`Group.is_exact`).
+        """
         gates: list[Tensor | None] = [None] * len(self.groups)
         device = next(self.model.parameters()).device
         for place, units in chosen.items():
@@ -174,7 +177,7 @@ class Groups:
 
     @torch.no_grad()
     def _check(self, image_1CHW: Tensor) -> None:
-        """All groups at once, the exact ones apart; each by itself only to name the one at fault."""
+        """Check all exact groups together and all others together; each alone only to name the one that fails."""
         places = range(len(self.groups))
         exact = [place for place in places if self.groups[place].is_exact]
         others = [place for place in places if not self.groups[place].is_exact]
@@ -219,7 +222,7 @@ def _owner(tensor: str) -> str:
 
 
 def _scale_inputs(parts: list[tuple[Tensor, Tensor]], layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The inputs of a layer, [batch, channels, …] of a convolution and [batch, …, channels] else, gated."""
+    """Apply the gates to the inputs of a layer: [batch, channels, …] of a convolution, else [batch, …, channels]."""
     tensor, *rest = inputs
     is_convolution = isinstance(layer, nn.Conv2d)
     channels = tensor.shape[1 if is_convolution else -1]

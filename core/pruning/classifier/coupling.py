@@ -1,8 +1,7 @@
-"""Which channels of a network depend on one another, from torch-pruning's dependency graph (Fang 2023,
-arXiv:2301.12900), traced with one image.
+"""Coupling of a network's channels, from torch-pruning's dependency graph (Fang 2023, arXiv:2301.12900).
 
-The graph says which channels of which layers go together; how finely they can be removed is decided here: attention by
-whole heads, grouped convolutions by one channel of every group.
+The graph is traced with one image and says which channels of which layers are coupled; the unit of removal is decided
+here: entire heads of attention, one channel of every group in grouped convolutions.
 """
 
 from collections import Counter
@@ -20,7 +19,7 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 @dataclass(frozen=True)
 class _Found:
-    """A layer of a group: channel `indices_N[n]` of it goes with channel `roots_N[n]` of the group's root."""
+    """A layer of a group; its channel `indices_N[n]` is coupled with channel `roots_N[n]` of the group's root."""
 
     name: str
     layer: nn.Module | nn.Parameter
@@ -31,10 +30,11 @@ class _Found:
 
 
 def coupled_groups(model: nn.Module, image_1CHW: Tensor) -> list[Group]:
-    """The removable groups of a network, those nearest to the image first; `model(pixel_values=…).logits`, as always.
+    """Return the removable groups of a network, those nearest to the image first.
 
-    The outputs and the image's channels are never among them, nor is the width of a transformer, which its tokens and
-    positions share. Raises UnsupportedArchitecture naming the layer or operation that cannot be coupled.
+    The network is called as `model(pixel_values=…).logits`. Its outputs and the image's channels are never among the
+    groups, nor is the width of a transformer, which its tokens and positions share. Raises UnsupportedArchitecture
+    naming the layer or operation that cannot be coupled.
     """
     import torch_pruning  # a library of workers; only what removes channels needs it
 
@@ -62,7 +62,7 @@ def _logits(model: nn.Module, image_1CHW: Tensor) -> Tensor:
 
 
 def _head_sizes(model: nn.Module) -> dict[str, int]:
-    """Channels of a head, by the projection that writes them; raises where heads are laid out in another way."""
+    """Return the channels per head of each projection that writes heads; raises for another layout of heads."""
     sizes: dict[str, int] = {}
     for name, module in model.named_modules():
         if not any(hasattr(module, each) for each in ("head_dim", "num_heads", "num_attention_heads")):
@@ -80,7 +80,10 @@ def _head_sizes(model: nn.Module) -> dict[str, int]:
 
 
 def _depths(nodes: list[Any]) -> dict[int, int]:
-    """Convolutions and linear layers on the longest way from the image to a node and including it, by the node's id."""
+    """Count the convolutions and linear layers on the longest path from the image to each node, by the node's id.
+
+    The node itself is included.
+    """
     waiting = {id(node): len(node.inputs) for node in nodes}
     depths: Counter[int] = Counter()
     ready = [node for node in nodes if not node.inputs]
@@ -99,7 +102,7 @@ def _group(
     graph: Any, found: Any, names: dict[int, str], depths: dict[int, int], head_sizes: dict[str, int],
     order: dict[str, int],
 ) -> tuple[int, Group] | None:  # fmt: skip
-    """A group and its distance from the image; None where its channels cannot be fewer."""
+    """Return a group and its distance from the image; None where its channels cannot be removed."""
     layers: list[_Found] = []
     operations: list[str] = []
     for item in found:
@@ -140,7 +143,7 @@ def _group(
 
 
 def _side(name: str, layer: nn.Module | nn.Parameter, writes: bool) -> Side | None:
-    """What a layer does with the channels; None for what works alike on any number of them."""
+    """Return how a layer uses the channels; None if it works the same on any number; raises UnsupportedArchitecture."""
     match layer:
         case nn.Conv2d() if layer.groups > 1 and layer.groups == layer.out_channels:
             if layer.in_channels == layer.out_channels:
@@ -163,7 +166,7 @@ def _side(name: str, layer: nn.Module | nn.Parameter, writes: bool) -> Side | No
 
 
 def _units(layers: list[_Found], head_sizes: dict[str, int]) -> Tensor:
-    """The unit of each channel of the root, [channels]: those that a head or a grouped convolution ties are one."""
+    """Return the unit of each root channel, [channels]; those tied by a head or a grouped convolution share one."""
     parent = list(range(1 + max(int(each.roots_N.max()) for each in layers)))
 
     def top(channel: int) -> int:
@@ -188,7 +191,7 @@ def _units(layers: list[_Found], head_sizes: dict[str, int]) -> Tensor:
 
 
 def _width(layer: nn.Conv2d, side: Side) -> int:
-    """Channels of one of its groups."""
+    """Return the number of channels in one group of the convolution."""
     return (layer.in_channels if side == "in" else layer.out_channels) // layer.groups
 
 
@@ -216,8 +219,10 @@ def _member(found: _Found, unit_of_root_N: Tensor, units: int) -> Member:
 
 
 def _of_each_group(found: _Found, channels_UK: Tensor) -> Tensor:
-    """Channels as the groups of a convolution number their own, [units, channels of each group]; raises where a unit
-    does not have as many in every group."""
+    """Renumber channels within the groups of a convolution: [units, channels of each group].
+
+    Raises UnsupportedArchitecture where a unit does not have the same channels in every group.
+    """
     if not isinstance(found.layer, nn.Conv2d) or found.layer.groups == 1:
         return channels_UK
     groups, width = found.layer.groups, _width(found.layer, found.side)

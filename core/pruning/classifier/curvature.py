@@ -23,7 +23,7 @@ from core.pruning.classifier.scene import Scene
 
 
 class Trace:
-    """While it is entered, what the layers read and gave in the model's forward passes, in order of execution."""
+    """Recorder of the layers' inputs and outputs in the model's forward passes while entered, in order of execution."""
 
     def __init__(self, layers: Mapping[str, Layer]) -> None:
         self._layers = layers
@@ -48,7 +48,7 @@ class Trace:
 
 
 def logit_vectors(curvature: Curvature, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-    """s_VBK: of each image the vectors whose outer products make up H, see the module."""
+    """Return s_VBK, the vectors of each image whose outer products add up to H, see the module."""
     p_BK = logits_BK.detach().softmax(dim=-1)
     identity_KK = torch.eye(p_BK.shape[1], dtype=p_BK.dtype, device=p_BK.device)
     if curvature == "empirical_fisher":
@@ -59,8 +59,10 @@ def logit_vectors(curvature: Curvature, logits_BK: Tensor, labels_B: Tensor) -> 
 
 
 def mean_squares(scene: Scene, images: ImageSet, curvature: Curvature) -> dict[str, Tensor]:
-    """h of the scene's layers, by name: the Hessian's diagonal, mean over the images of Σ_k v_k²; float32
-    [outputs, kernel x inputs]."""
+    """Return h of the scene's layers, by name, float32 [outputs, kernel x inputs].
+
+    h is the Hessian's diagonal, the mean over the images of Σ_k v_k².
+    """
     layers = {layer.name: layer_of(scene.model, layer.name) for layer in scene.layers}
     totals = {
         layer.name: torch.zeros(layer.out_features, layer.in_features, device=scene.device) for layer in scene.layers
@@ -73,8 +75,11 @@ def mean_squares(scene: Scene, images: ImageSet, curvature: Curvature) -> dict[s
 
 
 def gradient_rows(scene: Scene, images: ImageSet, curvature: Curvature) -> Iterator[Tensor]:
-    """v_k of single images, a few at a time: [vectors, P] float32, P the weights of the scene's layers as matrices, one
-    after the other, and then the biases of those that have one."""
+    """Yield v_k of single images, a few at a time: [vectors, P] float32.
+
+    P are the weights of the scene's layers as matrices, one after the other, and then the biases of those that have
+    one.
+    """
     layers = {layer.name: layer_of(scene.model, layer.name) for layer in scene.layers}
     widths = sum(layer.numel for layer in scene.layers)
     size = min(scene.batch_size, max(1, CHUNK // widths))
@@ -98,7 +103,7 @@ _Use = tuple[str, Tensor, Tensor]
 def _passes(
     scene: Scene, layers: Mapping[str, Layer], images: ImageSet, curvature: Curvature, size: int
 ) -> Iterator[tuple[Sequence[_Use], Sequence[Tensor | None], int]]:
-    """For each batch and each of its vectors the layers' uses, the gradients in their outputs, and the images."""
+    """Yield, per batch and vector, the layers' uses, the gradients in their outputs, and the number of images."""
     for numbers in counted(torch.arange(len(images)).split(size), "taking curvature from batches"):
         pixels_BCHW = images.batch(numbers).to(scene.device)
         with torch.enable_grad(), Trace(layers) as trace:
@@ -111,7 +116,7 @@ def _passes(
 
 
 def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[str, list[tuple[Tensor, Tensor]]]:
-    """Inputs and gradients in the outputs of every use of each layer that the logits depend on."""
+    """Return, per layer that the logits depend on, the inputs of every use and the gradients in its outputs."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for (name, inputs, _), gradient in zip(uses, gradients, strict=True):
         if gradient is not None:
@@ -120,7 +125,7 @@ def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[
 
 
 def _summed_squares(name: str, layer: Layer, pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:
-    """Σ over images of the square of each one's gradient, [outputs, inputs]."""
+    """Sum the squares of each image's gradient over the images, [outputs, inputs]."""
     if len(pairs) == 1:
         gradient_BGLO = output_rows(layer, pairs[0][1], images)
         if gradient_BGLO.shape[2] == 1:  # one position: the square of a product is the product of squares
@@ -135,7 +140,7 @@ def _summed_squares(name: str, layer: Layer, pairs: Sequence[tuple[Tensor, Tenso
 
 
 def _sample_gradients(name: str, layer: Layer, pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:
-    """Each image's gradient in the layer's weight, [images, outputs, inputs]."""
+    """Return each image's gradient in the layer's weight, [images, outputs, inputs]."""
     weight = layer.weight
     total_BOI = torch.zeros(images, len(weight), weight[0].numel(), device=weight.device)
     for inputs, gradient in pairs:

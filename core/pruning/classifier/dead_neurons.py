@@ -1,9 +1,9 @@
-"""Neurons that read nothing, or that nothing reads (Han 2015, section 3.5), in networks of any shape.
+"""Removal of neurons that read nothing, or that nothing reads (Han 2015, section 3.5), in networks of any shape.
 
-Who reads what is found by poison: a value that is not a number spreads to everything computed from it, whatever the
-functions between, but not past the next layer where that one's outputs are replaced. No output of the network changes
-when the dead go: a neuron without inputs sends a constant, which is added to the biases of its readers, and where that
-cannot be done its readers keep it.
+Readers are found by poisoning: a NaN spreads to everything computed from it, whatever the functions between, but not
+past the next layer where that one's outputs are replaced. No output of the network changes with the removal: a neuron
+without inputs sends a constant, which is added to the biases of its readers, and where that cannot be done its readers
+keep it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,16 +20,19 @@ from core.pruning.classifier.matrices import Layer, groups_of, input_rows, layer
 from core.pruning.classifier.scene import Scene
 
 _IMAGES = 32
-"""On which a neuron with no gradient is suspected of being unread, and the outputs compared."""
+"""Number of images on which a neuron without gradient counts as suspect, and outputs are compared."""
 _PROBED_AT_ONCE = 64
 _TOLERANCE = 1e-4
-"""By which the logits may change, relative to the largest: sums are made in another order."""
+"""Largest change of the logits, relative to the largest, that another order of summation may cause."""
 
 
 @dataclass(frozen=True)
 class DeadNeurons:
-    """`neurons` without any weight of their own, whether they had none or nothing read them; `weights` that went with
-    them, in their own rows and in the columns that read them."""
+    """The neurons that are zero and the weights that were removed.
+
+    `neurons` counts those without any weight of their own, because they had none or nothing read them; `weights` counts
+    those zeroed with them, in their own rows and in the columns that read them.
+    """
 
     neurons: int
     weights: int
@@ -59,7 +62,7 @@ def remove_dead_neurons(scene: Scene) -> DeadNeurons:
 
 @contextmanager
 def _hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tensor], Tensor]) -> Iterator[None]:
-    """`hook` is told name, layer, inputs and outputs of each layer that is executed, and gives what goes on."""
+    """Replace each layer's outputs by the result of `hook`, called with name, layer, inputs and outputs."""
 
     def of(name: str) -> Any:
         return lambda layer, arguments, outputs: hook(name, layer, arguments[0], outputs)
@@ -70,9 +73,9 @@ def _hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Ten
 
 
 def _fold_constants(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
-    """Move what neurons without inputs send into the biases that read it; the weights that became zero.
+    """Move the constants of neurons without inputs into the biases of their readers; return the weights zeroed.
 
-    The image and all other neurons are poisoned: what still arrives as a number at a layer comes from such neurons.
+    The image and all other neurons are poisoned: values that still arrive as numbers at a layer come from such neurons.
     """
     arrived: dict[str, list[Tensor]] = {}
 
@@ -113,7 +116,7 @@ def _along_outputs(layer: Layer, values_O: Tensor) -> Tensor:
 
 
 def _clear_unread(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
-    """Zero the rows and biases of neurons that nothing reads; the weights that became zero."""
+    """Zero the rows and biases of neurons that nothing reads; return the number of weights that became zero."""
     removed = 0
     for name, suspects in _without_gradient(scene, layers, pixels_BCHW).items():
         layer = layers[name]
@@ -129,7 +132,7 @@ def _clear_unread(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Tensor
 
 
 def _without_gradient(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> dict[str, Tensor]:
-    """By name the neurons with weights in whose outputs the logits have no gradient on these images."""
+    """Return the neurons with weights in whose outputs the logits have no gradient on these images, by layer."""
     with torch.enable_grad(), Trace(layers) as trace:
         logits_BK = scene.logits(pixels_BCHW)
         gradients = torch.autograd.grad(
@@ -150,9 +153,9 @@ def _without_gradient(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Te
 
 
 def _is_read(scene: Scene, layers: Mapping[str, Layer], name: str, neurons_N: Tensor, pixels_BCHW: Tensor) -> Tensor:
-    """Of each neuron of a layer whether a weight that is not zero, or the logits, depend on it: [neurons].
+    """Return, for each neuron of a layer, True if a nonzero weight or the logits depend on it: [neurons].
 
-    One image for each neuron, which is poisoned in it.
+    There is one image for each neuron, which is poisoned in it.
     """
     read_N = torch.zeros(len(neurons_N), dtype=torch.bool, device=scene.device)
     nonzero = {
@@ -183,4 +186,4 @@ def _is_read(scene: Scene, layers: Mapping[str, Layer], name: str, neurons_N: Te
 
 
 class _AllAreReadError(Exception):
-    """The rest of the forward need not be run."""
+    """Every neuron is read, so that the rest of the forward need not be run."""

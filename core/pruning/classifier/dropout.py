@@ -1,4 +1,4 @@
-"""Dropout of a network that has lost weights (Han 2015, section 3.2): fewer connections need less of it."""
+"""Dropout rates of a network that has lost weights (Han 2015, section 3.2): fewer connections need less of it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ _KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 @torch.no_grad()
 def layers_before_dropout(scene: Scene) -> dict[str, str]:
-    """By each dropout module's name, if its rate is above zero, the prunable layer that was executed last before it."""
+    """Return, by the name of each dropout module with a rate above zero, the prunable layer executed last before it."""
     found: dict[str, str] = {}
     last: list[str] = []
 
@@ -39,10 +39,10 @@ def layers_before_dropout(scene: Scene) -> dict[str, str]:
 
 @contextmanager
 def scaled_dropout(scene: Scene, before: Mapping[str, str]) -> Iterator[dict[str, float]]:
-    """While it is entered, every dropout rate is D_o·√(C_ir / C_io) (eq. 2): C_io the connections of the layer before
-    it, C_ir those that are left. Gives the rates by name; they are as they were afterwards.
+    """Scale every dropout rate to D_o·√(C_ir / C_io) (eq. 2) inside the context, and yield the rates by name.
 
-    `before` is what `layers_before_dropout` found.
+    C_io are the connections of the layer before it, C_ir those that are left. The original rates are restored
+    afterwards. `before` is the result of `layers_before_dropout`.
     """
     original: dict[str, float] = {}
     scaled: dict[str, float] = {}

@@ -1,5 +1,7 @@
-"""Which units go first, and how many until the goal is met: never the last of a layer, and less than one step of one
-group more than asked."""
+"""Choice of the units to remove until a goal is met.
+
+The last unit of a layer is never removed, and the goal is exceeded by less than one step of one group.
+"""
 
 import bisect
 from collections import defaultdict
@@ -14,12 +16,12 @@ from core.errors import InvalidSparsity
 from core.pruning.classifier.channels import Groups
 
 _ROUNDING = 0.5
-"""Parameters of the model that a share, a float, may mean too many or too few."""
+"""Parameters by which the target may be off, because the share is a float."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Units of a group that go together; of all steps those of lowest `value` go first."""
+    """Units of a group that are removed together; the steps of lowest `value` come first."""
 
     value: float
     group: int
@@ -28,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Goal:
-    """What to remove of a model that had so many parameters and operations: a share of each, at least."""
+    """The removal to reach: at least a share of the parameters and of the operations of the original model."""
 
     parameters: int
     flops: int
@@ -42,18 +44,20 @@ class Goal:
         )
 
     def part(self, share: float) -> "Goal":
-        """A share of the way."""
+        """Return the goal for a share of the removal."""
         return Goal(self.parameters, self.flops, self.sparsity * share, self.flops_reduction * share)
 
 
 def ladder(units: int, round_to: int) -> list[int]:
-    """How many units can be left of so many: all of them, then multiples of `round_to`, at least one of them."""
+    """List the possible numbers of units left: all, then multiples of `round_to`, at least one of them."""
     return [units, *range((units - 1) // round_to * round_to, 0, -round_to)]
 
 
 def by_score(groups: Groups, scores: Sequence[Tensor], round_to: int) -> list[Step]:
-    """Steps of all groups ranked together: each worth the mean score of its units. Scores are [units] for each group,
-    higher is kept; earlier units win ties."""
+    """Return steps of all groups ranked together, each worth the mean score of its units.
+
+    Scores are [units] for each group, higher is kept; earlier units win ties.
+    """
     steps = [
         Step(float(score_U[list(units)].mean()), place, units)
         for place, score_U in enumerate(scores)
@@ -65,8 +69,11 @@ def by_score(groups: Groups, scores: Sequence[Tensor], round_to: int) -> list[St
 def by_rate(
     groups: Groups, scores: Sequence[Tensor], round_to: int, value: Callable[[int, float], float]
 ) -> list[Step]:
-    """Steps of each group in the order of its own scores, worth `value(group, rate)` once that share of the group has
-    gone; of steps worth the same, those of the lowest rate go first."""
+    """Return steps of each group in the order of its own scores, worth `value(group, rate)` at the rate they reach.
+
+    The rate is the share of the group that is removed after the step; of steps worth the same, those of the lowest rate
+    come first.
+    """
     steps: list[tuple[float, float, Step]] = []
     for place, score_U in enumerate(scores):
         gone = 0
@@ -79,17 +86,17 @@ def by_rate(
 
 
 def _chunks(score_U: Tensor, round_to: int) -> list[tuple[int, ...]]:
-    """Units in ascending order of score, in steps down the ladder."""
+    """Split units in ascending order of score into steps down the ladder."""
     order = torch.argsort(score_U, stable=True).tolist()
     rungs = ladder(len(order), round_to)
     return [tuple(order[len(order) - above : len(order) - below]) for above, below in pairwise(rungs)]
 
 
 def until(steps: Sequence[Step], groups: Groups, goal: Goal) -> list[Step]:
-    """As few of the steps, from the first on, as meet the goal.
+    """Return the fewest steps, from the first on, that meet the goal.
 
-    Raises InvalidSparsity, naming a layer that all of them would leave nothing of and the most there is, where not even
-    all do.
+    Raises InvalidSparsity where not even all do; it names a layer of which nothing would be left and the most that can
+    be removed.
     """
 
     def is_met(count: int) -> bool:
@@ -103,7 +110,7 @@ def until(steps: Sequence[Step], groups: Groups, goal: Goal) -> list[Step]:
 
 
 def beyond(groups: Groups, goal: Goal, most: Sequence[int], name: str | None = None) -> InvalidSparsity:
-    """That a goal would take a whole layer: the one named, else the one that has most to give."""
+    """Return an error that a goal would take an entire layer: the one named, else the one whose units cost most."""
     if name is None and groups.groups:
         costs = [
             groups.parameters - groups.parameters_left([int(place == each) for each in range(len(most))])
@@ -125,12 +132,12 @@ def beyond(groups: Groups, goal: Goal, most: Sequence[int], name: str | None = N
 
 
 def _down(share: float) -> float:
-    """To three places, never more than there is."""
+    """Round down to three places, never to more than there is."""
     return int(share * 1000) / 1000
 
 
 def counts(steps: Sequence[Step], groups: Groups) -> list[int]:
-    """Units removed of each group."""
+    """Count the units the steps remove from each group."""
     removed = [0] * len(groups.groups)
     for step in steps:
         removed[step.group] += len(step.units)
@@ -138,7 +145,7 @@ def counts(steps: Sequence[Step], groups: Groups) -> list[int]:
 
 
 def chosen(steps: Sequence[Step]) -> dict[int, list[int]]:
-    """Units by group, as `Groups.remove` takes them."""
+    """Return the steps' units by group, as `Groups.remove` takes them."""
     units: dict[int, list[int]] = defaultdict(list)
     for step in steps:
         units[step.group].extend(step.units)

@@ -11,20 +11,20 @@ from core.pruning.classifier.scene import Scene
 from core.pruning.recovery.training import RecoveryStopped
 
 FIGURES = "filters"
-"""Under this name in the report: what was removed of each group, and what each round left."""
+"""Key in the report of the units removed from each group and the sizes after each round."""
 
 
 class Choice(Protocol):
     def __call__(self, groups: Groups, goal: Goal, number: int) -> list[Step] | None:
-        """What goes in a round, counted from 0; None: there is no further round."""
+        """Choose the steps of a round, counted from 0; None ends the rounds."""
 
 
 def remove_in_rounds(
     scene: Scene, parameters: FilterParameters, choose: Choice, *, retrain_steps: int, flops_reduction: float = 0.0
 ) -> None:
-    """Remove what `choose` says and train so many steps, round by round, going on behind the last one saved.
+    """Remove the units that `choose` returns and retrain, round by round, from the last saved round on.
 
-    Raises RecoveryStopped once asked to stop, InvalidSparsity where a goal would take a whole layer.
+    Raises RecoveryStopped once asked to stop, InvalidSparsity where a goal would take an entire layer.
     """
     image_shape = scene.calibration.batch([0]).shape[1:]
     layers = [layer.name for layer in scene.layers]
@@ -90,7 +90,7 @@ def _update(record: dict[str, Any], groups: Groups, *, loss: float | None) -> No
 
 
 def _done(groups: Groups, goal: Goal) -> float:
-    """The share of the way to the goal."""
+    """Return the progress towards the goal, from 0 to 1."""
     shares = [
         (1 - left / before) / asked
         for left, before, asked in (

@@ -1,4 +1,4 @@
-"""How much the loss rises with the share of one group removed, all others whole (Li 2016, section 3.2)."""
+"""Rise of the loss with the share of one group removed, all others intact (Li 2016, section 3.2)."""
 
 import bisect
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Curve:
     losses: tuple[float, ...]
 
     def increase(self, rate: float) -> float:
-        """How much the loss has risen at a rate: between those measured in a straight line, and never falling."""
+        """Return the rise of the loss at a rate, interpolated linearly between those measured, and never falling."""
         rises = list(accumulate((loss - self.losses[0] for loss in self.losses), max))
         after = min(bisect.bisect_left(self.rates, rate), len(self.rates) - 1)
         if after == 0:
@@ -36,7 +36,7 @@ class Curve:
 
 @torch.no_grad()
 def curves(scene: Scene, groups: Groups, scores: Sequence[Tensor], images: ImageSet) -> list[Curve]:
-    """The curve of each group, the units of lowest score silenced first."""
+    """Measure the curve of each group, with the units of lowest score zeroed first."""
     dense = mean_loss(scene, images)
     scanned = []
     for place, (group, score_U) in enumerate(counted(list(zip(groups.groups, scores, strict=True)), "scanning groups")):

@@ -1,7 +1,7 @@
-"""Pruning and retraining in turn: deletion to a growing share, retraining with zeros held, all of it saved after each.
+"""Iterative pruning: deletion to a growing share, retraining with zeros held, and a save after each round.
 
-A run that is taken up again begins with the round that was not finished, from the weights the round before left, and
-ends with the weights of one that was never interrupted.
+A resumed run begins with the round that was not finished, from the weights the round before left, and ends with the
+weights of one that was never interrupted.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,11 +21,11 @@ from core.pruning.recovery.training import RecoveryStopped
 from core.pruning.schedule import cubic
 
 ROUNDS = "rounds"
-"""Of the figures: a row for each round."""
+"""Key of the figures with a row for each round."""
 
 
 def share_gone(done: int, parameters: Iterated) -> float:
-    """The share of what is to go that is gone after so many rounds, exactly 1 after the last."""
+    """Return the share of the removal that is done after `done` rounds, exactly 1 after the last."""
     if parameters.growth == "cubic":
         return cubic(done, parameters.rounds, warm_up=0, cool_down=0)
     return done / parameters.rounds
@@ -40,9 +40,11 @@ def prune_in_rounds(
     prepare: Callable[[], None] = lambda: None,
     training: Callable[[], AbstractContextManager[dict[str, Any]]] = lambda: nullcontext({}),
 ) -> None:
-    """`cut` is told the share of what is to go that must be gone after it, and returns figures; `prepare` is what is
-    done once, before the first round; `training` is entered while the rest is retrained and gives figures too. They
-    find in `scene.figures` what they left there.
+    """Prune and retrain in rounds, and save each; a run with saved rounds continues after the last.
+
+    `cut` is called with the share of the removal that must be done after it, and returns figures; `prepare` is called
+    once, before the first round; `training` is a context for the retraining and yields figures too. They can read their
+    earlier figures in `scene.figures`.
 
     Raises RecoveryStopped once asked to stop; the rounds that are done are saved.
     """
@@ -64,7 +66,7 @@ def prune_in_rounds(
 
 
 def train(scene: Scene, parameters: Iterated, steps: int, seed: int) -> list[float]:
-    """Train on the scene's images, zeros held; the loss of each step."""
+    """Train on the scene's images with zeros held; return the loss of each step."""
     return retrain_between(
         scene,
         steps=steps,
@@ -77,13 +79,13 @@ def train(scene: Scene, parameters: Iterated, steps: int, seed: int) -> list[flo
 
 
 def stop_if_asked(scene: Scene) -> None:
-    """Raises RecoveryStopped."""
+    """Raise RecoveryStopped if the observer asks for a stop."""
     if scene.observer.should_stop():
         raise RecoveryStopped
 
 
 def resume(scene: Scene) -> int | None:
-    """Rounds that an earlier attempt did, its model and figures restored; None where there is nothing."""
+    """Restore model and figures of the newest saved round and return its number; None if there is none."""
     saved = scene.rounds.newest() if scene.rounds is not None else None
     if saved is None:
         return None
@@ -100,7 +102,7 @@ def save(scene: Scene, number: int) -> None:
 
 
 def matrices(scene: Scene) -> dict[str, Tensor]:
-    """The weights of the layers by name, float32 [outputs, kernel x inputs]."""
+    """Return the weights of the layers by name, float32 [outputs, kernel x inputs]."""
     return {shape.name: to_matrix(layer_of(scene.model, shape.name)) for shape in scene.layers}
 
 
@@ -110,8 +112,10 @@ def prunable_weights(scene: Scene) -> int:
 
 @torch.no_grad()
 def zero_lowest(scene: Scene, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Make the `count` weights of lowest score, which is 0 or above, zero: all layers ranked together, weights that are
-    zero already first. Returns, by name, which of them were not zero before."""
+    """Zero the `count` weights of lowest score over all layers together; zero weights come first.
+
+    Scores must be at least 0. Returns, by layer, the mask of the weights that were not zero before.
+    """
     weights = matrices(scene)
     flat = torch.cat([scores[name].masked_fill(weight_OI == 0, -1).flatten() for name, weight_OI in weights.items()])
     parts = lowest(flat, count).split([each.numel() for each in weights.values()])

@@ -17,11 +17,11 @@ from core.errors import UnsupportedArchitecture
 Layer = nn.Linear | nn.Conv2d
 
 CHUNK = 2**24
-"""Numbers that are unfolded at a time, at most, where a single image has not more."""
+"""Largest number of values that are unfolded at a time, unless a single image has more."""
 
 
 def layer_of(model: nn.Module, name: str) -> Layer:
-    """A prunable layer by name; raises UnsupportedArchitecture naming one that is neither of the two kinds."""
+    """Return a prunable layer by name; raises UnsupportedArchitecture for one that is neither of the two kinds."""
     module = model.get_submodule(name)
     if not isinstance(module, nn.Linear | nn.Conv2d):
         raise UnsupportedArchitecture(
@@ -37,7 +37,7 @@ def groups_of(layer: Layer) -> int:
 
 
 def to_matrix(layer: Layer) -> Tensor:
-    """The weight as a float32 matrix [outputs, kernel x inputs], not to be written to."""
+    """Return the weight as a float32 matrix [outputs, kernel x inputs], not to be written to."""
     weight = layer.weight.detach()
     if isinstance(layer, nn.Conv2d):
         weight = weight.permute(0, 2, 3, 1).flatten(1)
@@ -45,7 +45,7 @@ def to_matrix(layer: Layer) -> Tensor:
 
 
 def as_weight(layer: Layer, matrix_OI: Tensor) -> Tensor:
-    """A matrix in the shape of the layer's weight."""
+    """Return a matrix in the shape of the layer's weight."""
     if isinstance(layer, nn.Conv2d):
         outputs, inputs, height, width = layer.weight.shape
         return matrix_OI.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)
@@ -54,15 +54,15 @@ def as_weight(layer: Layer, matrix_OI: Tensor) -> Tensor:
 
 @torch.no_grad()
 def set_matrix(layer: Layer, matrix_OI: Tensor) -> None:
-    """Give the layer the weight that a matrix stands for."""
+    """Set the layer's weight from a matrix."""
     layer.weight.copy_(as_weight(layer, matrix_OI).clone())  # it may be a view of the weight
 
 
 def input_rows(name: str, layer: Layer, inputs: Tensor, images: int) -> Iterator[Tensor]:
-    """X_BGLI, what the layer's matrix multiplies of a batch's `inputs`, for a few images at a time.
+    """Yield X_BGLI, the rows the layer's matrix multiplies for a batch's `inputs`, a few images at a time.
 
     `images` is their number: some networks put windows of an image into the batch dimension. Raises
-    UnsupportedArchitecture for a convolution that does more than its name says.
+    UnsupportedArchitecture for a subclass of convolution with a forward of its own.
     """
     if isinstance(layer, nn.Linear):
         X_BLI = inputs.reshape(images, -1, inputs.shape[-1])
@@ -95,7 +95,7 @@ def _patches(layer: nn.Conv2d, inputs_BNCHW: Tensor) -> Tensor:
 
 
 def output_rows(layer: Layer, outputs: Tensor, images: int) -> Tensor:
-    """Y_BGLO: outputs, or gradients in them, in the order of the rows."""
+    """Return Y_BGLO: outputs, or gradients in them, in the order of the rows."""
     if isinstance(layer, nn.Linear):
         return outputs.reshape(images, 1, -1, outputs.shape[-1])
     rows_NGLO = outputs.flatten(2).unflatten(1, (layer.groups, -1)).transpose(2, 3)
@@ -103,6 +103,6 @@ def output_rows(layer: Layer, outputs: Tensor, images: int) -> Tensor:
 
 
 def _side_by_side(rows_NGLX: Tensor, images: int) -> Tensor:
-    """The positions of all N that are of one image, one after the other: [B, G, L, X]."""
+    """Concatenate the positions of all N that belong to one image: [B, G, L, X]."""
     rows_BNGLX: Tensor = rows_NGLX.unflatten(0, (images, -1))
     return rows_BNGLX.transpose(1, 2).flatten(2, 3)

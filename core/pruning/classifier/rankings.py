@@ -1,11 +1,10 @@
-"""How much each unit of each group is worth keeping: the criteria Molchanov (2016, arXiv:1611.06440, section 2)
-compares, over coupled channels.
+"""Rankings of units over coupled channels, by the criteria of Molchanov (2016, arXiv:1611.06440, section 2).
 
-A unit's feature map z is what the layers that read it are given: behind batch-norm and activation, and on every branch
-of a residual connection. Each unit has a gate g that z is multiplied by for all of them: ∂C/∂g is Σ z·∂C/∂z over the
+A unit's feature map z is the input of the layers that read it: after batch-norm and activation, and on every branch of
+a residual connection. Each unit has a gate g that z is multiplied by for all of them: ∂C/∂g is Σ z·∂C/∂z over the
 places and channels of the map, and g = 0 is the network without it.
 
-All rankings are called alike; scores are [units] for each group, higher is kept. They are not normalised.
+All rankings have one signature; scores are [units] for each group, higher is kept. They are not normalised.
 """
 
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ Dropped = Mapping[str, Tensor]
 """Inputs of layers that no longer count, by the layer's name."""
 
 _EXACT_CLASSES = 32
-"""Up to so many classes, the expectation over a label is a sum; above, so many labels are drawn."""
+"""Number of classes up to which the expectation over a label is a sum; above, this many labels are drawn."""
 
 
 class Ranking(Protocol):
@@ -33,7 +32,10 @@ class Ranking(Protocol):
 
 
 def taylor(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """|1/M Σ_m z_m·∂C/∂z_m| of each image, then the mean over images (section 2.2); M is the size of the map."""
+    """Return |1/M Σ_m z_m·∂C/∂z_m| averaged over images (section 2.2); M is the size of the map.
+
+    The absolute value is taken for each image.
+    """
     totals = _zeros(scene, groups)
     for pixels_BCHW, labels_B in scene.batches(images):
         gates = _open_gates(scene, groups, len(labels_B))
@@ -48,7 +50,7 @@ def taylor(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Te
 
 
 def obd(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """½·h, h = ∂²C/∂g² by Gauss–Newton: what LeCun (1989) estimates to lose by deleting a gate of 1.
+    """Return ½·h, h = ∂²C/∂g² by Gauss–Newton: LeCun's (1989) estimate of the loss of deleting a gate of 1.
 
     For cross-entropy JᵀH_zJ is the mean over labels, drawn from the model's own prediction, of the squared gradient of
     their log-probability: summed over all labels, or, with more than 32 classes, over 32 drawn.
@@ -68,7 +70,7 @@ def obd(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tenso
 
 
 def _expected_labels(logarithms_BK: Tensor, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-    """Labels [batch, 1] and their weights [batch] whose weighted sum is the expectation over the prediction."""
+    """Return labels [batch, 1] with weights [batch]; their weighted sum is the expectation over the prediction."""
     probabilities_BK = logarithms_BK.exp()
     images, classes = probabilities_BK.shape
     if classes <= _EXACT_CLASSES:
@@ -83,7 +85,7 @@ def _expected_labels(logarithms_BK: Tensor, generator: torch.Generator) -> list[
 
 @torch.no_grad()
 def oracle(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """|ΔC|: the loss without each unit, measured, against the loss with all (section 2.2, oracle-abs)."""
+    """Measure |ΔC|, the change of the loss without each unit (section 2.2, oracle-abs)."""
     dense = mean_loss(scene, images)
     scores = []
     for place, group in enumerate(groups.groups):
@@ -97,7 +99,7 @@ def oracle(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Te
 
 @torch.no_grad()
 def activation(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """Mean |z| over images, places and the layers that read it: of maps behind a rectifier, the mean activation."""
+    """Return mean |z| over images, places and readers: the mean activation for maps after a rectifier."""
     totals = _zeros(scene, groups)
 
     def see(readers: int, total_U: Tensor, channels_UK: Tensor, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -120,12 +122,12 @@ def activation(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> lis
 
 
 def minimum_weight(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """1/|w| Σ w² over the kernels that make the map."""
+    """Return 1/|w| Σ w² over the kernels that produce the map."""
     return [kernel_sums(scene.model, group, power=2) / _kernel_size(scene.model, group) for group in groups.groups]
 
 
 def random(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """Uniform in [0, 1), the same for a seed on every device."""
+    """Draw scores uniformly from [0, 1), the same for a seed on every device."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.rand(group.units, generator=generator, dtype=torch.float64) for group in groups.groups]
 
@@ -139,20 +141,25 @@ RANKINGS: dict[str, Ranking] = {
     "oracle": oracle,
 }
 _COMPARABLE = ("random", "oracle")
-"""Their scores mean the same in every layer."""
+"""Rankings whose scores are comparable between layers as they are."""
 
 
 def rank(name: str, scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
-    """The scores of a ranking, comparable between layers: each layer's divided by its L2 norm (section 2.2), but for
-    the oracle's and random ones. float64, on the CPU."""
+    """Return the scores of a ranking, comparable between layers: float64, on the CPU.
+
+    Each layer's scores are divided by their L2 norm (section 2.2), except the oracle's and random ones.
+    """
     scores = [each.detach().cpu().double() for each in RANKINGS[name](scene, groups, images, seed)]
     return scores if name in _COMPARABLE else [each / (each.norm() or 1.0) for each in scores]
 
 
 @torch.no_grad()
 def kernel_sums(model: nn.Module, group: Group, *, power: int, dropped: Dropped | None = None) -> Tensor:
-    """Σ|w|^power over the kernels of each unit's filters in the layers that lead the group, [units]: with power 1 the
-    filter score of Li (2016, arXiv:1608.08710, section 3.1). Kernels of `dropped` inputs do not count."""
+    """Sum |w|^power over the kernels of each unit's filters in the layers that lead the group, [units].
+
+    With power 1 this is the filter score of Li (2016, arXiv:1608.08710, section 3.1). Kernels of `dropped` inputs do
+    not count.
+    """
     total_U = torch.zeros(group.units, dtype=torch.float64)
     for member in group.leaders:
         weight = model.get_parameter(f"{member.name}.weight")
@@ -164,7 +171,7 @@ def kernel_sums(model: nn.Module, group: Group, *, power: int, dropped: Dropped 
 
 
 def _kernel_size(model: nn.Module, group: Group) -> int:
-    """Weights of a unit's filters."""
+    """Count the weights of a unit's filters."""
     return sum(
         model.get_parameter(f"{member.name}.weight")[0].numel() * member.channels_UK.shape[1]
         for member in group.leaders
@@ -172,7 +179,7 @@ def _kernel_size(model: nn.Module, group: Group) -> int:
 
 
 def _map_size(groups: Groups, group: Group) -> int:
-    """Places and channels of a unit's feature map, as the layer that makes it gives it out."""
+    """Return places times channels of a unit's feature map, as the layer that writes it outputs it."""
     leader = group.leaders[0]
     return groups.positions[leader.name] * leader.channels_UK.shape[1]
 
@@ -188,7 +195,7 @@ def _zeros(scene: Scene, groups: Groups) -> list[Tensor]:
 
 
 def spearman(first_N: Tensor, second_N: Tensor) -> float:
-    """Spearman's rank correlation, tied values sharing the mean of their ranks; 0 where one of them is constant."""
+    """Return Spearman's rank correlation, ties sharing their mean rank; 0 where one series is constant."""
     ranks_2N = torch.stack([_ranks(first_N), _ranks(second_N)])
     centred_2N = ranks_2N - ranks_2N.mean(dim=1, keepdim=True)
     norm = float(centred_2N.norm(dim=1).prod())
@@ -202,8 +209,10 @@ def _ranks(values_N: Tensor) -> Tensor:
 
 
 def compare(scores: Mapping[str, list[Tensor]]) -> dict[str, dict[str, float]]:
-    """Spearman's correlation of every ranking with the oracle: over the units of all layers, and the mean of each
-    layer's by itself (Molchanov 2016, section 3)."""
+    """Correlate every ranking with the oracle (Spearman; Molchanov 2016, section 3).
+
+    "all" is over the units of all layers, "per_layer" the mean of each layer's own correlation.
+    """
     truth = scores["oracle"]
     return {
         name: {

@@ -1,4 +1,4 @@
-"""Training a classifier, zeros held: what the iterative methods do between cuts, and recovery after the last one."""
+"""Training of a classifier with zeros held: between the cuts of iterative methods, and as recovery after the last."""
 
 from collections.abc import Mapping
 
@@ -28,10 +28,11 @@ def retrain(
     previous: Checkpoint | str | None = None,
     observer: Observer | None = None,
 ) -> list[float]:
-    """Train every parameter on labelled images, in place; the loss of each step. Leaves evaluation mode on.
+    """Train every parameter on labelled images, in place; return the loss of each step.
 
-    `held` are the weights, by name, whose zeros stay zero; with a `teacher` its softened predictions are learnt
-    (Hinton 2015, arXiv:1503.02531), else the labels. `recovery.learning_rate` unset means LEARNING_RATE.
+    The model is left in evaluation mode. `held` are the weights, by name, whose zeros stay zero; with a `teacher` its
+    softened predictions are learnt (Hinton 2015, arXiv:1503.02531), else the labels. `recovery.learning_rate` unset
+    stands for LEARNING_RATE.
 
     Raises RecoveryStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
     """
@@ -54,10 +55,10 @@ def retrain(
 def retrain_between(
     scene: Scene, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
 ) -> list[float]:
-    """Train the scene's model on its images between two cuts, the zeros of its layers held; the loss of each step, told
-    as `metric` from step `done` on.
+    """Train the scene's model on its images between two cuts, zeros held; return the loss of each step.
 
-    Raises RecoveryStopped once asked to stop, RecoveryDiverged where the loss is not finite.
+    The losses are reported as `metric` from step `done` on. Raises RecoveryStopped once asked to stop, RecoveryDiverged
+    where the loss is not finite.
     """
     if not steps:
         return []

@@ -1,6 +1,7 @@
-"""What survives between the rounds of an iterative method: the whole model, and what the method says of itself.
+"""Saved state between the rounds of an iterative method: the entire model, and the method's own state.
 
-Written aside and renamed, with hashes; the round before goes only then. A process killed anywhere leaves a whole round.
+A round is written to a partial folder and renamed, with hashes; only then is the round before deleted. A process killed
+at any point leaves an intact round.
 """
 
 import json
@@ -19,14 +20,17 @@ from core.pruning.boundaries import STATE, file_sha256, read_state
 
 FOLDER = "rounds"
 PATTERN = f"{FOLDER}/round-*/{STATE}"
-"""Of the state files below an attempt's folder: a round is there."""
+"""Pattern, below an attempt's folder, of the state files by which a saved round is found."""
 _MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class Saved:
-    """After `number` rounds: the model's tensors, the groups of its grouped convolutions, and `state`, the method's
-    own, as JSON."""
+    """A saved round.
+
+    It holds the model's tensors after `number` rounds, the `groups` of its grouped convolutions, and `state`, the
+    method's own, as JSON.
+    """
 
     number: int
     tensors: dict[str, Tensor]
@@ -34,14 +38,17 @@ class Saved:
     state: dict[str, Any]
 
     def restore(self, model: nn.Module) -> None:
-        """Give the model these tensors, and their shapes."""
+        """Load the tensors into the model, which takes their shapes."""
         resize_modules(model, self.tensors, self.groups)
         model.load_state_dict(self.tensors, strict=False)
 
 
 class Rounds:
-    """In the work folder of one attempt, `previous` being those of earlier ones, the newest first. `fingerprint` names
-    everything the numbers depend on."""
+    """The saved rounds in the work folder of one attempt.
+
+    `previous` are the folders of earlier attempts, the newest first. `fingerprint` names everything the numbers depend
+    on.
+    """
 
     def __init__(self, work: Path, fingerprint: str, previous: Sequence[Path] = ()) -> None:
         self._folder = work / FOLDER
@@ -49,7 +56,7 @@ class Rounds:
         self._fingerprint = fingerprint
 
     def save(self, number: int, model: nn.Module, state: dict[str, Any]) -> None:
-        """Write a round; only then the one before goes."""
+        """Write a round, and only then delete the one before."""
         target, partial = self._folder / f"round-{number:05d}", self._folder / f"partial-{number:05d}"
         for leftover in (partial, target):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -70,7 +77,10 @@ class Rounds:
                 shutil.rmtree(earlier, ignore_errors=True)
 
     def newest(self) -> Saved | None:
-        """The newest whole round of this attempt, else of the first earlier one that has any with this fingerprint."""
+        """Return the newest intact round of this attempt, else of the first earlier one that has any; None if none has.
+
+        Only rounds with this fingerprint count.
+        """
         for folder in (self._folder, *(each / FOLDER for each in self._previous)):
             for place in sorted(folder.glob("round-*"), reverse=True):
                 record = read_state(place / STATE)

@@ -1,5 +1,7 @@
-"""How much each layer alone can lose: the loss of the whole network against the rate at which one layer is pruned, all
-others dense, nothing retrained (Han 2015, figure 6; Li 2016, section 3.2)."""
+"""Sensitivity scan: the loss of the network against the rate at which one layer alone is pruned.
+
+All other layers stay dense, and nothing is retrained (Han 2015, figure 6; Li 2016, section 3.2).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,10 +20,10 @@ Curve = list[tuple[float, float, float]]
 def scan(
     scene: Scene, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
 ) -> dict[str, Curve]:
-    """The curve of each of the scene's layers, by name. `prune_layer` prunes one layer of `scene.model` to a rate, and
-    touches nothing else; afterwards the layer is as it was.
+    """Measure the curve of each of the scene's layers, by name.
 
-    Raises RecoveryStopped between layers where asked to stop.
+    `prune_layer` prunes one layer of `scene.model` to a rate, and touches nothing else; the layer is restored
+    afterwards. Raises RecoveryStopped between layers where asked to stop.
     """
     curves: dict[str, Curve] = {}
     for shape in counted(scene.layers, "scanning layers"):
@@ -43,10 +45,10 @@ def scan(
 def rates_from_scan(
     layers: Sequence[LinearShape], curves: Mapping[str, Curve], dense_loss: float, sparsity: float
 ) -> dict[str, float]:
-    """A rate for each layer by name: together they remove `sparsity` of the layers' weights, and the last weight
-    removed costs the same in each, see `core.catalogue.water_filling`.
+    """Choose a rate for each layer, by name, that together remove `sparsity` of the layers' weights.
 
-    Raises InvalidSparsity above the highest rate of the scan: beyond it nothing is known.
+    The last weight removed costs the same in each layer, see `core.catalogue.water_filling`. Raises InvalidSparsity
+    above the highest rate of the scan: nothing is known beyond it.
     """
     highest = max(rate for curve in curves.values() for rate, _, _ in curve)
     if sparsity > highest:
@@ -64,7 +66,7 @@ def rates_from_scan(
 
 
 def exact_counts(layers: Sequence[LinearShape], rates: Mapping[str, float], total: int) -> dict[str, int]:
-    """Weights each layer loses, by name: its rate's, rounded so that they sum to `total`, the largest remainders up."""
+    """Round the weights each layer loses, by name, so that they sum to `total`; the largest remainders go up."""
     wanted = {shape.name: rates[shape.name] * shape.numel for shape in layers}
     counts = {name: int(each) for name, each in wanted.items()}
     order = sorted(wanted, key=lambda name: counts[name] - wanted[name])

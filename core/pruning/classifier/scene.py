@@ -1,4 +1,4 @@
-"""What a method for classifiers is given, and whom it tells how far it is."""
+"""Context of a method for classifiers: the model, its images, and callbacks for its progress."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +17,10 @@ from core.pruning.classifier.rounds import Rounds
 
 @dataclass
 class Observer:
-    """Who wants to hear of pruning while it runs, and may stop it: `on_progress` gets a share from 0 to 1, `on_metric`
-    a name, a step and a value."""
+    """Callbacks for the progress of pruning, which may also stop it.
+
+    `on_progress` gets a share from 0 to 1, `on_metric` a name, a step and a value.
+    """
 
     on_progress: Callable[[float], None] = lambda done: None
     on_log: Callable[[str], None] = lambda message: None
@@ -28,12 +30,12 @@ class Observer:
 
 @dataclass
 class Scene:
-    """A classifier, loaded, and all that is asked of it.
+    """A loaded classifier with everything a method needs to prune it.
 
     `model` is float32, in evaluation mode, on `device`, and changed in place: `model(pixel_values=images_BCHW).logits`
     are [batch, classes]. `layers` are those that may be pruned, in order, named as its modules. `images` are those to
-    calibrate and retrain on. `notes` and `figures` go into the report; `rounds` is where an iterative method saves what
-    it has done, and finds what an earlier attempt did.
+    calibrate and retrain on. `notes` and `figures` go into the report; `rounds` is where an iterative method saves its
+    rounds, and finds those of an earlier attempt.
     """
 
     model: nn.Module
@@ -61,19 +63,19 @@ class Scene:
         return self.model.get_submodule(name)
 
     def logits(self, images_BCHW: Tensor) -> Tensor:
-        """[batch, classes]."""
+        """Return logits, [batch, classes]."""
         logits: Tensor = self.model(pixel_values=images_BCHW.to(self.device)).logits
         return logits
 
     def batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images [batch, channels, height, width] and labels [batch] of a set, in order, on the device."""
+        """Yield images [batch, channels, height, width] and labels [batch] of a set, in order, on the device."""
         for numbers in counted(torch.arange(len(images)).split(self.batch_size), "batches of images"):
             yield images.batch(numbers).to(self.device), images.labels_N[numbers].to(self.device)
 
 
 @torch.no_grad()
 def loss_and_accuracy(scene: Scene, images: ImageSet) -> tuple[float, float]:
-    """Mean cross-entropy in nats and the share of images whose highest logit is their label's."""
+    """Return mean cross-entropy in nats and the share of images whose highest logit is their label's."""
     loss = right = 0.0
     for pixels_BCHW, labels_B in scene.batches(images):
         logits_BK = scene.logits(pixels_BCHW)
@@ -83,17 +85,17 @@ def loss_and_accuracy(scene: Scene, images: ImageSet) -> tuple[float, float]:
 
 
 def mean_loss(scene: Scene, images: ImageSet) -> float:
-    """Mean cross-entropy over a set, in nats."""
+    """Return mean cross-entropy over a set, in nats."""
     return loss_and_accuracy(scene, images)[0]
 
 
 def weights_of(model: nn.Module, layers: Sequence[LinearShape]) -> Mapping[str, nn.Parameter]:
-    """The weights of layers by parameter name, as `ZeroPattern` takes them."""
+    """Return the weights of layers by parameter name, as `ZeroPattern` takes them."""
     return {f"{layer.name}.weight": weight_of(model, layer.name) for layer in layers}
 
 
 def weight_of(model: nn.Module, name: str) -> nn.Parameter:
-    """The weight of a convolution or linear layer, as the module holds it."""
+    """Return the weight of a convolution or linear layer, as the module holds it."""
     weight = model.get_submodule(name).weight
     assert isinstance(weight, nn.Parameter)
     return weight

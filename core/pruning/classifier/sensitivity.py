@@ -27,12 +27,12 @@ from core.pruning.methods.classifiers.filter_l1 import FilterL1
 from core.pruning.recovery.training import RecoveryStopped
 
 SAVED = "curves.json"
-"""In an attempt's folder: the curves of the layers that are done."""
+"""File in an attempt's folder with the curves of the finished layers."""
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """What is pruned alone: a layer, or a group of coupled channels with its `weights` parameters."""
+    """A layer, or a group of coupled channels with its `weights` parameters, that is pruned alone."""
 
     name: str
     layer: int
@@ -49,11 +49,13 @@ def classifier_sensitivity(
     previous: Sequence[Path] = (),
     fingerprint: str = "",
 ) -> tuple[SensitivityPoint, list[SensitivityCurve]]:
-    """The dense model's point, and the curve of each of the scene's layers, or, of methods that remove filters, of each
-    group of coupled ones that are all in these layers. `scene.images` are those to calibrate on.
+    """Measure the dense model's point, and the curve of each of the scene's layers.
+
+    Methods that remove filters have a curve for each group of coupled channels that are all in these layers.
+    `scene.images` are those to calibrate on.
 
     After each layer its curve is saved in `work`; those an earlier attempt of the same `fingerprint` left in one of the
-    `previous` folders are taken from there. The model is as it was afterwards. Raises RecoveryStopped between layers
+    `previous` folders are taken from there. The model is restored afterwards. Raises RecoveryStopped between layers
     where asked to stop.
     """
     assert parameters.rates is not None and parameters.pattern is not None
@@ -75,7 +77,7 @@ def classifier_sensitivity(
 
 
 def _layers(scene: Scene, images: ImageSet, method: ClassifierMethod, parameters: SensitivityParameters) -> list[_Unit]:
-    """Every layer, pruned by its weights as the method does it in a scene of that layer alone."""
+    """Return a unit for every layer, pruned by the method in a scene of that layer alone."""
     assert parameters.rates is not None and parameters.pattern is not None
     rates, pattern = parameters.rates, parse_pattern(parameters.pattern)
     sparsities: dict[float, float] = {}
@@ -100,8 +102,10 @@ def _layers(scene: Scene, images: ImageSet, method: ClassifierMethod, parameters
 
 
 def _groups(scene: Scene, images: ImageSet, inner: FilterParameters, rates: Sequence[float]) -> list[_Unit]:
-    """Every group of coupled channels, those nearest to the image first: the units of lowest score are silenced, which
-    is what removing them does, but for at least one."""
+    """Return a unit for every group of coupled channels, those nearest to the image first.
+
+    The channels of lowest score are zeroed, which has the effect of removing them; at least one stays.
+    """
     groups = Groups.of(scene.model, images.batch([0]).shape[1:]).among([layer.name for layer in scene.layers])
     if isinstance(inner, FilterL1Parameters):
         criterion = FilterL1(inner)
@@ -140,7 +144,7 @@ def _save(work: Path, fingerprint: str, curves: Sequence[SensitivityCurve]) -> N
 
 
 def _saved(folders: Sequence[Path], fingerprint: str) -> list[SensitivityCurve]:
-    """Of the first folder that has any with this fingerprint."""
+    """Return the curves in the first folder that has any with this fingerprint."""
     for folder in folders:
         record = read_state(folder / SAVED)
         if record is not None and record["fingerprint"] == fingerprint:

@@ -15,14 +15,14 @@ from core.pruning.classifier.scene import Scene
 from core.pruning.hashing import collision_rate, collisions_by_sparsity, share
 
 _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
-"""At which collisions are counted, from the layer's own on."""
+"""Sparsities at which collisions are counted, from the layer's own on."""
 
 
 @torch.no_grad()
 def share_linears(scene: Scene, folder: ClassifierFolder, *, compression: float, seed: int) -> list[dict[str, Any]]:
-    """Share the weights of every linear layer among the scene's, in place, exact in the dtype they are stored in.
+    """Share the weights of the scene's linear layers, in place, exactly representable in their stored dtype.
 
-    `compression` is bucket values for each weight. What is found of each layer, for the report: the tensor's name in
+    `compression` is bucket values for each weight. Returns a row of each layer, for the report: the tensor's name in
     the file, seed and buckets; weights, how many survive, and the share of these that are not alone in their bucket, as
     counted and as expected; the same at higher sparsities; and ‖W − Ŵ‖/‖W‖. Raises InvalidRequest where none is linear.
     """

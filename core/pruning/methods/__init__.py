@@ -1,4 +1,4 @@
-"""One short file per published method, composed of the parts beside this folder, and bound to the catalogue by id."""
+"""Pruning methods, one short file per published method, composed of `core.pruning` and bound to the catalogue by id."""
 
 from core.catalogue.parameters import MethodParameters, Selection
 from core.pruning.methods.admm import ADMM
@@ -41,12 +41,12 @@ STRUCTURED: dict[str, type[StructuredMethod]] = {
 
 
 def build_method(method_id: str, parameters: Selection) -> Method:
-    """The engine's implementation of a catalogue entry with its parameters."""
+    """Build the engine's implementation of a catalogue entry with its parameters."""
     return IMPLEMENTATIONS[method_id](parameters)
 
 
 def build_structured_method(method_id: str, parameters: MethodParameters) -> StructuredMethod:
-    """The same for methods that remove heads, channels or layers."""
+    """Build the implementation of a method that removes heads, channels or layers."""
     return STRUCTURED[method_id](parameters)
 
 

@@ -16,12 +16,15 @@ from core.pruning.statistics import InputStatistic, Statistic
 _RAMP = 0.75
 """Share of the iterations over which sparsity rises to its target, cubically."""
 _SAMPLE = 2**13
-"""Weights among which the threshold of a turn is looked for."""
+"""Number of weights that are sampled to find the threshold of an iteration."""
 
 
 class ADMM(Method):
-    """Minimise ‖X(W − Z)ᵀ‖² over sparse Z: V is solved for near Z, Z is V + U without its smallest weights, U sums up
-    what they differ by. Inputs are scaled to norm 1, so that the smallest weights are those of Wanda's score."""
+    """ADMM for the minimum of ‖X(W − Z)ᵀ‖² over sparse Z.
+
+    V is solved for near Z, Z is V + U without its smallest weights, and U accumulates their difference. Inputs are
+    scaled to norm 1, so that the smallest weights are those of Wanda's score.
+    """
 
     statistic = Statistic.GRAM
 
@@ -49,7 +52,7 @@ class ADMM(Method):
             ]
 
     def _solve(self, weight_OI: Tensor, gram_II: Tensor, inverse_II: Tensor, target: Target) -> Tensor:
-        """Of a layer whose inputs have norm 1: Z with the target's zeros."""
+        """Return Z, with the target's zeros, for a layer whose inputs have norm 1."""
         total = target.of_tensor(weight_OI.numel())
         if target.pattern.of is None and total == 0:
             return weight_OI
@@ -65,8 +68,10 @@ class ADMM(Method):
 
 
 def _without(weight_OI: Tensor, target: Target, count: int) -> Tensor:
-    """Without about so many of its smallest weights, or with those of n:m exactly: which they are at the end, the last
-    turn finds out."""
+    """Zero about `count` of the smallest weights, or exactly those of the n:m pattern.
+
+    An approximate count is enough: the last iteration finds the exact mask.
+    """
     if target.pattern.of is not None:
         return weight_OI.masked_fill(removal_mask(weight_OI.abs(), target, by_row=False), 0)
     sample = weight_OI.reshape(-1)[:: max(1, weight_OI.numel() // _SAMPLE)].abs()

@@ -1,4 +1,4 @@
-"""Bonsai (Dery, Kolawole, Kagy, Smith, Neubig, Talwalkar 2024, arXiv:2402.05406): with forward passes only."""
+"""Bonsai (Dery, Kolawole, Kagy, Smith, Neubig, Talwalkar 2024, arXiv:2402.05406): pruning with forward passes only."""
 
 import math
 from collections.abc import Sequence
@@ -21,16 +21,17 @@ from core.pruning.unit_masks import UnitMasks
 
 
 class Bonsai(StructuredMethod):
-    """In rounds that remove a share p of the units' parameters each:
+    """Bonsai's removal in rounds, each of a share p of the units' parameters.
 
-    1. prior of a unit = mean |W_out|·rms(activation), in the model as it is by now; of every layer the units that are
-       lowest, twice as many as are to go, are candidates, and all others stay, without an importance of their own;
+    1. prior of a unit = mean |W_out|·rms(activation), in the model as pruned so far; in every layer the units of lowest
+       prior, twice as many as are to be removed, are candidates, and all others stay, without an importance;
     2. sub-models without half of the candidates, drawn with probability ∝ max prior − prior, each followed by its
        complement (without the other half), are measured: performance = −perplexity;
     3. importance = the coefficients of a linear regression of performance on which candidates are kept;
-    4. the candidates of least importance go; where importances tie (L1 leaves many at zero), those of least prior.
+    4. the candidates of least importance are removed; where importances tie (L1 leaves many at zero), those of least
+       prior.
 
-    The whole model is held, forward only, and never more than a micro-batch of activations.
+    The entire model is in memory, forward only, and never more than a micro-batch of activations.
     """
 
     weight_reads = 1
@@ -67,12 +68,12 @@ class Bonsai(StructuredMethod):
         after: Sequence[Counts],
         generator: torch.Generator,
     ) -> tuple[Cut, str]:
-        """From the units still there, as many as `before` says, to what is kept of them, `after`."""
+        """Run one round: reduce the units still there, as many as `before` says, to those of `after`."""
         assert scene.calibration is not None
         masks = model.masks
 
         def keep_highest(score_U: Tensor, among_U: Tensor, counts: Sequence[Counts]) -> Cut:
-            """Only units `among` these may go."""
+            """Keep the units of highest score; only units `among_U` may be removed."""
             inside = score_U[among_U]
             stays_U = torch.where(there_U, inside.max() + 1, inside.min() - 1)
             return scene.keep_highest(masks.split(torch.where(among_U, score_U, stays_U)), counts)
@@ -124,7 +125,7 @@ class _MaskedModel:
             return perplexity(self.scene.skeleton, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
 
     def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
-        """mean |W_out|·rms(activation) of each unit, and the perplexity, with only these kept."""
+        """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only these units kept."""
         with self.masks.watched() as seen:
             found = self.perplexity(tokens_NT, kept_U)
         return self.masks.output_magnitudes(seen).double(), found
@@ -137,7 +138,7 @@ class _MaskedModel:
 
 
 def _twice(before: Counts, after: Counts) -> Counts:
-    """What a layer would keep if twice as much went."""
+    """Return the counts a layer would keep if twice as much were removed."""
     return Counts(
         channels=max(0, 2 * after.channels - before.channels),
         heads=max(0, 2 * after.heads - before.heads),
@@ -147,7 +148,7 @@ def _twice(before: Counts, after: Counts) -> Counts:
 
 
 def _drop_weights(masks: UnitMasks, prior_U: Tensor, candidates_U: Tensor) -> Tensor:
-    """max − prior among the candidates of each layer and kind, as a share of the widest difference; never quite 0."""
+    """Return max − prior among candidates of each layer and kind, as a share of the widest difference; never 0."""
     weights = []
     for priors, candidates in zip(masks.split(prior_U), masks.split(candidates_U), strict=True):
         for kind, prior in priors.items():
@@ -158,7 +159,7 @@ def _drop_weights(masks: UnitMasks, prior_U: Tensor, candidates_U: Tensor) -> Te
 
 
 def _ranks(first_U: Tensor, second_U: Tensor) -> Tensor:
-    """Places in ascending order of the first figure and, where it ties, of the second: [units]."""
+    """Return ranks in ascending order of the first values and, where they tie, of the second: [units]."""
     order_U = second_U.argsort(stable=True)
     order_U = order_U[first_U[order_U].argsort(stable=True)]
     ranks_U = torch.empty_like(first_U)

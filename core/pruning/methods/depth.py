@@ -1,5 +1,8 @@
-"""Removing whole layers: by measured perplexity, by the angle between input and output of a run of layers (Gromov 2024,
-arXiv:2403.17887), or by how little a layer changes its input (ShortGPT, Men 2024, arXiv:2403.03853)."""
+"""Removal of entire layers, by one of three criteria.
+
+They are measured perplexity, the angle between input and output of a run of layers (Gromov 2024, arXiv:2403.17887), and
+how little a layer changes its input (ShortGPT, Men 2024, arXiv:2403.03853).
+"""
 
 import math
 
@@ -21,9 +24,11 @@ _COMPARED_TOKENS = 1024
 
 
 class Depth(StructuredMethod):
-    """'angular': the n layers from the one where arccos(x_l·x_{l+n} / ‖x_l‖‖x_{l+n}‖) / π is least on average;
+    """Choice of the n layers to remove; x_l is the input of layer l.
+
+    'angular': the n layers from the one where arccos(x_l·x_{l+n} / ‖x_l‖‖x_{l+n}‖) / π is least on average;
     'block_influence': the n layers of least 1 − cos(x_l, x_{l+1}); 'perplexity': greedily, the layer whose absence
-    leaves the lowest perplexity. x_l is what layer l is given.
+    leaves the lowest perplexity.
     """
 
     weight_reads = 1
@@ -86,7 +91,7 @@ class Depth(StructuredMethod):
             return hidden
 
         def remember(start: int, first: list[Tensor]) -> None:
-            """Keep what each layer from place `start` on is given, from what the first of them is."""
+            """Store the input of each layer from place `start` on, given the input of the first of them."""
             for batch, hidden in enumerate(counted(first, "running what is left on batches")):
                 for place in range(start, len(kept)):
                     before.put(place, batch, hidden)

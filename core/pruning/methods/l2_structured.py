@@ -1,4 +1,7 @@
-"""L2 structured pruning: the heads and channels of smallest weight norm go. LLM-Pruner's table 1 has it collapse."""
+"""L2 structured pruning: heads and channels of smallest weight norm are removed.
+
+LLM-Pruner's table 1 shows it to collapse (Ma 2023, arXiv:2305.11627).
+"""
 
 from collections.abc import Mapping
 
@@ -12,7 +15,7 @@ from core.pruning.structure import Cut, Slot
 
 
 class L2Structured(StructuredMethod):
-    """score = Σ w² over all weights that go with the group, whose order is that of the norm."""
+    """Score Σ w² over all weights that are removed with the group, which has the order of the norm."""
 
     weight_reads = 1
 

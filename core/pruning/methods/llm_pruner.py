@@ -13,8 +13,10 @@ from core.pruning.structure import Cut, Groups, Slot
 
 
 class LLMPruner(StructuredMethod):
-    """importance of a weight = |w·g| (eq. 5, first order) or |w·g − ½·F·w²| (mixed), F the mean of per-sequence g²,
-    summed over the group; vector-wise, the absolute value is that of each row's or column's sum.
+    """Importance of groups by Taylor expansion of the loss.
+
+    A weight's is |w·g| (eq. 5, first order) or |w·g − ½·F·w²| (mixed), F the mean of per-sequence g², summed over the
+    group; vector-wise, the absolute value is that of each row's or column's sum.
     """
 
     weight_reads = 2

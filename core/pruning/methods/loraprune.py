@@ -1,4 +1,4 @@
-"""LoRAPrune (Zhang, Chen, Shen, Yang, Ou, Yu, Zhuang 2023, arXiv:2305.18403): groups go while adapters are trained."""
+"""LoRAPrune (Zhang, Chen, Shen, Yang, Ou, Yu, Zhuang 2023, arXiv:2305.18403): removal while adapters are trained."""
 
 from torch import Tensor
 
@@ -13,11 +13,13 @@ from core.pruning.structure import Cut
 
 
 class LoRAPrune(StructuredMethod):
-    """importance of a weight = (ĝ ⊙ (W + scale·BA))², ĝ = scale·(g_B·A + B·g_A − g_B·g_A) (eq. 8–10); summed over the
-    group, normalised per linear layer, averaged over the steps.
+    """Importance of groups from the gradients of adapters alone.
 
-    At every step the groups of a layer with the least go, by a cubic schedule, and stay masked; at the end they are
-    removed and the adapters merged into what is left.
+    A weight's is (ĝ ⊙ (W + scale·BA))², ĝ = scale·(g_B·A + B·g_A − g_B·g_A) (eq. 8–10); summed over the group,
+    normalised per linear layer, averaged over the steps.
+
+    At every step the least important groups of a layer are masked, by a cubic schedule, and stay masked; at the end
+    they are removed and the adapters merged into the weights that are left.
     """
 
     weight_reads = 1
@@ -37,7 +39,7 @@ class LoRAPrune(StructuredMethod):
 
 
 class GradualRemoval:
-    """At each step of training, who is to go by now. `cut` is what is kept so far."""
+    """Schedule that masks groups at each step of training; `cut` is what is kept so far."""
 
     def __init__(self, scene: Scene, adapted: AdaptedModel, steps: int, momentum: float) -> None:
         self._scene, self._adapted, self._steps = scene, adapted, steps
@@ -51,9 +53,9 @@ class GradualRemoval:
         self._adapted.keep_cut(self.cut)
 
     def after_step(self, step: int) -> None:
-        """Nothing: what is masked is not read, wherever its weights move."""
+        """Do nothing: masked groups are not read, wherever their weights move."""
 
 
 def importance(linear: MaskedLoraLinear) -> Tensor:
-    """(ĝ ⊙ (W + scale·BA))² of each weight."""
+    """Return (ĝ ⊙ (W + scale·BA))² of each weight."""
     return (estimated_gradient(linear) * effective_weight(linear)).square()

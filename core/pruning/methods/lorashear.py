@@ -1,4 +1,4 @@
-"""LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge moves before groups are removed."""
+"""LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge transfer before removal."""
 
 from core.catalogue.adapted_parameters import LoRAShearParameters
 from core.catalogue.parameters import MethodParameters
@@ -11,9 +11,11 @@ from core.pruning.structure import Cut
 
 
 class LoRAShear(StructuredMethod):
-    """Where knowledge lies is measured first, by what the absence of each bundle of groups costs: the costliest are
-    exempt. Then, in periods, the rest of a layer's groups with the least |ĝ ⊙ (W + scale·BA)| shrink to zero by
-    half-space projection while adapters are trained on what stays.
+    """Removal by half-space projection, with the groups that hold most knowledge exempt.
+
+    The damage of removing each bundle of groups is measured first: the most damaging are exempt. Then, in periods, the
+    rest of a layer's groups with the least |ĝ ⊙ (W + scale·BA)| shrink to zero by half-space projection while adapters
+    are trained on the groups that stay.
     """
 
     weight_reads = 1

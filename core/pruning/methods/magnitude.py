@@ -1,4 +1,4 @@
-"""Magnitude pruning (Han, Pool, Tran, Dally 2015, arXiv:1506.02626): the weights of smallest |w| go."""
+"""Magnitude pruning (Han, Pool, Tran, Dally 2015, arXiv:1506.02626): the weights of smallest |w| are removed."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from core.pruning.statistics import InputStatistic, Statistic
 
 
 class Magnitude(Method):
-    """score = |W_ij|, compared within a row, a tensor, or (through the targets' counts) the whole model."""
+    """Score |W_ij|, compared within a row, a tensor, or (through the targets' counts) the entire model."""
 
     statistic = Statistic.NONE
 

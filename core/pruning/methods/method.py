@@ -1,4 +1,4 @@
-"""What the engine asks of a one-shot method."""
+"""Interface of a one-shot method."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from core.pruning.statistics import InputStatistic, Statistic
 
 
 class Method(ABC):
-    """A one-shot method: given the linear layers that read one input and its statistics, their pruned weights.
+    """A one-shot method: pruned weights from linear layers that read one input, and its statistics.
 
-    `statistic` is what it reads of the inputs. Weights handed in are never written to.
+    `statistic` is the level of statistics it reads. Weights handed in are never written to.
     """
 
     statistic: ClassVar[Statistic]
@@ -26,4 +26,7 @@ class Method(ABC):
     def prune(
         self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
     ) -> list[Tensor]:
-        """Pruned weights, float32 [out_features, in_features], in the order of `linears`. `note` goes to the report."""
+        """Return pruned weights, float32 [out_features, in_features], in the order of `linears`.
+
+        `note` adds a line to the report.
+        """

@@ -1,4 +1,4 @@
-"""Optimal Brain Surgeon, layer by layer (Hassibi & Stork 1993, NIPS 5): each output's weights are a problem for itself.
+"""Optimal Brain Surgeon, layer by layer (Hassibi & Stork 1993, NIPS 5), each output row a problem of its own.
 
 For one linear layer the squared error of the outputs is a quadratic in the weights, the same for every output row, with
 Hessian H = 2XᵀX / tokens; so the update is exact. Every row deletes its cheapest weights one at a time.
@@ -18,11 +18,11 @@ from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.surgeon import delete_cheapest
 
 _FREE = 1e18
-"""[H⁻¹]_jj of an input that is always zero: its weights cost nothing and go first."""
+"""The [H⁻¹]_jj of an input that is always zero: its weights cost nothing and are deleted first."""
 
 
 class OBS(Method):
-    """Rows lose as many weights as one another, to within one, so that the layer loses exactly what is asked."""
+    """Deletion of as many weights in every row, to within one, so that the layer loses exactly its target."""
 
     statistic = Statistic.GRAM
 
@@ -47,7 +47,7 @@ class OBS(Method):
 
 
 def row_counts(weight_OI: Tensor, target: Target) -> Tensor:
-    """How many weights each row loses, int64 [out_features]: as even as can be, the first rows one more."""
+    """Return the number of weights each row loses, int64 [out_features]; the first rows may lose one more."""
     rows, size = weight_OI.shape
     if target.pattern.of is not None and target.pattern.keep is not None:
         return torch.full((rows,), size // target.pattern.of * (target.pattern.of - target.pattern.keep))

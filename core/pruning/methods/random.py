@@ -1,4 +1,4 @@
-"""Random pruning: the baseline. Every weight of a tensor is equally likely to go."""
+"""Random pruning, the baseline: every weight of a tensor is equally likely to be removed."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from core.pruning.statistics import InputStatistic, Statistic
 
 
 class Random(Method):
-    """score = U[0, 1), seeded by the job's seed and the layer's place."""
+    """Score U[0, 1), seeded by the job's seed and the layer's index."""
 
     statistic = Statistic.NONE
 

@@ -1,4 +1,4 @@
-"""Random structured pruning: the baseline. Every head or channel of a layer is equally likely to go."""
+"""Random structured pruning, the baseline: every head or channel of a layer is equally likely to be removed."""
 
 import torch
 
@@ -9,7 +9,7 @@ from core.pruning.structure import Cut
 
 
 class RandomStructured(StructuredMethod):
-    """score = U[0, 1), seeded by the job's seed."""
+    """Score U[0, 1), seeded by the job's seed."""
 
     weight_reads = 0
 

@@ -1,4 +1,4 @@
-"""`recover`: nothing is pruned. The sweep measures the model and counts its zeros; training follows it."""
+"""Method `recover`, which prunes nothing: the sweep measures the model and counts its zeros, then it is trained."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from core.pruning.statistics import InputStatistic, Statistic
 
 
 class Recover(Method):
-    """Every weight stays as it is."""
+    """Identity: every weight stays as it is."""
 
     statistic = Statistic.NONE
 

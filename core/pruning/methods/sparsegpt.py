@@ -1,4 +1,4 @@
-"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): column by column, with the rest updated to make up for it."""
+"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): pruning by columns, with an update of the weights left."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ from core.pruning.statistics import InputStatistic, Statistic
 
 
 class SparseGPT(Method):
-    """H = 2XᵀX / tokens, damped; U with UᵀU = H⁻¹; masks by w²/U_jj², update by algorithm 1."""
+    """Column updates with H = 2XᵀX / tokens, damped, and UᵀU = H⁻¹; masks by w²/U_jj², update by algorithm 1."""
 
     statistic = Statistic.GRAM
 

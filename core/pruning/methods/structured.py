@@ -1,4 +1,4 @@
-"""What the engine asks of a structured method."""
+"""Interface of a structured method."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -9,7 +9,7 @@ from core.pruning.structure import Cut
 
 
 class StructuredMethod(ABC):
-    """Chooses what of a model is kept. `weight_reads`: how often it reads all weights to do so."""
+    """A choice of the units a model keeps; `weight_reads` is how often it reads all weights to choose."""
 
     weight_reads: ClassVar[int]
 
@@ -18,4 +18,4 @@ class StructuredMethod(ABC):
 
     @abstractmethod
     def choose(self, scene: Scene) -> Cut:
-        """What is kept, as much as the scene's counts say."""
+        """Choose the units to keep, as many as the scene's counts say."""

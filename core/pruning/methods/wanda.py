@@ -13,7 +13,7 @@ from core.pruning.statistics import InputStatistic, Statistic
 
 
 class Wanda(Method):
-    """score = |W_ij|·‖X_j‖₂ (eq. 1), the lowest s·d_in of every output row removed (algorithm 1).
+    """Score |W_ij|·‖X_j‖₂ (eq. 1), the lowest s·d_in of every output row removed (algorithm 1).
 
     The variant compares rows with one another by the cumulative share of their score, see `cumulative_row_share`.
     """

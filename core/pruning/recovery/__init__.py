@@ -1,9 +1,8 @@
-"""Training after pruning, in which pruned weights stay zero: of all parameters, of low-rank adapters, or of either
-against the original model's predictions.
+"""Training after pruning, in which pruned weights stay zero.
 
-`recover` is the whole of it, from a model folder to the tensors that changed; `training` the loop, data parallel by
-accelerate; `masks` what must stay zero; `adapters` LoRA whose update has the zeros of the weight it is added to;
-`losses` what is minimised; `sampling` the sequences of a step; `opening` the model in memory; `checkpoints` what
-survives between steps. Nothing here needs zeros to be there: a model that was made smaller instead is trained in the
-same way.
+It trains all parameters, low-rank adapters, or either against the original model's predictions. `recover` goes from a
+model folder to the tensors that changed; `training` is the loop, data parallel by accelerate; `masks` the zeros that
+are held; `adapters` LoRA whose update has the zeros of the weight it is added to; `losses` the objectives; `sampling`
+the sequences of a step; `opening` the model in memory; `checkpoints` the state saved between steps. Nothing here needs
+zeros to be there: a model from which groups were removed instead is trained in the same way.
 """

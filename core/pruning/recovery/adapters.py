@@ -34,7 +34,7 @@ class MaskedLoraLinear(LoraLinear):
         self.holds_zeros = bool((self._weight == 0).any())
 
     def get_delta_weight(self, adapter: str) -> Tensor:
-        """The update in the weight's own layout, zero where the weight is."""
+        """Return the update in the weight's own layout, zero where the weight is."""
         return self._masked(super().get_delta_weight(adapter))
 
     def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
@@ -56,12 +56,12 @@ class MaskedLoraLinear(LoraLinear):
         return A_RI, B_OR
 
     def update(self, A_RI: Tensor, B_OR: Tensor) -> Tensor:
-        """What factors add to the weight, in its own layout: alpha/r · M⊙(BA)."""
+        """Return the update of the weight by these factors, in its own layout: alpha/r · M⊙(BA)."""
         update_OI = (B_OR @ A_RI) * self.scaling[ADAPTER]
         return self._masked(update_OI.T if self.fan_in_fan_out else update_OI)
 
     def effective(self, factors: tuple[Tensor, Tensor], dimension: int, index: Tensor) -> Tensor:
-        """Weight and update of factors in float32, only where `index` says along a dimension of the weight."""
+        """Return weight plus update in float32, only at `index` along a dimension of the weight."""
         A_RI, B_OR = factors
         if (dimension == 0) != self.fan_in_fan_out:
             B_OR = B_OR[index]
@@ -84,7 +84,7 @@ class MaskedLoraLinear(LoraLinear):
 
 
 def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, transposed: bool) -> LoraModel:
-    """Freeze the model and put adapters on linear layers, given by full name; their A is random, their B zero.
+    """Freeze the model and add adapters to linear layers, given by full name; their A is random, their B zero.
 
     `transposed` marks weights stored as [in, out]. Seeded by torch's global generator.
     """
@@ -102,7 +102,7 @@ def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, 
 
 @torch.no_grad()
 def merge_adapters(model: LoraModel) -> PreTrainedModel:
-    """The model with every update added to its weight, zeros kept, and the adapters gone."""
+    """Add every update to its weight, zeros kept, and return the model without adapters."""
     merged = model.merge_and_unload()
     assert isinstance(merged, PreTrainedModel)
     return merged

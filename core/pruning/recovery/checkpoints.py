@@ -1,8 +1,8 @@
-"""What survives between steps of training: trained tensors and the optimiser's moments, in safetensors, and how far it
-came, in JSON with the SHA-256 of both.
+"""Checkpoints of training: trained tensors and optimiser moments in safetensors, progress and their SHA-256 in JSON.
 
-Written aside, renamed, and the one before removed: a process killed anywhere leaves a whole checkpoint. Rates, order of
-the sequences and random numbers follow from the seed and the step alone, so nothing else need be kept.
+A checkpoint is written to a partial folder, renamed, and the one before removed: a process killed at any point leaves
+an intact checkpoint. Rates, order of the sequences and random numbers follow from the seed and the step alone, so
+nothing else needs to be saved.
 """
 
 import json
@@ -19,15 +19,17 @@ from core.pruning.boundaries import STATE, file_sha256, read_state
 
 FOLDER = "recovery"
 PATTERN = f"{FOLDER}/step-*/{STATE}"
-"""Of the state files below an attempt's folder: a checkpoint is there."""
+"""Pattern, below an attempt's folder, of the state files by which a checkpoint is found."""
 _TRAINED = "trained.safetensors"
 _MOMENTS = "moments.safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """After `step` steps: trained tensors by name, the optimiser's moments by `name/moment`, the loss of each step, and
-    the rounds of adaptive sampling.
+    """State after `step` steps of training.
+
+    It holds trained tensors by name, the optimiser's moments by `name/moment`, the loss of each step, and the rounds of
+    adaptive sampling.
     """
 
     step: int
@@ -38,14 +40,14 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """In the work folder of one attempt. `fingerprint` names everything the numbers depend on."""
+    """The checkpoints in the work folder of one attempt; `fingerprint` names everything the numbers depend on."""
 
     def __init__(self, work: Path, fingerprint: str) -> None:
         self._folder = work / FOLDER
         self._fingerprint = fingerprint
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; only then the one before goes."""
+        """Write a checkpoint, and only then delete the one before."""
         target = self._folder / f"step-{checkpoint.step:07d}"
         partial = self._folder / f"partial-{checkpoint.step:07d}"
         for leftover in (partial, target):
@@ -68,9 +70,9 @@ class Checkpoints:
                 shutil.rmtree(earlier, ignore_errors=True)
 
     def newest(self, previous: Sequence[Path] = ()) -> Checkpoint | str | None:
-        """The newest whole checkpoint of this attempt's folder, else of the first earlier one that has any.
+        """Return the newest intact checkpoint of this attempt's folder, else of the first earlier one that has any.
 
-        None where there is none; a sentence saying why where there is one but it does not fit.
+        None where there is none; a sentence that says why where there is one but it does not fit.
         """
         reason: str | None = None
         for folder in (self._folder, *(each / FOLDER for each in previous)):

@@ -1,4 +1,4 @@
-"""What recovery minimises, per batch of tokens [batch, time]."""
+"""Objectives of recovery, per batch of tokens [batch, time]."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -11,14 +11,15 @@ Loss: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
 
 def next_token_loss(model: nn.Module, tokens_BT: Tensor) -> Tensor:
-    """Mean cross-entropy of each token given those before it, in nats."""
+    """Return the mean cross-entropy of each token given those before it, in nats."""
     logits_BTV = _logits(model, tokens_BT)[:, :-1]
     return functional.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten())
 
 
 def distillation_loss(teacher: nn.Module, temperature: float) -> Loss:
-    """T² · KL(teacher ‖ student) of the next token's distribution at temperature T, mean over all positions, in nats
-    (Hinton 2015, arXiv:1503.02531, section 2).
+    """Return the loss T² · KL(teacher ‖ student) of the next token's distribution at temperature T.
+
+    It is the mean over all positions, in nats (Hinton 2015, arXiv:1503.02531, section 2).
     """
 
     def loss(model: nn.Module, tokens_BT: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What must stay zero while a model is trained."""
+"""Zeros that are held while a model is trained."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class ZeroPattern:
     """The weights of some parameters that are zero now, and stay so.
 
-    `parameters` are the ones to look at, by name; those without a zero cost nothing. Held as one byte a weight.
+    `parameters` are given by name; those without a zero cost nothing. Stored as one byte a weight.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -19,7 +19,7 @@ class ZeroPattern:
 
     @torch.no_grad()
     def after_backward(self, step: int) -> None:
-        """Take the gradients of pruned weights away, so that clipping does not count them."""
+        """Zero the gradients of pruned weights, so that clipping does not count them."""
         for name, zeros in self._zeros.items():
             gradient = self._parameters[name].grad
             if gradient is not None:
@@ -27,11 +27,11 @@ class ZeroPattern:
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Make pruned weights zero again."""
+        """Set pruned weights to zero again."""
         for name, zeros in self._zeros.items():
             self._parameters[name].masked_fill_(zeros, 0)
 
 
 def weight_names(linears: Iterable[str]) -> list[str]:
-    """Parameter names of linear layers' weights."""
+    """Return the parameter names of linear layers' weights."""
     return [f"{linear}.weight" for linear in linears]

@@ -1,4 +1,4 @@
-"""A whole model in memory, made ready to be trained."""
+"""Models in memory, prepared for training."""
 
 import torch
 from accelerate import Accelerator
@@ -6,9 +6,9 @@ from transformers import PreTrainedModel
 
 
 def arithmetic(stored: torch.dtype, device: torch.device) -> tuple[Accelerator, torch.dtype]:
-    """How a model stored in a dtype is trained on a device, and in which dtype what stays frozen is held.
+    """Return the accelerator to train a model stored in a dtype on a device, and the dtype of its frozen part.
 
-    A 16-bit model on CUDA is run in bfloat16 (autocast), and its frozen part is held as it is if that is bfloat16.
+    A 16-bit model on CUDA is run in bfloat16 (autocast), and its frozen part is kept as it is if that is bfloat16.
     """
     is_mixed = device.type == "cuda" and stored is not torch.float32
     frozen_dtype = stored if is_mixed and stored is torch.bfloat16 else torch.float32
@@ -16,6 +16,6 @@ def arithmetic(stored: torch.dtype, device: torch.device) -> tuple[Accelerator, 
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Keep only what enters each block, and run the block again on the way back. Later 5.x renamed the method."""
+    """Keep only the input of each block, and run the block again in the backward. Later 5.x renamed the method."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})

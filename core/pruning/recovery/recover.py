@@ -1,8 +1,8 @@
-"""Recovery of one model folder: opened by `from_pretrained`, trained, and left as the tensors that changed.
+"""Recovery of one model folder: loaded by `from_pretrained`, trained, and written as the tensors that changed.
 
-The whole model is in memory. What is trained is float32, whatever the folder stores; a 16-bit model on CUDA is run in
-bfloat16 (autocast), and what adapters leave frozen is then held in bfloat16 if it is stored so. Trained tensors are
-rounded to their stored dtype on the way out, and only then is it counted what is zero.
+The entire model is in memory. Trained parameters are float32, whatever the folder stores; a 16-bit model on CUDA is run
+in bfloat16 (autocast), and the parameters that adapters leave frozen are then kept in bfloat16 if stored so. Trained
+tensors are rounded to their stored dtype when written, and only then are zeros counted.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ _TEACHER = "recovery.teacher"
 
 @dataclass(frozen=True)
 class Teacher:
-    """The model to learn from: a folder, and the hash or commit of what it holds."""
+    """The model to learn from: a folder, and the hash or commit of its contents."""
 
     folder: ModelFolder
     revision: str
@@ -53,10 +53,10 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What training leaves behind.
+    """Result of training.
 
     `files` hold the trained tensors under the names they are to be saved by, `unchanged` says where all others lie in
-    the source. `zeros` are (before, after) of each linear layer that was looked at. `losses` has one figure a step.
+    the source. `zeros` are (before, after) of each linear layer that was checked. `losses` has one figure a step.
     """
 
     files: list[Path]
@@ -85,12 +85,12 @@ def recover(
     device: torch.device | None = None,
     observer: Observer | None = None,
 ) -> Recovered:
-    """Train the model of `folder` on token sequences [sequences, time]: where it recovers in stages, on those of all
-    `sources` in turn.
+    """Train the model of `folder` on token sequences [sequences, time].
 
-    `linears` are the layers whose zeros are counted, and kept; `work` is this attempt's folder, `previous` those of
-    earlier attempts, the newest first, whose newest checkpoint is carried on from. In a run of several processes every
-    one calls this; all return the same, and the main one has written the files.
+    With recovery in stages, it trains on the sequences of all `sources` in turn. `linears` are the layers whose zeros
+    are counted, and kept; `work` is this attempt's folder, `previous` those of earlier attempts, the newest first,
+    whose newest checkpoint is resumed. In a run of several processes every one calls this; all return the same, and the
+    main one has written the files.
 
     Raises RecoveryStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
     model.
@@ -158,7 +158,7 @@ def recover(
 
 
 def _require_whole(folder: ModelFolder, model: PreTrainedModel) -> None:
-    """`from_pretrained` makes up what the files lack."""
+    """Raise MissingTensors for parameters the files lack, which `from_pretrained` would initialise at random."""
     lacking = [name for name, _ in model.named_parameters() if name not in folder.tensors]
     if lacking:
         raise MissingTensors(f"the files lack {', '.join(lacking[:3])}", param="model")
@@ -182,7 +182,7 @@ def _open_teacher(
 
 
 def _write(folder: ModelFolder, parameters: dict[str, nn.Parameter], changed: Sequence[str], target: Path) -> None:
-    """Trained tensors in their stored dtypes, a file for each block and one for the rest."""
+    """Write trained tensors in their stored dtypes, a file for each block and one for the rest."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     blocks = re.compile(re.escape(folder.family.blocks) + r"\.([0-9]+)\.")
@@ -203,7 +203,7 @@ def _stored_dtype(entry: TensorEntry) -> torch.dtype:
 
 
 def _zeros(folder: ModelFolder, files: Sequence[Path], linears: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Zeros of each linear layer in the source and in what was written; raises ZerosRefilled if one was lost."""
+    """Count zeros of each linear layer in the source and in the result; raises ZerosRefilled if one was lost."""
     written = {folder.family.module_name(key): entry for file in files for key, entry in read_header(file).items()}
     counts: dict[str, tuple[int, int]] = {}
     for linear, name in zip(linears, weight_names(linears), strict=True):

@@ -1,9 +1,9 @@
-"""Which sequences a step of training takes.
+"""Sampling of the sequences of each training step.
 
-In order: every one once, shuffled, then all again. Or adaptive, as LoRAShear recovers (Chen 2023, arXiv:2310.18356,
-section 3.4): stage after stage, each from texts of its own; every round of a stage trains on a subset drawn from its
-texts in proportion to how much the model has lost on each, measured anew when the round begins, and a stage ends when a
-round has won back nothing.
+In order: every sequence once, shuffled, then all again. Or adaptive, as LoRAShear recovers (Chen 2023,
+arXiv:2310.18356, section 3.4): stage after stage, each from its own texts; every round of a stage trains on a subset
+drawn from its texts in proportion to how much the model has lost on each, measured anew when the round begins, and a
+stage ends when a round has recovered nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,30 +19,30 @@ from core.catalogue.recovery import Recovery
 
 
 class Sampling(Protocol):
-    """`rounds` is what must survive an interruption, as JSON."""
+    """Source of the sequences of each step; `rounds` is the state to save for a resumed run, as JSON."""
 
     rounds: list[dict[str, Any]]
 
     def begin(self, step: int, loss: Callable[[Tensor], float]) -> bool:
-        """Before a step, counted from 0; False where it is to be left out. `loss` is the model's on sequences."""
+        """Prepare a step, counted from 0; False where it is to be skipped. `loss` is the model's on given sequences."""
 
     def batch(self, step: int) -> list[int]:
-        """The sequences of a step, by number."""
+        """Return the sequences of a step, by number."""
 
 
 class InOrder:
-    """All of so many sequences in random order, then all in another."""
+    """All `count` sequences in random order, then all in another order."""
 
     def __init__(self, count: int, recovery: Recovery) -> None:
         self._count, self._recovery = count, recovery
         self.rounds: list[dict[str, Any]] = []
 
     def begin(self, step: int, loss: Callable[[Tensor], float]) -> bool:
-        """Every step is taken."""
+        """Return True: no step is skipped."""
         return True
 
     def batch(self, step: int) -> list[int]:
-        """The sequences of a step, by number."""
+        """Return the sequences of a step, by number."""
         size, seed = self._recovery.batch_size, self._recovery.seed
         places = range(step * size, (step + 1) * size)
         return [_order(self._count, seed, place // self._count)[place % self._count] for place in places]
@@ -50,8 +50,9 @@ class InOrder:
 
 @dataclass(frozen=True)
 class Source:
-    """One text of a stage: sequences to train on, and others to measure on, [sequences, time]; `reference` is the loss
-    of the model it is measured against on these, in nats a token.
+    """One text of a stage: sequences to train on, and others to measure on, [sequences, time].
+
+    `reference` is the reference model's loss on the latter, in nats per token.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Source:
 
 
 class Adaptive:
-    """See the module. Sequences are numbered through all sources, in their order."""
+    """Adaptive sampling, see the module; sequences are numbered through all sources, in their order."""
 
     def __init__(self, sources: Sequence[Source], recovery: Recovery) -> None:
         assert recovery.stages is not None and recovery.resample_every is not None
@@ -73,7 +74,7 @@ class Adaptive:
         self.rounds: list[dict[str, Any]] = []
 
     def begin(self, step: int, loss: Callable[[Tensor], float]) -> bool:
-        """Measure where a round begins; False once the stage of this step is over."""
+        """Measure the losses at the start of a round; False once the stage of this step is over."""
         stage, start, end = self._stage(step)
         mine = [each for each in self.rounds if each["stage"] == stage]
         if mine and mine[-1]["is_over"]:
@@ -96,7 +97,7 @@ class Adaptive:
         return True
 
     def batch(self, step: int) -> list[int]:
-        """The sequences of a step, by number: its part of the subset of its round."""
+        """Return the sequences of a step, by number: its part of the subset of its round."""
         now = max((each for each in self.rounds if each["step"] <= step), key=lambda each: int(each["step"]))
         subset = list(self._subset(now["step"], {int(number): count for number, count in now["sequences"].items()}))
         place = step - int(now["step"])
@@ -110,7 +111,7 @@ class Adaptive:
                 yield self._firsts[number] + _order(there, self._recovery.seed, step + place // there)[place % there]
 
     def _stage(self, step: int) -> tuple[int, int, int]:
-        """The stage of a step, its first step, and the one after its last."""
+        """Return the stage of a step, its first step, and the one after its last."""
         for stage, (start, end) in enumerate(pairwise(self._ends)):
             if step < end:
                 return stage, start, end
@@ -118,8 +119,9 @@ class Adaptive:
 
 
 def shares(weights: Sequence[float], total: int) -> list[int]:
-    """A total divided in proportion to weights, none below 0; evenly where all are 0. The largest remainders go up, of
-    equal ones the first.
+    """Divide a total in proportion to weights, none below 0; evenly where all are 0.
+
+    The largest remainders are rounded up, of equal ones the first.
     """
     whole = sum(weights)
     exact = [total * each / whole if whole > 0 else total / len(weights) for each in weights]
@@ -132,7 +134,7 @@ def shares(weights: Sequence[float], total: int) -> list[int]:
 
 @lru_cache(maxsize=8)
 def _order(count: int, seed: int, epoch: int) -> list[int]:
-    """Numbers below `count`, shuffled."""
+    """Return the numbers below `count`, shuffled."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order

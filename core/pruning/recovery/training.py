@@ -1,8 +1,8 @@
-"""The training loop: AdamW (Loshchilov 2019, arXiv:1711.05101), warm-up and decay, clipped gradients, any number of
-processes (data parallel, through accelerate), saved every so many steps and on request.
+"""Training loop: AdamW (Loshchilov 2019, arXiv:1711.05101), warm-up and decay, clipped gradients.
 
-Batch, rate and random numbers of a step follow from the seed and its number, so a run taken up at a checkpoint ends
-with the weights of one that was never interrupted.
+Any number of processes (data parallel, through accelerate), with a checkpoint every so many steps and on request.
+Batch, rate and random numbers of a step follow from the seed and its number, so a run resumed at a checkpoint ends with
+the weights of one that was never interrupted.
 """
 
 import math
@@ -27,12 +27,12 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class RecoveryStopped(Exception):
-    """Training was asked to stop, and what it has done is saved."""
+    """Training was asked to stop, and its progress is saved."""
 
 
 @dataclass
 class Observer:
-    """Who wants to hear of training while it runs, and may stop it. `on_step` gets steps done, all steps, the loss."""
+    """Callbacks for the progress of training, which may stop it; `on_step` gets steps done, all steps, the loss."""
 
     on_step: Callable[[int, int, float], None] = lambda done, steps, loss: None
     on_log: Callable[[str], None] = lambda message: None
@@ -40,18 +40,20 @@ class Observer:
 
 
 class StepRule(Protocol):
-    """What is done beside the optimiser at each step, counted from 0."""
+    """Actions at each step, counted from 0, in addition to the optimiser's."""
 
     def after_backward(self, step: int) -> None:
-        """The gradients of the whole batch are there, not yet clipped."""
+        """Act on the gradients of the full batch, before they are clipped."""
 
     def after_step(self, step: int) -> None:
-        """The optimiser has moved what is trained, and the gradients are gone."""
+        """Act after the optimiser's step, once the gradients are cleared."""
 
 
 class Training:
-    """See the module. `windows_NT` are the token sequences, `sampling` says which of them a step takes (unset: all in
-    turn); `rule` may hold weights or look at gradients. Without `checkpoints` nothing is saved.
+    """A training run of a model, see the module.
+
+    `windows_NT` are the token sequences, `sampling` chooses those of a step (unset: all in turn); `rule` may hold
+    weights or read gradients. Without `checkpoints` nothing is saved.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Training:
         self._model.eval()
 
     def _step(self, step: int) -> tuple[float, bool]:
-        """One optimiser step: its mean loss over all processes, and whether any of them was asked to stop."""
+        """Run one optimiser step; return its mean loss over all processes, and True if any was asked to stop."""
         accelerator, recovery = self._accelerator, self._recovery
         torch.manual_seed((recovery.seed * 1_000_003 + step) * 4096 + accelerator.process_index)
         for group in self._optimizer.param_groups:
@@ -144,12 +146,12 @@ class Training:
         return mean, stopped > 0
 
     def batch(self, step: int) -> list[int]:
-        """The sequences of a step, by number."""
+        """Return the sequences of a step, by number."""
         return self._sampling.batch(step)
 
     @torch.no_grad()
     def _held_loss(self, windows_NT: Tensor) -> float:
-        """The model's mean loss on sequences it is not trained on, in nats a token."""
+        """Return the model's mean loss on sequences it is not trained on, in nats per token."""
         self._model.eval()
         parts = windows_NT.split(sequences_at_once(self._recovery))
         losses = [next_token_loss(self._model, part.to(self._accelerator.device)) * len(part) for part in parts]
@@ -178,7 +180,7 @@ class Training:
 
 
 def rate(step: int, recovery: Recovery) -> float:
-    """The learning rate of a step, counted from 0: up in a line, then down to zero along a cosine or a line."""
+    """Return the learning rate of a step, counted from 0: linear warm-up, then decay to zero by cosine or linearly."""
     assert recovery.learning_rate is not None
     rising = math.ceil(recovery.warmup_ratio * recovery.steps)
     if step < rising:

@@ -1,5 +1,7 @@
-"""Credentials the command line sends: taken from the environment, since what is typed as an argument stands in the
-shell's history, and in the list of processes that everybody on the machine can read."""
+"""Credentials the command line sends, taken from the environment.
+
+An argument would stand in the shell's history, and in the list of processes that everybody on the machine can read.
+"""
 
 import os
 
@@ -7,12 +9,12 @@ import typer
 
 
 def credential(name: str) -> str | None:
-    """The value of an environment variable; None where it is unset or blank."""
+    """Return the value of an environment variable; None where it is unset or blank."""
     return os.environ.get(name, "").strip() or None
 
 
 def needed_credential(name: str, option: str) -> str:
-    """The value of an environment variable that `option` can name. Raises typer.BadParameter where it has none."""
+    """Return the value of an environment variable that `option` can name. Raises typer.BadParameter without one."""
     value = credential(name)
     if value is None:
         raise typer.BadParameter(f"the environment variable {name} is not set; name another with {option}")

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from secateur.cli.output import JobArgument, JsonOption, connect, print_json, say
 from secateur.cli.transfer import transfer_bars
+from secateur.errors import DownloadError
 from secateur.types import ArtifactFile
 from secateur.words import size
 
@@ -54,6 +55,9 @@ def download(
 
 
 def _unpacked(folder: Path) -> list[Path]:
-    from secateur.packed import unpack_folder  # numpy, which no other command needs
+    from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder  # numpy, which no other command needs
 
-    return unpack_folder(folder)
+    try:
+        return unpack_folder(folder)
+    except CorruptPackedFile as error:
+        raise DownloadError(str(error)) from error

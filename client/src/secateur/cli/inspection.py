@@ -133,7 +133,7 @@ def _left(found: Inspection) -> list[tuple[str, str | None]]:
 
 
 def _meant(job: dict[str, JsonValue] | None) -> str | None:
-    """The sparsity of a job, which a target is resolved to."""
+    """Return, for a job with a target, the sparsity that the target resolves to, in words."""
     if job is None or job.get("target") is None:
         return None
     sparsity = job.get("sparsity")

@@ -58,8 +58,10 @@ class JobOptions:
     time_limit_seconds: float | None = None
 
     def body(self) -> dict[str, Any]:
-        """The job body, without a method where none is named; raises typer.BadParameter for options that cannot be
-        meant."""
+        """Return the job body, without a method where none is named.
+
+        Raises typer.BadParameter for options that make no valid body.
+        """
         if not self.model:
             raise typer.BadParameter("name the MODEL to prune, or give a whole job with --body FILE")
         parameters = {name: _json_or_text(value) for name, value in pairs(self.parameters, "--parameter").items()}
@@ -144,7 +146,7 @@ def _samples(text: str | None, option: str, name: str = "samples") -> dict[str, 
 
 
 def pairs(given: list[str], option: str) -> dict[str, str]:
-    """NAME=VALUE, each name once."""
+    """Parse NAME=VALUE, each name once."""
     found: dict[str, str] = {}
     for text in given:
         name, separator, value = text.partition("=")
@@ -157,7 +159,7 @@ def pairs(given: list[str], option: str) -> dict[str, str]:
 
 
 def _json_or_text(text: str) -> JsonValue:
-    """`0.5`, `true`, `[1, 2]` and `"0.5"` are JSON; what is no JSON, like `row`, is text."""
+    """Parse JSON such as `0.5`, `true`, `[1, 2]` and `"0.5"`; what is no JSON, like `row`, is text."""
     try:
         value: JsonValue = json.loads(text, parse_constant=lambda constant: constant)
     except ValueError:

@@ -64,7 +64,7 @@ def expiry(days: float | None) -> datetime | None:
 
 
 def show_keys(known: list[Key], as_json: bool) -> None:
-    """Keys as a table, or as JSON."""
+    """Print keys as a table, or as JSON."""
     if as_json:
         print_json(known)
         return
@@ -78,7 +78,7 @@ def show_keys(known: list[Key], as_json: bool) -> None:
 
 
 def show_created(made: CreatedKey, as_json: bool) -> None:
-    """On stdout the key alone, for a script to take; what it is on stderr."""
+    """Print the key alone on stdout, for a script to read, and its description on stderr."""
     if as_json:
         print_json(made)
         return
@@ -87,7 +87,7 @@ def show_created(made: CreatedKey, as_json: bool) -> None:
 
 
 def show_revoked(key: Key, as_json: bool) -> None:
-    """A key that is no longer good."""
+    """Print a key that was revoked."""
     if as_json:
         print_json(key)
     else:

@@ -1,4 +1,4 @@
-"""How the command line speaks: tables and plain words on stdout, or one JSON document; all else on stderr."""
+"""Output of the command line: tables and plain words on stdout, or one JSON document; all else on stderr."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ WIDE: Final = 500
 
 
 def connect() -> Client:
-    """A client of the configured server that says when it waits."""
+    """Return a client of the configured server that prints when it waits to retry."""
     return Client(retries=RETRIES, on_retry=_tell_retry)
 
 
@@ -40,7 +40,7 @@ def _tell_retry(error: Exception, pause: float) -> None:
 
 
 def explain(error: Exception | str) -> None:
-    """One line on stderr: what was wrong."""
+    """Print one line on stderr: what was wrong."""
     message = str(error)
     if isinstance(error, ApiError):
         where = f"{error.param}: " if error.param and not message.startswith(error.param) else ""
@@ -49,7 +49,7 @@ def explain(error: Exception | str) -> None:
 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | JsonValue) -> None:
-    """Answers are printed as the server gave them."""
+    """Print answers as JSON, as the server gave them."""
     json.dump(_plain(value), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
     print()
 
@@ -64,12 +64,12 @@ def _plain(value: BaseModel | Sequence[BaseModel] | JsonValue) -> JsonValue:
 
 
 def say(text: str) -> None:
-    """A line on stdout, as it is."""
+    """Print a line on stdout, as it is."""
     _console().print(Text(text), soft_wrap=True)
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> None:
-    """A table; `numbers` are the columns to align right."""
+    """Print a table; `numbers` are the columns to align right."""
     right = set(numbers)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index, header in enumerate(headers):
@@ -81,7 +81,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, number
 
 
 def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
-    """Names and values, one pair a line; pairs without a value are left out."""
+    """Print names and values, one pair a line; pairs without a value are left out."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -92,7 +92,7 @@ def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
 
 
 def print_job(job: Job) -> None:
-    """All a person wants to know of a job: where it stands, what was asked, what came out."""
+    """Print all a person wants to know of a job: its state, the request, the results."""
     print_pairs(
         [
             ("job", job.id),
@@ -118,7 +118,7 @@ def print_job(job: Job) -> None:
 
 
 def _target(asked: Mapping[str, float] | None, reached: TargetReached | None) -> str | None:
-    """What was asked, and once it is known what that came to."""
+    """Format the target asked for and, where it is known, the value that was reached."""
     if asked is None:
         return None
     ((kind, figure),) = asked.items()
@@ -130,7 +130,7 @@ def _recovery(recovery: dict[str, JsonValue] | None) -> str | None:
 
 
 def print_metrics(metrics: Metrics) -> None:
-    """Dense beside pruned, then what the run took."""
+    """Print dense beside pruned, then what the run took."""
     rows = [figure.row for figure in figures(metrics)]
     if rows:
         print_table(("", "dense", "pruned", "ratio"), rows, numbers=(1, 2, 3))
@@ -147,12 +147,12 @@ def print_metrics(metrics: Metrics) -> None:
 
 
 def moment(time: datetime) -> str:
-    """In the local time zone."""
+    """Format a time in the local time zone."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def age(time: datetime) -> str:
-    """How long ago, in the largest unit that fits."""
+    """Format how long ago a time was, in the largest unit that fits."""
     seconds = max((datetime.now(UTC) - time).total_seconds(), 0)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -161,6 +161,6 @@ def age(time: datetime) -> str:
 
 
 def _console() -> Console:
-    """A new one each time: it belongs to the stdout of the moment."""
+    """Return a new console, bound to the current stdout."""
     console = Console(highlight=False, markup=False, emoji=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=WIDE)

@@ -116,7 +116,10 @@ def cancel_publication(publication_id: PublicationArgument, as_json: JsonOption 
 
 
 def _follow(client: Client, made: Publication) -> Publication:
-    """An interrupt leaves it on its way, says so and exits."""
+    """Follow a publication to its end, printing its progress on stderr.
+
+    An interrupt leaves it running, says so and exits.
+    """
     told: list[tuple[str, int]] = []
 
     def tell(found: Publication) -> None:

@@ -186,7 +186,7 @@ def delete_dataset(name: NameOfArgument) -> None:
 
 
 def show_model(model: Model, as_json: bool) -> None:
-    """One registered model, in words or as JSON."""
+    """Print one registered model, in words or as JSON."""
     if as_json:
         print_json(model)
         return
@@ -202,7 +202,7 @@ def show_model(model: Model, as_json: bool) -> None:
 
 
 def show_dataset(dataset: Dataset, as_json: bool) -> None:
-    """One registered dataset, in words or as JSON."""
+    """Print one registered dataset, in words or as JSON."""
     if as_json:
         print_json(dataset)
         return

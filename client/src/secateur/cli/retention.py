@@ -105,7 +105,7 @@ def _policy(
     best_of: Group,
     keep_tagged: list[str] | None,
 ) -> RetentionPolicy | None:
-    """None where nothing is said."""
+    """Return the policy that the options say; None where they say nothing."""
     labels = {}
     for text in keep_tagged or []:
         key, separator, value = text.partition("=")

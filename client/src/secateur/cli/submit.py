@@ -222,7 +222,7 @@ def submit(
 
 
 def _usual_method(client: Client, model: str) -> str:
-    """What a model is pruned by where no method is named; raises typer.BadParameter where that must be said."""
+    """Return the method used for a model where none is named. Raises typer.BadParameter where one must be named."""
     found = client.inspect(model)
     fitting = [fit.method for fit in found.methods if fit.fits]
     if USUAL_METHOD not in fitting:
@@ -231,7 +231,7 @@ def _usual_method(client: Client, model: str) -> str:
 
 
 def _read_body(file: Path, options: JobOptions) -> dict[str, Any]:
-    """A body that is written down; raises typer.BadParameter where it is none, or where something else is said too."""
+    """Read a job body from a file. Raises typer.BadParameter where it is none, or where other options are given too."""
     if options != JobOptions(model="", method=""):
         raise typer.BadParameter("--body says everything: leave the model and the other options out")
     try:

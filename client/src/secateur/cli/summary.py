@@ -17,7 +17,10 @@ from secateur.types import Job
 
 @dataclass(frozen=True)
 class SummaryFiles:
-    """Where summaries go. Raises typer.BadParameter for a file that could not be written, before there is any."""
+    """Files to write summaries to.
+
+    Raises typer.BadParameter for a file that could not be written, before there is anything to write.
+    """
 
     summary: Path | None = None
     markdown: Path | None = None
@@ -71,7 +74,7 @@ def summary(
 
 
 def summary_of(client: Client, job: Job) -> Summary:
-    """Of a job that may have no report."""
+    """Summarise a job, with its report if it has one."""
     try:
         report = client.report(job.id)
     except NotFound:

@@ -27,7 +27,7 @@ class SweepOptions:
     skip_invalid: bool = False
 
     def body(self) -> dict[str, Any]:
-        """The sweep's body; raises typer.BadParameter for options that cannot be meant."""
+        """Return the sweep's body. Raises typer.BadParameter for options that make no valid body."""
         if not self.job.model:
             raise typer.BadParameter("name the model with --model, or give a whole sweep as FILE")
         if not self.methods:

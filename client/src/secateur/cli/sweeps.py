@@ -209,7 +209,7 @@ def _wait(client: Client, sweep: Sweep, as_json: bool) -> None:
 
 
 def _progress(sweep: Sweep) -> str:
-    """Of a search most points need not be run."""
+    """Format how many points have ended; a search need not run most of its points."""
     points = sweep.points
     ended = points.succeeded + points.failed + points.cancelled
     return f"{ended} of {points.total}" + (f", {points.failed} failed" if points.failed else "")

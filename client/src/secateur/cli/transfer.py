@@ -17,7 +17,7 @@ from secateur.uploads import UploadProgress
 
 
 def transfer_bars() -> Progress:
-    """One bar a file: name, bytes, speed, time left."""
+    """Return one progress bar a file: name, bytes, speed, time left."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=40),

@@ -172,7 +172,7 @@ def list_firings(
 
 
 def _show_issued(issued: IssuedTrigger, as_json: bool) -> None:
-    """On stdout the new secrets alone, a line each, for a script to take; what they are on stderr."""
+    """Print the new secrets alone on stdout, a line each, for a script to read, and what each is on stderr."""
     if as_json:
         print_json(issued)
         return
@@ -220,7 +220,7 @@ def _why(firing: Firing) -> str:
 
 
 def _read_object(file: Path, option: str) -> dict[str, Any]:
-    """A JSON object that is written down; raises typer.BadParameter where it is none."""
+    """Read a JSON object from a file. Raises typer.BadParameter where it holds none."""
     try:
         value = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
     except (OSError, ValueError) as error:

@@ -53,7 +53,7 @@ def follow(client: Client, job_id: str) -> Job:
 
 
 def show_end(job: Job, as_json: bool, *, quiet: bool = False) -> None:
-    """The job as it ended on stdout unless `quiet`, and on stderr why if it did not succeed."""
+    """Print the ended job on stdout unless `quiet`, and on stderr why it did not succeed, if so."""
     if as_json:
         print_json(job)
     elif not quiet:
@@ -70,7 +70,7 @@ def _blocks(event: Event) -> tuple[int, int] | None:
 
 
 def _unit(stage: str) -> str:
-    """What progress is counted in."""
+    """Return the unit that the stage's progress is counted in."""
     return "step" if stage == "recover" else "block"
 
 
@@ -80,7 +80,7 @@ def _progress(event: Event) -> float | None:
 
 
 def _remark(event: Event) -> str | None:
-    """What an event has to say in words, beside progress and stages."""
+    """Return the message of an event, if it has one besides progress and stages."""
     if event.type == "log":
         level = event.data.get("level")
         message = str(event.data.get("message", ""))

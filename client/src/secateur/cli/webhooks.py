@@ -249,7 +249,7 @@ def _print(webhook: Webhook, as_json: bool) -> None:
 
 
 def _print_created(made: CreatedWebhook, as_json: bool) -> None:
-    """On stdout the secret alone, for a script to take; what it is of on stderr."""
+    """Print the secret alone on stdout, for a script to read, and the webhook on stderr."""
     if as_json:
         print_json(made)
         return

@@ -1,5 +1,7 @@
-"""Everything the server offers, one method each, written once, one file per group of nouns: `AsyncClient` is this over
-a transport that awaits, and `Client` drives the same coroutines to their end in the calling thread.
+"""Operations of the server, one method each, written once, one file per group of nouns.
+
+`AsyncClient` is this over a transport that awaits, and `Client` drives the same coroutines to their end in the calling
+thread.
 """
 
 from secateur.operations.jobs import JobOperations

@@ -1,4 +1,4 @@
-"""What all operations are made of: creating calls, lists page by page."""
+"""Base of all operations: creating calls, and lists page by page."""
 
 import uuid
 from collections.abc import AsyncIterator, Mapping

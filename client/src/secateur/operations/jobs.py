@@ -15,14 +15,15 @@ from secateur.types import ArtifactFile, Event, Job, JobSort, JobStatus
 
 
 class JobOperations(Calls):
-    """A job's life."""
+    """Operations on jobs."""
 
     async def submit(self, /, *, idempotency_key: str | None = None, **body: Any) -> Job:
-        """Queue a job: `submit(model="smollm2-135m", method="wanda", sparsity=0.5, calibration={"dataset": …})`; in
-        place of the sparsity `target={"parameters": 1e8}`, or `bytes` or `latency_ratio`.
+        """Queue a job: `submit(model="smollm2-135m", method="wanda", sparsity=0.5, calibration={"dataset": …})`.
 
-        The same `idempotency_key` with the same body gives the same job again, never a second one; unset, each call
-        has a new key, which the repetitions of the call share.
+        In place of the sparsity a target can be given: `target={"parameters": 1e8}`, or `bytes` or `latency_ratio`.
+
+        The same `idempotency_key` with the same body gives the same job again, never a second one; unset, each call has
+        a new key, which the retries of the call share.
         """
         return await self._create("jobs", Job, body, idempotency_key=idempotency_key, slow=True)
 
@@ -36,7 +37,7 @@ class JobOperations(Calls):
         search: str | None = None,
         sort: JobSort | None = None,
     ) -> AsyncIterator[Job]:
-        """The team's jobs that match every filter, newest first or in the order of `sort`.
+        """Iterate over the team's jobs that match every filter, newest first or in the order of `sort`.
 
         `search` is words, each of which begins a word of the job's id, model, method or a value of its metadata.
         """
@@ -47,7 +48,7 @@ class JobOperations(Calls):
         return self._list("jobs", Job, filters)
 
     async def job(self, job_id: str) -> Job:
-        """One job."""
+        """Return one job."""
         return await self._transport.call("GET", f"jobs/{segment(job_id)}", Job)
 
     async def cancel(self, job_id: str) -> Job:
@@ -59,11 +60,11 @@ class JobOperations(Calls):
         return await self._transport.call("POST", f"jobs/{segment(job_id)}/retry", Job)
 
     def attempts(self, job_id: str) -> AsyncIterator[Attempt]:
-        """Who tried a job when, and how each attempt ended."""
+        """Iterate over the attempts at a job: which worker made each when, and how it ended."""
         return self._list(f"jobs/{segment(job_id)}/attempts", Attempt)
 
     def events(self, job_id: str, after: int | None = None) -> AsyncIterator[Event]:
-        """What happens to a job, from the beginning or behind event number `after`, live until the job has ended.
+        """Iterate over a job's events, from the first or after event number `after`, live until the job has ended.
 
         Connections that break are opened again; no event is lost or comes twice.
         """
@@ -74,8 +75,9 @@ class JobOperations(Calls):
         return stream_events(self._transport, job_id, after, is_finished)
 
     async def wait(self, job_id: str, on_event: Callable[[Event], None] | None = None) -> Job:
-        """Wait until the job has ended, handing each event to `on_event`, and return it as it ended, well or not:
-        `.raise_for_status()` of what comes back raises where it did not succeed.
+        """Wait until the job has ended, handing each event to `on_event`, and return it as it ended, well or not.
+
+        `.raise_for_status()` of the returned job raises where it did not succeed.
         """
         last: int | None = None
         while True:
@@ -88,11 +90,11 @@ class JobOperations(Calls):
                 return job
 
     async def report(self, job_id: str) -> Report:
-        """The whole report; NotFound while there is none."""
+        """Return the whole report. Raises NotFound while there is none."""
         return await self._transport.call("GET", f"jobs/{segment(job_id)}/report", Report)
 
     async def artifacts(self, job_id: str) -> list[ArtifactFile]:
-        """The files of a job's artifact."""
+        """Return the files of a job's artifact."""
         return [file async for file in self._list(f"jobs/{segment(job_id)}/artifacts", ArtifactFile)]
 
     async def download(self, job_id: str, folder: str | Path, on_progress: OnProgress | None = None) -> list[Path]:

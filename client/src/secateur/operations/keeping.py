@@ -1,4 +1,4 @@
-"""Where artifacts go: published, kept, removed."""
+"""Operations on artifacts: published, kept, removed."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -34,8 +34,9 @@ class KeepingOperations(Calls):
         despite_gates: bool = False,
         idempotency_key: str | None = None,
     ) -> Publication:
-        """Push a job's artifact to `hub:org/name` (with `token`), or to `s3://bucket/prefix` (with `access_key` and
-        `secret_key`). It is on its way when this returns: see `wait_for_publication`.
+        """Push a job's artifact to `hub:org/name` (with `token`), or to a bucket, and return before it is done.
+
+        A bucket is `s3://bucket/prefix`, with `access_key` and `secret_key`. See `wait_for_publication`.
 
         The server keeps the credentials sealed, and only until the publication is over.
         """
@@ -56,11 +57,11 @@ class KeepingOperations(Calls):
         return await self._create(path, Publication, body, idempotency_key=idempotency_key)
 
     def publications(self, job_id: str) -> AsyncIterator[Publication]:
-        """The publications of a job's artifact, newest first."""
+        """Iterate over the publications of a job's artifact, newest first."""
         return self._list(f"jobs/{segment(job_id)}/publications", Publication)
 
     async def publication(self, publication_id: str) -> Publication:
-        """One publication: how far it is, where the artifact is now, or what went wrong."""
+        """Return one publication: how far it is, where the artifact is now, or what went wrong."""
         return await self._transport.call("GET", f"publications/{segment(publication_id)}", Publication)
 
     async def cancel_publication(self, publication_id: str) -> Publication:
@@ -80,7 +81,7 @@ class KeepingOperations(Calls):
             await self._transport.sleep(_LOOK_SECONDS)
 
     async def retention(self) -> Retention:
-        """Which artifacts the team keeps. Needs an admin key, as all calls on retention do."""
+        """Return which artifacts the team keeps. Needs an admin key, as all calls on retention do."""
         return await self._transport.call("GET", "team/retention", Retention)
 
     async def set_retention(self, policy: Policy) -> Retention:
@@ -92,7 +93,7 @@ class KeepingOperations(Calls):
         return await self._transport.call("DELETE", "team/retention", Retention)
 
     async def preview_retention(self, policy: Policy) -> RetentionPreview:
-        """What a policy would remove now, and why the rest would stay."""
+        """Return the artifacts a policy would remove now, and why the rest would stay."""
         return await self._transport.call("POST", "team/retention/preview", RetentionPreview, body=_policy(policy))
 
 

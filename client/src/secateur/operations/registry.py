@@ -14,18 +14,18 @@ DatasetFormat = Literal["text", "jsonl", "parquet", "image_folder", "image_parqu
 
 
 class RegistryOperations(Calls):
-    """What jobs are made of."""
+    """Operations on methods, models, datasets and uploads: what jobs are made of."""
 
     async def methods(self) -> list[Method]:
-        """Every method, with the JSON schema of its parameters."""
+        """Return every method, with the JSON schema of its parameters."""
         return [method async for method in self._list("methods", Method)]
 
     def models(self) -> AsyncIterator[Model]:
-        """The team's models, newest first."""
+        """Iterate over the team's models, newest first."""
         return self._list("models", Model)
 
     async def model(self, name: str) -> Model:
-        """A model by name or id."""
+        """Return a model by name or id."""
         return await self._transport.call("GET", f"models/{segment(name)}", Model)
 
     async def add_model(self, name: str, path: str, *, source: str | None = None) -> Model:
@@ -52,16 +52,16 @@ class RegistryOperations(Calls):
         await self._transport.delete(f"models/{segment(name)}")
 
     async def inspect(self, /, model: str, **body: Any) -> Inspection:
-        """What a model is and which methods fit it. With further fields of a job body: a dry run of `submit`."""
+        """Describe a model and say which methods fit it. With further fields of a job body: a dry run of `submit`."""
         body = {"model": model, **body}
         return await self._transport.call("POST", "models/inspect", Inspection, body=body, slow=True)
 
     def datasets(self) -> AsyncIterator[Dataset]:
-        """The team's texts and image sets, newest first."""
+        """Iterate over the team's texts and image sets, newest first."""
         return self._list("datasets", Dataset)
 
     async def dataset(self, name: str) -> Dataset:
-        """A text or image set by name or id."""
+        """Return a text or image set by name or id."""
         return await self._transport.call("GET", f"datasets/{segment(name)}", Dataset)
 
     async def add_dataset(
@@ -75,11 +75,11 @@ class RegistryOperations(Calls):
         label_field: str | None = None,
         source: str | None = None,
     ) -> Dataset:
-        """Register the text file, or the folder or Parquet file of images, at `path`, an absolute path on the server.
-        Needs an admin key.
+        """Register a text file, or a folder or Parquet file of images, on the server. Needs an admin key.
 
-        Without `format` the suffix decides, and a folder holds images; `text_field` names the field of JSONL or the
-        column of Parquet, `image_field` and `label_field` the columns of image_parquet.
+        `path` is an absolute path on the server. Without `format` the suffix decides, and a folder holds images;
+        `text_field` names the field of JSONL or the column of Parquet, `image_field` and `label_field` the columns of
+        image_parquet.
         """
         fields = given(text_field=text_field, image_field=image_field, label_field=label_field)
         body = given(name=name, path=path, format=format, source=source) | fields
@@ -114,12 +114,12 @@ class RegistryOperations(Calls):
         await self._transport.delete(f"datasets/{segment(name)}")
 
     def uploads(self, *, kind: UploadKind | None = None, status: UploadStatus | None = None) -> AsyncIterator[Upload]:
-        """The team's uploads of this kind and status, newest first."""
+        """Iterate over the team's uploads of this kind and status, newest first."""
         filters: dict[str, str] = {name: value for name, value in (("kind", kind), ("status", status)) if value}
         return self._list("uploads", Upload, filters)
 
     async def upload(self, upload_id: str) -> Upload:
-        """One upload and how far it came."""
+        """Return one upload and how far it came."""
         return await self._transport.call("GET", f"uploads/{segment(upload_id)}", Upload)
 
     async def abandon_upload(self, upload_id: str) -> None:

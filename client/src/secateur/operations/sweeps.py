@@ -11,31 +11,34 @@ POLL_SECONDS: Final = 2.0
 
 
 class SweepOperations(Calls):
-    """A sweep's life."""
+    """Operations on sweeps."""
 
     async def submit_sweep(self, /, *, idempotency_key: str | None = None, **body: Any) -> Sweep:
-        """Start a sweep: `submit_sweep(job={"model": …, "evaluation": …}, grid={"method": ["wanda", "sparsegpt"],
-        "sparsity": [0.4, 0.5]})`, or with `search={…}` in place of the grid.
+        """Start a sweep of many jobs on one model.
+
+            submit_sweep(job={"model": …, "evaluation": …}, grid={"method": ["wanda", "admm"], "sparsity": [0.4, 0.5]})
+
+        In place of the grid, `search={…}` starts a search.
 
         The same `idempotency_key` with the same body gives the same sweep again, never a second one.
         """
         return await self._create("sweeps", Sweep, body, idempotency_key=idempotency_key, slow=True)
 
     def sweeps(self, *, status: SweepStatus | None = None) -> AsyncIterator[Sweep]:
-        """The team's sweeps, newest first."""
+        """Iterate over the team's sweeps, newest first."""
         return self._list("sweeps", Sweep, {"status": status} if status else None)
 
     async def sweep(self, sweep_id: str) -> Sweep:
-        """One sweep."""
+        """Return one sweep."""
         return await self._transport.call("GET", f"sweeps/{segment(sweep_id)}", Sweep)
 
     async def sweep_results(
         self, sweep_id: str, *, quality: str | None = None, cost: str | None = None
     ) -> SweepResults:
-        """Every point with its figures so far, the best by each objective, and what a search found.
+        """Return every point with its figures so far, the best by each objective, and what a search found.
 
-        `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, `cost` parameters, bytes or latency: what the
-        Pareto front is of.
+        `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, `cost` parameters, bytes or latency: what the Pareto
+        front is of.
         """
         params = {name: value for name, value in (("quality", quality), ("cost", cost)) if value}
         path = f"sweeps/{segment(sweep_id)}/results"

@@ -9,19 +9,19 @@ from secateur.transport import segment
 
 
 class TeamOperations(Calls):
-    """Administration."""
+    """Operations on the team, its keys, its audit trail and the fleet."""
 
     def keys(self) -> AsyncIterator[Key]:
-        """The team's API keys, newest first. Needs an admin key, as all calls on keys do."""
+        """Iterate over the team's API keys, newest first. Needs an admin key, as all calls on keys do."""
         return self._list("keys", Key)
 
     async def create_key(self, name: str, *, role: Role = "member", expires_at: datetime | None = None) -> CreatedKey:
-        """A new API key; the answer is the only place that ever shows it."""
+        """Create an API key; the answer is the only place that ever shows it."""
         body = given(name=name, role=role, expires_at=expires_at.isoformat() if expires_at else None)
         return await self._create("keys", CreatedKey, body)
 
     async def rotate_key(self, key_id: str, *, grace_seconds: float | None = None) -> CreatedKey:
-        """A successor with the same name and role; the old key stays good for `grace_seconds`."""
+        """Create a successor of a key with its name and role; the old key stays valid for `grace_seconds`."""
         return await self._create(f"keys/{segment(key_id)}/rotate", CreatedKey, given(grace_seconds=grace_seconds))
 
     async def revoke_key(self, key_id: str) -> Key:
@@ -29,7 +29,7 @@ class TeamOperations(Calls):
         return await self._transport.call("DELETE", f"keys/{segment(key_id)}", Key)
 
     async def team(self) -> Team:
-        """The team of this key: its quotas and what it uses of them."""
+        """Return the team of this key: its quotas and what it uses of them."""
         return await self._transport.call("GET", "team", Team)
 
     async def hub_token(self) -> HubToken:
@@ -45,14 +45,14 @@ class TeamOperations(Calls):
         return await self._transport.call("DELETE", "team/hub-token", HubToken)
 
     def audit(self, *, action: str | None = None, object_id: str | None = None) -> AsyncIterator[AuditEntry]:
-        """Every change somebody made, newest first, of one kind or to one thing. Needs an admin key."""
+        """Iterate over every change somebody made, newest first, of one kind or to one thing. Needs an admin key."""
         filters = {name: value for name, value in (("action", action), ("object_id", object_id)) if value}
         return self._list("audit", AuditEntry, filters)
 
     def workers(self) -> AsyncIterator[Worker]:
-        """The workers that gave a sign of life lately."""
+        """Iterate over the workers with a recent heartbeat."""
         return self._list("workers", Worker)
 
     def queues(self) -> AsyncIterator[Queue]:
-        """What waits and runs in every queue."""
+        """Iterate over the queues: what waits and runs in each."""
         return self._list("queues", Queue)

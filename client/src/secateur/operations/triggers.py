@@ -14,17 +14,18 @@ class TriggerOperations(Calls):
     """Templates of jobs that a pipeline, the hub or the clock fires."""
 
     def triggers(self) -> AsyncIterator[Trigger]:
-        """The team's triggers, newest first, without their secrets."""
+        """Iterate over the team's triggers, newest first, without their secrets."""
         return self._list("triggers", Trigger)
 
     async def trigger(self, trigger: str) -> Trigger:
-        """A trigger by name or id."""
+        """Return a trigger by name or id."""
         return await self._transport.call("GET", f"triggers/{segment(trigger)}", Trigger)
 
     async def create_trigger(self, /, name: str, template: Mapping[str, JsonValue], **definition: Any) -> IssuedTrigger:
-        """A new trigger: `create_trigger("nightly", {"model": "oak", …}, schedule={"cron": "0 3 * * *"})`; further
-        `placeholders`, `event_id`, `hub`, `signing`, `description`, `enabled`. Its URL and other secrets are in the
-        answer, and nowhere else ever.
+        """Create a trigger: `create_trigger("nightly", {"model": "oak", …}, schedule={"cron": "0 3 * * *"})`.
+
+        `definition` may also hold `placeholders`, `event_id`, `hub`, `signing`, `description` and `enabled`. Its URL
+        and other secrets are in the answer, and nowhere else ever.
         """
         body = {"name": name, "template": dict(template), **definition}
         return await self._create("triggers", IssuedTrigger, body, slow=True)
@@ -36,7 +37,7 @@ class TriggerOperations(Calls):
         )
 
     async def rotate_trigger(self, trigger: str, secrets: Sequence[TriggerSecret] = ("url",)) -> IssuedTrigger:
-        """New secrets (of url, signing, hub); the old ones are good no more at once."""
+        """Replace secrets (of url, signing, hub) by new ones; the old ones are invalid at once."""
         return await self._create(f"triggers/{segment(trigger)}/rotate", IssuedTrigger, {"secrets": list(secrets)})
 
     async def delete_trigger(self, trigger: str) -> None:
@@ -46,16 +47,19 @@ class TriggerOperations(Calls):
     async def fire_trigger(
         self, trigger: str, payload: Mapping[str, JsonValue] | None = None, *, event_id: str | None = None
     ) -> Firing:
-        """Fire a trigger with the payload its sender would send. The same `event_id` again makes no second job and
-        names the first; unset, each call is an event of its own, which the repetitions of the call share."""
+        """Fire a trigger with the payload its sender would send.
+
+        The same `event_id` again makes no second job and names the first; unset, each call is an event of its own,
+        which the retries of the call share.
+        """
         path = f"triggers/{segment(trigger)}/fire"
         return await self._create(path, Firing, payload or {}, idempotency_key=event_id or new_key(), slow=True)
 
     async def preview_trigger(self, trigger: str, payload: Mapping[str, JsonValue] | None = None) -> TriggerPreview:
-        """The job that a payload would make, without making it."""
+        """Return the job that a payload would make, without making it."""
         path = f"triggers/{segment(trigger)}/preview"
         return await self._transport.call("POST", path, TriggerPreview, body=payload or {}, slow=True)
 
     def firings(self, trigger: str) -> AsyncIterator[Firing]:
-        """A trigger's history, newest first."""
+        """Iterate over a trigger's firings, newest first."""
         return self._list(f"triggers/{segment(trigger)}/firings", Firing)

@@ -14,11 +14,11 @@ class WebhookOperations(Calls):
     """Endpoints and their deliveries. Changes need an admin key; pings and replays a member's."""
 
     def webhooks(self) -> AsyncIterator[Webhook]:
-        """The team's webhooks, newest first."""
+        """Iterate over the team's webhooks, newest first."""
         return self._list("webhooks", Webhook)
 
     async def webhook(self, webhook_id: str) -> Webhook:
-        """One webhook, without its secret."""
+        """Return one webhook, without its secret."""
         return await self._transport.call("GET", _path(webhook_id), Webhook)
 
     async def create_webhook(
@@ -29,8 +29,10 @@ class WebhookOperations(Calls):
         types: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
     ) -> CreatedWebhook:
-        """Tell `url` of events of these types (none: of all), of jobs with this metadata. The answer is the only place
-        that ever shows the secret deliveries are signed with."""
+        """Create a webhook that tells `url` of events of these types (none: of all), of jobs with this metadata.
+
+        The answer is the only place that ever shows the secret deliveries are signed with.
+        """
         body = given(url=url, description=description, types=list(types), metadata=dict(metadata or {}))
         return await self._create("webhooks", CreatedWebhook, body, slow=True)
 
@@ -59,7 +61,7 @@ class WebhookOperations(Calls):
         await self._transport.delete(_path(webhook_id))
 
     async def rotate_webhook_secret(self, webhook_id: str, *, grace_seconds: float | None = None) -> CreatedWebhook:
-        """A new secret; the old one signs beside it for `grace_seconds` (unset: a day)."""
+        """Create a new secret; deliveries are signed with the old one too for `grace_seconds` (unset: a day)."""
         return await self._create(f"{_path(webhook_id)}/rotate", CreatedWebhook, given(grace_seconds=grace_seconds))
 
     async def ping_webhook(self, webhook_id: str) -> Delivery:
@@ -69,12 +71,12 @@ class WebhookOperations(Calls):
     def deliveries(
         self, webhook_id: str, *, state: DeliveryState | None = None, type: str | None = None
     ) -> AsyncIterator[Delivery]:
-        """What a webhook was told and is to be told, newest first."""
+        """Iterate over a webhook's deliveries, sent and still to be sent, newest first."""
         filters: dict[str, str] = {name: value for name, value in (("state", state), ("type", type)) if value}
         return self._list(f"{_path(webhook_id)}/deliveries", Delivery, filters)
 
     async def delivery(self, webhook_id: str, delivery_id: str) -> DeliveryDetail:
-        """One delivery: what is sent, and how each attempt went."""
+        """Return one delivery: what is sent, and how each attempt went."""
         return await self._transport.call("GET", _path(webhook_id, delivery_id), DeliveryDetail)
 
     async def replay_delivery(self, webhook_id: str, delivery_id: str) -> Delivery:

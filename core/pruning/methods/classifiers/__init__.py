@@ -28,7 +28,7 @@ CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {
 
 
 def build_classifier_method(method_id: str, parameters: MethodParameters) -> ClassifierMethod:
-    """The engine's implementation of a catalogue entry for classifiers, with its parameters."""
+    """Build the engine's implementation of a catalogue entry for classifiers, with its parameters."""
     return CLASSIFIER_IMPLEMENTATIONS[method_id](parameters)
 
 

@@ -20,11 +20,13 @@ from core.pruning.methods.classifiers.method import ClassifierMethod
 
 
 class FilterL1(ClassifierMethod):
-    """Scores each filter F by Σ|F| within its layer (section 3.1); a filter goes with its batch-norm channel and the
-    next layers' kernels. In a residual stage the shortcut's filters decide (section 3.3): they lead the group.
+    """L1 filter pruning: each filter F is scored by Σ|F| within its layer (section 3.1).
 
-    Lifecycle: per round, score; share what is to go among the groups by `rates`; with `greedy` choose again from the
-    image on, without the kernels that are gone (section 3.3); remove; retrain.
+    A filter is removed with its batch-norm channel and the next layers' kernels. In a residual stage the shortcut's
+    filters decide (section 3.3): they lead the group.
+
+    Lifecycle: per round, score; divide the removal among the groups by `rates`; with `greedy` choose again from the
+    image on, without the kernels already removed (section 3.3); remove; retrain.
     """
 
     def __init__(self, parameters: MethodParameters) -> None:
@@ -49,7 +51,7 @@ class FilterL1(ClassifierMethod):
     def score(
         self, scene: Scene, groups: Groups, place: int, number: int, dropped: rankings.Dropped | None = None
     ) -> Tensor:
-        """[units], the lowest go first."""
+        """Return scores [units], the lowest of which are removed first."""
         group, order = groups.groups[place], self._parameters.order
         if order == "random":
             generator = torch.Generator().manual_seed((self._parameters.seed * 1_000_003 + number) * 4096 + place)
@@ -58,7 +60,7 @@ class FilterL1(ClassifierMethod):
         return sums_U if order == "smallest" else -sums_U
 
     def _shared(self, scene: Scene, groups: Groups, scores: Sequence[Tensor], goal: Goal, number: int) -> list[Step]:
-        """How much goes of each group, and what by the scores as they are."""
+        """Choose the units of each group by `rates` and the scores as they are."""
         rates, round_to = self._parameters.rates, self._parameters.round_to
         if rates == "uniform":
             return until(by_rate(groups, scores, round_to, lambda place, rate: rate), groups, goal)
@@ -77,7 +79,7 @@ class FilterL1(ClassifierMethod):
         return self._listed(groups, scores, goal, rates)
 
     def _listed(self, groups: Groups, scores: Sequence[Tensor], goal: Goal, rates: Sequence[float]) -> list[Step]:
-        """Rates of the request, scaled together: a step's value is the scale that reaches it."""
+        """Choose by the rates of the request, scaled together: a step's value is the scale that reaches it."""
         names = [group.name for group in groups.groups]
         if len(rates) != len(names):
             raise InvalidParameters(
@@ -105,7 +107,7 @@ class FilterL1(ClassifierMethod):
         return taken
 
     def _greedily(self, scene: Scene, groups: Groups, steps: Sequence[Step], number: int) -> list[Step]:
-        """As many of each group, chosen anew."""
+        """Choose as many units of each group again, without kernels of inputs removed before."""
         dropped: dict[str, list[Tensor]] = defaultdict(list)
         chosen = []
         for place, count in enumerate(counts(steps, groups)):

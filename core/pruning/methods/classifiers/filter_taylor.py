@@ -19,8 +19,9 @@ _DEFAULT_ROUNDS = 50
 
 
 class FilterTaylor(ClassifierMethod):
-    """Ranks the filters of all layers together by a criterion of `core.pruning.classifier.rankings`, each layer's
-    divided by its L2 norm, less λ per million operations (section 2.2).
+    """Ranking of the filters of all layers together by a criterion of `core.pruning.classifier.rankings`.
+
+    Each layer's scores are divided by their L2 norm, less λ per million operations (section 2.2).
 
     Lifecycle: per round, rank on fresh images; remove the lowest few; fine-tune; until the goal is met (figure 1).
     """
@@ -51,12 +52,12 @@ class FilterTaylor(ClassifierMethod):
         )
 
     def _at_once(self, scene: Scene) -> int:
-        """Units of a round."""
+        """Return the number of units to remove in a round."""
         units: int = sum(each["before"] for each in scene.figures[FIGURES]["groups"])
         return self._parameters.filters_per_round or max(1, units // _DEFAULT_ROUNDS)
 
     def _regularised(self, groups: Groups, scores: Sequence[Tensor]) -> list[Tensor]:
-        """Θ − λ·Θ_flops: Θ_flops are the million operations of all layers that one unit less saves."""
+        """Return Θ − λ·Θ_flops; Θ_flops are the million operations of all layers that removing one unit saves."""
         weight = self._parameters.flops_weight
         if not weight:
             return list(scores)
@@ -65,7 +66,7 @@ class FilterTaylor(ClassifierMethod):
         return [score_U - weight * flops / 1e6 for score_U, flops in zip(scores, saved, strict=True)]
 
     def _compare(self, scene: Scene, groups: Groups) -> None:
-        """All rankings of the dense model, and how they agree with the oracle, for the report."""
+        """Compute all rankings of the dense model, and their agreement with the oracle, for the report."""
         images = draw_images(scene.calibration, self._parameters.measured_images, self._parameters.seed)
         scores = {}
         for name in RANKINGS:
@@ -75,7 +76,7 @@ class FilterTaylor(ClassifierMethod):
 
 
 def _first(steps: Sequence[Step], units: int) -> list[Step]:
-    """The first of the steps, of so many units together, but at least one."""
+    """Return the first of the steps that have at most `units` units together, but at least one."""
     sums = accumulate(len(step.units) for step in steps)
     count = sum(1 for _ in takewhile(lambda total: total <= units, sums))
     return list(steps[: max(1, count)])

@@ -1,5 +1,7 @@
-"""Iterative magnitude pruning (Han, Pool, Tran & Dally 2015, arXiv:1506.02626): learn which connections matter, cut the
-others, retrain what is left, again and again."""
+"""Iterative magnitude pruning (Han, Pool, Tran & Dally 2015, arXiv:1506.02626).
+
+Learn which connections matter, cut the others, retrain those left, and repeat.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,10 +26,10 @@ from core.pruning.saliency import magnitude
 
 
 class IterativeMagnitude(ClassifierMethod):
-    """score = |w| within each layer, whose rate follows from a scan of its sensitivity; to that rate in rounds, with
-    retraining of the survivors after each, dropout scaled and dead neurons removed.
+    """Pruning by |w| within each layer to a rate from a scan of its sensitivity, in rounds.
 
-    With `rewind_step` survivors are set back to early weights after each cut (Frankle 2019, arXiv:1903.01611).
+    The survivors are retrained after each round; dropout is scaled and dead neurons are removed. With `rewind_step`
+    survivors are set back to early weights after each cut (Frankle 2019, arXiv:1903.01611).
     """
 
     def __init__(self, parameters: MethodParameters) -> None:
@@ -77,14 +79,14 @@ class IterativeMagnitude(ClassifierMethod):
         prune_in_rounds(scene, parameters, parameters.seed, cut, prepare=prepare, training=training)
 
     def _early_weights(self, scene: Scene) -> dict[str, Tensor] | None:
-        """What survivors are set back to; an attempt that is taken up again comes to the same."""
+        """Train to the weights survivors are set back to; a resumed attempt computes the same. None: no rewinding."""
         if self.parameters.rewind_step is None:
             return None
         train(scene, self.parameters, self.parameters.rewind_step, self.parameters.seed)
         return {name: each.clone() for name, each in scene.model.state_dict().items()}
 
     def _rates(self, scene: Scene) -> dict[str, float]:
-        """The rate of each layer by name, with the scan in the figures where it was made."""
+        """Choose the rate of each layer by name; a scan, where one is made, goes into the figures."""
         parameters = self.parameters
         if parameters.allocation != "sensitivity":
             return layer_rates(scene.layers, parameters.allocation, scene.sparsity)
@@ -107,7 +109,7 @@ class IterativeMagnitude(ClassifierMethod):
 
 
 def cut_layer(scene: Scene, name: str, count: int) -> None:
-    """Make the `count` smallest weights of a layer zero."""
+    """Zero the `count` smallest weights of a layer."""
     layer = layer_of(scene.model, name)
     weight_OI = to_matrix(layer)
     set_matrix(layer, weight_OI.masked_fill(lowest_in_tensor(magnitude(weight_OI), count), 0))
@@ -115,7 +117,7 @@ def cut_layer(scene: Scene, name: str, count: int) -> None:
 
 @torch.no_grad()
 def rewind(scene: Scene, early: Mapping[str, Tensor]) -> None:
-    """Set everything back to early weights but the zeros of the layers."""
+    """Set everything back to early weights, except the zeros of the layers."""
     gone = {name: weight_OI == 0 for name, weight_OI in matrices(scene).items()}
     scene.model.load_state_dict(early)
     for name, gone_OI in gone.items():

@@ -1,4 +1,4 @@
-"""What the engine asks of a method for image classifiers."""
+"""Interface of a method for image classifiers."""
 
 from abc import ABC, abstractmethod
 
@@ -7,12 +7,15 @@ from core.pruning.classifier.scene import Scene
 
 
 class ClassifierMethod(ABC):
-    """Removes weights or filters of a whole model, in place."""
+    """A method that removes weights or filters of a loaded model, in place."""
 
     @abstractmethod
     def __init__(self, parameters: MethodParameters) -> None: ...
 
     @abstractmethod
     def prune(self, scene: Scene) -> None:
-        """Reach the scene's sparsity: of the prunable weights exactly, of the model's parameters as near as whole
-        filters allow."""
+        """Prune to the scene's sparsity.
+
+        It is met exactly as a share of the prunable weights, and as near as entire filters allow as a share of the
+        model's parameters.
+        """

@@ -1,5 +1,8 @@
-"""Optimal Brain Damage (LeCun, Denker & Solla 1989, NIPS 2): the weights whose deletion costs least by the diagonal of
-the Hessian go, the rest is retrained, again and again."""
+"""Optimal Brain Damage (LeCun, Denker & Solla 1989, NIPS 2).
+
+The weights whose deletion costs least by the diagonal of the Hessian are deleted, the rest is retrained, again and
+again.
+"""
 
 from typing import Any
 
@@ -15,7 +18,7 @@ from core.pruning.methods.classifiers.method import ClassifierMethod
 
 
 class OBD(ClassifierMethod):
-    """s_k = ½·h_kk·w_k², the lowest of the whole network first; h_kk as `curvature` says, anew in each round.
+    """Saliency s_k = ½·h_kk·w_k², the lowest of the entire network first; h_kk as `curvature` says, anew each round.
 
     Each round's figures hold the loss increase the saliencies predict, their sum, and the measured one, both on the
     images the curvature is taken of.

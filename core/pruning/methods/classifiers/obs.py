@@ -1,5 +1,7 @@
-"""Optimal Brain Surgeon (Hassibi & Stork 1993, NIPS 5) on an image classifier: one Hessian of the whole network, or one
-of each layer."""
+"""Optimal Brain Surgeon (Hassibi & Stork 1993, NIPS 5) on an image classifier.
+
+There is one Hessian of the entire network, or one of each layer.
+"""
 
 import torch
 
@@ -23,7 +25,7 @@ class _LayerWiseOBS(OneShot):
 
 
 def weights_to_go(scene: Scene) -> int:
-    """How many weights must still become zero: of the whole network, or of every m consecutive ones."""
+    """Count the weights that must still become zero, by the sparsity or in every m consecutive weights."""
     pattern, weights = scene.pattern, matrices(scene).values()
     if pattern.of is None or pattern.keep is None:
         zeros = sum(int((weight_OI == 0).sum()) for weight_OI in weights)
@@ -33,9 +35,12 @@ def weights_to_go(scene: Scene) -> int:
 
 
 class ClassifierOBS(ClassifierMethod):
-    """exact: H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers; the cheapest weight of the whole
-    network goes, every other weight and bias moves, until the sparsity is met. The predicted increases of the loss,
-    L_q of each deletion, and the measured one go into the figures. layer_wise: see `core.pruning.methods.obs`."""
+    """Optimal Brain Surgeon in one of two modes.
+
+    exact: H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers; the cheapest weight of the entire
+    network is deleted, every other weight and bias moves, until the sparsity is met. The predicted increases of the
+    loss, L_q of each deletion, and the measured one go into the figures. layer_wise: see `core.pruning.methods.obs`.
+    """
 
     def __init__(self, parameters: MethodParameters) -> None:
         assert isinstance(parameters, OBSParameters)
@@ -63,7 +68,7 @@ class ClassifierOBS(ClassifierMethod):
 
     @torch.no_grad()
     def _delete(self, scene: Scene, images: ImageSet, count: int) -> Deletion:
-        """Estimate the Hessian of the weights that are left, and delete so many of them."""
+        """Estimate the Hessian of the weights that are left, and delete `count` of them."""
         layers = {shape.name: layer_of(scene.model, shape.name) for shape in scene.layers}
         weights = matrices(scene)
         biases = [layer.bias for layer in layers.values() if layer.bias is not None]

@@ -32,14 +32,14 @@ from core.pruning.recovery.training import RecoveryStopped
 from core.pruning.statistics import InputStatistic, Statistic
 
 _ERROR_ROWS = 1024
-"""Rows of a layer's input on which its reconstruction error is measured, about, where XᵀX is not at hand."""
+"""Number of rows of a layer's input, about, on which its reconstruction error is measured where XᵀX is not at hand."""
 
 
 class OneShot(ClassifierMethod):
-    """Walks the layers in the order they are executed in and has `method` prune each as a matrix.
+    """One-shot pruning: the layers, in order of execution, are pruned by `method` as matrices.
 
-    in_flight: all batches go through the model once, side by side; where all have reached a layer its statistic is
-    whole, it is pruned, and they go on through the pruned weights. two_pass: all statistics are the dense model's. A
+    in_flight: all batches go through the model once, in lockstep; where all have reached a layer its statistic is
+    complete, it is pruned, and they go on through the pruned weights. two_pass: all statistics are the dense model's. A
     grouped convolution is pruned group by group, each with its own inputs. Relative errors of the layers' outputs go
     into the figures.
     """
@@ -86,7 +86,7 @@ class OneShot(ClassifierMethod):
 
 @contextmanager
 def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
-    """That of the calibration forward: float32, unless something else is asked for."""
+    """Set the precision of the calibration forward inside the context: float32, unless another is requested."""
     if forward_dtype in ("auto", "float32"):
         yield
     else:
@@ -95,7 +95,7 @@ def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
 
 
 def layer_targets(scene: Scene, parameters: MethodParameters) -> dict[str, Target]:
-    """What each layer is to lose; raises InvalidParameters for an allocation that no classifier has."""
+    """Return the target of each layer; raises InvalidParameters for an allocation that classifiers do not have."""
     allocation = parameters.allocation if isinstance(parameters, Allocated) else "uniform"
     if isinstance(parameters, Allocated) and parameters.measured_allocation:
         raise InvalidParameters(
@@ -113,8 +113,10 @@ def layer_targets(scene: Scene, parameters: MethodParameters) -> dict[str, Targe
 
 
 def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float) -> dict[str, float]:
-    """The sparsity of each layer, by name, of a list or of "uniform"; raises InvalidParameters where the list is too
-    short."""
+    """Return the sparsity of each layer, by name, from a list or "uniform".
+
+    Raises InvalidParameters where the list is too short.
+    """
     if not isinstance(allocation, list):
         return {shape.name: sparsity for shape in layers}
     if len(allocation) <= max(shape.layer for shape in layers):
@@ -139,7 +141,7 @@ class _Walk:
 
     @contextmanager
     def collecting(self, *, wait: bool) -> Iterator[None]:
-        """Take in what each layer reads; with `wait`, each batch then pauses until all have come as far."""
+        """Collect each layer's inputs inside the context; with `wait`, each batch waits until all have reached it."""
 
         def hook(name: str) -> Any:
             def arrive(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -168,7 +170,7 @@ class _Walk:
                 statistic.update(X_BLI)
 
     def prune(self, name: str) -> None:
-        """Prune a layer, with the statistics of its inputs where there are any. Raises RecoveryStopped if asked to."""
+        """Prune a layer, with the statistics of its inputs if any; raises RecoveryStopped once asked to stop."""
         if self.scene.observer.should_stop():
             raise RecoveryStopped
         layer, target = self.layers[name], self.targets[name]
@@ -196,7 +198,7 @@ class _Walk:
         self.scene.observer.on_progress(len(self.pruned) / len(self.layers))
 
     def finish(self) -> None:
-        """Say which layers no image has reached: they stay as they are."""
+        """Note the layers that no image has reached, which stay dense."""
         left = [name for name in self.layers if name not in self.pruned]
         if left:
             self.scene.notes.append(f"left dense, since no image's forward reads them: {', '.join(left)}")

@@ -16,8 +16,6 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from secateur.errors import DownloadError
-
 CHUNK_WEIGHTS: Final = 2**23
 """Weights restored at once; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""
 _WIDTHS: Final = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
@@ -26,7 +24,7 @@ UNSIGNED: Final = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 _MAX_HEADER_BYTES: Final = 100_000_000
 
 
-class CorruptPackedFile(DownloadError):
+class CorruptPackedFile(ValueError):
     """A packed file contradicts itself or does not give back what was packed; its text names the file and the fault."""
 
 
@@ -106,7 +104,7 @@ def _pieces(stored: Stored, header: bytes, tensors: list[Tensor], restore: Resto
 
 
 def survivors(stored: Stored, tensor: Tensor, mask: Tensor) -> Iterator[np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Which weights of a tensor survive, chunk by chunk, from its bitmask, lowest bit first."""
+    """Yield which weights of a tensor survive, chunk by chunk, from its bitmask, lowest bit first."""
     place = mask.start
     for first in range(0, tensor.numel, CHUNK_WEIGHTS):
         count = min(CHUNK_WEIGHTS, tensor.numel - first)
@@ -117,12 +115,12 @@ def survivors(stored: Stored, tensor: Tensor, mask: Tensor) -> Iterator[np.ndarr
 
 
 def mask_bytes(tensor: Tensor) -> int:
-    """Of one bit a weight."""
+    """Return the bytes of a bitmask of one bit a weight."""
     return math.ceil(tensor.numel / 8)
 
 
 def chunks(source: BinaryIO, tensor: Tensor) -> Iterator[bytes]:
-    """A stored tensor's bytes."""
+    """Yield a stored tensor's bytes in chunks."""
     step = CHUNK_WEIGHTS * (tensor.width or 1)
     for start in range(tensor.start, tensor.end, step):
         source.seek(start)
@@ -133,7 +131,7 @@ def chunks(source: BinaryIO, tensor: Tensor) -> Iterator[bytes]:
 
 
 def read_file(file: Path) -> tuple[list[Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file."""
+    """Return tensors and metadata of a safetensors file."""
     size = file.stat().st_size
     try:
         with file.open("rb") as source:
@@ -152,7 +150,7 @@ def read_file(file: Path) -> tuple[list[Tensor], dict[str, str]]:
 
 
 def parse_header(header: dict[str, Any], data: int) -> list[Tensor]:
-    """The tensors a header names, whose data begin at byte `data`; raises KeyError, ValueError, TypeError."""
+    """Return the tensors a header names, whose data begin at byte `data`. Raises KeyError, ValueError, TypeError."""
     tensors = []
     for name, entry in header.items():
         if name == "__metadata__":

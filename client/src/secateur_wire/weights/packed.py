@@ -1,7 +1,7 @@
 """Unpacking: the dense weight files of a checkpoint, byte for byte, from bitmasks and surviving values.
 
 In a packed file a pruned tensor `w` is stored as `w.values` (its values whose bits are not all zero, in order) and
-`w.bitmask` (one bit a weight, lowest bit first). Weight sharing by a hash is undone in `secateur.hashed`.
+`w.bitmask` (one bit a weight, lowest bit first). Weight sharing by a hash is undone in `hashed`.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,16 @@ from typing import Final
 
 import numpy as np
 
-from secateur import hashed
-from secateur.weight_files import UNSIGNED, CorruptPackedFile, Stored, Tensor, mask_bytes, restore_file, survivors
+from secateur_wire.weights import hashed
+from secateur_wire.weights.restore import (
+    UNSIGNED,
+    CorruptPackedFile,
+    Stored,
+    Tensor,
+    mask_bytes,
+    restore_file,
+    survivors,
+)
 
 SUFFIX: Final = ".packed.safetensors"
 

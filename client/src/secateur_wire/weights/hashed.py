@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from secateur.weight_files import (
+from secateur_wire.weights.restore import (
     CHUNK_WEIGHTS,
     UNSIGNED,
     CorruptPackedFile,
@@ -37,7 +37,10 @@ Places: TypeAlias = "np.ndarray[tuple[int], np.dtype[Any]]"
 
 
 def bucket_and_sign(first: int, count: int, *, seed: int, buckets: int) -> tuple[Places, Places]:
-    """Of the weights at `count` places from `first` on: bucket (int64, below `buckets` < 2³²), and whether ξ is −1."""
+    """Return bucket and sign of the weights at `count` places from `first` on.
+
+    The buckets are int64, below `buckets` < 2³²; the sign is true where ξ is −1.
+    """
     with np.errstate(over="ignore"):  # it wraps, as it should
         mixed = np.arange(first + 1, first + count + 1, dtype=np.uint64) * _GAMMA + np.uint64(seed)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST

@@ -1,0 +1,5 @@
+"""Weight files in fewer bytes than the dense files they came from, restored here byte for byte.
+
+`packed` undoes bitmasks, `hashed` undoes weight sharing, `restore` is what both stand on. All load numpy, so they are
+imported where they are used.
+"""

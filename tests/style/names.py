@@ -1,0 +1,170 @@
+"""Places that break the house's rules of names and docstrings, and how many there may be of each kind.
+
+`python -m tests.style.names` lists them; `--write` lowers what is allowed to what there is. Sources are parsed, nothing
+is imported.
+"""
+
+import ast
+import re
+import sys
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RATCHETS = Path(__file__).with_name("ratchets.toml")
+PACKAGES = ("api", "core", "worker", "client/src", "migrations")
+
+_FIRST_WORDS = re.compile(
+    r"What|Who|Whose|Of|Where|How|Which|Whether|When|By|For|From|As|In|On|With|Without|That|Those|These|To|Beside|"
+    r"Between|About|Once|It"
+)
+_WORDS = re.compile(
+    r"told|tell|trail|hollow|held|shelf|knowledge|scene|surgeon|heart|chore|made|asked|found|whole|beside|apart|aside|"
+    r"means|faults?|news|verdict|keeping|patience|gone"
+)
+_PUBLIC = frozenset({"held_aside"})
+"""Names of REST and files that stay."""
+_LONGEST_FILE = 300
+_UNTYPED = re.compile(r"dict\[str, Any\]")
+_LOOKED_UP = frozenset({"recipe", "body", "metrics", "report"})
+_TYPED_FROM_SUBMIT_TO_REPORT = ("core/jobs", "core/pruning", "worker")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A place that breaks a rule."""
+
+    rule: str
+    file: str
+    line: int
+    text: str
+
+
+def findings() -> list[Finding]:
+    """Return every place in the product that breaks a rule, by rule, file and line."""
+    sources = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in _files()}
+    found = [finding for name, source in sources.items() for finding in findings_in(name, source)]
+    found += _namesakes(sources)
+    return sorted(found, key=lambda each: (each.rule, each.file, each.line))
+
+
+@cache
+def counts() -> dict[str, int]:
+    """Return how often each rule is broken; every rule is there, those that hold with 0."""
+    rules = dict.fromkeys(sorted(_RULES), 0)
+    return rules | Counter(each.rule for each in findings())
+
+
+def allowed() -> dict[str, int]:
+    ratchets: dict[str, int] = tomllib.loads(RATCHETS.read_text(encoding="utf-8"))
+    return ratchets
+
+
+_RULES = {
+    "docstring_first_word": "a summary names the thing or, of a function, what it does: 'Return the …'",
+    "word_of_our_own": "an identifier has a word that is not the field's",
+    "namesake": "two public classes have one name",
+    "parameter_class_asked_for": "isinstance or issubclass of a parameter class",
+    "untyped_signature": "dict[str, Any] in a signature",
+    "look_up": "a recipe, body, metrics or report looked up by a key",
+    "paper": "a method's module does not name its paper",
+    "long_file": f"a file of more than {_LONGEST_FILE} lines",
+    "package_paragraph": "a package's __init__ does not say what lives there",
+}
+
+
+def _files() -> list[Path]:
+    return sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+
+
+def findings_in(name: str, source: str) -> Iterator[Finding]:
+    """Yield the places in one file; `name` is its path in the repository."""
+    tree = ast.parse(source)
+
+    def finding(rule: str, line: int, text: str) -> Finding:
+        return Finding(rule, name, line, text)
+
+    lines = source.count("\n")
+    if lines > _LONGEST_FILE:
+        yield finding("long_file", lines, f"{lines} lines")
+    file_name = name.rpartition("/")[2]
+    if file_name == "__init__.py" and len((ast.get_docstring(tree) or "").split()) < 4:
+        yield finding("package_paragraph", 1, "no paragraph")
+    if "/methods/" in f"/{name}" and file_name != "__init__.py" and not _names_a_paper(tree):
+        yield finding("paper", 1, "no paper in the module's docstring")
+    typed = name.startswith(_TYPED_FROM_SUBMIT_TO_REPORT)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = (ast.get_docstring(node) or "").split(maxsplit=1)
+            if first and _FIRST_WORDS.fullmatch(first[0].strip("`,:")):
+                yield finding("docstring_first_word", getattr(node, "lineno", 1), first[0])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and typed and _UNTYPED.search(_signature(node)):
+            yield finding("untyped_signature", node.lineno, node.name)
+        if typed and isinstance(node, ast.Subscript) and _looked_up(node):
+            yield finding("look_up", node.lineno, ast.unparse(node))
+        if isinstance(node, ast.Call) and _asks_for_parameters(node):
+            yield finding("parameter_class_asked_for", node.lineno, ast.unparse(node))
+        for identifier, line in _identifiers(node):
+            words = re.split(r"_|(?<=[a-z0-9])(?=[A-Z])", identifier)
+            if identifier not in _PUBLIC and any(_WORDS.fullmatch(word.lower()) for word in words):
+                yield finding("word_of_our_own", line, identifier)
+
+
+def _namesakes(sources: Mapping[str, str]) -> Iterator[Finding]:
+    places: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for file, source in sources.items():
+        for node in ast.parse(source).body if not file.startswith("client/") else ():
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append((file, node.lineno))
+    for name, found in places.items():
+        for file, line in found[1:]:
+            yield Finding("namesake", file, line, f"{name}, as in {found[0][0]}")
+
+
+def _names_a_paper(tree: ast.Module) -> bool:
+    return re.search(r"arXiv|doi|NeurIPS|NIPS|ICLR|ICML|\b(19|20)\d\d\b", ast.get_docstring(tree) or "") is not None
+
+
+def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    return f"{ast.unparse(node.args)} -> {ast.unparse(node.returns) if node.returns else ''}"
+
+
+def _looked_up(node: ast.Subscript) -> bool:
+    value = node.value
+    name = value.id if isinstance(value, ast.Name) else value.attr if isinstance(value, ast.Attribute) else ""
+    return name in _LOOKED_UP and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
+
+
+def _asks_for_parameters(node: ast.Call) -> bool:
+    if not (isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass") and len(node.args) == 2):
+        return False
+    return re.search(r"\w+Parameters\b", ast.unparse(node.args[1])) is not None
+
+
+def _identifiers(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield the names a node defines: functions, classes, arguments, variables."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name, node.lineno
+    elif isinstance(node, ast.arg):
+        yield node.arg, node.lineno
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id, node.lineno
+
+
+def main() -> None:
+    if "--write" in sys.argv:
+        before = allowed() if RATCHETS.exists() else {}
+        fewest = {rule: min(count, before.get(rule, count)) for rule, count in counts().items()}
+        lines = [f"{rule} = {count}  # {_RULES[rule]}" for rule, count in fewest.items()]
+        RATCHETS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    else:
+        for each in findings():
+            print(f"{each.rule}  {each.file}:{each.line}  {each.text}")
+
+
+if __name__ == "__main__":
+    main()

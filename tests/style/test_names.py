@@ -1,0 +1,31 @@
+import pytest
+
+from tests.style.names import allowed, counts, findings_in
+
+
+def test_no_rule_of_style_is_broken_more_often_than_before() -> None:
+    found, most = counts(), allowed()
+    worse = {rule: f"{count}, {most.get(rule, 0)} before" for rule, count in found.items() if count > most.get(rule, 0)}
+    assert not worse, f"{worse}: `python -m tests.style.names` lists the places"
+
+
+def test_a_count_that_fell_is_written_down() -> None:
+    found, most = counts(), allowed()
+    assert not {rule for rule in most if found.get(rule, 0) < most[rule]}, "`python -m tests.style.names --write`"
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "source"),
+    [
+        ("docstring_first_word", "core/a.py", 'def f() -> int:\n    """What it is."""\n'),
+        ("long_file", "core/a.py", "\n" * 301),
+        ("look_up", "worker/a.py", 'x = job.metrics["bytes"]\n'),
+        ("package_paragraph", "core/a/__init__.py", ""),
+        ("paper", "core/pruning/methods/a.py", '"""A method."""\n'),
+        ("parameter_class_asked_for", "core/a.py", "isinstance(x, WandaParameters)\n"),
+        ("untyped_signature", "worker/a.py", "def f(x: dict[str, Any]) -> None: ...\n"),
+        ("word_of_our_own", "core/a.py", "whatIsToldNow = 1\n"),
+    ],
+)
+def test_each_rule_finds_what_breaks_it(rule: str, name: str, source: str) -> None:
+    assert [each.rule for each in findings_in(name, source)] == [rule]
