@@ -23,7 +23,7 @@ from core.settings import Settings
 
 CACHED_SECONDS = 5.0
 """However many scrape, broker and store are asked no more often."""
-PATIENCE_SECONDS = 2.0
+LONGEST_ANSWER_SECONDS = 2.0
 
 log = structlog.get_logger()
 
@@ -74,7 +74,7 @@ class BackingCollector(Collector):
         self._broker, self._store_is_up = None, False
         for question in self._asked:
             question.ask()
-        until = time.monotonic() + PATIENCE_SECONDS
+        until = time.monotonic() + LONGEST_ANSWER_SECONDS
         for question in self._asked:
             question.wait(until)
         broker = self._broker

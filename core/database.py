@@ -48,7 +48,7 @@ _MOST_CONNECTIONS = 40
 _UNASKED_SECONDS = 1.0
 """A connection that was used this long ago is used again without asking the server whether it is there."""
 _RETURNED_AT = "returned_at"
-_ASKED_AT = "asked_at"
+_BEGAN_AT = "began_at"
 DATABASE_SECONDS = Histogram("secateur_database_seconds", "Time from a statement to its answer, of this process.")
 
 Role = Literal["request", "dispatcher", "worker", "migration"]
@@ -144,11 +144,11 @@ def _time_statements(engine: Engine) -> None:
 
     @event.listens_for(engine, "before_cursor_execute")
     def _(connection: Connection, *_: object) -> None:
-        connection.info[_ASKED_AT] = time.perf_counter()
+        connection.info[_BEGAN_AT] = time.perf_counter()
 
     @event.listens_for(engine, "after_cursor_execute")
     def _(connection: Connection, *_: object) -> None:
-        DATABASE_SECONDS.observe(time.perf_counter() - connection.info[_ASKED_AT])
+        DATABASE_SECONDS.observe(time.perf_counter() - connection.info[_BEGAN_AT])
 
 
 def _check_before_use(engine: Engine) -> None:
@@ -276,8 +276,8 @@ def has_schema(settings: Settings) -> bool:
     engine = create_engine_from(settings, "migration")
     try:
         with engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+            revision = MigrationContext.configure(connection).get_current_revision()
     finally:
         engine.dispose()
     older = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
-    return found is not None and found not in older
+    return revision is not None and revision not in older

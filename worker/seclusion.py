@@ -27,13 +27,13 @@ _NUMBER, _MACHINE, _FIRST_ARGUMENT = 0, 4, 16
 class _Machine(NamedTuple):
     """Numbers of a machine's system calls, from `most` on those of another kind of program.
 
-    `means` are calls by which a process could use a socket that is not its own, or one that nobody saw it open.
+    `detours` are calls by which a process could use a socket that is not its own, or one that nobody saw it open.
     """
 
     audit: int
     seccomp: int
     socket: int
-    means: tuple[int, ...]
+    detours: tuple[int, ...]
     most: int
 
 
@@ -56,8 +56,8 @@ def seclude() -> str | None:
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return f"privileges cannot be given up: {os.strerror(ctypes.get_errno())}"
     libc.syscall.restype = ctypes.c_long
-    asked = (ctypes.c_long(machine.seccomp), ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_ALL_THREADS))
-    if libc.syscall(*asked, ctypes.c_char_p(program)) != 0:
+    arguments = (ctypes.c_long(machine.seccomp), ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_ALL_THREADS))
+    if libc.syscall(*arguments, ctypes.c_char_p(program)) != 0:
         return f"the kernel takes no filter: {os.strerror(ctypes.get_errno())}"
     return None
 
@@ -68,21 +68,21 @@ def _filter(machine: _Machine) -> list[bytes]:
     A jump says how many it passes over, where the comparison holds and where it does not; all that is refused jumps to
     the end.
     """
-    length = 10 + len(machine.means)
+    length = 10 + len(machine.detours)
     allow, refuse, no_family = length - 3, length - 2, length - 1
-    made: list[bytes] = []
+    instructions: list[bytes] = []
 
     def add(code: int, value: int, then: int = 0, otherwise: int = 0) -> None:
-        made.append(struct.pack("HBBI", code, then, otherwise, value))
+        instructions.append(struct.pack("HBBI", code, then, otherwise, value))
 
     def to(place: int) -> int:
-        return place - len(made) - 1
+        return place - len(instructions) - 1
 
     add(_LOAD, _MACHINE)
     add(_EQUAL, machine.audit, 0, to(refuse))
     add(_LOAD, _NUMBER)
     add(_AT_LEAST, machine.most, to(refuse), 0)
-    for number in machine.means:
+    for number in machine.detours:
         add(_EQUAL, number, to(refuse), 0)
     add(_EQUAL, machine.socket, 0, to(allow))
     add(_LOAD, _FIRST_ARGUMENT)
@@ -90,7 +90,7 @@ def _filter(machine: _Machine) -> list[bytes]:
     add(_RETURN, _ALLOW)
     add(_RETURN, _ERROR | errno.EPERM)
     add(_RETURN, _ERROR | errno.EAFNOSUPPORT)
-    return made
+    return instructions
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, parent: Any) -> None:
         global _heart, _lookout
         settings = get_settings()
-        _tell_of_seclusion()
+        _log_seclusion()
         pool: BasePool = parent.pool
         _lookout = Lookout(pool, look, settings.worker_poll_seconds)
         _heart = Heart(WORKER_ID, settings, on_space=_lookout.look_now)
@@ -168,7 +168,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         _lookout.start()
 
 
-def _tell_of_seclusion() -> None:
+def _log_seclusion() -> None:
     """Log at the start where the system does not let runners be kept from the network.
 
     Tried in a process of its own, which could not get back onto it.

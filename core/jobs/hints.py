@@ -39,8 +39,8 @@ class Hints:
             client = getattr(producer.channel, "client", None)  # which Redis' channels alone have
             if client is None:
                 return None
-            told = client.info("memory")
-        return int(told["used_memory"]), int(told["maxmemory"])
+            memory = client.info("memory")
+        return int(memory["used_memory"]), int(memory["maxmemory"])
 
     def send(self, job_id: str, queue: str, enough: int = HINTS_PER_QUEUE) -> None:
         """Send one, unless `enough` of them lie there: each of those is taken after this job's commit, and finds it."""

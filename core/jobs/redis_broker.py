@@ -15,7 +15,7 @@ _WAIT_OF_BUSY_SECONDS = 0.05
 """Seconds that a worker busy with a job waits at most: nothing wakes it when it may take the next hint."""
 
 
-class Channel(redis.Channel):
+class RedisChannel(redis.Channel):
     def _after_fork(self) -> None:
         """Close the connection too, which Celery leaves open in a pool's process that replaces one that was killed.
 
@@ -30,7 +30,7 @@ class Channel(redis.Channel):
 class Transport(redis.Transport):
     """A Redis that is full is away like any other: a worker waits for it, where Celery's own would end."""
 
-    Channel = Channel
+    Channel = RedisChannel
     implements = redis.Transport.implements.extend(asynchronous=False)
     connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError)
 
