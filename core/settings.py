@@ -116,6 +116,7 @@ class Settings(BaseSettings):
         24 * 3600,
         description="A job that failed or was cancelled keeps what a retry goes on from on its worker for this long.",
     )
+    work_sweep_seconds: float = Field(60, description="Between two sweeps of a worker's work folders.")
 
     store_url: str | None = Field(None, description="s3://bucket[/prefix]; unset: a folder in home.")
     store_endpoint: str | None = Field(None, description="Of an S3-compatible service that is not Amazon's.")

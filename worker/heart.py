@@ -23,8 +23,6 @@ from worker.work_folders import WorkFolders
 
 BEAT_SECONDS = 10.0
 _FIRST_SECONDS = 10.0
-SWEEP_SECONDS = 60.0
-"""Time between sweeps of the work folders; where the disk is short, each beat begins one."""
 
 logger = structlog.get_logger()
 
@@ -86,13 +84,13 @@ class Heart:
         sessions.kw["bind"].dispose()
 
     def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
-        """Start a sweep in a thread of its own.
+        """Start a sweep of the work folders in a thread of its own, at every beat where the disk is short.
 
         Removing much takes long, and a worker without a heartbeat meanwhile would not be counted on.
         """
         is_due = self._shortage is not None or time.monotonic() >= self._sweep_at
         if is_due and (self._sweep is None or not self._sweep.is_alive()):
-            self._sweep_at = time.monotonic() + SWEEP_SECONDS
+            self._sweep_at = time.monotonic() + self._settings.work_sweep_seconds
             free = 0 if self._shortage is None else self._settings.disk_watermark_bytes
             self._sweep = threading.Thread(target=self._sweep_work, args=(sessions, free), name="sweep", daemon=True)
             self._sweep.start()
