@@ -19,7 +19,7 @@ from typing import Any
 CACHE = Path(".cache/bench")
 _ROOT = Path(__file__).parent.parent
 _SOURCES = _ROOT / "core"
-_ENGINE = ("artifacts", "catalogue", "data", "evaluation", "models", "pruning")
+_ENGINE = ("artifacts", "catalogue", "data", "engine", "evaluation", "models", "pruning")
 
 
 class CellFailed(Exception):

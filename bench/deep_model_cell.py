@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from bench.cell_program import answer
-from core.catalogue.model_files import INDEX_FILE
+from core.engine.checkpoints.files import INDEX_FILE
 from core.models.weights import write_tensors
 
 VOCABULARY = 8192

@@ -20,8 +20,8 @@ from api.parts import send_file
 from api.portal.session import Form, read_form, require_own_form, require_same_origin, session_of
 from api.state import ApiState
 from core.artifacts.store import full_disk_told
-from core.catalogue.model_files import is_model_file, is_pickle, is_weight_file
 from core.database import transaction
+from core.engine.checkpoints.files import is_model_file, is_pickle, is_weight_file
 from core.errors import InvalidRequest, SecateurError, UploadRefused
 from core.registry import uploads
 from core.registry.deletion import forget

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.catalogue.model_files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 from core.catalogue.per_layer import MODELLING_FILE, modelling_file, per_layer_family
-from core.catalogue.safetensors_header import TensorEntry, encode_header, read_header
+from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE
+from core.engine.checkpoints.safetensors_header import TensorEntry, encode_header, read_header
 
 SHARD_BYTES = 5 * 10**9
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from core.artifacts.markdown import plain
-from core.catalogue.model_files import ONNX_FILE
 from core.catalogue.targets import latency_noise
+from core.engine.checkpoints.files import ONNX_FILE
 
 TASK = "image-classification"
 

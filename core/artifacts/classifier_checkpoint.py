@@ -12,8 +12,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from core.catalogue.classifiers import SHAPES_KEY
-from core.catalogue.model_files import COMPANIONS, CONFIG_FILE, SINGLE_FILE
-from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
+from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, SINGLE_FILE
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.models.classifier import COUNTERS, ClassifierFolder, build_classifier
 from core.models.resized import changed_groups
 from core.models.weights import DTYPES, write_tensors

@@ -28,8 +28,8 @@ from core.artifacts.weight_parts import (
     write_at,
     write_header,
 )
-from core.catalogue.safetensors_header import TensorEntry, read_header
 from core.catalogue.sharing import Sharing
+from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from secateur_wire.weights.hashed import bucket_and_sign
 
 

@@ -30,7 +30,7 @@ from core.artifacts.weight_parts import (
     write_at,
     write_header,
 )
-from core.catalogue.safetensors_header import TensorEntry, read_header
+from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 
 
 @dataclass(frozen=True)

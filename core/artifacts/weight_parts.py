@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from core.catalogue.safetensors_header import TensorEntry
+from core.engine.checkpoints.safetensors_header import TensorEntry
 
 CHUNK_WEIGHTS = 2**23
 """Weights handled at once; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""

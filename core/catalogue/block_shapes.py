@@ -5,8 +5,8 @@ from typing import Any
 
 from core.catalogue.families import Family
 from core.catalogue.per_layer import HEADS_KEY, layer_settings
-from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.catalogue.structure import LayerShape, ModelStructure, Part, Run
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.errors import UnusableModel
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeGuard
 from pydantic import BaseModel
 
 from core.catalogue.linear_shape import LinearShape
-from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.errors import CorruptSafetensors, MissingTensors, UnusableModel
 
 SHAPES_KEY = "secateur_shapes"

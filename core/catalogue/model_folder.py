@@ -8,14 +8,14 @@ from pydantic import BaseModel
 
 from core.catalogue.block_shapes import read_structure
 from core.catalogue.classifiers import ClassifierFamily
-from core.catalogue.code_choices import refuse_choices
-from core.catalogue.companions import check_companions, read_json
 from core.catalogue.families import Family, family_for
 from core.catalogue.linear_shape import LinearShape
-from core.catalogue.model_files import CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE
 from core.catalogue.per_layer import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_family
-from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.catalogue.structure import ModelStructure
+from core.engine.checkpoints.code_choices import refuse_choices
+from core.engine.checkpoints.companions import check_companions, read_json
+from core.engine.checkpoints.files import CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
 
 

@@ -17,7 +17,7 @@ from core.catalogue.parameters import MethodParameters, Selection
 from core.catalogue.patterns import parse_pattern
 from core.catalogue.per_layer import Layout
 from core.catalogue.prunable import prunable_linears
-from core.catalogue.safetensors_header import WEIGHT_BYTES
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.errors import InvalidSparsity, InvalidTarget
 from core.validation import Part
 

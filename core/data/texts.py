@@ -7,9 +7,9 @@ from typing import Any, BinaryIO
 
 from pydantic import BaseModel
 
-from core.catalogue.bounded_json import parse_json
 from core.data.apart import measure_apart
 from core.data.formats import TEXT_FORMATS
+from core.engine.checkpoints.untrusted_json import parse_json
 from core.errors import UnusableDataset
 
 _MAX_LINE_BYTES = 64 * 2**20

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
 from core.catalogue.classifiers import REFERENCE_TYPE
-from core.catalogue.model_files import ONNX_FILE
 from core.counting import working
+from core.engine.checkpoints.files import ONNX_FILE
 from core.errors import ReloadCheckFailed
 from core.evaluation.reload import largest_logit
 from core.models.classifier import COUNTERS, ClassifierFolder, load_classifier, model_class, open_classifier

@@ -16,9 +16,9 @@ from core.catalogue.compatibility import parse_parameters
 from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
 from core.catalogue.model_folder import ModelDescription
-from core.catalogue.safetensors_header import WEIGHT_BYTES
 from core.catalogue.targets import bytes_in_turn
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.jobs.classifier_needs import ClassifierWork
 from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_bytes

@@ -18,7 +18,7 @@ from core.catalogue.classifiers import (
 )
 from core.catalogue.descriptions import describe_folder
 from core.catalogue.model_folder import read_config, read_tensors
-from core.catalogue.safetensors_header import TensorEntry
+from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
 from core.models.implementations import own_implementations
 from core.models.reference import ReferenceNetwork

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from core.catalogue.families import FAMILIES, Family
 from core.catalogue.model_folder import ModelDescription, inspect_folder, read_config, read_tensors
 from core.catalogue.per_layer import AUTO_MAP_KEY
-from core.catalogue.safetensors_header import TensorEntry
+from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.errors import MissingTensors, UnusableModel
 from core.models.weights import read_tensor
 

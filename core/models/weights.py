@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.catalogue.families import Family
-from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.errors import CorruptSafetensors, NotFiniteWeights
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}

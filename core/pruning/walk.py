@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from core.catalogue.safetensors_header import TensorEntry
+from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from core.catalogue.model_files import CHECKED, INDEX_FILE, MOST_BYTES, is_weight_file
+from core.engine.checkpoints.files import CHECKED, INDEX_FILE, MOST_BYTES, is_weight_file
 from core.errors import UnusableModel
 from core.jobs.references import FileReference
 

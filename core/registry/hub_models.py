@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.catalogue.descriptions import Description, describe_folder
-from core.catalogue.model_files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
+from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
 from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
 from core.jobs.references import FileReference
 from core.registry.hollow_folder import READ_WHOLE, require_readable, write_hollow

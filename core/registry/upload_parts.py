@@ -17,11 +17,11 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Part, Store, full_disk_told
-from core.catalogue.companions import check_companion
-from core.catalogue.model_files import CHECKED, CONFIG_FILE, is_weight_file
 from core.catalogue.model_folder import read_config
-from core.catalogue.safetensors_header import read_header
 from core.database import transaction
+from core.engine.checkpoints.companions import check_companion
+from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, is_weight_file
+from core.engine.checkpoints.safetensors_header import read_header
 from core.errors import NotFound, OffsetMismatch, SecateurError, Unavailable, UnusableModel, UploadRefused
 from core.jobs.references import FileReference
 from core.registry.hollow_folder import header_end, write_hollow_weights

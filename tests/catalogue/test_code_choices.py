@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from core.catalogue.chat_templates import MOST_CHARACTERS, MOST_TEMPLATES
 from core.catalogue.model_folder import inspect_folder
+from core.engine.checkpoints.chat_templates import MOST_CHARACTERS, MOST_TEMPLATES
 from core.errors import UnsafeConfig, UnusableModel
 from tests.model_folders import write_llama
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from core.catalogue.compatibility import check_job
 from core.catalogue.model_folder import inspect_folder
-from core.catalogue.safetensors_header import read_header
+from core.engine.checkpoints.safetensors_header import read_header
 from core.errors import (
     CorruptSafetensors,
     IndivisibleWidth,

@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
-from core.catalogue.code_choices import TOKENIZER_CLASSES
+from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
 from core.errors import UnsafeConfig, UnusableModel
 from core.models.classifier import build_classifier, open_classifier
 from core.models.folder import ModelFolder, open_model

@@ -26,8 +26,8 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from transformers.tokenization_utils_base import import_protobuf_decode_error
 
 from core.catalogue import model_folder
-from core.catalogue.code_choices import TOKENIZER_CLASSES
 from core.data.preprocessing import read_preprocessing
+from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
 from core.errors import SecateurError
 from core.models.classifier import load_classifier, open_classifier
 from core.models.folder import open_model

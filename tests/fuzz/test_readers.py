@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.catalogue.bounded_json import MOST_LEVELS, MOST_VALUES, parse_json
-from core.catalogue.safetensors_header import encode_header, read_header
 from core.data.texts import describe
+from core.engine.checkpoints.safetensors_header import encode_header, read_header
+from core.engine.checkpoints.untrusted_json import MOST_LEVELS, MOST_VALUES, parse_json
 from core.errors import CorruptSafetensors, UnusableDataset
 
 SECONDS_A_CASE = 60

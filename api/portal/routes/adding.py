@@ -17,8 +17,8 @@ from api.portal.files_form import Sender, sent_form, take_files
 from api.portal.page import page
 from api.portal.session import CSRF_FIELD, Admin, Form, Member, Posted
 from api.state import ApiState
-from core.catalogue.model_files import COMPANIONS, INDEX_FILE, PICKLES
 from core.database import transaction
+from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
 from core.errors import Forbidden, SecateurError
 from core.registry import service
 from core.registry.schemas import DatasetBody, ModelBody, Upload, UploadKind

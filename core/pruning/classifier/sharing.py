@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.catalogue.safetensors_header import WEIGHT_DTYPES
 from core.catalogue.sharing import expected_collision_rate, sharing_of
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES
 from core.errors import InvalidRequest
 from core.models.classifier import ClassifierFolder
 from core.models.weights import DTYPES

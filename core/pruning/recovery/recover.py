@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from core.catalogue.model_folder import weight_files
 from core.catalogue.recovery import Recovery, complete_recovery
-from core.catalogue.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
 from core.models.folder import ModelFolder
 from core.models.per_layer import load_model

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.bounded_json import parse_json
-from core.catalogue.chat_templates import check_templates
-from core.catalogue.code_choices import refuse_choices
-from core.catalogue.model_files import CHECKED, CONFIG_FILE, MOST_BYTES, TEMPLATE_FILE
+from core.engine.checkpoints.chat_templates import check_templates
+from core.engine.checkpoints.code_choices import refuse_choices
+from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, MOST_BYTES, TEMPLATE_FILE
+from core.engine.checkpoints.untrusted_json import parse_json
 from core.errors import UnsafeConfig, UnusableModel
 
 _ALSO_CHECKED = ("processor_config.json", "video_preprocessor_config.json")

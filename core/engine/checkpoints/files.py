@@ -29,7 +29,7 @@ COMPANIONS = (
     "chat_template.json",
 )
 """Config, generation config, tokenizer and what is done to images: what goes with the weights. Data all of them, no
-code: `core.catalogue.companions` sees to it."""
+code: `core.engine.checkpoints.companions` sees to it."""
 
 _CHECKED_BYTES = {
     CONFIG_FILE: 4 * 2**20,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.bounded_json import parse_json
+from core.engine.checkpoints.untrusted_json import parse_json
 from core.errors import CorruptSafetensors
 
 MAX_HEADER_BYTES = 100_000_000
