@@ -18,7 +18,7 @@ from bench.contest_report import MIB, TEXT, Contest, report
 from bench.machine import describe_machine, threads_available
 from bench.page import write_section
 from bench.windows import Windows
-from core.catalogue.model_folder import inspect_folder
+from core.engine.architectures.description import inspect_folder
 from core.settings import get_settings
 from worker.samples import CALIBRATION, EVALUATION, MODEL
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from bench.contest import Contender, Figures, Job
 from bench.machine import products
 from bench.page import table
-from core.catalogue.model_folder import ModelDescription
+from core.engine.architectures.description import ModelDescription
 
 MIB = 2**20
 TEXT = "evaluation"

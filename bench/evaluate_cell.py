@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bench.cell_program import answer
-from core.catalogue.model_folder import inspect_folder
+from core.engine.architectures.description import inspect_folder
 from core.models.folder import open_model
 from core.models.weights import load_tensors
 

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.parts import free_port, installed, until
 from bench.pooler import configure_pooler, pooled_url
-from core.catalogue.model_folder import inspect_folder
 from core.database import migrate, session_factory, transaction
+from core.engine.architectures.description import inspect_folder
 from core.registry.schemas import ModelBody
 from core.registry.service import register_model
 from core.settings import Settings

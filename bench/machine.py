@@ -5,8 +5,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.catalogue.families import FAMILIES
-from core.catalogue.model_folder import ModelDescription
+from core.engine.architectures.architecture import FAMILIES
+from core.engine.architectures.description import ModelDescription
 
 
 def threads_available() -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from pydantic import BaseModel
 
-from core.catalogue.classifiers import NetworkName
+from core.engine.architectures.classifier_architecture import NetworkName
 from secateur.cli.keys import (
     DaysOption,
     KeyArgument,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue.methods import get_method
-from core.catalogue.per_layer import MODELLING_FILE
+from core.engine.architectures.heterogeneous import MODELLING_FILE
 from worker.attempt import Attempt, Made, keep_peak
 from worker.protocol import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
 from worker.recovery import add_recovery, recover_spec

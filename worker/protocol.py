@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from core.catalogue.classifiers import NetworkName
+from core.engine.architectures.classifier_architecture import NetworkName
 from core.jobs.baseline import Baseline
 
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from core.catalogue.classifiers import NetworkName
-from core.catalogue.descriptions import describe_folder
 from core.database import transaction
+from core.engine.architectures.classifier_architecture import NetworkName
+from core.engine.architectures.describe import describe_folder
 from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
 from core.registry.folders import content_hash, dataset_hash
 from core.registry.schemas import Dataset, DatasetBody, FormatName, Model, ModelBody

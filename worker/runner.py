@@ -20,9 +20,9 @@ import torch
 import transformers
 from transformers import dynamic_module_utils
 
-from core.catalogue.classifiers import ClassifierDescription
-from core.catalogue.descriptions import describe_folder
 from core.catalogue.methods import get_method
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import describe_folder
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.evaluation.generations import generate_side_by_side
 from core.evaluation.latency import measure_latency

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
 from core.catalogue.patterns import parse_pattern
 from core.catalogue.prunable import prunable_linears, selection_of
@@ -21,6 +20,7 @@ from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
 from core.data.opened_images import Choice, ImagePlace, open_images
 from core.data.preprocessing import read_preprocessing
+from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.files import ONNX_FILE
 from core.errors import ZerosRefilled
 from core.evaluation.accuracy import Accuracy, measure_accuracy

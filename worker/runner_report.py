@@ -5,7 +5,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from core.catalogue.model_folder import ModelDescription
+from core.engine.architectures.description import ModelDescription
 from worker.protocol import PruneSpec, TextSource
 
 if TYPE_CHECKING:

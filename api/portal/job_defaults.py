@@ -6,8 +6,8 @@ REST fills in less: a program says what it means.
 from collections.abc import Iterable, Sequence
 
 from api.portal.session import Form
-from core.catalogue.descriptions import ShownDescription
 from core.catalogue.methods import METHODS
+from core.engine.architectures.describe import ShownDescription
 from core.jobs.text_resolution import SELF
 from core.registry.schemas import Dataset
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.catalogue.per_layer import MODELLING_FILE, modelling_file, per_layer_family
+from core.engine.architectures.heterogeneous import MODELLING_FILE, modelling_file, per_layer_family
 from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 from core.engine.checkpoints.safetensors_header import TensorEntry, encode_header, read_header
 

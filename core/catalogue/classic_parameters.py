@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated, Compensated, LayerSparsities, Propagated, Selection
+from core.engine.architectures.layer_shape import LinearShape
 from core.errors import InvalidParameters
 
 Curvature = Literal["gauss_newton", "empirical_fisher", "squared_error"]

@@ -4,19 +4,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from core.catalogue.classifiers import ClassifierDescription
-from core.catalogue.descriptions import Description
 from core.catalogue.filter_parameters import FilterParameters
 from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS, get_method
-from core.catalogue.model_folder import ModelDescription
 from core.catalogue.narrowing import require_narrowing, require_structure
 from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
 from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
-from core.catalogue.per_layer import Layout
 from core.catalogue.prunable import check_masks, prunable_linears, selection_of
 from core.catalogue.sensitivity_parameters import SensitivityParameters
-from core.catalogue.structure import layer_count
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.unit_counts import layer_count
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
 from core.validation import message_of
 

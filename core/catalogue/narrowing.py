@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from core.catalogue.model_folder import ModelDescription
 from core.catalogue.parameters import MethodParameters, Ranked, Width
-from core.catalogue.per_layer import Layout
-from core.catalogue.structure import (
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.unit_counts import (
     AttentionMode,
     Counts,
     ModelStructure,

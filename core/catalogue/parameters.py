@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 
-from core.catalogue.structure import AttentionMode
+from core.engine.architectures.unit_counts import AttentionMode
 from core.validation import spelled
 
 SensitivityJob = Annotated[

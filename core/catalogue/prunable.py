@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from core.catalogue.classifiers import ClassifierDescription
-from core.catalogue.descriptions import Description
-from core.catalogue.families import FAMILIES
-from core.catalogue.linear_shape import LinearShape
-from core.catalogue.model_folder import ModelDescription
 from core.catalogue.parameters import Allocated, Compensated, MethodParameters, Selection
 from core.catalogue.patterns import Pattern
+from core.engine.architectures.architecture import FAMILIES
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.layer_shape import LinearShape
 from core.errors import IndivisibleWidth, InvalidParameters
 
 _AGREEMENT = 0.005

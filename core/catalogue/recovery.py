@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from core.catalogue.model_folder import ModelDescription
+from core.engine.architectures.description import ModelDescription
 from core.errors import InvalidRequest
 from core.validation import Part
 

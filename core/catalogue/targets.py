@@ -7,16 +7,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.compatibility import ResolvedRequest, check_job, parse_parameters
-from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
-from core.catalogue.model_folder import ModelDescription
 from core.catalogue.narrowing import reachable_sparsities
 from core.catalogue.parameters import MethodParameters, Selection
 from core.catalogue.patterns import parse_pattern
-from core.catalogue.per_layer import Layout
 from core.catalogue.prunable import prunable_linears
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.errors import InvalidSparsity, InvalidTarget
 from core.validation import Part

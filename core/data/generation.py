@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from core.catalogue.model_folder import ModelDescription
 from core.counting import counting
 from core.data.tokens import count_tokens, starts_with_bos
+from core.engine.architectures.description import ModelDescription
 from core.errors import OutOfMemory, UnusableModel
 from core.models.decoding import first_token, sequences_that_fit, write_tokens
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from core.catalogue.classifiers import ImageShape
 from core.data.image_files import in_channels
+from core.engine.architectures.classifier_architecture import ImageShape
 from core.engine.checkpoints.untrusted_json import parse_json
 from core.errors import UnusableDataset, UnusableModel
 

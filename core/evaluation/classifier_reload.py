@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
-from core.catalogue.classifiers import REFERENCE_TYPE
 from core.counting import working
+from core.engine.architectures.classifier_architecture import REFERENCE_TYPE
 from core.engine.checkpoints.files import ONNX_FILE
 from core.errors import ReloadCheckFailed
 from core.evaluation.reload import largest_logit

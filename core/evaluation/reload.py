@@ -11,10 +11,10 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from core.catalogue.families import family_for
-from core.catalogue.model_folder import read_config
-from core.catalogue.per_layer import MODELLING_FILE, has_modelling_file, per_layer_family
 from core.counting import working
+from core.engine.architectures.architecture import family_for
+from core.engine.architectures.description import read_config
+from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_family
 from core.errors import ReloadCheckFailed
 from core.models.implementations import own_implementations
 from core.models.weights import load_tensors

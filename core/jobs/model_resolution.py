@@ -6,8 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import HASHED_SUFFIX, PACKED_SUFFIX, Store, artifact_prefix
-from core.catalogue.descriptions import Description, describe_folder, descriptions
 from core.catalogue.methods import get_method
+from core.engine.architectures.describe import Description, describe_folder, descriptions
 from core.errors import UnknownModel
 from core.jobs.hub_lookup import JOB_PREFIX, HubFindings
 from core.jobs.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel

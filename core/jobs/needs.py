@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.linear_shape import LinearShape
 from core.catalogue.methods import get_method
-from core.catalogue.model_folder import ModelDescription
 from core.catalogue.targets import bytes_in_turn
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.jobs.classifier_needs import ClassifierWork
 from core.jobs.schemas import JobBody

@@ -11,14 +11,14 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
-from core.catalogue.classifiers import ClassifierDescription
 from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work, parse_parameters
-from core.catalogue.descriptions import Description
 from core.catalogue.methods import get_method
-from core.catalogue.model_folder import ModelDescription
 from core.catalogue.parameters import Allocated, FrontierParameters
 from core.catalogue.patterns import STRUCTURED
 from core.catalogue.targets import resolve_target
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
 from core.errors import InvalidRequest
 from core.jobs.classifier_resolution import require_unshared, resolve_classifier_job
 from core.jobs.gates import require_measured

@@ -6,7 +6,6 @@ from math import ceil
 from core.catalogue.adapted_parameters import Adapted
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.methods import get_method
-from core.catalogue.model_folder import ModelDescription
 from core.catalogue.parameters import (
     MOST_STEPS,
     ADMMParameters,
@@ -18,6 +17,7 @@ from core.catalogue.parameters import (
     Refitted,
 )
 from core.catalogue.recovery import Recovery
+from core.engine.architectures.description import ModelDescription
 from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_work
 

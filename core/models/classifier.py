@@ -9,15 +9,15 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
-from core.catalogue.classifiers import (
+from core.engine.architectures.classifier_architecture import (
     CLASSIFIERS,
     REFERENCE_TYPE,
     SHAPES_KEY,
     ClassifierDescription,
     ClassifierFamily,
 )
-from core.catalogue.descriptions import describe_folder
-from core.catalogue.model_folder import read_config, read_tensors
+from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.description import read_config, read_tensors
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
 from core.models.implementations import own_implementations

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from core.catalogue.model_folder import ModelDescription
+from core.engine.architectures.description import ModelDescription
 from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
 from core.models.memory import free_bytes
 

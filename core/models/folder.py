@@ -8,9 +8,9 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from core.catalogue.families import FAMILIES, Family
-from core.catalogue.model_folder import ModelDescription, inspect_folder, read_config, read_tensors
-from core.catalogue.per_layer import AUTO_MAP_KEY
+from core.engine.architectures.architecture import FAMILIES, Family
+from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
+from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.errors import MissingTensors, UnusableModel
 from core.models.weights import read_tensor

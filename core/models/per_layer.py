@@ -1,7 +1,8 @@
 """Models of `from_pretrained` whose layers may have different shapes: built from a config, or loaded with weights.
 
 Where the config gives layers settings of their own, each of these is built from a copy of the config that has them. The
-modelling file saved with such weights does so too (`core.catalogue.per_layer`); here nothing of a folder is executed.
+modelling file saved with such weights does so too (`core.engine.architectures.heterogeneous`); here nothing of a folder
+is executed.
 """
 
 import copy
@@ -14,8 +15,8 @@ import torch
 import transformers
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from core.catalogue.families import Family
-from core.catalogue.per_layer import LAYERS_KEY, class_name
+from core.engine.architectures.architecture import Family
+from core.engine.architectures.heterogeneous import LAYERS_KEY, class_name
 from core.errors import UnusableModel
 from core.models.folder import ModelFolder
 from core.models.implementations import own_implementations

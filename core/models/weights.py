@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.catalogue.families import Family
+from core.engine.architectures.architecture import Family
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.errors import CorruptSafetensors, NotFiniteWeights
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.recovery import Recovery
-from core.catalogue.structure import Kind
+from core.engine.architectures.unit_counts import Kind
 from core.models.per_layer import load_model
 from core.models.skeleton import Skeleton
 from core.pruning.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters

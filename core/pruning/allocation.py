@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from core.catalogue.linear_shape import LinearShape
+from core.engine.architectures.layer_shape import LinearShape
 
 
 def outlier_share(scores: Iterable[Tensor], ratio: float) -> float:

@@ -10,7 +10,7 @@ from math import floor
 import torch
 from torch import Tensor
 
-from core.catalogue.structure import Kind
+from core.engine.architectures.unit_counts import Kind
 from core.pruning.adapted import (
     AdaptedModel,
     MovingAverage,

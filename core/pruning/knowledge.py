@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.catalogue.structure import Kind
 from core.counting import counted
+from core.engine.architectures.unit_counts import Kind
 from core.evaluation.perplexity import perplexity
 from core.models.skeleton import call_block
 from core.pruning.adapted import AdaptedModel, effective_weight

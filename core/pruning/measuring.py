@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.catalogue.model_folder import ModelDescription
 from core.counting import counted
+from core.engine.architectures.description import ModelDescription
 from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton

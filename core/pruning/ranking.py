@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from core.catalogue.structure import AttentionMode, Counts, Kind, ModelStructure, Ranking, unreachable
+from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, ModelStructure, Ranking, unreachable
 
 _ROUNDING = 0.5
 """Parameters by which the target may be off, because the ratio is a float."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from core.catalogue.per_layer import Layout
+from core.engine.architectures.heterogeneous import Layout
 from core.models.folder import ModelFolder
 from core.pruning.methods import STRUCTURED
 from core.pruning.plan import make_plan

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import floor
 
-from core.catalogue.structure import Counts, LayerShape
+from core.engine.architectures.unit_counts import Counts, LayerShape
 
 WARM_UP = 0.1
 COOL_DOWN = 0.1

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from core.catalogue.block_shapes import cut_dimension, cut_tensors
-from core.catalogue.families import Family
-from core.catalogue.per_layer import HEADS_KEY, KV_HEADS_KEY, layer_settings, per_layer_config
-from core.catalogue.structure import AttentionMode, Kind, LayerShape, ModelStructure, Part, Run
+from core.engine.architectures.architecture import Family
+from core.engine.architectures.heterogeneous import HEADS_KEY, KV_HEADS_KEY, layer_settings, per_layer_config
+from core.engine.architectures.unit_counts import AttentionMode, Kind, LayerShape, ModelStructure, Part, Run
+from core.engine.architectures.units import cut_dimension, cut_tensors
 
 
 @dataclass(frozen=True)

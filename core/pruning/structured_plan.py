@@ -9,8 +9,8 @@ from torch import Tensor
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.narrowing import Narrowing, require_narrowing, require_structure
 from core.catalogue.parameters import MethodParameters, Refit, Refitted, Width
-from core.catalogue.per_layer import Layout
-from core.catalogue.structure import AttentionMode, layer_count
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.unit_counts import AttentionMode, layer_count
 from core.models.arithmetic import gradient_dtype
 from core.models.folder import ModelFolder
 from core.models.weights import DTYPES

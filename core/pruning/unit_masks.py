@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.families import Family
-from core.catalogue.structure import Kind
+from core.engine.architectures.architecture import Family
+from core.engine.architectures.unit_counts import Kind
 from core.models.hooks import removed_after
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.structure import Cut, Groups, Slot, reading_slot

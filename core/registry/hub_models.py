@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from core.catalogue.descriptions import Description, describe_folder
+from core.engine.architectures.describe import Description, describe_folder
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
 from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
 from core.jobs.references import FileReference

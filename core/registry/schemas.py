@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
-from core.catalogue.descriptions import ShownDescription
+from core.engine.architectures.describe import ShownDescription
 from core.validation import spelled
 
 Name = Annotated[

@@ -17,8 +17,8 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Part, Store, full_disk_told
-from core.catalogue.model_folder import read_config
 from core.database import transaction
+from core.engine.architectures.description import read_config
 from core.engine.checkpoints.companions import check_companion
 from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, is_weight_file
 from core.engine.checkpoints.safetensors_header import read_header

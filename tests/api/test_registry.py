@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from core.catalogue.families import FAMILIES
-from core.catalogue.per_layer import per_layer_config
+from core.engine.architectures.architecture import FAMILIES
+from core.engine.architectures.heterogeneous import per_layer_config
 from core.registry.folders import content_hash
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.machine import Products, products
-from core.catalogue.model_folder import inspect_folder
+from core.engine.architectures.description import inspect_folder
 from core.pruning.statistics import add_gram
 from tests.model_folders import write_llama
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from core.catalogue.compatibility import check_job
-from core.catalogue.model_folder import inspect_folder
+from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
 from core.errors import (
     CorruptSafetensors,

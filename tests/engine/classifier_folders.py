@@ -9,7 +9,7 @@ import transformers
 from torch import nn
 from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
-from core.catalogue.classifiers import CLASSIFIERS
+from core.engine.architectures.classifier_architecture import CLASSIFIERS
 from core.models.reference import NETWORKS, ReferenceConfig
 
 _VIT = {

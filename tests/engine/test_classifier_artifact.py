@@ -18,7 +18,7 @@ from transformers import AutoModelForImageClassification
 
 from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
 from core.artifacts.packed import pack_folder
-from core.catalogue.classifiers import SHAPES_KEY
+from core.engine.architectures.classifier_architecture import SHAPES_KEY
 from core.engine.checkpoints.files import ONNX_FILE
 from core.errors import ReloadCheckFailed, UnsupportedArchitecture
 from core.evaluation.classifier_reload import classifier_reload_check, write_expected

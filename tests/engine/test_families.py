@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.catalogue.families import FAMILIES
+from core.engine.architectures.architecture import FAMILIES
 from core.errors import ReloadCheckFailed
 from core.evaluation.reload import reload_check
 from core.models.folder import open_model

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.catalogue.compatibility import check_job
-from core.catalogue.model_folder import ModelDescription, inspect_folder
 from core.catalogue.parameters import LLMPrunerParameters
-from core.catalogue.structure import Kind, LayerShape, ModelStructure, Ranking, group_counts, rank_groups
+from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.unit_counts import Kind, LayerShape, ModelStructure, Ranking, group_counts, rank_groups
 from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from core.pruning.ranking import ranked_counts
 from tests.engine.tiny import make_model

@@ -10,10 +10,10 @@ import torch
 
 from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.compatibility import check_job
-from core.catalogue.families import FAMILIES
-from core.catalogue.model_folder import inspect_folder
-from core.catalogue.per_layer import LAYERS_KEY, MODELLING_FILE, modelling_file
-from core.catalogue.structure import LayerShape
+from core.engine.architectures.architecture import FAMILIES
+from core.engine.architectures.description import inspect_folder
+from core.engine.architectures.heterogeneous import LAYERS_KEY, MODELLING_FILE, modelling_file
+from core.engine.architectures.unit_counts import LayerShape
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
 from core.evaluation.reload import reload_check
 from core.models.folder import open_model

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.compatibility import check_job
-from core.catalogue.model_folder import ModelDescription, inspect_folder
-from core.catalogue.structure import LayerShape, ModelStructure, group_counts
+from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.unit_counts import LayerShape, ModelStructure, group_counts
 from core.errors import InvalidParameters, InvalidSparsity
 from core.models.folder import open_model
 from core.models.skeleton import Skeleton

@@ -25,8 +25,8 @@ from transformers.integrations import hub_kernels
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from transformers.tokenization_utils_base import import_protobuf_decode_error
 
-from core.catalogue import model_folder
 from core.data.preprocessing import read_preprocessing
+from core.engine.architectures import description
 from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
 from core.errors import SecateurError
 from core.models.classifier import load_classifier, open_classifier
@@ -173,7 +173,7 @@ def main(count: int, place: Path, tell: Callable[[dict[str, Any]], None]) -> Non
         shutil.rmtree(folder)
 
     for check in ("refuse_choices", "check_companions"):
-        setattr(model_folder, check, lambda *_, **__: None)
+        setattr(description, check, lambda *_, **__: None)
     for number in range(len(UNGUARDED)):
         folder = place / f"unguarded-{number}"
         write_unguarded(number, bases, folder, bait)

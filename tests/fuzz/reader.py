@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from core.catalogue.model_folder import inspect_folder
 from core.data.texts import describe, read_documents
+from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
 from core.errors import InvalidRequest, SecateurError, UnusableDataset, UnusableModel
 from core.models.gguf_header import read_gguf_header, require_importable

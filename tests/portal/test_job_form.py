@@ -15,8 +15,8 @@ from api.portal.job_fields import job_fields
 from api.portal.job_form import field_at_fault, form_of, minimal, read_body
 from api.portal.method_cards import method_groups
 from api.portal.session import Form, read_form
-from core.catalogue.descriptions import ShownDescription
 from core.catalogue.methods import METHODS
+from core.engine.architectures.describe import ShownDescription
 from core.errors import InvalidRequest
 from core.jobs.schemas import JobBody
 from core.registry.schemas import Dataset

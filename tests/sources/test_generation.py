@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from core.catalogue.model_folder import inspect_folder
 from core.data import generation
 from core.data.generation import generate_documents
 from core.data.tokens import calibration_windows, starts_with_bos
+from core.engine.architectures.description import inspect_folder
 from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
 from core.models import decoding
 from tests.sources.conftest import write_wordy_model

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.catalogue.model_folder import inspect_folder
+from core.engine.architectures.description import inspect_folder
 from core.models.folder import ModelFolder
 from core.pruning.run import walk_for
 from core.pruning.walk import PruneResult

@@ -17,8 +17,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 from standardwebhooks import Webhook as Verifier
 
-from core.catalogue.model_folder import inspect_folder
 from core.database import transaction
+from core.engine.architectures.description import inspect_folder
 from core.jobs.tables import JobEventRow, JobRow
 from core.settings import Settings
 from core.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow

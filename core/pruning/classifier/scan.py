@@ -5,10 +5,10 @@ All other layers stay dense, and nothing is retrained (Han 2015, figure 6; Li 20
 
 from collections.abc import Callable, Mapping, Sequence
 
-from core.catalogue.linear_shape import LinearShape
 from core.catalogue.water_filling import LayerCosts, allocate
 from core.counting import counted
 from core.data.images import ImageSet
+from core.engine.architectures.layer_shape import LinearShape
 from core.errors import InvalidSparsity
 from core.pruning.classifier.scene import Scene, loss_and_accuracy
 from core.pruning.recovery.training import RecoveryStopped

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from core.catalogue.parameters import BonsaiParameters, MethodParameters
-from core.catalogue.structure import Counts
 from core.counting import counted
+from core.engine.architectures.unit_counts import Counts
 from core.errors import NotFiniteWeights
 from core.evaluation.perplexity import perplexity
 from core.models.skeleton import call_block

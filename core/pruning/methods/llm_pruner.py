@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from core.catalogue.parameters import LLMPrunerParameters, MethodParameters
-from core.catalogue.structure import Kind
+from core.engine.architectures.unit_counts import Kind
 from core.pruning.gradients import walk_back
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene

@@ -22,8 +22,8 @@ from peft import LoraModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.catalogue.model_folder import weight_files
 from core.catalogue.recovery import Recovery, complete_recovery
+from core.engine.architectures.description import weight_files
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
 from core.models.folder import ModelFolder

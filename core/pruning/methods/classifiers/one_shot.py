@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.linear_shape import LinearShape
 from core.catalogue.parameters import Allocated, MethodParameters, Propagated, Selection
 from core.catalogue.prunable import require_divisible
 from core.counting import counted
+from core.engine.architectures.layer_shape import LinearShape
 from core.errors import InvalidParameters
 from core.models.hooks import removed_after
 from core.models.weights import DTYPES

@@ -6,8 +6,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Tag, TypeAdapter
 
-from core.catalogue.classifiers import CLASSIFIERS, ClassifierDescription, ImageShape, describe_classifier
-from core.catalogue.model_folder import ModelDescription, inspect_folder, read_config, read_tensors
+from core.engine.architectures.classifier_architecture import (
+    CLASSIFIERS,
+    ClassifierDescription,
+    ImageShape,
+    describe_classifier,
+)
+from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 
 
 def _task(value: Any) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.catalogue.families import Family
-from core.catalogue.per_layer import HEADS_KEY, layer_settings
-from core.catalogue.structure import LayerShape, ModelStructure, Part, Run
+from core.engine.architectures.architecture import Family
+from core.engine.architectures.heterogeneous import HEADS_KEY, layer_settings
+from core.engine.architectures.unit_counts import LayerShape, ModelStructure, Part, Run
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.errors import UnusableModel
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeGuard
 
 from pydantic import BaseModel
 
-from core.catalogue.linear_shape import LinearShape
+from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.errors import CorruptSafetensors, MissingTensors, UnusableModel
 

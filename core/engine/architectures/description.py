@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from core.catalogue.block_shapes import read_structure
-from core.catalogue.classifiers import ClassifierFamily
-from core.catalogue.families import Family, family_for
-from core.catalogue.linear_shape import LinearShape
-from core.catalogue.per_layer import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_family
-from core.catalogue.structure import ModelStructure
+from core.engine.architectures.architecture import Family, family_for
+from core.engine.architectures.classifier_architecture import ClassifierFamily
+from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_family
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.unit_counts import ModelStructure
+from core.engine.architectures.units import read_structure
 from core.engine.checkpoints.code_choices import refuse_choices
 from core.engine.checkpoints.companions import check_companions, read_json
 from core.engine.checkpoints.files import CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE

@@ -7,8 +7,8 @@ model's own code, run as it is.
 
 from dataclasses import dataclass
 
-from core.catalogue.classifiers import CLASSIFIERS, ClassifierFamily
-from core.catalogue.structure import Part
+from core.engine.architectures.classifier_architecture import CLASSIFIERS, ClassifierFamily
+from core.engine.architectures.unit_counts import Part
 from core.errors import UnsupportedArchitecture
 
 

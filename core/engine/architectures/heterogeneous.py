@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from core.catalogue.families import FAMILIES, Family
+from core.engine.architectures.architecture import FAMILIES, Family
 from core.errors import UnsafeConfig, UnusableModel
 
 Layout: TypeAlias = Literal["uniform", "per_layer"]

@@ -1,0 +1,5 @@
+"""Architectures: what a model is, from its config.json and the headers of its weights alone.
+
+The tables of known architectures, descriptions of model folders, the shapes of layers and the counts of units that can
+go live here. Nothing imports torch or transformers, and no method, its parameters or a pattern is known.
+"""
