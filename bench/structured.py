@@ -22,8 +22,8 @@ from bench.machine import describe_machine
 from bench.page import table, write_section
 from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS
-from core.catalogue.parameters import Budgeted
 from core.catalogue.tasks import TASKS
+from core.engine.options.base import Budgeted
 from core.settings import Settings
 from secateur import Client, Job
 from secateur.errors import SecateurError

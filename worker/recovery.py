@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue.methods import get_method
-from core.catalogue.recovery import Recovery, stage_texts
+from core.engine.options.recovery import Recovery, stage_texts
 from core.jobs.queue import Claim
 from core.jobs.references import TextReference
 from worker.protocol import ModelSource, PruneSpec, RecoverSpec, TextSource

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.methods import get_method
-from core.catalogue.patterns import parse_pattern
-from core.catalogue.prunable import prunable_linears, selection_of
-from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
 from core.data.opened_images import Choice, ImagePlace, open_images
 from core.data.preprocessing import read_preprocessing
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.options.layer_selection import prunable_linears, selection_of
+from core.engine.options.patterns import parse_pattern
+from core.engine.options.recovery import Recovery
 from core.errors import ZerosRefilled
 from core.evaluation.accuracy import Accuracy, measure_accuracy
 from core.evaluation.classifier_reload import write_expected

@@ -11,11 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.artifacts.checkpoint import write_checkpoint
-from core.catalogue.parameters import Selection
-from core.catalogue.prunable import prunable_linears
-from core.catalogue.recovery import Recovery
 from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows, mixed_windows, training_windows
+from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.recovery import Recovery
 from core.errors import TooLittleText
 from core.models.folder import open_model
 from core.pruning.measuring import measure

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.sensitivity import Sensitivity
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.data.tokens import starts_with_bos
+from core.engine.options.sensitivity_curves import Sensitivity
 from core.evaluation.charts import sensitivity_chart
 from core.models.folder import open_model
 from core.pruning.sensitivity import SensitivityWalk

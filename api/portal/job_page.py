@@ -13,7 +13,7 @@ from api.portal.layers import layer_figures
 from api.portal.progress import remaining_seconds, stage_times
 from api.portal.verdict import verdict
 from core.catalogue.methods import METHODS
-from core.catalogue.sensitivity import Sensitivity
+from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
 from core.jobs import service
 from core.jobs.schemas import Job, JobBody, JobEvent

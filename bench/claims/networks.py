@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from bench.cells import CACHE, own_release
 from bench.claims.data import Split, digits
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.patterns import parse_pattern
-from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.patterns import parse_pattern
+from core.engine.options.recovery import Recovery
 from core.evaluation.accuracy import measure_accuracy
 from core.models.classifier import load_classifier, open_classifier
 from core.models.reference import ReferenceConfig, ReferenceNetwork

@@ -6,7 +6,7 @@ from typing import Any
 from core.artifacts import classifier_card
 from core.artifacts.markdown import fenced, plain
 from core.catalogue.methods import get_method
-from core.catalogue.patterns import STRUCTURED
+from core.engine.options.patterns import STRUCTURED
 
 
 def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from core.artifacts.markdown import plain
-from core.catalogue.targets import latency_noise
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.options.latency_budget import latency_noise
 
 TASK = "image-classification"
 

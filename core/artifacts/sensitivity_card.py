@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from core.artifacts.markdown import plain
-from core.catalogue.sensitivity import Sensitivity, SensitivityPoint
+from core.engine.options.sensitivity_curves import Sensitivity, SensitivityPoint
 
 
 def sensitivity_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
-"""Catalogue of all that a job can request: patterns, methods with their papers and parameters, and architectures.
+"""Catalogue of what a job can request: methods with their papers and parameters, targets, tasks, and how they agree.
 
-It also has the readers of `config.json` and safetensors headers. Neither torch nor transformers is imported here, so
-the API can validate a job without them; the engine's methods bind to these entries by id.
+The parameters are put together of `core.engine.options`, and models are described by `core.engine.architectures`.
+Neither torch nor transformers is imported here, so the API can validate a job without them; the engine's methods bind
+to these entries by id.
 """

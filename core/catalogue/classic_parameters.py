@@ -7,50 +7,20 @@ share how these are estimated (`Curved`).
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from core.catalogue.parameters import Allocated, Compensated, LayerSparsities, Propagated, Selection
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.allocation import Allocated, LayerSparsities
+from core.engine.options.compensation import Compensated
+from core.engine.options.iteration import Curved, Iterated
+from core.engine.options.layer_selection import Selection
+from core.engine.options.propagation import Propagated
 from core.errors import InvalidParameters
-
-Curvature = Literal["gauss_newton", "empirical_fisher", "squared_error"]
 
 LARGEST_EXACT = 10_000
 """Prunable weights up to which one inverse Hessian of the whole network is held."""
 _EXACT_BYTES = 8
 """Bytes of each entry of the exact inverse Hessian: float64."""
-
-
-class Iterated(BaseModel):
-    """Deletion and retraining in turn."""
-
-    rounds: int = Field(5, ge=1, le=10_000, description="Times that weights are deleted and the rest retrained.")
-    growth: Literal["linear", "cubic"] = Field(
-        "linear",
-        description="How the share that is gone grows over the rounds: the same number in each, or much at first and "
-        "little at the end, 1 − (1 − r/rounds)³.",
-    )
-    retrain_steps: int = Field(
-        500, ge=0, le=1_000_000, description="Optimiser steps after each deletion, deleted weights held at zero."
-    )
-    learning_rate: float = Field(
-        1e-4, gt=0, le=1, description="Of AdamW: a tenth of its customary rate, as Han (2015) retrains LeNet."
-    )
-    batch_size: int = Field(128, ge=1, le=65_536, description="Images in a step.")
-
-
-class Curved(BaseModel):
-    """Parameters of methods that use curvature: the estimate of the loss's second derivatives in the weights."""
-
-    curvature: Curvature = Field(
-        "gauss_newton",
-        description="gauss_newton: JᵀHJ, J the derivatives of the logits, H the Hessian of the cross-entropy in them. "
-        "empirical_fisher: outer products of each image's own gradient. squared_error: JᵀJ, as where the loss is the "
-        "squared error of the logits (LeCun 1989, Hassibi 1993): what counts is how far they move.",
-    )
-    curvature_images: int | None = Field(
-        1000, ge=1, le=1_000_000_000, description="Calibration images it is estimated on, drawn by the seed; null: all."
-    )
 
 
 class OBDParameters(Selection, Iterated, Curved):

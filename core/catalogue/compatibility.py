@@ -4,19 +4,21 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from core.catalogue.filter_parameters import FilterParameters
 from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS, get_method
-from core.catalogue.narrowing import require_narrowing, require_structure
-from core.catalogue.parameters import Allocated, MethodParameters, Selection, Width
-from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
-from core.catalogue.prunable import check_masks, prunable_linears, selection_of
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import layer_count
+from core.engine.options.allocation import Allocated
+from core.engine.options.base import MethodParameters
+from core.engine.options.filters import FilterParameters
+from core.engine.options.layer_selection import Selection, check_masks, prunable_linears, selection_of
+from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
+from core.engine.options.width import Width
+from core.engine.options.width_counts import require_narrowing, require_structure
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
 from core.validation import message_of
 

@@ -4,28 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from core.catalogue.parameters import LayerSparsities, MethodParameters
-
-
-class FilterParameters(MethodParameters):
-    """Parameters of all methods that remove filters."""
-
-    skip_modules: list[str] = Field(
-        default_factory=list,
-        description="Layers that keep all their filters: a module name such as 'convolution', or a glob over full "
-        "names. Layers coupled to them keep theirs too.",
-    )
-    round_to: int = Field(1, ge=1, le=4096, description="Filters, heads or channels kept are a multiple of this.")
-    measured_images: int = Field(
-        256,
-        ge=1,
-        le=1_000_000,
-        description="Calibration images that scores and losses are measured on, drawn anew in every round.",
-    )
-    retrain_learning_rate: float | None = Field(
-        None, gt=0, le=1, description="Peak of AdamW in each round. Unset: 0.001."
-    )
-    retrain_batch_size: int = Field(64, ge=1, le=65_536, description="Images in a training step.")
+from core.engine.options.allocation import LayerSparsities
+from core.engine.options.filters import FilterParameters
 
 
 class FilterL1Parameters(FilterParameters):

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from core.catalogue.parameters import MethodParameters
+from core.engine.options.base import MethodParameters
 
 ZEROS = (
     "Zeros anywhere speed nothing up and leave the file as large on ordinary hardware; a packed artifact stores and "

@@ -1,152 +1,21 @@
 """Parameters of each method, as pydantic models: the JSON schema a client sees and the check a job goes through.
 
-Methods that zero weights share what to prune (`Selection`), how sparsity is spread over layers (`Allocated`), and how
-the calibration forward is run (`Propagated`); those that remove heads and channels share `Width`, and those whose work
-can be scaled `Budgeted`.
+They are put together of `core.engine.options`: methods that zero weights share what to prune (`Selection`), how
+sparsity is spread over layers (`Allocated`), and how the calibration forward is run (`Propagated`); those that remove
+heads and channels share `Width`, and those whose work can be scaled `Budgeted`.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 
-from core.engine.architectures.unit_counts import AttentionMode
-from core.validation import spelled
-
-SensitivityJob = Annotated[
-    str, spelled(r"^job:[A-Za-z0-9_-]{1,100}$", "job: and the id of a job with method sensitivity")
-]
-LayerSparsities = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
-
-
-class MethodParameters(BaseModel):
-    """Parameters of all methods."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random in the run.")
-
-
-class Selection(MethodParameters):
-    """Choice of the linear layers that are prunable."""
-
-    skip_layers: list[Annotated[int, Field(ge=0)]] = Field(
-        default_factory=list, description="Indices of decoder layers left dense."
-    )
-    skip_modules: list[str] = Field(
-        default_factory=list,
-        description="Linear layers left dense: a module name such as 'down_proj', or a glob over full names such as "
-        "'model.layers.0.*'.",
-    )
-    include_lm_head: bool = Field(False, description="Prune the output head too. Refused where it is tied.")
-
-
-class Propagated(BaseModel):
-    """Options for how calibration tokens are propagated through the model."""
-
-    propagation: Literal["in_flight", "two_pass"] = Field(
-        "in_flight",
-        description="in_flight: each block runs once and is pruned as the tokens arrive at each linear layer. "
-        "two_pass: all statistics of a block are taken from its dense forward, then it is run again (the papers).",
-    )
-    forward_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto",
-        description="Arithmetic of the calibration forward. auto: bfloat16 where the hardware multiplies it faster, "
-        "else float32. Statistics and solves are always float32.",
-    )
-    micro_batch: int | None = Field(
-        None, ge=1, le=4096, description="Sequences per forward; unset: chosen from the sequence length."
-    )
-
-
-class Allocated(BaseModel):
-    """Options for how the target sparsity is allocated to decoder layers."""
-
-    allocation: Literal["uniform", "owl", "fisher"] | SensitivityJob | LayerSparsities = Field(
-        "uniform",
-        description="uniform; owl (Yin 2023: layers with more outlier activations stay denser); fisher: each linear "
-        "layer's own rate, at which the next weight costs as much loss as in any other, by the gradients of a few "
-        "calibration sequences; job:ID, a sensitivity job of the same layers, whose curves give each decoder layer "
-        "such a rate; or an explicit list with one sparsity per decoder layer, which job:ID is replaced by.",
-    )
-    owl_outlier_ratio: float = Field(5.0, gt=0, description="owl: M, an outlier is above M times the mean.")
-    owl_range: float = Field(0.08, ge=0, lt=1, description="owl: λ, sparsity stays within ±λ of the target.")
-    fisher_sequences: int = Field(
-        2, ge=1, le=4096, description="fisher: calibration sequences whose gradients are taken."
-    )
-
-    @property
-    def measured_allocation(self) -> str | None:
-        """Return the allocation, where a pass over calibration text decides it."""
-        return str(self.allocation) if self.allocation in ("owl", "fisher") else None
-
-
-MOST_STEPS = 32
-"""Most steps of conjugate gradients where their number is chosen."""
-
-
-class Refit(BaseModel):
-    """Fitting weights to what the dense model gave."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    refit: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0,
-        description="α: a layer's weights go this far towards those that, fed with what the pruned layers before it "
-        "give, come closest to the dense model's outputs. 0: they stay. auto: each layer's own, from calibration "
-        "tokens held aside.",
-    )
-    ridge: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
-        0.01,
-        description="λ of the refit's least squares, as a share of the mean of the inputs' squares. auto: of 0.001, "
-        "0.01, 0.1 and 1 what is best on tokens held aside, by input.",
-    )
-    held_aside: Annotated[float, Field(gt=0, le=0.5)] = Field(
-        0.125, description="auto: share of the calibration tokens that nothing is fitted to."
-    )
-
-    @property
-    def refits(self) -> bool:
-        return self.refit != 0
-
-    @property
-    def chooses(self) -> bool:
-        """Return whether something is chosen by held-out tokens."""
-        return self.refit == "auto" or (self.refits and self.ridge == "auto")
-
-
-class Compensation(Refit):
-    """What makes up for weights that become zero, beside what the method does itself."""
-
-    conjugate_gradient: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
-        0,
-        description="Steps by which the weights that stay are fitted once it is known which those are. auto: as many "
-        "as tokens held aside gain from, at most 32.",
-    )
-
-    @property
-    def chooses(self) -> bool:
-        return super().chooses or self.conjugate_gradient == "auto"
-
-
-class Compensated(BaseModel):
-    """Options for compensation: an update of the weights that are kept for the loss of those that are pruned."""
-
-    compensation: Compensation | None = Field(
-        None,
-        description="Language models: fit the weights to what the dense model gave (refit), and those that stay once "
-        "more at a fixed mask (conjugate_gradient). Needs calibration, whatever the method.",
-    )
-
-
-class Refitted(BaseModel):
-    """Options for compensation: a refit of the layers that are kept for the heads, channels or layers removed."""
-
-    compensation: Refit | None = Field(
-        None,
-        description="Fit the linear layers that are left to what the dense model gave, without training. Needs "
-        "calibration, whatever the method.",
-    )
+from core.engine.options.allocation import Allocated
+from core.engine.options.base import Budgeted, MethodParameters
+from core.engine.options.compensation import Compensated, Compensation, Refitted
+from core.engine.options.layer_selection import Selection
+from core.engine.options.propagation import Propagated
+from core.engine.options.width import Ranked, Width
 
 
 class RandomParameters(Selection, Allocated, Propagated, Compensated):
@@ -251,63 +120,6 @@ FRONTIER = {
         Compensation(refit=0.5, ridge=0.1, conjugate_gradient=20), 20, share=3, replaces=False, most_generated=96
     ),
 }
-
-
-class Width(MethodParameters, Refitted):
-    """Options for removable groups, and the multiples to which their counts are rounded.
-
-    `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone.
-    """
-
-    paper_protects: ClassVar[tuple[int, int]] = (0, 0)
-
-    attention: AttentionMode | None = Field(
-        None,
-        description="Heads are removed as a KV head with its query heads (kv_groups), as the same number of query "
-        "heads in every group (query_heads), or not at all (none). Unset: kv_groups where there are several and the "
-        "family allows it.",
-    )
-    round_to: int | None = Field(
-        None, ge=1, le=4096, description="Channels kept are a multiple of this. Unset: 8 on a CPU, 64 on CUDA."
-    )
-    protected_first: int | None = Field(
-        None,
-        ge=0,
-        le=4096,
-        description="First layers that lose nothing, so that the others lose more; needs output.layout 'per_layer'. "
-        "Unset: what the method's paper leaves alone (LLM-Pruner and its baselines: 4 of 32, scaled with the depth).",
-    )
-    protected_last: int | None = Field(
-        None, ge=0, le=4096, description="The same of the last layers (LLM-Pruner and its baselines: 2 of 32)."
-    )
-
-    def protected(self, layers: int) -> frozenset[int]:
-        """Return the layers, of so many, that lose nothing where layers may differ in shape."""
-        asked = (self.protected_first, self.protected_last)
-        first, last = (
-            round(share * layers / 32) if own is None else own
-            for own, share in zip(asked, self.paper_protects, strict=True)
-        )
-        return frozenset(layer for layer in range(layers) if layer < first or layer >= layers - last)
-
-
-class Ranked(Width):
-    """Parameters of methods that score every group: the scope within which their scores are compared."""
-
-    scope: Literal["layer", "model"] = Field(
-        "layer",
-        description="layer: of every layer that is not protected the same share goes. model: the groups of all of them "
-        "are ranked together, by importance per parameter, each layer's divided by its root mean square; needs "
-        "output.layout 'per_layer'.",
-    )
-
-
-class Budgeted(BaseModel):
-    """Option for how much work a method does."""
-
-    budget: Literal["quick", "standard"] = Field(
-        "standard", description="standard: the paper's; quick: what a CPU does in minutes."
-    )
 
 
 class RandomStructuredParameters(Ranked):

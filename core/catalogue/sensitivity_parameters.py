@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from core.catalogue.parameters import MethodParameters
-from core.catalogue.patterns import Pattern
+from core.engine.options.base import MethodParameters
+from core.engine.options.patterns import Pattern
 from core.errors import InvalidParameters
 
 Rates = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=50)]

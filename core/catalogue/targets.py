@@ -1,7 +1,6 @@
 """Targets: the size or speed that an artifact is to have, and the sparsity that reaches it for a model."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -9,21 +8,19 @@ from pydantic import Field, model_validator
 
 from core.catalogue.compatibility import ResolvedRequest, check_job, parse_parameters
 from core.catalogue.methods import get_method
-from core.catalogue.narrowing import reachable_sparsities
-from core.catalogue.parameters import MethodParameters, Selection
-from core.catalogue.patterns import parse_pattern
-from core.catalogue.prunable import prunable_linears
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.options.base import MethodParameters
+from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.patterns import parse_pattern
+from core.engine.options.width_counts import reachable_sparsities
 from core.errors import InvalidSparsity, InvalidTarget
 from core.validation import Part
 
 _Size = Annotated[int, Field(ge=1, le=10**18)]
-NOISE = 0.05
-"""Relative difference of times up to which two runs of one model may differ, however close their rounds."""
 _Figure = Literal["parameters", "bytes"]
 _AGREEMENT = 1e-9
 """Largest difference of a sparsity, given too as in a job's own recipe, from the one the target means."""
@@ -68,20 +65,6 @@ class Target(Part, frozen=True):
     def asked(self) -> float:
         asked: float = getattr(self, self.kind)
         return asked
-
-
-def latency_noise(latency: Mapping[str, Any]) -> float:
-    """Return the relative difference of two times up to which they prove no difference of the models.
-
-    `latency` is `metrics.latency` or a row of it. The result is the spread between the rounds of one model, and never
-    less than `NOISE`.
-    """
-    return max(NOISE, float(latency.get("spread", 0.0)))
-
-
-def bytes_in_turn(dense: int, pruned: int) -> int:
-    """Return the bytes of memory in which two models of so many bytes can be timed in turn."""
-    return int(1.2 * (dense + pruned))
 
 
 def no_speed_up(method: str) -> str:

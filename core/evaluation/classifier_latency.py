@@ -11,8 +11,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.targets import bytes_in_turn, latency_noise
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.options.latency_budget import bytes_in_turn, latency_noise
 from core.errors import OutOfMemory
 from core.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
 from core.models.classifier import ClassifierFolder, load_classifier

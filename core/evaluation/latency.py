@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from core.catalogue.targets import bytes_in_turn, latency_noise
+from core.engine.options.latency_budget import bytes_in_turn, latency_noise
 from core.errors import OutOfMemory
 from core.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
 from core.models.folder import ModelFolder

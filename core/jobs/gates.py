@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from core.catalogue.targets import latency_noise
+from core.engine.options.latency_budget import latency_noise
 from core.errors import GateMissed, InvalidRequest
 from core.jobs.schemas import Evaluation, Gates
 

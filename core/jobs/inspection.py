@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 from core.artifacts.store import Store
 from core.catalogue.compatibility import check_job
 from core.catalogue.methods import METHODS, get_method
-from core.catalogue.patterns import UNSTRUCTURED
 from core.catalogue.targets import expected_size
 from core.engine.architectures.describe import Description
+from core.engine.options.patterns import UNSTRUCTURED
 from core.errors import SecateurError
 from core.jobs.estimates import estimate_that_fits
 from core.jobs.hub_lookup import HubFindings

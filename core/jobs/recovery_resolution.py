@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
 from core.catalogue.methods import get_method
-from core.catalogue.recovery import Recovery, complete_recovery, stage_texts
 from core.engine.architectures.description import ModelDescription
+from core.engine.options.recovery import Recovery, complete_recovery, stage_texts
 from core.errors import InvalidRequest, SecateurError
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model

@@ -13,12 +13,13 @@ from sqlalchemy.orm import Session
 from core.artifacts.store import Store
 from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work, parse_parameters
 from core.catalogue.methods import get_method
-from core.catalogue.parameters import Allocated, FrontierParameters
-from core.catalogue.patterns import STRUCTURED
+from core.catalogue.parameters import FrontierParameters
 from core.catalogue.targets import resolve_target
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
+from core.engine.options.allocation import Allocated
+from core.engine.options.patterns import STRUCTURED
 from core.errors import InvalidRequest
 from core.jobs.classifier_resolution import require_unshared, resolve_classifier_job
 from core.jobs.gates import require_measured

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from core.catalogue.recovery import Recovery
 from core.catalogue.targets import Target
 from core.engine.architectures.describe import ShownDescription
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.options.recovery import Recovery
 from core.jobs.states import AttemptOutcome, EventType, JobStatus, Stage
 from core.validation import LabelName, Part, spelled
 

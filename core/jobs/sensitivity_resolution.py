@@ -5,12 +5,12 @@ from sqlalchemy.orm import Session
 
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.methods import get_method
-from core.catalogue.parameters import Allocated, Selection
-from core.catalogue.patterns import parse_pattern, resolve_sparsity
-from core.catalogue.prunable import prunable_linears
-from core.catalogue.sensitivity import Sensitivity
-from core.catalogue.water_filling import LayerCosts, allocate
 from core.engine.architectures.describe import Description
+from core.engine.options.allocation import Allocated
+from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.patterns import parse_pattern, resolve_sparsity
+from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import InvalidParameters, InvalidRequest, InvalidTarget
 from core.jobs.hub_lookup import JOB_PREFIX
 from core.jobs.model_resolution import ResolvedModel

@@ -3,8 +3,9 @@
 from collections.abc import Collection
 
 from core.catalogue.methods import get_method
-from core.catalogue.patterns import STRUCTURED
-from core.catalogue.targets import NOISE, no_speed_up
+from core.catalogue.targets import no_speed_up
+from core.engine.options.latency_budget import NOISE
+from core.engine.options.patterns import STRUCTURED
 from core.jobs.schemas import JobBody
 
 _FLOAT16_MOST = 65_504

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from core.catalogue.recovery import Recovery, sequences_at_once
 from core.engine.architectures.description import ModelDescription
+from core.engine.options.recovery import Recovery, sequences_at_once
 
 _TRAINED_BYTES = 16
 """Bytes of a trained parameter: itself, its gradient and two moments, in float32."""

@@ -3,21 +3,14 @@
 from dataclasses import dataclass
 from math import ceil
 
-from core.catalogue.adapted_parameters import Adapted
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.methods import get_method
-from core.catalogue.parameters import (
-    MOST_STEPS,
-    ADMMParameters,
-    BonsaiParameters,
-    Compensated,
-    Compensation,
-    MethodParameters,
-    Refit,
-    Refitted,
-)
-from core.catalogue.recovery import Recovery
+from core.catalogue.parameters import ADMMParameters, BonsaiParameters
 from core.engine.architectures.description import ModelDescription
+from core.engine.options.adapters import Adapted
+from core.engine.options.base import MethodParameters
+from core.engine.options.compensation import MOST_STEPS, Compensated, Compensation, Refit, Refitted
+from core.engine.options.recovery import Recovery
 from core.jobs.schemas import JobBody
 from core.jobs.training_needs import training_work
 

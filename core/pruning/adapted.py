@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.recovery import Recovery
 from core.engine.architectures.unit_counts import Kind
+from core.engine.options.recovery import Recovery
 from core.models.per_layer import load_model
 from core.models.skeleton import Skeleton
 from core.pruning.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters

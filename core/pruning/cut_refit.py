@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.parameters import Refit
+from core.engine.options.compensation import Refit
 from core.models.skeleton import Skeleton
 from core.models.weights import turned
 from core.pruning.propagation import DenseTwin, InputGroup, prune_in_flight

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.water_filling import LayerCosts, allocate
 from core.engine.architectures.architecture import Family
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import RunFailed
 from core.models.hooks import removed_after
 from core.models.skeleton import Skeleton

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from core.catalogue.patterns import Pattern
+from core.engine.options.patterns import Pattern
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.narrowing import reachable_sparsities, require_structure
 from core.engine.architectures.unit_counts import AttentionMode, Counts
+from core.engine.options.width_counts import reachable_sparsities, require_structure
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.evaluation.latency import DenseClock
 from core.models.folder import ModelFolder

@@ -11,10 +11,12 @@ import transformers
 from torch import Tensor
 
 from core.catalogue.compatibility import check_job, parse_parameters
-from core.catalogue.parameters import Allocated, Compensated, Compensation, Propagated, Selection
-from core.catalogue.patterns import Pattern, parse_pattern
-from core.catalogue.prunable import prunable_linears
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.allocation import Allocated
+from core.engine.options.compensation import Compensated, Compensation
+from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.patterns import Pattern, parse_pattern
+from core.engine.options.propagation import Propagated
 from core.models.arithmetic import forward_dtype
 from core.models.folder import ModelFolder
 from core.models.weights import DTYPES

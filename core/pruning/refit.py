@@ -13,7 +13,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from core.catalogue.parameters import MOST_STEPS, Compensation, Refit
+from core.engine.options.compensation import MOST_STEPS, Compensation, Refit
 from core.pruning.compensation import damped_cholesky
 from core.pruning.group import PrunableLinear
 from core.pruning.methods.method import Method

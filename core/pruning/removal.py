@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from core.catalogue.narrowing import require_structure
 from core.counting import counted
+from core.engine.options.width_counts import require_structure
 from core.errors import InvalidRequest
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton

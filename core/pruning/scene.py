@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.catalogue.narrowing import Narrowing
 from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, ModelStructure
+from core.engine.options.width_counts import Narrowing
 from core.errors import NotFiniteWeights
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton

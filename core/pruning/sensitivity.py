@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.sensitivity import SensitivityCurve, SensitivityPoint
 from core.counting import counted
+from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.evaluation.perplexity import perplexity
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from core.catalogue.compatibility import check_job, parse_parameters
-from core.catalogue.narrowing import Narrowing, require_narrowing, require_structure
-from core.catalogue.parameters import MethodParameters, Refit, Refitted, Width
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import AttentionMode, layer_count
+from core.engine.options.base import MethodParameters
+from core.engine.options.compensation import Refit, Refitted
+from core.engine.options.width import Width
+from core.engine.options.width_counts import Narrowing, require_narrowing, require_structure
 from core.models.arithmetic import gradient_dtype
 from core.models.folder import ModelFolder
 from core.models.weights import DTYPES

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.catalogue.patterns import UNSTRUCTURED, Pattern
+from core.engine.options.patterns import UNSTRUCTURED, Pattern
 
 _HELD = {"cpu": 2**24, "cuda": 2**28}
 """Maximum number of elements of U for the rows processed at the same time, by kind of device."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.parameters import Allocated
 from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.allocation import Allocated
 from core.models.arithmetic import gradient_dtype
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from core.catalogue.water_filling import LayerCosts, allocate
+from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import InvalidSparsity
 
 RATES = tuple(tenths / 10 for tenths in range(1, 10))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.catalogue.patterns import parse_pattern, resolve_sparsity
+from core.engine.options.patterns import parse_pattern, resolve_sparsity
 from core.errors import InvalidPattern, InvalidSparsity
 
 

@@ -9,11 +9,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.narrowing import reachable_sparsities, require_narrowing, require_structure
-from core.catalogue.parameters import Width
 from core.catalogue.targets import Target, resolve_target
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.unit_counts import group_counts, layer_count
+from core.engine.options.width import Width
+from core.engine.options.width_counts import reachable_sparsities, require_narrowing, require_structure
 from core.errors import InvalidTarget
 from tests.engine.tiny import CONFIGS, make_model
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.methods import get_method
-from core.catalogue.patterns import UNSTRUCTURED, parse_pattern
-from core.catalogue.recovery import Recovery
 from core.data.images import TensorImages
+from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
+from core.engine.options.recovery import Recovery
 from core.models.reference import ReferenceConfig, ReferenceNetwork
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.scene import Scene

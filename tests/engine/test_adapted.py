@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.catalogue.compatibility import check_job, parse_parameters
-from core.catalogue.narrowing import require_narrowing
-from core.catalogue.parameters import Width
-from core.catalogue.recovery import Lora
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.unit_counts import Counts, LayerShape
+from core.engine.options.recovery import Lora
+from core.engine.options.width import Width
+from core.engine.options.width_counts import require_narrowing
 from core.errors import InvalidParameters
 from core.jobs.needs import needs_of
 from core.jobs.schemas import JobBody

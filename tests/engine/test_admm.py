@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.parameters import Selection
-from core.catalogue.patterns import UNSTRUCTURED, Pattern, parse_pattern
+from core.engine.options.layer_selection import Selection
+from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from core.errors import RunFailed
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.methods import build_method

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.recovery import Recovery
 from core.data.images import TensorImages
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.recovery import Recovery
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pruning.classifier.curvature import mean_squares
 from core.pruning.classifier.dead_neurons import remove_dead_neurons

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.catalogue.patterns import UNSTRUCTURED, parse_pattern
+from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.pruning.compensation import damped_inverse_factor, prune_columns
 from core.pruning.group import Target
 from core.pruning.masks import lowest_in_groups, lowest_in_tensor

@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from core.catalogue.recovery import Recovery
+from core.engine.options.recovery import Recovery
 from core.models.folder import open_model
 from core.pruning.plan import make_plan
 from core.pruning.recovery.recover import Teacher, recover

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.recovery import Recovery
 from core.data.images import TensorImages
+from core.engine.options.recovery import Recovery
 from core.errors import InvalidParameters, InvalidSparsity
 from core.evaluation.flops import count_flops
 from core.models.reference import ReferenceConfig, ReferenceNetwork

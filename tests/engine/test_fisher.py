@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.catalogue.water_filling import LayerCosts, allocate
+from core.engine.options.water_filling import LayerCosts, allocate
 from core.models.folder import open_model
 from core.models.skeleton import Skeleton
 from core.pruning import fisher

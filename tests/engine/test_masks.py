@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.catalogue.parameters import WandaParameters
-from core.catalogue.patterns import UNSTRUCTURED, parse_pattern
+from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
 from core.pruning.methods.wanda import Wanda

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from core.catalogue.recovery import Lora, Recovery, complete_recovery
+from core.engine.options.recovery import Lora, Recovery, complete_recovery
 from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
 from core.models.folder import open_model
 from core.pruning.measuring import measure
@@ -187,7 +187,7 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_batch_does_not_depend_on_how_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_pruned(tmp_path / "pruned")
     whole = train(source, tmp_path / "whole", SHARED)
-    monkeypatch.setattr("core.catalogue.recovery.TRAINING_TOKENS", 24)
+    monkeypatch.setattr("core.engine.options.recovery.TRAINING_TOKENS", 24)
     parts = train(source, tmp_path / "parts", SHARED)
     assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.catalogue.recovery import Recovery, complete_recovery
+from core.engine.options.recovery import Recovery, complete_recovery
 from core.errors import InvalidRequest
 from core.models.folder import open_model
 from core.pruning.recovery.recover import Recovered

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.catalogue.parameters import Compensation
+from core.engine.options.compensation import Compensation
 from core.pruning.refit import best_refit, conjugate_gradient, output_error, refit, refit_directions
 from core.pruning.statistics import InputStatistic, Statistic
 

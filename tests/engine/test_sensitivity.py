@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from core.catalogue.compatibility import check_job, parse_parameters
-from core.catalogue.sensitivity import Sensitivity
 from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import InvalidRequest
 from core.evaluation.charts import Series, line_chart, sensitivity_chart
 from core.models.folder import open_model

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.catalogue.patterns import parse_pattern
+from core.engine.options.patterns import parse_pattern
 from core.pruning.surgeon import delete_cheapest, inverse_hessian
 
 sizes = st.integers(2, 14)

@@ -8,10 +8,10 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store
-from core.catalogue.recovery import Recovery, complete_recovery
 from core.database import new_id, seconds_from_now, transaction
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.recovery import Recovery, complete_recovery
 from core.errors import DoesNotFit
 from core.jobs import queue, service
 from core.jobs.estimates import estimate_job, estimate_that_fits

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.catalogue.recovery import Recovery
 from core.data.texts import read_documents
 from core.data.tokens import training_windows
+from core.engine.options.recovery import Recovery
 from core.models.folder import ModelFolder, open_model
 from core.pruning.measuring import measure
 from core.pruning.recovery.recover import Recovered

@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.patterns import UNSTRUCTURED
 from core.catalogue.tasks import TASKS
+from core.engine.options.patterns import UNSTRUCTURED
 from core.models.folder import ModelFolder
 from core.models.skeleton import Skeleton
 from core.pruning.boundaries import Boundaries

@@ -23,8 +23,8 @@ from api.portal.session import COOKIE, Member, Viewer
 from api.state import ApiState
 from core.artifacts.store import attachment
 from core.catalogue.methods import METHODS
-from core.catalogue.sensitivity import Sensitivity
 from core.database import transaction
+from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
 from core.jobs import service
 from core.jobs.schemas import JobBody

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.classic_parameters import Curvature
 from core.counting import counted
 from core.data.images import ImageSet
+from core.engine.options.iteration import Curvature
 from core.pruning.classifier.matrices import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
 from core.pruning.classifier.scene import Scene
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from core.catalogue.filter_parameters import FilterParameters
+from core.engine.options.filters import FilterParameters
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.filter_budget import Goal, Step, chosen
 from core.pruning.classifier.retraining import retrain_between

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.catalogue.classic_parameters import Iterated
 from core.counting import counted
+from core.engine.options.iteration import Iterated
 from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
 from core.pruning.classifier.retraining import retrain_between
 from core.pruning.classifier.scene import Scene

@@ -6,8 +6,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from core.catalogue.recovery import Recovery
 from core.data.images import ImageSet
+from core.engine.options.recovery import Recovery
 from core.pruning.classifier.scene import Scene, weights_of
 from core.pruning.recovery.checkpoints import Checkpoint, Checkpoints
 from core.pruning.recovery.losses import Loss

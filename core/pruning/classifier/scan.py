@@ -5,10 +5,10 @@ All other layers stay dense, and nothing is retrained (Han 2015, figure 6; Li 20
 
 from collections.abc import Callable, Mapping, Sequence
 
-from core.catalogue.water_filling import LayerCosts, allocate
 from core.counting import counted
 from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import InvalidSparsity
 from core.pruning.classifier.scene import Scene, loss_and_accuracy
 from core.pruning.recovery.training import RecoveryStopped
@@ -47,8 +47,8 @@ def rates_from_scan(
 ) -> dict[str, float]:
     """Choose a rate for each layer, by name, that together remove `sparsity` of the layers' weights.
 
-    The last weight removed costs the same in each layer, see `core.catalogue.water_filling`. Raises InvalidSparsity
-    above the highest rate of the scan: nothing is known beyond it.
+    The last weight removed costs the same in each layer, see `core.engine.options.water_filling`. Raises
+    InvalidSparsity above the highest rate of the scan: nothing is known beyond it.
     """
     highest = max(rate for curve in curves.values() for rate, _, _ in curve)
     if sparsity > highest:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.patterns import UNSTRUCTURED, Pattern
 from core.counting import counted
 from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.patterns import UNSTRUCTURED, Pattern
 from core.errors import InvalidRequest
 from core.pruning.classifier.rounds import Rounds
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.filter_parameters import FilterL1Parameters, FilterParameters, FilterTaylorParameters
-from core.catalogue.patterns import parse_pattern
-from core.catalogue.sensitivity import SensitivityCurve, SensitivityPoint
+from core.catalogue.filter_parameters import FilterL1Parameters, FilterTaylorParameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.counting import counted
 from core.data.chosen_images import draw_images
 from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.filters import FilterParameters
+from core.engine.options.patterns import parse_pattern
+from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.pruning.boundaries import read_state
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.rankings import rank

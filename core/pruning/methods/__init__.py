@@ -1,6 +1,7 @@
 """Pruning methods, one short file per published method, composed of `core.pruning` and bound to the catalogue by id."""
 
-from core.catalogue.parameters import MethodParameters, Selection
+from core.engine.options.base import MethodParameters
+from core.engine.options.layer_selection import Selection
 from core.pruning.methods.admm import ADMM
 from core.pruning.methods.bonsai import Bonsai
 from core.pruning.methods.depth import Depth

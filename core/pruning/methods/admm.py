@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.parameters import ADMMParameters, Selection
+from core.catalogue.parameters import ADMMParameters
+from core.engine.options.layer_selection import Selection
 from core.errors import RunFailed
 from core.models.arithmetic import rounded_products
 from core.pruning.group import PrunableLinear, Target

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from core.catalogue.parameters import BonsaiParameters, MethodParameters
+from core.catalogue.parameters import BonsaiParameters
 from core.counting import counted
 from core.engine.architectures.unit_counts import Counts
+from core.engine.options.base import MethodParameters
 from core.errors import NotFiniteWeights
 from core.evaluation.perplexity import perplexity
 from core.models.skeleton import call_block

@@ -9,8 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-from core.catalogue.parameters import DepthParameters, MethodParameters
+from core.catalogue.parameters import DepthParameters
 from core.counting import counted
+from core.engine.options.base import MethodParameters
 from core.evaluation.perplexity import perplexity
 from core.models.skeleton import call_block
 from core.pruning.gradients import walk_forward

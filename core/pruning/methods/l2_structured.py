@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.catalogue.parameters import MethodParameters
 from core.engine.architectures.unit_counts import Kind
+from core.engine.options.base import MethodParameters
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene
 from core.pruning.structure import Cut, Slot

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.catalogue.parameters import LLMPrunerParameters, MethodParameters
+from core.catalogue.parameters import LLMPrunerParameters
 from core.engine.architectures.unit_counts import Kind
+from core.engine.options.base import MethodParameters
 from core.pruning.gradients import walk_back
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from core.catalogue.adapted_parameters import LoRAPruneParameters
-from core.catalogue.parameters import MethodParameters
+from core.engine.options.base import MethodParameters
 from core.pruning.adapted import AdaptedModel, MovingAverage, effective_weight, estimated_gradient, of_those_left
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.recovery.adapters import MaskedLoraLinear

@@ -1,7 +1,7 @@
 """LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge transfer before removal."""
 
 from core.catalogue.adapted_parameters import LoRAShearParameters
-from core.catalogue.parameters import MethodParameters
+from core.engine.options.base import MethodParameters
 from core.pruning.adapted import AdaptedModel
 from core.pruning.half_space import HalfSpaceRemoval
 from core.pruning.knowledge import Bundle, knowledge_distribution, most_damaging

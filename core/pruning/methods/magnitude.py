@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.catalogue.parameters import MagnitudeParameters, Selection
+from core.catalogue.parameters import MagnitudeParameters
+from core.engine.options.layer_selection import Selection
 from core.pruning.group import PrunableLinear
 from core.pruning.masks import removal_mask
 from core.pruning.methods.method import Method

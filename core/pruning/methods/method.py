@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from core.catalogue.parameters import Selection
+from core.engine.options.layer_selection import Selection
 from core.pruning.group import PrunableLinear
 from core.pruning.statistics import InputStatistic, Statistic
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.classic_parameters import OBSParameters
-from core.catalogue.parameters import Selection
+from core.engine.options.layer_selection import Selection
 from core.pruning.compensation import damped_inverse_factor
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.methods.method import Method

@@ -2,7 +2,7 @@
 
 import torch
 
-from core.catalogue.parameters import MethodParameters
+from core.engine.options.base import MethodParameters
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene
 from core.pruning.structure import Cut

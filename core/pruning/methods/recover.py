@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.catalogue.parameters import RecoverParameters, Selection
+from core.catalogue.parameters import RecoverParameters
+from core.engine.options.layer_selection import Selection
 from core.pruning.group import PrunableLinear
 from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic, Statistic

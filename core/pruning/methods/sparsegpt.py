@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.catalogue.parameters import Selection, SparseGPTParameters
+from core.catalogue.parameters import SparseGPTParameters
+from core.engine.options.layer_selection import Selection
 from core.pruning.compensation import damped_inverse_factor, prune_columns
 from core.pruning.group import PrunableLinear
 from core.pruning.methods.method import Method

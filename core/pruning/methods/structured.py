@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from core.catalogue.parameters import MethodParameters
+from core.engine.options.base import MethodParameters
 from core.pruning.scene import Scene
 from core.pruning.structure import Cut
 

@@ -22,9 +22,9 @@ from peft import LoraModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.catalogue.recovery import Recovery, complete_recovery
 from core.engine.architectures.description import weight_files
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
+from core.engine.options.recovery import Recovery, complete_recovery
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
 from core.models.folder import ModelFolder
 from core.models.per_layer import load_model

@@ -15,8 +15,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from core.catalogue.recovery import Recovery, sequences_at_once
 from core.counting import counted
+from core.engine.options.recovery import Recovery, sequences_at_once
 from core.errors import InvalidRequest, RecoveryDiverged
 from core.pruning.recovery.checkpoints import Checkpoint, Checkpoints
 from core.pruning.recovery.losses import Loss, next_token_loss

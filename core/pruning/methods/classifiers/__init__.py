@@ -1,6 +1,6 @@
 """The methods for image classifiers, one short file per published method, bound to the catalogue by id."""
 
-from core.catalogue.parameters import MethodParameters
+from core.engine.options.base import MethodParameters
 from core.pruning.methods.classifiers.filter_l1 import FilterL1
 from core.pruning.methods.classifiers.filter_taylor import FilterTaylor
 from core.pruning.methods.classifiers.iterative_magnitude import IterativeMagnitude

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from core.catalogue.filter_parameters import FilterL1Parameters
-from core.catalogue.parameters import MethodParameters
 from core.data.chosen_images import draw_images
+from core.engine.options.base import MethodParameters
 from core.errors import InvalidParameters
 from core.pruning.classifier import rankings
 from core.pruning.classifier.channels import Groups

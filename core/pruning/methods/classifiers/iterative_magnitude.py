@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from core.catalogue.classic_parameters import IterativeMagnitudeParameters
-from core.catalogue.parameters import MethodParameters
 from core.data.chosen_images import draw_images
+from core.engine.options.base import MethodParameters
 from core.pruning.classifier.dead_neurons import remove_dead_neurons
 from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropout
 from core.pruning.classifier.iterating import matrices, prune_in_rounds, train

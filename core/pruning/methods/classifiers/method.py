@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from core.catalogue.parameters import MethodParameters
+from core.engine.options.base import MethodParameters
 from core.pruning.classifier.scene import Scene
 
 

@@ -6,10 +6,10 @@ There is one Hessian of the entire network, or one of each layer.
 import torch
 
 from core.catalogue.classic_parameters import OBSParameters, is_exact
-from core.catalogue.parameters import MethodParameters
-from core.catalogue.prunable import require_divisible
 from core.data.chosen_images import draw_images
 from core.data.images import ImageSet
+from core.engine.options.base import MethodParameters
+from core.engine.options.layer_selection import require_divisible
 from core.pruning.classifier.curvature import gradient_rows
 from core.pruning.classifier.iterating import matrices, prunable_weights, resume, save, stop_if_asked
 from core.pruning.classifier.matrices import layer_of, set_matrix

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.parameters import Allocated, MethodParameters, Propagated, Selection
-from core.catalogue.prunable import require_divisible
 from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.allocation import Allocated
+from core.engine.options.base import MethodParameters
+from core.engine.options.layer_selection import Selection, require_divisible
+from core.engine.options.propagation import Propagated
 from core.errors import InvalidParameters
 from core.models.hooks import removed_after
 from core.models.weights import DTYPES

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from core.catalogue.parameters import MethodParameters, Ranked, Width
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import (
@@ -15,6 +14,8 @@ from core.engine.architectures.unit_counts import (
     layer_ladder,
     rank_groups,
 )
+from core.engine.options.base import MethodParameters
+from core.engine.options.width import Ranked, Width
 from core.errors import InvalidParameters, UnusableModel
 
 DEFAULT_ROUND_TO = {"cpu": 8, "cuda": 64}

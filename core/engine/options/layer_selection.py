@@ -1,18 +1,37 @@
 """The layers of a model that a request prunes, and the checks that pattern and allocation fit them."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
-from core.catalogue.parameters import Allocated, Compensated, MethodParameters, Selection
-from core.catalogue.patterns import Pattern
+from pydantic import Field
+
 from core.engine.architectures.architecture import FAMILIES
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.options.allocation import Allocated
+from core.engine.options.base import MethodParameters
+from core.engine.options.compensation import Compensated
+from core.engine.options.patterns import Pattern
 from core.errors import IndivisibleWidth, InvalidParameters
 
 _AGREEMENT = 0.005
 """Largest difference of the mean of an explicit allocation from the requested sparsity."""
+
+
+class Selection(MethodParameters):
+    """Choice of the linear layers that are prunable."""
+
+    skip_layers: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=list, description="Indices of decoder layers left dense."
+    )
+    skip_modules: list[str] = Field(
+        default_factory=list,
+        description="Linear layers left dense: a module name such as 'down_proj', or a glob over full names such as "
+        "'model.layers.0.*'.",
+    )
+    include_lm_head: bool = Field(False, description="Prune the output head too. Refused where it is tied.")
 
 
 def prunable_linears(description: Description, parameters: Selection) -> list[LinearShape]:

@@ -1,0 +1,21 @@
+"""Parameters of every method as pydantic models: the JSON schema a client sees and the check a job goes through."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MethodParameters(BaseModel):
+    """Parameters of all methods."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random in the run.")
+
+
+class Budgeted(BaseModel):
+    """Option for how much work a method does."""
+
+    budget: Literal["quick", "standard"] = Field(
+        "standard", description="standard: the paper's; quick: what a CPU does in minutes."
+    )

@@ -1,0 +1,58 @@
+"""Options of methods that remove heads and channels."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from core.engine.architectures.unit_counts import AttentionMode
+from core.engine.options.base import MethodParameters
+from core.engine.options.compensation import Refitted
+
+
+class Width(MethodParameters, Refitted):
+    """Options for removable groups, and the multiples to which their counts are rounded.
+
+    `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone.
+    """
+
+    paper_protects: ClassVar[tuple[int, int]] = (0, 0)
+
+    attention: AttentionMode | None = Field(
+        None,
+        description="Heads are removed as a KV head with its query heads (kv_groups), as the same number of query "
+        "heads in every group (query_heads), or not at all (none). Unset: kv_groups where there are several and the "
+        "family allows it.",
+    )
+    round_to: int | None = Field(
+        None, ge=1, le=4096, description="Channels kept are a multiple of this. Unset: 8 on a CPU, 64 on CUDA."
+    )
+    protected_first: int | None = Field(
+        None,
+        ge=0,
+        le=4096,
+        description="First layers that lose nothing, so that the others lose more; needs output.layout 'per_layer'. "
+        "Unset: what the method's paper leaves alone (LLM-Pruner and its baselines: 4 of 32, scaled with the depth).",
+    )
+    protected_last: int | None = Field(
+        None, ge=0, le=4096, description="The same of the last layers (LLM-Pruner and its baselines: 2 of 32)."
+    )
+
+    def protected(self, layers: int) -> frozenset[int]:
+        """Return the layers, of so many, that lose nothing where layers may differ in shape."""
+        asked = (self.protected_first, self.protected_last)
+        first, last = (
+            round(share * layers / 32) if own is None else own
+            for own, share in zip(asked, self.paper_protects, strict=True)
+        )
+        return frozenset(layer for layer in range(layers) if layer < first or layer >= layers - last)
+
+
+class Ranked(Width):
+    """Parameters of methods that score every group: the scope within which their scores are compared."""
+
+    scope: Literal["layer", "model"] = Field(
+        "layer",
+        description="layer: of every layer that is not protected the same share goes. model: the groups of all of them "
+        "are ranked together, by importance per parameter, each layer's divided by its root mean square; needs "
+        "output.layout 'per_layer'.",
+    )
