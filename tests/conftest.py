@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
+from xdist.remote import Producer
 
 from core.artifacts.store import Store, open_store
 from core.database import session_factory, transaction
@@ -70,9 +71,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> ByWhatIsShared | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByWhatIsShared | None:
     """Take the place of `--dist loadfile`, and of no other."""
-    return ByWhatIsShared(config) if config.getvalue("dist") == "loadfile" else None
+    return ByWhatIsShared(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:
