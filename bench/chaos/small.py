@@ -5,6 +5,7 @@ their own, which can be frozen and killed with all they started.
 """
 
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -33,7 +34,6 @@ from worker.embedded import postgres
 from worker.processes import ChildProcess, spawn
 from worker.serve import part_commands
 
-BUCKET = "secateur"
 LEASE_SECONDS = 6.0
 _SECRET = "a secret for chaos"
 _PATIENCE_SECONDS = 90.0
@@ -46,6 +46,7 @@ class Store:
 
     def __init__(self) -> None:
         self.on_stored: Callable[[str], None] = lambda key: None
+        self.bucket = f"secateur-{secrets.token_hex(4)}"  # one of its own: all of a process share what is stored
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -64,7 +65,7 @@ class Store:
                 aws_access_key_id="access",
                 aws_secret_access_key="secret",
                 region_name="us-east-1",
-            ).create_bucket(Bucket=BUCKET)
+            ).create_bucket(Bucket=self.bucket)
             yield self.endpoint
         finally:
             self._server.shutdown()
@@ -72,8 +73,8 @@ class Store:
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         answer = list(self._moto(environ, start_response))
-        if environ["REQUEST_METHOD"] == "PUT" and environ["PATH_INFO"].startswith(f"/{BUCKET}/"):
-            self.on_stored(environ["PATH_INFO"].removeprefix(f"/{BUCKET}/"))
+        if environ["REQUEST_METHOD"] == "PUT" and environ["PATH_INFO"].startswith(f"/{self.bucket}/"):
+            self.on_stored(environ["PATH_INFO"].removeprefix(f"/{self.bucket}/"))
         return answer
 
 
@@ -155,7 +156,7 @@ class Small:
                 "home": self._folder / "api",
                 "database_url": url,
                 "secret_key": _SECRET,
-                "store_url": f"s3://{BUCKET}",
+                "store_url": f"s3://{self.store.bucket}",
                 "store_endpoint": endpoint,
                 "store_region": "us-east-1",
                 "store_access_key": "access",
@@ -184,7 +185,7 @@ class Small:
             hooks=self.receiver.url,
             received=self.receiver.received,
             store_endpoint=endpoint,
-            bucket=BUCKET,
+            bucket=self.store.bucket,
             store_access_key="access",
             store_secret_key="secret",
             database_url=url,

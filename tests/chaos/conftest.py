@@ -21,7 +21,7 @@ from bench.chaos.installation import Installation
 from bench.chaos.journal import Journal, read
 from bench.chaos.observation import Bucket, Observation, Reader, Violation, observe
 from bench.chaos.receiver import Receiver
-from bench.chaos.small import BUCKET, Store
+from bench.chaos.small import Store
 from core.addresses import Guard
 from core.database import session_factory, transaction
 from core.settings import Settings
@@ -104,7 +104,7 @@ def installed(postgres_url: str) -> Iterator[Installed]:
             home=Path(name) / "worker-1",
             database_url=database_url,
             secret_key=_SECRET,
-            store_url=f"s3://{BUCKET}",
+            store_url=f"s3://{store.bucket}",
             store_endpoint=endpoint,
             store_region="us-east-1",
             store_access_key="access",
@@ -125,7 +125,7 @@ def installed(postgres_url: str) -> Iterator[Installed]:
                 hooks=receiver.url,
                 received=receiver.received,
                 store_endpoint=endpoint,
-                bucket=BUCKET,
+                bucket=store.bucket,
                 store_access_key="access",
                 store_secret_key="secret",
                 database_url=database_url,
