@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bench.cell_program import answer
 from core.engine.architectures.description import inspect_folder
-from core.models.folder import open_model
-from core.models.weights import load_tensors
+from core.engine.models.folder import open_model
+from core.engine.models.tensors import load_tensors
 
 
 def evaluate(spec: dict[str, Any]) -> dict[str, Any]:

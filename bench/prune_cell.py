@@ -9,8 +9,8 @@ import torch
 
 from bench.cell_program import answer
 from core.artifacts.checkpoint import write_checkpoint
-from core.models.folder import open_model
-from core.models.weights import load_tensors
+from core.engine.models.folder import open_model
+from core.engine.models.tensors import load_tensors
 from core.pruning.plan import make_plan
 from core.pruning.sweep import Sweep
 

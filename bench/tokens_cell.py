@@ -10,8 +10,8 @@ from bench.cell_program import answer
 from core.data.formats import detect_format
 from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows, mixed_windows
-from core.models.folder import open_model
-from core.models.weights import write_tensors
+from core.engine.models.folder import open_model
+from core.engine.models.tensors import write_tensors
 
 
 def make_windows(spec: dict[str, Any]) -> dict[str, Any]:

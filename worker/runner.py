@@ -23,12 +23,12 @@ from transformers import dynamic_module_utils
 from core.catalogue.methods import get_method
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import describe_folder
+from core.engine.models.classifier import open_classifier
+from core.engine.models.folder import ModelFolder, open_model
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.evaluation.generations import generate_side_by_side
 from core.evaluation.latency import measure_latency
 from core.evaluation.reload import reload_check
-from core.models.classifier import open_classifier
-from core.models.folder import ModelFolder, open_model
 from core.pruning.recovery.training import RecoveryStopped
 from worker.processes import peak_resident_bytes
 from worker.protocol import (

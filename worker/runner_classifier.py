@@ -19,6 +19,7 @@ from core.data.opened_images import Choice, ImagePlace, open_images
 from core.data.preprocessing import read_preprocessing
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
@@ -26,7 +27,6 @@ from core.errors import ZerosRefilled
 from core.evaluation.accuracy import Accuracy, measure_accuracy
 from core.evaluation.classifier_reload import write_expected
 from core.evaluation.flops import count_flops
-from core.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.models.onnx_export import export_onnx
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from core.data.images import ImageSet
+from core.engine.models.classifier import ClassifierFolder
+from core.engine.models.folder import ModelFolder
 from core.evaluation.accuracy import Accuracy, measure_accuracy
 from core.jobs.baseline import DenseKind, Facts
-from core.models.classifier import ClassifierFolder
-from core.models.folder import ModelFolder
 from worker.dense_figures import DenseFigures
 from worker.protocol import ClassifierSpec, LogMessage, Message, MetricMessage, PruneSpec
 

@@ -7,7 +7,7 @@ import torch
 
 from core.artifacts.checkpoint import write_checkpoint
 from core.data.tokens import starts_with_bos
-from core.models.folder import open_model
+from core.engine.models.folder import open_model
 from core.pruning.run import walk_for
 from core.pruning.walk import GroupRow, LayerRow, Observer
 from worker.protocol import LogMessage, Message, MetricMessage, ProgressMessage, PruneSpec, StageMessage

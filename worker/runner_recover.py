@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from core.artifacts.checkpoint import write_checkpoint
 from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows, mixed_windows, training_windows
+from core.engine.models.folder import open_model
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.recovery import Recovery
 from core.errors import TooLittleText
-from core.models.folder import open_model
 from core.pruning.measuring import measure
 from core.pruning.recovery.recover import VERSIONS, Recovered, Teacher, recover
 from core.pruning.recovery.sampling import Source

@@ -18,8 +18,8 @@ from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.tasks import TASKS
 from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows
+from core.engine.models.folder import ModelFolder, open_model
 from core.evaluation.tasks import measure_tasks
-from core.models.folder import ModelFolder, open_model
 from core.pruning.run import walk_for
 from core.pruning.walk import PruneResult
 from core.settings import Settings

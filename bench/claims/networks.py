@@ -18,17 +18,21 @@ from bench.claims.data import Split, digits
 from core.catalogue.compatibility import parse_parameters
 from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.classifier import load_classifier, open_classifier
+from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
 from core.evaluation.accuracy import measure_accuracy
-from core.models.classifier import load_classifier, open_classifier
-from core.models.reference import ReferenceConfig, ReferenceNetwork
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.scene import Scene, weights_of
 from core.pruning.methods.classifiers import build_classifier_method
 
 FOLDER = CACHE / "claims"
-_CODE = ("core/models/reference.py", "core/pruning/classifier/retraining.py", "core/pruning/recovery/training.py")
+_CODE = (
+    "core/engine/models/reference_networks.py",
+    "core/pruning/classifier/retraining.py",
+    "core/pruning/recovery/training.py",
+)
 
 
 @dataclass(frozen=True)

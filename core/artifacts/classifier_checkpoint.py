@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from core.engine.architectures.classifier_architecture import SHAPES_KEY
 from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, SINGLE_FILE
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
-from core.models.classifier import COUNTERS, ClassifierFolder, build_classifier
-from core.models.resized import changed_groups
-from core.models.weights import DTYPES, write_tensors
+from core.engine.models.classifier import COUNTERS, ClassifierFolder, build_classifier
+from core.engine.models.reshaping import changed_groups
+from core.engine.models.tensors import DTYPES, write_tensors
 
 
 @torch.no_grad()

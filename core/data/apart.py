@@ -37,7 +37,7 @@ Reader = Literal["texts", "images", "gguf"]
 _MODULES: Final[dict[Reader, str]] = {
     "texts": "core.data.texts",
     "images": "core.data.image_files",
-    "gguf": "core.models.gguf_header",
+    "gguf": "core.engine.models.gguf_header",
 }
 """Modules of the readers, one of which the child loads.
 

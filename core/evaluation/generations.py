@@ -8,10 +8,10 @@ from transformers import PreTrainedTokenizerBase
 
 from core.counting import counted
 from core.data.tokens import starts_with_bos
+from core.engine.models.folder import ModelFolder
+from core.engine.models.generation import first_token, sequences_that_fit, write_tokens
+from core.engine.models.loading import load_model
 from core.errors import NotFiniteWeights, OutOfMemory
-from core.models.decoding import first_token, sequences_that_fit, write_tokens
-from core.models.folder import ModelFolder
-from core.models.per_layer import load_model
 
 
 def generate_side_by_side(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from core.models.skeleton import Skeleton
+from core.engine.models.streamed import Skeleton
 
 _CHUNK = 256
 

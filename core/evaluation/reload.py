@@ -15,9 +15,9 @@ from core.counting import working
 from core.engine.architectures.architecture import family_for
 from core.engine.architectures.description import read_config
 from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_family
+from core.engine.models.implementations import own_implementations
+from core.engine.models.tensors import load_tensors
 from core.errors import ReloadCheckFailed
-from core.models.implementations import own_implementations
-from core.models.weights import load_tensors
 
 # Largest difference allowed, relative to the largest expected logit: another batch shape sums in another order.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}

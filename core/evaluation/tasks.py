@@ -23,9 +23,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, TASKS
 from core.counting import counted, counting
+from core.engine.models.folder import ModelFolder
+from core.engine.models.loading import load_model
 from core.errors import UnusableDataset
-from core.models.folder import ModelFolder
-from core.models.per_layer import load_model
 
 _HARNESS = Path(lm_eval.tasks.__file__).parent
 _CONFIGS = {

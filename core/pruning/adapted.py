@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.unit_counts import Kind
+from core.engine.models.loading import load_model
+from core.engine.models.streamed import Skeleton
 from core.engine.options.recovery import Recovery
-from core.models.per_layer import load_model
-from core.models.skeleton import Skeleton
 from core.pruning.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.pruning.recovery.losses import next_token_loss
 from core.pruning.recovery.opening import arithmetic, checkpoint_activations

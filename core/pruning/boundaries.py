@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from core.models.weights import load_tensors, write_tensors
+from core.engine.models.tensors import load_tensors, write_tensors
 
 STATE = "state.json"
 BLOCKS = "blocks"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from core.models.weights import load_tensors, write_tensors
+from core.engine.models.tensors import load_tensors, write_tensors
 from core.pruning.boundaries import file_sha256
 
 _FOLDER = "changed"

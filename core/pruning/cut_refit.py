@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import turned
 from core.engine.options.compensation import Refit
-from core.models.skeleton import Skeleton
-from core.models.weights import turned
 from core.pruning.propagation import DenseTwin, InputGroup, prune_in_flight
 from core.pruning.refit import fitted_tokens, refit
 from core.pruning.statistics import InputStatistic, Statistic

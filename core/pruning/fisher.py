@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Family
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.hooks import removed_after
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import turned
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import RunFailed
-from core.models.hooks import removed_after
-from core.models.skeleton import Skeleton
-from core.models.weights import turned
 from core.pruning.gradients import walk_back
 from core.pruning.shelf import Shelf
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.models.skeleton import Skeleton, call_block
+from core.engine.models.streamed import Skeleton, call_block
 from core.pruning.shelf import Shelf
 from core.pruning.streams import block_arguments
 

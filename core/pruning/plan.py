@@ -12,14 +12,14 @@ from torch import Tensor
 
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.folder import ModelFolder
+from core.engine.models.precision import forward_dtype
+from core.engine.models.tensors import DTYPES
 from core.engine.options.allocation import Allocated
 from core.engine.options.compensation import Compensated, Compensation
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.patterns import Pattern, parse_pattern
 from core.engine.options.propagation import Propagated
-from core.models.arithmetic import forward_dtype
-from core.models.folder import ModelFolder
-from core.models.weights import DTYPES
 from core.pruning.allocation import global_counts
 from core.pruning.group import Target
 from core.pruning.methods import Method, build_method

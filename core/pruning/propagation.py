@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from core.models.hooks import removed_after
-from core.models.skeleton import call_block
+from core.engine.models.hooks import removed_after
+from core.engine.models.streamed import call_block
 from core.pruning.lockstep import pause, run_in_lockstep
 from core.pruning.statistics import InputStatistic
 from core.pruning.streams import Stream

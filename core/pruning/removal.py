@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from core.counting import counted
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import Skeleton
 from core.engine.options.width_counts import require_structure
 from core.errors import InvalidRequest
-from core.models.folder import ModelFolder
-from core.models.skeleton import Skeleton
 from core.pruning.changed_weights import ChangedWeights
 from core.pruning.cut_refit import CutRefit
 from core.pruning.scene import Scene

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from core.engine.architectures.heterogeneous import Layout
-from core.models.folder import ModelFolder
+from core.engine.models.folder import ModelFolder
 from core.pruning.methods import STRUCTURED
 from core.pruning.plan import make_plan
 from core.pruning.removal import Removal

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, ModelStructure
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import Skeleton
 from core.engine.options.width_counts import Narrowing
 from core.errors import NotFiniteWeights
-from core.models.folder import ModelFolder
-from core.models.skeleton import Skeleton
 from core.pruning.changed_weights import ChangedWeights
 from core.pruning.masks import lowest
 from core.pruning.ranking import ranked_counts

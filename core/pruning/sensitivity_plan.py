@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.sensitivity_parameters import SensitivityParameters
-from core.models.folder import ModelFolder
+from core.engine.models.folder import ModelFolder
 from core.pruning.plan import Plan, fingerprint, make_plan
 
 

@@ -7,7 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from core.models.arithmetic import rounded_products
+from core.engine.models.precision import rounded_products
 
 
 class Statistic(Enum):

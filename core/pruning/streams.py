@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from core.models.skeleton import BlockArguments, Skeleton, call_block
+from core.engine.models.streamed import BlockArguments, Skeleton, call_block
 from core.pruning.boundaries import Boundaries
 
 

@@ -9,13 +9,13 @@ from torch import Tensor
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import AttentionMode, layer_count
+from core.engine.models.folder import ModelFolder
+from core.engine.models.precision import gradient_dtype
+from core.engine.models.tensors import DTYPES
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit, Refitted
 from core.engine.options.width import Width
 from core.engine.options.width_counts import Narrowing, require_narrowing, require_structure
-from core.models.arithmetic import gradient_dtype
-from core.models.folder import ModelFolder
-from core.models.weights import DTYPES
 from core.pruning.methods import build_structured_method
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.plan import MICRO_BATCH_TOKENS, engine_facts, fingerprint

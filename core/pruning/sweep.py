@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.folder import ModelFolder
+from core.engine.models.precision import gradient_dtype
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import turned
 from core.engine.options.allocation import Allocated
-from core.models.arithmetic import gradient_dtype
-from core.models.folder import ModelFolder
-from core.models.skeleton import Skeleton
-from core.models.weights import turned
 from core.pruning.allocation import outlier_share, owl_sparsities
 from core.pruning.fisher import fisher_rates
 from core.pruning.group import PrunableLinear

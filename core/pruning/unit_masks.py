@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Family
 from core.engine.architectures.unit_counts import Kind
-from core.models.hooks import removed_after
+from core.engine.models.hooks import removed_after
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.structure import Cut, Groups, Slot, reading_slot
 

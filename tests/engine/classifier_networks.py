@@ -10,7 +10,7 @@ from transformers import AutoModelForImageClassification, PretrainedConfig, PreT
 
 from core.data.images import TensorImages
 from core.engine.architectures.layer_shape import LinearShape
-from core.models.reference import ReferenceConfig
+from core.engine.models.reference_networks import ReferenceConfig
 from core.pruning.classifier.scene import Scene
 
 CLASSES = 5

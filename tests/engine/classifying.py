@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from core.catalogue.methods import get_method
 from core.data.images import TensorImages
+from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.options.recovery import Recovery
-from core.models.reference import ReferenceConfig, ReferenceNetwork
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.scene import Scene
 from core.pruning.methods.classifiers import build_classifier_method

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from core.artifacts.checkpoint import write_checkpoint
+from core.engine.models.folder import open_model
 from core.engine.options.recovery import Lora, Recovery
-from core.models.folder import open_model
 from core.pruning.masks import lowest_in_groups
 from core.pruning.recovery.recover import Recovered, recover
 from tests.engine.tiny import make_model, make_tokens

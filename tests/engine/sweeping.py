@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from core.artifacts.checkpoint import write_checkpoint
-from core.models.folder import open_model
-from core.models.skeleton import Skeleton, call_block
-from core.models.weights import load_tensors
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import Skeleton, call_block
+from core.engine.models.tensors import load_tensors
 from core.pruning.plan import make_plan
 from core.pruning.streams import block_arguments
 from core.pruning.sweep import Sweep

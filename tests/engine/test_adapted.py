@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.unit_counts import Counts, LayerShape
+from core.engine.models.tensors import load_tensors
 from core.engine.options.recovery import Lora
 from core.engine.options.width import Width
 from core.engine.options.width_counts import require_narrowing
@@ -22,7 +23,6 @@ from core.errors import InvalidParameters
 from core.jobs.needs import needs_of
 from core.jobs.schemas import JobBody
 from core.jobs.work import Tokens, work_of
-from core.models.weights import load_tensors
 from core.pruning.adapted import AdaptedModel, estimated_gradient
 from core.pruning.half_space import HalfSpaceRemoval, half_space_step
 from core.pruning.knowledge import Bundle, most_damaging

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from core.catalogue.parameters import BonsaiParameters
-from core.models.folder import open_model
+from core.engine.models.folder import open_model
 from core.pruning.mask_regression import kendall_tau, lasso, regress, ridge
 from core.pruning.structure import Cut, layer_groups
 from core.pruning.unit_masks import UnitMasks

@@ -9,8 +9,8 @@ import torch
 from core.artifacts.card import model_card
 from core.artifacts.classifier_checkpoint import write_classifier
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.models.classifier import load_classifier, open_classifier
 from core.evaluation.classifier_latency import measure_classifier_latency
-from core.models.classifier import load_classifier, open_classifier
 from core.models.onnx_export import export_onnx
 from tests.engine.classifier_folders import make_classifier, remove_channels
 

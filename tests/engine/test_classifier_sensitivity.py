@@ -12,11 +12,11 @@ from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.filter_parameters import FilterL1Parameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.data.images import TensorImages
+from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.errors import InvalidRequest
 from core.evaluation.charts import sensitivity_chart
-from core.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.scene import Observer, Scene, mean_loss
 from core.pruning.classifier.sensitivity import classifier_sensitivity

@@ -6,8 +6,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from core.engine.models.folder import open_model
 from core.engine.options.recovery import Recovery
-from core.models.folder import open_model
 from core.pruning.plan import make_plan
 from core.pruning.recovery.recover import Teacher, recover
 from core.pruning.sweep import Sweep

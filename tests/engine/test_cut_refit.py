@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from core.artifacts.checkpoint import write_checkpoint
+from core.engine.models.folder import open_model
 from core.errors import InvalidRequest
-from core.models.folder import open_model
 from core.pruning import structured_plan
 from core.pruning.methods.depth import Depth
 from core.pruning.methods.random_structured import RandomStructured

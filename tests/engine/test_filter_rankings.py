@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from core.data.images import TensorImages
-from core.models.reference import ReferenceConfig, ReferenceNetwork
+from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.rankings import RANKINGS, compare, rank, spearman, taylor
 from core.pruning.classifier.scene import Scene

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import Skeleton
 from core.engine.options.water_filling import LayerCosts, allocate
-from core.models.folder import open_model
-from core.models.skeleton import Skeleton
 from core.pruning import fisher
 from core.pruning.shelf import Shelf
 from core.pruning.streams import ActivationBudget

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.models.folder import open_model
+from core.engine.models.folder import open_model
 from core.pruning.run import walk_for
 from core.pruning.streams import Stream
 from core.pruning.walk import Observer, PruneResult

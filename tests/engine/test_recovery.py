@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from core.engine.models.folder import open_model
 from core.engine.options.recovery import Lora, Recovery, complete_recovery
 from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
-from core.models.folder import open_model
 from core.pruning.measuring import measure
 from core.pruning.recovery.adapters import add_adapters, merge_adapters
 from core.pruning.recovery.masks import ZeroPattern

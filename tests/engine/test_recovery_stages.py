@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from core.engine.models.folder import open_model
 from core.engine.options.recovery import Recovery, complete_recovery
 from core.errors import InvalidRequest
-from core.models.folder import open_model
 from core.pruning.recovery.recover import Recovered
 from core.pruning.recovery.sampling import Adaptive, Source, shares
 from core.pruning.recovery.training import Observer, RecoveryStopped

@@ -9,10 +9,10 @@ import torch
 
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.engine.models.folder import open_model
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import InvalidRequest
 from core.evaluation.charts import Series, line_chart, sensitivity_chart
-from core.models.folder import open_model
 from core.pruning.sensitivity import SensitivityResult, SensitivityWalk
 from core.pruning.sensitivity_plan import make_sensitivity_plan
 from core.pruning.walk import Observer

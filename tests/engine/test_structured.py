@@ -15,10 +15,10 @@ from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.compatibility import check_job
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.unit_counts import LayerShape, ModelStructure, group_counts
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import load_tensors
 from core.errors import InvalidParameters, InvalidSparsity
-from core.models.folder import open_model
-from core.models.skeleton import Skeleton
-from core.models.weights import load_tensors
 from core.pruning.gradients import walk_back
 from core.pruning.removal import Removal
 from core.pruning.run import walk_for

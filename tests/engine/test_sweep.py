@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import Skeleton
 from core.errors import InvalidParameters, NotFiniteWeights
-from core.models.folder import open_model
-from core.models.skeleton import Skeleton
 from core.pruning.boundaries import Boundaries
 from core.pruning.propagation import DenseTwin, InputGroup, prune_in_flight, prune_two_pass
 from core.pruning.statistics import InputStatistic, Statistic

@@ -13,8 +13,8 @@ from core.artifacts.checkpoint import write_checkpoint
 from core.artifacts.packed import pack_folder
 from core.catalogue.targets import Target, resolve_target
 from core.engine.architectures.description import inspect_folder
+from core.engine.models.folder import ModelFolder, open_model
 from core.errors import LatencyTooNoisy, TargetUnreachable
-from core.models.folder import ModelFolder, open_model
 from core.pruning import latency_search
 from core.pruning.latency_search import (
     RECORD,

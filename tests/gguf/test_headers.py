@@ -13,9 +13,9 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from core.data import apart
+from core.engine.models.gguf_header import read_gguf_apart, read_gguf_header
+from core.engine.models.gguf_tokenizer import build_tokenizer
 from core.errors import UnusableModel
-from core.models.gguf_header import read_gguf_apart, read_gguf_header
-from core.models.gguf_tokenizer import build_tokenizer
 from tests.fuzz.cases import broken_gguf
 from tests.fuzz.samples import GGUF
 

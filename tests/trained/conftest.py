@@ -10,7 +10,7 @@ from torch import Tensor
 from core.catalogue.tasks import TASKS
 from core.data.texts import read_documents
 from core.data.tokens import calibration_windows, evaluation_windows
-from core.models.folder import ModelFolder, open_model
+from core.engine.models.folder import ModelFolder, open_model
 from core.settings import Settings
 from tests.conftest import CORES, SAMPLES, samples_alone
 from worker.samples import CALIBRATION, EVALUATION, MODEL

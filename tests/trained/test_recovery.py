@@ -8,8 +8,8 @@ from torch import Tensor
 
 from core.data.texts import read_documents
 from core.data.tokens import training_windows
+from core.engine.models.folder import ModelFolder, open_model
 from core.engine.options.recovery import Recovery
-from core.models.folder import ModelFolder, open_model
 from core.pruning.measuring import measure
 from core.pruning.recovery.recover import Recovered
 from tests.engine.recovering import save, train

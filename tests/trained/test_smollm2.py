@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.tasks import TASKS
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import Skeleton
 from core.engine.options.patterns import UNSTRUCTURED
-from core.models.folder import ModelFolder
-from core.models.skeleton import Skeleton
 from core.pruning.boundaries import Boundaries
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.methods import build_method

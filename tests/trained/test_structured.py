@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import inspect_folder
-from core.models.folder import ModelFolder
+from core.engine.models.folder import ModelFolder
 from core.pruning.run import walk_for
 from core.pruning.walk import PruneResult
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.engine.models.reshaping import resize_modules
 from core.errors import UnsupportedArchitecture
 from core.evaluation.flops import count_flops
-from core.models.resized import resize_modules
 from core.pruning.classifier.channel_groups import Group
 from core.pruning.classifier.coupling import coupled_groups
 

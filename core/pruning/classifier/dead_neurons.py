@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.models.hooks import removed_after
+from core.engine.models.hooks import removed_after
 from core.pruning.classifier.curvature import Trace
 from core.pruning.classifier.matrices import Layer, groups_of, input_rows, layer_of, output_rows, set_matrix, to_matrix
 from core.pruning.classifier.scene import Scene

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.models.hooks import removed_after
+from core.engine.models.hooks import removed_after
 from core.pruning.classifier.matrices import layer_of
 from core.pruning.classifier.scene import Scene
 

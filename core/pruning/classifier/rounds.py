@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from core.models.classifier import COUNTERS
-from core.models.resized import resize_modules
-from core.models.weights import load_tensors, write_tensors
+from core.engine.models.classifier import COUNTERS
+from core.engine.models.reshaping import resize_modules
+from core.engine.models.tensors import load_tensors, write_tensors
 from core.pruning.boundaries import STATE, file_sha256, read_state
 
 FOLDER = "rounds"

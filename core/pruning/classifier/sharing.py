@@ -8,9 +8,9 @@ from torch import nn
 
 from core.catalogue.sharing import expected_collision_rate, sharing_of
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES
+from core.engine.models.classifier import ClassifierFolder
+from core.engine.models.tensors import DTYPES
 from core.errors import InvalidRequest
-from core.models.classifier import ClassifierFolder
-from core.models.weights import DTYPES
 from core.pruning.classifier.scene import Scene
 from core.pruning.hashing import collision_rate, collisions_by_sparsity, share
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.parameters import ADMMParameters
+from core.engine.models.precision import rounded_products
 from core.engine.options.layer_selection import Selection
 from core.errors import RunFailed
-from core.models.arithmetic import rounded_products
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.masks import removal_mask
 from core.pruning.methods.method import Method

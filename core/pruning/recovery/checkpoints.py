@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from core.models.weights import load_tensors, write_tensors
+from core.engine.models.tensors import load_tensors, write_tensors
 from core.pruning.boundaries import STATE, file_sha256, read_state
 
 FOLDER = "recovery"

@@ -24,11 +24,11 @@ from transformers import PreTrainedModel
 
 from core.engine.architectures.description import weight_files
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
+from core.engine.models.folder import ModelFolder
+from core.engine.models.loading import load_model
+from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
 from core.engine.options.recovery import Recovery, complete_recovery
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
-from core.models.folder import ModelFolder
-from core.models.per_layer import load_model
-from core.models.weights import DTYPES, read_tensor, write_tensors
 from core.pruning.boundaries import file_sha256
 from core.pruning.recovery.adapters import add_adapters, merge_adapters
 from core.pruning.recovery.checkpoints import Checkpoints

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.hooks import removed_after
+from core.engine.models.tensors import DTYPES
 from core.engine.options.allocation import Allocated
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import Selection, require_divisible
 from core.engine.options.propagation import Propagated
 from core.errors import InvalidParameters
-from core.models.hooks import removed_after
-from core.models.weights import DTYPES
 from core.pruning.allocation import global_counts
 from core.pruning.classifier.matrices import groups_of, input_rows, layer_of, set_matrix, to_matrix
 from core.pruning.classifier.scene import Scene

@@ -19,11 +19,11 @@ from core.engine.architectures.classifier_architecture import (
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, read_tensors
 from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.models.implementations import own_implementations
+from core.engine.models.reference_networks import ReferenceNetwork
+from core.engine.models.reshaping import resize_modules
+from core.engine.models.tensors import read_tensor
 from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
-from core.models.implementations import own_implementations
-from core.models.reference import ReferenceNetwork
-from core.models.resized import resize_modules
-from core.models.weights import read_tensor
 
 COUNTERS = ".num_batches_tracked"
 """Suffix of batch-norm's counters of training steps, on which nothing that is computed here depends."""

@@ -12,8 +12,8 @@ from core.engine.architectures.architecture import FAMILIES, Family
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
 from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.models.tensors import read_tensor
 from core.errors import MissingTensors, UnusableModel
-from core.models.weights import read_tensor
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from core.engine.models.folder import ModelFolder
+from core.engine.models.hooks import removed_after
+from core.engine.models.loading import build_model
 from core.errors import MissingTensors
-from core.models.folder import ModelFolder
-from core.models.hooks import removed_after
-from core.models.per_layer import build_model
 
 BlockArguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 

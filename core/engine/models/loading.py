@@ -17,9 +17,9 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Family
 from core.engine.architectures.heterogeneous import LAYERS_KEY, class_name
+from core.engine.models.folder import ModelFolder
+from core.engine.models.implementations import own_implementations
 from core.errors import UnusableModel
-from core.models.folder import ModelFolder
-from core.models.implementations import own_implementations
 
 
 def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from core.counting import counting
 from core.data.tokens import count_tokens, starts_with_bos
 from core.engine.architectures.description import ModelDescription
+from core.engine.models.generation import first_token, sequences_that_fit, write_tokens
 from core.errors import OutOfMemory, UnusableModel
-from core.models.decoding import first_token, sequences_that_fit, write_tokens
 
 _MOST_AT_ONCE = 128
 _MOST_TIMES_NEEDED = 8

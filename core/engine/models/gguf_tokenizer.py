@@ -13,8 +13,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
+from core.engine.models.gguf_header import GgufHeader
 from core.errors import UnusableModel
-from core.models.gguf_header import GgufHeader
 
 BYTE_LEVEL: Final = "gpt2"
 SENTENCEPIECE: Final = "llama"

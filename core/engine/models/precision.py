@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from core.models.weights import DTYPES
+from core.engine.models.tensors import DTYPES
 
 
 def forward_dtype(asked: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:

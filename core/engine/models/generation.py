@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.models.device_memory import free_bytes
 from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
-from core.models.memory import free_bytes
 
 
 def sequences_that_fit(description: ModelDescription, length: int, device: torch.device) -> int:

@@ -4,7 +4,7 @@ from typing import Final
 
 from transformers import PretrainedConfig
 
-from core.models.gguf_header import GgufHeader
+from core.engine.models.gguf_header import GgufHeader
 
 _LEFT_OUT: Final[dict[str, dict[str, str]]] = {
     "gpt2": {"context_length": "n_positions", "feed_forward_length": "n_inner"},
