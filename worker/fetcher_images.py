@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from core.data.image_files import write_images
+from core.engine.datasets.image_codec import write_images
 from core.errors import UnusableDataset
 from core.jobs.references import HubImages
 from core.registry.hub import HubCredential

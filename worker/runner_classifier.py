@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.methods import get_method
-from core.data.images import ImageSet
-from core.data.opened_images import Choice, ImagePlace, open_images
-from core.data.preprocessing import read_preprocessing
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.datasets.image_cache import Choice, ImagePlace, open_images
+from core.engine.datasets.image_set import ImageSet
+from core.engine.datasets.preprocessing import read_preprocessing
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from core.data.images import ImageSet
+from core.engine.datasets.image_set import ImageSet
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.folder import ModelFolder
 from core.evaluation.accuracy import Accuracy, measure_accuracy

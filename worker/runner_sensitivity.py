@@ -10,7 +10,7 @@ import torch
 
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
-from core.data.tokens import starts_with_bos
+from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.evaluation.charts import sensitivity_chart

@@ -16,8 +16,8 @@ from torch import Tensor
 from bench.claims.sources import RECALL, LanguageFiles
 from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.tasks import TASKS
-from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, evaluation_windows
+from core.engine.datasets.text_files import read_documents
+from core.engine.datasets.token_windows import calibration_windows, evaluation_windows
 from core.engine.models.folder import ModelFolder, open_model
 from core.evaluation.tasks import measure_tasks
 from core.pruning.run import walk_for

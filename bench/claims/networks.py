@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from bench.cells import CACHE, own_release
 from bench.claims.data import Split, digits
 from core.catalogue.compatibility import parse_parameters
-from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import ImageSet
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import parse_pattern

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from core.counting import counted
-from core.data.images import ImageSet
+from core.engine.datasets.image_set import ImageSet
 from core.errors import NotFiniteWeights
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from core.counting import counted
-from core.data.tokens import starts_with_bos
+from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import first_token, sequences_that_fit, write_tokens
 from core.engine.models.loading import load_model

@@ -8,11 +8,11 @@ from sqlalchemy import ColumnElement, Select, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.data.formats import IMAGE_FORMATS, detect_format
-from core.data.image_description import ImagesDescription, describe_images
-from core.data.texts import describe
 from core.database import new_id
 from core.engine.architectures.describe import describe_folder
+from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
+from core.engine.datasets.image_facts import ImagesDescription, describe_images
+from core.engine.datasets.text_files import describe
 from core.errors import Conflict, NotFound, SecateurError
 from core.pages import Page, read_page
 from core.registry.folders import allowed_path, content_hash, dataset_hash

@@ -16,13 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.store import Store, open_stored
-from core.data.formats import IMAGE_PARQUET
-from core.data.image_description import ImagesDescription, describe_image_stream
-from core.data.texts import TextDescription, describe_stream
 from core.database import new_id, seconds_from_now, transaction
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description, describe_folder
 from core.engine.architectures.description import ModelDescription
+from core.engine.datasets.formats import IMAGE_PARQUET
+from core.engine.datasets.image_facts import ImagesDescription, describe_image_stream
+from core.engine.datasets.text_files import TextDescription, describe_stream
 from core.errors import (
     Unavailable,
     UnsupportedArchitecture,

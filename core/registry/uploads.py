@@ -7,9 +7,9 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.data.formats import IMAGE_FOLDER, IMAGE_PARQUET, detect_format
 from core.database import new_id, seconds_from_now
 from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE, is_model_file, is_pickle
+from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_PARQUET, detect_format
 from core.errors import (
     Conflict,
     MissingTensors,

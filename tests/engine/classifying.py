@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.methods import get_method
-from core.data.images import TensorImages
+from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.options.recovery import Recovery

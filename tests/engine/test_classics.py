@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.data.images import TensorImages
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import TensorImages
 from core.engine.options.recovery import Recovery
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pruning.classifier.curvature import mean_squares

@@ -11,7 +11,7 @@ from torch import nn
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.filter_parameters import FilterL1Parameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
-from core.data.images import TensorImages
+from core.engine.datasets.image_set import TensorImages
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.data.images import TensorImages
+from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.rankings import RANKINGS, compare, rank, spearman, taylor

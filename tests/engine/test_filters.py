@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.data.images import TensorImages
+from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.recovery import Recovery
 from core.errors import InvalidParameters, InvalidSparsity

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
-from core.data.image_files import write_images
 from core.database import transaction
+from core.engine.datasets.image_codec import write_images
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import SecateurError
 from core.jobs import service

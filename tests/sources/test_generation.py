@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from core.data.tokens import calibration_windows, starts_with_bos
 from core.engine.architectures.description import inspect_folder
+from core.engine.datasets.token_windows import calibration_windows, starts_with_bos
 from core.engine.models import generation as decoding
 from core.engine.models import self_text
 from core.engine.models.self_text import generate_documents

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.image_description import describe_images
+from core.engine.datasets.image_facts import describe_images
 from core.errors import SecateurError
 from core.jobs.references import HubImages
 from core.registry.hub import Hub

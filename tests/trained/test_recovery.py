@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.data.texts import read_documents
-from core.data.tokens import training_windows
+from core.engine.datasets.text_files import read_documents
+from core.engine.datasets.token_windows import training_windows
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.options.recovery import Recovery
 from core.pruning.measuring import measure

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
 from gguf.constants import GGML_QUANT_SIZES
 
-from core.data.apart import measure_apart
+from core.engine.datasets.sandbox import measure_apart
 from core.errors import UnusableModel
 
 MOST_HEADER_BYTES: Final = 2**27

@@ -7,8 +7,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.counting import counting
-from core.data.tokens import count_tokens, starts_with_bos
 from core.engine.architectures.description import ModelDescription
+from core.engine.datasets.token_windows import count_tokens, starts_with_bos
 from core.engine.models.generation import first_token, sequences_that_fit, write_tokens
 from core.errors import OutOfMemory, UnusableModel
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.data.images import ImageSet
+from core.engine.datasets.image_set import ImageSet
 from core.engine.options.iteration import Curvature
 from core.pruning.classifier.matrices import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
 from core.pruning.classifier.scene import Scene

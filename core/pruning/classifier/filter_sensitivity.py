@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.data.images import ImageSet
+from core.engine.datasets.image_set import ImageSet
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.scene import Scene, mean_loss
 

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from core.data.images import ImageSet
+from core.engine.datasets.image_set import ImageSet
 from core.engine.options.recovery import Recovery
 from core.pruning.classifier.scene import Scene, weights_of
 from core.pruning.recovery.checkpoints import Checkpoint, Checkpoints

@@ -6,8 +6,8 @@ All other layers stay dense, and nothing is retrained (Han 2015, figure 6; Li 20
 from collections.abc import Callable, Mapping, Sequence
 
 from core.counting import counted
-from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import ImageSet
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import InvalidSparsity
 from core.pruning.classifier.scene import Scene, loss_and_accuracy

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import ImageSet
 from core.engine.options.patterns import UNSTRUCTURED, Pattern
 from core.errors import InvalidRequest
 from core.pruning.classifier.rounds import Rounds

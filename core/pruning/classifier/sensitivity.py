@@ -12,9 +12,9 @@ from core.catalogue.compatibility import parse_parameters
 from core.catalogue.filter_parameters import FilterL1Parameters, FilterTaylorParameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.counting import counted
-from core.data.chosen_images import draw_images
-from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import ImageSet
+from core.engine.datasets.subset import draw_images
 from core.engine.options.filters import FilterParameters
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.filter_parameters import FilterL1Parameters
-from core.data.chosen_images import draw_images
+from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.errors import InvalidParameters
 from core.pruning.classifier import rankings

@@ -6,7 +6,7 @@ from itertools import accumulate, takewhile
 from torch import Tensor
 
 from core.catalogue.filter_parameters import FilterTaylorParameters
-from core.data.chosen_images import draw_images
+from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.filter_budget import Goal, Step, by_score, until

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.catalogue.classic_parameters import IterativeMagnitudeParameters
-from core.data.chosen_images import draw_images
+from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.pruning.classifier.dead_neurons import remove_dead_neurons
 from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropout

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from core.catalogue.classic_parameters import OBDParameters
-from core.data.chosen_images import draw_images
+from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.pruning.classifier.curvature import mean_squares
 from core.pruning.classifier.iterating import matrices, prunable_weights, prune_in_rounds, zero_lowest

@@ -6,8 +6,8 @@ There is one Hessian of the entire network, or one of each layer.
 import torch
 
 from core.catalogue.classic_parameters import OBSParameters, is_exact
-from core.data.chosen_images import draw_images
-from core.data.images import ImageSet
+from core.engine.datasets.image_set import ImageSet
+from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import require_divisible
 from core.pruning.classifier.curvature import gradient_rows

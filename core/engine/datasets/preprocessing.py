@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from core.data.image_files import in_channels
 from core.engine.architectures.classifier_architecture import ImageShape
 from core.engine.checkpoints.untrusted_json import parse_json
+from core.engine.datasets.image_codec import in_channels
 from core.errors import UnusableDataset, UnusableModel
 
 PREPROCESSOR_FILE = "preprocessor_config.json"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from core.data.images import ImageSet
+from core.engine.datasets.image_set import ImageSet
 
 
 class ChosenImages:

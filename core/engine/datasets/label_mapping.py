@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from core.data.image_rows import ImageRows
+from core.engine.datasets.image_source import ImageRows
 from core.errors import UnusableDataset
 
 _NAMED = 5

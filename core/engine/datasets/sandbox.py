@@ -35,8 +35,8 @@ _BUFFER_BYTES: Final = 2**20
 
 Reader = Literal["texts", "images", "gguf"]
 _MODULES: Final[dict[Reader, str]] = {
-    "texts": "core.data.texts",
-    "images": "core.data.image_files",
+    "texts": "core.engine.datasets.text_files",
+    "images": "core.engine.datasets.image_codec",
     "gguf": "core.engine.models.gguf_header",
 }
 """Modules of the readers, one of which the child loads.
@@ -58,14 +58,14 @@ def measure_apart(reader: Reader, stream: BinaryIO | None, name: str, size: int,
     """
     passed = {variable: os.environ[variable] for variable in ("PATH", "PYTHONPATH") if variable in os.environ}
     environment = {**passed, "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "core.data.apart"]
+    command = [sys.executable, "-m", "core.engine.datasets.sandbox"]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     ) as child:
         clock = threading.Timer(SECONDS + size / BYTES_PER_SECOND, child.kill)
         clock.daemon = True

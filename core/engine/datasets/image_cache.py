@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 import torch
 from PIL import Image
 
-from core.data.image_files import CorruptImages, UnreadableImage, decode_image, is_grayscale
-from core.data.image_labels import model_labels
-from core.data.image_rows import ImageRows, open_rows
-from core.data.images import TensorImages
-from core.data.preprocessing import PREPROCESSOR_FILE, Preprocessing
+from core.engine.datasets.image_codec import CorruptImages, UnreadableImage, decode_image, is_grayscale
+from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.image_source import ImageRows, open_rows
+from core.engine.datasets.label_mapping import model_labels
+from core.engine.datasets.preprocessing import PREPROCESSOR_FILE, Preprocessing
 from core.errors import TooFewImages, UnusableDataset
 
 _PIXELS = "pixels"

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow
 import pyarrow.parquet
 
-from core.data.formats import IMAGE_FOLDER, IMAGE_FORMATS, IMAGE_PARQUET
-from core.data.parquet import column_type, readable
 from core.engine.checkpoints.untrusted_json import parse_json
+from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_FORMATS, IMAGE_PARQUET
+from core.engine.datasets.parquet import column_type, readable
 from core.errors import UnusableDataset
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")

@@ -5,8 +5,8 @@ from typing import BinaryIO
 
 from pydantic import BaseModel
 
-from core.data.apart import measure_apart
-from core.data.formats import IMAGE_FOLDER, IMAGE_PARQUET
+from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_PARQUET
+from core.engine.datasets.sandbox import measure_apart
 from core.errors import UnusableDataset
 
 

@@ -7,9 +7,9 @@ from typing import Any, BinaryIO
 
 from pydantic import BaseModel
 
-from core.data.apart import measure_apart
-from core.data.formats import TEXT_FORMATS
 from core.engine.checkpoints.untrusted_json import parse_json
+from core.engine.datasets.formats import TEXT_FORMATS
+from core.engine.datasets.sandbox import measure_apart
 from core.errors import UnusableDataset
 
 _MAX_LINE_BYTES = 64 * 2**20
@@ -67,7 +67,7 @@ def describe_stream(
 
 def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
     """Count documents and characters of a Parquet file, read in this process; raises UnusableDataset."""
-    from core.data.parquet import takes_too_much
+    from core.engine.datasets.parquet import takes_too_much
 
     assert stream is not None
     name = task["name"]
@@ -145,7 +145,7 @@ def _is_text(value: str) -> bool:
 def _read_parquet(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
     import pyarrow.parquet  # slow to load, and for this alone
 
-    from core.data.parquet import column_type, readable
+    from core.engine.datasets.parquet import column_type, readable
 
     with readable(name), pyarrow.parquet.ParquetFile(stream) as file:
         kind = column_type(file, name, text_field, "text_field")

@@ -2,5 +2,5 @@
 
 Texts (plain, JSONL, Parquet) are read as documents, and documents as windows of tokens; images (a folder, Parquet) are
 read as rows, decoded, and given as the pixels and labels that a classifier takes. Reading and describing either needs
-no torch; `tokens`, `generation`, `images` and `opened_images` do.
+no torch; `token_windows`, `image_set` and `image_cache` do. No model is opened here.
 """

@@ -13,8 +13,8 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image, ImageOps
 
-from core.data.image_rows import LIBRARY_KEY, ImageRows, ParquetRows, class_count, open_rows
-from core.data.parquet import takes_too_much
+from core.engine.datasets.image_source import LIBRARY_KEY, ImageRows, ParquetRows, class_count, open_rows
+from core.engine.datasets.parquet import takes_too_much
 from core.errors import UnusableDataset
 
 MOST_PIXELS = 2**25
