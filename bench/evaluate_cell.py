@@ -44,7 +44,7 @@ def perplexity(model: PreTrainedModel, tokens_NT: Tensor) -> float:
 
 
 def _ask(folder: Path, spec: dict[str, Any]) -> dict[str, dict[str, float]]:
-    from core.evaluation.tasks import measure_tasks  # slow to import
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to import
 
     files = {name: Path(file) for name, file in spec["tasks"].items()}
     with tempfile.TemporaryDirectory(prefix="tasks-") as work:

@@ -19,14 +19,14 @@ from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.datasets.image_cache import Choice, ImagePlace, open_images
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.preprocessing import read_preprocessing
+from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
+from core.engine.evaluation.classifier_reload_check import write_expected
+from core.engine.evaluation.flops import count_flops
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
 from core.errors import ZerosRefilled
-from core.evaluation.accuracy import Accuracy, measure_accuracy
-from core.evaluation.classifier_reload import write_expected
-from core.evaluation.flops import count_flops
 from core.models.onnx_export import export_onnx
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from core.engine.evaluation.accuracy import Accuracy
 from core.engine.models.classifier import ClassifierFolder
-from core.evaluation.accuracy import Accuracy
 from core.pruning.classifier.scene import Scene, weight_of
 from worker.protocol import ClassifierSpec, ImageSource
 

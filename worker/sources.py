@@ -9,8 +9,8 @@ import structlog
 
 from core.artifacts.store import MANIFEST, Store
 from core.artifacts.store.protocol import GENERATED_PREFIX, full_disk_told
-from core.catalogue.tasks import TASKS, local_copy
 from core.engine.datasets.formats import IMAGE_PARQUET
+from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
 from core.jobs.references import (
     FileImages,

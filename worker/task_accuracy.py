@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from core.artifacts.store import StoredFile
-from core.catalogue.tasks import TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import DiskFull, ModelTooLarge
 from core.jobs.baseline import Facts
 from core.registry.folders import content_hash_of

@@ -18,11 +18,11 @@ from bench.claims.data import Split, digits
 from core.catalogue.compatibility import parse_parameters
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
+from core.engine.evaluation.accuracy import measure_accuracy
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
-from core.evaluation.accuracy import measure_accuracy
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.scene import Scene, weights_of
 from core.pruning.methods.classifiers import build_classifier_method

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Double, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.catalogue.tasks import forward_tokens
 from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.evaluation.zero_shot_tasks import forward_tokens
 from core.errors import DoesNotFit, GateMissed
 from core.jobs.admission import needs_by
 from core.jobs.classifier_needs import ClassifierWork, ImageCounts, classifier_work

@@ -16,9 +16,9 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.catalogue.tasks import TASKS, local_copy
 from core.database import transaction
 from core.engine.architectures.description import ModelDescription
+from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.options.recovery import stage_texts
 from core.errors import (
     CorruptSafetensors,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from core.catalogue.tasks import TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import InvalidRequest
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.references import HubText, TaskReference

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.architectures.unit_counts import Kind
+from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.evaluation.perplexity import perplexity
 from core.pruning.adapted import AdaptedModel, effective_weight
 from core.pruning.scene import Scene
 from core.pruning.streams import block_arguments

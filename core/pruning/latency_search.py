@@ -16,12 +16,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from core.catalogue.compatibility import parse_parameters
 from core.engine.architectures.unit_counts import AttentionMode, Counts
+from core.engine.evaluation.latency import DenseClock
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.options.width_counts import reachable_sparsities, require_structure
 from core.errors import LatencyTooNoisy, TargetUnreachable
-from core.evaluation.latency import DenseClock
 from core.pruning.plan import fingerprint
 from core.pruning.structure import Cut, LayerCut, cut_config
 from core.pruning.structured_plan import StructuredPlan, make_structured_plan

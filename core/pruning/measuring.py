@@ -12,10 +12,10 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.architectures.description import ModelDescription
+from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.models.tensors import DTYPES, write_tensors
-from core.evaluation.perplexity import perplexity
 from core.pruning.boundaries import Boundaries
 from core.pruning.plan import MICRO_BATCH_TOKENS
 from core.pruning.streams import ActivationBudget, Stream

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
+from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.models.tensors import turned
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
-from core.evaluation.perplexity import perplexity
 from core.pruning.boundaries import Boundaries
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.measuring import pairs

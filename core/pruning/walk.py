@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
-from core.evaluation.perplexity import perplexity
 from core.pruning.boundaries import Boundaries
 from core.pruning.measuring import pairs, verification_tokens, write_verification
 from core.pruning.streams import ActivationBudget, Stream

@@ -20,9 +20,9 @@ from core.artifacts.classifier_checkpoint import round_to_stored, write_classifi
 from core.artifacts.packed import pack_folder
 from core.engine.architectures.classifier_architecture import SHAPES_KEY
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.evaluation.classifier_reload_check import classifier_reload_check, write_expected
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import ReloadCheckFailed, UnsupportedArchitecture
-from core.evaluation.classifier_reload import classifier_reload_check, write_expected
 from core.models.onnx_export import export_onnx
 from secateur_wire.weights.packed import unpack_folder
 from tests.engine.classifier_folders import FAMILIES, image_shape, images, make_classifier, remove_channels, zero_half

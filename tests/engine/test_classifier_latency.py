@@ -9,8 +9,8 @@ import torch
 from core.artifacts.card import model_card
 from core.artifacts.classifier_checkpoint import write_classifier
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.evaluation.classifier_latency import measure_classifier_latency
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.evaluation.classifier_latency import measure_classifier_latency
 from core.models.onnx_export import export_onnx
 from tests.engine.classifier_folders import make_classifier, remove_channels
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def test_dense_and_pruned_are_timed_in_both_engines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.evaluation.classifier_latency._ENOUGH_MS", 1.0)
+    monkeypatch.setattr("core.engine.evaluation.classifier_latency._ENOUGH_MS", 1.0)
     dense = open_classifier(make_classifier(tmp_path / "model", "mlp"))
     model = load_classifier(dense)
     remove_channels(model, "mlp", "network.body.1", [0, 3])

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.datasets.image_set import TensorImages
+from core.engine.evaluation.flops import count_flops
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.recovery import Recovery
 from core.errors import InvalidParameters, InvalidSparsity
-from core.evaluation.flops import count_flops
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scene import Observer, Scene, mean_loss

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from core.artifacts.card import model_card
+from core.engine.evaluation import continuations
+from core.engine.evaluation.continuations import generate_side_by_side
 from core.engine.models import generation
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
-from core.evaluation import generations
-from core.evaluation.generations import generate_side_by_side
 from tests.sources.conftest import write_wordy_model
 
 CPU = torch.device("cpu")
@@ -119,7 +119,7 @@ def test_one_model_at_a_time_is_in_memory(
         loaded.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr(generations, "load_model", load)
+    monkeypatch.setattr(continuations, "load_model", load)
     write({"dense": dense, "pruned": pruned}, ["w5"])
     assert len(loaded) == 2
 

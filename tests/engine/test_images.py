@@ -18,8 +18,8 @@ from core.engine.datasets.image_codec import UnreadableImage, decode_image, writ
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.image_set import TensorImages
 from core.engine.datasets.preprocessing import Preprocessing, read_preprocessing
+from core.engine.evaluation.accuracy import measure_accuracy
 from core.errors import NotFiniteWeights, SecateurError, TooFewImages, UnusableDataset, UnusableModel
-from core.evaluation.accuracy import measure_accuracy
 from tests.image_sets import encoded, grays, write_folder, write_parquet
 from worker.image_samples import digits
 

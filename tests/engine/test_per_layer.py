@@ -14,11 +14,11 @@ from core.engine.architectures.architecture import FAMILIES
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.heterogeneous import LAYERS_KEY, MODELLING_FILE, modelling_file
 from core.engine.architectures.unit_counts import LayerShape
+from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import load_tensors
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
-from core.evaluation.reload import reload_check
 from core.pruning.recovery.recover import recover
 from core.pruning.run import walk_for
 from core.pruning.structure import Cut

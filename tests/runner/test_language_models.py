@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import HF_MODULES_CACHE
 
 from core.database import transaction
+from core.engine.evaluation.continuations import generate_side_by_side
 from core.engine.models.folder import open_model
-from core.evaluation.generations import generate_side_by_side
 from core.jobs.states import STAGES
 from core.registry.schemas import ModelBody
 from core.registry.service import register_model

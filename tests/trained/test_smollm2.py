@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.tasks import TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.options.patterns import UNSTRUCTURED
@@ -148,7 +148,7 @@ def test_dense_perplexity_is_that_of_the_whole_model_in_memory(
 def test_zero_shot_accuracy_is_above_chance_with_the_right_standard_error(
     chances: dict[str, float], limit: int, smollm2: ModelFolder, task_questions: dict[str, Path], tmp_path: Path
 ) -> None:
-    from core.evaluation.tasks import measure_tasks  # slow to load, and for this alone
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
 
     found = measure_tasks(
         smollm2,

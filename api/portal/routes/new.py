@@ -20,8 +20,8 @@ from api.portal.page import is_partial, page
 from api.portal.session import Form, Posted, Viewer, read_form
 from api.state import ApiState
 from core.catalogue.methods import METHODS
-from core.catalogue.tasks import TASKS
 from core.database import transaction
+from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import SecateurError
 from core.jobs import service
 from core.jobs.hub_lookup import HubFindings

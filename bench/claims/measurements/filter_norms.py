@@ -10,7 +10,7 @@ from bench.claims.data import IMAGE_SHAPE, Split, fashion_mnist
 from bench.claims.networks import RETRAINING_RATE, VGG, layers, outcome, pruned, train, trained
 from bench.claims.record import Record
 from core.engine.datasets.subset import draw_images
-from core.evaluation.flops import count_flops
+from core.engine.evaluation.flops import count_flops
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.rankings import kernel_sums
 from core.pruning.classifier.scene import Scene, mean_loss

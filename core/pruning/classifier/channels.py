@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.engine.evaluation.flops import count_flops
 from core.engine.models.reshaping import resize_modules
 from core.errors import UnsupportedArchitecture
-from core.evaluation.flops import count_flops
 from core.pruning.classifier.channel_groups import Group
 from core.pruning.classifier.coupling import coupled_groups
 
@@ -43,8 +43,8 @@ class Groups:
     """The removable groups of `model`, those nearest to the image first.
 
     `positions` is the number of places (pixels, tokens) at which each convolution or linear layer is applied to one
-    image, and `flops` the operations of the entire model (`core.evaluation.flops`). Once units were removed the groups
-    are out of date: build them again.
+    image, and `flops` the operations of the entire model (`core.engine.evaluation.flops`). Once units were
+    removed the groups are out of date: build them again.
     """
 
     model: nn.Module

@@ -9,10 +9,10 @@ from torch import Tensor
 from core.catalogue.parameters import BonsaiParameters
 from core.counting import counted
 from core.engine.architectures.unit_counts import Counts
+from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.options.base import MethodParameters
 from core.errors import NotFiniteWeights
-from core.evaluation.perplexity import perplexity
 from core.pruning.mask_regression import regress
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene

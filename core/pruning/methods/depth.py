@@ -11,9 +11,9 @@ from torch import Tensor
 
 from core.catalogue.parameters import DepthParameters
 from core.counting import counted
+from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.options.base import MethodParameters
-from core.evaluation.perplexity import perplexity
 from core.pruning.gradients import walk_forward
 from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene

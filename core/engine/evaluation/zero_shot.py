@@ -21,8 +21,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from core.catalogue.tasks import BYTES_PER_LOGIT, LOGITS_BYTES, TASKS
 from core.counting import counted, counting
+from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LOGITS_BYTES, TASKS
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.errors import UnusableDataset

@@ -21,11 +21,11 @@ from transformers import AutoModelForImageClassification
 from core.counting import working
 from core.engine.architectures.classifier_architecture import REFERENCE_TYPE
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.classifier import COUNTERS, ClassifierFolder, load_classifier, model_class, open_classifier
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import load_tensors, write_tensors
 from core.errors import ReloadCheckFailed
-from core.evaluation.reload import largest_logit
 
 _TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest expected logit: other kernels sum in another order."""

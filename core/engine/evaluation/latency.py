@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from core.engine.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
 from core.engine.models.device_memory import free_bytes
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.options.latency_budget import bytes_in_turn, latency_noise
 from core.errors import OutOfMemory
-from core.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
 
 _DECODE_TOKENS = 8
 _LONGEST = 2048
