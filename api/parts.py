@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 
 from api.problems import problem_response
 from api.state import ApiState
-from core.artifacts.store import Incoming, Part
 from core.database import transaction
 from core.errors import InvalidRequest, OffsetMismatch, PayloadTooLarge, UploadRefused
 from core.registry.schemas import ReceivedPart
 from core.registry.upload_parts import ExpectedPart, expect_part, new_place, receive_part, require_size
+from core.storage import Incoming, Part
 from core.teams.principal import Principal
 
 OCTETS = "application/octet-stream"

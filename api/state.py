@@ -13,12 +13,12 @@ from api.readiness import ReadinessChecks
 from api.refusals import RefusedKeys
 from api.watch import EventWatch
 from core.addresses import Guard
-from core.artifacts.store import Store, open_store
 from core.database import session_factory
 from core.jobs.broker import celery_app
 from core.jobs.hints import SendHint, hint_sender
 from core.jobs.hub_lookup import HubLookup
 from core.settings import Settings
+from core.storage import Store, open_store
 from core.teams.secret import server_secret
 from core.triggers.means import Means
 

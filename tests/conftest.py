@@ -18,11 +18,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 from xdist.remote import Producer
 
-from core.artifacts.store import Store, open_store
 from core.database import session_factory, transaction
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
 from core.settings import Settings
+from core.storage import Store, open_store
 from core.teams.bootstrap import create_team
 from core.teams.keys import create_key
 from core.teams.schemas import Role

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.artifacts.manifest import finalise
-from core.artifacts.store import Store, StoredFile, artifact_prefix
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.jobs.needs import compare
@@ -22,6 +21,7 @@ from core.jobs.schemas import Gates
 from core.jobs.states import Stage
 from core.registry.hub_tokens import find_access
 from core.settings import Settings
+from core.storage import Store, StoredFile, artifact_prefix
 from worker.cache import folder_bytes
 from worker.protocol import (
     AliveMessage,

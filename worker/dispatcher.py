@@ -14,7 +14,6 @@ from itertools import groupby
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import open_store
 from core.database import session_factory, transaction
 from core.jobs import queue
 from core.jobs.broker import celery_app
@@ -29,6 +28,7 @@ from core.publications.running import publish_waiting
 from core.registry.orphans import sweep_orphans
 from core.retention.service import apply_retention
 from core.settings import Settings, get_settings
+from core.storage import open_store
 from core.sweeps.advance import advance_sweeps
 from core.teams.secret import server_secret
 from core.triggers.due import fire_due

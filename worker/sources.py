@@ -7,8 +7,6 @@ from typing import Any, Self
 
 import structlog
 
-from core.artifacts.store import MANIFEST, Store
-from core.artifacts.store.protocol import GENERATED_PREFIX, full_disk_told
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
@@ -28,6 +26,8 @@ from core.jobs.references import (
 from core.registry.folders import content_hash, dataset_hash, file_hash
 from core.registry.hub_access import HubAccess
 from core.settings import Settings
+from core.storage import MANIFEST, Store
+from core.storage.store import GENERATED_PREFIX, full_disk_told
 from worker.cache import NodeCache
 from worker.fetcher_protocol import (
     IMAGES_FILE,

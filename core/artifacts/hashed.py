@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from core.artifacts.store import HASHED_SUFFIX
 from core.artifacts.weight_parts import (
     UNSIGNED,
     Part,
@@ -30,6 +29,7 @@ from core.artifacts.weight_parts import (
 )
 from core.catalogue.sharing import Sharing
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
+from core.storage import HASHED_SUFFIX
 from secateur_wire.weights.hashed import bucket_and_sign
 
 

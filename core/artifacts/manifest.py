@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from core.artifacts.card import model_card
 from core.artifacts.sensitivity_card import sensitivity_card
-from core.artifacts.store import MANIFEST
 from core.catalogue.methods import get_method
+from core.storage import MANIFEST
 
 CARD = "README.md"
 

@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from core.artifacts.store import PACKED_SUFFIX
 from core.artifacts.weight_parts import (
     UNSIGNED,
     Part,
@@ -31,6 +30,7 @@ from core.artifacts.weight_parts import (
     write_header,
 )
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
+from core.storage import PACKED_SUFFIX
 
 
 @dataclass(frozen=True)

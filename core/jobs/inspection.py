@@ -4,7 +4,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import Store
 from core.catalogue.compatibility import check_job
 from core.catalogue.methods import METHODS, get_method
 from core.catalogue.targets import expected_size
@@ -18,6 +17,7 @@ from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
 from core.jobs.schemas import Estimate, ExpectedArtifact, InspectBody, Inspection, JobBody, MethodFit
 from core.settings import Settings
+from core.storage import Store
 
 
 def inspect(

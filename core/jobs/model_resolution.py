@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import HASHED_SUFFIX, PACKED_SUFFIX, Store, artifact_prefix
 from core.catalogue.methods import get_method
 from core.engine.architectures.describe import Description, describe_folder, descriptions
 from core.errors import UnknownModel
@@ -15,6 +14,7 @@ from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.registry.folders import content_hash_of
 from core.registry.service import find_row, names
 from core.registry.tables import ModelRow
+from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, Store, artifact_prefix
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import Store
 from core.catalogue.methods import get_method
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.recovery import Recovery, complete_recovery, stage_texts
@@ -16,6 +15,7 @@ from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.references import TextReference
 from core.jobs.schemas import Calibration, JobBody
 from core.jobs.text_resolution import TextNeeds, resolve_text
+from core.storage import Store
 
 _TEACHER = "recovery.teacher"
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import Store
 from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work, parse_parameters
 from core.catalogue.methods import get_method
 from core.catalogue.parameters import FrontierParameters
@@ -32,6 +31,7 @@ from core.jobs.sensitivity_resolution import allocated_body, measured_body
 from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import SELF, TextNeeds, generated_text, resolve_text
 from core.jobs.work import compensation_of
+from core.storage import Store
 
 
 @dataclass(frozen=True)

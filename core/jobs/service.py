@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from core import telemetry
-from core.artifacts.store import Store
 from core.database import new_id
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.admission import needs_by, needs_columns
@@ -26,6 +25,7 @@ from core.jobs.waiting import waiting_reason
 from core.pages import Page, Window, read_page, read_window
 from core.registry.in_use import needed_by_publications
 from core.settings import Settings
+from core.storage import Store
 from core.teams import audit
 from core.teams.principal import Actor, team_of
 from core.teams.quotas import require_room_in_queue

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from core.artifacts.store import Store
-from core.artifacts.store.reading import StoredStream
 from core.errors import StoreUnavailable
 from core.publications.queue import PublishedFile
+from core.storage import Store
+from core.storage.stream import StoredStream
 
 _BUFFER_BYTES = 4 * 2**20
 

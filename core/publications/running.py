@@ -7,7 +7,6 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, artifact_prefix, open_store
 from core.database import transaction
 from core.errors import InternalError, NoArtifact, NotFound, SecateurError
 from core.publications import queue
@@ -16,6 +15,7 @@ from core.publications.held import Held, LostError
 from core.publications.queue import Claimed
 from core.publications.service import sealed
 from core.settings import Settings
+from core.storage import Store, artifact_prefix, open_store
 from core.teams.secret import server_secret
 
 logger = structlog.get_logger()

@@ -18,12 +18,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging as hub_logging
 
-from core.artifacts.store import Store
 from core.errors import DestinationRefused, DestinationUnavailable, SecateurError
 from core.publications.destinations import HubDestination
 from core.publications.held import Held, LostError
 from core.publications.queue import PublishedFile
 from core.publications.reading import require_whole, watched
+from core.storage import Store
 
 
 def publish_to_hub(

@@ -14,12 +14,12 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from s3fs import S3FileSystem  # type: ignore[import-untyped]
 
-from core.artifacts.store import MANIFEST, Store
 from core.errors import DestinationRefused, DestinationUnavailable
 from core.publications.destinations import S3Destination
 from core.publications.held import Held
 from core.publications.queue import PublishedFile
 from core.publications.reading import chunks, watched
+from core.storage import MANIFEST, Store
 
 _WRITE_BYTES = 16 * 2**20
 """Bytes of one request, held in memory: a part of a file, or all of a small one."""

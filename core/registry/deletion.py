@@ -10,13 +10,13 @@ import structlog
 from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import Store, artifact_prefix
 from core.errors import Conflict, NotFound, Unavailable
 from core.jobs.states import TERMINAL
 from core.jobs.tables import ArtifactFileRow, JobRow
 from core.registry.in_use import NOT_OVER, artifacts_in_use
 from core.registry.service import Row, get_row, noun
 from core.registry.tables import DatasetRow
+from core.storage import Store, artifact_prefix
 from core.teams import audit
 from core.teams.principal import Actor, team_of
 from core.teams.quotas import release_stored

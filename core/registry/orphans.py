@@ -14,8 +14,6 @@ import structlog
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, artifact_prefix
-from core.artifacts.store.protocol import GENERATED_PREFIX
 from core.database import transaction
 from core.jobs.states import HELD
 from core.jobs.tables import ArtifactFileRow, JobRow
@@ -23,6 +21,8 @@ from core.registry.deletion import forget
 from core.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.registry.uploads import abort_upload, object_prefix, upload_prefix
 from core.settings import Settings
+from core.storage import Store, artifact_prefix
+from core.storage.store import GENERATED_PREFIX
 
 _BATCH = 500
 _JOB = re.compile(r"job_[0-9a-z]+")

@@ -15,7 +15,6 @@ from sqlalchemy import delete, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, open_stored
 from core.database import new_id, seconds_from_now, transaction
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description, describe_folder
@@ -40,6 +39,7 @@ from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPart
 from core.registry.upload_parts import file_prefix, parts_of
 from core.registry.upload_refusal import refuse_upload
 from core.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
+from core.storage import Store, open_stored
 from core.teams import audit
 from core.teams.principal import Principal
 from core.teams.quotas import release_stored

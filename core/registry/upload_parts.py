@@ -16,7 +16,6 @@ import structlog
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Part, Store, full_disk_told
 from core.database import transaction
 from core.engine.architectures.description import read_config
 from core.engine.checkpoints.companions import check_companion
@@ -30,6 +29,7 @@ from core.registry.tables import UploadFileRow, UploadPartRow, UploadRow
 from core.registry.upload_refusal import refuse_upload
 from core.registry.uploads import MOST_PARTS, find_upload, prolonged, upload_prefix
 from core.settings import Settings
+from core.storage import Part, Store, full_disk_told
 from core.teams.principal import Principal
 
 logger = structlog.get_logger()

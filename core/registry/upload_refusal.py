@@ -4,11 +4,11 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
 from core.errors import SecateurError
 from core.registry.deletion import forget
 from core.registry.uploads import find_upload, object_prefix, upload_prefix
+from core.storage import Store
 from core.teams import audit
 from core.teams.principal import Principal
 from core.teams.quotas import release_stored

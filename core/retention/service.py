@@ -9,7 +9,6 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import open_store
 from core.database import transaction
 from core.errors import Conflict, NotFound
 from core.jobs.states import TERMINAL
@@ -21,6 +20,7 @@ from core.retention.rules import Artifact, kept_by_rules
 from core.retention.schemas import ArtifactVerdict, Retention, RetentionPolicy, RetentionPreview
 from core.retention.tables import RetentionPolicyRow
 from core.settings import Settings
+from core.storage import open_store
 from core.teams import audit
 from core.teams.principal import Actor, Automation, team_of
 

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError, TooMany, Unavailable
 from core.jobs import service as jobs
@@ -22,6 +21,7 @@ from core.jobs.hub_lookup import HubFindings, HubLookup
 from core.jobs.schemas import Job, JobBody
 from core.jobs.tables import JobReportRow, JobRow, kept_attempt
 from core.settings import Settings
+from core.storage import Store
 from core.sweeps.checking import evaluation_key, find_on_hub, first_fault
 from core.sweeps.grid import Document, verifying_body
 from core.sweeps.planning import Next, Over, Point, Start, StartVerification, Wait, next_of_grid, next_of_search

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import Store
 from core.catalogue.methods import get_method
 from core.errors import InvalidRequest, SecateurError, Unavailable
 from core.jobs.estimates import estimate_that_fits
@@ -17,6 +16,7 @@ from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
 from core.jobs.schemas import JobBody
 from core.settings import Settings
+from core.storage import Store
 from core.sweeps.grid import AskedPoint, Document
 from core.sweeps.schemas import SkippedPoint
 from core.validation import fault_of

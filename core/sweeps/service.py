@@ -6,7 +6,6 @@ from typing import cast
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import Store
 from core.database import new_id
 from core.errors import Conflict, InvalidRequest
 from core.jobs.comparison import Cost
@@ -17,6 +16,7 @@ from core.jobs.service import get_jobs
 from core.jobs.tables import JobRow
 from core.pages import Page, Window, read_page, read_window
 from core.settings import Settings
+from core.storage import Store
 from core.sweeps.checking import CheckedPoint, check_points, find_on_hub
 from core.sweeps.grid import SWEEP_LABEL, AskedPoint, Document, asked_points, verifying_body
 from core.sweeps.records import baseline_of, change_status, find_sweep, read_points, request_of

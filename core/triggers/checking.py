@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import Store
 from core.catalogue.methods import get_method
 from core.errors import InvalidRequest, SecateurError
 from core.jobs.estimates import estimate_that_fits
@@ -19,6 +18,7 @@ from core.jobs.queue_names import require_queue
 from core.jobs.resolution import resolve_job
 from core.jobs.schemas import Estimate, InspectBody, JobBody
 from core.settings import Settings
+from core.storage import Store
 from core.triggers.bodies import body_of, labelled, samples_of
 from core.triggers.schemas import TriggerBody
 from core.triggers.templates import WHOLE, Mention, Place, check_mentions, dotted, fill, mentions

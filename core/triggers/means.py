@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.jobs.hub_lookup import HubLookup
 from core.settings import Settings
+from core.storage import Store
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.examples.triggers import EXAMPLES, PARAMETERS
 from core.addresses import Guard
-from core.artifacts.store import Store
 from core.database import transaction
 from core.settings import Settings
+from core.storage import Store
 from core.teams.secret import server_secret
 from core.triggers.secrets import digest
 from core.triggers.tables import TriggerRow

@@ -10,9 +10,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
 from core.settings import Settings
+from core.storage import Store
 from core.teams.tables import TeamRow
 from tests.api.uploading import announced, send, send_rest, start, stored_bytes
 from tests.conftest import bearer

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.artifacts.card import model_card
 from core.artifacts.packed import pack_folder
-from core.artifacts.store import Store
+from core.storage import Store
 from secateur.cli import app, main
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import RunHere

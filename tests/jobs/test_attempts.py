@@ -4,7 +4,6 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import StoredFile
 from core.database import transaction
 from core.errors import Conflict, GateMissed, OutOfMemory, RunnerLost
 from core.jobs.queue import (
@@ -25,6 +24,7 @@ from core.jobs.queue import (
     set_stage,
 )
 from core.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow, WorkerRow
+from core.storage import StoredFile
 from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
 

@@ -7,7 +7,6 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import new_id, seconds_from_now, transaction
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
@@ -22,6 +21,7 @@ from core.jobs.schemas import Estimate, InspectBody, JobBody
 from core.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.jobs.work import Tokens, work_of
 from core.settings import Settings
+from core.storage import Store
 
 _GIB = 2**30
 

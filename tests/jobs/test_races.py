@@ -13,7 +13,6 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import StoredFile
 from core.database import transaction
 from core.errors import Conflict, QuotaExceeded, RunnerLost
 from core.jobs.queue import (
@@ -33,6 +32,7 @@ from core.jobs.queue import (
 )
 from core.jobs.states import HELD, TRANSITIONS
 from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
+from core.storage import StoredFile
 from core.teams.quotas import require_room_in_queue
 from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob

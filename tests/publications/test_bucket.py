@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 from s3fs import S3FileSystem
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.publications import to_s3
 from core.settings import Settings
+from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.publications.conftest import FILES, Publish, content
 from tests.stores.conftest import BUCKET

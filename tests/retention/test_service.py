@@ -9,12 +9,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, artifact_prefix
 from core.database import new_id, transaction
 from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.retention.service import apply_retention
 from core.retention.tables import ArtifactReadRow
 from core.settings import Settings
+from core.storage import Store, artifact_prefix
 from core.teams.tables import TeamRow
 from tests.conftest import bearer
 

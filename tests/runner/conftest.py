@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore, artifact_prefix, open_store
 from core.database import session_factory, transaction
 from core.jobs import queue
 from core.jobs.tables import JobRow
 from core.settings import Settings
+from core.storage import LocalStore, artifact_prefix, open_store
 from core.teams.bootstrap import create_team
 from tests.conftest import settings_for
 from tests.databases import fresh_database

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore, Store, artifact_prefix, open_store
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import NotFound
 from core.jobs.queue import claim, finish_failed, submitted
@@ -20,6 +19,7 @@ from core.jobs.tables import ArtifactFileRow, JobRow
 from core.registry.orphans import sweep_orphans
 from core.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.settings import Settings
+from core.storage import LocalStore, Store, artifact_prefix, open_store
 from core.teams.quotas import reserve_stored
 from core.teams.tables import TeamRow
 from tests.stored import put

@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
 from core.errors import InternalError
 from core.jobs import queue
@@ -18,6 +17,7 @@ from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
 from core.jobs.tables import JobRow
 from core.settings import Settings
+from core.storage import Store
 from core.sweeps import service
 from core.sweeps.advance import advance_sweeps
 from core.sweeps.schemas import Sweep, SweepBody, SweepResults

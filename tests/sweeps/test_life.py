@@ -160,7 +160,7 @@ def test_two_that_advance_at_once_double_nothing(sweeps: Sweeps, grid_body: dict
 
 ADVANCE = """
 import sys
-from core.artifacts.store import open_store
+from core.storage import open_store
 from core.database import session_factory
 from core.jobs.hub_lookup import HubLookup
 from core.settings import Settings

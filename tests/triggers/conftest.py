@@ -7,9 +7,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.jobs.hub_lookup import HubLookup
 from core.settings import Settings
+from core.storage import Store
 from core.teams.secret import server_secret
 from core.triggers.means import Means
 from tests.conftest import bearer

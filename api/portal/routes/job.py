@@ -21,7 +21,6 @@ from api.portal.layers import by_kind, layer_figures
 from api.portal.page import page
 from api.portal.session import COOKIE, Member, Viewer
 from api.state import ApiState
-from core.artifacts.store import attachment
 from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.engine.options.sensitivity_curves import Sensitivity
@@ -30,6 +29,7 @@ from core.jobs import service
 from core.jobs.schemas import JobBody
 from core.jobs.snapshots import take_snapshot
 from core.jobs.waiting import with_waiting_reason
+from core.storage import attachment
 from core.teams.sessions import signed_in
 
 router = APIRouter(prefix="/jobs")

@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import StoredFile
 from core.database import seconds_from_now
 from core.errors import QuotaExceeded, RunnerLost
 from core.jobs.queue.attempts import Ending
@@ -14,6 +13,7 @@ from core.jobs.queue.outgrown import queue_for_more_memory
 from core.jobs.queue.writes import move
 from core.jobs.states import AttemptOutcome, JobStatus
 from core.jobs.tables import JOB_IS_HELD, ArtifactFileRow, JobReportRow, JobRow
+from core.storage import StoredFile
 from core.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
 from core.teams.tables import TeamRow
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from core.artifacts.store.protocol import Store
+from core.storage.store import Store
 
 _BUFFER_BYTES = 8 * 2**20
 

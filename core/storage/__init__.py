@@ -3,8 +3,9 @@
 `open_store` opens the one the settings name; both implement the `Store` protocol.
 """
 
-from core.artifacts.store.local import LocalStore
-from core.artifacts.store.protocol import (
+from core.settings import Settings
+from core.storage.local import LocalStore
+from core.storage.store import (
     HASHED_SUFFIX,
     MANIFEST,
     PACKED_SUFFIX,
@@ -18,8 +19,7 @@ from core.artifacts.store.protocol import (
     checked,
     full_disk_told,
 )
-from core.artifacts.store.reading import open_stored
-from core.settings import Settings
+from core.storage.stream import open_stored
 
 __all__ = [
     "HASHED_SUFFIX",
@@ -44,6 +44,6 @@ def open_store(settings: Settings) -> Store:
     """Return the store the settings name, without connecting yet; raises ValueError where the URL is not S3's."""
     if settings.store_url is None:
         return LocalStore(settings.store_root)
-    from core.artifacts.store.s3 import S3Store  # the library is slow to load, and many processes need none
+    from core.storage.s3 import S3Store  # the library is slow to load, and many processes need none
 
     return S3Store(settings)

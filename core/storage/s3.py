@@ -15,7 +15,9 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from s3fs import S3FileSystem  # type: ignore[import-untyped]
 
-from core.artifacts.store.protocol import (
+from core.errors import DiskFull, StoreUnavailable
+from core.settings import Settings
+from core.storage.store import (
     CHUNK_BYTES,
     MANIFEST,
     STORE_SECONDS,
@@ -29,8 +31,6 @@ from core.artifacts.store.protocol import (
     missing,
     publishable,
 )
-from core.errors import DiskFull, StoreUnavailable
-from core.settings import Settings
 
 _AT_ONCE = 4
 _READ_BYTES = 8 * 2**20

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.artifacts.store.protocol import (
+from core.storage.store import (
     CHUNK_BYTES,
     Part,
     StoredFile,
