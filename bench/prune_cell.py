@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bench.cell_program import answer
-from core.artifacts.checkpoint import write_checkpoint
+from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.pruning.plan import make_plan

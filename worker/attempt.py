@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from core.artifacts.manifest import finalise
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.jobs.needs import compare
 from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
 from core.jobs.states import Stage
+from core.pipeline.reports.manifest import finalise
 from core.registry.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix

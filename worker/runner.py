@@ -216,15 +216,15 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
 
 def pack(spec: PackSpec) -> dict[str, Any]:
     """Replace dense weights by bitmasks and surviving values."""
-    from core.artifacts.packed import pack_folder
+    from core.engine.exporters.packed import pack_folder
 
     return pack_folder(spec.artifact)
 
 
 def share_by_hash(spec: HashSpec) -> dict[str, Any]:
     """Replace the linear layers' weights by shared values."""
-    from core.artifacts.hashed import hash_folder
-    from core.catalogue.sharing import Sharing
+    from core.engine.exporters.hash_sharing import Sharing
+    from core.engine.exporters.hashed import hash_folder
 
     return hash_folder(spec.artifact, {each.tensor: Sharing(each.seed, each.buckets) for each in spec.tensors})
 

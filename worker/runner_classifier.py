@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.methods import get_method
 from core.engine.architectures.layer_shape import LinearShape
@@ -22,12 +21,13 @@ from core.engine.datasets.preprocessing import read_preprocessing
 from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
 from core.engine.evaluation.classifier_reload_check import write_expected
 from core.engine.evaluation.flops import count_flops
+from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
+from core.engine.exporters.onnx import export_onnx
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
 from core.errors import ZerosRefilled
-from core.models.onnx_export import export_onnx
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scene import Observer, Scene, weight_of, weights_of

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from core.artifacts.checkpoint import write_checkpoint
 from core.engine.datasets.token_windows import starts_with_bos
+from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.pruning.run import walk_for
 from core.pruning.walk import GroupRow, LayerRow, Observer

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from core.artifacts.checkpoint import write_checkpoint
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows, training_windows
+from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.recovery import Recovery

@@ -13,7 +13,7 @@ from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.evaluation.charts import sensitivity_chart
+from core.pipeline.reports.charts import sensitivity_chart
 from core.pruning.sensitivity import SensitivityWalk
 from core.pruning.sensitivity_plan import make_sensitivity_plan
 from core.pruning.walk import Observer

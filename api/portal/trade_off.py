@@ -21,7 +21,7 @@ def quality_in_words(quality: str) -> str:
 
 def draw_trade_off(found: TradeOff) -> str:
     """Draw the trade-off as an SVG."""
-    from core.evaluation.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
+    from core.pipeline.reports.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
 
     spots = [
         Spot(each.label, each.cost, each.quality, on_front=each.beaten_by is None, is_reference=each.job is None)

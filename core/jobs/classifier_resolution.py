@@ -6,8 +6,8 @@ from sqlalchemy.orm import Session
 
 from core.catalogue.compatibility import ResolvedRequest, method_at_work
 from core.catalogue.methods import get_method
-from core.catalogue.sharing import DEFAULT_COMPRESSION
 from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.exporters.hash_sharing import DEFAULT_COMPRESSION
 from core.engine.options.recovery import Recovery, complete_image_recovery
 from core.errors import InvalidRequest
 from core.jobs.gates import require_measured

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.catalogue.sharing import Sharing, expected_collision_rate
+from core.engine.exporters.hash_sharing import Sharing, expected_collision_rate
 from secateur_wire.weights.hashed import bucket_and_sign
 
 

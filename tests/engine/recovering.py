@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from core.artifacts.checkpoint import write_checkpoint
+from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.options.recovery import Lora, Recovery
 from core.pruning.masks import lowest_in_groups

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.artifacts.checkpoint import write_checkpoint
+from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import Skeleton, call_block
 from core.engine.models.tensors import load_tensors

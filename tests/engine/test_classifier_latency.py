@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from core.artifacts.card import model_card
-from core.artifacts.classifier_checkpoint import write_classifier
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.classifier_latency import measure_classifier_latency
+from core.engine.exporters.huggingface_classifier import write_classifier
+from core.engine.exporters.onnx import export_onnx
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.models.onnx_export import export_onnx
+from core.pipeline.reports.model_card import model_card
 from tests.engine.classifier_folders import make_classifier, remove_channels
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from core.engine.models.classifier import ClassifierFolder, load_classifier, ope
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.errors import InvalidRequest
-from core.evaluation.charts import sensitivity_chart
+from core.pipeline.reports.charts import sensitivity_chart
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.scene import Observer, Scene, mean_loss
 from core.pruning.classifier.sensitivity import classifier_sensitivity

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.artifacts.checkpoint import write_checkpoint
+from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.errors import InvalidRequest
 from core.pruning import structured_plan

@@ -12,12 +12,12 @@ from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from core.artifacts.card import model_card
 from core.engine.evaluation import continuations
 from core.engine.evaluation.continuations import generate_side_by_side
 from core.engine.models import generation
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
+from core.pipeline.reports.model_card import model_card
 from tests.sources.conftest import write_wordy_model
 
 CPU = torch.device("cpu")

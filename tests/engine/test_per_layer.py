@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.compatibility import check_job
 from core.engine.architectures.architecture import FAMILIES
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.heterogeneous import LAYERS_KEY, MODELLING_FILE, modelling_file
 from core.engine.architectures.unit_counts import LayerShape
 from core.engine.evaluation.reload_check import reload_check
+from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import load_tensors

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.compatibility import check_job
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.unit_counts import LayerShape, ModelStructure, group_counts
+from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import Skeleton
 from core.engine.models.tensors import load_tensors

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from core.artifacts.checkpoint import write_checkpoint
-from core.artifacts.packed import pack_folder
 from core.catalogue.targets import Target, resolve_target
 from core.engine.architectures.description import inspect_folder
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.exporters.packed import pack_folder
 from core.engine.models.folder import ModelFolder, open_model
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pruning import latency_search

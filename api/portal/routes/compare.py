@@ -160,7 +160,7 @@ def _layer_names(found: Comparison) -> list[str]:
 
 
 def _draw_layers(found: Comparison, figure: _LayerFigure) -> str:
-    from core.evaluation.charts import Series, line_chart
+    from core.pipeline.reports.charts import Series, line_chart
 
     labels = {job.id: label for job, label in zip(found.jobs, found.labels, strict=True)}
     places = {name: number for number, name in enumerate(_layer_names(found))}

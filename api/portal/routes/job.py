@@ -153,7 +153,7 @@ def layers_chart(
         raise NotFound(f"the report of job {job_id!r} has no layers")
 
     def draw() -> str:
-        from core.evaluation.charts import Series, layers_chart  # slow to load, and for charts alone
+        from core.pipeline.reports.charts import Series, layers_chart  # slow to load, and for charts alone
 
         errors = {
             kind: [(each.layer, each.error) for each in rows if each.error is not None] for kind, rows in kinds.items()
@@ -181,7 +181,7 @@ def sensitivity_chart(
         raise NotFound(f"job {job_id!r} measured no sensitivity")
 
     def draw() -> str:
-        from core.evaluation.charts import sensitivity_chart
+        from core.pipeline.reports.charts import sensitivity_chart
 
         return sensitivity_chart(Sensitivity.model_validate(found))
 

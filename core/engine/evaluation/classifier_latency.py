@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
+from core.engine.exporters.onnx import INPUT, OUTPUT, export_onnx
 from core.engine.models.classifier import ClassifierFolder, load_classifier
 from core.engine.models.device_memory import free_bytes
 from core.engine.options.latency_budget import bytes_in_turn, latency_noise
 from core.errors import OutOfMemory
-from core.models.onnx_export import INPUT, OUTPUT, export_onnx
 
 BATCHES = (1, 32)
 _ROUNDS = 5

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.catalogue.sharing import expected_collision_rate, sharing_of
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES
+from core.engine.exporters.hash_sharing import expected_collision_rate, sharing_of
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.tensors import DTYPES
 from core.errors import InvalidRequest

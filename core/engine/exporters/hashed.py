@@ -17,7 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from core.artifacts.weight_parts import (
+from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
+from core.engine.exporters.hash_sharing import Sharing
+from core.engine.exporters.safetensors_parts import (
     UNSIGNED,
     Part,
     chunks,
@@ -27,9 +29,7 @@ from core.artifacts.weight_parts import (
     write_at,
     write_header,
 )
-from core.catalogue.sharing import Sharing
-from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
-from core.storage import HASHED_SUFFIX
+from core.storage.store import HASHED_SUFFIX
 from secateur_wire.weights.hashed import bucket_and_sign
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from core.artifacts.markdown import plain
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.options.latency_budget import latency_noise
+from core.pipeline.reports.markdown import plain
 
 TASK = "image-classification"
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from core.artifacts.markdown import plain
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityPoint
+from core.pipeline.reports.markdown import plain
 
 
 def sensitivity_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:

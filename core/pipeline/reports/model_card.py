@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from core.artifacts import classifier_card
-from core.artifacts.markdown import fenced, plain
 from core.catalogue.methods import get_method
 from core.engine.options.patterns import STRUCTURED
+from core.pipeline.reports import classifier_card
+from core.pipeline.reports.markdown import fenced, plain
 
 
 def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from core.artifacts.weight_parts import (
+from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
+from core.engine.exporters.safetensors_parts import (
     UNSIGNED,
     Part,
     chunks,
@@ -29,8 +30,7 @@ from core.artifacts.weight_parts import (
     write_at,
     write_header,
 )
-from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
-from core.storage import PACKED_SUFFIX
+from core.storage.store import PACKED_SUFFIX
 
 
 @dataclass(frozen=True)
