@@ -16,7 +16,7 @@ from api.state import ApiState
 from core.database import transaction
 from core.errors import Unauthenticated
 from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
-from core.pages import LONGEST_CURSOR
+from core.pagination import LONGEST_CURSOR
 from core.teams.keys import authenticate
 from core.teams.principal import Principal
 from core.teams.schemas import Role

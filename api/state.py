@@ -12,8 +12,8 @@ from api.rates import Rates
 from api.readiness import ReadinessChecks
 from api.refusals import RefusedKeys
 from api.watch import EventWatch
-from core.addresses import Guard
 from core.database import session_factory
+from core.http.address_guard import Guard
 from core.jobs.broker import celery_app
 from core.jobs.hints import SendHint, hint_sender
 from core.jobs.hub_lookup import HubLookup

@@ -12,7 +12,7 @@ from core.errors import InvalidRequest
 from core.jobs import service
 from core.jobs.listing import ORDERS, SORTS, JobFilters, JobSort
 from core.jobs.tables import JobRow
-from core.pages import cursor_of
+from core.pagination import cursor_of
 
 LOOKS = 20
 """Number of looks of each kind; the first fills caches and does not count."""

@@ -18,7 +18,7 @@ from core.errors import (
     Unauthenticated,
     UnusableDataset,
 )
-from core.pages import Page
+from core.pagination import Page
 from core.registry import service
 from core.registry.deletion import delete_registered, forget
 from core.registry.schemas import Dataset, DatasetBody

@@ -38,7 +38,7 @@ from core.jobs.listing import JobSort
 from core.jobs.schemas import AttemptPage, Job, JobBody
 from core.jobs.states import JobStatus
 from core.jobs.waiting import with_waiting_reason, with_waiting_reasons
-from core.pages import Page
+from core.pagination import Page
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State
 from api.problems import problems
 from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
-from core.pages import Page
+from core.pagination import Page
 from core.teams import keys
 from core.teams.schemas import CreatedKey, Key, KeyBody, RotateBody
 

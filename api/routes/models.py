@@ -36,7 +36,7 @@ from core.errors import (
 from core.jobs.hub_lookup import HUB_ERRORS
 from core.jobs.inspection import inspect
 from core.jobs.schemas import InspectBody, Inspection
-from core.pages import Page
+from core.pagination import Page
 from core.registry import service
 from core.registry.deletion import delete_registered, forget
 from core.registry.schemas import Model, ModelBody

@@ -16,7 +16,7 @@ from core.errors import (
     NotFound,
     Unauthenticated,
 )
-from core.pages import Page
+from core.pagination import Page
 from core.publications import service
 from core.publications.schemas import AskedOnce, Publication, PublicationBody
 

@@ -20,7 +20,7 @@ from core.errors import (
 )
 from core.jobs.comparison import Cost
 from core.jobs.hub_lookup import HUB_ERRORS
-from core.pages import Page
+from core.pagination import Page
 from core.sweeps import service
 from core.sweeps.schemas import Sweep, SweepBody, SweepResults
 from core.sweeps.states import SweepStatus

@@ -14,7 +14,7 @@ from api.problems import problems
 from api.routes.jobs import SUBMIT_ERRORS
 from core.database import transaction
 from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
-from core.pages import Page
+from core.pagination import Page
 from core.triggers import service
 from core.triggers.checking import look_up_template
 from core.triggers.definitions import trigger_answer

@@ -33,7 +33,7 @@ from core.errors import (
     UnusableModel,
     UploadRefused,
 )
-from core.pages import Page
+from core.pagination import Page
 from core.registry import uploads
 from core.registry.deletion import forget
 from core.registry.schemas import Dataset, Model, ReceivedPart, Upload, UploadBody, UploadKind, UploadStatus

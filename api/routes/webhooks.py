@@ -22,7 +22,7 @@ from core.errors import (
     Unauthenticated,
     UnsafeAddress,
 )
-from core.pages import Page
+from core.pagination import Page
 from core.webhooks import log, service
 from core.webhooks.events import WebhookType
 from core.webhooks.schemas import (

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
 from core.jobs.states import STATUSES, JobStatus
 from core.jobs.tables import JOB_IN_LIFE, JOB_WORDS, JobRow
-from core.pages import NEWEST, OLDEST, Order
+from core.pagination import NEWEST, OLDEST, Order
 
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 SORTS: tuple[JobSort, ...] = get_args(JobSort)

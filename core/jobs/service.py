@@ -22,7 +22,7 @@ from core.jobs.resolution import resolve_job
 from core.jobs.schemas import ArtifactFile, ArtifactList, AttemptPage, EventPage, Job, JobAttempt, JobBody, JobEvent
 from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow, kept_attempt
 from core.jobs.waiting import waiting_reason
-from core.pages import Page, Window, read_page, read_window
+from core.pagination import Page, Window, read_page, read_window
 from core.registry.in_use import needed_by_publications
 from core.settings import Settings
 from core.storage import Store

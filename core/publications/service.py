@@ -11,7 +11,7 @@ from core.errors import Conflict, GateMissed, NoArtifact, NotFound
 from core.jobs.service import find_job
 from core.jobs.states import TERMINAL
 from core.jobs.tables import ArtifactFileRow, JobRow, kept_attempt
-from core.pages import Page, read_page
+from core.pagination import Page, read_page
 from core.publications import queue
 from core.publications.destinations import destination_of, destinations
 from core.publications.schemas import (

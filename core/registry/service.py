@@ -14,7 +14,7 @@ from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
 from core.errors import Conflict, NotFound, SecateurError
-from core.pages import Page, read_page
+from core.pagination import Page, read_page
 from core.registry.folders import allowed_path, content_hash, dataset_hash
 from core.registry.schemas import Dataset, DatasetBody, Model, ModelBody
 from core.registry.tables import DatasetRow, ModelRow

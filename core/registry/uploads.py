@@ -21,7 +21,7 @@ from core.errors import (
     UploadRefused,
 )
 from core.jobs.references import FileReference
-from core.pages import Page, read_page
+from core.pagination import Page, read_page
 from core.registry.folders import content_hash_of
 from core.registry.hollow_folder import require_readable
 from core.registry.schemas import (

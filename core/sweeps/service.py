@@ -14,7 +14,7 @@ from core.jobs.queue import request_cancel
 from core.jobs.schemas import JobBody, JobError
 from core.jobs.service import get_jobs
 from core.jobs.tables import JobRow
-from core.pages import Page, Window, read_page, read_window
+from core.pagination import Page, Window, read_page, read_window
 from core.settings import Settings
 from core.storage import Store
 from core.sweeps.checking import CheckedPoint, check_points, find_on_hub

@@ -8,7 +8,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.pages import Page, read_page
+from core.pagination import Page, read_page
 from core.teams.principal import Actor, Principal, name_of, team_of
 from core.teams.schemas import AuditEntry
 from core.teams.tables import AuditRow

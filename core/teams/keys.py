@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
-from core.pages import Page, read_page
+from core.pagination import Page, read_page
 from core.teams import audit
 from core.teams.principal import Actor, Principal, team_of
 from core.teams.schemas import CreatedKey, Key, KeyState, Role

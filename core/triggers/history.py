@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.errors import SecateurError
-from core.pages import Page, read_page
+from core.pagination import Page, read_page
 from core.triggers.schemas import Firing, Outcome, Source
 from core.triggers.tables import FiringRow, TriggerRow
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.database import new_id, transaction
 from core.errors import Conflict, NotFound
 from core.jobs.hub_lookup import HubFindings
-from core.pages import Page, read_page
+from core.pagination import Page, read_page
 from core.teams import audit
 from core.teams.principal import Actor, Principal, team_of
 from core.triggers import history, secrets

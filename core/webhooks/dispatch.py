@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.addresses import Guard
-from core.calling import Limits
 from core.database import transaction
+from core.http.address_guard import Guard
+from core.http.outbound import Limits
 from core.settings import Settings
 from core.teams.sealing import Sealed
 from core.teams.secret import server_secret

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
-from core.pages import Page, read_page
+from core.pagination import Page, read_page
 from core.webhooks.events import WebhookType
 from core.webhooks.schemas import Delivery, DeliveryAttempt, DeliveryDetail, DeliveryState
 from core.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow, WebhookRow

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from core.addresses import LONGEST_URL
+from core.http.address_guard import LONGEST_URL
 from core.validation import LabelName, spelled
 from core.webhooks.events import WebhookType
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from core.addresses import Guard
-from core.calling import CallFailed, Limits, post
 from core.errors import UnsafeAddress
+from core.http.address_guard import Guard
+from core.http.outbound import CallFailed, Limits, post
 from core.webhooks.deliveries import Due, Outcome
 from core.webhooks.signing import signed_headers
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.errors import Conflict, NotFound
-from core.pages import Page, read_page
+from core.pagination import Page, read_page
 from core.teams import audit
 from core.teams.principal import Actor, team_of
 from core.teams.sealing import Sealed
@@ -32,7 +32,10 @@ BY_HAND = "disabled by hand"
 
 
 def create_webhook(session: Session, caller: Actor, body: WebhookBody, *, secret: bytes) -> CreatedWebhook:
-    """Create an endpoint, whose URL was checked (`core.addresses`). Raises Conflict where the team has too many."""
+    """Create an endpoint, whose URL was checked (`core.http.address_guard`).
+
+    Raises Conflict where the team has too many.
+    """
     team_id = team_of(caller)
     count = session.scalar(select(func.count()).select_from(WebhookRow).where(WebhookRow.team_id == team_id)) or 0
     if count >= MOST_WEBHOOKS:

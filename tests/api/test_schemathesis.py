@@ -13,8 +13,8 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.examples.triggers import EXAMPLES, PARAMETERS
-from core.addresses import Guard
 from core.database import transaction
+from core.http.address_guard import Guard
 from core.settings import Settings
 from core.storage import Store
 from core.teams.secret import server_secret

@@ -22,8 +22,8 @@ from bench.chaos.journal import Journal, read
 from bench.chaos.observation import Bucket, Observation, Reader, Violation, observe
 from bench.chaos.receiver import Receiver
 from bench.chaos.small import BUCKET, Store
-from core.addresses import Guard
 from core.database import session_factory, transaction
+from core.http.address_guard import Guard
 from core.settings import Settings
 from core.teams.bootstrap import create_team
 from core.teams.keys import create_key

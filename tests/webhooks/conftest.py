@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.addresses import Guard
 from core.database import new_id, transaction
+from core.http.address_guard import Guard
 from core.settings import Settings
 from core.teams.secret import server_secret
 from core.webhooks import emit, log, service

@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from core.addresses import Guard
 from core.database import transaction
 from core.errors import Conflict
+from core.http.address_guard import Guard
 from core.teams.sealing import Sealed
 from core.teams.secret import server_secret
 from core.webhooks import service

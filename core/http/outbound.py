@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import httpcore
 
-from core.addresses import Guard, Target
+from core.http.address_guard import Guard, Target
 
 
 @dataclass(frozen=True)

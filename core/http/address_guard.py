@@ -1,6 +1,6 @@
 """Addresses that users name, and whether they may be called: not into this machine, nor its network.
 
-A URL is checked when it is given, and again at every call (`core.calling`): the name is resolved once, and every
+A URL is checked when it is given, and again at every call (`core.http.outbound`): the name is resolved once, and every
 address it has must be global, or in a network the operator allows.
 """
 
