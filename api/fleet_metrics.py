@@ -22,8 +22,8 @@ from core.jobs import fleet
 from core.jobs.duties import known_duties
 from core.jobs.queue import WORKER_STATES
 from core.jobs.tables import AttemptTotalRow, DutyRow, StageTotalRow, WorkerRow
+from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
 from core.settings import Settings
-from core.webhooks.log import WaitingFigures, waiting_figures
 
 CACHED_SECONDS = 5.0
 """However many scrape, the database is asked no more often."""

@@ -14,8 +14,8 @@ from core.database import transaction
 from core.errors import InvalidRequest, OffsetMismatch, PayloadTooLarge, UploadRefused
 from core.registry.schemas import ReceivedPart
 from core.registry.upload_parts import ExpectedPart, expect_part, new_place, receive_part, require_size
+from core.service.teams.principal import Principal
 from core.storage import Incoming, Part
-from core.teams.principal import Principal
 
 OCTETS = "application/octet-stream"
 _WRITE_BYTES = 2**20

@@ -17,9 +17,9 @@ from core.http.address_guard import Guard
 from core.jobs.broker import celery_app
 from core.jobs.hints import SendHint, hint_sender
 from core.jobs.hub_lookup import HubLookup
+from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from core.storage import Store, open_store
-from core.teams.secret import server_secret
 from core.triggers.means import Means
 
 

@@ -31,9 +31,9 @@ from core.jobs.queue import append_event, claim, submitted
 from core.jobs.references import FolderModel
 from core.jobs.schemas import JobBody
 from core.jobs.tables import JobRow
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
 from worker.embedded import postgres
 
 EVENTS, EVENT_BYTES = 500, 16_000

@@ -31,8 +31,8 @@ from bench.queue_scale_plans import explain
 from core.database import migrate, session_factory, transaction
 from core.jobs import service
 from core.jobs.listing import SORTS, JobFilters, JobSort
+from core.service.teams.keys import create_key
 from core.settings import Settings
-from core.teams.keys import create_key
 from worker.embedded import postgres
 from worker.processes import ChildProcess, spawn
 

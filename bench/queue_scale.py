@@ -24,10 +24,10 @@ from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
 from core.database import migrate, session_factory
 from core.jobs import queue, service
+from core.service.teams.audit import list_audit
+from core.service.teams.quotas import get_team
 from core.settings import Settings
 from core.storage import open_store
-from core.teams.audit import list_audit
-from core.teams.quotas import get_team
 from worker.embedded import postgres
 
 SERVER = {"max_connections": "300", "shared_buffers": "1GB", "max_wal_size": "8GB"}

@@ -8,10 +8,10 @@ import core.publications.tables
 import core.registry.hub_tables
 import core.registry.tables
 import core.retention.tables
+import core.service.teams.tables
+import core.service.webhooks.tables
 import core.sweeps.tables
-import core.teams.tables
-import core.triggers.tables
-import core.webhooks.tables  # noqa: F401
+import core.triggers.tables  # noqa: F401
 from core.database import Base, create_engine_from
 from core.settings import Settings
 

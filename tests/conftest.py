@@ -21,11 +21,11 @@ from xdist.remote import Producer
 from core.database import session_factory, transaction
 from core.registry.schemas import DatasetBody, ModelBody
 from core.registry.service import register_dataset, register_model
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
+from core.service.teams.schemas import Role
 from core.settings import Settings
 from core.storage import Store, open_store
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
-from core.teams.schemas import Role
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
 from tests.distribution import TOGETHER, ByWhatIsShared

@@ -27,14 +27,14 @@ from core.logs import configure_logs
 from core.publications.running import publish_waiting
 from core.registry.orphans import sweep_orphans
 from core.retention.service import apply_retention
+from core.service.teams.server_secret import server_secret
+from core.service.webhooks.delivery_loop import deliver_due, remove_old_deliveries
 from core.settings import Settings, get_settings
 from core.storage import open_store
 from core.sweeps.advance import advance_sweeps
-from core.teams.secret import server_secret
 from core.triggers.due import fire_due
 from core.triggers.history import remove_old_firings
 from core.triggers.means import Means
-from core.webhooks.dispatch import deliver_due, remove_old_deliveries
 from worker import alive
 from worker.duties import Duty, Turn
 

@@ -26,8 +26,8 @@ from core.registry import uploads
 from core.registry.deletion import forget
 from core.registry.schemas import Dataset, Model, Upload, UploadBody, UploadKind
 from core.registry.upload_completion import complete_upload
+from core.service.teams.principal import Principal
 from core.storage import full_disk_told
-from core.teams.principal import Principal
 
 _HASHED_AT_ONCE = 2**20
 

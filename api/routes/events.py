@@ -17,7 +17,7 @@ from core.database import transaction
 from core.errors import InvalidRequest, NotFound, Unauthenticated
 from core.jobs.schemas import EventPage
 from core.jobs.service import read_events
-from core.teams.principal import Principal
+from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

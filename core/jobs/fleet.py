@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from core.database import seconds_from_now
 from core.jobs.corrections import keep_ratios
 from core.jobs.tables import JOB_IS_HELD, AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
-from core.teams.quotas import device_seconds_used
-from core.teams.tables import TeamRow
+from core.service.teams.quotas import device_seconds_used
+from core.service.teams.tables import TeamRow
 
 STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
 """Upper bounds of a stage's histogram buckets, in seconds."""

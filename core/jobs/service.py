@@ -24,11 +24,11 @@ from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReport
 from core.jobs.waiting import waiting_reason
 from core.pagination import Page, Window, read_page, read_window
 from core.registry.in_use import needed_by_publications
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+from core.service.teams.quotas import require_room_in_queue
 from core.settings import Settings
 from core.storage import Store
-from core.teams import audit
-from core.teams.principal import Actor, team_of
-from core.teams.quotas import require_room_in_queue
 
 
 def submit(

@@ -17,8 +17,8 @@ from core.jobs.tables import ArtifactFileRow
 from core.publications.destinations import Destination, destinations
 from core.publications.states import OPEN, PublicationStatus
 from core.publications.tables import PublicationRow
-from core.teams import audit
-from core.teams.principal import Automation
+from core.service.teams import audit
+from core.service.teams.principal import Automation
 
 EXPIRE_SECONDS: Final = 24 * 3600.0
 MOST_ATTEMPTS: Final = 12

@@ -14,9 +14,9 @@ from core.publications.destinations import HubDestination
 from core.publications.held import Held, LostError
 from core.publications.queue import Claimed
 from core.publications.service import sealed
+from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from core.storage import Store, artifact_prefix, open_store
-from core.teams.secret import server_secret
 
 logger = structlog.get_logger()
 

@@ -23,10 +23,10 @@ from core.publications.schemas import (
 )
 from core.publications.states import OPEN
 from core.publications.tables import PublicationRow
+from core.service.teams import audit
+from core.service.teams.principal import Actor, name_of, team_of
+from core.service.teams.sealing import Sealed
 from core.settings import Settings
-from core.teams import audit
-from core.teams.principal import Actor, name_of, team_of
-from core.teams.sealing import Sealed
 
 _PURPOSE = "publication"
 

@@ -16,10 +16,10 @@ from core.jobs.tables import ArtifactFileRow, JobRow
 from core.registry.in_use import NOT_OVER, artifacts_in_use
 from core.registry.service import Row, get_row, noun
 from core.registry.tables import DatasetRow
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+from core.service.teams.quotas import release_stored
 from core.storage import Store, artifact_prefix
-from core.teams import audit
-from core.teams.principal import Actor, team_of
-from core.teams.quotas import release_stored
 
 logger = structlog.get_logger()
 

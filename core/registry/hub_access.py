@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import GatedModel
 from core.registry.hub import HubCredential
+from core.service.teams.sealing import Sealed
+from core.service.teams.server_secret import server_secret
 from core.settings import Settings
-from core.teams.sealing import Sealed
-from core.teams.secret import server_secret
 
 PURPOSE = "hub"
 """Purpose that a team's token is sealed for."""

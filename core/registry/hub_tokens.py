@@ -7,11 +7,11 @@ from sqlalchemy.orm import Session
 from core.registry.hub_access import PURPOSE, HubAccess
 from core.registry.hub_tables import HubTokenRow
 from core.registry.schemas import HubToken, HubTokenBody
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+from core.service.teams.sealing import Sealed
+from core.service.teams.tables import TeamRow
 from core.settings import ALL_TEAMS, Settings
-from core.teams import audit
-from core.teams.principal import Actor, team_of
-from core.teams.sealing import Sealed
-from core.teams.tables import TeamRow
 from core.validation import require_credential
 
 

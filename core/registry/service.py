@@ -18,9 +18,9 @@ from core.pagination import Page, read_page
 from core.registry.folders import allowed_path, content_hash, dataset_hash
 from core.registry.schemas import Dataset, DatasetBody, Model, ModelBody
 from core.registry.tables import DatasetRow, ModelRow
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
-from core.teams import audit
-from core.teams.principal import Actor, team_of
 
 Problem = TypeVar("Problem", bound=SecateurError)
 Row = TypeVar("Row", ModelRow, DatasetRow)

@@ -39,10 +39,10 @@ from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPart
 from core.registry.upload_parts import file_prefix, parts_of
 from core.registry.upload_refusal import refuse_upload
 from core.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
+from core.service.teams import audit
+from core.service.teams.principal import Principal
+from core.service.teams.quotas import release_stored
 from core.storage import Store, open_stored
-from core.teams import audit
-from core.teams.principal import Principal
-from core.teams.quotas import release_stored
 
 LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 15.0

@@ -28,9 +28,9 @@ from core.registry.schemas import ReceivedPart
 from core.registry.tables import UploadFileRow, UploadPartRow, UploadRow
 from core.registry.upload_refusal import refuse_upload
 from core.registry.uploads import MOST_PARTS, find_upload, prolonged, upload_prefix
+from core.service.teams.principal import Principal
 from core.settings import Settings
 from core.storage import Part, Store, full_disk_told
-from core.teams.principal import Principal
 
 logger = structlog.get_logger()
 

@@ -8,10 +8,10 @@ from core.database import transaction
 from core.errors import SecateurError
 from core.registry.deletion import forget
 from core.registry.uploads import find_upload, object_prefix, upload_prefix
+from core.service.teams import audit
+from core.service.teams.principal import Principal
+from core.service.teams.quotas import release_stored
 from core.storage import Store
-from core.teams import audit
-from core.teams.principal import Principal
-from core.teams.quotas import release_stored
 
 Refusal = TypeVar("Refusal", bound=SecateurError)
 

@@ -35,10 +35,10 @@ from core.registry.schemas import (
 )
 from core.registry.service import about, find_row, require_same_dataset, require_same_model
 from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadRow
+from core.service.teams import audit
+from core.service.teams.principal import Actor, Principal, team_of
+from core.service.teams.quotas import release_stored, reserve_stored
 from core.settings import Settings
-from core.teams import audit
-from core.teams.principal import Actor, Principal, team_of
-from core.teams.quotas import release_stored, reserve_stored
 
 MOST_PARTS = 10_000
 """Most parts of one file: S3 can assemble no more."""

@@ -19,10 +19,10 @@ from core.retention.reads import being_read
 from core.retention.rules import Artifact, kept_by_rules
 from core.retention.schemas import ArtifactVerdict, Retention, RetentionPolicy, RetentionPreview
 from core.retention.tables import RetentionPolicyRow
+from core.service.teams import audit
+from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
 from core.storage import open_store
-from core.teams import audit
-from core.teams.principal import Actor, Automation, team_of
 
 MOST_SHOWN: Final = 1000
 _BATCH: Final = 500

@@ -20,6 +20,7 @@ from core.jobs.hints import SendHint, hint_or_note
 from core.jobs.hub_lookup import HubFindings, HubLookup
 from core.jobs.schemas import Job, JobBody
 from core.jobs.tables import JobReportRow, JobRow, kept_attempt
+from core.service.teams.principal import Automation
 from core.settings import Settings
 from core.storage import Store
 from core.sweeps.checking import evaluation_key, find_on_hub, first_fault
@@ -29,7 +30,6 @@ from core.sweeps.records import baseline_of, change_status, read_points, request
 from core.sweeps.results import failure_of
 from core.sweeps.schemas import SweepBody
 from core.sweeps.tables import SweepPointRow, SweepRow
-from core.teams.principal import Automation
 
 logger = structlog.get_logger()
 

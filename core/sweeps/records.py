@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.jobs.baseline import Baseline
 from core.jobs.tables import JobRow
+from core.service.webhooks.events import WebhookType, emit
 from core.sweeps.figures import figures_from
 from core.sweeps.planning import Point
 from core.sweeps.schemas import SweepBody
 from core.sweeps.states import PointStatus, Stage, SweepStatus
 from core.sweeps.tables import SweepPointRow, SweepRow
-from core.webhooks.events import WebhookType, emit
 
 _TOLD: Final[Mapping[SweepStatus, WebhookType]] = {
     "succeeded": "sweep.succeeded",

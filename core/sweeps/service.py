@@ -15,6 +15,8 @@ from core.jobs.schemas import JobBody, JobError
 from core.jobs.service import get_jobs
 from core.jobs.tables import JobRow
 from core.pagination import Page, Window, read_page, read_window
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
 from core.storage import Store
 from core.sweeps.checking import CheckedPoint, check_points, find_on_hub
@@ -24,8 +26,6 @@ from core.sweeps.results import results_of
 from core.sweeps.schemas import DenseSource, PointCounts, Search, SkippedPoint, Sweep, SweepBody, SweepResults
 from core.sweeps.states import SweepStatus
 from core.sweeps.tables import SweepPointRow, SweepRow
-from core.teams import audit
-from core.teams.principal import Actor, team_of
 
 
 def look_up(hub: HubLookup, team_id: str, body: SweepBody) -> HubFindings:

@@ -15,8 +15,8 @@ from core.database import transaction
 from core.errors import SecateurError
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.schemas import Job, JobBody
-from core.teams import audit
-from core.teams.principal import Automation
+from core.service.teams import audit
+from core.service.teams.principal import Automation
 from core.triggers import history
 from core.triggers.bodies import body_of
 from core.triggers.checking import scheduled_payload

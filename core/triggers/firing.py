@@ -16,7 +16,7 @@ from core.errors import Conflict, NotFound, SecateurError
 from core.jobs import service
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.schemas import Job, JobBody
-from core.teams.principal import Automation, Principal, name_of
+from core.service.teams.principal import Automation, Principal, name_of
 from core.triggers import history
 from core.triggers.bodies import body_of
 from core.triggers.definitions import definition_of

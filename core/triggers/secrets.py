@@ -4,8 +4,8 @@ import base64
 import hmac
 import secrets
 
-from core.teams.sealing import Sealed
-from core.teams.tokens import digest_of
+from core.service.teams.sealing import Sealed
+from core.service.teams.tokens import digest_of
 
 _PURPOSE = "trigger secret"
 _BYTES = 32

@@ -14,8 +14,8 @@ from core.database import new_id, transaction
 from core.errors import Conflict, NotFound
 from core.jobs.hub_lookup import HubFindings
 from core.pagination import Page, read_page
-from core.teams import audit
-from core.teams.principal import Actor, Principal, team_of
+from core.service.teams import audit
+from core.service.teams.principal import Actor, Principal, team_of
 from core.triggers import history, secrets
 from core.triggers.bodies import body_of
 from core.triggers.checking import check_trigger, dry_run

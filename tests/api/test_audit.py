@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.jobs.tables import JobRow
-from core.teams.administration import set_limits
+from core.service.teams.administration import set_limits
 from tests.conftest import bearer
 
 Sessions = sessionmaker[Session]

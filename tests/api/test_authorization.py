@@ -16,9 +16,9 @@ from api.app import create_app
 from api.authorization import ALLOWED, CALLERS, OWN, expected, page
 from api.openapi import operations
 from core.database import transaction
+from core.service.teams.tables import ApiKeyRow
 from core.settings import Settings
 from core.storage import Store
-from core.teams.tables import ApiKeyRow
 from tests.api.ended_job import succeeded_job
 from tests.conftest import bearer
 from tests.model_folders import write_llama, write_text

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.jobs.queue import expire_idempotency_keys
 from core.jobs.tables import IdempotencyKeyRow, JobRow
-from core.teams.tables import ApiKeyRow
+from core.service.teams.tables import ApiKeyRow
 from tests.conftest import bearer
 
 Sessions = sessionmaker[Session]

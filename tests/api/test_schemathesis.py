@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.examples.triggers import EXAMPLES, PARAMETERS
 from core.database import transaction
 from core.http.address_guard import Guard
+from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from core.storage import Store
-from core.teams.secret import server_secret
 from core.triggers.secrets import digest
 from core.triggers.tables import TriggerRow
 from tests.api.ended_job import succeeded_job

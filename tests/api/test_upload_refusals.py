@@ -11,9 +11,9 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from core.storage import Store
-from core.teams.tables import TeamRow
 from tests.api.uploading import announced, send, send_rest, start, stored_bytes
 from tests.conftest import bearer
 from tests.model_folders import write_llama

@@ -17,10 +17,10 @@ from core.errors import Unavailable
 from core.registry.folders import content_hash
 from core.registry.tables import UploadRow
 from core.registry.upload_completion import complete_upload
+from core.service.teams.principal import Principal
 from core.settings import Settings
 from core.storage import LocalStore, Store
 from core.storage.store import Part
-from core.teams.principal import Principal
 from tests.api.uploading import announced, send, send_rest, start, stored_bytes
 from tests.model_folders import write_llama, write_text
 

@@ -24,10 +24,10 @@ from bench.chaos.receiver import Receiver
 from bench.chaos.small import BUCKET, Store
 from core.database import session_factory, transaction
 from core.http.address_guard import Guard
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
+from core.service.webhooks.delivery_loop import Dispatch
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
-from core.webhooks.dispatch import Dispatch
 from secateur import Client
 from tests.databases import administrator, fresh_database
 from tests.serving import lent_app, served

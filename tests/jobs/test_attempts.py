@@ -24,8 +24,8 @@ from core.jobs.queue import (
     set_stage,
 )
 from core.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow, WorkerRow
+from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
-from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]

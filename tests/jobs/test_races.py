@@ -32,9 +32,9 @@ from core.jobs.queue import (
 )
 from core.jobs.states import HELD, TRANSITIONS
 from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
+from core.service.teams.quotas import require_room_in_queue
+from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
-from core.teams.quotas import require_room_in_queue
-from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
 from tests.worker.conftest import eventually
 

@@ -28,7 +28,7 @@ from core.jobs.queue import (
 )
 from core.jobs.states import HELD, JobStatus
 from core.jobs.tables import ArtifactFileRow, JobRow
-from core.teams.tables import TeamRow
+from core.service.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
 from tests.jobs.expected import ARTIFACTS, ATTEMPTS, Expected, Token, left_by, require_rows_as_expected
 

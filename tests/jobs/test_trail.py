@@ -25,7 +25,7 @@ from core.jobs.queue.attempts import Ending
 from core.jobs.queue.writes import move
 from core.jobs.states import TRANSITIONS, JobStatus
 from core.jobs.tables import JobRow
-from core.teams.tables import AuditRow
+from core.service.teams.tables import AuditRow
 
 Sessions = sessionmaker[Session]
 Step = Callable[[TestClient, Sessions, str], object]

@@ -20,7 +20,7 @@ from core.jobs.queue import (
     set_progress,
 )
 from core.jobs.tables import AttemptRow, JobEventRow, JobRow
-from core.teams.quotas import get_team
+from core.service.teams.quotas import get_team
 from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]

@@ -13,9 +13,9 @@ from core.database import new_id, transaction
 from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.retention.service import apply_retention
 from core.retention.tables import ArtifactReadRow
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from core.storage import Store, artifact_prefix
-from core.teams.tables import TeamRow
 from tests.conftest import bearer
 
 Sessions = sessionmaker[Session]

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import session_factory, transaction
 from core.jobs import queue
 from core.jobs.tables import JobRow
+from core.service.teams.bootstrap import create_team
 from core.settings import Settings
 from core.storage import LocalStore, artifact_prefix, open_store
-from core.teams.bootstrap import create_team
 from tests.conftest import settings_for
 from tests.databases import fresh_database
 from tests.worker.conftest import Queue, impatient

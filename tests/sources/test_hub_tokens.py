@@ -21,8 +21,8 @@ from core.registry.hub_access import HubAccess, open_access
 from core.registry.hub_datasets import find_hub_dataset
 from core.registry.hub_tokens import find_access, remove_hub_token, set_hub_token
 from core.registry.schemas import HubTokenBody
+from core.service.teams.server_secret import server_secret
 from core.settings import Settings
-from core.teams.secret import server_secret
 from tests.conftest import bearer
 from tests.model_folders import write_llama
 from tests.serving import lent_app

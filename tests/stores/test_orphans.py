@@ -18,10 +18,10 @@ from core.jobs.states import HELD, STATUSES
 from core.jobs.tables import ArtifactFileRow, JobRow
 from core.registry.orphans import sweep_orphans
 from core.registry.tables import DatasetRow, ModelRow, UploadRow
+from core.service.teams.quotas import reserve_stored
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from core.storage import LocalStore, Store, artifact_prefix, open_store
-from core.teams.quotas import reserve_stored
-from core.teams.tables import TeamRow
 from tests.stored import put
 from tests.stores.conftest import write_artifact
 from worker.dispatcher import make_duties

@@ -19,9 +19,9 @@ from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import resolve_model
 from core.jobs.tables import JobRow
 from core.registry.folders import content_hash
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from core.storage import Store, open_store
-from core.teams.tables import TeamRow
 from tests.model_folders import write_llama, write_text
 from tests.worker.supervise import run_once
 

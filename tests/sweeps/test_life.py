@@ -15,9 +15,9 @@ from sqlalchemy import select, update
 from core.database import transaction
 from core.errors import Conflict, NotFound
 from core.jobs import queue
+from core.service.teams.tables import AuditRow, TeamRow
 from core.sweeps import service
 from core.sweeps.tables import SweepPointRow
-from core.teams.tables import AuditRow, TeamRow
 from tests.sweeps.conftest import Sweeps
 from tests.worker.conftest import eventually
 

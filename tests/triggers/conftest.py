@@ -8,9 +8,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.jobs.hub_lookup import HubLookup
+from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from core.storage import Store
-from core.teams.secret import server_secret
 from core.triggers.means import Means
 from tests.conftest import bearer
 

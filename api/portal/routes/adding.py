@@ -23,8 +23,8 @@ from core.errors import Forbidden, SecateurError
 from core.registry import service
 from core.registry.schemas import DatasetBody, ModelBody, Upload, UploadKind
 from core.registry.uploads import list_uploads
+from core.service.teams.principal import Principal
 from core.settings import Settings
-from core.teams.principal import Principal
 
 router = APIRouter()
 

@@ -13,7 +13,7 @@ from core.errors import Conflict
 from core.registry import service
 from core.registry.deletion import delete_registered, forget
 from core.registry.tables import DatasetRow
-from core.teams.principal import Principal
+from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/datasets")
 

@@ -29,8 +29,8 @@ from core.jobs import service
 from core.jobs.schemas import JobBody
 from core.jobs.snapshots import take_snapshot
 from core.jobs.waiting import with_waiting_reason
+from core.service.teams.sessions import signed_in
 from core.storage import attachment
-from core.teams.sessions import signed_in
 
 router = APIRouter(prefix="/jobs")
 

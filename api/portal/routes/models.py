@@ -17,7 +17,7 @@ from core.jobs.schemas import InspectBody
 from core.registry import service
 from core.registry.deletion import delete_registered, forget
 from core.registry.tables import ModelRow
-from core.teams.principal import Principal
+from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/models")
 

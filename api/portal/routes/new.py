@@ -29,7 +29,7 @@ from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.jobs.schemas import Job, JobBody
 from core.registry.schemas import Dataset, Model
 from core.registry.service import list_datasets, list_models
-from core.teams.principal import Principal
+from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/new")
 

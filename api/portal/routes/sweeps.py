@@ -22,9 +22,9 @@ from core.errors import InvalidRequest, SecateurError
 from core.jobs.comparison import Cost
 from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.registry.service import list_datasets, list_models
+from core.service.teams.principal import Principal
 from core.sweeps import service
 from core.sweeps.schemas import Sweep, SweepBody
-from core.teams.principal import Principal
 
 router = APIRouter(prefix="/sweeps")
 

@@ -17,7 +17,7 @@ from api.state import ApiState
 from core.database import transaction
 from core.errors import NotFound, SecateurError
 from core.jobs.hub_lookup import HubFindings
-from core.teams.principal import Principal
+from core.service.teams.principal import Principal
 from core.triggers import service
 from core.triggers.checking import look_up_template
 from core.triggers.definitions import trigger_answer

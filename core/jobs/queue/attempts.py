@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from core.jobs.queue.trail import end_noted
 from core.jobs.states import AttemptOutcome, JobStatus
 from core.jobs.tables import AttemptRow
-from core.teams.quotas import count_ended
+from core.service.teams.quotas import count_ended
 
 
 @dataclass(frozen=True)

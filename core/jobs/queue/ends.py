@@ -13,9 +13,9 @@ from core.jobs.queue.outgrown import queue_for_more_memory
 from core.jobs.queue.writes import move
 from core.jobs.states import AttemptOutcome, JobStatus
 from core.jobs.tables import JOB_IS_HELD, ArtifactFileRow, JobReportRow, JobRow
+from core.service.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
+from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
-from core.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
-from core.teams.tables import TeamRow
 
 _LEASE_BATCH = 100
 

@@ -14,7 +14,7 @@ from core.jobs.queue.told import tell_webhooks
 from core.jobs.queue.writes import EVENT_CHANNEL, move, status_of
 from core.jobs.states import JobStatus
 from core.jobs.tables import JobEventRow, JobRow
-from core.teams.tables import AuditRow
+from core.service.teams.tables import AuditRow
 
 _COLUMNS = {attribute.key for attribute in inspect(JobRow).column_attrs}
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from core.jobs.states import JobStatus
 from core.jobs.tables import JobRow
-from core.webhooks.events import WebhookType, listeners, write_event
+from core.service.webhooks.events import WebhookType, listeners, write_event
 
 _TYPES: dict[str, WebhookType] = {
     status: type for type in get_args(WebhookType) for status in get_args(JobStatus) if type == f"job.{status}"

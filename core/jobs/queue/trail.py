@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from core.database import new_id
 from core.jobs.states import JobStatus
 from core.jobs.tables import WorkerRow
-from core.teams.tables import AuditRow
+from core.service.teams.tables import AuditRow
 
 STARTED: Final = "job.start"
 ACTIONS: Final[dict[JobStatus, str]] = {

@@ -8,12 +8,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, InvalidRequest, NotFound
-from core.teams import audit
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
-from core.teams.quotas import get_team
-from core.teams.schemas import CreatedKey, Team
-from core.teams.tables import TeamRow
+from core.service.teams import audit
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
+from core.service.teams.quotas import get_team
+from core.service.teams.schemas import CreatedKey, Team
+from core.service.teams.tables import TeamRow
 
 SETTABLE = ("max_running", "max_queued", "max_device_seconds", "max_stored_bytes", "weight")
 _NAME = re.compile(r"[^\s\x00-\x1f](.{0,98}[^\s\x00-\x1f])?")

@@ -13,18 +13,18 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import String
 
 from core.database import seconds_from_now
-from core.settings import Settings
-from core.teams import audit
-from core.teams.principal import Automation
-from core.teams.sealing import Sealed
-from core.webhooks.service import disable
-from core.webhooks.tables import (
+from core.service.teams import audit
+from core.service.teams.principal import Automation
+from core.service.teams.sealing import Sealed
+from core.service.webhooks.service import disable
+from core.service.webhooks.tables import (
     WebhookAttemptRow,
     WebhookDeliveryRow,
     WebhookEventRow,
     WebhookRow,
     WebhookSecretRow,
 )
+from core.settings import Settings
 
 MOST_EACH: Final = 4
 """Most deliveries on their way to one endpoint at a time; to one that fails, one."""

@@ -9,8 +9,8 @@ from email.utils import parsedate_to_datetime
 from core.errors import UnsafeAddress
 from core.http.address_guard import Guard
 from core.http.outbound import CallFailed, Limits, post
-from core.webhooks.deliveries import Due, Outcome
-from core.webhooks.signing import signed_headers
+from core.service.webhooks.deliveries import Due, Outcome
+from core.service.webhooks.signing import signed_headers
 
 RESPONSE_CHARACTERS = 1000
 """Most characters that are kept of an answer's body."""

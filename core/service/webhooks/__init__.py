@@ -2,10 +2,10 @@
 
 - `events`: the types, and `emit`, which writes an event and its deliveries in the transaction of what happened
 - `service`: what users ask for: endpoints, secrets, pings, replays
-- `log`: deliveries and their attempts, as they are shown
+- `delivery_log`: deliveries and their attempts, as they are shown
 - `deliveries`: the queue of deliveries: claimed, recorded, given up, removed
 - `sending`: one attempt over the network, and `signing`, the headers it carries
-- `dispatch`: the loop that delivers what is due
+- `delivery_loop`: the loop that delivers what is due
 
 A delivery is claimed with a short lease and sent outside of any transaction: at least once, in the order of events for
 each endpoint and subject (a job, a sweep).
@@ -14,6 +14,6 @@ Locks are taken in one order: the job or sweep, then the endpoint's row, then it
 event only holds an endpoint against its deletion (KEY SHARE), so it waits for nothing else.
 """
 
-from core.webhooks.events import emit
+from core.service.webhooks.events import emit
 
 __all__ = ["emit"]

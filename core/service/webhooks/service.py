@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 from core.database import new_id, seconds_from_now
 from core.errors import Conflict, NotFound
 from core.pagination import Page, read_page
-from core.teams import audit
-from core.teams.principal import Actor, team_of
-from core.teams.sealing import Sealed
-from core.webhooks.events import Listener, WebhookType, write_event
-from core.webhooks.log import delivery_answer, find_delivery
-from core.webhooks.schemas import (
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+from core.service.teams.sealing import Sealed
+from core.service.webhooks.delivery_log import delivery_answer, find_delivery
+from core.service.webhooks.events import Listener, WebhookType, write_event
+from core.service.webhooks.schemas import (
     MOST_WEBHOOKS,
     CreatedWebhook,
     Delivery,
@@ -23,8 +23,8 @@ from core.webhooks.schemas import (
     WebhookBody,
     WebhookChanges,
 )
-from core.webhooks.signing import PURPOSE, new_secret
-from core.webhooks.tables import WebhookDeliveryRow, WebhookRow, WebhookSecretRow
+from core.service.webhooks.signing import PURPOSE, new_secret
+from core.service.webhooks.tables import WebhookDeliveryRow, WebhookRow, WebhookSecretRow
 
 MOST_SECRETS = 5
 """Most secrets of an endpoint at a time: each adds a signature to every delivery."""

@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
+from core.service.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
 
 WebhookType = Literal[
     "job.queued",

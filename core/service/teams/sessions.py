@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
 from core.errors import Unauthenticated
-from core.teams import audit
-from core.teams.keys import authenticate
-from core.teams.principal import Principal
-from core.teams.schemas import Role
-from core.teams.tables import ApiKeyRow, PortalSessionRow, TeamRow
+from core.service.teams import audit
+from core.service.teams.keys import authenticate
+from core.service.teams.principal import Principal
+from core.service.teams.schemas import Role
+from core.service.teams.tables import ApiKeyRow, PortalSessionRow, TeamRow
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from sqlalchemy.orm import Session
 
 from core.errors import QuotaExceeded
 from core.jobs.tables import JobRow
-from core.teams.schemas import Quotas, Team, Usage
-from core.teams.tables import TeamRow
+from core.service.teams.schemas import Quotas, Team, Usage
+from core.service.teams.tables import TeamRow
 
 ASK_AGAIN_SECONDS = 60
 """Retry-After where room comes when a job starts or something is deleted, which cannot be foretold."""

@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.http.address_guard import Guard
 from core.http.outbound import Limits
+from core.service.teams.sealing import Sealed
+from core.service.teams.server_secret import server_secret
+from core.service.webhooks.deliveries import MOST_EACH, Candidate, Due, Outcome, candidates, lease, record, remove_old
+from core.service.webhooks.sending import Sender
+from core.service.webhooks.signing import PURPOSE
 from core.settings import Settings
-from core.teams.sealing import Sealed
-from core.teams.secret import server_secret
-from core.webhooks.deliveries import MOST_EACH, Candidate, Due, Outcome, candidates, lease, record, remove_old
-from core.webhooks.sending import Sender
-from core.webhooks.signing import PURPOSE
 
 log = structlog.get_logger()
 

@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from core.database import new_id, seconds_from_now
 from core.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from core.pagination import Page, read_page
-from core.teams import audit
-from core.teams.principal import Actor, Principal, team_of
-from core.teams.schemas import CreatedKey, Key, KeyState, Role
-from core.teams.tables import ApiKeyRow
-from core.teams.tokens import digest_of, new_token, prefix_of
+from core.service.teams import audit
+from core.service.teams.principal import Actor, Principal, team_of
+from core.service.teams.schemas import CreatedKey, Key, KeyState, Role
+from core.service.teams.tables import ApiKeyRow
+from core.service.teams.tokens import digest_of, new_token, prefix_of
 
 
 def create_key(

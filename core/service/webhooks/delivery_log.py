@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.pagination import Page, read_page
-from core.webhooks.events import WebhookType
-from core.webhooks.schemas import Delivery, DeliveryAttempt, DeliveryDetail, DeliveryState
-from core.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow, WebhookRow
+from core.service.webhooks.events import WebhookType
+from core.service.webhooks.schemas import Delivery, DeliveryAttempt, DeliveryDetail, DeliveryState
+from core.service.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow, WebhookRow
 
 ATTEMPTS_SHOWN = 50
 

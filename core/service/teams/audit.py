@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id
 from core.pagination import Page, read_page
-from core.teams.principal import Actor, Principal, name_of, team_of
-from core.teams.schemas import AuditEntry
-from core.teams.tables import AuditRow
+from core.service.teams.principal import Actor, Principal, name_of, team_of
+from core.service.teams.schemas import AuditEntry
+from core.service.teams.tables import AuditRow
 
 REFUSED = "key.refused"
 

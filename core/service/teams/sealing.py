@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 
 class Sealed:
-    """Cipher for one purpose. `secret` is `core.teams.secret.server_secret`."""
+    """Cipher for one purpose. `secret` is `core.service.teams.server_secret.server_secret`."""
 
     def __init__(self, secret: bytes, purpose: str) -> None:
         key = hmac.new(secret, b"sealed\0" + purpose.encode(), hashlib.sha256).digest()
