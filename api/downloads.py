@@ -12,7 +12,7 @@ from api.state import ApiState
 from core.database import transaction
 from core.errors import RangeNotSatisfiable
 from core.jobs import service
-from core.retention.reads import note_read
+from core.service.retention.reads import note_read
 from core.storage import artifact_prefix, attachment
 
 

@@ -19,8 +19,8 @@ from bench.parts import free_port, installed, until
 from bench.pooler import configure_pooler, pooled_url
 from core.database import migrate, session_factory, transaction
 from core.engine.architectures.description import inspect_folder
-from core.registry.schemas import ModelBody
-from core.registry.service import register_model
+from core.service.registry.schemas import ModelBody
+from core.service.registry.service import register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings

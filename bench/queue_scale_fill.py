@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.jobs.needs import Needs
 from core.jobs.schemas import JobBody
-from core.registry.schemas import ModelBody
-from core.registry.service import register_model
+from core.service.registry.schemas import ModelBody
+from core.service.registry.service import register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.tables import TeamRow
 from core.settings import Settings

@@ -5,9 +5,9 @@ from sqlalchemy import Connection
 
 import core.jobs.tables
 import core.publications.tables
-import core.registry.hub_tables
-import core.registry.tables
-import core.retention.tables
+import core.service.registry.tables
+import core.service.retention.tables
+import core.service.sources.hub_tables
 import core.service.teams.tables
 import core.service.webhooks.tables
 import core.sweeps.tables

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from xdist.remote import Producer
 
 from core.database import session_factory, transaction
-from core.registry.schemas import DatasetBody, ModelBody
-from core.registry.service import register_dataset, register_model
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.service.teams.schemas import Role

@@ -19,7 +19,7 @@ from core.jobs.queue import Claim
 from core.jobs.schemas import Gates
 from core.jobs.states import Stage
 from core.pipeline.reports.manifest import finalise
-from core.registry.hub_tokens import find_access
+from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
 from worker.cache import folder_bytes

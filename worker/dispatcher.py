@@ -25,8 +25,8 @@ from core.jobs.hub_lookup import HubLookup
 from core.jobs.idempotency import expire_idempotency_keys
 from core.logs import configure_logs
 from core.publications.running import publish_waiting
-from core.registry.orphans import sweep_orphans
-from core.retention.service import apply_retention
+from core.service.retention.orphans import sweep_orphans
+from core.service.retention.service import apply_retention
 from core.service.teams.server_secret import server_secret
 from core.service.webhooks.delivery_loop import deliver_due, remove_old_deliveries
 from core.settings import Settings, get_settings

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import HubUnavailable, NotFound, StoreUnavailable, Unavailable, UnusableModel
-from core.jobs.references import FileReference
-from core.registry.hub import Hub, Kind
+from core.service.sources.hub import Hub, Kind
+from core.service.sources.references import FileReference
 from core.storage import Store
 from core.storage.store import full_disk_told
 

@@ -22,10 +22,10 @@ from api.state import ApiState
 from core.database import transaction
 from core.engine.checkpoints.files import is_model_file, is_pickle, is_weight_file
 from core.errors import InvalidRequest, SecateurError, UploadRefused
-from core.registry import uploads
-from core.registry.deletion import forget
-from core.registry.schemas import Dataset, Model, Upload, UploadBody, UploadKind
-from core.registry.upload_completion import complete_upload
+from core.service.registry import uploads
+from core.service.registry.schemas import Dataset, Model, Upload, UploadBody, UploadKind
+from core.service.registry.upload_completion import complete_upload
+from core.service.retention.deletion import forget
 from core.service.teams.principal import Principal
 from core.storage import full_disk_told
 

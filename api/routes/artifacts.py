@@ -11,7 +11,7 @@ from core.database import transaction
 from core.errors import Conflict, Forbidden, NotFound, RangeNotSatisfiable, StoreUnavailable, Unauthenticated
 from core.jobs import service
 from core.jobs.schemas import ArtifactList
-from core.registry import deletion
+from core.service.retention import deletion
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 

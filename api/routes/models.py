@@ -37,10 +37,10 @@ from core.jobs.hub_lookup import HUB_ERRORS
 from core.jobs.inspection import inspect
 from core.jobs.schemas import InspectBody, Inspection
 from core.pagination import Page
-from core.registry import service
-from core.registry.deletion import delete_registered, forget
-from core.registry.schemas import Model, ModelBody
-from core.registry.tables import ModelRow
+from core.service.registry import service
+from core.service.registry.schemas import Model, ModelBody
+from core.service.registry.tables import ModelRow
+from core.service.retention.deletion import delete_registered, forget
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

@@ -34,10 +34,10 @@ from core.errors import (
     UploadRefused,
 )
 from core.pagination import Page
-from core.registry import uploads
-from core.registry.deletion import forget
-from core.registry.schemas import Dataset, Model, ReceivedPart, Upload, UploadBody, UploadKind, UploadStatus
-from core.registry.upload_completion import complete_upload
+from core.service.registry import uploads
+from core.service.registry.schemas import Dataset, Model, ReceivedPart, Upload, UploadBody, UploadKind, UploadStatus
+from core.service.registry.upload_completion import complete_upload
+from core.service.retention.deletion import forget
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 

@@ -13,8 +13,8 @@ from core.errors import InvalidRequest
 from core.jobs.gates import require_measured
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.image_resolution import ImageNeeds, resolve_images
-from core.jobs.references import ImageReference
 from core.jobs.schemas import Calibration, JobBody, Output
+from core.service.sources.references import ImageReference
 
 
 def resolve_classifier_job(

@@ -20,14 +20,14 @@ from core.jobs.classifier_needs import ClassifierWork, ImageCounts, classifier_w
 from core.jobs.corrections import FEWEST, HISTORY, ran_to_its_end
 from core.jobs.needs import FIGURES, Needs, classifier_needs, needs_of
 from core.jobs.queue import workers_of
-from core.jobs.references import SelfText
 from core.jobs.resolution import ResolvedJob
 from core.jobs.schemas import Estimate, EstimateBasis, JobBody
 from core.jobs.submit_warnings import warnings_for
 from core.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.jobs.work import Tokens, Work, work_of
-from core.registry.service import find_row
-from core.registry.tables import DatasetRow
+from core.service.registry.service import find_row
+from core.service.registry.tables import DatasetRow
+from core.service.sources.references import SelfText
 from core.settings import Settings
 
 _NEAREST = 20

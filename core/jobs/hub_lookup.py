@@ -34,15 +34,15 @@ from core.errors import (
     UnusableDataset,
     UnusableModel,
 )
-from core.jobs.references import FileReference, Use
 from core.jobs.schemas import InspectBody, JobBody
-from core.registry.hub import Hub, is_commit, split_reference
-from core.registry.hub_access import open_access
-from core.registry.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
-from core.registry.hub_models import HubRevision, describe_hub_model
-from core.registry.hub_tables import HubRevisionRow
-from core.registry.hub_tokens import find_access
-from core.registry.tables import DatasetRow
+from core.service.registry.tables import DatasetRow
+from core.service.sources.hub import Hub, is_commit, split_reference
+from core.service.sources.hub_access import open_access
+from core.service.sources.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
+from core.service.sources.hub_models import HubRevision, describe_hub_model
+from core.service.sources.hub_tables import HubRevisionRow
+from core.service.sources.hub_tokens import find_access
+from core.service.sources.references import FileReference, Use
 from core.settings import Settings
 
 JOB_PREFIX = "job:"

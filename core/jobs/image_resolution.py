@@ -6,11 +6,11 @@ from sqlalchemy.orm import Session
 
 from core.errors import TooFewImages, UnknownDataset, UnusableDataset
 from core.jobs.hub_lookup import HubFindings
-from core.jobs.references import FileImages, FileReference, HubImages, ImageReference, StoredImages, Use
 from core.jobs.text_resolution import SELF
-from core.registry.hub_datasets import is_hub_dataset
-from core.registry.service import find_row, names
-from core.registry.tables import DatasetRow
+from core.service.registry.service import find_row, names
+from core.service.registry.tables import DatasetRow
+from core.service.sources.hub_datasets import is_hub_dataset
+from core.service.sources.references import FileImages, FileReference, HubImages, ImageReference, StoredImages, Use
 
 
 @dataclass(frozen=True)

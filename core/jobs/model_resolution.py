@@ -9,11 +9,11 @@ from core.catalogue.methods import get_method
 from core.engine.architectures.describe import Description, describe_folder, descriptions
 from core.errors import UnknownModel
 from core.jobs.hub_lookup import JOB_PREFIX, HubFindings
-from core.jobs.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
 from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
-from core.registry.folders import content_hash_of
-from core.registry.service import find_row, names
-from core.registry.tables import ModelRow
+from core.service.registry.service import find_row, names
+from core.service.registry.tables import ModelRow
+from core.service.sources.folders import content_hash_of
+from core.service.sources.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
 from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, Store, artifact_prefix
 
 

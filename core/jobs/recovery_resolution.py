@@ -12,9 +12,9 @@ from core.engine.options.recovery import Recovery, complete_recovery, stage_text
 from core.errors import InvalidRequest, SecateurError
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
-from core.jobs.references import TextReference
 from core.jobs.schemas import Calibration, JobBody
 from core.jobs.text_resolution import TextNeeds, resolve_text
+from core.service.sources.references import TextReference
 from core.storage import Store
 
 _TEACHER = "recovery.teacher"

@@ -25,12 +25,12 @@ from core.jobs.gates import require_measured
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import ResolvedModel, resolve_model
 from core.jobs.recovery_resolution import resolve_recovery
-from core.jobs.references import SelfText, TextReference, Use
 from core.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
 from core.jobs.sensitivity_resolution import allocated_body, measured_body
 from core.jobs.task_resolution import resolve_tasks
 from core.jobs.text_resolution import SELF, TextNeeds, generated_text, resolve_text
 from core.jobs.work import compensation_of
+from core.service.sources.references import SelfText, TextReference, Use
 from core.storage import Store
 
 

@@ -23,7 +23,7 @@ from core.jobs.schemas import ArtifactFile, ArtifactList, AttemptPage, EventPage
 from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow, kept_attempt
 from core.jobs.waiting import waiting_reason
 from core.pagination import Page, Window, read_page, read_window
-from core.registry.in_use import needed_by_publications
+from core.service.retention.in_use import needed_by_publications
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.quotas import require_room_in_queue

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import InvalidRequest
 from core.jobs.hub_lookup import HubFindings
-from core.jobs.references import HubText, TaskReference
-from core.registry.hub_datasets import HubDataset
+from core.service.sources.hub_datasets import HubDataset
+from core.service.sources.references import HubText, TaskReference
 
 
 def resolve_tasks(asked: Sequence[str], hub: HubFindings) -> list[TaskReference]:

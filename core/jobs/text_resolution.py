@@ -6,10 +6,10 @@ from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest, TooLittleText, UnknownDataset, UnusableDataset
 from core.jobs.hub_lookup import HubFindings
-from core.jobs.references import FileReference, FileText, HubText, SelfText, StoredText, TextReference, Use
-from core.registry.hub_datasets import is_hub_dataset
-from core.registry.service import find_row, names
-from core.registry.tables import DatasetRow
+from core.service.registry.service import find_row, names
+from core.service.registry.tables import DatasetRow
+from core.service.sources.hub_datasets import is_hub_dataset
+from core.service.sources.references import FileReference, FileText, HubText, SelfText, StoredText, TextReference, Use
 
 SELF = "self"
 _EVALUATION_SEED = 2**31

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from core.errors import InvalidRequest
 from core.publications.schemas import PublicationBody
-from core.registry.hub import is_branch
+from core.service.sources.hub import is_branch
 from core.settings import Settings
 from core.validation import require_credential
 

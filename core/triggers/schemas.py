@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from core.jobs.schemas import Estimate, JobBody, JobError
-from core.registry.schemas import Name
+from core.service.registry.schemas import Name
 from core.triggers.placeholders import Placeholder
 from core.triggers.pointers import Pointer
 from core.triggers.schedule import check_cron, check_timezone

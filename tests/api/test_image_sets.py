@@ -12,8 +12,8 @@ from core.database import transaction
 from core.errors import InvalidRequest, SecateurError, TooFewImages, UnknownDataset, UnusableDataset
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.image_resolution import ImageNeeds, resolve_images
-from core.jobs.references import FileImages, ImageReference, StoredImages, data_references, image_references
-from core.registry.folders import content_hash
+from core.service.sources.folders import content_hash
+from core.service.sources.references import FileImages, ImageReference, StoredImages, data_references, image_references
 from core.settings import Settings
 from tests.api.uploading import announced, send_rest, start
 from tests.image_sets import grays, write_folder, write_parquet

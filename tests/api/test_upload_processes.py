@@ -15,8 +15,8 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
-from core.registry.folders import content_hash
-from core.registry.tables import UploadRow
+from core.service.registry.tables import UploadRow
+from core.service.sources.folders import content_hash
 from core.settings import Settings
 from core.storage import Store
 from tests.api.uploading import announced, send, send_rest, start

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
 from core.errors import Unavailable
-from core.registry.folders import content_hash
-from core.registry.tables import UploadRow
-from core.registry.upload_completion import complete_upload
+from core.service.registry.tables import UploadRow
+from core.service.registry.upload_completion import complete_upload
+from core.service.sources.folders import content_hash
 from core.service.teams.principal import Principal
 from core.settings import Settings
 from core.storage import LocalStore, Store

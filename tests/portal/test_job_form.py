@@ -19,7 +19,7 @@ from core.catalogue.methods import METHODS
 from core.engine.architectures.describe import ShownDescription
 from core.errors import InvalidRequest
 from core.jobs.schemas import JobBody
-from core.registry.schemas import Dataset
+from core.service.registry.schemas import Dataset
 from secateur import Client
 from secateur.cli import app
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.publications.running import publish_waiting
 from core.publications.tables import PublicationRow
-from core.retention.service import apply_retention
+from core.service.retention.service import apply_retention
 from core.settings import Settings
 from core.storage import Store
 from tests.api.ended_job import succeeded_job

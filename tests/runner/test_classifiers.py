@@ -15,8 +15,8 @@ from core.errors import SecateurError
 from core.jobs import service
 from core.jobs.baseline import Baseline, figures_of
 from core.jobs.schemas import JobBody
-from core.registry.schemas import DatasetBody, ModelBody
-from core.registry.service import register_dataset, register_model
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
 from tests.runner.conftest import Finish, Work, artifact
 from tests.worker.conftest import Queue, eventually, runner_of
 from worker.image_samples import digits

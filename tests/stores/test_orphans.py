@@ -16,8 +16,8 @@ from core.errors import NotFound
 from core.jobs.queue import claim, finish_failed, submitted
 from core.jobs.states import HELD, STATUSES
 from core.jobs.tables import ArtifactFileRow, JobRow
-from core.registry.orphans import sweep_orphans
-from core.registry.tables import DatasetRow, ModelRow, UploadRow
+from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
+from core.service.retention.orphans import sweep_orphans
 from core.service.teams.quotas import reserve_stored
 from core.service.teams.tables import TeamRow
 from core.settings import Settings

@@ -18,7 +18,7 @@ from core.database import transaction
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.model_resolution import resolve_model
 from core.jobs.tables import JobRow
-from core.registry.folders import content_hash
+from core.service.sources.folders import content_hash
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from core.storage import Store, open_store

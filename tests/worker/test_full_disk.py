@@ -16,8 +16,8 @@ from core.database import transaction
 from core.jobs import queue, service
 from core.jobs.hub_lookup import HubLookup
 from core.jobs.schemas import JobBody
-from core.registry.schemas import DatasetBody, ModelBody
-from core.registry.service import register_dataset, register_model
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
 from core.settings import Settings
 from core.storage import artifact_prefix, open_store
 from tests.model_folders import write_llama, write_text

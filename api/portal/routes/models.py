@@ -14,9 +14,9 @@ from core.database import transaction
 from core.errors import Conflict
 from core.jobs.inspection import inspect
 from core.jobs.schemas import InspectBody
-from core.registry import service
-from core.registry.deletion import delete_registered, forget
-from core.registry.tables import ModelRow
+from core.service.registry import service
+from core.service.registry.tables import ModelRow
+from core.service.retention.deletion import delete_registered, forget
 from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/models")

@@ -27,8 +27,8 @@ from core.jobs import service
 from core.jobs.hub_lookup import HubFindings
 from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.jobs.schemas import Job, JobBody
-from core.registry.schemas import Dataset, Model
-from core.registry.service import list_datasets, list_models
+from core.service.registry.schemas import Dataset, Model
+from core.service.registry.service import list_datasets, list_models
 from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/new")

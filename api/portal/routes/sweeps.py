@@ -21,7 +21,7 @@ from core.database import transaction
 from core.errors import InvalidRequest, SecateurError
 from core.jobs.comparison import Cost
 from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
-from core.registry.service import list_datasets, list_models
+from core.service.registry.service import list_datasets, list_models
 from core.service.teams.principal import Principal
 from core.sweeps import service
 from core.sweeps.schemas import Sweep, SweepBody

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from core.jobs.baseline import Baseline
-from core.jobs.references import (
+from core.service.sources.references import (
     ImageReference,
     ModelReference,
     TaskReference,

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from core.engine.architectures.describe import Description, describe_folder
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
 from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
-from core.jobs.references import FileReference
-from core.registry.hollow_folder import READ_WHOLE, require_readable, write_hollow
-from core.registry.hub import Hub, HubListing
+from core.service.sources.header_only_folder import READ_WHOLE, require_readable, write_hollow
+from core.service.sources.hub import Hub, HubListing
+from core.service.sources.references import FileReference
 
 
 @dataclass(frozen=True)

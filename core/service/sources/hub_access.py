@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import GatedModel
-from core.registry.hub import HubCredential
+from core.service.sources.hub import HubCredential
 from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from core.retention.schemas import Figure, KeepBest, KeptBecause, RetentionPolicy
+from core.service.retention.schemas import Figure, KeepBest, KeptBecause, RetentionPolicy
 
 EVERYTHING: Final = "everything"
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from core.errors import HubUnavailable, UnknownDataset
-from core.jobs.references import Use
-from core.registry.hub import Hub, split_reference
+from core.service.sources.hub import Hub, split_reference
+from core.service.sources.references import Use
 
 
 @dataclass(frozen=True)

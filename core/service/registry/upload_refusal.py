@@ -6,8 +6,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import SecateurError
-from core.registry.deletion import forget
-from core.registry.uploads import find_upload, object_prefix, upload_prefix
+from core.service.registry.uploads import find_upload, object_prefix, upload_prefix
+from core.service.retention.deletion import forget
 from core.service.teams import audit
 from core.service.teams.principal import Principal
 from core.service.teams.quotas import release_stored

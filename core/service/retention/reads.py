@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.retention.tables import ArtifactReadRow
+from core.service.retention.tables import ArtifactReadRow
 
 READ_SECONDS: Final = 3600.0
 _NOTED_EVERY_SECONDS: Final = 60.0

@@ -36,7 +36,7 @@ from core.errors import (
     UnusableDataset,
     UnusableModel,
 )
-from core.jobs.references import FileReference
+from core.service.sources.references import FileReference
 from core.settings import Settings
 
 Kind = Literal["model", "dataset"]

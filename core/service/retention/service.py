@@ -13,12 +13,12 @@ from core.database import transaction
 from core.errors import Conflict, NotFound
 from core.jobs.states import TERMINAL
 from core.jobs.tables import ArtifactFileRow, JobRow
-from core.registry.deletion import delete_artifacts, forget
-from core.registry.in_use import artifacts_in_use
-from core.retention.reads import being_read
-from core.retention.rules import Artifact, kept_by_rules
-from core.retention.schemas import ArtifactVerdict, Retention, RetentionPolicy, RetentionPreview
-from core.retention.tables import RetentionPolicyRow
+from core.service.retention.deletion import delete_artifacts, forget
+from core.service.retention.in_use import artifacts_in_use
+from core.service.retention.reads import being_read
+from core.service.retention.rules import Artifact, kept_by_rules
+from core.service.retention.schemas import ArtifactVerdict, Retention, RetentionPolicy, RetentionPreview
+from core.service.retention.tables import RetentionPolicyRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings

@@ -4,9 +4,9 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.registry.hub_access import PURPOSE, HubAccess
-from core.registry.hub_tables import HubTokenRow
-from core.registry.schemas import HubToken, HubTokenBody
+from core.service.registry.schemas import HubToken, HubTokenBody
+from core.service.sources.hub_access import PURPOSE, HubAccess
+from core.service.sources.hub_tables import HubTokenRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.sealing import Sealed

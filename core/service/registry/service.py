@@ -15,9 +15,9 @@ from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
 from core.errors import Conflict, NotFound, SecateurError
 from core.pagination import Page, read_page
-from core.registry.folders import allowed_path, content_hash, dataset_hash
-from core.registry.schemas import Dataset, DatasetBody, Model, ModelBody
-from core.registry.tables import DatasetRow, ModelRow
+from core.service.registry.schemas import Dataset, DatasetBody, Model, ModelBody
+from core.service.registry.tables import DatasetRow, ModelRow
+from core.service.sources.folders import allowed_path, content_hash, dataset_hash
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.jobs.states import HELD
 from core.jobs.tables import ArtifactFileRow, JobRow
-from core.registry.deletion import forget
-from core.registry.tables import DatasetRow, ModelRow, UploadRow
-from core.registry.uploads import abort_upload, object_prefix, upload_prefix
+from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
+from core.service.registry.uploads import abort_upload, object_prefix, upload_prefix
+from core.service.retention.deletion import forget
 from core.settings import Settings
 from core.storage import Store, artifact_prefix
 from core.storage.store import GENERATED_PREFIX

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict, NotFound, Unavailable
 from core.jobs.states import TERMINAL
 from core.jobs.tables import ArtifactFileRow, JobRow
-from core.registry.in_use import NOT_OVER, artifacts_in_use
-from core.registry.service import Row, get_row, noun
-from core.registry.tables import DatasetRow
+from core.service.registry.service import Row, get_row, noun
+from core.service.registry.tables import DatasetRow
+from core.service.retention.in_use import NOT_OVER, artifacts_in_use
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.quotas import release_stored

@@ -22,12 +22,12 @@ from core.engine.checkpoints.companions import check_companion
 from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, is_weight_file
 from core.engine.checkpoints.safetensors_header import read_header
 from core.errors import NotFound, OffsetMismatch, SecateurError, Unavailable, UnusableModel, UploadRefused
-from core.jobs.references import FileReference
-from core.registry.hollow_folder import header_end, write_hollow_weights
-from core.registry.schemas import ReceivedPart
-from core.registry.tables import UploadFileRow, UploadPartRow, UploadRow
-from core.registry.upload_refusal import refuse_upload
-from core.registry.uploads import MOST_PARTS, find_upload, prolonged, upload_prefix
+from core.service.registry.schemas import ReceivedPart
+from core.service.registry.tables import UploadFileRow, UploadPartRow, UploadRow
+from core.service.registry.upload_refusal import refuse_upload
+from core.service.registry.uploads import MOST_PARTS, find_upload, prolonged, upload_prefix
+from core.service.sources.header_only_folder import header_end, write_hollow_weights
+from core.service.sources.references import FileReference
 from core.service.teams.principal import Principal
 from core.settings import Settings
 from core.storage import Part, Store, full_disk_told

@@ -20,11 +20,8 @@ from core.errors import (
     UnusableModel,
     UploadRefused,
 )
-from core.jobs.references import FileReference
 from core.pagination import Page, read_page
-from core.registry.folders import content_hash_of
-from core.registry.hollow_folder import require_readable
-from core.registry.schemas import (
+from core.service.registry.schemas import (
     FileToUpload,
     Upload,
     UploadBody,
@@ -33,8 +30,11 @@ from core.registry.schemas import (
     UploadKind,
     UploadStatus,
 )
-from core.registry.service import about, find_row, require_same_dataset, require_same_model
-from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadRow
+from core.service.registry.service import about, find_row, require_same_dataset, require_same_model
+from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadRow
+from core.service.sources.folders import content_hash_of
+from core.service.sources.header_only_folder import require_readable
+from core.service.sources.references import FileReference
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
 from core.service.teams.quotas import release_stored, reserve_stored

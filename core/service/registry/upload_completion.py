@@ -29,16 +29,16 @@ from core.errors import (
     UnusableModel,
     UploadRefused,
 )
-from core.jobs.references import FileReference
-from core.registry.deletion import forget
-from core.registry.folders import content_hash_of
-from core.registry.hollow_folder import write_hollow
-from core.registry.schemas import Dataset, Model
-from core.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
-from core.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
-from core.registry.upload_parts import file_prefix, parts_of
-from core.registry.upload_refusal import refuse_upload
-from core.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
+from core.service.registry.schemas import Dataset, Model
+from core.service.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
+from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
+from core.service.registry.upload_parts import file_prefix, parts_of
+from core.service.registry.upload_refusal import refuse_upload
+from core.service.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
+from core.service.retention.deletion import forget
+from core.service.sources.folders import content_hash_of
+from core.service.sources.header_only_folder import write_hollow
+from core.service.sources.references import FileReference
 from core.service.teams import audit
 from core.service.teams.principal import Principal
 from core.service.teams.quotas import release_stored
