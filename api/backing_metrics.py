@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.fleet_metrics import FleetCollector
-from core.jobs.hints import Hints
+from core.service.jobs.hints import Hints
 from core.settings import Settings
 from core.storage import Store
 

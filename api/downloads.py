@@ -11,7 +11,7 @@ from api.ranges import is_listed, wanted_range
 from api.state import ApiState
 from core.database import transaction
 from core.errors import RangeNotSatisfiable
-from core.jobs import service
+from core.service.jobs import service
 from core.service.retention.reads import note_read
 from core.storage import artifact_prefix, attachment
 

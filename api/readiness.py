@@ -9,8 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.broker import broker_answers
-from core.jobs.queue import fresh_workers
+from core.service.jobs.broker import broker_answers
+from core.service.jobs.queue import fresh_workers
 from core.storage import Store
 
 CACHED_SECONDS = 2.0

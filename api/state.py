@@ -14,9 +14,9 @@ from api.refusals import RefusedKeys
 from api.watch import EventWatch
 from core.database import session_factory
 from core.http.address_guard import Guard
-from core.jobs.broker import celery_app
-from core.jobs.hints import SendHint, hint_sender
-from core.jobs.hub_lookup import HubLookup
+from core.service.jobs.broker import celery_app
+from core.service.jobs.hints import SendHint, hint_sender
+from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from core.storage import Store, open_store

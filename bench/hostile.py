@@ -27,9 +27,9 @@ from bench.hostile_attacks import Figures, Target, deep_json, dripping, long_bod
 from bench.machine import describe_machine
 from bench.page import table
 from core.database import migrate, new_id, session_factory, transaction
-from core.jobs.queue import append_event, claim, submitted
-from core.jobs.schemas import JobBody
-from core.jobs.tables import JobRow
+from core.service.jobs.queue import append_event, claim, submitted
+from core.service.jobs.schemas import JobBody
+from core.service.jobs.tables import JobRow
 from core.service.sources.references import FolderModel
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key

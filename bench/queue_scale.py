@@ -23,7 +23,7 @@ from bench.queue_scale_lists import show_lists
 from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
 from core.database import migrate, session_factory
-from core.jobs import queue, service
+from core.service.jobs import queue, service
 from core.service.teams.audit import list_audit
 from core.service.teams.quotas import get_team
 from core.settings import Settings

@@ -9,8 +9,8 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.needs import Needs
-from core.jobs.schemas import JobBody
+from core.service.jobs.estimates.resources import Needs
+from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
 from core.service.teams.bootstrap import create_team

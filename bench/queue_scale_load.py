@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from bench.queue_scale_fill import job_body
 from core.database import session_factory, transaction
-from core.jobs import queue, service
+from core.service.jobs import queue, service
 from core.settings import Settings
 from core.storage import open_store
 

@@ -3,8 +3,8 @@
 from alembic import context
 from sqlalchemy import Connection
 
-import core.jobs.tables
 import core.publications.tables
+import core.service.jobs.tables
 import core.service.registry.tables
 import core.service.retention.tables
 import core.service.sources.hub_tables

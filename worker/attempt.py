@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.errors import GateMissed, OutOfMemory, SecateurError
-from core.jobs.gates import evaluate_gates, gates_report, missed_gates
-from core.jobs.needs import compare
-from core.jobs.queue import Claim
-from core.jobs.schemas import Gates
-from core.jobs.states import Stage
 from core.pipeline.reports.manifest import finalise
+from core.service.jobs.estimates.resources import compare
+from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
+from core.service.jobs.queue import Claim
+from core.service.jobs.schemas import Gates
+from core.service.jobs.states import Stage
 from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
@@ -55,7 +55,7 @@ class Outcome:
     files: list[StoredFile]
     missed: GateMissed | None
     measured: dict[str, Any]
-    """Resources it took, under the names of `core.jobs.needs.Needs`."""
+    """Resources it took, under the names of `core.service.jobs.estimates.resources.Needs`."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from core.catalogue.methods import get_method
 from core.engine.options.recovery import Recovery, stage_texts
-from core.jobs.queue import Claim
+from core.service.jobs.queue import Claim
 from core.service.sources.references import TextReference
 from worker.protocol import ModelSource, PruneSpec, RecoverSpec, TextSource
 from worker.sources import Sources

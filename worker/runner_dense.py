@@ -12,7 +12,7 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.folder import ModelFolder
-from core.jobs.baseline import DenseKind, Facts
+from core.pipeline.reports.dense_figures import DenseKind, Facts
 from worker.dense_figures import DenseFigures
 from worker.protocol import ClassifierSpec, LogMessage, Message, MetricMessage, PruneSpec
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import DiskFull, ModelTooLarge
-from core.jobs.baseline import Facts
+from core.pipeline.reports.dense_figures import Facts
 from core.service.sources.folders import content_hash_of
 from core.settings import Settings
 from core.storage import StoredFile

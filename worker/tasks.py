@@ -32,8 +32,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
 from core.database import new_id, session_factory, transaction
-from core.jobs import queue
-from core.jobs.broker import PRUNE_TASK
+from core.service.jobs import queue
+from core.service.jobs.broker import PRUNE_TASK
 from core.settings import Settings, get_settings
 from core.storage import Store, open_store
 from worker.app import app

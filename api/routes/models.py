@@ -33,10 +33,10 @@ from core.errors import (
     UnsupportedArchitecture,
     UnusableModel,
 )
-from core.jobs.hub_lookup import HUB_ERRORS
-from core.jobs.inspection import inspect
-from core.jobs.schemas import InspectBody, Inspection
 from core.pagination import Page
+from core.service.jobs.inspection import inspect
+from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
+from core.service.jobs.schemas import InspectBody, Inspection
 from core.service.registry import service
 from core.service.registry.schemas import Model, ModelBody
 from core.service.registry.tables import ModelRow

@@ -18,9 +18,9 @@ from core.errors import (
     Unauthenticated,
     UnknownMethod,
 )
-from core.jobs.comparison import Cost
-from core.jobs.hub_lookup import HUB_ERRORS
 from core.pagination import Page
+from core.service.jobs.comparison import Cost
+from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.sweeps import service
 from core.sweeps.schemas import Sweep, SweepBody, SweepResults
 from core.sweeps.states import SweepStatus

@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session, aliased
 
 from core.database import seconds_from_now
 from core.errors import PublicationExpired
-from core.jobs.tables import ArtifactFileRow
 from core.publications.destinations import Destination, destinations
 from core.publications.states import OPEN, PublicationStatus
 from core.publications.tables import PublicationRow
+from core.service.jobs.tables import ArtifactFileRow
 from core.service.teams import audit
 from core.service.teams.principal import Automation
 

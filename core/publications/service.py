@@ -8,9 +8,6 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.errors import Conflict, GateMissed, NoArtifact, NotFound
-from core.jobs.service import find_job
-from core.jobs.states import TERMINAL
-from core.jobs.tables import ArtifactFileRow, JobRow, kept_attempt
 from core.pagination import Page, read_page
 from core.publications import queue
 from core.publications.destinations import destination_of, destinations
@@ -23,6 +20,9 @@ from core.publications.schemas import (
 )
 from core.publications.states import OPEN
 from core.publications.tables import PublicationRow
+from core.service.jobs.service import find_job
+from core.service.jobs.states import TERMINAL
+from core.service.jobs.tables import ArtifactFileRow, JobRow, kept_attempt
 from core.service.teams import audit
 from core.service.teams.principal import Actor, name_of, team_of
 from core.service.teams.sealing import Sealed

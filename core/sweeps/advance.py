@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError, TooMany, Unavailable
-from core.jobs import service as jobs
-from core.jobs.baseline import figures_of
-from core.jobs.hints import SendHint, hint_or_note
-from core.jobs.hub_lookup import HubFindings, HubLookup
-from core.jobs.schemas import Job, JobBody
-from core.jobs.tables import JobReportRow, JobRow, kept_attempt
+from core.pipeline.reports.dense_figures import figures_of
+from core.service.jobs import service as jobs
+from core.service.jobs.hints import SendHint, hint_or_note
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.schemas import Job, JobBody
+from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
 from core.service.teams.principal import Automation
 from core.settings import Settings
 from core.storage import Store

@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from core.catalogue.methods import get_method
 from core.errors import InvalidRequest, SecateurError, Unavailable
-from core.jobs.estimates import estimate_that_fits
-from core.jobs.hub_lookup import HubFindings, HubLookup
-from core.jobs.queue_names import require_queue
-from core.jobs.resolution import resolve_job
-from core.jobs.schemas import JobBody
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.queue_names import require_queue
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.schemas import JobBody
 from core.settings import Settings
 from core.storage import Store
 from core.sweeps.grid import AskedPoint, Document

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-from core.jobs.gates import gated_figure
+from core.service.jobs.gates import gated_figure
 from core.sweeps.schemas import Constraints, Excess, Figures, Objective
 
 _FIGURE_OF = {

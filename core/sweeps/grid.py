@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from core.errors import InvalidRequest
-from core.jobs.schemas import MOST_LABELS, JobBody
+from core.service.jobs.schemas import MOST_LABELS, JobBody
 from core.sweeps.schemas import MOST_POINTS, Search, SweepBody
 from core.sweeps.states import Stage
 

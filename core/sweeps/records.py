@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
-from core.jobs.baseline import Baseline
-from core.jobs.tables import JobRow
+from core.pipeline.reports.dense_figures import Baseline
+from core.service.jobs.tables import JobRow
 from core.service.webhooks.events import WebhookType, emit
 from core.sweeps.figures import figures_from
 from core.sweeps.planning import Point

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.errors import ConstraintsNotMet, SweepFailed
-from core.jobs.comparison import Cost, trade_off
-from core.jobs.schemas import Job, JobError
+from core.service.jobs.comparison import Cost, trade_off
+from core.service.jobs.schemas import Job, JobError
 from core.sweeps.figures import OBJECTIVES, cost_of, distance, objective_value, unmet
 from core.sweeps.planning import Point, search_step
 from core.sweeps.schemas import BestPoint, Excess, Search, SearchOutcome, Sweep, SweepBody, SweepPoint, SweepResults
@@ -25,7 +25,7 @@ def results_of(
     """Return the results of a sweep so far.
 
     `jobs` are those of the points by id, `errors` of points that could not be queued; `quality` and `cost` as
-    `core.jobs.comparison` has them.
+    `core.service.jobs.comparison` has them.
     """
     succeeded = [jobs[point.job_id] for point in points if point.job_id and point.status == "succeeded"]
     labels = {point.job_id: label_of(point) for point in points}

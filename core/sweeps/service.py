@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id
 from core.errors import Conflict, InvalidRequest
-from core.jobs.comparison import Cost
-from core.jobs.hub_lookup import HubFindings, HubLookup
-from core.jobs.queue import request_cancel
-from core.jobs.schemas import JobBody, JobError
-from core.jobs.service import get_jobs
-from core.jobs.tables import JobRow
 from core.pagination import Page, Window, read_page, read_window
+from core.service.jobs.comparison import Cost
+from core.service.jobs.queue import request_cancel
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.schemas import JobBody, JobError
+from core.service.jobs.service import get_jobs
+from core.service.jobs.tables import JobRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.jobs.schemas import JobBody
+from core.service.jobs.schemas import JobBody
 from core.triggers.placeholders import Placeholder, read_values
 from core.triggers.schemas import TriggerBody
 from core.triggers.templates import fill

@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 
 from core.catalogue.methods import get_method
 from core.errors import InvalidRequest, SecateurError
-from core.jobs.estimates import estimate_that_fits
-from core.jobs.hub_lookup import HubFindings, HubLookup
-from core.jobs.model_resolution import resolve_model
-from core.jobs.queue_names import require_queue
-from core.jobs.resolution import resolve_job
-from core.jobs.schemas import Estimate, InspectBody, JobBody
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.queue_names import require_queue
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.resolution.model import resolve_model
+from core.service.jobs.schemas import Estimate, InspectBody, JobBody
 from core.settings import Settings
 from core.storage import Store
 from core.triggers.bodies import body_of, labelled, samples_of

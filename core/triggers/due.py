@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from core.database import transaction
 from core.errors import SecateurError
-from core.jobs.hub_lookup import HubFindings
-from core.jobs.schemas import Job, JobBody
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.schemas import Job, JobBody
 from core.service.teams import audit
 from core.service.teams.principal import Automation
 from core.triggers import history

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from core import telemetry
 from core.database import transaction
 from core.errors import Conflict, NotFound, SecateurError
-from core.jobs import service
-from core.jobs.hub_lookup import HubFindings
-from core.jobs.schemas import Job, JobBody
+from core.service.jobs import service
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.schemas import Job, JobBody
 from core.service.teams.principal import Automation, Principal, name_of
 from core.triggers import history
 from core.triggers.bodies import body_of

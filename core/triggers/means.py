@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.jobs.hub_lookup import HubLookup
+from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.settings import Settings
 from core.storage import Store
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
-from core.jobs.schemas import Estimate, JobBody, JobError
+from core.service.jobs.schemas import Estimate, JobBody, JobError
 from core.service.registry.schemas import Name
 from core.triggers.placeholders import Placeholder
 from core.triggers.pointers import Pointer

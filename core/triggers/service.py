@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, transaction
 from core.errors import Conflict, NotFound
-from core.jobs.hub_lookup import HubFindings
 from core.pagination import Page, read_page
+from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
 from core.triggers import history, secrets

@@ -8,7 +8,7 @@ import httpx
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.queue import claim, finish_succeeded, heartbeat
+from core.service.jobs.queue import claim, finish_succeeded, heartbeat
 from core.storage import Store, artifact_prefix
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import NotFound
-from core.jobs.queue import claim, finish_succeeded
+from core.service.jobs.queue import claim, finish_succeeded
 from core.settings import Settings
 from core.storage import LocalStore, artifact_prefix
 

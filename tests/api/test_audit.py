@@ -8,7 +8,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.tables import JobRow
+from core.service.jobs.tables import JobRow
 from core.service.teams.administration import set_limits
 from tests.conftest import bearer
 

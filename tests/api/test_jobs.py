@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.app import create_app
 from core.catalogue.methods import METHODS
 from core.database import transaction
-from core.jobs.queue import claim, finish_succeeded
-from core.jobs.tables import JobEventRow, JobRow
+from core.service.jobs.queue import claim, finish_succeeded
+from core.service.jobs.tables import JobEventRow, JobRow
 from core.service.sources.folders import content_hash
 from core.service.sources.references import StoredModel
 from core.settings import Settings

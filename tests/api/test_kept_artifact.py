@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import GateMissed, OutOfMemory
-from core.jobs.queue import claim, finish_cancelled, finish_failed, finish_succeeded, release
+from core.service.jobs.queue import claim, finish_cancelled, finish_failed, finish_succeeded, release
 from core.service.retention.orphans import sweep_orphans
 from core.settings import Settings
 from core.storage import LocalStore, StoredFile, artifact_prefix

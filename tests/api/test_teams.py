@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from core.database import transaction
 from core.errors import Conflict, InvalidRequest, NotFound
-from core.jobs.queue import claim, heartbeat, release
+from core.service.jobs.queue import claim, heartbeat, release
 from core.service.teams.administration import found_team, list_teams, set_limits
 from core.service.teams.keys import authenticate
 from core.service.teams.quotas import month_start

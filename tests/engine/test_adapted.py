@@ -20,9 +20,6 @@ from core.engine.options.recovery import Lora
 from core.engine.options.width import Width
 from core.engine.options.width_counts import require_narrowing
 from core.errors import InvalidParameters
-from core.jobs.needs import needs_of
-from core.jobs.schemas import JobBody
-from core.jobs.work import Tokens, work_of
 from core.pruning.adapted import AdaptedModel, estimated_gradient
 from core.pruning.half_space import HalfSpaceRemoval, half_space_step
 from core.pruning.knowledge import Bundle, most_damaging
@@ -31,6 +28,9 @@ from core.pruning.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.pruning.schedule import counts_at, cubic
 from core.pruning.structure import Cut
 from core.pruning.walk import Observer
+from core.service.jobs.estimates.compute import Tokens, work_of
+from core.service.jobs.estimates.resources import needs_of
+from core.service.jobs.schemas import JobBody
 from tests.engine.crossing import crossed
 from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import make_model, make_tokens

@@ -9,8 +9,8 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.queue import Claim, HeldUp, claim, expire_leases, finish_succeeded, release, renew
-from core.jobs.tables import JobRow
+from core.service.jobs.queue import Claim, HeldUp, claim, expire_leases, finish_succeeded, release, renew
+from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
 from core.service.teams.tables import TeamRow
 from core.settings import Settings

@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from bench.queue_scale_plans import explained, nodes_of
 from core.database import new_id, transaction
 from core.errors import InvalidRequest
-from core.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, having_words, matching
-from core.jobs.states import STATUSES
-from core.jobs.tables import JobRow
 from core.pagination import Window, cursor_of, read_window
+from core.service.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, having_words, matching
+from core.service.jobs.states import STATUSES
+from core.service.jobs.tables import JobRow
 
 _START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 

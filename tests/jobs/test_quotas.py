@@ -11,9 +11,17 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
 from core.errors import GateMissed, OutOfMemory, QuotaExceeded
-from core.jobs.queue import HeldUp, claim, finish_failed, finish_succeeded, release, request_cancel, request_retry
-from core.jobs.service import list_artifacts
-from core.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
+from core.service.jobs.queue import (
+    HeldUp,
+    claim,
+    finish_failed,
+    finish_succeeded,
+    release,
+    request_cancel,
+    request_retry,
+)
+from core.service.jobs.service import list_artifacts
+from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
 from core.service.teams.quotas import get_team, release_stored, require_room_in_queue, reserve_stored
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile

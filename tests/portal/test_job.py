@@ -17,7 +17,7 @@ from playwright.sync_api import Page, Route, expect
 from sqlalchemy import delete
 
 from core.database import transaction
-from core.jobs.tables import JobRow
+from core.service.jobs.tables import JobRow
 from core.service.teams.tables import PortalSessionRow
 from core.settings import Settings
 from tests.portal.browserless import Browserless

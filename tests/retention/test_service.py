@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
-from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
+from core.service.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.service.retention.service import apply_retention
 from core.service.retention.tables import ArtifactReadRow
 from core.service.teams.tables import TeamRow

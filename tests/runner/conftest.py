@@ -11,8 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.jobs import queue
-from core.jobs.tables import JobRow
+from core.service.jobs import queue
+from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
 from core.settings import Settings
 from core.storage import LocalStore, artifact_prefix, open_store

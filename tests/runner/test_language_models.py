@@ -20,7 +20,7 @@ from transformers.utils import HF_MODULES_CACHE
 from core.database import transaction
 from core.engine.evaluation.continuations import generate_side_by_side
 from core.engine.models.folder import open_model
-from core.jobs.states import STAGES
+from core.service.jobs.states import STAGES
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
 from secateur_wire.weights.packed import unpack_folder

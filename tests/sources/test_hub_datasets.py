@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import SecateurError
-from core.jobs.tables import JobRow
+from core.service.jobs.tables import JobRow
 from core.service.registry.schemas import DatasetBody
 from core.service.registry.service import register_dataset
 from core.service.sources.hub import Hub

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs import service
+from core.service.jobs import service
 from core.settings import Settings
 from core.storage import Store, artifact_prefix
 from tests.sources.conftest import add_wikitext, write_wordy_model

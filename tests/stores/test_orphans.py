@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import NotFound
-from core.jobs.queue import claim, finish_failed, submitted
-from core.jobs.states import HELD, STATUSES
-from core.jobs.tables import ArtifactFileRow, JobRow
+from core.service.jobs.queue import claim, finish_failed, submitted
+from core.service.jobs.states import HELD, STATUSES
+from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.service.retention.orphans import sweep_orphans
 from core.service.teams.quotas import reserve_stored

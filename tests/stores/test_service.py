@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.hub_lookup import HubFindings
-from core.jobs.model_resolution import resolve_model
-from core.jobs.tables import JobRow
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.model import resolve_model
+from core.service.jobs.tables import JobRow
 from core.service.sources.folders import content_hash
 from core.service.teams.tables import TeamRow
 from core.settings import Settings

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 
 from core.database import transaction
 from core.errors import Conflict, NotFound
-from core.jobs import queue
+from core.service.jobs import queue
 from core.service.teams.tables import AuditRow, TeamRow
 from core.sweeps import service
 from core.sweeps.tables import SweepPointRow
@@ -162,7 +162,7 @@ ADVANCE = """
 import sys
 from core.storage import open_store
 from core.database import session_factory
-from core.jobs.hub_lookup import HubLookup
+from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.settings import Settings
 from core.sweeps.advance import advance_sweeps
 settings = Settings.model_validate_json(sys.argv[1])

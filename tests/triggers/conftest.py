@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.jobs.hub_lookup import HubLookup
+from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from core.storage import Store

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import NotFound
-from core.jobs import queue
+from core.service.jobs import queue
 from core.service.webhooks import delivery_log, emit, service
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
 from tests.jobs.conftest import NewJob

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.jobs import queue
+from core.service.jobs import queue
 from core.settings import Settings
 from core.storage import open_store
 from worker.supervisor import Supervisor

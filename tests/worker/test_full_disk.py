@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs import queue, service
-from core.jobs.hub_lookup import HubLookup
-from core.jobs.schemas import JobBody
+from core.service.jobs import queue, service
+from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.settings import Settings

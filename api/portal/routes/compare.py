@@ -14,8 +14,8 @@ from api.portal.charts import IfNoneMatch, chart
 from api.portal.page import page
 from api.portal.session import Viewer
 from api.portal.trade_off import COSTS, draw_trade_off, quality_in_words
-from core.jobs import service
-from core.jobs.comparison import FEWEST, MOST, Comparison, Cost
+from core.service.jobs import service
+from core.service.jobs.comparison import FEWEST, MOST, Comparison, Cost
 
 router = APIRouter()
 

@@ -25,10 +25,10 @@ from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
-from core.jobs import service
-from core.jobs.schemas import JobBody
-from core.jobs.snapshots import take_snapshot
-from core.jobs.waiting import with_waiting_reason
+from core.service.jobs import service
+from core.service.jobs.schemas import JobBody
+from core.service.jobs.snapshots import take_snapshot
+from core.service.jobs.waiting import with_waiting_reason
 from core.service.teams.sessions import signed_in
 from core.storage import attachment
 

@@ -16,7 +16,7 @@ from api.portal.trigger_form import EXAMPLE, FIELDS, payload_of, trigger_of, typ
 from api.state import ApiState
 from core.database import transaction
 from core.errors import NotFound, SecateurError
-from core.jobs.hub_lookup import HubFindings
+from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams.principal import Principal
 from core.triggers import service
 from core.triggers.checking import look_up_template

@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound, Unavailable
-from core.jobs.states import TERMINAL
-from core.jobs.tables import ArtifactFileRow, JobRow
+from core.service.jobs.states import TERMINAL
+from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.service import Row, get_row, noun
 from core.service.registry.tables import DatasetRow
 from core.service.retention.in_use import NOT_OVER, artifacts_in_use

@@ -15,8 +15,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.states import HELD
-from core.jobs.tables import ArtifactFileRow, JobRow
+from core.service.jobs.states import HELD
+from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.service.registry.uploads import abort_upload, object_prefix, upload_prefix
 from core.service.retention.deletion import forget

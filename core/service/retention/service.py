@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import Conflict, NotFound
-from core.jobs.states import TERMINAL
-from core.jobs.tables import ArtifactFileRow, JobRow
+from core.service.jobs.states import TERMINAL
+from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.retention.deletion import delete_artifacts, forget
 from core.service.retention.in_use import artifacts_in_use
 from core.service.retention.reads import being_read

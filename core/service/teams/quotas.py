@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from core.errors import QuotaExceeded
-from core.jobs.tables import JobRow
+from core.service.jobs.tables import JobRow
 from core.service.teams.schemas import Quotas, Team, Usage
 from core.service.teams.tables import TeamRow
 
