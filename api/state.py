@@ -18,9 +18,9 @@ from core.service.jobs.broker import celery_app
 from core.service.jobs.hints import SendHint, hint_sender
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.teams.server_secret import server_secret
+from core.service.triggers.context import Means
 from core.settings import Settings
 from core.storage import Store, open_store
-from core.triggers.means import Means
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from core.errors import (
     Unauthenticated,
 )
 from core.pagination import Page
-from core.publications import service
-from core.publications.schemas import AskedOnce, Publication, PublicationBody
+from core.service.publications import service
+from core.service.publications.schemas import AskedOnce, Publication, PublicationBody
 
 router = APIRouter(tags=["publications"])
 

@@ -16,10 +16,10 @@ from api.examples.triggers import EXAMPLES, PARAMETERS
 from core.database import transaction
 from core.http.address_guard import Guard
 from core.service.teams.server_secret import server_secret
+from core.service.triggers.secrets import digest
+from core.service.triggers.tables import TriggerRow
 from core.settings import Settings
 from core.storage import Store
-from core.triggers.secrets import digest
-from core.triggers.tables import TriggerRow
 from tests.api.ended_job import succeeded_job
 from tests.model_folders import write_llama, write_text
 

@@ -9,8 +9,8 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.publications.running import publish_waiting
-from core.publications.tables import PublicationRow
+from core.service.publications.run import publish_waiting
+from core.service.publications.tables import PublicationRow
 from core.service.retention.service import apply_retention
 from core.settings import Settings
 from core.storage import Store

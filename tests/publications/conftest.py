@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.publications.running import publish_waiting
+from core.service.publications.run import publish_waiting
 from core.settings import Settings
 from core.storage import Store
 from tests.api.ended_job import succeeded_job

@@ -16,11 +16,11 @@ from core.service.jobs.queue import Claim
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.schemas import Gates
 from core.service.jobs.tables import JobRow
+from core.service.sweeps import service
+from core.service.sweeps.advance import advance_sweeps
+from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
 from core.settings import Settings
 from core.storage import Store
-from core.sweeps import service
-from core.sweeps.advance import advance_sweeps
-from core.sweeps.schemas import Sweep, SweepBody, SweepResults
 
 Ratio = Callable[[dict[str, Any]], float | None]
 

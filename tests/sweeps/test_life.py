@@ -15,9 +15,9 @@ from sqlalchemy import select, update
 from core.database import transaction
 from core.errors import Conflict, NotFound
 from core.service.jobs import queue
+from core.service.sweeps import service
+from core.service.sweeps.tables import SweepPointRow
 from core.service.teams.tables import AuditRow, TeamRow
-from core.sweeps import service
-from core.sweeps.tables import SweepPointRow
 from tests.sweeps.conftest import Sweeps
 from tests.worker.conftest import eventually
 
@@ -164,7 +164,7 @@ from core.storage import open_store
 from core.database import session_factory
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.settings import Settings
-from core.sweeps.advance import advance_sweeps
+from core.service.sweeps.advance import advance_sweeps
 settings = Settings.model_validate_json(sys.argv[1])
 sessions = session_factory(settings)
 hub = HubLookup(settings, sessions)

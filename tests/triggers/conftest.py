@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.teams.server_secret import server_secret
+from core.service.triggers.context import Means
 from core.settings import Settings
 from core.storage import Store
-from core.triggers.means import Means
 from tests.conftest import bearer
 
 COMMIT = {"path": "/commit/sha", "pattern": "[0-9a-f]{7,40}"}

@@ -22,9 +22,9 @@ from core.errors import InvalidRequest, SecateurError
 from core.service.jobs.comparison import Cost
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.service.registry.service import list_datasets, list_models
+from core.service.sweeps import service
+from core.service.sweeps.schemas import Sweep, SweepBody
 from core.service.teams.principal import Principal
-from core.sweeps import service
-from core.sweeps.schemas import Sweep, SweepBody
 
 router = APIRouter(prefix="/sweeps")
 

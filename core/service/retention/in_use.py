@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from core.publications.states import OPEN
-from core.publications.tables import PublicationRow
 from core.service.jobs.states import STATUSES, TERMINAL
 from core.service.jobs.tables import JobRow
-from core.sweeps.tables import SweepPointRow, SweepRow
+from core.service.publications.states import OPEN
+from core.service.publications.tables import PublicationRow
+from core.service.sweeps.tables import SweepPointRow, SweepRow
 
 NOT_OVER = [status for status in STATUSES if status not in TERMINAL]
 
