@@ -28,8 +28,8 @@ from core.engine.evaluation.latency import measure_latency
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.classifier import open_classifier
 from core.engine.models.folder import ModelFolder, open_model
+from core.engine.recovery.training import RecoveryStopped
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
-from core.pruning.recovery.training import RecoveryStopped
 from worker.processes import peak_resident_bytes
 from worker.protocol import (
     ClassifierSpec,

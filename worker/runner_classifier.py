@@ -27,14 +27,14 @@ from core.engine.models.classifier import ClassifierFolder, load_classifier, ope
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
+from core.engine.recovery.checkpoints import Checkpoints
+from core.engine.recovery.training import Observer as TrainingObserver
 from core.errors import ZerosRefilled
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scene import Observer, Scene, weight_of, weights_of
 from core.pruning.classifier.sharing import share_linears
 from core.pruning.methods.classifiers import build_classifier_method
-from core.pruning.recovery.checkpoints import Checkpoints
-from core.pruning.recovery.training import Observer as TrainingObserver
 from worker.protocol import (
     ClassifierSpec,
     ImageSource,

@@ -31,7 +31,7 @@ FOLDER = CACHE / "claims"
 _CODE = (
     "core/engine/models/reference_networks.py",
     "core/pruning/classifier/retraining.py",
-    "core/pruning/recovery/training.py",
+    "core/engine/recovery/training.py",
 )
 
 

@@ -14,10 +14,10 @@ from core.engine.architectures.unit_counts import Kind
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import Skeleton
 from core.engine.options.recovery import Recovery
-from core.pruning.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
-from core.pruning.recovery.losses import next_token_loss
-from core.pruning.recovery.opening import arithmetic, checkpoint_activations
-from core.pruning.recovery.training import Observer, StepRule, Training
+from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
+from core.engine.recovery.losses import next_token_loss
+from core.engine.recovery.precision import arithmetic, checkpoint_activations
+from core.engine.recovery.training import Observer, StepRule, Training
 from core.pruning.scene import Scene
 from core.pruning.structure import Cut, Groups, Slot, reading_slot
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
+from core.engine.recovery.adapters import MaskedLoraLinear
 from core.pruning.adapted import (
     AdaptedModel,
     MovingAverage,
@@ -20,7 +21,6 @@ from core.pruning.adapted import (
     of_those_left,
 )
 from core.pruning.knowledge import Bundle
-from core.pruning.recovery.adapters import MaskedLoraLinear
 from core.pruning.scene import Scene
 from core.pruning.schedule import COOL_DOWN, WARM_UP
 from core.pruning.structure import Cut, Groups, Slot

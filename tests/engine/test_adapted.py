@@ -19,12 +19,12 @@ from core.engine.models.tensors import load_tensors
 from core.engine.options.recovery import Lora
 from core.engine.options.width import Width
 from core.engine.options.width_counts import require_narrowing
+from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.errors import InvalidParameters
 from core.pruning.adapted import AdaptedModel, estimated_gradient
 from core.pruning.half_space import HalfSpaceRemoval, half_space_step
 from core.pruning.knowledge import Bundle, most_damaging
 from core.pruning.methods.loraprune import GradualRemoval
-from core.pruning.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.pruning.schedule import counts_at, cubic
 from core.pruning.structure import Cut
 from core.pruning.walk import Observer

@@ -8,8 +8,8 @@ from accelerate.state import AcceleratorState
 
 from core.engine.models.folder import open_model
 from core.engine.options.recovery import Recovery
+from core.engine.recovery.language import Teacher, recover
 from core.pruning.plan import make_plan
-from core.pruning.recovery.recover import Teacher, recover
 from core.pruning.sweep import Sweep
 from core.pruning.walk import PruneResult
 from tests.engine.recovering import linears_of, make_pruned

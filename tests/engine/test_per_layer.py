@@ -18,8 +18,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import load_tensors
+from core.engine.recovery.language import recover
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
-from core.pruning.recovery.recover import recover
 from core.pruning.run import walk_for
 from core.pruning.structure import Cut
 from core.pruning.walk import GroupRow, PruneResult

@@ -31,7 +31,7 @@ _PUBLIC = frozenset({"held_aside"})
 _LONGEST_FILE = 300
 _UNTYPED = re.compile(r"dict\[str, Any\]")
 _LOOKED_UP = frozenset({"recipe", "body", "metrics", "report"})
-_TYPED_FROM_SUBMIT_TO_REPORT = ("core/service/jobs", "core/pruning", "worker")
+_TYPED_FROM_SUBMIT_TO_REPORT = ("core/service/jobs", "core/engine/recovery", "core/pruning", "worker")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from core.engine.options.filters import FilterParameters
+from core.engine.recovery.training import RecoveryStopped
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.filter_budget import Goal, Step, chosen
 from core.pruning.classifier.retraining import retrain_between
 from core.pruning.classifier.scene import Scene
-from core.pruning.recovery.training import RecoveryStopped
 
 FIGURES = "filters"
 """Key in the report of the units removed from each group and the sizes after each round."""

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.options.iteration import Iterated
+from core.engine.recovery.training import RecoveryStopped
 from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
 from core.pruning.classifier.retraining import retrain_between
 from core.pruning.classifier.scene import Scene
 from core.pruning.masks import lowest
-from core.pruning.recovery.training import RecoveryStopped
 from core.pruning.schedule import cubic
 
 ROUNDS = "rounds"

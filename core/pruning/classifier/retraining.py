@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.recovery import Recovery
+from core.engine.recovery.checkpoints import Checkpoint, Checkpoints
+from core.engine.recovery.losses import Loss
+from core.engine.recovery.training import Observer, Training
+from core.engine.recovery.zero_pattern import ZeroPattern
 from core.pruning.classifier.scene import Scene, weights_of
-from core.pruning.recovery.checkpoints import Checkpoint, Checkpoints
-from core.pruning.recovery.losses import Loss
-from core.pruning.recovery.masks import ZeroPattern
-from core.pruning.recovery.training import Observer, Training
 
 LEARNING_RATE = 1e-3
 

@@ -9,9 +9,9 @@ from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidSparsity
 from core.pruning.classifier.scene import Scene, loss_and_accuracy
-from core.pruning.recovery.training import RecoveryStopped
 
 Curve = list[tuple[float, float, float]]
 """(rate, mean cross-entropy in nats, top-1 accuracy) for each rate."""

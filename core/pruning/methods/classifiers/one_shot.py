@@ -18,6 +18,7 @@ from core.engine.options.allocation import Allocated
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import Selection, require_divisible
 from core.engine.options.propagation import Propagated
+from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidParameters
 from core.pruning.allocation import global_counts
 from core.pruning.classifier.matrices import groups_of, input_rows, layer_of, set_matrix, to_matrix
@@ -30,7 +31,6 @@ from core.pruning.methods.method import Method
 from core.pruning.methods.random import Random
 from core.pruning.methods.sparsegpt import SparseGPT
 from core.pruning.methods.wanda import Wanda
-from core.pruning.recovery.training import RecoveryStopped
 from core.pruning.statistics import InputStatistic, Statistic
 
 _ERROR_ROWS = 1024

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.options.recovery import Recovery, sequences_at_once
+from core.engine.recovery.checkpoints import Checkpoint, Checkpoints
+from core.engine.recovery.losses import Loss, next_token_loss
+from core.engine.recovery.sampling import InOrder, Sampling
 from core.errors import InvalidRequest, RecoveryDiverged
-from core.pruning.recovery.checkpoints import Checkpoint, Checkpoints
-from core.pruning.recovery.losses import Loss, next_token_loss
-from core.pruning.recovery.sampling import InOrder, Sampling
 
 LARGEST_GRADIENT_NORM = 1.0
 _MOMENTS = ("exp_avg", "exp_avg_sq")

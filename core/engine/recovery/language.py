@@ -28,15 +28,15 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
 from core.engine.options.recovery import Recovery, complete_recovery
+from core.engine.recovery.adapters import add_adapters, merge_adapters
+from core.engine.recovery.checkpoints import Checkpoints
+from core.engine.recovery.losses import Loss, distillation_loss, next_token_loss
+from core.engine.recovery.precision import arithmetic, checkpoint_activations
+from core.engine.recovery.sampling import Adaptive, InOrder, Source
+from core.engine.recovery.training import Observer, Training
+from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
 from core.pruning.boundaries import file_sha256
-from core.pruning.recovery.adapters import add_adapters, merge_adapters
-from core.pruning.recovery.checkpoints import Checkpoints
-from core.pruning.recovery.losses import Loss, distillation_loss, next_token_loss
-from core.pruning.recovery.masks import ZeroPattern, weight_names
-from core.pruning.recovery.opening import arithmetic, checkpoint_activations
-from core.pruning.recovery.sampling import Adaptive, InOrder, Source
-from core.pruning.recovery.training import Observer, Training
 
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
 RECOVERED = "recovered"
