@@ -30,11 +30,11 @@ from core.engine.options.recovery import Recovery
 from core.engine.recovery.checkpoints import Checkpoints
 from core.engine.recovery.training import Observer as TrainingObserver
 from core.errors import ZerosRefilled
+from core.methods.classifiers import build_classifier_method
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scene import Observer, Scene, weight_of, weights_of
 from core.pruning.classifier.sharing import share_linears
-from core.pruning.methods.classifiers import build_classifier_method
 from worker.protocol import (
     ClassifierSpec,
     ImageSource,

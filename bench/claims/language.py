@@ -20,7 +20,7 @@ from core.engine.evaluation.zero_shot import measure_tasks
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
-from core.pruning.run import walk_for
+from core.pipeline.passes import walk_for
 from core.pruning.walk import PruneResult
 from core.settings import Settings
 

@@ -23,9 +23,9 @@ from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
+from core.methods.classifiers import build_classifier_method
 from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.scene import Scene, weights_of
-from core.pruning.methods.classifiers import build_classifier_method
 
 FOLDER = CACHE / "claims"
 _CODE = (

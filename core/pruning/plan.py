@@ -20,9 +20,9 @@ from core.engine.options.compensation import Compensated, Compensation
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.patterns import Pattern, parse_pattern
 from core.engine.options.propagation import Propagated
+from core.methods import Method, build_method
 from core.pruning.allocation import global_counts
 from core.pruning.group import Target
-from core.pruning.methods import Method, build_method
 
 MICRO_BATCH_TOKENS = 4096
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from core.engine.options.compensation import MOST_STEPS, Compensation, Refit
+from core.engine.pruning.protocols.layerwise import Method
 from core.pruning.compensation import damped_cholesky
 from core.pruning.group import PrunableLinear
-from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic
 from core.pruning.streams import Stream
 

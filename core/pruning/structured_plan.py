@@ -16,8 +16,8 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit, Refitted
 from core.engine.options.width import Width
 from core.engine.options.width_counts import Narrowing, require_narrowing, require_structure
-from core.pruning.methods import build_structured_method
-from core.pruning.methods.structured import StructuredMethod
+from core.engine.pruning.protocols.units import StructuredMethod
+from core.methods import build_structured_method
 from core.pruning.plan import MICRO_BATCH_TOKENS, engine_facts, fingerprint
 
 

@@ -8,8 +8,8 @@ from core.catalogue.compatibility import parse_parameters
 from core.engine.options.layer_selection import Selection
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from core.errors import RunFailed
+from core.methods import build_method
 from core.pruning.group import PrunableLinear, Target
-from core.pruning.methods import build_method
 from core.pruning.statistics import InputStatistic, Statistic
 
 

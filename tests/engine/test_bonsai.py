@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from core.catalogue.parameters import BonsaiParameters
 from core.engine.models.folder import open_model
-from core.pruning.mask_regression import kendall_tau, lasso, regress, ridge
+from core.methods.mask_regression import kendall_tau, lasso, regress, ridge
 from core.pruning.structure import Cut, layer_groups
 from core.pruning.unit_masks import UnitMasks
 from core.pruning.walk import Observer

@@ -14,6 +14,7 @@ from core.engine.datasets.image_set import TensorImages
 from core.engine.options.recovery import Recovery
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidParameters, InvalidSparsity
+from core.methods.classifiers.iterative_magnitude import cut_layer, rewind
 from core.pruning.classifier.curvature import mean_squares
 from core.pruning.classifier.dead_neurons import remove_dead_neurons
 from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropout
@@ -22,7 +23,6 @@ from core.pruning.classifier.retraining import retrain
 from core.pruning.classifier.rounds import Rounds
 from core.pruning.classifier.scan import exact_counts, scan
 from core.pruning.classifier.scene import Observer, loss_and_accuracy, mean_loss
-from core.pruning.methods.classifiers.iterative_magnitude import cut_layer, rewind
 from tests.engine.classifying import (
     Plain,
     digits,

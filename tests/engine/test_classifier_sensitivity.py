@@ -17,12 +17,12 @@ from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidRequest
+from core.methods.classifiers import build_classifier_method
+from core.methods.classifiers.filter_l1 import FilterL1
+from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.reports.charts import sensitivity_chart
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.scene import Observer, Scene, mean_loss
-from core.pruning.classifier.sensitivity import classifier_sensitivity
-from core.pruning.methods.classifiers import build_classifier_method
-from core.pruning.methods.classifiers.filter_l1 import FilterL1
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
 
 DEVICE = torch.device("cpu")

@@ -14,7 +14,7 @@ from core.counting import counted, current_work, working
 from core.engine.evaluation.timing import in_turn
 from core.engine.models.folder import open_model
 from core.engine.models.self_text import generate_documents
-from core.pruning.run import walk_for
+from core.pipeline.passes import walk_for
 from tests.engine.tiny import make_model, make_tokens
 from tests.sources.conftest import write_wordy_model
 

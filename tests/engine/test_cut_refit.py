@@ -10,9 +10,9 @@ from torch import Tensor
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.errors import InvalidRequest
+from core.methods.depth import Depth
+from core.methods.random_structured import RandomStructured
 from core.pruning import structured_plan
-from core.pruning.methods.depth import Depth
-from core.pruning.methods.random_structured import RandomStructured
 from core.pruning.structure import Cut, LayerCut
 from core.pruning.structured_plan import make_structured_plan
 from core.pruning.walk import Observer, PruneResult

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.engine.models.folder import open_model
-from core.pruning.run import walk_for
+from core.pipeline.passes import walk_for
 from core.pruning.streams import Stream
 from core.pruning.walk import Observer, PruneResult
 from tests.engine.sweeping import tensors_of

@@ -20,7 +20,7 @@ from core.engine.models.loading import load_model
 from core.engine.models.tensors import load_tensors
 from core.engine.recovery.language import recover
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
-from core.pruning.run import walk_for
+from core.pipeline.passes import walk_for
 from core.pruning.structure import Cut
 from core.pruning.walk import GroupRow, PruneResult
 from tests.engine.apart import Apart

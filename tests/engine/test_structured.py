@@ -19,9 +19,9 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import Skeleton
 from core.engine.models.tensors import load_tensors
 from core.errors import InvalidParameters, InvalidSparsity
+from core.pipeline.passes import walk_for
 from core.pruning.gradients import walk_back
 from core.pruning.removal import Removal
-from core.pruning.run import walk_for
 from core.pruning.shelf import Shelf
 from core.pruning.streams import ActivationBudget
 from core.pruning.structure import Cut, LayerCut, layer_groups, slice_block

@@ -15,8 +15,9 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.packed import pack_folder
 from core.engine.models.folder import ModelFolder, open_model
 from core.errors import LatencyTooNoisy, TargetUnreachable
-from core.pruning import latency_search
-from core.pruning.latency_search import (
+from core.pipeline.passes import walk_for
+from core.pipeline.stages import search as latency_search
+from core.pipeline.stages.search import (
     RECORD,
     Found,
     Step,
@@ -26,7 +27,6 @@ from core.pruning.latency_search import (
     search_model,
     shape_config,
 )
-from core.pruning.run import walk_for
 from core.pruning.structured_plan import make_structured_plan
 from core.pruning.walk import PruneResult
 from tests.engine.crossing import crossed

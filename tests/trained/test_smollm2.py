@@ -13,9 +13,9 @@ from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.options.patterns import UNSTRUCTURED
+from core.methods import build_method
 from core.pruning.boundaries import Boundaries
 from core.pruning.group import PrunableLinear, Target
-from core.pruning.methods import build_method
 from core.pruning.propagation import InputGroup, collect
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.streams import ActivationBudget, Stream

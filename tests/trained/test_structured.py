@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.models.folder import ModelFolder
-from core.pruning.run import walk_for
+from core.pipeline.passes import walk_for
 from core.pruning.walk import PruneResult
 
 pytestmark = pytest.mark.timeout(600)

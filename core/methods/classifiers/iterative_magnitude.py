@@ -13,6 +13,8 @@ from torch import Tensor
 from core.catalogue.classic_parameters import IterativeMagnitudeParameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.methods.classifiers.one_shot import layer_rates
 from core.pruning.classifier.dead_neurons import remove_dead_neurons
 from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropout
 from core.pruning.classifier.iterating import matrices, prune_in_rounds, train
@@ -20,8 +22,6 @@ from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
 from core.pruning.classifier.scan import exact_counts, rates_from_scan, scan
 from core.pruning.classifier.scene import Scene, loss_and_accuracy
 from core.pruning.masks import lowest_in_tensor
-from core.pruning.methods.classifiers.method import ClassifierMethod
-from core.pruning.methods.classifiers.one_shot import layer_rates
 from core.pruning.saliency import magnitude
 
 

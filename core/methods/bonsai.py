@@ -12,9 +12,9 @@ from core.engine.architectures.unit_counts import Counts
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.protocols.units import StructuredMethod
 from core.errors import NotFiniteWeights
-from core.pruning.mask_regression import regress
-from core.pruning.methods.structured import StructuredMethod
+from core.methods.mask_regression import regress
 from core.pruning.scene import Scene
 from core.pruning.streams import block_arguments
 from core.pruning.structure import Cut

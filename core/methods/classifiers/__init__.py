@@ -1,13 +1,13 @@
 """The methods for image classifiers, one short file per published method, bound to the catalogue by id."""
 
 from core.engine.options.base import MethodParameters
-from core.pruning.methods.classifiers.filter_l1 import FilterL1
-from core.pruning.methods.classifiers.filter_taylor import FilterTaylor
-from core.pruning.methods.classifiers.iterative_magnitude import IterativeMagnitude
-from core.pruning.methods.classifiers.method import ClassifierMethod
-from core.pruning.methods.classifiers.obd import OBD
-from core.pruning.methods.classifiers.obs import ClassifierOBS
-from core.pruning.methods.classifiers.one_shot import (
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.methods.classifiers.filter_l1 import FilterL1
+from core.methods.classifiers.filter_taylor import FilterTaylor
+from core.methods.classifiers.iterative_magnitude import IterativeMagnitude
+from core.methods.classifiers.obd import OBD
+from core.methods.classifiers.obs import ClassifierOBS
+from core.methods.classifiers.one_shot import (
     ClassifierMagnitude,
     ClassifierRandom,
     ClassifierSparseGPT,

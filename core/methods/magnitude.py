@@ -1,36 +1,33 @@
-"""Random pruning, the baseline: every weight of a tensor is equally likely to be removed."""
+"""Magnitude pruning (Han, Pool, Tran, Dally 2015, arXiv:1506.02626): the weights of smallest |w| are removed."""
 
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.catalogue.parameters import RandomParameters
+from core.catalogue.parameters import MagnitudeParameters
 from core.engine.options.layer_selection import Selection
+from core.engine.pruning.protocols.layerwise import Method
 from core.pruning.group import PrunableLinear
 from core.pruning.masks import removal_mask
-from core.pruning.methods.method import Method
-from core.pruning.saliency import random
+from core.pruning.saliency import magnitude
 from core.pruning.statistics import InputStatistic, Statistic
 
 
-class Random(Method):
-    """Score U[0, 1), seeded by the job's seed and the layer's index."""
+class Magnitude(Method):
+    """Score |W_ij|, compared within a row, a tensor, or (through the targets' counts) the entire model."""
 
     statistic = Statistic.NONE
 
     def __init__(self, parameters: Selection) -> None:
-        assert isinstance(parameters, RandomParameters)
-        self.seed = parameters.seed
+        assert isinstance(parameters, MagnitudeParameters)
+        self.by_row = parameters.scope == "row"
 
     def prune(
         self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
     ) -> list[Tensor]:
         return [
             linear.weight_OI.masked_fill(
-                removal_mask(
-                    random(linear.weight_OI, self.seed * 1_000_003 + linear.index), linear.target, by_row=False
-                ),
-                0,
+                removal_mask(magnitude(linear.weight_OI), linear.target, by_row=self.by_row), 0
             )
             for linear in linears
         ]

@@ -1,23 +1,26 @@
-"""Pruning methods, one short file per published method, composed of `core.pruning` and bound to the catalogue by id."""
+"""Methods: one short file per published method, composed of `core.engine.pruning` and bound to the catalogue by id.
+
+The parts of one method alone lie beside it; what two methods share is the engine's. No job or database is known here.
+"""
 
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import Selection
-from core.pruning.methods.admm import ADMM
-from core.pruning.methods.bonsai import Bonsai
-from core.pruning.methods.depth import Depth
-from core.pruning.methods.l2_structured import L2Structured
-from core.pruning.methods.llm_pruner import LLMPruner
-from core.pruning.methods.loraprune import LoRAPrune
-from core.pruning.methods.lorashear import LoRAShear
-from core.pruning.methods.magnitude import Magnitude
-from core.pruning.methods.method import Method
-from core.pruning.methods.obs import OBS
-from core.pruning.methods.random import Random
-from core.pruning.methods.random_structured import RandomStructured
-from core.pruning.methods.recover import Recover
-from core.pruning.methods.sparsegpt import SparseGPT
-from core.pruning.methods.structured import StructuredMethod
-from core.pruning.methods.wanda import Wanda
+from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.protocols.units import StructuredMethod
+from core.methods.admm import ADMM
+from core.methods.bonsai import Bonsai
+from core.methods.depth import Depth
+from core.methods.l2_structured import L2Structured
+from core.methods.llm_pruner import LLMPruner
+from core.methods.loraprune import LoRAPrune
+from core.methods.lorashear import LoRAShear
+from core.methods.magnitude import Magnitude
+from core.methods.obs import OBS
+from core.methods.random import Random
+from core.methods.random_structured import RandomStructured
+from core.methods.recover import Recover
+from core.methods.sparsegpt import SparseGPT
+from core.methods.wanda import Wanda
 
 IMPLEMENTATIONS: dict[str, type[Method]] = {
     "admm": ADMM,

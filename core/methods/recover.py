@@ -6,8 +6,8 @@ from torch import Tensor
 
 from core.catalogue.parameters import RecoverParameters
 from core.engine.options.layer_selection import Selection
+from core.engine.pruning.protocols.layerwise import Method
 from core.pruning.group import PrunableLinear
-from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic, Statistic
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from core.engine.options.base import MethodParameters
-from core.pruning.methods.structured import StructuredMethod
+from core.engine.pruning.protocols.units import StructuredMethod
 from core.pruning.scene import Scene
 from core.pruning.structure import Cut
 

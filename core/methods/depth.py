@@ -14,8 +14,8 @@ from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.protocols.units import StructuredMethod
 from core.pruning.gradients import walk_forward
-from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene
 from core.pruning.streams import block_arguments
 from core.pruning.structure import Cut

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from core.catalogue.parameters import SparseGPTParameters
 from core.engine.options.layer_selection import Selection
+from core.engine.pruning.protocols.layerwise import Method
 from core.pruning.compensation import damped_inverse_factor, prune_columns
 from core.pruning.group import PrunableLinear
-from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic, Statistic
 
 

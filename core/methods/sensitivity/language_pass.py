@@ -20,11 +20,11 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.models.tensors import turned
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
+from core.methods.sensitivity.plan import SensitivityPlan
 from core.pruning.boundaries import Boundaries
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.measuring import pairs
 from core.pruning.propagation import InputGroup, collect, input_groups
-from core.pruning.sensitivity_plan import SensitivityPlan
 from core.pruning.statistics import InputStatistic, Statistic
 from core.pruning.streams import Stream
 from core.pruning.walk import Walk

@@ -18,19 +18,19 @@ from core.engine.options.allocation import Allocated
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import Selection, require_divisible
 from core.engine.options.propagation import Propagated
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.protocols.layerwise import Method
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidParameters
+from core.methods.magnitude import Magnitude
+from core.methods.random import Random
+from core.methods.sparsegpt import SparseGPT
+from core.methods.wanda import Wanda
 from core.pruning.allocation import global_counts
 from core.pruning.classifier.matrices import groups_of, input_rows, layer_of, set_matrix, to_matrix
 from core.pruning.classifier.scene import Scene
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.lockstep import pause, run_in_lockstep
-from core.pruning.methods.classifiers.method import ClassifierMethod
-from core.pruning.methods.magnitude import Magnitude
-from core.pruning.methods.method import Method
-from core.pruning.methods.random import Random
-from core.pruning.methods.sparsegpt import SparseGPT
-from core.pruning.methods.wanda import Wanda
 from core.pruning.statistics import InputStatistic, Statistic
 
 _ERROR_ROWS = 1024

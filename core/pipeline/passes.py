@@ -7,7 +7,7 @@ import torch
 
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.models.folder import ModelFolder
-from core.pruning.methods import STRUCTURED
+from core.methods import STRUCTURED
 from core.pruning.plan import make_plan
 from core.pruning.removal import Removal
 from core.pruning.structured_plan import make_structured_plan

@@ -9,6 +9,7 @@ from torch import Tensor
 from core.catalogue.filter_parameters import FilterL1Parameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.errors import InvalidParameters
 from core.pruning.classifier import rankings
 from core.pruning.classifier.channels import Groups
@@ -16,7 +17,6 @@ from core.pruning.classifier.filter_budget import Goal, Step, beyond, by_rate, c
 from core.pruning.classifier.filter_rounds import remove_in_rounds
 from core.pruning.classifier.filter_sensitivity import curves
 from core.pruning.classifier.scene import Scene
-from core.pruning.methods.classifiers.method import ClassifierMethod
 
 
 class FilterL1(ClassifierMethod):

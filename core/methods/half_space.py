@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
 from core.engine.recovery.adapters import MaskedLoraLinear
+from core.methods.bundle_damage import Bundle
 from core.pruning.adapted import (
     AdaptedModel,
     MovingAverage,
@@ -20,7 +21,6 @@ from core.pruning.adapted import (
     estimated_gradient,
     of_those_left,
 )
-from core.pruning.knowledge import Bundle
 from core.pruning.scene import Scene
 from core.pruning.schedule import COOL_DOWN, WARM_UP
 from core.pruning.structure import Cut, Groups, Slot

@@ -2,10 +2,10 @@
 
 from core.catalogue.adapted_parameters import LoRAShearParameters
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.protocols.units import StructuredMethod
+from core.methods.bundle_damage import Bundle, knowledge_distribution, most_damaging
+from core.methods.half_space import HalfSpaceRemoval
 from core.pruning.adapted import AdaptedModel
-from core.pruning.half_space import HalfSpaceRemoval
-from core.pruning.knowledge import Bundle, knowledge_distribution, most_damaging
-from core.pruning.methods.structured import StructuredMethod
 from core.pruning.scene import Scene
 from core.pruning.structure import Cut
 

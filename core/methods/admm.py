@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from core.catalogue.parameters import ADMMParameters
 from core.engine.models.precision import rounded_products
 from core.engine.options.layer_selection import Selection
+from core.engine.pruning.protocols.layerwise import Method
 from core.errors import RunFailed
 from core.pruning.group import PrunableLinear, Target
 from core.pruning.masks import removal_mask
-from core.pruning.methods.method import Method
 from core.pruning.statistics import InputStatistic, Statistic
 
 _RAMP = 0.75

@@ -10,14 +10,14 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import require_divisible
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.methods.classifiers.one_shot import OneShot
+from core.methods.obs import OBS
+from core.methods.surgeon import Deletion, delete_cheapest, inverse_hessian
 from core.pruning.classifier.curvature import gradient_rows
 from core.pruning.classifier.iterating import matrices, prunable_weights, resume, save, stop_if_asked
 from core.pruning.classifier.matrices import layer_of, set_matrix
 from core.pruning.classifier.scene import Scene, mean_loss
-from core.pruning.methods.classifiers.method import ClassifierMethod
-from core.pruning.methods.classifiers.one_shot import OneShot
-from core.pruning.methods.obs import OBS
-from core.pruning.surgeon import Deletion, delete_cheapest, inverse_hessian
 
 
 class _LayerWiseOBS(OneShot):
@@ -39,7 +39,7 @@ class ClassifierOBS(ClassifierMethod):
 
     exact: H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers; the cheapest weight of the entire
     network is deleted, every other weight and bias moves, until the sparsity is met. The predicted increases of the
-    loss, L_q of each deletion, and the measured one go into the figures. layer_wise: see `core.pruning.methods.obs`.
+    loss, L_q of each deletion, and the measured one go into the figures. layer_wise: see `core.methods.obs`.
     """
 
     def __init__(self, parameters: MethodParameters) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
 from core.engine.options.base import MethodParameters
-from core.pruning.methods.structured import StructuredMethod
+from core.engine.pruning.protocols.units import StructuredMethod
 from core.pruning.scene import Scene
 from core.pruning.structure import Cut, Slot
 

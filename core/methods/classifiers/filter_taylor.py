@@ -8,12 +8,12 @@ from torch import Tensor
 from core.catalogue.filter_parameters import FilterTaylorParameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.pruning.classifier.channels import Groups
 from core.pruning.classifier.filter_budget import Goal, Step, by_score, until
 from core.pruning.classifier.filter_rounds import FIGURES, remove_in_rounds
 from core.pruning.classifier.rankings import RANKINGS, compare, rank
 from core.pruning.classifier.scene import Scene
-from core.pruning.methods.classifiers.method import ClassifierMethod
 
 _DEFAULT_ROUNDS = 50
 
