@@ -23,14 +23,14 @@ from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
+from core.engine.pruning.iterative.retraining import retrain
+from core.engine.pruning.network import Scene, weights_of
 from core.methods.classifiers import build_classifier_method
-from core.pruning.classifier.retraining import retrain
-from core.pruning.classifier.scene import Scene, weights_of
 
 FOLDER = CACHE / "claims"
 _CODE = (
     "core/engine/models/reference_networks.py",
-    "core/pruning/classifier/retraining.py",
+    "core/engine/pruning/iterative/retraining.py",
     "core/engine/recovery/training.py",
 )
 

@@ -12,13 +12,13 @@ from core.engine.architectures.unit_counts import Counts
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.units.unit_masks import UnitMasks
 from core.errors import NotFiniteWeights
 from core.methods.mask_regression import regress
-from core.pruning.scene import Scene
-from core.pruning.streams import block_arguments
-from core.pruning.structure import Cut
-from core.pruning.unit_masks import UnitMasks
 
 
 class Bonsai(StructuredMethod):

@@ -16,9 +16,9 @@ from core.counting import counted
 from core.engine.architectures.unit_counts import Kind
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.pruning.adapted import AdaptedModel, effective_weight
-from core.pruning.scene import Scene
-from core.pruning.streams import block_arguments
+from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.units.adapted_model import AdaptedModel, effective_weight
+from core.engine.pruning.units.context import Scene
 
 
 @dataclass(frozen=True)

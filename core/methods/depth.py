@@ -14,11 +14,11 @@ from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.layerwise.block_gradients import walk_forward
+from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.pruning.protocols.units import StructuredMethod
-from core.pruning.gradients import walk_forward
-from core.pruning.scene import Scene
-from core.pruning.streams import block_arguments
-from core.pruning.structure import Cut
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut
 
 _QUICK_TOKENS = 1024
 _COMPARED_TOKENS = 1024

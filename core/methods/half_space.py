@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
-from core.engine.recovery.adapters import MaskedLoraLinear
-from core.methods.bundle_damage import Bundle
-from core.pruning.adapted import (
+from core.engine.pruning.schedule import COOL_DOWN, WARM_UP
+from core.engine.pruning.units.adapted_model import (
     AdaptedModel,
     MovingAverage,
     UnitScores,
@@ -21,9 +20,10 @@ from core.pruning.adapted import (
     estimated_gradient,
     of_those_left,
 )
-from core.pruning.scene import Scene
-from core.pruning.schedule import COOL_DOWN, WARM_UP
-from core.pruning.structure import Cut, Groups, Slot
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut, Groups, Slot
+from core.engine.recovery.adapters import MaskedLoraLinear
+from core.methods.bundle_damage import Bundle
 
 _MOMENTUM = 0.9
 

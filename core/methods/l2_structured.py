@@ -10,8 +10,8 @@ from torch import Tensor
 from core.engine.architectures.unit_counts import Kind
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import StructuredMethod
-from core.pruning.scene import Scene
-from core.pruning.structure import Cut, Slot
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut, Slot
 
 
 class L2Structured(StructuredMethod):

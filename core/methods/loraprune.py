@@ -5,11 +5,17 @@ from torch import Tensor
 from core.catalogue.adapted_parameters import LoRAPruneParameters
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.schedule import cubic
+from core.engine.pruning.units.adapted_model import (
+    AdaptedModel,
+    MovingAverage,
+    effective_weight,
+    estimated_gradient,
+    of_those_left,
+)
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.adapters import MaskedLoraLinear
-from core.pruning.adapted import AdaptedModel, MovingAverage, effective_weight, estimated_gradient, of_those_left
-from core.pruning.scene import Scene
-from core.pruning.schedule import cubic
-from core.pruning.structure import Cut
 
 
 class LoRAPrune(StructuredMethod):

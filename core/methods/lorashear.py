@@ -3,11 +3,11 @@
 from core.catalogue.adapted_parameters import LoRAShearParameters
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.units.adapted_model import AdaptedModel
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut
 from core.methods.bundle_damage import Bundle, knowledge_distribution, most_damaging
 from core.methods.half_space import HalfSpaceRemoval
-from core.pruning.adapted import AdaptedModel
-from core.pruning.scene import Scene
-from core.pruning.structure import Cut
 
 
 class LoRAShear(StructuredMethod):

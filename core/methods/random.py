@@ -6,11 +6,11 @@ from torch import Tensor
 
 from core.catalogue.parameters import RandomParameters
 from core.engine.options.layer_selection import Selection
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.masks import removal_mask
 from core.engine.pruning.protocols.layerwise import Method
-from core.pruning.group import PrunableLinear
-from core.pruning.masks import removal_mask
-from core.pruning.saliency import random
-from core.pruning.statistics import InputStatistic, Statistic
+from core.engine.pruning.saliency import random
 
 
 class Random(Method):

@@ -4,8 +4,8 @@ import torch
 
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import StructuredMethod
-from core.pruning.scene import Scene
-from core.pruning.structure import Cut
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut
 
 
 class RandomStructured(StructuredMethod):

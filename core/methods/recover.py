@@ -6,9 +6,9 @@ from torch import Tensor
 
 from core.catalogue.parameters import RecoverParameters
 from core.engine.options.layer_selection import Selection
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.protocols.layerwise import Method
-from core.pruning.group import PrunableLinear
-from core.pruning.statistics import InputStatistic, Statistic
 
 
 class Recover(Method):

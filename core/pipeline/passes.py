@@ -7,11 +7,11 @@ import torch
 
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.models.folder import ModelFolder
+from core.engine.pruning.layerwise.language_pass import Sweep
+from core.engine.pruning.layerwise.plan import make_plan
+from core.engine.pruning.units.language_pass import Removal
+from core.engine.pruning.units.plan import make_structured_plan
 from core.methods import STRUCTURED
-from core.pruning.plan import make_plan
-from core.pruning.removal import Removal
-from core.pruning.structured_plan import make_structured_plan
-from core.pruning.sweep import Sweep
 
 
 def walk_for(

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageClassification, PretrainedConfig, PreT
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig
-from core.pruning.classifier.scene import Scene
+from core.engine.pruning.network import Scene
 
 CLASSES = 5
 

@@ -19,15 +19,15 @@ from core.engine.models.tensors import load_tensors
 from core.engine.options.recovery import Lora
 from core.engine.options.width import Width
 from core.engine.options.width_counts import require_narrowing
+from core.engine.pruning.block_pass import Observer
+from core.engine.pruning.schedule import counts_at, cubic
+from core.engine.pruning.units.adapted_model import AdaptedModel, estimated_gradient
+from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.errors import InvalidParameters
 from core.methods.bundle_damage import Bundle, most_damaging
 from core.methods.half_space import HalfSpaceRemoval, half_space_step
 from core.methods.loraprune import GradualRemoval
-from core.pruning.adapted import AdaptedModel, estimated_gradient
-from core.pruning.schedule import counts_at, cubic
-from core.pruning.structure import Cut
-from core.pruning.walk import Observer
 from core.service.jobs.estimates.compute import Tokens, work_of
 from core.service.jobs.estimates.resources import needs_of
 from core.service.jobs.schemas import JobBody

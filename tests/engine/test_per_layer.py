@@ -18,11 +18,11 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import load_tensors
+from core.engine.pruning.block_pass import GroupRow, PruneResult
+from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.language import recover
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
 from core.pipeline.passes import walk_for
-from core.pruning.structure import Cut
-from core.pruning.walk import GroupRow, PruneResult
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload_with_code

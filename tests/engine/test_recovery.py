@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
 from core.engine.options.recovery import Lora, Recovery, complete_recovery
+from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.language import Recovered, Teacher, recover
 from core.engine.recovery.training import Observer, RecoveryStopped, Training, rate
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
-from core.pruning.measuring import measure
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train, train_among

@@ -37,7 +37,7 @@ _TYPED_FROM_SUBMIT_TO_REPORT = (
     "core/methods",
     "core/pipeline/stages",
     "core/pipeline/passes",
-    "core/pruning",
+    "core/engine/pruning",
     "worker",
 )
 

@@ -13,12 +13,12 @@ from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.options.patterns import UNSTRUCTURED
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.block_store import Boundaries
+from core.engine.pruning.layerwise.propagation import InputGroup, collect
+from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
 from core.methods import build_method
-from core.pruning.boundaries import Boundaries
-from core.pruning.group import PrunableLinear, Target
-from core.pruning.propagation import InputGroup, collect
-from core.pruning.statistics import InputStatistic, Statistic
-from core.pruning.streams import ActivationBudget, Stream
 from tests.engine.sweeping import sweep, tensors_of
 
 pytestmark = pytest.mark.timeout(600)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.models.folder import ModelFolder
+from core.engine.pruning.block_pass import PruneResult
 from core.pipeline.passes import walk_for
-from core.pruning.walk import PruneResult
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,9 +8,9 @@ from bench.claims.networks import RETRAINING_RATE, VGG, layers, outcome, prune, 
 from bench.claims.record import Record
 from core.engine.datasets.subset import draw_images
 from core.engine.evaluation.flops import count_flops
-from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.rankings import RANKINGS, compare, rank
-from core.pruning.classifier.scene import Scene
+from core.engine.pruning.network import Scene
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
 
 
 def measure(seed: int, setting: dict[str, Any], record: Record) -> None:

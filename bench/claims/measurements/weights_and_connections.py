@@ -7,8 +7,8 @@ from bench.claims.networks import LENET_5, RETRAINING_RATE, layers, outcome, pru
 from bench.claims.record import Record
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.subset import draw_images
-from core.pruning.classifier.scan import scan
-from core.pruning.classifier.scene import Scene
+from core.engine.pruning.iterative.layer_scan import scan
+from core.engine.pruning.network import Scene
 
 SCAN_IMAGES = 4000
 

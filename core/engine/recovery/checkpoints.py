@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from core.engine.models.tensors import load_tensors, write_tensors
-from core.pruning.boundaries import STATE, file_sha256, read_state
+from core.engine.pruning.layerwise.block_store import STATE, file_sha256, read_state
 
 FOLDER = "recovery"
 PATTERN = f"{FOLDER}/step-*/{STATE}"

@@ -28,6 +28,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
 from core.engine.options.recovery import Recovery, complete_recovery
+from core.engine.pruning.layerwise.block_store import file_sha256
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.checkpoints import Checkpoints
 from core.engine.recovery.losses import Loss, distillation_loss, next_token_loss
@@ -36,7 +37,6 @@ from core.engine.recovery.sampling import Adaptive, InOrder, Source
 from core.engine.recovery.training import Observer, Training
 from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
-from core.pruning.boundaries import file_sha256
 
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
 RECOVERED = "recovered"

@@ -9,14 +9,14 @@ from torch import Tensor
 from core.catalogue.filter_parameters import FilterL1Parameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.network import Scene
 from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.units import filter_rankings
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_budget import Goal, Step, beyond, by_rate, counts, until
+from core.engine.pruning.units.filter_curves import curves
+from core.engine.pruning.units.filter_rounds import remove_in_rounds
 from core.errors import InvalidParameters
-from core.pruning.classifier import rankings
-from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.filter_budget import Goal, Step, beyond, by_rate, counts, until
-from core.pruning.classifier.filter_rounds import remove_in_rounds
-from core.pruning.classifier.filter_sensitivity import curves
-from core.pruning.classifier.scene import Scene
 
 
 class FilterL1(ClassifierMethod):
@@ -49,14 +49,14 @@ class FilterL1(ClassifierMethod):
         return self._greedily(scene, groups, steps, number) if self._parameters.selection == "greedy" else steps
 
     def score(
-        self, scene: Scene, groups: Groups, place: int, number: int, dropped: rankings.Dropped | None = None
+        self, scene: Scene, groups: Groups, place: int, number: int, dropped: filter_rankings.Dropped | None = None
     ) -> Tensor:
         """Return scores [units], the lowest of which are removed first."""
         group, order = groups.groups[place], self._parameters.order
         if order == "random":
             generator = torch.Generator().manual_seed((self._parameters.seed * 1_000_003 + number) * 4096 + place)
             return torch.rand(group.units, generator=generator)
-        sums_U = rankings.kernel_sums(scene.model, group, power=1, dropped=dropped)
+        sums_U = filter_rankings.kernel_sums(scene.model, group, power=1, dropped=dropped)
         return sums_U if order == "smallest" else -sums_U
 
     def _shared(self, scene: Scene, groups: Groups, scores: Sequence[Tensor], goal: Goal, number: int) -> list[Step]:

@@ -8,18 +8,18 @@ from torch import Tensor
 from core.catalogue.filter_parameters import FilterTaylorParameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.network import Scene
 from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.filter_budget import Goal, Step, by_score, until
-from core.pruning.classifier.filter_rounds import FIGURES, remove_in_rounds
-from core.pruning.classifier.rankings import RANKINGS, compare, rank
-from core.pruning.classifier.scene import Scene
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_budget import Goal, Step, by_score, until
+from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
+from core.engine.pruning.units.filter_rounds import FIGURES, remove_in_rounds
 
 _DEFAULT_ROUNDS = 50
 
 
 class FilterTaylor(ClassifierMethod):
-    """Ranking of the filters of all layers together by a criterion of `core.pruning.classifier.rankings`.
+    """Ranking of the filters of all layers together by a criterion of `core.engine.pruning.units.filter_rankings`.
 
     Each layer's scores are divided by their L2 norm, less λ per million operations (section 2.2).
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from core.catalogue.classic_parameters import IterativeMagnitudeParameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
+from core.engine.pruning.iterative.layer_scan import exact_counts, rates_from_scan, scan
+from core.engine.pruning.iterative.rounds import matrices, prune_in_rounds, train
+from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
+from core.engine.pruning.masks import lowest_in_tensor
+from core.engine.pruning.network import Scene, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.saliency import magnitude
+from core.engine.pruning.units.dead_neurons import remove_dead_neurons
 from core.methods.classifiers.one_shot import layer_rates
-from core.pruning.classifier.dead_neurons import remove_dead_neurons
-from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropout
-from core.pruning.classifier.iterating import matrices, prune_in_rounds, train
-from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
-from core.pruning.classifier.scan import exact_counts, rates_from_scan, scan
-from core.pruning.classifier.scene import Scene, loss_and_accuracy
-from core.pruning.masks import lowest_in_tensor
-from core.pruning.saliency import magnitude
 
 
 class IterativeMagnitude(ClassifierMethod):

@@ -10,14 +10,14 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import require_divisible
+from core.engine.pruning.iterative.curvature import gradient_rows
+from core.engine.pruning.iterative.rounds import matrices, prunable_weights, resume, save, stop_if_asked
+from core.engine.pruning.layer_matrix import layer_of, set_matrix
+from core.engine.pruning.network import Scene, mean_loss
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.methods.classifiers.one_shot import OneShot
 from core.methods.obs import OBS
 from core.methods.surgeon import Deletion, delete_cheapest, inverse_hessian
-from core.pruning.classifier.curvature import gradient_rows
-from core.pruning.classifier.iterating import matrices, prunable_weights, resume, save, stop_if_asked
-from core.pruning.classifier.matrices import layer_of, set_matrix
-from core.pruning.classifier.scene import Scene, mean_loss
 
 
 class _LayerWiseOBS(OneShot):

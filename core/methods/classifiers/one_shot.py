@@ -18,6 +18,12 @@ from core.engine.options.allocation import Allocated
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import Selection, require_divisible
 from core.engine.options.propagation import Propagated
+from core.engine.pruning.allocation.global_ranking import global_counts
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layer_matrix import groups_of, input_rows, layer_of, set_matrix, to_matrix
+from core.engine.pruning.layerwise.lockstep import pause, run_in_lockstep
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.network import Scene
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.recovery.training import RecoveryStopped
@@ -26,12 +32,6 @@ from core.methods.magnitude import Magnitude
 from core.methods.random import Random
 from core.methods.sparsegpt import SparseGPT
 from core.methods.wanda import Wanda
-from core.pruning.allocation import global_counts
-from core.pruning.classifier.matrices import groups_of, input_rows, layer_of, set_matrix, to_matrix
-from core.pruning.classifier.scene import Scene
-from core.pruning.group import PrunableLinear, Target
-from core.pruning.lockstep import pause, run_in_lockstep
-from core.pruning.statistics import InputStatistic, Statistic
 
 _ERROR_ROWS = 1024
 """Number of rows of a layer's input, about, on which its reconstruction error is measured where XᵀX is not at hand."""

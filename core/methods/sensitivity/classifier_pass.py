@@ -18,14 +18,14 @@ from core.engine.datasets.subset import draw_images
 from core.engine.options.filters import FilterParameters
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
+from core.engine.pruning.iterative.layer_scan import scan
+from core.engine.pruning.layerwise.block_store import read_state
+from core.engine.pruning.network import Observer, Scene, loss_and_accuracy
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_rankings import rank
 from core.engine.recovery.training import RecoveryStopped
 from core.methods.classifiers import ClassifierMethod, build_classifier_method
 from core.methods.classifiers.filter_l1 import FilterL1
-from core.pruning.boundaries import read_state
-from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.rankings import rank
-from core.pruning.classifier.scan import scan
-from core.pruning.classifier.scene import Observer, Scene, loss_and_accuracy
 
 SAVED = "curves.json"
 """File in an attempt's folder with the curves of the finished layers."""

@@ -20,14 +20,14 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.models.tensors import turned
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
+from core.engine.pruning.block_pass import Walk
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.block_store import Boundaries
+from core.engine.pruning.layerwise.measure import pairs
+from core.engine.pruning.layerwise.propagation import InputGroup, collect, input_groups
+from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
 from core.methods.sensitivity.plan import SensitivityPlan
-from core.pruning.boundaries import Boundaries
-from core.pruning.group import PrunableLinear, Target
-from core.pruning.measuring import pairs
-from core.pruning.propagation import InputGroup, collect, input_groups
-from core.pruning.statistics import InputStatistic, Statistic
-from core.pruning.streams import Stream
-from core.pruning.walk import Walk
 
 _VARIANTS = "variants"
 

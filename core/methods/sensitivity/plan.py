@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.models.folder import ModelFolder
-from core.pruning.plan import Plan, fingerprint, make_plan
+from core.engine.pruning.layerwise.plan import Plan, fingerprint, make_plan
 
 
 @dataclass(frozen=True)

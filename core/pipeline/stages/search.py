@@ -21,10 +21,10 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.options.width_counts import reachable_sparsities, require_structure
+from core.engine.pruning.layerwise.plan import fingerprint
+from core.engine.pruning.units.plan import StructuredPlan, make_structured_plan
+from core.engine.pruning.units.removal import Cut, LayerCut, cut_config
 from core.errors import LatencyTooNoisy, TargetUnreachable
-from core.pruning.plan import fingerprint
-from core.pruning.structure import Cut, LayerCut, cut_config
-from core.pruning.structured_plan import StructuredPlan, make_structured_plan
 
 RECORD = "latency-target.json"
 """File in an attempt's folder with the result and the fingerprint of its circumstances."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 from core.engine.options.base import MethodParameters
-from core.pruning.classifier.scene import Scene
+from core.engine.pruning.network import Scene
 
 
 class ClassifierMethod(ABC):

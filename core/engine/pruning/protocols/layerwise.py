@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from core.engine.options.layer_selection import Selection
-from core.pruning.group import PrunableLinear
-from core.pruning.statistics import InputStatistic, Statistic
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear
 
 
 class Method(ABC):

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from core.engine.options.base import MethodParameters
-from core.pruning.scene import Scene
-from core.pruning.structure import Cut
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut
 
 
 class StructuredMethod(ABC):
