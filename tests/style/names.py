@@ -32,12 +32,15 @@ _LONGEST_FILE = 300
 _UNTYPED = re.compile(r"dict\[str, Any\]")
 _LOOKED_UP = frozenset({"recipe", "body", "metrics", "report"})
 _TYPED_FROM_SUBMIT_TO_REPORT = (
-    "core/service/jobs",
+    "core/engine/exporters/hash_",
+    "core/engine/pruning",
     "core/engine/recovery",
     "core/methods",
-    "core/pipeline/stages",
     "core/pipeline/passes",
-    "core/engine/pruning",
+    "core/pipeline/reports/dense_figures",
+    "core/pipeline/stages",
+    "core/service/jobs",
+    "core/service/sources",
     "worker",
 )
 
