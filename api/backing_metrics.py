@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.fleet_metrics import FleetCollector
-from core.artifacts.store import Store
-from core.jobs.hints import Hints
+from core.service.jobs.hints import Hints
 from core.settings import Settings
+from core.storage import Store
 
 CACHED_SECONDS = 5.0
 """However many scrape, broker and store are asked no more often."""

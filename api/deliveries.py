@@ -7,8 +7,8 @@ from fastapi import Depends, Header, Request
 
 from api.bodies import check_json
 from core.errors import InvalidRequest, SecateurError
-from core.triggers.firing import Delivery
-from core.triggers.proofs import LONGEST_EVENT_ID, SentHeaders
+from core.service.triggers.authentication import LONGEST_EVENT_ID, SentHeaders
+from core.service.triggers.firing import Delivery
 
 PAYLOAD = {
     "requestBody": {

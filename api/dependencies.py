@@ -15,11 +15,11 @@ from starlette.responses import Response
 from api.state import ApiState
 from core.database import transaction
 from core.errors import Unauthenticated
-from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
-from core.pages import LONGEST_CURSOR
-from core.teams.keys import authenticate
-from core.teams.principal import Principal
-from core.teams.schemas import Role
+from core.pagination import LONGEST_CURSOR
+from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.service.teams.keys import authenticate
+from core.service.teams.principal import Principal
+from core.service.teams.schemas import Role
 from core.validation import spelled
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: sct_…", scheme_name="ApiKey")

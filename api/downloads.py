@@ -9,11 +9,11 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from api.problems import problem_response
 from api.ranges import is_listed, wanted_range
 from api.state import ApiState
-from core.artifacts.store import artifact_prefix, attachment
 from core.database import transaction
 from core.errors import RangeNotSatisfiable
-from core.jobs import service
-from core.retention.reads import note_read
+from core.service.jobs import service
+from core.service.retention.reads import note_read
+from core.storage import artifact_prefix, attachment
 
 
 @dataclass(frozen=True)

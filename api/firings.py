@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from api.hinting import hint_after_commit
 from api.state import ApiState
-from core.triggers.firing import Fired
+from core.service.triggers.firing import Fired
 
 
 def firing_response(fired: Fired, state: ApiState, background: BackgroundTasks) -> Response:

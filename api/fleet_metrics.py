@@ -18,12 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs import fleet
-from core.jobs.duties import known_duties
-from core.jobs.queue import WORKER_STATES
-from core.jobs.tables import AttemptTotalRow, DutyRow, StageTotalRow, WorkerRow
+from core.service.jobs import fleet
+from core.service.jobs.duties import known_duties
+from core.service.jobs.queue import WORKER_STATES
+from core.service.jobs.tables import AttemptTotalRow, DutyRow, StageTotalRow, WorkerRow
+from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
 from core.settings import Settings
-from core.webhooks.log import WaitingFigures, waiting_figures
 
 CACHED_SECONDS = 5.0
 """However many scrape, the database is asked no more often."""

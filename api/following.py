@@ -10,10 +10,10 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, Unauthenticated
-from core.jobs.queue import status_of
-from core.jobs.schemas import EventPage
-from core.jobs.service import read_events
-from core.jobs.states import TERMINAL
+from core.service.jobs.queue import status_of
+from core.service.jobs.schemas import EventPage
+from core.service.jobs.service import read_events
+from core.service.jobs.states import TERMINAL
 
 _BATCH = 20
 """Events of a stream that are held at once: each may be long, and there may be hundreds of streams."""

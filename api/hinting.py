@@ -3,8 +3,8 @@
 from fastapi import BackgroundTasks
 
 from api.state import ApiState
-from core.jobs.hints import hint_or_note
-from core.jobs.schemas import Job
+from core.service.jobs.hints import hint_or_note
+from core.service.jobs.schemas import Job
 
 
 def hint_after_commit(background: BackgroundTasks, state: ApiState, job: Job) -> None:

@@ -10,12 +10,12 @@ from starlette.responses import JSONResponse, Response
 
 from api.problems import problem_response
 from api.state import ApiState
-from core.artifacts.store import Incoming, Part
 from core.database import transaction
 from core.errors import InvalidRequest, OffsetMismatch, PayloadTooLarge, UploadRefused
-from core.registry.schemas import ReceivedPart
-from core.registry.upload_parts import ExpectedPart, expect_part, new_place, receive_part, require_size
-from core.teams.principal import Principal
+from core.service.registry.schemas import ReceivedPart
+from core.service.registry.upload_parts import ExpectedPart, expect_part, new_place, receive_part, require_size
+from core.service.teams.principal import Principal
+from core.storage import Incoming, Part
 
 OCTETS = "application/octet-stream"
 _WRITE_BYTES = 2**20

@@ -16,8 +16,8 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from core.errors import RateLimited
-from core.jobs.broker import broker_url
 from core.keepalives import redis_keepalives
+from core.service.jobs.broker import broker_url
 from core.settings import Settings
 
 _REDIS_FILE = "unix://"

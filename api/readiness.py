@@ -8,10 +8,10 @@ from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
-from core.jobs.broker import broker_answers
-from core.jobs.queue import fresh_workers
+from core.service.jobs.broker import broker_answers
+from core.service.jobs.queue import fresh_workers
+from core.storage import Store
 
 CACHED_SECONDS = 2.0
 

@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.teams.audit import note_refusals
-from core.teams.keys import owner_of
+from core.service.teams.audit import note_refusals
+from core.service.teams.keys import owner_of
 
 EACH = 5
 """Rows of one address in a minute; what is more is counted."""

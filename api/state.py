@@ -12,15 +12,15 @@ from api.rates import Rates
 from api.readiness import ReadinessChecks
 from api.refusals import RefusedKeys
 from api.watch import EventWatch
-from core.addresses import Guard
-from core.artifacts.store import Store, open_store
 from core.database import session_factory
-from core.jobs.broker import celery_app
-from core.jobs.hints import SendHint, hint_sender
-from core.jobs.hub_lookup import HubLookup
+from core.http.address_guard import Guard
+from core.service.jobs.broker import celery_app
+from core.service.jobs.hints import SendHint, hint_sender
+from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.teams.server_secret import server_secret
+from core.service.triggers.context import Means
 from core.settings import Settings
-from core.teams.secret import server_secret
-from core.triggers.means import Means
+from core.storage import Store, open_store
 
 
 @dataclass(frozen=True)

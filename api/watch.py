@@ -11,8 +11,8 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
 from core.database import database_url
-from core.jobs.queue import EVENT_CHANNEL
 from core.keepalives import postgres_keepalives
+from core.service.jobs.queue import EVENT_CHANNEL
 from core.settings import Settings
 
 log = structlog.get_logger()

@@ -19,7 +19,7 @@ from typing import Any
 CACHE = Path(".cache/bench")
 _ROOT = Path(__file__).parent.parent
 _SOURCES = _ROOT / "core"
-_ENGINE = ("artifacts", "catalogue", "data", "engine", "evaluation", "models", "pruning")
+_ENGINE = ("catalogue", "engine", "methods", "pipeline", "storage")
 
 
 class CellFailed(Exception):

@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 
 from bench.cell_program import answer
 from core.engine.checkpoints.files import INDEX_FILE
-from core.models.weights import write_tensors
+from core.engine.models.tensors import write_tensors
 
 VOCABULARY = 8192
 HEAD_SIZE = 64

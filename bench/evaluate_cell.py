@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bench.cell_program import answer
 from core.engine.architectures.description import inspect_folder
-from core.models.folder import open_model
-from core.models.weights import load_tensors
+from core.engine.models.folder import open_model
+from core.engine.models.tensors import load_tensors
 
 
 def evaluate(spec: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def perplexity(model: PreTrainedModel, tokens_NT: Tensor) -> float:
 
 
 def _ask(folder: Path, spec: dict[str, Any]) -> dict[str, dict[str, float]]:
-    from core.evaluation.tasks import measure_tasks  # slow to import
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to import
 
     files = {name: Path(file) for name, file in spec["tasks"].items()}
     with tempfile.TemporaryDirectory(prefix="tasks-") as work:

@@ -36,7 +36,7 @@ from bench.handbook import LICENCE, write_handbook
 from bench.machine import describe_machine, threads_available
 from bench.page import write_section
 from bench.windows import SELF_WINDOWS, SelfText, Windows
-from core.catalogue.tasks import TASKS, local_copy
+from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
 from worker.task_samples import add_task_samples
 

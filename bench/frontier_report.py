@@ -10,7 +10,7 @@ from bench.contest import Dense, Figures
 from bench.contest_report import MIB
 from bench.frontier_plan import REFERENCE, SETTINGS, SIZED, TARGETS, Cell, Plan
 from bench.page import table
-from core.catalogue.tasks import TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in domain", "out of domain"
 Found = Mapping[Cell, Figures | None]

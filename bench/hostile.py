@@ -27,13 +27,13 @@ from bench.hostile_attacks import Figures, Target, deep_json, dripping, long_bod
 from bench.machine import describe_machine
 from bench.page import table
 from core.database import migrate, new_id, session_factory, transaction
-from core.jobs.queue import append_event, claim, submitted
-from core.jobs.references import FolderModel
-from core.jobs.schemas import JobBody
-from core.jobs.tables import JobRow
+from core.service.jobs.queue import append_event, claim, submitted
+from core.service.jobs.schemas import JobBody
+from core.service.jobs.tables import JobRow
+from core.service.sources.references import FolderModel
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
 from worker.embedded import postgres
 
 EVENTS, EVENT_BYTES = 500, 16_000

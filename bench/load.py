@@ -22,7 +22,7 @@ from sqlalchemy import select
 from bench.load_fleet import MODEL, Fleet
 from bench.page import table
 from core.database import transaction
-from core.jobs.tables import AttemptRow, JobRow
+from core.service.jobs.tables import AttemptRow, JobRow
 from secateur import Client
 
 RETRIES = 40

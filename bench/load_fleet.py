@@ -19,11 +19,11 @@ from bench.parts import free_port, installed, until
 from bench.pooler import configure_pooler, pooled_url
 from core.database import migrate, session_factory, transaction
 from core.engine.architectures.description import inspect_folder
-from core.registry.schemas import ModelBody
-from core.registry.service import register_model
+from core.service.registry.schemas import ModelBody
+from core.service.registry.service import register_model
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
 from tests.model_folders import write_llama
 from worker.embedded import start_postgres, stop_postgres
 from worker.processes import ChildProcess, spawn

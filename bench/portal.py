@@ -29,10 +29,10 @@ from bench.portal_streams import measure_streams
 from bench.queue_scale_fill import fill
 from bench.queue_scale_plans import explain
 from core.database import migrate, session_factory, transaction
-from core.jobs import service
-from core.jobs.listing import SORTS, JobFilters, JobSort
+from core.service.jobs import service
+from core.service.jobs.listing import SORTS, JobFilters, JobSort
+from core.service.teams.keys import create_key
 from core.settings import Settings
-from core.teams.keys import create_key
 from worker.embedded import postgres
 from worker.processes import ChildProcess, spawn
 

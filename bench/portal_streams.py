@@ -16,7 +16,7 @@ import psutil
 from bench.load import percentile
 from bench.page import table
 from core.database import transaction
-from core.jobs.queue import append_event, claim, heartbeat, set_progress
+from core.service.jobs.queue import append_event, claim, heartbeat, set_progress
 
 if TYPE_CHECKING:
     from bench.portal import Portal

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from bench.cell_program import answer
-from core.artifacts.checkpoint import write_checkpoint
-from core.models.folder import open_model
-from core.models.weights import load_tensors
-from core.pruning.plan import make_plan
-from core.pruning.sweep import Sweep
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import open_model
+from core.engine.models.tensors import load_tensors
+from core.engine.pruning.layerwise.language_pass import Sweep
+from core.engine.pruning.layerwise.plan import make_plan
 
 
 def prune(spec: dict[str, Any]) -> dict[str, Any]:

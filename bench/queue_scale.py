@@ -22,12 +22,12 @@ from bench.queue_scale_fill import fill, job_body
 from bench.queue_scale_lists import show_lists
 from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
-from core.artifacts.store import open_store
 from core.database import migrate, session_factory
-from core.jobs import queue, service
+from core.service.jobs import queue, service
+from core.service.teams.audit import list_audit
+from core.service.teams.quotas import get_team
 from core.settings import Settings
-from core.teams.audit import list_audit
-from core.teams.quotas import get_team
+from core.storage import open_store
 from worker.embedded import postgres
 
 SERVER = {"max_connections": "300", "shared_buffers": "1GB", "max_wal_size": "8GB"}

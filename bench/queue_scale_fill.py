@@ -9,13 +9,13 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.needs import Needs
-from core.jobs.schemas import JobBody
-from core.registry.schemas import ModelBody
-from core.registry.service import register_model
+from core.service.jobs.estimates.resources import Needs
+from core.service.jobs.schemas import JobBody
+from core.service.registry.schemas import ModelBody
+from core.service.registry.service import register_model
+from core.service.teams.bootstrap import create_team
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.tables import TeamRow
 
 MODEL = "tiny"
 EVENTS_PER_JOB = 4

@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import InvalidRequest
-from core.jobs import service
-from core.jobs.listing import ORDERS, SORTS, JobFilters, JobSort
-from core.jobs.tables import JobRow
-from core.pages import cursor_of
+from core.pagination import cursor_of
+from core.service.jobs import service
+from core.service.jobs.listing import ORDERS, SORTS, JobFilters, JobSort
+from core.service.jobs.tables import JobRow
 
 LOOKS = 20
 """Number of looks of each kind; the first fills caches and does not count."""

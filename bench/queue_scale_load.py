@@ -14,10 +14,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from bench.queue_scale_fill import job_body
-from core.artifacts.store import open_store
 from core.database import session_factory, transaction
-from core.jobs import queue, service
+from core.service.jobs import queue, service
 from core.settings import Settings
+from core.storage import open_store
 
 PROCESSES = 8
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from bench.cell_program import answer
-from core.data.generation import generate_documents, sequences_at_once
-from core.models.arithmetic import forward_dtype
-from core.models.folder import open_model
-from core.models.per_layer import load_model
-from core.models.weights import DTYPES
+from core.engine.models.folder import open_model
+from core.engine.models.loading import load_model
+from core.engine.models.precision import forward_dtype
+from core.engine.models.self_text import generate_documents, sequences_at_once
+from core.engine.models.tensors import DTYPES
 
 
 def write_text(spec: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bench.cells import own_release
 from bench.machine import describe_machine
 from bench.page import table, write_section
 from bench.structured import Bench, Cell, Scale, entries
-from core.catalogue.tasks import TASKS, local_copy
+from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
 from secateur import Client
 from worker.demo import serving

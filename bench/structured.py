@@ -22,7 +22,7 @@ from bench.machine import describe_machine
 from bench.page import table, write_section
 from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS
-from core.catalogue.tasks import TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.options.base import Budgeted
 from core.settings import Settings
 from secateur import Client, Job

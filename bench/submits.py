@@ -26,8 +26,8 @@ from bench.load_fleet import MODEL, Fleet
 from bench.machine import describe_machine
 from bench.page import table
 from core.database import transaction
-from core.jobs import queue
-from core.jobs.needs import FIGURES
+from core.service.jobs import queue
+from core.service.jobs.estimates.resources import FIGURES
 
 METHOD = "magnitude"
 BODY = {"model": MODEL, "method": METHOD, "sparsity": 0.5}

@@ -7,11 +7,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bench.cell_program import answer
-from core.data.formats import detect_format
-from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, evaluation_windows, mixed_windows
-from core.models.folder import open_model
-from core.models.weights import write_tensors
+from core.engine.datasets.formats import detect_format
+from core.engine.datasets.text_files import read_documents
+from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows
+from core.engine.models.folder import open_model
+from core.engine.models.tensors import write_tensors
 
 
 def make_windows(spec: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 from alembic import context
 from sqlalchemy import Connection
 
-import core.jobs.tables
-import core.publications.tables
-import core.registry.hub_tables
-import core.registry.tables
-import core.retention.tables
-import core.sweeps.tables
-import core.teams.tables
-import core.triggers.tables
-import core.webhooks.tables  # noqa: F401
+import core.service.jobs.tables
+import core.service.publications.tables
+import core.service.registry.tables
+import core.service.retention.tables
+import core.service.sources.hub_tables
+import core.service.sweeps.tables
+import core.service.teams.tables
+import core.service.triggers.tables
+import core.service.webhooks.tables  # noqa: F401
 from core.database import Base, create_engine_from
 from core.settings import Settings
 

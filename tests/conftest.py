@@ -18,14 +18,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 from xdist.remote import Producer
 
-from core.artifacts.store import Store, open_store
 from core.database import session_factory, transaction
-from core.registry.schemas import DatasetBody, ModelBody
-from core.registry.service import register_dataset, register_model
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
+from core.service.teams.schemas import Role
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
-from core.teams.schemas import Role
+from core.storage import Store, open_store
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
 from tests.distribution import TOGETHER, ByWhatIsShared

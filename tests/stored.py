@@ -1,6 +1,6 @@
 """Files that tests put into a store."""
 
-from core.artifacts.store import Store
+from core.storage import Store
 
 
 def put(store: Store, prefix: str, path: str, content: bytes) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from core.catalogue.tasks import TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS
 
 _LABELS = ("A", "B", "C", "D")
 

@@ -7,8 +7,8 @@ before a fork. Only the runner, started afresh, does.
 from celery import Celery
 from celery.signals import setup_logging
 
-from core.jobs.broker import celery_app
 from core.logs import configure_logs
+from core.service.jobs.broker import celery_app
 from core.settings import get_settings
 
 

@@ -12,16 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from core.artifacts.manifest import finalise
-from core.artifacts.store import Store, StoredFile, artifact_prefix
 from core.errors import GateMissed, OutOfMemory, SecateurError
-from core.jobs.gates import evaluate_gates, gates_report, missed_gates
-from core.jobs.needs import compare
-from core.jobs.queue import Claim
-from core.jobs.schemas import Gates
-from core.jobs.states import Stage
-from core.registry.hub_tokens import find_access
+from core.pipeline.reports.manifest import finalise
+from core.service.jobs.estimates.resources import compare
+from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
+from core.service.jobs.queue import Claim
+from core.service.jobs.schemas import Gates
+from core.service.jobs.states import Stage
+from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
+from core.storage import Store, StoredFile, artifact_prefix
 from worker.cache import folder_bytes
 from worker.protocol import (
     AliveMessage,
@@ -55,7 +55,7 @@ class Outcome:
     files: list[StoredFile]
     missed: GateMissed | None
     measured: dict[str, Any]
-    """Resources it took, under the names of `core.jobs.needs.Needs`."""
+    """Resources it took, under the names of `core.service.jobs.estimates.resources.Needs`."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.catalogue.methods import get_method
-from core.jobs.references import ImageReference
+from core.service.sources.references import ImageReference
 from worker.attempt import Attempt, Made
 from worker.protocol import ClassifierSpec, ImageSource, ModelPlace
 from worker.sources import Sources

@@ -222,7 +222,7 @@ TeamOption = Annotated[str | None, typer.Option(help="The team; unset: the first
 
 
 def _team(session: "Session", home: "Home", name: str | None) -> str:
-    from core.teams.administration import team_named
+    from core.service.teams.administration import team_named
 
     return home.team_id if name is None else team_named(session, name)
 
@@ -239,8 +239,8 @@ def _keys_create(
         create_key_there(name, role, days, as_json)
         return
     from core.database import transaction
-    from core.teams.keys import create_key
-    from core.teams.secret import server_secret
+    from core.service.teams.keys import create_key
+    from core.service.teams.server_secret import server_secret
 
     with home_here() as home, transaction(home.sessions) as session:
         made = create_key(
@@ -260,7 +260,7 @@ def _keys_list(team: TeamOption = None, as_json: JsonOption = False) -> None:
         list_keys_there(as_json)
         return
     from core.database import transaction
-    from core.teams.keys import list_keys
+    from core.service.teams.keys import list_keys
 
     with home_here() as home, transaction(home.sessions) as session:
         keys = list_keys(session, _team(session, home, team), limit=200, after=None).data
@@ -273,7 +273,7 @@ def _keys_revoke(key_id: KeyArgument, team: TeamOption = None, as_json: JsonOpti
         revoke_key_there(key_id, as_json)
         return
     from core.database import transaction
-    from core.teams.keys import revoke_key
+    from core.service.teams.keys import revoke_key
 
     with home_here() as home, transaction(home.sessions) as session:
         revoked = revoke_key(session, _team(session, home, team), key_id)

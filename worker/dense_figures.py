@@ -6,7 +6,7 @@ Else they are measured; the report says which was which.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from core.jobs.baseline import Baseline, DenseFigure, DenseKind, Facts
+from core.pipeline.reports.dense_figures import Baseline, DenseFigure, DenseKind, Facts
 
 
 class DenseFigures:

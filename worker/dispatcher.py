@@ -14,27 +14,27 @@ from itertools import groupby
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import open_store
 from core.database import session_factory, transaction
-from core.jobs import queue
-from core.jobs.broker import celery_app
-from core.jobs.corrections import correct_needs
-from core.jobs.duties import forget_others
-from core.jobs.fleet import count_ended_attempts
-from core.jobs.hints import Hints, hint_or_note
-from core.jobs.hub_lookup import HubLookup
-from core.jobs.idempotency import expire_idempotency_keys
 from core.logs import configure_logs
-from core.publications.running import publish_waiting
-from core.registry.orphans import sweep_orphans
-from core.retention.service import apply_retention
+from core.service.jobs import queue
+from core.service.jobs.broker import celery_app
+from core.service.jobs.duties import forget_others
+from core.service.jobs.estimates.corrections import correct_needs
+from core.service.jobs.fleet import count_ended_attempts
+from core.service.jobs.hints import Hints, hint_or_note
+from core.service.jobs.idempotency import expire_idempotency_keys
+from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.publications.run import publish_waiting
+from core.service.retention.orphans import sweep_orphans
+from core.service.retention.service import apply_retention
+from core.service.sweeps.advance import advance_sweeps
+from core.service.teams.server_secret import server_secret
+from core.service.triggers.context import Means
+from core.service.triggers.due import fire_due
+from core.service.triggers.history import remove_old_firings
+from core.service.webhooks.delivery_loop import deliver_due, remove_old_deliveries
 from core.settings import Settings, get_settings
-from core.sweeps.advance import advance_sweeps
-from core.teams.secret import server_secret
-from core.triggers.due import fire_due
-from core.triggers.history import remove_old_firings
-from core.triggers.means import Means
-from core.webhooks.dispatch import deliver_due, remove_old_deliveries
+from core.storage import open_store
 from worker import alive
 from worker.duties import Duty, Turn
 

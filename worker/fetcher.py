@@ -15,9 +15,11 @@ import sys
 import traceback
 from typing import Any
 
-from core.artifacts.store import MANIFEST, open_store
 from core.errors import DiskFull, HubUnavailable, InternalError, NotFound, SecateurError, UnusableModel
-from core.jobs.references import (
+from core.service.sources.hub import Hub, HubCredential, Kind
+from core.service.sources.hub_access import open_access
+from core.service.sources.hub_datasets import questions_unavailable
+from core.service.sources.references import (
     HubImages,
     HubModel,
     HubText,
@@ -25,10 +27,8 @@ from core.jobs.references import (
     StoredModel,
     StoredText,
 )
-from core.registry.hub import Hub, HubCredential, Kind
-from core.registry.hub_access import open_access
-from core.registry.hub_datasets import questions_unavailable
 from core.settings import Settings
+from core.storage import MANIFEST, open_store
 from worker.cache import NodeCache
 from worker.fetcher_files import fetch_files, from_hub, from_store, require_readable
 from worker.fetcher_protocol import (

@@ -17,8 +17,8 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from core.errors import UnknownDataset, UnusableDataset
-from core.jobs.references import HubImages, HubText
-from core.registry.hub import HubCredential, told
+from core.service.sources.hub import HubCredential, told
+from core.service.sources.references import HubImages, HubText
 from worker.fetcher_protocol import MOST_CHARACTERS, FetchedText
 
 _FORMATS = ("arrow", "csv", "json", "parquet", "text")

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.artifacts.store import Store
-from core.artifacts.store.protocol import full_disk_told
 from core.errors import HubUnavailable, NotFound, StoreUnavailable, Unavailable, UnusableModel
-from core.jobs.references import FileReference
-from core.registry.hub import Hub, Kind
+from core.service.sources.hub import Hub, Kind
+from core.service.sources.references import FileReference
+from core.storage import Store
+from core.storage.store import full_disk_told
 
 AT_ONCE = 4
 SAY_SECONDS = 10.0

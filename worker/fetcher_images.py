@@ -10,10 +10,10 @@ from typing import Any
 
 import datasets
 
-from core.data.image_files import write_images
+from core.engine.datasets.image_codec import write_images
 from core.errors import UnusableDataset
-from core.jobs.references import HubImages
-from core.registry.hub import HubCredential
+from core.service.sources.hub import HubCredential
+from core.service.sources.references import HubImages
 from worker.fetcher_datasets import open_split, told_about
 from worker.fetcher_protocol import MOST_IMAGE_BYTES, FetchedImages
 

@@ -6,8 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
-from core.jobs.references import HubImages, HubModel, HubText, SelfText, StoredImages, StoredModel, StoredText
-from core.registry.hub_access import HubAccess
+from core.service.sources.hub_access import HubAccess
+from core.service.sources.references import (
+    HubImages,
+    HubModel,
+    HubText,
+    SelfText,
+    StoredImages,
+    StoredModel,
+    StoredText,
+)
 from core.settings import Settings
 
 TEXT_FILE = "text"

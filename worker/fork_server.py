@@ -31,7 +31,7 @@ LIBRARIES = {
         "onnxscript.function_libs.torch_lib.ops",
         "sympy.tensor.tensor",
     ),
-    "tasks": ("core.evaluation.tasks",),
+    "tasks": ("core.engine.evaluation.zero_shot",),
 }
 """Modules that only some tasks need and that are slow to load: loaded for the first and for all that follow."""
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.jobs import queue
+from core.service.jobs import queue
 from core.settings import Settings
 from worker import alive
 from worker.machine import disk_room_bytes, disk_shortage, first_device, memory_bytes

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import migrate, session_factory, transaction
+from core.service.teams.bootstrap import DEFAULT_TEAM, bootstrap, create_team
 from core.settings import Settings
-from core.teams.bootstrap import DEFAULT_TEAM, bootstrap, create_team
 from worker.embedded import postgres
 
 

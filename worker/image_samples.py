@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from core.data.image_files import write_images
+from core.engine.datasets.image_codec import write_images
 from core.errors import UnusableDataset
 from worker.home import Home
 from worker.registering import Say, add_dataset

@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs import queue
-from core.jobs.queue.writes import status_of
+from core.service.jobs import queue
+from core.service.jobs.queue.transitions import status_of
 
 LeaseState = Literal["running", "cancelling", "lost"]
 

@@ -10,12 +10,12 @@ import time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.artifacts.store import open_store
-from core.artifacts.store.s3 import S3Store
 from core.database import has_schema, migrate
 from core.errors import StoreUnavailable
 from core.logs import configure_logs
 from core.settings import Settings
+from core.storage import open_store
+from core.storage.s3 import S3Store
 
 LOOK_SECONDS = 2
 

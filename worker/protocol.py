@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from core.engine.architectures.classifier_architecture import NetworkName
-from core.jobs.baseline import Baseline
+from core.pipeline.reports.dense_figures import Baseline
 
 
 class _Wire(BaseModel):

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
 from core.database import passing_fault, transaction
-from core.jobs import queue
-from core.jobs.states import EventType, Stage
+from core.service.jobs import queue
+from core.service.jobs.states import EventType, Stage
 from worker.lease import Lease
 
 PROGRESS_SECONDS = 0.5

@@ -5,8 +5,8 @@ from typing import Any
 
 from core.catalogue.methods import get_method
 from core.engine.options.recovery import Recovery, stage_texts
-from core.jobs.queue import Claim
-from core.jobs.references import TextReference
+from core.service.jobs.queue import Claim
+from core.service.sources.references import TextReference
 from worker.protocol import ModelSource, PruneSpec, RecoverSpec, TextSource
 from worker.sources import Sources
 from worker.work_folders import SAVED_STEPS

@@ -14,9 +14,9 @@ from core.database import transaction
 from core.engine.architectures.classifier_architecture import NetworkName
 from core.engine.architectures.describe import describe_folder
 from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
-from core.registry.folders import content_hash, dataset_hash
-from core.registry.schemas import Dataset, DatasetBody, FormatName, Model, ModelBody
-from core.registry.service import register_dataset, register_model
+from core.service.registry.schemas import Dataset, DatasetBody, FormatName, Model, ModelBody
+from core.service.registry.service import register_dataset, register_model
+from core.service.sources.folders import content_hash, dataset_hash
 from core.validation import invalid_request
 from worker.home import Home
 from worker.protocol import ImportGgufSpec, NewNetworkSpec, Spec

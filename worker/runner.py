@@ -23,13 +23,13 @@ from transformers import dynamic_module_utils
 from core.catalogue.methods import get_method
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import describe_folder
+from core.engine.evaluation.continuations import generate_side_by_side
+from core.engine.evaluation.latency import measure_latency
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.models.classifier import open_classifier
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.recovery.training import RecoveryStopped
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
-from core.evaluation.generations import generate_side_by_side
-from core.evaluation.latency import measure_latency
-from core.evaluation.reload import reload_check
-from core.models.classifier import open_classifier
-from core.models.folder import ModelFolder, open_model
-from core.pruning.recovery.training import RecoveryStopped
 from worker.processes import peak_resident_bytes
 from worker.protocol import (
     ClassifierSpec,
@@ -159,7 +159,7 @@ def measure(spec: MeasureSpec) -> dict[str, Any]:
     """Measure the latency of dense and pruned in turn."""
     device = _device(spec.device)
     if spec.image_shape is not None:
-        from core.evaluation.classifier_latency import measure_classifier_latency
+        from core.engine.evaluation.classifier_latency import measure_classifier_latency
 
         pair = (open_classifier(place.path) for place in (spec.dense, spec.pruned))
         measured = measure_classifier_latency(*pair, image_shape=spec.image_shape, device=device)
@@ -185,7 +185,7 @@ def generate(spec: GenerateSpec) -> dict[str, Any]:
 
 def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
     """Measure the zero-shot accuracy of one model."""
-    from core.evaluation.tasks import measure_tasks  # slow to load, and for this alone
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
 
     device = _device(spec.device)
     measured = measure_tasks(
@@ -204,7 +204,7 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
     device = _device(spec.device)
     description = describe_folder(spec.artifact, own_artifact=True)
     if isinstance(description, ClassifierDescription):
-        from core.evaluation.classifier_reload import classifier_reload_check
+        from core.engine.evaluation.classifier_reload_check import classifier_reload_check
 
         checked = classifier_reload_check(spec.artifact, spec.expected, device=device)
     else:
@@ -216,15 +216,15 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
 
 def pack(spec: PackSpec) -> dict[str, Any]:
     """Replace dense weights by bitmasks and surviving values."""
-    from core.artifacts.packed import pack_folder
+    from core.engine.exporters.packed import pack_folder
 
     return pack_folder(spec.artifact)
 
 
 def share_by_hash(spec: HashSpec) -> dict[str, Any]:
     """Replace the linear layers' weights by shared values."""
-    from core.artifacts.hashed import hash_folder
-    from core.catalogue.sharing import Sharing
+    from core.engine.exporters.hash_sharing import Sharing
+    from core.engine.exporters.hashed import hash_folder
 
     return hash_folder(spec.artifact, {each.tensor: Sharing(each.seed, each.buckets) for each in spec.tensors})
 

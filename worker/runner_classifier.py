@@ -11,30 +11,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.methods import get_method
-from core.data.images import ImageSet
-from core.data.opened_images import Choice, ImagePlace, open_images
-from core.data.preprocessing import read_preprocessing
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.datasets.image_cache import Choice, ImagePlace, open_images
+from core.engine.datasets.image_set import ImageSet
+from core.engine.datasets.preprocessing import read_preprocessing
+from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
+from core.engine.evaluation.classifier_reload_check import write_expected
+from core.engine.evaluation.flops import count_flops
+from core.engine.exporters.hash_classifier import share_linears
+from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
+from core.engine.exporters.onnx import export_onnx
+from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
+from core.engine.pruning.iterative.retraining import retrain
+from core.engine.pruning.iterative.round_store import Rounds
+from core.engine.pruning.network import Observer, Scene, weight_of, weights_of
+from core.engine.recovery.checkpoints import Checkpoints
+from core.engine.recovery.training import Observer as TrainingObserver
 from core.errors import ZerosRefilled
-from core.evaluation.accuracy import Accuracy, measure_accuracy
-from core.evaluation.classifier_reload import write_expected
-from core.evaluation.flops import count_flops
-from core.models.classifier import ClassifierFolder, load_classifier, open_classifier
-from core.models.onnx_export import export_onnx
-from core.pruning.classifier.retraining import retrain
-from core.pruning.classifier.rounds import Rounds
-from core.pruning.classifier.scene import Observer, Scene, weight_of, weights_of
-from core.pruning.classifier.sharing import share_linears
-from core.pruning.methods.classifiers import build_classifier_method
-from core.pruning.recovery.checkpoints import Checkpoints
-from core.pruning.recovery.training import Observer as TrainingObserver
+from core.methods.classifiers import build_classifier_method
 from worker.protocol import (
     ClassifierSpec,
     ImageSource,

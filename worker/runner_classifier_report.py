@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from core.evaluation.accuracy import Accuracy
-from core.models.classifier import ClassifierFolder
-from core.pruning.classifier.scene import Scene, weight_of
+from core.engine.evaluation.accuracy import Accuracy
+from core.engine.models.classifier import ClassifierFolder
+from core.engine.pruning.network import Scene, weight_of
 from worker.protocol import ClassifierSpec, ImageSource
 
 _VERSIONS = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")

@@ -9,11 +9,11 @@ import torch
 
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.models.classifier import load_classifier, open_classifier
-from core.pruning.classifier.scene import Observer, Scene
-from core.pruning.classifier.sensitivity import classifier_sensitivity
+from core.engine.pruning.network import Observer, Scene
+from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from worker.protocol import ClassifierSpec, LogMessage, ProgressMessage, StageMessage
 from worker.runner_classifier import Send, fingerprint, open_image_sets
 from worker.runner_classifier_report import described_images

@@ -8,11 +8,11 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from core.data.images import ImageSet
-from core.evaluation.accuracy import Accuracy, measure_accuracy
-from core.jobs.baseline import DenseKind, Facts
-from core.models.classifier import ClassifierFolder
-from core.models.folder import ModelFolder
+from core.engine.datasets.image_set import ImageSet
+from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
+from core.engine.models.classifier import ClassifierFolder
+from core.engine.models.folder import ModelFolder
+from core.pipeline.reports.dense_figures import DenseKind, Facts
 from worker.dense_figures import DenseFigures
 from worker.protocol import ClassifierSpec, LogMessage, Message, MetricMessage, PruneSpec
 

@@ -13,17 +13,17 @@ import gguf
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from core.data.generation import generate_documents, sequences_at_once
+from core.engine.models.device_memory import memory_limited
+from core.engine.models.folder import open_model
+from core.engine.models.gguf_config import complete_config
+from core.engine.models.gguf_header import read_gguf_apart
+from core.engine.models.gguf_tokenizer import build_tokenizer
+from core.engine.models.loading import load_model
+from core.engine.models.precision import forward_dtype
+from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
+from core.engine.models.self_text import generate_documents, sequences_at_once
+from core.engine.models.tensors import DTYPES
 from core.errors import UnusableModel
-from core.models.arithmetic import forward_dtype
-from core.models.folder import open_model
-from core.models.gguf_config import complete_config
-from core.models.gguf_header import read_gguf_apart
-from core.models.gguf_tokenizer import build_tokenizer
-from core.models.memory import memory_limited
-from core.models.per_layer import load_model
-from core.models.reference import ReferenceConfig, ReferenceNetwork
-from core.models.weights import DTYPES
 from worker.protocol import GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
 
 _IMPORT_BYTES: Final = 2 * 2**30

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from core.artifacts.checkpoint import write_checkpoint
-from core.data.tokens import starts_with_bos
-from core.models.folder import open_model
-from core.pruning.run import walk_for
-from core.pruning.walk import GroupRow, LayerRow, Observer
+from core.engine.datasets.token_windows import starts_with_bos
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import open_model
+from core.engine.pruning.block_pass import GroupRow, LayerRow, Observer
+from core.pipeline.passes import walk_for
 from worker.protocol import LogMessage, Message, MetricMessage, ProgressMessage, PruneSpec, StageMessage
 from worker.runner_dense import dense_figures, text_facts
 from worker.runner_recover import calibration_set, evaluation_sets

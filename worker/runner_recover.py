@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from core.artifacts.checkpoint import write_checkpoint
-from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, evaluation_windows, mixed_windows, training_windows
+from core.engine.datasets.text_files import read_documents
+from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows, training_windows
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import open_model
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.recovery import Recovery
+from core.engine.pruning.layerwise.measure import measure
+from core.engine.recovery.language import VERSIONS, Recovered, Teacher, recover
+from core.engine.recovery.sampling import Source
+from core.engine.recovery.training import Observer
 from core.errors import TooLittleText
-from core.models.folder import open_model
-from core.pruning.measuring import measure
-from core.pruning.recovery.recover import VERSIONS, Recovered, Teacher, recover
-from core.pruning.recovery.sampling import Source
-from core.pruning.recovery.training import Observer
 from worker.protocol import (
     JobSpec,
     LogMessage,

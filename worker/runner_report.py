@@ -9,9 +9,9 @@ from core.engine.architectures.description import ModelDescription
 from worker.protocol import PruneSpec, TextSource
 
 if TYPE_CHECKING:
-    from core.pruning.plan import Plan
-    from core.pruning.structured_plan import StructuredPlan
-    from core.pruning.walk import PruneResult
+    from core.engine.pruning.block_pass import PruneResult
+    from core.engine.pruning.layerwise.plan import Plan
+    from core.engine.pruning.units.plan import StructuredPlan
 
 
 def prune_result(

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from core.models.folder import open_model
-from core.pruning.latency_search import Step, search_model
+from core.engine.models.folder import open_model
+from core.pipeline.stages.search import Step, search_model
 from worker.protocol import LogMessage, Message, MetricMessage, SearchSpec, StageMessage
 
 

@@ -10,13 +10,13 @@ import torch
 
 from core.catalogue.compatibility import parse_parameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
-from core.data.tokens import starts_with_bos
+from core.engine.datasets.token_windows import starts_with_bos
+from core.engine.models.folder import open_model
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.evaluation.charts import sensitivity_chart
-from core.models.folder import open_model
-from core.pruning.sensitivity import SensitivityWalk
-from core.pruning.sensitivity_plan import make_sensitivity_plan
-from core.pruning.walk import Observer
+from core.engine.pruning.block_pass import Observer
+from core.methods.sensitivity.language_pass import SensitivityWalk
+from core.methods.sensitivity.plan import make_sensitivity_plan
+from core.pipeline.reports.charts import sensitivity_chart
 from worker.protocol import LogMessage, Message, ProgressMessage, SensitivitySpec, StageMessage
 from worker.runner_recover import calibration_set, evaluation_sets
 from worker.runner_report import described_text

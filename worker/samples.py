@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.database import transaction
-from core.registry.deletion import delete_registered
-from core.registry.schemas import ModelBody
-from core.registry.service import find_row
-from core.registry.tables import ModelRow
+from core.service.registry.schemas import ModelBody
+from core.service.registry.service import find_row
+from core.service.registry.tables import ModelRow
+from core.service.retention.deletion import delete_registered
 from worker.downloads import PackagedFile, fetch
 from worker.home import Home
 from worker.registering import Say, add_dataset, add_model, register_folder

@@ -25,8 +25,8 @@ from typing import TextIO
 
 import psutil
 
+from core.service.teams.bootstrap import DEFAULT_TEAM
 from core.settings import Settings
-from core.teams.bootstrap import DEFAULT_TEAM
 from worker import alive
 from worker.embedded import is_running, start_postgres, stop_postgres
 from worker.failures import CommandFailed

@@ -7,12 +7,12 @@ from typing import Any, Self
 
 import structlog
 
-from core.artifacts.store import MANIFEST, Store
-from core.artifacts.store.protocol import GENERATED_PREFIX, full_disk_told
-from core.catalogue.tasks import TASKS, local_copy
-from core.data.formats import IMAGE_PARQUET
+from core.engine.datasets.formats import IMAGE_PARQUET
+from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
-from core.jobs.references import (
+from core.service.sources.folders import content_hash, dataset_hash, file_hash
+from core.service.sources.hub_access import HubAccess
+from core.service.sources.references import (
     FileImages,
     FileText,
     FolderModel,
@@ -25,9 +25,9 @@ from core.jobs.references import (
     TaskReference,
     TextReference,
 )
-from core.registry.folders import content_hash, dataset_hash, file_hash
-from core.registry.hub_access import HubAccess
 from core.settings import Settings
+from core.storage import MANIFEST, Store
+from core.storage.store import GENERATED_PREFIX, full_disk_told
 from worker.cache import NodeCache
 from worker.fetcher_protocol import (
     IMAGES_FILE,

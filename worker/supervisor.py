@@ -14,12 +14,12 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
-from core.artifacts.store import Store, artifact_prefix
 from core.errors import DiskFull, InternalError, SecateurError, TimeLimitExceeded
-from core.jobs import queue
-from core.jobs.queue import Claim
-from core.jobs.states import TERMINAL, JobStatus
+from core.service.jobs import queue
+from core.service.jobs.queue import Claim
+from core.service.jobs.states import TERMINAL, JobStatus
 from core.settings import Settings
+from core.storage import Store, artifact_prefix
 from worker.attempt import Outcome
 from worker.classifier_attempt import ClassifierAttempt
 from worker.language_attempt import LanguageAttempt

@@ -3,8 +3,8 @@
 from typing import Any
 
 from core.catalogue.targets import Target
-from core.jobs.gates import GateResult
-from core.jobs.queue import Claim
+from core.service.jobs.gates import GateResult
+from core.service.jobs.queue import Claim
 from worker.protocol import PruneSpec, SearchSpec
 
 

@@ -12,12 +12,12 @@ from importlib.metadata import version
 from statistics import mean
 from typing import Any
 
-from core.artifacts.store import StoredFile
-from core.catalogue.tasks import TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import DiskFull, ModelTooLarge
-from core.jobs.baseline import Facts
-from core.registry.folders import content_hash_of
+from core.pipeline.reports.dense_figures import Facts
+from core.service.sources.folders import content_hash_of
 from core.settings import Settings
+from core.storage import StoredFile
 from worker.cache import NodeCache
 from worker.dense_figures import DenseFigures
 from worker.protocol import ModelPlace, PruneSpec, TasksSpec, TextSource

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow
 
-from core.catalogue.tasks import TASKS, TaskInfo, local_copy
+from core.engine.evaluation.zero_shot_tasks import TASKS, TaskInfo, local_copy
 from core.settings import Settings
 from worker.downloads import Package, fetched, unpack
 from worker.registering import Say

@@ -31,11 +31,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
-from core.artifacts.store import Store, open_store
 from core.database import new_id, session_factory, transaction
-from core.jobs import queue
-from core.jobs.broker import PRUNE_TASK
+from core.service.jobs import queue
+from core.service.jobs.broker import PRUNE_TASK
 from core.settings import Settings, get_settings
+from core.storage import Store, open_store
 from worker.app import app
 from worker.heart import Heart
 from worker.lookout import Lookout

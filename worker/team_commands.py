@@ -12,7 +12,7 @@ from secateur.cli.output import JsonOption, explain, moment, print_json, print_t
 from worker.command_errors import home_here
 
 if TYPE_CHECKING:
-    from core.teams.schemas import Team
+    from core.service.teams.schemas import Team
 
 _HOUR = 3600
 
@@ -51,7 +51,7 @@ teams_app = typer.Typer(help="Teams of this server, and their quotas.", no_args_
 def _list(as_json: JsonOption = False) -> None:
     """All teams: what they use, of what they may."""
     from core.database import transaction
-    from core.teams.administration import list_teams
+    from core.service.teams.administration import list_teams
 
     with home_here() as home, transaction(home.sessions) as session:
         teams = list_teams(session)
@@ -70,8 +70,8 @@ def _create(
     """Found a team and show its first admin key, this once."""
     limits = _limits(max_running, max_queued, max_device_hours, max_stored_bytes, weight)
     from core.database import transaction
-    from core.teams.administration import found_team
-    from core.teams.secret import server_secret
+    from core.service.teams.administration import found_team
+    from core.service.teams.server_secret import server_secret
 
     with home_here() as home, transaction(home.sessions) as session:
         key = found_team(session, name, limits, secret=server_secret(home.settings))
@@ -85,7 +85,7 @@ def _refused(
 ) -> None:
     """List the keys that were refused and are no team's, newest first; a team's own are in its audit trail."""
     from core.database import transaction
-    from core.teams.audit import list_refusals
+    from core.service.teams.audit import list_refusals
 
     with home_here() as home, transaction(home.sessions) as session:
         found = list_refusals(session, limit=limit)
@@ -117,7 +117,7 @@ def _set(
     if not limits:
         raise typer.BadParameter("name at least one quota to set, such as --max-running 4")
     from core.database import transaction
-    from core.teams.administration import set_limits
+    from core.service.teams.administration import set_limits
 
     with home_here() as home, transaction(home.sessions) as session:
         team = set_limits(session, name, limits)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.jobs.schemas import JobEvent
+from core.service.jobs.schemas import JobEvent
 
 MOST_POINTS = 500
 """Most points of one curve in a page; of longer ones only every so many are shown."""

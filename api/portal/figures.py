@@ -7,7 +7,7 @@ from typing import Any
 from api.portal.verdict import apart, difference_within_noise
 from api.portal.words import count, duration, number, percent, size
 from core.engine.options.latency_budget import latency_noise
-from core.jobs.gates import TASK_MEAN, stored_bytes
+from core.service.jobs.gates import TASK_MEAN, stored_bytes
 
 Figures = Mapping[str, Any]
 

@@ -19,15 +19,15 @@ from starlette.requests import ClientDisconnect
 from api.parts import send_file
 from api.portal.session import Form, read_form, require_own_form, require_same_origin, session_of
 from api.state import ApiState
-from core.artifacts.store import full_disk_told
 from core.database import transaction
 from core.engine.checkpoints.files import is_model_file, is_pickle, is_weight_file
 from core.errors import InvalidRequest, SecateurError, UploadRefused
-from core.registry import uploads
-from core.registry.deletion import forget
-from core.registry.schemas import Dataset, Model, Upload, UploadBody, UploadKind
-from core.registry.upload_completion import complete_upload
-from core.teams.principal import Principal
+from core.service.registry import uploads
+from core.service.registry.schemas import Dataset, Model, Upload, UploadBody, UploadKind
+from core.service.registry.upload_completion import complete_upload
+from core.service.retention.deletion import forget
+from core.service.teams.principal import Principal
+from core.storage import full_disk_told
 
 _HASHED_AT_ONCE = 2**20
 

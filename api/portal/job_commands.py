@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.jobs.schemas import Gates
+from core.service.jobs.schemas import Gates
 
 _WIDTH: Final = 100
 _CONTINUED: Final = " \\\n  "

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from api.portal.session import Form
 from core.catalogue.methods import METHODS
 from core.engine.architectures.describe import ShownDescription
-from core.jobs.text_resolution import SELF
-from core.registry.schemas import Dataset
+from core.service.jobs.resolution.text import SELF
+from core.service.registry.schemas import Dataset
 
 METHOD = {"language-model": "frontier", "image-classification": "magnitude"}
 """Usual method of the model's task, where none is named."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from core.catalogue.methods import METHODS
 from core.errors import InvalidRequest
-from core.jobs.schemas import JobBody
+from core.service.jobs.schemas import JobBody
 
 PARAMETERS: Final = "parameters."
 METADATA: Final = "metadata"

@@ -12,7 +12,7 @@ from api.bodies import check_json
 from api.portal.job_fields import METADATA, PARAMETERS, Field, job_fields, json_or_text, one_a_line
 from api.portal.session import Form
 from core.catalogue.methods import METHODS
-from core.jobs.schemas import JobBody
+from core.service.jobs.schemas import JobBody
 
 _LEADING: Final = {"calibration": "dataset", "recovery": "method"}
 """Parts of the body that are sent only where this field of theirs is filled in."""

@@ -11,8 +11,8 @@ from api.following import KEEP_ALIVE_SECONDS, Turn
 from api.portal import job_page
 from api.portal.curves import curves_of
 from api.portal.page import fragment
-from core.jobs.schemas import EventPage
-from core.jobs.snapshots import metric_names, take_snapshot
+from core.service.jobs.schemas import EventPage
+from core.service.jobs.snapshots import metric_names, take_snapshot
 
 OVER = "over"
 """Name of the event that ends a stream: the job is over, and the page has all of it."""

@@ -15,11 +15,11 @@ from api.portal.verdict import verdict
 from core.catalogue.methods import METHODS
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
-from core.jobs import service
-from core.jobs.schemas import Job, JobBody, JobEvent
-from core.jobs.snapshots import Snapshot, newest_events
-from core.jobs.states import HELD, TERMINAL
-from core.publications.service import list_publications
+from core.service.jobs import service
+from core.service.jobs.schemas import Job, JobBody, JobEvent
+from core.service.jobs.snapshots import Snapshot, newest_events
+from core.service.jobs.states import HELD, TERMINAL
+from core.service.publications.service import list_publications
 
 LOG_LINES = 500
 """Lines of the log in the page; all of it is a file."""

@@ -15,9 +15,9 @@ from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.errors import SecateurError
-from core.jobs.inspection import inspect
-from core.jobs.schemas import InspectBody, Inspection, Job, JobBody
-from core.registry.schemas import Dataset
+from core.service.jobs.inspection import inspect
+from core.service.jobs.schemas import InspectBody, Inspection, Job, JobBody
+from core.service.registry.schemas import Dataset
 
 GOAL = "goal"
 """Field that names the one of `GOALS` that counts; the others are not sent."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from core.errors import GateMissed
-from core.jobs.schemas import JobAttempt, JobEvent
-from core.jobs.states import STAGES, Stage
+from core.service.jobs.schemas import JobAttempt, JobEvent
+from core.service.jobs.states import STAGES, Stage
 
 _TRUSTED = 0.25
 """Progress from which an attempt's own pace counts alone; before, the estimate does too, less and less."""

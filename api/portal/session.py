@@ -13,8 +13,8 @@ from starlette.responses import Response
 from api.dependencies import State, with_role
 from core.database import transaction
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
-from core.teams.principal import Principal
-from core.teams.sessions import form_token, signed_in
+from core.service.teams.principal import Principal
+from core.service.teams.sessions import form_token, signed_in
 
 COOKIE = "secateur_session"
 COOKIE_PATH = "/portal"

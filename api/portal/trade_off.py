@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from core.jobs.comparison import Cost, TradeOff
+from core.service.jobs.comparison import Cost, TradeOff
 
 COSTS: Final[dict[Cost, str]] = {
     "parameters": "parameters that are not zero",
@@ -21,7 +21,7 @@ def quality_in_words(quality: str) -> str:
 
 def draw_trade_off(found: TradeOff) -> str:
     """Draw the trade-off as an SVG."""
-    from core.evaluation.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
+    from core.pipeline.reports.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
 
     spots = [
         Spot(each.label, each.cost, each.quality, on_front=each.beaten_by is None, is_reference=each.job is None)

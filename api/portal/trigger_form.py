@@ -6,7 +6,7 @@ from typing import Any, Final
 from api.bodies import check_json
 from api.portal.session import Form
 from core.errors import InvalidRequest
-from core.triggers.schemas import TriggerBody
+from core.service.triggers.schemas import TriggerBody
 
 FIELDS: Final = (
     "name",

@@ -8,7 +8,7 @@ from typing import Any
 from api.portal.words import number, percent
 from core.catalogue.methods import get_method
 from core.engine.options.latency_budget import latency_noise
-from core.jobs.gates import stored_bytes
+from core.service.jobs.gates import stored_bytes
 
 Figures = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.portal.session import Form
 from core.errors import InvalidRequest
-from core.webhooks.schemas import Webhook, WebhookBody
+from core.service.webhooks.schemas import Webhook, WebhookBody
 
 FIELDS = tuple(WebhookBody.model_fields)
 

@@ -9,9 +9,9 @@ from api.problems import problems
 from api.ranges import DOWNLOAD_ANSWERS
 from core.database import transaction
 from core.errors import Conflict, Forbidden, NotFound, RangeNotSatisfiable, StoreUnavailable, Unauthenticated
-from core.jobs import service
-from core.jobs.schemas import ArtifactList
-from core.registry import deletion
+from core.service.jobs import service
+from core.service.jobs.schemas import ArtifactList
+from core.service.retention import deletion
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 

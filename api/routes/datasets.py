@@ -18,11 +18,11 @@ from core.errors import (
     Unauthenticated,
     UnusableDataset,
 )
-from core.pages import Page
-from core.registry import service
-from core.registry.deletion import delete_registered, forget
-from core.registry.schemas import Dataset, DatasetBody
-from core.registry.tables import DatasetRow
+from core.pagination import Page
+from core.service.registry import service
+from core.service.registry.schemas import Dataset, DatasetBody
+from core.service.registry.tables import DatasetRow
+from core.service.retention.deletion import delete_registered, forget
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

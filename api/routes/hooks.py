@@ -18,9 +18,9 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from core.triggers import service
-from core.triggers.firing import fire_by_url
-from core.triggers.schemas import Firing
+from core.service.triggers import service
+from core.service.triggers.firing import fire_by_url
+from core.service.triggers.schemas import Firing
 
 router = APIRouter(prefix="/v1/hooks", tags=["triggers"])
 

@@ -5,8 +5,8 @@ from fastapi import APIRouter
 from api.dependencies import Admin, DatabaseSession, State
 from api.problems import problems
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
-from core.registry import hub_tokens
-from core.registry.schemas import HubToken, HubTokenBody
+from core.service.registry.schemas import HubToken, HubTokenBody
+from core.service.sources import hub_tokens
 
 router = APIRouter(prefix="/v1/team/hub-token", tags=["team"])
 

@@ -31,14 +31,14 @@ from core.errors import (
     UnknownModel,
     UnknownQueue,
 )
-from core.jobs import service
-from core.jobs.comparison import FEWEST, MOST, Comparison, Cost
-from core.jobs.hub_lookup import HUB_ERRORS
-from core.jobs.listing import JobSort
-from core.jobs.schemas import AttemptPage, Job, JobBody
-from core.jobs.states import JobStatus
-from core.jobs.waiting import with_waiting_reason, with_waiting_reasons
-from core.pages import Page
+from core.pagination import Page
+from core.service.jobs import service
+from core.service.jobs.comparison import FEWEST, MOST, Comparison, Cost
+from core.service.jobs.listing import JobSort
+from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
+from core.service.jobs.schemas import AttemptPage, Job, JobBody
+from core.service.jobs.states import JobStatus
+from core.service.jobs.waiting import with_waiting_reason, with_waiting_reasons
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

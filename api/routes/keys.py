@@ -8,9 +8,9 @@ from starlette.responses import Response
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State
 from api.problems import problems
 from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
-from core.pages import Page
-from core.teams import keys
-from core.teams.schemas import CreatedKey, Key, KeyBody, RotateBody
+from core.pagination import Page
+from core.service.teams import keys
+from core.service.teams.schemas import CreatedKey, Key, KeyBody, RotateBody
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 

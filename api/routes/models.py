@@ -33,14 +33,14 @@ from core.errors import (
     UnsupportedArchitecture,
     UnusableModel,
 )
-from core.jobs.hub_lookup import HUB_ERRORS
-from core.jobs.inspection import inspect
-from core.jobs.schemas import InspectBody, Inspection
-from core.pages import Page
-from core.registry import service
-from core.registry.deletion import delete_registered, forget
-from core.registry.schemas import Model, ModelBody
-from core.registry.tables import ModelRow
+from core.pagination import Page
+from core.service.jobs.inspection import inspect
+from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
+from core.service.jobs.schemas import InspectBody, Inspection
+from core.service.registry import service
+from core.service.registry.schemas import Model, ModelBody
+from core.service.registry.tables import ModelRow
+from core.service.retention.deletion import delete_registered, forget
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

@@ -16,9 +16,9 @@ from core.errors import (
     NotFound,
     Unauthenticated,
 )
-from core.pages import Page
-from core.publications import service
-from core.publications.schemas import AskedOnce, Publication, PublicationBody
+from core.pagination import Page
+from core.service.publications import service
+from core.service.publications.schemas import AskedOnce, Publication, PublicationBody
 
 router = APIRouter(tags=["publications"])
 

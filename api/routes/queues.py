@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from api.dependencies import DatabaseSession, Viewer
 from api.problems import problems
 from core.errors import Unauthenticated
-from core.jobs import fleet
+from core.service.jobs import fleet
 
 router = APIRouter(prefix="/v1/queues", tags=["workers"])
 

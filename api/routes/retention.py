@@ -5,8 +5,8 @@ from fastapi import APIRouter
 from api.dependencies import Admin, DatabaseSession
 from api.problems import problems
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
-from core.retention import service
-from core.retention.schemas import Retention, RetentionPolicy, RetentionPreview
+from core.service.retention import service
+from core.service.retention.schemas import Retention, RetentionPolicy, RetentionPreview
 
 router = APIRouter(prefix="/v1/team/retention", tags=["team"])
 

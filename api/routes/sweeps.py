@@ -18,12 +18,12 @@ from core.errors import (
     Unauthenticated,
     UnknownMethod,
 )
-from core.jobs.comparison import Cost
-from core.jobs.hub_lookup import HUB_ERRORS
-from core.pages import Page
-from core.sweeps import service
-from core.sweeps.schemas import Sweep, SweepBody, SweepResults
-from core.sweeps.states import SweepStatus
+from core.pagination import Page
+from core.service.jobs.comparison import Cost
+from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
+from core.service.sweeps import service
+from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
+from core.service.sweeps.states import SweepStatus
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 

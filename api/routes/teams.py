@@ -5,8 +5,8 @@ from fastapi import APIRouter
 from api.dependencies import DatabaseSession, Viewer
 from api.problems import problems
 from core.errors import Unauthenticated
-from core.teams import quotas
-from core.teams.schemas import Team
+from core.service.teams import quotas
+from core.service.teams.schemas import Team
 
 router = APIRouter(prefix="/v1/team", tags=["team"])
 

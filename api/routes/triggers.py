@@ -14,13 +14,12 @@ from api.problems import problems
 from api.routes.jobs import SUBMIT_ERRORS
 from core.database import transaction
 from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
-from core.pages import Page
-from core.triggers import service
-from core.triggers.checking import look_up_template
-from core.triggers.definitions import trigger_answer
-from core.triggers.firing import fire_by_hand
-from core.triggers.proofs import SentHeaders
-from core.triggers.schemas import (
+from core.pagination import Page
+from core.service.triggers import service
+from core.service.triggers.authentication import SentHeaders
+from core.service.triggers.definitions import trigger_answer
+from core.service.triggers.firing import fire_by_hand
+from core.service.triggers.schemas import (
     Firing,
     IssuedTrigger,
     RotateTriggerBody,
@@ -29,6 +28,7 @@ from core.triggers.schemas import (
     TriggerChanges,
     TriggerPreview,
 )
+from core.service.triggers.validation import look_up_template
 
 router = APIRouter(prefix="/v1/triggers", tags=["triggers"])
 

@@ -33,11 +33,11 @@ from core.errors import (
     UnusableModel,
     UploadRefused,
 )
-from core.pages import Page
-from core.registry import uploads
-from core.registry.deletion import forget
-from core.registry.schemas import Dataset, Model, ReceivedPart, Upload, UploadBody, UploadKind, UploadStatus
-from core.registry.upload_completion import complete_upload
+from core.pagination import Page
+from core.service.registry import uploads
+from core.service.registry.schemas import Dataset, Model, ReceivedPart, Upload, UploadBody, UploadKind, UploadStatus
+from core.service.registry.upload_completion import complete_upload
+from core.service.retention.deletion import forget
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 

@@ -22,10 +22,10 @@ from core.errors import (
     Unauthenticated,
     UnsafeAddress,
 )
-from core.pages import Page
-from core.webhooks import log, service
-from core.webhooks.events import WebhookType
-from core.webhooks.schemas import (
+from core.pagination import Page
+from core.service.webhooks import delivery_log, service
+from core.service.webhooks.events import WebhookType
+from core.service.webhooks.schemas import (
     CreatedWebhook,
     Delivery,
     DeliveryDetail,
@@ -133,13 +133,15 @@ def list_deliveries(
     type: Annotated[WebhookType | None, Query(description="Of events of this type.")] = None,
 ) -> Page[Delivery]:
     """The deliveries of a webhook that match every filter, newest first."""
-    return log.list_deliveries(session, caller.team_id, webhook_id, limit=limit, after=after, state=state, type=type)
+    return delivery_log.list_deliveries(
+        session, caller.team_id, webhook_id, limit=limit, after=after, state=state, type=type
+    )
 
 
 @router.get("/{webhook_id}/deliveries/{delivery_id}", responses=problems(Unauthenticated, NotFound))
 def get_delivery(webhook_id: str, delivery_id: str, caller: Viewer, session: DatabaseSession) -> DeliveryDetail:
     """One delivery: what is sent, and how each attempt went."""
-    return log.get_delivery(session, caller.team_id, webhook_id, delivery_id)
+    return delivery_log.get_delivery(session, caller.team_id, webhook_id, delivery_id)
 
 
 @router.post(

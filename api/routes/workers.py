@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from api.dependencies import DatabaseSession, State, Viewer
 from api.problems import problems
 from core.errors import Unauthenticated
-from core.jobs import fleet
-from core.jobs.queue import WorkerState
-from core.jobs.tables import WorkerRow
+from core.service.jobs import fleet
+from core.service.jobs.queue import WorkerState
+from core.service.jobs.tables import WorkerRow
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
 

@@ -10,7 +10,7 @@ from typing import Self
 import psycopg
 from sqlalchemy import make_url
 
-from core.jobs.queue import EVENT_CHANNEL
+from core.service.jobs.queue import EVENT_CHANNEL
 
 _RECONNECT_SECONDS = 0.2
 _RUNNING = """SELECT jobs.id, jobs.stage, workers.pid FROM jobs JOIN workers ON workers.id = jobs.worker_id

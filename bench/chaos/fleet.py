@@ -28,9 +28,9 @@ from bench.chaos.variables import ACCESS_KEY, BUCKET, DISK_BYTES, PASSWORD, SECR
 from bench.chaos.wires import Network, Wire
 from bench.parts import free_port, installed, until
 from core.database import session_factory, transaction
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
 from tests.production.files import compose, filled_in, image
 from worker.processes import run
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from core.jobs.states import STAGES
+from core.service.jobs.states import STAGES
 
 APIS: Final = ("api-0", "api-1")
 DISPATCHERS: Final = ("dispatcher-0", "dispatcher-1")

@@ -26,9 +26,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from bench.chaos.installation import Installation
 from bench.chaos.receiver import Receiver
 from core.database import migrate, session_factory, transaction
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
 from tests.serving import lent_app, served
 from worker.embedded import postgres
 from worker.processes import ChildProcess, spawn

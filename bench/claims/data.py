@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.claims.sources import fashion_mnist_files
-from core.data.images import TensorImages
+from core.engine.datasets.image_set import TensorImages
 from worker.image_samples import FASHION_MNIST_FILES, idx
 
 IMAGE_SHAPE = (1, 28, 28)

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from bench.claims.sources import RECALL, LanguageFiles
-from core.artifacts.checkpoint import write_checkpoint
-from core.catalogue.tasks import TASKS
-from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, evaluation_windows
-from core.evaluation.tasks import measure_tasks
-from core.models.folder import ModelFolder, open_model
-from core.pruning.run import walk_for
-from core.pruning.walk import PruneResult
+from core.engine.datasets.text_files import read_documents
+from core.engine.datasets.token_windows import calibration_windows, evaluation_windows
+from core.engine.evaluation.zero_shot import measure_tasks
+from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.pruning.block_pass import PruneResult
+from core.pipeline.passes import walk_for
 from core.settings import Settings
 
 SOURCE_FILES = ("argparse", "dataclasses", "inspect", "pickle", "tarfile", "typing")

@@ -16,19 +16,23 @@ from transformers import PreTrainedModel
 from bench.cells import CACHE, own_release
 from bench.claims.data import Split, digits
 from core.catalogue.compatibility import parse_parameters
-from core.data.images import ImageSet
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import ImageSet
+from core.engine.evaluation.accuracy import measure_accuracy
+from core.engine.models.classifier import load_classifier, open_classifier
+from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
-from core.evaluation.accuracy import measure_accuracy
-from core.models.classifier import load_classifier, open_classifier
-from core.models.reference import ReferenceConfig, ReferenceNetwork
-from core.pruning.classifier.retraining import retrain
-from core.pruning.classifier.scene import Scene, weights_of
-from core.pruning.methods.classifiers import build_classifier_method
+from core.engine.pruning.iterative.retraining import retrain
+from core.engine.pruning.network import Scene, weights_of
+from core.methods.classifiers import build_classifier_method
 
 FOLDER = CACHE / "claims"
-_CODE = ("core/models/reference.py", "core/pruning/classifier/retraining.py", "core/pruning/recovery/training.py")
+_CODE = (
+    "core/engine/models/reference_networks.py",
+    "core/engine/pruning/iterative/retraining.py",
+    "core/engine/recovery/training.py",
+)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from types import MappingProxyType
 import httpx
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, artifact_prefix
 from core.database import transaction
-from core.jobs.queue import claim, finish_succeeded, heartbeat
+from core.service.jobs.queue import claim, finish_succeeded, heartbeat
+from core.storage import Store, artifact_prefix
 
 
 def succeeded_job(

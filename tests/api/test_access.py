@@ -8,11 +8,11 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.service.teams.bootstrap import bootstrap
+from core.service.teams.keys import authenticate
+from core.service.teams.tables import ApiKeyRow
+from core.service.teams.tokens import new_token, prefix_of
 from core.settings import Settings
-from core.teams.bootstrap import bootstrap
-from core.teams.keys import authenticate
-from core.teams.tables import ApiKeyRow
-from core.teams.tokens import new_token, prefix_of
 from tests.conftest import bearer
 
 Sessions = sessionmaker[Session]
@@ -45,7 +45,7 @@ def test_the_part_of_a_key_that_lists_show_opens_nothing(
     """A well-formed key that begins as a good one does."""
     characters = chain(admin_key[4:12], cycle("a"))
     with monkeypatch.context() as patched:
-        patched.setattr("core.teams.tokens.secrets.choice", lambda alphabet: next(characters))
+        patched.setattr("core.service.teams.tokens.secrets.choice", lambda alphabet: next(characters))
         forged = new_token()
     assert prefix_of(forged) == prefix_of(admin_key) and forged != admin_key
     response = api_client.get("/v1/jobs", headers=bearer(forged))

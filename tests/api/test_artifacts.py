@@ -6,11 +6,11 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore, artifact_prefix
 from core.database import transaction
 from core.errors import NotFound
-from core.jobs.queue import claim, finish_succeeded
+from core.service.jobs.queue import claim, finish_succeeded
 from core.settings import Settings
+from core.storage import LocalStore, artifact_prefix
 
 CONTENT = bytes(range(256)) * 10
 

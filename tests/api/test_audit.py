@@ -8,8 +8,8 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.tables import JobRow
-from core.teams.administration import set_limits
+from core.service.jobs.tables import JobRow
+from core.service.teams.administration import set_limits
 from tests.conftest import bearer
 
 Sessions = sessionmaker[Session]

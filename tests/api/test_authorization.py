@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.app import create_app
 from api.authorization import ALLOWED, CALLERS, OWN, expected, page
 from api.openapi import operations
-from core.artifacts.store import Store
 from core.database import transaction
+from core.service.teams.tables import ApiKeyRow
 from core.settings import Settings
-from core.teams.tables import ApiKeyRow
+from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.conftest import bearer
 from tests.model_folders import write_llama, write_text

@@ -17,8 +17,8 @@ import api.backing_metrics
 import api.fleet_metrics
 from api.app import create_app
 from core.database import transaction
-from core.jobs import queue
-from core.jobs.hints import Hints
+from core.service.jobs import queue
+from core.service.jobs.hints import Hints
 from core.settings import Settings
 from tests.api.test_metrics import scrape
 from tests.conftest import bearer

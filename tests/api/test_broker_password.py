@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from api.rates import Rates
 from core.errors import RateLimited
-from core.jobs.broker import broker_answers, celery_app
-from core.jobs.hints import Hints
+from core.service.jobs.broker import broker_answers, celery_app
+from core.service.jobs.hints import Hints
 from core.settings import Settings
 from tests.worker.redis_server import RedisServer, redis_running
 

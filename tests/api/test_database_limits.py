@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.pooler import configure_pooler, pooled_url
 from core.database import Role, passing_fault, session_factory, transaction
-from core.jobs.queue import HeldUp, claim
+from core.service.jobs.queue import HeldUp, claim
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
-from core.teams.tables import TeamRow
 from tests.api.test_problems import problem_of
 from tests.conftest import bearer
 from tests.jobs.conftest import NewJob

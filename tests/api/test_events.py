@@ -11,7 +11,14 @@ from sqlalchemy import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.queue import append_event, claim, finish_cancelled, finish_succeeded, request_cancel, set_progress
+from core.service.jobs.queue import (
+    append_event,
+    claim,
+    finish_cancelled,
+    finish_succeeded,
+    request_cancel,
+    set_progress,
+)
 from core.settings import Settings
 from tests.worker.conftest import eventually
 

@@ -8,9 +8,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.queue import expire_idempotency_keys
-from core.jobs.tables import IdempotencyKeyRow, JobRow
-from core.teams.tables import ApiKeyRow
+from core.service.jobs.queue import expire_idempotency_keys
+from core.service.jobs.tables import IdempotencyKeyRow, JobRow
+from core.service.teams.tables import ApiKeyRow
 from tests.conftest import bearer
 
 Sessions = sessionmaker[Session]
@@ -92,7 +92,7 @@ def test_a_key_past_its_time_is_forgotten(api: TestClient, job_body: dict[str, A
 def test_keys_go_a_batch_at_a_time_and_none_whose_request_is_being_answered(
     sessions: Sessions, team: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.jobs.idempotency.EXPIRED_AT_ONCE", 2)
+    monkeypatch.setattr("core.service.jobs.idempotency.EXPIRED_AT_ONCE", 2)
     rows = [
         IdempotencyKeyRow(team_id=team, key_hash=bytes([number]), request_hash=b"", expires_at=func.now())
         for number in range(4)

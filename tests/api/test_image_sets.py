@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError, TooFewImages, UnknownDataset, UnusableDataset
-from core.jobs.hub_lookup import HubFindings
-from core.jobs.image_resolution import ImageNeeds, resolve_images
-from core.jobs.references import FileImages, ImageReference, StoredImages, data_references, image_references
-from core.registry.folders import content_hash
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.images import ImageNeeds, resolve_images
+from core.service.sources.folders import content_hash
+from core.service.sources.references import FileImages, ImageReference, StoredImages, data_references, image_references
 from core.settings import Settings
 from tests.api.uploading import announced, send_rest, start
 from tests.image_sets import grays, write_folder, write_parquet

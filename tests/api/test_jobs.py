@@ -5,14 +5,14 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
-from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
 from core.catalogue.methods import METHODS
 from core.database import transaction
-from core.jobs.queue import claim, finish_succeeded
-from core.jobs.references import StoredModel
-from core.jobs.tables import JobEventRow, JobRow
-from core.registry.folders import content_hash
+from core.service.jobs.queue import claim, finish_succeeded
+from core.service.jobs.tables import JobEventRow, JobRow
+from core.service.sources.folders import content_hash
+from core.service.sources.references import StoredModel
 from core.settings import Settings
+from core.storage import LocalStore, StoredFile, artifact_prefix
 from tests.conftest import bearer
 from tests.model_folders import write_llama
 from tests.task_questions import write_questions

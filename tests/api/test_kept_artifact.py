@@ -8,12 +8,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
 from core.database import transaction
 from core.errors import GateMissed, OutOfMemory
-from core.jobs.queue import claim, finish_cancelled, finish_failed, finish_succeeded, release
-from core.registry.orphans import sweep_orphans
+from core.service.jobs.queue import claim, finish_cancelled, finish_failed, finish_succeeded, release
+from core.service.retention.orphans import sweep_orphans
 from core.settings import Settings
+from core.storage import LocalStore, StoredFile, artifact_prefix
 
 MISSED = GateMissed("too far").problem()
 METRICS = {"bytes": {"dense": 10, "artifact": 5}}

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
-from core.teams.tables import ApiKeyRow
+from core.service.teams.tables import ApiKeyRow
 from tests.conftest import bearer
 
 Sessions = sessionmaker[Session]

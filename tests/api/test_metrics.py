@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session, sessionmaker
 import api.fleet_metrics
 from api.app import create_app
 from core.database import transaction
-from core.jobs import queue
-from core.jobs.fleet import STAGE_BOUNDS, count_ended_attempts
+from core.service.jobs import queue
+from core.service.jobs.fleet import STAGE_BOUNDS, count_ended_attempts
 from core.settings import Settings
 from tests.worker.test_serve import free_port
 

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
 from core.database import transaction
-from core.jobs.queue import heartbeat
+from core.service.jobs.queue import heartbeat
+from core.service.teams.tokens import new_token
 from core.settings import Settings
-from core.teams.tokens import new_token
 from tests.conftest import bearer
 
 _SERVE_AND_LIST_MODULES = """

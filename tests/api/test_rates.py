@@ -12,8 +12,8 @@ from api.app import create_app
 from api.rates import Rates
 from core.errors import RateLimited
 from core.logs import configure_logs
+from core.service.teams.tokens import new_token
 from core.settings import Settings
-from core.teams.tokens import new_token
 from tests.conftest import bearer
 from tests.worker.conftest import eventually
 from worker.processes import spawn

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from api.app import create_app
 from api.refusals import EACH, MANY, MOST_ADDRESSES, RefusedKeys
 from core.database import transaction
+from core.service.teams.audit import list_refusals
+from core.service.teams.tokens import new_token
 from core.settings import Settings
-from core.teams.audit import list_refusals
-from core.teams.tokens import new_token
 from secateur.cli import app
 from tests.conftest import bearer
 from worker.cli import register

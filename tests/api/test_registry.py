@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from core.engine.architectures.architecture import FAMILIES
 from core.engine.architectures.heterogeneous import per_layer_config
-from core.registry.folders import content_hash
+from core.service.sources.folders import content_hash
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text
 

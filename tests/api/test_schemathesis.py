@@ -13,13 +13,13 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.examples.triggers import EXAMPLES, PARAMETERS
-from core.addresses import Guard
-from core.artifacts.store import Store
 from core.database import transaction
+from core.http.address_guard import Guard
+from core.service.teams.server_secret import server_secret
+from core.service.triggers.secrets import digest
+from core.service.triggers.tables import TriggerRow
 from core.settings import Settings
-from core.teams.secret import server_secret
-from core.triggers.secrets import digest
-from core.triggers.tables import TriggerRow
+from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.model_folders import write_llama, write_text
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.tables import JobRow
+from core.service.jobs.tables import JobRow
 
 PARAMETERS = 6480
 """Of the model; 4352 of them are prunable, and 4 bytes each."""

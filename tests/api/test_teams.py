@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from core.database import transaction
 from core.errors import Conflict, InvalidRequest, NotFound
-from core.jobs.queue import claim, heartbeat, release
+from core.service.jobs.queue import claim, heartbeat, release
+from core.service.teams.administration import found_team, list_teams, set_limits
+from core.service.teams.keys import authenticate
+from core.service.teams.quotas import month_start
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
-from core.teams.administration import found_team, list_teams, set_limits
-from core.teams.keys import authenticate
-from core.teams.quotas import month_start
-from core.teams.tables import TeamRow
 from secateur.cli import keys_app
 from tests.conftest import bearer
 from worker.cli import register

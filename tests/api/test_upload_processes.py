@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import seconds_from_now, transaction
-from core.registry.folders import content_hash
-from core.registry.tables import UploadRow
+from core.service.registry.tables import UploadRow
+from core.service.sources.folders import content_hash
 from core.settings import Settings
+from core.storage import Store
 from tests.api.uploading import announced, send, send_rest, start
 from tests.conftest import bearer
 from tests.model_folders import write_llama

@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
-from core.teams.tables import TeamRow
+from core.storage import Store
 from tests.api.uploading import announced, send, send_rest, start, stored_bytes
 from tests.conftest import bearer
 from tests.model_folders import write_llama

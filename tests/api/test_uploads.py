@@ -12,15 +12,15 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore, Store
-from core.artifacts.store.protocol import Part
 from core.database import seconds_from_now, transaction
 from core.errors import Unavailable
-from core.registry.folders import content_hash
-from core.registry.tables import UploadRow
-from core.registry.upload_completion import complete_upload
+from core.service.registry.tables import UploadRow
+from core.service.registry.upload_completion import complete_upload
+from core.service.sources.folders import content_hash
+from core.service.teams.principal import Principal
 from core.settings import Settings
-from core.teams.principal import Principal
+from core.storage import LocalStore, Store
+from core.storage.store import Part
 from tests.api.uploading import announced, send, send_rest, start, stored_bytes
 from tests.model_folders import write_llama, write_text
 

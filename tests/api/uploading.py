@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.teams.tables import TeamRow
+from core.service.teams.tables import TeamRow
 
 
 def announced(folder: Path, name: str = "sent", **change: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from bench.frontier import Bench, main
 from bench.frontier_plan import SETTINGS, TARGETS, Cell, Plan
 from bench.frontier_report import IN_DOMAIN, OUT_OF_DOMAIN, page
 from bench.page import write_section
-from core.catalogue.tasks import TASKS
-from core.models.weights import write_tensors
+from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.models.tensors import write_tensors
 from tests.model_folders import write_llama, write_text
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import torch
 
 from bench.machine import Products, products
 from core.engine.architectures.description import inspect_folder
-from core.pruning.statistics import add_gram
+from core.engine.pruning.input_statistics import add_gram
 from tests.model_folders import write_llama
 
 RATES = {"float32": 100.0, "bfloat16": 400.0}

@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from core.data.formats import detect_format
-from core.data.texts import describe, read_documents
+from core.engine.datasets.formats import detect_format
+from core.engine.datasets.text_files import describe, read_documents
 from core.errors import UnusableDataset
 
 

@@ -22,12 +22,12 @@ from bench.chaos.journal import Journal, read
 from bench.chaos.observation import Bucket, Observation, Reader, Violation, observe
 from bench.chaos.receiver import Receiver
 from bench.chaos.small import Store
-from core.addresses import Guard
 from core.database import session_factory, transaction
+from core.http.address_guard import Guard
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
+from core.service.webhooks.delivery_loop import Dispatch
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
-from core.webhooks.dispatch import Dispatch
 from secateur import Client
 from tests.databases import administrator, fresh_database
 from tests.serving import lent_app, served

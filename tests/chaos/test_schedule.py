@@ -7,7 +7,7 @@ import pytest
 
 from bench.chaos.faults import KINDS
 from bench.chaos.schedule import SHARES, WHOSE_JOB, schedule
-from core.jobs.states import STAGES
+from core.service.jobs.states import STAGES
 
 SEEDS = range(20)
 

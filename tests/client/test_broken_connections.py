@@ -8,8 +8,8 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.settings import Settings
+from core.storage import Store
 from secateur import Client, Key, UploadProgress, errors
 from tests.api.ended_job import succeeded_job
 from tests.client.both_clients import facing_as_client

@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.packed import pack_folder
-from core.artifacts.store import Store
+from core.engine.exporters.packed import pack_folder
+from core.storage import Store
 from secateur_wire.weights.packed import SUFFIX
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import COMMAND, RunHere

@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import save_file
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.card import model_card
-from core.artifacts.packed import pack_folder
-from core.artifacts.store import Store
+from core.engine.exporters.packed import pack_folder
+from core.pipeline.reports.model_card import model_card
+from core.storage import Store
 from secateur.cli import app, main
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import RunHere
@@ -85,9 +85,12 @@ def test_every_command_that_is_shown_is_read(monkeypatch: pytest.MonkeyPatch) ->
         except Exception as error:
             refused.append(f"{each}: {error}")
     assert not refused, "\n".join(refused)
-    assert {"README.md", "docs/operations.md", "core/artifacts/card.py", "examples/pipelines/prune.sh"} <= {
-        each.where for each in commands
-    }
+    assert {
+        "README.md",
+        "docs/operations.md",
+        "core/pipeline/reports/model_card.py",
+        "examples/pipelines/prune.sh",
+    } <= {each.where for each in commands}
 
 
 def test_what_the_page_and_the_card_of_a_finished_job_show_works(

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.queue import heartbeat
+from core.service.jobs.queue import heartbeat
 from tests.client.command_line import RunHere
 from tests.portal.browserless import Browserless
 

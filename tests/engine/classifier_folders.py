@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.classifier_architecture import CLASSIFIERS
-from core.models.reference import NETWORKS, ReferenceConfig
+from core.engine.models.reference_networks import NETWORKS, ReferenceConfig
 
 _VIT = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 16,

@@ -8,10 +8,10 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
-from core.data.images import TensorImages
 from core.engine.architectures.layer_shape import LinearShape
-from core.models.reference import ReferenceConfig
-from core.pruning.classifier.scene import Scene
+from core.engine.datasets.image_set import TensorImages
+from core.engine.models.reference_networks import ReferenceConfig
+from core.engine.pruning.network import Scene
 
 CLASSES = 5
 

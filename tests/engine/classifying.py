@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from core.catalogue.methods import get_method
-from core.data.images import TensorImages
+from core.engine.datasets.image_set import TensorImages
+from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.options.recovery import Recovery
-from core.models.reference import ReferenceConfig, ReferenceNetwork
-from core.pruning.classifier.retraining import retrain
-from core.pruning.classifier.scene import Scene
-from core.pruning.methods.classifiers import build_classifier_method
+from core.engine.pruning.iterative.retraining import retrain
+from core.engine.pruning.network import Scene
+from core.methods.classifiers import build_classifier_method
 from tests.engine.classifier_networks import layers_of as shapes
 
 

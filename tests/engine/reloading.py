@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from core.evaluation.reload import reload_check
+from core.engine.evaluation.reload_check import reload_check
 
 
 def reload(artifact: Path, expected: Path) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.artifacts.checkpoint import write_checkpoint
-from core.models.folder import open_model
-from core.models.skeleton import Skeleton, call_block
-from core.models.weights import load_tensors
-from core.pruning.plan import make_plan
-from core.pruning.streams import block_arguments
-from core.pruning.sweep import Sweep
-from core.pruning.walk import Observer, PruneResult
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import Skeleton, call_block
+from core.engine.models.tensors import load_tensors
+from core.engine.pruning.block_pass import Observer, PruneResult
+from core.engine.pruning.layerwise.language_pass import Sweep
+from core.engine.pruning.layerwise.plan import make_plan
+from core.engine.pruning.layerwise.streams import block_arguments
 
 
 def sweep(

@@ -15,22 +15,22 @@ from transformers import AutoModelForCausalLM
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.unit_counts import Counts, LayerShape
+from core.engine.models.tensors import load_tensors
 from core.engine.options.recovery import Lora
 from core.engine.options.width import Width
 from core.engine.options.width_counts import require_narrowing
+from core.engine.pruning.block_pass import Observer
+from core.engine.pruning.schedule import counts_at, cubic
+from core.engine.pruning.units.adapted_model import AdaptedModel, estimated_gradient
+from core.engine.pruning.units.removal import Cut
+from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.errors import InvalidParameters
-from core.jobs.needs import needs_of
-from core.jobs.schemas import JobBody
-from core.jobs.work import Tokens, work_of
-from core.models.weights import load_tensors
-from core.pruning.adapted import AdaptedModel, estimated_gradient
-from core.pruning.half_space import HalfSpaceRemoval, half_space_step
-from core.pruning.knowledge import Bundle, most_damaging
-from core.pruning.methods.loraprune import GradualRemoval
-from core.pruning.recovery.adapters import MaskedLoraLinear, add_adapters
-from core.pruning.schedule import counts_at, cubic
-from core.pruning.structure import Cut
-from core.pruning.walk import Observer
+from core.methods.bundle_damage import Bundle, most_damaging
+from core.methods.half_space import HalfSpaceRemoval, half_space_step
+from core.methods.loraprune import GradualRemoval
+from core.service.jobs.estimates.compute import Tokens, work_of
+from core.service.jobs.estimates.resources import needs_of
+from core.service.jobs.schemas import JobBody
 from tests.engine.crossing import crossed
 from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import make_model, make_tokens
@@ -213,9 +213,7 @@ def test_the_damage_of_a_bundle_is_what_the_loss_rises_by_without_it(
 ) -> None:
     folder, tokens = make_model(tmp_path / "model", "gemma3"), make_tokens(3)
     found: list[Bundle] = []
-    monkeypatch.setattr(
-        "core.pruning.methods.lorashear.most_damaging", lambda bundles, share: found.extend(bundles) or []
-    )
+    monkeypatch.setattr("core.methods.lorashear.most_damaging", lambda bundles, share: found.extend(bundles) or [])
     removal(folder, tmp_path / "work", "lorashear", 0.25, parameters=QUICK | {"periods": 1}, calibration=tokens)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
 

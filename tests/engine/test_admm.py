@@ -7,10 +7,10 @@ from torch import Tensor
 from core.catalogue.compatibility import parse_parameters
 from core.engine.options.layer_selection import Selection
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
 from core.errors import RunFailed
-from core.pruning.group import PrunableLinear, Target
-from core.pruning.methods import build_method
-from core.pruning.statistics import InputStatistic, Statistic
+from core.methods import build_method
 
 
 def statistic(seed: int, size: int = 64, *, dead: int = 0) -> InputStatistic:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from core.pruning.allocation import outlier_share, owl_sparsities
+from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
 
 
 def test_an_outlier_is_a_score_above_so_many_times_the_mean_of_its_block() -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.models.arithmetic import forward_dtype, rounded_products
+from core.engine.models.precision import forward_dtype, rounded_products
 
 CPU = torch.device("cpu")
 

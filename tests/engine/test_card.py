@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.artifacts.card import model_card
+from core.pipeline.reports.model_card import model_card
 
 RECOVERY: dict[str, Any] = {
     "method": "lora", "trained": "lora", "trained_parameters": 1000, "steps": 200, "tokens": 4000,

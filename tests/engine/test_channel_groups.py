@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
+from core.engine.evaluation.flops import count_flops
+from core.engine.models.reshaping import changed_groups, resize_modules
+from core.engine.pruning.units.coupled_channels import Groups
 from core.errors import UnsupportedArchitecture
-from core.evaluation.flops import count_flops
-from core.models.resized import changed_groups, resize_modules
-from core.pruning.classifier.channels import Groups
 from tests.engine.classifier_networks import NETWORKS, logits, make_classifier, random_images
 
 

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.data.images import TensorImages
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import TensorImages
 from core.engine.options.recovery import Recovery
+from core.engine.pruning.iterative.curvature import mean_squares
+from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
+from core.engine.pruning.iterative.layer_scan import exact_counts, scan
+from core.engine.pruning.iterative.retraining import retrain
+from core.engine.pruning.iterative.round_store import Rounds
+from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
+from core.engine.pruning.network import Observer, loss_and_accuracy, mean_loss
+from core.engine.pruning.units.dead_neurons import remove_dead_neurons
+from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidParameters, InvalidSparsity
-from core.pruning.classifier.curvature import mean_squares
-from core.pruning.classifier.dead_neurons import remove_dead_neurons
-from core.pruning.classifier.dropout import layers_before_dropout, scaled_dropout
-from core.pruning.classifier.matrices import layer_of, set_matrix, to_matrix
-from core.pruning.classifier.retraining import retrain
-from core.pruning.classifier.rounds import Rounds
-from core.pruning.classifier.scan import exact_counts, scan
-from core.pruning.classifier.scene import Observer, loss_and_accuracy, mean_loss
-from core.pruning.methods.classifiers.iterative_magnitude import cut_layer, rewind
-from core.pruning.recovery.training import RecoveryStopped
+from core.methods.classifiers.iterative_magnitude import cut_layer, rewind
 from tests.engine.classifying import (
     Plain,
     digits,

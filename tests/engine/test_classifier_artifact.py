@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForImageClassification
 
-from core.artifacts.classifier_checkpoint import round_to_stored, write_classifier
-from core.artifacts.packed import pack_folder
 from core.engine.architectures.classifier_architecture import SHAPES_KEY
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.evaluation.classifier_reload_check import classifier_reload_check, write_expected
+from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
+from core.engine.exporters.onnx import export_onnx
+from core.engine.exporters.packed import pack_folder
+from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import ReloadCheckFailed, UnsupportedArchitecture
-from core.evaluation.classifier_reload import classifier_reload_check, write_expected
-from core.models.classifier import load_classifier, open_classifier
-from core.models.onnx_export import export_onnx
 from secateur_wire.weights.packed import unpack_folder
 from tests.engine.classifier_folders import FAMILIES, image_shape, images, make_classifier, remove_channels, zero_half
 from tests.engine.crossing import partly

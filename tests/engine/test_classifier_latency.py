@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from core.artifacts.card import model_card
-from core.artifacts.classifier_checkpoint import write_classifier
 from core.engine.checkpoints.files import ONNX_FILE
-from core.evaluation.classifier_latency import measure_classifier_latency
-from core.models.classifier import load_classifier, open_classifier
-from core.models.onnx_export import export_onnx
+from core.engine.evaluation.classifier_latency import measure_classifier_latency
+from core.engine.exporters.huggingface_classifier import write_classifier
+from core.engine.exporters.onnx import export_onnx
+from core.engine.models.classifier import load_classifier, open_classifier
+from core.pipeline.reports.model_card import model_card
 from tests.engine.classifier_folders import make_classifier, remove_channels
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def test_dense_and_pruned_are_timed_in_both_engines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.evaluation.classifier_latency._ENOUGH_MS", 1.0)
+    monkeypatch.setattr("core.engine.evaluation.classifier_latency._ENOUGH_MS", 1.0)
     dense = open_classifier(make_classifier(tmp_path / "model", "mlp"))
     model = load_classifier(dense)
     remove_channels(model, "mlp", "network.body.1", [0, 3])

@@ -11,18 +11,18 @@ from torch import nn
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.filter_parameters import FilterL1Parameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
-from core.data.images import TensorImages
+from core.engine.datasets.image_set import TensorImages
+from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
+from core.engine.pruning.network import Observer, Scene, mean_loss
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidRequest
-from core.evaluation.charts import sensitivity_chart
-from core.models.classifier import ClassifierFolder, load_classifier, open_classifier
-from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.scene import Observer, Scene, mean_loss
-from core.pruning.classifier.sensitivity import classifier_sensitivity
-from core.pruning.methods.classifiers import build_classifier_method
-from core.pruning.methods.classifiers.filter_l1 import FilterL1
-from core.pruning.recovery.training import RecoveryStopped
+from core.methods.classifiers import build_classifier_method
+from core.methods.classifiers.filter_l1 import FilterL1
+from core.methods.sensitivity.classifier_pass import classifier_sensitivity
+from core.pipeline.reports.charts import sensitivity_chart
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
 
 DEVICE = torch.device("cpu")

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.catalogue.parameters import FRONTIER
-from core.pruning.refit import RIDGES
-from core.pruning.walk import LayerRow
+from core.engine.pruning.block_pass import LayerRow
+from core.engine.pruning.compensation.refit import RIDGES
 from tests.engine.crossing import crossed, partly
 from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens

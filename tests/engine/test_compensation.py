@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
-from core.pruning.compensation import damped_inverse_factor, prune_columns
-from core.pruning.group import Target
-from core.pruning.masks import lowest_in_groups, lowest_in_tensor
+from core.engine.pruning.compensation.column_update import damped_inverse_factor, prune_columns
+from core.engine.pruning.layerwise.targets import Target
+from core.engine.pruning.masks import lowest_in_groups, lowest_in_tensor
 
 
 def make_problem(rows: int, columns: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core import counting
 from core.counting import counted, current_work, working
-from core.data.generation import generate_documents
-from core.evaluation.timing import in_turn
-from core.models.folder import open_model
-from core.pruning.run import walk_for
+from core.engine.evaluation.timing import in_turn
+from core.engine.models.folder import open_model
+from core.engine.models.self_text import generate_documents
+from core.pipeline.passes import walk_for
 from tests.engine.tiny import make_model, make_tokens
 from tests.sources.conftest import write_wordy_model
 

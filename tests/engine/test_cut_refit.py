@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.artifacts.checkpoint import write_checkpoint
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import open_model
+from core.engine.pruning.block_pass import Observer, PruneResult
+from core.engine.pruning.units import plan as structured_plan
+from core.engine.pruning.units.plan import make_structured_plan
+from core.engine.pruning.units.removal import Cut, LayerCut
 from core.errors import InvalidRequest
-from core.models.folder import open_model
-from core.pruning import structured_plan
-from core.pruning.methods.depth import Depth
-from core.pruning.methods.random_structured import RandomStructured
-from core.pruning.structure import Cut, LayerCut
-from core.pruning.structured_plan import make_structured_plan
-from core.pruning.walk import Observer, PruneResult
+from core.methods.depth import Depth
+from core.methods.random_structured import RandomStructured
 from tests.engine.crossing import crossed
 from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
 from tests.engine.test_per_layer import prune as prune_per_layer

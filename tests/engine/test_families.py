@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.architecture import FAMILIES
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import Skeleton, call_block
 from core.errors import ReloadCheckFailed
-from core.evaluation.reload import reload_check
-from core.models.folder import open_model
-from core.models.skeleton import Skeleton, call_block
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.data.images import TensorImages
-from core.models.reference import ReferenceConfig, ReferenceNetwork
-from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.rankings import RANKINGS, compare, rank, spearman, taylor
-from core.pruning.classifier.scene import Scene
+from core.engine.datasets.image_set import TensorImages
+from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
+from core.engine.pruning.network import Scene
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank, spearman, taylor
 from tests.engine.classifier_networks import make_classifier, make_scene, random_images
 
 

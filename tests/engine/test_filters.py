@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.data.images import TensorImages
+from core.engine.datasets.image_set import TensorImages
+from core.engine.evaluation.flops import count_flops
+from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.recovery import Recovery
+from core.engine.pruning.iterative.retraining import retrain
+from core.engine.pruning.iterative.round_store import Rounds
+from core.engine.pruning.network import Observer, Scene, mean_loss
+from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidParameters, InvalidSparsity
-from core.evaluation.flops import count_flops
-from core.models.reference import ReferenceConfig, ReferenceNetwork
-from core.pruning.classifier.retraining import retrain
-from core.pruning.classifier.rounds import Rounds
-from core.pruning.classifier.scene import Observer, Scene, mean_loss
-from core.pruning.recovery.training import RecoveryStopped
 from tests.engine.classifier_networks import layers_of, logits, make_classifier, make_scene, random_images
 from tests.engine.classifying import prune
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import Skeleton
 from core.engine.options.water_filling import LayerCosts, allocate
-from core.models.folder import open_model
-from core.models.skeleton import Skeleton
-from core.pruning import fisher
-from core.pruning.shelf import Shelf
-from core.pruning.streams import ActivationBudget
-from core.pruning.walk import LayerRow
+from core.engine.pruning.allocation import fisher
+from core.engine.pruning.block_pass import LayerRow
+from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.pruning.layerwise.streams import ActivationBudget
 from tests.engine.sweeping import sweep, tensors_of
 from tests.engine.test_structured import edit
 from tests.engine.tiny import CONFIGS, make_model, make_tokens

@@ -12,12 +12,12 @@ from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from core.artifacts.card import model_card
-from core.evaluation import generations
-from core.evaluation.generations import generate_side_by_side
-from core.models import decoding
-from core.models.folder import ModelFolder, open_model
-from core.models.per_layer import load_model
+from core.engine.evaluation import continuations
+from core.engine.evaluation.continuations import generate_side_by_side
+from core.engine.models import generation
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.loading import load_model
+from core.pipeline.reports.model_card import model_card
 from tests.sources.conftest import write_wordy_model
 
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def test_a_model_without_room_or_sense_is_left_out_and_a_note_says_why(
     rows, notes = write({"dense": dense, "pruned": open_model(folder)}, ["w5", "w6"])
     assert all(row["dense"] and row["pruned"] is None for row in rows)
     assert len(notes) == 1 and notes[0].startswith("The pruned model wrote nothing") and "not finite" in notes[0]
-    monkeypatch.setattr(decoding, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(generation, "free_bytes", lambda device: 1000)
     rows, notes = write({"dense": dense}, ["w5"])
     assert rows == [{"prompt": "w5", "dense": None}] and "1000 are free on cpu" in notes[0]
 
@@ -119,7 +119,7 @@ def test_one_model_at_a_time_is_in_memory(
         loaded.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr(generations, "load_model", load)
+    monkeypatch.setattr(continuations, "load_model", load)
     write({"dense": dense, "pruned": pruned}, ["w5"])
     assert len(loaded) == 2
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from core.artifacts.hashed import hash_file, hash_folder
-from core.catalogue.sharing import Sharing, expected_collision_rate, sharing_of
-from core.pruning.hashing import bucket_values, collision_rate, collisions_by_sparsity, expand, share
+from core.engine.exporters.hash_fit import bucket_values, collision_rate, collisions_by_sparsity, expand, share
+from core.engine.exporters.hash_sharing import Sharing, expected_collision_rate, sharing_of
+from core.engine.exporters.hashed import hash_file, hash_folder
 from secateur_wire.weights.hashed import bucket_and_sign, expand_file
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder
 
@@ -100,7 +100,11 @@ def test_one_weight_a_bucket_loses_nothing() -> None:
 def test_a_shared_file_comes_back_byte_for_byte(
     tmp_path: Path, dtype: torch.dtype, sparsity: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("core.artifacts.weight_parts", "secateur_wire.weights.restore", "secateur_wire.weights.hashed"):
+    for module in (
+        "core.engine.exporters.safetensors_parts",
+        "secateur_wire.weights.restore",
+        "secateur_wire.weights.hashed",
+    ):
         monkeypatch.setattr(f"{module}.CHUNK_WEIGHTS", 64)
     sharing = Sharing(2**33 + 1, 150)
     tensors = {

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.data.image_description import ImagesDescription, describe_images
-from core.data.image_files import UnreadableImage, decode_image, write_images
-from core.data.images import TensorImages
-from core.data.opened_images import Choice, ImagePlace, open_images
-from core.data.preprocessing import Preprocessing, read_preprocessing
 from core.engine.architectures.classifier_architecture import ImageShape
+from core.engine.datasets.image_cache import Choice, ImagePlace, open_images
+from core.engine.datasets.image_codec import UnreadableImage, decode_image, write_images
+from core.engine.datasets.image_facts import ImagesDescription, describe_images
+from core.engine.datasets.image_set import TensorImages
+from core.engine.datasets.preprocessing import Preprocessing, read_preprocessing
+from core.engine.evaluation.accuracy import measure_accuracy
 from core.errors import NotFiniteWeights, SecateurError, TooFewImages, UnusableDataset, UnusableModel
-from core.evaluation.accuracy import measure_accuracy
 from tests.image_sets import encoded, grays, write_folder, write_parquet
 from worker.image_samples import digits
 

@@ -12,12 +12,12 @@ import transformers
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
+from core.engine.models.classifier import build_classifier, open_classifier
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.loading import build_model, load_model
+from core.engine.models.streamed import Skeleton
 from core.errors import UnsafeConfig, UnusableModel
-from core.models.classifier import build_classifier, open_classifier
-from core.models.folder import ModelFolder, open_model
-from core.models.per_layer import build_model, load_model
-from core.models.skeleton import Skeleton
-from core.pruning.latency_search import random_model
+from core.pipeline.stages.search import random_model
 from tests.engine.classifier_folders import make_classifier
 from tests.engine.tiny import make_model
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from core.models.folder import open_model
-from core.pruning.run import walk_for
-from core.pruning.streams import Stream
-from core.pruning.walk import Observer, PruneResult
+from core.engine.models.folder import open_model
+from core.engine.pruning.block_pass import Observer, PruneResult
+from core.engine.pruning.layerwise.streams import Stream
+from core.pipeline.passes import walk_for
 from tests.engine.sweeping import tensors_of
 from tests.engine.tiny import make_model, make_tokens
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from core.catalogue.parameters import WandaParameters
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
-from core.pruning.group import PrunableLinear, Target
-from core.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
-from core.pruning.methods.wanda import Wanda
-from core.pruning.saliency import cumulative_row_share
-from core.pruning.statistics import InputStatistic, Statistic
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
+from core.engine.pruning.saliency import cumulative_row_share
+from core.methods.wanda import Wanda
 
 # Few distinct values, so that ties are the rule.
 scores = st.integers(1, 6).flatmap(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from core.artifacts.packed import pack_file, pack_folder
-from core.evaluation.reload import reload_check
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.exporters.packed import pack_file, pack_folder
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_file, unpack_folder
 from tests.engine.sweeping import save, sweep
 from tests.engine.tiny import make_model
@@ -70,7 +70,7 @@ def test_size_is_the_bound(tmp_path: Path, dtype: str, sparsity: float) -> None:
 
 
 def test_tensors_of_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("core.artifacts.weight_parts", "secateur_wire.weights.restore"):
+    for module in ("core.engine.exporters.safetensors_parts", "secateur_wire.weights.restore"):
         monkeypatch.setattr(f"{module}.CHUNK_WEIGHTS", 64)
     weight = torch.randn(37, 53) * (torch.rand(37, 53) < 0.5)
     save_file({"w": weight, "dense": torch.randn(300)}, tmp_path / "model.safetensors")

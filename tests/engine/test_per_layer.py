@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.compatibility import check_job
 from core.engine.architectures.architecture import FAMILIES
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.heterogeneous import LAYERS_KEY, MODELLING_FILE, modelling_file
 from core.engine.architectures.unit_counts import LayerShape
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import open_model
+from core.engine.models.loading import load_model
+from core.engine.models.tensors import load_tensors
+from core.engine.pruning.block_pass import GroupRow, PruneResult
+from core.engine.pruning.units.removal import Cut
+from core.engine.recovery.language import recover
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
-from core.evaluation.reload import reload_check
-from core.models.folder import open_model
-from core.models.per_layer import load_model
-from core.models.weights import load_tensors
-from core.pruning.recovery.recover import recover
-from core.pruning.run import walk_for
-from core.pruning.structure import Cut
-from core.pruning.walk import GroupRow, PruneResult
+from core.pipeline.passes import walk_for
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload_with_code

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from core.engine.models.folder import open_model
 from core.engine.options.recovery import Lora, Recovery, complete_recovery
+from core.engine.pruning.layerwise.measure import measure
+from core.engine.recovery.adapters import add_adapters, merge_adapters
+from core.engine.recovery.language import Recovered, Teacher, recover
+from core.engine.recovery.training import Observer, RecoveryStopped, Training, rate
+from core.engine.recovery.zero_pattern import ZeroPattern
 from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
-from core.models.folder import open_model
-from core.pruning.measuring import measure
-from core.pruning.recovery.adapters import add_adapters, merge_adapters
-from core.pruning.recovery.masks import ZeroPattern
-from core.pruning.recovery.recover import Recovered, Teacher, recover
-from core.pruning.recovery.training import Observer, RecoveryStopped, Training, rate
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train, train_among
@@ -177,7 +177,7 @@ def test_a_zero_that_came_back_is_an_error(tmp_path: Path, monkeypatch: pytest.M
 def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_pruned(tmp_path / "pruned")
     monkeypatch.setattr(
-        "core.pruning.recovery.recover.next_token_loss", lambda model, tokens: model(tokens).logits.sum() * float("nan")
+        "core.engine.recovery.language.next_token_loss", lambda model, tokens: model(tokens).logits.sum() * float("nan")
     )
     with pytest.raises(RecoveryDiverged, match="step 1 is not finite") as caught:
         train(source, tmp_path / "work", recipe("finetune"))

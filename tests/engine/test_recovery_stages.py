@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from core.engine.models.folder import open_model
 from core.engine.options.recovery import Recovery, complete_recovery
+from core.engine.recovery.language import Recovered
+from core.engine.recovery.sampling import Adaptive, Source, shares
+from core.engine.recovery.training import Observer, RecoveryStopped
 from core.errors import InvalidRequest
-from core.models.folder import open_model
-from core.pruning.recovery.recover import Recovered
-from core.pruning.recovery.sampling import Adaptive, Source, shares
-from core.pruning.recovery.training import Observer, RecoveryStopped
 from tests.engine.recovering import make_pruned, tiny_lora, train
 from tests.engine.tiny import make_model, make_tokens
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.engine.options.compensation import Compensation
-from core.pruning.refit import best_refit, conjugate_gradient, output_error, refit, refit_directions
-from core.pruning.statistics import InputStatistic, Statistic
+from core.engine.pruning.compensation.refit import best_refit, conjugate_gradient, output_error, refit, refit_directions
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
 
 
 def ignore(text: str) -> None:

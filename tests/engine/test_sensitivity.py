@@ -9,13 +9,13 @@ import torch
 
 from core.catalogue.compatibility import check_job, parse_parameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.engine.models.folder import open_model
 from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.pruning.block_pass import Observer
 from core.errors import InvalidRequest
-from core.evaluation.charts import Series, line_chart, sensitivity_chart
-from core.models.folder import open_model
-from core.pruning.sensitivity import SensitivityResult, SensitivityWalk
-from core.pruning.sensitivity_plan import make_sensitivity_plan
-from core.pruning.walk import Observer
+from core.methods.sensitivity.language_pass import SensitivityResult, SensitivityWalk
+from core.methods.sensitivity.plan import make_sensitivity_plan
+from core.pipeline.reports.charts import Series, line_chart, sensitivity_chart
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
 

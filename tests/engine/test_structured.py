@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from core.artifacts.checkpoint import write_checkpoint
 from core.catalogue.compatibility import check_job
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.unit_counts import LayerShape, ModelStructure, group_counts
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import load_tensors
+from core.engine.pruning.block_pass import Observer, PruneResult
+from core.engine.pruning.layerwise.block_gradients import walk_back
+from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.pruning.layerwise.streams import ActivationBudget
+from core.engine.pruning.units.language_pass import Removal
+from core.engine.pruning.units.removal import Cut, LayerCut, layer_groups, slice_block
 from core.errors import InvalidParameters, InvalidSparsity
-from core.models.folder import open_model
-from core.models.skeleton import Skeleton
-from core.models.weights import load_tensors
-from core.pruning.gradients import walk_back
-from core.pruning.removal import Removal
-from core.pruning.run import walk_for
-from core.pruning.shelf import Shelf
-from core.pruning.streams import ActivationBudget
-from core.pruning.structure import Cut, LayerCut, layer_groups, slice_block
-from core.pruning.walk import Observer, PruneResult
+from core.pipeline.passes import walk_for
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import Skeleton
+from core.engine.pruning.block_pass import Observer
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.block_store import Boundaries
+from core.engine.pruning.layerwise.propagation import DenseTwin, InputGroup, prune_in_flight, prune_two_pass
+from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.errors import InvalidParameters, NotFiniteWeights
-from core.models.folder import open_model
-from core.models.skeleton import Skeleton
-from core.pruning.boundaries import Boundaries
-from core.pruning.propagation import DenseTwin, InputGroup, prune_in_flight, prune_two_pass
-from core.pruning.statistics import InputStatistic, Statistic
-from core.pruning.streams import ActivationBudget, Stream
-from core.pruning.walk import Observer
 from tests.engine.sweeping import last_hidden, newest_stream, save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 

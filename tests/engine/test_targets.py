@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from core.artifacts.checkpoint import write_checkpoint
-from core.artifacts.packed import pack_folder
 from core.catalogue.targets import Target, resolve_target
 from core.engine.architectures.description import inspect_folder
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.exporters.packed import pack_folder
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.pruning.block_pass import PruneResult
+from core.engine.pruning.units.plan import make_structured_plan
 from core.errors import LatencyTooNoisy, TargetUnreachable
-from core.models.folder import ModelFolder, open_model
-from core.pruning import latency_search
-from core.pruning.latency_search import (
+from core.pipeline.passes import walk_for
+from core.pipeline.stages import search as latency_search
+from core.pipeline.stages.search import (
     RECORD,
     Found,
     Step,
@@ -26,9 +29,6 @@ from core.pruning.latency_search import (
     search_model,
     shape_config,
 )
-from core.pruning.run import walk_for
-from core.pruning.structured_plan import make_structured_plan
-from core.pruning.walk import PruneResult
 from tests.engine.crossing import crossed
 from tests.engine.sweeping import save, sweep
 from tests.engine.tiny import CONFIGS, make_model, make_tokens

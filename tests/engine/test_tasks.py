@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.catalogue.tasks import TASKS
+from core.engine.evaluation.zero_shot import measure_tasks
+from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.models.folder import open_model
 from core.errors import UnusableDataset
-from core.evaluation.tasks import measure_tasks
-from core.models.folder import open_model
 from tests.sources.conftest import write_wordy_model
 from tests.task_questions import questions, write_questions
 

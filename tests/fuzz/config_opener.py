@@ -25,13 +25,13 @@ from transformers.integrations import hub_kernels
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from transformers.tokenization_utils_base import import_protobuf_decode_error
 
-from core.data.preprocessing import read_preprocessing
 from core.engine.architectures import description
 from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
+from core.engine.datasets.preprocessing import read_preprocessing
+from core.engine.models.classifier import load_classifier, open_classifier
+from core.engine.models.folder import open_model
+from core.engine.models.loading import load_model
 from core.errors import SecateurError
-from core.models.classifier import load_classifier, open_classifier
-from core.models.folder import open_model
-from core.models.per_layer import load_model
 from tests.engine.classifier_folders import make_classifier
 from tests.engine.tiny import make_model
 from tests.fuzz.config_cases import UNGUARDED, write_bait, write_case, write_unguarded

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.data.texts import describe
 from core.engine.checkpoints.safetensors_header import encode_header, read_header
 from core.engine.checkpoints.untrusted_json import MOST_LEVELS, MOST_VALUES, parse_json
+from core.engine.datasets.text_files import describe
 from core.errors import CorruptSafetensors, UnusableDataset
 
 SECONDS_A_CASE = 60
@@ -103,7 +103,7 @@ def test_a_reader_that_dies_is_an_unusable_dataset(tmp_path: Path, monkeypatch: 
     file = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": ["words"] * 10}), file)
     assert describe(file, "parquet").documents == 10
-    monkeypatch.setattr("core.data.apart.SECONDS", -1.0)
+    monkeypatch.setattr("core.engine.datasets.sandbox.SECONDS", -1.0)
     with pytest.raises(UnusableDataset, match="could not be read in the time and memory"):
         describe(file, "parquet")
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from gguf import GGUFWriter
 
+from core.engine.models.folder import open_model
+from core.engine.models.gguf_header import ARCHITECTURES, read_gguf_apart
+from core.engine.models.loading import load_model
 from core.errors import UnusableModel
-from core.models.folder import open_model
-from core.models.gguf_header import ARCHITECTURES, read_gguf_apart
-from core.models.per_layer import load_model
 from tests.gguf.architectures import write_architecture
 from tests.gguf.files import Merges, finish, train_byte_level
 from tests.gguf.texts import varied_lines

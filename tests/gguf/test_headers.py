@@ -12,10 +12,10 @@ import numpy
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from core.data import apart
+from core.engine.datasets import sandbox
+from core.engine.models.gguf_header import read_gguf_apart, read_gguf_header
+from core.engine.models.gguf_tokenizer import build_tokenizer
 from core.errors import UnusableModel
-from core.models.gguf_header import read_gguf_apart, read_gguf_header
-from core.models.gguf_tokenizer import build_tokenizer
 from tests.fuzz.cases import broken_gguf
 from tests.fuzz.samples import GGUF
 
@@ -128,13 +128,13 @@ def test_a_header_that_takes_too_much_memory_or_time_is_refused(
     tokens = text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2**18) + struct.pack("<Q", 0) * 2**18
     file.write_bytes(header(2, ARCHITECTURE + tokens))
     assert len(read_gguf_apart(file).texts("tokenizer.ggml.tokens")) == 2**18
-    monkeypatch.setattr(apart, "SECONDS", -60.0)
+    monkeypatch.setattr(sandbox, "SECONDS", -60.0)
     with pytest.raises(UnusableModel, match="in the time and memory"):
         read_gguf_apart(file)
 
 
 def test_the_process_that_reads_headers_opens_neither_files_nor_connections() -> None:
-    program = "import core.data.apart as a; a._MODULES['gguf'] = 'tests.gguf.reaching'; a.serve_parent()"
+    program = "import core.engine.datasets.sandbox as a; a._MODULES['gguf'] = 'tests.gguf.reaching'; a.serve_parent()"
     child = subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,

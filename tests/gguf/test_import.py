@@ -9,11 +9,11 @@ import torch
 from gguf import GGUFReader
 
 from core.database import transaction
+from core.engine.models.device_memory import memory_limited
+from core.engine.models.folder import open_model
 from core.errors import SecateurError, UnusableModel
-from core.models.folder import open_model
-from core.models.memory import memory_limited
-from core.registry.service import find_row
-from core.registry.tables import ModelRow
+from core.service.registry.service import find_row
+from core.service.registry.tables import ModelRow
 from core.settings import Settings
 from tests.gguf.files import train_byte_level, write_llama
 from tests.gguf.llama_cpp import llama_cpp_ids

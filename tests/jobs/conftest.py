@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
-from core.jobs.queue import submitted
-from core.jobs.tables import JobRow
+from core.service.jobs.queue import submitted
+from core.service.jobs.tables import JobRow
 
 NewJob = Callable[..., str]
 

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from core.artifacts.store import StoredFile
-from core.jobs.states import HELD, TRANSITIONS, JobStatus
-from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow
+from core.service.jobs.states import HELD, TRANSITIONS, JobStatus
+from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow
+from core.storage import StoredFile
 
 ATTEMPTS = 2
 ARTIFACTS = {

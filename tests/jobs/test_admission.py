@@ -10,11 +10,11 @@ from sqlalchemy import insert, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
-from core.jobs import queue
-from core.jobs.admission import Room, needs_columns, needs_of
-from core.jobs.corrections import correct_needs
-from core.jobs.fleet import count_ended_attempts
-from core.jobs.tables import AttemptRow, JobEventRow, JobRow, WorkerRow
+from core.service.jobs import queue
+from core.service.jobs.admission import Room, needs_columns, needs_of
+from core.service.jobs.estimates.corrections import correct_needs
+from core.service.jobs.fleet import count_ended_attempts
+from core.service.jobs.tables import AttemptRow, JobEventRow, JobRow, WorkerRow
 from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]

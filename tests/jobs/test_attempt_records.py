@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import OutOfMemory
-from core.jobs.queue import finish_failed, finish_succeeded, release
-from core.jobs.tables import AttemptRow, JobRow
+from core.service.jobs.queue import finish_failed, finish_succeeded, release
+from core.service.jobs.tables import AttemptRow, JobRow
 from tests.jobs.conftest import NewJob
 from tests.jobs.test_quotas import take
 

@@ -4,10 +4,9 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import StoredFile
 from core.database import transaction
 from core.errors import Conflict, GateMissed, OutOfMemory, RunnerLost
-from core.jobs.queue import (
+from core.service.jobs.queue import (
     append_event,
     claim,
     expire_leases,
@@ -24,8 +23,9 @@ from core.jobs.queue import (
     set_progress,
     set_stage,
 )
-from core.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow, WorkerRow
-from core.teams.tables import TeamRow
+from core.service.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow, WorkerRow
+from core.service.teams.tables import TeamRow
+from core.storage import StoredFile
 from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]
@@ -309,7 +309,7 @@ def test_two_dispatchers_do_not_wait_for_each_other(sessions: Sessions, new_job:
 def test_a_long_queue_gets_only_so_many_hints(
     sessions: Sessions, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.jobs.queue.upkeep.HINTS_PER_QUEUE", 2)
+    monkeypatch.setattr("core.service.jobs.queue.maintenance.HINTS_PER_QUEUE", 2)
     jobs = [new_job() for _ in range(3)]
     urgent = new_job(priority=1)
     large = new_job(queue="large")

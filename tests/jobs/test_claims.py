@@ -9,11 +9,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.queue import Claim, HeldUp, claim, expire_leases, finish_succeeded, release, renew
-from core.jobs.tables import JobRow
+from core.service.jobs.queue import Claim, HeldUp, claim, expire_leases, finish_succeeded, release, renew
+from core.service.jobs.tables import JobRow
+from core.service.teams.bootstrap import create_team
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
 from worker.tasks import claim_next
 

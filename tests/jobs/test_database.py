@@ -7,9 +7,9 @@ from sqlalchemy import create_engine, event, inspect, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import Base, migrate, transaction
+from core.service.teams.bootstrap import create_team
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.tables import TeamRow
 from tests.databases import administrator
 
 

@@ -7,21 +7,21 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import new_id, seconds_from_now, transaction
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.recovery import Recovery, complete_recovery
 from core.errors import DoesNotFit
-from core.jobs import queue, service
-from core.jobs.estimates import estimate_job, estimate_that_fits
-from core.jobs.inspection import inspect
-from core.jobs.needs import compare, needs_of
-from core.jobs.resolution import resolve_job
-from core.jobs.schemas import Estimate, InspectBody, JobBody
-from core.jobs.tables import AttemptRow, JobRow, WorkerRow
-from core.jobs.work import Tokens, work_of
+from core.service.jobs import queue, service
+from core.service.jobs.estimates.compute import Tokens, work_of
+from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
+from core.service.jobs.estimates.resources import compare, needs_of
+from core.service.jobs.inspection import inspect
+from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.schemas import Estimate, InspectBody, JobBody
+from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.settings import Settings
+from core.storage import Store
 
 _GIB = 2**30
 

@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from bench.queue_scale_plans import explained, nodes_of
 from core.database import new_id, transaction
 from core.errors import InvalidRequest
-from core.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, having_words, matching
-from core.jobs.states import STATUSES
-from core.jobs.tables import JobRow
-from core.pages import Window, cursor_of, read_window
+from core.pagination import Window, cursor_of, read_window
+from core.service.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, having_words, matching
+from core.service.jobs.states import STATUSES
+from core.service.jobs.tables import JobRow
 
 _START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -253,7 +253,7 @@ def test_a_page_of_a_search_is_the_same_however_common_its_words(
 def test_a_search_that_would_read_too_much_is_refused_and_says_how_it_is_narrowed(
     sessions: sessionmaker[Session], team: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.pages._MOST_FOUND", MANY // 4)
+    monkeypatch.setattr("core.pagination._MOST_FOUND", MANY // 4)
     with transaction(sessions) as session:
         assert len(look_in(session, team, "newest", {"search": "wanda"})) == PAGE, "every other job has it"
         with pytest.raises(InvalidRequest, match=f"more than {MANY // 4} .* add a word or a filter, or choose another"):

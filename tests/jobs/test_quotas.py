@@ -9,14 +9,22 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import StoredFile
 from core.database import new_id, transaction
 from core.errors import GateMissed, OutOfMemory, QuotaExceeded
-from core.jobs.queue import HeldUp, claim, finish_failed, finish_succeeded, release, request_cancel, request_retry
-from core.jobs.service import list_artifacts
-from core.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
-from core.teams.quotas import get_team, release_stored, require_room_in_queue, reserve_stored
-from core.teams.tables import TeamRow
+from core.service.jobs.queue import (
+    HeldUp,
+    claim,
+    finish_failed,
+    finish_succeeded,
+    release,
+    request_cancel,
+    request_retry,
+)
+from core.service.jobs.service import list_artifacts
+from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
+from core.service.teams.quotas import get_team, release_stored, require_room_in_queue, reserve_stored
+from core.service.teams.tables import TeamRow
+from core.storage import StoredFile
 from tests.jobs.conftest import NewJob
 from tests.worker.conftest import eventually
 

@@ -13,10 +13,9 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import StoredFile
 from core.database import transaction
 from core.errors import Conflict, QuotaExceeded, RunnerLost
-from core.jobs.queue import (
+from core.service.jobs.queue import (
     HeldUp,
     append_event,
     claim,
@@ -31,10 +30,11 @@ from core.jobs.queue import (
     request_retry,
     set_progress,
 )
-from core.jobs.states import HELD, TRANSITIONS
-from core.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
-from core.teams.quotas import require_room_in_queue
-from core.teams.tables import TeamRow
+from core.service.jobs.states import HELD, TRANSITIONS
+from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
+from core.service.teams.quotas import require_room_in_queue
+from core.service.teams.tables import TeamRow
+from core.storage import StoredFile
 from tests.jobs.conftest import NewJob
 from tests.worker.conftest import eventually
 
@@ -176,7 +176,7 @@ def test_a_worker_that_freezes_in_its_turn_loses_it(
     sessions: Sessions, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its claim is undone, and the queue goes on: the next worker gets that job."""
-    turn = "core.jobs.queue.claims._LONGEST_TURN"
+    turn = "core.service.jobs.queue.claims._LONGEST_TURN"
     monkeypatch.setattr(turn, "1s")
     job = new_job()
     frozen = threading.Event()

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import Conflict, GateMissed, OutOfMemory, RunnerLost
-from core.jobs.queue import (
+from core.service.jobs.queue import (
     append_event,
     claim,
     expire_leases,
@@ -26,9 +26,9 @@ from core.jobs.queue import (
     set_progress,
     set_stage,
 )
-from core.jobs.states import HELD, JobStatus
-from core.jobs.tables import ArtifactFileRow, JobRow
-from core.teams.tables import TeamRow
+from core.service.jobs.states import HELD, JobStatus
+from core.service.jobs.tables import ArtifactFileRow, JobRow
+from core.service.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
 from tests.jobs.expected import ARTIFACTS, ATTEMPTS, Expected, Token, left_by, require_rows_as_expected
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import InternalError, RunnerLost
-from core.jobs.queue import (
+from core.service.jobs.queue import (
     claim,
     expire_leases,
     finish_cancelled,
@@ -21,11 +21,11 @@ from core.jobs.queue import (
     heartbeat,
     release,
 )
-from core.jobs.queue.attempts import Ending
-from core.jobs.queue.writes import move
-from core.jobs.states import TRANSITIONS, JobStatus
-from core.jobs.tables import JobRow
-from core.teams.tables import AuditRow
+from core.service.jobs.queue.attempts import Ending
+from core.service.jobs.queue.transitions import move
+from core.service.jobs.states import TRANSITIONS, JobStatus
+from core.service.jobs.tables import JobRow
+from core.service.teams.tables import AuditRow
 
 Sessions = sessionmaker[Session]
 Step = Callable[[TestClient, Sessions, str], object]

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from bench.queue_scale_plans import explained, nodes_of
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import OutOfMemory
-from core.jobs.admission import Room, needs_columns
-from core.jobs.queue import (
+from core.service.jobs.admission import Room, needs_columns
+from core.service.jobs.queue import (
     claim,
     expire_leases,
     finish_failed,
@@ -19,8 +19,8 @@ from core.jobs.queue import (
     request_retry,
     set_progress,
 )
-from core.jobs.tables import AttemptRow, JobEventRow, JobRow
-from core.teams.quotas import get_team
+from core.service.jobs.tables import AttemptRow, JobEventRow, JobRow
+from core.service.teams.quotas import get_team
 from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]
@@ -59,7 +59,7 @@ def test_events_of_jobs_that_ended_long_ago_are_removed_once(sessions: Sessions,
 
 
 def test_a_batch_at_a_time_oldest_first(sessions: Sessions, new_job: NewJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.jobs.queue.upkeep._RETENTION_BATCH", 2)
+    monkeypatch.setattr("core.service.jobs.queue.maintenance._RETENTION_BATCH", 2)
     jobs = [ended(sessions, new_job, days) for days in (91, 93, 92)]
     assert remove(sessions) == 2
     assert [bool(events(sessions, job)) for job in jobs] == [True, False, False]

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 import api.app
 import api.state
-from core.jobs.hints import SendHint, hint_sender
+from core.service.jobs.hints import SendHint, hint_sender
 from tests.load.noop import FOLDER
 
 

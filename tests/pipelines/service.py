@@ -16,11 +16,11 @@ import httpx
 import pytest
 
 from core.database import session_factory, transaction
-from core.registry.schemas import DatasetBody, ModelBody
-from core.registry.service import register_dataset, register_model
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
 from core.settings import Settings
-from core.teams.bootstrap import create_team
-from core.teams.keys import create_key
 from tests.conftest import settings_for
 from tests.model_folders import write_llama, write_text
 from tests.worker.conftest import eventually, impatient

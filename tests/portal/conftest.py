@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.browser import chromium
-from core.artifacts.store import Store
+from core.storage import Store
 from tests.portal.colours import RULES, Scheme, faulty_colours
 from tests.portal.running_job import Running
 

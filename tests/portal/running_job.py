@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, artifact_prefix
 from core.database import transaction
-from core.jobs.queue import append_event, claim, finish_failed, finish_succeeded, set_progress, set_stage
-from core.jobs.tables import JobRow
+from core.service.jobs.queue import append_event, claim, finish_failed, finish_succeeded, set_progress, set_stage
+from core.service.jobs.tables import JobRow
+from core.storage import Store, artifact_prefix
 
 Sessions = sessionmaker[Session]
 METRICS: dict[str, Any] = {

@@ -11,9 +11,9 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
-from core.jobs.tables import JobReportRow, JobRow
+from core.service.jobs.tables import JobReportRow, JobRow
+from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.portal.conftest import require_accessible, sign_in
 

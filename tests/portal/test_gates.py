@@ -6,9 +6,9 @@ import httpx
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
-from core.jobs.gates import evaluate_gates, gates_report
-from core.jobs.schemas import Gates
+from core.service.jobs.gates import evaluate_gates, gates_report
+from core.service.jobs.schemas import Gates
+from core.storage import Store
 from tests.portal.conftest import require_accessible
 from tests.portal.running_job import METRICS, REPORT, Running
 

@@ -17,9 +17,9 @@ from playwright.sync_api import Page, Route, expect
 from sqlalchemy import delete
 
 from core.database import transaction
-from core.jobs.tables import JobRow
+from core.service.jobs.tables import JobRow
+from core.service.teams.tables import PortalSessionRow
 from core.settings import Settings
-from core.teams.tables import PortalSessionRow
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import hand_in_key, require_accessible
 from tests.portal.running_job import Running

@@ -9,11 +9,11 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, artifact_prefix
 from core.database import transaction
-from core.jobs.gates import evaluate_gates, gates_report
-from core.jobs.queue import finish_cancelled
-from core.jobs.schemas import Gates
+from core.service.jobs.gates import evaluate_gates, gates_report
+from core.service.jobs.queue import finish_cancelled
+from core.service.jobs.schemas import Gates
+from core.storage import Store, artifact_prefix
 from tests.portal.browserless import Browserless
 from tests.portal.running_job import METRICS, REPORT, Running
 

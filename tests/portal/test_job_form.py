@@ -18,8 +18,8 @@ from api.portal.session import Form, read_form
 from core.catalogue.methods import METHODS
 from core.engine.architectures.describe import ShownDescription
 from core.errors import InvalidRequest
-from core.jobs.schemas import JobBody
-from core.registry.schemas import Dataset
+from core.service.jobs.schemas import JobBody
+from core.service.registry.schemas import Dataset
 from secateur import Client
 from secateur.cli import app
 

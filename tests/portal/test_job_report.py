@@ -8,8 +8,8 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import update
 
 from core.database import transaction
-from core.jobs import queue
-from core.jobs.tables import JobRow
+from core.service.jobs import queue
+from core.service.jobs.tables import JobRow
 from tests.portal.conftest import require_accessible, sign_in
 from tests.portal.running_job import Running
 

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
-from core.jobs.tables import JobRow
+from core.service.jobs.tables import JobRow
 from tests.portal.conftest import POLLED_WITHIN, hand_in_key, require_accessible, sign_in
 
 _SCRIPT = "<script>document.title = 'taken'</script>"

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, Route, expect
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.registry.tables import ModelRow
+from core.service.registry.tables import ModelRow
 from core.settings import Settings
 from tests.model_folders import write_llama
 from tests.portal.browserless import Browserless

@@ -17,8 +17,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.settings import Settings
+from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.api.uploading import announced, send, send_rest, start
 from tests.conftest import bearer, settings_for

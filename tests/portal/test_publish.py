@@ -8,12 +8,12 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
-from core.publications.running import publish_waiting
-from core.publications.tables import PublicationRow
-from core.retention.service import apply_retention
+from core.service.publications.run import publish_waiting
+from core.service.publications.tables import PublicationRow
+from core.service.retention.service import apply_retention
 from core.settings import Settings
+from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import POLLED_WITHIN, require_accessible, sign_in

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.teams.tables import ApiKeyRow, PortalSessionRow
+from core.service.teams.tables import ApiKeyRow, PortalSessionRow
 from tests.portal.conftest import require_accessible, sign_in
 
 

@@ -5,7 +5,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.teams.administration import set_limits
+from core.service.teams.administration import set_limits
 from tests.conftest import bearer
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import require_accessible, sign_in

@@ -12,8 +12,8 @@ from api.portal.layers import by_kind, layer_figures
 from api.portal.progress import remaining_seconds, stage_times
 from api.portal.verdict import verdict
 from core import errors
-from core.jobs.schemas import JobAttempt, JobEvent
-from core.jobs.states import AttemptOutcome
+from core.service.jobs.schemas import JobAttempt, JobEvent
+from core.service.jobs.states import AttemptOutcome
 
 MASKED = {"method": "wanda", "pattern": "unstructured"}
 STRUCTURED = {"method": "loraprune", "pattern": "structured"}

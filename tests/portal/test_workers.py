@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.queue import heartbeat
+from core.service.jobs.queue import heartbeat
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import POLLED_WITHIN, require_accessible
 

@@ -18,12 +18,12 @@ from sqlalchemy.orm import Session, sessionmaker
 import api.backing_metrics
 import api.fleet_metrics
 from bench.chaos.prometheus import until, watch
-from core.artifacts.store import open_store
-from core.artifacts.store.s3 import S3Store
 from core.database import transaction
-from core.jobs import fleet, queue
-from core.jobs.duties import note_done
+from core.service.jobs import fleet, queue
+from core.service.jobs.duties import note_done
 from core.settings import Settings
+from core.storage import open_store
+from core.storage.s3 import S3Store
 from tests.production.conftest import PASSWORD
 from tests.production.files import ROOT
 from tests.production.programs import needed

@@ -10,9 +10,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
-from core.publications.running import publish_waiting
+from core.service.publications.run import publish_waiting
 from core.settings import Settings
+from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.publications.pushable_hub import PushedHub, pushable_hub
 from tests.sources.hub_server import TOKEN

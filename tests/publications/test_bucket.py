@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 from s3fs import S3FileSystem
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
-from core.publications import to_s3
+from core.service.publications import to_s3
 from core.settings import Settings
+from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.publications.conftest import FILES, Publish, content
 from tests.stores.conftest import BUCKET
@@ -140,7 +140,7 @@ def test_keys_that_are_not_good(to_bucket: Bucket, s3_endpoint: str) -> None:
 
 
 def test_a_service_that_does_not_answer_is_tried_again(to_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.publications.queue.MOST_ATTEMPTS", 2)
+    monkeypatch.setattr("core.service.publications.queue.MOST_ATTEMPTS", 2)
 
     def unreachable(self: S3FileSystem, method: str, *args: Any, **kwargs: Any) -> Any:
         raise ConnectionRefusedError("no route")

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
+from core.storage import Store
 from secateur import Client
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import RunHere

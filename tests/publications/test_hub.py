@@ -10,10 +10,10 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.publications import queue
-from core.publications.running import publish_waiting
-from core.publications.service import sealed
-from core.publications.tables import PublicationRow
+from core.service.publications import queue
+from core.service.publications.run import publish_waiting
+from core.service.publications.service import sealed
+from core.service.publications.tables import PublicationRow
 from core.settings import Settings
 from tests.publications.conftest import FILES, USERS_TOKEN, Publish
 from tests.publications.pushable_hub import PushedHub

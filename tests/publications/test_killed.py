@@ -11,7 +11,7 @@ from sqlalchemy import func, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.publications.tables import PublicationRow
+from core.service.publications.tables import PublicationRow
 from core.settings import Settings
 from tests.publications.conftest import FILES, USERS_TOKEN, Publish
 from tests.publications.pushable_hub import PushedHub

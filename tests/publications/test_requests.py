@@ -8,9 +8,9 @@ from sqlalchemy import delete, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.tables import ArtifactFileRow, JobRow
-from core.publications.running import publish_waiting
-from core.publications.tables import PublicationRow
+from core.service.jobs.tables import ArtifactFileRow, JobRow
+from core.service.publications.run import publish_waiting
+from core.service.publications.tables import PublicationRow
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.publications.conftest import USERS_TOKEN, Publish

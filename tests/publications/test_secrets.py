@@ -9,9 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.publications.running import publish_waiting
-from core.publications.service import sealed
-from core.publications.tables import PublicationRow
+from core.service.publications.run import publish_waiting
+from core.service.publications.service import sealed
+from core.service.publications.tables import PublicationRow
 from core.settings import Settings
 from tests.publications.conftest import USERS_TOKEN, Publish
 from tests.publications.pushable_hub import PushedHub
@@ -100,7 +100,7 @@ def test_an_unexpected_error_quotes_nothing(
     def fail(*args: Any, token: str, **kwargs: Any) -> Any:
         raise RuntimeError(f"could not send {token}")
 
-    monkeypatch.setattr("core.publications.to_hub.publish_to_hub", fail)
+    monkeypatch.setattr("core.service.publications.to_hub.publish_to_hub", fail)
     made = publish()["id"]
     publish_waiting(sessions, settings)
     failed = api.get(f"/v1/publications/{made}").json()

@@ -9,13 +9,13 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, artifact_prefix
 from core.database import new_id, transaction
-from core.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
-from core.retention.service import apply_retention
-from core.retention.tables import ArtifactReadRow
+from core.service.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
+from core.service.retention.service import apply_retention
+from core.service.retention.tables import ArtifactReadRow
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
-from core.teams.tables import TeamRow
+from core.storage import Store, artifact_prefix
 from tests.conftest import bearer
 
 Sessions = sessionmaker[Session]
@@ -152,7 +152,7 @@ def test_what_is_in_use_stays(
 def test_a_use_that_begins_between_the_look_and_the_removal_keeps_it(
     api: TestClient, sessions: Sessions, settings: Settings, ended: Ended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.retention import service
+    from core.service.retention import service
 
     job = ended(90)
     api.put("/v1/team/retention", json={"keep_days": 30}).raise_for_status()

@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore, artifact_prefix, open_store
 from core.database import session_factory, transaction
-from core.jobs import queue
-from core.jobs.tables import JobRow
+from core.service.jobs import queue
+from core.service.jobs.tables import JobRow
+from core.service.teams.bootstrap import create_team
 from core.settings import Settings
-from core.teams.bootstrap import create_team
+from core.storage import LocalStore, artifact_prefix, open_store
 from tests.conftest import settings_for
 from tests.databases import fresh_database
 from tests.worker.conftest import Queue, impatient

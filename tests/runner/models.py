@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from core.database import transaction
-from core.registry.schemas import DatasetBody, ModelBody
-from core.registry.service import register_dataset, register_model
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
 from core.settings import Settings
 from tests.engine.tiny import make_model
 

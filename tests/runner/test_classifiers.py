@@ -8,15 +8,15 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
-from core.data.image_files import write_images
 from core.database import transaction
+from core.engine.datasets.image_codec import write_images
+from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import SecateurError
-from core.jobs import service
-from core.jobs.baseline import Baseline, figures_of
-from core.jobs.schemas import JobBody
-from core.models.classifier import load_classifier, open_classifier
-from core.registry.schemas import DatasetBody, ModelBody
-from core.registry.service import register_dataset, register_model
+from core.pipeline.reports.dense_figures import Baseline, figures_of
+from core.service.jobs import service
+from core.service.jobs.schemas import JobBody
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
 from tests.runner.conftest import Finish, Work, artifact
 from tests.worker.conftest import Queue, eventually, runner_of
 from worker.image_samples import digits

@@ -18,11 +18,11 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import HF_MODULES_CACHE
 
 from core.database import transaction
-from core.evaluation.generations import generate_side_by_side
-from core.jobs.states import STAGES
-from core.models.folder import open_model
-from core.registry.schemas import ModelBody
-from core.registry.service import register_model
+from core.engine.evaluation.continuations import generate_side_by_side
+from core.engine.models.folder import open_model
+from core.service.jobs.states import STAGES
+from core.service.registry.schemas import ModelBody
+from core.service.registry.service import register_model
 from secateur_wire.weights.packed import unpack_folder
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import LAYERS, register_layers, write_model

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from core.database import transaction
-from core.jobs import service
-from core.jobs.baseline import Baseline, figures_of
-from core.jobs.schemas import JobBody
+from core.pipeline.reports.dense_figures import Baseline, figures_of
+from core.service.jobs import service
+from core.service.jobs.schemas import JobBody
 from tests.runner.conftest import Finish, Work
 from tests.runner.models import register_layers
 from tests.task_questions import write_questions

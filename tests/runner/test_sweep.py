@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.jobs.schemas import Job
+from core.service.jobs.schemas import Job
 from tests.runner.conftest import Finish, Work
 from tests.runner.models import register_layers
 from tests.sweeps.conftest import Sweeps

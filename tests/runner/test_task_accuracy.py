@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.registry.folders import file_hash
+from core.service.sources.folders import file_hash
 from secateur.types import Metrics
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import register_layers

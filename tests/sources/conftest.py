@@ -10,9 +10,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from core.artifacts.store import open_store
-from core.registry.hub_access import HubAccess
+from core.service.sources.hub_access import HubAccess
 from core.settings import Settings
+from core.storage import open_store
 from tests.sources.hub_server import HubState, lasting_hub_server
 from tests.worker.conftest import jobs
 from worker.sources import Sources

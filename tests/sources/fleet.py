@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import open_store
 from core.database import transaction
-from core.jobs import queue, service
-from core.jobs.hub_lookup import HubLookup
-from core.jobs.schemas import JobBody
+from core.service.jobs import queue, service
+from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.jobs.schemas import JobBody
 from core.settings import Settings
+from core.storage import open_store
 from tests.worker.conftest import Queue
 from worker.supervisor import Supervisor
 

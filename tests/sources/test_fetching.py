@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from core.errors import SecateurError
-from core.jobs.references import FileReference, HubModel
-from core.registry.hub_access import HubAccess
+from core.service.sources.hub_access import HubAccess
+from core.service.sources.references import FileReference, HubModel
 from core.settings import Settings
 from tests.sources.hub_server import HubState
 from tests.worker.conftest import eventually

@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import SecateurError
-from core.jobs.references import HubText
-from core.jobs.tables import JobRow
-from core.registry.hub import Hub
-from core.registry.hub_datasets import find_hub_dataset
-from core.registry.schemas import DatasetBody
-from core.registry.service import register_dataset
+from core.service.jobs.tables import JobRow
+from core.service.registry.schemas import DatasetBody
+from core.service.registry.service import register_dataset
+from core.service.sources.hub import Hub
+from core.service.sources.hub_datasets import find_hub_dataset
+from core.service.sources.references import HubText
 from core.settings import Settings
 from tests.model_folders import write_text
 from tests.sources.conftest import add_wikitext, card, json_lines, parquet

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from core.data.image_description import describe_images
+from core.engine.datasets.image_facts import describe_images
 from core.errors import SecateurError
-from core.jobs.references import HubImages
-from core.registry.hub import Hub
-from core.registry.hub_datasets import find_hub_dataset
+from core.service.sources.hub import Hub
+from core.service.sources.hub_datasets import find_hub_dataset
+from core.service.sources.references import HubImages
 from core.settings import Settings
 from tests.image_sets import grays
 from tests.sources.conftest import parquet

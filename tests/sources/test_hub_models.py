@@ -13,8 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.tables import JobRow
-from core.registry.hub_tables import HubRevisionRow
+from core.service.jobs.tables import JobRow
+from core.service.sources.hub_tables import HubRevisionRow
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.model_folders import write_llama

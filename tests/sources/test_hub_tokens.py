@@ -15,14 +15,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import GatedModel, SecateurError, UnknownModel
-from core.jobs.references import HubText, model_references
-from core.registry.hub import Hub
-from core.registry.hub_access import HubAccess, open_access
-from core.registry.hub_datasets import find_hub_dataset
-from core.registry.hub_tokens import find_access, remove_hub_token, set_hub_token
-from core.registry.schemas import HubTokenBody
+from core.service.registry.schemas import HubTokenBody
+from core.service.sources.hub import Hub
+from core.service.sources.hub_access import HubAccess, open_access
+from core.service.sources.hub_datasets import find_hub_dataset
+from core.service.sources.hub_tokens import find_access, remove_hub_token, set_hub_token
+from core.service.sources.references import HubText, model_references
+from core.service.teams.server_secret import server_secret
 from core.settings import Settings
-from core.teams.secret import server_secret
 from tests.conftest import bearer
 from tests.model_folders import write_llama
 from tests.serving import lent_app

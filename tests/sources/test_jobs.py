@@ -10,10 +10,10 @@ import numpy
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, artifact_prefix
 from core.database import transaction
-from core.jobs import service
+from core.service.jobs import service
 from core.settings import Settings
+from core.storage import Store, artifact_prefix
 from tests.sources.conftest import add_wikitext, write_wordy_model
 from tests.sources.fleet import Fleet
 from tests.sources.hub_server import HubState

@@ -12,8 +12,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs.references import TaskReference
-from core.jobs.tables import JobRow
+from core.service.jobs.tables import JobRow
+from core.service.sources.references import TaskReference
 from core.settings import Settings
 from secateur.patience import PATIENCE_SECONDS
 from tests.sources.conftest import card

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from s3fs import S3FileSystem
 
-from core.artifacts.store import Store, open_store
 from core.settings import Settings
+from core.storage import Store, open_store
 
 BUCKET = "secateur"
 

@@ -11,17 +11,17 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import LocalStore, Store, artifact_prefix, open_store
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import NotFound
-from core.jobs.queue import claim, finish_failed, submitted
-from core.jobs.states import HELD, STATUSES
-from core.jobs.tables import ArtifactFileRow, JobRow
-from core.registry.orphans import sweep_orphans
-from core.registry.tables import DatasetRow, ModelRow, UploadRow
+from core.service.jobs.queue import claim, finish_failed, submitted
+from core.service.jobs.states import HELD, STATUSES
+from core.service.jobs.tables import ArtifactFileRow, JobRow
+from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
+from core.service.retention.orphans import sweep_orphans
+from core.service.teams.quotas import reserve_stored
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
-from core.teams.quotas import reserve_stored
-from core.teams.tables import TeamRow
+from core.storage import LocalStore, Store, artifact_prefix, open_store
 from tests.stored import put
 from tests.stores.conftest import write_artifact
 from worker.dispatcher import make_duties

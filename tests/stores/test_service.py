@@ -14,14 +14,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store, open_store
 from core.database import transaction
-from core.jobs.hub_lookup import HubFindings
-from core.jobs.model_resolution import resolve_model
-from core.jobs.tables import JobRow
-from core.registry.folders import content_hash
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.model import resolve_model
+from core.service.jobs.tables import JobRow
+from core.service.sources.folders import content_hash
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
-from core.teams.tables import TeamRow
+from core.storage import Store, open_store
 from tests.model_folders import write_llama, write_text
 from tests.worker.supervise import run_once
 

@@ -8,19 +8,19 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
 from core.errors import InternalError
-from core.jobs import queue
-from core.jobs.gates import evaluate_gates, missed_gates
-from core.jobs.hub_lookup import HubLookup
-from core.jobs.queue import Claim
-from core.jobs.schemas import Gates
-from core.jobs.tables import JobRow
+from core.service.jobs import queue
+from core.service.jobs.gates import evaluate_gates, missed_gates
+from core.service.jobs.queue import Claim
+from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.jobs.schemas import Gates
+from core.service.jobs.tables import JobRow
+from core.service.sweeps import service
+from core.service.sweeps.advance import advance_sweeps
+from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
 from core.settings import Settings
-from core.sweeps import service
-from core.sweeps.advance import advance_sweeps
-from core.sweeps.schemas import Sweep, SweepBody, SweepResults
+from core.storage import Store
 
 Ratio = Callable[[dict[str, Any]], float | None]
 

@@ -14,10 +14,10 @@ from sqlalchemy import select, update
 
 from core.database import transaction
 from core.errors import Conflict, NotFound
-from core.jobs import queue
-from core.sweeps import service
-from core.sweeps.tables import SweepPointRow
-from core.teams.tables import AuditRow, TeamRow
+from core.service.jobs import queue
+from core.service.sweeps import service
+from core.service.sweeps.tables import SweepPointRow
+from core.service.teams.tables import AuditRow, TeamRow
 from tests.sweeps.conftest import Sweeps
 from tests.worker.conftest import eventually
 
@@ -160,11 +160,11 @@ def test_two_that_advance_at_once_double_nothing(sweeps: Sweeps, grid_body: dict
 
 ADVANCE = """
 import sys
-from core.artifacts.store import open_store
+from core.storage import open_store
 from core.database import session_factory
-from core.jobs.hub_lookup import HubLookup
+from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.settings import Settings
-from core.sweeps.advance import advance_sweeps
+from core.service.sweeps.advance import advance_sweeps
 settings = Settings.model_validate_json(sys.argv[1])
 sessions = session_factory(settings)
 hub = HubLookup(settings, sessions)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidRequest
-from core.sweeps.grid import asked_points
-from core.sweeps.schemas import SweepBody
+from core.service.sweeps.grid import asked_points
+from core.service.sweeps.schemas import SweepBody
 from tests.sweeps.conftest import Sweeps
 
 

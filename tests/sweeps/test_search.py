@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.sweeps.search import Branch, Found, NothingFound, Outcome, Place, Probe, Step, Verify, next_step
+from core.service.sweeps.search import Branch, Found, NothingFound, Outcome, Place, Probe, Step, Verify, next_step
 
 Curves = Sequence[Sequence[float]]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.catalogue.tasks import TASKS
-from core.data.texts import read_documents
-from core.data.tokens import calibration_windows, evaluation_windows
-from core.models.folder import ModelFolder, open_model
+from core.engine.datasets.text_files import read_documents
+from core.engine.datasets.token_windows import calibration_windows, evaluation_windows
+from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.models.folder import ModelFolder, open_model
 from core.settings import Settings
 from tests.conftest import CORES, SAMPLES, samples_alone
 from worker.samples import CALIBRATION, EVALUATION, MODEL

@@ -9,16 +9,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.catalogue.compatibility import parse_parameters
-from core.catalogue.tasks import TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import Skeleton
 from core.engine.options.patterns import UNSTRUCTURED
-from core.models.folder import ModelFolder
-from core.models.skeleton import Skeleton
-from core.pruning.boundaries import Boundaries
-from core.pruning.group import PrunableLinear, Target
-from core.pruning.methods import build_method
-from core.pruning.propagation import InputGroup, collect
-from core.pruning.statistics import InputStatistic, Statistic
-from core.pruning.streams import ActivationBudget, Stream
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.block_store import Boundaries
+from core.engine.pruning.layerwise.propagation import InputGroup, collect
+from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.methods import build_method
 from tests.engine.sweeping import sweep, tensors_of
 
 pytestmark = pytest.mark.timeout(600)
@@ -148,7 +148,7 @@ def test_dense_perplexity_is_that_of_the_whole_model_in_memory(
 def test_zero_shot_accuracy_is_above_chance_with_the_right_standard_error(
     chances: dict[str, float], limit: int, smollm2: ModelFolder, task_questions: dict[str, Path], tmp_path: Path
 ) -> None:
-    from core.evaluation.tasks import measure_tasks  # slow to load, and for this alone
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
 
     found = measure_tasks(
         smollm2,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import inspect_folder
-from core.models.folder import ModelFolder
-from core.pruning.run import walk_for
-from core.pruning.walk import PruneResult
+from core.engine.models.folder import ModelFolder
+from core.engine.pruning.block_pass import PruneResult
+from core.pipeline.passes import walk_for
 
 pytestmark = pytest.mark.timeout(600)
 

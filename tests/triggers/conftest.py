@@ -7,11 +7,11 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
-from core.jobs.hub_lookup import HubLookup
+from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.teams.server_secret import server_secret
+from core.service.triggers.context import Means
 from core.settings import Settings
-from core.teams.secret import server_secret
-from core.triggers.means import Means
+from core.storage import Store
 from tests.conftest import bearer
 
 COMMIT = {"path": "/commit/sha", "pattern": "[0-9a-f]{7,40}"}

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from standardwebhooks.webhooks import Webhook
 
 from core.database import transaction
-from core.triggers.hub_events import read_hub_event
-from core.triggers.schemas import HubSource
+from core.service.triggers.hub_events import read_hub_event
+from core.service.triggers.schemas import HubSource
 from tests.triggers.conftest import PAYLOAD, Fixed, make_trigger
 
 HEAD = "c379e821c9c95d613899e8c4343e4bfee2b0c600"

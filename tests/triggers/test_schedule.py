@@ -11,11 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.service.triggers.context import Means
+from core.service.triggers.due import MOST_FAILURES, fire_due
+from core.service.triggers.history import remove_old_firings
+from core.service.triggers.schedule import next_due
 from core.settings import Settings
-from core.triggers.due import MOST_FAILURES, fire_due
-from core.triggers.history import remove_old_firings
-from core.triggers.means import Means
-from core.triggers.schedule import next_due
 from tests.conftest import bearer
 from tests.triggers.conftest import Fixed, make_trigger
 from worker.dispatcher import make_duties

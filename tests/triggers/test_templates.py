@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
-from core.triggers.placeholders import Placeholder, read_values
-from core.triggers.pointers import MISSING, look_up
-from core.triggers.templates import check_mentions, fill
+from core.service.triggers.json_pointer import MISSING, look_up
+from core.service.triggers.placeholders import Placeholder, read_values
+from core.service.triggers.templates import check_mentions, fill
 from tests.triggers.conftest import PAYLOAD, make_trigger
 
 SCALARS = st.one_of(

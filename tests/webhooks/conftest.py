@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.addresses import Guard
 from core.database import new_id, transaction
+from core.http.address_guard import Guard
+from core.service.teams.server_secret import server_secret
+from core.service.webhooks import delivery_log, emit, service
+from core.service.webhooks.delivery_loop import Dispatch
+from core.service.webhooks.events import WebhookType
+from core.service.webhooks.schemas import CreatedWebhook, Delivery, DeliveryDetail, Webhook, WebhookBody
 from core.settings import Settings
-from core.teams.secret import server_secret
-from core.webhooks import emit, log, service
-from core.webhooks.dispatch import Dispatch
-from core.webhooks.events import WebhookType
-from core.webhooks.schemas import CreatedWebhook, Delivery, DeliveryDetail, Webhook, WebhookBody
 from tests.jobs.conftest import new_job
 from tests.webhooks.receiver import Receiver, receiving
 
@@ -73,14 +73,14 @@ class Webhooks:
     def deliveries(self, webhook_id: str, **filters: Any) -> list[Delivery]:
         """Oldest first."""
         with transaction(self.sessions) as session:
-            page = log.list_deliveries(session, self.team, webhook_id, limit=200, after=None, **filters)
+            page = delivery_log.list_deliveries(session, self.team, webhook_id, limit=200, after=None, **filters)
         return page.data[::-1]
 
     def delivery(self, webhook_id: str) -> DeliveryDetail:
         """The only one."""
         [only] = self.deliveries(webhook_id)
         with transaction(self.sessions) as session:
-            return log.get_delivery(session, self.team, webhook_id, only.id)
+            return delivery_log.get_delivery(session, self.team, webhook_id, only.id)
 
     def dispatch(self, guard: Guard | None = None, **changed: Any) -> int:
         """One run of a dispatcher, until nothing is due; how many attempts were made."""

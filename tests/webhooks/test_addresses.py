@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from core import calling
-from core.addresses import Guard, is_global
-from core.calling import CallFailed, Limits, post
 from core.errors import UnsafeAddress
+from core.http import outbound
+from core.http.address_guard import Guard, is_global
+from core.http.outbound import CallFailed, Limits, post
 from tests.webhooks.receiver import Receiver, Trust, receiving
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -159,7 +159,7 @@ def test_tls_asks_for_the_name_and_checks_the_certificate(tmp_path: Path, monkey
     with receiving(trust) as receiver:
         with pytest.raises(CallFailed, match="certificate"):
             post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, guard, QUICK)
-        monkeypatch.setattr(calling, "_trust", lambda: trust.client)
+        monkeypatch.setattr(outbound, "_trust", lambda: trust.client)
         assert post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, guard, QUICK).status == 200
         with pytest.raises(CallFailed, match="certificate"):
             post(f"https://other.example:{receiver.server_port}/ok", b"{}", {}, guard, QUICK)

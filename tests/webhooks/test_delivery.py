@@ -8,18 +8,18 @@ from sqlalchemy.orm import Session, sessionmaker
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from core.addresses import Guard
 from core.database import transaction
 from core.errors import Conflict
-from core.teams.sealing import Sealed
-from core.teams.secret import server_secret
-from core.webhooks import service
-from core.webhooks.deliveries import Outcome, candidates, lease, record, retry_delay
-from core.webhooks.dispatch import remove_old_deliveries
-from core.webhooks.log import WaitingFigures, waiting_figures
-from core.webhooks.schemas import WebhookChanges
-from core.webhooks.signing import PURPOSE
-from core.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow
+from core.http.address_guard import Guard
+from core.service.teams.sealing import Sealed
+from core.service.teams.server_secret import server_secret
+from core.service.webhooks import service
+from core.service.webhooks.deliveries import Outcome, candidates, lease, record, retry_delay
+from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
+from core.service.webhooks.delivery_loop import remove_old_deliveries
+from core.service.webhooks.schemas import WebhookChanges
+from core.service.webhooks.signing import PURPOSE
+from core.service.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow
 from tests.webhooks.conftest import Count, Webhooks
 from tests.webhooks.receiver import Received, Receiver
 from tests.worker.conftest import eventually

@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import NotFound
-from core.jobs import queue
-from core.webhooks import emit, log, service
-from core.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
+from core.service.jobs import queue
+from core.service.webhooks import delivery_log, emit, service
+from core.service.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
 from tests.jobs.conftest import NewJob
 from tests.webhooks.conftest import Count, Webhooks
 
@@ -39,7 +39,7 @@ def test_each_state_of_a_job_is_told_as_it_was(
     assert [each.type for each in told] == [f"job.{state}" for state in states]
     assert {each.subject for each in told} == {job_id}
     with transaction(sessions) as session:
-        payloads = [log.get_delivery(session, webhooks.team, webhook.id, each.id).payload for each in told]
+        payloads = [delivery_log.get_delivery(session, webhooks.team, webhook.id, each.id).payload for each in told]
     assert [each["data"]["status"] for each in payloads] == states
     numbers = [each["data"]["sequence"] for each in payloads]
     assert numbers == sorted(set(numbers)) and numbers[0] == 1
@@ -118,4 +118,4 @@ def test_another_teams_endpoint_is_not_there(
 ) -> None:
     webhook = webhooks.add(URL)
     with transaction(sessions) as session, pytest.raises(NotFound):
-        log.list_deliveries(session, other_team, webhook.id, limit=1, after=None)
+        delivery_log.list_deliveries(session, other_team, webhook.id, limit=1, after=None)

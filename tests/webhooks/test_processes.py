@@ -19,9 +19,9 @@ from standardwebhooks import Webhook as Verifier
 
 from core.database import transaction
 from core.engine.architectures.description import inspect_folder
-from core.jobs.tables import JobEventRow, JobRow
+from core.service.jobs.tables import JobEventRow, JobRow
+from core.service.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow
 from core.settings import Settings
-from core.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow
 from secateur import Client
 from tests.webhooks.conftest import Webhooks
 from tests.webhooks.receiver import free_port

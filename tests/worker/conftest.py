@@ -20,14 +20,14 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import Store
 from core.database import transaction
-from core.jobs import service
-from core.jobs.hints import Hints
-from core.jobs.schemas import Job, JobBody, JobEvent
-from core.jobs.states import HELD
-from core.jobs.tables import JobRow, WorkerRow
+from core.service.jobs import service
+from core.service.jobs.hints import Hints
+from core.service.jobs.schemas import Job, JobBody, JobEvent
+from core.service.jobs.states import HELD
+from core.service.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
+from core.storage import Store
 from tests.worker.redis_server import RedisServer, redis_running
 from tests.worker.supervise import run_once
 from worker.dispatcher import return_expired_leases, send_due_hints

@@ -28,7 +28,7 @@ class _FillOnceABlockIsSaved:
     """What is saved is complete with the renaming of its state."""
 
     def __init__(self, folder: Path) -> None:
-        from core.pruning.boundaries import STATE  # the engine's, which no stand-in needs
+        from core.engine.pruning.layerwise.block_store import STATE  # the engine's, which no stand-in needs
 
         self._folder = folder
         self._state = STATE

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import open_store
 from core.database import session_factory, transaction
-from core.jobs import queue
+from core.service.jobs import queue
 from core.settings import Settings
+from core.storage import open_store
 from worker.supervisor import Supervisor
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
-from core.jobs.tables import JobRow
+from core.service.jobs.tables import JobRow
 from tests.worker.conftest import Queue, StartPart, eventually
 
 SMALL = {

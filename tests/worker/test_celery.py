@@ -11,10 +11,10 @@ import numpy
 import psutil
 from safetensors.numpy import load_file
 
-from core.artifacts.store import Store, artifact_prefix
-from core.jobs.broker import celery_app
-from core.jobs.hints import hint_sender
+from core.service.jobs.broker import celery_app
+from core.service.jobs.hints import hint_sender
 from core.settings import Settings
+from core.storage import Store, artifact_prefix
 from tests.runner.models import register_layers
 from tests.worker.conftest import (
     Queue,

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select
 
 from core.database import transaction
-from core.jobs import queue
-from core.jobs.tables import AttemptRow
+from core.service.jobs import queue
+from core.service.jobs.tables import AttemptRow
 from core.settings import Settings
 from tests.worker.conftest import Queue, SpawnWorker, boundaries, eventually, is_alive, runner_of
 

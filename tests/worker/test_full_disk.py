@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.artifacts.store import artifact_prefix, open_store
 from core.database import transaction
-from core.jobs import queue, service
-from core.jobs.hub_lookup import HubLookup
-from core.jobs.schemas import JobBody
-from core.registry.schemas import DatasetBody, ModelBody
-from core.registry.service import register_dataset, register_model
+from core.service.jobs import queue, service
+from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.jobs.schemas import JobBody
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
 from core.settings import Settings
+from core.storage import artifact_prefix, open_store
 from tests.model_folders import write_llama, write_text
 from tests.sources.conftest import write_wordy_model
 from tests.sources.hub_server import HubState, hub_server

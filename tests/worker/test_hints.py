@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from core.database import transaction
-from core.jobs.broker import celery_app
-from core.jobs.hints import Hints
-from core.jobs.queue import HINTS_PER_QUEUE
+from core.service.jobs.broker import celery_app
+from core.service.jobs.hints import Hints
+from core.service.jobs.queue import HINTS_PER_QUEUE
 from core.settings import Settings
 from tests.worker.conftest import Queue, StartPart, eventually, worker_state
 from worker.dispatcher import send_due_hints

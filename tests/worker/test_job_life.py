@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from core.artifacts.store import LocalStore, StoredFile, artifact_prefix
 from core.database import transaction
-from core.jobs import queue, service
+from core.service.jobs import queue, service
 from core.settings import Settings
+from core.storage import LocalStore, StoredFile, artifact_prefix
 from tests.worker.conftest import Queue, SpawnWorker, StartWorker, boundaries, dispatched, eventually, is_alive
 from tests.worker.supervise import runner
 from worker.supervisor import Supervisor

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs import queue, service
+from core.service.jobs import queue, service
 from tests.worker.conftest import Queue, eventually
 from worker.lease import Lease
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from api.rates import Rates
 from api.watch import EventWatch
 from core.database import passing_fault, session_factory
-from core.jobs.broker import celery_app
+from core.service.jobs.broker import celery_app
 from core.settings import Settings
 from tests.production.programs import needed
 from tests.worker.conftest import eventually

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from core.database import transaction
-from core.jobs import service
-from core.jobs.tables import AttemptRow
+from core.service.jobs import service
+from core.service.jobs.tables import AttemptRow
 from tests.sources.conftest import write_wordy_model
 from tests.worker.conftest import Queue, StartWorker
 from worker import recording

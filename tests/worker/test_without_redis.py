@@ -14,10 +14,10 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import select, text
 
 from core.database import transaction
-from core.jobs import queue
-from core.jobs.broker import celery_app
-from core.jobs.hints import Hints
-from core.jobs.tables import WorkerRow
+from core.service.jobs import queue
+from core.service.jobs.broker import celery_app
+from core.service.jobs.hints import Hints
+from core.service.jobs.tables import WorkerRow
 from core.settings import Settings
 from tests.triggers.conftest import make_trigger
 from tests.webhooks.conftest import Webhooks

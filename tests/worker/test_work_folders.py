@@ -11,9 +11,9 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.jobs import service
-from core.jobs.queue import expire_leases
-from core.jobs.tables import WorkerRow
+from core.service.jobs import service
+from core.service.jobs.queue import expire_leases
+from core.service.jobs.tables import WorkerRow
 from core.settings import Settings
 from tests.worker.conftest import Queue, SpawnWorker, StartPart, eventually, is_alive, worker_state
 from worker.work_folders import WorkFigures, WorkFolders

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.database import transaction
-from core.jobs.queue import heartbeat
+from core.service.jobs.queue import heartbeat
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.worker.conftest import Queue, StartPart, eventually

@@ -20,11 +20,11 @@ from api.state import ApiState
 from core.database import transaction
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
 from core.errors import Forbidden, SecateurError
-from core.registry import service
-from core.registry.schemas import DatasetBody, ModelBody, Upload, UploadKind
-from core.registry.uploads import list_uploads
+from core.service.registry import service
+from core.service.registry.schemas import DatasetBody, ModelBody, Upload, UploadKind
+from core.service.registry.uploads import list_uploads
+from core.service.teams.principal import Principal
 from core.settings import Settings
-from core.teams.principal import Principal
 
 router = APIRouter()
 

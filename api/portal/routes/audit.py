@@ -9,7 +9,7 @@ from starlette.responses import Response
 from api.dependencies import After, DatabaseSession
 from api.portal.page import page
 from api.portal.session import Admin
-from core.teams import audit, keys
+from core.service.teams import audit, keys
 
 router = APIRouter(prefix="/team/audit")
 

@@ -14,8 +14,8 @@ from api.portal.charts import IfNoneMatch, chart
 from api.portal.page import page
 from api.portal.session import Viewer
 from api.portal.trade_off import COSTS, draw_trade_off, quality_in_words
-from core.jobs import service
-from core.jobs.comparison import FEWEST, MOST, Comparison, Cost
+from core.service.jobs import service
+from core.service.jobs.comparison import FEWEST, MOST, Comparison, Cost
 
 router = APIRouter()
 
@@ -160,7 +160,7 @@ def _layer_names(found: Comparison) -> list[str]:
 
 
 def _draw_layers(found: Comparison, figure: _LayerFigure) -> str:
-    from core.evaluation.charts import Series, line_chart
+    from core.pipeline.reports.charts import Series, line_chart
 
     labels = {job.id: label for job, label in zip(found.jobs, found.labels, strict=True)}
     places = {name: number for number, name in enumerate(_layer_names(found))}

@@ -10,10 +10,10 @@ from api.portal.routes.adding import uploads_to_show
 from api.portal.session import Member, Viewer
 from core.database import transaction
 from core.errors import Conflict
-from core.registry import service
-from core.registry.deletion import delete_registered, forget
-from core.registry.tables import DatasetRow
-from core.teams.principal import Principal
+from core.service.registry import service
+from core.service.registry.tables import DatasetRow
+from core.service.retention.deletion import delete_registered, forget
+from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/datasets")
 

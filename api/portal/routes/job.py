@@ -21,16 +21,16 @@ from api.portal.layers import by_kind, layer_figures
 from api.portal.page import page
 from api.portal.session import COOKIE, Member, Viewer
 from api.state import ApiState
-from core.artifacts.store import attachment
 from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
-from core.jobs import service
-from core.jobs.schemas import JobBody
-from core.jobs.snapshots import take_snapshot
-from core.jobs.waiting import with_waiting_reason
-from core.teams.sessions import signed_in
+from core.service.jobs import service
+from core.service.jobs.schemas import JobBody
+from core.service.jobs.snapshots import take_snapshot
+from core.service.jobs.waiting import with_waiting_reason
+from core.service.teams.sessions import signed_in
+from core.storage import attachment
 
 router = APIRouter(prefix="/jobs")
 
@@ -153,7 +153,7 @@ def layers_chart(
         raise NotFound(f"the report of job {job_id!r} has no layers")
 
     def draw() -> str:
-        from core.evaluation.charts import Series, layers_chart  # slow to load, and for charts alone
+        from core.pipeline.reports.charts import Series, layers_chart  # slow to load, and for charts alone
 
         errors = {
             kind: [(each.layer, each.error) for each in rows if each.error is not None] for kind, rows in kinds.items()
@@ -181,7 +181,7 @@ def sensitivity_chart(
         raise NotFound(f"job {job_id!r} measured no sensitivity")
 
     def draw() -> str:
-        from core.evaluation.charts import sensitivity_chart
+        from core.pipeline.reports.charts import sensitivity_chart
 
         return sensitivity_chart(Sensitivity.model_validate(found))
 

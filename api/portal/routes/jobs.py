@@ -14,10 +14,10 @@ from api.portal.page import is_partial, page
 from api.portal.routes.sign_in import own_path
 from api.portal.session import Member, Posted, Viewer
 from core.catalogue.methods import METHODS
-from core.jobs import service
-from core.jobs.listing import JobFilters, JobSort
-from core.jobs.states import STATUSES, JobStatus
-from core.jobs.waiting import with_waiting_reasons
+from core.service.jobs import service
+from core.service.jobs.listing import JobFilters, JobSort
+from core.service.jobs.states import STATUSES, JobStatus
+from core.service.jobs.waiting import with_waiting_reasons
 
 router = APIRouter(prefix="/jobs")
 

@@ -12,12 +12,12 @@ from api.state import ApiState
 from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.errors import Conflict
-from core.jobs.inspection import inspect
-from core.jobs.schemas import InspectBody
-from core.registry import service
-from core.registry.deletion import delete_registered, forget
-from core.registry.tables import ModelRow
-from core.teams.principal import Principal
+from core.service.jobs.inspection import inspect
+from core.service.jobs.schemas import InspectBody
+from core.service.registry import service
+from core.service.registry.tables import ModelRow
+from core.service.retention.deletion import delete_registered, forget
+from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/models")
 

@@ -20,16 +20,16 @@ from api.portal.page import is_partial, page
 from api.portal.session import Form, Posted, Viewer, read_form
 from api.state import ApiState
 from core.catalogue.methods import METHODS
-from core.catalogue.tasks import TASKS
 from core.database import transaction
+from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import SecateurError
-from core.jobs import service
-from core.jobs.hub_lookup import HubFindings
-from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
-from core.jobs.schemas import Job, JobBody
-from core.registry.schemas import Dataset, Model
-from core.registry.service import list_datasets, list_models
-from core.teams.principal import Principal
+from core.service.jobs import service
+from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.schemas import Job, JobBody
+from core.service.registry.schemas import Dataset, Model
+from core.service.registry.service import list_datasets, list_models
+from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/new")
 

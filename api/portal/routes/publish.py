@@ -13,9 +13,9 @@ from api.portal.page import is_partial, page
 from api.portal.session import CSRF_FIELD, SECRET_FIELDS, Form, Member, Posted, Viewer
 from core.database import transaction
 from core.errors import Conflict, SecateurError
-from core.jobs import service as jobs
-from core.publications import service
-from core.publications.schemas import PublicationBody
+from core.service.jobs import service as jobs
+from core.service.publications import service
+from core.service.publications.schemas import PublicationBody
 
 router = APIRouter()
 

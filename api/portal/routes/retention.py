@@ -12,8 +12,8 @@ from api.portal.faults import faults_of, status_of
 from api.portal.page import page
 from api.portal.session import Admin, Form, Posted
 from core.database import transaction
-from core.retention import service
-from core.retention.schemas import RetentionPolicy, RetentionPreview
+from core.service.retention import service
+from core.service.retention.schemas import RetentionPolicy, RetentionPreview
 
 router = APIRouter(prefix="/team/retention")
 

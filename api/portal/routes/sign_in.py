@@ -22,7 +22,7 @@ from api.portal.session import (
 from api.problems import Told
 from core.database import transaction
 from core.errors import Unauthenticated
-from core.teams import sessions
+from core.service.teams import sessions
 
 router = APIRouter()
 

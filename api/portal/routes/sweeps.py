@@ -19,12 +19,12 @@ from api.portal.trade_off import COSTS, draw_trade_off, quality_in_words
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError
-from core.jobs.comparison import Cost
-from core.jobs.idempotency import Answer, IdempotentRequest, answer_once
-from core.registry.service import list_datasets, list_models
-from core.sweeps import service
-from core.sweeps.schemas import Sweep, SweepBody
-from core.teams.principal import Principal
+from core.service.jobs.comparison import Cost
+from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.service.registry.service import list_datasets, list_models
+from core.service.sweeps import service
+from core.service.sweeps.schemas import Sweep, SweepBody
+from core.service.teams.principal import Principal
 
 router = APIRouter(prefix="/sweeps")
 

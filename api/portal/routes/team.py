@@ -13,12 +13,12 @@ from api.portal.page import page
 from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer
 from core.database import transaction
 from core.errors import Conflict, InvalidRequest, SecateurError
-from core.registry import hub_tokens
-from core.registry.schemas import HubTokenBody
+from core.service.registry.schemas import HubTokenBody
+from core.service.sources import hub_tokens
+from core.service.teams import keys, quotas
+from core.service.teams.principal import Principal
+from core.service.teams.schemas import CreatedKey, KeyBody, RotateBody
 from core.settings import Settings
-from core.teams import keys, quotas
-from core.teams.principal import Principal
-from core.teams.schemas import CreatedKey, KeyBody, RotateBody
 
 router = APIRouter(prefix="/team")
 

@@ -16,14 +16,14 @@ from api.portal.trigger_form import EXAMPLE, FIELDS, payload_of, trigger_of, typ
 from api.state import ApiState
 from core.database import transaction
 from core.errors import NotFound, SecateurError
-from core.jobs.hub_lookup import HubFindings
-from core.teams.principal import Principal
-from core.triggers import service
-from core.triggers.checking import look_up_template
-from core.triggers.definitions import trigger_answer
-from core.triggers.firing import Delivery, fire_by_hand
-from core.triggers.proofs import SentHeaders
-from core.triggers.schemas import IssuedTrigger, RotateTriggerBody, TriggerChanges
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.teams.principal import Principal
+from core.service.triggers import service
+from core.service.triggers.authentication import SentHeaders
+from core.service.triggers.definitions import trigger_answer
+from core.service.triggers.firing import Delivery, fire_by_hand
+from core.service.triggers.schemas import IssuedTrigger, RotateTriggerBody, TriggerChanges
+from core.service.triggers.validation import look_up_template
 
 router = APIRouter(prefix="/triggers")
 

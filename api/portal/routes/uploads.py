@@ -10,9 +10,9 @@ from api.parts import take_part
 from api.portal.files_form import abort
 from api.portal.session import Member
 from core.database import transaction
-from core.registry import uploads
-from core.registry.schemas import Dataset, Model, Upload, UploadBody
-from core.registry.upload_completion import complete_upload
+from core.service.registry import uploads
+from core.service.registry.schemas import Dataset, Model, Upload, UploadBody
+from core.service.registry.upload_completion import complete_upload
 
 router = APIRouter(prefix="/uploads")
 

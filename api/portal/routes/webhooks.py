@@ -17,10 +17,10 @@ from api.portal.webhook_form import FIELDS, body_of, values_from, values_of
 from api.state import ApiState
 from core.database import transaction
 from core.errors import SecateurError
-from core.teams.principal import Principal
-from core.webhooks import log, service
-from core.webhooks.events import TYPES
-from core.webhooks.schemas import (
+from core.service.teams.principal import Principal
+from core.service.webhooks import delivery_log, service
+from core.service.webhooks.events import TYPES
+from core.service.webhooks.schemas import (
     CreatedWebhook,
     DeliveryState,
     RotateSecretBody,
@@ -128,7 +128,7 @@ def replay_failed(webhook_id: str, caller: Member, state: State) -> Response:
 def show_delivery(request: Request, webhook_id: str, delivery_id: str, caller: Viewer, state: State) -> Response:
     with transaction(state.sessions) as session:
         webhook = service.get_webhook(session, caller.team_id, webhook_id)
-        delivery = log.get_delivery(session, caller.team_id, webhook_id, delivery_id)
+        delivery = delivery_log.get_delivery(session, caller.team_id, webhook_id, delivery_id)
     context = {"webhook": webhook, "delivery": delivery, "may_try": caller.may("member")}
     return page(request, "webhooks/delivery.html", context)
 
@@ -185,7 +185,9 @@ def _webhook_page(
     """Render the webhook's page; `error` is of the form filled with `values` that changes it, or of an action."""
     with transaction(state.sessions) as session:
         webhook = service.get_webhook(session, caller.team_id, webhook_id)
-        deliveries = log.list_deliveries(session, caller.team_id, webhook_id, limit=_PAGE, after=after, state=show)
+        deliveries = delivery_log.list_deliveries(
+            session, caller.team_id, webhook_id, limit=_PAGE, after=after, state=show
+        )
     context = {
         "webhook": webhook,
         "deliveries": deliveries,

@@ -7,7 +7,7 @@ from api.dependencies import DatabaseSession, State
 from api.portal.page import is_partial, page
 from api.portal.session import Admin
 from api.routes.workers import workers_shown_to
-from core.jobs import fleet
+from core.service.jobs import fleet
 
 router = APIRouter(prefix="/workers")
 

@@ -9,11 +9,11 @@ from transformers import PreTrainedModel
 from bench.claims.data import IMAGE_SHAPE, Split, fashion_mnist
 from bench.claims.networks import RETRAINING_RATE, VGG, layers, outcome, pruned, train, trained
 from bench.claims.record import Record
-from core.data.chosen_images import draw_images
-from core.evaluation.flops import count_flops
-from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.rankings import kernel_sums
-from core.pruning.classifier.scene import Scene, mean_loss
+from core.engine.datasets.subset import draw_images
+from core.engine.evaluation.flops import count_flops
+from core.engine.pruning.network import Scene, mean_loss
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_rankings import kernel_sums
 
 ORDERS = ("smallest", "random", "largest")
 

@@ -10,7 +10,7 @@ from bench.claims.knee import knee
 from bench.claims.language import Language, recall
 from bench.claims.networks import LENET_5, RETRAINING_RATE, outcome, pruned, train, trained
 from bench.claims.record import Record
-from core.data.chosen_images import draw_images
+from core.engine.datasets.subset import draw_images
 
 _TRAINING_IMAGES = 10_000
 _DOMAINS = {"in domain": "in-domain perplexity", "out of domain": "out-of-domain perplexity"}

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from bench.claims.data import digits, monk, xor
 from bench.claims.networks import Recipe, layers, outcome, prune, trained
 from bench.claims.record import Record
-from core.data.images import ImageSet
+from core.engine.datasets.image_set import ImageSet
 
 METHODS = ("obs", "obd", "magnitude")
 _HIDDEN_UNITS = {1: 3, 2: 2, 3: 2}

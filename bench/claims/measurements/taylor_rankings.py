@@ -6,11 +6,11 @@ from typing import Any
 from bench.claims.data import IMAGE_SHAPE, fashion_mnist
 from bench.claims.networks import RETRAINING_RATE, VGG, layers, outcome, prune, trained
 from bench.claims.record import Record
-from core.data.chosen_images import draw_images
-from core.evaluation.flops import count_flops
-from core.pruning.classifier.channels import Groups
-from core.pruning.classifier.rankings import RANKINGS, compare, rank
-from core.pruning.classifier.scene import Scene
+from core.engine.datasets.subset import draw_images
+from core.engine.evaluation.flops import count_flops
+from core.engine.pruning.network import Scene
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
 
 
 def measure(seed: int, setting: dict[str, Any], record: Record) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 from bench.claims.data import fashion_mnist
 from bench.claims.networks import LENET_5, RETRAINING_RATE, layers, outcome, prune, pruned, trained
 from bench.claims.record import Record
-from core.data.chosen_images import draw_images
 from core.engine.architectures.layer_shape import LinearShape
-from core.pruning.classifier.scan import scan
-from core.pruning.classifier.scene import Scene
+from core.engine.datasets.subset import draw_images
+from core.engine.pruning.iterative.layer_scan import scan
+from core.engine.pruning.network import Scene
 
 SCAN_IMAGES = 4000
 

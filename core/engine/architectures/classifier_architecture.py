@@ -21,7 +21,7 @@ SHAPES_KEY = "secateur_shapes"
 All other shapes are those of its tensors.
 """
 REFERENCE_TYPE = "secateur_reference"
-"""`model_type` of the small networks this project defines itself (`core.models.reference`)."""
+"""`model_type` of the small networks this project defines itself (`core.engine.models.reference_networks`)."""
 NetworkName = Literal["mlp", "lenet-300-100", "lenet-5", "digits-1989", "vgg"]
 
 _VIT_RENAMES = (

@@ -9,7 +9,7 @@ The modelling file builds them in `from_pretrained`; config.json has, beyond the
 `secateur_layers` has one object per decoder layer with the settings in which it differs from the rest of config.json.
 
 Only verified artifacts of this service may have these keys; the file they name is never executed to open them as input
-(`core.models.per_layer` builds the same layers).
+(`core.engine.models.loading` builds the same layers).
 """
 
 import hashlib

@@ -1,0 +1,58 @@
+"""Description of an image set; its images are decoded in a child process, so that this one needs no decoder."""
+
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import BaseModel
+
+from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_PARQUET
+from core.engine.datasets.sandbox import measure_apart
+from core.errors import UnusableDataset
+
+
+class ImagesDescription(BaseModel):
+    """Counts and properties of an image set.
+
+    `images` can be read, `corrupt` cannot, the first of them being named with the reason. `classes` are named by
+    `class_names`, or else numbered. `sizes` (height × width) and `modes` (as Pillow names them) are those found, the
+    most frequent first, at most 20. `sha256` is of the file, or of a folder's content.
+    """
+
+    images: int
+    classes: int
+    class_names: list[str]
+    sizes: list[str]
+    modes: list[str]
+    corrupt: int
+    corrupt_names: list[str]
+    bytes: int
+    sha256: str
+
+
+def describe_images(
+    path: Path, format: str, image_field: str = "image", label_field: str = "label", *, sha256: str
+) -> ImagesDescription:
+    """Decode every image of a folder or a Parquet file, in a child process, and describe the set.
+
+    Raises UnusableDataset where labels are missing or are none, where there are no images, and where more than 1 % of
+    them cannot be read.
+    """
+    if format == IMAGE_FOLDER:
+        if not path.is_dir():
+            raise UnusableDataset(f"{path.name} is not a folder", param="path")
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        measured = measure_apart("images", None, path.name, size, path=str(path.resolve()), format=format)
+        return ImagesDescription(**measured, bytes=size, sha256=sha256)
+    if not path.is_file():
+        raise UnusableDataset(f"{path.name} is not a file", param="path")
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        return describe_image_stream(stream, path.name, image_field, label_field, size=size, sha256=sha256)
+
+
+def describe_image_stream(
+    stream: BinaryIO, name: str, image_field: str, label_field: str, *, size: int, sha256: str
+) -> ImagesDescription:
+    """Describe the images of an open, seekable Parquet file whose size and hash are known."""
+    asked = {"format": IMAGE_PARQUET, "image_field": image_field, "label_field": label_field}
+    return ImagesDescription(**measure_apart("images", stream, name, size, **asked), bytes=size, sha256=sha256)

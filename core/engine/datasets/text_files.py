@@ -1,0 +1,156 @@
+"""Texts on disk as documents: plain text (one document per blank-line-separated passage), JSONL, or Parquet."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import BaseModel
+
+from core.engine.checkpoints.untrusted_json import parse_json
+from core.engine.datasets.formats import TEXT_FORMATS
+from core.engine.datasets.sandbox import measure_apart
+from core.errors import UnusableDataset
+
+_MAX_LINE_BYTES = 64 * 2**20
+
+
+class TextDescription(BaseModel):
+    """A text's size; `sha256` is of the file."""
+
+    documents: int
+    characters: int
+    bytes: int
+    sha256: str
+
+
+def read_documents(path: Path, format: str, text_field: str = "text") -> Iterator[str]:
+    """Yield the documents of a file that are not empty, in order; raises UnusableDataset naming the line or column."""
+    if not path.is_file():
+        raise UnusableDataset(f"{path.name} is not a file", param="path")
+    with path.open("rb") as stream:
+        yield from documents_in(stream, path.name, format, text_field)
+
+
+def documents_in(stream: BinaryIO, name: str, format: str, text_field: str) -> Iterator[str]:
+    """Return the documents of an open, seekable text, as `read_documents` does."""
+    readers = {"text": _read_text, "jsonl": _read_jsonl, "parquet": _read_parquet}
+    if format not in readers:
+        raise UnusableDataset(f"format {format!r} is not known: use {', '.join(TEXT_FORMATS)}", param="format")
+    return (document for document in readers[format](stream, name, text_field) if document.strip())
+
+
+def describe(path: Path, format: str, text_field: str = "text") -> TextDescription:
+    """Read a text to its end and describe it; raises UnusableDataset where it cannot be read or holds nothing."""
+    if not path.is_file():
+        raise UnusableDataset(f"{path.name} is not a file", param="path")
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        size = stream.tell()
+        stream.seek(0)
+        return describe_stream(stream, path.name, format, text_field, size=size, sha256=sha256)
+
+
+def describe_stream(
+    stream: BinaryIO, name: str, format: str, text_field: str, *, size: int, sha256: str
+) -> TextDescription:
+    """Describe an open text whose size and hash are known, as `describe` does."""
+    if format == "parquet":
+        measured = measure_apart("texts", stream, name, size, text_field=text_field)
+        documents, characters = measured["documents"], measured["characters"]
+    else:
+        documents, characters = _measure(documents_in(stream, name, format, text_field))
+    if not documents:
+        raise UnusableDataset(f"{name} holds no text", param="path")
+    return TextDescription(documents=documents, characters=characters, bytes=size, sha256=sha256)
+
+
+def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Count documents and characters of a Parquet file, read in this process; raises UnusableDataset."""
+    from core.engine.datasets.parquet import takes_too_much
+
+    assert stream is not None
+    name = task["name"]
+    try:
+        documents, characters = _measure(documents_in(stream, name, "parquet", task["text_field"]))
+    except MemoryError:
+        raise takes_too_much(name) from None
+    return {"documents": documents, "characters": characters}
+
+
+def _measure(documents: Iterator[str]) -> tuple[int, int]:
+    count = characters = 0
+    for document in documents:
+        count += 1
+        characters += len(document)
+    return count, characters
+
+
+def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+    number = 0
+    while line := stream.readline(_MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > _MAX_LINE_BYTES:
+            raise UnusableDataset(f"{name} line {number} is longer than {_MAX_LINE_BYTES} bytes", param="path")
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UnusableDataset(f"{name} line {number} is not UTF-8: {error.reason}", param="path") from error
+
+
+def _read_text(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
+    passage: list[str] = []
+    length = 0
+    for _, line in _lines(stream, name):
+        if line.strip():
+            passage.append(line)
+            length += len(line)
+        if passage and (not line.strip() or length > _MAX_LINE_BYTES):  # no passage is too long to hold
+            yield "".join(passage)
+            passage, length = [], 0
+    if passage:
+        yield "".join(passage)
+
+
+def _read_jsonl(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
+    for number, line in _lines(stream, name):
+        if not line.strip():
+            continue
+        try:
+            record = parse_json(line.encode())
+        except ValueError as error:
+            raise UnusableDataset(
+                f"{name} line {number} is not valid JSON: {str(error)[:200]}", param="path"
+            ) from error
+        value = record.get(text_field) if isinstance(record, dict) else None
+        if not isinstance(value, str):
+            raise UnusableDataset(
+                f"{name} line {number} has no string field {text_field!r}; name the field that holds the text",
+                param="text_field",
+            )
+        if not _is_text(value):
+            raise UnusableDataset(f"{name} line {number} holds half of a surrogate pair", param="path")
+        yield value
+
+
+def _is_text(value: str) -> bool:
+    """Return False if the text has half of a surrogate pair, which JSON can spell and no tokenizer takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_parquet(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
+    import pyarrow.parquet  # slow to load, and for this alone
+
+    from core.engine.datasets.parquet import column_type, readable
+
+    with readable(name), pyarrow.parquet.ParquetFile(stream) as file:
+        kind = column_type(file, name, text_field, "text_field")
+        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            shown = str(kind)[:100]
+            raise UnusableDataset(f"{name} column {text_field!r} is {shown}, not text", param="text_field")
+        for batch in file.iter_batches(batch_size=256, columns=[text_field]):
+            yield from (text for value in batch.column(0) if (text := value.as_py()) is not None)

@@ -1,0 +1,50 @@
+"""Top-1 accuracy of a classifier, and its loss."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from core.counting import counted
+from core.engine.datasets.image_set import ImageSet
+from core.errors import NotFiniteWeights
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Result of a measurement of accuracy.
+
+    `top1` is the share of `samples` images whose largest logit is that of their label, `loss` the mean cross-entropy in
+    nats.
+    """
+
+    top1: float
+    loss: float
+    samples: int
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of `top1`, as a mean of independent draws: √(p(1−p)/n)."""
+        return math.sqrt(self.top1 * (1 - self.top1) / self.samples)
+
+
+@torch.inference_mode()
+def measure_accuracy(
+    model: nn.Module, images: ImageSet, device: torch.device | None = None, batch_size: int = 128
+) -> Accuracy:
+    """Measure accuracy and loss over all images, in batches; the model is left in evaluation mode.
+
+    Raises NotFiniteWeights where logits are not finite.
+    """
+    place = device or next(model.parameters()).device
+    model.eval()
+    right, total = 0, 0.0
+    for numbers_B in counted(torch.arange(len(images)).split(batch_size), "measuring accuracy by batches"):
+        logits_BK = model(pixel_values=images.batch(numbers_B).to(place)).logits.float()
+        if not torch.isfinite(logits_BK).all():
+            raise NotFiniteWeights("the model's logits are not finite numbers", param="model")
+        labels_B = images.labels_N[numbers_B].to(place)
+        right += int((logits_BK.argmax(dim=-1) == labels_B).sum())
+        total += float(nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum").double())
+    return Accuracy(right / len(images), total / len(images), len(images))

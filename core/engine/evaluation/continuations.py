@@ -1,0 +1,105 @@
+"""Greedy continuations of the same prompts by dense and pruned model, for comparison."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from core.counting import counted
+from core.engine.datasets.token_windows import starts_with_bos
+from core.engine.models.folder import ModelFolder
+from core.engine.models.generation import first_token, sequences_that_fit, write_tokens
+from core.engine.models.loading import load_model
+from core.errors import NotFiniteWeights, OutOfMemory
+
+
+def generate_side_by_side(
+    models: Mapping[str, ModelFolder],
+    prompts: Sequence[str],
+    *,
+    tokens: int,
+    device: torch.device,
+    on_progress: Callable[[float], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Generate continuations of each prompt with each model; return `generations` and `notes`.
+
+    `generations` has for each prompt `prompt`, and under each model's name the text of at most `tokens` new tokens,
+    None where the model does not fit in memory or computes no probabilities. The models have one tokenizer and one
+    context, and are opened one after the other: one at a time is in memory. `on_progress` is called with 0 to 1.
+    """
+    first = next(iter(models.values()))
+    tokenizer = first.tokenizer()
+    given, notes = _read(prompts, first, tokenizer, tokens)
+    rows: list[dict[str, str | None]] = [{"prompt": prompt} for prompt in prompts]
+    written = 0
+
+    def on_text() -> None:
+        nonlocal written
+        written += 1
+        on_progress(written / (len(prompts) * len(models)))
+
+    for name, folder in models.items():
+        texts: Sequence[str | None] = [None] * len(prompts)
+        try:
+            texts = _continued(folder, tokenizer, given, tokens, device, on_text)
+        except (OutOfMemory, NotFiniteWeights) as error:
+            notes.append(f"The {name} model wrote nothing after the prompts: {error.message}.")
+        for row, text in zip(rows, texts, strict=True):
+            row[name] = text
+    return {"generations": rows, "notes": notes}
+
+
+def _read(
+    prompts: Sequence[str], folder: ModelFolder, tokenizer: PreTrainedTokenizerBase, tokens: int
+) -> tuple[list[list[int]], list[str]]:
+    """Tokenize each prompt, after the token that begins a text where the tokenizer adds it; return tokens and notes.
+
+    A prompt longer than the context has room for, besides `tokens` new ones, is cut to its last tokens, with a note.
+    """
+    given: list[list[int]] = []
+    notes: list[str] = []
+    for number, prompt in enumerate(prompts, 1):
+        ids: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+        begins = starts_with_bos(tokenizer) or not ids
+        begin = [first_token(folder.config, tokenizer)] if begins else []
+        room = folder.description.context_length - tokens - len(begin)
+        assert room > 0, "refused at submit"
+        if len(ids) > room:
+            notes.append(
+                f"Prompt {number} has {len(ids)} tokens: beside {tokens} new ones the context has room for its last "
+                f"{room}, which were read."
+            )
+        given.append(begin + ids[-room:])
+    return given, notes
+
+
+def _continued(
+    folder: ModelFolder,
+    tokenizer: PreTrainedTokenizerBase,
+    given: Sequence[list[int]],
+    tokens: int,
+    device: torch.device,
+    on_text: Callable[[], None],
+) -> list[str]:
+    """Return the continuation of each prompt, generated one at a time, since padding in a batch rounds differently."""
+    sequences_that_fit(folder.description, max(map(len, given)) + tokens, device)
+    model = load_model(folder, device)
+    texts = []
+    for ids in counted(given, "writing after prompts"):
+        (new,) = write_tokens(model, tokenizer, torch.tensor([ids]), most=tokens, is_sampled=False)
+        texts.append(_new_text(tokenizer, ids, new))
+        on_text()
+    return texts
+
+
+def _new_text(tokenizer: PreTrainedTokenizerBase, given: list[int], new: list[int]) -> str:
+    """Return the text that `new` adds to the given tokens, blanks at its start included.
+
+    NUL, which no database stores, is replaced.
+    """
+    before, whole = (
+        str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        for ids in (given, given + new)
+    )
+    return whole[len(before) :].replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,0 +1,93 @@
+"""Latency of dense and pruned, measured in turn in one process so that both meet the same machine."""
+
+import statistics
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from core.engine.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
+from core.engine.models.device_memory import free_bytes
+from core.engine.models.folder import ModelFolder
+from core.engine.models.loading import load_model
+from core.engine.options.latency_budget import bytes_in_turn, latency_noise
+from core.errors import OutOfMemory
+
+_DECODE_TOKENS = 8
+_LONGEST = 2048
+
+
+def measure_latency(
+    dense: ModelFolder, pruned: ModelFolder, *, sequence_length: int, device: torch.device
+) -> dict[str, Any]:
+    """Measure dense against pruned; return the result of `DenseClock.against` as `latency`, and `notes`.
+
+    Raises OutOfMemory where the two do not both fit.
+    """
+    clock = DenseClock(dense, sequence_length=sequence_length, device=device, beside=pruned.description.bytes)
+    latency = clock.against(load_model(pruned, device))
+    is_smaller = pruned.description.parameters < dense.description.parameters
+    return {"latency": latency, "notes": [*([] if is_smaller else [NO_SPEED_UP]), *_measured(latency)]}
+
+
+class DenseClock:
+    """The dense model, loaded, for others to be timed against in turn, on one sequence of up to 2048 tokens."""
+
+    def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, beside: int) -> None:
+        """Load the dense model; raises OutOfMemory where the largest other one, of `beside` bytes, would not fit."""
+        description = dense.description
+        needed, free = bytes_in_turn(description.bytes, beside), free_bytes(device)
+        if needed > free:
+            raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")
+        self.device = device
+        self._model = load_model(dense, device)
+        length = min(sequence_length, _LONGEST, description.context_length - _DECODE_TOKENS)
+        words = min(100, description.vocabulary_size)
+        tokens = torch.randint(words, (1, max(length, 1)), generator=torch.Generator().manual_seed(0))
+        self._tokens_1T = tokens.to(device)
+
+    def against(self, pruned: PreTrainedModel) -> dict[str, Any]:
+        """Time a prefill of the sequence and a decoding step with the cache, in milliseconds, medians over rounds.
+
+        `dense_ms` and `pruned_ms` are of the prefill; `spread` is the relative excess of the slowest of its rounds over
+        the fastest, `dense_spread` that of the dense model alone, `noise` the difference that proves nothing.
+        """
+        models = {"dense": self._model, "pruned": pruned}
+        times = in_turn(
+            {name: partial(_time_once, model, self._tokens_1T, self.device) for name, model in models.items()}
+        )
+        prefill = {name: [first for first, _ in each] for name, each in times.items()}
+        decode = {name: [rest for _, rest in each] for name, each in times.items()}
+        spreads = {name: spread(each) for name, each in prefill.items()}
+        return {
+            "dense_ms": statistics.median(prefill["dense"]),
+            "pruned_ms": statistics.median(prefill["pruned"]),
+            "decode_dense_ms": statistics.median(decode["dense"]),
+            "decode_pruned_ms": statistics.median(decode["pruned"]),
+            "spread": max(spreads.values()),
+            "dense_spread": spreads["dense"],
+            "noise": latency_noise({"spread": max(spreads.values())}),
+            "rounds": ROUNDS,
+            "sequence_length": self._tokens_1T.shape[1],
+            "device": self.device.type,
+        }
+
+
+def _measured(latency: dict[str, Any]) -> list[str]:
+    ratio = latency["pruned_ms"] / latency["dense_ms"]
+    if abs(ratio - 1) > latency["noise"]:
+        return [f"Measured prefill of the pruned model took {ratio:.2f} × the dense one's time."]
+    return []
+
+
+@torch.inference_mode()
+def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.device) -> tuple[float, float]:
+    answer, prefill = timed(lambda: model(input_ids=tokens_1T, use_cache=True, logits_to_keep=1), device)
+    steps = []
+    for _ in range(_DECODE_TOKENS):
+        following = answer.logits[:, -1:].argmax(-1)
+        cache = answer.past_key_values
+        answer, step = timed(lambda: model(input_ids=following, past_key_values=cache, use_cache=True), device)  # noqa: B023
+        steps.append(step)
+    return prefill, statistics.median(steps)

@@ -1,0 +1,76 @@
+"""Reload check: the saved folder, opened by `from_pretrained` in a fresh process, must give the expected logits.
+
+This is the one place where the modelling file of an artifact is executed, and only if it is what this version writes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from core.counting import working
+from core.engine.architectures.architecture import family_for
+from core.engine.architectures.description import read_config
+from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_family
+from core.engine.models.implementations import own_implementations
+from core.engine.models.tensors import load_tensors
+from core.errors import ReloadCheckFailed
+
+# Largest difference allowed, relative to the largest expected logit: another batch shape sums in another order.
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+@torch.inference_mode()
+def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dict[str, Any]:
+    """Compare logits and generate with the cache; return the figures, raise ReloadCheckFailed naming the difference."""
+    config = read_config(artifact, own_artifact=True)
+    family = per_layer_family(config)
+    if family is not None and not has_modelling_file(artifact, family):
+        raise ReloadCheckFailed(f"{MODELLING_FILE} is not the file that was written for {family.title}")
+    architecture = (family or family_for(config["architectures"])).architecture
+    with working("opening the artifact anew"):
+        opened: Any = AutoModelForCausalLM.from_pretrained(
+            artifact,
+            local_files_only=True,
+            trust_remote_code=family is not None,
+            output_loading_info=True,
+            **own_implementations(getattr(transformers, architecture)),
+        )
+    model: Any = opened[0]
+    loading: dict[str, Any] = opened[1]
+    faults = {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}
+    if faults:
+        raise ReloadCheckFailed(f"from_pretrained does not accept the artifact as it is: {str(faults)[:500]}")
+    model = model.eval().to(device)
+    wanted = load_tensors(expected)
+    tokens_BT = wanted["tokens"].to(device)
+    logits = model(input_ids=tokens_BT).logits.float().cpu()
+    tolerance = _TOLERANCE[model.dtype] * largest_logit(wanted["logits"])
+    difference = float((logits - wanted["logits"]).abs().max())
+    if not difference <= tolerance:
+        raise ReloadCheckFailed(
+            f"the reloaded model's logits differ by {difference:g}, at most {tolerance:g} is allowed"
+        )
+    model.generation_config = GenerationConfig()  # the source's may choose other ways to decode, or a compiler
+    generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    if generated.shape[1] != min(4, tokens_BT.shape[1]) + 2:
+        raise ReloadCheckFailed("the reloaded model does not generate with its cache")
+    return {
+        "maximum_difference": difference,
+        "tolerance": tolerance,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "trust_remote_code": family is not None,
+    }
+
+
+def largest_logit(logits: Tensor) -> float:
+    """Return the largest magnitude among the expected logits, at least 1.
+
+    Raises ReloadCheckFailed where one is not finite: any difference would be within a tolerance relative to infinity.
+    """
+    if not logits.isfinite().all():
+        raise ReloadCheckFailed("the logits of the model that was measured are not finite: none can be compared")
+    return float(logits.abs().max().clamp(min=1))

@@ -1,0 +1,147 @@
+"""Zero-shot accuracy through lm-evaluation-harness, on questions in local files.
+
+Prompts, scoring and standard errors are the harness's. Slow to import; needs no network.
+
+An answer's score is its log-likelihood after the question; a question is answered rightly where the right answer scores
+highest (`acc`), or does once each score is divided by the answer's length (`acc_norm`).
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lm_eval.tasks
+import torch
+from lm_eval.api.model import CacheHook
+from lm_eval.api.task import Task
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from core.counting import counted, counting
+from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LOGITS_BYTES, TASKS
+from core.engine.models.folder import ModelFolder
+from core.engine.models.loading import load_model
+from core.errors import UnusableDataset
+
+_HARNESS = Path(lm_eval.tasks.__file__).parent
+_CONFIGS = {
+    "boolq": "super_glue/boolq/default.yaml",
+    "piqa": "piqa/piqa.yaml",
+    "hellaswag": "hellaswag/hellaswag.yaml",
+    "winogrande": "winogrande/default.yaml",
+    "arc_easy": "arc/arc_easy.yaml",
+    "arc_challenge": "arc/arc_challenge.yaml",
+    "openbookqa": "openbookqa/openbookqa.yaml",
+}
+_LARGEST_BATCH = 64
+
+
+def measure_tasks(
+    folder: ModelFolder,
+    questions: Mapping[str, Path],
+    *,
+    limit: int | None,
+    work: Path,
+    device: torch.device,
+    on_progress: Callable[[float], None],
+) -> dict[str, dict[str, float]]:
+    """Ask the model of `folder` the first `limit` questions of each task, without examples.
+
+    `questions` are JSON lines with the columns of the task's hub dataset; `on_progress` is called with 0 to 1. Returns
+    for each task `samples`, the harness's `version` of it, `acc` and `acc_stderr`, and `acc_norm` and `acc_norm_stderr`
+    where the harness has them; the standard error is the sample standard deviation over the root of the samples.
+
+    Raises UnusableDataset where a file is not the task's.
+    """
+    datasets.disable_progress_bars()
+    lm = _Model(load_model(folder, device), folder.tokenizer())
+    measured = {}
+    for index, (name, file) in enumerate(counted(questions.items(), "asking zero-shot tasks")):
+        lm.on_progress = _part(on_progress, index, len(questions))
+        tasks = {name: open_task(name, file, work)}
+        found = evaluate(lm, {"tasks": tasks}, limit=limit, bootstrap_iters=1, log_samples=False)
+        figures = {key.partition(",")[0]: value for key, value in found["results"][name].items() if "," in key}
+        samples, version = found["n-samples"][name]["effective"], found["versions"][name]
+        measured[name] = figures | {"samples": samples, "version": version}
+    return measured
+
+
+def _part(on_progress: Callable[[float], None], index: int, of: int) -> Callable[[float], None]:
+    return lambda done: on_progress((index + done) / of)
+
+
+def open_task(name: str, file: Path, work: Path) -> Task:
+    """Load the harness's own task with the questions of `file`; raises UnusableDataset where they do not fit."""
+    folder = work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "include": str(_HARNESS / _CONFIGS[name]),
+        "task": name,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {"validation": str(file)}, "cache_dir": str(work / "cache")},
+        "training_split": None,
+        "validation_split": "validation",
+        "test_split": None,
+        "num_fewshot": 0,
+    }
+    (folder / f"{name}.yaml").write_text(json.dumps(config))  # JSON is YAML
+    _check(name, file)
+    return TaskManager(include_path=folder, include_defaults=False).load(name)["tasks"][name]
+
+
+def _check(name: str, file: Path) -> None:
+    def refusal(what: str) -> UnusableDataset:
+        return UnusableDataset(f"{file.name} does not hold the questions of {name}: {what}", param="evaluation.tasks")
+
+    missing: set[str] = set()
+    count = 0
+    with file.open(encoding="utf-8") as lines:
+        try:
+            for line in lines:
+                missing |= set(TASKS[name].columns) - set(json.loads(line))
+                count += 1
+        except (ValueError, TypeError) as error:
+            raise refusal(f"line {count + 1} is no JSON object") from error
+    if missing:
+        raise refusal(f"there is no {' and no '.join(sorted(missing))}")
+    if count < 2:
+        raise refusal("there are fewer than two")
+
+
+class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
+    """The harness's model, in batches that fit a budget of logits, with a report of its progress."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        # Asked for where a text begins; a tokenizer without either has no token that could be taken for one.
+        begin = 0 if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None else None
+        super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=1, prefix_token_id=begin)
+        self.on_progress: Callable[[float], None] = lambda done: None
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        longest = max((context + answer for context, answer in (request.args for request in requests)), key=len)
+        tokens = min(len(self.tok_encode(longest)), self.max_length)
+        most = LOGITS_BYTES[self.device.type] // (tokens * self.config.vocab_size * BYTES_PER_LOGIT)
+        self.batch_size_per_gpu = min(max(most, 1), _LARGEST_BATCH)
+        with counting("scoring answers", len(requests)) as count:
+            self.set_cache_hook(_Counter(len(requests), self.on_progress, count))
+            answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        return answers
+
+
+class _Counter(CacheHook):  # type: ignore[misc]
+    """Hook that counts answers and reports progress."""
+
+    def __init__(self, total: int, on_progress: Callable[[float], None], count: Callable[[int], None]) -> None:
+        super().__init__(None)
+        self._total, self._done, self._on_progress, self._count = total, 0, on_progress, count
+
+    def add_partial(self, attr: str, req: Any, res: Any) -> None:
+        before, self._done = self._done, self._done + 1
+        self._count(self._done)
+        if 100 * before // self._total != 100 * self._done // self._total:
+            self._on_progress(self._done / self._total)

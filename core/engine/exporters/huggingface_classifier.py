@@ -1,0 +1,66 @@
+"""Writer of classifiers: tensors under the names and in the dtypes of the source, with its config and companions.
+
+Imports torch, unlike the rest of this folder: a classifier is pruned whole, in memory.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from core.engine.architectures.classifier_architecture import SHAPES_KEY
+from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, SINGLE_FILE
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
+from core.engine.models.classifier import COUNTERS, ClassifierFolder, build_classifier
+from core.engine.models.reshaping import changed_groups
+from core.engine.models.tensors import DTYPES, write_tensors
+
+
+@torch.no_grad()
+def round_to_stored(model: nn.Module, folder: ClassifierFolder) -> None:
+    """Round every tensor to the dtype that the folder stores it in; the model itself stays float32.
+
+    Figures measured afterwards are those of the file that `write_classifier` saves.
+    """
+    state = model.state_dict()
+    for name, entry in folder.tensors.items():
+        if not name.endswith(COUNTERS):
+            state[name].copy_(state[name].to(_dtype(entry)))
+
+
+def write_classifier(model: nn.Module, folder: ClassifierFolder, target: Path) -> int:
+    """Write the model that was loaded from `folder`, and pruned, as a model folder; the bytes of its tensors.
+
+    Keys and dtypes are the source's, and so are the counts of batches its batch-norms saw; negative zeros, which masks
+    that are multiplied leave, become plain ones, as the packed format wants them. Where filters or channels
+    were removed, config.json says so under SHAPES_KEY, with the groups of the convolutions whose number changed; else
+    it is the source's, and `from_pretrained` opens the folder.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict()
+    tensors = {
+        entry.name: _stored(entry) if name.endswith(COUNTERS) else state[name].to(_dtype(entry)) + 0.0  # no -0.0
+        for name, entry in folder.tensors.items()
+    }
+    write_tensors(target / SINGLE_FILE, tensors)
+    for name in COMPANIONS:
+        if (folder.path / name).is_file():
+            shutil.copyfile(folder.path / name, target / name)
+    if any(tensors[entry.name].shape != entry.shape for entry in folder.tensors.values()):
+        config = folder.raw_config | {SHAPES_KEY: changed_groups(model, build_classifier(folder))}
+        (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _dtype(entry: TensorEntry) -> torch.dtype:
+    return DTYPES[WEIGHT_DTYPES[entry.dtype]]
+
+
+def _stored(entry: TensorEntry) -> Tensor:
+    """Return a tensor as the source file has it, whatever its dtype."""
+    with safe_open(entry.file, "pt") as opened:
+        tensor: Tensor = opened.get_tensor(entry.name)
+    return tensor

@@ -1,0 +1,108 @@
+"""An image classifier's opened folder, and the complete model loaded from it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
+
+from core.engine.architectures.classifier_architecture import (
+    CLASSIFIERS,
+    REFERENCE_TYPE,
+    SHAPES_KEY,
+    ClassifierDescription,
+    ClassifierFamily,
+)
+from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.description import read_config, read_tensors
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.models.implementations import own_implementations
+from core.engine.models.reference_networks import ReferenceNetwork
+from core.engine.models.reshaping import resize_modules
+from core.engine.models.tensors import read_tensor
+from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
+
+COUNTERS = ".num_batches_tracked"
+"""Suffix of batch-norm's counters of training steps, on which nothing that is computed here depends."""
+
+
+@dataclass(frozen=True)
+class ClassifierFolder:
+    """An opened folder; nothing of it has been executed, and no tensor is in memory."""
+
+    path: Path
+    description: ClassifierDescription
+    family: ClassifierFamily
+    raw_config: dict[str, Any]
+    tensors: dict[str, TensorEntry]
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """The number of groups of each convolution where pruning changed it."""
+        groups: dict[str, int] = self.raw_config.get(SHAPES_KEY, {})
+        return groups
+
+
+def open_classifier(path: Path) -> ClassifierFolder:
+    """Check and open a folder; raises UnusableModel kinds or UnsupportedArchitecture."""
+    description = describe_folder(path)
+    if not isinstance(description, ClassifierDescription):
+        raise UnsupportedArchitecture(f"{description.architecture} is no image classifier", param="model")
+    family = CLASSIFIERS[description.architecture]
+    return ClassifierFolder(path, description, family, read_config(path), read_tensors(path, family))
+
+
+def model_class(family: ClassifierFamily) -> type[PreTrainedModel]:
+    """Return the class of transformers, or that of this project's own networks."""
+    if family.model_type == REFERENCE_TYPE:
+        return ReferenceNetwork
+    found: type[PreTrainedModel] = getattr(transformers, family.architecture)
+    return found
+
+
+def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
+    """Build the float32 model of config.json, without the folder's weights yet; raises UnusableModel."""
+    try:
+        config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForImageClassification.from_config(
+            config,
+            trust_remote_code=False,
+            dtype=torch.float32,  # else the config's, in which a tensor stored in another one would be rounded
+            **own_implementations(model_class(folder.family)),
+        )
+    except Exception as error:  # config classes and timm raise whatever their authors chose
+        raise UnusableModel(
+            f"config.json of {folder.path.name} is refused by its model class: {str(error)[:300]}", param="model"
+        ) from error
+    return model
+
+
+def load_classifier(folder: ClassifierFolder, device: torch.device | None = None) -> PreTrainedModel:
+    """Load the complete model in float32, in evaluation mode.
+
+    `model(pixel_values=images_BCHW).logits` are [batch, classes]. Raises UnusableModel where its config is refused, and
+    MissingTensors where the files and the model differ.
+    """
+    model = build_classifier(folder)
+    state = {name: read_tensor(entry) for name, entry in folder.tensors.items() if not name.endswith(COUNTERS)}
+    resize_modules(model, state, folder.groups)
+    load_state(model, state)
+    model.float().eval().to(device or torch.device("cpu"))
+    return model
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy tensors into a model; raises MissingTensors naming what is missing or not its own."""
+    try:
+        answer = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise UnusableModel(f"the files do not fit the model: {str(error)[:500]}", param="model") from error
+    missing = sorted(key for key in answer.missing_keys if not key.endswith(COUNTERS))
+    if missing or answer.unexpected_keys:
+        raise MissingTensors(
+            f"the files lack {missing[:5]} and hold {sorted(answer.unexpected_keys)[:5]}, which the model has not",
+            param="model",
+        )

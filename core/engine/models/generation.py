@@ -1,0 +1,106 @@
+"""Generation of tokens with a key-value cache: the likeliest, or drawn from the model's distribution."""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.models.device_memory import free_bytes
+from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
+
+
+def sequences_that_fit(description: ModelDescription, length: int, device: torch.device) -> int:
+    """Return how many sequences of `length` tokens fit in memory together with the weights, which are not loaded yet.
+
+    Raises OutOfMemory where not even one does.
+    """
+    weights = int(1.2 * description.bytes)
+    keys_and_values = 2 * 4 * description.layers * description.hidden_size * length
+    free = free_bytes(device)
+    if weights + keys_and_values > free:
+        raise OutOfMemory(
+            f"to write text the whole model is needed in memory: about {weights + keys_and_values} bytes, and {free} "
+            f"are free on {device.type}"
+        )
+    return (free - weights) // keys_and_values
+
+
+def write_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    given_BT: Tensor,
+    *,
+    most: int,
+    is_sampled: bool,
+    on_token: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
+    """Generate at most `most` tokens after each of `given_BT`, without the one that ends a text.
+
+    Each is the likeliest, or, if `is_sampled`, drawn at temperature 1. Sets the model's generation settings. `on_token`
+    is called with the number of new tokens of each. Raises NotFiniteWeights where the model computes no probabilities.
+    """
+    ends = sorted(end_tokens(model.config, tokenizer))
+    sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if is_sampled else {"do_sample": False}
+    settings = GenerationConfig(
+        **sampling,
+        max_new_tokens=most,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else first_token(model.config, tokenizer),
+    )
+    model.generation_config = GenerationConfig()  # the model's own preferences are not its distribution
+    given_BT = given_BT.to(model.device)
+    checked = _CheckedLogits(len(tokenizer), lambda length: on_token(length - given_BT.shape[1]))
+    answer_BT = model.generate(  # type: ignore[operator]  # a mixed-in method, lost on the checker
+        given_BT,
+        attention_mask=torch.ones_like(given_BT),
+        generation_config=settings,
+        logits_processor=LogitsProcessorList([checked]),
+    )
+    written_BT = answer_BT[:, given_BT.shape[1] :]
+    return [list(itertools.takewhile(lambda token: token not in ends, row)) for row in written_BT.tolist()]
+
+
+def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that begins a text.
+
+    Models without one (GPT-2, Qwen) learnt texts one after another, so it is the one that ends the text before. Raises
+    UnusableModel where there is neither.
+    """
+    for token in (tokenizer.bos_token_id, config.bos_token_id, *sorted(end_tokens(config, tokenizer))):
+        if token is not None:
+            return int(token)
+    raise UnusableModel("neither tokenizer nor config names a token to begin a text from", param="model")
+
+
+def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the tokens that end a text."""
+    ends: set[int] = set()
+    for token in (tokenizer.eos_token_id, config.eos_token_id):
+        ends.update(token if isinstance(token, list) else [] if token is None else [token])
+    return ends
+
+
+class _CheckedLogits(LogitsProcessor):
+    """Processor that masks outputs beyond the vocabulary and raises NotFiniteWeights for logits that are not finite."""
+
+    def __init__(self, vocabulary: int, on_token: Callable[[int], None]) -> None:
+        """Set up the processor; `on_token` is called before each token with the length so far."""
+        self._vocabulary = vocabulary
+        self._on_token = on_token
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._on_token(input_ids.shape[1])
+        if not torch.isfinite(scores[:, : self._vocabulary]).all():
+            raise NotFiniteWeights("the model's outputs are not finite numbers: it cannot write text", param="model")
+        scores[:, self._vocabulary :] = -torch.inf
+        return scores

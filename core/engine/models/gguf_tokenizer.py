@@ -1,0 +1,218 @@
+"""The tokenizer a GGUF file describes, built from its metadata so that its output is llama.cpp's.
+
+The loader in transformers builds one as well, but leaves out most pre-tokenizers: a text is then split into other
+tokens than the model was trained on, without a warning.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import generate_merges
+
+from core.engine.models.gguf_header import GgufHeader
+from core.errors import UnusableModel
+
+BYTE_LEVEL: Final = "gpt2"
+SENTENCEPIECE: Final = "llama"
+"""Names in `tokenizer.ggml.model` of the two kinds of tokenizer of the importable architectures."""
+
+
+@dataclass(frozen=True)
+class PreTokenizer:
+    """Splitting of text before byte-level BPE: each pattern splits all pieces, matches or not, of the one before.
+
+    With `whole_words` a piece that is a token is taken as it is, whatever the merges would give. With `adds_bos` texts
+    begin with the BOS token unless the file says otherwise.
+    """
+
+    patterns: tuple[str, ...]
+    whole_words: bool = False
+    adds_bos: bool = False
+
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_BLANKS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORDS = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+"
+_LLAMA3 = _WORDS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _BLANKS
+_QWEN2 = _WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _BLANKS
+_SEED_CODER = _WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|" + _BLANKS
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CASED_WORDS = r"[^\r\n\p{L}\p{N}]?" + _UPPER + "*" + _LOWER + r"+%s|[^\r\n\p{L}\p{N}]?" + _UPPER + "+" + _LOWER + "*%s"
+_CASED_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _BLANKS
+_TEKKEN = _CASED_WORDS % ("", "") + r"|\p{N}" + _CASED_REST
+_GPT4O = _CASED_WORDS % (f"{_CONTRACTIONS}?", f"{_CONTRACTIONS}?") + r"|\p{N}{1,3}" + _CASED_REST
+
+_PLAIN = PreTokenizer((_GPT2,))
+_SINGLE_DIGITS = PreTokenizer((r"\p{N}", _GPT2))
+_LLAMA3_WHOLE = PreTokenizer((_LLAMA3,), whole_words=True, adds_bos=True)
+PRE_TOKENIZERS: Final[dict[str, PreTokenizer]] = {
+    "a.x-4.0": _PLAIN,
+    "codeshell": _SINGLE_DIGITS,
+    "command-r": _SINGLE_DIGITS,
+    "dbrx": PreTokenizer((_LLAMA3,)),
+    "deepseek-coder": PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")),
+    "deepseek-r1-qwen": PreTokenizer((_QWEN2,)),
+    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
+    "falcon3": _LLAMA3_WHOLE,
+    "gpt-2": _PLAIN,
+    "gpt-4o": PreTokenizer((_GPT4O,)),
+    "kormo": PreTokenizer((_QWEN2,)),
+    "llama-bpe": _LLAMA3_WHOLE,
+    "llama-v3": _LLAMA3_WHOLE,
+    "llama3": _LLAMA3_WHOLE,
+    "megrez": PreTokenizer((_QWEN2,)),
+    "mellum": _PLAIN,
+    "midm-2.0": _LLAMA3_WHOLE,
+    "minerva-7b": _SINGLE_DIGITS,
+    "olmo": _PLAIN,
+    "phi-2": _PLAIN,
+    "pixtral": _LLAMA3_WHOLE,
+    "qwen2": PreTokenizer((_QWEN2,)),
+    "refact": _SINGLE_DIGITS,
+    "seed-coder": PreTokenizer((_SEED_CODER,)),
+    "smaug-bpe": PreTokenizer((_LLAMA3,)),
+    "smollm": _SINGLE_DIGITS,
+    "starcoder": _SINGLE_DIGITS,
+    "tekken": PreTokenizer((_TEKKEN,), whole_words=True, adds_bos=True),
+    "trillion": _PLAIN,
+}
+"""Pre-tokenizers of the importable architectures, by their names in `tokenizer.ggml.pre`."""
+
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # of `tokenizer.ggml.token_type`
+_SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+_SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}
+"""Ids of the special tokens of a sentencepiece vocabulary whose file does not name them."""
+
+
+def build_tokenizer(header: GgufHeader) -> PreTrainedTokenizerFast:
+    """Build the file's tokenizer; raises UnusableModel naming a kind or pre-tokenizer that is not known."""
+    kind = header.need("tokenizer.ggml.model", str)
+    tokens = header.texts("tokenizer.ggml.tokens")
+    if not tokens or len(set(tokens)) < len(tokens):
+        raise UnusableModel(f"{header.name} has no vocabulary, or one with a token twice", param="path")
+    if kind == BYTE_LEVEL:
+        tokenizer, adds_bos = _byte_level(header, tokens)
+    elif kind == SENTENCEPIECE:
+        tokenizer, adds_bos = _sentencepiece(header, tokens), True
+    else:
+        raise UnusableModel(
+            f"{header.name} has a tokenizer of kind {kind[:50]!r} (tokenizer.ggml.model); taken are "
+            f"{BYTE_LEVEL!r} (byte-level BPE) and {SENTENCEPIECE!r} (sentencepiece)",
+            param="path",
+        )
+    types = header.numbers("tokenizer.ggml.token_type")
+    tokenizer.add_tokens(
+        [
+            AddedToken(token, normalized=False, special=token_type != _USER_DEFINED)
+            for token, token_type in zip(tokens, types, strict=False)
+            if token_type in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+        ]
+    )
+    special = _special_tokens(header, tokens, kind)
+    _frame(header, tokenizer, tokens, special, adds_bos)
+    built = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        clean_up_tokenization_spaces=False,
+        **{f"{name}_token": tokens[number] for name, number in special.items()},
+    )
+    built.chat_template = header.get("tokenizer.chat_template", str)
+    return built
+
+
+def _byte_level(header: GgufHeader, tokens: list[str]) -> tuple[Tokenizer, bool]:
+    """Build a byte-level tokenizer; return it, and True if its texts begin with BOS where the file does not say."""
+    name = header.get("tokenizer.ggml.pre", str)
+    if name not in PRE_TOKENIZERS:
+        named = "does not name its pre-tokenizer" if name is None else f"names the pre-tokenizer {name[:50]!r}"
+        raise UnusableModel(
+            f"{header.name} {named} (tokenizer.ggml.pre), without which its texts would fall into other tokens than "
+            f"the model knows; taken are {', '.join(PRE_TOKENIZERS)}",
+            param="path",
+        )
+    pre_tokenizer = PRE_TOKENIZERS[name]
+    tokenizer = Tokenizer(BPE(_vocabulary(tokens), _merges(header, tokens), ignore_merges=pre_tokenizer.whole_words))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre_tokenizer.patterns),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, pre_tokenizer.adds_bos
+
+
+def _sentencepiece(header: GgufHeader, tokens: list[str]) -> Tokenizer:
+    """Build BPE over the full text with ▁ for spaces, with one more in front unless the file says otherwise."""
+    prefix = header.get("tokenizer.ggml.add_space_prefix", bool) is not False
+    unknown = _special_tokens(header, tokens, SENTENCEPIECE).get("unk")
+    tokenizer = Tokenizer(
+        BPE(
+            _vocabulary(tokens),
+            _merges(header, tokens),
+            byte_fallback=True,
+            fuse_unk=True,
+            unk_token=None if unknown is None else tokens[unknown],
+        )
+    )
+    spaces = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces] if prefix else [spaces])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    return tokenizer
+
+
+def _vocabulary(tokens: list[str]) -> dict[str, int]:
+    return {token: number for number, token in enumerate(tokens)}
+
+
+def _merges(header: GgufHeader, tokens: list[str]) -> list[tuple[str, str]]:
+    """Return the merges the file gives, else those its vocabulary and scores imply."""
+    vocabulary = _vocabulary(tokens)
+    if "tokenizer.ggml.merges" in header.metadata:
+        merges = []
+        for merge in header.texts("tokenizer.ggml.merges"):
+            space = merge.find(" ", 1)  # a token may be a space itself
+            pair = (merge[:space], merge[space + 1 :])
+            if not {*pair, "".join(pair)} <= vocabulary.keys():
+                raise UnusableModel(
+                    f"{header.name} merges {merge[:50]!r}, which is not in its vocabulary", param="path"
+                )
+            merges.append(pair)
+        return merges
+    scores = header.numbers("tokenizer.ggml.scores")
+    if len(scores) != len(tokens):
+        raise UnusableModel(f"{header.name} has neither merges nor a score for each token", param="path")
+    implied: list[tuple[str, str]] = generate_merges(vocabulary, dict(zip(tokens, scores, strict=True)))
+    return implied
+
+
+def _special_tokens(header: GgufHeader, tokens: list[str], kind: str) -> dict[str, int]:
+    """Return the ids of the special tokens that the vocabulary has."""
+    defaults = _SENTENCEPIECE_IDS if kind == SENTENCEPIECE else {}
+    found = {name: header.get(f"tokenizer.ggml.{key}_token_id", int) for name, key in _SPECIAL.items()}
+    ids = {name: defaults.get(name) if number is None else number for name, number in found.items()}
+    return {name: number for name, number in ids.items() if number is not None and 0 <= number < len(tokens)}
+
+
+def _frame(
+    header: GgufHeader, tokenizer: Tokenizer, tokens: list[str], special: dict[str, int], adds_bos: bool
+) -> None:
+    """Add BOS before and EOS after each text where the file, or else its pre-tokenizer, says so."""
+    wanted = {"bos": adds_bos, "eos": False}
+    framed = {}
+    for name, default in wanted.items():
+        said = header.get(f"tokenizer.ggml.add_{name}_token", bool)
+        if default if said is None else said:
+            if name not in special:
+                raise UnusableModel(f"{header.name} adds a {name.upper()} token but does not name it", param="path")
+            framed[name] = tokens[special[name]]
+    sequence = [framed.get("bos"), "$A", framed.get("eos")]
+    tokenizer.post_processor = TemplateProcessing(
+        single=[each for each in sequence if each is not None],
+        special_tokens=[(token, special[name]) for name, token in framed.items()],
+    )

@@ -1,0 +1,96 @@
+"""Models of `from_pretrained` whose layers may have different shapes: built from a config, or loaded with weights.
+
+Where the config gives layers settings of their own, each of these is built from a copy of the config that has them. The
+modelling file saved with such weights does so too (`core.engine.architectures.heterogeneous`); here nothing of a folder
+is executed.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+import transformers
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from core.engine.architectures.architecture import Family
+from core.engine.architectures.heterogeneous import LAYERS_KEY, class_name
+from core.engine.models.folder import ModelFolder
+from core.engine.models.implementations import own_implementations
+from core.errors import UnusableModel
+
+
+def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
+    """Build the model of a folder's config with newly initialised weights, on the current device.
+
+    Raises UnusableModel where the model's class refuses the config.
+    """
+    model_class = _model_class(folder)
+    with _refusals(folder):
+        model: PreTrainedModel = model_class._from_config(
+            folder.config, dtype=dtype, **own_implementations(model_class)
+        )
+    return model
+
+
+def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Load the model with the folder's weights, in their stored dtype where none is given.
+
+    Its generation settings are the library's: those of the folder are not read. Raises UnusableModel where the model's
+    class refuses the config.
+    """
+    model_class = _model_class(folder)
+    with _refusals(folder):
+        model = model_class.from_pretrained(
+            folder.path,
+            config=copy.deepcopy(folder.config),
+            generation_config=GenerationConfig(),
+            local_files_only=True,
+            dtype=dtype or "auto",
+            **own_implementations(model_class),
+        )
+    opened: PreTrainedModel = model.eval().to(device)
+    return opened
+
+
+@contextmanager
+def _refusals(folder: ModelFolder) -> Iterator[None]:
+    """Turn the various errors that model classes raise for invalid settings into UnusableModel."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UnusableModel(
+            f"config.json of {folder.path.name} is refused by its model class: {str(error)[:300]}", param="model"
+        ) from error
+
+
+def _model_class(folder: ModelFolder) -> Any:
+    """Return the class of transformers, or one that builds every layer from its own settings."""
+    if getattr(folder.config, LAYERS_KEY, None) is None:
+        return getattr(transformers, folder.family.architecture)
+    return _per_layer_class(folder.family)
+
+
+@cache
+def _per_layer_class(family: Family) -> Any:
+    base = getattr(transformers, family.architecture)
+
+    def build(self: Any, config: PretrainedConfig) -> None:
+        base.__init__(self, config)
+        layers = self.get_submodule(family.blocks)
+        for index, settings in enumerate(getattr(config, LAYERS_KEY)):
+            if settings:
+                layers[index] = type(layers[index])(_with(config, settings), index)
+        self.post_init()
+
+    return type(class_name(family), (base,), {"__init__": build})
+
+
+def _with(config: PretrainedConfig, settings: dict[str, int]) -> PretrainedConfig:
+    own = copy.deepcopy(config)
+    for name, value in settings.items():
+        setattr(own, name, value)
+    own._attn_implementation = config._attn_implementation
+    return own

@@ -1,0 +1,79 @@
+"""Text sampled from the model itself, to calibrate on without a dataset."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from core.counting import counting
+from core.engine.architectures.description import ModelDescription
+from core.engine.datasets.token_windows import count_tokens, starts_with_bos
+from core.engine.models.generation import first_token, sequences_that_fit, write_tokens
+from core.errors import OutOfMemory, UnusableModel
+
+_MOST_AT_ONCE = 128
+_MOST_TIMES_NEEDED = 8
+"""Limit of tokens sampled for each one needed, since a model may end most texts at once."""
+
+
+def sequences_at_once(description: ModelDescription, length: int, device: torch.device) -> int:
+    """Return how many sequences of `length` tokens are sampled together; raises OutOfMemory without room for one."""
+    try:
+        return min(_MOST_AT_ONCE, sequences_that_fit(description, length, device))
+    except OutOfMemory as error:
+        raise OutOfMemory(f"'self': {error.message}. Name a dataset instead") from error
+
+
+def generate_documents(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    tokens: int,
+    length: int,
+    seed: int,
+    at_once: int,
+    on_tokens: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[float], None] = lambda done: None,
+) -> Iterator[str]:
+    """Yield documents of up to `length` tokens that the model writes.
+
+    The first token is drawn from the full vocabulary, so that the documents are of as many kinds as the model knows
+    (LLM-QAT, Liu et al. 2023, arXiv:2305.17888), and the rest is sampled at temperature 1 until the token that ends a
+    text. `at_once` of them are generated in a batch with a key-value cache, until they have `tokens` tokens, counted as
+    when they are read again. `on_tokens` is called for each batch, `on_progress` for each token, with 0 to 1. Sets
+    torch's seed and the model's generation settings.
+
+    Raises UnusableModel where the model does not write enough, NotFiniteWeights where it computes no probabilities.
+    """
+    begin = [first_token(model.config, tokenizer)] if starts_with_bos(tokenizer) else []
+    firsts = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+    torch.manual_seed(seed)
+    written = sampled = 0
+    with counting("the model writes text of its own, tokens", tokens) as count:
+        while written < tokens:
+            if sampled > _MOST_TIMES_NEEDED * tokens + at_once * length:
+                raise UnusableModel(
+                    f"the model writes too little text to calibrate on: {written} tokens of {tokens} after sampling "
+                    f"{sampled}; name a dataset instead of 'self'",
+                    param="model",
+                )
+            missing = math.ceil((tokens - written) / length)
+            drawn = [firsts[number] for number in torch.randint(len(firsts), (min(at_once, missing),)).tolist()]
+            given_BT = torch.tensor([[*begin, first] for first in drawn])
+
+            def on_token(each: int, before: int = written, texts: int = len(drawn)) -> None:
+                about = min(before + each * texts, tokens)  # some end sooner
+                count(about)
+                on_progress(about / tokens)
+
+            written_after = write_tokens(
+                model, tokenizer, given_BT, most=length - 1, is_sampled=True, on_token=on_token
+            )
+            for first, ids in zip(drawn, written_after, strict=True):
+                sampled += len(ids) + 1
+                document = str(tokenizer.decode([first, *ids], skip_special_tokens=True))
+                if ids and document.strip():
+                    written += count_tokens(document, tokenizer)
+                    yield document
+            on_tokens(min(written, tokens))

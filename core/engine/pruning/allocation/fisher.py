@@ -1,0 +1,110 @@
+"""Pruning rates of the linear layers, from the Fisher information of a few calibration sequences.
+
+Optimal Brain Damage (LeCun, Denker & Solla 1989, eq. 5) expects the loss to rise by ½·h·w² when a weight w is removed.
+Here h is the diagonal of the empirical Fisher information, Σ_n g_no²·x_ni² over tokens n, of a layer's input x and the
+gradient g of the loss in its output. A layer's weights are removed in the order of |w|·‖x‖ (as in Wanda); the cost at
+rising rates is the layer's curve, and the curves of all layers give each the rate at which the next weight costs as
+much as in any other. Only a sample of every layer's rows is used. No gradient of a weight is computed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.architectures.architecture import Family
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.hooks import removed_after
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import turned
+from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.pruning.layerwise.block_gradients import walk_back
+from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.errors import RunFailed
+
+_ROWS = 64
+"""Number of a layer's rows that are sampled, about, evenly spaced."""
+_RATES = 20
+"""Number of rates at which a curve is known."""
+_HIGHEST_RATE = 0.95
+
+
+class _Watch:
+    """Squares of one linear layer's inputs and of its outputs' gradients, accumulated over forwards and backwards."""
+
+    def __init__(self, shape: LinearShape, module: nn.Module, family: Family) -> None:
+        self.shape = shape
+        self.module = module
+        self.family = family
+        self.stride = max(1, shape.out_features // _ROWS)
+        self.squares_I: Tensor | None = None
+        self.fisher_RI: Tensor | None = None
+
+    def hook(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        """Accumulate squares once the output's gradient arrives; a forward hook, idle in forwards without gradients."""
+        if not output.requires_grad:
+            return
+        squares_NI = arguments[0].detach().reshape(-1, self.shape.in_features).float().square()
+
+        def see(gradient: Tensor) -> None:
+            rows_NR = gradient.reshape(-1, self.shape.out_features)[:, :: self.stride].float().square()
+            squares_I, fisher_RI = squares_NI.sum(dim=0), rows_NR.T @ squares_NI
+            self.squares_I = squares_I if self.squares_I is None else self.squares_I + squares_I
+            self.fisher_RI = fisher_RI if self.fisher_RI is None else self.fisher_RI + fisher_RI
+
+        output.register_hook(see)
+
+    def costs(self, highest: float) -> LayerCosts:
+        """Return the curve up to the rate `highest`; raises RunFailed where it is not finite.
+
+        The block's weights must be loaded.
+        """
+        assert self.squares_I is not None and self.fisher_RI is not None
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        squares_RI = turned(weight, self.family)[:: self.stride].detach().float().square()
+        order = (squares_RI * self.squares_I).flatten().argsort()
+        costs = (squares_RI * self.fisher_RI).flatten()[order].cumsum(dim=0, dtype=torch.float64)
+        if not torch.isfinite(costs[-1]):
+            raise RunFailed(f"{self.shape.name}: its inputs or gradients are not finite, no rate can be chosen by them")
+        rates = [highest * step / _RATES for step in range(1, _RATES + 1)]
+        scale = self.shape.numel / len(costs)
+        increases = [scale * float(costs[max(0, round(rate * len(costs)) - 1)]) for rate in rates]
+        self.squares_I = self.fisher_RI = None
+        return LayerCosts(self.shape.name, self.shape.numel, rates, increases)
+
+
+def fisher_rates(
+    skeleton: Skeleton,
+    linears: Sequence[LinearShape],
+    tokens_NT: Tensor,
+    sparsity: float,
+    *,
+    dtype: torch.dtype,
+    shelf: Shelf,
+) -> dict[str, float]:
+    """Return the share of each linear layer's weights to remove, by name; all together it is `sparsity`.
+
+    `tokens_NT` are token ids [sequences, time], `linears` are linear layers of the blocks of `skeleton`, which run
+    forward and backward one after the other in `dtype`. No layer loses more than 95 %, or (1 + sparsity)/2 where that
+    is more. Raises RunFailed where gradients are not finite.
+    """
+    highest = max(_HIGHEST_RATE, (1 + sparsity) / 2)
+    by_block: dict[int, list[_Watch]] = {}
+    for shape in linears:
+        module = skeleton.blocks[shape.layer].get_submodule(
+            shape.name.removeprefix(f"{skeleton.block_prefix(shape.layer)}.")
+        )
+        watch = _Watch(shape, module, skeleton.folder.family)
+        by_block.setdefault(shape.layer, []).append(watch)
+    found: dict[str, LayerCosts] = {}
+
+    def on_block(index: int, *unused: Mapping[str, Tensor]) -> None:
+        found.update({watch.shape.name: watch.costs(highest) for watch in by_block.get(index, [])})
+
+    watches = [watch for block in by_block.values() for watch in block]
+    with removed_after(watch.module.register_forward_hook(watch.hook) for watch in watches):
+        walk_back(skeleton, tokens_NT, dtype, [()] * len(skeleton), on_block, squares=False, shelf=shelf)
+    rates = allocate([found[shape.name] for shape in linears], sparsity)
+    return {shape.name: rate for shape, rate in zip(linears, rates, strict=True)}

@@ -1,0 +1,210 @@
+"""Base of every pass over a model's blocks: token streams, boundaries to resume at, and the figures at its end."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.evaluation.perplexity import perplexity
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import Skeleton
+from core.engine.pruning.layerwise.block_store import Boundaries
+from core.engine.pruning.layerwise.measure import pairs, verification_tokens, write_verification
+from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One linear layer in the report.
+
+    `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on the inputs it saw in this run; `refit`, `ridge` and `conjugate_gradient`
+    are α, λ and steps of its compensation, given or chosen.
+    """
+
+    name: str
+    layer: int
+    out_features: int
+    in_features: int
+    target: float
+    zeros: int
+    sparsity: float
+    reconstruction_error: float | None
+    refit: float | None = None
+    ridge: float | None = None
+    conjugate_gradient: int | None = None
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """The heads or channels of one decoder layer in the report: numbers before and after, and parameters removed.
+
+    `kind` is 'heads' (KV groups or query heads, as the job chose), 'channels' or 'layer'.
+    """
+
+    name: str
+    layer: int
+    kind: str
+    before: int
+    after: int
+    removed_parameters: int
+
+
+@dataclass(frozen=True)
+class PerplexityPair:
+    """Perplexity of the dense and the pruned model on the same windows."""
+
+    dense: float
+    pruned: float
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """Result of a pass that prunes.
+
+    `files` hold the tensors of the blocks, and of the head where it was pruned, under the names they are to be saved
+    by; `unchanged` says where all others lie in the source; `config` is the new config.json where it is not the
+    source's. `removed` counts weights that are zero or gone, `prunable` those that could have been. `verification`
+    holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each linear layer
+    that is left of a cut and was fitted to the dense model, by its name in the source.
+    """
+
+    layers: Sequence[LayerRow | GroupRow]
+    sparsities: tuple[float, ...]
+    removed: int
+    prunable: int
+    perplexity: dict[str, PerplexityPair]
+    notes: list[str]
+    files: list[Path]
+    unchanged: list[TensorEntry]
+    config: dict[str, Any] | None
+    verification: Path
+    resumed_from: int
+    refits: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Observer:
+    """Callbacks for the progress of a pass."""
+
+    on_block: Callable[[int, int, Sequence[LayerRow | GroupRow]], None] = lambda done, blocks, rows: None
+    on_stage: Callable[[str], None] = lambda stage: None
+    on_log: Callable[[str], None] = lambda message: None
+
+
+class Choices(Protocol):
+    """The part of a plan that every pass needs."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def micro_batch(self, length: int) -> int: ...
+
+    def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str: ...
+
+
+class Walk:
+    """Token streams of a pass over the blocks, the folder it resumes from, and its measurements.
+
+    There is a stream of `calibration`, one of each of `evaluations`, all token ids [sequences, time], and one of a few
+    more tokens by which the saved model is verified. `work` is this attempt's folder, `previous` an earlier attempt's.
+    Evaluations whose perplexity under the dense model is known (`dense_perplexity`) do not go through that model again.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        plan: Choices,
+        *,
+        calibration: Tensor | None,
+        evaluations: dict[str, Tensor],
+        work: Path,
+        previous: Path | None = None,
+        revision: str = "",
+        activation_budget_bytes: int = 4 * 2**30,
+        observer: Observer | None = None,
+        dense_perplexity: Mapping[str, float] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.observer = observer or Observer()
+        self.notes: list[str] = []
+        self.evaluations = list(evaluations)
+        self.evaluation_tokens = list(evaluations.values())
+        self.calibration_tokens = calibration
+        torch.set_float32_matmul_precision("highest")
+        self.probe = verification_tokens(folder.description)
+        tokens = {"verification": self.probe}
+        if calibration is not None:
+            tokens["calibration"] = calibration
+        self._known = dict(dense_perplexity or {})
+        for number, (name, each) in enumerate(evaluations.items()):  # a boundary has the streams of its own run
+            tokens[f"evaluation-{number}" if name not in self._known else f"pruned-evaluation-{number}"] = each
+        self.boundaries = Boundaries(work, plan.fingerprint(folder, revision, tokens))
+        self.previous = previous
+        self.budget = ActivationBudget(activation_budget_bytes)
+        self._micro_batch = plan.micro_batch
+
+    def stream(self, name: str, tokens_NT: Tensor, skeleton: Skeleton, dtype: torch.dtype) -> Stream:
+        """Return a stream of these tokens through the blocks of `skeleton`."""
+        return Stream(
+            name,
+            tokens_NT,
+            skeleton,
+            self.boundaries,
+            self.budget,
+            dtype=dtype,
+            micro_batch=self._micro_batch(tokens_NT.shape[1]),
+        )
+
+    def resume(self, streams: Iterable[Stream], blocks: int) -> tuple[int, dict[str, Any]] | None:
+        """Resume the streams at the newest intact boundary; return blocks done and state, None to start anew."""
+        found = self.boundaries.resume(self.previous)
+        if isinstance(found, str):
+            self.notes.append(found)
+            self.observer.on_log(found)
+        if found is None or isinstance(found, str):
+            return None
+        for stream in streams:
+            stream.resume(found[0])
+        self.observer.on_log(f"continuing after block {found[0]} of {blocks}")
+        return found
+
+    def dense_streams(self, skeleton: Skeleton, dtype: torch.dtype) -> list[Stream]:
+        """Return a stream of each evaluation that has to go through the dense model."""
+        return [
+            self.stream(f"dense-{number}", tokens_NT, skeleton, dtype)
+            for number, (name, tokens_NT) in enumerate(zip(self.evaluations, self.evaluation_tokens, strict=True))
+            if name not in self._known
+        ]
+
+    def dense_perplexities(self, skeleton: Skeleton, streams: Iterable[Stream]) -> list[float]:
+        """Return the dense perplexity of each evaluation, known before or measured from its stream at the end."""
+        measured = iter(self.perplexities(skeleton, streams))
+        return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
+
+    def perplexities(self, skeleton: Skeleton, streams: Iterable[Stream]) -> list[float]:
+        """Return the perplexity of each stream, at the end of all blocks."""
+        return [perplexity(skeleton, pairs(stream)) for stream in streams]
+
+    def compare(self, dense: Sequence[float], pruned: Sequence[float]) -> dict[str, PerplexityPair]:
+        """Return the dense and the pruned perplexity of each evaluation set, by its name."""
+        return {
+            name: PerplexityPair(before, after)
+            for name, before, after in zip(self.evaluations, dense, pruned, strict=True)
+        }
+
+    def write_verification(self, skeleton: Skeleton, stream: Stream) -> Path:
+        """Write the verification tokens and the logits at the end of all blocks."""
+        file = self.boundaries.work / "verification.safetensors"
+        write_verification(skeleton, stream, file)
+        return file
+
+    def stored(self, names: Iterable[str]) -> list[TensorEntry]:
+        """Return where tensors lie in the source, under the names they are saved by."""
+        return [replace(self.folder.tensors[name], name=self.folder.family.stored_name(name)) for name in sorted(names)]

@@ -1,0 +1,126 @@
+"""The Optimal Brain Surgeon column update: the weights that stay change so that a layer's outputs change least."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from core.engine.pruning.layerwise.targets import Target
+from core.engine.pruning.masks import lowest_in_groups, lowest_in_tensor
+from core.errors import RunFailed
+
+_SUB_BLOCK = 32
+_MAXIMUM_DOUBLINGS = 30
+
+
+def damped_inverse_factor(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
+    """Return U, upper triangular with UᵀU = (H + λI)⁻¹, and the mask of dead inputs.
+
+    λ = damping·mean(diag H). H is reversed in both dimensions before its Cholesky factor L is taken: U is then L⁻¹
+    reversed, one triangular inverse instead of an inverse and a second factorisation. Raises RunFailed if no damping
+    helps.
+    """
+    lower_II, dead_I = damped_cholesky(hessian_II.flip(0, 1), damping, note)
+    identity_II = torch.eye(len(hessian_II), dtype=hessian_II.dtype, device=hessian_II.device)
+    inverse_II = torch.linalg.solve_triangular(lower_II, identity_II, upper=False)
+    return inverse_II.flip(0, 1).contiguous(), dead_I.flip(0)
+
+
+def damped_cholesky(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
+    """Return L, lower triangular with LLᵀ = H + λI, and the mask of dead inputs.
+
+    λ = damping·mean(diag H), doubled and noted where the sum cannot be factorised. Raises RunFailed if no damping
+    helps.
+    """
+    dead_I = hessian_II.diagonal() <= 0
+    hessian_II = hessian_II.clone()
+    diagonal_I = hessian_II.diagonal()
+    diagonal_I[dead_I] = 1
+    lambda_ = damping * diagonal_I.mean()
+    diagonal_I += lambda_
+    for doubling in range(_MAXIMUM_DOUBLINGS):
+        lower_II, failed = torch.linalg.cholesky_ex(hessian_II)
+        if not failed and torch.isfinite(lower_II).all():
+            if doubling:
+                note(f"Cholesky factorisation needed damping {damping * 2**doubling:g} instead of {damping:g}")
+            return lower_II, dead_I
+        diagonal_I += lambda_ * 2**doubling
+    raise RunFailed("the Hessian of a linear layer cannot be factorised at any damping: its inputs are not finite")
+
+
+def prune_columns(
+    weights: Sequence[Tensor],
+    targets: Sequence[Target],
+    factor_II: Tensor,
+    dead_I: Tensor,
+    *,
+    block_size: int,
+    sub_block: int = _SUB_BLOCK,
+) -> list[Tensor]:
+    """Prune linear layers that share one input with SparseGPT's solver (Frantar & Alistarh 2023, algorithm 1).
+
+    `weights` are [out_features, in_features], float32 or float64, `factor_II` is U of `damped_inverse_factor`. Columns
+    are processed in blocks; in a block, score w²/U_jj² picks the lowest share over all rows and the block's columns
+    jointly (unstructured), or per row in every m columns on already updated weights (n:m). For each column j the error
+    e = w_j/U_jj of the removed weights is spread: W[:, k] −= e·U[j, k] for k > j.
+
+    The update is lazy on two levels: immediate within a sub-block of columns, by one matrix product at its end for the
+    rest of the block, by another at the block's end for the columns after it. The plain form subtracts the same
+    products e_j·U[j, k] from column k one after another; here they are summed in another order, all before column k is
+    next read. The layers are stacked, each with its own masks, and transposed, so that a column is contiguous.
+    """
+    sizes = [len(weight) for weight in weights]
+    W_IO = torch.cat([weight.T for weight in weights], dim=1).contiguous()
+    W_IO[dead_I] = 0
+    removed_IO = torch.zeros_like(W_IO, dtype=torch.bool)
+    columns = len(W_IO)
+    period = _common_period(targets)
+    block_size = max(period, block_size - block_size % period)
+    sub_block = max(period, sub_block - sub_block % period)
+    quotas = [
+        _spread(target.of_tensor(weight.numel()), columns, block_size)
+        for target, weight in zip(targets, weights, strict=True)
+    ]
+    for number, start in enumerate(range(0, columns, block_size)):
+        stop = min(start + block_size, columns)
+        U_BB = factor_II[start:stop, start:stop]
+        block_BO, removed_BO = W_IO[start:stop], removed_IO[start:stop]
+        errors_BO = torch.empty_like(block_BO)
+        diagonal_B1 = U_BB.diagonal().unsqueeze(1)
+        if period == 1:
+            scores = (block_BO / diagonal_B1).square_().split(sizes, dim=1)
+            for score_BO, mask_BO, quota in zip(scores, removed_BO.split(sizes, dim=1), quotas, strict=True):
+                mask_BO.copy_(lowest_in_tensor(score_BO.T, quota[number]).T)
+        for sub_start in range(0, stop - start, sub_block):
+            sub_stop = min(sub_start + sub_block, stop - start)
+            for column in range(sub_start, sub_stop):
+                if period > 1 and column % period == 0:
+                    ahead = slice(column, column + period)
+                    score_PO = (block_BO[ahead] / diagonal_B1[ahead]).square_()
+                    for score, mask, target in zip(
+                        score_PO.split(sizes, dim=1), removed_BO[ahead].split(sizes, dim=1), targets, strict=True
+                    ):
+                        assert target.pattern.keep is not None
+                        mask.copy_(lowest_in_groups(score.T, target.pattern.keep, period).T)
+                torch.mul(block_BO[column], removed_BO[column] / U_BB[column, column], out=errors_BO[column])
+                block_BO[column + 1 : sub_stop].addr_(U_BB[column, column + 1 : sub_stop], errors_BO[column], alpha=-1)
+            sub = slice(sub_start, sub_stop)
+            block_BO[sub_stop:].addmm_(U_BB[sub, sub_stop:].T, errors_BO[sub], alpha=-1)
+        W_IO[stop:].addmm_(factor_II[start:stop, stop:].T, errors_BO, alpha=-1)
+    W_IO.masked_fill_(removed_IO, 0)
+    return [part.T.contiguous() for part in W_IO.split(sizes, dim=1)]
+
+
+def _common_period(targets: Sequence[Target]) -> int:
+    """Return the m of the layers' n:m pattern, 1 for unstructured; layers of one group share their pattern."""
+    periods = {target.pattern.of or 1 for target in targets}
+    assert len(periods) == 1
+    return periods.pop()
+
+
+def _spread(total: int, columns: int, block_size: int) -> list[int]:
+    """Split a tensor's count over its column blocks in proportion to their width, exactly."""
+    edges = [*range(0, columns, block_size), columns]
+    before = [round(total * edge / columns) for edge in edges]
+    return [after - earlier for earlier, after in pairwise(before)]

@@ -1,0 +1,218 @@
+"""Least-squares fit of a linear layer to the dense model's outputs, before pruning and, for the weights left, after.
+
+In a model that is pruned in flight a layer no longer sees the inputs X [tokens, in_features] of the dense model but X̂,
+the outputs of the pruned layers before it. A solver that preserves WX̂ carries that drift on. Here the target is the
+dense output Y = WX; where the output is added to the residual stream, Y also includes the difference between the dense
+model's stream and this one's. In a layer that lost inputs, X̂ has fewer features.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+from torch import Tensor
+
+from core.engine.options.compensation import MOST_STEPS, Compensation, Refit
+from core.engine.pruning.compensation.column_update import damped_cholesky
+from core.engine.pruning.input_statistics import InputStatistic
+from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.protocols.layerwise import Method
+
+RIDGES = (0.001, 0.01, 0.1, 1.0)
+"""Values of λ that are tried where it is chosen."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A linear layer's pruned weights, [out_features, in_features], and how they were fitted.
+
+    `refit` and `ridge` are α and λ, `steps` the conjugate-gradient steps taken; None where there was no such fit.
+    """
+
+    weight_OI: Tensor
+    refit: float | None = None
+    ridge: float | None = None
+    steps: int | None = None
+
+
+def prune_and_fit(
+    method: Method,
+    linears: Sequence[PrunableLinear],
+    inputs: InputStatistic,
+    compensation: Compensation | None,
+    note: Callable[[str], None],
+) -> list[Fitted]:
+    """Refit linear layers that share their inputs, prune them with the method, and fit the weights left again."""
+    if compensation is None:
+        return [Fitted(pruned_OI) for pruned_OI in method.prune(linears, inputs, note)]
+    aims = [Fitted(linear.weight_OI) for linear in linears]
+    if compensation.refits:
+        aims = refit([linear.weight_OI for linear in linears], inputs, compensation, note)
+    aimed = [replace(linear, weight_OI=aim.weight_OI) for linear, aim in zip(linears, aims, strict=True)]
+    found = []
+    for linear, aim, pruned_OI in zip(linears, aims, method.prune(aimed, inputs, note), strict=True):
+        steps, error = compensation.conjugate_gradient, None
+        if steps == "auto":
+            steps, error = MOST_STEPS, output_error(linear.weight_OI, _aside(inputs))
+        if steps == 0:
+            found.append(replace(aim, weight_OI=pruned_OI))
+            continue
+        fitted_OI, taken = conjugate_gradient(aim.weight_OI, pruned_OI, inputs.gram_II, steps, error)
+        found.append(replace(aim, weight_OI=fitted_OI, steps=taken))
+    return found
+
+
+def fitted_tokens(compensation: Refit, stream: Stream) -> int | None:
+    """Return how many of a stream's tokens are fitted to, the rest being held out; None: all, nothing is chosen."""
+    if not compensation.chooses:
+        return None
+    sequences = stream.token_count // stream.length
+    return (sequences - max(1, round(sequences * compensation.held_aside))) * stream.length
+
+
+def refit(
+    weights: Sequence[Tensor],
+    inputs: InputStatistic,
+    compensation: Refit,
+    note: Callable[[str], None],
+    dense: Sequence[Tensor] | None = None,
+) -> list[Fitted]:
+    """Move the weights of layers that share their inputs α of the way towards the dense model's outputs.
+
+    `dense` are the dense model's weights of the same outputs, where they differ. Where λ is chosen, all layers of these
+    inputs get the one with the least error on the hold-out tokens, each with its own α.
+    """
+    dense = weights if dense is None else dense
+    best: list[Fitted] = []
+    least = inf
+    for ridge in RIDGES if compensation.ridge == "auto" else (compensation.ridge,):
+        moved, error = [], 0.0
+        directions = refit_directions(weights, inputs, ridge, note, dense)
+        for weight_OI, direction_OI, dense_OI in zip(weights, directions, dense, strict=True):
+            share = compensation.refit
+            if share == "auto":
+                share = best_refit(weight_OI, direction_OI, _aside(inputs), dense_OI)
+            fitted = Fitted(weight_OI + share * direction_OI, share, ridge)
+            if compensation.ridge == "auto":
+                error += output_error(dense_OI, _aside(inputs))(fitted.weight_OI)
+            moved.append(fitted)
+        if not best or error < least:
+            best, least = moved, error
+    return best
+
+
+def _aside(inputs: InputStatistic) -> InputStatistic:
+    assert inputs.aside is not None
+    return inputs.aside
+
+
+def refit_directions(
+    weights: Sequence[Tensor],
+    inputs: InputStatistic,
+    ridge: float,
+    note: Callable[[str], None],
+    dense: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """Return the direction D = (YᵀX̂ − VX̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ for each of the layers that share their inputs.
+
+    V + D is the ridge solution of min ‖Y − X̂Uᵀ‖² + λ‖U − V‖² in U, with λ = ridge·mean(diag X̂ᵀX̂). The weights V are
+    [out_features, in_features]. Y is the statistic's target if it has one, else XWᵀ of the `dense` weights W, of as
+    many outputs, None: V.
+
+    D is zero where X̂Vᵀ is Y, up to rounding, and exactly where that is because X̂ is X and V is W. It is zero too for
+    weights of inputs that are always zero.
+    """
+    lower_II, dead_I = damped_cholesky(inputs.gram_II, ridge, note)
+    found = []
+    for weight_OI, dense_OI in zip(weights, dense or weights, strict=True):
+        direction_OI = torch.cholesky_solve(_shortfall(weight_OI, inputs, dense_OI).T, lower_II).T
+        direction_OI[:, dead_I] = 0
+        found.append(direction_OI)
+    return found
+
+
+def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, dense_OI: Tensor | None = None) -> float:
+    """Return the α in 0…1 that minimises ‖Y − X̂(V + αD)ᵀ‖² on hold-out tokens: the vertex of a parabola.
+
+    Y is that of `refit_directions`.
+    """
+    curvature = _inner(direction_OI @ aside.gram_II, direction_OI)
+    if curvature <= 0:
+        return 0.0
+    shortfall_OI = _shortfall(weight_OI, aside, weight_OI if dense_OI is None else dense_OI)
+    return min(max(_inner(shortfall_OI, direction_OI) / curvature, 0.0), 1.0)
+
+
+def _shortfall(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
+    """Return (Y − X̂Vᵀ)ᵀX̂ for weights V, the missing part of the outputs: [out_features, in_features]."""
+    if inputs.target_OI is not None:
+        return inputs.target_OI - weight_OI @ inputs.gram_II
+    if torch.equal(weight_OI, dense_OI):
+        return weight_OI @ (inputs.cross_II - inputs.gram_II)  # of two like terms the difference first
+    return dense_OI @ inputs.cross_II - weight_OI @ inputs.gram_II
+
+
+def conjugate_gradient(
+    target_OI: Tensor,
+    pruned_OI: Tensor,
+    gram_II: Tensor,
+    steps: int,
+    error: Callable[[Tensor], float] | None = None,
+) -> tuple[Tensor, int]:
+    """Fit the weights that stay, in place: minimise ‖X̂(T − V)ᵀ‖² over V that are zero where `pruned_OI` is.
+
+    Conjugate gradients, Jacobi-preconditioned, all rows at once, started at `pruned_OI`; in exact arithmetic no step
+    raises the objective. With `error`, which is evaluated after 0, 1, 2, 4 … steps, it ends once the error has grown.
+    Returns the weights of the best step (without `error` the last), and its number.
+    """
+    kept_OI = pruned_OI != 0
+    diagonal_I = gram_II.diagonal().clamp(min=torch.finfo(gram_II.dtype).tiny)
+    fitted_OI = pruned_OI.clone()
+    residual_OI = ((target_OI - fitted_OI) @ gram_II).mul_(kept_OI)
+    scaled_OI = residual_OI / diagonal_I
+    search_OI = scaled_OI.clone()
+    energy_O = (residual_OI * scaled_OI).sum(dim=1)
+    best_OI, best_step = fitted_OI, 0
+    least = None if error is None else error(fitted_OI)
+    for step in range(1, steps + 1):
+        image_OI = (search_OI @ gram_II).mul_(kept_OI)
+        length_O = _divided(energy_O, (search_OI * image_OI).sum(dim=1))
+        fitted_OI = torch.addcmul(fitted_OI, length_O.unsqueeze(1), search_OI)
+        residual_OI.addcmul_(length_O.unsqueeze(1), image_OI, value=-1)
+        if error is None:
+            best_OI, best_step = fitted_OI, step
+        elif step & (step - 1) == 0 or step == steps:
+            found = error(fitted_OI)
+            assert least is not None
+            if found >= least:
+                break
+            best_OI, best_step, least = fitted_OI, step, found
+        scaled_OI = residual_OI / diagonal_I
+        grown_O = (residual_OI * scaled_OI).sum(dim=1)
+        search_OI = torch.addcmul(scaled_OI, _divided(grown_O, energy_O).unsqueeze(1), search_OI)
+        energy_O = grown_O
+    return best_OI, best_step
+
+
+def output_error(weight_OI: Tensor, inputs: InputStatistic) -> Callable[[Tensor], float]:
+    """Return a function of weights V that computes ‖Y − X̂Vᵀ‖² up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr(YᵀX̂Vᵀ).
+
+    Y is the statistic's target if it has one, else XWᵀ of the given dense weights W; where only X̂ is known it stands
+    for X.
+    """
+    aimed_OI = inputs.target_OI
+    if aimed_OI is None:
+        aimed_OI = weight_OI @ (inputs.cross_II if inputs.is_paired else inputs.gram_II)
+    gram_II = inputs.gram_II
+    return lambda fitted_OI: _inner(fitted_OI @ gram_II - 2 * aimed_OI, fitted_OI)
+
+
+def _inner(first: Tensor, second: Tensor) -> float:
+    return float((first * second).sum(dtype=torch.float64))
+
+
+def _divided(numerator_O: Tensor, denominator_O: Tensor) -> Tensor:
+    """Divide, with 0 where the denominator is 0: that row is solved."""
+    return torch.where(denominator_O > 0, numerator_O / denominator_O.clamp(min=torch.finfo(numerator_O.dtype).tiny), 0)

@@ -1,0 +1,135 @@
+"""Least-squares refit of the layers that are left after groups or layers were removed, without training.
+
+The calibration tokens go through the dense model and the pruned one in parallel, and the linear layers that are left
+are fitted to the dense outputs, so that they make up for what was removed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import turned
+from core.engine.options.compensation import Refit
+from core.engine.pruning.compensation.refit import fitted_tokens, refit
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.propagation import DenseTwin, InputGroup, prune_in_flight
+from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.units.removal import Groups, LayerCut, output_groups, slice_block
+
+
+class CutRefit:
+    """Refit of a narrower model, block by block.
+
+    `dense_stream` goes through the blocks of `skeleton`; `stream`, of the same tokens, goes through those of `narrow`,
+    which differ in number and width. `chosen` is the α of every linear layer that was fitted, where hold-out tokens
+    chose it, by its name in the dense model.
+    """
+
+    def __init__(
+        self,
+        compensation: Refit,
+        skeleton: Skeleton,
+        dense_stream: Stream,
+        narrow: Skeleton,
+        stream: Stream,
+        note: Callable[[str], None],
+    ) -> None:
+        self.compensation = compensation
+        self.family = skeleton.folder.family
+        self.skeleton, self.dense_stream = skeleton, dense_stream
+        self.narrow, self.stream = narrow, stream
+        self.note = note
+        self.chosen: dict[str, float] = {}
+
+    @property
+    def streams(self) -> list[Stream]:
+        return [self.dense_stream, self.stream]
+
+    @property
+    def summary(self) -> str:
+        """Sentence for the report on the refit and its α."""
+        share = f"α = {self.compensation.refit}"
+        if self.chosen:
+            mean = sum(self.chosen.values()) / len(self.chosen)
+            least, most = min(self.chosen.values()), max(self.chosen.values())
+            share = f"each by an α chosen on tokens held aside, {least:g} to {most:g}, {mean:.2f} on average"
+        return f"The linear layers that are left were refitted to what the dense model gives: {share}."
+
+    def pass_by(self, index: int, tensors: dict[str, Tensor]) -> None:
+        """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
+        self.dense_stream.advance(self.skeleton.fill_block(index, tensors, self.dense_stream.dtype), index)
+        self.skeleton.empty_block(index)
+        self.stream.stay()
+
+    def fit(
+        self,
+        index: int,
+        tensors: dict[str, Tensor],
+        place: int,
+        left: Mapping[str, Tensor],
+        groups: Sequence[Groups],
+        cut: LayerCut,
+    ) -> dict[str, Tensor]:
+        """Refit the weights that are `left` of layer `index` to the outputs of its dense `tensors`, and return them.
+
+        `place` is the block's number in the narrow model. Both streams advance, the narrow one through the weights that
+        are returned: rounded to their stored dtype. Nothing is fitted before the first layer that lost groups: there is
+        no error to make up for.
+        """
+        fitted = dict(left)
+        is_dense = self._is_dense_so_far() and all(torch.equal(left[name], tensors[name]) for name in tensors)
+        dense_block = self.skeleton.fill_block(index, tensors, self.dense_stream.dtype)
+        block = self.narrow.fill_block(place, fitted, self.stream.dtype)
+        if is_dense:
+            self.dense_stream.advance(dense_block, index)
+            self.stream.advance(block, place)
+            self.skeleton.empty_block(index)
+            return fitted
+        prefix = self.skeleton.block_prefix(index)
+        outputs = output_groups(self.family, groups)
+
+        def fit_group(group: InputGroup, statistic: InputStatistic) -> None:
+            names = [f"{name}.weight" for name in group.linears]
+            dense = slice_block({name: tensors[name] for name in names}, outputs, cut)
+            found = refit(
+                [self._out_in(fitted[name]) for name in names],
+                statistic,
+                self.compensation,
+                self.note,
+                [self._out_in(dense[name]) for name in names],
+            )
+            for linear, name, each in zip(group.linears, names, found, strict=True):
+                fitted[name] = turned(each.weight_OI, self.family).to(fitted[name].dtype).contiguous()
+                # Not copied into the one that is there: the dense block may hold the same memory.
+                value = fitted[name].to(self.stream.dtype)
+                block.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
+                if self.compensation.chooses:
+                    assert each.refit is not None
+                    self.chosen[f"{prefix}.{linear}"] = round(each.refit, 4)
+
+        prune_in_flight(
+            block,
+            place,
+            self.stream,
+            [InputGroup(names) for names in self.family.inputs],
+            self._new_statistic,
+            fit_group,
+            DenseTwin(dense_block, self.dense_stream, index, self.family.added_to_stream),
+        )
+        self.skeleton.empty_block(index)
+        return fitted
+
+    def _is_dense_so_far(self) -> bool:
+        """Return True while the hidden states of both streams are equal."""
+        both = zip(self.dense_stream.batches(), self.stream.batches(), strict=True)
+        return all(torch.equal(dense, narrow) for (_, dense), (_, narrow) in both)
+
+    def _new_statistic(self) -> InputStatistic:
+        fitted = fitted_tokens(self.compensation, self.stream)
+        return InputStatistic(Statistic.GRAM, sample_stride=1, fitted_tokens=fitted)
+
+    def _out_in(self, weight: Tensor) -> Tensor:
+        """Return a stored weight as [out_features, in_features], in float32."""
+        return turned(weight.to(self.narrow.device).float(), self.family)

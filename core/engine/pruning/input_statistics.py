@@ -1,0 +1,151 @@
+"""Statistics of a linear layer's input over the calibration tokens, gathered by micro-batches in float32."""
+
+import math
+from contextlib import nullcontext
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from core.engine.models.precision import rounded_products
+
+
+class Statistic(Enum):
+    """The statistics of its inputs a method reads, each level including those before: none, feature norms, XᵀX."""
+
+    NONE = 0
+    NORMS = 1
+    GRAM = 2
+
+
+class InputStatistic:
+    """Statistics of the input X [tokens, in_features] of one group of linear layers.
+
+    `squares_I` is Σ x² per feature, `gram_II` is XᵀX. `sample_NI` keeps a few rows of X, evenly spaced, on which
+    reconstruction errors are measured where XᵀX is not at hand. Where the dense model's inputs D to the same layers
+    are given too, `cross_II` is DᵀX; where instead it is said what the layer's output should be, Y [tokens,
+    out_features], `target_OI` is YᵀX. Tokens after the first `fitted_tokens` go into the statistic `aside` alone.
+    """
+
+    def __init__(self, level: Statistic, *, sample_stride: int, fitted_tokens: int | None = None) -> None:
+        self.level = level
+        self.sample_stride = sample_stride
+        self.fitted_tokens = fitted_tokens
+        self.aside = None if fitted_tokens is None else InputStatistic(level, sample_stride=sample_stride)
+        self.tokens = 0
+        self._cross_II: Tensor | None = None
+        self.target_OI: Tensor | None = None
+        self._squares_I: Tensor | None = None
+        self._gram_II: Tensor | None = None
+        self._mirrored = False
+        self._sample: list[Tensor] = []
+
+    def update(self, inputs: Tensor, dense_inputs: Tensor | None = None, target: Tensor | None = None) -> None:
+        """Take in a micro-batch of inputs, [..., in_features].
+
+        For the same tokens the dense model's inputs, which may be wider, or the target outputs [..., out_features] may
+        be given.
+        """
+        assert not self._mirrored
+        X_NI, dense_NI, target_NO = _rows(inputs), _rows(dense_inputs), _rows(target)
+        assert X_NI is not None
+        if self.aside is not None:
+            assert self.fitted_tokens is not None
+            left = self.fitted_tokens - self.tokens
+            if len(X_NI) > left:
+                self.aside.update(
+                    X_NI[left:],
+                    None if dense_NI is None else dense_NI[left:],
+                    None if target_NO is None else target_NO[left:],
+                )
+            X_NI, dense_NI = X_NI[:left], None if dense_NI is None else dense_NI[:left]
+            target_NO = None if target_NO is None else target_NO[:left]
+            if not len(X_NI):
+                return
+        self._keep_sample(X_NI)
+        self.tokens += X_NI.shape[0]
+        if self.level is Statistic.NONE:
+            return
+        is_exact = X_NI.dtype is torch.bfloat16  # where factors are rounded to that; the target may lose a few bits
+        X_NI = X_NI.float()
+        if self.level is Statistic.GRAM:
+            if self._gram_II is None:
+                self._gram_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
+            with rounded_products() if is_exact else nullcontext():
+                add_gram(self._gram_II, X_NI)
+                if dense_NI is not None:
+                    self._cross_II = _with_product(self._cross_II, dense_NI, X_NI)
+                if target_NO is not None:
+                    self.target_OI = _with_product(self.target_OI, target_NO, X_NI)
+        else:
+            squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
+            self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
+
+    def _keep_sample(self, X_NI: Tensor) -> None:
+        if self.level is Statistic.GRAM:
+            return
+        first = -self.tokens % self.sample_stride
+        self._sample.append(X_NI[first :: self.sample_stride].to(torch.float32, copy=True))  # a view would keep X
+
+    @property
+    def norms_I(self) -> Tensor:
+        """‖X_j‖₂ of each input feature j over all tokens."""
+        if self._squares_I is not None:
+            return self._squares_I.sqrt()
+        return self.gram_II.diagonal().clamp(min=0).sqrt()
+
+    @property
+    def gram_II(self) -> Tensor:
+        """XᵀX, symmetric, [in_features, in_features]; no more inputs can be taken in once it was read."""
+        assert self._gram_II is not None
+        if not self._mirrored:
+            upper = self._gram_II.triu_()
+            upper += upper.triu(1).T
+            self._mirrored = True
+        return self._gram_II
+
+    @property
+    def is_paired(self) -> bool:
+        """True where the dense model's inputs were given."""
+        return self._cross_II is not None
+
+    @property
+    def cross_II(self) -> Tensor:
+        """DᵀX, [in_features of the dense layers, in_features], D the dense model's inputs."""
+        assert self._cross_II is not None
+        return self._cross_II
+
+    def relative_error(self, dense_OI: Tensor, pruned_OI: Tensor) -> float | None:
+        """Return ‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over all tokens, from XᵀX, or else over the sample. None without tokens."""
+        if self.tokens == 0:
+            return None
+        whole = self.energy(dense_OI)
+        if whole <= 0:
+            return 0.0
+        return math.sqrt(max(self.energy(dense_OI - pruned_OI), 0.0) / whole)
+
+    def energy(self, weight_OI: Tensor) -> float:
+        """Return ‖WXᵀ‖² over all tokens, from XᵀX, or else over the sample."""
+        if self.level is Statistic.GRAM:
+            return float(((weight_OI @ self.gram_II) * weight_OI).sum(dtype=torch.float64))
+        return float((weight_OI @ torch.cat(self._sample).T).square().sum(dtype=torch.float64))
+
+
+def _rows(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.detach().reshape(-1, values.shape[-1])
+
+
+def _with_product(total: Tensor | None, left_N: Tensor, right_N: Tensor) -> Tensor:
+    """Add leftᵀ·right to `total` and return it; None stands for zeros."""
+    if total is None:
+        total = right_N.new_zeros(left_N.shape[1], right_N.shape[1])
+    return total.addmm_(left_N.to(right_N.dtype).T, right_N)
+
+
+def add_gram(gram_II: Tensor, X_NI: Tensor) -> None:
+    """Add XᵀX to the upper triangle of `gram_II`, in block rows, so that little of the lower one is computed."""
+    width = X_NI.shape[1]
+    tile = max(128, width // 8)
+    for start in range(0, width, tile):
+        stop = start + tile
+        gram_II[start:stop, start:].addmm_(X_NI[:, start:stop].T, X_NI[:, start:])

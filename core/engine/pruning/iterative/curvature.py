@@ -1,0 +1,153 @@
+"""Second derivatives of a classifier's loss in its weights, from derivatives of single images.
+
+The loss C of an image depends on the weights w through the logits z. With J = ∂z/∂w its Hessian is JᵀHJ, H the one of C
+in z, and a term that vanishes where the fit is good and is left out (Gauss–Newton). For softmax p and cross-entropy
+H = diag(p) − ppᵀ = Σ_k s_k s_kᵀ, s_k = √p_k (e_k − p), so JᵀHJ is the sum over classes of the outer products of
+v_k = Jᵀs_k with themselves: one backward pass for each class, exact. The empirical Fisher has the gradient of the loss
+itself in place of all s_k, the squared error of the logits e_k.
+
+A backward pass over a batch gives the gradient in each layer's outputs; with the layer's inputs it makes the gradient
+of every single image in the layer's weight. Shapes are those of `core.engine.pruning.layer_matrix`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.counting import counted
+from core.engine.datasets.image_set import ImageSet
+from core.engine.options.iteration import Curvature
+from core.engine.pruning.layer_matrix import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
+from core.engine.pruning.network import Scene
+
+
+class Trace:
+    """Recorder of the layers' inputs and outputs in the model's forward passes while entered, in order of execution."""
+
+    def __init__(self, layers: Mapping[str, Layer]) -> None:
+        self._layers = layers
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.uses: list[tuple[str, Tensor, Tensor]] = []
+
+    def __enter__(self) -> "Trace":
+        for name, layer in self._layers.items():
+            self._handles.append(layer.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, name: str):  # type: ignore[no-untyped-def]
+        def hook(layer: nn.Module, arguments: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+            self.uses.append((name, arguments[0].detach(), outputs))
+            return outputs.clone()  # what follows may write into it
+
+        return hook
+
+
+def logit_vectors(curvature: Curvature, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+    """Return s_VBK, the vectors of each image whose outer products add up to H, see the module."""
+    p_BK = logits_BK.detach().softmax(dim=-1)
+    identity_KK = torch.eye(p_BK.shape[1], dtype=p_BK.dtype, device=p_BK.device)
+    if curvature == "empirical_fisher":
+        return (p_BK - identity_KK[labels_B])[None]
+    if curvature == "squared_error":
+        return identity_KK[:, None].expand(-1, len(p_BK), -1)
+    return p_BK.T.sqrt()[:, :, None] * (identity_KK[:, None] - p_BK)
+
+
+def mean_squares(scene: Scene, images: ImageSet, curvature: Curvature) -> dict[str, Tensor]:
+    """Return h of the scene's layers, by name, float32 [outputs, kernel x inputs].
+
+    h is the Hessian's diagonal, the mean over the images of Σ_k v_k².
+    """
+    layers = {layer.name: layer_of(scene.model, layer.name) for layer in scene.layers}
+    totals = {
+        layer.name: torch.zeros(layer.out_features, layer.in_features, device=scene.device) for layer in scene.layers
+    }
+    size = min(scene.batch_size, max(1, CHUNK // max(layer.numel for layer in scene.layers)))
+    for uses, gradients, count in _passes(scene, layers, images, curvature, size):
+        for name, pairs in _by_layer(uses, gradients).items():
+            totals[name] += _summed_squares(name, layers[name], pairs, count)
+    return {name: total / len(images) for name, total in totals.items()}
+
+
+def gradient_rows(scene: Scene, images: ImageSet, curvature: Curvature) -> Iterator[Tensor]:
+    """Yield v_k of single images, a few at a time: [vectors, P] float32.
+
+    P are the weights of the scene's layers as matrices, one after the other, and then the biases of those that have
+    one.
+    """
+    layers = {layer.name: layer_of(scene.model, layer.name) for layer in scene.layers}
+    widths = sum(layer.numel for layer in scene.layers)
+    size = min(scene.batch_size, max(1, CHUNK // widths))
+    for uses, gradients, count in _passes(scene, layers, images, curvature, size):
+        by_layer = _by_layer(uses, gradients)
+        weights, biases = [], []
+        for shape in scene.layers:
+            layer, pairs = layers[shape.name], by_layer.get(shape.name, [])
+            weights.append(_sample_gradients(shape.name, layer, pairs, count).flatten(1))
+            if layer.bias is not None:
+                bias_BO = torch.zeros(count, shape.out_features, device=scene.device)
+                for _, gradient in pairs:
+                    bias_BO += output_rows(layer, gradient, count).sum(2).flatten(1)
+                biases.append(bias_BO)
+        yield torch.cat([*weights, *biases], dim=1)
+
+
+_Use = tuple[str, Tensor, Tensor]
+
+
+def _passes(
+    scene: Scene, layers: Mapping[str, Layer], images: ImageSet, curvature: Curvature, size: int
+) -> Iterator[tuple[Sequence[_Use], Sequence[Tensor | None], int]]:
+    """Yield, per batch and vector, the layers' uses, the gradients in their outputs, and the number of images."""
+    for numbers in counted(torch.arange(len(images)).split(size), "taking curvature from batches"):
+        pixels_BCHW = images.batch(numbers).to(scene.device)
+        with torch.enable_grad(), Trace(layers) as trace:
+            logits_BK = scene.logits(pixels_BCHW)
+        vectors_VBK = logit_vectors(curvature, logits_BK, images.labels_N[numbers].to(scene.device))
+        outputs = [output for _, _, output in trace.uses]
+        for vector_BK in vectors_VBK:
+            gradients = torch.autograd.grad(logits_BK, outputs, vector_BK, retain_graph=True, allow_unused=True)
+            yield trace.uses, gradients, len(numbers)
+
+
+def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """Return, per layer that the logits depend on, the inputs of every use and the gradients in its outputs."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for (name, inputs, _), gradient in zip(uses, gradients, strict=True):
+        if gradient is not None:
+            found.setdefault(name, []).append((inputs, gradient))
+    return found
+
+
+def _summed_squares(name: str, layer: Layer, pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:
+    """Sum the squares of each image's gradient over the images, [outputs, inputs]."""
+    if len(pairs) == 1:
+        gradient_BGLO = output_rows(layer, pairs[0][1], images)
+        if gradient_BGLO.shape[2] == 1:  # one position: the square of a product is the product of squares
+            total_OI, done = torch.zeros_like(to_matrix(layer)), 0
+            for X_BGLI in input_rows(name, layer, pairs[0][0], images):
+                delta_BGO = gradient_BGLO[done : done + len(X_BGLI), :, 0]
+                products_GOI = torch.einsum("bgi,bgo->goi", X_BGLI[:, :, 0].square(), delta_BGO.square())
+                total_OI += products_GOI.flatten(0, 1)
+                done += len(X_BGLI)
+            return total_OI
+    return _sample_gradients(name, layer, pairs, images).square().sum(0)
+
+
+def _sample_gradients(name: str, layer: Layer, pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:
+    """Return each image's gradient in the layer's weight, [images, outputs, inputs]."""
+    weight = layer.weight
+    total_BOI = torch.zeros(images, len(weight), weight[0].numel(), device=weight.device)
+    for inputs, gradient in pairs:
+        gradient_BGLO = output_rows(layer, gradient, images)
+        done = 0
+        for X_BGLI in input_rows(name, layer, inputs, images):
+            part = slice(done, done + len(X_BGLI))
+            total_BOI[part] += torch.einsum("bgli,bglo->bgoi", X_BGLI, gradient_BGLO[part]).flatten(1, 2)
+            done += len(X_BGLI)
+    return total_BOI

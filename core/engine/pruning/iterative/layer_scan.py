@@ -1,0 +1,83 @@
+"""Sensitivity scan: the loss of the network against the rate at which one layer alone is pruned.
+
+All other layers stay dense, and nothing is retrained (Han 2015, figure 6; Li 2016, section 3.2).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from core.counting import counted
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import ImageSet
+from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.pruning.network import Scene, loss_and_accuracy
+from core.engine.recovery.training import RecoveryStopped
+from core.errors import InvalidSparsity
+
+Curve = list[tuple[float, float, float]]
+"""(rate, mean cross-entropy in nats, top-1 accuracy) for each rate."""
+
+
+def scan(
+    scene: Scene, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
+) -> dict[str, Curve]:
+    """Measure the curve of each of the scene's layers, by name.
+
+    `prune_layer` prunes one layer of `scene.model` to a rate, and touches nothing else; the layer is restored
+    afterwards. Raises RecoveryStopped between layers where asked to stop.
+    """
+    curves: dict[str, Curve] = {}
+    for shape in counted(scene.layers, "scanning layers"):
+        if scene.observer.should_stop():
+            raise RecoveryStopped
+        layer = scene.module(shape.name)
+        dense = {name: each.clone() for name, each in layer.state_dict().items()}
+        curves[shape.name] = []
+        for rate in rates:
+            try:
+                prune_layer(shape, rate)
+                curves[shape.name].append((rate, *loss_and_accuracy(scene, images)))
+            finally:
+                layer.load_state_dict(dense)
+        scene.observer.on_log(f"sensitivity of {shape.name} measured")
+    return curves
+
+
+def rates_from_scan(
+    layers: Sequence[LinearShape], curves: Mapping[str, Curve], dense_loss: float, sparsity: float
+) -> dict[str, float]:
+    """Choose a rate for each layer, by name, that together remove `sparsity` of the layers' weights.
+
+    The last weight removed costs the same in each layer, see `core.engine.options.water_filling`. Raises
+    InvalidSparsity above the highest rate of the scan: nothing is known beyond it.
+    """
+    highest = max(rate for curve in curves.values() for rate, _, _ in curve)
+    if sparsity > highest:
+        raise InvalidSparsity(
+            f"sparsity {sparsity} is above the highest rate the layers are scanned at, {highest}: add a higher one to "
+            "parameters.scan_rates, or choose another allocation",
+            param="sparsity",
+        )
+    costs = []
+    for shape in layers:
+        curve = sorted(curves[shape.name])
+        increases = [loss - dense_loss for _, loss, _ in curve]
+        costs.append(LayerCosts(shape.name, shape.numel, [rate for rate, _, _ in curve], increases))
+    return {layer.name: rate for layer, rate in zip(costs, allocate(costs, sparsity), strict=True)}
+
+
+def exact_counts(layers: Sequence[LinearShape], rates: Mapping[str, float], total: int) -> dict[str, int]:
+    """Round the weights each layer loses, by name, so that they sum to `total`; the largest remainders go up."""
+    wanted = {shape.name: rates[shape.name] * shape.numel for shape in layers}
+    counts = {name: int(each) for name, each in wanted.items()}
+    order = sorted(wanted, key=lambda name: counts[name] - wanted[name])
+    sizes = {shape.name: shape.numel for shape in layers}
+    short = total - sum(counts.values())
+    while short:
+        step = 1 if short > 0 else -1
+        before = short
+        for name in order if short > 0 else reversed(order):
+            if short and 0 <= counts[name] + step <= sizes[name]:
+                counts[name] += step
+                short -= step
+        assert short != before, "no layer has room"
+    return counts

@@ -1,0 +1,100 @@
+"""Training of a classifier with zeros held: between the cuts of iterative methods, and as recovery after the last."""
+
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from core.engine.datasets.image_set import ImageSet
+from core.engine.options.recovery import Recovery
+from core.engine.pruning.network import Scene, weights_of
+from core.engine.recovery.checkpoints import Checkpoint, Checkpoints
+from core.engine.recovery.losses import Loss
+from core.engine.recovery.training import Observer, Training
+from core.engine.recovery.zero_pattern import ZeroPattern
+
+LEARNING_RATE = 1e-3
+
+
+def retrain(
+    model: nn.Module,
+    images: ImageSet,
+    recovery: Recovery,
+    held: Mapping[str, nn.Parameter],
+    *,
+    teacher: nn.Module | None = None,
+    checkpoints: Checkpoints | None = None,
+    previous: Checkpoint | str | None = None,
+    observer: Observer | None = None,
+) -> list[float]:
+    """Train every parameter on labelled images, in place; return the loss of each step.
+
+    The model is left in evaluation mode. `held` are the weights, by name, whose zeros stay zero; with a `teacher` its
+    softened predictions are learnt (Hinton 2015, arXiv:1503.02531), else the labels. `recovery.learning_rate` unset
+    stands for LEARNING_RATE.
+
+    Raises RecoveryStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
+    """
+    device = next(model.parameters()).device
+    filled = recovery.model_copy(update={"learning_rate": recovery.learning_rate or LEARNING_RATE})
+    training = Training(
+        model,
+        torch.arange(len(images))[:, None],  # an image's number stands where a token sequence would
+        filled,
+        loss=_distilled(images, teacher, recovery.temperature or 1.0) if teacher is not None else _labelled(images),
+        rule=ZeroPattern(held),
+        accelerator=Accelerator(cpu=device.type == "cpu"),
+        checkpoints=checkpoints,
+        observer=observer or Observer(),
+    )
+    training.run(previous)
+    return training.losses
+
+
+def retrain_between(
+    scene: Scene, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
+) -> list[float]:
+    """Train the scene's model on its images between two cuts, zeros held; return the loss of each step.
+
+    The losses are reported as `metric` from step `done` on. Raises RecoveryStopped once asked to stop, RecoveryDiverged
+    where the loss is not finite.
+    """
+    if not steps:
+        return []
+    recovery = Recovery(
+        method="finetune", steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed % 2**31
+    )
+    observer = Observer(
+        on_step=lambda step, of, loss: scene.observer.on_metric(metric, done + step, loss),
+        on_log=scene.observer.on_log,
+        should_stop=scene.observer.should_stop,
+    )
+    held = weights_of(scene.model, scene.layers)
+    return retrain(scene.model, scene.calibration, recovery, held, observer=observer)
+
+
+def _labelled(images: ImageSet) -> Loss:
+    def loss(model: nn.Module, numbers_B1: Tensor) -> Tensor:
+        numbers_B = numbers_B1[:, 0].cpu()
+        labels_B = images.labels_N[numbers_B].to(numbers_B1.device)
+        return nn.functional.cross_entropy(_logits(model, images, numbers_B, numbers_B1.device), labels_B)
+
+    return loss
+
+
+def _distilled(images: ImageSet, teacher: nn.Module, temperature: float) -> Loss:
+    def loss(model: nn.Module, numbers_B1: Tensor) -> Tensor:
+        numbers_B, device = numbers_B1[:, 0].cpu(), numbers_B1.device
+        with torch.no_grad():
+            wanted_BK = nn.functional.log_softmax(_logits(teacher, images, numbers_B, device) / temperature, dim=-1)
+        given_BK = nn.functional.log_softmax(_logits(model, images, numbers_B, device) / temperature, dim=-1)
+        divergence = nn.functional.kl_div(given_BK, wanted_BK, reduction="batchmean", log_target=True)
+        return divergence * temperature**2
+
+    return loss
+
+
+def _logits(model: nn.Module, images: ImageSet, numbers_B: Tensor, device: torch.device) -> Tensor:
+    logits: Tensor = model(pixel_values=images.batch(numbers_B).to(device)).logits
+    return logits.float()

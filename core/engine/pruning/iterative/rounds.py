@@ -1,0 +1,127 @@
+"""Iterative pruning: deletion to a growing share, retraining with zeros held, and a save after each round.
+
+A resumed run begins with the round that was not finished, from the weights the round before left, and ends with the
+weights of one that was never interrupted.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.counting import counted
+from core.engine.options.iteration import Iterated
+from core.engine.pruning.iterative.retraining import retrain_between
+from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
+from core.engine.pruning.masks import lowest
+from core.engine.pruning.network import Scene
+from core.engine.pruning.schedule import cubic
+from core.engine.recovery.training import RecoveryStopped
+
+ROUNDS = "rounds"
+"""Key of the figures with a row for each round."""
+
+
+def share_gone(done: int, parameters: Iterated) -> float:
+    """Return the share of the removal that is done after `done` rounds, exactly 1 after the last."""
+    if parameters.growth == "cubic":
+        return cubic(done, parameters.rounds, warm_up=0, cool_down=0)
+    return done / parameters.rounds
+
+
+def prune_in_rounds(
+    scene: Scene,
+    parameters: Iterated,
+    seed: int,
+    cut: Callable[[float], dict[str, Any]],
+    *,
+    prepare: Callable[[], None] = lambda: None,
+    training: Callable[[], AbstractContextManager[dict[str, Any]]] = lambda: nullcontext({}),
+) -> None:
+    """Prune and retrain in rounds, and save each; a run with saved rounds continues after the last.
+
+    `cut` is called with the share of the removal that must be done after it, and returns figures; `prepare` is called
+    once, before the first round; `training` is a context for the retraining and yields figures too. They can read their
+    earlier figures in `scene.figures`.
+
+    Raises RecoveryStopped once asked to stop; the rounds that are done are saved.
+    """
+    done = resume(scene)
+    if done is None:
+        prepare()
+        save(scene, 0)
+    for number in counted(range((done or 0) + 1, parameters.rounds + 1), "rounds of pruning"):
+        stop_if_asked(scene)
+        row = {"round": number, **cut(share_gone(number, parameters))}
+        with training() as figures:
+            losses = train(scene, parameters, parameters.retrain_steps, seed + number)
+        row |= figures
+        if losses:
+            row |= {"first_training_loss": losses[0], "last_training_loss": losses[-1]}
+        scene.figures.setdefault(ROUNDS, []).append(row)
+        save(scene, number)
+        scene.observer.on_progress(number / parameters.rounds)
+
+
+def train(scene: Scene, parameters: Iterated, steps: int, seed: int) -> list[float]:
+    """Train on the scene's images with zeros held; return the loss of each step."""
+    return retrain_between(
+        scene,
+        steps=steps,
+        learning_rate=parameters.learning_rate,
+        batch_size=parameters.batch_size,
+        seed=seed,
+        metric="training_loss",
+        done=len(scene.figures.get(ROUNDS, [])) * parameters.retrain_steps,
+    )
+
+
+def stop_if_asked(scene: Scene) -> None:
+    """Raise RecoveryStopped if the observer asks for a stop."""
+    if scene.observer.should_stop():
+        raise RecoveryStopped
+
+
+def resume(scene: Scene) -> int | None:
+    """Restore model and figures of the newest saved round and return its number; None if there is none."""
+    saved = scene.rounds.newest() if scene.rounds is not None else None
+    if saved is None:
+        return None
+    saved.restore(scene.model)
+    scene.figures.update(saved.state["figures"])
+    scene.notes[:] = saved.state["notes"]
+    scene.observer.on_log(f"continuing after round {saved.number}")
+    return saved.number
+
+
+def save(scene: Scene, number: int) -> None:
+    if scene.rounds is not None:
+        scene.rounds.save(number, scene.model, {"figures": scene.figures, "notes": scene.notes})
+
+
+def matrices(scene: Scene) -> dict[str, Tensor]:
+    """Return the weights of the layers by name, float32 [outputs, kernel x inputs]."""
+    return {shape.name: to_matrix(layer_of(scene.model, shape.name)) for shape in scene.layers}
+
+
+def prunable_weights(scene: Scene) -> int:
+    return sum(shape.numel for shape in scene.layers)
+
+
+@torch.no_grad()
+def zero_lowest(scene: Scene, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Zero the `count` weights of lowest score over all layers together; zero weights come first.
+
+    Scores must be at least 0. Returns, by layer, the mask of the weights that were not zero before.
+    """
+    weights = matrices(scene)
+    flat = torch.cat([scores[name].masked_fill(weight_OI == 0, -1).flatten() for name, weight_OI in weights.items()])
+    parts = lowest(flat, count).split([each.numel() for each in weights.values()])
+    deleted: dict[str, Tensor] = {}
+    for (name, weight_OI), part in zip(weights.items(), parts, strict=True):
+        gone_OI = part.view_as(weight_OI)
+        deleted[name] = gone_OI & (weight_OI != 0)
+        set_matrix(layer_of(scene.model, name), weight_OI.masked_fill(gone_OI, 0))
+    return deleted

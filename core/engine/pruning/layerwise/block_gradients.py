@@ -1,0 +1,110 @@
+"""Gradients of the loss in one decoder block after the other, never of the entire model at once.
+
+The tokens go forward through the blocks, and the input of each block is stored, in memory or in scratch files. The
+backward pass starts from the gradient in the last block's output: a block's weights are loaded, it is run again, and
+the gradients in its weights and in its input are computed; then it is emptied. Resident are one block with its
+gradients and the activations' budget, which is how a model larger than the memory for its gradients can be scored.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.counting import counted
+from core.engine.models.streamed import Skeleton, call_block
+from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.pruning.layerwise.streams import block_arguments
+
+_CHUNK = 256
+
+OnBlock = Callable[[int, Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]], None]
+"""Callback for each block, with its number and three mappings by parameter's name relative to the block.
+
+These are the weights, the gradients of the mean loss in them, and the means of the squares of each sequence's gradient
+(empty unless `squares` is set).
+"""
+
+
+@torch.no_grad()
+def walk_forward(
+    skeleton: Skeleton, tokens: Sequence[Tensor], dtype: torch.dtype, visit: Callable[[int, int, Tensor], None]
+) -> list[Tensor]:
+    """Run batches of token ids [sequences, time] through the blocks, one block's weights at a time.
+
+    `visit` is called with the block, the batch and its hidden states [sequences, time, hidden_size] before the block.
+    Returns the last block's outputs.
+    """
+    arguments = block_arguments(skeleton, tokens[0].shape[1], dtype)
+    hidden = [skeleton.embed(each).to(dtype) for each in tokens]
+    for index in counted(range(len(skeleton)), "passing blocks forward"):
+        block = skeleton.fill_block(index, skeleton.read_block(index), dtype)
+        for batch, given in enumerate(hidden):
+            visit(index, batch, given)
+            hidden[batch] = call_block(block, given, arguments[index])
+        skeleton.empty_block(index)
+    return hidden
+
+
+def walk_back(
+    skeleton: Skeleton,
+    tokens_NT: Tensor,
+    dtype: torch.dtype,
+    names: Sequence[Sequence[str]],
+    on_block: OnBlock,
+    *,
+    squares: bool,
+    shelf: Shelf,
+) -> float:
+    """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
+
+    `tokens_NT` are token ids [sequences, time]; `names[n]` the parameters of block n whose gradients are wanted.
+    """
+    tokens = list(tokens_NT.split(1))
+    upstream = walk_forward(skeleton, tokens, dtype, shelf.put)
+    arguments = block_arguments(skeleton, tokens_NT.shape[1], dtype)
+    losses = []
+    for batch, hidden_1TD in enumerate(upstream):
+        loss, upstream[batch] = _loss(skeleton, tokens[batch], hidden_1TD)
+        losses.append(loss)
+    for index in counted(range(len(skeleton))[::-1], "taking gradients of blocks"):
+        block = skeleton.fill_block(index, skeleton.read_block(index), dtype)
+        wanted = _wanted(block, names[index])
+        sums = {name: torch.zeros(each.shape, device=each.device) for name, each in wanted.items()}
+        square_sums = {name: torch.zeros_like(each) for name, each in sums.items() if squares}
+        for batch in range(len(tokens)):
+            hidden = shelf.take(index, batch).to(skeleton.device).requires_grad_()
+            output = call_block(block, hidden, arguments[index])
+            gradients = torch.autograd.grad(output, [hidden, *wanted.values()], upstream[batch])
+            upstream[batch] = gradients[0]
+            for name, gradient in zip(wanted, gradients[1:], strict=True):
+                sums[name] += gradient
+                if squares:
+                    square_sums[name] += gradient.float().square()
+        on_block(
+            index,
+            {name: each.detach().float() for name, each in wanted.items()},
+            {name: each / len(tokens) for name, each in sums.items()},
+            {name: each / len(tokens) for name, each in square_sums.items()},
+        )
+        skeleton.empty_block(index)
+    return sum(losses) / len(losses)
+
+
+def _wanted(block: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
+    parameters = dict(block.named_parameters())
+    return {name: parameters[name].requires_grad_() for name in names if name in parameters}
+
+
+def _loss(skeleton: Skeleton, tokens_1T: Tensor, hidden_1TD: Tensor) -> tuple[float, Tensor]:
+    """Return a sequence's mean loss, and its gradient in the last block's output."""
+    hidden = hidden_1TD.detach().requires_grad_()
+    targets_T = tokens_1T[0, 1:].to(skeleton.device)
+    total = 0.0
+    gradient = torch.zeros_like(hidden)
+    for positions in torch.arange(len(targets_T)).split(_CHUNK):
+        logits_PV = skeleton.logits(tokens_1T, hidden, positions)[0].float()
+        loss = nn.functional.cross_entropy(logits_PV, targets_T[positions], reduction="sum") / len(targets_T)
+        gradient += torch.autograd.grad(loss, hidden)[0]
+        total += loss.item()
+    return total, gradient

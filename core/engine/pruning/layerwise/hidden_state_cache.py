@@ -1,0 +1,44 @@
+"""Cache of hidden states by block and batch, in memory up to a budget, in scratch files beyond."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from core.engine.models.tensors import load_tensors, write_tensors
+from core.engine.pruning.layerwise.streams import ActivationBudget
+
+
+class Shelf:
+    """Hidden states by block and batch."""
+
+    def __init__(self, budget: ActivationBudget, folder: Path) -> None:
+        self._budget = budget
+        self._folder = folder
+        self._held: dict[tuple[int, int], Tensor] = {}
+
+    def put(self, block: int, batch: int, tensor: Tensor) -> None:
+        """Store a tensor, in place of an earlier one of this block and batch."""
+        earlier = self._held.pop((block, batch), None)
+        if earlier is not None:
+            self._budget.give(earlier.nbytes)
+        if self._budget.take(tensor.nbytes):
+            self._held[block, batch] = tensor
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(self._file(block, batch), {"hidden": tensor})
+
+    def get(self, block: int, batch: int) -> Tensor:
+        held = self._held.get((block, batch))
+        return load_tensors(self._file(block, batch))["hidden"] if held is None else held
+
+    def take(self, block: int, batch: int) -> Tensor:
+        """Return a tensor and remove it from the cache."""
+        tensor = self.get(block, batch)
+        if self._held.pop((block, batch), None) is not None:
+            self._budget.give(tensor.nbytes)
+        else:
+            self._file(block, batch).unlink()
+        return tensor
+
+    def _file(self, block: int, batch: int) -> Path:
+        return self._folder / f"hidden-{block:05d}-{batch:04d}.safetensors"

@@ -1,0 +1,291 @@
+"""Layer-wise pass: prunes a model block by block, measures dense and pruned on the same tokens, and can be resumed.
+
+For each block: read its tensors; run the dense streams through it; prune it while the driving stream passes; run the
+other pruned streams through what will be saved; write the block and the streams; release it. Resident are the
+embeddings and head, one block with its statistics, and the activation budget; nothing grows with depth.
+"""
+
+from copy import deepcopy
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.counting import counted
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.folder import ModelFolder
+from core.engine.models.precision import gradient_dtype
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import turned
+from core.engine.options.allocation import Allocated
+from core.engine.pruning.allocation.fisher import fisher_rates
+from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
+from core.engine.pruning.block_pass import LayerRow, PruneResult, Walk
+from core.engine.pruning.compensation.refit import fitted_tokens, prune_and_fit
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.pruning.layerwise.measure import pairs
+from core.engine.pruning.layerwise.plan import Plan
+from core.engine.pruning.layerwise.propagation import (
+    DenseTwin,
+    InputGroup,
+    collect,
+    input_groups,
+    prune_in_flight,
+    prune_two_pass,
+)
+from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.saliency import weight_times_norm
+
+_ERROR_SAMPLE_TOKENS = 1024
+HEAD = "head"
+
+
+class Sweep(Walk):
+    """The pass over all blocks that sets weights to zero."""
+
+    def __init__(self, folder: ModelFolder, plan: Plan, **setting: Any) -> None:
+        """Set up the pass; `setting` are the keyword arguments of `Walk`."""
+        super().__init__(folder, plan, **setting)
+        self.plan = plan
+        self.method = plan.method
+        self.rows: list[LayerRow] = []
+        self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
+
+        self.dense = self.dense_streams(self.skeleton, plan.dtype)
+        self.pruned = [
+            self.stream(f"pruned-{number}", each, self.skeleton, plan.dtype)
+            for number, each in enumerate(self.evaluation_tokens)
+        ]
+        self.verification = self.stream("verification", self.probe, self.skeleton, plan.dtype)
+        self.calibration = (
+            None
+            if self.calibration_tokens is None
+            else self.stream("calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype)
+        )
+        # The dense model's way with the calibration tokens, where weights are fitted to what it gives.
+        self.dense_calibration = (
+            self.stream("dense-calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype)
+            if plan.compensation is not None and plan.compensation.refits and self.calibration_tokens is not None
+            else None
+        )
+        # What drives the pruning: calibration tokens, else (for methods that read no inputs) what is evaluated.
+        self.driver = self.calibration or (self.pruned[0] if self.pruned else self.verification)
+        self.followers = [each for each in [*self.pruned, self.verification] if each is not self.driver]
+        self._by_module = {linear.name: (index, linear) for index, linear in enumerate(plan.linears)}
+
+    @property
+    def streams(self) -> list[Stream]:
+        mine = [*self.dense, *self.pruned, self.verification]
+        return [*(each for each in (self.calibration, self.dense_calibration) if each is not None), *mine]
+
+    def run(self) -> PruneResult:
+        """Prune all blocks, then the head; raises UnusableModel kinds for tensors that cannot be used."""
+        start = self._resume()
+        if start == 0:
+            if self.plan.measured_allocation == "owl":
+                self.plan = self.plan.with_sparsities(self._outlier_sparsities())
+            elif self.plan.measured_allocation == "fisher":
+                self.plan = self.plan.with_rates(self._fisher_rates())
+        return self._walk(start)
+
+    @torch.inference_mode()
+    def _walk(self, start: int) -> PruneResult:
+        blocks = len(self.skeleton)
+        if start == 0:
+            for stream in self.streams:
+                stream.start()
+        self.observer.on_stage("prune")
+        for index in counted(range(start, blocks), "pruning blocks"):
+            self._block(index)
+            state = {
+                "rows": [asdict(row) for row in self.rows],
+                "notes": self.notes,
+                "sparsities": self.plan.sparsities,
+                "rates": self.plan.rates,
+            }
+            self.boundaries.complete(index + 1, state)
+            self.observer.on_block(index + 1, blocks, [row for row in self.rows if row.layer == index])
+        self.observer.on_stage("evaluate")
+        return self._finish(start)
+
+    def _resume(self) -> int:
+        found = self.resume(self.streams, len(self.skeleton))
+        if found is None:
+            return 0
+        done, state = found
+        self.rows = [LayerRow(**row) for row in state["rows"]]
+        self.notes = list(state["notes"])
+        self.plan = replace(self.plan, sparsities=tuple(state["sparsities"]), rates=state["rates"])
+        return done
+
+    def _groups(self, index: int) -> list[InputGroup]:
+        """Return the block's input groups, without the linear layers that are not pruned."""
+        return input_groups(self.folder.family.inputs, self.skeleton.block_prefix(index), self._by_module)
+
+    def _new_statistic(self, level: Statistic) -> InputStatistic:
+        stride = max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS)
+        compensation = self.plan.compensation
+        if compensation is None:
+            return InputStatistic(level, sample_stride=stride)
+        fitted = fitted_tokens(compensation, self.driver)
+        return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=fitted)
+
+    def _block(self, index: int) -> None:
+        plan, skeleton = self.plan, self.skeleton
+        tensors = skeleton.read_block(index)
+        if self.dense:
+            block = skeleton.fill_block(index, tensors, plan.dtype)
+            for stream in self.dense:
+                stream.advance(block, index)
+        block = skeleton.fill_block(index, tensors, self.driver.dtype)
+        dense = (
+            None
+            if self.dense_calibration is None
+            else DenseTwin(deepcopy(block), self.dense_calibration, index, self.folder.family.added_to_stream)
+        )
+        prefix = skeleton.block_prefix(index)
+
+        def prune_group(group: InputGroup, statistic: InputStatistic) -> None:
+            names = [f"{name}.weight" for name in group.linears]
+            pruned = self._prune([f"{prefix}.{name}" for name in group.linears], [tensors[n] for n in names], statistic)
+            for linear, name, weight in zip(group.linears, names, pruned, strict=True):
+                tensors[name] = weight
+                parameter = block.get_submodule(linear).weight
+                assert isinstance(parameter, nn.Parameter)
+                parameter.data.copy_(weight)
+
+        walk = prune_in_flight if plan.propagation == "in_flight" else prune_two_pass
+        groups = self._groups(index)
+        if groups:
+            level = self.method.statistic
+            walk(block, index, self.driver, groups, lambda: self._new_statistic(level), prune_group, dense)
+        else:
+            self.driver.advance(block, index)
+            if dense is not None:
+                dense.stream.advance(dense.block, index)
+        block = skeleton.fill_block(index, tensors, plan.dtype)
+        for stream in self.followers:
+            stream.advance(block, index)
+        skeleton.empty_block(index)
+        self.boundaries.write_block(f"{index:05d}", {f"{prefix}.{name}": each for name, each in tensors.items()})
+
+    def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
+        """Prune linear layers that share an input and report them; return weights in stored dtype and layout."""
+        family = self.folder.family
+        dense_OI = [turned(weight.to(self.plan.device), family).float() for weight in stored]
+        linears = [
+            PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
+            for module, weight_OI in zip(modules, dense_OI, strict=True)
+        ]
+        found = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append)
+        rounded = [each.weight_OI.to(weight.dtype) for each, weight in zip(found, stored, strict=True)]
+        for linear, fitted, weight_OI in zip(linears, found, rounded, strict=True):
+            row = self._row(linear, weight_OI.float(), statistic)
+            self.rows.append(replace(row, refit=fitted.refit, ridge=fitted.ridge, conjugate_gradient=fitted.steps))
+        return [turned(weight_OI, family).contiguous() for weight_OI in rounded]
+
+    def _in_dtype(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        tokens_BT, hidden_BTD = pair
+        return tokens_BT, hidden_BTD.to(self.plan.dtype)
+
+    def _row(self, linear: PrunableLinear, pruned_OI: Tensor, statistic: InputStatistic) -> LayerRow:
+        shape: LinearShape = self._by_module[linear.name][1]
+        zeros = int((pruned_OI == 0).sum())
+        target = linear.target.sparsity
+        if linear.target.count is not None:
+            target = linear.target.count / shape.numel
+        return LayerRow(
+            name=linear.name,
+            layer=shape.layer,
+            out_features=shape.out_features,
+            in_features=shape.in_features,
+            target=target,
+            zeros=zeros,
+            sparsity=zeros / shape.numel,
+            reconstruction_error=statistic.relative_error(linear.weight_OI, pruned_OI),
+        )
+
+    def _fisher_rates(self) -> dict[str, float]:
+        """Choose the share of each linear layer by the gradients of a few of the calibration sequences."""
+        assert self.calibration_tokens is not None and isinstance(self.plan.parameters, Allocated)
+        tokens_NT = self.calibration_tokens
+        stride = max(1, len(tokens_NT) // self.plan.parameters.fisher_sequences)
+        chosen_NT = tokens_NT[::stride][: self.plan.parameters.fisher_sequences]
+        self.observer.on_log(f"allocation: gradients of {len(chosen_NT)} sequences")
+        return fisher_rates(
+            self.skeleton,
+            [linear for linear in self.plan.linears if linear.layer < len(self.skeleton)],
+            chosen_NT,
+            self.plan.sparsity,
+            dtype=gradient_dtype(self.plan.dtype, self.plan.device),
+            shelf=Shelf(self.budget, self.boundaries.work / "scratch"),
+        )
+
+    @torch.inference_mode()
+    def _outlier_sparsities(self) -> list[float]:
+        """Choose the sparsity of each block by OWL, from a dense pass over the calibration tokens."""
+        assert self.calibration is not None
+        self.observer.on_log("OWL: a dense pass over the calibration tokens")
+        self.calibration.start()
+        shares: dict[int, float] = {}
+        for index in counted(range(len(self.skeleton)), "looking for outliers in blocks"):
+            tensors = self.skeleton.read_block(index)
+            block = self.skeleton.fill_block(index, tensors, self.calibration.dtype)
+            groups = self._groups(index)
+            if groups:
+                statistics = collect(
+                    block, index, self.calibration, groups, lambda: self._new_statistic(Statistic.NORMS)
+                )
+                shares[index] = outlier_share(
+                    (
+                        weight_times_norm(
+                            turned(tensors[f"{name}.weight"].to(self.plan.device), self.folder.family).float(),
+                            statistic.norms_I,
+                        )
+                        for group, statistic in statistics.items()
+                        for name in group.linears
+                    ),
+                    self.plan.parameters.owl_outlier_ratio,  # type: ignore[attr-defined]
+                )
+            self.calibration.advance(block, index)
+            self.skeleton.empty_block(index)
+        self.calibration.resume(0)
+        chosen = owl_sparsities(
+            list(shares.values()),
+            self.plan.sparsity,
+            self.plan.parameters.owl_range,  # type: ignore[attr-defined]
+        )
+        by_layer = dict(zip(shares, chosen, strict=True))
+        return [by_layer.get(index, self.plan.sparsity) for index in range(len(self.skeleton))]
+
+    def _finish(self, start: int) -> PruneResult:
+        skeleton = self.skeleton
+        dense = self.dense_perplexities(skeleton, self.dense)
+        unchanged = set(skeleton.outer_names)
+        head, family = f"{self.folder.family.head}.weight", self.folder.family
+        if family.head in self._by_module:
+            statistic = self._new_statistic(self.method.statistic)
+            ahead = None if self.dense_calibration is None else pairs(self.dense_calibration)
+            for tokens_BT, hidden_BTD in pairs(self.driver):
+                before = None if ahead is None else skeleton.head_inputs(*self._in_dtype(next(ahead)))
+                statistic.update(skeleton.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
+            (weight,) = self._prune([family.head], [self.folder.read(head)], statistic)
+            skeleton.set_outer(head, weight)
+            self.boundaries.write_block(HEAD, {family.stored_name(head): weight})
+            unchanged.remove(head)
+        return PruneResult(
+            layers=self.rows,
+            sparsities=self.plan.sparsities,
+            removed=sum(row.zeros for row in self.rows),
+            prunable=sum(row.out_features * row.in_features for row in self.rows),
+            perplexity=self.compare(dense, self.perplexities(skeleton, self.pruned)),
+            notes=self.notes,
+            files=self.boundaries.block_files(),
+            unchanged=self.stored(unchanged),
+            config=None,
+            verification=self.write_verification(skeleton, self.verification),
+            resumed_from=start,
+        )

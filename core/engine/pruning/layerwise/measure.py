@@ -1,0 +1,88 @@
+"""Measurements of a pass over the blocks, also used again after training: perplexity and verification logits.
+
+Perplexity comes from streamed hidden states; the logits are those that the saved model must give for a few tokens.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.counting import counted
+from core.engine.architectures.description import ModelDescription
+from core.engine.evaluation.perplexity import perplexity
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import DTYPES, write_tensors
+from core.engine.pruning.layerwise.block_store import Boundaries
+from core.engine.pruning.layerwise.plan import MICRO_BATCH_TOKENS
+from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+
+VERIFICATION_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Perplexity by evaluation set; `verification` holds a few tokens and the logits the model gives for them."""
+
+    perplexity: dict[str, float]
+    verification: Path
+
+
+@torch.inference_mode()
+def measure(
+    folder: ModelFolder,
+    evaluations: dict[str, Tensor],
+    *,
+    work: Path,
+    device: torch.device,
+    micro_batch: int | None = None,
+    activation_budget_bytes: int,
+) -> Measured:
+    """Measure perplexity and verification logits on token ids [sequences, time], block by block, as a sweep does.
+
+    `micro_batch` is that of the sweep it is compared with; `work` a folder for what does not fit the budget.
+    """
+    torch.set_float32_matmul_precision("highest")
+    dtype = DTYPES[folder.description.dtype]
+    skeleton = Skeleton(folder, dtype=dtype, device=device)
+    boundaries, budget = Boundaries(work, ""), ActivationBudget(activation_budget_bytes)
+
+    def stream(name: str, tokens_NT: Tensor) -> Stream:
+        batch = micro_batch or max(1, MICRO_BATCH_TOKENS // tokens_NT.shape[1])
+        return Stream(name, tokens_NT, skeleton, boundaries, budget, dtype=dtype, micro_batch=batch, resumable=False)
+
+    texts = {name: stream(f"evaluation-{number}", each) for number, (name, each) in enumerate(evaluations.items())}
+    probe = stream("verification", verification_tokens(folder.description))
+    streams = [*texts.values(), probe]
+    for each in streams:
+        each.start()
+    for index in counted(range(len(skeleton)), "measuring perplexity by blocks"):
+        block = skeleton.fill_block(index, skeleton.read_block(index), dtype)
+        for each in streams:
+            each.advance(block, index)
+        skeleton.empty_block(index)
+        boundaries.forget(index)
+    verification = work / "verification.safetensors"
+    write_verification(skeleton, probe, verification)
+    return Measured({name: perplexity(skeleton, pairs(each)) for name, each in texts.items()}, verification)
+
+
+def verification_tokens(description: ModelDescription) -> Tensor:
+    """Draw random token ids [1, time], the same for every model with this vocabulary and context."""
+    length = min(VERIFICATION_TOKENS, description.context_length)
+    return torch.randint(description.vocabulary_size, (1, length), generator=torch.Generator().manual_seed(0))
+
+
+def write_verification(skeleton: Skeleton, probe: Stream, file: Path) -> None:
+    """Write the verification tokens and their logits, once the stream has passed all blocks."""
+    (tokens_1T,), hidden_1TD = probe.tokens, probe.hidden(0)
+    logits = skeleton.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))
+    write_tensors(file, {"tokens": tokens_1T, "logits": logits.float()})
+
+
+def pairs(stream: Stream) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return tokens [batch, time] and hidden states [batch, time, hidden_size] of each micro-batch."""
+    return ((stream.tokens[index], hidden) for index, hidden in stream.batches())

@@ -1,0 +1,185 @@
+"""Plan of a layer-wise pruning pass, with every choice resolved."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+import transformers
+from torch import Tensor
+
+from core.catalogue.compatibility import check_job, parse_parameters
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.folder import ModelFolder
+from core.engine.models.precision import forward_dtype
+from core.engine.models.tensors import DTYPES
+from core.engine.options.allocation import Allocated
+from core.engine.options.compensation import Compensated, Compensation
+from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.patterns import Pattern, parse_pattern
+from core.engine.options.propagation import Propagated
+from core.engine.pruning.allocation.global_ranking import global_counts
+from core.engine.pruning.layerwise.targets import Target
+from core.methods import Method, build_method
+
+MICRO_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices of one sweep.
+
+    `sparsities` holds one sparsity per decoder layer, `counts` exact numbers of weights where a ranking over the entire
+    model chose them, `rates` one share per linear layer where each has its own. `dtype` is the model's own.
+    """
+
+    method_id: str
+    pattern: Pattern
+    sparsity: float
+    parameters: Selection
+    linears: tuple[LinearShape, ...]
+    sparsities: tuple[float, ...]
+    counts: dict[str, int] | None
+    dtype: torch.dtype
+    forward_dtype: torch.dtype
+    device: torch.device
+    rates: dict[str, float] | None = None
+
+    @property
+    def method(self) -> Method:
+        return build_method(self.method_id, self.parameters)
+
+    @property
+    def propagation(self) -> str:
+        assert isinstance(self.parameters, Propagated)
+        return self.parameters.propagation
+
+    @property
+    def compensation(self) -> Compensation | None:
+        return self.parameters.compensation if isinstance(self.parameters, Compensated) else None
+
+    @property
+    def measured_allocation(self) -> str | None:
+        """The allocation that needs a pass over the calibration tokens."""
+        return self.parameters.measured_allocation if isinstance(self.parameters, Allocated) else None
+
+    @property
+    def weight_reads(self) -> int:
+        """Times the model's weights are read: once, plus one for OWL, two for gradients or an exact ranking."""
+        allocating = {"owl": 1, "fisher": 2, None: 0}[self.measured_allocation]
+        return 1 + allocating + 2 * (self.counts is not None)
+
+    def target(self, linear: LinearShape) -> Target:
+        """Return the pattern and sparsity of one linear layer."""
+        sparsity = self.sparsities[linear.layer] if linear.layer < len(self.sparsities) else self.sparsity
+        if self.rates is not None:
+            sparsity = self.rates.get(linear.name, sparsity)
+        return Target(self.pattern, sparsity, self.counts[linear.name] if self.counts is not None else None)
+
+    def with_sparsities(self, sparsities: Sequence[float]) -> "Plan":
+        return replace(self, sparsities=tuple(sparsities))
+
+    def with_rates(self, rates: dict[str, float]) -> "Plan":
+        """Return the plan with a share for each linear layer; a block's sparsity is then the mean over its layers."""
+        weights = [[each for each in self.linears if each.layer == index] for index in range(len(self.sparsities))]
+        means = [
+            sum(rates[each.name] * each.numel for each in block) / sum(each.numel for each in block)
+            if block
+            else self.sparsity
+            for block in weights
+        ]
+        return replace(self, rates=rates, sparsities=tuple(means))
+
+    def micro_batch(self, length: int) -> int:
+        """Return the number of sequences of `length` tokens per forward."""
+        assert isinstance(self.parameters, Propagated)
+        return self.parameters.micro_batch or max(1, MICRO_BATCH_TOKENS // length)
+
+    def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
+        """Hash everything the run's numbers depend on; a later attempt resumes only where the hash is the same."""
+        choices = [self.method_id, self.pattern.text, self.sparsity, self.parameters.model_dump(mode="json")]
+        return fingerprint(choices, folder, revision, tokens, self.forward_dtype, self.device)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the engine's settings for the report."""
+        return {"propagation": self.propagation, **engine_facts(self)}
+
+
+class Engine(Protocol):
+    """The attributes of any plan that the report shows."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def forward_dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def weight_reads(self) -> int: ...
+
+
+def engine_facts(plan: Engine) -> dict[str, Any]:
+    return {
+        "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
+        "model_dtype": str(plan.dtype).removeprefix("torch."),
+        "device": plan.device.type,
+        "weight_reads": plan.weight_reads,
+    }
+
+
+def fingerprint(
+    choices: list[Any],
+    folder: ModelFolder,
+    revision: str,
+    tokens: dict[str, Tensor],
+    forward_dtype: torch.dtype,
+    device: torch.device,
+) -> str:
+    """Hash a plan's choices, the model, the tokens and the arithmetic."""
+    streams = {name: hashlib.sha256(each.contiguous().numpy().tobytes()).hexdigest() for name, each in tokens.items()}
+    facts = [
+        *choices, revision, folder.description.model_dump(mode="json", exclude={"linears"}), streams,
+        str(forward_dtype), device.type, torch.get_num_threads(), torch.__version__, transformers.__version__,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def make_plan(
+    folder: ModelFolder,
+    *,
+    method: str,
+    sparsity: float | None = None,
+    pattern: str | None = None,
+    parameters: dict[str, object] | None = None,
+    device: torch.device | None = None,
+) -> Plan:
+    """Check a request against a model and resolve every choice it leaves open; raises InvalidRequest kinds."""
+    description = folder.description
+    resolved = check_job(description, method, pattern, sparsity, parameters or {})
+    checked = parse_parameters(method, resolved.parameters)
+    assert isinstance(checked, Selection), "structured methods have a plan of their own"
+    linears = prunable_linears(description, checked)
+    sparsity = resolved.sparsity or 0.0
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = DTYPES[description.dtype]
+    allocation = getattr(checked, "allocation", "uniform")
+    counts = None
+    if getattr(checked, "scope", None) == "model":
+        counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), sparsity)
+    return Plan(
+        method_id=method,
+        pattern=parse_pattern(resolved.pattern),
+        sparsity=sparsity,
+        parameters=checked,
+        linears=tuple(linears),
+        sparsities=tuple(allocation) if isinstance(allocation, list) else (sparsity,) * description.layers,
+        counts=counts,
+        dtype=dtype,
+        forward_dtype=forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),
+        device=device,
+    )

@@ -1,0 +1,154 @@
+"""Token streams through the model: hidden states between two blocks, in micro-batches."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.models.streamed import BlockArguments, Skeleton, call_block
+from core.engine.pruning.layerwise.block_store import Boundaries
+
+
+class ActivationBudget:
+    """Bytes of hidden states all streams may keep in memory; the rest is read back from the work folder."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> bool:
+        if self.used + size > self.limit:
+            return False
+        self.used += size
+        return True
+
+    def give(self, size: int) -> None:
+        self.used -= size
+
+
+class Stream:
+    """One set of tokens [sequences, time] and its hidden states after the blocks done so far.
+
+    `dtype` is that of its forwards. A stream that is not `resumable` writes only what does not fit the budget.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokens_NT: Tensor,
+        skeleton: Skeleton,
+        boundaries: Boundaries,
+        budget: ActivationBudget,
+        *,
+        dtype: torch.dtype,
+        micro_batch: int,
+        resumable: bool = True,
+    ) -> None:
+        self.name = name
+        self.tokens = list(tokens_NT.split(micro_batch))
+        self.length = tokens_NT.shape[1]
+        self.token_count = tokens_NT.numel()
+        self.dtype = dtype
+        self.done = 0
+        self._skeleton = skeleton
+        self._boundaries = boundaries
+        self._budget = budget
+        self._resumable = resumable
+        self._held: list[Tensor | None] = [None] * len(self.tokens)
+        self._arguments: list[BlockArguments] | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def start(self) -> None:
+        """Embed the tokens: the state before block 0."""
+        for index, tokens_BT in enumerate(self.tokens):
+            self._keep(index, self._skeleton.embed(tokens_BT).to(self.dtype), done=0)
+
+    def resume(self, done: int) -> None:
+        """Continue from the state after `done` blocks in the work folder."""
+        self.done = done
+
+    def arguments(self, block: int) -> BlockArguments:
+        """Return the arguments of block `block` other than the hidden states, in this stream's dtype."""
+        if self._arguments is None:
+            self._arguments = block_arguments(self._skeleton, self.length, self.dtype)
+        return self._arguments[block]
+
+    def hidden(self, index: int) -> Tensor:
+        """Return the hidden states [sequences, time, hidden_size] of a micro-batch before the next block."""
+        held = self._held[index]
+        if held is not None:
+            return held
+        return self._boundaries.read_activation(self.done, self._activation(index)).to(self._skeleton.device)
+
+    def store(self, index: int, hidden: Tensor) -> None:
+        """Store a micro-batch's output of the current block; `step` follows once all are stored."""
+        self._keep(index, hidden, done=self.done + 1)
+
+    def step(self) -> None:
+        self.done += 1
+
+    def stay(self) -> None:
+        """Skip a block: the hidden states after it are those before it."""
+        for batch, hidden in self.batches():
+            self.store(batch, hidden)
+        self.step()
+
+    def advance(self, block: nn.Module, index: int) -> None:
+        """Run all micro-batches through block `index` as it is."""
+        self.branch(self, block, index)
+
+    def branch(self, source: "Stream", block: nn.Module, index: int) -> None:
+        """Run another stream's hidden states, of the same tokens, through block `index`, and continue from there."""
+        self.done = source.done
+        for batch, hidden in source.batches():
+            self.store(batch, call_block(block, hidden, source.arguments(index)))
+        self.step()
+
+    def close(self) -> None:
+        """Release the memory of a stream that is finished."""
+        for hidden in self._held:
+            if hidden is not None:
+                self._budget.give(hidden.nbytes)
+        self._held = [None] * len(self)
+
+    def batches(self) -> Iterator[tuple[int, Tensor]]:
+        for index in range(len(self)):
+            yield index, self.hidden(index)
+
+    def _keep(self, index: int, hidden: Tensor, *, done: int) -> None:
+        earlier = self._held[index]
+        if earlier is not None:
+            self._budget.give(earlier.nbytes)
+        fits = self._budget.take(hidden.nbytes)
+        if (done and self._resumable) or not fits:
+            self._boundaries.write_activation(done, self._activation(index), hidden)
+        self._held[index] = hidden if fits else None
+
+    def _activation(self, index: int) -> str:
+        return f"{self.name}-{index:04d}"
+
+
+def block_arguments(skeleton: Skeleton, length: int, dtype: torch.dtype) -> list[BlockArguments]:
+    """Return each block's arguments other than the hidden states [sequences, length, hidden_size], in that dtype."""
+    cast: dict[int, Tensor] = {}
+    return [_cast(each, dtype, cast) for each in skeleton.block_arguments(length)]
+
+
+def _cast(arguments: BlockArguments, dtype: torch.dtype, done: dict[int, Tensor]) -> BlockArguments:
+    """Cast the floating-point tensors among a block's arguments; tensors shared between layers stay shared."""
+
+    def cast(value: object) -> object:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            if id(value) not in done:
+                done[id(value)] = value.to(dtype)
+            return done[id(value)]
+        if isinstance(value, tuple | list):
+            return type(value)(cast(each) for each in value)
+        if isinstance(value, dict):
+            return {key: cast(each) for key, each in value.items()}
+        return value
+
+    positional, keywords = arguments
+    return tuple(cast(each) for each in positional), {key: cast(each) for key, each in keywords.items()}

@@ -1,0 +1,53 @@
+"""Masks of the weights to remove: exact counts of the lowest scores, the same on CPU and CUDA.
+
+Masks are boolean, True where a weight is removed. Ties are broken by lowest index.
+"""
+
+import torch
+from torch import Tensor
+
+from core.engine.pruning.layerwise.targets import Target
+
+
+def lowest(score: Tensor, count: int) -> Tensor:
+    """Return the mask of exactly `count` lowest scores along the last dimension; earlier indices win ties."""
+    size = score.shape[-1]
+    assert 0 <= count <= size
+    if count == 0:
+        return torch.zeros_like(score, dtype=torch.bool)
+    if count == size:
+        return torch.ones_like(score, dtype=torch.bool)
+    threshold = score.kthvalue(count, dim=-1, keepdim=True).values
+    mask = score <= threshold
+    excess = mask.sum(dim=-1, keepdim=True) - count
+    if excess.any():
+        tied = score == threshold
+        room = tied.sum(dim=-1, keepdim=True) - excess
+        mask &= ~tied | (tied.cumsum(dim=-1) <= room)
+    return mask
+
+
+def lowest_in_tensor(score_OI: Tensor, count: int) -> Tensor:
+    """Return the mask of the `count` lowest scores of a matrix; ties in row-major order."""
+    return lowest(score_OI.reshape(-1), count).view_as(score_OI)
+
+
+def removal_mask(score_OI: Tensor, target: Target, *, by_row: bool) -> Tensor:
+    """Return the mask of a linear layer's weights to remove: by n:m groups, or else within rows or the tensor."""
+    if target.pattern.keep is not None and target.pattern.of is not None:
+        return lowest_in_groups(score_OI, target.pattern.keep, target.pattern.of)
+    if by_row:
+        return lowest(score_OI, target.of_row(score_OI.shape[1]))
+    return lowest_in_tensor(score_OI, target.of_tensor(score_OI.numel()))
+
+
+def lowest_in_groups(score: Tensor, keep: int, of: int) -> Tensor:
+    """Return the n:m mask along the last dimension: the `of − keep` lowest of every `of` consecutive scores."""
+    places = [place.contiguous() for place in score.unflatten(-1, (-1, of)).unbind(-1)]
+    ranks = [torch.zeros(place.shape, dtype=torch.int8, device=score.device) for place in places]
+    for later in range(of):
+        for earlier in range(later):
+            is_lower = places[later] < places[earlier]
+            ranks[earlier] += is_lower
+            ranks[later] += ~is_lower
+    return torch.stack([rank < of - keep for rank in ranks], dim=-1).flatten(-2)

@@ -1,0 +1,101 @@
+"""Context of a method for classifiers: the model, its images, and callbacks for its progress."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.counting import counted
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import ImageSet
+from core.engine.options.patterns import UNSTRUCTURED, Pattern
+from core.engine.pruning.iterative.round_store import Rounds
+from core.errors import InvalidRequest
+
+
+@dataclass
+class Observer:
+    """Callbacks for the progress of pruning, which may also stop it.
+
+    `on_progress` gets a share from 0 to 1, `on_metric` a name, a step and a value.
+    """
+
+    on_progress: Callable[[float], None] = lambda done: None
+    on_log: Callable[[str], None] = lambda message: None
+    on_metric: Callable[[str, int, float], None] = lambda name, step, value: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Scene:
+    """A loaded classifier with everything a method needs to prune it.
+
+    `model` is float32, in evaluation mode, on `device`, and changed in place: `model(pixel_values=images_BCHW).logits`
+    are [batch, classes]. `layers` are those that may be pruned, in order, named as its modules. `images` are those to
+    calibrate and retrain on. `notes` and `figures` go into the report; `rounds` is where an iterative method saves its
+    rounds, and finds those of an earlier attempt.
+    """
+
+    model: nn.Module
+    layers: Sequence[LinearShape]
+    sparsity: float = 0.0
+    pattern: Pattern = UNSTRUCTURED
+    images: ImageSet | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    observer: Observer = field(default_factory=Observer)
+    rounds: Rounds | None = None
+    batch_size: int = 128
+    notes: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def calibration(self) -> ImageSet:
+        """The images; raises InvalidRequest where there are none."""
+        if self.images is None:
+            raise InvalidRequest(
+                "calibration is required: this method measures on labelled images", param="calibration"
+            )
+        return self.images
+
+    def module(self, name: str) -> nn.Module:
+        return self.model.get_submodule(name)
+
+    def logits(self, images_BCHW: Tensor) -> Tensor:
+        """Return logits, [batch, classes]."""
+        logits: Tensor = self.model(pixel_values=images_BCHW.to(self.device)).logits
+        return logits
+
+    def batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images [batch, channels, height, width] and labels [batch] of a set, in order, on the device."""
+        for numbers in counted(torch.arange(len(images)).split(self.batch_size), "batches of images"):
+            yield images.batch(numbers).to(self.device), images.labels_N[numbers].to(self.device)
+
+
+@torch.no_grad()
+def loss_and_accuracy(scene: Scene, images: ImageSet) -> tuple[float, float]:
+    """Return mean cross-entropy in nats and the share of images whose highest logit is their label's."""
+    loss = right = 0.0
+    for pixels_BCHW, labels_B in scene.batches(images):
+        logits_BK = scene.logits(pixels_BCHW)
+        loss += float(nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum"))
+        right += float((logits_BK.argmax(dim=-1) == labels_B).sum())
+    return loss / len(images), right / len(images)
+
+
+def mean_loss(scene: Scene, images: ImageSet) -> float:
+    """Return mean cross-entropy over a set, in nats."""
+    return loss_and_accuracy(scene, images)[0]
+
+
+def weights_of(model: nn.Module, layers: Sequence[LinearShape]) -> Mapping[str, nn.Parameter]:
+    """Return the weights of layers by parameter name, as `ZeroPattern` takes them."""
+    return {f"{layer.name}.weight": weight_of(model, layer.name) for layer in layers}
+
+
+def weight_of(model: nn.Module, name: str) -> nn.Parameter:
+    """Return the weight of a convolution or linear layer, as the module holds it."""
+    weight = model.get_submodule(name).weight
+    assert isinstance(weight, nn.Parameter)
+    return weight

@@ -1,0 +1,32 @@
+"""Interface of a one-shot method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from core.engine.options.layer_selection import Selection
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear
+
+
+class Method(ABC):
+    """A one-shot method: pruned weights from linear layers that read one input, and its statistics.
+
+    `statistic` is the level of statistics it reads. Weights handed in are never written to.
+    """
+
+    statistic: ClassVar[Statistic]
+
+    @abstractmethod
+    def __init__(self, parameters: Selection) -> None: ...
+
+    @abstractmethod
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        """Return pruned weights, float32 [out_features, in_features], in the order of `linears`.
+
+        `note` adds a line to the report.
+        """

@@ -1,0 +1,205 @@
+"""Model with LoRA adapters on all linear layers and masks over its removable groups, for LoRAPrune and LoRAShear.
+
+The adapters are trained on the calibration tokens; both methods score groups by them. The model's own weights are
+frozen and never get a gradient.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.architectures.unit_counts import Kind
+from core.engine.models.loading import load_model
+from core.engine.models.streamed import Skeleton
+from core.engine.options.recovery import Recovery
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut, Groups, Slot, reading_slot
+from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
+from core.engine.recovery.losses import next_token_loss
+from core.engine.recovery.precision import arithmetic, checkpoint_activations
+from core.engine.recovery.training import Observer, StepRule, Training
+
+UnitScores = list[dict[Kind, Tensor]]
+"""A score of each group of each decoder layer, by kind: [units], float32, on the CPU."""
+
+
+class AdaptedModel:
+    """The model to be pruned, with adapters, its own weights in `dtype`.
+
+    `groups` are the removable groups of each decoder layer; all are kept until they are masked.
+    """
+
+    def __init__(self, scene: Scene, recovery: Recovery) -> None:
+        assert recovery.lora is not None
+        self._scene = scene
+        self._recovery = recovery
+        self.family = scene.folder.family
+        self.groups = [scene.groups(layer) for layer in range(scene.layers)]
+        self._accelerator, self.dtype = arithmetic(scene.skeleton.dtype, scene.skeleton.device)
+        torch.manual_seed(recovery.seed)
+        model = load_model(scene.folder, scene.skeleton.device, dtype=self.dtype)
+        checkpoint_activations(model)
+        linears = [each.name for each in scene.folder.description.linears]
+        self.module = add_adapters(model, recovery.lora, linears, transposed=self.family.transposed)
+        self.module.to(scene.skeleton.device).eval()
+        self.blocks: Sequence[nn.Module] = list(model.get_submodule(self.family.blocks).children())
+        self._kept: dict[tuple[int, Kind], Tensor] = {}
+        for layer, groups in enumerate(self.groups):
+            for each in groups:
+                self._mask_reader(layer, each)
+
+    def _mask_reader(self, layer: int, groups: Groups) -> None:
+        """Register a hook by which the linear layer that reads these groups' features reads zeros from masked ones."""
+        slot = reading_slot(self.family, groups)
+
+        def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Any, ...] | None:
+            kept_U = self._kept.get((layer, groups.kind))
+            if kept_U is None:
+                return None
+            mask_F = slot.spread(kept_U.to(given[0]), unowned=1.0)
+            return (given[0] * mask_F, *given[1:])
+
+        self.blocks[layer].get_submodule(slot.name.removesuffix(".weight")).register_forward_pre_hook(hook)
+
+    def keep(self, layer: int, kind: Kind, kept_U: Tensor) -> None:
+        """Mask all groups of a kind but those where `kept_U` [units] is True."""
+        self._kept[layer, kind] = kept_U.to(self._scene.skeleton.device)
+
+    def drop(self, layer: int, kind: Kind, gone_U: Tensor) -> None:
+        """Mask more groups of a kind: those where `gone_U` [units] is True."""
+        kept_U = self._kept.get((layer, kind))
+        self.keep(layer, kind, ~gone_U if kept_U is None else kept_U & ~gone_U.to(kept_U.device))
+
+    def keep_cut(self, cut: Cut) -> None:
+        """Mask the groups a cut leaves out."""
+        for layer, groups in enumerate(self.groups):
+            for each in groups:
+                self.keep(layer, each.kind, cut.layers[layer].mask(each.kind, each.units))
+
+    def linears(self) -> Iterator[MaskedLoraLinear]:
+        """Return an iterator over the linear layers that have adapters."""
+        return (each for each in self.module.modules() if isinstance(each, MaskedLoraLinear))
+
+    def weight(self, layer: int, slot: Slot) -> nn.Parameter | None:
+        """Return the model's own tensor for a slot, without the adapters' update; None where there is none."""
+        name, _, kind = slot.name.rpartition(".")
+        module = self.blocks[layer].get_submodule(name)
+        owner = module.get_base_layer() if isinstance(module, MaskedLoraLinear) else module
+        found = getattr(owner, kind, None)
+        return found if isinstance(found, nn.Parameter) else None
+
+    def linear(self, layer: int, slot: Slot) -> MaskedLoraLinear | None:
+        """Return the adapted linear layer whose weight the slot is; None for biases and norms."""
+        name, _, kind = slot.name.rpartition(".")
+        module = self.blocks[layer].get_submodule(name)
+        return module if kind == "weight" and isinstance(module, MaskedLoraLinear) else None
+
+    @torch.no_grad()
+    def unit_sums(self, figure: Callable[[MaskedLoraLinear], Tensor], *, normalised: bool) -> UnitScores:
+        """Sum a score of every weight of every adapted linear layer over each group.
+
+        `figure` gives the scores of one layer's weights, in the weight's layout. With `normalised`, the sums from one
+        linear layer have Euclidean norm 1 over all groups, so that no module outweighs others.
+        """
+
+        def of(layer: int, slot: Slot) -> Tensor | None:
+            linear = self.linear(layer, slot)
+            if linear is None:
+                return None
+            sums_U = slot.per_unit(slot.per_feature(figure(linear)))
+            return sums_U / sums_U.norm().clamp(min=torch.finfo(sums_U.dtype).tiny) if normalised else sums_U
+
+        return [
+            {
+                each.kind: torch.stack(
+                    [sums_U for slot in each.slots if (sums_U := of(layer, slot)) is not None]
+                ).sum(0).cpu()
+                for each in groups
+            }
+            for layer, groups in enumerate(self.groups)
+        ]  # fmt: skip
+
+    def train(self, tokens_NT: Tensor, rule: StepRule) -> None:
+        """Run all training steps on sequences [sequences, time], repeated as needed; raises RecoveryDiverged."""
+        every = max(1, self._recovery.steps // 10)
+
+        def say(done: int, steps: int, loss: float) -> None:
+            if done % every == 0 or done == steps:
+                self._scene.say(f"step {done} of {steps}: loss {loss:.4f}")
+
+        Training(
+            self.module,
+            tokens_NT,
+            self._recovery,
+            loss=next_token_loss,
+            rule=rule,
+            accelerator=self._accelerator,
+            checkpoints=None,
+            observer=Observer(on_step=say),
+        ).run()
+
+    def write_merged(self) -> None:
+        """Merge the adapters and store every linear layer's weight, in the model's dtype, as a changed weight.
+
+        The removal pass reads them from there. The model cannot be used afterwards.
+        """
+        parameters = dict(merge_adapters(self.module).named_parameters())
+        skeleton: Skeleton = self._scene.skeleton
+        for layer in range(self._scene.layers):
+            names = [f"{linear}.weight" for linear in self.family.linears]
+            prefix = skeleton.block_prefix(layer)
+            merged = {name: parameters[f"{prefix}.{name}"].detach().to(skeleton.dtype) for name in names}
+            self._scene.changed.write(layer, merged)
+        self.module.to("meta")  # under autocast the model refers to itself: its memory shall not wait for the collector
+
+
+def effective_weight(linear: MaskedLoraLinear) -> Tensor:
+    """Return W + scale·BA in float32, in the weight's own layout."""
+    weight = linear.get_base_layer().weight
+    assert isinstance(weight, Tensor)
+    return weight.float() + linear.update(*linear.factors)
+
+
+def estimated_gradient(linear: MaskedLoraLinear) -> Tensor:
+    """Return the estimated gradient ĝ = scale·(g_B·A + B·g_A − g_B·g_A), in the weight's own layout.
+
+    LoRAPrune (Zhang 2023, arXiv:2305.18403): a gradient step of unit rate takes A and B to A − g_A and B − g_B;
+    scale·BA, and with it the weight, moves by −ĝ. Needs the gradients of the adapter alone.
+    """
+    A, B = linear.factors
+    g_A, g_B = A.grad, B.grad
+    assert g_A is not None and g_B is not None, "called after a backward"
+    g_OI: Tensor = torch.cat([g_B, B], 1) @ torch.cat([A - g_A, g_A]) * linear.scaling[ADAPTER]
+    return (g_OI.T if linear.fan_in_fan_out else g_OI).float()
+
+
+class MovingAverage:
+    """Exponential moving average of scores, starting at 0: score = momentum·score + (1 − momentum)·new."""
+
+    def __init__(self, momentum: float) -> None:
+        self._momentum = momentum
+        self.scores: UnitScores = []
+
+    def add(self, new: Sequence[Mapping[Kind, Tensor]]) -> None:
+        before = self.scores or [{kind: torch.zeros_like(each) for kind, each in layer.items()} for layer in new]
+        self.scores = [
+            {kind: self._momentum * old[kind] + (1 - self._momentum) * each for kind, each in layer.items()}
+            for old, layer in zip(before, new, strict=True)
+        ]
+
+
+def of_those_left(scores: UnitScores, cut: Cut) -> UnitScores:
+    """Return the scores with −1 for groups a cut has left out already, so that they are never kept again.
+
+    All scores must be at least 0.
+    """
+    left = [dict(layer) for layer in scores]
+    for layer, each in cut.layers.items():
+        for kind, score_U in left[layer].items():
+            kept = each.of(kind)
+            if kept is not None:
+                left[layer][kind] = torch.full_like(score_U, -1.0)
+                left[layer][kind][kept] = score_U[kept]
+    return left

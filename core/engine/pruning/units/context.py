@@ -1,0 +1,123 @@
+"""Context in which a structured method chooses units: the model, its groups, the calibration tokens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, ModelStructure
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import Skeleton
+from core.engine.options.width_counts import Narrowing
+from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.pruning.layerwise.streams import ActivationBudget
+from core.engine.pruning.masks import lowest
+from core.engine.pruning.schedule import counts_at
+from core.engine.pruning.units.ranking import ranked_counts
+from core.engine.pruning.units.removal import Cut, Groups, LayerCut, layer_groups
+from core.engine.pruning.units.trained_weights import ChangedWeights
+from core.errors import NotFiniteWeights
+
+Scores = Sequence[Mapping[Kind, Tensor]]
+"""The score of each group of each decoder layer, by kind: [units]; the highest are kept."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The dense model and everything a structured method may use to choose.
+
+    `skeleton` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
+    for the activations that do not fit in `budget`; `changed` takes the weights a method trains while it chooses.
+    `narrowing` is None where entire layers are removed, `removed_layers` of them.
+    """
+
+    folder: ModelFolder
+    structure: ModelStructure
+    skeleton: Skeleton
+    narrowing: Narrowing | None
+    removed_layers: int
+    calibration: Tensor | None
+    forward_dtype: torch.dtype
+    micro_batch: int
+    budget: ActivationBudget
+    scratch: Path
+    changed: ChangedWeights
+    say: Callable[[str], None]
+
+    @property
+    def layers(self) -> int:
+        return len(self.structure.layers)
+
+    @property
+    def attention(self) -> AttentionMode:
+        """The unit by which attention heads are removed."""
+        return "none" if self.narrowing is None else self.narrowing.attention
+
+    @property
+    def counts(self) -> Sequence[Counts] | None:
+        """The counts each layer keeps, None where they depend on the scores."""
+        return None if self.narrowing is None else self.narrowing.counts
+
+    def shelf(self) -> Shelf:
+        return Shelf(self.budget, self.scratch)
+
+    def groups(self, layer: int) -> list[Groups]:
+        return layer_groups(self.folder.family, self.structure, layer, self.attention)
+
+    def counts_at(self, share: float) -> tuple[Counts, ...]:
+        """Return the counts of each layer once `share` of the removal is done: all groups at 0, `counts` at 1."""
+        assert self.counts is not None
+        return tuple(
+            counts_at(share, counts, shape) for counts, shape in zip(self.counts, self.structure.layers, strict=True)
+        )
+
+    def keep_highest(self, scores: Scores, counts: Sequence[Counts] | None = None) -> Cut:
+        """Keep the groups of highest score in every layer, as many as `counts`, or else the scene's, say.
+
+        Ties keep the later ones. Where the groups of all layers compete, the scores determine the counts too. Raises
+        NotFiniteWeights where a score is not finite.
+        """
+        assert self.narrowing is not None
+        for layer, kinds in enumerate(scores):
+            for kind, score_U in kinds.items():
+                if not torch.isfinite(score_U).all():
+                    raise NotFiniteWeights(f"layer {layer}: the importance of its {kind} is not finite", param="model")
+        counts = counts or self.counts
+        if counts is None:
+            assert self.narrowing.ranking is not None
+            counts = ranked_counts(self.structure, scores, self.attention, self.narrowing.ranking)
+        return Cut(
+            attention=self.attention,
+            layers={n: self._layer_cut(n, *each) for n, each in enumerate(zip(scores, counts, strict=True))},
+        )
+
+    def without_layers(self, removed: Sequence[int]) -> Cut:
+        """Keep everything but these layers."""
+        kept = [layer for layer in range(self.layers) if layer not in removed]
+        return Cut(attention=self.attention, layers={layer: LayerCut() for layer in kept})
+
+    def _layer_cut(self, layer: int, scores: Mapping[Kind, Tensor], counts: Counts) -> LayerCut:
+        shape = self.structure.layers[layer]
+        cut = LayerCut()
+        for kind, score_U in scores.items():
+            if kind == "channels":
+                if counts.channels < shape.channels:
+                    cut.channels = _highest(score_U, counts.channels)
+            elif self.attention == "kv_groups":
+                if counts.kv_heads < shape.kv_heads:
+                    cut.heads = _highest(score_U, counts.kv_heads)
+            elif counts.heads < shape.heads:
+                groups = shape.kv_heads
+                of_group = [
+                    [head + number * (shape.heads // groups) for head in _highest(part, counts.heads // groups)]
+                    for number, part in enumerate(score_U.chunk(groups))
+                ]
+                cut.heads = [head for heads in of_group for head in heads]
+        return cut
+
+
+def _highest(score_U: Tensor, keep: int) -> list[int]:
+    found: list[int] = (~lowest(score_U, len(score_U) - keep)).nonzero().flatten().tolist()
+    return found

@@ -1,0 +1,152 @@
+"""Choice of the units to remove until a goal is met.
+
+The last unit of a layer is never removed, and the goal is exceeded by less than one step of one group.
+"""
+
+import bisect
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from core.engine.pruning.units.coupled_channels import Groups
+from core.errors import InvalidSparsity
+
+_ROUNDING = 0.5
+"""Parameters by which the target may be off, because the share is a float."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Units of a group that are removed together; the steps of lowest `value` come first."""
+
+    value: float
+    group: int
+    units: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The removal to reach: at least a share of the parameters and of the operations of the original model."""
+
+    parameters: int
+    flops: int
+    sparsity: float
+    flops_reduction: float = 0.0
+
+    def is_met(self, parameters: int, flops: int) -> bool:
+        return (
+            parameters <= self.parameters * (1 - self.sparsity) + _ROUNDING
+            and flops <= self.flops * (1 - self.flops_reduction) + _ROUNDING
+        )
+
+    def part(self, share: float) -> "Goal":
+        """Return the goal for a share of the removal."""
+        return Goal(self.parameters, self.flops, self.sparsity * share, self.flops_reduction * share)
+
+
+def ladder(units: int, round_to: int) -> list[int]:
+    """List the possible numbers of units left: all, then multiples of `round_to`, at least one of them."""
+    return [units, *range((units - 1) // round_to * round_to, 0, -round_to)]
+
+
+def by_score(groups: Groups, scores: Sequence[Tensor], round_to: int) -> list[Step]:
+    """Return steps of all groups ranked together, each worth the mean score of its units.
+
+    Scores are [units] for each group, higher is kept; earlier units win ties.
+    """
+    steps = [
+        Step(float(score_U[list(units)].mean()), place, units)
+        for place, score_U in enumerate(scores)
+        for units in _chunks(score_U, round_to)
+    ]
+    return sorted(steps, key=lambda step: step.value)
+
+
+def by_rate(
+    groups: Groups, scores: Sequence[Tensor], round_to: int, value: Callable[[int, float], float]
+) -> list[Step]:
+    """Return steps of each group in the order of its own scores, worth `value(group, rate)` at the rate they reach.
+
+    The rate is the share of the group that is removed after the step; of steps worth the same, those of the lowest rate
+    come first.
+    """
+    steps: list[tuple[float, float, Step]] = []
+    for place, score_U in enumerate(scores):
+        gone = 0
+        for units in _chunks(score_U, round_to):
+            gone += len(units)
+            rate = gone / len(score_U)
+            worth = value(place, rate)
+            steps.append((worth, rate, Step(worth, place, units)))
+    return [step for *_, step in sorted(steps, key=lambda each: each[:2])]
+
+
+def _chunks(score_U: Tensor, round_to: int) -> list[tuple[int, ...]]:
+    """Split units in ascending order of score into steps down the ladder."""
+    order = torch.argsort(score_U, stable=True).tolist()
+    rungs = ladder(len(order), round_to)
+    return [tuple(order[len(order) - above : len(order) - below]) for above, below in pairwise(rungs)]
+
+
+def until(steps: Sequence[Step], groups: Groups, goal: Goal) -> list[Step]:
+    """Return the fewest steps, from the first on, that meet the goal.
+
+    Raises InvalidSparsity where not even all do; it names a layer of which nothing would be left and the most that can
+    be removed.
+    """
+
+    def is_met(count: int) -> bool:
+        removed = counts(steps[:count], groups)
+        return goal.is_met(groups.parameters_left(removed), groups.flops_left(removed))
+
+    count = bisect.bisect_left(range(len(steps) + 1), True, key=is_met)
+    if count > len(steps):
+        raise beyond(groups, goal, counts(steps, groups))
+    return list(steps[:count])
+
+
+def beyond(groups: Groups, goal: Goal, most: Sequence[int], name: str | None = None) -> InvalidSparsity:
+    """Return an error that a goal would take an entire layer: the one named, else the one whose units cost most."""
+    if name is None and groups.groups:
+        costs = [
+            groups.parameters - groups.parameters_left([int(place == each) for each in range(len(most))])
+            for place in range(len(most))
+        ]
+        name = groups.groups[costs.index(max(costs))].name
+    sparsity = 1 - groups.parameters_left(most) / goal.parameters
+    flops_reduction = 1 - groups.flops_left(most) / goal.flops
+    asked = f"sparsity {goal.sparsity:g}" + (
+        f" and flops_reduction {goal.flops_reduction:g}" if goal.flops_reduction else ""
+    )
+    return InvalidSparsity(
+        f"{asked} would remove all that is left of {name or 'the layers that may be pruned'}: at most "
+        f"{_down(sparsity):.3f} of the model's parameters"
+        + (f" and {_down(flops_reduction):.3f} of its operations" if goal.flops_reduction else "")
+        + " can be removed",
+        param="sparsity",
+    )
+
+
+def _down(share: float) -> float:
+    """Round down to three places, never to more than there is."""
+    return int(share * 1000) / 1000
+
+
+def counts(steps: Sequence[Step], groups: Groups) -> list[int]:
+    """Count the units the steps remove from each group."""
+    removed = [0] * len(groups.groups)
+    for step in steps:
+        removed[step.group] += len(step.units)
+    return removed
+
+
+def chosen(steps: Sequence[Step]) -> dict[int, list[int]]:
+    """Return the steps' units by group, as `Groups.remove` takes them."""
+    units: dict[int, list[int]] = defaultdict(list)
+    for step in steps:
+        units[step.group].extend(step.units)
+    return dict(units)

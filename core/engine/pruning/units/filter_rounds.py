@@ -1,0 +1,102 @@
+"""The rounds of a method that removes filters: choose, remove, retrain, save."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from core.engine.options.filters import FilterParameters
+from core.engine.pruning.iterative.retraining import retrain_between
+from core.engine.pruning.network import Scene
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_budget import Goal, Step, chosen
+from core.engine.recovery.training import RecoveryStopped
+
+FIGURES = "filters"
+"""Key in the report of the units removed from each group and the sizes after each round."""
+
+
+class Choice(Protocol):
+    def __call__(self, groups: Groups, goal: Goal, number: int) -> list[Step] | None:
+        """Choose the steps of a round, counted from 0; None ends the rounds."""
+
+
+def remove_in_rounds(
+    scene: Scene, parameters: FilterParameters, choose: Choice, *, retrain_steps: int, flops_reduction: float = 0.0
+) -> None:
+    """Remove the units that `choose` returns and retrain, round by round, from the last saved round on.
+
+    Raises RecoveryStopped once asked to stop, InvalidSparsity where a goal would take an entire layer.
+    """
+    image_shape = scene.calibration.batch([0]).shape[1:]
+    layers = [layer.name for layer in scene.layers]
+    saved = scene.rounds.newest() if scene.rounds else None
+    if saved is not None:
+        saved.restore(scene.model)
+        scene.figures.update(saved.state)
+        scene.observer.on_log(f"continuing after round {saved.number}")
+    groups = Groups.of(scene.model, image_shape, is_checked=saved is not None).among(layers)
+    if saved is None:
+        scene.figures[FIGURES] = _dense(groups)
+    record = scene.figures[FIGURES]
+    number = saved.number if saved is not None else 0
+    goal = Goal(record["parameters"]["before"], record["flops"]["before"], scene.sparsity, flops_reduction)
+    while (steps := choose(groups, goal, number)) is not None:
+        groups.remove(chosen(steps))
+        losses = retrain_between(
+            scene,
+            steps=retrain_steps,
+            learning_rate=parameters.retrain_learning_rate,
+            batch_size=parameters.retrain_batch_size,
+            seed=parameters.seed + number,
+            metric="retraining_loss",
+            done=number * retrain_steps,
+        )
+        groups = Groups.of(scene.model, image_shape, is_checked=True).among(layers)
+        number += 1
+        _update(record, groups, loss=losses[-1] if losses else None)
+        scene.observer.on_metric("parameters", number, groups.parameters)
+        scene.observer.on_metric("flops", number, groups.flops)
+        scene.observer.on_progress(_done(groups, goal))
+        if scene.rounds is not None:
+            scene.rounds.save(number, scene.model, scene.figures)
+        if scene.observer.should_stop():
+            raise RecoveryStopped
+    scene.observer.on_progress(1.0)
+
+
+def _dense(groups: Groups) -> dict[str, Any]:
+    return {
+        "parameters": {"before": groups.parameters, "after": groups.parameters},
+        "flops": {"before": groups.flops, "after": groups.flops},
+        "groups": [
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "layers": [member.name for member in group.writers],
+                "before": group.units,
+                "after": group.units,
+            }
+            for group in groups.groups
+        ],
+        "rounds": [],
+    }
+
+
+def _update(record: dict[str, Any], groups: Groups, *, loss: float | None) -> None:
+    left: Mapping[str, int] = {group.name: group.units for group in groups.groups}
+    for each in record["groups"]:
+        each["after"] = left.get(each["name"], 1)  # a group of one unit is not removable, and no longer listed
+    record["parameters"]["after"], record["flops"]["after"] = groups.parameters, groups.flops
+    record["rounds"].append({"parameters": groups.parameters, "flops": groups.flops, "loss": loss})
+
+
+def _done(groups: Groups, goal: Goal) -> float:
+    """Return the progress towards the goal, from 0 to 1."""
+    shares = [
+        (1 - left / before) / asked
+        for left, before, asked in (
+            (groups.parameters, goal.parameters, goal.sparsity),
+            (groups.flops, goal.flops, goal.flops_reduction),
+        )
+        if asked
+    ]
+    return max(0.0, min([1.0, *shares]))

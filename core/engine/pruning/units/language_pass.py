@@ -1,0 +1,203 @@
+"""Removal of heads, channels or layers: a method chooses them, and one pass over the blocks removes them.
+
+The dense and the pruned model are measured on the same tokens in that pass. It can be resumed once the choice is made,
+and at any block. Resident are embeddings and head, one block before and after removal, the activation budget and, with
+a refit, the statistics of one input group; the memory a method needs to choose comes before and is its own.
+"""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from core.counting import counted
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import Skeleton
+from core.engine.options.width_counts import require_structure
+from core.engine.pruning.block_pass import GroupRow, PruneResult, Walk
+from core.engine.pruning.compensation.unit_refit import CutRefit
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.plan import StructuredPlan
+from core.engine.pruning.units.removal import Cut, cut_config, layer_groups, slice_block
+from core.engine.pruning.units.trained_weights import ChangedWeights
+from core.errors import InvalidRequest
+
+_CUT = "cut.json"
+
+
+class Removal(Walk):
+    """The choice and the pass that removes what was chosen."""
+
+    def __init__(self, folder: ModelFolder, plan: StructuredPlan, **setting: Any) -> None:
+        """Set up the pass; `setting` are the keyword arguments of `Walk`."""
+        super().__init__(folder, plan, **setting)
+        self.plan = plan
+        if plan.compensation is not None and self.calibration_tokens is None:
+            raise InvalidRequest(
+                "calibration is required: parameters.compensation fits what is left to what the dense model gives for "
+                "text",
+                param="calibration",
+            )
+        self.structure = require_structure(folder.description)
+        self.rows: list[GroupRow] = []
+        self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
+        self.changed = ChangedWeights(self.boundaries.work)
+
+    def run(self) -> PruneResult:
+        """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
+        self.observer.on_stage("prune")
+        cut = self._earlier_cut() or self._choose()
+        if self.changed.hashes:
+            blocks = len(self.changed.hashes)
+            self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
+        return self._remove(cut)
+
+    def _choose(self) -> Cut:
+        plan = self.plan
+        calibration = self.calibration_tokens
+        cut = plan.method.choose(
+            Scene(
+                folder=self.folder,
+                structure=self.structure,
+                skeleton=self.skeleton,
+                narrowing=plan.narrowing,
+                removed_layers=plan.removed_layers,
+                calibration=calibration,
+                forward_dtype=plan.forward_dtype,
+                micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
+                budget=self.budget,
+                scratch=self.boundaries.work / "scratch",
+                changed=self.changed,
+                say=self.observer.on_log,
+            )
+        )
+        self._record(cut)
+        return cut
+
+    def _record(self, cut: Cut) -> None:
+        record = {
+            "fingerprint": self.boundaries.fingerprint,
+            "cut": cut.model_dump(mode="json"),
+            "changed": self.changed.hashes,
+        }
+        partial = self.boundaries.work / f"{_CUT}.partial"
+        partial.write_text(json.dumps(record))
+        partial.replace(partial.with_name(_CUT))
+
+    def _earlier_cut(self) -> Cut | None:
+        """Return the choice of this attempt or the one before, if made under the same circumstances, else None."""
+        for folder in [self.boundaries.work, *([self.previous] if self.previous else [])]:
+            try:
+                record = json.loads((folder / _CUT).read_text())
+            except (OSError, ValueError):
+                continue
+            is_same = record["fingerprint"] == self.boundaries.fingerprint
+            if is_same and self.changed.adopt(folder, record.get("changed", {})):
+                cut = Cut.model_validate(record["cut"])
+                self._record(cut)
+                return cut
+        return None
+
+    @torch.inference_mode()
+    def _remove(self, cut: Cut) -> PruneResult:
+        plan, skeleton, family = self.plan, self.skeleton, self.folder.family
+        raw = cut_config(self.folder.raw_config, self.folder.config, family, self.structure, cut)
+        config = type(self.folder.config).from_dict(raw)
+        narrow = Skeleton(
+            replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=skeleton.model
+        )
+
+        dense = self.dense_streams(skeleton, plan.dtype)
+        pruned = [
+            self.stream(f"pruned-{number}", each, narrow, plan.dtype)
+            for number, each in enumerate(self.evaluation_tokens)
+        ]
+        verification = self.stream("verification", self.probe, narrow, plan.dtype)
+        refit = self._refit(narrow)
+        streams = [*dense, *pruned, verification, *(refit.streams if refit else [])]
+        found = self.resume(streams, len(skeleton))
+        start = 0
+        if found is None:
+            for stream in streams:
+                stream.start()
+        else:
+            start, state = found
+            self.rows = [GroupRow(**row) for row in state["rows"]]
+            self.notes = list(state["notes"])
+            if refit:
+                refit.chosen = dict(state["refits"])
+        places = {layer: place for place, layer in enumerate(cut.layers)}
+        for index in counted(range(start, len(skeleton)), "removing from blocks"):
+            tensors = skeleton.read_block(index)
+            if dense:
+                block = skeleton.fill_block(index, tensors, plan.dtype)
+                for stream in dense:
+                    stream.advance(block, index)
+                skeleton.empty_block(index)
+            self._report(index, cut)
+            if index in places:
+                place = places[index]
+                groups = layer_groups(family, self.structure, index, cut.attention)
+                sliced = slice_block(self.changed.over(index, tensors), groups, cut.layers[index])
+                if refit:
+                    sliced = refit.fit(index, tensors, place, sliced, groups, cut.layers[index])
+                block = narrow.fill_block(place, sliced, plan.dtype)
+                for stream in [*pruned, verification]:
+                    stream.advance(block, place)
+                narrow.empty_block(place)
+                prefix = narrow.block_prefix(place)
+                self.boundaries.write_block(f"{index:05d}", {f"{prefix}.{name}": each for name, each in sliced.items()})
+            else:
+                if refit:
+                    refit.pass_by(index, tensors)
+                for stream in [*pruned, verification]:
+                    stream.stay()
+            refits = refit.chosen if refit else {}
+            state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes, "refits": refits}
+            self.boundaries.complete(index + 1, state)
+            self.observer.on_block(index + 1, len(skeleton), [row for row in self.rows if row.layer == index])
+        self.observer.on_stage("evaluate")
+        if refit:
+            self.notes.append(refit.summary)
+        removed = sum(row.removed_parameters for row in self.rows)
+        return PruneResult(
+            layers=self.rows,
+            sparsities=(),
+            removed=removed,
+            prunable=self.structure.parameters,
+            perplexity=self.compare(self.dense_perplexities(skeleton, dense), self.perplexities(narrow, pruned)),
+            notes=self.notes,
+            files=self.boundaries.block_files(),
+            unchanged=self.stored(skeleton.outer_names),
+            config=raw,
+            verification=self.write_verification(narrow, verification),
+            resumed_from=start,
+            refits=refit.chosen if refit else {},
+        )
+
+    def _refit(self, narrow: Skeleton) -> CutRefit | None:
+        plan = self.plan
+        if plan.compensation is None:
+            return None
+        assert self.calibration_tokens is not None
+        return CutRefit(
+            plan.compensation,
+            self.skeleton,
+            self.stream("dense-calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype),
+            narrow,
+            self.stream("calibration", self.calibration_tokens, narrow, plan.forward_dtype),
+            self.notes.append,
+        )
+
+    def _report(self, index: int, cut: Cut) -> None:
+        name = self.skeleton.block_prefix(index)
+        if index not in cut.layers:
+            gone = self.structure.layers[index].parameters
+            self.rows.append(GroupRow(name, index, "layer", 1, 0, gone))
+            return
+        for groups in layer_groups(self.folder.family, self.structure, index, cut.attention):
+            kept = cut.layers[index].of(groups.kind)
+            after = groups.units if kept is None else len(kept)
+            each = self.structure.unit_parameters(index, groups.kind, cut.attention)
+            self.rows.append(GroupRow(name, index, groups.kind, groups.units, after, (groups.units - after) * each))

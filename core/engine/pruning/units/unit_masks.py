@@ -1,0 +1,108 @@
+"""Masks over units of a loaded model, by forward pre-hooks.
+
+A unit's outputs are zeroed where the next linear layer reads them, so that any sub-model can be run without removing
+weights.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.architectures.architecture import Family
+from core.engine.architectures.unit_counts import Kind
+from core.engine.models.hooks import removed_after
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.units.removal import Cut, Groups, Slot, reading_slot
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The linear layer that reads the units of one kind of one decoder layer, and its weight's columns by unit."""
+
+    layer: int
+    kind: Kind
+    module: nn.Module
+    slot: Slot
+
+    @property
+    def weight(self) -> Tensor:
+        return self.module.get_parameter("weight")
+
+
+class UnitMasks:
+    """The units (heads or KV groups, and channels) of all blocks as one vector [units].
+
+    The order is layer after layer, and in a layer kind after kind as `groups` lists them. Masks are boolean, True where
+    a unit is kept.
+
+    A model with units masked gives the outputs of one without them, biases of the reading layer included. OLMo 2's
+    heads are an exception: its norms of queries and keys run over all heads, so that what is left is normalised anew.
+    """
+
+    def __init__(self, family: Family, blocks: Sequence[nn.Module], groups: Sequence[Sequence[Groups]]) -> None:
+        self._readers = [
+            _Reader(layer, each.kind, block.get_submodule(slot.name.removesuffix(".weight")), slot)
+            for layer, block in enumerate(blocks)
+            for each in groups[layer]
+            for slot in [reading_slot(family, each)]
+        ]
+        self._sizes = [reader.slot.units for reader in self._readers]
+        self._layers = len(blocks)
+
+    def __len__(self) -> int:
+        return sum(self._sizes)
+
+    def split(self, values_U: Tensor) -> list[dict[Kind, Tensor]]:
+        """Split a vector over all units by layer and kind."""
+        found: list[dict[Kind, Tensor]] = [{} for _ in range(self._layers)]
+        for reader, values in zip(self._readers, values_U.split(self._sizes), strict=True):
+            found[reader.layer][reader.kind] = values
+        return found
+
+    def kept_by(self, cut: Cut) -> Tensor:
+        """Return the mask of the units a cut keeps, [units]."""
+        return torch.cat([cut.layers[each.layer].mask(each.kind, each.slot.units) for each in self._readers])
+
+    @contextmanager
+    def masked(self, kept_U: Tensor) -> Iterator[None]:
+        """Run the blocks, inside the context, as if only the kept units were there."""
+        handles = []
+        for reader, kept in zip(self._readers, kept_U.split(self._sizes), strict=True):
+            if not kept.all():
+                gone_F = torch.ones(reader.weight.shape[reader.slot.dimension], dtype=torch.bool)
+                gone_F[reader.slot.features(kept.nonzero().flatten())] = False
+                handles.append(reader.module.register_forward_pre_hook(_zeroing(gone_F.to(reader.weight.device))))
+        with removed_after(handles):
+            yield
+
+    @contextmanager
+    def watched(self) -> Iterator[list[InputStatistic]]:
+        """Collect, inside the context, statistics of each reading layer's inputs; masks set before apply to them."""
+        seen = [InputStatistic(Statistic.NORMS, sample_stride=2**62) for _ in self._readers]
+        handles = [
+            reader.module.register_forward_pre_hook(_telling(statistic))
+            for reader, statistic in zip(self._readers, seen, strict=True)
+        ]
+        with removed_after(handles):
+            yield seen
+
+    def output_magnitudes(self, seen: Sequence[InputStatistic]) -> Tensor:
+        """Return mean |W_out|·rms(activation) of each unit, over all weights that read it: [units], on the CPU."""
+        found = []
+        for reader, statistic in zip(self._readers, seen, strict=True):
+            rms_F = statistic.norms_I / statistic.tokens**0.5
+            sums_U = reader.slot.per_unit(reader.slot.per_feature(reader.weight.float().abs()) * rms_F)
+            found.append((sums_U * reader.slot.units / reader.weight.numel()).cpu())
+        return torch.cat(found)
+
+
+def _zeroing(gone_F: Tensor) -> Any:
+    return lambda module, arguments: (arguments[0].masked_fill(gone_F, 0), *arguments[1:])
+
+
+def _telling(statistic: InputStatistic) -> Any:
+    return lambda module, arguments: statistic.update(arguments[0])

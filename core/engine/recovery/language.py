@@ -1,0 +1,240 @@
+"""Recovery of one model folder: loaded by `from_pretrained`, trained, and written as the tensors that changed.
+
+The entire model is in memory. Trained parameters are float32, whatever the folder stores; a 16-bit model on CUDA is run
+in bfloat16 (autocast), and the parameters that adapters leave frozen are then kept in bfloat16 if stored so. Trained
+tensors are rounded to their stored dtype when written, and only then are zeros counted.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import LoraModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from core.engine.architectures.description import weight_files
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
+from core.engine.models.folder import ModelFolder
+from core.engine.models.loading import load_model
+from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
+from core.engine.options.recovery import Recovery, complete_recovery
+from core.engine.pruning.layerwise.block_store import file_sha256
+from core.engine.recovery.adapters import add_adapters, merge_adapters
+from core.engine.recovery.checkpoints import Checkpoints
+from core.engine.recovery.losses import Loss, distillation_loss, next_token_loss
+from core.engine.recovery.precision import arithmetic, checkpoint_activations
+from core.engine.recovery.sampling import Adaptive, InOrder, Source
+from core.engine.recovery.training import Observer, Training
+from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
+from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
+
+VERSIONS = ("torch", "transformers", "accelerate", "peft")
+RECOVERED = "recovered"
+_TEACHER = "recovery.teacher"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The model to learn from: a folder, and the hash or commit of its contents."""
+
+    folder: ModelFolder
+    revision: str
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Result of training.
+
+    `files` hold the trained tensors under the names they are to be saved by, `unchanged` says where all others lie in
+    the source. `zeros` are (before, after) of each linear layer that was checked. `losses` has one figure a step.
+    """
+
+    files: list[Path]
+    unchanged: list[TensorEntry]
+    zeros: dict[str, tuple[int, int]]
+    losses: list[float]
+    trained: str
+    trained_parameters: int
+    tokens: int
+    seconds: float
+    resumed_from: int
+    processes: int
+    rounds: list[dict[str, Any]]
+
+
+def recover(
+    folder: ModelFolder,
+    recovery: Recovery,
+    windows_NT: Tensor,
+    *,
+    linears: Sequence[str],
+    work: Path,
+    previous: Sequence[Path] = (),
+    teacher: Teacher | None = None,
+    sources: Sequence[Source] = (),
+    device: torch.device | None = None,
+    observer: Observer | None = None,
+) -> Recovered:
+    """Train the model of `folder` on token sequences [sequences, time].
+
+    With recovery in stages, it trains on the sequences of all `sources` in turn. `linears` are the layers whose zeros
+    are counted, and kept; `work` is this attempt's folder, `previous` those of earlier attempts, the newest first,
+    whose newest checkpoint is resumed. In a run of several processes every one calls this; all return the same, and the
+    main one has written the files.
+
+    Raises RecoveryStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
+    model.
+    """
+    began = time.monotonic()
+    observer = observer or Observer()
+    recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    accelerator, frozen_dtype = arithmetic(DTYPES[folder.description.dtype], device)
+    torch.manual_seed(recovery.seed)
+    model = load_model(folder, accelerator.device, dtype=frozen_dtype if recovery.lora else torch.float32)
+    _require_whole(folder, model)
+    checkpoint_activations(model)
+    parameters = dict(model.named_parameters())
+    module: PreTrainedModel | LoraModel = model
+    if recovery.lora is not None:
+        adapted = [each.name for each in folder.description.linears if each.matches(recovery.lora.targets or ["*"])]
+        module = add_adapters(model, recovery.lora, adapted, transposed=folder.family.transposed)
+        module.to(accelerator.device)
+        trained, changed, zeros = "adapters", weight_names(adapted), ZeroPattern({})
+    else:
+        zeros = ZeroPattern({name: parameters[name] for name in weight_names(linears)})
+        trained, changed = "every parameter", list(parameters)
+    loss: Loss = next_token_loss
+    if recovery.method == "distill":
+        assert recovery.temperature is not None
+        opened = _open_teacher(teacher, folder, accelerator.device, frozen_dtype)
+        loss = distillation_loss(opened, recovery.temperature)
+    checkpoints = Checkpoints(work, _fingerprint(folder, recovery, windows_NT, sources, linears, teacher, accelerator))
+    sampling = Adaptive(sources, recovery) if recovery.stages else InOrder(len(windows_NT), recovery)
+    training = Training(
+        module,
+        windows_NT,
+        recovery,
+        loss=loss,
+        rule=zeros,
+        accelerator=accelerator,
+        checkpoints=checkpoints,
+        observer=observer,
+        sampling=sampling,
+    )
+    trained_parameters = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    training.run(checkpoints.newest(previous))
+    merged = merge_adapters(module) if isinstance(module, LoraModel) else module
+    if accelerator.is_main_process:
+        _write(folder, dict(merged.named_parameters()), changed, work / RECOVERED)
+    accelerator.wait_for_everyone()
+    files = sorted((work / RECOVERED).glob("*.safetensors"))
+    return Recovered(
+        files=files,
+        unchanged=[
+            replace(folder.tensors[name], name=folder.family.stored_name(name))
+            for name in sorted(set(parameters) - set(changed))
+        ],
+        zeros=_zeros(folder, files, linears),
+        losses=training.losses,
+        trained=trained,
+        trained_parameters=trained_parameters,
+        tokens=len(training.losses) * recovery.batch_size * windows_NT.shape[1],
+        seconds=time.monotonic() - began,
+        resumed_from=training.resumed_from,
+        processes=accelerator.num_processes,
+        rounds=sampling.rounds,
+    )
+
+
+def _require_whole(folder: ModelFolder, model: PreTrainedModel) -> None:
+    """Raise MissingTensors for parameters the files lack, which `from_pretrained` would initialise at random."""
+    lacking = [name for name, _ in model.named_parameters() if name not in folder.tensors]
+    if lacking:
+        raise MissingTensors(f"the files lack {', '.join(lacking[:3])}", param="model")
+
+
+def _open_teacher(
+    teacher: Teacher | None, student: ModelFolder, device: torch.device, dtype: torch.dtype
+) -> PreTrainedModel:
+    if teacher is None:
+        raise InvalidRequest("recovery.teacher is required: distill needs a model to learn from", param=_TEACHER)
+    words = teacher.folder.description.vocabulary_size
+    if words != student.description.vocabulary_size:
+        raise InvalidRequest(
+            f"recovery.teacher has a vocabulary of {words}, the model one of {student.description.vocabulary_size}: "
+            "distill compares word by word",
+            param=_TEACHER,
+        )
+    opened = load_model(teacher.folder, device, dtype=dtype)
+    opened.requires_grad_(False)
+    return opened
+
+
+def _write(folder: ModelFolder, parameters: dict[str, nn.Parameter], changed: Sequence[str], target: Path) -> None:
+    """Write trained tensors in their stored dtypes, a file for each block and one for the rest."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    blocks = re.compile(re.escape(folder.family.blocks) + r"\.([0-9]+)\.")
+    groups: dict[str, list[str]] = {}
+    for name in changed:
+        block = blocks.match(name)
+        groups.setdefault(f"block-{int(block[1]):05d}" if block else "outer", []).append(name)
+    for group, names in groups.items():
+        tensors = {
+            folder.family.stored_name(name): parameters[name].detach().to(_stored_dtype(folder.tensors[name]))
+            for name in names
+        }
+        write_tensors(target / f"{group}.safetensors", tensors)
+
+
+def _stored_dtype(entry: TensorEntry) -> torch.dtype:
+    return DTYPES[WEIGHT_DTYPES[entry.dtype]]
+
+
+def _zeros(folder: ModelFolder, files: Sequence[Path], linears: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Count zeros of each linear layer in the source and in the result; raises ZerosRefilled if one was lost."""
+    written = {folder.family.module_name(key): entry for file in files for key, entry in read_header(file).items()}
+    counts: dict[str, tuple[int, int]] = {}
+    for linear, name in zip(linears, weight_names(linears), strict=True):
+        before = folder.read(name) == 0
+        after = read_tensor(written[name]) == 0 if name in written else before
+        refilled = int((before & ~after).sum())
+        if refilled:
+            raise ZerosRefilled(f"recovery filled {refilled} of the {int(before.sum())} pruned weights of {linear}")
+        counts[linear] = (int(before.sum()), int(after.sum()))
+    return counts
+
+
+def _fingerprint(
+    folder: ModelFolder,
+    recovery: Recovery,
+    windows_NT: Tensor,
+    sources: Sequence[Source],
+    linears: Sequence[str],
+    teacher: Teacher | None,
+    accelerator: Accelerator,
+) -> str:
+    facts: list[Any] = [
+        recovery.model_dump(mode="json", exclude={"dataset", "samples", "teacher", "checkpoint_every"}),
+        [file_sha256(file) for file in (folder.path / "config.json", *weight_files(folder.path))],
+        hashlib.sha256(windows_NT.contiguous().numpy().tobytes()).hexdigest(),
+        sorted(linears),
+        teacher and teacher.revision,
+        accelerator.device.type,
+        accelerator.num_processes,
+        torch.get_num_threads(),
+        [version(name) for name in VERSIONS],
+        [(len(each.windows_NT), each.held_NT.tolist(), each.reference) for each in sources],
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

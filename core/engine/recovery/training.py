@@ -1,0 +1,190 @@
+"""Training loop: AdamW (Loshchilov 2019, arXiv:1711.05101), warm-up and decay, clipped gradients.
+
+Any number of processes (data parallel, through accelerate), with a checkpoint every so many steps and on request.
+Batch, rate and random numbers of a step follow from the seed and its number, so a run resumed at a checkpoint ends with
+the weights of one that was never interrupted.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from core.counting import counted
+from core.engine.options.recovery import Recovery, sequences_at_once
+from core.engine.recovery.checkpoints import Checkpoint, Checkpoints
+from core.engine.recovery.losses import Loss, next_token_loss
+from core.engine.recovery.sampling import InOrder, Sampling
+from core.errors import InvalidRequest, RecoveryDiverged
+
+LARGEST_GRADIENT_NORM = 1.0
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class RecoveryStopped(Exception):
+    """Training was asked to stop, and its progress is saved."""
+
+
+@dataclass
+class Observer:
+    """Callbacks for the progress of training, which may stop it; `on_step` gets steps done, all steps, the loss."""
+
+    on_step: Callable[[int, int, float], None] = lambda done, steps, loss: None
+    on_log: Callable[[str], None] = lambda message: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+class StepRule(Protocol):
+    """Actions at each step, counted from 0, in addition to the optimiser's."""
+
+    def after_backward(self, step: int) -> None:
+        """Act on the gradients of the full batch, before they are clipped."""
+
+    def after_step(self, step: int) -> None:
+        """Act after the optimiser's step, once the gradients are cleared."""
+
+
+class Training:
+    """A training run of a model, see the module.
+
+    `windows_NT` are the token sequences, `sampling` chooses those of a step (unset: all in turn); `rule` may hold
+    weights or read gradients. Without `checkpoints` nothing is saved.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        windows_NT: Tensor,
+        recovery: Recovery,
+        *,
+        loss: Loss,
+        rule: StepRule,
+        accelerator: Accelerator,
+        checkpoints: Checkpoints | None,
+        observer: Observer,
+        sampling: Sampling | None = None,
+    ) -> None:
+        if recovery.batch_size % accelerator.num_processes:
+            raise InvalidRequest(
+                f"recovery.batch_size: {recovery.batch_size} sequences cannot be shared evenly by "
+                f"{accelerator.num_processes} processes",
+                param="recovery.batch_size",
+            )
+        self._windows = windows_NT
+        self._recovery = recovery
+        self._sampling = sampling or InOrder(len(windows_NT), recovery)
+        self._loss = loss
+        self._rule = rule
+        self._accelerator = accelerator
+        self._checkpoints = checkpoints
+        self._observer = observer
+        self._trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        assert recovery.learning_rate is not None
+        self._optimizer = torch.optim.AdamW(self._trained.values(), lr=recovery.learning_rate, weight_decay=0.0)
+        self._model: nn.Module = accelerator.prepare(model)
+        self.losses: list[float] = []
+        self.resumed_from = 0
+
+    def run(self, previous: Checkpoint | str | None = None) -> None:
+        """Train to the end, from a checkpoint on where one is given.
+
+        Raises RecoveryStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
+        """
+        if isinstance(previous, str):
+            self._observer.on_log(previous)
+        elif previous is not None:
+            self._restore(previous)
+            self._observer.on_log(f"continuing after step {previous.step} of {self._recovery.steps}")
+        self._model.train()
+        steps, every = self._recovery.steps, self._recovery.checkpoint_every
+        for step in counted(range(self.resumed_from, steps), "training steps"):
+            if not self._sampling.begin(step, self._held_loss):
+                continue
+            loss, stop = self._step(step)
+            self.losses.append(loss)
+            self._observer.on_step(step + 1, steps, loss)
+            if stop or (step + 1) % every == 0 or step + 1 == steps:
+                self._save(step + 1)
+            if stop:
+                raise RecoveryStopped
+        self._model.eval()
+
+    def _step(self, step: int) -> tuple[float, bool]:
+        """Run one optimiser step; return its mean loss over all processes, and True if any was asked to stop."""
+        accelerator, recovery = self._accelerator, self._recovery
+        torch.manual_seed((recovery.seed * 1_000_003 + step) * 4096 + accelerator.process_index)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate(step, recovery)
+        mine = self.batch(step)[accelerator.process_index :: accelerator.num_processes]
+        tokens_BT = self._windows[mine].to(accelerator.device)
+        parts = tokens_BT.split(sequences_at_once(recovery))
+        total = torch.zeros((), device=accelerator.device)
+        for number, part_BT in enumerate(parts, 1):
+            last = number == len(parts)
+            with nullcontext() if last else accelerator.no_sync(self._model):
+                loss = self._loss(self._model, part_BT) * (len(part_BT) / len(tokens_BT))
+                accelerator.backward(loss)
+            total += loss.detach()
+        self._rule.after_backward(step)
+        torch.nn.utils.clip_grad_norm_(self._trained.values(), LARGEST_GRADIENT_NORM)
+        stop = torch.tensor(float(self._observer.should_stop()), device=accelerator.device)
+        mean, stopped = accelerator.reduce(torch.stack([total, stop]), "mean").tolist()
+        if not math.isfinite(mean):
+            raise RecoveryDiverged(
+                f"the loss of training step {step + 1} is not finite: lower recovery.learning_rate "
+                f"({recovery.learning_rate:g})",
+                param="recovery.learning_rate",
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._rule.after_step(step)
+        return mean, stopped > 0
+
+    def batch(self, step: int) -> list[int]:
+        """Return the sequences of a step, by number."""
+        return self._sampling.batch(step)
+
+    @torch.no_grad()
+    def _held_loss(self, windows_NT: Tensor) -> float:
+        """Return the model's mean loss on sequences it is not trained on, in nats per token."""
+        self._model.eval()
+        parts = windows_NT.split(sequences_at_once(self._recovery))
+        losses = [next_token_loss(self._model, part.to(self._accelerator.device)) * len(part) for part in parts]
+        self._model.train()
+        return float(torch.stack(losses).sum()) / len(windows_NT)
+
+    def _save(self, step: int) -> None:
+        if self._accelerator.is_main_process and self._checkpoints is not None:
+            moments = {
+                f"{name}/{moment}": self._optimizer.state[parameter][moment]
+                for name, parameter in self._trained.items()
+                for moment in _MOMENTS
+            }
+            self._checkpoints.save(Checkpoint(step, self._trained, moments, self.losses, self._sampling.rounds))
+        self._accelerator.wait_for_everyone()
+
+    @torch.no_grad()
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        for name, parameter in self._trained.items():
+            parameter.copy_(checkpoint.trained[name])
+            moments = {each: checkpoint.moments[f"{name}/{each}"].to(parameter.device) for each in _MOMENTS}
+            self._optimizer.state[parameter] = {"step": torch.tensor(float(len(checkpoint.losses))), **moments}
+        self.losses = list(checkpoint.losses)
+        self._sampling.rounds = list(checkpoint.rounds)
+        self.resumed_from = checkpoint.step
+
+
+def rate(step: int, recovery: Recovery) -> float:
+    """Return the learning rate of a step, counted from 0: linear warm-up, then decay to zero by cosine or linearly."""
+    assert recovery.learning_rate is not None
+    rising = math.ceil(recovery.warmup_ratio * recovery.steps)
+    if step < rising:
+        return recovery.learning_rate * (step + 1) / rising
+    done = (step - rising) / max(1, recovery.steps - rising)
+    falling = 1 - done if recovery.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return recovery.learning_rate * falling

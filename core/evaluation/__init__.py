@@ -1,1 +1,0 @@
-"""Measurements of dense and pruned models: perplexity, accuracy, latency, operations, and the check of saved models."""

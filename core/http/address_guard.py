@@ -1,0 +1,150 @@
+"""Addresses that users name, and whether they may be called: not into this machine, nor its network.
+
+A URL is checked when it is given, and again at every call (`core.http.outbound`): the name is resolved once, and every
+address it has must be global, or in a network the operator allows.
+"""
+
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import httpx
+
+from core.errors import UnsafeAddress
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Resolve = Callable[[str, int], Sequence[str]]
+"""Resolver of a host name to its addresses, as text; raises OSError where it has none."""
+
+LONGEST_URL = 2000
+_WAY_OUT = ": the operator of this service can allow its network with SECATEUR_WEBHOOK_ALLOWED_NETWORKS"
+_NAT64 = IPv6Network("64:ff9b::/96")
+_REFUSED = tuple(
+    ip_network(each)
+    for each in (
+        "168.63.129.16/32",  # a cloud's own services, at an address that looks public
+        "192.88.99.0/24",  # relays of 6to4
+        "::/96",  # IPv4 written as IPv6, long deprecated
+        "2001::/32",  # Teredo: tunnels to whatever IPv4 address it holds
+        "fec0::/10",  # site-local, long deprecated
+    )
+)
+
+
+def resolve(name: str, port: int) -> list[str]:
+    """Return the addresses of a host name as the system's resolver gives them, each once."""
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Policy for outgoing calls: global addresses may be called, and those in the networks an operator allowed."""
+
+    allowed: tuple[Network, ...] = ()
+    resolve: Resolve = resolve
+
+    def check_url(self, url: str, *, resolve_seconds: float = 3, param: str = "url") -> None:
+        """Raise UnsafeAddress, naming what is wrong, where the URL must not be called or its name has no address."""
+        target = Target.of(url, param)
+        try:
+            self.addresses(target, resolve_seconds)
+        except UnsafeAddress as error:
+            raise UnsafeAddress(f"{param}: {error.message}", param=param) from None
+
+    def addresses(self, target: "Target", seconds: float) -> list[Address]:
+        """Return all addresses of the target's name; raises UnsafeAddress where one of them must not be called."""
+        found = [ip_address(each.partition("%")[0]) for each in self._resolve(target, seconds)]
+        for address in found:
+            if self._is_allowed(address):
+                continue
+            named = target.host if target.host == str(address) else f"{target.host}, at {address},"
+            if not is_global(address):
+                raise UnsafeAddress(f"{named} is not a public address{_WAY_OUT}")
+            if target.scheme != "https":
+                raise UnsafeAddress(f"{named} may be called over https only, not {target.scheme}{_WAY_OUT}")
+        return found
+
+    def _is_allowed(self, address: Address) -> bool:
+        plain = address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+        return any(plain in network for network in self.allowed if network.version == plain.version)
+
+    def _resolve(self, target: "Target", seconds: float) -> Sequence[str]:
+        """Resolve the target's name in a thread, since the system's resolver may take longer than `seconds`."""
+        outcome: list[Sequence[str] | OSError] = []
+
+        def look_up() -> None:
+            try:
+                outcome.append(self.resolve(target.host, target.port))
+            except (OSError, UnicodeError) as error:
+                outcome.append(OSError(str(error)))
+
+        thread = threading.Thread(target=look_up, name="resolve", daemon=True)
+        thread.start()
+        thread.join(max(0.0, seconds))
+        if not outcome:
+            raise UnsafeAddress(f"the name {target.host} was not resolved in time")
+        [found] = outcome
+        if isinstance(found, OSError) or not found:
+            raise UnsafeAddress(f"the name {target.host} has no address")
+        return found
+
+
+@dataclass(frozen=True)
+class Target:
+    """Parsed URL, so that the one that is checked is the one that is called. `path` includes the query."""
+
+    scheme: str
+    host: str
+    port: int
+    path: bytes
+    authority: bytes
+
+    @classmethod
+    def of(cls, url: str, param: str = "url") -> "Target":
+        """Parse a URL; raises UnsafeAddress where it is no http or https URL, or holds credentials or a fragment."""
+        try:
+            parsed = httpx.URL(url)
+        except (httpx.InvalidURL, UnicodeError, ValueError):
+            raise UnsafeAddress(f"{param}: not a URL such as https://example.com/hook", param=param) from None
+        if len(url) > LONGEST_URL or not url.isprintable() or " " in url or "\\" in url:
+            raise UnsafeAddress(
+                f"{param}: a URL has at most {LONGEST_URL} characters, and no spaces or backslashes", param=param
+            )
+        if parsed.scheme not in ("https", "http") or not parsed.host:
+            raise UnsafeAddress(
+                f"{param}: must begin with https:// and a host, as https://example.com/hook", param=param
+            )
+        if parsed.userinfo:
+            raise UnsafeAddress(f"{param}: must hold no user name or password", param=param)
+        if parsed.fragment:
+            raise UnsafeAddress(f"{param}: must have no part after #, which is never sent", param=param)
+        host = parsed.raw_host.decode("ascii")
+        port = parsed.port if parsed.port is not None else 443 if parsed.scheme == "https" else 80
+        if not 0 < port < 2**16:
+            raise UnsafeAddress(f"{param}: a port is a number from 1 to 65535, not {port}", param=param)
+        return cls(parsed.scheme, host, port, parsed.raw_path, parsed.netloc)
+
+
+def is_global(address: Address) -> bool:
+    """Return whether an address is public, and, where it embeds an IPv4 address (mapped, 6to4, NAT64), that one too."""
+    if any(address in network for network in _REFUSED if network.version == address.version):
+        return False
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = IPv4Address(address.packed[-4:])
+        if inner is not None:
+            return is_global(inner)
+    odd = (
+        address.is_private
+        or address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_reserved
+        or address.is_unspecified
+    )
+    return address.is_global and not odd

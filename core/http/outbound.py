@@ -1,0 +1,172 @@
+"""Calls to addresses that users name: only where a guard allows it, and within time limits whatever the server does.
+
+The connection is made to an address that was checked, so that a name that changes its mind between the look and the
+call gains nothing; TLS still asks for the name. Nothing here follows redirects, asks a proxy, keeps cookies or
+decompresses.
+"""
+
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import httpcore
+
+from core.http.address_guard import Guard, Target
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Time limits of one HTTP exchange, in seconds, and the most bytes of the response body that are read.
+
+    `whole` runs from the look-up of the name to the end of the response's head, `body` limits the reading of the body,
+    at most `body_bytes` of it.
+    """
+
+    connect: float = 5
+    read: float = 10
+    whole: float = 15
+    body: float = 1
+    body_bytes: int = 64 * 2**10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer to a call: `body` is its beginning, byte for byte; `headers` have names in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class CallFailed(Exception):
+    """Call without an answer: the text says why, and names no internal address."""
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str], guard: Guard, limits: Limits) -> Answer:
+    """Send one POST; raises UnsafeAddress where the name now resolves to an address it must not, and CallFailed."""
+    target = Target.of(url)
+    backend = _CheckedBackend(guard, target, limits)
+    where = httpcore.URL(scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path)
+    named = [
+        (b"Host", target.authority),
+        (b"Content-Length", str(len(body)).encode()),
+        (b"Accept-Encoding", b"identity"),
+        (b"Connection", b"close"),
+        *((name.encode(), value.encode()) for name, value in headers.items()),
+    ]
+    timeout = {"connect": limits.connect, "read": limits.read, "write": limits.read, "pool": limits.whole}
+    pool = httpcore.ConnectionPool(ssl_context=_trust(), network_backend=backend, retries=0)
+    try:
+        with pool, pool.stream("POST", where, headers=named, content=body, extensions={"timeout": timeout}) as response:
+            received = _beginning(response, backend, limits)
+            told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            return Answer(response.status, told, received)
+    except httpcore.TimeoutException:
+        raise CallFailed(backend.told_late()) from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+        raise CallFailed(_told(error)) from None
+
+
+@lru_cache
+def _trust() -> ssl.SSLContext:
+    """Return the TLS context with the system's certificates, which are read once."""
+    return ssl.create_default_context()
+
+
+def _beginning(response: httpcore.Response, backend: "_CheckedBackend", limits: Limits) -> bytes:
+    """Return the first bytes of the body; one that does not end, or breaks off, is no error: the status is known."""
+    backend.deadline = min(backend.deadline, time.monotonic() + limits.body)
+    received = bytearray()
+    try:
+        for chunk in response.iter_stream():
+            received += chunk
+            if len(received) >= limits.body_bytes:
+                break
+    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError):
+        pass
+    return bytes(received[: limits.body_bytes])
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return f"the certificate is not valid: {error.__cause__.verify_message}"
+    if isinstance(error, httpcore.RemoteProtocolError):
+        return f"the answer is not HTTP, or broke off: {error}"[:300]
+    return f"the connection failed: {error}"[:300]
+
+
+class _CheckedBackend(httpcore.NetworkBackend):
+    """Backend that connects to the address that was checked, and lets nothing last beyond the deadline."""
+
+    def __init__(self, guard: Guard, target: Target, limits: Limits) -> None:
+        self._guard = guard
+        self._target = target
+        self._limits = limits
+        self._plain = httpcore.SyncBackend()
+        self._connected = False
+        self.deadline = time.monotonic() + limits.whole
+
+    def told_late(self) -> str:
+        if not self._connected:
+            return f"no connection in {self._limits.connect:g} s"
+        return f"no answer in time: {self._limits.read:g} s for the next byte, {self._limits.whole:g} s for all"
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        assert (host, port) == (self._target.host, self._target.port), (host, port)
+        deadline = min(self.deadline, time.monotonic() + self._limits.connect)
+        addresses = self._guard.addresses(self._target, deadline - time.monotonic())
+        failed: Exception = httpcore.ConnectTimeout()
+        for address in addresses:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                break
+            try:
+                stream = self._plain.connect_tcp(str(address), port, remaining, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = error
+            else:
+                self._connected = True
+                return _Deadlined(stream, self)
+        raise failed
+
+
+class _Deadlined(httpcore.NetworkStream):
+    """A connection whose every step ends by the backend's deadline: a byte now and then does not keep it open."""
+
+    def __init__(self, stream: httpcore.NetworkStream, backend: _CheckedBackend) -> None:
+        self._stream = stream
+        self._backend = backend
+
+    def _remaining(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float:
+        remaining = self._backend.deadline - time.monotonic()
+        if remaining <= 0:
+            raise late
+        return remaining if timeout is None else min(remaining, timeout)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._remaining(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), 2**14):
+            self._stream.write(buffer[start : start + 2**14], self._remaining(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        remaining = self._remaining(timeout, httpcore.ConnectTimeout)
+        return _Deadlined(self._stream.start_tls(ssl_context, server_hostname, remaining), self._backend)
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)

@@ -1,0 +1,80 @@
+"""ADMM pruning (Boža 2024, arXiv:2401.02938): mask and weights of a layer found together, step by step."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.catalogue.parameters import ADMMParameters
+from core.engine.models.precision import rounded_products
+from core.engine.options.layer_selection import Selection
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.masks import removal_mask
+from core.engine.pruning.protocols.layerwise import Method
+from core.errors import RunFailed
+
+_RAMP = 0.75
+"""Share of the iterations over which sparsity rises to its target, cubically."""
+_SAMPLE = 2**13
+"""Number of weights that are sampled to find the threshold of an iteration."""
+
+
+class ADMM(Method):
+    """ADMM for the minimum of ‖X(W − Z)ᵀ‖² over sparse Z.
+
+    V is solved for near Z, Z is V + U without its smallest weights, and U accumulates their difference. Inputs are
+    scaled to norm 1, so that the smallest weights are those of Wanda's score.
+    """
+
+    statistic = Statistic.GRAM
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, ADMMParameters)
+        self.iterations = parameters.iterations
+        self.penalty = parameters.penalty
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        norms_I = inputs.norms_I
+        norms_I = torch.where(norms_I > 0, norms_I, 1)
+        gram_II = inputs.gram_II / (norms_I * norms_I.unsqueeze(1))
+        gram_II.diagonal().clamp_(min=0)
+        damped_II = gram_II + self.penalty * torch.eye(len(gram_II), dtype=gram_II.dtype, device=gram_II.device)
+        lower_II, failed = torch.linalg.cholesky_ex(damped_II)
+        if failed or not torch.isfinite(lower_II).all():
+            raise RunFailed(f"{linears[0].name}: its inputs are not finite, there is nothing to solve for")
+        inverse_II = torch.cholesky_inverse(lower_II)
+        with rounded_products():  # what a turn loses the next one finds
+            return [
+                self._solve(linear.weight_OI * norms_I, gram_II, inverse_II, linear.target) / norms_I
+                for linear in linears
+            ]
+
+    def _solve(self, weight_OI: Tensor, gram_II: Tensor, inverse_II: Tensor, target: Target) -> Tensor:
+        """Return Z, with the target's zeros, for a layer whose inputs have norm 1."""
+        total = target.of_tensor(weight_OI.numel())
+        if target.pattern.of is None and total == 0:
+            return weight_OI
+        wanted_OI = weight_OI @ gram_II
+        whole_OI = weight_OI
+        for iteration in range(1, self.iterations):
+            left = max(0.0, 1 - iteration / (_RAMP * self.iterations))
+            sparse_OI = _without(whole_OI, target, round(total * (1 - left**3)))
+            # U is V + U − Z, so that Z − U is 2Z − (V + U).
+            solved_OI = torch.add(wanted_OI, 2 * sparse_OI - whole_OI, alpha=self.penalty) @ inverse_II
+            whole_OI = solved_OI.add_(whole_OI).sub_(sparse_OI)
+        return whole_OI.masked_fill(removal_mask(whole_OI.abs(), target, by_row=False), 0)
+
+
+def _without(weight_OI: Tensor, target: Target, count: int) -> Tensor:
+    """Zero about `count` of the smallest weights, or exactly those of the n:m pattern.
+
+    An approximate count is enough: the last iteration finds the exact mask.
+    """
+    if target.pattern.of is not None:
+        return weight_OI.masked_fill(removal_mask(weight_OI.abs(), target, by_row=False), 0)
+    sample = weight_OI.reshape(-1)[:: max(1, weight_OI.numel() // _SAMPLE)].abs()
+    rank = round(count / weight_OI.numel() * len(sample))
+    return nn.functional.hardshrink(weight_OI, float(sample.kthvalue(rank).values)) if rank else weight_OI

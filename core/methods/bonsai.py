@@ -1,0 +1,168 @@
+"""Bonsai (Dery, Kolawole, Kagy, Smith, Neubig, Talwalkar 2024, arXiv:2402.05406): pruning with forward passes only."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from core.catalogue.parameters import BonsaiParameters
+from core.counting import counted
+from core.engine.architectures.unit_counts import Counts
+from core.engine.evaluation.perplexity import perplexity
+from core.engine.models.streamed import call_block
+from core.engine.options.base import MethodParameters
+from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.units.unit_masks import UnitMasks
+from core.errors import NotFiniteWeights
+from core.methods.mask_regression import regress
+
+
+class Bonsai(StructuredMethod):
+    """Bonsai's removal in rounds, each of a share p of the units' parameters.
+
+    1. prior of a unit = mean |W_out|·rms(activation), in the model as pruned so far; in every layer the units of lowest
+       prior, twice as many as are to be removed, are candidates, and all others stay, without an importance;
+    2. sub-models without half of the candidates, drawn with probability ∝ max prior − prior, each followed by its
+       complement (without the other half), are measured: performance = −perplexity;
+    3. importance = the coefficients of a linear regression of performance on which candidates are kept;
+    4. the candidates of least importance are removed; where importances tie (L1 leaves many at zero), those of least
+       prior.
+
+    The entire model is in memory, forward only, and never more than a micro-batch of activations.
+    """
+
+    weight_reads = 1
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, BonsaiParameters)
+        self.parameters = parameters
+
+    @torch.inference_mode()
+    def choose(self, scene: Scene) -> Cut:
+        assert scene.counts is not None
+        skeleton = scene.skeleton
+        generator = torch.Generator().manual_seed(self.parameters.seed)
+        model = _MaskedModel(scene)
+        removable = sum(scene.structure.removable(layer, scene.attention) for layer in range(scene.layers))
+        share = sum(each.removed for each in scene.counts) / removable
+        rounds = math.ceil(share / self.parameters.round_share - 1e-9)
+        before, cut = scene.counts_at(0), scene.without_layers([])
+        for number in counted(range(1, rounds + 1), "rounds of removal"):
+            after = scene.counts_at(number / rounds)
+            cut, said = self._round(scene, model, model.masks.kept_by(cut), before, after, generator)
+            scene.say(f"round {number} of {rounds}: {said}")
+            before = after
+        for layer in range(scene.layers):
+            skeleton.empty_block(layer)
+        return cut
+
+    def _round(
+        self,
+        scene: Scene,
+        model: "_MaskedModel",
+        there_U: Tensor,
+        before: Sequence[Counts],
+        after: Sequence[Counts],
+        generator: torch.Generator,
+    ) -> tuple[Cut, str]:
+        """Run one round: reduce the units still there, as many as `before` says, to those of `after`."""
+        assert scene.calibration is not None
+        masks = model.masks
+
+        def keep_highest(score_U: Tensor, among_U: Tensor, counts: Sequence[Counts]) -> Cut:
+            """Keep the units of highest score; only units `among_U` may be removed."""
+            inside = score_U[among_U]
+            stays_U = torch.where(there_U, inside.max() + 1, inside.min() - 1)
+            return scene.keep_highest(masks.split(torch.where(among_U, score_U, stays_U)), counts)
+
+        drawn = torch.randperm(len(scene.calibration), generator=generator)[: self.parameters.sequences]
+        tokens_NT = scene.calibration[drawn]
+        prior_U, now = model.prior(tokens_NT, there_U)
+        twice = [_twice(*each) for each in zip(before, after, strict=True)]
+        candidates_U = there_U & ~masks.kept_by(keep_highest(prior_U, there_U, twice))
+        if not candidates_U.any():
+            return keep_highest(prior_U, there_U, after), "nothing to remove"
+        weight_U = _drop_weights(masks, prior_U, candidates_U)
+        kept = []
+        for _ in range(self.parameters.masks_per_round // 2):
+            # The lowest of E/w, E exponential: draws without replacement with probability ∝ w.
+            draw_U = torch.empty_like(weight_U).exponential_(generator=generator) / weight_U
+            kept_U = masks.kept_by(keep_highest(draw_U, candidates_U, after))
+            kept += [kept_U, torch.where(candidates_U, ~kept_U, there_U)]
+        measured = torch.tensor(
+            [-model.perplexity(tokens_NT, each) for each in counted(kept, "measuring masks")], dtype=torch.float64
+        )
+        if not torch.isfinite(measured).all():
+            raise NotFiniteWeights("the perplexity of a masked model is not finite", param="model")
+        found = regress(torch.stack(kept)[:, candidates_U], measured, generator)
+        importance_U = torch.zeros(len(masks), dtype=torch.float64)
+        importance_U[candidates_U] = found.importance_U
+        said = (
+            f"perplexity {now:.3f}, {-measured.mean():.3f} on average over {len(kept)} masks of "
+            f"{int(candidates_U.sum())} candidates; {found.penalty} {found.share:g}, Kendall's τ {found.tau:.2f}"
+        )
+        return keep_highest(_ranks(importance_U, prior_U), candidates_U, after), said
+
+
+class _MaskedModel:
+    """All blocks of a scene's model, and the masks over their units."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        skeleton, dtype = scene.skeleton, scene.forward_dtype
+        assert scene.calibration is not None
+        self.blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(scene.layers)]
+        self.arguments = block_arguments(skeleton, scene.calibration.shape[1], dtype)
+        groups = [scene.groups(layer) for layer in range(scene.layers)]
+        self.masks = UnitMasks(scene.folder.family, self.blocks, groups)
+
+    def perplexity(self, tokens_NT: Tensor, kept_U: Tensor) -> float:
+        with self.masks.masked(kept_U):
+            batches = tokens_NT.split(self.scene.micro_batch)
+            return perplexity(self.scene.skeleton, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
+
+    def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
+        """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only these units kept."""
+        with self.masks.watched() as seen:
+            found = self.perplexity(tokens_NT, kept_U)
+        return self.masks.output_magnitudes(seen).double(), found
+
+    def _run(self, tokens_BT: Tensor) -> Tensor:
+        hidden_BTD = self.scene.skeleton.embed(tokens_BT).to(self.scene.forward_dtype)
+        for block, arguments in zip(self.blocks, self.arguments, strict=True):
+            hidden_BTD = call_block(block, hidden_BTD, arguments)
+        return hidden_BTD
+
+
+def _twice(before: Counts, after: Counts) -> Counts:
+    """Return the counts a layer would keep if twice as much were removed."""
+    return Counts(
+        channels=max(0, 2 * after.channels - before.channels),
+        heads=max(0, 2 * after.heads - before.heads),
+        kv_heads=max(0, 2 * after.kv_heads - before.kv_heads),
+        removed=2 * after.removed - before.removed,
+    )
+
+
+def _drop_weights(masks: UnitMasks, prior_U: Tensor, candidates_U: Tensor) -> Tensor:
+    """Return max − prior among candidates of each layer and kind, as a share of the widest difference; never 0."""
+    weights = []
+    for priors, candidates in zip(masks.split(prior_U), masks.split(candidates_U), strict=True):
+        for kind, prior in priors.items():
+            inside = prior[candidates[kind]]
+            span = float(inside.max() - inside.min()) if len(inside) else 0.0
+            weights.append(((inside.max() - prior) / span).clamp(1e-6, 1) if span else torch.ones_like(prior))
+    return torch.cat(weights)
+
+
+def _ranks(first_U: Tensor, second_U: Tensor) -> Tensor:
+    """Return ranks in ascending order of the first values and, where they tie, of the second: [units]."""
+    order_U = second_U.argsort(stable=True)
+    order_U = order_U[first_U[order_U].argsort(stable=True)]
+    ranks_U = torch.empty_like(first_U)
+    ranks_U[order_U] = torch.arange(len(order_U), dtype=ranks_U.dtype)
+    return ranks_U

@@ -1,0 +1,87 @@
+"""Knowledge distribution of a model: the rise of the loss without each bundle of groups alone.
+
+LoRAShear (Chen 2023, arXiv:2310.18356, section 3.2). Figures are comparable over the entire model. Where all layers
+must keep the same numbers of groups, no layer can be exempt from pruning: then the most damaging bundles of every layer
+are, and where layers may differ, those of the model.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.counting import counted
+from core.engine.architectures.unit_counts import Kind
+from core.engine.evaluation.perplexity import perplexity
+from core.engine.models.streamed import call_block
+from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.units.adapted_model import AdaptedModel, effective_weight
+from core.engine.pruning.units.context import Scene
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Groups of one kind in a layer, by index; `damage` is the rise of the loss without them, in nats per token."""
+
+    layer: int
+    kind: Kind
+    units: tuple[int, ...]
+    damage: float
+
+
+def knowledge_distribution(scene: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[Bundle]:
+    """Measure the damage of every bundle, on token ids [sequences, time].
+
+    A layer's groups of a kind are sorted by their weights' L2 norm and divided into `most` bundles, or as many as there
+    are groups. The hidden states before a layer are stored: only the layers from the masked one on are run again.
+    """
+    skeleton, dtype = scene.skeleton, adapted.dtype
+    tokens = list(tokens_NT.split(scene.micro_batch))
+    arguments = block_arguments(skeleton, tokens_NT.shape[1], dtype)
+    norms = adapted.unit_sums(lambda linear: effective_weight(linear).square(), normalised=False)
+
+    def loss(start: int, entering: Sequence[Tensor]) -> float:
+        def end(hidden: Tensor) -> Tensor:
+            for layer in range(start, scene.layers):
+                hidden = call_block(adapted.blocks[layer], hidden, arguments[layer])
+            return hidden
+
+        return math.log(perplexity(skeleton, zip(tokens, map(end, entering), strict=True)))
+
+    found = []
+    with torch.inference_mode():
+        hidden = [skeleton.embed(each).to(dtype) for each in tokens]
+        whole = loss(0, hidden)
+        for layer, groups in enumerate(counted(adapted.groups, "measuring what layers know")):
+            for each in groups:
+                order = norms[layer][each.kind].argsort()
+                for part in order.tensor_split(min(most, each.units)):
+                    kept_U = torch.ones(each.units, dtype=torch.bool)
+                    kept_U[part] = False
+                    adapted.keep(layer, each.kind, kept_U)
+                    damage = loss(layer, hidden) - whole
+                    found.append(Bundle(layer, each.kind, tuple(sorted(part.tolist())), damage))
+                adapted.keep(layer, each.kind, torch.ones(each.units, dtype=torch.bool))
+            hidden = [call_block(adapted.blocks[layer], each, arguments[layer]) for each in hidden]
+    return found
+
+
+def within_layer(bundle: Bundle) -> Hashable:
+    """Return the key by which bundles compete within the same layer and kind."""
+    return bundle.layer, bundle.kind
+
+
+def most_damaging(
+    bundles: Sequence[Bundle], share: float, among: Callable[[Bundle], Hashable] = within_layer
+) -> list[Bundle]:
+    """Return the given share of greatest damage, rounded up, among the bundles with the same key `among`."""
+    rivals: dict[Hashable, list[Bundle]] = {}
+    for each in bundles:
+        rivals.setdefault(among(each), []).append(each)
+    return [
+        each
+        for those in rivals.values()
+        for each in sorted(those, key=lambda one: -one.damage)[: math.ceil(share * len(those))]
+    ]

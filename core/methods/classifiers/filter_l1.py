@@ -1,0 +1,120 @@
+"""Filters of smallest L1 norm (Li 2016, arXiv:1608.08710)."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from core.catalogue.filter_parameters import FilterL1Parameters
+from core.engine.datasets.subset import draw_images
+from core.engine.options.base import MethodParameters
+from core.engine.pruning.network import Scene
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.units import filter_rankings
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_budget import Goal, Step, beyond, by_rate, counts, until
+from core.engine.pruning.units.filter_curves import curves
+from core.engine.pruning.units.filter_rounds import remove_in_rounds
+from core.errors import InvalidParameters
+
+
+class FilterL1(ClassifierMethod):
+    """L1 filter pruning: each filter F is scored by Σ|F| within its layer (section 3.1).
+
+    A filter is removed with its batch-norm channel and the next layers' kernels. In a residual stage the shortcut's
+    filters decide (section 3.3): they lead the group.
+
+    Lifecycle: per round, score; divide the removal among the groups by `rates`; with `greedy` choose again from the
+    image on, without the kernels already removed (section 3.3); remove; retrain.
+    """
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, FilterL1Parameters)
+        self._parameters = parameters
+
+    def prune(self, scene: Scene) -> None:
+        parameters = self._parameters
+
+        def choose(groups: Groups, goal: Goal, number: int) -> list[Step] | None:
+            if number >= parameters.rounds:
+                return None
+            return self._choose(scene, groups, goal.part((number + 1) / parameters.rounds), number)
+
+        remove_in_rounds(scene, parameters, choose, retrain_steps=parameters.retrain_steps)
+
+    def _choose(self, scene: Scene, groups: Groups, goal: Goal, number: int) -> list[Step]:
+        scores = [self.score(scene, groups, place, number) for place in range(len(groups.groups))]
+        steps = self._shared(scene, groups, scores, goal, number)
+        return self._greedily(scene, groups, steps, number) if self._parameters.selection == "greedy" else steps
+
+    def score(
+        self, scene: Scene, groups: Groups, place: int, number: int, dropped: filter_rankings.Dropped | None = None
+    ) -> Tensor:
+        """Return scores [units], the lowest of which are removed first."""
+        group, order = groups.groups[place], self._parameters.order
+        if order == "random":
+            generator = torch.Generator().manual_seed((self._parameters.seed * 1_000_003 + number) * 4096 + place)
+            return torch.rand(group.units, generator=generator)
+        sums_U = filter_rankings.kernel_sums(scene.model, group, power=1, dropped=dropped)
+        return sums_U if order == "smallest" else -sums_U
+
+    def _shared(self, scene: Scene, groups: Groups, scores: Sequence[Tensor], goal: Goal, number: int) -> list[Step]:
+        """Choose the units of each group by `rates` and the scores as they are."""
+        rates, round_to = self._parameters.rates, self._parameters.round_to
+        if rates == "uniform":
+            return until(by_rate(groups, scores, round_to, lambda place, rate: rate), groups, goal)
+        if rates == "sensitivity":
+            measured = draw_images(scene.calibration, self._parameters.measured_images, self._parameters.seed + number)
+            scanned = curves(scene, groups, scores, measured)
+            scene.figures.setdefault(
+                "sensitivity",
+                [
+                    {"name": group.name, "rates": list(curve.rates), "losses": list(curve.losses)}
+                    for group, curve in zip(groups.groups, scanned, strict=True)
+                ],
+            )
+            steps = by_rate(groups, scores, round_to, lambda place, rate: scanned[place].increase(rate))
+            return until(steps, groups, goal)
+        return self._listed(groups, scores, goal, rates)
+
+    def _listed(self, groups: Groups, scores: Sequence[Tensor], goal: Goal, rates: Sequence[float]) -> list[Step]:
+        """Choose by the rates of the request, scaled together: a step's value is the scale that reaches it."""
+        names = [group.name for group in groups.groups]
+        if len(rates) != len(names):
+            raise InvalidParameters(
+                f"parameters.rates lists {len(rates)} rates; the model has {len(names)} groups of filters, from the "
+                f"image on: {', '.join(names)}",
+                param="parameters.rates",
+            )
+        if not any(rates):
+            raise InvalidParameters("parameters.rates are all 0: nothing would be removed", param="parameters.rates")
+        steps = [
+            step
+            for step in by_rate(
+                groups,
+                scores,
+                self._parameters.round_to,
+                lambda place, rate: rate / rates[place] if rates[place] else float("inf"),
+            )
+            if rates[step.group]
+        ]
+        taken = until(steps, groups, goal)
+        highest = max(range(len(rates)), key=lambda place: rates[place])
+        if taken and taken[-1].value * rates[highest] >= 1:
+            possible = [step for step in steps if step.value * rates[highest] < 1]
+            raise beyond(groups, goal, counts(possible, groups), names[highest])
+        return taken
+
+    def _greedily(self, scene: Scene, groups: Groups, steps: Sequence[Step], number: int) -> list[Step]:
+        """Choose as many units of each group again, without kernels of inputs removed before."""
+        dropped: dict[str, list[Tensor]] = defaultdict(list)
+        chosen = []
+        for place, count in enumerate(counts(steps, groups)):
+            without = {layer: torch.cat(inputs) for layer, inputs in dropped.items()}
+            score_U = self.score(scene, groups, place, number, without)
+            units = torch.argsort(score_U, stable=True)[:count]
+            chosen.append(Step(0.0, place, tuple(units.tolist())))
+            for member in groups.groups[place].readers:
+                dropped[member.name].append(member.slices[0].indices_UK[units].flatten())
+        return chosen

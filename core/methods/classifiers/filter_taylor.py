@@ -1,0 +1,82 @@
+"""Filters whose removal changes the loss least, by first-order Taylor expansion (Molchanov 2016, arXiv:1611.06440)."""
+
+from collections.abc import Sequence
+from itertools import accumulate, takewhile
+
+from torch import Tensor
+
+from core.catalogue.filter_parameters import FilterTaylorParameters
+from core.engine.datasets.subset import draw_images
+from core.engine.options.base import MethodParameters
+from core.engine.pruning.network import Scene
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_budget import Goal, Step, by_score, until
+from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
+from core.engine.pruning.units.filter_rounds import FIGURES, remove_in_rounds
+
+_DEFAULT_ROUNDS = 50
+
+
+class FilterTaylor(ClassifierMethod):
+    """Ranking of the filters of all layers together by a criterion of `core.engine.pruning.units.filter_rankings`.
+
+    Each layer's scores are divided by their L2 norm, less λ per million operations (section 2.2).
+
+    Lifecycle: per round, rank on fresh images; remove the lowest few; fine-tune; until the goal is met (figure 1).
+    """
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, FilterTaylorParameters)
+        self._parameters = parameters
+
+    def prune(self, scene: Scene) -> None:
+        parameters = self._parameters
+
+        def choose(groups: Groups, goal: Goal, number: int) -> list[Step] | None:
+            if number == 0 and parameters.compare and "rankings" not in scene.figures:
+                self._compare(scene, groups)
+            if goal.is_met(groups.parameters, groups.flops):
+                return None
+            images = draw_images(scene.calibration, parameters.measured_images, parameters.seed + number)
+            scores = rank(parameters.ranking, scene, groups, images, parameters.seed + number)
+            steps = by_score(groups, self._regularised(groups, scores), parameters.round_to)
+            return _first(until(steps, groups, goal), self._at_once(scene))
+
+        remove_in_rounds(
+            scene,
+            parameters,
+            choose,
+            retrain_steps=parameters.retrain_steps,
+            flops_reduction=parameters.flops_reduction,
+        )
+
+    def _at_once(self, scene: Scene) -> int:
+        """Return the number of units to remove in a round."""
+        units: int = sum(each["before"] for each in scene.figures[FIGURES]["groups"])
+        return self._parameters.filters_per_round or max(1, units // _DEFAULT_ROUNDS)
+
+    def _regularised(self, groups: Groups, scores: Sequence[Tensor]) -> list[Tensor]:
+        """Return Θ − λ·Θ_flops; Θ_flops are the million operations of all layers that removing one unit saves."""
+        weight = self._parameters.flops_weight
+        if not weight:
+            return list(scores)
+        places = range(len(groups.groups))
+        saved = [groups.flops - groups.flops_left([int(place == each) for each in places]) for place in places]
+        return [score_U - weight * flops / 1e6 for score_U, flops in zip(scores, saved, strict=True)]
+
+    def _compare(self, scene: Scene, groups: Groups) -> None:
+        """Compute all rankings of the dense model, and their agreement with the oracle, for the report."""
+        images = draw_images(scene.calibration, self._parameters.measured_images, self._parameters.seed)
+        scores = {}
+        for name in RANKINGS:
+            scene.observer.on_log(f"ranking by {name}")
+            scores[name] = rank(name, scene, groups, images, self._parameters.seed)
+        scene.figures["rankings"] = {"images": len(images), "spearman": compare(scores)}
+
+
+def _first(steps: Sequence[Step], units: int) -> list[Step]:
+    """Return the first of the steps that have at most `units` units together, but at least one."""
+    sums = accumulate(len(step.units) for step in steps)
+    count = sum(1 for _ in takewhile(lambda total: total <= units, sums))
+    return list(steps[: max(1, count)])

@@ -1,0 +1,125 @@
+"""Iterative magnitude pruning (Han, Pool, Tran & Dally 2015, arXiv:1506.02626).
+
+Learn which connections matter, cut the others, retrain those left, and repeat.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.catalogue.classic_parameters import IterativeMagnitudeParameters
+from core.engine.datasets.subset import draw_images
+from core.engine.options.base import MethodParameters
+from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
+from core.engine.pruning.iterative.layer_scan import exact_counts, rates_from_scan, scan
+from core.engine.pruning.iterative.rounds import matrices, prune_in_rounds, train
+from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
+from core.engine.pruning.masks import lowest_in_tensor
+from core.engine.pruning.network import Scene, loss_and_accuracy
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.saliency import magnitude
+from core.engine.pruning.units.dead_neurons import remove_dead_neurons
+from core.methods.classifiers.one_shot import layer_rates
+
+
+class IterativeMagnitude(ClassifierMethod):
+    """Pruning by |w| within each layer to a rate from a scan of its sensitivity, in rounds.
+
+    The survivors are retrained after each round; dropout is scaled and dead neurons are removed. With `rewind_step`
+    survivors are set back to early weights after each cut (Frankle 2019, arXiv:1903.01611).
+    """
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, IterativeMagnitudeParameters)
+        self.parameters = parameters
+
+    def prune(self, scene: Scene) -> None:
+        parameters = self.parameters
+        early = self._early_weights(scene)
+        dropout = layers_before_dropout(scene) if parameters.scale_dropout else {}
+
+        def prepare() -> None:
+            if early is not None:
+                scene.notes.append(
+                    f"after every cut survivors were set back to the weights after {parameters.rewind_step} steps of "
+                    "training from those the job was given"
+                )
+                train(scene, parameters, parameters.retrain_steps, parameters.seed + parameters.rounds + 1)
+            rates = self._rates(scene)
+            total = round(sum(rates[shape.name] * shape.numel for shape in scene.layers))
+            scene.figures |= {"rates": rates, "removed": exact_counts(scene.layers, rates, total)}
+
+        def cut(share: float) -> dict[str, Any]:
+            before, _ = loss_and_accuracy(scene, scene.calibration)
+            counts = {name: round(share * count) for name, count in scene.figures["removed"].items()}
+            for name, count in counts.items():
+                cut_layer(scene, name, count)
+            after, accuracy = loss_and_accuracy(scene, scene.calibration)
+            row = {
+                "removed": sum(counts.values()),
+                "loss_before": before,
+                "measured_increase": after - before,
+                "accuracy_cut": accuracy,
+            }
+            if parameters.remove_dead_neurons:
+                dead = remove_dead_neurons(scene)
+                row |= {"dead_neurons": dead.neurons, "weights_of_dead_neurons": dead.weights}
+            if early is not None:
+                rewind(scene, early)
+            return row
+
+        @contextmanager
+        def training() -> Iterator[dict[str, Any]]:
+            with scaled_dropout(scene, dropout) as rates:
+                yield {"dropout": rates} if rates else {}
+
+        prune_in_rounds(scene, parameters, parameters.seed, cut, prepare=prepare, training=training)
+
+    def _early_weights(self, scene: Scene) -> dict[str, Tensor] | None:
+        """Train to the weights survivors are set back to; a resumed attempt computes the same. None: no rewinding."""
+        if self.parameters.rewind_step is None:
+            return None
+        train(scene, self.parameters, self.parameters.rewind_step, self.parameters.seed)
+        return {name: each.clone() for name, each in scene.model.state_dict().items()}
+
+    def _rates(self, scene: Scene) -> dict[str, float]:
+        """Choose the rate of each layer by name; a scan, where one is made, goes into the figures."""
+        parameters = self.parameters
+        if parameters.allocation != "sensitivity":
+            return layer_rates(scene.layers, parameters.allocation, scene.sparsity)
+        images = draw_images(scene.calibration, parameters.scan_images, parameters.seed)
+        loss, accuracy = loss_and_accuracy(scene, images)
+        curves = scan(
+            scene,
+            images,
+            sorted(set(parameters.scan_rates)),
+            lambda shape, rate: cut_layer(scene, shape.name, round(rate * shape.numel)),
+        )
+        scene.figures["scan"] = {
+            "dense": {"loss": loss, "accuracy": accuracy},
+            "layers": {
+                name: [{"rate": rate, "loss": loss, "accuracy": accuracy} for rate, loss, accuracy in curve]
+                for name, curve in curves.items()
+            },
+        }
+        return rates_from_scan(scene.layers, curves, loss, scene.sparsity)
+
+
+def cut_layer(scene: Scene, name: str, count: int) -> None:
+    """Zero the `count` smallest weights of a layer."""
+    layer = layer_of(scene.model, name)
+    weight_OI = to_matrix(layer)
+    set_matrix(layer, weight_OI.masked_fill(lowest_in_tensor(magnitude(weight_OI), count), 0))
+
+
+@torch.no_grad()
+def rewind(scene: Scene, early: Mapping[str, Tensor]) -> None:
+    """Set everything back to early weights, except the zeros of the layers."""
+    gone = {name: weight_OI == 0 for name, weight_OI in matrices(scene).items()}
+    scene.model.load_state_dict(early)
+    for name, gone_OI in gone.items():
+        layer = layer_of(scene.model, name)
+        set_matrix(layer, to_matrix(layer).masked_fill(gone_OI, 0))

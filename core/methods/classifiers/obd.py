@@ -1,0 +1,51 @@
+"""Optimal Brain Damage (LeCun, Denker & Solla 1989, NIPS 2).
+
+The weights whose deletion costs least by the diagonal of the Hessian are deleted, the rest is retrained, again and
+again.
+"""
+
+from typing import Any
+
+import torch
+
+from core.catalogue.classic_parameters import OBDParameters
+from core.engine.datasets.subset import draw_images
+from core.engine.options.base import MethodParameters
+from core.engine.pruning.iterative.curvature import mean_squares
+from core.engine.pruning.iterative.rounds import matrices, prunable_weights, prune_in_rounds, zero_lowest
+from core.engine.pruning.network import Scene, mean_loss
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+
+
+class OBD(ClassifierMethod):
+    """Saliency s_k = ½·h_kk·w_k², the lowest of the entire network first; h_kk as `curvature` says, anew each round.
+
+    Each round's figures hold the loss increase the saliencies predict, their sum, and the measured one, both on the
+    images the curvature is taken of.
+    """
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, OBDParameters)
+        self.parameters = parameters
+
+    def prune(self, scene: Scene) -> None:
+        parameters = self.parameters
+        images = draw_images(scene.calibration, parameters.curvature_images, parameters.seed)
+        total = round(scene.sparsity * prunable_weights(scene))
+
+        def cut(share: float) -> dict[str, Any]:
+            h = mean_squares(scene, images, parameters.curvature)
+            saliencies = {name: weight_OI.square() * h[name] / 2 for name, weight_OI in matrices(scene).items()}
+            before = mean_loss(scene, images)
+            count = round(share * total)
+            deleted = zero_lowest(scene, saliencies, count)
+            predicted = sum(float(saliencies[name][gone].sum(dtype=torch.float64)) for name, gone in deleted.items())
+            return {
+                "removed": count,
+                "deleted": sum(int(gone.sum()) for gone in deleted.values()),
+                "predicted_increase": predicted,
+                "measured_increase": mean_loss(scene, images) - before,
+                "loss_before": before,
+            }
+
+        prune_in_rounds(scene, parameters, parameters.seed, cut)

@@ -1,0 +1,99 @@
+"""Optimal Brain Surgeon (Hassibi & Stork 1993, NIPS 5) on an image classifier.
+
+There is one Hessian of the entire network, or one of each layer.
+"""
+
+import torch
+
+from core.catalogue.classic_parameters import OBSParameters, is_exact
+from core.engine.datasets.image_set import ImageSet
+from core.engine.datasets.subset import draw_images
+from core.engine.options.base import MethodParameters
+from core.engine.options.layer_selection import require_divisible
+from core.engine.pruning.iterative.curvature import gradient_rows
+from core.engine.pruning.iterative.rounds import matrices, prunable_weights, resume, save, stop_if_asked
+from core.engine.pruning.layer_matrix import layer_of, set_matrix
+from core.engine.pruning.network import Scene, mean_loss
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.methods.classifiers.one_shot import OneShot
+from core.methods.obs import OBS
+from core.methods.surgeon import Deletion, delete_cheapest, inverse_hessian
+
+
+class _LayerWiseOBS(OneShot):
+    method = OBS
+
+
+def weights_to_go(scene: Scene) -> int:
+    """Count the weights that must still become zero, by the sparsity or in every m consecutive weights."""
+    pattern, weights = scene.pattern, matrices(scene).values()
+    if pattern.of is None or pattern.keep is None:
+        zeros = sum(int((weight_OI == 0).sum()) for weight_OI in weights)
+        return max(0, round(scene.sparsity * prunable_weights(scene)) - zeros)
+    zeros_RG = [(weight_OI == 0).unflatten(1, (-1, pattern.of)).sum(-1) for weight_OI in weights]
+    return sum(int((pattern.of - pattern.keep - each).clamp(min=0).sum()) for each in zeros_RG)
+
+
+class ClassifierOBS(ClassifierMethod):
+    """Optimal Brain Surgeon in one of two modes.
+
+    exact: H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers; the cheapest weight of the entire
+    network is deleted, every other weight and bias moves, until the sparsity is met. The predicted increases of the
+    loss, L_q of each deletion, and the measured one go into the figures. layer_wise: see `core.methods.obs`.
+    """
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, OBSParameters)
+        self.parameters = parameters
+
+    def prune(self, scene: Scene) -> None:
+        require_divisible(scene.layers, scene.pattern)
+        if not is_exact(self.parameters, scene.layers):
+            scene.figures["mode"] = "layer_wise"
+            _LayerWiseOBS(self.parameters).prune(scene)
+            return
+        parameters = self.parameters
+        images = draw_images(scene.calibration, parameters.curvature_images, parameters.seed)
+        if resume(scene) is None:
+            scene.figures |= {"mode": "exact", "loss_before": mean_loss(scene, images), "predicted_increases": []}
+        increases: list[float] = scene.figures["predicted_increases"]
+        while left := weights_to_go(scene):
+            stop_if_asked(scene)
+            deletion = self._delete(scene, images, min(left, parameters.reestimate_every or left))
+            increases += deletion.increases_RT[0].tolist()
+            save(scene, len(increases))
+            scene.observer.on_progress(len(increases) / (len(increases) + weights_to_go(scene)))
+        scene.figures["predicted_increase"] = sum(increases)
+        scene.figures["measured_increase"] = mean_loss(scene, images) - scene.figures["loss_before"]
+
+    @torch.no_grad()
+    def _delete(self, scene: Scene, images: ImageSet, count: int) -> Deletion:
+        """Estimate the Hessian of the weights that are left, and delete `count` of them."""
+        layers = {shape.name: layer_of(scene.model, shape.name) for shape in scene.layers}
+        weights = matrices(scene)
+        biases = [layer.bias for layer in layers.values() if layer.bias is not None]
+        w_P = torch.cat([each.detach().flatten() for each in [*weights.values(), *biases]]).double()
+        prunable = prunable_weights(scene)
+        gone_P = w_P == 0
+        gone_P[prunable:] = False
+        inverse_PP = inverse_hessian(
+            (rows.masked_fill_(gone_P, 0) for rows in gradient_rows(scene, images, self.parameters.curvature)),
+            len(w_P),
+            alpha=self.parameters.alpha,
+            samples=len(images),
+        )
+        deletion = delete_cheapest(
+            w_P[None],
+            inverse_PP,
+            torch.tensor([count]),
+            gone_RP=gone_P[None],
+            prunable=prunable,
+            pattern=scene.pattern,
+        )
+        sizes = [each.numel() for each in [*weights.values(), *biases]]
+        parts = deletion.weights_RP[0].float().split(sizes)
+        for (name, weight_OI), part in zip(weights.items(), parts, strict=False):
+            set_matrix(layers[name], part.view_as(weight_OI))
+        for bias, part in zip(biases, parts[len(weights) :], strict=True):
+            bias.copy_(part)
+        return deletion

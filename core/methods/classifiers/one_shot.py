@@ -1,0 +1,222 @@
+"""The one-shot methods of language models on an image classifier: magnitude, random, Wanda, SparseGPT."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from core.counting import counted
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.hooks import removed_after
+from core.engine.models.tensors import DTYPES
+from core.engine.options.allocation import Allocated
+from core.engine.options.base import MethodParameters
+from core.engine.options.layer_selection import Selection, require_divisible
+from core.engine.options.propagation import Propagated
+from core.engine.pruning.allocation.global_ranking import global_counts
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layer_matrix import groups_of, input_rows, layer_of, set_matrix, to_matrix
+from core.engine.pruning.layerwise.lockstep import pause, run_in_lockstep
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.network import Scene
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.protocols.layerwise import Method
+from core.engine.recovery.training import RecoveryStopped
+from core.errors import InvalidParameters
+from core.methods.magnitude import Magnitude
+from core.methods.random import Random
+from core.methods.sparsegpt import SparseGPT
+from core.methods.wanda import Wanda
+
+_ERROR_ROWS = 1024
+"""Number of rows of a layer's input, about, on which its reconstruction error is measured where XᵀX is not at hand."""
+
+
+class OneShot(ClassifierMethod):
+    """One-shot pruning: the layers, in order of execution, are pruned by `method` as matrices.
+
+    in_flight: all batches go through the model once, in lockstep; where all have reached a layer its statistic is
+    complete, it is pruned, and they go on through the pruned weights. two_pass: all statistics are the dense model's. A
+    grouped convolution is pruned group by group, each with its own inputs. Relative errors of the layers' outputs go
+    into the figures.
+    """
+
+    method: ClassVar[type[Method]]
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, Selection) and isinstance(parameters, Propagated)
+        self.parameters: Selection = parameters
+        self.solver: Method = self.method(parameters)
+
+    @torch.no_grad()
+    def prune(self, scene: Scene) -> None:
+        require_divisible(scene.layers, scene.pattern)
+        targets = layer_targets(scene, self.parameters)
+        walk = _Walk(scene, self.solver, targets)
+        if self.solver.statistic is Statistic.NONE:
+            for shape in scene.layers:
+                walk.prune(shape.name)
+            return
+        parameters = self.parameters
+        assert isinstance(parameters, Propagated)
+        size = parameters.micro_batch or scene.batch_size
+        batches = [
+            scene.calibration.batch(numbers).to(scene.device)
+            for numbers in torch.arange(len(scene.calibration)).split(size)
+        ]
+        with _arithmetic(parameters.forward_dtype, scene.device):
+            if parameters.propagation == "in_flight":
+                with walk.collecting(wait=True):
+                    run_in_lockstep(
+                        [partial(scene.logits, pixels_BCHW) for pixels_BCHW in batches],
+                        walk.prune,
+                        lambda index, logits: None,
+                    )
+            else:
+                with walk.collecting(wait=False):
+                    for pixels_BCHW in counted(batches, "collecting statistics of batches"):
+                        scene.logits(pixels_BCHW)
+                for name in counted(list(walk.statistics), "pruning layers"):
+                    walk.prune(name)
+        walk.finish()
+
+
+@contextmanager
+def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
+    """Set the precision of the calibration forward inside the context: float32, unless another is requested."""
+    if forward_dtype in ("auto", "float32"):
+        yield
+    else:
+        with torch.autocast(device.type, DTYPES[forward_dtype]):
+            yield
+
+
+def layer_targets(scene: Scene, parameters: MethodParameters) -> dict[str, Target]:
+    """Return the target of each layer; raises InvalidParameters for an allocation that classifiers do not have."""
+    allocation = parameters.allocation if isinstance(parameters, Allocated) else "uniform"
+    if isinstance(parameters, Allocated) and parameters.measured_allocation:
+        raise InvalidParameters(
+            f"parameters.allocation: {allocation!r} is made for the decoder layers of language models: use 'uniform', "
+            "or a list with one sparsity per layer",
+            param="parameters.allocation",
+        )
+    counts: Mapping[str, int] = {}
+    if getattr(parameters, "scope", None) == "model":
+        counts = global_counts(
+            scene.layers, lambda shape: to_matrix(layer_of(scene.model, shape.name)).contiguous(), scene.sparsity
+        )
+    rates = layer_rates(scene.layers, allocation, scene.sparsity)
+    return {name: Target(scene.pattern, rate, counts.get(name)) for name, rate in rates.items()}
+
+
+def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float) -> dict[str, float]:
+    """Return the sparsity of each layer, by name, from a list or "uniform".
+
+    Raises InvalidParameters where the list is too short.
+    """
+    if not isinstance(allocation, list):
+        return {shape.name: sparsity for shape in layers}
+    if len(allocation) <= max(shape.layer for shape in layers):
+        raise InvalidParameters(
+            f"parameters.allocation: {len(allocation)} sparsities given, the model has at least "
+            f"{max(shape.layer for shape in layers) + 1} layers",
+            param="parameters.allocation",
+        )
+    return {shape.name: allocation[shape.layer] for shape in layers}
+
+
+class _Walk:
+    """Statistics of the layers' inputs as they come in, and the pruning of each layer once."""
+
+    def __init__(self, scene: Scene, solver: Method, targets: Mapping[str, Target]) -> None:
+        self.scene, self.solver, self.targets = scene, solver, targets
+        self.layers = {shape.name: layer_of(scene.model, shape.name) for shape in scene.layers}
+        self.places = {shape.name: place for place, shape in enumerate(scene.layers)}
+        self.statistics: dict[str, list[InputStatistic]] = {}
+        self.pruned: set[str] = set()
+        scene.figures["reconstruction_errors"] = {}
+
+    @contextmanager
+    def collecting(self, *, wait: bool) -> Iterator[None]:
+        """Collect each layer's inputs inside the context; with `wait`, each batch waits until all have reached it."""
+
+        def hook(name: str) -> Any:
+            def arrive(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+                if name not in self.pruned:  # a layer may be used more than once
+                    self._take_in(name, arguments[0])
+                    if wait:
+                        pause(name)
+
+            return arrive
+
+        handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in self.layers.items()]
+        with removed_after(handles):
+            yield
+
+    def _take_in(self, name: str, inputs: Tensor) -> None:
+        layer = self.layers[name]
+        images = len(inputs)
+        for X_BGLI in input_rows(name, layer, inputs, images):
+            if name not in self.statistics:
+                rows = X_BGLI.shape[2] * len(self.scene.calibration)
+                stride = max(1, rows // _ERROR_ROWS)
+                self.statistics[name] = [
+                    InputStatistic(self.solver.statistic, sample_stride=stride) for _ in range(groups_of(layer))
+                ]
+            for statistic, X_BLI in zip(self.statistics[name], X_BGLI.unbind(1), strict=True):
+                statistic.update(X_BLI)
+
+    def prune(self, name: str) -> None:
+        """Prune a layer, with the statistics of its inputs if any; raises RecoveryStopped once asked to stop."""
+        if self.scene.observer.should_stop():
+            raise RecoveryStopped
+        layer, target = self.layers[name], self.targets[name]
+        dense_OI = to_matrix(layer)
+        statistics = self.statistics.pop(name, None) or [InputStatistic(Statistic.NONE, sample_stride=1)]
+        edges = [
+            round(target.of_tensor(dense_OI.numel()) * part / len(statistics)) for part in range(len(statistics) + 1)
+        ]
+        parts = []
+        lost = whole = 0.0
+        for part_OI, statistic, (before, after) in zip(
+            dense_OI.chunk(len(statistics)), statistics, pairwise(edges), strict=True
+        ):
+            own = target if len(statistics) == 1 else Target(target.pattern, target.sparsity, after - before)
+            linear = PrunableLinear(name, self.places[name], part_OI.contiguous(), own)
+            (pruned_OI,) = self.solver.prune([linear], statistic, self.scene.notes.append)
+            parts.append(pruned_OI)
+            if statistic.tokens:
+                lost += statistic.energy(part_OI - pruned_OI)
+                whole += statistic.energy(part_OI)
+        set_matrix(layer, torch.cat(parts))
+        self.pruned.add(name)
+        if whole > 0:
+            self.scene.figures["reconstruction_errors"][name] = math.sqrt(max(lost, 0.0) / whole)
+        self.scene.observer.on_progress(len(self.pruned) / len(self.layers))
+
+    def finish(self) -> None:
+        """Note the layers that no image has reached, which stay dense."""
+        left = [name for name in self.layers if name not in self.pruned]
+        if left:
+            self.scene.notes.append(f"left dense, since no image's forward reads them: {', '.join(left)}")
+
+
+class ClassifierMagnitude(OneShot):
+    method = Magnitude
+
+
+class ClassifierRandom(OneShot):
+    method = Random
+
+
+class ClassifierWanda(OneShot):
+    method = Wanda
+
+
+class ClassifierSparseGPT(OneShot):
+    method = SparseGPT

@@ -1,0 +1,123 @@
+"""Removal of entire layers, by one of three criteria.
+
+They are measured perplexity, the angle between input and output of a run of layers (Gromov 2024, arXiv:2403.17887), and
+how little a layer changes its input (ShortGPT, Men 2024, arXiv:2403.03853).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from core.catalogue.parameters import DepthParameters
+from core.counting import counted
+from core.engine.evaluation.perplexity import perplexity
+from core.engine.models.streamed import call_block
+from core.engine.options.base import MethodParameters
+from core.engine.pruning.layerwise.block_gradients import walk_forward
+from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut
+
+_QUICK_TOKENS = 1024
+_COMPARED_TOKENS = 1024
+
+
+class Depth(StructuredMethod):
+    """Choice of the n layers to remove; x_l is the input of layer l.
+
+    'angular': the n layers from the one where arccos(x_l·x_{l+n} / ‖x_l‖‖x_{l+n}‖) / π is least on average;
+    'block_influence': the n layers of least 1 − cos(x_l, x_{l+1}); 'perplexity': greedily, the layer whose absence
+    leaves the lowest perplexity.
+    """
+
+    weight_reads = 1
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, DepthParameters)
+        self.criterion = parameters.criterion
+        self.is_quick = parameters.budget == "quick"
+
+    def choose(self, scene: Scene) -> Cut:
+        if scene.removed_layers == 0:
+            return scene.without_layers([])
+        removed = self._by_perplexity(scene) if self.criterion == "perplexity" else self._by_direction(scene)
+        scene.say(f"layers removed: {', '.join(map(str, sorted(removed)))}")
+        return scene.without_layers(removed)
+
+    def _by_direction(self, scene: Scene) -> list[int]:
+        assert scene.calibration is not None
+        count = scene.removed_layers
+        stride = max(1, math.ceil(scene.calibration.numel() / _COMPARED_TOKENS))
+        seen: list[list[Tensor]] = [[] for _ in range(scene.layers + 1)]
+
+        def keep(index: int, batch: int, hidden_BTD: Tensor) -> None:
+            flat = hidden_BTD.flatten(0, 1)[::stride].float().cpu()
+            seen[index].append(flat / flat.norm(dim=-1, keepdim=True))
+
+        last = walk_forward(scene.skeleton, list(scene.calibration.split(scene.micro_batch)), scene.forward_dtype, keep)
+        for batch, hidden in enumerate(last):
+            keep(scene.layers, batch, hidden)
+        directions = [torch.cat(each) for each in seen]
+
+        def cosine(first: int, second: int) -> Tensor:
+            return (directions[first] * directions[second]).sum(-1).clamp(-1, 1)
+
+        if self.criterion == "angular":
+            distances = [
+                float(cosine(start, start + count).arccos().mean()) / math.pi
+                for start in range(scene.layers - count + 1)
+            ]
+            start = distances.index(min(distances))
+            return list(range(start, start + count))
+        influence = [float(1 - cosine(layer, layer + 1).mean()) for layer in range(scene.layers)]
+        return sorted(range(scene.layers), key=lambda layer: influence[layer])[:count]
+
+    @torch.inference_mode()
+    def _by_perplexity(self, scene: Scene) -> list[int]:
+        assert scene.calibration is not None
+        sequences = max(1, _QUICK_TOKENS // scene.calibration.shape[1]) if self.is_quick else len(scene.calibration)
+        tokens = list(scene.calibration[:sequences].split(scene.micro_batch))
+        skeleton, dtype = scene.skeleton, scene.forward_dtype
+        arguments = block_arguments(skeleton, tokens[0].shape[1], dtype)
+        blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(scene.layers)]
+        before = scene.shelf()
+        kept = list(range(scene.layers))
+        candidates = set(kept)
+
+        def run(hidden: Tensor, layers: list[int]) -> Tensor:
+            for layer in layers:
+                hidden = call_block(blocks[layer], hidden, arguments[layer])
+            return hidden
+
+        def remember(start: int, first: list[Tensor]) -> None:
+            """Store the input of each layer from place `start` on, given the input of the first of them."""
+            for batch, hidden in enumerate(counted(first, "running what is left on batches")):
+                for place in range(start, len(kept)):
+                    before.put(place, batch, hidden)
+                    hidden = run(hidden, [kept[place]])
+
+        def without(place: int) -> float:
+            ends = (run(before.get(place, batch), kept[place + 1 :]) for batch in range(len(tokens)))
+            return perplexity(skeleton, zip(tokens, ends, strict=True))
+
+        remember(0, [skeleton.embed(each).to(dtype) for each in tokens])
+        removed: list[int] = []
+        while len(removed) < scene.removed_layers:
+            tried = [(place, layer) for place, layer in enumerate(kept) if layer in candidates]
+            what = f"layer {len(removed) + 1} of {scene.removed_layers} to remove: trying the model without each"
+            found = {layer: without(place) for place, layer in counted(tried, what)}
+            if self.is_quick and not removed:
+                candidates = set(sorted(found, key=lambda layer: found[layer])[: 2 * scene.removed_layers])
+            best = min(found, key=lambda layer: found[layer])
+            scene.say(f"without layer {best}: perplexity {found[best]:.3f} on {len(tokens)} batches")
+            place = kept.index(best)
+            given = [before.get(place, batch) for batch in range(len(tokens))]
+            kept.remove(best)
+            candidates.discard(best)
+            removed.append(best)
+            remember(place, given)
+        for layer in range(scene.layers):
+            skeleton.empty_block(layer)
+        return removed

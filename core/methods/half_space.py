@@ -1,0 +1,159 @@
+"""LoRA half-space projected gradient: groups shrink to zero while the rest of the model is trained.
+
+LHSPG (LoRAShear, Chen 2023, arXiv:2310.18356, section 3.3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import floor
+
+import torch
+from torch import Tensor
+
+from core.engine.architectures.unit_counts import Kind
+from core.engine.pruning.schedule import COOL_DOWN, WARM_UP
+from core.engine.pruning.units.adapted_model import (
+    AdaptedModel,
+    MovingAverage,
+    UnitScores,
+    effective_weight,
+    estimated_gradient,
+    of_those_left,
+)
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut, Groups, Slot
+from core.engine.recovery.adapters import MaskedLoraLinear
+from core.methods.bundle_damage import Bundle
+
+_MOMENTUM = 0.9
+
+
+class HalfSpaceRemoval:
+    """Schedule that picks redundant groups in periods and shrinks them to zero, by half-space projections.
+
+    In each period an equal part of all groups to be removed is picked, by the adapters' |ĝ ⊙ (W + scale·BA)|. While
+    everything else is trained, these groups shrink linearly, weights and adapters together. They become zero where a
+    step would leave the half-space, at the latest when the period ends. `exempt` groups are not picked as long as there
+    are others.
+
+    `cut` is what is kept so far; groups that are shrinking are left out of it. A tenth of the steps comes before the
+    first period, so that the scores are known, and another after the last.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        adapted: AdaptedModel,
+        *,
+        steps: int,
+        periods: int,
+        epsilon: float,
+        exempt: Sequence[Bundle],
+    ) -> None:
+        self._scene, self._adapted, self._epsilon = scene, adapted, epsilon
+        first, last = floor(WARM_UP * steps), floor((1 - COOL_DOWN) * steps)
+        self._starts = [first + period * (last - first) // periods for period in range(periods + 1)]
+        self._exempt = exempt
+        self._average = MovingAverage(_MOMENTUM)
+        self._factors: dict[MaskedLoraLinear, tuple[Tensor, Tensor]] = {}
+        self._lengths: dict[tuple[int, Kind], Tensor] = {}
+        self.cut = Cut(attention=scene.attention, layers={})
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        self._average.add(self._adapted.unit_sums(importance, normalised=True))
+        self._factors = {each: (A.clone(), B.clone()) for each in self._adapted.linears() for A, B in [each.factors]}
+        if step in self._starts[:-1]:
+            self._pick(self._starts.index(step))
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        for layer, groups in enumerate(self._adapted.groups):
+            for each in groups:
+                if (layer, each.kind) in self._lengths and bool(self._lengths[layer, each.kind].any()):
+                    self._shrink(layer, each)
+        if step + 1 in self._starts[1:]:
+            self._lengths.clear()
+            self._adapted.keep_cut(self.cut)
+
+    def _pick(self, period: int) -> None:
+        """Choose the groups of this period, and the length by which a step shrinks each so that they end at zero."""
+        earlier = self.cut
+        counts = self._scene.counts_at((period + 1) / (len(self._starts) - 1))
+        self.cut = self._scene.keep_highest(of_those_left(self._preferring_exempt(), earlier), counts)
+        steps = self._starts[period + 1] - self._starts[period]
+        for layer, groups in enumerate(self._adapted.groups):
+            for each in groups:
+                goes_U = ~self.cut.layers[layer].mask(each.kind, each.units)
+                if earlier.layers:
+                    goes_U &= earlier.layers[layer].mask(each.kind, each.units)
+                units = goes_U.nonzero().flatten()
+                if len(units):
+                    norm2_K, _ = self._products(layer, each, units)
+                    self._lengths[layer, each.kind] = torch.zeros(each.units).index_copy(
+                        0, units, norm2_K.sqrt() / steps
+                    )
+
+    def _preferring_exempt(self) -> UnitScores:
+        scores = [dict(layer) for layer in self._average.scores]
+        for each in self._exempt:
+            score_U = scores[each.layer][each.kind].clone()
+            score_U[list(each.units)] += self._average.scores[each.layer][each.kind].max() + 1
+            scores[each.layer][each.kind] = score_U
+        return scores
+
+    def _shrink(self, layer: int, groups: Groups) -> None:
+        length_U = self._lengths[layer, groups.kind]
+        units = length_U.nonzero().flatten()
+        zero_K, share_K = half_space_step(*self._products(layer, groups, units), length_U[units], self._epsilon)
+        for slot in groups.slots:
+            weight, part = self._adapted.weight(layer, slot), replace(slot, units=len(units))
+            if weight is not None:
+                before, _ = self._before_and_after(layer, slot, units)
+                share_F = part.spread(share_K.to(weight.device), unowned=0.0)
+                lost = before * (share_F if weight.dim() == 1 else share_F.unsqueeze(1 - slot.dimension))
+                weight.index_add_(slot.dimension, slot.features(units).to(weight.device), -lost.to(weight.dtype))
+        zero_U = torch.zeros_like(length_U, dtype=torch.bool).index_copy(0, units, zero_K)
+        self._adapted.drop(layer, groups.kind, zero_U)
+        self._lengths[layer, groups.kind] = length_U.masked_fill(zero_U, 0)
+
+    def _products(self, layer: int, groups: Groups, units: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ‖x‖² of groups x before the optimiser's step and ⟨x⁺, x⟩, x⁺ after it: [len(units)], on the CPU."""
+        norm2_K, dot_K = torch.zeros(len(units)), torch.zeros(len(units))
+        for slot in groups.slots:
+            if self._adapted.weight(layer, slot) is not None:
+                before, after = self._before_and_after(layer, slot, units)
+                part = replace(slot, units=len(units))
+                norm2_K += part.per_unit(part.per_feature(before.square())).cpu()
+                dot_K += part.per_unit(part.per_feature(before * after)).cpu()
+        return norm2_K, dot_K
+
+    def _before_and_after(self, layer: int, slot: Slot, units: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the part of a tensor that these groups own, before and after the optimiser's step, in float32."""
+        weight, linear = self._adapted.weight(layer, slot), self._adapted.linear(layer, slot)
+        assert weight is not None
+        index = slot.features(units).to(weight.device)
+        if linear is None:
+            part = weight.index_select(slot.dimension, index).float()
+            return part, part
+        before, after = (
+            linear.effective(factors, slot.dimension, index) for factors in (self._factors[linear], linear.factors)
+        )
+        return before, after
+
+
+def half_space_step(norm2_U: Tensor, dot_U: Tensor, length_U: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Decide which groups [units] become zero, and by which share of itself every other one shrinks.
+
+    x is a group, x⁺ where the optimiser moved it, x̂ = x⁺ − length·x/‖x‖ the full step; `norm2` is ‖x‖², `dot` ⟨x⁺, x⟩.
+    A group becomes zero where ⟨x̂, x⟩ < ε·‖x‖²; groups of length 0 stay as they are.
+    """
+    norm_U = norm2_U.sqrt()
+    zero_U = (length_U > 0) & (dot_U - length_U * norm_U < epsilon * norm2_U)
+    share_U = length_U / norm_U.clamp(min=torch.finfo(norm_U.dtype).tiny)
+    return zero_U, share_U.masked_fill(zero_U, 0)
+
+
+def importance(linear: MaskedLoraLinear) -> Tensor:
+    """Return |ĝ ⊙ (W + scale·BA)| of each weight."""
+    return (estimated_gradient(linear) * effective_weight(linear)).abs()

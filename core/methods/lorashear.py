@@ -1,0 +1,50 @@
+"""LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge transfer before removal."""
+
+from core.catalogue.adapted_parameters import LoRAShearParameters
+from core.engine.options.base import MethodParameters
+from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.units.adapted_model import AdaptedModel
+from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.removal import Cut
+from core.methods.bundle_damage import Bundle, knowledge_distribution, most_damaging
+from core.methods.half_space import HalfSpaceRemoval
+
+
+class LoRAShear(StructuredMethod):
+    """Removal by half-space projection, with the groups that hold most knowledge exempt.
+
+    The damage of removing each bundle of groups is measured first: the most damaging are exempt. Then, in periods, the
+    rest of a layer's groups with the least |ĝ ⊙ (W + scale·BA)| shrink to zero by half-space projection while adapters
+    are trained on the groups that stay.
+    """
+
+    weight_reads = 1
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        assert isinstance(parameters, LoRAShearParameters)
+        self.parameters = parameters
+
+    def choose(self, scene: Scene) -> Cut:
+        assert scene.calibration is not None
+        asked = self.parameters
+        recovery = asked.training(scene.calibration.shape[1])
+        adapted = AdaptedModel(scene, recovery)
+        exempt = self._exempt(scene, adapted) if asked.exempt else []
+        removal = HalfSpaceRemoval(
+            scene, adapted, steps=recovery.steps, periods=asked.periods, epsilon=asked.epsilon, exempt=exempt
+        )
+        adapted.train(scene.calibration, removal)
+        adapted.write_merged()
+        return removal.cut
+
+    def _exempt(self, scene: Scene, adapted: AdaptedModel) -> list[Bundle]:
+        assert scene.calibration is not None
+        probed = scene.calibration[: max(1, self.parameters.probed_tokens // scene.calibration.shape[1])]
+        bundles = knowledge_distribution(scene, adapted, probed, self.parameters.most_bundles)
+        exempt = most_damaging(bundles, self.parameters.exempt)
+        worst = max(bundles, key=lambda each: each.damage)
+        scene.say(
+            f"of {len(bundles)} bundles of heads and channels {len(exempt)} are exempt; without the costliest, "
+            f"{len(worst.units)} {worst.kind} of layer {worst.layer}, the loss rises by {worst.damage:.3f}"
+        )
+        return exempt

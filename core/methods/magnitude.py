@@ -1,0 +1,33 @@
+"""Magnitude pruning (Han, Pool, Tran, Dally 2015, arXiv:1506.02626): the weights of smallest |w| are removed."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from core.catalogue.parameters import MagnitudeParameters
+from core.engine.options.layer_selection import Selection
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.masks import removal_mask
+from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.saliency import magnitude
+
+
+class Magnitude(Method):
+    """Score |W_ij|, compared within a row, a tensor, or (through the targets' counts) the entire model."""
+
+    statistic = Statistic.NONE
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, MagnitudeParameters)
+        self.by_row = parameters.scope == "row"
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        return [
+            linear.weight_OI.masked_fill(
+                removal_mask(magnitude(linear.weight_OI), linear.target, by_row=self.by_row), 0
+            )
+            for linear in linears
+        ]

@@ -1,0 +1,57 @@
+"""Optimal Brain Surgeon, layer by layer (Hassibi & Stork 1993, NIPS 5), each output row a problem of its own.
+
+For one linear layer the squared error of the outputs is a quadratic in the weights, the same for every output row, with
+Hessian H = 2XᵀX / tokens; so the update is exact. Every row deletes its cheapest weights one at a time.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from core.catalogue.classic_parameters import OBSParameters
+from core.engine.options.layer_selection import Selection
+from core.engine.pruning.compensation.column_update import damped_inverse_factor
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.protocols.layerwise import Method
+from core.methods.surgeon import delete_cheapest
+
+_FREE = 1e18
+"""The [H⁻¹]_jj of an input that is always zero: its weights cost nothing and are deleted first."""
+
+
+class OBS(Method):
+    """Deletion of as many weights in every row, to within one, so that the layer loses exactly its target."""
+
+    statistic = Statistic.GRAM
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, OBSParameters)
+        self.damping = parameters.damping
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        factor_II, dead_I = damped_inverse_factor(
+            inputs.gram_II * (2 / inputs.tokens), self.damping, lambda text: note(f"{linears[0].name}: {text}")
+        )
+        inverse_II = factor_II.T @ factor_II
+        inverse_II.diagonal()[dead_I] = _FREE
+        return [
+            delete_cheapest(
+                linear.weight_OI, inverse_II, row_counts(linear.weight_OI, linear.target), pattern=linear.target.pattern
+            ).weights_RP
+            for linear in linears
+        ]
+
+
+def row_counts(weight_OI: Tensor, target: Target) -> Tensor:
+    """Return the number of weights each row loses, int64 [out_features]; the first rows may lose one more."""
+    rows, size = weight_OI.shape
+    if target.pattern.of is not None and target.pattern.keep is not None:
+        return torch.full((rows,), size // target.pattern.of * (target.pattern.of - target.pattern.keep))
+    least, more = divmod(target.of_tensor(weight_OI.numel()), rows)
+    counts_R = torch.full((rows,), least)
+    counts_R[:more] += 1
+    return counts_R

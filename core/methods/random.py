@@ -1,0 +1,36 @@
+"""Random pruning, the baseline: every weight of a tensor is equally likely to be removed."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from core.catalogue.parameters import RandomParameters
+from core.engine.options.layer_selection import Selection
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.masks import removal_mask
+from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.saliency import random
+
+
+class Random(Method):
+    """Score U[0, 1), seeded by the job's seed and the layer's index."""
+
+    statistic = Statistic.NONE
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, RandomParameters)
+        self.seed = parameters.seed
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        return [
+            linear.weight_OI.masked_fill(
+                removal_mask(
+                    random(linear.weight_OI, self.seed * 1_000_003 + linear.index), linear.target, by_row=False
+                ),
+                0,
+            )
+            for linear in linears
+        ]

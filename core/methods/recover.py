@@ -1,0 +1,25 @@
+"""Method `recover`, which prunes nothing: the sweep measures the model and counts its zeros, then it is trained."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from core.catalogue.parameters import RecoverParameters
+from core.engine.options.layer_selection import Selection
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.protocols.layerwise import Method
+
+
+class Recover(Method):
+    """Identity: every weight stays as it is."""
+
+    statistic = Statistic.NONE
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, RecoverParameters)
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        return [linear.weight_OI for linear in linears]

@@ -1,0 +1,153 @@
+"""Sensitivity of a classifier: loss and accuracy when one layer alone is pruned, for each layer and rate."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.filter_parameters import FilterL1Parameters, FilterTaylorParameters
+from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.counting import counted
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import ImageSet
+from core.engine.datasets.subset import draw_images
+from core.engine.options.filters import FilterParameters
+from core.engine.options.patterns import parse_pattern
+from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
+from core.engine.pruning.iterative.layer_scan import scan
+from core.engine.pruning.layerwise.block_store import read_state
+from core.engine.pruning.network import Observer, Scene, loss_and_accuracy
+from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.filter_rankings import rank
+from core.engine.recovery.training import RecoveryStopped
+from core.methods.classifiers import ClassifierMethod, build_classifier_method
+from core.methods.classifiers.filter_l1 import FilterL1
+
+SAVED = "curves.json"
+"""File in an attempt's folder with the curves of the finished layers."""
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A layer, or a group of coupled channels with its `weights` parameters, that is pruned alone."""
+
+    name: str
+    layer: int
+    weights: int
+    measure: Callable[[], list[SensitivityPoint]]
+
+
+def classifier_sensitivity(
+    scene: Scene,
+    images: ImageSet,
+    parameters: SensitivityParameters,
+    *,
+    work: Path,
+    previous: Sequence[Path] = (),
+    fingerprint: str = "",
+) -> tuple[SensitivityPoint, list[SensitivityCurve]]:
+    """Measure the dense model's point, and the curve of each of the scene's layers.
+
+    Methods that remove filters have a curve for each group of coupled channels that are all in these layers.
+    `scene.images` are those to calibrate on.
+
+    After each layer its curve is saved in `work`; those an earlier attempt of the same `fingerprint` left in one of the
+    `previous` folders are taken from there. The model is restored afterwards. Raises RecoveryStopped between layers
+    where asked to stop.
+    """
+    assert parameters.rates is not None and parameters.pattern is not None
+    dense_loss, dense_accuracy = loss_and_accuracy(scene, images)
+    curves = _saved((work, *previous), fingerprint)
+    inner = parse_parameters(parameters.method, parameters.parameters)
+    if isinstance(inner, FilterParameters):
+        units = _groups(scene, images, inner, parameters.rates)
+    else:
+        units = _layers(scene, images, build_classifier_method(parameters.method, inner), parameters)
+    for unit in counted(units[len(curves) :], "measuring layers"):
+        if scene.observer.should_stop():
+            raise RecoveryStopped
+        points = unit.measure()
+        curves.append(SensitivityCurve(name=unit.name, layer=unit.layer, weights=unit.weights, points=points))
+        _save(work, fingerprint, curves)
+        scene.observer.on_progress(len(curves) / len(units))
+    return SensitivityPoint(rate=0, sparsity=0, loss=dense_loss, accuracy=dense_accuracy), curves
+
+
+def _layers(scene: Scene, images: ImageSet, method: ClassifierMethod, parameters: SensitivityParameters) -> list[_Unit]:
+    """Return a unit for every layer, pruned by the method in a scene of that layer alone."""
+    assert parameters.rates is not None and parameters.pattern is not None
+    rates, pattern = parameters.rates, parse_pattern(parameters.pattern)
+    sparsities: dict[float, float] = {}
+
+    def prune_layer(shape: LinearShape, rate: float) -> None:
+        quiet = Observer(should_stop=scene.observer.should_stop)
+        alone = replace(scene, layers=[shape], sparsity=rate, pattern=pattern, rounds=None, figures={}, notes=[])
+        method.prune(replace(alone, observer=quiet))
+        scene.notes += [note for note in alone.notes if note not in scene.notes]
+        weight = scene.module(shape.name).weight
+        assert isinstance(weight, torch.Tensor)
+        sparsities[rate] = float((weight == 0).float().mean())
+
+    def measure(shape: LinearShape) -> list[SensitivityPoint]:
+        curve = scan(replace(scene, layers=[shape]), images, rates, prune_layer)[shape.name]
+        return [
+            SensitivityPoint(rate=rate, sparsity=sparsities[rate], loss=loss, accuracy=accuracy)
+            for rate, loss, accuracy in curve
+        ]
+
+    return [_Unit(shape.name, shape.layer, shape.numel, partial(measure, shape)) for shape in scene.layers]
+
+
+def _groups(scene: Scene, images: ImageSet, inner: FilterParameters, rates: Sequence[float]) -> list[_Unit]:
+    """Return a unit for every group of coupled channels, those nearest to the image first.
+
+    The channels of lowest score are zeroed, which has the effect of removing them; at least one stays.
+    """
+    groups = Groups.of(scene.model, images.batch([0]).shape[1:]).among([layer.name for layer in scene.layers])
+    if isinstance(inner, FilterL1Parameters):
+        criterion = FilterL1(inner)
+        scores = [criterion.score(scene, groups, place, 0) for place in range(len(groups.groups))]
+    else:
+        assert isinstance(inner, FilterTaylorParameters)
+        scores = rank(
+            inner.ranking, scene, groups, draw_images(scene.calibration, inner.measured_images, inner.seed), inner.seed
+        )
+
+    def measure(place: int) -> list[SensitivityPoint]:
+        total = groups.groups[place].units
+        order = torch.argsort(scores[place], stable=True).tolist()
+        points = []
+        for rate in rates:
+            count = min(round(rate * total), total - 1)
+            with groups.silenced({place: order[:count]}):
+                loss, accuracy = loss_and_accuracy(scene, images)
+            points.append(SensitivityPoint(rate=rate, sparsity=count / total, loss=loss, accuracy=accuracy))
+        return points
+
+    def weights(place: int) -> int:
+        one = [int(other == place) for other in range(len(groups.groups))]
+        return groups.groups[place].units * (groups.parameters - groups.parameters_left(one))
+
+    return [
+        _Unit(group.name, place, weights(place), partial(measure, place)) for place, group in enumerate(groups.groups)
+    ]
+
+
+def _save(work: Path, fingerprint: str, curves: Sequence[SensitivityCurve]) -> None:
+    record = {"fingerprint": fingerprint, "curves": [curve.model_dump() for curve in curves]}
+    partial = work / f"{SAVED}.partial"
+    partial.write_text(json.dumps(record))
+    partial.replace(work / SAVED)
+
+
+def _saved(folders: Sequence[Path], fingerprint: str) -> list[SensitivityCurve]:
+    """Return the curves in the first folder that has any with this fingerprint."""
+    for folder in folders:
+        record = read_state(folder / SAVED)
+        if record is not None and record["fingerprint"] == fingerprint:
+            return [SensitivityCurve.model_validate(curve) for curve in record["curves"]]
+    return []

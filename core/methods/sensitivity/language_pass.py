@@ -1,0 +1,265 @@
+"""Sensitivity of a language model: the loss when one layer alone is pruned, for each layer and rate.
+
+One pass over the blocks. The dense hidden states before block i are carried along; the block is pruned at every rate,
+with input statistics of the dense calibration forward, and only the blocks from i on are run again: (L + 1)/2 instead
+of L of L blocks a point. Resident are embeddings and head, one block with its statistics, and the activation budget,
+which later blocks' weights share as far as they fit; the others are read once a layer.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.counting import counted
+from core.engine.evaluation.perplexity import perplexity
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import Skeleton
+from core.engine.models.tensors import turned
+from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
+from core.engine.pruning.block_pass import Walk
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.block_store import Boundaries
+from core.engine.pruning.layerwise.measure import pairs
+from core.engine.pruning.layerwise.propagation import InputGroup, collect, input_groups
+from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.methods.sensitivity.plan import SensitivityPlan
+
+_VARIANTS = "variants"
+
+
+@dataclass(frozen=True)
+class SensitivityResult:
+    """Curves of all layers; `dense` is the model at rate 0, `resumed_from` the layers an earlier attempt measured."""
+
+    dense: SensitivityPoint
+    curves: list[SensitivityCurve]
+    notes: list[str]
+    resumed_from: int
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A stream of the evaluation tokens through the model with `unit` alone pruned at `rate`."""
+
+    unit: str
+    rate: float
+    sparsity: float
+    stream: Stream
+
+
+class SensitivityWalk(Walk):
+    """The pass that measures sensitivity.
+
+    `setting` are the keyword arguments of `Walk`, with one evaluation set.
+    """
+
+    def __init__(self, folder: ModelFolder, plan: SensitivityPlan, **setting: Any) -> None:
+        super().__init__(folder, plan, **setting)
+        self.plan = plan
+        self.method = plan.pruning.method
+        self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
+        (tokens_NT,) = self.evaluation_tokens
+        self._tokens_NT = tokens_NT
+        self.dense = self.stream("dense", tokens_NT, self.skeleton, plan.dtype)
+        reads_inputs = self.method.statistic is not Statistic.NONE
+        self.calibration = (
+            self.stream("calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype)
+            if reads_inputs and self.calibration_tokens is not None
+            else None
+        )
+        self.curves: list[SensitivityCurve] = []
+        assert self.calibration or not reads_inputs, "the method reads inputs, and there are none"
+        self._by_module = {linear.name: (index, linear) for index, linear in enumerate(plan.pruning.linears)}
+        self._aside = Boundaries(self.boundaries.work / _VARIANTS, "")
+        self._held: set[int] = set()
+        self._room = self._room_for_blocks()
+
+    @property
+    def streams(self) -> list[Stream]:
+        return [self.dense] if self.calibration is None else [self.calibration, self.dense]
+
+    @torch.inference_mode()
+    def run(self) -> SensitivityResult:
+        """Measure all layers, one after the other; raises UnusableModel kinds for tensors that cannot be used."""
+        blocks = len(self.skeleton)
+        start = self._resume()
+        if start == 0:
+            for stream in self.streams:
+                stream.start()
+        self.observer.on_stage("evaluate")
+        for index in counted(range(start, blocks), "measuring layers"):
+            self._layer(index)
+            state = {"curves": [curve.model_dump() for curve in self.curves], "notes": self.notes}
+            self.boundaries.complete(index + 1, state)
+            self.observer.on_block(index + 1, blocks, ())
+        dense = self._measured(self.dense)
+        return SensitivityResult(
+            dense=SensitivityPoint(rate=0, sparsity=0, loss=math.log(dense), perplexity=dense, ratio=1.0),
+            curves=[_beside(curve, dense) for curve in self.curves],
+            notes=self.notes,
+            resumed_from=start,
+        )
+
+    def _resume(self) -> int:
+        found = self.resume(self.streams, len(self.skeleton))
+        if found is None:
+            return 0
+        done, state = found
+        self.curves = [SensitivityCurve.model_validate(curve) for curve in state["curves"]]
+        self.notes = list(state["notes"])
+        return done
+
+    def _layer(self, index: int) -> None:
+        """Measure block `index`, then advance the dense streams through it."""
+        skeleton, plan = self.skeleton, self.plan
+        self._held.discard(index)  # it is pruned now, and never run dense again
+        tensors = skeleton.read_block(index)
+        groups = input_groups(self.folder.family.inputs, skeleton.block_prefix(index), self._by_module)
+        statistics = self._statistics(index, tensors, groups)
+        block = skeleton.fill_block(index, tensors, plan.dtype)
+        variants = []
+        for rate in plan.rates:
+            pruned = self._pruned(index, tensors, statistics, rate)
+            variants += [
+                self._variant(index, block, tensors, unit, {name: pruned[name] for name in names}, rate)
+                for unit, names in self._units(index, list(pruned))
+            ]
+        self.dense.advance(block, index)
+        skeleton.empty_block(index)
+        for later in counted(range(index + 1, len(skeleton)), "blocks behind it"):
+            block = self._later_block(later)
+            for variant in variants:
+                variant.stream.advance(block, later)
+            self._aside.forget(later)
+            if later not in self._held:
+                skeleton.empty_block(later)
+        self._record(index, variants)
+        self._aside.forget(len(skeleton))
+
+    def _statistics(
+        self, index: int, tensors: dict[str, Tensor], groups: Sequence[InputGroup]
+    ) -> dict[InputGroup, InputStatistic]:
+        """Collect statistics of every group from the dense forward of the calibration tokens, and advance those."""
+        level = self.method.statistic
+        if self.calibration is None:
+            return {group: InputStatistic(level, sample_stride=1) for group in groups}
+        block = self.skeleton.fill_block(index, tensors, self.calibration.dtype)
+        stride = self.calibration.token_count  # nothing is asked of the sample
+        found = collect(block, index, self.calibration, groups, lambda: InputStatistic(level, sample_stride=stride))
+        self.calibration.advance(block, index)
+        return found
+
+    def _pruned(
+        self, index: int, tensors: dict[str, Tensor], statistics: dict[InputGroup, InputStatistic], rate: float
+    ) -> dict[str, Tensor]:
+        """Return the block's prunable weights at a rate, by name in the block, rounded and laid out as stored."""
+        prefix, pattern = self.skeleton.block_prefix(index), self.plan.pruning.pattern
+        pruned = {}
+        for group, statistic in statistics.items():
+            stored = [tensors[f"{name}.weight"] for name in group.linears]
+            names = [f"{prefix}.{name}" for name in group.linears]
+            linears = [
+                PrunableLinear(
+                    name,
+                    self._by_module[name][0],
+                    turned(weight.to(self.plan.device), self.folder.family).float(),
+                    Target(pattern, rate),
+                )
+                for name, weight in zip(names, stored, strict=True)
+            ]
+            found = self.method.prune(linears, statistic, self._note_once)
+            for name, weight_OI, before in zip(group.linears, found, stored, strict=True):
+                pruned[f"{name}.weight"] = turned(weight_OI.to(before.dtype), self.folder.family).contiguous()
+        return pruned
+
+    def _units(self, index: int, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """Return the units that are pruned together: full name, and tensors by name in the block."""
+        prefix = self.skeleton.block_prefix(index)
+        if self.plan.scope == "layer":
+            return [(prefix, list(names))] if names else []
+        return [(f"{prefix}.{name.removesuffix('.weight')}", [name]) for name in names]
+
+    def _variant(
+        self,
+        index: int,
+        block: nn.Module,
+        tensors: dict[str, Tensor],
+        unit: str,
+        pruned: dict[str, Tensor],
+        rate: float,
+    ) -> _Variant:
+        """Run the dense stream through the block with the pruned weights, then restore the dense ones."""
+        stream = Stream(
+            f"{unit}-{rate:g}",
+            self._tokens_NT,
+            self.skeleton,
+            self._aside,
+            self.budget,
+            dtype=self.plan.dtype,
+            micro_batch=self.plan.micro_batch(self._tokens_NT.shape[1]),
+            resumable=False,
+        )
+        self.skeleton.fill_block(index, pruned, self.plan.dtype)
+        stream.branch(self.dense, block, index)
+        self.skeleton.fill_block(index, {name: tensors[name] for name in pruned}, self.plan.dtype)
+        zeros = sum(int((weight == 0).sum()) for weight in pruned.values())
+        return _Variant(unit, rate, zeros / sum(weight.numel() for weight in pruned.values()), stream)
+
+    def _later_block(self, index: int) -> nn.Module:
+        """Return a dense block after the pruned one: from memory, or read and then kept in memory if there is room."""
+        block: nn.Module = self.skeleton.blocks[index]
+        if index not in self._held:
+            tensors = self.skeleton.read_block(index)
+            block = self.skeleton.fill_block(index, tensors, self.plan.dtype)
+            size = sum(weight.numel() for weight in tensors.values()) * self.plan.dtype.itemsize
+            if len(self._held) * size + size <= self._room:
+                self._held.add(index)
+        return block
+
+    def _room_for_blocks(self) -> int:
+        """Return the bytes of the activation budget that the streams of a layer leave."""
+        widest = len(self.plan.rates)
+        if self.plan.scope == "module":
+            widest *= max(1, len(self.plan.pruning.linears) // len(self.skeleton))
+        tokens = self.dense.token_count * (1 + widest)
+        if self.calibration is not None:
+            tokens += self.calibration.token_count
+        return self.budget.limit - tokens * self.folder.description.hidden_size * self.plan.dtype.itemsize
+
+    def _record(self, index: int, variants: Sequence[_Variant]) -> None:
+        """Add the curves of a layer from streams at the end of all blocks, in the order of the units."""
+        points: dict[str, list[SensitivityPoint]] = {}
+        for variant in variants:
+            found = self._measured(variant.stream)
+            point = SensitivityPoint(
+                rate=variant.rate, sparsity=variant.sparsity, loss=math.log(found), perplexity=found
+            )
+            points.setdefault(variant.unit, []).append(point)
+            variant.stream.close()
+        for unit, found_points in points.items():
+            weights = sum(
+                linear.numel
+                for name, (_, linear) in self._by_module.items()
+                if name == unit or name.startswith(f"{unit}.")
+            )
+            self.curves.append(SensitivityCurve(name=unit, layer=index, weights=weights, points=found_points))
+
+    def _measured(self, stream: Stream) -> float:
+        return perplexity(self.skeleton, pairs(stream))
+
+    def _note_once(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+def _beside(curve: SensitivityCurve, dense: float) -> SensitivityCurve:
+    """Return a curve with the ratio of every perplexity to the dense model's."""
+    points = [
+        point.model_copy(update={"ratio": point.perplexity / dense}) for point in curve.points if point.perplexity
+    ]
+    return curve.model_copy(update={"points": points})

@@ -1,0 +1,56 @@
+"""Plan of a pass that measures sensitivity, with every choice resolved."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.engine.models.folder import ModelFolder
+from core.engine.pruning.layerwise.plan import Plan, fingerprint, make_plan
+
+
+@dataclass(frozen=True)
+class SensitivityPlan:
+    """The rates and the scope of the measurement; `pruning` is the plan of the measured method at the highest rate."""
+
+    pruning: Plan
+    rates: tuple[float, ...]
+    scope: Literal["layer", "module"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pruning.dtype
+
+    @property
+    def forward_dtype(self) -> torch.dtype:
+        return self.pruning.forward_dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.pruning.device
+
+    def micro_batch(self, length: int) -> int:
+        return self.pruning.micro_batch(length)
+
+    def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
+        choices = ["sensitivity", self.pruning.method_id, self.pruning.pattern.text, list(self.rates), self.scope]
+        own = self.pruning.parameters.model_dump(mode="json")
+        return fingerprint([*choices, own], folder, revision, tokens, self.forward_dtype, self.device)
+
+
+def make_sensitivity_plan(
+    folder: ModelFolder, parameters: SensitivityParameters, *, device: torch.device | None = None
+) -> SensitivityPlan:
+    """Make a plan from checked parameters with defaults filled in; raises InvalidRequest kinds."""
+    assert parameters.rates is not None
+    pruning = make_plan(
+        folder,
+        method=parameters.method,
+        sparsity=parameters.rates[-1],
+        pattern=parameters.pattern,
+        parameters=parameters.parameters,
+        device=device,
+    )
+    return SensitivityPlan(pruning, tuple(parameters.rates), parameters.scope)

@@ -1,0 +1,38 @@
+"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): pruning by columns, with an update of the weights left."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from core.catalogue.parameters import SparseGPTParameters
+from core.engine.options.layer_selection import Selection
+from core.engine.pruning.compensation.column_update import damped_inverse_factor, prune_columns
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.protocols.layerwise import Method
+
+
+class SparseGPT(Method):
+    """Column updates with H = 2XᵀX / tokens, damped, and UᵀU = H⁻¹; masks by w²/U_jj², update by algorithm 1."""
+
+    statistic = Statistic.GRAM
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, SparseGPTParameters)
+        self.block_size = parameters.block_size
+        self.damping = parameters.damping
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        hessian_II = inputs.gram_II * (2 / inputs.tokens)
+        factor_II, dead_I = damped_inverse_factor(
+            hessian_II, self.damping, lambda text: note(f"{linears[0].name}: {text}")
+        )
+        return prune_columns(
+            [linear.weight_OI for linear in linears],
+            [linear.target for linear in linears],
+            factor_II,
+            dead_I,
+            block_size=self.block_size,
+        )

@@ -1,0 +1,37 @@
+"""Wanda (Sun, Liu, Bair, Kolter 2023, arXiv:2306.11695): weights and activations, no weight update."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from core.catalogue.parameters import WandaParameters
+from core.engine.options.layer_selection import Selection
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.masks import removal_mask
+from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.saliency import cumulative_row_share, weight_times_norm
+
+
+class Wanda(Method):
+    """Score |W_ij|·‖X_j‖₂ (eq. 1), the lowest s·d_in of every output row removed (algorithm 1).
+
+    The variant compares rows with one another by the cumulative share of their score, see `cumulative_row_share`.
+    """
+
+    statistic = Statistic.NORMS
+
+    def __init__(self, parameters: Selection) -> None:
+        assert isinstance(parameters, WandaParameters)
+        self.variant = parameters.variant
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        return [linear.weight_OI.masked_fill(self._mask(linear, inputs.norms_I), 0) for linear in linears]
+
+    def _mask(self, linear: PrunableLinear, norms_I: Tensor) -> Tensor:
+        score_OI = weight_times_norm(linear.weight_OI, norms_I)
+        if self.variant and not linear.target.pattern.is_n_m:
+            return removal_mask(cumulative_row_share(score_OI), linear.target, by_row=False)
+        return removal_mask(score_OI, linear.target, by_row=True)

@@ -1,0 +1,51 @@
+"""`secateur.json`: the recipe that made an artifact, the report of what it cost, and the SHA-256 of every file."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from core.catalogue.methods import get_method
+from core.pipeline.reports.model_card import model_card
+from core.pipeline.reports.sensitivity_card import sensitivity_card
+from core.storage import MANIFEST
+
+CARD = "README.md"
+
+
+class FileEntry(BaseModel):
+    """One file of the artifact."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """Contents of `secateur.json`. `recipe` is the job body that reproduces the run."""
+
+    version: int = 1
+    recipe: dict[str, Any]
+    report: dict[str, Any]
+    files: dict[str, FileEntry]
+
+
+def finalise(folder: Path, *, recipe: dict[str, Any], report: dict[str, Any]) -> Manifest:
+    """Write the card, then the manifest with the hash of every file, last; all fsynced."""
+    card = sensitivity_card if get_method(recipe["method"]).measures else model_card
+    (folder / CARD).write_text(card(recipe, report), "utf-8")
+    files = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            os.fsync(stream.fileno())
+        files[file.relative_to(folder).as_posix()] = FileEntry(bytes=file.stat().st_size, sha256=digest)
+    manifest = Manifest(recipe=recipe, report=report, files=files)
+    partial = folder / f"{MANIFEST}.partial"
+    with partial.open("w", encoding="utf-8") as target:
+        target.write(manifest.model_dump_json(indent=2))
+        target.flush()
+        os.fsync(target.fileno())
+    partial.replace(folder / MANIFEST)
+    return manifest

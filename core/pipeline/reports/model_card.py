@@ -1,0 +1,183 @@
+"""Model card of an artifact: pruning, quality and size, how to load it, and the recipe that reproduces it."""
+
+import json
+from typing import Any
+
+from core.catalogue.methods import get_method
+from core.engine.options.patterns import STRUCTURED
+from core.pipeline.reports import classifier_card
+from core.pipeline.reports.markdown import fenced, plain
+
+
+def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
+    """Return the README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
+    metrics = report["metrics"]
+    method = get_method(recipe["method"])
+    recovery = report.get("recovery")
+    is_classifier = report.get("model", {}).get("task") == classifier_card.TASK
+    names = ("dense", "pruned") if method.prunes else ("given", "trained")
+    recovery_lines = classifier_card.recovery if is_classifier else _recovery
+    lines = [
+        "---",
+        "library_name: transformers",
+        f"pipeline_tag: {classifier_card.TASK if is_classifier else 'text-generation'}",
+        f"tags: [pruning, {method.id}{', onnx' if is_classifier else ''}]",
+        "---",
+        "",
+        f"# {plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
+        "",
+        _what_went(metrics["sparsity"], recipe["pattern"] if method.prunes else None, report.get("layers", [])),
+        "",
+        *(recovery_lines(recovery, has_zeros=recipe["pattern"] != STRUCTURED.text) if recovery else []),
+        f"| | {' | '.join(names)} |",
+        "|---|---|---|",
+        *(classifier_card.figures(metrics) if is_classifier else _figures(metrics, pruned=method.prunes)),
+        f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |",
+        f"| bytes of weights | {metrics['bytes']['dense']:,} | {metrics['bytes']['artifact']:,} |",
+    ]
+    if "packed" in report:
+        lines.append(f"| bytes of weight files, packed | | {report['packed']['bytes']:,} |")
+    if "hashed" in report:
+        lines.append(f"| bytes of weight files, hashed | | {report['hashed']['bytes']:,} |")
+    latency = metrics.get("latency")
+    if latency:
+        lines += classifier_card.latencies(latency) if is_classifier else _latencies(latency)
+    lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.get("notes", [])), ""]
+    if "packed" in report:
+        lines += ["The weights are packed: `secateur download JOB --unpack` restores them bit by bit. Then:", ""]
+    if "hashed" in report:
+        lines += [
+            "The linear layers' weights share values chosen by a hash: `secateur download JOB --unpack` restores the "
+            "files bit by bit. Then:",
+            "",
+        ]
+    lines += classifier_card.how_to_open(report) if is_classifier else _how_to_open(report)
+    if method.paper is not None:
+        paper = method.paper
+        lines += [f"Method: {paper.authors}, *{paper.title}* ({paper.year}), {paper.url}", ""]
+    lines += [
+        "The job body that reproduces this run; `secateur.json` holds the whole report:",
+        "",
+        "```json",
+        json.dumps(recipe, indent=2, sort_keys=True),
+        "```",
+        "",
+        *_generations(report.get("generations", []), names),
+    ]
+    return "\n".join(lines)
+
+
+def _figures(metrics: dict[str, Any], *, pruned: bool) -> list[str]:
+    """Return the table rows of a language model's perplexities and of its accuracy on tasks."""
+    lines = [
+        f"| perplexity, {plain(name)}, {figures['sequence_length']}-token windows "
+        f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}"
+        f"{_before(figures) if pruned else ''}) |"
+        for name, figures in metrics["perplexity"].items()
+    ]
+    return lines + _tasks(metrics)
+
+
+def _latencies(latency: dict[str, Any]) -> list[str]:
+    return [
+        f"| prefill of {latency['sequence_length']} tokens on {latency['device']} "
+        f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms ({classifier_card.ratio_of_times(latency)}) |"
+    ]
+
+
+def _how_to_open(report: dict[str, Any]) -> list[str]:
+    trust = ", trust_remote_code=True" if report.get("verification", {}).get("trust_remote_code") else ""
+    return [
+        "```python",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{trust})',
+        "```",
+        "",
+    ]
+
+
+def _tasks(metrics: dict[str, Any]) -> list[str]:
+    """Return table rows of zero-shot accuracy, each with its standard error, and of the mean of all tasks."""
+    lines = []
+    for name, figures in metrics.get("tasks", {}).items():
+        cells = (f"{figures[model]:.2%} ± {figures[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))
+        what = f"{name} ({figures['metric']}, {figures['samples']:,} questions)"
+        lines.append(f"| {plain(what)} | {' | '.join(cells)} |")
+    if len(lines) > 1:
+        average = metrics["task_mean"]
+        lines.append(f"| mean of the {len(lines)} tasks | {average['dense']:.2%} | {average['pruned']:.2%} |")
+    return lines
+
+
+def _generations(generations: list[dict[str, Any]], names: tuple[str, str]) -> list[str]:
+    """Return the section with the texts both models generate from the job's prompts; `names` are the models' names."""
+    if not generations:
+        return []
+    lines = ["## What they write", "", "After each prompt, the likeliest tokens, one after another.", ""]
+    for each in generations:
+        lines += ["Prompt:", "", *fenced(each["prompt"]), ""]
+        for name, text in zip(names, (each["dense"], each["pruned"]), strict=True):
+            shown = {None: ["Not generated: see the notes."], "": ["Nothing: the text ends here."]}
+            lines += [f"The {name} model:", "", *(shown.get(text) or fenced(text)), ""]
+    return lines
+
+
+_TARGETS = {
+    "parameters": ("at most {:,} parameters that are not zero", "{:,}"),
+    "bytes": ("at most {:,} bytes of tensors", "{:,}"),
+    "latency_ratio": ("a prefill in at most {:.3g} × the dense model's time", "{:.3g} ×"),
+}
+
+
+def _target(metrics: dict[str, Any]) -> list[str]:
+    """Return the line that compares the target of the job with the figure reached; none where it had no target."""
+    target = metrics.get("target")
+    if target is None:
+        return []
+    asked, reached = _TARGETS[target["kind"]]
+    spread = f", timings spread by {target['spread']:.1%}" if target["kind"] == "latency_ratio" else ""
+    return [f"- Target: {asked.format(target['asked'])}; reached {reached.format(target['reached'])}{spread}."]
+
+
+def _what_went(share: dict[str, float], pattern: str | None, layers: list[dict[str, Any]]) -> str:
+    if pattern == STRUCTURED.text:
+        shares = f"{share['model']:.2%} of all parameters were removed, {share['prunable']:.2%} of those of its layers"
+        return f"{shares}{_groups(layers)}."
+    kind = f" ({pattern})" if pattern else ""
+    return f"{share['prunable']:.2%} of the prunable weights are zero{kind}, {share['model']:.2%} of all parameters."
+
+
+def _groups(layers: list[dict[str, Any]]) -> str:
+    """Return how many heads, channels and layers went, where the report counts them."""
+    counts: dict[str, tuple[int, int]] = {}
+    for row in layers:
+        if "before" in row:
+            gone, all_ = counts.get(row["kind"], (0, 0))
+            counts[row["kind"]] = gone + row["before"] - row["after"], all_ + row["before"]
+    told = [
+        f"{gone:,} layer{'s' if gone > 1 else ''}" if kind == "layer" else f"{gone:,} of {all_:,} {kind}"
+        for kind, (gone, all_) in counts.items()
+        if gone
+    ]
+    return f": {', '.join(told)}" if told else ""
+
+
+def _recovery(recovery: dict[str, Any], *, has_zeros: bool) -> list[str]:
+    sparsity = recovery["sparsity"]
+    zeros = (
+        f"Sparsity {sparsity['before']:.4%} before, {sparsity['after']:.4%} after: every pruned weight is still zero."
+        if has_zeros
+        else "What was removed stays removed: training changes the weights that are left, not their number."
+    )
+    texts = ", ".join(plain(text["name"]) for text in recovery["texts"])
+    return [
+        f"Recovered with {recovery['method']} ({recovery['trained']}, {recovery['trained_parameters']:,} parameters): "
+        f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {texts}. {zeros}",
+        "",
+    ]
+
+
+def _before(figures: dict[str, Any]) -> str:
+    before = figures.get("before_recovery")
+    return f"; {before:.3f} before recovery" if before is not None else ""

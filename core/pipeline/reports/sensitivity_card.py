@@ -1,0 +1,49 @@
+"""README.md of a sensitivity job's artifact: what was measured, the chart, a table, and how to use it."""
+
+import json
+from typing import Any
+
+from core.engine.options.sensitivity_curves import Sensitivity, SensitivityPoint
+from core.pipeline.reports.markdown import plain
+
+
+def sensitivity_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
+    """Return the card of a sensitivity job, in Markdown, made from its recipe and report."""
+    found = Sensitivity.model_validate(report["sensitivity"])
+    what = "layer" if found.scope == "layer" else "linear layer"
+    figure = "perplexity" if found.task == "language-model" else "accuracy"
+    measured = ", ".join(f"{name.replace('_', ' ')} {plain(str(value))}" for name, value in found.measured_on.items())
+    lines = [
+        f"# Sensitivity of {plain(recipe['model'])} to {plain(found.method)}",
+        "",
+        f"The {figure} when one {what} alone is pruned ({found.pattern}) and all others are dense. Measured on "
+        f"{measured}. Dense: loss {found.dense.loss:.4f} nats, {figure} {_shown(found.dense)}.",
+        "",
+        "![Loss against pruning rate of each layer](sensitivity.svg)",
+        "",
+        f"| {what} | weights | " + " | ".join(f"{rate:.0%}" for rate in found.rates) + " |",
+        "|---|---|" + "---|" * len(found.rates),
+        *(
+            f"| {plain(curve.name)} | {curve.weights:,} | " + " | ".join(_shown(point) for point in curve.points) + " |"
+            for curve in found.curves
+        ),
+        "",
+        *(f"- {plain(note)}" for note in report.get("notes", [])),
+        "",
+        "`sensitivity.json` holds all figures. A later job of the same model takes its layers' rates from them: "
+        f'`"parameters": {{"allocation": "job:{report["job"]}"}}`.',
+        "",
+        "The job body that reproduces this run; `secateur.json` holds the whole report:",
+        "",
+        "```json",
+        json.dumps(recipe, indent=2, sort_keys=True),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _shown(point: SensitivityPoint) -> str:
+    if point.perplexity is not None:
+        return f"{point.perplexity:.4g}"
+    return f"{point.accuracy:.2%}" if point.accuracy is not None else f"{point.loss:.4g}"

@@ -1,0 +1,173 @@
+"""Search for the least sparsity at which a structured method's model is as fast as requested, by timing shapes.
+
+Layers of one shape run as fast whatever weights they hold, so the shapes are timed with random weights, before anything
+is chosen or removed.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from pydantic import BaseModel
+from transformers import PretrainedConfig, PreTrainedModel
+
+from core.catalogue.compatibility import parse_parameters
+from core.engine.architectures.unit_counts import AttentionMode, Counts
+from core.engine.evaluation.latency import DenseClock
+from core.engine.models.folder import ModelFolder
+from core.engine.models.implementations import own_implementations
+from core.engine.models.tensors import DTYPES
+from core.engine.options.width_counts import reachable_sparsities, require_structure
+from core.engine.pruning.layerwise.plan import fingerprint
+from core.engine.pruning.units.plan import StructuredPlan, make_structured_plan
+from core.engine.pruning.units.removal import Cut, LayerCut, cut_config
+from core.errors import LatencyTooNoisy, TargetUnreachable
+
+RECORD = "latency-target.json"
+"""File in an attempt's folder with the result and the fingerprint of its circumstances."""
+PARAM = "target.latency_ratio"
+
+
+class Step(BaseModel):
+    """A shape that was timed; `ratio` is pruned / dense milliseconds of the prefill."""
+
+    sparsity: float
+    ratio: float
+
+
+class Found(BaseModel):
+    """The sparsity to prune to; `spread` is the relative excess of the dense model's slowest round over its fastest."""
+
+    sparsity: float
+    spread: float
+    steps: list[Step]
+
+
+class Timing(NamedTuple):
+    """The ratio of pruned to dense milliseconds, and the relative spread of the dense model's own timings."""
+
+    ratio: float
+    dense_spread: float
+
+
+def search(
+    sparsities: Sequence[float], asked: float, time_at: Callable[[float], Timing], on_step: Callable[[Step], None]
+) -> Found:
+    """Find the least of `sparsities` that takes at most `asked` of the dense time, by bisection.
+
+    `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early at one whose ratio is
+    below `asked` by no more than the dense timings spread.
+
+    Raises LatencyTooNoisy where that spread is larger than the requested gain, TargetUnreachable where the largest
+    sparsity is too slow.
+    """
+    steps: list[Step] = []
+
+    def time(place: int) -> Timing:
+        timing = time_at(sparsities[place])
+        steps.append(Step(sparsity=sparsities[place], ratio=timing.ratio))
+        on_step(steps[-1])
+        return timing
+
+    slow, fast = 0, len(sparsities) - 1
+    ratio, spread = time(fast)
+    if spread > 1 - asked:
+        raise LatencyTooNoisy(
+            f"{PARAM} {asked:g}: the dense model's own timings differ by {spread:.1%}, more than the gain of "
+            f"{1 - asked:.1%} asked for: use a worker with nothing else to do, longer sequences, or a smaller ratio",
+            param=PARAM,
+        )
+    if ratio > asked:
+        raise TargetUnreachable(
+            f"{PARAM} {asked:g} is out of reach: the nearest ratio measured is {ratio:.3f}, at sparsity "
+            f"{sparsities[fast]:.4f}, the largest there is",
+            param=PARAM,
+        )
+    while fast - slow > 1 and ratio < asked / (1 + spread):
+        middle = (slow + fast) // 2
+        tried = time(middle).ratio
+        if tried <= asked:
+            fast, ratio = middle, tried
+        else:
+            slow = middle
+    return Found(sparsity=sparsities[fast], spread=spread, steps=steps)
+
+
+def search_model(
+    folder: ModelFolder,
+    recipe: dict[str, Any],
+    *,
+    sequence_length: int,
+    device: torch.device,
+    revision: str,
+    work: Path,
+    previous: Sequence[Path],
+    on_step: Callable[[Step], None],
+) -> Found:
+    """Return the sparsity for a job's `target.latency_ratio`, or the result of an earlier attempt.
+
+    A result found in one of the folders `previous` under the same circumstances is not searched for again. Raises the
+    errors of `search`, and OutOfMemory where dense and pruned do not both fit.
+    """
+    description, asked = folder.description, recipe["target"]["latency_ratio"]
+    choices = [recipe["method"], recipe["parameters"], asked, sequence_length]
+    same = fingerprint(choices, folder, revision, {}, DTYPES[description.dtype], device)
+    found = next(_recorded([work, *previous], same), None)
+    if found is None:
+        clock = DenseClock(folder, sequence_length=sequence_length, device=device, beside=description.bytes)
+
+        def time_at(sparsity: float) -> Timing:
+            request = {name: recipe[name] for name in ("method", "pattern", "parameters")}
+            plan = make_structured_plan(folder, sparsity=sparsity, device=device, **request)
+            latency = clock.against(random_model(folder, shape_config(folder, plan), DTYPES[description.dtype], device))
+            return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
+
+        checked = parse_parameters(recipe["method"], recipe["parameters"])
+        found = search(reachable_sparsities(description, checked, device=device.type), asked, time_at, on_step)
+    record = {"fingerprint": same, "found": found.model_dump(mode="json")}
+    partial = work / f"{RECORD}.partial"
+    partial.write_text(json.dumps(record))
+    partial.replace(work / RECORD)
+    return found
+
+
+def _recorded(folders: Sequence[Path], same: str) -> Iterator[Found]:
+    for folder in folders:
+        try:
+            record = json.loads((folder / RECORD).read_text())
+        except (OSError, ValueError):
+            continue
+        if record["fingerprint"] == same:
+            yield Found.model_validate(record["found"])
+
+
+def shape_config(folder: ModelFolder, plan: StructuredPlan) -> PretrainedConfig:
+    """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
+    structure = require_structure(folder.description)
+    layers = range(len(structure.layers) - plan.removed_layers)
+    kept = LayerCut() if plan.narrowing is None else _first_groups((plan.narrowing.counts or ())[0], plan.attention)
+    cut = Cut(attention=plan.attention, layers=dict.fromkeys(layers, kept))
+    raw = cut_config(folder.raw_config, folder.config, folder.family, structure, cut)
+    return type(folder.config).from_dict(raw)
+
+
+def _first_groups(counts: Counts, attention: AttentionMode) -> LayerCut:
+    heads = {"kv_groups": counts.kv_heads, "query_heads": counts.heads, "none": None}[attention]
+    return LayerCut(
+        heads=None if heads is None else list(range(heads)),
+        channels=list(range(counts.channels)),
+    )
+
+
+def random_model(
+    folder: ModelFolder, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """Build a model of the folder's family and of the config's shape, with random weights."""
+    model_class = getattr(transformers, folder.family.architecture)
+    with torch.device(device):
+        model = model_class._from_config(config, dtype=dtype, **own_implementations(model_class))
+    shaped: PreTrainedModel = model.eval()
+    return shaped

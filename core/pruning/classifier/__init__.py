@@ -1,5 +1,0 @@
-"""Pruning of image classifiers, in memory.
-
-The context a method works in, weights as matrices, coupled channels, retraining, and the state saved between rounds.
-The methods themselves are in `core.pruning.methods.classifiers`.
-"""

@@ -1,8 +1,0 @@
-"""Training after pruning, in which pruned weights stay zero.
-
-It trains all parameters, low-rank adapters, or either against the original model's predictions. `recover` goes from a
-model folder to the tensors that changed; `training` is the loop, data parallel by accelerate; `masks` the zeros that
-are held; `adapters` LoRA whose update has the zeros of the weight it is added to; `losses` the objectives; `sampling`
-the sequences of a step; `opening` the model in memory; `checkpoints` the state saved between steps. Nothing here needs
-zeros to be there: a model from which groups were removed instead is trained in the same way.
-"""

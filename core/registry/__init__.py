@@ -1,5 +1,0 @@
-"""Registry of a team's models and datasets by name: their location, content and hash.
-
-They are registered from folders of this machine, uploaded in parts, or looked up on the hub; the sweep of orphans keeps
-the store to what rows name.
-"""

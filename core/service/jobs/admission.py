@@ -1,0 +1,85 @@
+"""Admission: the room that a job needs on a worker, and the messages about a worker that has too little of it.
+
+A claim compares both in its own statement (`core.service.jobs.queue.claims`). So that it need not look at every job
+that is too large for its worker, jobs carry their size, the needs in steps: those of one size are passed over together.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from core.service.jobs.schemas import Estimate
+from core.service.jobs.tables import JobRow, WorkerRow
+
+STEPS_PER_DOUBLING = 4
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that a job needs, or that a worker has; None where they are unknown, which excludes nobody."""
+
+    device_memory_bytes: int | None
+    memory_bytes: int | None
+    disk_bytes: int | None
+
+    @property
+    def size(self) -> int:
+        """Return each figure's step, in one number: 256² · device memory + 256 · memory + disk."""
+        return sum(_step(figure) << shift for figure, shift in zip(self._figures(), (16, 8, 0), strict=True))
+
+    def lack(self, worker: WorkerRow) -> str | None:
+        """Return a sentence on the first figure that the worker has too little of, None where it has room."""
+        there = room_of(worker)
+        for needed, has, name in zip(
+            self._figures(), there._figures(), ("device memory", "memory", "free disk"), strict=True
+        ):
+            if needed is not None and has is not None and needed > has:
+                device = worker.device_name or worker.device
+                return f"it needs about {gibibytes(needed)} of {name}, {device} has {gibibytes(has)}"
+        return None
+
+    def _figures(self) -> tuple[int | None, int | None, int | None]:
+        return self.device_memory_bytes, self.memory_bytes, self.disk_bytes
+
+
+def room_of(worker: WorkerRow) -> Room:
+    """Return the room that a worker says it has."""
+    return Room(worker.device_memory_bytes, worker.memory_bytes, worker.disk_free_bytes)
+
+
+def needs_by(estimate: Estimate) -> Room:
+    """Return the room that a job needs by its estimate."""
+    return Room(estimate.peak_device_memory_bytes, estimate.peak_memory_bytes, estimate.disk_bytes)
+
+
+def needs_of(job: JobRow) -> Room:
+    """Return the room that a job needs as its row has it, corrected by what jobs like it have taken since."""
+    return Room(job.needs_device_memory_bytes, job.needs_memory_bytes, job.needs_disk_bytes)
+
+
+def needs_columns(needs: Room) -> dict[str, int | None]:
+    """Return the columns of a job's row that keep its needs."""
+    return {
+        "needs_device_memory_bytes": needs.device_memory_bytes,
+        "needs_memory_bytes": needs.memory_bytes,
+        "needs_disk_bytes": needs.disk_bytes,
+        "size": needs.size,
+    }
+
+
+def memory_of(worker: WorkerRow) -> tuple[int, int]:
+    """Return the order of workers by memory: the device's first, then main memory."""
+    return worker.device_memory_bytes or 0, worker.memory_bytes or 0
+
+
+def largest(workers: Iterable[WorkerRow]) -> WorkerRow:
+    """Return the worker with the most memory; there must be one."""
+    return max(workers, key=memory_of)
+
+
+def gibibytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _step(figure: int | None) -> int:
+    return 0 if not figure else math.floor(STEPS_PER_DOUBLING * math.log2(figure))

@@ -1,0 +1,93 @@
+"""Corrections of the needs of waiting jobs by the measured needs of jobs of the same queue and method.
+
+An estimate is corrected when the job is submitted (`core.service.jobs.estimates.history`); a job that was
+submitted before there were enough others to learn from is corrected here, once there are. The medians are kept as
+attempts end, so neither a claim nor a correction reads the attempts.
+"""
+
+from collections.abc import Iterable
+
+from sqlalchemy import ColumnElement, and_, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from core.errors import GateMissed
+from core.service.jobs.admission import Room, needs_columns, needs_of
+from core.service.jobs.tables import AttemptRow, JobRow, PeakRatioRow
+
+HISTORY = 200
+"""Newest attempts that are used."""
+FEWEST = 3
+"""Attempts that are needed for a correction."""
+_BATCH = 500
+
+_RATIO = """
+    percentile_cont(0.5) WITHIN GROUP (
+        ORDER BY (measured ->> '{figure}')::float8 / nullif((needs #>> '{{basis,formula,{figure}}}')::float8, 0)
+    )
+"""
+_KEEP_RATIO = text(f"""
+    INSERT INTO peak_ratios (queue, method, device_memory, memory, disk)
+    SELECT
+        :queue, :method,
+        {_RATIO.format(figure="peak_device_memory_bytes")},
+        {_RATIO.format(figure="peak_memory_bytes")},
+        {_RATIO.format(figure="disk_bytes")}
+    FROM (
+        SELECT needs, measured FROM job_attempts
+        WHERE queue = :queue AND method = :method AND needs IS NOT NULL AND measured IS NOT NULL
+            AND (outcome = 'succeeded' OR error_code = :gate_missed)
+        ORDER BY ended_at DESC
+        LIMIT :history
+    ) AS past
+    HAVING count(*) >= :fewest
+    ON CONFLICT (queue, method) DO UPDATE
+    SET device_memory = excluded.device_memory, memory = excluded.memory, disk = excluded.disk
+""")
+
+
+def ran_to_its_end() -> ColumnElement[bool]:
+    """Return the condition of attempts that were measured to their end, those that missed a gate there included.
+
+    It is written in the terms of the index.
+    """
+    ended = or_(AttemptRow.outcome == "succeeded", AttemptRow.error_code == GateMissed.code)
+    return and_(AttemptRow.measured.is_not(None), ended)
+
+
+def keep_ratios(session: Session, ended: Iterable[tuple[str, str]]) -> None:
+    """Update the medians of these queues and methods.
+
+    They are updated in sorted order, so that two processes doing so do not wait for each other in turn.
+    """
+    values = {"gate_missed": GateMissed.code, "history": HISTORY, "fewest": FEWEST}
+    for queue, method in sorted(set(ended)):
+        session.execute(_KEEP_RATIO, {"queue": queue, "method": method, **values})
+
+
+def correct_needs(session: Session) -> int:
+    """Correct the needs of a batch of waiting jobs that can be; returns of how many. Called again and again."""
+    jobs = session.execute(
+        select(JobRow, PeakRatioRow)
+        .join(PeakRatioRow, and_(PeakRatioRow.queue == JobRow.queue, PeakRatioRow.method == JobRow.method))
+        .where(JobRow.status == "queued", ~JobRow.is_corrected)
+        .limit(_BATCH)
+        .with_for_update(of=JobRow, skip_locked=True, key_share=True)
+    ).all()
+    for job, ratio in jobs:
+        needs = needs_of(job)
+        corrected = Room(
+            _times(needs.device_memory_bytes, ratio.device_memory),
+            _times(needs.memory_bytes, ratio.memory),
+            _times(needs.disk_bytes, ratio.disk),
+        )
+        session.execute(
+            update(JobRow)
+            .where(JobRow.id == job.id)
+            .values(is_corrected=True, **needs_columns(corrected))
+            .execution_options(synchronize_session=False)
+        )
+    return len(jobs)
+
+
+def _times(figure: int | None, ratio: float | None) -> int | None:
+    return figure if figure is None or ratio is None else round(figure * ratio)

@@ -1,0 +1,197 @@
+"""Estimates of a job's needs, by formula and by the measured needs of earlier jobs, and the check that a worker fits.
+
+For each figure, the formula's result is multiplied by the median of measured ÷ formula over the jobs of the same queue
+and method that ran to their end last, whether or not they missed a gate there, and resemble this one most. With fewer
+than three of them the formula stands alone.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Double, bindparam, func, or_, select
+from sqlalchemy.orm import Session
+
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.evaluation.zero_shot_tasks import forward_tokens
+from core.errors import DoesNotFit, GateMissed
+from core.service.jobs.admission import needs_by
+from core.service.jobs.estimates.classifier import ClassifierWork, ImageCounts, classifier_work
+from core.service.jobs.estimates.compute import Tokens, Work, work_of
+from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_end
+from core.service.jobs.estimates.resources import FIGURES, Needs, classifier_needs, needs_of
+from core.service.jobs.queue import workers_of
+from core.service.jobs.resolution.job import ResolvedJob
+from core.service.jobs.schemas import Estimate, EstimateBasis, JobBody
+from core.service.jobs.submit_warnings import warnings_for
+from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
+from core.service.registry.service import find_row
+from core.service.registry.tables import DatasetRow
+from core.service.sources.references import SelfText
+from core.settings import Settings
+
+_NEAREST = 20
+_CHARACTERS_PER_TOKEN = 4
+
+
+def estimate_that_fits(
+    session: Session, team_id: str, resolved: ResolvedJob, settings: Settings
+) -> tuple[Estimate, Sequence[WorkerRow]]:
+    """Return the estimate of a request that can be run, and the fresh workers of its queue.
+
+    Raises DoesNotFit, with the figures, where none of these has room for the job. Where there is none nothing is known,
+    and the job may wait for one. What a worker does not tell is not held against it.
+    """
+    job = resolved.body
+    workers = workers_of(session, [job.queue], settings.worker_fresh_seconds)
+    estimate = estimate_job(session, team_id, resolved, workers, settings)
+    needs = needs_by(estimate)
+    faults = [needs.lack(worker) for worker in workers]
+    if workers and all(faults):
+        listed = "; ".join(sorted({fault for fault in faults if fault})[:5])
+        raise DoesNotFit(
+            f"no worker of queue {job.queue!r} can hold this job: {listed}. Use a queue with larger workers, a smaller "
+            "model, or fewer calibration and evaluation tokens",
+            param="queue",
+        )
+    return estimate, workers
+
+
+def estimate_job(
+    session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
+) -> Estimate:
+    """Return the estimate of a resolved request on such workers.
+
+    Time is that of one attempt, from fetch to store, without waiting.
+    """
+    job, description = resolved.body, resolved.model.description
+    device = "cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu"
+    is_fetched = resolved.sources["model"].get("kind", "folder") != "folder"
+    work: Work | ClassifierWork
+    if isinstance(description, ClassifierDescription):
+        work = classifier_work(description, job, _images(session, team_id, job))
+        passes = work.images
+        formula = classifier_needs(description, work, device=device, is_fetched=is_fetched)
+    else:
+        tokens = _tokens(session, team_id, job, _unwritten_tokens(session, team_id, resolved.sources))
+        work = work_of(description, job, tokens)
+        passes = work.passes
+        formula = needs_of(
+            description,
+            job,
+            tokens,
+            device=device,
+            activation_budget_bytes=settings.activation_budget_bytes,
+            is_fetched=is_fetched,
+        )
+    factors, jobs = _fleet_factors(session, job, formula)
+    expected = {
+        name: None if value is None else type(value)(value * factors.get(name, 1.0))
+        for name, value in formula.model_dump().items()
+    }
+    return Estimate(
+        **expected,
+        forward_tokens=passes,
+        floating_point_operations=work.operations,
+        warnings=warnings_for(job, {worker.device for worker in workers}),
+        basis=EstimateBasis(jobs=jobs, formula=formula.model_dump()),
+    )
+
+
+_NEWEST = (
+    select(AttemptRow.needs["basis"]["formula"].label("formula"), AttemptRow.measured, AttemptRow.ended_at)
+    .where(
+        AttemptRow.queue == bindparam("queue"),
+        AttemptRow.method == bindparam("method"),
+        ran_to_its_end(),
+        AttemptRow.needs.is_not(None),
+    )
+    .order_by(AttemptRow.ended_at.desc())
+    .limit(HISTORY)
+    .subquery()
+)
+_NEAREST_ATTEMPTS = (
+    select(_NEWEST.c.formula, _NEWEST.c.measured)
+    .order_by(
+        func.abs(func.ln(_NEWEST.c.formula["seconds"].as_float() / bindparam("seconds", type_=Double))),
+        _NEWEST.c.ended_at.desc(),
+    )
+    .limit(_NEAREST)
+)
+
+
+def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict[str, float], int]:
+    """Return for each figure the median of measured ÷ formula among the nearest jobs, and how many there were.
+
+    The database picks these, so that a submission reads no more of the history than it uses.
+    """
+    asked = {"queue": job.queue, "method": job.method, "seconds": formula.seconds}
+    nearest = session.execute(_NEAREST_ATTEMPTS, asked).all()
+    factors = {}
+    for name in FIGURES:
+        ratios = [taken[name] / said[name] for said, taken in nearest if said.get(name) and taken.get(name)]
+        if len(ratios) >= FEWEST:
+            factors[name] = statistics.median(ratios)
+    return factors, len(nearest) if factors else 0
+
+
+def _tokens(session: Session, team_id: str, job: JobBody, own_text: int) -> Tokens:
+    """Return the job's tokens; for all of a text, about as many as its characters. `own_text`: still to generate."""
+
+    def of(dataset: str, samples: int | None, length: int) -> int:
+        if samples is not None:
+            return samples * length
+        row = find_row(session, DatasetRow, team_id, dataset)
+        return row.characters // _CHARACTERS_PER_TOKEN if row else 0
+
+    calibration, evaluation = job.calibration, job.evaluation
+    length = evaluation.sequence_length or 0
+    generated = (calibration.generated or 0) * (calibration.sequence_length or 0) if calibration else 0
+    return Tokens(
+        calibration=of(calibration.dataset, calibration.samples, calibration.sequence_length or 0) + generated
+        if calibration
+        else 0,
+        evaluation=sum(of(name, evaluation.samples, length) for name in evaluation.datasets),
+        window=(calibration.sequence_length if calibration else None) or length,
+        tasks=forward_tokens(evaluation.tasks, evaluation.task_limit),
+        prompts=sum(map(len, evaluation.prompts)) // _CHARACTERS_PER_TOKEN,
+        written=len(evaluation.prompts) * evaluation.prompt_tokens,
+        own_text=own_text,
+    )
+
+
+def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]) -> int:
+    """Return the tokens of the texts that the model has to generate first.
+
+    A text is there already where one of the team's newest jobs of the same model that ran to their end used it.
+    """
+    asked = _own_texts(sources)
+    if not asked:
+        return 0
+    ended = or_(JobRow.status == "succeeded", JobRow.error["code"].astext == GateMissed.code)
+    done = select(JobRow.sources).where(JobRow.team_id == team_id, ended)
+    for past in session.scalars(done.order_by(JobRow.created_at.desc()).limit(HISTORY)):
+        if past.get("model") == sources["model"]:
+            asked -= _own_texts(past)
+    return sum(text.samples * text.sequence_length for text in asked)
+
+
+def _own_texts(sources: Mapping[str, Any]) -> set[SelfText]:
+    texts = [sources.get("calibration"), sources.get("generated")]
+    texts += [*(sources.get("evaluation") or []), *(sources.get("recovery") or [])]
+    return {SelfText.model_validate(text) for text in texts if text and text["kind"] == "self"}
+
+
+def _images(session: Session, team_id: str, job: JobBody) -> ImageCounts:
+    """Return the job's images; for all of a set, as many as it has."""
+
+    def of(dataset: str, samples: int | None) -> int:
+        row = find_row(session, DatasetRow, team_id, dataset)
+        there = (row.images or 0) if row else 0
+        return there if samples is None else samples
+
+    calibration, evaluation = job.calibration, job.evaluation
+    return ImageCounts(
+        calibration=of(calibration.dataset, calibration.samples) if calibration else 0,
+        evaluation=sum(of(name, evaluation.samples) for name in evaluation.datasets),
+    )

@@ -1,0 +1,200 @@
+"""Formula for a job's memory, device memory, disk and time, from the model's headers and the job body alone.
+
+The formula follows the engine: the prune stage holds embeddings and head, one block with the copies it is pruned
+through, the statistics of one input group, the tokens that wait in front of a linear layer, and activations up to a
+budget; training, verification and latency load whole models in processes of their own. Its constants are rounded
+measurements on a CPU; measurements of the fleet's own jobs correct it (`core.service.jobs.estimates.history`).
+"""
+
+from collections import defaultdict
+from typing import Any
+
+from pydantic import BaseModel
+
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.methods import get_method
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
+from core.engine.options.latency_budget import bytes_in_turn
+from core.service.jobs.estimates.classifier import ClassifierWork
+from core.service.jobs.estimates.compute import (
+    SOLVERS,
+    Tokens,
+    adapted_of,
+    allocating_tokens,
+    compensation_of,
+    is_after_a_cut,
+    seeks_latency,
+    solving_method,
+    training_to_choose,
+    work_of,
+)
+from core.service.jobs.estimates.training import training_bytes
+from core.service.jobs.schemas import JobBody
+
+_LIBRARIES_BYTES = 450 * 2**20
+"""Resident bytes of a process that has loaded the engine."""
+_LIBRARIES_WITH_CUDA_BYTES = 2 * 2**30
+_DEVICE_CONTEXT_BYTES = 600 * 2**20
+_MICRO_BATCH_TOKENS = 4096
+_LOGIT_POSITIONS = 256
+_VERIFIED_POSITIONS = 64
+
+_OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
+_BYTES_PER_SECOND = 5e8
+_PROCESS_SECONDS = 6.0
+"""Seconds that each process of a job takes to start: interpreter, libraries, the model's tokenizer and config."""
+_CLASSIFIER_PROCESSES = 4
+
+
+class Needs(BaseModel):
+    """Resources that a job needs. Bytes are peaks.
+
+    They are those of the largest process in main memory and on the device; on the worker's disk those of the job's
+    folder, of a model fetched for it, and of the artifact's copy in a local store.
+    """
+
+    peak_memory_bytes: int
+    peak_device_memory_bytes: int | None
+    disk_bytes: int
+    seconds: float
+
+
+FIGURES = tuple(Needs.model_fields)
+
+
+def compare(estimate: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any] | None:
+    """Return each figure estimated at submission, measured, and their ratio; None without an estimate."""
+    if estimate is None:
+        return None
+    return {
+        name: {"estimated": estimate[name], "actual": measured[name], "ratio": measured[name] / estimate[name]}
+        for name in FIGURES
+        if estimate.get(name) and measured.get(name) is not None
+    } | {"jobs_it_came_from": estimate["basis"]["jobs"]}
+
+
+def needs_of(
+    description: ModelDescription,
+    job: JobBody,
+    tokens: Tokens,
+    *,
+    device: str,
+    activation_budget_bytes: int,
+    is_fetched: bool,
+) -> Needs:
+    """Return the resources the job needs on a worker of that kind (`cpu` or `cuda`).
+
+    `is_fetched`: the model comes over the network and is on the worker's disk too.
+    """
+    width = WEIGHT_BYTES[description.dtype]
+    compensation = compensation_of(parse_parameters(job.method, job.parameters))
+    refit = compensation if compensation is not None and compensation.refits else None
+    in_float32 = refit is not None and is_after_a_cut(refit) and device == "cpu"
+    forward = 4 if description.dtype == "float32" or in_float32 else 2
+    lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
+    blocks = _largest_block(description)
+    ends = max(description.parameters - description.prunable_parameters, 0) * width
+    block = sum(linear.numel for linear in blocks)
+    group = max(_groups(blocks), default=0)
+    widest = max(linear.in_features for linear in blocks)
+    broadest = max(linear.out_features for linear in blocks)
+    # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
+    pruning = block * (width + lanes * forward) + group * 16
+    statistics = 3 * 4 * widest**2 if solving_method(job) in SOLVERS else 0
+    if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
+        statistics = (7 if refit.chooses else 5) * 4 * widest**2
+    waiting = lanes * tokens.calibration * widest * forward
+    batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
+    forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
+    logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
+    streams = description.hidden_size * (lanes * forward * tokens.calibration + width * 2 * tokens.evaluation)
+    method = get_method(job.method)
+    if method.measures:  # a stream for every point of a layer; what the budget has over holds later blocks
+        at_once = len(job.parameters["rates"]) * (len(blocks) if job.parameters["scope"] == "module" else 1)
+        streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
+    engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
+    adapted = adapted_of(job)
+    if adapted is not None:  # beside the whole model, what the walk holds throughout
+        choosing = training_to_choose(adapted, tokens)
+        engine = max(engine, ends + training_bytes(description, choosing, device=device).memory)
+    elif method.needs.gradients:  # of a block, in float32: weights, sums of gradients and of their squares, one of each
+        engine += block * 16 + min(
+            4 * description.layers * description.hidden_size * tokens.calibration, activation_budget_bytes
+        )
+    if allocating := allocating_tokens(job, tokens):  # before the walk, with none of its tokens: what blocks were given
+        given = 4 * description.layers * description.hidden_size * allocating
+        held = block * (width + 4) + min(given, activation_budget_bytes)
+        engine = max(engine, ends + held + max(forward_pass, logits))
+    if job.method == "depth":  # all blocks at once
+        engine += description.prunable_parameters * forward
+    if job.method == "bonsai":  # the same, before the walk that removes, and no tokens but those under way
+        engine = max(engine, ends + description.prunable_parameters * forward + max(forward_pass, logits))
+    whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
+    if tokens.tasks:
+        one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
+        whole = max(whole, description.bytes + max(LOGITS_BYTES[device], one))
+    if seeks_latency(job):
+        whole = max(whole, bytes_in_turn(description.bytes, description.bytes))
+    if method.measures:  # no model is made, verified or timed
+        whole = 0
+    training = training_bytes(description, job.recovery, device=device)
+    whole = max(whole, training.memory)
+    work = work_of(description, job, tokens)
+    processes = 1 if method.measures else (5 if tokens.tasks else 3) + seeks_latency(job)
+    processes += bool(tokens.written) + bool(tokens.own_text)
+    copies = is_fetched + 3 * (not method.measures)
+    stored = description.bytes * copies + training.disk  # blocks, artifact, its copy in a local store
+    stored += 0 if adapted is None else description.prunable_parameters * width  # as trained
+    moved = stored + 6 * description.bytes + 4 * streams
+    on_device = device == "cuda"
+    return Needs(
+        peak_memory_bytes=(
+            _LIBRARIES_WITH_CUDA_BYTES + max(block * width + streams // 8, training.checkpoint)
+            if on_device
+            else _LIBRARIES_BYTES + max(engine, whole)
+        ),
+        peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + max(engine, whole) if on_device else None,
+        disk_bytes=stored + 2 * streams,
+        seconds=processes * _PROCESS_SECONDS
+        + work.operations / _OPERATIONS_PER_SECOND[device]
+        + moved / _BYTES_PER_SECOND,
+    )
+
+
+def classifier_needs(
+    description: ClassifierDescription, work: ClassifierWork, *, device: str, is_fetched: bool
+) -> Needs:
+    """Return the resources that a job on an image classifier needs on a worker of that kind."""
+    on_device = device == "cuda"
+    stored = description.bytes * (4 + is_fetched)  # rounds, artifact in two forms, its copy in a local store
+    return Needs(
+        peak_memory_bytes=_LIBRARIES_WITH_CUDA_BYTES if on_device else _LIBRARIES_BYTES + work.memory_bytes,
+        peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + work.memory_bytes if on_device else None,
+        disk_bytes=stored,
+        seconds=_CLASSIFIER_PROCESSES * _PROCESS_SECONDS
+        + work.operations / _OPERATIONS_PER_SECOND[device]
+        + stored / _BYTES_PER_SECOND,
+    )
+
+
+def _largest_block(description: ModelDescription) -> list[LinearShape]:
+    """Return the linear layers of the largest block, since layers may differ in shape."""
+    blocks: dict[int, list[LinearShape]] = defaultdict(list)
+    for linear in description.linears:
+        blocks[linear.layer].append(linear)
+    return max(blocks.values(), key=lambda block: sum(linear.numel for linear in block))
+
+
+def _groups(linears: list[LinearShape]) -> list[int]:
+    """Return the weights of each group of a block's linear layers that are pruned together.
+
+    They are those of one input width, at most three (two of an MLP, or query, key and value).
+    """
+    by_width: dict[int, list[int]] = defaultdict(list)
+    for linear in linears:
+        by_width[linear.in_features].append(linear.numel)
+    return [sum(sorted(sizes)[-2:]) for sizes in by_width.values()]

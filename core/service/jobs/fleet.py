@@ -1,0 +1,206 @@
+"""Figures of the fleet, now and since the service began, read from the queue: for metrics and for the view of workers.
+
+What is queued or running is counted at the time of reading. What ended is added up: `count_ended_attempts` adds every
+ended attempt to the totals exactly once, so that counters never go back, cost the same however many jobs there were,
+and outlive the rows they were made from.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from sqlalchemy import Row, case, func, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.service.jobs.estimates.corrections import keep_ratios
+from core.service.jobs.tables import JOB_IS_HELD, AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
+from core.service.teams.quotas import device_seconds_used
+from core.service.teams.tables import TeamRow
+
+STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
+"""Upper bounds of a stage's histogram buckets, in seconds."""
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Jobs of one team that wait in one queue, and how many of them its quotas let run at this moment.
+
+    Ages are those of the oldest job, in seconds since it was submitted. Quotas are of all queues together, and each
+    queue is counted as if it had the whole room.
+    """
+
+    queue: str
+    team: str
+    queued: int
+    oldest_seconds: float
+    runnable: int
+
+
+def waiting_jobs(session: Session) -> list[Waiting]:
+    """Return what waits, by queue and team. Reads an index of jobs that wait, and the teams they are of."""
+    counted = (
+        select(
+            JobRow.queue,
+            JobRow.team_id,
+            func.count().label("queued"),
+            func.min(JobRow.created_at).label("oldest"),
+        )
+        .where(JobRow.status == "queued")
+        .group_by(JobRow.queue, JobRow.team_id)
+        .subquery()
+    )
+    room = case(
+        (TeamRow.max_device_seconds <= device_seconds_used(), 0),
+        (TeamRow.max_running.is_(None), counted.c.queued),
+        else_=func.least(counted.c.queued, func.greatest(TeamRow.max_running - TeamRow.running, 0)),
+    )
+    age = func.extract("epoch", func.clock_timestamp() - counted.c.oldest)
+    rows = session.execute(
+        select(counted.c.queue, TeamRow.name, counted.c.queued, age, room).join_from(
+            counted, TeamRow, TeamRow.id == counted.c.team_id
+        )
+    )
+    return [Waiting(queue, team, queued, float(oldest), runnable) for queue, team, queued, oldest, runnable in rows]
+
+
+@dataclass(frozen=True)
+class QueueFigures:
+    """Figures of one queue.
+
+    Jobs that wait, the age of the oldest of them (seconds since it was submitted), how many of them their teams' quotas
+    let run, and jobs that workers hold.
+    """
+
+    queue: str
+    queued: int
+    oldest_seconds: float
+    runnable: int
+    running: int
+
+
+def queue_figures(session: Session, waiting: Sequence[Waiting] | None = None) -> list[QueueFigures]:
+    """Return the figures of every queue that has jobs now or that a worker serves.
+
+    `waiting`: the jobs that wait, where they were read already.
+    """
+    by_queue: dict[str, list[Waiting]] = defaultdict(list)
+    for each in waiting_jobs(session) if waiting is None else waiting:
+        by_queue[each.queue].append(each)
+    held = select(JobRow.queue, func.count().label("held")).where(text(JOB_IS_HELD)).group_by(JobRow.queue)
+    running = {row.queue: row.held for row in session.execute(held)}
+    served = session.scalars(select(WorkerRow.queue).distinct())
+    return [
+        QueueFigures(
+            name,
+            sum(each.queued for each in by_queue[name]),
+            max((each.oldest_seconds for each in by_queue[name]), default=0.0),
+            sum(each.runnable for each in by_queue[name]),
+            running.get(name, 0),
+        )
+        for name in sorted({*by_queue, *running, *served})
+    ]
+
+
+def workers(session: Session, fresh_seconds: float) -> Sequence[WorkerRow]:
+    """Return the workers with a heartbeat in the last `fresh_seconds`, oldest first."""
+    fresh = select(WorkerRow).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    return session.scalars(fresh.order_by(WorkerRow.started_at, WorkerRow.id)).all()
+
+
+def own_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> set[str]:
+    """Return those of the jobs that belong to the team."""
+    return set(session.scalars(select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id)))
+
+
+def attempt_totals(session: Session) -> Sequence[AttemptTotalRow]:
+    return session.scalars(select(AttemptTotalRow)).all()
+
+
+def stage_totals(session: Session) -> Sequence[StageTotalRow]:
+    return session.scalars(select(StageTotalRow)).all()
+
+
+def count_ended_attempts(session: Session) -> int:
+    """Add attempts that ended since the last time, oldest first and at most a batch, to the totals; how many."""
+    picked = (
+        select(AttemptRow.job_id, AttemptRow.attempt)
+        .where(AttemptRow.ended_at.is_not(None), ~AttemptRow.counted)
+        .order_by(AttemptRow.ended_at)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+    )
+    ended = session.execute(
+        update(AttemptRow)
+        .where(tuple_(AttemptRow.job_id, AttemptRow.attempt).in_(select(picked.c.job_id, picked.c.attempt)))
+        .values(counted=True)
+        .returning(
+            AttemptRow.queue,
+            AttemptRow.method,
+            AttemptRow.outcome,
+            AttemptRow.error_code,
+            AttemptRow.stages,
+            AttemptRow.measured.is_not(None).label("is_measured"),
+            func.extract("epoch", AttemptRow.ended_at - AttemptRow.started_at).label("seconds"),
+        )
+        .execution_options(synchronize_session=False)
+    ).all()
+    _add_attempts(session, ended)
+    _add_stages(session, ended)
+    keep_ratios(session, ((row.queue, row.method) for row in ended if row.is_measured))
+    return len(ended)
+
+
+def _add_attempts(session: Session, ended: Sequence[Row[Any]]) -> None:
+    attempts: Counter[tuple[str, ...]] = Counter()
+    seconds: Counter[tuple[str, ...]] = Counter()
+    for row in ended:
+        key = (row.queue, row.method, row.outcome, row.error_code or "")
+        attempts[key] += 1
+        seconds[key] += row.seconds
+    names = ("queue", "method", "outcome", "error_code")
+    _add(session, AttemptTotalRow, names, attempts, seconds)
+
+
+def _add_stages(session: Session, ended: Sequence[Row[Any]]) -> None:
+    attempts: Counter[tuple[Any, ...]] = Counter()
+    seconds: Counter[tuple[Any, ...]] = Counter()
+    for row in ended:
+        for stage, took in (row.stages or {}).items():
+            key = (stage, row.outcome, next(bound for bound in STAGE_BOUNDS if took <= bound))
+            attempts[key] += 1
+            seconds[key] += took
+    _add(session, StageTotalRow, ("stage", "outcome", "at_most"), attempts, seconds)
+
+
+def _add(
+    session: Session,
+    table: type[AttemptTotalRow | StageTotalRow],
+    names: tuple[str, ...],
+    attempts: Counter[Any],
+    seconds: Counter[Any],
+) -> None:
+    """Add to the totals; rows are locked in one order, so that two processes do not wait for each other in turn."""
+    if not attempts:
+        return
+    rows = [
+        dict(zip(names, key, strict=True)) | {"attempts": attempts[key], "seconds": float(seconds[key])}
+        for key in sorted(attempts)
+    ]
+    new = insert(table)
+    session.execute(
+        new.on_conflict_do_update(
+            index_elements=list(names),
+            set_={
+                "attempts": table.attempts + new.excluded.attempts,
+                "seconds": table.seconds + new.excluded.seconds,
+            },
+        ),
+        rows,
+    )

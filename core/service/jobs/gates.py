@@ -1,0 +1,204 @@
+"""Gates: limits on a job's figures, the figure each is compared with, and what a job must measure to have one."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from core.engine.options.latency_budget import latency_noise
+from core.errors import GateMissed, InvalidRequest
+from core.service.jobs.schemas import Evaluation, Gates
+
+Figures = Mapping[str, Any]
+
+TASK_MEAN: Final = "task_mean"
+"""Name of the mean of all tasks, in place of a task's."""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Result of one limit for one figure; a target is such a limit too (`target.bytes`).
+
+    `on` is the dataset or task the figure was measured on, None where it is of the model or its files. `figure` is None
+    where it was not measured or is no finite number, which keeps no gate; `margin` is by how much, relative to it, the
+    measurement may be off: a limit is kept beyond that only. `message` says it all, whether kept or not.
+    """
+
+    gate: str
+    limit: float
+    figure: float | None
+    on: str | None
+    kept: bool
+    message: str
+    margin: float = 0.0
+
+    @property
+    def param(self) -> str:
+        """Return the path of the limit in the job body."""
+        return self.gate if "." in self.gate else f"gates.{self.gate}"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Figure of the metrics, with a detail that helps to read it and its relative measurement error."""
+
+    value: float | None
+    on: str | None = None
+    detail: str = ""
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """Kind of gate: the name of its figure, and where the metrics have it.
+
+    `models` is the kind of model that has the figure (None: all), `needs` the field of `evaluation` that must be given
+    for it to be measured (None: it always is).
+    """
+
+    figure: str
+    find: Callable[[Figures], Iterator[_Measured]]
+    models: Literal["language models", "image classifiers"] | None = None
+    needs: Literal["datasets", "tasks"] | None = None
+    instead: str = ""
+    """The gate that other models have for the same purpose."""
+
+
+def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
+    """Return the result of every limit that was set, on every dataset and task it holds for."""
+    results = []
+    for name, limit in gates.model_dump(exclude_none=True).items():
+        kind = _GATES[name]
+        found = list(kind.find(metrics)) or [_Measured(None, detail="it was not measured: see the report's notes")]
+        results += [_result(name, limit, kind.figure, measured) for measured in found]
+    return results
+
+
+def gated_figure(name: str, metrics: Figures) -> float | None:
+    """Return the figure that the gate of this name compares with its limit.
+
+    It is the largest, where there are several, and includes the measurement error. None where one of them is unknown,
+    or there is none.
+    """
+    found = list(_GATES[name].find(metrics))
+    known = [each.value * (1 + each.margin) for each in found if each.value is not None and math.isfinite(each.value)]
+    return max(known) if known and len(known) == len(found) else None
+
+
+def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:
+    """Return all missed gates as one error, whose `param` is the first's; None where all were kept."""
+    missed = [result for result in results if not result.kept]
+    return GateMissed("; ".join(result.message for result in missed), param=missed[0].param) if missed else None
+
+
+def gates_report(gates: Gates, results: Sequence[GateResult]) -> dict[str, Any]:
+    """Return the report's `gates`: the limits, one of `rows` for each figure with a limit, and the text of `missed`."""
+    missed = missed_gates(results)
+    rows = [asdict(result) for result in results]
+    return {"missed": missed and missed.message, "rows": rows, **gates.model_dump(mode="json")}
+
+
+def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: bool) -> None:
+    """Require that the job measures the figure of every gate; raises InvalidRequest naming what to add."""
+    models = "image classifiers" if is_classifier else "language models"
+    for name in gates.model_dump(exclude_none=True):
+        kind, param = _GATES[name], f"gates.{name}"
+        if kind.models not in (None, models):
+            instead = f": use {kind.instead}" if kind.instead else ""
+            raise InvalidRequest(f"{param} belongs to {kind.models}, the model is none of them{instead}", param=param)
+        if kind.needs is not None and not getattr(evaluation, kind.needs):
+            what = {"tasks": "questions", "datasets": "images" if is_classifier else "a text"}[kind.needs]
+            raise InvalidRequest(
+                f'{param} needs {what} to measure on: add "evaluation": {{"{kind.needs}": ["NAME"]}}', param=param
+            )
+
+
+def stored_bytes(metrics: Figures) -> int | None:
+    """Return the bytes of the weights as they are stored: packed or hashed where they are."""
+    sizes = metrics.get("bytes") or {}
+    return next((sizes[form] for form in ("packed", "hashed", "artifact") if form in sizes), None)
+
+
+def _result(name: str, limit: float, figure: str, measured: _Measured) -> GateResult:
+    value = measured.value if measured.value is not None and math.isfinite(measured.value) else None
+    on = "" if measured.on is None else " of all tasks" if measured.on == TASK_MEAN else f" on {measured.on}"
+    if value is None:
+        said = f"{figure}{on} is unknown" + (f", {measured.detail}" if measured.detail else "")
+    else:
+        said = f"{figure}{on} is {_shown(value)}" + (f" ({measured.detail})" if measured.detail else "")
+    most = limit / (1 + measured.margin)
+    kept = value is not None and value <= most
+    allowed = f"{said}; the gate allows {_shown(limit)}"
+    if measured.margin and value is not None and most < value <= limit:
+        allowed += f", which is unproven: with this noise {_shown(most)} keeps it"
+    return GateResult(name, limit, value, measured.on, kept, allowed, measured.margin)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _perplexity_ratios(metrics: Figures) -> Iterator[_Measured]:
+    for name, figures in (metrics.get("perplexity") or {}).items():
+        yield _Measured(figures.get("ratio"), name, "" if figures.get("ratio") is not None else "it is not finite")
+
+
+def _drops(figures_by_name: Figures) -> Iterator[_Measured]:
+    for name, figures in figures_by_name.items():
+        dense, pruned = figures["dense"], figures["pruned"]
+        drop = round(dense - pruned, 9)  # 0.93 - 0.92 is more than 0.01 in binary
+        yield _Measured(drop, name, f"from {dense:.2%} to {pruned:.2%}")
+
+
+def _accuracy_drops(metrics: Figures) -> Iterator[_Measured]:
+    return _drops(metrics.get("accuracy") or {})
+
+
+def _task_accuracy_drops(metrics: Figures) -> Iterator[_Measured]:
+    """Yield the accuracy drop of each task, and that of their mean where there are several."""
+    tasks = metrics.get("tasks") or {}
+    return _drops({**tasks, TASK_MEAN: metrics[TASK_MEAN]} if len(tasks) > 1 else tasks)
+
+
+def _latency_ratio(metrics: Figures) -> Iterator[_Measured]:
+    latency = metrics.get("latency")
+    if latency:
+        noise, dense, pruned = latency_noise(latency), latency["dense_ms"], latency["pruned_ms"]
+        detail = f"{dense:.4g} ms dense, {pruned:.4g} ms pruned, noise ± {noise:.1%}"
+        yield _Measured(pruned / dense, detail=detail, margin=noise)
+
+
+def _bytes(metrics: Figures) -> Iterator[_Measured]:
+    stored = stored_bytes(metrics)
+    if stored is not None:
+        yield _Measured(stored)
+
+
+def _bytes_ratio(metrics: Figures) -> Iterator[_Measured]:
+    stored = stored_bytes(metrics)
+    if stored is not None:
+        dense = metrics["bytes"]["dense"]
+        yield _Measured(stored / dense, detail=f"{stored:,} of {dense:,} bytes")
+
+
+def _parameters(metrics: Figures) -> Iterator[_Measured]:
+    if metrics.get("parameters"):
+        yield _Measured(metrics["parameters"]["nonzero"])
+
+
+_GATES: Final[Mapping[str, _Gate]] = {
+    "max_perplexity_ratio": _Gate(
+        "the perplexity ratio", _perplexity_ratios, "language models", "datasets", "max_accuracy_drop"
+    ),
+    "max_accuracy_drop": _Gate(
+        "the fall in top-1 accuracy", _accuracy_drops, "image classifiers", "datasets", "max_perplexity_ratio"
+    ),
+    "max_task_accuracy_drop": _Gate(
+        "the fall in accuracy", _task_accuracy_drops, "language models", "tasks", "max_accuracy_drop"
+    ),
+    "max_latency_ratio": _Gate("the latency ratio", _latency_ratio),
+    "max_bytes": _Gate("the number of stored bytes", _bytes),
+    "max_bytes_ratio": _Gate("the ratio of stored bytes", _bytes_ratio),
+    "max_parameters": _Gate("the number of parameters that are not zero", _parameters),
+}
+assert _GATES.keys() == Gates.model_fields.keys()

@@ -1,0 +1,133 @@
+"""Idempotency keys: a creating request sent twice creates once, and both times gets the first answer.
+
+The row of a key is written first, in the transaction that creates: a second request with that key waits for it, and
+finds either the answer or, where the first one failed, nothing. Answers are stored sealed with the key the client
+chose, of which only a hash is kept: one of them is a new API key, shown once and stored nowhere in the clear.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography.fernet import Fernet
+from sqlalchemy import Double, LargeBinary, bindparam, delete, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.errors import IdempotencyConflict
+from core.service.jobs.tables import IdempotencyKeyRow
+
+EXPIRED_AT_ONCE = 1000
+"""Keys that are removed in one round."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to a creating request: its status and its JSON."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class IdempotentRequest:
+    """Request with an Idempotency-Key; equal if team, key and `request` (method, path and body) are."""
+
+    team_id: str
+    key: str
+    request: bytes
+    secret: bytes
+
+    @property
+    def key_hash(self) -> bytes:
+        return hashlib.sha256(self.key.encode()).digest()
+
+    @property
+    def request_hash(self) -> bytes:
+        return hashlib.sha256(self.request).digest()
+
+    @property
+    def seal(self) -> Fernet:
+        sealing_key = hmac.new(self.secret, b"idempotency\0" + self.key.encode(), hashlib.sha256).digest()
+        return Fernet(base64.urlsafe_b64encode(sealing_key))
+
+
+_SAME = (
+    IdempotencyKeyRow.team_id == bindparam("of_team"),
+    IdempotencyKeyRow.key_hash == bindparam("of_key", type_=LargeBinary),
+)
+_NEW = insert(IdempotencyKeyRow).values(
+    team_id=bindparam("of_team"),
+    key_hash=bindparam("of_key", type_=LargeBinary),
+    request_hash=bindparam("request", type_=LargeBinary),
+    expires_at=seconds_from_now(bindparam("seconds", type_=Double)),
+)
+_REMEMBER = (
+    _NEW.on_conflict_do_update(
+        index_elements=["team_id", "key_hash"],
+        set_={"request_hash": _NEW.excluded.request_hash, "expires_at": _NEW.excluded.expires_at, "answer": None},
+        where=IdempotencyKeyRow.expires_at <= func.clock_timestamp(),
+    )
+    .returning(IdempotencyKeyRow.key_hash)
+    .execution_options(dml_strategy="raw")  # the values are those of its parameters, not of rows
+)
+_FIRST = select(IdempotencyKeyRow.request_hash, IdempotencyKeyRow.answer).where(*_SAME)
+_KEEP_ANSWER = (
+    update(IdempotencyKeyRow)
+    .where(*_SAME)
+    .values(answer=bindparam("sealed"))
+    .execution_options(synchronize_session=False)
+)
+"""Statement built once: building takes longer than running it, and most requests that create send a key."""
+
+
+def answer_once(
+    session: Session, request: IdempotentRequest, create: Callable[[], Answer], remember_seconds: float
+) -> tuple[Answer, bool]:
+    """Return the answer to a request, and whether it is a replay; raises IdempotencyConflict where the key had another.
+
+    An error that `create` raises is not remembered: the transaction that holds the key's row is rolled back with it.
+    """
+    this = {"of_team": request.team_id, "of_key": request.key_hash}
+    asked = {"request": request.request_hash, "seconds": remember_seconds}
+    fresh = session.scalar(_REMEMBER, this | asked)
+    if fresh is None:
+        first = session.execute(_FIRST, this).one()
+        if first.request_hash != request.request_hash:
+            raise IdempotencyConflict("this Idempotency-Key was used with another request", param="Idempotency-Key")
+        return _unseal(request, first.answer), True
+    answer = create()
+    session.execute(_KEEP_ANSWER, this | {"sealed": _seal(request, answer)})
+    return answer, False
+
+
+def expire_idempotency_keys(session: Session) -> int:
+    """Forget some of the keys that are past their time, those first that are it longest; how many.
+
+    Called again and again, a batch at a time. Keys whose requests are being answered are left for the next time.
+    """
+    key = (IdempotencyKeyRow.team_id, IdempotencyKeyRow.key_hash)
+    past = (
+        select(*key)
+        .where(IdempotencyKeyRow.expires_at <= func.clock_timestamp())
+        .order_by(IdempotencyKeyRow.expires_at)
+        .limit(EXPIRED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    gone = session.scalars(
+        delete(IdempotencyKeyRow).where(tuple_(*key).in_(past)).returning(IdempotencyKeyRow.key_hash)
+    )
+    return len(gone.all())
+
+
+def _seal(request: IdempotentRequest, answer: Answer) -> bytes:
+    return request.seal.encrypt(json.dumps([answer.status, answer.body.decode()]).encode())
+
+
+def _unseal(request: IdempotentRequest, sealed: bytes) -> Answer:
+    status, body = json.loads(request.seal.decrypt(sealed))
+    return Answer(status, body.encode())

@@ -1,0 +1,87 @@
+"""Inspection before a submit: the facts of a model, the methods that fit it, and a job's estimate."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.catalogue.compatibility import check_job
+from core.catalogue.methods import METHODS, get_method
+from core.catalogue.targets import expected_size
+from core.engine.architectures.describe import Description
+from core.engine.options.patterns import UNSTRUCTURED
+from core.errors import SecateurError
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.queue_names import require_queue
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.resolution.model import resolve_model
+from core.service.jobs.schemas import Estimate, ExpectedArtifact, InspectBody, Inspection, JobBody, MethodFit
+from core.settings import Settings
+from core.storage import Store
+
+
+def inspect(
+    session: Session,
+    team_id: str,
+    body: InspectBody,
+    *,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings | None = None,
+) -> Inspection:
+    """Do a dry run of submit, or, with only a model given, describe it.
+
+    Raises the errors of submit for the same body, and pydantic's ValidationError where it is not a job body.
+    """
+    asked: dict[str, Any] = body.model_dump()
+    job: JobBody | None = None
+    estimate: Estimate | None = None
+    artifact: ExpectedArtifact | None = None
+    if set(asked) == {"model"}:
+        model = resolve_model(session, team_id, body.model, store, hub or HubFindings())
+        methods = _fits(model.description)
+    else:
+        checked = JobBody.model_validate(asked)
+        require_queue(session, checked.queue, settings)
+        resolved = resolve_job(session, team_id, checked, store, hub)
+        model, job = resolved.model, resolved.body
+        prunes = get_method(job.method).prunes
+        known = {} if job.sparsity is None else {"sparsity": job.sparsity}
+        methods = _fits(model.description, job.pattern, **known) if prunes else _fits(model.description)
+        estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
+        artifact = _artifact(model.description, job)
+    described = {
+        name: value for name, value in model.description.model_dump().items() if name in Inspection.model_fields
+    }
+    return Inspection(
+        **described,
+        object="inspection",
+        model=body.model,
+        model_revision=model.revision,
+        methods=methods,
+        job=job,
+        estimate=estimate,
+        artifact=artifact,
+    )
+
+
+def _artifact(description: Description, job: JobBody) -> ExpectedArtifact | None:
+    if job.sparsity is None or not get_method(job.method).prunes or job.output.format == "hashed":
+        return None
+    parameters, size = expected_size(description, job.method, job.sparsity, job.parameters, job.output.format)
+    return ExpectedArtifact(parameters=parameters, bytes=size)
+
+
+def _fits(description: Description, pattern: str | None = None, sparsity: float | None = 0.5) -> list[MethodFit]:
+    """Return the fit of each method to a model; pattern and sparsity are for methods that prune."""
+
+    def reason(method: str) -> str | None:
+        try:
+            target = (pattern, sparsity) if METHODS[method].prunes else (UNSTRUCTURED.text, None)
+            check_job(description, method, *target, {})
+        except SecateurError as error:
+            return error.message
+        return None
+
+    reasons = {method: reason(method) for method in METHODS}
+    return [MethodFit(method=method, fits=why is None, reason=why) for method, why in reasons.items()]

@@ -1,0 +1,94 @@
+"""Claimed jobs: a row, read into what the worker runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+
+from core.pipeline.reports.dense_figures import Baseline
+from core.service.sources.references import (
+    ImageReference,
+    ModelReference,
+    TaskReference,
+    TextReference,
+    image_references,
+    model_references,
+    text_references,
+)
+
+
+@dataclass(frozen=True)
+class ClaimedImages:
+    """Images that a job on a classifier calibrates, trains and is measured on."""
+
+    calibration: ImageReference | None
+    recovery: ImageReference | None
+    evaluation: tuple[ImageReference, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Job that a worker has claimed. `body` is the request with defaults.
+
+    `generated` is text the model generates to calibrate on in addition to `calibration`; `recovery` has the texts it
+    trains on, none where it does not; `images` replaces all texts where the model is an image classifier; `baseline`
+    has figures of the dense model from earlier jobs; `previous_attempts` are newest first.
+    """
+
+    job_id: str
+    attempt: int
+    team_id: str
+    body: dict[str, Any]
+    model: ModelReference
+    calibration: TextReference | None
+    generated: TextReference | None
+    evaluation: tuple[TextReference, ...]
+    tasks: tuple[TaskReference, ...]
+    recovery: tuple[TextReference, ...]
+    teacher: ModelReference | None
+    images: ClaimedImages | None
+    baseline: Baseline | None
+    previous_attempts: tuple[int, ...]
+    estimate: dict[str, Any] | None
+    request_id: str | None
+    traceparent: str | None
+
+
+def claim_of(row: Row[Any]) -> Claim:
+    """Return the claim that a job's row is, as it was taken."""
+    sources = row.sources
+    calibration, generated, recovery, teacher = (
+        sources.get(name) for name in ("calibration", "generated", "recovery", "teacher")
+    )
+    trained_on = recovery if isinstance(recovery, list) else [recovery] if recovery else []  # one, in older jobs
+    return Claim(
+        job_id=row.id,
+        attempt=row.attempt,
+        team_id=row.team_id,
+        body=row.body,
+        model=model_references.validate_python(sources["model"]),
+        calibration=None if calibration is None else text_references.validate_python(calibration),
+        generated=None if generated is None else text_references.validate_python(generated),
+        evaluation=tuple(text_references.validate_python(source) for source in sources.get("evaluation", ())),
+        tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
+        recovery=tuple(text_references.validate_python(source) for source in trained_on),
+        teacher=None if teacher is None else model_references.validate_python(teacher),
+        images=_claimed_images(sources.get("images")),
+        baseline=None if sources.get("baseline") is None else Baseline.model_validate(sources["baseline"]),
+        previous_attempts=tuple(range(row.attempt - 1, 0, -1)),
+        request_id=row.request_id,
+        traceparent=row.traceparent,
+        estimate=row.estimate,
+    )
+
+
+def _claimed_images(sources: Mapping[str, Any] | None) -> ClaimedImages | None:
+    if sources is None:
+        return None
+    calibration, recovery = (
+        None if sources[name] is None else image_references.validate_python(sources[name])
+        for name in ("calibration", "recovery")
+    )
+    evaluation = tuple(image_references.validate_python(source) for source in sources["evaluation"])
+    return ClaimedImages(calibration, recovery, evaluation)

@@ -1,0 +1,244 @@
+"""Claims: a worker takes a job, renews its lease, and gives it back."""
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sqlalchemy import Row, bindparam, func, text, update
+from sqlalchemy.orm import Session
+
+from core.database import new_id, seconds_from_now
+from core.service.jobs.admission import Room
+from core.service.jobs.queue.attempts import Ending
+from core.service.jobs.queue.audit_entries import STARTED
+from core.service.jobs.queue.claimed import Claim, claim_of
+from core.service.jobs.queue.completion import finish_cancelled
+from core.service.jobs.queue.fitting import HAS_ROOM, MAY_FIT, MAY_TAKE, ME
+from core.service.jobs.queue.progress import append_event
+from core.service.jobs.queue.transitions import EVENT_CHANNEL, move
+from core.service.jobs.queue.webhook_notices import tell_webhooks
+from core.service.jobs.states import HELD, JobStatus
+from core.service.jobs.tables import JobRow, WorkerRow
+
+_CLAIM_LOCKS = 0x5ECA << 32
+"""Base of the advisory locks of queues, to which a hash of the queue's name is added."""
+
+
+_TAKE_TURNS = text("""
+    SELECT
+        set_config('idle_in_transaction_session_timeout', :longest_turn, true),
+        pg_advisory_xact_lock(:turn)
+    FROM (
+        SELECT FROM jobs WHERE status = 'queued' AND queue = :queue ORDER BY priority DESC, created_at, id LIMIT 1
+    ) AS waiting
+""")
+"""No row, and no lock taken, where nothing waits in the queue. The order is the index's: without it PostgreSQL may look
+for a row that waits among the many that do not."""
+
+_LONGEST_TURN = "5s"
+"""A worker that freezes in its turn, or is cut off, loses it: the server ends its session, and the others go on."""
+
+_WAITS = f"""
+    team_id = {{team}} AND queue = :queue AND size = {{size}} AND status = 'queued'
+    AND available_at <= clock_timestamp() AND {MAY_TAKE}
+    ORDER BY priority DESC, created_at, id
+    LIMIT 1
+"""
+_MAY_RUN = """
+    (max_running IS NULL OR running < max_running)
+    AND (
+        max_device_seconds IS NULL
+        OR max_device_seconds >
+            CASE device_month WHEN date_trunc('month', clock_timestamp(), 'UTC') THEN device_seconds ELSE 0 END
+    )
+"""
+_CANDIDATES = f"""
+    SELECT
+        teams.id AS team_id, waiting.size, running / weight AS share, best.priority, best.created_at, best.id,
+        me.device_memory_bytes, me.memory_bytes, me.disk_free_bytes, me.is_largest
+    FROM me
+    CROSS JOIN waiting
+    JOIN teams ON teams.id = waiting.team_id
+    CROSS JOIN LATERAL (
+        SELECT priority, created_at, id FROM jobs
+        WHERE {MAY_FIT} AND {_WAITS.format(team="teams.id", size="waiting.size", me="me")}
+    ) AS best
+    WHERE waiting.queue = :queue AND {_MAY_RUN}
+    ORDER BY priority DESC, share, created_at, id
+"""
+_WAITING = f"""
+    WITH RECURSIVE waiting (team_id, queue, size) AS (
+        (SELECT team_id, queue, size FROM jobs WHERE status = 'queued' ORDER BY team_id, queue, size LIMIT 1)
+        UNION ALL
+        SELECT next.team_id, next.queue, next.size
+        FROM waiting CROSS JOIN LATERAL (
+            SELECT jobs.team_id, jobs.queue, jobs.size FROM jobs
+            WHERE jobs.status = 'queued'
+                AND (jobs.team_id, jobs.queue, jobs.size) > (waiting.team_id, waiting.queue, waiting.size)
+            ORDER BY jobs.team_id, jobs.queue, jobs.size
+            LIMIT 1
+        ) AS next
+    ),
+    {ME}
+"""
+_CLAIM = text(f"""
+    {_WAITING},
+    picked AS MATERIALIZED (
+        SELECT job.id, team.id AS team_id, job.has_room
+        FROM ({_CANDIDATES}) AS candidate
+        CROSS JOIN LATERAL (
+            SELECT id FROM teams WHERE id = candidate.team_id AND {_MAY_RUN} FOR NO KEY UPDATE SKIP LOCKED
+        ) AS team
+        CROSS JOIN LATERAL (
+            SELECT id, {HAS_ROOM.format(worker="candidate")} AS has_room
+            FROM jobs
+            WHERE {_WAITS.format(team="team.id", size="candidate.size", me="candidate")}
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) AS job
+        ORDER BY candidate.priority DESC, candidate.share, candidate.created_at, candidate.id
+        LIMIT 1
+    ),
+    counted AS (
+        UPDATE teams SET running = running + 1 FROM picked WHERE teams.id = picked.team_id
+    ),
+    taken AS (
+        UPDATE jobs
+        SET status = 'running', attempt = attempt + 1, last_event = last_event + 1, stage = 'fetch', progress = 0,
+            worker_id = :worker, started_at = clock_timestamp(),
+            lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
+        FROM picked
+        WHERE jobs.id = picked.id
+        RETURNING jobs.*
+    ),
+    attempted AS (
+        INSERT INTO job_attempts (job_id, attempt, team_id, queue, method, worker_id, started_at, needs)
+        SELECT id, attempt, team_id, queue, method, worker_id, started_at, estimate FROM taken
+    ),
+    told AS (
+        INSERT INTO job_events (job_id, sequence, type, attempt, data)
+        SELECT id, last_event, 'status', attempt, jsonb_build_object('status', status, 'worker', worker_id) FROM taken
+    ),
+    noted AS (
+        INSERT INTO audit (id, team_id, actor, action, object_id, details, address)
+        SELECT
+            :audit_id, taken.team_id, 'worker:' || taken.worker_id, :action, taken.id,
+            jsonb_build_object('status', taken.status, 'attempt', taken.attempt), workers.hostname
+        FROM taken LEFT JOIN workers ON workers.id = taken.worker_id
+    )
+    SELECT taken.*, pg_notify(:channel, taken.id) AS woken,
+        EXISTS (SELECT FROM webhooks WHERE webhooks.team_id = taken.team_id AND webhooks.enabled) AS has_webhooks,
+        picked.has_room
+    FROM taken JOIN picked ON picked.id = taken.id
+""").bindparams(bindparam("channel", EVENT_CHANNEL), bindparam("action", STARTED))
+"""One row at most, and no lock that is waited for: a team whose row another transaction holds is passed over, whatever
+that transaction does and however long.
+
+`waiting` steps through the index from each team, queue and size of jobs to the next. Sizes that are too large for the
+worker are passed over, by a condition that stands inside of `best` so that it is looked at before any row. The best row
+of each size that is left is the first of its part of the index, and only one row is locked, after its team's:
+`candidate` is in order already, so the rows of its joins come in order, and the first is enough.
+"""
+
+_IS_HELD_UP = text(f"{_WAITING} SELECT EXISTS ({_CANDIDATES})")
+
+
+class HeldUp(Exception):
+    """Jobs may run, but other transactions lock their rows or their teams' at this moment: try again in a moment."""
+
+
+def claim(
+    session: Session,
+    *,
+    queue: str,
+    worker_id: str,
+    lease_seconds: float,
+    disk_free_bytes: int | None = None,
+    fresh_seconds: float = 60,
+    max_wait_seconds: float = 600,
+) -> Claim | None:
+    """Claim the best eligible job of a queue; None where nothing is eligible.
+
+    The order is by priority, then the team with the fewest running jobs for its weight, then age.
+
+    Raises HeldUp where all eligible jobs are locked by other transactions.
+
+    Eligible is a job the worker has room for, as its last heartbeat said (`disk_free_bytes` is what its disk has now).
+    Where no worker of the queue has room for a job (of those with a heartbeat in `fresh_seconds` that take jobs), one
+    with the most memory tries it once it has waited `max_wait_seconds`, and the job's log says so.
+
+    The claims of one queue take turns, from here to the commit, so of two workers the second sees the first's job
+    counted: fair shares are exact within a queue, and quotas everywhere, since they are checked again on the team's
+    locked row. A transaction that holds a team's row keeps only that team from being served. One statement does it all,
+    except for webhooks, where the team has some; its cost does not grow with the rows that wait.
+    """
+    turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
+    if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:
+        return None
+    asked = {
+        "queue": queue,
+        "worker": worker_id,
+        "disk_free_bytes": disk_free_bytes,
+        "fresh_seconds": fresh_seconds,
+        "max_wait_seconds": max_wait_seconds,
+    }
+    values = {"lease_seconds": lease_seconds, "audit_id": new_id("audit")}
+    row = session.execute(_CLAIM, asked | values).one_or_none()
+    if row is None:
+        if session.scalar(_IS_HELD_UP, asked):
+            raise HeldUp
+        return None
+    if not row.has_room:
+        _tell_of_try(session, row, worker_id, max_wait_seconds)
+    if row.has_webhooks:
+        tell_webhooks(session, row.id, row.team_id, "running")
+    return claim_of(row)
+
+
+def _tell_of_try(session: Session, row: Row[Any], worker_id: str, max_wait_seconds: float) -> None:
+    needs = Room(row.needs_device_memory_bytes, row.needs_memory_bytes, row.needs_disk_bytes)
+    lack = needs.lack(session.get_one(WorkerRow, worker_id))
+    message = (
+        f"By its estimate no worker of queue {row.queue!r} has room for this job{f' ({lack})' if lack else ''}; "
+        f"it waited more than {max_wait_seconds:g} s, so the worker with the most memory tries it."
+    )
+    append_event(session, row.id, row.attempt, "log", {"level": "warning", "message": message})
+
+
+def renew(
+    session: Session, job_id: str, attempt: int, lease_seconds: float
+) -> Literal["running", "cancelling", "lost"]:
+    """Keep a job for another `lease_seconds`; says whether it should go on, stop, or is no longer this attempt's."""
+    status = session.scalar(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.status.in_(HELD))
+        .values(lease_expires_at=seconds_from_now(lease_seconds))
+        .returning(JobRow.status)
+        .execution_options(synchronize_session=False)
+    )
+    if status == "running":
+        return "running"
+    return "cancelling" if status == "cancelling" else "lost"
+
+
+def release(
+    session: Session, job_id: str, attempt: int, *, stages: Mapping[str, float] | None = None
+) -> JobStatus | None:
+    """Give a job back unharmed (a worker that drains): it is queued again and the attempt does not count.
+
+    A job being cancelled ends as cancelled instead. None where the attempt is stale.
+    """
+    written = move(
+        session,
+        job_id,
+        ("running",),
+        "queued",
+        attempt=attempt,
+        data={"reason": "released"},
+        values={
+            "attempts_allowed": JobRow.attempts_allowed + 1,
+            "available_at": func.clock_timestamp(),
+            "dispatched_at": None,
+        },
+        ending=Ending("released", stages=stages),
+    )
+    return finish_cancelled(session, job_id, attempt, stages=stages) if written is None else "queued"

@@ -1,0 +1,242 @@
+"""Ends of attempts, and the state they leave the job in."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.errors import QuotaExceeded, RunnerLost
+from core.service.jobs.queue.attempts import Ending
+from core.service.jobs.queue.outgrown import queue_for_more_memory
+from core.service.jobs.queue.transitions import move
+from core.service.jobs.states import AttemptOutcome, JobStatus
+from core.service.jobs.tables import JOB_IS_HELD, ArtifactFileRow, JobReportRow, JobRow
+from core.service.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
+from core.service.teams.tables import TeamRow
+from core.storage import StoredFile
+
+_LEASE_BATCH = 100
+
+
+def finish_succeeded(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    *,
+    metrics: Mapping[str, Any],
+    report: Mapping[str, Any],
+    files: Iterable[StoredFile],
+    stages: Mapping[str, float] | None = None,
+    measured: Mapping[str, Any] | None = None,
+) -> JobStatus | None:
+    """End an attempt whose artifact is stored and verified. The job's new state, None where the attempt is stale.
+
+    A job being cancelled ends as cancelled, and one whose artifact the team's quota has no room for as failed
+    (`quota_exceeded`): neither keeps anything new, and the caller removes the artifact. What an earlier attempt left
+    is replaced only where this one succeeds; its files are then swept from the store as any that no row names.
+    """
+    kept = list(files)
+    missing = _reserve(session, job_id, attempt, kept)
+    if missing is not None:
+        problem = QuotaExceeded(missing, retry_after=0).problem()
+        return finish_failed(session, job_id, attempt, problem, stages=stages)
+    written = move(
+        session,
+        job_id,
+        ("running",),
+        "succeeded",
+        attempt=attempt,
+        data={},
+        values={"metrics": dict(metrics), "progress": 1.0, "error": None},
+        ending=Ending("succeeded", stages=stages, measured=measured),
+    )
+    if written is None:
+        return finish_cancelled(session, job_id, attempt, stages=stages)
+    _keep(session, job_id, attempt, report, kept)
+    return "succeeded"
+
+
+def finish_failed(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    problem: Mapping[str, Any],
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+    files: Iterable[StoredFile] = (),
+    retry_delay_seconds: float = 5,
+    worker_fresh_seconds: float = 60,
+    stages: Mapping[str, float] | None = None,
+    measured: Mapping[str, Any] | None = None,
+) -> JobStatus | None:
+    """End an attempt with a problem (`SecateurError.problem()`). `measured` is what one took that ran to its end.
+
+    A retryable problem with attempts left puts the job back in the queue, to be claimed after `retry_delay_seconds`; a
+    lack of memory does so where a worker has more (`outgrown`), of those that gave a sign of life in
+    `worker_fresh_seconds`. Any other is final, keeping what metrics, report and artifact there are (a missed gate; no
+    artifact where the team's quota has no room for it). Where an earlier attempt left an artifact and this one leaves
+    none, the earlier one's stays, with its report and metrics. A job being cancelled ends as cancelled. Returns the
+    job's new state, None where the attempt is stale.
+    """
+    return _fail(
+        session,
+        job_id,
+        attempt,
+        problem,
+        "failed",
+        metrics=metrics,
+        report=report,
+        files=list(files),
+        delay_seconds=retry_delay_seconds,
+        fresh_seconds=worker_fresh_seconds,
+        stages=stages,
+        measured=measured,
+    )
+
+
+def finish_cancelled(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    *,
+    stages: Mapping[str, float] | None = None,
+    by_dispatcher: bool = False,
+) -> JobStatus | None:
+    """End an attempt that was asked to stop; None where the attempt is stale or nobody asked.
+
+    `by_dispatcher` where its worker was lost meanwhile.
+    """
+    written = move(
+        session,
+        job_id,
+        ("cancelling",),
+        "cancelled",
+        attempt=attempt,
+        data={},
+        ending=Ending("cancelled", stages=stages, by_dispatcher=by_dispatcher),
+    )
+    return None if written is None else "cancelled"
+
+
+def expire_leases(session: Session) -> list[str]:
+    """End the attempts of workers that stopped renewing: queued again, failed after the last attempt, or cancelled.
+
+    Returns the ids of the jobs. Jobs that another transaction is writing to, and those of a team whose row it holds,
+    are left for the next time.
+    """
+    lost = session.execute(
+        select(JobRow.id, JobRow.attempt)
+        .join(TeamRow, TeamRow.id == JobRow.team_id)
+        .where(text(f"jobs.{JOB_IS_HELD}"), JobRow.lease_expires_at < func.clock_timestamp())
+        .order_by(JobRow.team_id, JobRow.id)
+        .limit(_LEASE_BATCH)
+        .with_for_update(skip_locked=True, key_share=True)
+    ).all()
+    problem = RunnerLost("the worker stopped renewing its lease: it was lost, or cut off from the database").problem()
+    for job_id, attempt in lost:
+        _fail(session, job_id, attempt, problem, "lost")
+    return [job_id for job_id, _ in lost]
+
+
+def _fail(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    problem: Mapping[str, Any],
+    outcome: AttemptOutcome,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+    files: list[StoredFile] | None = None,
+    delay_seconds: float = 0,
+    fresh_seconds: float = 60,
+    stages: Mapping[str, float] | None = None,
+    measured: Mapping[str, Any] | None = None,
+) -> JobStatus | None:
+    error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
+    is_lost = outcome == "lost"
+    ending = Ending(outcome, error_code=error["code"], stages=stages, measured=measured, by_dispatcher=is_lost)
+    written = queue_for_more_memory(session, job_id, attempt, error, ending, fresh_seconds)
+    if written is not None:
+        return "queued"
+    if error["retryable"]:
+        written = move(
+            session,
+            job_id,
+            ("running",),
+            "queued",
+            attempt=attempt,
+            data={"reason": "lease_expired" if is_lost else "failed", "error": error},
+            values={"available_at": seconds_from_now(delay_seconds), "dispatched_at": None},
+            only_if=JobRow.attempt < JobRow.attempts_allowed,
+            ending=ending,
+        )
+        if written is not None:
+            return "queued"
+    if is_lost:
+        error["retryable"] = False
+    kept = files or []
+    if kept and _reserve(session, job_id, attempt, kept) is not None:
+        kept = []
+    left_any = metrics is not None or report is not None or bool(kept)
+    replaces = left_any and (bool(kept) or not _stored_bytes(session, job_id))
+    written = move(
+        session,
+        job_id,
+        ("running",),
+        "failed",
+        attempt=attempt,
+        data={"error": error},
+        values={"error": error} | ({"metrics": dict(metrics or {})} if replaces else {}),
+        ending=ending,
+    )
+    if written is None:
+        return finish_cancelled(session, job_id, attempt, stages=stages, by_dispatcher=is_lost)
+    if replaces:
+        _keep(session, job_id, attempt, report or {}, kept)
+    return "failed"
+
+
+def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile]) -> str | None:
+    """Count an artifact's bytes on the team in place of the artifact it replaces, where the attempt still runs.
+
+    Returns the message about missing room where they do not fit, else None.
+
+    The job's row is locked before the team's, as everywhere.
+    """
+    team_id = session.scalar(
+        select(JobRow.team_id)
+        .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.status == "running")
+        .with_for_update(key_share=True)
+    )
+    if team_id is None:
+        return None
+    more = sum(file.bytes for file in files) - _stored_bytes(session, job_id)
+    if more <= 0:
+        release_stored(session, team_id, -more)
+        return None
+    return None if try_reserve_stored(session, team_id, more) else stored_bytes_missing(session, team_id, more)
+
+
+def _stored_bytes(session: Session, job_id: str) -> int:
+    """Return the bytes of the artifact that the job has now, of whichever attempt."""
+    return int(session.scalar(select(func.sum(ArtifactFileRow.bytes)).where(ArtifactFileRow.job_id == job_id)) or 0)
+
+
+def _keep(session: Session, job_id: str, attempt: int, report: Mapping[str, Any], files: list[StoredFile]) -> None:
+    """Make this attempt's report and files the job's, in place of an earlier attempt's.
+
+    The report's row is written where it is empty too: it names the attempt that metrics and files are of.
+    """
+    for table in (JobReportRow, ArtifactFileRow):
+        session.execute(delete(table).where(table.job_id == job_id))
+    session.execute(insert(JobReportRow).values(job_id=job_id, attempt=attempt, report=dict(report)))
+    rows = [
+        {"job_id": job_id, "attempt": attempt, "path": file.path, "bytes": file.bytes, "sha256": file.sha256}
+        for file in files
+    ]
+    if rows:
+        session.execute(insert(ArtifactFileRow), rows)

@@ -1,0 +1,113 @@
+"""Requests of users about a job in the queue: submit, cancel, retry."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Insert, bindparam, func, insert, inspect, literal
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict
+from core.service.jobs.queue.outgrown import NOTHING_OUTGROWN
+from core.service.jobs.queue.transitions import EVENT_CHANNEL, move, status_of
+from core.service.jobs.queue.webhook_notices import tell_webhooks
+from core.service.jobs.states import JobStatus
+from core.service.jobs.tables import JobEventRow, JobRow
+from core.service.teams.tables import AuditRow
+
+_COLUMNS = {attribute.key for attribute in inspect(JobRow).column_attrs}
+
+
+class Requested(NamedTuple):
+    """The job's state after a request, and whether the request brought it there."""
+
+    status: JobStatus
+    changed: bool
+
+
+def submitted(session: Session, row: JobRow, entry: Mapping[str, Any] | None = None) -> None:
+    """Write a new job, its first event and its entry in the audit trail (`audit.entry`), in one statement.
+
+    The job's hint counts as sent: the caller sends it after the commit. `row` has the job's values afterwards, but is
+    not added to the session.
+    """
+    row.status, row.progress, row.attempt, row.last_event = "queued", 0.0, 0, 1
+    given = {name: value for name, value in vars(row).items() if name in _COLUMNS}
+    values = {f"job_{name}": value for name, value in given.items()}
+    values |= {f"entry_{name}": value for name, value in (entry or {}).items()}
+    row.created_at = session.execute(_submission(tuple(given), tuple(entry or ())), values).one().created_at
+    tell_webhooks(session, row.id, row.team_id, "queued")
+
+
+@cache
+def _submission(given: tuple[str, ...], noted: tuple[str, ...]) -> Insert:
+    """Return the statement that inserts such columns of a job, and of its entry in the audit trail.
+
+    It is cached, since building it takes longer than running it.
+    """
+    first = insert(JobEventRow).values(
+        job_id=bindparam("job_id"),
+        sequence=1,
+        type="status",
+        attempt=0,
+        data=literal({"status": "queued", "reason": "submitted"}, JSONB),
+    )
+    job = (
+        insert(JobRow)
+        .values({name: bindparam(f"job_{name}") for name in given} | {"dispatched_at": func.clock_timestamp()})
+        .returning(JobRow.created_at, func.pg_notify(EVENT_CHANNEL, bindparam("job_id")))
+        .add_cte(first.cte("first"))
+        .execution_options(dml_strategy="raw")  # the values are those of its parameters, not of rows
+    )
+    if not noted:
+        return job
+    entry = insert(AuditRow).values({name: bindparam(f"entry_{name}") for name in noted})
+    return job.add_cte(entry.cte("noted"))
+
+
+def request_cancel(session: Session, job_id: str) -> Requested:
+    """Cancel at once what is queued, ask a running job to stop; nothing happens where that was done before.
+
+    Raises Conflict where the job ended otherwise. The job must exist.
+    """
+    if move(session, job_id, ("queued",), "cancelled", attempt=None, data={"reason": "requested"}):
+        return Requested("cancelled", True)
+    if move(session, job_id, ("running",), "cancelling", attempt=None, data={"reason": "requested"}):
+        return Requested("cancelling", True)
+    status = status_of(session, job_id)
+    if status in ("cancelling", "cancelled"):
+        return Requested(status, False)
+    if status in ("queued", "running"):  # it was claimed or given back between the two statements
+        return request_cancel(session, job_id)
+    raise Conflict(f"the job has {status}: there is nothing to cancel")
+
+
+def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested:
+    """Queue a failed or cancelled job again with `max_attempts` more attempts; nothing happens where it is not over.
+
+    What an attempt left (of a missed gate) stays the job's, figures and artifact, until another has stored its own.
+    Raises Conflict where the job has succeeded or is being cancelled. The job must exist.
+    """
+    written = move(
+        session,
+        job_id,
+        ("failed", "cancelled"),
+        "queued",
+        attempt=None,
+        data={"reason": "retry"},
+        values={
+            "attempts_allowed": JobRow.attempt + max_attempts,
+            "available_at": func.clock_timestamp(),
+            "dispatched_at": func.clock_timestamp(),
+            **NOTHING_OUTGROWN,
+        },
+    )
+    if written is not None:
+        return Requested("queued", True)
+    status = status_of(session, job_id)
+    if status in ("queued", "running"):
+        return Requested(status, False)
+    if status == "cancelling":
+        raise Conflict("the job is still being cancelled: retry it once it is")
+    raise Conflict("the job has succeeded: submit it again to run it again")

@@ -1,0 +1,52 @@
+"""Webhook events of a job: one for each of its states, written in the transaction that brings it there."""
+
+from typing import get_args
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.service.jobs.states import JobStatus
+from core.service.jobs.tables import JobRow
+from core.service.webhooks.events import WebhookType, listeners, write_event
+
+_TYPES: dict[str, WebhookType] = {
+    status: type for type in get_args(WebhookType) for status in get_args(JobStatus) if type == f"job.{status}"
+}
+
+
+def tell_webhooks(session: Session, job_id: str, team_id: str, status: JobStatus) -> None:
+    """Write the webhook event of a job that changed to `status`.
+
+    The job's row is locked and flushed by the caller; the team's row is not locked yet, or was with it.
+    """
+    told = listeners(session, team_id, _TYPES[status])
+    if not told:
+        return
+    job = session.execute(
+        select(
+            JobRow.stage,
+            JobRow.attempt,
+            JobRow.model,
+            JobRow.method,
+            JobRow.body["sparsity"].label("sparsity"),
+            JobRow.labels,
+            JobRow.error,
+            JobRow.metrics,
+            JobRow.last_event,
+        ).where(JobRow.id == job_id)
+    ).one()
+    data = {
+        "id": job_id,
+        "object": "job",
+        "status": status,
+        "stage": job.stage,
+        "attempt": job.attempt,
+        "model": job.model,
+        "method": job.method,
+        "sparsity": job.sparsity,
+        "metadata": job.labels,
+        "error": job.error,
+        "metrics": job.metrics,
+        "sequence": job.last_event,
+    }
+    write_event(session, told, team_id, _TYPES[status], data, subject=job_id)

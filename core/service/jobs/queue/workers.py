@@ -1,0 +1,116 @@
+"""Reports of workers about themselves: heartbeats, their resources and state."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, get_args
+
+from sqlalchemy import Double, bindparam, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.service.jobs.tables import JOB_IS_HELD, JobRow, WorkerRow
+
+WorkerState = Literal["idle", "busy", "paused", "draining"]
+WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
+
+_FORGOTTEN_SECONDS = 24 * 3600
+"""Seconds that the row of a worker without a goodbye stays, for whoever looks for it."""
+
+_FRESH_OF_QUEUES = select(WorkerRow).where(
+    WorkerRow.queue.in_(bindparam("queues", expanding=True)),
+    WorkerRow.heartbeat_at > seconds_from_now(-bindparam("fresh_seconds", type_=Double)),
+)
+
+
+def heartbeat(
+    session: Session,
+    worker_id: str,
+    *,
+    queue: str,
+    device: str,
+    hostname: str,
+    pid: int,
+    job_id: str | None = None,
+    state: WorkerState = "idle",
+    reason: str | None = None,
+    device_name: str | None = None,
+    device_memory_bytes: int | None = None,
+    device_memory_used_bytes: int | None = None,
+    memory_bytes: int | None = None,
+    disk_free_bytes: int | None = None,
+    work_folders: int | None = None,
+    work_bytes: int | None = None,
+    version: str | None = None,
+) -> None:
+    """Record a worker's heartbeat; the first one registers it. `WorkerRow` says what the values mean."""
+    facts = {
+        "queue": queue,
+        "device": device,
+        "hostname": hostname,
+        "pid": pid,
+        "job_id": job_id,
+        "state": state,
+        "reason": reason,
+        "device_name": device_name,
+        "device_memory_bytes": device_memory_bytes,
+        "device_memory_used_bytes": device_memory_used_bytes,
+        "memory_bytes": memory_bytes,
+        "disk_free_bytes": disk_free_bytes,
+        "work_folders": work_folders,
+        "work_bytes": work_bytes,
+        "version": version,
+    }
+    session.execute(
+        insert(WorkerRow)
+        .values(id=worker_id, **facts)
+        .on_conflict_do_update(index_elements=["id"], set_={**facts, "heartbeat_at": func.clock_timestamp()})
+    )
+
+
+def set_worker_state(
+    session: Session, worker_id: str, state: WorkerState, *, job_id: str | None = None, reason: str | None = None
+) -> None:
+    """Set the state of a worker. One that drains goes on draining, whatever else it does."""
+    session.execute(
+        update(WorkerRow)
+        .where(WorkerRow.id == worker_id, WorkerRow.state != "draining")
+        .values(state=state, job_id=job_id, reason=reason)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def job_of_worker(session: Session, worker_id: str) -> str | None:
+    """Return the job that a worker holds now, by the queue.
+
+    Its process may have died during the job, or claimed it before the worker was registered.
+    """
+    held = select(JobRow.id).where(JobRow.worker_id == worker_id, text(f"jobs.{JOB_IS_HELD}")).limit(1)
+    noted = held.join(WorkerRow, WorkerRow.job_id == JobRow.id).where(WorkerRow.id == worker_id)
+    return session.scalar(noted) or session.scalar(held)  # the first finds it by its key, the second among all held
+
+
+def remove_worker(session: Session, worker_id: str) -> None:
+    """Remove a worker that stops."""
+    session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
+
+
+def fresh_workers(session: Session, fresh_seconds: float) -> int:
+    """Return the number of workers with a heartbeat in the last `fresh_seconds`."""
+    fresh = select(func.count()).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    return session.scalar(fresh) or 0
+
+
+def workers_of(session: Session, queues: Iterable[str], fresh_seconds: float) -> Sequence[WorkerRow]:
+    """Return the workers of these queues that gave a sign of life in the last `fresh_seconds`."""
+    return session.scalars(_FRESH_OF_QUEUES, {"queues": list(queues), "fresh_seconds": fresh_seconds}).all()
+
+
+def served_queues(session: Session, fresh_seconds: float) -> Sequence[str]:
+    """Return the queues of workers with a heartbeat in the last `fresh_seconds`."""
+    fresh = select(WorkerRow.queue).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    return session.scalars(fresh.distinct()).all()
+
+
+def forget_workers(session: Session) -> None:
+    """Remove the rows of workers that ended long ago without saying so."""
+    session.execute(delete(WorkerRow).where(WorkerRow.heartbeat_at < seconds_from_now(-_FORGOTTEN_SECONDS)))

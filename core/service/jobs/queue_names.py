@@ -1,0 +1,17 @@
+"""Names of the queues that a job may use."""
+
+from sqlalchemy.orm import Session
+
+from core.errors import UnknownQueue
+from core.service.jobs.queue import served_queues
+from core.settings import Settings
+
+
+def require_queue(session: Session, name: str, settings: Settings) -> None:
+    """Require that the queue is configured, or that a worker serves it; raises UnknownQueue."""
+    known = {*settings.queues}
+    if name in known:
+        return
+    known |= {*served_queues(session, settings.worker_fresh_seconds)}
+    if name not in known:
+        raise UnknownQueue(f"there is no queue {name!r}; there are: {', '.join(sorted(known))}", param="queue")

@@ -1,0 +1,133 @@
+"""Resolution of jobs on image classifiers: labelled images in place of text, and recovery on them."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.catalogue.compatibility import ResolvedRequest, method_at_work
+from core.catalogue.methods import get_method
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.exporters.hash_sharing import DEFAULT_COMPRESSION
+from core.engine.options.recovery import Recovery, complete_image_recovery
+from core.errors import InvalidRequest
+from core.service.jobs.gates import require_measured
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.images import ImageNeeds, resolve_images
+from core.service.jobs.schemas import Calibration, JobBody, Output
+from core.service.sources.references import ImageReference
+
+
+def resolve_classifier_job(
+    session: Session,
+    team_id: str,
+    body: JobBody,
+    checked: ResolvedRequest,
+    description: ClassifierDescription,
+    hub: HubFindings,
+) -> tuple[JobBody, dict[str, Any]]:
+    """Return the body with defaults filled in, and the sources of its images; raises the error that names the fault."""
+    _refuse_text(body)
+    method = method_at_work(checked)
+    if method.needs.calibration and body.calibration is None:
+        raise InvalidRequest(
+            f'calibration is required: {method.id} measures or trains on labelled images, for example "calibration": '
+            '{"dataset": "NAME", "samples": 1024}',
+            param="calibration",
+        )
+    classes = description.classes
+    images: ImageReference | None = None
+    if body.calibration is not None:
+        needs = ImageNeeds("calibration", "calibration.dataset", body.calibration.samples, classes)
+        images = resolve_images(session, team_id, body.calibration.dataset, needs, hub)
+    evaluation = []
+    for index, name in enumerate(body.evaluation.datasets):
+        param = f"evaluation.datasets.{index}"
+        if name in body.evaluation.datasets[:index]:
+            raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
+        needs = ImageNeeds("evaluation", param, body.evaluation.samples, classes)
+        evaluation.append(resolve_images(session, team_id, name, needs, hub))
+    require_measured(body.gates, body.evaluation, is_classifier=True)
+    recovery, training = _resolve_recovery(session, team_id, body, images, classes, hub)
+    filled = body.model_copy(
+        update={
+            "pattern": checked.pattern,
+            "sparsity": checked.sparsity,
+            "parameters": checked.parameters,
+            "recovery": recovery,
+            "output": _output(body).model_copy(update={"layout": checked.layout}),
+        }
+    )
+    images_of = {
+        "calibration": None if images is None else images.model_dump(mode="json"),
+        "evaluation": [each.model_dump(mode="json") for each in evaluation],
+        "recovery": None if training is None else training.model_dump(mode="json"),
+    }
+    return filled, {"task": description.task, "images": images_of}
+
+
+def _output(body: JobBody) -> Output:
+    """Return the output with weight sharing's default compression; raises InvalidRequest for one without sharing."""
+    if body.output.format == "hashed":
+        return body.output.model_copy(update={"compression": body.output.compression or DEFAULT_COMPRESSION})
+    require_unshared(body)
+    return body.output
+
+
+def require_unshared(body: JobBody) -> None:
+    """Refuse an output with a compression where weights are not shared: raises InvalidRequest."""
+    if body.output.compression is not None:
+        raise InvalidRequest(
+            f"output.compression belongs to format 'hashed', not to {body.output.format!r}: leave it out",
+            param="output.compression",
+        )
+
+
+def _refuse_text(body: JobBody) -> None:
+    """Refuse fields that belong to language models: raises InvalidRequest."""
+    faults: dict[str, object] = {
+        "calibration.sequence_length": body.calibration and body.calibration.sequence_length,
+        "calibration.generated": body.calibration and body.calibration.generated,
+        "evaluation.sequence_length": body.evaluation.sequence_length,
+        "evaluation.tasks": body.evaluation.tasks,
+        "evaluation.task_limit": body.evaluation.task_limit,
+        "evaluation.prompts": body.evaluation.prompts,
+    }
+    for param, value in faults.items():
+        if value:
+            raise InvalidRequest(f"{param} belongs to language models, the model is an image classifier", param=param)
+
+
+def _resolve_recovery(
+    session: Session,
+    team_id: str,
+    body: JobBody,
+    images: ImageReference | None,
+    classes: int,
+    hub: HubFindings,
+) -> tuple[Recovery | None, ImageReference | None]:
+    """Return the recovery with its defaults, and the images it trains on; both None where there is none."""
+    if body.recovery is None:
+        if get_method(body.method).needs.training and not get_method(body.method).prunes:
+            raise InvalidRequest(
+                f'recovery is required: {body.method} only trains, for example "recovery": {{"method": "finetune", '
+                '"dataset": "NAME", "steps": 500, "batch_size": 128}',
+                param="recovery",
+            )
+        return None, None
+    asked = complete_image_recovery(body.recovery)
+    if asked.method == "distill" and not get_method(body.method).prunes:
+        raise InvalidRequest(
+            "recovery.method: distill learns from the dense model, and nothing was pruned here: use finetune",
+            param="recovery.method",
+        )
+    if asked.dataset is not None:
+        needs = ImageNeeds("calibration", "recovery.dataset", asked.samples, classes)
+        return asked, resolve_images(session, team_id, asked.dataset, needs, hub)
+    if images is None:
+        raise InvalidRequest(
+            'recovery.dataset is required, for there are no calibration images to train on: add "dataset": "NAME" to '
+            'recovery, or "calibration": {"dataset": "NAME"} to the job',
+            param="recovery.dataset",
+        )
+    assert isinstance(body.calibration, Calibration)
+    return asked.model_copy(update={"samples": asked.samples or body.calibration.samples}), images

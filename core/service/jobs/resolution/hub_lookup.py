@@ -1,0 +1,247 @@
+"""Look-ups of a request's hub names, made before its transaction: no database connection waits for a network.
+
+Errors are kept, and raised where the request is checked: it is refused for its first fault in order, and an answer that
+was given before can be replayed while the hub is away.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.engine.architectures.description import ModelDescription
+from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
+from core.engine.options.recovery import stage_texts
+from core.errors import (
+    CorruptSafetensors,
+    GatedModel,
+    HubUnavailable,
+    MissingTensors,
+    ModelTooLarge,
+    PathEscapes,
+    PickleCheckpoint,
+    SecateurError,
+    UnsafeConfig,
+    UnsupportedArchitecture,
+    UnusableDataset,
+    UnusableModel,
+)
+from core.service.jobs.schemas import InspectBody, JobBody
+from core.service.registry.tables import DatasetRow
+from core.service.sources.hub import Hub, is_commit, split_reference
+from core.service.sources.hub_access import open_access
+from core.service.sources.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
+from core.service.sources.hub_models import HubRevision, describe_hub_model
+from core.service.sources.hub_tables import HubRevisionRow
+from core.service.sources.hub_tokens import find_access
+from core.service.sources.references import FileReference, Use
+from core.settings import Settings
+
+JOB_PREFIX = "job:"
+_AT_ONCE = 8
+_WAIT_SECONDS = 5.0
+
+HUB_ERRORS = (
+    CorruptSafetensors,
+    GatedModel,
+    HubUnavailable,
+    MissingTensors,
+    ModelTooLarge,
+    PathEscapes,
+    PickleCheckpoint,
+    UnsafeConfig,
+    UnsupportedArchitecture,
+    UnusableDataset,
+    UnusableModel,
+)
+"""Errors that a look-up may keep, besides that a name is unknown."""
+
+PUBLIC = "public"
+"""Reader of revisions that the hub shows to anybody."""
+
+Found = TypeVar("Found")
+AskedHub = Callable[[], Hub]
+"""Function that returns the hub with a team's token. Raises GatedModel where the token cannot be opened."""
+
+
+@dataclass(frozen=True)
+class HubFindings:
+    """Results of look-ups on the hub, or the errors they raised, by name as in the request."""
+
+    models: dict[str, HubRevision | SecateurError] = field(default_factory=dict)
+    datasets: dict[tuple[str, Use], HubDataset | SecateurError] = field(default_factory=dict)
+    tasks: dict[str, HubDataset | SecateurError] = field(default_factory=dict)
+
+    def model(self, reference: str) -> HubRevision:
+        """Return the model's revision, or raise the error of its look-up."""
+        return _found(self.models.get(reference), reference, "model")
+
+    def dataset(self, name: str, use: Use, param: str) -> HubDataset:
+        """Return the dataset, or raise the error of its look-up."""
+        return _found(self.datasets.get((name, use)), name, param)
+
+    def task(self, name: str, param: str) -> HubDataset | None:
+        """Return the dataset of a task's questions, None where none was looked up; raises the error of its look-up."""
+        if name not in self.tasks:
+            return None
+        try:
+            return _found(self.tasks[name], name, param)
+        except HubUnavailable as error:
+            raise questions_unavailable(name, error, param) from error
+
+
+def _found(answer: Found | SecateurError | None, name: str, param: str) -> Found:
+    if answer is None:  # registered when the hub was to be asked, removed since
+        raise HubUnavailable(f"the hub was not asked for {name!r}; try again", param=param)
+    if isinstance(answer, SecateurError):
+        answer.param = param
+        raise answer
+    return answer
+
+
+class HubLookup:
+    """Look-up of names on the hub, shared by all requests of a process.
+
+    It uses the token of the team that asks. Tasks with a local copy are not looked up.
+    """
+
+    def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
+        self._settings = settings
+        self._hub = Hub(settings)
+        self._sessions = sessions
+        self._places = threading.BoundedSemaphore(_AT_ONCE)
+
+    def of(self, team_id: str, body: JobBody | InspectBody) -> HubFindings:
+        """Look up all that a body names on the hub; of one that is no job body, its model. Raises no hub errors."""
+        findings = HubFindings()
+
+        @cache
+        def hub() -> Hub:
+            return self._asked_by(team_id)
+
+        self._find_model(findings, team_id, hub, body.model)
+        try:
+            job = body if isinstance(body, JobBody) else JobBody.model_validate(body.model_dump())
+        except ValidationError:
+            return findings
+        named: list[tuple[str, Use, str]] = []
+        if job.calibration is not None:
+            named.append((job.calibration.dataset, "calibration", "calibration.dataset"))
+        named += [(name, "evaluation", f"evaluation.datasets.{i}") for i, name in enumerate(job.evaluation.datasets)]
+        if job.recovery is not None:
+            if job.recovery.teacher is not None:
+                self._find_model(findings, team_id, hub, job.recovery.teacher)
+            if job.recovery.dataset is not None:
+                named.append((job.recovery.dataset, "calibration", "recovery.dataset"))
+            named += [(name, "calibration", param) for name, param, _ in stage_texts(job.recovery)]
+        asked = [(name, use, param) for name, use, param in named if is_hub_dataset(name)]
+        registered = self._registered(team_id, {name for name, _, _ in asked}) if asked else set()
+        for name, use, param in asked:
+            if name not in registered:
+                findings.datasets[name, use] = self._try(partial(_dataset, hub, name, use, param))
+        self._find_tasks(findings, hub, job.evaluation.tasks)
+        return findings
+
+    def _asked_by(self, team_id: str) -> Hub:
+        with transaction(self._sessions) as session:
+            access = find_access(session, team_id, self._settings)
+        return self._hub.with_credential(open_access(access, self._settings))
+
+    def _find_tasks(self, findings: HubFindings, hub: AskedHub, tasks: Sequence[str]) -> None:
+        """Ask for the datasets of tasks; a hub that cannot be reached for one is not asked for the others."""
+        away: HubUnavailable | None = None
+        for index, name in enumerate(tasks):
+            task = TASKS.get(name)
+            if task is None or local_copy(self._settings.local_tasks, task):
+                continue
+            dataset = f"{task.repository}:{task.config or ''}:{task.splits[0]}"
+            param = f"evaluation.tasks.{index}"
+            if away is None:
+                found = self._try(partial(_dataset, hub, dataset, "evaluation", param))
+                away = found if isinstance(found, HubUnavailable) else None
+            findings.tasks[name] = away or found
+
+    def _find_model(self, findings: HubFindings, team_id: str, hub: AskedHub, reference: str) -> None:
+        if "/" in reference and not reference.startswith(JOB_PREFIX) and reference not in findings.models:
+            findings.models[reference] = self._try(partial(self._model, team_id, hub, reference))
+
+    def _try(self, ask: Callable[[], Found]) -> Found | SecateurError:
+        try:
+            with self._place():
+                return ask()
+        except SecateurError as error:
+            return error
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold one of the few places for look-ups, so that a slow hub cannot take every thread of this process."""
+        if not self._places.acquire(timeout=_WAIT_SECONDS):
+            raise HubUnavailable("the hub answers slowly, and others are waiting for it already; try again later")
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _registered(self, team_id: str, names: set[str]) -> set[str]:
+        with transaction(self._sessions) as session:
+            query = select(DatasetRow.name).where(DatasetRow.team_id == team_id, DatasetRow.name.in_(names))
+            return set(session.scalars(query))
+
+    def _model(self, team_id: str, hub: AskedHub, reference: str) -> HubRevision:
+        """Return a model's revision, from memory only where the hub, asked again, lets this team read it.
+
+        While the hub is away, a commit is known if it was public.
+        """
+        repository, revision = split_reference(reference, "model", "model")
+        try:
+            listing = hub().listing("model", repository, revision)
+        except HubUnavailable:
+            known = self._known(PUBLIC, repository, revision) if revision and is_commit(revision) else None
+            if known is None:
+                raise
+            return known
+        reader = PUBLIC if listing.is_public else team_id
+        known = self._known(reader, repository, listing.commit)
+        if known is not None:
+            return known
+        found = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes)
+        with transaction(self._sessions) as session:
+            session.execute(insert(HubRevisionRow).values(_values(reader, found)).on_conflict_do_nothing())
+        return found
+
+    def _known(self, reader: str, repository: str, commit: str) -> HubRevision | None:
+        with transaction(self._sessions) as session:
+            row = session.get(HubRevisionRow, (reader, repository, commit))
+        return None if row is None else _revision_of(row)
+
+
+def _dataset(hub: AskedHub, name: str, use: Use, param: str) -> HubDataset:
+    return find_hub_dataset(hub(), name, use, param)
+
+
+def _values(reader: str, found: HubRevision) -> dict[str, object]:
+    return {
+        "reader": reader,
+        "repository": found.repository,
+        "revision": found.revision,
+        "description": found.description.model_dump(mode="json"),
+        "files": {file.path: file.model_dump(mode="json", exclude={"path"}) for file in found.files},
+    }
+
+
+def _revision_of(row: HubRevisionRow) -> HubRevision:
+    return HubRevision(
+        repository=row.repository,
+        revision=row.revision,
+        description=ModelDescription.model_validate(row.description),
+        files=tuple(FileReference(path=path, **facts) for path, facts in row.files.items()),
+        is_public=row.reader == PUBLIC,
+    )

@@ -1,0 +1,197 @@
+"""Resolution of a request to the job that will run.
+
+All names are looked up, defaults are filled in, and requests that cannot run are refused, with the parameter at fault,
+before anything is queued.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work, parse_parameters
+from core.catalogue.methods import get_method
+from core.catalogue.parameters import FrontierParameters
+from core.catalogue.targets import resolve_target
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.options.allocation import Allocated
+from core.engine.options.patterns import STRUCTURED
+from core.errors import InvalidRequest
+from core.service.jobs.estimates.compute import compensation_of
+from core.service.jobs.gates import require_measured
+from core.service.jobs.resolution.classifier import require_unshared, resolve_classifier_job
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.model import ResolvedModel, resolve_model
+from core.service.jobs.resolution.recovery import resolve_recovery
+from core.service.jobs.resolution.sensitivity import allocated_body, measured_body
+from core.service.jobs.resolution.tasks import resolve_tasks
+from core.service.jobs.resolution.text import SELF, TextNeeds, generated_text, resolve_text
+from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
+from core.service.sources.references import SelfText, TextReference, Use
+from core.storage import Store
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """Request that can be run: the body with defaults filled in, and references to all that it names."""
+
+    body: JobBody
+    model: ResolvedModel
+    sources: Mapping[str, Any]
+
+
+def resolve_job(
+    session: Session, team_id: str, body: JobBody, store: Store, hub: HubFindings | None = None
+) -> ResolvedJob:
+    """Check a request and fill in its defaults; raises the error that names the fault.
+
+    `hub` is what was found there for this body (`HubLookup.of`).
+    """
+    found = hub or HubFindings()
+    method = get_method(body.method)
+    model = resolve_model(session, team_id, body.model, store, found)
+    if method.measures:
+        body = measured_body(body)
+    body = allocated_body(session, team_id, body, model)
+    checked = _check(model.description, body)
+    if isinstance(model.description, ClassifierDescription):
+        of_images, sources = resolve_classifier_job(session, team_id, body, checked, model.description, found)
+        filled = of_images.model_copy(update={"model": model.pinned})
+        return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
+    reader = method_at_work(checked)
+    parameters = parse_parameters(checked.method, checked.parameters)
+    compensation = compensation_of(parameters)
+    allocation = parameters.measured_allocation if isinstance(parameters, Allocated) else None
+    if (reader.needs.calibration or compensation or allocation) and body.calibration is None:
+        whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader.id
+        raise InvalidRequest(
+            f'calibration is required: {whose} measures activations on text, for example "calibration": '
+            '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
+            param="calibration",
+        )
+    if body.output.format == "hashed":
+        raise InvalidRequest(
+            "output.format: 'hashed' shares the weights of image classifiers' linear layers; of a language model use "
+            "'packed'",
+            param="output.format",
+        )
+    require_unshared(body)
+    if body.output.format == "packed" and checked.pattern == STRUCTURED.text:
+        raise InvalidRequest(
+            "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use 'dense'",
+            param="output.format",
+        )
+    calibration, text, generated = _resolve_calibration(session, team_id, body, model.description, found)
+    if compensation and compensation.chooses and calibration and calibration.samples == 1 and not calibration.generated:
+        raise InvalidRequest(
+            "calibration.samples: compensation that is chosen (auto) holds a sequence aside: give 2 or more",
+            param="calibration.samples",
+        )
+    evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, found)
+    require_measured(body.gates, evaluation, is_classifier=False)
+    recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, found)
+    filled = body.model_copy(
+        update={
+            "model": model.pinned,
+            "pattern": checked.pattern,
+            "sparsity": checked.sparsity,
+            "parameters": checked.parameters,
+            "calibration": calibration,
+            "evaluation": evaluation,
+            "recovery": recovery.recovery,
+            "output": body.output.model_copy(update={"layout": checked.layout}),
+        }
+    )
+    sources = {
+        "model": model.reference.model_dump(mode="json"),
+        "calibration": None if text is None else text.model_dump(mode="json"),
+        "generated": None if generated is None else generated.model_dump(mode="json"),
+        "evaluation": [each.model_dump(mode="json") for each in texts],
+        "tasks": [each.model_dump(mode="json") for each in resolve_tasks(body.evaluation.tasks, found)],
+        **recovery.sources,
+    }
+    return ResolvedJob(body=filled, model=model, sources=sources)
+
+
+def _check(description: Description, body: JobBody) -> ResolvedRequest:
+    asked = (body.method, body.pattern, body.sparsity, body.parameters)
+    if body.target is None:
+        return check_job(description, *asked, layout=body.output.layout)
+    return resolve_target(
+        description, *asked, body.target, layout=body.output.layout, is_packed=body.output.format == "packed"
+    )
+
+
+def _resolve_calibration(
+    session: Session, team_id: str, body: JobBody, description: ModelDescription, hub: HubFindings
+) -> tuple[Calibration | None, TextReference | None, SelfText | None]:
+    """Return the calibration with its defaults, the text of its dataset, and the text the model is to generate."""
+    asked = body.calibration
+    if asked is None:
+        return None, None, None
+    parameters = parse_parameters(body.method, body.parameters)
+    if isinstance(parameters, FrontierParameters) and asked.generated is None and asked.dataset != SELF:
+        samples, generated = parameters.sequences(asked.samples)
+        asked = asked.model_copy(update={"samples": samples, "generated": generated})
+    length = _sequence_length(asked.sequence_length, None, description, "calibration.sequence_length")
+    needs = TextNeeds("calibration", "calibration.dataset", asked.samples, length, asked.seed)
+    text = resolve_text(session, team_id, asked.dataset, needs, hub)
+    if asked.generated and asked.dataset == SELF:
+        raise InvalidRequest(
+            f"calibration.generated: with the dataset {SELF!r} the model writes all of it: raise calibration.samples",
+            param="calibration.generated",
+        )
+    written = None
+    if asked.generated:
+        written = generated_text(TextNeeds("calibration", "calibration.generated", asked.generated, length, asked.seed))
+    return asked.model_copy(update={"sequence_length": length}), text, written
+
+
+def _resolve_evaluation(
+    session: Session,
+    team_id: str,
+    body: JobBody,
+    calibration: Calibration | None,
+    description: ModelDescription,
+    hub: HubFindings,
+) -> tuple[Evaluation, list[TextReference]]:
+    asked = body.evaluation
+    default = None if calibration is None else calibration.sequence_length
+    length = _sequence_length(asked.sequence_length, default, description, "evaluation.sequence_length")
+    use: Use = "evaluation"
+    texts: list[TextReference] = []
+    for index, name in enumerate(asked.datasets):
+        param = f"evaluation.datasets.{index}"
+        if name in asked.datasets[:index]:
+            raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
+        needs = TextNeeds(use, param, asked.samples, length, calibration.seed if calibration else 0)
+        texts.append(resolve_text(session, team_id, name, needs, hub))
+    _require_room_for_prompts(asked, description)
+    return asked.model_copy(update={"sequence_length": length}), texts
+
+
+def _require_room_for_prompts(asked: Evaluation, description: ModelDescription) -> None:
+    """Require that the model's context has room for the new tokens after the shortest prompt; raises InvalidRequest.
+
+    That prompt is one token after the one that begins a text.
+    """
+    most = description.context_length - 2
+    if asked.prompts and asked.prompt_tokens > most:
+        raise InvalidRequest(
+            f"evaluation.prompt_tokens: {asked.prompt_tokens} new tokens leave no room for a prompt in the model's "
+            f"context of {description.context_length}: ask for at most {most}",
+            param="evaluation.prompt_tokens",
+        )
+
+
+def _sequence_length(asked: int | None, default: int | None, description: ModelDescription, param: str) -> int:
+    if asked is None:
+        return default or min(DEFAULT_SEQUENCE_LENGTH, description.context_length)
+    if asked > description.context_length:
+        raise InvalidRequest(
+            f"{param} {asked} is longer than the model's context of {description.context_length} tokens", param=param
+        )
+    return asked

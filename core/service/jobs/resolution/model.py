@@ -1,0 +1,107 @@
+"""Resolution of a job's `model`: a registered name, a repository of the hub, or another job's artifact."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.catalogue.methods import get_method
+from core.engine.architectures.describe import Description, describe_folder, descriptions
+from core.errors import UnknownModel
+from core.service.jobs.resolution.hub_lookup import JOB_PREFIX, HubFindings
+from core.service.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
+from core.service.registry.service import find_row, names
+from core.service.registry.tables import ModelRow
+from core.service.sources.folders import content_hash_of
+from core.service.sources.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
+from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, Store, artifact_prefix
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """Model as a job runs it: its reference, its description, and the name by which job bodies mean just this one."""
+
+    reference: ModelReference
+    description: Description
+    pinned: str
+
+    @property
+    def name(self) -> str:
+        return self.reference.name
+
+    @property
+    def revision(self) -> str:
+        """Return a commit of the hub, or the hash of the content."""
+        return self.reference.revision
+
+
+def resolve_model(session: Session, team_id: str, reference: str, store: Store, hub: HubFindings) -> ResolvedModel:
+    """Return the model that a name stands for; raises UnknownModel, and errors of its look-up on the hub."""
+    if reference.startswith(JOB_PREFIX):
+        return _artifact(session, team_id, reference, store)
+    if "/" in reference:
+        found = hub.model(reference)
+        on_hub = HubModel(
+            name=found.repository,
+            repository=found.repository,
+            revision=found.revision,
+            files=found.files,
+            is_public=found.is_public,
+        )
+        return ResolvedModel(on_hub, found.description, f"{found.repository}@{found.revision}")
+    row = find_row(session, ModelRow, team_id, reference)
+    if row is None:
+        known = ", ".join(names(session, ModelRow, team_id)) or "none"
+        raise UnknownModel(
+            f"there is no model {reference!r}; registered: {known}. A model of the hub is named org/name", param="model"
+        )
+    registered: ModelReference
+    if row.prefix is not None:
+        files = tuple(FileReference.model_validate(file) for file in row.files or ())
+        registered = StoredModel(name=row.name, prefix=row.prefix, revision=row.revision, files=files)
+    else:
+        registered = FolderModel.model_validate({"name": row.name, "path": row.path, "revision": row.revision})
+    return ResolvedModel(registered, descriptions.validate_python(row.description), row.name)
+
+
+def _artifact(session: Session, team_id: str, reference: str, store: Store) -> ResolvedModel:
+    job_id = reference.removeprefix(JOB_PREFIX)
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
+    job = session.scalar(query.with_for_update(read=True, key_share=True))  # its artifact is not deleted meanwhile
+    if job is None:
+        raise UnknownModel(f"model {reference!r}: there is no job {job_id!r}", param="model")
+    if job.status != "succeeded":
+        raise UnknownModel(
+            f"model {reference!r}: the job is {job.status}, only one that succeeded is a model", param="model"
+        )
+    if get_method(job.method).measures:
+        raise UnknownModel(
+            f"model {reference!r}: the job measured {job.method} and made no model; what it measured is for "
+            "parameters.allocation of a method that prunes",
+            param="model",
+        )
+    rows = session.scalars(
+        select(ArtifactFileRow).where(ArtifactFileRow.job_id == job.id, ArtifactFileRow.attempt == job.attempt)
+    ).all()
+    files = [FileReference(path=row.path, bytes=row.bytes, sha256=row.sha256) for row in rows]
+    if not files:
+        raise UnknownModel(f"model {reference!r}: the job's artifact was deleted", param="model")
+    prefix = artifact_prefix(job.id, job.attempt)
+    report = session.get_one(JobReportRow, (job.id, job.attempt)).report
+    folder = store.folder(prefix)
+    if "artifact" in report:
+        description = descriptions.validate_python(report["artifact"])
+    elif folder is not None:  # of the version before, whose reports lack it and whose only store is a folder
+        description = describe_folder(folder, own_artifact=True)
+    else:
+        raise UnknownModel(f"model {reference!r}: the job's report does not say what its artifact is", param="model")
+    is_packed = any(file.path.endswith((PACKED_SUFFIX, HASHED_SUFFIX)) for file in files)
+    stored = StoredModel(
+        name=reference,
+        prefix=prefix,
+        revision=content_hash_of({row.path: row.sha256 for row in rows}),
+        files=tuple(files),
+        unpacked_bytes=description.bytes if is_packed else None,
+        is_artifact=True,
+    )
+    return ResolvedModel(stored, description, reference)

@@ -1,0 +1,108 @@
+"""Resolution of a job's `recovery`: its defaults, the text it trains on, and the teacher it learns from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.catalogue.methods import get_method
+from core.engine.architectures.description import ModelDescription
+from core.engine.options.recovery import Recovery, complete_recovery, stage_texts
+from core.errors import InvalidRequest, SecateurError
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.model import ResolvedModel, resolve_model
+from core.service.jobs.resolution.text import TextNeeds, resolve_text
+from core.service.jobs.schemas import Calibration, JobBody
+from core.service.sources.references import TextReference
+from core.storage import Store
+
+_TEACHER = "recovery.teacher"
+
+
+@dataclass(frozen=True)
+class ResolvedRecovery:
+    """Recovery with defaults filled in, and references to its text and teacher; None where nothing is trained."""
+
+    recovery: Recovery | None = None
+    sources: Mapping[str, Any] = field(default_factory=dict)
+
+
+def resolve_recovery(
+    session: Session,
+    team_id: str,
+    body: JobBody,
+    calibration: Calibration | None,
+    calibration_text: TextReference | None,
+    description: ModelDescription,
+    store: Store,
+    hub: HubFindings,
+) -> ResolvedRecovery:
+    """Return the recovery with its defaults, texts and teacher; raises the error that names the fault.
+
+    `calibration` and its text are resolved, None where the body has none.
+    """
+    method = get_method(body.method)
+    prunes = method.prunes
+    if body.recovery is None:
+        if prunes or method.measures:
+            return ResolvedRecovery()
+        raise InvalidRequest(
+            f'recovery is required: {body.method} only trains, for example "recovery": {{"method": "lora", "dataset": '
+            '"NAME", "steps": 200}',
+            param="recovery",
+        )
+    asked = complete_recovery(body.recovery, description, calibration.sequence_length if calibration else None)
+    assert asked.sequence_length is not None
+    length, texts = asked.sequence_length, []
+    for name, param, stage in stage_texts(asked):
+        needs = TextNeeds("calibration", param, None, length, asked.seed, stage.steps * asked.batch_size)
+        texts.append(resolve_text(session, team_id, name, needs, hub))
+    text = texts[0] if texts else calibration_text
+    if asked.dataset is not None:
+        most = asked.steps * asked.batch_size
+        needs = TextNeeds("calibration", "recovery.dataset", asked.samples, asked.sequence_length, asked.seed, most)
+        text = resolve_text(session, team_id, asked.dataset, needs, hub)
+    if text is None:
+        raise InvalidRequest(
+            'recovery.dataset is required, for there is no calibration text to train on: add "dataset": "NAME" to '
+            'recovery, or "calibration": {"dataset": "NAME"} to the job',
+            param="recovery.dataset",
+        )
+    sources: dict[str, Any] = {"recovery": [each.model_dump(mode="json") for each in texts or [text]]}
+    if asked.method == "distill":
+        if prunes and asked.teacher is not None:
+            raise InvalidRequest(
+                f"{_TEACHER} belongs to method recover: a model that is pruned learns from its own dense self",
+                param=_TEACHER,
+            )
+        if not prunes:
+            teacher = _resolve_teacher(session, team_id, asked.teacher, description, store, hub)
+            asked = asked.model_copy(update={"teacher": teacher.pinned})
+            sources["teacher"] = teacher.reference.model_dump(mode="json")
+    return ResolvedRecovery(asked, sources)
+
+
+def _resolve_teacher(
+    session: Session, team_id: str, named: str | None, student: ModelDescription, store: Store, hub: HubFindings
+) -> ResolvedModel:
+    if named is None:
+        raise InvalidRequest(
+            f"{_TEACHER} is required: name the model to learn from, for example the one this was pruned from",
+            param=_TEACHER,
+        )
+    try:
+        teacher = resolve_model(session, team_id, named, store, hub)
+    except SecateurError as error:
+        error.param = _TEACHER
+        raise
+    described = teacher.description
+    if not isinstance(described, ModelDescription):
+        raise InvalidRequest(f"{_TEACHER}: {named!r} is no language model", param=_TEACHER)
+    if described.vocabulary_size != student.vocabulary_size:
+        raise InvalidRequest(
+            f"{_TEACHER}: {named!r} has a vocabulary of {described.vocabulary_size}, the model one of "
+            f"{student.vocabulary_size}: distill compares word by word",
+            param=_TEACHER,
+        )
+    return teacher

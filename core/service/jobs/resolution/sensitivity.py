@@ -1,0 +1,145 @@
+"""Resolution of sensitivity jobs: the fields they may have, and the allocation of a later job by their curves."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.methods import get_method
+from core.engine.architectures.describe import Description
+from core.engine.options.allocation import Allocated
+from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.patterns import parse_pattern, resolve_sparsity
+from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.options.water_filling import LayerCosts, allocate
+from core.errors import InvalidParameters, InvalidRequest, InvalidTarget
+from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
+from core.service.jobs.resolution.model import ResolvedModel
+from core.service.jobs.schemas import Gates, JobBody
+from core.service.jobs.tables import JobReportRow, JobRow
+
+ALLOCATION_LABEL = "allocation_job"
+"""Key in a job's metadata of the sensitivity job that its allocation was computed from."""
+_MOST_LABELS = 50
+_WHERE = "parameters.allocation"
+
+
+def measured_body(body: JobBody) -> JobBody:
+    """Return a sensitivity job's body with its text filled in; raises InvalidRequest for fields of pruned models."""
+    faults = {
+        "recovery": body.recovery is not None,
+        "gates": body.gates != Gates(),
+        "evaluation.tasks": bool(body.evaluation.tasks),
+        "evaluation.prompts": bool(body.evaluation.prompts),
+        "output.format": body.output.format != "dense",
+        "target": body.target is not None,
+    }
+    for param, is_asked in faults.items():
+        if is_asked:
+            raise InvalidRequest(f"{param}: {body.method} makes no model, it only measures: leave it out", param=param)
+    evaluation, calibration = body.evaluation, body.calibration
+    if not evaluation.datasets and calibration is not None:
+        evaluation = evaluation.model_copy(
+            update={
+                "datasets": [calibration.dataset],
+                "samples": evaluation.samples or calibration.samples,
+                "sequence_length": evaluation.sequence_length or calibration.sequence_length,
+            }
+        )
+    if len(evaluation.datasets) != 1:
+        raise InvalidRequest(
+            f'evaluation.datasets: {body.method} measures on one text, name it: "evaluation": {{"datasets": ["NAME"]}}',
+            param="evaluation.datasets",
+        )
+    return body.model_copy(update={"evaluation": evaluation})
+
+
+def allocated_body(session: Session, team_id: str, body: JobBody, model: ResolvedModel) -> JobBody:
+    """Return the body with `"allocation": "job:ID"` replaced by one sparsity per layer; any other as it is.
+
+    Raises InvalidParameters where the job is none of the team's, did not succeed, measured something else, or other
+    layers; InvalidSparsity where it measured no rates as high.
+    """
+    asked = body.parameters.get("allocation")
+    if not isinstance(asked, str) or not asked.startswith(JOB_PREFIX):
+        return body
+    checked = parse_parameters(body.method, body.parameters)
+    assert isinstance(checked, Selection) and isinstance(checked, Allocated), body.method
+    pattern = parse_pattern(body.pattern or get_method(body.method).patterns[0])
+    if pattern.is_n_m:
+        raise InvalidParameters(
+            f"{_WHERE}: pattern n:m fixes every layer's sparsity, only 'uniform' fits", param=_WHERE
+        )
+    if body.target is not None:
+        raise InvalidTarget(
+            "target: rates taken from a sensitivity job need the sparsity itself: give sparsity in its place",
+            param="target",
+        )
+    sparsity = resolve_sparsity(pattern, body.sparsity)
+    found = _measured(session, team_id, asked, model)
+    rates = layer_sparsities(found, model.description, checked, sparsity, asked)
+    labels = body.metadata
+    if ALLOCATION_LABEL in labels or len(labels) < _MOST_LABELS:
+        labels = labels | {ALLOCATION_LABEL: asked}
+    return body.model_copy(update={"parameters": body.parameters | {"allocation": rates}, "metadata": labels})
+
+
+def layer_sparsities(
+    found: Sensitivity, description: Description, parameters: Selection, sparsity: float, named: str
+) -> list[float]:
+    """Return one sparsity per layer; 0 for layers the request leaves dense. `named` is the job as requested."""
+    if found.scope != "layer" and found.task == "language-model":
+        raise InvalidParameters(
+            f"{_WHERE}: {named} measured single linear layers (scope 'module'), an allocation is by decoder layer: "
+            "measure with scope 'layer'",
+            param=_WHERE,
+        )
+    if found.pattern != "unstructured":
+        raise InvalidParameters(
+            f"{_WHERE}: {named} measured pattern {found.pattern!r}, one rate for every layer: measure 'unstructured'",
+            param=_WHERE,
+        )
+    weights: dict[int, int] = {}
+    for linear in prunable_linears(description, parameters):
+        if linear.layer < description.layers:  # the output head keeps to the sparsity asked for
+            weights[linear.layer] = weights.get(linear.layer, 0) + linear.numel
+    curves = {curve.layer: curve for curve in found.curves}
+    missing = sorted(weights.keys() - curves.keys())
+    if missing:
+        raise InvalidParameters(
+            f"{_WHERE}: {named} did not measure layer {missing[0]}, which this job prunes: add it to "
+            "parameters.skip_layers, or measure it",
+            param=_WHERE,
+        )
+    costs = [
+        LayerCosts(curves[layer].name, weights[layer], found.rates, found.increases(curves[layer]))
+        for layer in sorted(weights)
+    ]
+    rates = dict(zip(sorted(weights), allocate(costs, sparsity), strict=True))
+    return [rates.get(layer, 0.0) for layer in range(description.layers)]
+
+
+def _measured(session: Session, team_id: str, asked: str, model: ResolvedModel) -> Sensitivity:
+    """Return the result of a sensitivity job; its layers must be this model's."""
+    job_id = asked.removeprefix(JOB_PREFIX)
+    job = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id))
+    if job is None:
+        raise InvalidParameters(f"{_WHERE}: there is no job {job_id!r}", param=_WHERE)
+    if not get_method(job.method).measures:
+        raise InvalidParameters(
+            f"{_WHERE}: {asked} is a job of method {job.method!r}, one of 'sensitivity' is needed", param=_WHERE
+        )
+    if job.status != "succeeded":
+        raise InvalidParameters(
+            f"{_WHERE}: {asked} is {job.status}, its figures are there once it has succeeded", param=_WHERE
+        )
+    report = session.get_one(JobReportRow, (job.id, job.attempt)).report
+    layers = ("architecture", "prunable_parameters")
+    differing = [name for name in layers if report["model"].get(name) != getattr(model.description, name)]
+    if job.model_revision != model.revision and differing:
+        raise InvalidParameters(
+            f"{_WHERE}: {asked} measured {job.model!r}, whose {differing[0].replace('_', ' ')} "
+            f"({report['model'].get(differing[0])}) are not this model's ({getattr(model.description, differing[0])}): "
+            "measure this model",
+            param=_WHERE,
+        )
+    return Sensitivity.model_validate(report["sensitivity"])

@@ -1,0 +1,296 @@
+"""Service of jobs, within one team: submit, read, compare, cancel, retry."""
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
+import structlog
+from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy.orm import Session
+
+from core import telemetry
+from core.database import new_id
+from core.errors import Conflict, InvalidRequest, NotFound
+from core.pagination import Page, Window, read_page, read_window
+from core.pipeline.reports.dense_figures import Baseline
+from core.service.jobs.admission import needs_by, needs_columns
+from core.service.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
+from core.service.jobs.queue import request_cancel, request_retry, submitted
+from core.service.jobs.queue_names import require_queue
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.schemas import (
+    ArtifactFile,
+    ArtifactList,
+    AttemptPage,
+    EventPage,
+    Job,
+    JobAttempt,
+    JobBody,
+    JobEvent,
+)
+from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow, kept_attempt
+from core.service.jobs.waiting import waiting_reason
+from core.service.retention.in_use import needed_by_publications
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+from core.service.teams.quotas import require_room_in_queue
+from core.settings import Settings
+from core.storage import Store
+
+
+def submit(
+    session: Session,
+    caller: Actor,
+    body: JobBody,
+    *,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings | None = None,
+    baseline: Baseline | None = None,
+) -> Job:
+    """Check a request and queue it as a job, with its first event. The caller sends its hint after the commit.
+
+    `baseline`: figures of the dense model that the job need not measure again.
+
+    Raises the InvalidRequest kind that names the fault, DoesNotFit where no worker could hold it, QuotaExceeded where
+    the team may not queue more.
+    """
+    team_id = team_of(caller)
+    require_queue(session, body.queue, settings)
+    resolved = resolve_job(session, team_id, body, store, hub)
+    estimate, workers = estimate_that_fits(session, team_id, resolved, settings)
+    row = JobRow(
+        id=new_id("job"),
+        team_id=team_id,
+        attempts_allowed=settings.max_attempts,
+        estimate=estimate.model_dump(mode="json"),
+        is_corrected=estimate.basis.jobs > 0,
+        **needs_columns(needs_by(estimate)),
+        body=resolved.body.model_dump(mode="json"),
+        sources=dict(resolved.sources) | ({} if baseline is None else {"baseline": baseline.model_dump(mode="json")}),
+        model=resolved.model.name,
+        model_revision=resolved.model.revision,
+        method=resolved.body.method,
+        queue=resolved.body.queue,
+        priority=resolved.body.priority,
+        labels=dict(resolved.body.metadata),
+        request_id=structlog.contextvars.get_contextvars().get("request_id"),
+        traceparent=telemetry.current_traceparent(),
+    )
+    require_room_in_queue(session, team_id, adding=1)
+    details = {"model": row.model, "method": row.method, "queue": row.queue}
+    submitted(session, row, audit.entry(caller, "job.submit", row.id, details))
+    return job_answer(row, waiting_reason(row, workers, settings))
+
+
+def get_job(session: Session, team_id: str, job_id: str) -> Job:
+    """Return a job; raises NotFound, also where it is another team's."""
+    return job_answer(find_job(session, team_id, job_id))
+
+
+def list_jobs(
+    session: Session,
+    team_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    sort: JobSort = "newest",
+    **filters: Unpack[JobFilters],
+) -> Page[Job]:
+    """Return a page of the team's jobs that match every filter given."""
+    query = matching(team_id, filters)
+    return read_page(
+        session,
+        query,
+        JobRow,
+        limit=limit,
+        after=after,
+        answer=job_answer,
+        order=ORDERS[sort],
+        having=having_words(team_id, filters),
+    )
+
+
+def look_through_jobs(
+    session: Session,
+    team_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    before: str | None,
+    sort: JobSort = "newest",
+    **filters: Unpack[JobFilters],
+) -> Window[Job]:
+    """Return a page of the same list that can be turned forwards and backwards."""
+    return read_window(
+        session,
+        matching(team_id, filters),
+        JobRow,
+        limit=limit,
+        after=after,
+        before=before,
+        answer=job_answer,
+        order=ORDERS[sort],
+        having=having_words(team_id, filters),
+    )
+
+
+def cancel(session: Session, caller: Actor, job_id: str) -> Job:
+    """Cancel at once what is queued, ask a running job to stop. Idempotent. Raises NotFound, Conflict."""
+    row = find_job(session, team_of(caller), job_id)
+    asked = request_cancel(session, row.id)
+    if asked.changed:
+        audit.note(session, caller, "job.cancel", row.id, {"status": asked.status})
+    session.refresh(row)
+    return job_answer(row)
+
+
+def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:
+    """Queue a failed or cancelled job again. Idempotent.
+
+    Raises NotFound, Conflict (also while the artifact of an attempt is being published: the new attempt would replace
+    it), QuotaExceeded where the team may not queue more.
+    """
+    row = find_job(session, team_of(caller), job_id, for_update=True)
+    user = needed_by_publications(session, row.team_id, [row.id]).get(row.id)
+    if user is not None and row.status != "succeeded":
+        raise Conflict(
+            f"the artifact of job {job_id!r} is needed by {user}: a retry would replace it; wait for it, or cancel it"
+        )
+    if request_retry(session, row.id, max_attempts).changed:
+        require_room_in_queue(session, row.team_id, adding=0)  # it is queued already: the job's row is locked first
+        audit.note(session, caller, "job.retry", row.id, {"status": "queued"})
+    session.refresh(row)
+    return job_answer(row)
+
+
+def list_attempts(session: Session, team_id: str, job_id: str, *, limit: int, after: int | None) -> AttemptPage:
+    """Return the attempts at a job before number `after`, newest first. Raises NotFound."""
+    job = find_job(session, team_id, job_id)
+    query = select(AttemptRow).where(AttemptRow.job_id == job.id)
+    if after is not None:
+        query = query.where(AttemptRow.attempt < after)
+    rows = session.scalars(query.order_by(AttemptRow.attempt.desc()).limit(limit + 1)).all()
+    attempts = [JobAttempt.model_validate(row, from_attributes=True) for row in rows[:limit]]
+    has_more = len(rows) > limit
+    return AttemptPage(data=attempts, has_more=has_more, next_after=attempts[-1].attempt if has_more else None)
+
+
+def read_events(session: Session, team_id: str, job_id: str, *, after: int, limit: int) -> EventPage:
+    """Return events with a number above `after`, oldest first. Raises NotFound."""
+    find_job(session, team_id, job_id)
+    rows = session.scalars(
+        select(JobEventRow)
+        .where(JobEventRow.job_id == job_id, JobEventRow.sequence > after)
+        .order_by(JobEventRow.sequence)
+        .limit(limit + 1)
+    ).all()
+    events = [JobEvent.model_validate(row, from_attributes=True) for row in rows[:limit]]
+    return EventPage(data=events, has_more=len(rows) > limit, next_after=events[-1].sequence if events else after)
+
+
+def get_report(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
+    """Return the report that belongs to the job's metrics and artifact; raises NotFound where there is none (yet)."""
+    job = find_job(session, team_id, job_id)
+    report: dict[str, Any] | None = session.scalar(
+        select(JobReportRow.report).join(JobRow, _of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
+    )
+    if report is None:
+        raise NotFound(f"job {job_id!r} has no report: it is {job.status}")
+    return report
+
+
+def compare_jobs(
+    session: Session, team_id: str, job_ids: Sequence[str], *, quality: str | None = None, cost: Cost = "parameters"
+) -> Comparison:
+    """Compare jobs, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
+    ids = list(dict.fromkeys(job_ids))
+    jobs = get_jobs(session, team_id, ids[: MOST + 1])
+    if not FEWEST <= len(ids) <= MOST:
+        raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
+    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(JobRow, _of_kept_attempt(JobReportRow))
+    layers = {
+        job_id: found for job_id, found in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(found, list)
+    }
+    return compare(jobs, layers, quality=quality, cost=cost)
+
+
+def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
+    """Return the jobs in the order they are named. Raises NotFound for the first that does not exist."""
+    rows = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id))
+    found = {row.id: job_answer(row) for row in rows}
+    for job_id in job_ids:
+        if job_id not in found:
+            raise NotFound(f"there is no job {job_id!r}")
+    return [found[job_id] for job_id in job_ids]
+
+
+def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
+    """Return the files of the artifact of the newest attempt that stored one; none where there is none (yet).
+
+    Raises NotFound.
+    """
+    job = find_job(session, team_id, job_id)
+    rows = session.scalars(
+        select(ArtifactFileRow)
+        .join(JobRow, _of_kept_attempt(ArtifactFileRow))
+        .where(JobRow.id == job.id)
+        .order_by(ArtifactFileRow.path)
+    )
+    files = [ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256) for row in rows]
+    return ArtifactList(data=files, has_more=False, next_after=None)
+
+
+def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tuple[int, ArtifactFile]:
+    """Return the attempt and the facts of one file. Raises NotFound."""
+    job = find_job(session, team_id, job_id)
+    row = session.scalar(
+        select(ArtifactFileRow)
+        .join(JobRow, _of_kept_attempt(ArtifactFileRow))
+        .where(JobRow.id == job.id, ArtifactFileRow.path == path)
+    )
+    if row is None:
+        raise NotFound(f"there is no file {path!r} in this artifact")
+    return row.attempt, ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256)
+
+
+def _of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
+    """Return the condition that joins a job with the attempt whose report and artifact it shows."""
+    return and_(JobRow.id == table.job_id, table.attempt == kept_attempt())
+
+
+def find_job(session: Session, team_id: str, job_id: str, *, for_update: bool = False) -> JobRow:
+    """Return a job's row; raises NotFound, also where it is another team's."""
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
+    row = session.scalar(query.with_for_update() if for_update else query)
+    if row is None:
+        raise NotFound(f"there is no job {job_id!r}")
+    return row
+
+
+def job_answer(row: JobRow, waiting: str | None = None) -> Job:
+    """Return the job as the API shows it.
+
+    `waiting` is the reason it waits, if any, which `core.service.jobs.waiting` finds.
+    """
+    own = (
+        "id",
+        "status",
+        "stage",
+        "progress",
+        "attempt",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "error",
+        "metrics",
+    )
+    also = {
+        "object": "job",
+        "waiting_reason": waiting,
+        "model_revision": row.model_revision,
+        "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
+    }
+    return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also)

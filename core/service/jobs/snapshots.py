@@ -1,0 +1,71 @@
+"""Snapshot of a job, with which a page that then follows its events begins."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.service.jobs.schemas import Job, JobEvent
+from core.service.jobs.service import find_job, job_answer
+from core.service.jobs.states import EventType
+from core.service.jobs.tables import JobEventRow
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A job when event `last_event` was its newest: what comes after that number is not in here, all before is.
+
+    `estimated_seconds` is how long an attempt was expected to take when the job was submitted; `events_removed_at` is
+    when retention took its events.
+    """
+
+    job: Job
+    last_event: int
+    estimated_seconds: float | None
+    events_removed_at: datetime | None
+
+
+def take_snapshot(session: Session, team_id: str, job_id: str) -> Snapshot:
+    """Return the job's state by its row alone, which every event changes too. Raises NotFound."""
+    row = find_job(session, team_id, job_id)
+    return Snapshot(
+        job=job_answer(row),
+        last_event=row.last_event,
+        estimated_seconds=None if row.estimate is None else row.estimate["seconds"],
+        events_removed_at=row.events_removed_at,
+    )
+
+
+def newest_events(
+    session: Session,
+    team_id: str,
+    job_id: str,
+    type: EventType,
+    *,
+    up_to: int,
+    limit: int | None = None,
+    attempt: int | None = None,
+) -> Sequence[JobEvent]:
+    """Return the newest events of a type with numbers to `up_to`, oldest first. Raises NotFound."""
+    find_job(session, team_id, job_id)
+    query = select(JobEventRow).where(
+        JobEventRow.job_id == job_id, JobEventRow.sequence <= up_to, JobEventRow.type == type
+    )
+    if attempt is not None:
+        query = query.where(JobEventRow.attempt == attempt)
+    rows = session.scalars(query.order_by(JobEventRow.sequence.desc()).limit(limit)).all()
+    return [JobEvent.model_validate(row, from_attributes=True) for row in reversed(rows)]
+
+
+def metric_names(session: Session, job_id: str, *, up_to: int) -> set[str]:
+    """Return the names of all metrics in a job's events to `up_to`."""
+    name = JobEventRow.data["name"].astext
+    return set(
+        session.scalars(
+            select(name)
+            .where(JobEventRow.job_id == job_id, JobEventRow.sequence <= up_to, JobEventRow.type == "metric")
+            .distinct()
+        )
+    )

@@ -1,0 +1,36 @@
+"""Warnings about a job that can run, but will most likely not reach what its body requests."""
+
+from collections.abc import Collection
+
+from core.catalogue.methods import get_method
+from core.catalogue.targets import no_speed_up
+from core.engine.options.latency_budget import NOISE
+from core.engine.options.patterns import STRUCTURED
+from core.service.jobs.schemas import JobBody
+
+_FLOAT16_MOST = 65_504
+
+
+def warnings_for(job: JobBody, devices: Collection[str]) -> list[str]:
+    """Return a sentence for each; `devices` are those of the queue's workers, empty where none is known."""
+    return [*_gate_on_latency(job), *_float16_on_cpu(job, devices)]
+
+
+def _gate_on_latency(job: JobBody) -> list[str]:
+    """Warn of a latency limit that a model of zeros, as slow as the dense one on all devices, keeps only by luck."""
+    limit = job.gates.max_latency_ratio
+    if limit is None or limit >= 1 + NOISE or not get_method(job.method).prunes or job.pattern == STRUCTURED.text:
+        return []
+    return [f"gates.max_latency_ratio {limit:g} will most likely be missed: {no_speed_up(job.method)}"]
+
+
+def _float16_on_cpu(job: JobBody, devices: Collection[str]) -> list[str]:
+    if job.parameters.get("forward_dtype") != "float16" or not devices:
+        return []
+    if any(device.startswith("cuda") for device in devices):
+        return []
+    return [
+        f"parameters.forward_dtype float16: the workers of queue {job.queue!r} have no GPU. On a CPU the calibration "
+        "forward does run in float16, as asked, but no faster than in float32, and activations beyond "
+        f"{_FLOAT16_MOST:,} become infinite: use 'auto', which is bfloat16 where the CPU multiplies it faster"
+    ]

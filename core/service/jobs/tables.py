@@ -1,0 +1,319 @@
+"""Tables of jobs, their events, reports and artifact files, of workers, and of remembered answers."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    PrimaryKeyConstraint,
+    ScalarSelect,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, aliased, mapped_column
+
+from core.database import Base, any_of
+from core.service.jobs.states import HELD, STATUSES
+
+NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
+JOB_WORDS = (
+    "array_to_tsvector(array_append(array_remove(string_to_array(regexp_replace("
+    "lower((((((id::text || ' ') || model::text) || ' ') || method::text) || ' ')"
+    " || jsonb_path_query_array(metadata, '$.*')::text), "
+    r"'\\(u[0-9a-f]{4}|.)|[\u0001-\u002f\u003a-\u0040\u005b\u005d-\u0060\u007b-\u007f]+', ' ', 'g'"
+    "), ' '), ''), '_' || team_id::text))"
+)
+"""The words a job is found by, as `ix_jobs_words` holds them: those of its id, model, method and the values of its
+metadata, in small letters and parted by whatever ASCII has besides letters and digits (and by JSON's escapes), and its
+team, after an underscore, which no word has. No parser of PostgreSQL's: it would take some words for paths, numbers or
+hosts. Written as PostgreSQL writes it, so that schema and code can be compared."""
+JOB_IS_HELD = f"status IN ({any_of(HELD)})"
+"""Condition of the index of jobs with a lease: in other words, or with parameters, the index would not be used."""
+JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
+"""Rank of a state in a job's life: waiting and running jobs come before those that have ended."""
+
+
+class JobRow(Base):
+    """A job: the queue of record.
+
+    `attempt` fences every write of a worker; `last_event` numbers events; `attempts_allowed` is the attempt after which
+    a retryable failure is final. `body` is the request with defaults filled in, `sources` what it resolved to: paths
+    and hashes of the model and the texts. `metrics` are of the attempt that its artifact is of. `dispatched_at` is when
+    a hint was last sent, `events_removed_at` when retention took its events. The needs are those of the estimate, and
+    `size` the same in steps; `is_corrected` once they are corrected by what jobs of the queue and method have taken
+    (`PeakRatioRow`). The job ran out of memory on a worker that had the memory it has outgrown: it needs a larger one.
+    No index has `lease_expires_at`: renewing a lease touches the row alone.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(f"status IN ({any_of(STATUSES)})", name="status"),
+        CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
+        CheckConstraint(f"(status IN ({any_of(HELD)})) = (lease_expires_at IS NOT NULL)", name="lease_while_held"),
+        Index(
+            "ix_jobs_waiting_by_team",
+            "team_id",
+            "queue",
+            "size",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_jobs_waiting_by_queue",
+            "queue",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_jobs_uncorrected",
+            "queue",
+            "method",
+            postgresql_where=text("status = 'queued' AND NOT is_corrected"),
+        ),
+        Index("ix_jobs_held", "team_id", "id", postgresql_where=text(JOB_IS_HELD)),
+        Index(
+            "ix_jobs_events_kept",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL AND events_removed_at IS NULL"),
+        ),
+        Index("ix_jobs_list", "team_id", "created_at", "id"),
+        Index("ix_jobs_list_by_status", "team_id", "status", "created_at", "id"),
+        Index("ix_jobs_list_by_model", "team_id", "model", *NEWEST_FIRST),
+        Index("ix_jobs_list_by_method", "team_id", "method", *NEWEST_FIRST),
+        Index("ix_jobs_list_by_life", "team_id", text(JOB_IN_LIFE), *NEWEST_FIRST),
+        Index("ix_jobs_list_by_end", "team_id", text("finished_at DESC NULLS LAST"), *NEWEST_FIRST),
+        Index("ix_jobs_words", text(JOB_WORDS), postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+        Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    status: Mapped[str] = mapped_column(server_default="queued")
+    stage: Mapped[str | None]
+    progress: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    attempts_allowed: Mapped[int]
+    last_event: Mapped[int] = mapped_column(server_default=text("0"))
+
+    body: Mapped[dict[str, Any]]
+    sources: Mapped[dict[str, Any]]
+    model: Mapped[str]
+    model_revision: Mapped[str]
+    method: Mapped[str]
+    queue: Mapped[str]
+    priority: Mapped[int]
+    labels: Mapped[dict[str, Any]] = mapped_column("metadata")
+
+    error: Mapped[dict[str, Any] | None]
+    metrics: Mapped[dict[str, Any] | None]
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    available_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    dispatched_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
+    worker_id: Mapped[str | None]
+    events_removed_at: Mapped[datetime | None]
+    estimate: Mapped[dict[str, Any] | None]
+    needs_device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    needs_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    needs_disk_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(server_default=text("0"))
+    is_corrected: Mapped[bool] = mapped_column(server_default=text("false"))
+    outgrown_device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    outgrown_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
+
+
+class AttemptRow(Base):
+    """One attempt at a job, kept as the record of what the fleet did: quotas, estimates and metrics read it.
+
+    `outcome` is null while it runs, then succeeded, failed, cancelled, released or lost. `stages` holds seconds by
+    stage; `needs` what the job was estimated to need and `measured` what it took, under the same names. `counted` says
+    that it is part of the totals.
+    """
+
+    __tablename__ = "job_attempts"
+    __table_args__ = (
+        PrimaryKeyConstraint("job_id", "attempt"),
+        Index(None, "team_id", "started_at"),
+        Index("ix_job_attempts_history", "queue", "method", "ended_at", postgresql_where=text("measured IS NOT NULL")),
+        Index("ix_job_attempts_to_count", "ended_at", postgresql_where=text("ended_at IS NOT NULL AND NOT counted")),
+    )
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    queue: Mapped[str]
+    method: Mapped[str]
+    worker_id: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    error_code: Mapped[str | None]
+    stages: Mapped[dict[str, Any] | None]
+    needs: Mapped[dict[str, Any] | None]
+    measured: Mapped[dict[str, Any] | None]
+    counted: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class PeakRatioRow(Base):
+    """Median of measured ÷ formula over the newest jobs of a queue and method that ran to their end.
+
+    There is a row where there are enough of them; a figure is null where it was not measured.
+    """
+
+    __tablename__ = "peak_ratios"
+    __table_args__ = (PrimaryKeyConstraint("queue", "method"),)
+
+    queue: Mapped[str]
+    method: Mapped[str]
+    device_memory: Mapped[float | None] = mapped_column(Double)
+    memory: Mapped[float | None] = mapped_column(Double)
+    disk: Mapped[float | None] = mapped_column(Double)
+
+
+class AttemptTotalRow(Base):
+    """Number of attempts that ended in one way, and the seconds they took together, since the service began.
+
+    `core.service.jobs.fleet` adds each ended attempt once, so these only grow, whatever becomes of the attempts' own
+    rows. `error_code` is empty where there was no error.
+    """
+
+    __tablename__ = "attempt_totals"
+    __table_args__ = (PrimaryKeyConstraint("queue", "method", "outcome", "error_code"),)
+
+    queue: Mapped[str]
+    method: Mapped[str]
+    outcome: Mapped[str]
+    error_code: Mapped[str]
+    attempts: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Double)
+
+
+class StageTotalRow(Base):
+    """A histogram of the seconds attempts spent in a stage, by how they ended. `at_most` is a bucket's upper bound."""
+
+    __tablename__ = "stage_totals"
+    __table_args__ = (PrimaryKeyConstraint("stage", "outcome", "at_most"),)
+
+    stage: Mapped[str]
+    outcome: Mapped[str]
+    at_most: Mapped[float] = mapped_column(Double)
+    attempts: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Double)
+
+
+class JobEventRow(Base):
+    """One event. Numbers are taken from the job's row while it is locked, so they are seen in order."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (PrimaryKeyConstraint("job_id", "sequence"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    sequence: Mapped[int]
+    type: Mapped[str]
+    attempt: Mapped[int]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class JobReportRow(Base):
+    """Report of an attempt; the newest one's attempt also gives the job its metrics and artifact (`kept_attempt`)."""
+
+    __tablename__ = "job_reports"
+    __table_args__ = (PrimaryKeyConstraint("job_id", "attempt"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    report: Mapped[dict[str, Any]]
+
+
+class ArtifactFileRow(Base):
+    """One file of one attempt's artifact."""
+
+    __tablename__ = "artifact_files"
+    __table_args__ = (PrimaryKeyConstraint("job_id", "attempt", "path"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    path: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+
+
+def kept_attempt() -> ScalarSelect[int | None]:
+    """Return the attempt whose report, metrics and artifact the enclosing query's `JobRow` has; null for none.
+
+    It is not always the newest, which may be under way, or have ended without a report.
+    """
+    reports = aliased(JobReportRow)  # the enclosing query may name the table itself
+    return select(func.max(reports.attempt)).where(reports.job_id == JobRow.id).correlate(JobRow).scalar_subquery()
+
+
+class IdempotencyKeyRow(Base):
+    """The first answer to a creating request, sealed with the key the client sent (of which only a hash is kept)."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (PrimaryKeyConstraint("team_id", "key_hash"), Index(None, "expires_at"))
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    key_hash: Mapped[bytes]
+    request_hash: Mapped[bytes]
+    answer: Mapped[bytes | None]
+    expires_at: Mapped[datetime]
+
+
+class WorkerRow(Base):
+    """A worker, what it has, and its last sign of life.
+
+    `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why. Bytes are
+    of the whole machine or control group (`memory_bytes`), of the device (null without one; used by whomever, at the
+    last sign of life), and free on the disk of the work folder. `work_folders` and `work_bytes` are of the jobs that
+    have a folder on that disk, whichever worker of the node made it.
+    """
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    device: Mapped[str]
+    hostname: Mapped[str]
+    pid: Mapped[int]
+    job_id: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default="idle")
+    reason: Mapped[str | None]
+    device_name: Mapped[str | None]
+    device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    device_memory_used_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    disk_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    work_folders: Mapped[int | None]
+    work_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    version: Mapped[str | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class DutyRow(Base):
+    """Periodic duty of the dispatcher: its interval, and when one of the dispatchers last did it.
+
+    Before the first time, that is when it was first tried.
+    """
+
+    __tablename__ = "duties"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    every_seconds: Mapped[float]
+    succeeded_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

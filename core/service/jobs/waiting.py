@@ -1,0 +1,62 @@
+"""Message about a job that waits because no worker can run it as the fleet is now."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.service.jobs.admission import gibibytes, largest, memory_of, needs_of
+from core.service.jobs.queue import workers_of
+from core.service.jobs.schemas import Job
+from core.service.jobs.tables import JobRow, WorkerRow
+from core.settings import Settings
+
+
+def with_waiting_reasons(session: Session, jobs: Sequence[Job], settings: Settings) -> list[Job]:
+    """Return the jobs with `waiting_reason` set on those that are queued and that no worker of their queue can take."""
+    queued = [job.id for job in jobs if job.status == "queued"]
+    if not queued:
+        return list(jobs)
+    rows = session.scalars(select(JobRow).where(JobRow.id.in_(queued))).all()
+    workers: Mapping[str, list[WorkerRow]] = {row.queue: [] for row in rows}
+    for worker in workers_of(session, workers, settings.worker_fresh_seconds):
+        workers[worker.queue].append(worker)
+    reasons = {row.id: waiting_reason(row, workers[row.queue], settings) for row in rows}
+    return [job.model_copy(update={"waiting_reason": reasons.get(job.id)}) for job in jobs]
+
+
+def with_waiting_reason(session: Session, job: Job, settings: Settings) -> Job:
+    """Return the one job so."""
+    return with_waiting_reasons(session, [job], settings)[0]
+
+
+def waiting_reason(job: JobRow, workers: Sequence[WorkerRow], settings: Settings) -> str | None:
+    """Return the reason of a queued job, None where one of its queue's workers can take it."""
+    if not workers:
+        return f"no worker serves queue {job.queue!r} at the moment"
+    of_enough_memory = [worker for worker in workers if not _has_outgrown(job, worker)]
+    if not of_enough_memory:
+        return (
+            f"it ran out of memory on a worker with {_memory(*_outgrown(job))}, and waits for one with more; the "
+            f"largest of queue {job.queue!r} has {_memory(*memory_of(largest(workers)))}"
+        )
+    needs = needs_of(job)
+    if any(needs.lack(worker) is None for worker in of_enough_memory):
+        return None
+    return (
+        f"no worker of queue {job.queue!r} has room for it: {needs.lack(largest(of_enough_memory))}, the "
+        f"largest there is; that one tries it once the job has waited {settings.admission_max_wait_seconds:g} s"
+    )
+
+
+def _has_outgrown(job: JobRow, worker: WorkerRow) -> bool:
+    return job.outgrown_memory_bytes is not None and memory_of(worker) <= _outgrown(job)
+
+
+def _outgrown(job: JobRow) -> tuple[int, int]:
+    return job.outgrown_device_memory_bytes or 0, job.outgrown_memory_bytes or 0
+
+
+def _memory(device_memory: int, memory: int) -> str:
+    on_device = f"{gibibytes(device_memory)} of device memory and " if device_memory else ""
+    return f"{on_device}{gibibytes(memory)} of memory"

@@ -1,0 +1,57 @@
+"""Files of the store, read as they are sent: never whole in memory, and watched at every read."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from core.errors import StoreUnavailable
+from core.service.publications.queue import PublishedFile
+from core.storage import Store
+from core.storage.stream import StoredStream
+
+_BUFFER_BYTES = 4 * 2**20
+
+Watch = Callable[[int], None]
+"""Function called with an offset of the file before more is read from there; what it raises ends the reading."""
+
+
+class _Watched(StoredStream):
+    def __init__(self, store: Store, prefix: str, file: PublishedFile, watch: Watch) -> None:
+        super().__init__(store, prefix, file.path, file.bytes)
+        self._watch = watch
+
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+        self._watch(self.tell())
+        return super().readinto(buffer)
+
+
+@contextmanager
+def watched(store: Store, prefix: str, file: PublishedFile, watch: Watch) -> Iterator[BinaryIO]:
+    """Open a file of the store as a seekable stream; reading it raises the errors of `Store.open_range` and `watch`."""
+    with io.BufferedReader(_Watched(store, prefix, file, watch), _BUFFER_BYTES) as stream:
+        yield stream
+
+
+def chunks(stream: BinaryIO, file: PublishedFile) -> Iterator[bytes]:
+    """Yield the content in pieces; the last comes only if all of it is what the manifest says.
+
+    Raises StoreUnavailable.
+    """
+    digest = hashlib.sha256()
+    left = file.bytes
+    while left > 0 and (chunk := stream.read(min(left, _BUFFER_BYTES))):
+        digest.update(chunk)
+        left -= len(chunk)
+        if left == 0:
+            require_whole(file, digest.hexdigest())
+        yield chunk
+    if left > 0:
+        require_whole(file, digest.hexdigest())
+
+
+def require_whole(file: PublishedFile, sha256: str) -> None:
+    """Require that the content read is the file's; raises StoreUnavailable."""
+    if sha256 != file.sha256:
+        raise StoreUnavailable(f"{file.path} in the store is not what the job left there")

@@ -1,0 +1,108 @@
+"""Worker loop of publications, carried out one after the other in the dispatcher's process."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.errors import InternalError, NoArtifact, NotFound, SecateurError
+from core.service.publications import queue
+from core.service.publications.destinations import HubDestination
+from core.service.publications.lease import Held, LostError
+from core.service.publications.queue import Claimed
+from core.service.publications.service import sealed
+from core.service.teams.server_secret import server_secret
+from core.settings import Settings
+from core.storage import Store, artifact_prefix, open_store
+
+logger = structlog.get_logger()
+
+
+def publish_waiting(
+    sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
+) -> int | None:
+    """Carry out due publications until none is left; returns how many were begun, None where there was none.
+
+    `goes_well` is called while one is on its way, as often as its lease is renewed. Any number of processes may run at
+    once. One that is killed leaves its publication to the next.
+    """
+    with transaction(sessions) as session:
+        queue.expire(session)
+    begun = 0
+    while True:
+        with transaction(sessions) as session:
+            claimed = queue.claim(session, lease_seconds=settings.lease_seconds)
+        if claimed is None:
+            return begun or None
+        begun += 1
+        _carry_out(sessions, settings, claimed, goes_well)
+
+
+def _carry_out(
+    sessions: sessionmaker[Session], settings: Settings, claimed: Claimed, goes_well: Callable[[], None]
+) -> None:
+    about = {"publication": claimed.id, "job": claimed.job_id, "attempt": claimed.attempt}
+    problem: Mapping[str, Any]
+    try:
+        with Held(sessions, claimed, settings.lease_seconds, goes_well) as held:
+            result = _sent(open_store(settings), settings, claimed, held)
+        with transaction(sessions) as session:
+            is_ours = queue.succeed(session, claimed, result)
+        logger.info("published" if is_ours else "published, and no longer ours", to=claimed.destination.to, **about)
+        return
+    except LostError:
+        logger.info("publication stopped: it is no longer ours", **about)
+        return
+    except SecateurError as error:
+        problem = error.problem()
+        logger.warning("not published", to=claimed.destination.to, code=error.code, message=error.message, **about)
+    except Exception as error:  # its message may quote what was sent: only its kind is told
+        problem = InternalError("an unexpected error; the server's log has its kind").problem()
+        logger.error("not published", to=claimed.destination.to, error=_kinds(error), **about)
+    with transaction(sessions) as session:
+        queue.fail(session, claimed, problem, delay_seconds=settings.retry_delay_seconds)
+
+
+def _sent(store: Store, settings: Settings, claimed: Claimed, held: Held) -> dict[str, Any]:
+    if not claimed.files:
+        raise NoArtifact(f"the artifact of job {claimed.job_id!r} was removed")
+    try:
+        credentials: dict[str, str] = json.loads(sealed(server_secret(settings)).open(claimed.credentials))
+    except ValueError:
+        raise InternalError(
+            "the credentials cannot be opened: the server's secret has changed since; publish it again"
+        ) from None
+    prefix = artifact_prefix(claimed.job_id, claimed.job_attempt)
+    files = list(claimed.files)
+    try:
+        if isinstance(claimed.destination, HubDestination):
+            from core.service.publications.to_hub import publish_to_hub
+
+            return publish_to_hub(
+                store,
+                prefix,
+                files,
+                claimed.destination,
+                token=credentials["token"],
+                endpoint=settings.hub_endpoint,
+                message=claimed.destination.message or f"Artifact of {claimed.job_id}, pruned by Secateur",
+                held=held,
+            )
+        from core.service.publications.to_s3 import publish_to_s3  # the library is slow to load
+
+        return publish_to_s3(store, prefix, files, claimed.destination, credentials=credentials, held=held)
+    except NotFound as error:  # of the store
+        raise NoArtifact(f"the artifact of job {claimed.job_id!r} is not in the store any more") from error
+
+
+def _kinds(error: BaseException) -> str:
+    """Return the types of an error and its causes: they help to find it, and quote nothing."""
+    kinds = []
+    at: BaseException | None = error
+    while at is not None:
+        kinds.append(type(at).__name__)
+        at = at.__cause__
+    return " ← ".join(kinds)

@@ -1,0 +1,110 @@
+"""Publications as requests and answers show them: the credentials are in requests only."""
+
+import hashlib
+import hmac
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+
+from core.service.publications.states import PublicationStatus
+from core.validation import spelled
+
+_Secret = Annotated[SecretStr, Field(min_length=1, max_length=8000)]
+_Line = Annotated[
+    str, spelled(r"^[^\x00-\x1f\x7f]*$", "one line without control characters", min_length=1, max_length=300)
+]
+
+
+class PublicationBody(BaseModel):
+    """Where to publish a job's artifact, and with whose rights.
+
+    `to` is `hub:org/name`, with a `token` of the hub that may write there, and `revision` (a branch, made where there
+    is none), `private` (of a repository that is made) and `message` (of the commit); or `s3://bucket/prefix`, with
+    `access_key`, `secret_key` and where it has one `session_token`, the bucket's `region`, and `endpoint` where it is
+    not Amazon's. Credentials are kept sealed until the publication is over, then erased.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    to: Annotated[str, StringConstraints(min_length=1, max_length=1200)]
+    token: _Secret | None = None
+    revision: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    private: bool | None = None
+    message: _Line | None = None
+    access_key: _Secret | None = None
+    secret_key: _Secret | None = None
+    session_token: _Secret | None = None
+    region: Annotated[str, StringConstraints(min_length=1, max_length=40)] | None = None
+    endpoint: Annotated[str, StringConstraints(min_length=1, max_length=300)] | None = None
+    despite_gates: Annotated[
+        bool, Field(description="Publish what a job left that failed because a gate was missed.")
+    ] = False
+
+    def secrets(self) -> dict[str, str]:
+        """Return the credentials that were given, by name."""
+        given = {name: getattr(self, name) for name in ("token", "access_key", "secret_key", "session_token")}
+        return {name: secret.get_secret_value() for name, secret in given.items() if secret is not None}
+
+
+class AskedOnce(BaseModel):
+    """A request as it is told from others, for its Idempotency-Key: the credentials only by their keyed hash."""
+
+    body: dict[str, Any]
+    credentials: str
+
+    @classmethod
+    def of(cls, body: PublicationBody, secret: bytes) -> "AskedOnce":
+        given = repr(sorted(body.secrets().items()))
+        digest = hmac.new(secret, b"publication\0" + given.encode(), hashlib.sha256).hexdigest()
+        return cls(body=body.model_dump(mode="json"), credentials=digest)
+
+
+class PublicationProgress(BaseModel):
+    """What has arrived, of what there is."""
+
+    files: int
+    files_total: int
+    bytes: int
+    bytes_total: int
+
+
+class PublicationResult(BaseModel):
+    """Where the artifact is now; `commit` of the hub's repository, null of a bucket."""
+
+    url: str
+    commit: str | None
+
+
+class PublicationError(BaseModel):
+    """Why a publication failed, or its last attempt did: as a job's error."""
+
+    code: str
+    message: str
+    param: str | None
+    retryable: bool
+
+
+class Publication(BaseModel):
+    """An artifact on its way, or arrived. `attempt` counts how often it was begun; `error` beside `queued` or `running`
+    is of the attempt before. At `expires_at` it is given up.
+    """
+
+    id: str
+    object: Literal["publication"]
+    job_id: str
+    to: str
+    revision: str | None
+    private: bool | None
+    message: str | None
+    region: str | None
+    endpoint: str | None
+    status: PublicationStatus
+    attempt: int
+    progress: PublicationProgress
+    result: PublicationResult | None
+    error: PublicationError | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime

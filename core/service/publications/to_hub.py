@@ -1,0 +1,147 @@
+"""Publication to the hub, by its own client, with the rights of the repository's owner.
+
+Large files are sent one after the other to the hub's file storage, which skips those it has; one commit at the end
+names them all, and holds the small ones. Its parent is the commit that was the head at the beginning and no other, so
+of two publications at once one starts over. Sent again after it was cut off, or after it was done, it comes to the same
+commit: files that are there already make none.
+"""
+
+from typing import Any, NoReturn
+
+import httpx2
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import logging as hub_logging
+
+from core.errors import DestinationRefused, DestinationUnavailable, SecateurError
+from core.service.publications.destinations import HubDestination
+from core.service.publications.lease import Held, LostError
+from core.service.publications.queue import PublishedFile
+from core.service.publications.reading import require_whole, watched
+from core.storage import Store
+
+
+def publish_to_hub(
+    store: Store,
+    prefix: str,
+    files: list[PublishedFile],
+    destination: HubDestination,
+    *,
+    token: str,
+    endpoint: str,
+    message: str,
+    held: Held,
+) -> dict[str, Any]:
+    """Publish an artifact; returns the commit it is in now, and its page.
+
+    Raises DestinationRefused and DestinationUnavailable, the errors of the store, and LostError.
+    """
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings quote addresses that were signed for us
+    api = HfApi(endpoint=endpoint.rstrip("/"), token=token)
+    where = destination.repository
+    try:
+        api.create_repo(where, private=destination.private, exist_ok=True)
+        if destination.revision not in (None, "main"):
+            api.create_branch(where, branch=str(destination.revision), exist_ok=True)
+        head = api.model_info(where, revision=destination.revision).sha
+        operations = _sent(api, store, prefix, files, destination, held)
+        held.check()
+        done = api.create_commit(
+            where, operations, commit_message=message, revision=destination.revision, parent_commit=head
+        )
+        _require_all(api, files, destination, done.oid)
+    except Exception as error:
+        _tell(error, destination, api.endpoint)
+    return {"url": str(done.commit_url), "commit": str(done.oid)}
+
+
+def _sent(
+    api: HfApi, store: Store, prefix: str, files: list[PublishedFile], destination: HubDestination, held: Held
+) -> list[CommitOperationAdd]:
+    """Send the large files; returns the operations of the commit.
+
+    The hub keeps all other files with the commit; each of them is in memory.
+    """
+    operations = []
+    done = 0
+    for number, file in enumerate(files):
+        is_hashed = False
+
+        def watch(place: int, number: int = number, done: int = done) -> None:
+            held.at(number, done + (place if is_hashed else 0))  # noqa: B023 - of this turn, and called within it
+
+        with watched(store, prefix, file, watch) as stream:
+            operation = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=stream)  # hashes the file
+            require_whole(file, operation.upload_info.sha256.hex())
+            is_hashed = True
+            api.preupload_lfs_files(destination.repository, [operation], revision=destination.revision)
+            if operation.path_or_fileobj is stream:  # it was not sent: the hub does not take it for a large one
+                stream.seek(0)
+                operation.path_or_fileobj = stream.read()
+        operations.append(operation)
+        done += file.bytes
+        held.at(number + 1, done)
+    return operations
+
+
+def _require_all(api: HfApi, files: list[PublishedFile], destination: HubDestination, commit: str) -> None:
+    """Require each file in the commit, since the client omits files a repository ignores; raises DestinationRefused."""
+    found = api.model_info(destination.repository, revision=commit, files_metadata=True)
+    there = {each.rfilename: each for each in found.siblings or ()}
+    for file in files:
+        each = there.get(file.path)
+        if each is None or each.size != file.bytes or (each.lfs is not None and each.lfs.sha256 != file.sha256):
+            raise DestinationRefused(
+                f"{destination.place} does not hold {file.path} as it was sent: does its .gitignore name it?",
+                param="to",
+            )
+
+
+def _tell(error: Exception, destination: HubDestination, endpoint: str) -> NoReturn:
+    """Raise the error of this service for one of the client, which wraps what its threads raise.
+
+    No message of the client is passed on: they quote addresses and headers.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, LostError | SecateurError):
+            raise at
+        if isinstance(at, HfHubHTTPError):
+            if not str(at.response.url).startswith(f"{endpoint}/"):  # where it has large files sent: for a while only
+                status = at.response.status_code
+                raise DestinationUnavailable(f"the hub's file storage answers {status}", param="to") from None
+            raise _refusal(at, destination) from None
+        if isinstance(at, httpx2.HTTPError | httpx2.InvalidURL | OSError):
+            raise DestinationUnavailable(
+                f"the hub cannot be reached, or broke off ({type(at).__name__})", param="to"
+            ) from None
+        at = at.__cause__
+    if isinstance(error, ValueError):  # what the hub's answers made the client say
+        raise DestinationRefused(f"the hub does not take {destination.place}", param="to") from None
+    raise error
+
+
+def _refusal(error: HfHubHTTPError, destination: HubDestination) -> SecateurError:
+    status = error.response.status_code
+    where = destination.repository
+    if isinstance(error, GatedRepoError):
+        return DestinationRefused(f"{where} is gated, and the token's account has no access to it", param="token")
+    if status == 401 and not isinstance(error, RepositoryNotFoundError):
+        return DestinationRefused("the hub does not accept the token: it is wrong, or has been revoked", param="token")
+    if status == 403:
+        return DestinationRefused(
+            f"the token may not write to {where}: it needs a role that can, and rights to the organisation",
+            param="token",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return DestinationRefused(f"there is no repository {where}, and the token may not make it", param="to")
+    if isinstance(error, RevisionNotFoundError):
+        return DestinationRefused(f"{where} has no branch {destination.revision!r}", param="revision")
+    if status in (408, 409, 412, 423, 425, 429) or status >= 500:
+        return DestinationUnavailable(f"the hub answers {status} for {where}", param="to")
+    return DestinationRefused(f"the hub refuses to take the artifact into {where}: it answers {status}", param="to")

@@ -1,0 +1,196 @@
+"""Service of a team's models and datasets: register, list and find."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Select, bindparam, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import new_id
+from core.engine.architectures.describe import describe_folder
+from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
+from core.engine.datasets.image_facts import ImagesDescription, describe_images
+from core.engine.datasets.text_files import describe
+from core.errors import Conflict, NotFound, SecateurError
+from core.pagination import Page, read_page
+from core.service.registry.schemas import Dataset, DatasetBody, Model, ModelBody
+from core.service.registry.tables import DatasetRow, ModelRow
+from core.service.sources.folders import allowed_path, content_hash, dataset_hash
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+from core.settings import Settings
+
+Problem = TypeVar("Problem", bound=SecateurError)
+Row = TypeVar("Row", ModelRow, DatasetRow)
+
+
+def register_model(session: Session, caller: Actor, body: ModelBody, settings: Settings) -> tuple[Model, bool]:
+    """Register a model folder; True where it is new, False where the same content has that name already.
+
+    Raises PathEscapes and the UnusableModel kinds, UnsupportedArchitecture, and Conflict where the name means another
+    model.
+    """
+    folder = allowed_path(settings, body.path)
+    try:
+        description = describe_folder(folder)
+    except SecateurError as error:
+        raise about(error, "path") from error
+    row, is_new = add_model(
+        session,
+        caller,
+        {
+            "id": new_id("model"),
+            "name": body.name,
+            "path": str(folder),
+            "source": body.source,
+            "revision": content_hash(folder),
+            "description": description.model_dump(mode="json"),
+        },
+    )
+    return model_answer(row), is_new
+
+
+def register_dataset(session: Session, caller: Actor, body: DatasetBody, settings: Settings) -> tuple[Dataset, bool]:
+    """Register a text or images; True where they are new, False where the same have that name already.
+
+    Raises PathEscapes, UnusableDataset, and Conflict where the name means something else.
+    """
+    place = allowed_path(settings, body.path)
+    format_name = body.format or detect_format(place)
+    values = {"id": new_id("dataset"), "name": body.name, "path": str(place), "source": body.source}
+    if format_name in IMAGE_FORMATS:
+        fields = (body.image_field, body.label_field)
+        described = describe_images(place, format_name, *fields, sha256=dataset_hash(place))
+        facts = image_facts(described, format_name, *fields)
+    else:
+        text = describe(place, format_name, body.text_field)
+        facts = {"format": format_name, "text_field": body.text_field, **text.model_dump()}
+    row, is_new = add_dataset(session, caller, values | facts)
+    return dataset_answer(row), is_new
+
+
+def image_facts(described: ImagesDescription, format_name: str, image_field: str, label_field: str) -> dict[str, Any]:
+    """Return the column values of an image set."""
+    return {
+        "format": format_name,
+        "text_field": "text",
+        "image_field": image_field,
+        "label_field": label_field,
+        "documents": 0,
+        "characters": 0,
+        **described.model_dump(include={"images", "classes", "bytes", "sha256"}),
+    }
+
+
+def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[ModelRow, bool]:
+    """Give a model its name, unless it has it already. Raises Conflict where the name means another model."""
+    row, is_new = _add(session, ModelRow, caller, values)
+    require_same_model(row, values["revision"])
+    return row, is_new
+
+
+def add_dataset(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[DatasetRow, bool]:
+    """Give a text or image set its name, unless it has it already. Raises Conflict where the name means another."""
+    row, is_new = _add(session, DatasetRow, caller, values)
+    require_same_dataset(row, values["sha256"], {name: values.get(name) for name in READING})
+    return row, is_new
+
+
+def _add(session: Session, table: type[Row], caller: Actor, values: dict[str, Any]) -> tuple[Row, bool]:
+    team_id = team_of(caller)
+    created = session.scalar(
+        insert(table)
+        .values(team_id=team_id, **values)
+        .on_conflict_do_nothing(index_elements=["team_id", "name"])
+        .returning(table.id)
+    )
+    row = find_row(session, table, team_id, values["name"])
+    if row is None:
+        raise Conflict(f"the name {values['name']!r} is being deleted: try again", param="name")
+    if created is not None:
+        audit.note(session, caller, f"{noun(table)}.register", row.id, {"name": row.name, "source": row.source})
+    return row, created is not None
+
+
+def require_same_model(row: ModelRow, revision: str) -> None:
+    if row.revision != revision:
+        raise Conflict(f"the name {row.name!r} is taken by another model ({row.revision})", param="name")
+
+
+READING = ("format", "text_field", "image_field", "label_field")
+"""Columns with the way a dataset is read: together with its hash they identify it."""
+
+
+def require_same_dataset(row: DatasetRow, sha256: str, reading: Mapping[str, str | None]) -> None:
+    if row.sha256 != sha256 or any(getattr(row, name) != reading[name] for name in READING):
+        raise Conflict(f"the name {row.name!r} is taken by another dataset (sha256 {row.sha256})", param="name")
+
+
+def noun(table: type[ModelRow] | type[DatasetRow]) -> str:
+    return table.__tablename__.removesuffix("s")
+
+
+def find_row(session: Session, table: type[Row], team_id: str, name: str) -> Row | None:
+    """Return the row of a name, locked so that it cannot be deleted before this transaction ends."""
+    row: Row | None = session.scalar(_held_by_name(table), {"team_id": team_id, "name": name})
+    return row
+
+
+@cache
+def _held_by_name(table: type[Row]) -> Select[Row]:
+    """Return the statement of `find_row`: every job that is submitted asks it some times."""
+    query = select(table).where(table.team_id == bindparam("team_id"), table.name == bindparam("name"))
+    return query.with_for_update(read=True, key_share=True)
+
+
+def names(session: Session, table: type[Row], team_id: str, *which: ColumnElement[bool]) -> list[str]:
+    """Return the newest names for a message, at most 20, of those rows for which all of `which` holds."""
+    newest = select(table.name).where(table.team_id == team_id, *which).order_by(table.created_at.desc()).limit(20)
+    return sorted(session.scalars(newest))
+
+
+def get_row(session: Session, table: type[Row], team_id: str, name: str, *, for_deletion: bool = False) -> Row:
+    """Return the row of a name or an id; raises NotFound."""
+    query = select(table).where(table.team_id == team_id, (table.name == name) | (table.id == name))
+    row = session.scalar(query.with_for_update() if for_deletion else query)
+    if row is None:
+        raise NotFound(f"there is no {noun(table)} {name!r}")
+    return row
+
+
+def list_models(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Model]:
+    query = select(ModelRow).where(ModelRow.team_id == team_id)
+    return read_page(session, query, ModelRow, limit=limit, after=after, answer=model_answer)
+
+
+def list_datasets(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Dataset]:
+    query = select(DatasetRow).where(DatasetRow.team_id == team_id)
+    return read_page(session, query, DatasetRow, limit=limit, after=after, answer=dataset_answer)
+
+
+def model_answer(row: ModelRow) -> Model:
+    described = {name: value for name, value in row.description.items() if name in Model.model_fields}
+    return Model.model_validate(
+        described
+        | {
+            "id": row.id,
+            "object": "model",
+            "name": row.name,
+            "source": row.source,
+            "revision": row.revision,
+            "created_at": row.created_at,
+        }
+    )
+
+
+def dataset_answer(row: DatasetRow) -> Dataset:
+    shown = {name: getattr(row, name) for name in Dataset.model_fields if name != "object"}
+    return Dataset.model_validate(shown | {"object": "dataset"})
+
+
+def about(error: Problem, param: str) -> Problem:
+    """Return the same error, for another field of the request."""
+    error.param = param
+    return error

@@ -1,0 +1,250 @@
+"""Completion of an upload, whose bytes are all there, to a model or dataset.
+
+Each file is hashed from its parts and assembled at the model's or dataset's prefix; progress is remembered per file, so
+that a completion that was cut off goes on. One process at a time does this for an upload, under a lease.
+"""
+
+import contextlib
+import hashlib
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sqlalchemy import delete, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import new_id, seconds_from_now, transaction
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import Description, describe_folder
+from core.engine.architectures.description import ModelDescription
+from core.engine.datasets.formats import IMAGE_PARQUET
+from core.engine.datasets.image_facts import ImagesDescription, describe_image_stream
+from core.engine.datasets.text_files import TextDescription, describe_stream
+from core.errors import (
+    Unavailable,
+    UnsupportedArchitecture,
+    UnusableDataset,
+    UnusableModel,
+    UploadRefused,
+)
+from core.service.registry.schemas import Dataset, Model
+from core.service.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
+from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
+from core.service.registry.upload_parts import file_prefix, parts_of
+from core.service.registry.upload_refusal import refuse_upload
+from core.service.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
+from core.service.retention.deletion import forget
+from core.service.sources.folders import content_hash_of
+from core.service.sources.header_only_folder import write_hollow
+from core.service.sources.references import FileReference
+from core.service.teams import audit
+from core.service.teams.principal import Principal
+from core.service.teams.quotas import release_stored
+from core.storage import Store, open_stored
+
+LEASE_SECONDS = 60.0
+_RENEW_SECONDS = 15.0
+
+
+def complete_upload(
+    sessions: sessionmaker[Session], store: Store, caller: Principal, upload_id: str
+) -> tuple[Model | Dataset, bool]:
+    """Make the model or dataset; False where it was there already. May be repeated at any time.
+
+    Raises NotFound, UploadRefused where bytes are missing or have another hash than announced (those files are to be
+    sent again), the UnusableModel kinds, UnsupportedArchitecture or UnusableDataset where the whole is none (the upload
+    has failed then), Conflict where the name has been taken meanwhile, and Unavailable while another request does it.
+    """
+    owner = new_id("completion")
+    with transaction(sessions) as session:
+        done = _begin(session, caller, upload_id, owner)
+        if done is not None:
+            return done, False
+        upload = find_upload(session, caller.team_id, upload_id)
+        files = files_of(session, upload_id)
+    with _leased(sessions, upload_id, owner):
+        wrong = [
+            file.path for file in files if not file.stored and not _store_file(sessions, store, upload, file, owner)
+        ]
+        if wrong:
+            raise UploadRefused(
+                f"{', '.join(wrong)}: what arrived has another SHA-256 than was announced; send it again", param="files"
+            )
+        try:
+            described = _describe(store, upload, files)
+        except (UnusableModel, UnsupportedArchitecture, UnusableDataset) as error:
+            with transaction(sessions) as session:
+                _require_lease(session, upload_id, owner)
+            raise refuse_upload(sessions, store, caller, upload_id, error) from error
+        with transaction(sessions) as session:
+            _require_lease(session, upload_id, owner)
+            answer, is_new, leftovers = _register(session, caller, upload_id, files, described)
+    forget(store, leftovers)
+    return answer, is_new
+
+
+def _begin(session: Session, caller: Principal, upload_id: str, owner: str) -> Model | Dataset | None:
+    """Take the lease; what the upload became where it is complete."""
+    upload = find_upload(session, caller.team_id, upload_id, for_change=True)
+    if upload.status == "complete":
+        if upload.kind == "model":
+            return model_answer(get_row(session, ModelRow, caller.team_id, upload.object_id))
+        return dataset_answer(get_row(session, DatasetRow, caller.team_id, upload.object_id))
+    if upload.error is not None:
+        raise UploadRefused(f"upload {upload_id!r} is over: {upload.error['message']}", param="files")
+    missing = [file for file in files_of(session, upload_id) if file.received < file.bytes]
+    if missing:
+        first = missing[0]
+        raise UploadRefused(
+            f"{len(missing)} files are not all here: of {first.path} {first.received} of {first.bytes} bytes",
+            param="files",
+        )
+    if is_being_completed(session, upload):
+        raise _taken_over(upload_id)
+    session.execute(
+        update(UploadRow)
+        .where(UploadRow.id == upload_id)
+        .values(completing_by=owner, completing_until=seconds_from_now(LEASE_SECONDS))
+    )
+    return None
+
+
+@contextlib.contextmanager
+def _leased(sessions: sessionmaker[Session], upload_id: str, owner: str) -> Iterator[None]:
+    """Renew the lease while the body runs, however long it hashes, unless another process has taken it."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(_RENEW_SECONDS):
+            with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
+                _renew(session, upload_id, owner)
+
+    thread = threading.Thread(target=renew, name=f"completing {upload_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
+            mine = (UploadRow.id == upload_id, UploadRow.completing_by == owner)
+            session.execute(update(UploadRow).where(*mine).values(completing_by=None, completing_until=None))
+
+
+def _renew(session: Session, upload_id: str, owner: str) -> bool:
+    """Keep the lease, and the upload's row for this transaction; False where the lease is another's."""
+    renewed = session.scalar(
+        update(UploadRow)
+        .where(UploadRow.id == upload_id, UploadRow.completing_by == owner)
+        .values(completing_until=seconds_from_now(LEASE_SECONDS))
+        .returning(UploadRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return renewed is not None
+
+
+def _require_lease(session: Session, upload_id: str, owner: str) -> None:
+    """Require the lease before a write.
+
+    Raises Unavailable where this process stood still for longer than its lease, and another does the work now.
+    """
+    if not _renew(session, upload_id, owner):
+        raise _taken_over(upload_id)
+
+
+def _taken_over(upload_id: str) -> Unavailable:
+    return Unavailable(f"upload {upload_id!r} is being completed by another request: ask again")
+
+
+def _store_file(
+    sessions: sessionmaker[Session], store: Store, upload: UploadRow, file: UploadFileRow, owner: str
+) -> bool:
+    """Put one file together; False where its hash is wrong, and it is to be sent again from the start."""
+    parts_prefix = file_prefix(upload.id, file.path)
+    with transaction(sessions) as session:
+        parts = parts_of(session, upload.id, file.path)
+    digest = hashlib.sha256()
+    for part in parts:
+        for chunk in store.open_range(parts_prefix, part.path, 0, part.bytes):
+            digest.update(chunk)
+    is_right = digest.hexdigest() == file.sha256
+    if is_right:
+        store.join(parts_prefix, parts, object_prefix(upload.kind, upload.object_id), file.path)
+    with transaction(sessions) as session:
+        _require_lease(session, upload.id, owner)
+        session.execute(
+            update(UploadFileRow)
+            .where(UploadFileRow.upload_id == upload.id, UploadFileRow.path == file.path)
+            .values({"stored": True} if is_right else {"received": 0, "checked": False})
+        )
+        session.execute(
+            delete(UploadPartRow).where(UploadPartRow.upload_id == upload.id, UploadPartRow.path == file.path)
+        )
+    forget(store, [parts_prefix])
+    return is_right
+
+
+_Described = Description | TextDescription | ImagesDescription
+
+
+def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> _Described:
+    prefix = object_prefix(upload.kind, upload.object_id)
+
+    def read(file: FileReference, start: int, end: int) -> bytes:
+        return b"".join(store.open_range(prefix, file.path, start, end))
+
+    if upload.kind == "model":
+        with tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
+            folder = Path(temporary, upload.name)
+            folder.mkdir()
+            write_hollow(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
+            return describe_folder(folder)
+    file = files[0]
+    size, sha256 = file.bytes, file.sha256
+    with open_stored(store, prefix, file.path, size) as stream:
+        if upload.format == IMAGE_PARQUET:
+            fields = (str(upload.image_field), str(upload.label_field))
+            return describe_image_stream(stream, file.path, *fields, size=size, sha256=sha256)
+        return describe_stream(stream, file.path, str(upload.format), upload.text_field, size=size, sha256=sha256)
+
+
+def _register(
+    session: Session,
+    caller: Principal,
+    upload_id: str,
+    files: Sequence[UploadFileRow],
+    described: _Described,
+) -> tuple[Model | Dataset, bool, Sequence[str]]:
+    upload = find_upload(session, caller.team_id, upload_id, for_change=True)
+    prefix = object_prefix(upload.kind, upload.object_id)
+    values = {
+        "id": upload.object_id,
+        "name": upload.name,
+        "prefix": prefix,
+        "files": [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in files],
+        "source": upload.source,
+    }
+    answer: Model | Dataset
+    if isinstance(described, ModelDescription | ClassifierDescription):
+        revision = content_hash_of({file.path: file.sha256 for file in files})
+        model, is_new = add_model(
+            session, caller, {**values, "revision": revision, "description": described.model_dump(mode="json")}
+        )
+        answer = model_answer(model)
+    else:
+        if isinstance(described, ImagesDescription):
+            fields = (str(upload.image_field), str(upload.label_field))
+            facts = image_facts(described, str(upload.format), *fields)
+        else:
+            facts = {"format": upload.format, "text_field": upload.text_field, **described.model_dump()}
+        dataset, is_new = add_dataset(session, caller, values | facts)
+        answer = dataset_answer(dataset)
+    upload.status, upload.object_id = "complete", answer.id
+    audit.note(session, caller, "upload.complete", upload_id, {"kind": upload.kind, "name": upload.name})
+    leftovers = [upload_prefix(upload_id)]
+    if not is_new:  # registered meanwhile, with the same content
+        leftovers.append(prefix)
+        release_stored(session, upload.team_id, upload.bytes)
+    return answer, is_new, leftovers

@@ -1,0 +1,212 @@
+"""Parts of uploads: stored first, then counted, so that what is counted is there.
+
+Each part is a file of its own in the store under a name nobody else writes to. Of two that bring the same part the
+first to be counted wins; the other is told where to go on, and its file removed. What a model's file says about itself
+is looked at with the part that completes it, before that part is accepted.
+"""
+
+import contextlib
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.engine.architectures.description import read_config
+from core.engine.checkpoints.companions import check_companion
+from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, is_weight_file
+from core.engine.checkpoints.safetensors_header import read_header
+from core.errors import NotFound, OffsetMismatch, SecateurError, Unavailable, UnusableModel, UploadRefused
+from core.service.registry.schemas import ReceivedPart
+from core.service.registry.tables import UploadFileRow, UploadPartRow, UploadRow
+from core.service.registry.upload_refusal import refuse_upload
+from core.service.registry.uploads import MOST_PARTS, find_upload, prolonged, upload_prefix
+from core.service.sources.header_only_folder import header_end, write_hollow_weights
+from core.service.sources.references import FileReference
+from core.service.teams.principal import Principal
+from core.settings import Settings
+from core.storage import Part, Store, full_disk_told
+
+logger = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ExpectedPart:
+    """Part that an upload expects: its file, and its offset there."""
+
+    upload_id: str
+    file: FileReference
+    start: int
+    most_bytes: int
+    is_checked: bool
+    before: Sequence[Part]
+    """Parts that have arrived, where they may be needed to check the file."""
+
+    @property
+    def prefix(self) -> str:
+        return file_prefix(self.upload_id, self.file.path)
+
+
+def file_prefix(upload_id: str, path: str) -> str:
+    return f"{upload_prefix(upload_id)}/{path}"
+
+
+def parts_of(session: Session, upload_id: str, path: str) -> list[Part]:
+    """Return the parts of one file, in order."""
+    query = (
+        select(UploadPartRow)
+        .where(UploadPartRow.upload_id == upload_id, UploadPartRow.path == path)
+        .order_by(UploadPartRow.start)
+    )
+    return [Part(row.place, row.bytes) for row in session.scalars(query)]
+
+
+def expect_part(session: Session, team_id: str, upload_id: str, path: str, start: int) -> ExpectedPart:
+    """Check that a part may come, before its bytes are read; returns its file and its place there.
+
+    Raises NotFound, UploadRefused where the upload is over, and OffsetMismatch.
+    """
+    upload = find_upload(session, team_id, upload_id)
+    file = session.get(UploadFileRow, (upload_id, path))
+    if file is None:
+        raise NotFound(f"upload {upload_id!r} has no file {path!r}")
+    if upload.error is not None:
+        raise UploadRefused(f"upload {upload_id!r} is over: {upload.error['message']}", param="files")
+    if upload.status != "open":
+        raise UploadRefused(f"upload {upload_id!r} is {upload.status}: it takes no more parts")
+    if file.received != start:
+        raise _mismatch(path, start, file.received)
+    before = [] if file.checked else parts_of(session, upload_id, path)
+    return ExpectedPart(
+        upload_id=upload_id,
+        file=FileReference(path=path, bytes=file.bytes, sha256=file.sha256),
+        start=start,
+        most_bytes=upload.part_bytes,
+        is_checked=file.checked or not (upload.kind == "model" and (path in CHECKED or is_weight_file(path))),
+        before=before,
+    )
+
+
+def new_place(part: ExpectedPart) -> str:
+    """Return a name for a part, which nobody else writes to."""
+    return f"{part.start}-{uuid.uuid4().hex}"
+
+
+def receive_part(
+    sessions: sessionmaker[Session],
+    store: Store,
+    settings: Settings,
+    caller: Principal,
+    part: ExpectedPart,
+    stored: Part,
+) -> ReceivedPart:
+    """Count a part that is stored. Where it does not fit it is removed, and all that was there before stays.
+
+    Raises UploadRefused, the UnusableModel kind that the file turns out to be (the upload is over then), OffsetMismatch
+    where another part came first, NotFound where the upload is gone, StoreUnavailable and DiskFull.
+    """
+    try:
+        is_checked = part.is_checked or _look(store, part, stored)
+        with transaction(sessions) as session:
+            return _count(session, settings, part, stored, is_checked)
+    except UnusableModel as error:
+        raise refuse_upload(sessions, store, caller, part.upload_id, error) from error
+    except SecateurError:
+        with contextlib.suppress(Unavailable):
+            store.delete(f"{part.prefix}/{stored.path}")
+        raise
+
+
+def require_size(part: ExpectedPart, size: int) -> None:
+    """Raise UploadRefused where a part of so many bytes does not fit."""
+    end = part.start + size
+    if size == 0:
+        raise UploadRefused(f"the part of {part.file.path} is empty")
+    if end > part.file.bytes:
+        raise UploadRefused(
+            f"{part.file.path} was announced with {part.file.bytes} bytes, with this part it would have {end}"
+        )
+    if len(part.before) >= MOST_PARTS:
+        raise UploadRefused(f"{part.file.path} has {MOST_PARTS} parts already: send larger ones")
+
+
+def _count(session: Session, settings: Settings, part: ExpectedPart, stored: Part, is_checked: bool) -> ReceivedPart:
+    """Count a part on its file's row; only the part that begins at the row's offset may change it."""
+    is_open = session.scalar(
+        update(UploadRow)
+        .where(UploadRow.id == part.upload_id, UploadRow.status == "open")
+        .values(expires_at=prolonged(settings))
+        .returning(UploadRow.id)
+    )
+    if is_open is None:
+        raise NotFound(f"upload {part.upload_id!r} is no longer open")
+    which = (UploadFileRow.upload_id == part.upload_id, UploadFileRow.path == part.file.path)
+    received = session.scalar(
+        update(UploadFileRow)
+        .where(*which, UploadFileRow.received == part.start)
+        .values(received=part.start + stored.bytes, checked=is_checked)
+        .returning(UploadFileRow.received)
+    )
+    if received is None:
+        there = session.scalars(select(UploadFileRow.received).where(*which)).one()
+        raise _mismatch(part.file.path, part.start, there)
+    session.execute(
+        insert(UploadPartRow).values(
+            upload_id=part.upload_id, path=part.file.path, start=part.start, bytes=stored.bytes, place=stored.path
+        )
+    )
+    return ReceivedPart(path=part.file.path, bytes=part.file.bytes, received=received)
+
+
+def _look(store: Store, part: ExpectedPart, stored: Part) -> bool:
+    """Return whether the file's header, or all of a small file, is there; raises the UnusableModel kind if invalid."""
+    file, available = part.file, part.start + stored.bytes
+
+    def read(end: int) -> bytes:
+        there = b""
+        for each in (*part.before, stored):
+            wanted = min(each.bytes, end - len(there))
+            there += b"".join(store.open_range(part.prefix, each.path, 0, wanted)) if wanted else b""
+        return there
+
+    with full_disk_told(), tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
+        return _checks[file.path in CHECKED](Path(temporary), file, available, read)
+
+
+def _check_companion(folder: Path, file: FileReference, available: int, read: Callable[[int], bytes]) -> bool:
+    if available < file.bytes:
+        return False
+    (folder / file.path).write_bytes(read(file.bytes))
+    if file.path == CONFIG_FILE:
+        read_config(folder)
+    else:
+        check_companion(folder / file.path)
+    return True
+
+
+def _check_weights(folder: Path, file: FileReference, available: int, read: Callable[[int], bytes]) -> bool:
+    if available < min(8, file.bytes):
+        return False
+    first = read(8)
+    end = header_end(file, first)
+    if end is not None and end > available:
+        return False
+    write_hollow_weights(folder / file.path, first if end is None else read(end), file.bytes)
+    read_header(folder / file.path)
+    return True
+
+
+_checks = {True: _check_companion, False: _check_weights}
+
+
+def _mismatch(path: str, start: int, received: int) -> OffsetMismatch:
+    return OffsetMismatch(
+        f"{received} bytes of {path} are there: go on from {received}, not from {start}",
+        received=received,
+        param="offset",
+    )

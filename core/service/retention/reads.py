@@ -1,0 +1,40 @@
+"""Downloads of artifacts: one that was read from within the last hour is not removed.
+
+A file that is being sent goes on from a local store when it is removed, and from a bucket until its next piece; a whole
+artifact is many files, asked for one after the other. So each request of a file is noted, once in a minute at most.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.service.retention.tables import ArtifactReadRow
+
+READ_SECONDS: Final = 3600.0
+_NOTED_EVERY_SECONDS: Final = 60.0
+
+
+def note_read(session: Session, job_id: str) -> None:
+    """Record that a file of the job's artifact was requested."""
+    lately = ArtifactReadRow.read_at > seconds_from_now(-_NOTED_EVERY_SECONDS)
+    if session.scalar(select(ArtifactReadRow.job_id).where(ArtifactReadRow.job_id == job_id, lately)) is not None:
+        return
+    row = insert(ArtifactReadRow).values(job_id=job_id)
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=["job_id"],
+            set_={"read_at": func.clock_timestamp()},
+        )
+    )
+
+
+def being_read(session: Session, job_ids: Sequence[str]) -> set[str]:
+    """Return those of the jobs whose artifact was read from within the last hour."""
+    rows = select(ArtifactReadRow.job_id).where(
+        ArtifactReadRow.job_id.in_(job_ids), ArtifactReadRow.read_at > seconds_from_now(-READ_SECONDS)
+    )
+    return set(session.scalars(rows))

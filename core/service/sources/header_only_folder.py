@@ -1,0 +1,76 @@
+"""Folder with only the headers and small files of a remote model, for reading its description.
+
+The files that say what it is are whole; its weight files have their full size but nothing in them behind the header,
+so that they take no room. One reader then serves folders, uploads and the hub.
+"""
+
+import struct
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from core.engine.checkpoints.files import CHECKED, INDEX_FILE, MOST_BYTES, is_weight_file
+from core.errors import UnusableModel
+from core.service.sources.references import FileReference
+
+MAX_HEADER_BYTES = 16 * 2**20
+"""Most bytes of a weight file's header; real ones stay under one megabyte."""
+READ_WHOLE = (*CHECKED, INDEX_FILE)
+_FIRST_BYTES = 256 * 2**10
+"""Bytes of a weight file that are read at first: most headers are shorter."""
+_AT_ONCE = 8
+
+Read = Callable[[FileReference, int, int], bytes]
+"""Bytes of a file from a start to before an end."""
+
+
+def write_hollow(folder: Path, files: Iterable[FileReference], read: Read) -> None:
+    """Fill a folder with what `inspect_folder` reads of these files. Raises UnusableModel, and what `read` raises."""
+    wanted = list(files)
+    whole = [file for file in wanted if file.path in READ_WHOLE]
+    for file in whole:
+        require_readable(file)
+    weights = [file for file in wanted if is_weight_file(file.path)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for file, content in zip(whole, pool.map(lambda each: read(each, 0, each.bytes), whole), strict=True):
+            (folder / file.path).write_bytes(content)
+        for file, header in zip(weights, pool.map(lambda each: _header(each, read), weights), strict=True):
+            write_hollow_weights(folder / file.path, header, file.bytes)
+
+
+def require_readable(file: FileReference) -> None:
+    """Require that a file without weights is no larger than makes sense; raises UnusableModel."""
+    most = MOST_BYTES.get(file.path)
+    if most is not None and file.bytes > most:
+        raise UnusableModel(f"{file.path} is larger than {most} bytes", param="model")
+
+
+def header_end(file: FileReference, first: bytes) -> int | None:
+    """Return the offset at which the header of a weight file ends, from its first 8 bytes; None where they are invalid.
+
+    Raises UnusableModel where it is longer than any model needs.
+    """
+    if len(first) < 8:
+        return None
+    (length,) = struct.unpack("<Q", first[:8])
+    if length > file.bytes - 8:
+        return None
+    if length > MAX_HEADER_BYTES:
+        raise UnusableModel(f"{file.path} has a header of {length} bytes, more than a model needs", param="model")
+    return 8 + int(length)
+
+
+def write_hollow_weights(target: Path, header: bytes, size: int) -> None:
+    """Write a weight file of `size` bytes of which only the header is real."""
+    with target.open("wb") as stream:
+        stream.write(header[:size])
+        stream.truncate(size)
+
+
+def _header(file: FileReference, read: Read) -> bytes:
+    """Return the length and header of a weight file; only its first bytes where the length is invalid."""
+    first = read(file, 0, min(_FIRST_BYTES, file.bytes))
+    end = header_end(file, first)
+    if end is None:
+        return first
+    return first[:end] + (read(file, len(first), end) if end > len(first) else b"")

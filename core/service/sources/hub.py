@@ -1,0 +1,294 @@
+"""Client of the model hub: the files of a revision, and ranges of their bytes.
+
+Every request has a timeout. Errors tell apart what is gated, what is not there (or private: the hub does not say
+which), and a hub that cannot be reached, which is worth another try.
+"""
+
+import errno
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Literal
+
+import httpx2
+from huggingface_hub import HfApi, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]  # lazily
+
+from core.errors import (
+    GatedModel,
+    HubUnavailable,
+    SecateurError,
+    UnknownDataset,
+    UnknownModel,
+    UnusableDataset,
+    UnusableModel,
+)
+from core.service.sources.references import FileReference
+from core.settings import Settings
+
+Kind = Literal["model", "dataset"]
+
+TIMEOUT_SECONDS = 10.0
+"""Seconds to connect, and between two pieces of an answer."""
+_LISTING_SECONDS = 60.0
+"""Time for which the commit of a public repository's branch is remembered."""
+_MOST_LISTINGS = 1000
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class HubListing:
+    """Files of a repository at a commit. Unless it `is_public`, only the team that asked may see it.
+
+    `configs` are those a dataset's card declares, with their splits.
+    """
+
+    commit: str
+    files: tuple[FileReference, ...]
+    configs: dict[str, tuple[str, ...]]
+    is_public: bool
+
+
+@dataclass(frozen=True)
+class HubCredential:
+    """A token of the hub, and whose it is."""
+
+    token: str = field(repr=False)
+    owner: Literal["team", "operator"]
+
+
+def is_commit(revision: str | None) -> bool:
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def is_branch(revision: str) -> bool:
+    """Return whether a branch can have this name; the name of a commit cannot be one."""
+    return _is_revision(revision) and not is_commit(revision)
+
+
+def _is_revision(revision: str) -> bool:
+    return _REVISION.fullmatch(revision) is not None and ".." not in revision and "//" not in revision
+
+
+def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | None]:
+    """Split `org/name[@revision]` into repository and revision; raises UnknownModel or UnknownDataset if invalid."""
+    repository, at, revision = reference.partition("@")
+    unknown = UnknownModel if kind == "model" else UnknownDataset
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise unknown(f"{param} {reference!r} is not a name of the hub: {error}", param=param) from error
+    if "/" not in repository:
+        raise unknown(f"{param} {reference!r} is not a name of the hub: it has the form org/name", param=param)
+    if at and not _is_revision(revision):
+        raise unknown(
+            f"{param} {reference!r}: {revision!r} is not a revision (a branch, a tag or a commit)", param=param
+        )
+    return repository, revision or None
+
+
+class _PublicListings:
+    """Cache of listings of public repositories for a short time: a sweep of jobs asks the hub once."""
+
+    def __init__(self) -> None:
+        self._listings: dict[tuple[Kind, str, str | None], tuple[float, HubListing]] = {}
+        self._lock = threading.Lock()
+
+    def find(self, asked: tuple[Kind, str, str | None]) -> HubListing | None:
+        with self._lock:
+            when, known = self._listings.get(asked, (0.0, None))
+        return known if time.monotonic() < when + _LISTING_SECONDS else None
+
+    def add(self, asked: tuple[Kind, str, str | None], listing: HubListing) -> None:
+        with self._lock:
+            if len(self._listings) >= _MOST_LISTINGS:
+                self._listings.clear()
+            self._listings[asked] = (time.monotonic(), listing)
+
+
+class Hub:
+    """Hub client, safe to share between threads. It sends no token, except by `with_credential`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._endpoint = settings.hub_endpoint.rstrip("/")
+        self._credential: HubCredential | None = None
+        self._listings = _PublicListings()
+
+    def with_credential(self, credential: HubCredential | None) -> "Hub":
+        """Return the same hub with a token for its requests; both share the cache of public listings."""
+        asked = copy(self)
+        asked._credential = credential
+        return asked
+
+    @property
+    def _token(self) -> str | Literal[False]:
+        return self._credential.token if self._credential else False  # False: none from elsewhere
+
+    def listing(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
+        """Return the files of a revision (null: the default branch), and check that they may be read.
+
+        The check is made each time unless the repository is public. Raises UnknownModel or UnknownDataset, GatedModel
+        or UnusableDataset, HubUnavailable.
+        """
+        asked = (kind, repository, revision)
+        known = self._listings.find(asked)
+        if known is not None:
+            return known
+        found = self._ask(kind, repository, revision)
+        if found.is_public:
+            self._listings.add(asked, found)
+        return found
+
+    def _ask(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
+        api = HfApi(endpoint=self._endpoint, token=self._token)
+        with told(kind, repository, revision, credential=self._credential):
+            info = api.repo_info(
+                repository, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+            )
+            if info.gated:  # its facts are public, its files are not
+                api.auth_check(repository, repo_type=kind)
+        if not is_commit(info.sha):
+            raise HubUnavailable(f"the hub at {self._endpoint} names no commit for {repository}", param=kind)
+        files = tuple(
+            FileReference(
+                path=file.rfilename,
+                bytes=file.size or 0,
+                sha256=file.lfs.sha256 if file.lfs else None,
+                git_blob=None if file.lfs else file.blob_id,
+            )
+            for file in getattr(info, "siblings", None) or ()
+        )
+        is_public = info.private is False and info.gated is False  # as far as it says so
+        return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
+
+    def read(self, kind: Kind, repository: str, commit: str, file: FileReference, *, limit: int) -> bytes:
+        """Return the first `limit` bytes of a file, or all of it. Raises as `listing`, and UnusableModel kinds."""
+        return b"".join(self.open_range(kind, repository, commit, file.path, 0, min(limit, file.bytes)))
+
+    def open_range(self, kind: Kind, repository: str, commit: str, path: str, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` to before `end`; fewer where the connection ends early without an error.
+
+        Raises as `read`; the first piece is requested when it is iterated.
+        """
+        if end <= start:
+            return
+        url = hf_hub_url(repository, path, repo_type=kind, revision=commit, endpoint=self._endpoint)
+        headers = build_hf_headers(token=self._token) | {
+            "range": f"bytes={start}-{end - 1}",
+            "accept-encoding": "identity",
+        }
+        with (
+            told(kind, repository, commit, path, credential=self._credential),
+            get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
+        ):
+            hf_raise_for_status(response)
+            skip = 0 if response.status_code == 206 else start  # a server that does not know ranges sends all
+            left = end - start
+            for chunk in response.iter_bytes():  # as they arrive: gathering more would lose it with the connection
+                piece = chunk[skip : skip + left]
+                skip = max(0, skip - len(chunk))
+                left -= len(piece)
+                if piece:
+                    yield piece
+                if left == 0:
+                    return
+
+
+_ASKER = {
+    None: "a team without a hub token",
+    "team": "the team's hub token",
+    "operator": "this service's hub token",
+}
+_REMEDY = {
+    None: "and have an admin set the team's hub token, of an account that accepted them",
+    "team": "for the account of that token",
+    "operator": "for the account of that token",
+}
+
+
+@contextmanager
+def told(
+    kind: Kind,
+    repository: str,
+    revision: str | None,
+    path: str | None = None,
+    *,
+    credential: HubCredential | None,
+) -> Iterator[None]:
+    """Turn what the hub's client raises into errors of ours. `credential` is what it was asked with."""
+    owner = credential.owner if credential else None
+    at = f"{repository}@{revision}" if revision else repository
+    is_model = kind == "model"
+    unknown = UnknownModel if is_model else UnknownDataset
+    gated = GatedModel if is_model else UnusableDataset
+    error: SecateurError
+    try:
+        yield
+        return
+    except GatedRepoError:
+        error = gated(
+            f"{at} is gated: its owner gives access on request, and {_ASKER[owner]} has none. Accept the terms on the "
+            f"hub, {_REMEDY[owner]}",
+            param=kind,
+        )
+    except (RepositoryNotFoundError, DisabledRepoError):
+        error = unknown(
+            f"the hub has no {kind} {repository!r}, or it is private and {_ASKER[owner]} may not see it",
+            param=kind,
+        )
+    except RevisionNotFoundError:
+        error = unknown(f"{repository!r} has no revision {revision!r}", param=kind)
+    except EntryNotFoundError:
+        error = (UnusableModel if is_model else UnusableDataset)(f"{at} has no file {path!r}", param=kind)
+    except HfHubHTTPError as failure:
+        status = failure.response.status_code
+        if status == 403:
+            error = gated(f"the hub refuses {_ASKER[owner]} access to {at}", param=kind)
+        elif status == 401 and owner == "team":
+            error = gated(
+                "the hub does not accept the team's hub token: it is wrong, or was revoked; an admin of the team can "
+                "set another",
+                param=kind,
+            )
+        elif status == 401:
+            error = HubUnavailable("the hub does not accept this service's token; its operator must replace it")
+        else:
+            error = HubUnavailable(f"the hub answers {status} when asked for {at}; try again later", param=kind)
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as failure:
+        if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of our own disk
+        error = HubUnavailable(
+            f"the hub cannot be reached for {at} ({type(failure).__name__}); try again later", param=kind
+        )
+    raise error
+
+
+def _configs(card: object) -> dict[str, tuple[str, ...]]:
+    """Return the configurations and splits in a dataset's card, which others write, so its form is not trusted.
+
+    A configuration whose splits are not listed one by one has none here.
+    """
+    declared = getattr(card, "configs", None)
+    found: dict[str, tuple[str, ...]] = {}
+    for each in declared if isinstance(declared, list) else ():
+        name = each.get("config_name") if isinstance(each, dict) else None
+        if not isinstance(name, str):
+            continue
+        files = each.get("data_files")
+        splits = [file.get("split") for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+        found[name] = tuple(split for split in splits if isinstance(split, str))
+    return found

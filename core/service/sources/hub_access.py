@@ -1,0 +1,50 @@
+"""Access to the hub for a team, as a worker passes it on to its fetcher.
+
+The token stays sealed and is opened only where the hub is asked. This module needs no database: a fetcher starts often
+and has none.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.errors import GatedModel
+from core.service.sources.hub import HubCredential
+from core.service.teams.sealing import Sealed
+from core.service.teams.server_secret import server_secret
+from core.settings import Settings
+
+PURPOSE = "hub"
+"""Purpose that a team's token is sealed for."""
+
+
+class HubAccess(BaseModel):
+    """Token for a team's requests to the hub: its own (`sealed`), the operator's where it is lent to it, or none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    team_id: str
+    sealed: str | None = Field(None, repr=False)
+    is_lent: bool = False
+
+    @property
+    def owner(self) -> Literal["team", "operator"] | None:
+        if self.sealed is not None:
+            return "team"
+        return "operator" if self.is_lent else None
+
+
+def open_access(access: HubAccess, settings: Settings) -> HubCredential | None:
+    """Return the token itself. Raises GatedModel where it was sealed with another secret than this process has."""
+    if access.sealed is not None:
+        try:
+            opened = Sealed(server_secret(settings), PURPOSE).open(access.sealed.encode())
+        except ValueError:
+            raise GatedModel(
+                "the team's hub token cannot be opened: SECATEUR_SECRET_KEY is another one than when it was set, or on "
+                "this worker; an admin of the team can set the token again"
+            ) from None
+        return HubCredential(opened, "team")
+    if access.is_lent and settings.hub_token is not None:
+        return HubCredential(settings.hub_token.get_secret_value(), "operator")
+    return None

@@ -1,0 +1,95 @@
+"""Datasets of the hub: their names, and what a name resolves to before anything is fetched."""
+
+from dataclasses import dataclass
+
+from core.errors import HubUnavailable, UnknownDataset
+from core.service.sources.hub import Hub, split_reference
+from core.service.sources.references import Use
+
+
+@dataclass(frozen=True)
+class HubDatasetName:
+    """`org/name[@revision][:config[:split]]`. Null where a part is not named: the repository's default."""
+
+    repository: str
+    revision: str | None
+    config: str | None
+    split: str | None
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset at one commit. `bytes` are those of all the repository's files."""
+
+    repository: str
+    revision: str
+    config: str | None
+    split: str | None
+    bytes: int
+    is_public: bool
+
+
+_HUB_IS_AWAY_SECONDS = 600
+"""Seconds after which questions are requested again: longer than clients wait, since a local copy helps at once."""
+
+
+def questions_unavailable(task: str, error: HubUnavailable, param: str) -> HubUnavailable:
+    """Return the error for a task whose questions are neither in a local copy nor available from the hub."""
+    return HubUnavailable(
+        f"{param}: there is no copy of the questions of {task} here, and {error.message}. Without the hub: `secateur "
+        "samples --tasks`, once, copies the questions of all tasks into the home of this service",
+        param=param,
+        retry_after=_HUB_IS_AWAY_SECONDS,
+    )
+
+
+_SHORT_NAMES = {
+    "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1", {"calibration": "train", "evaluation": "test"}),
+    "c4": ("allenai/c4", "en", {"calibration": "train", "evaluation": "validation"}),
+}
+"""The usual sets by their usual names: repository, configuration, and the split for each use."""
+
+
+def is_hub_dataset(name: str) -> bool:
+    return name in _SHORT_NAMES or "/" in name
+
+
+def parse_dataset_name(name: str, use: Use, param: str) -> HubDatasetName:
+    """Parse the name of a hub dataset; raises UnknownDataset where it has another form."""
+    if name in _SHORT_NAMES:
+        repository, config, splits = _SHORT_NAMES[name]
+        return HubDatasetName(repository, None, config, splits[use])
+    reference, *parts = name.split(":")
+    if len(parts) > 2:
+        raise UnknownDataset(
+            f"{param} {name!r} is not a dataset of the hub: it has the form org/name[:config[:split]]", param=param
+        )
+    repository, revision = split_reference(reference, "dataset", param)
+    config, split = [*parts, "", ""][:2]
+    return HubDatasetName(repository, revision, config or None, split or None)
+
+
+def find_hub_dataset(hub: Hub, name: str, use: Use, param: str) -> HubDataset:
+    """Ask the hub. A configuration or split that the dataset's card would name and does not is refused here.
+
+    Raises UnknownDataset, UnusableDataset, HubUnavailable.
+    """
+    asked = parse_dataset_name(name, use, param)
+    try:
+        listing = hub.listing("dataset", asked.repository, asked.revision)
+    except UnknownDataset as error:
+        error.param = param
+        raise
+    configs = listing.configs
+    if asked.config is not None and configs and asked.config not in configs:
+        known = ", ".join(sorted(configs)[:20])
+        raise UnknownDataset(
+            f"{param} {name!r}: {asked.repository} has no configuration {asked.config!r}; it has {known}", param=param
+        )
+    splits = configs.get(asked.config or "default", ())
+    if asked.split is not None and splits and asked.split not in splits:
+        raise UnknownDataset(
+            f"{param} {name!r}: there is no split {asked.split!r}; there is {', '.join(splits)}", param=param
+        )
+    size = sum(file.bytes for file in listing.files)
+    return HubDataset(asked.repository, listing.commit, asked.config, asked.split, size, listing.is_public)

@@ -1,0 +1,72 @@
+"""A model of the hub, described before it is fetched: from its configs and the headers of its weight files."""
+
+import json
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from core.engine.architectures.describe import Description, describe_folder
+from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
+from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
+from core.service.sources.header_only_folder import READ_WHOLE, require_readable, write_hollow
+from core.service.sources.hub import Hub, HubListing
+from core.service.sources.references import FileReference
+
+
+@dataclass(frozen=True)
+class HubRevision:
+    """A model repository at one commit: what it is, and the files that are fetched for it."""
+
+    repository: str
+    revision: str
+    description: Description
+    files: tuple[FileReference, ...]
+    is_public: bool
+
+
+def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_bytes: int) -> HubRevision:
+    """Ask the hub; nothing but configs, chat template, index and headers is read.
+
+    Raises what `Hub.read` and `describe_folder` do, and ModelTooLarge.
+    """
+    there = {file.path: file for file in listing.files}
+
+    def read(file: FileReference, start: int, end: int) -> bytes:
+        return b"".join(hub.open_range("model", repository, listing.commit, file.path, start, end))
+
+    with TemporaryDirectory(prefix="secateur-hub-") as temporary:
+        folder = Path(temporary, repository.partition("/")[2])
+        folder.mkdir()
+        try:
+            write_hollow(folder, [there[name] for name in READ_WHOLE if name in there], read)
+            for name in there:
+                if "/" not in name and any(fnmatchcase(name, pattern) for pattern in PICKLES):
+                    (folder / name).touch()  # to be refused by name
+            weights = [there[name] for name in _weight_names(folder) if name in there]
+            files = [there[name] for name in (*COMPANIONS, INDEX_FILE) if name in there] + weights
+            for file in files:
+                require_readable(file)
+            total = sum(file.bytes for file in files)
+            if total > max_bytes:
+                raise ModelTooLarge(
+                    f"it takes {total} bytes, and this service fetches at most {max_bytes}", param="model"
+                )
+            write_hollow(folder, weights, read)
+            description = describe_folder(folder)
+        except (UnusableModel, UnsupportedArchitecture) as error:
+            if not isinstance(error, GatedModel):
+                error.message = f"{repository}@{listing.commit[:12]}: {error.message}"
+            raise
+    return HubRevision(repository, listing.commit, description, tuple(files), listing.is_public)
+
+
+def _weight_names(folder: Path) -> list[str]:
+    """Return the names in the index that can be files; `describe_folder` reports what is wrong with the index."""
+    if not (folder / INDEX_FILE).is_file():
+        return [SINGLE_FILE]
+    try:
+        names = json.loads((folder / INDEX_FILE).read_bytes())["weight_map"].values()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    return sorted({name for name in names if isinstance(name, str) and is_weight_file(name)})

@@ -1,0 +1,89 @@
+"""Figures of a job's metrics in the terms of sweeps: one of each kind, and the limits that were exceeded."""
+
+import math
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import Any
+
+from core.service.jobs.gates import gated_figure
+from core.service.sweeps.schemas import Constraints, Excess, Figures, Objective
+
+_FIGURE_OF = {
+    "max_perplexity_ratio": "perplexity_ratio",
+    "max_accuracy_drop": "accuracy_drop",
+    "max_task_accuracy_drop": "task_accuracy_drop",
+    "max_latency_ratio": "latency_ratio",
+    "max_bytes": "bytes",
+    "max_bytes_ratio": "bytes_ratio",
+    "max_parameters": "parameters",
+}
+assert _FIGURE_OF.keys() == Constraints.model_fields.keys()
+_ABSOLUTE = ("max_accuracy_drop", "max_task_accuracy_drop")
+QUALITY = ("max_perplexity_ratio", "max_accuracy_drop", "max_task_accuracy_drop")
+"""Limits that get harder to keep the more is removed; the others get easier."""
+
+_OBJECTIVES: dict[Objective, tuple[str, int]] = {
+    "min_parameters": ("parameters", 1),
+    "min_bytes": ("bytes", 1),
+    "min_latency": ("latency_ms", 1),
+    "min_perplexity": ("perplexity", 1),
+    "max_accuracy": ("accuracy", -1),
+}
+"""Figure of each objective, and 1 where less of it is better."""
+OBJECTIVES: tuple[Objective, ...] = tuple(_OBJECTIVES)
+
+
+def figures_from(metrics: Mapping[str, Any]) -> Figures:
+    """Return the figures in a job's metrics; null for those that are missing or no finite number."""
+    texts = list((metrics.get("perplexity") or {}).values())
+    answered = list((metrics.get("tasks") or metrics.get("accuracy") or {}).values())
+    figures = {name: gated_figure(gate, metrics) for gate, name in _FIGURE_OF.items()}
+    figures |= {
+        "latency_ms": (metrics.get("latency") or {}).get("pruned_ms"),
+        "perplexity": _geometric_mean([each["pruned"] for each in texts]),
+        "accuracy": fmean(each["pruned"] for each in answered) if answered else None,
+    }
+    return Figures.model_validate({name: value if _is_finite(value) else None for name, value in figures.items()})
+
+
+def objective_value(objective: Objective, figures: Figures) -> float | None:
+    """Return the figure that an objective is about."""
+    value: float | None = getattr(figures, _OBJECTIVES[objective][0])
+    return value
+
+
+def cost_of(objective: Objective, figures: Figures) -> float | None:
+    """Return the objective's figure with its sign turned where more is better, so that less is better."""
+    value = objective_value(objective, figures)
+    return None if value is None else _OBJECTIVES[objective][1] * value
+
+
+def unmet(constraints: Constraints, figures: Figures) -> list[Excess]:
+    """Return the limits that are exceeded, or cannot be shown to be kept, in the order of the request's fields."""
+    found = []
+    for constraint, figure in _FIGURE_OF.items():
+        limit: float | None = getattr(constraints, constraint)
+        if limit is None:
+            continue
+        value: float | None = getattr(figures, figure)
+        if value is None:
+            found.append(Excess(constraint=constraint, limit=limit, value=None, by=None))
+        elif value > limit:
+            by = value - limit if constraint in _ABSOLUTE else value / limit - 1
+            found.append(Excess(constraint=constraint, limit=limit, value=value, by=by))
+    return found
+
+
+def distance(excesses: Iterable[Excess]) -> float:
+    """Return the distance from keeping all limits: the largest excess."""
+    return max((math.inf if each.by is None else each.by for each in excesses), default=0.0)
+
+
+def _geometric_mean(values: list[float]) -> float | None:
+    if len(values) < 2:
+        return values[0] if values else None
+    return math.exp(fmean(math.log(value) for value in values))
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,102 @@
+"""Rows of a sweep, and the one place where its state changes."""
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from pydantic import JsonValue
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from core.errors import NotFound
+from core.pipeline.reports.dense_figures import Baseline
+from core.service.jobs.tables import JobRow
+from core.service.sweeps.figures import figures_from
+from core.service.sweeps.planning import Point
+from core.service.sweeps.schemas import SweepBody
+from core.service.sweeps.states import PointStatus, Stage, SweepStatus
+from core.service.sweeps.tables import SweepPointRow, SweepRow
+from core.service.webhooks.events import WebhookType, emit
+
+_TOLD: Final[Mapping[SweepStatus, WebhookType]] = {
+    "succeeded": "sweep.succeeded",
+    "failed": "sweep.failed",
+    "cancelled": "sweep.cancelled",
+}
+"""Webhook event types of the states in which a sweep is over."""
+
+
+def change_status(
+    session: Session, row: SweepRow, status: SweepStatus, *, error: Mapping[str, Any] | None = None
+) -> None:
+    """Change the state of a sweep, and write its webhook event in the same transaction.
+
+    Every change of state, the first included, is made here. `error` is of a failure (`SecateurError.problem()`).
+    """
+    row.status = status
+    row.error = None if error is None else dict(error)
+    row.waiting_for = None
+    row.finished_at = None if status == "running" else session.scalar(select(func.clock_timestamp()))
+    session.flush()
+    if status in _TOLD:
+        emit(session, row.team_id, _TOLD[status], _told(row), subject=row.id)
+
+
+def _told(row: SweepRow) -> dict[str, JsonValue]:
+    """Return the payload of a sweep's webhook event."""
+    return {
+        "id": row.id,
+        "object": "sweep",
+        "name": row.name,
+        "kind": "grid" if request_of(row).search is None else "search",
+        "status": row.status,
+        "model": row.model,
+        "error": row.error,
+    }
+
+
+def find_sweep(session: Session, team_id: str, sweep_id: str, *, for_update: bool = False) -> SweepRow:
+    """Return a sweep's row; raises NotFound, also where it is another team's."""
+    query = select(SweepRow).where(SweepRow.id == sweep_id, SweepRow.team_id == team_id)
+    if for_update:
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    row = session.scalar(query)
+    if row is None:
+        raise NotFound(f"there is no sweep {sweep_id!r}")
+    return row
+
+
+def request_of(row: SweepRow) -> SweepBody:
+    return SweepBody.model_validate(row.request)
+
+
+def baseline_of(row: SweepRow) -> Baseline:
+    return Baseline() if row.baseline is None else Baseline.model_validate(row.baseline)
+
+
+def read_points(session: Session, sweep_id: str) -> list[Point]:
+    """Return the points of a sweep with the states and figures of their jobs, by number."""
+    found = session.execute(
+        select(SweepPointRow, JobRow.status, JobRow.metrics)
+        .outerjoin(JobRow, JobRow.id == SweepPointRow.job_id)
+        .where(SweepPointRow.sweep_id == sweep_id)
+        .order_by(SweepPointRow.number)
+        .execution_options(populate_existing=True)
+    )
+    return [point_of(row, status, metrics) for row, status, metrics in found]
+
+
+def point_of(row: SweepPointRow, status: str | None, metrics: dict[str, Any] | None) -> Point:
+    """Return the point of a row; `status` and `metrics` are of its job."""
+    known = "failed" if status is None and row.error is not None else status or "waiting"
+    return Point(
+        number=row.number,
+        stage=cast(Stage, row.stage),
+        values=row.point_values,
+        pattern=row.pattern,
+        measures=row.measures,
+        verifies=row.verifies,
+        job_id=row.job_id,
+        status=cast(PointStatus, known),
+        figures=None if metrics is None or known not in ("succeeded", "failed") else figures_from(metrics),
+        is_wanted_again=row.again and known in ("failed", "cancelled"),
+    )

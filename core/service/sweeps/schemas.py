@@ -1,0 +1,253 @@
+"""Sweeps as requests and answers show them."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, JsonValue, StringConstraints, model_validator
+
+from core.service.jobs.comparison import TradeOff
+from core.service.jobs.schemas import Gates, JobError
+from core.service.sweeps.states import PointStatus, Stage, SweepStatus
+from core.validation import Part, spelled
+
+MOST_POINTS = 500
+"""Most points of one sweep; of a search, methods times sparsities."""
+
+_Path = Annotated[
+    str,
+    spelled(
+        r"^[a-z_]+(\.[A-Za-z0-9_\-]+){0,4}$",
+        "a field of a job, its levels parted by dots, such as sparsity or parameters.block_size",
+        max_length=200,
+    ),
+]
+_Method = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+_Sparsity = Annotated[float, Field(gt=0, lt=1)]
+
+Objective = Literal["min_parameters", "min_bytes", "min_latency", "min_perplexity", "max_accuracy"]
+SearchObjective = Literal["min_parameters", "min_bytes", "min_latency"]
+
+
+class Constraints(Gates):
+    """What the artifact of a search must keep to, as gates have it; at least one."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.model_fields_set - {name for name, value in self if value is None}:
+            raise ValueError(f"name at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class Probe(Part):
+    """A cheaper evaluation than the job's, to search by."""
+
+    samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="In place of evaluation.samples."
+    )
+    task_limit: Annotated[int, Field(ge=2, le=1_000_000)] | None = Field(
+        None, description="In place of evaluation.task_limit."
+    )
+
+
+class Search(Part):
+    """The cheapest model that keeps to limits, by bisection of each method's sparsity.
+
+    Quality is taken to get worse, and cost not to rise, with sparsity. With `probe` the winner is measured again by the
+    job's own evaluation, the limits being its gates.
+    """
+
+    objective: SearchObjective
+    subject_to: Constraints
+    methods: Annotated[list[_Method], Field(min_length=1, max_length=50)]
+    sparsities: Annotated[list[_Sparsity], Field(min_length=1, max_length=MOST_POINTS)] | None = Field(
+        None, description="Those to choose from; unset: from lowest to highest, resolution apart."
+    )
+    lowest: _Sparsity = 0.1
+    highest: _Sparsity = 0.9
+    resolution: Annotated[float, Field(ge=0.001, lt=1)] = 0.05
+    max_jobs: Annotated[int, Field(ge=1, le=MOST_POINTS)] = 50
+    probe: Probe | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.lowest > self.highest:
+            raise ValueError(f"lowest ({self.lowest:g}) is above highest ({self.highest:g})")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError("methods names one twice")
+        if self.probe is not None and self.probe.samples is None and self.probe.task_limit is None:
+            raise ValueError("probe: say samples or task_limit, or leave it out")
+        if self.probe is not None and self.max_jobs < 2:
+            raise ValueError("max_jobs: a search with a probe needs at least 2, one to measure its winner in full")
+        return self
+
+    def candidates(self) -> list[float]:
+        """Return the sparsities to choose from, in ascending order."""
+        if self.sparsities is not None:
+            return sorted(set(self.sparsities))
+        count = int((self.highest - self.lowest) / self.resolution + 1e-9) + 1
+        return [round(self.lowest + step * self.resolution, 6) for step in range(count)]
+
+
+class SweepBody(Part):
+    """A sweep to run: a job body and what varies in it, or a search."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    job: dict[str, JsonValue] = Field(description="A job body, less what varies. See POST /v1/jobs.")
+    grid: (
+        Annotated[
+            dict[_Path, Annotated[list[JsonValue], Field(min_length=1, max_length=MOST_POINTS)]],
+            Field(min_length=1, max_length=10),
+        ]
+        | None
+    ) = Field(
+        None,
+        description='Values by dotted path into the job body, such as "parameters.block_size": every combination is a '
+        "point.",
+    )
+    points: Annotated[list[dict[_Path, JsonValue]], Field(max_length=MOST_POINTS)] = Field(
+        default_factory=list, description="Further points, each with its own values by dotted path."
+    )
+    search: Search | None = None
+    max_concurrent: Annotated[int, Field(ge=1, le=100)] = Field(2, description="Jobs queued or running at a time.")
+    skip_invalid: bool = Field(
+        False, description="Leave out points that no job could be; else they are refused, naming which."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.search is not None and (self.grid is not None or self.points):
+            raise ValueError("search chooses its own points: leave out grid and points")
+        if self.search is None and self.grid is None and not self.points:
+            raise ValueError("say what varies: grid, points or search")
+        return self
+
+
+class SkippedPoint(BaseModel):
+    """A point that no job could be, and why."""
+
+    values: dict[str, JsonValue]
+    reason: str
+
+
+class PointCounts(BaseModel):
+    """Points by state; `running` holds those being cancelled too."""
+
+    total: int
+    waiting: int
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    not_run: int
+
+
+class DenseSource(BaseModel):
+    """A figure of the dense model: the job that measured it, for all others."""
+
+    kind: str
+    name: str
+    job: str
+
+
+class Sweep(BaseModel):
+    """A sweep: its life, and the request. `waiting_for` says why no further job was started, such as a quota."""
+
+    id: str
+    object: Literal["sweep"]
+    name: str | None
+    kind: Literal["grid", "search"]
+    status: SweepStatus
+    error: JobError | None
+    waiting_for: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    model: str
+    job: dict[str, JsonValue]
+    grid: dict[str, list[JsonValue]] | None
+    search: Search | None
+    max_concurrent: int
+    points: PointCounts
+    skipped: list[SkippedPoint]
+    dense: list[DenseSource]
+
+
+class Figures(BaseModel):
+    """What a point's job measured; null where it did not. Of several evaluation sets or tasks, perplexity is the
+    geometric mean and accuracy the mean, ratios and drops are the worst; the latency's ratio has its noise added, as a
+    gate looks at it.
+    """
+
+    parameters: float | None = None
+    bytes: float | None = None
+    latency_ms: float | None = None
+    perplexity: float | None = None
+    accuracy: float | None = None
+    perplexity_ratio: float | None = None
+    accuracy_drop: float | None = None
+    task_accuracy_drop: float | None = None
+    latency_ratio: float | None = None
+    bytes_ratio: float | None = None
+
+
+class Excess(BaseModel):
+    """A limit that was not kept; `value` is null where it was not measured. `by` is relative for ratios, else
+    absolute.
+    """
+
+    constraint: str
+    limit: float
+    value: float | None
+    by: float | None
+
+
+class SweepPoint(BaseModel):
+    """A point: `values` is what varies. `stage` probe: measured by the search's cheaper evaluation. `on_front`: no
+    other point is at least as good in quality and cost, and better in one.
+    """
+
+    number: int
+    stage: Stage
+    label: str
+    values: dict[str, JsonValue]
+    job: str | None
+    status: PointStatus
+    error: JobError | None
+    figures: Figures | None
+    unmet: list[Excess]
+    on_front: bool
+
+
+class BestPoint(BaseModel):
+    """The best of all points by one objective."""
+
+    objective: Objective
+    number: int
+    label: str
+    job: str
+    value: float
+
+
+class SearchOutcome(BaseModel):
+    """What a search found: the point and job of the winner, by the whole evaluation; null where there is none (yet).
+    `jobs` were run, for `candidates` points. `nearest` is the point that missed the limits by least, where none keeps
+    to them.
+    """
+
+    number: int | None
+    job: str | None
+    jobs: int
+    candidates: int
+    nearest: SweepPoint | None
+    message: str
+
+
+class SweepResults(BaseModel):
+    """A sweep's points beside one another, the trade-off of quality and cost, and the best by each objective."""
+
+    object: Literal["sweep_results"]
+    sweep: Sweep
+    points: list[SweepPoint]
+    trade_off: TradeOff
+    best: list[BestPoint]
+    search: SearchOutcome | None

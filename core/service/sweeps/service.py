@@ -1,0 +1,231 @@
+"""Service of sweeps, within one team: start, read, cancel, resume."""
+
+import contextlib
+from typing import cast
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.orm import Session
+
+from core.database import new_id
+from core.errors import Conflict, InvalidRequest
+from core.pagination import Page, Window, read_page, read_window
+from core.service.jobs.comparison import Cost
+from core.service.jobs.queue import request_cancel
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.schemas import JobBody, JobError
+from core.service.jobs.service import get_jobs
+from core.service.jobs.tables import JobRow
+from core.service.sweeps.grid import SWEEP_LABEL, AskedPoint, Document, asked_points, verifying_body
+from core.service.sweeps.records import baseline_of, change_status, find_sweep, read_points, request_of
+from core.service.sweeps.results import results_of
+from core.service.sweeps.schemas import DenseSource, PointCounts, Search, SkippedPoint, Sweep, SweepBody, SweepResults
+from core.service.sweeps.states import SweepStatus
+from core.service.sweeps.tables import SweepPointRow, SweepRow
+from core.service.sweeps.validation import CheckedPoint, check_points, find_on_hub
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+from core.settings import Settings
+from core.storage import Store
+
+
+def look_up(hub: HubLookup, team_id: str, body: SweepBody) -> HubFindings:
+    """Look up the points' names on the hub, before the request's transaction. Raises InvalidRequest."""
+    return find_on_hub(hub, team_id, [each.body for each in asked_points(body)])
+
+
+def create(
+    session: Session,
+    caller: Actor,
+    body: SweepBody,
+    *,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings | None = None,
+) -> Sweep:
+    """Check every point as if it was submitted, and write the sweep down; the dispatcher starts its jobs.
+
+    Raises InvalidRequest naming the points that cannot be run.
+    """
+    team_id = team_of(caller)
+    param = "search" if body.search is not None else "grid" if body.grid is not None else "points"
+    asked = asked_points(body)
+    found = hub or HubFindings()
+    checked = check_points(
+        session, team_id, asked, param=param, skip_invalid=body.skip_invalid, store=store, settings=settings, hub=found
+    )
+    first = checked.points[0]
+    if body.search is not None:  # what the limits need measured, the full evaluation must measure
+        full = [_in_full(body.job, body.search, first.asked.values)]
+        check_points(
+            session, team_id, full, param="search", skip_invalid=False, store=store, settings=settings, hub=found
+        )
+    row = SweepRow(
+        id=new_id("swp"),
+        team_id=team_id,
+        name=body.name,
+        model=first.model,
+        model_revision=first.model_revision,
+        max_concurrent=body.max_concurrent,
+        request=body.model_dump(mode="json"),
+        skipped=[each.model_dump(mode="json") for each in checked.skipped],
+    )
+    session.add(row)
+    change_status(session, row, "running")
+    session.add_all(_row_of(row.id, number, each) for number, each in enumerate(checked.points))
+    session.flush()
+    details = {"model": row.model, "points": len(checked.points), "kind": "search" if body.search else "grid"}
+    audit.note(session, caller, "sweep.submit", row.id, details)
+    return _answer(session, row)
+
+
+def get_sweep(session: Session, team_id: str, sweep_id: str) -> Sweep:
+    """Return a sweep; raises NotFound, also where it is another team's."""
+    return _answer(session, find_sweep(session, team_id, sweep_id))
+
+
+def list_sweeps(
+    session: Session, team_id: str, *, limit: int, after: str | None, status: SweepStatus | None = None
+) -> Page[Sweep]:
+    """Return the team's sweeps, newest first."""
+    query = select(SweepRow).where(SweepRow.team_id == team_id)
+    if status is not None:
+        query = query.where(SweepRow.status == status)
+    return read_page(session, query, SweepRow, limit=limit, after=after, answer=lambda row: _answer(session, row))
+
+
+def look_through_sweeps(
+    session: Session, team_id: str, *, limit: int, after: str | None, before: str | None
+) -> Window[Sweep]:
+    """Return a page of the same list that can be turned forwards and backwards."""
+    query = select(SweepRow).where(SweepRow.team_id == team_id)
+    return read_window(
+        session, query, SweepRow, limit=limit, after=after, before=before, answer=lambda row: _answer(session, row)
+    )
+
+
+def get_results(
+    session: Session, team_id: str, sweep_id: str, *, quality: str | None = None, cost: Cost = "parameters"
+) -> SweepResults:
+    """Return the points with their figures so far. Raises NotFound."""
+    row = find_sweep(session, team_id, sweep_id)
+    points = read_points(session, row.id)
+    jobs = {job.id: job for job in get_jobs(session, team_id, [each.job_id for each in points if each.job_id])}
+    refused = select(SweepPointRow.number, SweepPointRow.error).where(
+        SweepPointRow.sweep_id == row.id, SweepPointRow.error.is_not(None)
+    )
+    errors = {number: JobError.model_validate(error) for number, error in session.execute(refused)}
+    return results_of(_answer(session, row), request_of(row), points, jobs, errors, quality=quality, cost=cost)
+
+
+def cancel(session: Session, caller: Actor, sweep_id: str) -> Sweep:
+    """Start no more jobs, and cancel those that wait or run. Idempotent. Raises NotFound, Conflict."""
+    row = find_sweep(session, team_of(caller), sweep_id, for_update=True)
+    if row.status in ("succeeded", "failed"):
+        raise Conflict(f"the sweep has {row.status}: there is nothing to cancel")
+    if row.status == "running":
+        change_status(session, row, "cancelled")
+        for point in read_points(session, row.id):
+            if point.is_active and point.job_id is not None:
+                _cancel_job(session, point.job_id)
+        audit.note(session, caller, "sweep.cancel", row.id)
+    return _answer(session, row)
+
+
+def resume(session: Session, caller: Actor, sweep_id: str) -> Sweep:
+    """Go on with a cancelled or failed sweep. Idempotent. Raises NotFound, Conflict.
+
+    Points that were not run are run, jobs that were cancelled or failed are tried again, unless a gate was missed.
+    """
+    row = find_sweep(session, team_of(caller), sweep_id, for_update=True)
+    if row.status == "succeeded":
+        raise Conflict("the sweep has succeeded: submit another to run more")
+    if row.status != "running":
+        change_status(session, row, "running")
+        numbers = [
+            point.number
+            for point in read_points(session, row.id)
+            if point.status in ("cancelled", "cancelling", "failed") and point.figures is None
+        ]
+        mine = (SweepPointRow.sweep_id == row.id) & SweepPointRow.number.in_(numbers)
+        session.execute(update(SweepPointRow).where(mine).values(again=SweepPointRow.job_id.is_not(None), error=None))
+        audit.note(session, caller, "sweep.resume", row.id)
+    return _answer(session, row)
+
+
+def _cancel_job(session: Session, job_id: str) -> None:
+    with contextlib.suppress(Conflict):  # it has just ended
+        request_cancel(session, job_id)
+
+
+def _in_full(job: Document, search: Search, values: Document) -> AskedPoint:
+    """Return the full evaluation of a point; raises InvalidRequest for a limit on a figure that nothing measures."""
+    evaluation = job.get("evaluation")
+    has_tasks = isinstance(evaluation, dict) and bool(evaluation.get("tasks"))
+    if search.subject_to.max_task_accuracy_drop is not None and not has_tasks:
+        raise InvalidRequest(
+            "search.subject_to.max_task_accuracy_drop needs tasks to measure on: name some in job.evaluation.tasks",
+            param="search.subject_to",
+        )
+    return AskedPoint(values, verifying_body(job, search, values), "full")
+
+
+def _row_of(sweep_id: str, number: int, point: CheckedPoint) -> SweepPointRow:
+    body: JobBody = point.body
+    labelled = body.model_copy(update={"metadata": body.metadata | {SWEEP_LABEL: sweep_id}})
+    return SweepPointRow(
+        sweep_id=sweep_id,
+        number=number,
+        stage=point.asked.stage,
+        point_values=point.asked.values,
+        body=labelled.model_dump(mode="json", exclude_unset=True),
+        pattern=point.pattern,
+        measures=point.measures,
+        again=False,
+    )
+
+
+def _answer(session: Session, row: SweepRow) -> Sweep:
+    request = request_of(row)
+    return Sweep(
+        id=row.id,
+        object="sweep",
+        name=row.name,
+        kind="grid" if request.search is None else "search",
+        status=cast(SweepStatus, row.status),
+        error=None if row.error is None else JobError.model_validate(row.error),
+        waiting_for=row.waiting_for,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        model=row.model,
+        job=request.job,
+        grid=request.grid,
+        search=request.search,
+        max_concurrent=row.max_concurrent,
+        points=_counts(session, row),
+        skipped=[SkippedPoint.model_validate(each) for each in row.skipped],
+        dense=[DenseSource(kind=each.kind, name=each.name, job=each.job) for each in baseline_of(row).figures],
+    )
+
+
+def _counts(session: Session, row: SweepRow) -> PointCounts:
+    status = func.coalesce(JobRow.status, case((SweepPointRow.error.is_not(None), "failed"), else_="waiting"))
+    counted = session.execute(
+        select(status, func.count())
+        .select_from(SweepPointRow)
+        .outerjoin(JobRow, JobRow.id == SweepPointRow.job_id)
+        .where(SweepPointRow.sweep_id == row.id)
+        .group_by(status)
+    )
+    found: dict[str, int] = {row[0]: row[1] for row in counted}
+    waiting = found.get("waiting", 0)
+    is_over = row.status != "running"
+    return PointCounts(
+        total=sum(found.values()),
+        waiting=0 if is_over else waiting,
+        queued=found.get("queued", 0),
+        running=found.get("running", 0) + found.get("cancelling", 0),
+        succeeded=found.get("succeeded", 0),
+        failed=found.get("failed", 0),
+        cancelled=found.get("cancelled", 0),
+        not_run=waiting if is_over else 0,
+    )

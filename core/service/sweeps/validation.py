@@ -1,0 +1,142 @@
+"""Check of a sweep's points before it is accepted, as of submitted jobs: an accepted sweep can run."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from core.catalogue.methods import get_method
+from core.errors import InvalidRequest, SecateurError, Unavailable
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.queue_names import require_queue
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.schemas import JobBody
+from core.service.sweeps.grid import AskedPoint, Document
+from core.service.sweeps.schemas import SkippedPoint
+from core.settings import Settings
+from core.storage import Store
+from core.validation import fault_of
+
+_NAMED = 5
+"""Points that a refusal names; it counts the others."""
+
+
+@dataclass(frozen=True)
+class CheckedPoint:
+    """Point that can be run; `pattern` is resolved, `measures` names its evaluation (None: nothing is measured)."""
+
+    asked: AskedPoint
+    body: JobBody
+    pattern: str
+    measures: str | None
+    model: str
+    model_revision: str
+
+
+@dataclass(frozen=True)
+class CheckedPoints:
+    points: list[CheckedPoint]
+    skipped: list[SkippedPoint]
+
+
+def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> HubFindings:
+    """Look up all that these bodies name on the hub, each name once. To be called outside of any transaction."""
+    found = HubFindings()
+    seen: set[str] = set()
+    for body in bodies:
+        named = {name: body.get(name) for name in ("model", "calibration", "evaluation", "recovery")}
+        key = json.dumps(named, sort_keys=True)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            parsed = JobBody.model_validate(body)
+        except ValidationError:
+            continue
+        more = hub.of(team_id, parsed)
+        found.models.update(more.models)
+        found.datasets.update(more.datasets)
+        found.tasks.update(more.tasks)
+    return found
+
+
+def check_points(
+    session: Session,
+    team_id: str,
+    asked: Sequence[AskedPoint],
+    *,
+    param: str,
+    skip_invalid: bool,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings,
+) -> CheckedPoints:
+    """Check the points of a sweep.
+
+    Raises InvalidRequest naming the points that cannot run, unless they are to be skipped and some are left;
+    Unavailable where that cannot be decided now.
+    """
+    points: list[CheckedPoint] = []
+    skipped: list[SkippedPoint] = []
+    for each in asked:
+        try:
+            points.append(_checked(session, team_id, each, store=store, settings=settings, hub=hub))
+        except ValidationError as error:
+            skipped.append(SkippedPoint(values=each.values, reason=first_fault(error)))
+        except Unavailable:
+            raise
+        except SecateurError as error:
+            skipped.append(SkippedPoint(values=each.values, reason=error.message))
+    if skipped and not (skip_invalid and points):
+        named = "; ".join(f"({_shown(each.values)}): {each.reason}" for each in skipped[:_NAMED])
+        others = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+        way_out = "" if skip_invalid or not points else ". Leave these out, or ask for skip_invalid"
+        raise InvalidRequest(
+            f"{len(skipped)} of {len(asked)} points cannot be run: {named}{others}{way_out}", param=param
+        )
+    return CheckedPoints(points, skipped)
+
+
+def _checked(
+    session: Session, team_id: str, asked: AskedPoint, *, store: Store, settings: Settings, hub: HubFindings
+) -> CheckedPoint:
+    body = JobBody.model_validate(asked.body)
+    if get_method(body.method).measures:
+        raise InvalidRequest(
+            f"{body.method} measures layers and makes no model: a sweep has nothing to compare", param="method"
+        )
+    require_queue(session, body.queue, settings)
+    resolved = resolve_job(session, team_id, body, store, hub)
+    estimate_that_fits(session, team_id, resolved, settings)
+    return CheckedPoint(
+        asked=asked,
+        body=body.model_copy(update={"model": resolved.model.pinned}),
+        pattern=resolved.body.pattern or "",
+        measures=evaluation_key(resolved.body),
+        model=resolved.model.name,
+        model_revision=resolved.model.revision,
+    )
+
+
+def evaluation_key(body: JobBody) -> str | None:
+    """Return a key, equal for bodies whose dense model is measured alike; None where nothing of it is measured."""
+    evaluation = body.evaluation
+    if not evaluation.datasets and not evaluation.tasks:
+        return None
+    asked = evaluation.model_dump(mode="json", exclude={"prompts", "prompt_tokens"})
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first error: the field, and its fault."""
+    return fault_of(error.errors(include_url=False)[0])[1]
+
+
+def _shown(values: Document) -> str:
+    return ", ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()
+    )

@@ -1,0 +1,76 @@
+"""Administration of teams by the server's operator: create, list, set quotas. No key may."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict, InvalidRequest, NotFound
+from core.service.teams import audit
+from core.service.teams.bootstrap import create_team
+from core.service.teams.keys import create_key
+from core.service.teams.quotas import get_team
+from core.service.teams.schemas import CreatedKey, Team
+from core.service.teams.tables import TeamRow
+
+SETTABLE = ("max_running", "max_queued", "max_device_seconds", "max_stored_bytes", "weight")
+_NAME = re.compile(r"[^\s\x00-\x1f](.{0,98}[^\s\x00-\x1f])?")
+
+
+def found_team(session: Session, name: str, limits: Mapping[str, float | None], *, secret: bytes) -> CreatedKey:
+    """Create a team with these quotas; returns its first admin key.
+
+    Raises InvalidRequest, Conflict where the name is taken.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise InvalidRequest("a team's name has 1 to 100 characters, in one line", param="name")
+    if session.scalar(select(TeamRow.id).where(TeamRow.name == name)) is not None:
+        raise Conflict(f"there is a team {name!r} already")
+    team_id = create_team(session, name)
+    audit.note(session, team_id, "team.create", team_id, {"name": name})
+    set_limits(session, name, limits)
+    return create_key(session, team_id, role="admin", name="first", expires_at=None, secret=secret)
+
+
+def set_limits(session: Session, name: str, limits: Mapping[str, float | None]) -> Team:
+    """Set some of SETTABLE (null: no limit). Raises NotFound, InvalidRequest."""
+    row = session.scalar(select(TeamRow).where(TeamRow.name == name).with_for_update(key_share=True))
+    if row is None:
+        raise NotFound(f"there is no team {name!r}")
+    changes: dict[str, list[Any]] = {}
+    for limit, value in limits.items():
+        assert limit in SETTABLE, limit
+        _check(limit, value)
+        before = getattr(row, limit)
+        if before != value:
+            setattr(row, limit, value)
+            changes[limit] = [before, value]
+    session.flush()
+    if changes:
+        audit.note(session, row.id, "team.set", row.id, changes)
+    return get_team(session, row.id)
+
+
+def _check(limit: str, value: float | None) -> None:
+    if limit == "weight":
+        if value is None or not 0 < value <= 1000:
+            raise InvalidRequest("a weight is a number above 0, at most 1000; the usual one is 1", param=limit)
+    elif value is not None and not 0 <= value < 2**53:
+        raise InvalidRequest(f"{limit} is a number from 0 up, or none", param=limit)
+    elif limit in ("max_running", "max_queued") and value is not None and value >= 2**31:
+        raise InvalidRequest(f"{limit} is below 2³¹, or none", param=limit)
+
+
+def team_named(session: Session, name: str) -> str:
+    """Return the id of the team of that name. Raises NotFound."""
+    team_id = session.scalar(select(TeamRow.id).where(TeamRow.name == name))
+    if team_id is None:
+        raise NotFound(f"there is no team {name!r}")
+    return team_id
+
+
+def list_teams(session: Session) -> list[Team]:
+    """Return all teams, by name."""
+    return [get_team(session, team_id) for team_id in session.scalars(select(TeamRow.id).order_by(TeamRow.name)).all()]

@@ -1,0 +1,99 @@
+"""Audit trail: every change made by somebody, written in the transaction that makes it, and never removed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from core.database import new_id
+from core.pagination import Page, read_page
+from core.service.teams.principal import Actor, Principal, name_of, team_of
+from core.service.teams.schemas import AuditEntry
+from core.service.teams.tables import AuditRow
+
+REFUSED = "key.refused"
+
+
+def note(session: Session, actor: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None) -> None:
+    """Write down who did what: `action` is noun and verb (`job.cancel`), `details` plain JSON without any secret."""
+    session.execute(insert(AuditRow).values(**entry(actor, action, object_id, details)))
+
+
+def entry(actor: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the columns that `note` writes, for a statement that writes more than them.
+
+    The request's id and where it came from are taken from the log context, where the API binds them.
+    """
+    context = structlog.contextvars.get_contextvars()
+    return {
+        "id": new_id("audit"),
+        "team_id": team_of(actor),
+        "actor": name_of(actor),
+        "key_id": actor.key_id if isinstance(actor, Principal) else None,
+        "action": action,
+        "object_id": object_id,
+        "details": dict(details or {}),
+        "request_id": context.get("request_id"),
+        "address": context.get("address"),
+    }
+
+
+def note_refusals(
+    session: Session, owner: tuple[str, str] | None, *, address: str | None, reason: str, count: int
+) -> None:
+    """Write down that a key was refused, so many times. `owner` is the team and the id of a key that is known."""
+    team_id, key_id = owner or (None, None)
+    session.execute(
+        insert(AuditRow).values(
+            id=new_id("audit"),
+            team_id=team_id,
+            actor="nobody",
+            key_id=None,
+            action=REFUSED,
+            object_id=key_id or "unknown",
+            details={"reason": reason, "count": count},
+            request_id=structlog.contextvars.get_contextvars().get("request_id") if count == 1 else None,
+            address=address,
+        )
+    )
+
+
+def list_refusals(session: Session, *, limit: int) -> list[AuditEntry]:
+    """Return refusals of keys that are no team's, newest first: for the server's operator."""
+    query = select(AuditRow).where(AuditRow.team_id.is_(None)).order_by(AuditRow.created_at.desc(), AuditRow.id.desc())
+    return [_answer(row) for row in session.scalars(query.limit(limit))]
+
+
+def list_audit(
+    session: Session,
+    team_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    action: str | None = None,
+    object_id: str | None = None,
+) -> Page[AuditEntry]:
+    """Return the team's audit trail, newest first, that matches every filter given."""
+    query = select(AuditRow).where(AuditRow.team_id == team_id)
+    if action is not None:
+        query = query.where(AuditRow.action == action)
+    if object_id is not None:
+        query = query.where(AuditRow.object_id == object_id)
+    return read_page(session, query, AuditRow, limit=limit, after=after, answer=_answer)
+
+
+def _answer(row: AuditRow) -> AuditEntry:
+    return AuditEntry(
+        id=row.id,
+        object="audit_entry",
+        actor=row.actor,
+        action=row.action,
+        object_id=row.object_id,
+        key_id=row.key_id,
+        request_id=row.request_id,
+        address=row.address,
+        details=row.details,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,199 @@
+"""API keys: create, list, rotate, revoke, and authenticate by them."""
+
+import hmac
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import cast
+
+from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from core.database import new_id, seconds_from_now
+from core.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
+from core.pagination import Page, read_page
+from core.service.teams import audit
+from core.service.teams.principal import Actor, Principal, team_of
+from core.service.teams.schemas import CreatedKey, Key, KeyState, Role
+from core.service.teams.tables import ApiKeyRow
+from core.service.teams.tokens import digest_of, new_token, prefix_of
+
+
+def create_key(
+    session: Session, caller: Actor, *, role: Role, name: str, expires_at: datetime | None, secret: bytes
+) -> CreatedKey:
+    """Create a key of a team, with its plaintext in `key` this once; raises InvalidRequest if it is expired already."""
+    now = _now(session)
+    if expires_at is not None and expires_at <= now:
+        raise InvalidRequest("expires_at lies in the past", param="expires_at")
+    created = _add(session, team_of(caller), role, name, expires_at, now, secret)
+    audit.note(session, caller, "key.create", created.id, {"name": name, "role": role})
+    return created
+
+
+def rotate_key(session: Session, caller: Actor, key_id: str, *, grace_seconds: float, secret: bytes) -> CreatedKey:
+    """Create a successor of a key, of the same name and role and, where the old one expires, as long a life.
+
+    The old one is good for `grace_seconds` more. Raises NotFound, and Conflict where the old one is no longer good
+    itself.
+    """
+    row = _find(session, team_of(caller), key_id)
+    now = _now(session)
+    state = _state(row, now)
+    if state != "active":
+        raise Conflict(f"the key is {state}: make a new one instead")
+    lives_until = None if row.expires_at is None else now + (row.expires_at - row.created_at)
+    created = _add(session, row.team_id, cast(Role, row.role), row.name, lives_until, now, secret)
+    grace_ends = now + timedelta(seconds=grace_seconds)
+    row.expires_at = grace_ends if row.expires_at is None else min(row.expires_at, grace_ends)
+    session.flush()
+    details = {"successor": created.id, "grace_seconds": grace_seconds}
+    audit.note(session, caller, "key.rotate", row.id, details)
+    return created
+
+
+def _add(
+    session: Session,
+    team_id: str,
+    role: Role,
+    name: str,
+    expires_at: datetime | None,
+    now: datetime,
+    secret: bytes,
+) -> CreatedKey:
+    token = new_token()
+    prefix = prefix_of(token)
+    assert prefix is not None
+    row = ApiKeyRow(
+        id=new_id("key"),
+        team_id=team_id,
+        name=name,
+        role=role,
+        prefix=prefix,
+        digest=digest_of(token, secret),
+        created_at=now,
+        expires_at=expires_at,
+    )
+    session.add(row)
+    session.flush()
+    return CreatedKey(**key_answer(row, now).model_dump(), key=token)
+
+
+def authenticate(session: Session, token: str, secret: bytes) -> Principal:
+    """Return the principal of a token; raises Unauthenticated saying whether it is unknown, revoked or expired."""
+    prefix = prefix_of(token)
+    if prefix is None:
+        raise Unauthenticated("this is not an API key of Secateur: keys start with sct_ and end in a checksum")
+    found = session.execute(_BY_PREFIX, {"prefix": prefix}).one_or_none()
+    if found is None or not hmac.compare_digest(found[0].digest, digest_of(token, secret)):
+        raise Unauthenticated("this API key is not known")
+    row, expired, due = found
+    if row.revoked_at is not None:
+        raise Unauthenticated("this API key was revoked")
+    if expired:
+        raise Unauthenticated(f"this API key expired at {row.expires_at}")
+    if due:
+        _note_use(session, row.id)
+    return Principal(team_id=row.team_id, key_id=row.id, role=cast(Role, row.role))
+
+
+def owner_of(session: Session, token: str) -> tuple[str, str] | None:
+    """Return the team and the id of the key that a refused token's prefix names; None where there is none."""
+    prefix = prefix_of(token)
+    row = session.execute(select(ApiKeyRow.team_id, ApiKeyRow.id).where(ApiKeyRow.prefix == prefix)).one_or_none()
+    return None if row is None else (row.team_id, row.id)
+
+
+def _use_is_due() -> ColumnElement[bool]:
+    """Return the condition that the recorded last use is more than a minute ago."""
+    return ApiKeyRow.last_used_at.is_(None) | (ApiKeyRow.last_used_at < seconds_from_now(-60))
+
+
+_BY_PREFIX = select(
+    ApiKeyRow, (ApiKeyRow.expires_at <= func.clock_timestamp()).label("expired"), _use_is_due().label("due")
+).where(ApiKeyRow.prefix == bindparam("prefix"))
+"""Statement of every request's authentication."""
+
+
+def _note_use(session: Session, key_id: str) -> None:
+    """Record the use of a key, without waiting for another request with the same key."""
+    due = select(ApiKeyRow.id).where(ApiKeyRow.id == key_id, _use_is_due()).with_for_update(skip_locked=True)
+    session.execute(
+        update(ApiKeyRow).where(ApiKeyRow.id.in_(due)).values(last_used_at=func.clock_timestamp()),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def list_keys(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Key]:
+    """Return the team's keys, newest first, those that are no longer good included."""
+    now = _now(session)
+    query = select(ApiKeyRow).where(ApiKeyRow.team_id == team_id)
+    return read_page(session, query, ApiKeyRow, limit=limit, after=after, answer=lambda row: key_answer(row, now))
+
+
+def names_of(session: Session, team_id: str, key_ids: Collection[str]) -> dict[str, str]:
+    """Return the names of these keys, as far as they are the team's."""
+    query = select(ApiKeyRow.id, ApiKeyRow.name).where(ApiKeyRow.team_id == team_id, ApiKeyRow.id.in_(key_ids))
+    return {row.id: row.name for row in session.execute(query)}
+
+
+def revoke_key(session: Session, caller: Actor, key_id: str) -> Key:
+    """Revoke a key for good; a revoked key stays as it is.
+
+    Raises NotFound, and Conflict where it is the last admin key of its team that is good.
+    """
+    team_id = team_of(caller)
+    admins = session.scalars(  # locked in order: of two admins who revoke each other's keys at once, one is refused
+        select(ApiKeyRow.id)
+        .where(
+            ApiKeyRow.team_id == team_id,
+            ApiKeyRow.role == "admin",
+            ApiKeyRow.revoked_at.is_(None),
+            or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > func.clock_timestamp()),
+        )
+        .order_by(ApiKeyRow.id)
+        .with_for_update()
+    ).all()
+    row = _find(session, team_id, key_id)
+    if list(admins) == [key_id]:
+        raise Conflict("this is the team's last admin key: make another one first")
+    if row.revoked_at is None:
+        row.revoked_at = _now(session)
+        session.flush()
+        audit.note(session, caller, "key.revoke", row.id, {"name": row.name, "role": row.role})
+    return key_answer(row, _now(session))
+
+
+def _find(session: Session, team_id: str, key_id: str) -> ApiKeyRow:
+    """Return a key's row, locked. Raises NotFound."""
+    row = session.scalar(
+        select(ApiKeyRow).where(ApiKeyRow.id == key_id, ApiKeyRow.team_id == team_id).with_for_update()
+    )
+    if row is None:
+        raise NotFound(f"there is no key {key_id!r}")
+    return row
+
+
+def _now(session: Session) -> datetime:
+    now: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return now
+
+
+def _state(row: ApiKeyRow, now: datetime) -> KeyState:
+    if row.revoked_at is not None:
+        return "revoked"
+    return "expired" if row.expires_at is not None and row.expires_at <= now else "active"
+
+
+def key_answer(row: ApiKeyRow, now: datetime) -> Key:
+    return Key(
+        id=row.id,
+        object="key",
+        name=row.name,
+        role=cast(Role, row.role),
+        state=_state(row, now),
+        prefix=row.prefix,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        last_used_at=row.last_used_at,
+        revoked_at=row.revoked_at,
+    )

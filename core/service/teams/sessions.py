@@ -1,0 +1,90 @@
+"""Sessions of the portal: a browser acts for the API key it signed in with, until it signs out or the key ends.
+
+The browser holds a random token; the database its HMAC. What a session may do is asked of its key at every request, so
+a key that is revoked or expires takes its sessions with it.
+"""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import cast
+
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.errors import Unauthenticated
+from core.service.teams import audit
+from core.service.teams.keys import authenticate
+from core.service.teams.principal import Principal
+from core.service.teams.schemas import Role
+from core.service.teams.tables import ApiKeyRow, PortalSessionRow, TeamRow
+
+
+@dataclass(frozen=True)
+class SignedIn:
+    """Principal that a browser acts for, with the names of its key and team."""
+
+    principal: Principal
+    key_name: str
+    team_name: str
+
+
+def sign_in(session: Session, token: str, secret: bytes, *, seconds: float) -> str:
+    """Return the token of a new session of an API key, good for so many seconds. Raises Unauthenticated."""
+    principal = authenticate(session, token, secret)
+    session.execute(delete(PortalSessionRow).where(PortalSessionRow.expires_at <= func.clock_timestamp()))
+    session_token = secrets.token_urlsafe(32)
+    row = PortalSessionRow(
+        digest=_digest(session_token, secret), key_id=principal.key_id, expires_at=seconds_from_now(seconds)
+    )
+    session.add(row)
+    session.flush()
+    audit.note(session, principal, "session.start", principal.key_id)
+    return session_token
+
+
+def signed_in(session: Session, session_token: str, secret: bytes) -> SignedIn:
+    """Return the principal of a session; raises Unauthenticated where it is over, or its key no longer good."""
+    found = session.execute(
+        select(ApiKeyRow, TeamRow.name)
+        .join(PortalSessionRow, PortalSessionRow.key_id == ApiKeyRow.id)
+        .join(TeamRow, TeamRow.id == ApiKeyRow.team_id)
+        .where(
+            PortalSessionRow.digest == _digest(session_token, secret),
+            PortalSessionRow.expires_at > func.clock_timestamp(),
+            ApiKeyRow.revoked_at.is_(None),
+            or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > func.clock_timestamp()),
+        )
+    ).one_or_none()
+    if found is None:
+        raise Unauthenticated("you are signed out: sign in with an API key")
+    key, team_name = found
+    return SignedIn(Principal(key.team_id, key.id, cast(Role, key.role)), key.name, team_name)
+
+
+def sign_out(session: Session, caller: Principal, session_token: str, secret: bytes) -> None:
+    """End one session; one that is over stays so."""
+    ended = session.scalar(
+        delete(PortalSessionRow)
+        .where(PortalSessionRow.digest == _digest(session_token, secret))
+        .returning(PortalSessionRow.key_id)
+    )
+    if ended is not None:
+        audit.note(session, caller, "session.end", ended)
+
+
+def sign_out_everywhere(session: Session, caller: Principal) -> None:
+    """End every session of the caller's key."""
+    session.execute(delete(PortalSessionRow).where(PortalSessionRow.key_id == caller.key_id))
+    audit.note(session, caller, "session.end_all", caller.key_id)
+
+
+def form_token(session_token: str, secret: bytes) -> str:
+    """Return the token that every form of a session carries, and no other site can know (CSRF)."""
+    return hmac.new(secret, f"form\0{session_token}".encode(), hashlib.sha256).hexdigest()
+
+
+def _digest(session_token: str, secret: bytes) -> bytes:
+    return hmac.new(secret, f"session\0{session_token}".encode(), hashlib.sha256).digest()

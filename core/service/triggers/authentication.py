@@ -1,0 +1,87 @@
+"""Authentication of requests to a trigger's URL, and the ids of their events."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from core.errors import InvalidRequest, Unauthenticated
+from core.service.triggers.json_pointer import MISSING, look_up
+from core.service.triggers.schemas import Source
+from core.service.triggers.secrets import is_digest_of, unseal
+from core.service.triggers.tables import TriggerRow
+
+LONGEST_EVENT_ID = 255
+
+
+@dataclass(frozen=True)
+class SentHeaders:
+    """Headers that authenticate a sender, and those that name its event."""
+
+    webhook_id: str | None = None
+    webhook_timestamp: str | None = None
+    webhook_signature: str | None = None
+    hub_secret: str | None = None
+    idempotency_key: str | None = None
+
+
+def prove(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> Source:
+    """Authenticate a request; returns its source: the hub, or anybody who knows the URL.
+
+    Raises Unauthenticated unless it has one of the proofs that the trigger requires: a signature where it has a signing
+    secret, X-Webhook-Secret where it has a hub source.
+    """
+    wanted: list[str] = []
+    if row.hub_digest is not None:
+        if headers.hub_secret is not None and is_digest_of(row.hub_digest, headers.hub_secret, secret):
+            return "hub"
+        wanted.append("its hub secret in X-Webhook-Secret")
+    if row.signing_secret is not None:
+        if headers.webhook_signature is not None or row.hub_digest is None:
+            _verify(unseal(row.signing_secret, secret), headers, body)
+            return "url"
+        wanted.append("a Standard Webhooks signature in webhook-signature")
+    if wanted:
+        said = "nothing proves who sent this" if headers.hub_secret is None else "X-Webhook-Secret is wrong"
+        raise Unauthenticated(f"{said}: this trigger needs {' or '.join(wanted)}", param="X-Webhook-Secret")
+    return "url"
+
+
+def event_id_of(pointer: str | None, headers: SentHeaders, payload: Any) -> str | None:
+    """Return the id of a payload's event; None where its sender gives none, and every firing makes a job.
+
+    Raises InvalidRequest where the payload has none at the trigger's pointer.
+    """
+    given = headers.webhook_id or headers.idempotency_key
+    if given is not None:
+        return given
+    if pointer is None:
+        return None
+    value = look_up(payload, pointer)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= LONGEST_EVENT_ID:
+        what = "has nothing" if value is MISSING else "has no short string or integer"
+        raise InvalidRequest(
+            f"event_id: the payload {what} at {pointer!r}, where this trigger's events have their id (1 to "
+            f"{LONGEST_EVENT_ID} characters); or send it as webhook-id or Idempotency-Key",
+            param="event_id",
+        )
+    return str(value)
+
+
+def _verify(signing_secret: str, headers: SentHeaders, body: bytes) -> None:
+    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    sent = dict(zip(names, (headers.webhook_id, headers.webhook_timestamp, headers.webhook_signature), strict=True))
+    missing = [name for name, value in sent.items() if not value]
+    if missing:
+        raise Unauthenticated(
+            f"this trigger's payloads are signed (Standard Webhooks): {', '.join(missing)} missing", param=missing[0]
+        )
+    try:
+        Webhook(signing_secret).verify(body, {name: value or "" for name, value in sent.items()}, json_parse=False)
+    except (WebhookVerificationError, ValueError) as error:  # ValueError: not base64, no version, no UTF-8
+        about = str(error) if isinstance(error, WebhookVerificationError) else "the signature is malformed"
+        raise Unauthenticated(
+            f"the signature does not hold: {about}; it must be of this body, made with the trigger's secret less than "
+            "five minutes ago",
+            param="webhook-signature",
+        ) from None

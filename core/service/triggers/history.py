@@ -1,0 +1,130 @@
+"""History of a trigger: every firing, with its result."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from sqlalchemy import delete, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import new_id, seconds_from_now
+from core.errors import SecateurError
+from core.pagination import Page, read_page
+from core.service.triggers.schemas import Firing, Outcome, Source
+from core.service.triggers.tables import FiringRow, TriggerRow
+
+KEPT_BYTES = 64 * 1024
+"""Longest payload that is kept."""
+_RETENTION_BATCH = 1000
+
+
+@dataclass
+class Attempt:
+    """Facts of a firing so far, from which its history is written however it ends."""
+
+    trigger: TriggerRow
+    source: Source
+    actor: str | None = None
+    event_id: str | None = None
+    payload: Any = None
+    payload_bytes: int = 0
+    note: str | None = None
+
+
+def claim_event(session: Session, attempt: Attempt) -> str | None:
+    """Write the firing down as accepted; its id, or None where the event made a job before.
+
+    Of several at once with one event the first goes on, and the others wait here until it is committed or undone.
+    """
+    return session.scalar(
+        insert(FiringRow)
+        .values(_values(attempt, "accepted"))
+        .on_conflict_do_nothing(
+            index_elements=["trigger_id", "source", "event_id"], index_where=text("outcome = 'accepted'")
+        )
+        .returning(FiringRow.id)
+    )
+
+
+def accepted(session: Session, firing_id: str, job_id: str) -> Firing:
+    """Record the job that the firing made."""
+    session.execute(
+        update(FiringRow)
+        .where(FiringRow.id == firing_id)
+        .values(job_id=job_id)
+        .execution_options(synchronize_session=False)
+    )
+    return firing_answer(session.scalars(select(FiringRow).where(FiringRow.id == firing_id)).one())
+
+
+def job_of_event(session: Session, attempt: Attempt) -> str | None:
+    """Return the job that the event made."""
+    job_id: str | None = session.scalar(
+        select(FiringRow.job_id).where(
+            FiringRow.trigger_id == attempt.trigger.id,
+            FiringRow.source == attempt.source,
+            FiringRow.event_id == attempt.event_id,
+            FiringRow.outcome == "accepted",
+        )
+    )
+    return job_id
+
+
+def write(
+    session: Session,
+    attempt: Attempt,
+    outcome: Outcome,
+    *,
+    job_id: str | None = None,
+    error: SecateurError | None = None,
+) -> Firing:
+    """Write down a firing that makes no job."""
+    values = _values(attempt, outcome) | {"job_id": job_id, "error": None if error is None else error.problem()}
+    return firing_answer(session.scalars(insert(FiringRow).values(values).returning(FiringRow)).one())
+
+
+def list_firings(session: Session, trigger_id: str, *, limit: int, after: str | None) -> Page[Firing]:
+    """Return a trigger's history, newest first."""
+    query = select(FiringRow).where(FiringRow.trigger_id == trigger_id)
+    return read_page(session, query, FiringRow, limit=limit, after=after, answer=firing_answer)
+
+
+def remove_old_firings(session: Session, retention_days: float) -> int:
+    """Remove some of the firings older than that; how many. Called again and again, a batch at a time."""
+    old = (
+        select(FiringRow.id)
+        .where(FiringRow.created_at < seconds_from_now(-retention_days * 24 * 3600))
+        .order_by(FiringRow.created_at)
+        .limit(_RETENTION_BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    gone = session.scalars(
+        delete(FiringRow)
+        .where(FiringRow.id.in_(old))
+        .returning(FiringRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(gone.all())
+
+
+def _values(attempt: Attempt, outcome: Outcome) -> dict[str, Any]:
+    context = structlog.contextvars.get_contextvars()
+    return {
+        "id": new_id("firing"),
+        "trigger_id": attempt.trigger.id,
+        "source": attempt.source,
+        "outcome": outcome,
+        "event_id": attempt.event_id,
+        "note": attempt.note,
+        "payload": attempt.payload if attempt.payload_bytes <= KEPT_BYTES else None,
+        "payload_bytes": attempt.payload_bytes,
+        "actor": attempt.actor,
+        "address": context.get("address"),
+        "request_id": context.get("request_id"),
+    }
+
+
+def firing_answer(row: FiringRow) -> Firing:
+    names = Firing.model_fields.keys() - {"object"}
+    return Firing.model_validate({name: getattr(row, name) for name in names} | {"object": "trigger_firing"})

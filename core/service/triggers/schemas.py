@@ -1,0 +1,168 @@
+"""Triggers as requests and answers show them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+
+from core.service.jobs.schemas import Estimate, JobBody, JobError
+from core.service.registry.schemas import Name
+from core.service.triggers.json_pointer import Pointer
+from core.service.triggers.placeholders import Placeholder
+from core.service.triggers.schedule import check_cron, check_timezone
+from core.service.triggers.templates import NAME
+from core.validation import Part, spelled
+
+Description = Annotated[str, StringConstraints(max_length=1000)]
+PlaceholderName = Annotated[
+    str, spelled(f"^{NAME}$", "1 to 64 letters a to z, digits and underscores, the first no digit")
+]
+Repository = Annotated[
+    str, spelled(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9._-]{1,96}$", "org/name, as the hub writes it")
+]
+Placeholders = Annotated[dict[PlaceholderName, Placeholder], Field(max_length=50)]
+EventPointer = Annotated[Pointer, StringConstraints(min_length=1)]
+
+Source = Literal["manual", "url", "hub", "schedule"]
+Outcome = Literal["accepted", "duplicate", "ignored", "refused"]
+Secret = Literal["url", "signing", "hub"]
+
+
+class Schedule(Part):
+    """When the trigger fires by itself."""
+
+    cron: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)] = Field(
+        description="minute hour day month weekday: 0 3 * * MON is Mondays at 3."
+    )
+    timezone: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
+        "UTC", description="An IANA name, such as Europe/Berlin."
+    )
+
+    _cron = field_validator("cron")(check_cron)
+    _timezone = field_validator("timezone")(check_timezone)
+
+
+class HubSource(Part):
+    """A repository of the hub whose webhook is sent to the trigger's URL. `commit`: a new commit on its default branch;
+    all else that the hub sends is ignored.
+    """
+
+    repository: Repository
+    type: Literal["model", "dataset"] = "model"
+    events: list[Literal["commit"]] = Field(["commit"], min_length=1, max_length=1)
+
+
+class TriggerBody(Part):
+    """A trigger. `template` is a job body in which values may be placeholders: `{"$payload": "name"}` as a whole value,
+    `${name}` within a string; each is declared in `placeholders`.
+    """
+
+    name: Name
+    description: Description = ""
+    enabled: bool = True
+    template: dict[str, Any]
+    placeholders: Placeholders = Field(default_factory=dict)
+    event_id: EventPointer | None = Field(
+        None,
+        description="Where in the payload its event's id stands (JSON Pointer), for senders without a webhook-id or "
+        "Idempotency-Key header.",
+    )
+    schedule: Schedule | None = None
+    hub: HubSource | None = None
+    signing: bool = Field(
+        False, description="Whether payloads on the URL must be signed (Standard Webhooks) with the trigger's secret."
+    )
+
+
+class TriggerChanges(Part):
+    """What to change of a trigger; what is left out stays, null takes away."""
+
+    name: Name | None = None
+    description: Description | None = None
+    enabled: bool | None = None
+    template: dict[str, Any] | None = None
+    placeholders: Placeholders | None = None
+    event_id: EventPointer | None = None
+    schedule: Schedule | None = None
+    hub: HubSource | None = None
+    signing: bool | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"name what to change: one of {', '.join(type(self).model_fields)}")
+        return self
+
+    def applied_to(self, now: TriggerBody) -> TriggerBody:
+        """Return the whole definition; raises pydantic's ValidationError where a required field is null."""
+        return TriggerBody.model_validate(now.model_dump() | self.model_dump(exclude_unset=True))
+
+
+class RotateTriggerBody(Part):
+    """Which secrets to replace; the old ones are good no more at once."""
+
+    secrets: list[Secret] = Field(["url"], min_length=1, max_length=3)
+
+
+class Trigger(BaseModel):
+    """A trigger, without its secrets. `next_fire_at` is when its schedule is due, null where it has none or is
+    disabled; `disabled_reason` says why the service disabled it.
+    """
+
+    id: str
+    object: Literal["trigger"]
+    name: str
+    description: str
+    enabled: bool
+    disabled_reason: str | None
+    template: dict[str, Any]
+    placeholders: dict[str, Placeholder]
+    event_id: str | None
+    schedule: Schedule | None
+    next_fire_at: datetime | None
+    hub: HubSource | None
+    signing: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class IssuedTrigger(Trigger):
+    """A trigger with those of its secrets that are new, shown this once: its URL, the secret that payloads are signed
+    with (`whsec_…`), and the one to enter in the hub's webhook settings. Null: not new.
+    """
+
+    url: str | None
+    signing_secret: str | None
+    hub_secret: str | None
+
+
+class Firing(BaseModel):
+    """One time a trigger was fired, or asked to be. accepted: it made the job; duplicate: `job_id` is what the event
+    made before; ignored: the hub told of something else (`note`); refused: `error` says why. A payload that is long, or
+    whose sender did not prove who they are, is not kept.
+    """
+
+    id: str
+    object: Literal["trigger_firing"]
+    trigger_id: str
+    source: Source
+    outcome: Outcome
+    event_id: str | None
+    job_id: str | None
+    error: JobError | None
+    note: str | None
+    payload: Any
+    payload_bytes: int
+    actor: str | None
+    address: str | None
+    request_id: str | None
+    created_at: datetime
+
+
+class TriggerPreview(BaseModel):
+    """What a payload would make: the whole job, defaults filled in, and what it would need."""
+
+    object: Literal["trigger_preview"]
+    event_id: str | None
+    job: JobBody
+    estimate: Estimate

@@ -1,0 +1,103 @@
+"""Templates of job bodies: JSON in which some values are placeholders. Filling one replaces those and nothing else.
+
+A placeholder is a whole value, `{"$payload": "name"}`, which keeps its type, or `${name}` within a string, of strings
+only. `$${` in a string stands for `${`. Names of members are never placeholders, what a payload puts in is never looked
+through again, and nothing is evaluated: no expressions, attributes or conditions.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from core.errors import InvalidRequest
+from core.service.triggers.placeholders import Placeholder, Scalar
+
+WHOLE: Final = "$payload"
+NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
+_MARK = re.compile(r"\$\$\{|\$\{(?:(" + NAME + r")\})?")
+_NAME = re.compile(NAME)
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A placeholder in a template: where, and whether it is the whole value."""
+
+    name: str
+    place: Place
+    is_whole: bool
+
+
+def mentions(template: Any, place: Place = ()) -> Iterator[Mention]:
+    """Yield every placeholder in a template; raises InvalidRequest where one is not well formed."""
+    if isinstance(template, dict):
+        if WHOLE in template:
+            yield Mention(_whole_name(template, place), place, is_whole=True)
+            return
+        for name, value in template.items():
+            if _MARK.search(name):
+                raise _fault((*place, name), "only values can be placeholders, not names of members")
+            yield from mentions(value, (*place, name))
+    elif isinstance(template, list):
+        for index, value in enumerate(template):
+            yield from mentions(value, (*place, index))
+    elif isinstance(template, str):
+        for mark in _MARK.finditer(template):
+            if mark[0] == "${":
+                raise _fault(place, "${ begins a placeholder such as ${commit}; write $${ where it is meant as text")
+            if mark[1]:
+                yield Mention(mark[1], place, is_whole=False)
+
+
+def check_mentions(template: Any, placeholders: Mapping[str, Placeholder]) -> list[Mention]:
+    """Return the placeholders in a template; raises InvalidRequest for one not declared, or of the wrong type."""
+    found = list(mentions(template))
+    for mention in found:
+        declared = placeholders.get(mention.name)
+        if declared is None:
+            known = ", ".join(sorted(placeholders)) or "none"
+            raise _fault(mention.place, f"placeholder {mention.name!r} is not declared in placeholders ({known})")
+        if mention.is_whole:
+            continue
+        if declared.type != "string":
+            raise _fault(
+                mention.place,
+                f"placeholder {mention.name!r} is of type {declared.type}, and only strings go into a string: "
+                f'write {{"{WHOLE}": "{mention.name}"}} as the whole value',
+            )
+        if declared.default is None and not declared.is_required:
+            raise _fault(mention.place, f"placeholder {mention.name!r} may be absent: in a string it needs a default")
+    return found
+
+
+def fill(template: Any, values: Mapping[str, Scalar | None]) -> Any:
+    """Return the template with its placeholders replaced; `values` has every one of them."""
+    if isinstance(template, dict):
+        if WHOLE in template:
+            return values[template[WHOLE]]
+        return {name: fill(value, values) for name, value in template.items()}
+    if isinstance(template, list):
+        return [fill(value, values) for value in template]
+    if isinstance(template, str):
+        return _MARK.sub(lambda mark: str(values[mark[1]]) if mark[1] else "${", template)
+    return template
+
+
+def dotted(place: Place) -> str:
+    """Return a place in the form of `param`: `template.calibration.samples`."""
+    return ".".join(["template", *map(str, place)])
+
+
+def _whole_name(template: dict[str, Any], place: Place) -> str:
+    name = template[WHOLE]
+    if len(template) > 1:
+        raise _fault(place, f'{{"{WHOLE}": "name"}} stands alone: it cannot have other members')
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise _fault(place, f"{WHOLE} names a placeholder, such as commit; {str(name)[:80]!r} is no such name")
+    return name
+
+
+def _fault(place: Place, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{dotted(place)}: {message}", param=dotted(place))

@@ -1,0 +1,147 @@
+"""Checks of a trigger before it is ever fired.
+
+Its template's fields exist, its constants are valid, and, where no payload decides anything but labels, the whole job
+would be queued.
+"""
+
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from core.catalogue.methods import get_method
+from core.errors import InvalidRequest, SecateurError
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.queue_names import require_queue
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.resolution.model import resolve_model
+from core.service.jobs.schemas import Estimate, InspectBody, JobBody
+from core.service.triggers.bodies import body_of, labelled, samples_of
+from core.service.triggers.schemas import TriggerBody
+from core.service.triggers.templates import WHOLE, Mention, Place, check_mentions, dotted, fill, mentions
+from core.settings import Settings
+from core.storage import Store
+from core.validation import message_of
+
+SCHEDULED_AT = "scheduled_at"
+"""Name of the only field in the payload of a scheduled firing."""
+
+
+def scheduled_payload(moment: str) -> dict[str, Any]:
+    return {SCHEDULED_AT: moment}
+
+
+def look_up_template(hub: HubLookup, team_id: str, trigger: TriggerBody) -> HubFindings:
+    """Look up a template's names on the hub, before the transaction that saves it.
+
+    Raises InvalidRequest where its placeholders are not valid.
+    """
+    check_mentions(trigger.template, trigger.placeholders)
+    asked = _whole_job(trigger) or _constant_model(trigger)
+    return HubFindings() if asked is None else hub.of(team_id, asked)
+
+
+def check_trigger(
+    session: Session, team_id: str, trigger: TriggerBody, *, store: Store, settings: Settings, hub: HubFindings
+) -> None:
+    """Check a trigger; raises the InvalidRequest kind that names the fault in its template, or the look-up's error."""
+    found = check_mentions(trigger.template, trigger.placeholders)
+    _check_form(trigger)
+    if trigger.schedule is not None:
+        try:
+            body_of(trigger, scheduled_payload("2026-03-02T09:30:00+00:00"))
+        except InvalidRequest as error:
+            raise InvalidRequest(
+                f"schedule: a scheduled firing has no payload but /{SCHEDULED_AT}, so every other placeholder needs a "
+                f"default: {error.message}",
+                param="schedule",
+            ) from None
+    try:
+        if (job := _whole_job(trigger)) is not None:
+            dry_run(session, team_id, job, store=store, settings=settings, hub=hub)
+        else:
+            _check_constants(session, team_id, trigger.template, found, store, settings, hub)
+    except SecateurError as error:
+        error.param = "template" if error.param is None else f"template.{error.param}"
+        raise
+
+
+def dry_run(
+    session: Session, team_id: str, job: JobBody, *, store: Store, settings: Settings, hub: HubFindings
+) -> tuple[JobBody, Estimate]:
+    """Return the body with its defaults, and its estimate; raises the errors of submitting it, except for quotas."""
+    require_queue(session, job.queue, settings)
+    resolved = resolve_job(session, team_id, job, store, hub)
+    estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
+    return resolved.body, estimate
+
+
+def _check_form(trigger: TriggerBody) -> None:
+    """Check fields and constants, with samples in place of payloads; an error at a placeholder is the sample's."""
+    body = labelled(fill(trigger.template, samples_of(trigger.placeholders)), trigger.name)
+    try:
+        JobBody.model_validate(body)
+    except ValidationError as error:
+        for each in error.errors():
+            place, node = _node_at(trigger.template, each["loc"])
+            if each["type"] == "extra_forbidden":
+                raise InvalidRequest(f"{dotted(place)}: unknown field of a job", param=dotted(place)) from None
+            if each["type"] == "missing":
+                place = each["loc"]
+            elif any(mentions(node)):
+                continue
+            raise InvalidRequest(f"{dotted(place)}: {message_of(each)}", param=dotted(place)) from None
+
+
+def _node_at(template: Any, location: Place) -> tuple[Place, Any]:
+    """Return the part of the template that an error of pydantic is about, without steps that only name a kind."""
+    place: Place = ()
+    node = template
+    for step in location:
+        is_member = isinstance(node, dict) and WHOLE not in node and step in node
+        is_item = isinstance(node, list) and isinstance(step, int) and step < len(node)
+        if is_member or is_item:
+            place, node = (*place, step), node[step]
+    return place, node
+
+
+def _whole_job(trigger: TriggerBody) -> JobBody | None:
+    """Return the job as it would be without a payload; None where a payload decides more than labels."""
+    found = list(mentions(trigger.template))
+    open_names = {name for name, each in trigger.placeholders.items() if each.is_required}
+    if any(mention.name in open_names and mention.place[:1] != ("metadata",) for mention in found):
+        return None
+    values = {
+        name: sample if trigger.placeholders[name].is_required else trigger.placeholders[name].default
+        for name, sample in samples_of(trigger.placeholders).items()
+    }
+    try:
+        return JobBody.model_validate(labelled(fill(trigger.template, values), trigger.name))
+    except ValidationError:
+        return None
+
+
+def _constant_model(trigger: TriggerBody) -> InspectBody | None:
+    model = trigger.template.get("model")
+    if not isinstance(model, str) or not 0 < len(model) <= 300 or any(mentions(model)):
+        return None
+    return InspectBody(model=model)
+
+
+def _check_constants(
+    session: Session,
+    team_id: str,
+    template: dict[str, Any],
+    found: list[Mention],
+    store: Store,
+    settings: Settings,
+    hub: HubFindings,
+) -> None:
+    open_fields = {mention.place[0] for mention in found if mention.place}
+    if "method" in template and "method" not in open_fields:
+        get_method(template["method"])
+    if "queue" in template and "queue" not in open_fields:
+        require_queue(session, template["queue"], settings)
+    if "model" not in open_fields:
+        resolve_model(session, team_id, template["model"], store, hub)

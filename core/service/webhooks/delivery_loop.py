@@ -1,0 +1,144 @@
+"""The loop that delivers what is due, in the dispatcher's process; any number of dispatchers may run it.
+
+One thread claims and records; each delivery on its way has a thread of its own, for as long as its limits allow. An
+endpoint has a few at a time, one while it fails or its team has much on the way; a team has a quarter of the room, and
+all endpoints that fail together half of it: a receiver that is slow, or never answers, delays its own deliveries only.
+"""
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.http.address_guard import Guard
+from core.http.outbound import Limits
+from core.service.teams.sealing import Sealed
+from core.service.teams.server_secret import server_secret
+from core.service.webhooks.deliveries import MOST_EACH, Candidate, Due, Outcome, candidates, lease, record, remove_old
+from core.service.webhooks.sending import Sender
+from core.service.webhooks.signing import PURPOSE
+from core.settings import Settings
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.5
+"""Seconds between two looks at what is due while nothing ends."""
+IDLE_LOOKS = 10
+"""Looks without anything to do after which the loop ends: the dispatcher starts it again in a moment."""
+
+
+def deliver_due(
+    sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
+) -> int | None:
+    """Deliver until nothing is due, and call `goes_well` after each look.
+
+    Returns how many attempts were made, None where there were none.
+    """
+    guard = Guard(tuple(settings.webhook_allowed_networks))
+    return Dispatch(sessions, settings, guard).run(IDLE_LOOKS, goes_well) or None
+
+
+def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -> int | None:
+    """Remove all batches of `remove_old`."""
+    removed = 0
+    while True:
+        with transaction(sessions) as session:
+            count = remove_old(session, settings.webhook_retention_days)
+        removed += count
+        if not count:
+            return removed or None
+
+
+class Dispatch:
+    """One run of the loop."""
+
+    def __init__(self, sessions: sessionmaker[Session], settings: Settings, guard: Guard) -> None:
+        self._sessions = sessions
+        self._settings = settings
+        whole = settings.webhook_timeout_seconds
+        self._sender = Sender(guard, Limits(connect=min(5, whole), read=min(10, whole), whole=whole))
+        self._seal = Sealed(server_secret(settings), PURPOSE)
+        self._ended: queue.SimpleQueue[tuple[Due, Outcome]] = queue.SimpleQueue()
+        self._on_the_way: dict[tuple[str, int], Due] = {}
+
+    def run(self, idle_looks: int, goes_well: Callable[[], None] = lambda: None) -> int:
+        """Deliver until nothing was to do for so many looks; returns how many attempts were made."""
+        attempts = idle = 0
+        while True:
+            for due in self._claim():
+                attempts += 1
+                self._start(due)
+            idle = 0 if self._on_the_way else idle + 1
+            if idle > idle_looks:
+                return attempts
+            self._record_what_ended()
+            goes_well()
+
+    def _claim(self) -> Sequence[Due]:
+        room = self._settings.webhook_connections - len(self._on_the_way)
+        if room <= 0:
+            return []
+        choice = _Choice(self._on_the_way.values(), self._settings.webhook_connections)
+        with transaction(self._sessions) as session:
+            found = candidates(session, most=4 * room, full=choice.full, full_teams=choice.full_teams)
+            chosen = [each for each in found if choice.takes(each)][:room]
+            return lease(session, chosen, seconds=2 * self._settings.webhook_timeout_seconds, seal=self._seal)
+
+    def _start(self, due: Due) -> None:
+        self._on_the_way[due.delivery_id, due.attempt] = due
+
+        def send() -> None:
+            try:
+                outcome = self._sender.send(due)
+            except Exception as error:  # a fault of ours: told, and tried again as any failure
+                log.error("webhook not sent", delivery=due.delivery_id, exc_info=error)
+                outcome = Outcome(0, None, f"an unexpected error: {type(error).__name__}", None, None)
+            self._ended.put((due, outcome))
+
+        threading.Thread(target=send, name=f"webhook {due.delivery_id}", daemon=True).start()
+
+    def _record_what_ended(self) -> None:
+        """Record the attempts that ended; waits for the first, and no longer than to the next look."""
+        wait = LOOK_SECONDS
+        while True:
+            try:
+                due, outcome = self._ended.get(timeout=wait) if wait else self._ended.get_nowait()
+            except queue.Empty:
+                return
+            with transaction(self._sessions) as session:
+                record(session, due, outcome, self._settings)
+            del self._on_the_way[due.delivery_id, due.attempt]
+            wait = 0
+
+
+class _Choice:
+    """Selection of the due deliveries that are sent now."""
+
+    def __init__(self, on_the_way: Iterable[Due], most: int) -> None:
+        dues = list(on_the_way)
+        self._of_webhook = Counter(due.webhook_id for due in dues)
+        self._of_team = Counter(due.team_id for due in dues)
+        self._failing = sum(due.is_failing for due in dues)
+        failing = {due.webhook_id for due in dues if due.is_failing}
+        self._most_of_team = max(MOST_EACH, most // 4)
+        self._most_failing = max(1, most // 2)
+        self.full = failing | {each for each, count in self._of_webhook.items() if count >= MOST_EACH}
+        self.full_teams = {each for each, count in self._of_team.items() if count >= self._most_of_team}
+
+    def takes(self, each: Candidate) -> bool:
+        """Return whether the delivery is sent now; counts it if so."""
+        one_at_a_time = each.is_failing or self._of_team[each.team_id] >= self._most_of_team // 2
+        if (
+            self._of_webhook[each.webhook_id] >= (1 if one_at_a_time else MOST_EACH)
+            or self._of_team[each.team_id] >= self._most_of_team
+            or (each.is_failing and self._failing >= self._most_failing)
+        ):
+            return False
+        self._of_webhook[each.webhook_id] += 1
+        self._of_team[each.team_id] += 1
+        self._failing += each.is_failing
+        return True

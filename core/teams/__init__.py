@@ -1,1 +1,0 @@
-"""Teams, which own everything, and the API keys that act for them."""
