@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 
 from bench.chaos.installation import Installation
 from bench.chaos.prometheus import Prometheus, until, watch
-from bench.chaos.schedule import DISPATCHERS, WORKERS
+from bench.chaos.schedule import ALL
 
 RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "alerts.yml"
 FASTER = 60
@@ -43,14 +43,14 @@ CAUSES: Final[dict[str, Cause]] = {
     "SecateurBrokerAway": Cause("redis_restart_kept", ("redis",)),
     "SecateurBrokerFull": Cause("redis_full"),
     "SecateurRequestsRefused": Cause("postgres_fast", ("postgres",), requests=True),
-    "SecateurWebhooksOverdue": Cause("freeze", DISPATCHERS, jobs=1),
+    "SecateurWebhooksOverdue": Cause("freeze", ALL.dispatchers, jobs=1),
     "SecateurJobsWaitWhileWorkersIdle": Cause("team_held", jobs=1),
-    "SecateurDutyNotDone": Cause("freeze", DISPATCHERS),
-    "SecateurQueueWithoutWorkers": Cause("freeze", WORKERS, jobs=1),
+    "SecateurDutyNotDone": Cause("freeze", ALL.dispatchers),
+    "SecateurQueueWithoutWorkers": Cause("freeze", ALL.workers, jobs=1),
     "SecateurWorkersPaused": Cause("disk_full", ("worker-0",)),
-    "SecateurWorkersLost": Cause("kill", WORKERS, again=True, jobs=40),
-    "SecateurOutOfMemory": Cause("kill", tuple(f"{worker}/runner" for worker in WORKERS), again=True, jobs=40),
-    "SecateurAttemptsFail": Cause("kill", tuple(f"{worker}/runner" for worker in WORKERS), again=True, jobs=40),
+    "SecateurWorkersLost": Cause("kill", ALL.workers, again=True, jobs=40),
+    "SecateurOutOfMemory": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=True, jobs=40),
+    "SecateurAttemptsFail": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=True, jobs=40),
     "SecateurSlow": Cause("jobs_held", requests=True),
 }
 

@@ -9,7 +9,6 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,7 @@ from sqlalchemy import make_url
 from bench.chaos.gate import Gate
 from bench.chaos.installation import Installation
 from bench.chaos.keeping import RUNNER_SERVER, UP_SECONDS, Database, Part, children, runners
-from bench.chaos.schedule import APIS, DISPATCHERS, WORKERS
+from bench.chaos.schedule import ALL, Services
 from bench.chaos.variables import ACCESS_KEY, BUCKET, DISK_BYTES, PASSWORD, SECRET, SECRET_KEY, service_variables
 from bench.chaos.wires import Network, Wire
 from bench.parts import free_port, installed, until
@@ -50,8 +49,8 @@ class Hooks(Protocol):
 class Fleet:
     """Held as a context, in which everything runs and keeps running; `folder` takes all of it and must be new."""
 
-    def __init__(self, folder: Path, hooks: Hooks, workers: Sequence[str] = WORKERS) -> None:
-        self.workers = workers
+    def __init__(self, folder: Path, hooks: Hooks, services: Services = ALL) -> None:
+        self.services = services
         self.folder = folder.resolve()
         self.run_id = secrets.token_hex(8)
         self.hooks = hooks
@@ -81,7 +80,7 @@ class Fleet:
 
     def worker_of(self, pid: int) -> str | None:
         """Name of the worker with this process id, as the database tells it; None where it has ended meanwhile."""
-        return next((name for name in self.workers if self.parts[name].pid == pid), None)
+        return next((name for name in self.services.workers if self.parts[name].pid == pid), None)
 
     def processes(self, target: str) -> list[psutil.Process]:
         """Of a part: for `worker-N` its parent and the pool's process, `worker-N/pool` or `worker-N/runner` one."""
@@ -89,7 +88,7 @@ class Fleet:
         pid = self.parts[name].pid
         if pid is None:
             return []
-        pools = children(pid) if name in self.workers else []
+        pools = children(pid) if name in self.services.workers else []
         if inner == "runner":
             wanted = [each for pool in pools for each in runners(pool)]
         else:
@@ -101,7 +100,7 @@ class Fleet:
         runners are forked from.
         """
         pids = {pid for part in self.parts.values() if (pid := part.pid) is not None}
-        pools = {process.pid for name in self.workers for process in self.processes(f"{name}/pool")}
+        pools = {process.pid for name in self.services.workers for process in self.processes(f"{name}/pool")}
         servers = {
             child.pid
             for pool in pools
@@ -123,7 +122,7 @@ class Fleet:
         self._cleanup.callback(self.database.close)
         url = self._make_database()
         self._cleanup.callback(self._close_parts)
-        ports = {name: free_port() for name in ("redis", "store", *APIS)}
+        ports = {name: free_port() for name in ("redis", "store", *self.services.apis)}
         self._add("redis", _redis(ports["redis"], self._made("redis")))
         self._add("store", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(ports["store"])])
         for name in ("redis", "store"):
@@ -131,14 +130,14 @@ class Fleet:
         until(lambda: httpx.get(f"http://127.0.0.1:{ports['store']}/", timeout=5), UP_SECONDS)
         self.gate = Gate(network, ports["store"])
         socket_file = Path(str(make_url(url).query["host"])) / ".s.PGSQL.5432"
-        for name in (*APIS, *DISPATCHERS, *self.workers):
+        for name in self.services.all:
             self.wires[f"{name}:postgres"] = Wire(network, socket_file)
             self.wires[f"{name}:redis"] = Wire(network, ports["redis"])
             self._add_service(name, ports.get(name))
         self._prepare()
         self.installation = Installation(
             folder=self.folder,
-            apis=tuple(f"http://127.0.0.1:{ports[name]}" for name in APIS),
+            apis=tuple(f"http://127.0.0.1:{ports[name]}" for name in self.services.apis),
             admin_keys=self._keys(url),
             hooks=self.hooks.url,
             received=self.hooks.received,
@@ -148,11 +147,11 @@ class Fleet:
             store_secret_key=SECRET_KEY,
             database_url=url,
         )
-        for name in (*APIS, *DISPATCHERS, *self.workers):
+        for name in self.services.all:
             self.parts[name].start()
         until(self.is_ready, UP_SECONDS)
         with psycopg.connect(_conninfo(url), autocommit=True) as connection:
-            until(lambda: _workers(connection) == len(self.workers), UP_SECONDS)
+            until(lambda: _workers(connection) == len(self.services.workers), UP_SECONDS)
 
     def _close_parts(self) -> None:
         for part in reversed(self.parts.values()):
@@ -195,7 +194,7 @@ class Fleet:
         return service_variables(self.folder, self._made(name), postgres, redis, self.gate.port)
 
     def _prepare(self) -> None:
-        environment = {**os.environ, **self._variables(APIS[0])}
+        environment = {**os.environ, **self._variables(self.services.apis[0])}
         done = run(
             [sys.executable, *compose()["services"]["prepare"]["command"][1:]], name="prepare", environment=environment
         )

@@ -15,7 +15,7 @@ from bench.chaos.checker import Violation, check, timeline
 from bench.chaos.faults import KINDS, clock_library
 from bench.chaos.fleet import Fleet
 from bench.chaos.journal import Journal
-from bench.chaos.schedule import WHOSE_JOB, WORKERS, Fault, schedule
+from bench.chaos.schedule import ALL, WHOSE_JOB, Fault, Services, schedule
 from bench.chaos.traffic import Receiver, Traffic
 
 AIM_SECONDS = 30
@@ -85,7 +85,7 @@ def run(
     seconds: float | None,
     folder: Path,
     say: Say = lambda line: None,
-    workers: Sequence[str] = WORKERS,
+    services: Services = ALL,
 ) -> Result:
     """Have so many faults come, fewer where `seconds` are over before. `folder` must be new, and takes everything."""
     clock_library()
@@ -95,12 +95,12 @@ def run(
     result = Result(seed, faults, sources())
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver(folder))
-        fleet = stack.enter_context(Fleet(folder, receiver, workers))
+        fleet = stack.enter_context(Fleet(folder, receiver, services))
         watch = stack.enter_context(StageWatch(fleet.installation.database_url, fleet.worker_of))
         with Traffic(fleet.installation, journal, seed) as traffic:
             _warm(watch)
             course = _Course(fleet, watch, journal, result, say)
-            course.run(schedule(seed, faults, workers), seconds)
+            course.run(schedule(seed, faults, services), seconds)
             traffic.stop()
         found = check(
             fleet.installation,
@@ -188,7 +188,13 @@ class _Course:
         running = None if fault.stage is None else self._watch.wait_for(fault.stage, AIM_SECONDS)
         if running is not None:
             return fault.target.replace(WHOSE_JOB, running.worker), fault.stage, running.job
-        return fault.target.replace(WHOSE_JOB, self._fleet.workers[fault.number % len(self._fleet.workers)]), None, None
+        return (
+            fault.target.replace(
+                WHOSE_JOB, self._fleet.services.workers[fault.number % len(self._fleet.services.workers)]
+            ),
+            None,
+            None,
+        )
 
     def _recovery(self, faults: Sequence[Fault]) -> float | None:
         """Wait for it; the seconds it took, None where it took too long."""

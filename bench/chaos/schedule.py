@@ -7,9 +7,6 @@ from typing import Final, TypeVar
 
 from core.service.jobs.states import STAGES
 
-APIS: Final = ("api-0", "api-1")
-DISPATCHERS: Final = ("dispatcher-0", "dispatcher-1")
-WORKERS: Final = ("worker-0", "worker-1", "worker-2", "worker-3")
 WHOSE_JOB: Final = "worker-*"
 """The worker whose job is in the stage that is aimed at: known when the time has come."""
 
@@ -56,6 +53,24 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
+class Services:
+    """Names of the service processes of a fleet."""
+
+    apis: tuple[str, ...] = ("api-0", "api-1")
+    dispatchers: tuple[str, ...] = ("dispatcher-0", "dispatcher-1")
+    workers: tuple[str, ...] = ("worker-0", "worker-1", "worker-2", "worker-3")
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*self.apis, *self.dispatchers, *self.workers)
+
+
+ALL: Final = Services()
+FEW: Final = Services(("api-0",), ("dispatcher-0",), ("worker-0", "worker-1"))
+"""Enough for a job to go on elsewhere; ready in half the time."""
+
+
+@dataclass(frozen=True)
 class Fault:
     """One fault. It comes `pause` seconds after the one before has healed, or, where it `joins`, has begun; then, with
     a `stage`, once a job is in it. `target` may be `WHOSE_JOB`. `shift` is what a clock is wrong by, in seconds.
@@ -71,7 +86,7 @@ class Fault:
     shift: float = 0.0
 
 
-def schedule(seed: int, faults: int, workers: Sequence[str] = WORKERS) -> list[Fault]:
+def schedule(seed: int, faults: int, services: Services = ALL) -> list[Fault]:
     """Return so many faults: the same for the same seed, whatever the run does. Fewer of a seed are its first."""
     chance = random.Random(seed)
     kinds = _dealt(chance, [kind for kind, share in SHARES.items() for _ in range(share)])
@@ -86,7 +101,7 @@ def schedule(seed: int, faults: int, workers: Sequence[str] = WORKERS) -> list[F
             Fault(
                 number=number,
                 kind=kind,
-                target=_target(chance, kind, stage, workers),
+                target=_target(chance, kind, stage, services),
                 seconds=round(shortest + (longest - shortest) * chance.random() ** skew, 2),
                 pause=round(_PAUSE_SECONDS * chance.random(), 2),
                 stage=stage,
@@ -103,17 +118,17 @@ def _dealt(chance: random.Random, cards: Sequence[Item]) -> Iterator[Item]:
         yield from chance.sample(cards, len(cards))
 
 
-def _target(chance: random.Random, kind: str, stage: str | None, workers: Sequence[str]) -> str:
-    worker = chance.choice(workers) if stage is None else WHOSE_JOB
+def _target(chance: random.Random, kind: str, stage: str | None, services: Services) -> str:
+    worker = chance.choice(services.workers) if stage is None else WHOSE_JOB
     if kind in {"kill", "freeze"}:
         if stage is None:
-            return chance.choice([*APIS, *DISPATCHERS, worker, f"{worker}/pool"])
+            return chance.choice([*services.apis, *services.dispatchers, worker, f"{worker}/pool"])
         return chance.choice([worker, f"{worker}/pool", f"{worker}/runner", f"{worker}/runner"])
     if kind == "wire_silent":
-        end = worker if stage is not None else chance.choice([*APIS, *DISPATCHERS, *workers])
+        end = worker if stage is not None else chance.choice(services.all)
         return f"{end}:{chance.choice(['postgres', 'postgres', 'redis'])}"
     if kind == "clock_shift":
-        return worker if stage is not None else chance.choice([*DISPATCHERS, *workers])
+        return worker if stage is not None else chance.choice([*services.dispatchers, *services.workers])
     if kind in {"disk_full", "drain"}:
         return worker
     return {"redis": "redis", "postgres": "postgres", "s3": "store", "hooks": "hooks"}[kind.partition("_")[0]]
