@@ -188,13 +188,8 @@ class _Course:
         running = None if fault.stage is None else self._watch.wait_for(fault.stage, AIM_SECONDS)
         if running is not None:
             return fault.target.replace(WHOSE_JOB, running.worker), fault.stage, running.job
-        return (
-            fault.target.replace(
-                WHOSE_JOB, self._fleet.services.workers[fault.number % len(self._fleet.services.workers)]
-            ),
-            None,
-            None,
-        )
+        workers = self._fleet.services.workers
+        return fault.target.replace(WHOSE_JOB, workers[fault.number % len(workers)]), None, None
 
     def _recovery(self, faults: Sequence[Fault]) -> float | None:
         """Wait for it; the seconds it took, None where it took too long."""
