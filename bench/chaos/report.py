@@ -30,7 +30,7 @@ def report(results: Sequence[Result]) -> str:
     faults = [fault for result in results for fault in result["faults"]]
     violations = sum(len(result["violations"]) for result in results)
     facts = [
-        f"- {len(results)} seeds, {len(faults):,} faults, {violations:,} violations.",
+        f"- {len(results)} {"seed" if len(results) == 1 else "seeds"}, {len(faults):,} faults, {violations:,} violations.",
         f"- {describe_machine()}.",
     ]
     recovery: dict[str, list[float | None]] = defaultdict(list)
