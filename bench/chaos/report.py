@@ -29,8 +29,9 @@ def report(results: Sequence[Result]) -> str:
     """Return the section: what ran, faults by kind, and faults by the stage the job was in that they were aimed at."""
     faults = [fault for result in results for fault in result["faults"]]
     violations = sum(len(result["violations"]) for result in results)
+    seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
     facts = [
-        f"- {len(results)} {"seed" if len(results) == 1 else "seeds"}, {len(faults):,} faults, {violations:,} violations.",
+        f"- {seeds}, {len(faults):,} faults, {violations:,} violations.",
         f"- {describe_machine()}.",
     ]
     recovery: dict[str, list[float | None]] = defaultdict(list)
