@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue.methods import METHODS
-from tests.engine.tiny import CONFIGS
-from tests.golden.inputs import CLASSIFIERS, DEEP
+from tests.golden.inputs import DEEP, LANGUAGE_MODELS
 
 BODIES = Path(__file__).parent / "bodies.json"
 
@@ -34,7 +33,7 @@ _RETRAINED = {"retrain_steps": 4, "batch_size": 8, "rounds": 2}
 def bodies() -> dict[str, dict[str, Any]]:
     """Return the body of each job by its name."""
     jobs: dict[str, dict[str, Any]] = {}
-    for model in CONFIGS:
+    for model in LANGUAGE_MODELS:
         jobs[f"sparsegpt {model}"] = _language(model, "sparsegpt", sparsity=0.5)
     jobs["sparsegpt deep"] = _language(DEEP, "sparsegpt", sparsity=0.5)
     for method in _LANGUAGE:
@@ -55,13 +54,13 @@ def bodies() -> dict[str, dict[str, Any]]:
     jobs["sensitivity"] = _language("llama", "sensitivity")
     for method in ("magnitude", "obs"):
         jobs[f"{method} lenet"] = _classifier("lenet-5", method, sparsity=0.5)
-    jobs["obs whole network"] = _classifier("lenet-5", "obs", sparsity=0.05, mode="exact", curvature_images=20)
+    jobs["obs whole network"] = _classifier("digits-1989", "obs", sparsity=0.05, mode="exact", curvature_images=20)
     jobs["obd lenet"] = _classifier("lenet-5", "obd", sparsity=0.5, curvature_images=20, **_RETRAINED)
     jobs["iterative lenet"] = _classifier("lenet-5", "iterative-magnitude", sparsity=0.5, scan_images=20, **_RETRAINED)
     jobs["hashed lenet"] = _classifier("lenet-5", "magnitude", sparsity=0.5) | {
         "output": {"format": "hashed", "compression": 0.25}
     }
-    for model in CLASSIFIERS[1:]:
+    for model in ("resnet", "vit"):
         jobs[f"wanda {model}"] = _classifier(model, "wanda", sparsity=0.5)
     jobs["filter-l1"] = _classifier("resnet", "filter-l1", sparsity=0.3, pattern="structured", measured_images=20)
     jobs["filter-taylor"] = _classifier(

@@ -25,9 +25,11 @@ ROOT = Path(__file__).parents[2]
 _ENDED = ("succeeded", "failed", "cancelled")
 _UNSTEADY = re.compile(
     r"second|_at$|peak|elapsed|latency|memory|worker|host|time|^id$|^job$|job_id|machine|version|revision|attempt|"
-    r"resumed|^actual$|README"
+    r"resumed|^estimate$|README"
 )
-"""Keys of reports and manifests whose values differ from run to run."""
+"""Keys of reports and manifests whose values differ from run to run, or with the jobs that ran before."""
+_UNSTEADY_TEXT = re.compile(r"\d (s|ms|min|MB|GB|MiB|GiB)\b|20\d\d-\d\d|\btime\b")
+"""Notes and lines of a model card that tell of times."""
 _TEXT_FILES = ("README.md", "secateur.json")
 _LONGEST_SECONDS = 300
 
@@ -186,15 +188,17 @@ def _steady(value: Any) -> Any:
     """Return a JSON value without what differs from run to run: times, peaks, names of jobs."""
     if isinstance(value, dict):
         return {key: _steady(each) for key, each in sorted(value.items()) if not _UNSTEADY.search(key)}
-    return [_steady(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_steady(each) for each in value if not (isinstance(each, str) and _UNSTEADY_TEXT.search(each))]
+    return value
 
 
 def _steady_text(content: bytes, job_id: str) -> Any:
     text = content.decode().replace(job_id, "JOB")
     try:
         return _steady(json.loads(text))
-    except ValueError:  # a model card: times stand in lines with their unit
-        return [line for line in text.splitlines() if not re.search(r"\d (s|ms|min|MB|GB|MiB|GiB)\b|20\d\d-\d\d", line)]
+    except ValueError:  # a model card
+        return _steady(text.splitlines())
 
 
 def _git(*arguments: str) -> str:
