@@ -11,7 +11,7 @@ from tests.engine.tiny import CONFIGS, make_model
 from tests.image_sets import encoded
 
 LANGUAGE_MODELS = [name for name in CONFIGS if name != "qwen2"]
-"""Tiny models, but the one whose tokenizer is byte-level whatever its files say: the words of the text are none to it."""
+"""Tiny models, without the one whose tokenizer is byte-level whatever its files say, and knows no word of the text."""
 DEEP = "llama-deep"
 """A Llama of more layers, whose pruning takes long enough to be killed in the middle."""
 CLASSIFIERS = ("digits-1989", "lenet-5", "resnet", "vit")
