@@ -29,6 +29,7 @@ class Network:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
         self._servers: list[asyncio.Server] = []
+        self._served: set[asyncio.Task[None] | None] = set()  # the loop's own references are weak
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -46,12 +47,15 @@ class Network:
         """Return the port on loopback at which it takes connections from now on."""
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            self._served.add(task)
             try:
                 await way.serve(reader, writer)
             except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
                 pass  # one of its ends is gone, or we end it
             finally:
                 writer.transport.abort()
+                self._served.discard(task)
 
         async def start() -> int:
             server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -68,10 +72,12 @@ class Network:
     async def _end(self) -> None:
         for server in self._servers:
             server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # a connection that was just accepted begins only now
 
 
 class Wire:
