@@ -6,23 +6,20 @@ everything else that there is to say.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 from celery import Celery
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.fleet_metrics import FleetCollector
+from api.fleet_metrics import CachedCollector, FleetCollector
 from core.service.jobs.hints import Hints
 from core.settings import Settings
 from core.storage import Store
 
-CACHED_SECONDS = 5.0
-"""However many scrape, broker and store are asked no more often."""
 LONGEST_ANSWER_SECONDS = 2.0
 
 log = structlog.get_logger()
@@ -45,32 +42,19 @@ class _Broker:
     memory: tuple[int, int] | None
 
 
-class BackingCollector(Collector):
+class BackingCollector(CachedCollector):
     """Broker and store, asked by one scrape for all that come soon after."""
 
     def __init__(self, store: Store, broker: Celery, queues: Sequence[str]) -> None:
+        super().__init__()
         self._store = store
         self._hints = Hints(broker)
         self._queues = tuple(dict.fromkeys(queues))
-        self._lock = threading.Lock()
-        self._metrics: list[Metric] = []
-        self._read_at = -CACHED_SECONDS
         self._asked = [_Question("broker", self._ask_broker), _Question("store", self._ask_store)]
         self._broker: _Broker | None = None
         self._store_is_up = False
 
-    def collect(self) -> Iterator[Metric]:
-        with self._lock:
-            if time.monotonic() >= self._read_at + CACHED_SECONDS:
-                self._metrics = self._read()
-                self._read_at = time.monotonic()
-            yield from self._metrics
-
-    def describe(self) -> list[Metric]:
-        """Return nothing: registering must not ask anybody."""
-        return []
-
-    def _read(self) -> list[Metric]:
+    def read(self) -> list[Metric]:
         self._broker, self._store_is_up = None, False
         for question in self._asked:
             question.ask()

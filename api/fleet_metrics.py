@@ -26,7 +26,7 @@ from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
 from core.settings import Settings
 
 CACHED_SECONDS = 5.0
-"""However many scrape, the database is asked no more often."""
+"""However many scrape, nobody is asked more often."""
 _TIMEOUT = "3s"
 
 log = structlog.get_logger()
@@ -36,12 +36,10 @@ _MOST_TEAMS = 20
 """Teams with jobs that wait are told apart: those whose oldest waits longest."""
 
 
-class FleetCollector(Collector):
-    """Queues, workers and totals. Where the database cannot be asked, only `secateur_database_up` 0 is left."""
+class CachedCollector(Collector):
+    """Metrics that are read by one scrape for all that come soon after."""
 
-    def __init__(self, sessions: sessionmaker[Session], settings: Settings) -> None:
-        self._sessions = sessions
-        self._settings = settings
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._metrics: list[Metric] = []
         self._read_at = -CACHED_SECONDS
@@ -49,15 +47,28 @@ class FleetCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         with self._lock:
             if time.monotonic() >= self._read_at + CACHED_SECONDS:
-                self._metrics = self._read()
+                self._metrics = self.read()
                 self._read_at = time.monotonic()
             yield from self._metrics
 
     def describe(self) -> list[Metric]:
-        """Nothing: registering must not ask the database."""
+        """Return nothing: registering must not ask anybody."""
         return []
 
-    def _read(self) -> list[Metric]:
+    def read(self) -> list[Metric]:
+        """Ask whoever knows."""
+        raise NotImplementedError
+
+
+class FleetCollector(CachedCollector):
+    """Queues, workers and totals. Where the database cannot be asked, only `secateur_database_up` 0 is left."""
+
+    def __init__(self, sessions: sessionmaker[Session], settings: Settings) -> None:
+        super().__init__()
+        self._sessions = sessions
+        self._settings = settings
+
+    def read(self) -> list[Metric]:
         up = GaugeMetricFamily("secateur_database_up", "Whether the database answered for this scrape.")
         try:
             with transaction(self._sessions) as session:

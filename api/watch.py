@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import make_url
 
-from core.database import database_url
+from core.database import database_url, libpq_url
 from core.keepalives import postgres_keepalives
 from core.service.jobs.queue import EVENT_CHANNEL
 from core.settings import Settings
@@ -28,7 +27,7 @@ class EventWatch:
     """
 
     def __init__(self, settings: Settings) -> None:
-        url = make_url(database_url(settings)).set(drivername="postgresql").render_as_string(False)
+        url = libpq_url(database_url(settings))
         self.conninfo = make_conninfo(url, **postgres_keepalives(settings))
         self._watchers: dict[str, set[asyncio.Event]] = {}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.machine import describe_machine
@@ -22,7 +22,7 @@ from bench.queue_scale_fill import fill, job_body
 from bench.queue_scale_lists import show_lists
 from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
-from core.database import migrate, session_factory
+from core.database import libpq_url, migrate, session_factory
 from core.service.jobs import queue, service
 from core.service.teams.audit import list_audit
 from core.service.teams.quotas import get_team
@@ -55,8 +55,7 @@ def main() -> int:
 
 
 def _configure(url: str) -> None:
-    conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
         for setting, value in SERVER.items():
             connection.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from select import POLLIN, poll
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 from prometheus_client import Histogram
@@ -38,6 +38,9 @@ from ulid import ULID
 
 from core.keepalives import postgres_keepalives
 from core.settings import Settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _MIGRATION_LOCK = 0x5ECA7EB2
@@ -103,6 +106,11 @@ def database_url(settings: Settings) -> str:
     if settings.database_url is None:
         raise ValueError("SECATEUR_DATABASE_URL is not set: start the embedded server with `secateur serve`, or set it")
     return settings.database_url
+
+
+def libpq_url(url: str) -> str:
+    """Return a database's URL as psycopg itself and PostgreSQL's own programs take it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
@@ -238,10 +246,18 @@ def transaction(factory: sessionmaker[Session]) -> Iterator[Session]:
         yield session
 
 
+def migrations() -> "Config":
+    """Return what Alembic is told of this service's migrations."""
+    from alembic.config import Config  # slow to load, and for migrations alone
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
 def migrate(settings: Settings) -> None:
     """Bring the database to the newest schema. Safe to call from several processes at once."""
     import alembic.command  # slow to load, and for this alone
-    import alembic.config
 
     engine = create_engine_from(settings, "migration")
     try:
@@ -251,8 +267,7 @@ def migrate(settings: Settings) -> None:
                 time.sleep(_MIGRATION_LOOK_SECONDS)
             try:
                 connection.commit()
-                config = alembic.config.Config()
-                config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+                config = migrations()
                 config.attributes["connection"] = connection
                 alembic.command.upgrade(config, "head")
                 connection.commit()
@@ -266,13 +281,10 @@ def migrate(settings: Settings) -> None:
 
 def has_schema(settings: Settings) -> bool:
     """Return whether the database has this version's schema, or that of a newer version, which this one tolerates."""
-    import alembic.config  # slow to load, and for this alone
-    from alembic.runtime.migration import MigrationContext
+    from alembic.runtime.migration import MigrationContext  # slow to load, and for this alone
     from alembic.script import ScriptDirectory
 
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
+    scripts = ScriptDirectory.from_config(migrations())
     engine = create_engine_from(settings, "migration")
     try:
         with engine.connect() as connection:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors, sql
 from sqlalchemy import make_url
 
-from core.database import migrate, new_id
+from core.database import libpq_url, migrate, new_id
 from core.settings import Settings
 
 _TEMPLATE = "migrated"
@@ -90,8 +90,7 @@ def _rename(connection: psycopg.Connection[Any], old: str, new: str) -> None:
 
 
 def administrator(url: str) -> psycopg.Connection[tuple[Any, ...]]:
-    conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(conninfo, autocommit=True)
+    return psycopg.connect(libpq_url(url), autocommit=True)
 
 
 def _on_database(url: str, name: str) -> str:

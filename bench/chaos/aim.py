@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self
 
 import psycopg
-from sqlalchemy import make_url
 
+from core.database import libpq_url
 from core.service.jobs.queue import EVENT_CHANNEL
 
 _RECONNECT_SECONDS = 0.2
@@ -33,7 +33,7 @@ class StageWatch:
 
     def __init__(self, database_url: str, worker_of: Callable[[int], str | None]) -> None:
         self._worker_of = worker_of
-        self._conninfo = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._conninfo = libpq_url(database_url)
         self._running: list[tuple[str, str | None, int]] = []
         self._news = threading.Condition()
         self._ended = threading.Event()

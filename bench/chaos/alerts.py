@@ -9,11 +9,12 @@ from typing import Final
 
 import psycopg
 import redis
-from sqlalchemy import make_url
 
 from bench.chaos.installation import Installation
-from bench.chaos.prometheus import Prometheus, until, watch
+from bench.chaos.prometheus import Prometheus, watch
 from bench.chaos.schedule import ALL
+from bench.parts import until
+from core.database import libpq_url
 
 RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "alerts.yml"
 FASTER = 60
@@ -60,7 +61,9 @@ Apply = Callable[[str, str], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Means:
-    """What a try needs of a fleet. `submit` has so many jobs accepted, whose team has a webhook; `request` asks an API
+    """Access to a fleet that a try needs.
+
+    `submit` has so many jobs accepted, whose team has a webhook; `request` asks an API
     for a list of jobs, whatever it answers.
     """
 
@@ -139,8 +142,7 @@ def jobs_held(means: Means) -> Iterator[None]:
 
 @contextmanager
 def _held(means: Means, statement: str) -> Iterator[None]:
-    url = make_url(means.installation.database_url).set(drivername="postgresql").render_as_string(False)
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(libpq_url(means.installation.database_url)) as connection:
         connection.execute(statement.encode())
         try:
             yield

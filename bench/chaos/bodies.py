@@ -1,4 +1,4 @@
-"""What clients work with: a model of two layers, a text it can read, and jobs of every kind that take seconds."""
+"""Material of the clients: a model of two layers, a text it can read, and jobs of every kind that take seconds."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""What a run broke, if anything: the promises, looked at once the last fault is healed and the clients have stopped.
+"""Checker of a run: the promises, looked at once the last fault is healed and the clients have stopped.
 
 It reads the API as the teams do, the audit trail among it, the bucket, the receiver's file, /proc, the workers' folders
 and PostgreSQL's own views of who holds what. It knows nothing of the product's code or tables.
@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import psycopg
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError
 
 from bench.chaos.installation import Installation
 from bench.chaos.journal import read

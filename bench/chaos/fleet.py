@@ -26,7 +26,7 @@ from bench.chaos.schedule import ALL, Services
 from bench.chaos.variables import ACCESS_KEY, BUCKET, DISK_BYTES, PASSWORD, SECRET, SECRET_KEY, service_variables
 from bench.chaos.wires import Network, Wire
 from bench.parts import free_port, installed, until
-from core.database import session_factory, transaction
+from core.database import libpq_url, session_factory, transaction
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
@@ -83,7 +83,10 @@ class Fleet:
         return next((name for name in self.services.workers if self.parts[name].pid == pid), None)
 
     def processes(self, target: str) -> list[psutil.Process]:
-        """Of a part: for `worker-N` its parent and the pool's process, `worker-N/pool` or `worker-N/runner` one."""
+        """Return the processes of a part.
+
+        For `worker-N` they are its parent and the pool's process; `worker-N/pool` or `worker-N/runner` is one of them.
+        """
         name, _, inner = target.partition("/")
         pid = self.parts[name].pid
         if pid is None:
@@ -96,8 +99,9 @@ class Fleet:
         return [process for each in wanted if (process := _process(each)) is not None]
 
     def expected_pids(self) -> set[int]:
-        """Those that should run while no job does: of each part, and of a worker the pool's process and the one that
-        runners are forked from.
+        """Return the ids of the processes that should run while no job does.
+
+        One of each part, and of a worker also the pool's process and the one that runners are forked from.
         """
         pids = {pid for part in self.parts.values() if (pid := part.pid) is not None}
         pools = {process.pid for name in self.services.workers for process in self.processes(f"{name}/pool")}
@@ -150,7 +154,7 @@ class Fleet:
         for name in self.services.all:
             self.parts[name].start()
         until(self.is_ready, UP_SECONDS)
-        with psycopg.connect(_conninfo(url), autocommit=True) as connection:
+        with psycopg.connect(libpq_url(url), autocommit=True) as connection:
             until(lambda: _workers(connection) == len(self.services.workers), UP_SECONDS)
 
     def _close_parts(self) -> None:
@@ -158,11 +162,11 @@ class Fleet:
             part.close()
 
     def _make_database(self) -> str:
-        """As docker-compose.yml sets it up; it need not outlive a machine, so it waits for no disk."""
+        """Set PostgreSQL up as docker-compose.yml does; it need not outlive a machine, so it waits for no disk."""
         url = self.database.start()
         words = compose()["services"]["postgres"]["command"]
         options = dict(word.split("=") for word in words if "=" in word)
-        with psycopg.connect(_conninfo(url), autocommit=True) as connection:
+        with psycopg.connect(libpq_url(url), autocommit=True) as connection:
             for name, value in {**options, "fsync": "off"}.items():
                 connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
         self.database.stop_fast()
@@ -236,10 +240,6 @@ class Fleet:
 def _redis(port: int, data: Path) -> list[str]:
     said = [filled_in(word, {"REDIS_PASSWORD": PASSWORD}) for word in compose()["services"]["redis"]["command"]]
     return [installed(said[0]), *said[1:], "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
-
-
-def _conninfo(url: str) -> str:
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _workers(connection: psycopg.Connection[Any]) -> int:

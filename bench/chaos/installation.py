@@ -1,4 +1,4 @@
-"""What a client, the checker and a fault know of the installation under test."""
+"""Addresses and keys of the installation under test, for clients, the checker and faults."""
 
 from dataclasses import dataclass
 from pathlib import Path

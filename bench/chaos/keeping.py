@@ -155,8 +155,9 @@ def children(pid: int) -> list[int]:
 
 
 def runners(pool: int) -> list[int]:
-    """What works for the job of a worker's pool process: its runner, else the process it would be forked from, else the
-    pool's process itself.
+    """Return what works for the job of a worker's pool process.
+
+    Its runner, else the process it would be forked from, else the pool's process itself.
     """
     offspring = children(pool)
     servers = [child for child in offspring if RUNNER_SERVER in _text(Path(f"/proc/{child}/cmdline"))]

@@ -1,4 +1,4 @@
-"""What a run left, as its users can see it: read over REST with each team's key, from the bucket and the receiver.
+"""State that a run left, as its users see it: read over REST with each team's key, from the bucket and the receiver.
 
 Nothing here or in `promises` is the product's code: what is looked at must not decide what it looks like.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import boto3  # type: ignore[import-untyped]
+import boto3
 import httpx
-from botocore.config import Config  # type: ignore[import-untyped]
+from botocore.config import Config
 
 from bench.chaos.installation import Installation
 from bench.chaos.journal import read

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from bench.parts import until
 from worker.processes import spawn
 
 PROGRAM = "prometheus"
 START_SECONDS = 60
 _LEAST_RANGE_SECONDS = 10
-"""Of a range in an expression: a rate needs some scrapes in it."""
+"""Shortest range in an expression: a rate needs some scrapes in it."""
 _LEAST_FOR_SECONDS = 5
-"""Of a `for` that there is: until the first scrape nothing is known of anybody."""
+"""Shortest `for` where there is one: until the first scrape nothing is known of anybody."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-_LOOK_SECONDS = 0.2
 
 Series = dict[str, Any]
 """One result of a query: its labels as `metric`, and as `value` a time and what it is, as text."""
@@ -112,16 +112,6 @@ def watch(apis: Sequence[str], rules: Path | None, folder: Path, faster: float =
             running.close()
     finally:
         process.end(grace_seconds=10)
-
-
-def until(look: Callable[[], Any], seconds: float) -> Any:
-    """Return the first answer that says something. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(_LOOK_SECONDS)
-    raise TimeoutError(f"not within {seconds:g} s")
 
 
 def shortened(rules: str, faster: float) -> str:

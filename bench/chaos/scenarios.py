@@ -17,11 +17,13 @@ from typing import Any
 from bench.chaos.bodies import MODEL, TEXT, write_model, write_words
 from bench.chaos.checker import Violation, check
 from bench.chaos.journal import Journal
-from bench.chaos.small import LEASE_SECONDS, Small, until
+from bench.chaos.small import LEASE_SECONDS, Small
+from bench.parts import until
 from secateur import Client, Job
 
 _TEAM = "gardeners"
 _BOUND_SECONDS = 90.0
+_PATIENCE_SECONDS = 90.0
 
 Scenario = Callable[[Small, Client, Journal], None]
 
@@ -30,10 +32,14 @@ def frozen_past_its_lease(small: Small, client: Client, journal: Journal) -> Non
     """A worker is frozen until another has taken its job over; then it goes on, and the other is frozen meanwhile."""
     small.start("worker-1")
     job = _submit(client, journal, {"method": "wanda", "sparsity": 0.5, "calibration": _CALIBRATION})
-    until(lambda: client.job(job.id).stage in ("prune", "evaluate", "verify"), "the first attempt prunes")
+    until(
+        lambda: client.job(job.id).stage in ("prune", "evaluate", "verify"),
+        _PATIENCE_SECONDS,
+        "the first attempt prunes",
+    )
     small.freeze("worker-1")
     small.start("worker-2")
-    until(lambda: _is_running(client.job(job.id), attempt=2), "another worker takes over")
+    until(lambda: _is_running(client.job(job.id), attempt=2), _PATIENCE_SECONDS, "another worker takes over")
     small.freeze("worker-2")
     small.thaw("worker-1")
     time.sleep(LEASE_SECONDS)
@@ -45,7 +51,7 @@ def cancelled_while_it_runs(small: Small, client: Client, journal: Journal) -> N
     """A running job is cancelled and tried again: statements that match no row are among those of every cancel."""
     small.start("worker-1")
     job = _submit(client, journal, {"method": "wanda", "sparsity": 0.5, "calibration": _CALIBRATION})
-    until(lambda: client.job(job.id).stage in ("open", "prune", "evaluate"), "the job runs")
+    until(lambda: client.job(job.id).stage in ("open", "prune", "evaluate"), _PATIENCE_SECONDS, "the job runs")
     journal.note("cancel_answered", job=job.id, team=_TEAM, status=client.cancel(job.id).status)
     _wait(client, job.id)
     journal.note("retry_answered", job=job.id, team=_TEAM, status=client.retry(job.id).status)
@@ -64,7 +70,7 @@ def killed_while_it_publishes(small: Small, client: Client, journal: Journal) ->
 
     small.store.on_stored = kill
     job = _submit(client, journal, {"method": "magnitude", "sparsity": 0.5})
-    until(lambda: killed, "a file of the artifact is stored")
+    until(lambda: killed, _PATIENCE_SECONDS, "a file of the artifact is stored")
     journal.note("fault", number=1, name="kill", target="worker-1", stage="store", seconds=0, phase="healed")
     small.start("worker-1")
     assert client.job(job.id).status == "running"
@@ -109,7 +115,7 @@ def _is_running(job: Job, attempt: int) -> bool:
 
 
 def _wait(client: Client, job_id: str) -> None:
-    until(lambda: client.job(job_id).finished, "the job ends")
+    until(lambda: client.job(job_id).finished, _PATIENCE_SECONDS, "the job ends")
 
 
 def main() -> int:

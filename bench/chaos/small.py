@@ -9,16 +9,15 @@ import secrets
 import signal
 import subprocess
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-import boto3  # type: ignore[import-untyped]
+import boto3
 import psutil
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -36,7 +35,6 @@ from worker.serve import part_commands
 
 LEASE_SECONDS = 6.0
 _SECRET = "a secret for chaos"
-_PATIENCE_SECONDS = 90.0
 
 
 class Store:
@@ -217,13 +215,3 @@ class Small:
             "CHAOS_RUN": self.run_id,
         }
         return kept | own | quick
-
-
-def until(look: Callable[[], Any], what: str, seconds: float = _PATIENCE_SECONDS) -> Any:
-    """Return what `look` gives once that is something; raises TimeoutError, saying what did not come."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise TimeoutError(f"{what}: not within {seconds:.0f} s")

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-from s3fs import S3FileSystem  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError
+from s3fs import S3FileSystem
 
 from core.errors import DiskFull, StoreUnavailable
 from core.settings import Settings

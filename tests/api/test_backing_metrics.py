@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-import api.backing_metrics
 import api.fleet_metrics
 from api.app import create_app
 from core.database import transaction
@@ -30,8 +29,7 @@ Sessions = sessionmaker[Session]
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (api.fleet_metrics, api.backing_metrics):
-        monkeypatch.setattr(module, "CACHED_SECONDS", 0.0)
+    monkeypatch.setattr(api.fleet_metrics, "CACHED_SECONDS", 0.0)
 
 
 @pytest.fixture

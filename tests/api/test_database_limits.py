@@ -11,6 +11,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.parts import free_port
 from bench.pooler import configure_pooler, pooled_url
 from core.database import Role, passing_fault, session_factory, transaction
 from core.service.jobs.queue import HeldUp, claim
@@ -23,7 +24,6 @@ from tests.jobs.conftest import new_job as new_job
 from tests.production.programs import needed
 from tests.serving import lent_app
 from tests.worker.conftest import eventually
-from tests.worker.test_serve import free_port
 from worker.processes import spawn
 
 Sessions = sessionmaker[Session]

@@ -7,10 +7,9 @@ import httpx
 import psycopg
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
-from sqlalchemy import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
+from core.database import libpq_url, transaction
 from core.service.jobs.queue import (
     append_event,
     claim,
@@ -131,8 +130,7 @@ def test_a_stream_survives_the_loss_of_its_database_connection(
     job = submit(live_api, job_body)
     events = stream(live_api, job)
     assert next(events).id == "1"
-    conninfo = make_url(settings.database_url or "").set(drivername="postgresql").render_as_string(False)
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with psycopg.connect(libpq_url(settings.database_url or ""), autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"

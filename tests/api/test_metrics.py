@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import api.fleet_metrics
 from api.app import create_app
+from bench.parts import free_port
 from core.database import transaction
 from core.service.jobs import queue
 from core.service.jobs.fleet import STAGE_BOUNDS, count_ended_attempts
 from core.settings import Settings
-from tests.worker.test_serve import free_port
 
 Labels = dict[str, str]
 

@@ -10,12 +10,13 @@ from threading import Thread
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
 
 from bench.chaos.alerts import CAUSES, OWN, Means, jobs_held, redis_full, team_held
 from bench.chaos.faults import KINDS
 from bench.chaos.installation import Installation
-from bench.chaos.prometheus import PROGRAM, shortened, until, watch
+from bench.chaos.prometheus import PROGRAM, shortened, watch
+from bench.parts import until
+from core.database import libpq_url
 from tests.production.programs import needed
 from tests.worker.redis_server import redis_running
 
@@ -95,8 +96,7 @@ def test_what_is_held_is_let_go(database_url: str, team: str) -> None:
         lambda jobs: None,
         lambda: None,
     )
-    url = make_url(database_url).set(drivername="postgresql").render_as_string(False)
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         for held, asked in ((team_held, "SELECT FROM teams FOR UPDATE"), (jobs_held, "SELECT FROM jobs")):
             with held(means), pytest.raises(psycopg.errors.LockNotAvailable):
                 connection.execute(f"BEGIN; SET LOCAL lock_timeout = '50ms'; {asked}".encode())

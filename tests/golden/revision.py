@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,9 @@ from typing import Any
 import httpx
 import psutil
 
+from bench.parts import free_port
 from tests.golden.inputs import CLASSIFIERS
+from worker.processes import ChildProcess, spawn
 
 ROOT = Path(__file__).parents[2]
 _ENDED = ("succeeded", "failed", "cancelled")
@@ -54,7 +55,7 @@ def install(revision: str, folder: Path) -> Path:
 class Service:
     """A running revision: `client` asks it, `process` is `secateur serve`."""
 
-    def __init__(self, client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, client: httpx.Client, process: ChildProcess) -> None:
         self.client = client
         self.process = process
 
@@ -131,10 +132,8 @@ class Service:
 @contextmanager
 def serving(site: Path, inputs: Path) -> Iterator[Service]:
     """Serve an installed revision from a home of its own, which goes with it."""
-    with TemporaryDirectory() as place, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    with TemporaryDirectory() as place:
+        port = free_port()
         home = Path(place) / "home"
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")},
@@ -152,23 +151,19 @@ def serving(site: Path, inputs: Path) -> Iterator[Service]:
         }
         command = [sys.executable, "-c", "from secateur.cli import main; main()", "serve", "--port", str(port)]
         with open(site / "serve.log", "wb") as log:
-            process = subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log)
+            process = spawn(command, name="golden", stdout=log, stderr=log, environment=environment)
         try:
             _until_ready(f"http://127.0.0.1:{port}", process, site / "serve.log")
             key = {"Authorization": f"Bearer {(home / 'api-key').read_text().strip()}"}
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=key, timeout=60) as client:
                 yield Service(client, process)
         finally:
-            process.terminate()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.end(grace_seconds=60)
 
 
-def _until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _until_ready(url: str, process: ChildProcess, log: Path) -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_running():
         try:
             if httpx.get(f"{url}/readyz").json().get("can_run"):
                 return

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bench.parts import free_port
 from core.database import session_factory, transaction
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
@@ -24,7 +25,6 @@ from core.settings import Settings
 from tests.conftest import settings_for
 from tests.model_folders import write_llama, write_text
 from tests.worker.conftest import eventually, impatient
-from tests.worker.test_serve import free_port
 from worker.processes import ChildProcess, spawn
 from worker.serve import part_commands, part_environment
 

@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.parts import free_port
 from core.settings import Settings
 from core.storage import Store
 from tests.api.ended_job import succeeded_job
@@ -28,7 +29,6 @@ from tests.portal.running_job import Running
 from tests.webhooks.receiver import Trust
 from tests.webhooks.test_addresses import make_trust
 from tests.worker.conftest import eventually
-from tests.worker.test_serve import free_port
 from worker.processes import ChildProcess, spawn
 from worker.serve import part_commands, part_environment
 

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 
+from bench.parts import free_port
 from tests.production import manifests
 from tests.production.files import Image, compose, filled_in, image
 from tests.production.programs import needed
-from tests.worker.test_serve import free_port
 from worker.processes import ChildProcess, run, spawn
 
 Answer = TypeVar("Answer")

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-import api.backing_metrics
 import api.fleet_metrics
-from bench.chaos.prometheus import until, watch
+from bench.chaos.prometheus import watch
+from bench.parts import until
 from core.database import transaction
 from core.service.jobs import fleet, queue
 from core.service.jobs.duties import note_done
@@ -56,8 +56,7 @@ def instance(
     live_api: httpx.Client, sessions: Sessions, job_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> httpx.Client:
     """An API process whose fleet has a GPU, a job that failed, one that succeeded, one that waits, and a dispatcher."""
-    for module in (api.fleet_metrics, api.backing_metrics):
-        monkeypatch.setattr(module, "CACHED_SECONDS", 0.0)
+    monkeypatch.setattr(api.fleet_metrics, "CACHED_SECONDS", 0.0)
     for _ in range(4):
         live_api.post("/v1/jobs", json=job_body).raise_for_status()
     with transaction(sessions) as session:

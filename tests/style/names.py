@@ -58,8 +58,9 @@ class Finding:
 def findings() -> list[Finding]:
     """Return every place in the product that breaks a rule, by rule, file and line."""
     sources = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in _files()}
-    found = [finding for name, source in sources.items() for finding in findings_in(name, source)]
-    found += _namesakes(sources)
+    trees = {name: ast.parse(source) for name, source in sources.items()}
+    found = [finding for name, source in sources.items() for finding in _in_tree(name, source, trees[name])]
+    found += _namesakes(trees)
     return sorted(found, key=lambda each: (each.rule, each.file, each.line))
 
 
@@ -94,8 +95,10 @@ def _files() -> list[Path]:
 
 def findings_in(name: str, source: str) -> Iterator[Finding]:
     """Yield the places in one file; `name` is its path in the repository."""
-    tree = ast.parse(source)
+    yield from _in_tree(name, source, ast.parse(source))
 
+
+def _in_tree(name: str, source: str, tree: ast.Module) -> Iterator[Finding]:
     def finding(rule: str, line: int, text: str) -> Finding:
         return Finding(rule, name, line, text)
 
@@ -125,10 +128,10 @@ def findings_in(name: str, source: str) -> Iterator[Finding]:
                 yield finding("word_of_our_own", line, identifier)
 
 
-def _namesakes(sources: Mapping[str, str]) -> Iterator[Finding]:
+def _namesakes(trees: Mapping[str, ast.Module]) -> Iterator[Finding]:
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for file, source in sources.items():
-        for node in ast.parse(source).body if not file.startswith("client/") else ():
+    for file, tree in trees.items():
+        for node in tree.body if not file.startswith("client/") else ():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append((file, node.lineno))
     for name, found in places.items():

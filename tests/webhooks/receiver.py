@@ -4,7 +4,6 @@
 
 import contextlib
 import json
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -147,10 +146,3 @@ class Trust:
             self.asked.append(name)
 
         self.server.sni_callback = note
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

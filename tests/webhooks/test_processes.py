@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 from standardwebhooks import Webhook as Verifier
 
+from bench.parts import free_port
 from core.database import transaction
 from core.engine.architectures.description import inspect_folder
 from core.service.jobs.tables import JobEventRow, JobRow
@@ -24,7 +25,6 @@ from core.service.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow
 from core.settings import Settings
 from secateur import Client
 from tests.webhooks.conftest import Webhooks
-from tests.webhooks.receiver import free_port
 from tests.worker.conftest import eventually
 from worker.processes import ChildProcess, spawn
 from worker.serve import part_environment

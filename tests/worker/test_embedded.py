@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from core.database import libpq_url
 from tests.worker.conftest import eventually, is_alive
 from worker.embedded import PostgresFailed, is_running, postgres, start_postgres, stop_postgres
 
@@ -55,8 +56,7 @@ def copied(made: Path, data_dir: Path) -> Path:
 
 
 def ask(url: str, query: str) -> object:
-    conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(conninfo) as connection:
+    with psycopg.connect(libpq_url(url)) as connection:
         row = connection.execute(query).fetchone()
         return row and row[0]
 

@@ -15,13 +15,13 @@ from sqlalchemy.exc import DBAPIError
 
 from api.rates import Rates
 from api.watch import EventWatch
+from bench.parts import free_port
 from core.database import passing_fault, session_factory
 from core.service.jobs.broker import celery_app
 from core.settings import Settings
 from tests.production.programs import needed
 from tests.worker.conftest import eventually
 from tests.worker.lost_peers import PORT, forwarded, peer
-from tests.worker.test_serve import free_port
 from worker.processes import spawn
 
 EXPECTED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 5000}

@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from bench.parts import free_port
 from core.settings import Settings
 from tests.worker.conftest import eventually, is_alive
 from worker.processes import ChildProcess, spawn
@@ -38,12 +39,6 @@ def environment(home: Path) -> dict[str, str]:
 
 def settings_of(home: Path) -> Settings:
     return Settings(home=home, cancel_grace_seconds=2)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the service promises, each as a small function that yields where an installation broke it.
+"""Promises of the service, each a small function that yields where an installation broke it.
 
 The promise is the function's docstring. `lasting` are those that a look at any time can find broken for good; what
 `settling` finds may still be on its way, so it counts once the time that is given to it is over.

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-from s3fs import S3FileSystem  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError
+from s3fs import S3FileSystem
 
 from core.errors import DestinationRefused, DestinationUnavailable
 from core.service.publications.destinations import S3Destination
