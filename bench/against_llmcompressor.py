@@ -20,7 +20,7 @@ from bench.page import write_section
 from bench.windows import Windows
 from core.engine.architectures.description import inspect_folder
 from core.settings import get_settings
-from worker.samples import CALIBRATION, EVALUATION, MODEL
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 
 METHODS = ("magnitude", "wanda", "sparsegpt")
 PATTERNS = ("unstructured", "4:8", "2:4")

@@ -20,7 +20,7 @@ from bench.peer import peer_environment
 from core.database import migrate
 from core.settings import Settings
 from tests.pipelines.service import EXAMPLES, Service, serving
-from worker.embedded import postgres
+from worker.embedded.postgres import postgres
 
 _PACKAGE = "apache-airflow"
 _DAG = "prune_smollm2"

@@ -38,7 +38,7 @@ from bench.page import write_section
 from bench.windows import SELF_WINDOWS, SelfText, Windows
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
-from worker.task_samples import add_task_samples
+from worker.samples.zero_shot import add_task_samples
 
 SECTION = "bench-frontier"
 

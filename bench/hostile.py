@@ -34,7 +34,7 @@ from core.service.sources.references import FolderModel
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
-from worker.embedded import postgres
+from worker.embedded.postgres import postgres
 
 EVENTS, EVENT_BYTES = 500, 16_000
 """More than the kernel's buffers of one connection hold."""

@@ -25,7 +25,7 @@ from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
 from tests.model_folders import write_llama
-from worker.embedded import start_postgres, stop_postgres
+from worker.embedded.postgres import start_postgres, stop_postgres
 from worker.processes import ChildProcess, spawn
 
 QUICK = {

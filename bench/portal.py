@@ -33,7 +33,7 @@ from core.service.jobs import service
 from core.service.jobs.listing import SORTS, JobFilters, JobSort
 from core.service.teams.keys import create_key
 from core.settings import Settings
-from worker.embedded import postgres
+from worker.embedded.postgres import postgres
 from worker.processes import ChildProcess, spawn
 
 _SECRET = "a secret for a bench"

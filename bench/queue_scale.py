@@ -28,7 +28,7 @@ from core.service.teams.audit import list_audit
 from core.service.teams.quotas import get_team
 from core.settings import Settings
 from core.storage import open_store
-from worker.embedded import postgres
+from worker.embedded.postgres import postgres
 
 SERVER = {"max_connections": "300", "shared_buffers": "1GB", "max_wal_size": "8GB"}
 """Settings of PostgreSQL that are not its defaults; commits wait for the disk."""

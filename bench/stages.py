@@ -23,11 +23,11 @@ from bench.structured import Bench, Cell, Scale, entries
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
 from secateur import Client
-from worker.demo import serving
-from worker.home import Home, open_home
-from worker.registering import add_dataset
-from worker.samples import CALIBRATION, EVALUATION, add_samples
-from worker.task_samples import add_task_samples
+from worker.cli.demo import serving
+from worker.embedded.instance import Home, open_home
+from worker.embedded.register import add_dataset
+from worker.samples.language import CALIBRATION, EVALUATION, add_samples
+from worker.samples.zero_shot import add_task_samples
 
 SECTION = "bench-stages"
 SPARSITY = 0.2

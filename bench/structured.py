@@ -27,10 +27,10 @@ from core.engine.options.base import Budgeted
 from core.settings import Settings
 from secateur import Client, Job
 from secateur.errors import SecateurError
-from worker.demo import serving
-from worker.home import open_home
-from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
-from worker.task_samples import add_task_samples
+from worker.cli.demo import serving
+from worker.embedded.instance import open_home
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
+from worker.samples.zero_shot import add_task_samples
 
 SECTION = "bench-structured"
 SPARSITIES = (0.2, 0.5)

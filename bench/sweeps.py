@@ -22,9 +22,9 @@ from bench.machine import describe_machine
 from bench.page import table, write_section
 from core.settings import Settings
 from secateur import Client, Sweep
-from worker.demo import serving
-from worker.home import open_home
-from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
+from worker.cli.demo import serving
+from worker.embedded.instance import open_home
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 
 SECTION = "bench-sweeps"
 METHODS = ("magnitude", "wanda", "sparsegpt")

@@ -32,9 +32,9 @@ from tests.distribution import TOGETHER, ByWhatIsShared
 from tests.model_folders import write_llama, write_text
 from tests.one_dialect import share_dialect
 from tests.serving import lent_app, served
-from worker.embedded import postgres
-from worker.home import open_home
-from worker.samples import add_samples
+from worker.embedded.instance import open_home
+from worker.embedded.postgres import postgres
+from worker.samples.language import add_samples
 
 pytest_plugins = ["tests.budget"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from core.settings import Settings
-from worker.cache import NodeCache
+from worker.node_cache import NodeCache
 from worker.processes import run
 
 _MIB = 2**20

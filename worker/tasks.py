@@ -3,7 +3,7 @@
 A hint does not name the job to run, it only says that there is work: the task claims the best eligible job, and goes on
 claiming until there is none. So one hint that arrives is enough for a whole queue, any number of others may be lost or
 come twice, and the next job starts as soon as one ends without a way through the broker. Where no hint comes, the
-worker looks by itself every few seconds (`lookout.py`).
+worker looks by itself every few seconds (`supervisor/lookout.py`).
 
 A worker that is shut down (SIGTERM) does not finish its job, which may take hours: it gives it back to the queue. One
 that is killed leaves its job to the lease; Celery sees to it that the pool's process dies with its parent, and the
@@ -37,12 +37,12 @@ from core.service.jobs.broker import PRUNE_TASK
 from core.settings import Settings, get_settings
 from core.storage import Store, open_store
 from worker.app import app
-from worker.heart import Heart
-from worker.lookout import Lookout
 from worker.machine import disk_room_bytes, disk_shortage
 from worker.processes import run
-from worker.runner_process import RUNNER
-from worker.supervisor import Supervisor
+from worker.runner.client import RUNNER
+from worker.supervisor.heartbeat import Heart
+from worker.supervisor.lookout import Lookout
+from worker.supervisor.supervisor import Supervisor
 
 WORKER_ID = new_id("worker")
 """Made in the parent and inherited by its pool process: both speak for one worker."""
@@ -173,7 +173,7 @@ def _log_seclusion() -> None:
 
     Tried in a process of its own, which could not get back onto it.
     """
-    tried = run([sys.executable, "-I", "-S", str(Path(__file__).with_name("seclusion.py"))], name="seclusion")
+    tried = run([sys.executable, "-I", "-S", str(Path(__file__).parent / "runner" / "seclusion.py")], name="seclusion")
     if tried.returncode != 0:
         logger.warning("runners are not kept from the network", reason=tried.stdout.strip())
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import psutil
 
 from bench.parts import until
-from worker.embedded import is_running, start_postgres, stop_postgres
+from worker.embedded.postgres import is_running, start_postgres, stop_postgres
 from worker.processes import ChildProcess, spawn
 
 LOOK_SECONDS = 0.05
 RESTART_SECONDS = 0.2
 UP_SECONDS = 60
 RUNNER = "secateur-runner"
-RUNNER_SERVER = "worker.runner_server"
+RUNNER_SERVER = "worker.runner.forking_process"
 
 
 class Part:

@@ -29,9 +29,9 @@ from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
 from tests.serving import lent_app, served
-from worker.embedded import postgres
+from worker.embedded.postgres import postgres
+from worker.embedded.serve import part_commands
 from worker.processes import ChildProcess, spawn
-from worker.serve import part_commands
 
 LEASE_SECONDS = 6.0
 _SECRET = "a secret for chaos"

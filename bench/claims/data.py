@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.claims.sources import fashion_mnist_files
 from core.engine.datasets.image_set import TensorImages
-from worker.image_samples import FASHION_MNIST_FILES, idx
+from worker.samples.images import FASHION_MNIST_FILES, idx
 
 IMAGE_SHAPE = (1, 28, 28)
 """Of Fashion-MNIST: channels, height and width."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.settings import Settings
-from worker.home import open_home
-from worker.image_samples import FASHION_MNIST_FILES, FASHION_MNIST_LIST, FASHION_MNIST_PACKAGE
-from worker.samples import CALIBRATION, EVALUATION, MODEL, add_samples
-from worker.task_samples import add_task_samples
+from worker.embedded.instance import open_home
+from worker.samples.images import FASHION_MNIST_FILES, FASHION_MNIST_LIST, FASHION_MNIST_PACKAGE
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
+from worker.samples.zero_shot import add_task_samples
 
 FOLDER_VARIABLE = "FASHION_MNIST"
 RECALL = "arc_easy"

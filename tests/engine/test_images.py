@@ -21,7 +21,7 @@ from core.engine.datasets.preprocessing import Preprocessing, read_preprocessing
 from core.engine.evaluation.accuracy import measure_accuracy
 from core.errors import NotFiniteWeights, SecateurError, TooFewImages, UnusableDataset, UnusableModel
 from tests.image_sets import encoded, grays, write_folder, write_parquet
-from worker.image_samples import digits
+from worker.samples.images import digits
 
 GRAY = Preprocessing(channels=1)
 TEN = [f"LABEL_{number}" for number in range(10)]

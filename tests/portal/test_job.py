@@ -25,8 +25,8 @@ from tests.portal.conftest import hand_in_key, require_accessible
 from tests.portal.running_job import Running
 from tests.serving import lent_app, served
 from tests.worker.conftest import eventually
+from worker.embedded.serve import part_commands, part_environment
 from worker.processes import spawn
-from worker.serve import part_commands, part_environment
 
 
 def logged(page: Page) -> list[str]:

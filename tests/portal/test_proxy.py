@@ -29,8 +29,8 @@ from tests.portal.running_job import Running
 from tests.webhooks.receiver import Trust
 from tests.webhooks.test_addresses import make_trust
 from tests.worker.conftest import eventually
+from worker.embedded.serve import part_commands, part_environment
 from worker.processes import ChildProcess, spawn
-from worker.serve import part_commands, part_environment
 
 pytestmark = pytest.mark.timeout(300)
 

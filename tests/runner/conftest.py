@@ -19,7 +19,7 @@ from core.storage import LocalStore, artifact_prefix, open_store
 from tests.conftest import settings_for
 from tests.databases import fresh_database
 from tests.worker.conftest import Queue, impatient
-from worker.supervisor import Supervisor
+from worker.supervisor.supervisor import Supervisor
 
 Work = Callable[..., "Future[str]"]
 Finish = Callable[[dict[str, Any]], str]

@@ -27,10 +27,10 @@ from secateur_wire.weights.packed import unpack_folder
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import LAYERS, register_layers, write_model
 from tests.worker.conftest import Queue, runner_of
-from worker.attempt import Made
-from worker.language_attempt import LanguageAttempt
-from worker.protocol import Spec
-from worker.runner_process import run_task
+from worker.runner.client import run_task
+from worker.runner.messages import Spec
+from worker.supervisor.attempt import Made
+from worker.supervisor.language_attempt import LanguageAttempt
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -207,7 +207,7 @@ def test_killed_with_9_at_any_stage_the_next_attempt_goes_on_to_the_same_bytes(
         return run_task(spec, on_wait=wait, **given)
 
     for stage in stages:
-        monkeypatch.setattr("worker.attempt.run_task", partial(run_and_kill, stage))
+        monkeypatch.setattr("worker.supervisor.attempt.run_task", partial(run_and_kill, stage))
         assert work().result(60) == "queued", stage
     monkeypatch.undo()
     assert work().result(120) == "succeeded", jobs.job(job_id).error

@@ -15,7 +15,7 @@ from core.settings import Settings
 from core.storage import open_store
 from tests.sources.hub_server import HubState, lasting_hub_server
 from tests.worker.conftest import jobs
-from worker.sources import Sources
+from worker.supervisor.inputs import Sources
 
 __all__ = ["jobs"]
 

@@ -15,7 +15,7 @@ from core.service.jobs.schemas import JobBody
 from core.settings import Settings
 from core.storage import open_store
 from tests.worker.conftest import Queue
-from worker.supervisor import Supervisor
+from worker.supervisor.supervisor import Supervisor
 
 STAND_IN = (sys.executable, "-m", "tests.worker.stand_in_runner", "{}")
 

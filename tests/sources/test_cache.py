@@ -9,12 +9,12 @@ import pytest
 
 from core.errors import DiskFull, ModelTooLarge
 from tests.worker.conftest import eventually
-from worker.cache import NodeCache
+from worker.node_cache import NodeCache
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from worker.cache import NodeCache
+from worker.node_cache import NodeCache
 entry = NodeCache(Path(sys.argv[1]), max_bytes=1000).find(sys.argv[2])
 print(entry is not None, flush=True)
 time.sleep(600)
@@ -134,7 +134,7 @@ def test_a_removal_that_was_cut_off_is_finished(cache: NodeCache) -> None:
 
 def test_two_processes_fill_one_entry_in_turn(cache: NodeCache, tmp_path: Path) -> None:
     program = (
-        "import sys, time, os\nfrom pathlib import Path\nfrom worker.cache import NodeCache\n"
+        "import sys, time, os\nfrom pathlib import Path\nfrom worker.node_cache import NodeCache\n"
         f"with NodeCache(Path({str(cache._root)!r}), max_bytes=1000).fill({key(1)!r}, 100) as folder:\n"
         "    print('nothing to do' if folder is None else 'filled', flush=True)\n"
         "    if folder is not None:\n        (folder / 'x').write_bytes(b'x'); time.sleep(0.5)\n"

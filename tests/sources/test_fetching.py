@@ -20,11 +20,11 @@ from core.service.sources.references import FileReference, HubModel
 from core.settings import Settings
 from tests.sources.hub_server import HubState
 from tests.worker.conftest import eventually
-from worker.cache import NodeCache
-from worker.fetcher_protocol import FetchModelSpec, model_key, with_secrets
-from worker.fetching import FETCHER, Fetching, fetcher_environment
+from worker.fetcher.protocol import FetchModelSpec, model_key, with_secrets
+from worker.node_cache import NodeCache
 from worker.processes import ChildProcess, spawn
-from worker.protocol import LogMessage, Message
+from worker.runner.messages import LogMessage, Message
+from worker.supervisor.fetched_inputs import FETCHER, Fetching, fetcher_environment
 
 TEAM = "team_a"
 SIZE = 400_000
@@ -263,8 +263,8 @@ def test_only_the_fetcher_loads_the_library_of_datasets_and_even_that_no_torch(s
 
 _LOADED = """
 import sys
-import worker.supervisor, api.app
+import worker.supervisor.supervisor, api.app
 print(*sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))
-import worker.fetcher, worker.fetcher_datasets
+import worker.fetcher.__main__, worker.fetcher.hub_text
 print(*sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))
 """

@@ -24,8 +24,8 @@ from core.settings import Settings
 from tests.model_folders import write_text
 from tests.sources.conftest import add_wikitext, card, json_lines, parquet
 from tests.sources.hub_server import HubState
-from worker.protocol import ModelSource, TextSource
-from worker.sources import Sources
+from worker.runner.messages import ModelSource, TextSource
+from worker.supervisor.inputs import Sources
 
 NO_MODEL = ModelSource(path=Path("none"), name="none", revision="none")
 TRAIN = [f"training document {number} of many" for number in range(3000)]

@@ -30,8 +30,8 @@ from tests.sources.conftest import parquet
 from tests.sources.fleet import Fleet
 from tests.sources.hub_server import TOKEN, HubState
 from tests.worker.conftest import eventually
-from worker.protocol import ModelSource
-from worker.sources import Sources
+from worker.runner.messages import ModelSource
+from worker.supervisor.inputs import Sources
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -21,8 +21,8 @@ from tests.stored import put
 from tests.stores.conftest import s3_endpoint, s3_service, s3_settings
 from tests.worker.conftest import Queue, Running, StartWorker, eventually, start_worker
 from worker.processes import ChildProcess, spawn
-from worker.protocol import Spec
-from worker.runner_process import RUNNER, run_task
+from worker.runner.client import RUNNER, run_task
+from worker.runner.messages import Spec
 
 __all__ = ["s3_endpoint", "s3_service", "s3_settings", "start_worker"]
 
@@ -63,8 +63,8 @@ def fetchers(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
         assert not any(fetcher.is_running() for fetcher in started), f"a fetcher runs at {spec.task}"
         return run_task(spec, **given)
 
-    monkeypatch.setattr("worker.fetching.spawn", start)
-    monkeypatch.setattr("worker.attempt.run_task", run)
+    monkeypatch.setattr("worker.supervisor.fetched_inputs.spawn", start)
+    monkeypatch.setattr("worker.supervisor.attempt.run_task", run)
     return started
 
 

@@ -19,9 +19,9 @@ from secateur.patience import PATIENCE_SECONDS
 from tests.sources.conftest import card
 from tests.sources.hub_server import HubState
 from tests.task_questions import questions, write_questions
-from worker.protocol import TextSource
-from worker.runner_process import ReportedFailure
-from worker.sources import Sources
+from worker.runner.client import ReportedFailure
+from worker.runner.messages import TextSource
+from worker.supervisor.inputs import Sources
 
 ROWS = questions("arc_easy", 30)
 

@@ -24,7 +24,7 @@ from core.settings import Settings
 from core.storage import LocalStore, Store, artifact_prefix, open_store
 from tests.stored import put
 from tests.stores.conftest import write_artifact
-from worker.dispatcher import make_duties
+from worker.dispatcher.clock import make_duties
 
 Sessions = sessionmaker[Session]
 

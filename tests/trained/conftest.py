@@ -13,8 +13,8 @@ from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder, open_model
 from core.settings import Settings
 from tests.conftest import CORES, SAMPLES, samples_alone
-from worker.samples import CALIBRATION, EVALUATION, MODEL
-from worker.task_samples import add_task_samples
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL
+from worker.samples.zero_shot import add_task_samples
 
 
 @pytest.fixture(autouse=True)

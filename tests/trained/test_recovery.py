@@ -15,7 +15,7 @@ from core.engine.recovery.language import Recovered
 from tests.engine.recovering import save, train
 from tests.engine.sweeping import save as save_swept
 from tests.engine.sweeping import sweep
-from worker.samples import CALIBRATION
+from worker.samples.language import CALIBRATION
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.nightly]
 STEPS, BATCH, LENGTH = 10, 4, 64

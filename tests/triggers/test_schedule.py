@@ -18,8 +18,8 @@ from core.service.triggers.schedule import next_due
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.triggers.conftest import Fixed, make_trigger
-from worker.dispatcher import make_duties
-from worker.duties import Turn
+from worker.dispatcher.clock import make_duties
+from worker.dispatcher.duties import Turn
 
 NIGHTLY = {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}
 

@@ -26,8 +26,8 @@ from core.settings import Settings
 from secateur import Client
 from tests.webhooks.conftest import Webhooks
 from tests.worker.conftest import eventually
+from worker.embedded.serve import part_environment
 from worker.processes import ChildProcess, spawn
-from worker.serve import part_environment
 
 RECEIVER = Path(__file__).with_name("receiver_process.py")
 QUICK = {

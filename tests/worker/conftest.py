@@ -30,11 +30,11 @@ from core.settings import Settings
 from core.storage import Store
 from tests.worker.redis_server import RedisServer, redis_running
 from tests.worker.supervise import run_once
-from worker.dispatcher import return_expired_leases, send_due_hints
-from worker.duties import Turn
-from worker.fork_server import PROCESS_NAME
+from worker.dispatcher.clock import return_expired_leases, send_due_hints
+from worker.dispatcher.duties import Turn
+from worker.embedded.serve import part_commands, part_environment
 from worker.processes import ChildProcess, spawn
-from worker.serve import part_commands, part_environment
+from worker.runner.fork_server import PROCESS_NAME
 
 Answer = TypeVar("Answer")
 

@@ -15,7 +15,7 @@ from core.database import session_factory, transaction
 from core.service.jobs import queue
 from core.settings import Settings
 from core.storage import open_store
-from worker.supervisor import Supervisor
+from worker.supervisor.supervisor import Supervisor
 
 
 def runner(behaviour: str) -> Sequence[str]:

@@ -102,7 +102,7 @@ def test_a_message_appears_whole_or_not_at_all(settings: Settings) -> None:
 
 
 def test_a_worker_imports_no_torch() -> None:
-    look = "import sys, worker.app, worker.tasks, worker.dispatcher, worker.cli; print('torch' in sys.modules)"
+    look = "import sys, worker.app, worker.tasks, worker.dispatcher.clock, worker.cli; print('torch' in sys.modules)"
     environment = {**os.environ, "SECATEUR_HOME": "/tmp/secateur-test-imports"}
     printed = subprocess.run([sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True)
     assert printed.stdout.strip() == "False"

@@ -12,7 +12,7 @@ from core.settings import Settings
 from tests.databases import fresh_database, make_template
 from tests.worker.conftest import Queue, StartWorker, eventually, is_alive
 from tests.worker.held import Held
-from worker.embedded import postgres, start_postgres, stop_postgres
+from worker.embedded.postgres import postgres, start_postgres, stop_postgres
 
 
 @pytest.fixture(scope="module")

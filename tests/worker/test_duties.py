@@ -19,8 +19,8 @@ from core.service.jobs.duties import forget_others, known_duties
 from core.settings import Settings
 from tests.worker.conftest import StartPart, eventually
 from worker import alive
-from worker.dispatcher import go_round, make_duties
-from worker.duties import Duty, Turn
+from worker.dispatcher.clock import go_round, make_duties
+from worker.dispatcher.duties import Duty, Turn
 
 SUCCESS = "secateur_dispatcher_duty_last_success_timestamp_seconds"
 Sessions = sessionmaker[Session]

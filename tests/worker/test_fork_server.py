@@ -16,15 +16,15 @@ import pytest
 from core.errors import RunnerLost
 from tests.model_folders import write_llama
 from tests.worker.conftest import eventually, is_alive, runner_of
-from worker.fork_server import ForkedProcess, ForkServer, fork_runner
-from worker.protocol import PackSpec, Spec
-from worker.runner_process import RUNNER, run_task, runner_environment
+from worker.runner.client import RUNNER, run_task, runner_environment
+from worker.runner.fork_server import ForkedProcess, ForkServer, fork_runner
+from worker.runner.messages import PackSpec, Spec
 
 OWNER = """
 import sys, time
-from worker import fork_server
-from worker.fork_server import fork_runner
-from worker.runner_process import runner_environment
+from worker.runner import fork_server
+from worker.runner.fork_server import fork_runner
+from worker.runner.client import runner_environment
 fork_server.PRELOADED = ()  # for nothing here is a task
 runner = fork_runner(name="runner", stderr=sys.stderr, environment=runner_environment(), variables={})
 print(runner.pid, flush=True)
@@ -118,7 +118,7 @@ def test_a_runner_whose_server_is_killed_is_lost_and_the_next_has_another(fork: 
     def kill_server() -> None:
         for process in psutil.Process().children():
             with contextlib.suppress(psutil.ZombieProcess):  # it is killed already
-                if "worker.runner_server" in process.cmdline():
+                if "worker.runner.forking_process" in process.cmdline():
                     process.kill()
 
     with pytest.raises(RunnerLost, match="SIGKILL"):
@@ -159,8 +159,8 @@ def test_where_libraries_do_not_load_runners_are_executed_and_do_what_a_forked_o
 
     forked = pack("forked")
     assert not any(seen)
-    monkeypatch.setattr("worker.fork_server.COMMAND", (sys.executable, "-c", "raise SystemExit(1)"))
-    monkeypatch.setattr("worker.fork_server._servers", {})
+    monkeypatch.setattr("worker.runner.fork_server.COMMAND", (sys.executable, "-c", "raise SystemExit(1)"))
+    monkeypatch.setattr("worker.runner.fork_server._servers", {})
     assert not ForkServer(runner_environment()).forks
     executed = pack("executed")
     assert any(seen)

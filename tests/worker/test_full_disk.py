@@ -26,9 +26,9 @@ from tests.sources.hub_server import HubState, hub_server
 from tests.worker.conftest import Queue
 from tests.worker.filling_runner import fill
 from worker.processes import ChildProcess
-from worker.runner_process import RUNNER
-from worker.runner_process import _start as start_runner
-from worker.supervisor import Supervisor
+from worker.runner.client import RUNNER
+from worker.runner.client import _start as start_runner
+from worker.supervisor.supervisor import Supervisor
 
 pytestmark = pytest.mark.timeout(300)
 DISK_BYTES = 6 * 2**20
@@ -112,7 +112,7 @@ def filled_before(task: str, disk: Path) -> Iterator[None]:
         return start_runner(name, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worker.runner_process._start", start)
+        patch.setattr("worker.runner.client._start", start)
         yield
 
 

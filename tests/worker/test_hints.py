@@ -14,8 +14,8 @@ from core.service.jobs.hints import Hints
 from core.service.jobs.queue import HINTS_PER_QUEUE
 from core.settings import Settings
 from tests.worker.conftest import Queue, StartPart, eventually, worker_state
-from worker.dispatcher import send_due_hints
-from worker.duties import Turn
+from worker.dispatcher.clock import send_due_hints
+from worker.dispatcher.duties import Turn
 
 WAITING = 10_000
 HOUR = 3600.0

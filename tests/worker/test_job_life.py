@@ -17,7 +17,7 @@ from core.settings import Settings
 from core.storage import LocalStore, StoredFile, artifact_prefix
 from tests.worker.conftest import Queue, SpawnWorker, StartWorker, boundaries, dispatched, eventually, is_alive
 from tests.worker.supervise import runner
-from worker.supervisor import Supervisor
+from worker.supervisor.supervisor import Supervisor
 
 TASKS = ("prune", "measure", "verify")
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.service.jobs import queue, service
 from tests.worker.conftest import Queue, eventually
-from worker.lease import Lease
+from worker.supervisor.lease import Lease
 
 HOUR = 3600.0
 
@@ -34,7 +34,7 @@ def test_a_lease_that_nobody_renewed_is_lost_when_its_time_is_over(
     sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("worker.lease.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("worker.supervisor.lease.time", SimpleNamespace(monotonic=lambda: clock.now))
     lease = Lease(sessions, "job_1", 1, lease_seconds=60, renew_seconds=15)
     clock.now += 59
     assert lease.state == "running"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.worker.conftest import eventually, is_alive
 from worker.processes import has_opened, run, spawn, started_at
-from worker.runner_process import memory_kills, runner_environment
+from worker.runner.client import memory_kills, runner_environment
 
 PARENT = """
 import subprocess, sys, time

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.worker.conftest import eventually
-from worker.fork_server import fork_runner
 from worker.processes import ChildProcess, spawn
-from worker.runner_process import RUNNER, runner_environment
+from worker.runner.client import RUNNER, runner_environment
+from worker.runner.fork_server import fork_runner
 
 TRY = """
 import ctypes, json, os, socket, subprocess, sys, threading
-from worker.seclusion import seclude
+from worker.runner.seclusion import seclude
 
 def reach(port, family=socket.AF_INET):
     try:
@@ -91,7 +91,7 @@ def test_a_runner_is_off_the_network_before_it_is_told_what_to_do(kind: str, tmp
 
 
 def test_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker import seclusion
+    from worker.runner import seclusion
 
     monkeypatch.setattr(seclusion.platform, "machine", lambda: "riscv64")
     assert seclusion.seclude() == "there is no filter for linux on riscv64"

@@ -20,8 +20,8 @@ import pytest
 from bench.parts import free_port
 from core.settings import Settings
 from tests.worker.conftest import eventually, is_alive
+from worker.embedded.serve import stop
 from worker.processes import ChildProcess, spawn
-from worker.serve import stop
 
 
 def secateur(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -220,9 +220,9 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(
 LIGHT = """
 import sys
 from secateur.cli import main
-import worker.serve
+import worker.embedded.serve
 
-worker.serve.part_commands = lambda host, port, settings: {
+worker.embedded.serve.part_commands = lambda host, port, settings: {
     "api": [sys.executable, "-m", "http.server", "--bind", host, str(port)],
     "worker": ["sleep", "600"],
     "dispatcher": ["sleep", "600"],

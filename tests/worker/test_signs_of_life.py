@@ -10,15 +10,15 @@ from core.service.jobs import service
 from core.service.jobs.tables import AttemptRow
 from tests.sources.conftest import write_wordy_model
 from tests.worker.conftest import Queue, StartWorker
-from worker import recording
-from worker.protocol import AliveMessage, GenerateTextSpec, Message, ModelPlace, ProgressMessage
-from worker.runner_process import run_task
+from worker.runner.client import run_task
+from worker.runner.messages import AliveMessage, GenerateTextSpec, Message, ModelPlace, ProgressMessage
+from worker.supervisor import recorder
 
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every sign of life is told."""
-    monkeypatch.setattr(recording, "SIGN_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "SIGN_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("always")

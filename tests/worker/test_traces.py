@@ -64,6 +64,7 @@ def test_a_collector_that_is_away_delays_no_request(settings: Settings, member_k
 
 
 def test_without_a_collector_nothing_of_opentelemetry_s_sdk_is_loaded() -> None:
-    program = "import sys, worker.tasks, worker.supervisor; print([n for n in sys.modules if 'opentelemetry.sdk' in n])"
+    imports = "import sys, worker.tasks, worker.supervisor.supervisor"
+    program = f"{imports}; print([n for n in sys.modules if 'opentelemetry.sdk' in n])"
     printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert printed.stdout.strip() == "[]"

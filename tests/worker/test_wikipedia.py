@@ -2,7 +2,7 @@
 
 import bz2
 
-from worker.wikipedia import SHORTEST_ARTICLE, articles, prose
+from worker.samples.wikipedia import SHORTEST_ARTICLE, articles, prose
 
 MARKUP = """
 {{Infobox thing|name=Pear}}

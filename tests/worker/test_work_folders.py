@@ -16,7 +16,7 @@ from core.service.jobs.queue import expire_leases
 from core.service.jobs.tables import WorkerRow
 from core.settings import Settings
 from tests.worker.conftest import Queue, SpawnWorker, StartPart, eventually, is_alive, worker_state
-from worker.work_folders import WorkFigures, WorkFolders
+from worker.supervisor.work_folders import WorkFigures, WorkFolders
 
 MIB = 2**20
 IMPATIENT = {

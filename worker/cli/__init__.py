@@ -1,0 +1,280 @@
+"""Server commands of the `secateur` command line, found by the client through the entry points `secateur.commands`.
+
+They act on SECATEUR_HOME of this machine, as its first team; no server need be running.
+
+Every `secateur` command loads this file, the client's too: what only some of these need is loaded by them.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from pydantic import BaseModel
+
+from core.engine.architectures.classifier_architecture import NetworkName
+from secateur.cli.keys import (
+    DaysOption,
+    KeyArgument,
+    RoleOption,
+    expiry,
+    keys_app,
+    show_created,
+    show_keys,
+    show_revoked,
+)
+from secateur.cli.keys import create_key as create_key_there
+from secateur.cli.keys import list_keys as list_keys_there
+from secateur.cli.keys import revoke_key as revoke_key_there
+from secateur.cli.output import JsonOption, explain
+from secateur.cli.registry import (
+    FormatOption,
+    ImageFieldOption,
+    LabelFieldOption,
+    NameArgument,
+    SourceOption,
+    TextFieldOption,
+    add_dataset,
+    add_model,
+    datasets_app,
+    models_app,
+    show_dataset,
+    show_model,
+)
+from secateur.configuration import embedded_url
+from secateur.team_types import CreatedKey, Key
+from secateur.types import Dataset, Model
+from worker.cli.errors import home_here, told
+from worker.cli.teams import teams_app
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from worker.embedded.instance import Home
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the server's commands to the client's.
+
+    `models add`, `datasets add` and those of `keys` replace the client's, which they call where the environment names
+    another server.
+    """
+    app.command("serve")(_serve)
+    app.command("stop")(_stop)
+    app.command("samples")(_samples)
+    app.command("demo")(_demo)
+    models_app.command("add")(_models_add)
+    models_app.command("new")(_models_new)
+    datasets_app.command("add")(_datasets_add)
+    keys_app.command("create")(_keys_create)
+    keys_app.command("list")(_keys_list)
+    keys_app.command("revoke")(_keys_revoke)
+    app.add_typer(teams_app, name="teams")
+
+
+def _serve(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: SECATEUR_PORT, or 8000.")] = None,
+    host: Annotated[str | None, typer.Option(help="Default: SECATEUR_HOST, or 127.0.0.1.")] = None,
+) -> None:
+    """Serve this home: database, API, a worker and the dispatcher, until Ctrl-C."""
+    from core.settings import Settings
+    from worker.embedded.serve import serve
+
+    settings = Settings()
+    with told():
+        serve(settings, host=host or settings.host, port=settings.port if port is None else port)
+
+
+def _stop() -> None:
+    """End everything that serves this home, the database too."""
+    from core.settings import Settings
+    from worker.embedded.serve import stop
+
+    with told():
+        typer.echo("Stopped." if stop(Settings()) else "Nothing was running.")
+
+
+def _samples(
+    tasks: Annotated[bool, typer.Option("--tasks", help="Also the questions of the zero-shot tasks: 86 MB.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Only images: handwritten digits, and Fashion-MNIST where it is installed.")
+    ] = False,
+) -> None:
+    """Fetch a small language model, and text to prune it with, by pinned hash; or register images."""
+    with home_here() as home:
+        if images:
+            from worker.samples.images import add_image_samples
+
+            add_image_samples(home, typer.echo)
+        if tasks or not images:
+            from worker.samples.language import add_samples
+
+            add_samples(home, typer.echo)
+        if tasks:
+            from worker.samples.zero_shot import add_task_samples
+
+            add_task_samples(home.settings, typer.echo)
+
+
+def _demo() -> None:
+    """Prune a real language model end to end and show what came of it."""
+    from rich.console import Console
+
+    from core.settings import Settings
+    from worker.cli.demo import demo
+
+    with told():
+        demo(Settings(), Console())
+
+
+def _models_add(
+    name: NameArgument,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder with safetensors, or a .gguf file.")],
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a model folder or a GGUF file; for the embedded server it is taken into its home first."""
+    if _is_elsewhere():
+        add_model(name, str(path), source, as_json)
+        return
+    from worker.embedded.register import add_model as take_in_model
+
+    with home_here() as home:
+        added = take_in_model(home, name, path, source=source, say=explain)
+    show_model(_as_client_sees(added, Model), as_json)
+
+
+def _models_new(
+    name: NameArgument,
+    network: Annotated[NetworkName, typer.Option(help="Which network.")],
+    classes: Annotated[int, typer.Option(min=2, max=100_000)] = 10,
+    channels: Annotated[int, typer.Option(min=1, max=16, help="Of the images.")] = 1,
+    image_size: Annotated[int, typer.Option(min=8, max=1024, help="Height and width of the images.")] = 28,
+    hidden_size: Annotated[
+        list[int] | None, typer.Option(min=1, max=4096, help="mlp: units of a hidden layer; vgg: channels of a stage.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a small network that the classical papers prune, untrained; a job with method recover trains it."""
+    from worker.embedded.register import new_network
+
+    with home_here() as home:
+        made = new_network(
+            home,
+            name,
+            network,
+            classes=classes,
+            channels=channels,
+            image_size=image_size,
+            hidden_sizes=hidden_size or [],
+            seed=seed,
+        )
+    show_model(_as_client_sees(made, Model), as_json)
+
+
+def _datasets_add(
+    name: NameArgument,
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A .txt, .jsonl or .parquet file, or a folder of images.")
+    ],
+    file_format: FormatOption = None,
+    text_field: TextFieldOption = "text",
+    image_field: ImageFieldOption = None,
+    label_field: LabelFieldOption = None,
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a text, JSONL or Parquet file, or a folder of images; for the embedded server it is taken into its home
+    first.
+    """
+    if _is_elsewhere():
+        add_dataset(name, str(path), file_format, text_field, image_field, label_field, source, as_json)
+        return
+    from worker.embedded.register import add_dataset as take_in_dataset
+
+    with home_here() as home:
+        added = take_in_dataset(
+            home,
+            name,
+            path,
+            file_format=file_format,
+            text_field=text_field,
+            image_field=image_field or "image",
+            label_field=label_field or "label",
+            source=source,
+        )
+    show_dataset(_as_client_sees(added, Dataset), as_json)
+
+
+def _is_elsewhere() -> bool:
+    """Tell whether the environment names another server than the one of this home: no files can be copied to that."""
+    return "SECATEUR_URL" in os.environ and os.environ["SECATEUR_URL"].rstrip("/") != embedded_url()
+
+
+def _as_client_sees(answer: BaseModel, kind: type[Answer]) -> Answer:
+    return kind.model_validate(answer.model_dump(mode="json"))
+
+
+TeamOption = Annotated[str | None, typer.Option(help="The team; unset: the first one.")]
+
+
+def _team(session: "Session", home: "Home", name: str | None) -> str:
+    from core.service.teams.administration import team_named
+
+    return home.team_id if name is None else team_named(session, name)
+
+
+def _keys_create(
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "command line",
+    role: RoleOption = "member",
+    days: DaysOption = None,
+    team: TeamOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and print it, this once."""
+    if team is None and _is_elsewhere():
+        create_key_there(name, role, days, as_json)
+        return
+    from core.database import transaction
+    from core.service.teams.keys import create_key
+    from core.service.teams.server_secret import server_secret
+
+    with home_here() as home, transaction(home.sessions) as session:
+        made = create_key(
+            session,
+            _team(session, home, team),
+            role=role,
+            name=name,
+            expires_at=expiry(days),
+            secret=server_secret(home.settings),
+        )
+    show_created(_as_client_sees(made, CreatedKey), as_json)
+
+
+def _keys_list(team: TeamOption = None, as_json: JsonOption = False) -> None:
+    """List all keys, newest first, without their secret part."""
+    if team is None and _is_elsewhere():
+        list_keys_there(as_json)
+        return
+    from core.database import transaction
+    from core.service.teams.keys import list_keys
+
+    with home_here() as home, transaction(home.sessions) as session:
+        keys = list_keys(session, _team(session, home, team), limit=200, after=None).data
+    show_keys([_as_client_sees(key, Key) for key in keys], as_json)
+
+
+def _keys_revoke(key_id: KeyArgument, team: TeamOption = None, as_json: JsonOption = False) -> None:
+    """End a key for good."""
+    if team is None and _is_elsewhere():
+        revoke_key_there(key_id, as_json)
+        return
+    from core.database import transaction
+    from core.service.teams.keys import revoke_key
+
+    with home_here() as home, transaction(home.sessions) as session:
+        revoked = revoke_key(session, _team(session, home, team), key_id)
+    show_revoked(_as_client_sees(revoked, Key), as_json)

@@ -1,0 +1,153 @@
+"""`secateur demo`: the main job end to end, through the doors a user has, on a real model and real text."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from core.settings import Settings
+from secateur import Client, Job
+from secateur.cli.watch import follow
+from worker.embedded.instance import open_home
+from worker.failures import CommandFailed
+from worker.processes import spawn
+from worker.runner.client import run_task
+from worker.runner.messages import GenerateSpec, ModelPlace
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
+
+START_SECONDS = 90
+STOP_SECONDS = 60
+COMMAND_LINE = "from secateur.cli import main; main()"
+PROMPT = "The capital of France is"
+TOKENS = 24
+
+JOB: dict[str, Any] = {
+    "model": MODEL,
+    "method": "wanda",
+    "sparsity": 0.5,
+    "calibration": {"dataset": CALIBRATION, "samples": 32, "sequence_length": 512, "seed": 0},
+    "evaluation": {"datasets": [EVALUATION], "samples": 32, "sequence_length": 512},
+}
+
+
+class DemoFailed(CommandFailed):
+    """The server did not start, or the job did not succeed."""
+
+
+def demo(settings: Settings, console: Console) -> None:
+    """Run the demo: serve, prune a sample model, reload the result. Raises DemoFailed.
+
+    What was fetched and converted stays in home for the next time; nothing is left running.
+    """
+    began = time.monotonic()
+    home = settings.home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    console.print("[bold]Server[/]")
+    with serving(settings) as url, Client(url, (home / "api-key").read_text().strip()) as client:
+        console.print(f"  {url}", highlight=False, soft_wrap=True)
+        console.print("[bold]Samples[/]")
+        with open_home(settings) as opened:
+            add_samples(opened, lambda text: console.print(f"  {text}", highlight=False, soft_wrap=True))
+        console.print("[bold]Job[/]: Wanda, half of the weights")
+        job = follow(client, client.submit(**JOB).id)
+        if job.status != "succeeded" or job.metrics is None:
+            raise DemoFailed(f"The job {job.status}: {job.error.message if job.error else 'no figures'}")
+        console.print(_figures(job))
+        pruned = home / "demo" / job.id
+        client.download(job.id, pruned)
+        console.print(f"Downloaded to {pruned}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]Reloaded with from_pretrained[/], continuing “{PROMPT}”")
+    folders = {"dense": home / "models" / MODEL, "pruned": pruned}
+    for name, sentence in _sentences(folders, settings).items():
+        console.print(f"  [bold]{name}[/]: {escape(sentence)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Done in {time.monotonic() - began:.0f} s; nothing is left running.", highlight=False, soft_wrap=True
+    )
+
+
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """Yield the URL of this home's server; where none runs, of one on a free port that ends with the demo."""
+    home = settings.home.resolve()
+    log = home / "logs" / "serve.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        url = (home / "url").read_text().strip()
+        if _answers(url):
+            yield url
+            return
+    (home / "url").unlink(missing_ok=True)
+    with open(log, "wb") as output:
+        command = [sys.executable, "-c", COMMAND_LINE, "serve", "--port", str(_free_port())]
+        server = spawn(command, name="serve", stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield _wait_for_url(home, server.is_running, log)
+    finally:
+        server.end(STOP_SECONDS)
+
+
+def _wait_for_url(home: Path, is_running: Callable[[], bool], log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while is_running() and time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            return (home / "url").read_text().strip()
+        time.sleep(0.1)
+    raise DemoFailed(f"The server did not start:\n{log.read_text()}")
+
+
+def _figures(job: Job) -> Table:
+    metrics = job.metrics
+    assert metrics is not None and metrics.sparsity and metrics.bytes and metrics.seconds
+    table = Table("", "dense", "pruned", title=f"{job.model}, {job.method} {job.sparsity:.0%}", title_justify="left")
+    for name, figures in metrics.perplexity.items():
+        table.add_row(f"perplexity on {name}", f"{figures.dense:.2f}", f"{figures.pruned:.2f} (× {figures.ratio:.2f})")
+    table.add_row("zeros among prunable weights", "", f"{metrics.sparsity.prunable:.2%}")
+    table.add_row("zeros among all parameters", "", f"{metrics.sparsity.model:.2%}")
+    table.add_row("bytes", f"{metrics.bytes.dense:,}", f"{metrics.bytes.artifact:,}")
+    if metrics.latency and metrics.latency.dense_ms and metrics.latency.pruned_ms:
+        table.add_row("prefill", f"{metrics.latency.dense_ms:.0f} ms", f"{metrics.latency.pruned_ms:.0f} ms")
+    table.add_row("seconds, prune stage", "", f"{metrics.seconds.prune:.1f}")
+    table.add_row("seconds, whole job", "", f"{metrics.seconds.total:.1f}")
+    table.add_row("peak memory of the prune stage", "", f"{(metrics.peak_memory_bytes or 0) / 2**20:,.0f} MiB")
+    return table
+
+
+def _sentences(folders: dict[str, Path], settings: Settings) -> dict[str, str]:
+    """Return the text each model writes after the prompt, the prompt included."""
+    result = run_task(
+        GenerateSpec(
+            models={name: ModelPlace(path=folder) for name, folder in folders.items()},
+            prompts=[PROMPT],
+            tokens=TOKENS,
+            device=settings.device,
+            threads=settings.threads,
+        ),
+        log=settings.home.resolve() / "logs" / "generate.log",
+        on_message=lambda message: None,
+        on_wait=lambda: None,
+        grace_seconds=settings.cancel_grace_seconds,
+    )
+    (written,) = result["generations"]
+    return {name: " ".join(f"{PROMPT}{written[name] or ''}".split()) for name in folders}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, int(port))) == 0

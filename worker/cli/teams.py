@@ -1,0 +1,178 @@
+"""Commands `secateur teams` of the operator, for teams and their quotas, on the server itself.
+
+A team's own admins make keys; what the team may use is not theirs to say.
+"""
+
+import math
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secateur.cli.output import JsonOption, explain, moment, print_json, print_table
+from worker.cli.errors import home_here
+
+if TYPE_CHECKING:
+    from core.service.teams.schemas import Team
+
+_HOUR = 3600
+
+
+def _number(text: str) -> float | None:
+    """Parse a limit as typed; `none` removes it."""
+    if text.lower() == "none":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise typer.BadParameter(f"{text!r} is neither a number nor none")
+    return number
+
+
+def _limit(help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(metavar="NUMBER|none", help=help)
+    return option
+
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The team.")]
+RunningOption = Annotated[str | None, _limit("Jobs that run at once.")]
+QueuedOption = Annotated[str | None, _limit("Jobs that wait at once.")]
+HoursOption = Annotated[str | None, _limit("Hours on workers in a calendar month (UTC).")]
+BytesOption = Annotated[str | None, _limit("Bytes of artifacts and uploads.")]
+WeightOption = Annotated[
+    float | None, typer.Option(metavar="NUMBER", help="Share of a queue that other teams wait in too; the usual is 1.")
+]
+
+teams_app = typer.Typer(help="Teams of this server, and their quotas.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@teams_app.command("list")
+def _list(as_json: JsonOption = False) -> None:
+    """All teams: what they use, of what they may."""
+    from core.database import transaction
+    from core.service.teams.administration import list_teams
+
+    with home_here() as home, transaction(home.sessions) as session:
+        teams = list_teams(session)
+    _show(teams, as_json)
+
+
+@teams_app.command("create")
+def _create(
+    name: NameArgument,
+    max_running: RunningOption = None,
+    max_queued: QueuedOption = None,
+    max_device_hours: HoursOption = None,
+    max_stored_bytes: BytesOption = None,
+    weight: WeightOption = None,
+) -> None:
+    """Found a team and show its first admin key, this once."""
+    limits = _limits(max_running, max_queued, max_device_hours, max_stored_bytes, weight)
+    from core.database import transaction
+    from core.service.teams.administration import found_team
+    from core.service.teams.server_secret import server_secret
+
+    with home_here() as home, transaction(home.sessions) as session:
+        key = found_team(session, name, limits, secret=server_secret(home.settings))
+    explain(f"team {name!r} founded; its admin key, shown this once:")
+    typer.echo(key.key)
+
+
+@teams_app.command("refused")
+def _refused(
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50, as_json: JsonOption = False
+) -> None:
+    """List the keys that were refused and are no team's, newest first; a team's own are in its audit trail."""
+    from core.database import transaction
+    from core.service.teams.audit import list_refusals
+
+    with home_here() as home, transaction(home.sessions) as session:
+        found = list_refusals(session, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("when", "from", "why", "times"),
+        [
+            (moment(each.created_at), each.address or "many", str(each.details["reason"]), str(each.details["count"]))
+            for each in found
+        ],
+        numbers=(3,),
+    )
+
+
+@teams_app.command("set")
+def _set(
+    name: NameArgument,
+    max_running: RunningOption = None,
+    max_queued: QueuedOption = None,
+    max_device_hours: HoursOption = None,
+    max_stored_bytes: BytesOption = None,
+    weight: WeightOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set quotas of a team, or take them away with `none`; what is not named stays."""
+    limits = _limits(max_running, max_queued, max_device_hours, max_stored_bytes, weight)
+    if not limits:
+        raise typer.BadParameter("name at least one quota to set, such as --max-running 4")
+    from core.database import transaction
+    from core.service.teams.administration import set_limits
+
+    with home_here() as home, transaction(home.sessions) as session:
+        team = set_limits(session, name, limits)
+    _show([team], as_json)
+
+
+def _limits(
+    max_running: str | None,
+    max_queued: str | None,
+    max_device_hours: str | None,
+    max_stored_bytes: str | None,
+    weight: float | None,
+) -> dict[str, float | None]:
+    """Return the limits that were given."""
+    limits: dict[str, float | None] = {}
+    counts = {"max_running": max_running, "max_queued": max_queued, "max_stored_bytes": max_stored_bytes}
+    for name, typed in counts.items():
+        if typed is not None:
+            limits[name] = _whole(name, _number(typed))
+    if max_device_hours is not None:
+        hours = _number(max_device_hours)
+        limits["max_device_seconds"] = None if hours is None else hours * _HOUR
+    if weight is not None:
+        limits["weight"] = weight
+    return limits
+
+
+def _whole(name: str, value: float | None) -> int | None:
+    if value is not None and value != int(value):
+        raise typer.BadParameter(f"{name}: {value:g} is not a whole number")
+    return None if value is None else int(value)
+
+
+def _show(teams: "list[Team]", as_json: bool) -> None:
+    if as_json:
+        print_json(teams)
+        return
+    headers = ("team", "weight", "running", "queued", "device hours", "stored bytes")
+    print_table(
+        headers,
+        [
+            (
+                team.name,
+                f"{team.weight:g}",
+                _of(team.usage.running, team.quotas.max_running),
+                _of(team.usage.queued, team.quotas.max_queued),
+                _of(team.usage.device_seconds / _HOUR, team.quotas.max_device_seconds, _HOUR),
+                _of(team.usage.stored_bytes, team.quotas.max_stored_bytes),
+            )
+            for team in teams
+        ],
+        numbers=range(1, len(headers)),
+    )
+
+
+def _of(used: float, most: float | None, unit: float = 1) -> str:
+    shown = f"{used:.1f}" if unit != 1 else f"{used:.0f}"
+    return shown if most is None else f"{shown} of {most / unit:g}" if unit != 1 else f"{shown} of {most:.0f}"

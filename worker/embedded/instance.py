@@ -1,0 +1,39 @@
+"""An open home: its database running and up to date, its first key made."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import migrate, session_factory, transaction
+from core.service.teams.bootstrap import DEFAULT_TEAM, bootstrap, create_team
+from core.settings import Settings
+from worker.embedded.postgres import postgres
+
+
+@dataclass(frozen=True)
+class Home:
+    """Home with its settings, which name the database; commands on the server act for the default team."""
+
+    settings: Settings
+    sessions: sessionmaker[Session]
+    team_id: str
+
+
+@contextlib.contextmanager
+def open_home(settings: Settings) -> Iterator[Home]:
+    """Open the configured database, or the embedded one, which is stopped at the end unless it was running before."""
+    settings = settings.model_copy(update={"home": settings.home.resolve()})
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if settings.database_url is None:
+            url = stack.enter_context(postgres(settings.home / "postgres"))
+            settings = settings.model_copy(update={"database_url": url})
+        migrate(settings)
+        sessions = session_factory(settings)
+        stack.callback(sessions.kw["bind"].dispose)
+        with transaction(sessions) as session:
+            bootstrap(session, settings)
+            team_id = create_team(session, DEFAULT_TEAM)
+        yield Home(settings, sessions, team_id)

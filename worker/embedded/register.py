@@ -1,0 +1,184 @@
+"""Putting models, texts and images into a home and registering them, from the server's own command line."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from core.database import transaction
+from core.engine.architectures.classifier_architecture import NetworkName
+from core.engine.architectures.describe import describe_folder
+from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
+from core.service.registry.schemas import Dataset, DatasetBody, FormatName, Model, ModelBody
+from core.service.registry.service import register_dataset, register_model
+from core.service.sources.folders import content_hash, dataset_hash
+from core.validation import invalid_request
+from worker.embedded.instance import Home
+from worker.runner.client import run_task
+from worker.runner.messages import ImportGgufSpec, NewNetworkSpec, Spec
+
+Say = Callable[[str], None]
+IMPORT_SECONDS = 600.0
+IMPORT_BYTES_PER_SECOND = 1_000_000
+"""Slowest import that is waited for, once `IMPORT_SECONDS` are over: the sample model takes 4,000,000 on one core."""
+Body = TypeVar("Body", ModelBody, DatasetBody)
+
+
+def add_model(home: Home, name: str, path: Path, *, source: str | None = None, say: Say) -> Model:
+    """Take in a model folder (hard-linked where the file system allows, else copied) or a GGUF file (converted).
+
+    Raises what makes a folder unusable, and Conflict where the name means another model.
+    """
+    target = home.settings.models_root / name
+    body = _body(ModelBody, name=name, path=str(target), source=source or f"local:{path.name}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
+        taken_in = Path(aside, "model")
+        if path.is_dir():
+            describe_folder(path)
+            shutil.copytree(path, taken_in, copy_function=_link_or_copy)
+        elif path.suffix == ".gguf" and path.is_file():
+            say(f"Converting {path.name} to safetensors…")
+            import_gguf(home, path, taken_in)
+        else:
+            raise UnusableModel(f"{path} is neither a model folder nor a .gguf file.", param="path")
+        _settle(taken_in, target, name)
+    return register_folder(home, body)
+
+
+def new_network(
+    home: Home,
+    name: str,
+    network: NetworkName,
+    *,
+    classes: int,
+    channels: int = 1,
+    image_size: int = 28,
+    hidden_sizes: Sequence[int] = (),
+    seed: int = 0,
+) -> Model:
+    """Make a small network of the field's history, with random weights, and register it: a `recover` job trains it.
+
+    Raises UnusableModel for sizes it cannot have, and Conflict where the name means another model.
+    """
+    target = home.settings.models_root / name
+    body = _body(ModelBody, name=name, path=str(target), source=f"new:{network}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
+        made = Path(aside, "model")
+        spec = NewNetworkSpec(
+            network=network,
+            classes=classes,
+            channels=channels,
+            image_size=image_size,
+            hidden_sizes=list(hidden_sizes),
+            seed=seed,
+            target=made,
+        )
+        _run_apart(home, spec, "new-network.log")
+        _settle(made, target, name)
+    return register_folder(home, body)
+
+
+def register_folder(home: Home, body: ModelBody) -> Model:
+    with transaction(home.sessions) as session:
+        return register_model(session, home.team_id, body, home.settings)[0]
+
+
+def add_dataset(
+    home: Home,
+    name: str,
+    path: Path,
+    *,
+    file_format: FormatName | None = None,
+    text_field: str = "text",
+    image_field: str = "image",
+    label_field: str = "label",
+    source: str | None = None,
+) -> Dataset:
+    """Take in a text, JSONL or Parquet file, or a folder of images (hard-linked where the file system allows).
+
+    Raises UnusableDataset, and Conflict where the name means something else.
+    """
+    if not path.exists():
+        raise UnusableDataset(f"{path} is not a file.", param="path")
+    target = home.settings.datasets_root / (name if path.is_dir() else f"{name}{path.suffix}")
+    body = _body(
+        DatasetBody,
+        name=name,
+        path=str(target),
+        format=file_format,
+        text_field=text_field,
+        image_field=image_field,
+        label_field=label_field,
+        source=source or f"local:{path.name}",
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not target.exists()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
+        taken_in = Path(aside, path.name)
+        if path.is_dir():
+            shutil.copytree(path, taken_in, copy_function=_link_or_copy)
+        else:
+            _link_or_copy(str(path), str(taken_in))
+        if not is_new and dataset_hash(taken_in) != dataset_hash(target):
+            raise Conflict(f"The name {name!r} is taken by another dataset.", param="name")
+        if is_new:
+            taken_in.rename(target)
+    try:
+        with transaction(home.sessions) as session:
+            return register_dataset(session, home.team_id, body, home.settings)[0]
+    except SecateurError:
+        if is_new:  # what is no dataset does not keep the name
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        raise
+
+
+def import_gguf(home: Home, source: Path, target: Path) -> None:
+    """Convert in a process of its own: this one never loads torch. Raises UnusableModel where that takes too long."""
+    until = time.monotonic() + IMPORT_SECONDS + source.stat().st_size / IMPORT_BYTES_PER_SECOND
+
+    def wait() -> None:
+        if time.monotonic() > until:
+            raise UnusableModel(
+                f"{source.name} could not be imported in the time a file of its size needs", param="path"
+            )
+
+    _run_apart(home, ImportGgufSpec(source=source.resolve(), target=target), "import.log", wait)
+
+
+def _body(kind: type[Body], **fields: str | None) -> Body:
+    """Return a request of this home's own command line; raises InvalidRequest that says what is wrong with it."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise invalid_request(error) from None
+
+
+def _run_apart(home: Home, spec: Spec, log: str, on_wait: Callable[[], None] = lambda: None) -> None:
+    run_task(
+        spec,
+        log=home.settings.home / "logs" / log,
+        on_message=lambda message: None,
+        on_wait=on_wait,
+        grace_seconds=home.settings.cancel_grace_seconds,
+    )
+
+
+def _settle(taken_in: Path, target: Path, name: str) -> None:
+    if not target.exists():
+        taken_in.rename(target)
+    elif content_hash(taken_in) != content_hash(target):
+        raise Conflict(f"The name {name!r} is taken by another model.", param="name")
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

@@ -1,0 +1,174 @@
+"""A split of a hub dataset as JSON lines, through the `datasets` library: streamed, so many characters and no more.
+
+Only formats that are data are read; the library runs no code of a repository. It may load torch, so it is imported in
+the fetcher's process alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
+from huggingface_hub.errors import HfHubHTTPError
+
+from core.errors import UnknownDataset, UnusableDataset
+from core.service.sources.hub import HubCredential, told
+from core.service.sources.references import HubImages, HubText
+from worker.fetcher.protocol import MOST_CHARACTERS, FetchedText
+
+_FORMATS = ("arrow", "csv", "json", "parquet", "text")
+_DEFAULT_SPLITS = {"calibration": ("train",), "evaluation": ("test", "validation")}
+_TEXT_FIELD = "text"
+
+_Row = dict[str, Any]
+_Choose = Callable[[Iterable[_Row], HubText], Iterator[_Row]]
+
+
+def read_hub_text(text: HubText, target: Path, credential: HubCredential | None) -> FetchedText:
+    """Write the text's documents, one JSON object a line.
+
+    Raises UnknownDataset where configuration or split are not there, UnusableDataset where it is not text,
+    HubUnavailable.
+    """
+    return _read(text, target, credential, _documents)
+
+
+def read_hub_rows(text: HubText, target: Path, credential: HubCredential | None) -> FetchedText:
+    """Write all columns of the rows, one JSON object a line. Raises as `read_hub_text`."""
+    return _read(text, target, credential, lambda rows, text: iter(rows))
+
+
+def _read(text: HubText, target: Path, credential: HubCredential | None, choose: _Choose) -> FetchedText:
+    with told_about(text, credential):
+        split = open_split(text, credential, _FORMATS)
+        documents, characters, sha256 = _write(choose(split.rows, text), target, text)
+    if not documents:
+        raise UnusableDataset(f"{text.name}: split {split.name!r} holds no text", param="dataset")
+    return FetchedText(sha256=sha256, documents=documents, characters=characters, origin=split.origin)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of a hub dataset, streamed; `origin` says which, for the report."""
+
+    name: str
+    rows: datasets.IterableDataset
+    origin: dict[str, Any]
+
+
+def open_split(asked: HubText | HubImages, credential: HubCredential | None, formats: Sequence[str]) -> Split:
+    """Open a split of a hub dataset; call it within `told_about`.
+
+    Raises UnusableDataset where the dataset is stored in none of these formats, UnknownDataset where it has no such
+    split.
+    """
+    datasets.config.STREAMING_READ_MAX_RETRIES = 1  # the client below tries again by itself, and then the attempt
+    builder = datasets.load_dataset_builder(
+        asked.repository, asked.config, revision=asked.revision, token=credential.token if credential else False
+    )
+    _check_format(builder, asked, formats)
+    split = _choose_split(builder, asked)
+    origin = {
+        "kind": "hub",
+        "repository": asked.repository,
+        "revision": asked.revision,
+        "config": builder.config.name,
+        "split": split,
+    }
+    return Split(split, builder.as_streaming_dataset(split=split), origin)
+
+
+def _check_format(builder: datasets.DatasetBuilder, asked: HubText | HubImages, formats: Sequence[str]) -> None:
+    modules = [each.__module__.split(".") for each in type(builder).__mro__]
+    kinds = [parts[2] for parts in modules if parts[:2] == ["datasets", "packaged_modules"] and len(parts) > 2]
+    if not kinds or kinds[0] not in formats:
+        raise UnusableDataset(
+            f"{asked.name} is stored as {kinds[0] if kinds else 'something else'}; one of {', '.join(formats)} is "
+            "needed",
+            param="dataset",
+        )
+
+
+def _choose_split(builder: datasets.DatasetBuilder, asked: HubText | HubImages) -> str:
+    files = builder.config.data_files
+    there = [str(name) for name in (files or builder.info.splits or {})]
+    if asked.split is not None:
+        if asked.split not in there:
+            raise UnknownDataset(
+                f"{asked.name}: there is no split {asked.split!r}; there is {', '.join(there)}", param="dataset"
+            )
+        return asked.split
+    for name in _DEFAULT_SPLITS[asked.use]:
+        if name in there:
+            return name
+    raise UnknownDataset(
+        f"{asked.name} has none of the splits usual for {asked.use} ({', '.join(_DEFAULT_SPLITS[asked.use])}); name "
+        f"one: {asked.repository}:{builder.config.name}:SPLIT, where SPLIT is {' or '.join(there)}",
+        param="dataset",
+    )
+
+
+def _documents(rows: Iterable[_Row], text: HubText) -> Iterator[_Row]:
+    """Yield the rows' texts that are not empty."""
+    field: str | None = None
+    for row in rows:
+        field = field or _text_field(row, text)
+        document = row.get(field)
+        if isinstance(document, str) and document.strip():
+            yield {"text": document}
+
+
+def _write(rows: Iterable[_Row], target: Path, text: HubText) -> tuple[int, int, str]:
+    documents = characters = 0
+    digest = hashlib.sha256()
+    with target.open("wb") as file:
+        for row in rows:
+            documents += 1
+            characters += sum(len(value) for value in row.values() if isinstance(value, str))
+            if text.characters is None and characters > MOST_CHARACTERS:
+                raise UnusableDataset(
+                    f"{text.name} holds more than {MOST_CHARACTERS} characters: ask for a number of samples",
+                    param="dataset",
+                )
+            line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+            digest.update(line)
+            file.write(line)
+            if text.characters is not None and characters >= text.characters:
+                break
+    return documents, characters, digest.hexdigest()
+
+
+def _text_field(row: dict[str, Any], text: HubText) -> str:
+    strings = [name for name, value in row.items() if isinstance(value, str)]
+    if _TEXT_FIELD in strings:
+        return _TEXT_FIELD
+    if len(strings) == 1:
+        return strings[0]
+    raise UnusableDataset(
+        f"{text.name} has no column {_TEXT_FIELD!r}, and {len(strings)} others hold text ({', '.join(strings[:10])}): "
+        "which is meant is not clear",
+        param="dataset",
+    )
+
+
+@contextmanager
+def told_about(asked: HubText | HubImages, credential: HubCredential | None) -> Iterator[None]:
+    """Turn errors of the `datasets` library into those of the error tree."""
+    with told("dataset", asked.repository, asked.revision, credential=credential):
+        try:
+            yield
+        except DatasetNotFoundError as error:
+            raise UnknownDataset(f"{asked.name}: {_short(error)}", param="dataset") from error
+        except (ValueError, DatasetsError, FileNotFoundError) as error:
+            if isinstance(error, HfHubHTTPError):
+                raise
+            raise UnusableDataset(f"{asked.name} cannot be read: {_short(error)}", param="dataset") from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

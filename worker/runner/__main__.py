@@ -1,0 +1,319 @@
+"""The runner: the one process that opens models. A spec on stdin, JSON lines on stdout, diagnostics on stderr.
+
+It has no credentials and reaches no network (`worker.runner.seclusion`); whatever a library prints goes to stderr, so
+that stdout carries messages alone.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+import traceback
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+import torch
+import transformers
+from transformers import dynamic_module_utils
+
+from core.catalogue.methods import get_method
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import describe_folder
+from core.engine.evaluation.continuations import generate_side_by_side
+from core.engine.evaluation.latency import measure_latency
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.models.classifier import open_classifier
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.recovery.training import RecoveryStopped
+from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
+from worker.processes import peak_resident_bytes
+from worker.runner.message_writer import open_messages, send, signs_of_life
+from worker.runner.messages import (
+    ClassifierSpec,
+    ErrorMessage,
+    GenerateSpec,
+    GenerateTextSpec,
+    HashSpec,
+    ImportGgufSpec,
+    LogMessage,
+    MeasureSpec,
+    ModelPlace,
+    NewNetworkSpec,
+    PackSpec,
+    ProgressMessage,
+    PruneSpec,
+    RecoverSpec,
+    ResultMessage,
+    SearchSpec,
+    SensitivitySpec,
+    Spec,
+    TasksSpec,
+    VerifySpec,
+    spec_adapter,
+)
+from worker.runner.models import generate_text, import_gguf, new_network
+from worker.runner.seclusion import seclude
+
+
+def _opened(place: ModelPlace) -> ModelFolder:
+    return open_model(place.path, own_artifact=place.own_artifact)
+
+
+def _device(name: str | None) -> torch.device:
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def search(spec: SearchSpec) -> dict[str, Any]:
+    """Search for a sparsity: time shapes against the dense model until one is just fast enough."""
+    from worker.runner.search import search_target
+
+    device = _device(spec.device)
+    return search_target(spec, device=device, send=send) | {"peak_memory": _peak_memory(device)}
+
+
+def prune(spec: PruneSpec) -> dict[str, Any]:
+    """Open, prune, evaluate and write one job's checkpoint; SIGTERM ends it once the block it is in is saved."""
+    from worker.runner.prune import prune_model  # the engine takes long to load, and verifying does without
+
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    device = _device(spec.device)
+    return prune_model(
+        spec, device=device, send=send, stop_if_asked=_stop_if_asked, peak_memory=lambda: _peak_memory(device)
+    )
+
+
+_stop_asked = threading.Event()
+STOPPED = 75
+"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step: to be started again
+later."""
+
+
+def _stop_if_asked() -> None:
+    if _stop_asked.is_set():
+        sys.exit(STOPPED)
+
+
+def _progress(done: float) -> None:
+    send(ProgressMessage(progress=done))
+
+
+def _log(message: str) -> None:
+    send(LogMessage(level="info", message=message))
+
+
+def _peak_memory(device: torch.device) -> dict[str, int]:
+    """Return the peak resident bytes of this process, and of the device where there is one."""
+    peak = {"resident": peak_resident_bytes()}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak
+
+
+def recover(spec: RecoverSpec) -> dict[str, Any]:
+    """Train a pruned model and measure it again; SIGTERM ends it once the step it is in is saved."""
+    from worker.runner.recover import recover_artifact
+
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    device = _device(spec.device)
+    try:
+        recovered = recover_artifact(spec, device=device, send=send, should_stop=_stop_asked.is_set)
+    except RecoveryStopped:
+        sys.exit(STOPPED)
+    return recovered | {"peak_memory": _peak_memory(device)}
+
+
+def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
+    """Measure each layer alone; SIGTERM ends it once the layer it is at is saved."""
+    from worker.runner.sensitivity import measure_sensitivity  # charts take long to load, and are for this alone
+
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    device = _device(spec.device)
+    return measure_sensitivity(
+        spec, device=device, send=send, stop_if_asked=_stop_if_asked, peak_memory=lambda: _peak_memory(device)
+    )
+
+
+def classify(spec: ClassifierSpec) -> dict[str, Any]:
+    """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once its round or step is saved."""
+    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    device = _device(spec.device)
+    if get_method(spec.recipe["method"]).measures:  # the libraries of either are slow to load, and for it alone
+        from worker.runner.classifier_sensitivity import measure_classifier as work
+    else:
+        from worker.runner.classifier import prune_classifier as work
+    try:
+        made = work(spec, device=device, send=send, should_stop=_stop_asked.is_set)
+    except RecoveryStopped:
+        sys.exit(STOPPED)
+    peak = _peak_memory(device)
+    made["metrics"]["peak_memory_bytes"] = peak.get("device", peak["resident"])
+    made["report"]["peak_memory"] = peak
+    return made
+
+
+def measure(spec: MeasureSpec) -> dict[str, Any]:
+    """Measure the latency of dense and pruned in turn."""
+    device = _device(spec.device)
+    if spec.image_shape is not None:
+        from core.engine.evaluation.classifier_latency import measure_classifier_latency
+
+        pair = (open_classifier(place.path) for place in (spec.dense, spec.pruned))
+        measured = measure_classifier_latency(*pair, image_shape=spec.image_shape, device=device)
+    else:
+        assert spec.sequence_length is not None
+        dense, pruned = _opened(spec.dense), _opened(spec.pruned)
+        measured = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=device)
+    return measured | {"peak_memory": _peak_memory(device)}
+
+
+def generate(spec: GenerateSpec) -> dict[str, Any]:
+    """Generate what models write after the same prompts."""
+    device = _device(spec.device)
+    written = generate_side_by_side(
+        {name: _opened(place) for name, place in spec.models.items()},
+        spec.prompts,
+        tokens=spec.tokens,
+        device=device,
+        on_progress=_progress,
+    )
+    return written | {"peak_memory": _peak_memory(device)}
+
+
+def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
+    """Measure the zero-shot accuracy of one model."""
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
+
+    device = _device(spec.device)
+    measured = measure_tasks(
+        _opened(spec.model),
+        {each.name: each.path for each in spec.questions},
+        limit=spec.limit,
+        work=spec.work,
+        device=device,
+        on_progress=_progress,
+    )
+    return {"tasks": measured, "lm_eval": version("lm_eval"), "peak_memory": _peak_memory(device)}
+
+
+def verify(spec: VerifySpec) -> dict[str, Any]:
+    """Run the reload check."""
+    device = _device(spec.device)
+    description = describe_folder(spec.artifact, own_artifact=True)
+    if isinstance(description, ClassifierDescription):
+        from core.engine.evaluation.classifier_reload_check import classifier_reload_check
+
+        checked = classifier_reload_check(spec.artifact, spec.expected, device=device)
+    else:
+        importing: Any = dynamic_module_utils
+        importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
+        checked = reload_check(spec.artifact, spec.expected, device=device)
+    return checked | {"model": description.model_dump(mode="json"), "peak_memory": _peak_memory(device)}
+
+
+def pack(spec: PackSpec) -> dict[str, Any]:
+    """Replace dense weights by bitmasks and surviving values."""
+    from core.engine.exporters.packed import pack_folder
+
+    return pack_folder(spec.artifact)
+
+
+def share_by_hash(spec: HashSpec) -> dict[str, Any]:
+    """Replace the linear layers' weights by shared values."""
+    from core.engine.exporters.hash_sharing import Sharing
+    from core.engine.exporters.hashed import hash_folder
+
+    return hash_folder(spec.artifact, {each.tensor: Sharing(each.seed, each.buckets) for each in spec.tensors})
+
+
+def run(spec: Spec) -> dict[str, Any]:
+    """Do what a spec asks."""
+    match spec:
+        case SearchSpec():
+            return search(spec)
+        case PruneSpec():
+            return prune(spec)
+        case SensitivitySpec():
+            return sensitivity(spec)
+        case RecoverSpec():
+            return recover(spec)
+        case ClassifierSpec():
+            return classify(spec)
+        case MeasureSpec():
+            return measure(spec)
+        case TasksSpec():
+            return answer_tasks(spec)
+        case VerifySpec():
+            return verify(spec)
+        case PackSpec():
+            return pack(spec)
+        case HashSpec():
+            return share_by_hash(spec)
+        case GenerateTextSpec():
+            return generate_text(spec, device=_device(spec.device), log=_log, on_progress=_progress)
+        case GenerateSpec():
+            return generate(spec)
+        case NewNetworkSpec():
+            return new_network(spec)
+        case ImportGgufSpec():
+            return import_gguf(spec)
+
+
+def _classify(error: BaseException) -> SecateurError:
+    """Return the error as one of the error tree."""
+    if isinstance(error, SecateurError):
+        return error
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return OutOfMemory(f"memory ran out: {str(error)[:300]}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"no space left on the worker's disk: {error.filename or error.strerror}")
+    return InternalError(f"{type(error).__name__}: {str(error)[:500]}")
+
+
+def main() -> int:
+    """Read a spec, run it, send its result or its error; the exit code is 0 or 1. SIGINT ends it at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    open_messages()
+    os.dup2(2, 1)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        spec = spec_adapter.validate_json(sys.stdin.buffer.read())
+        threads = getattr(spec, "threads", None)
+        if threads is None and "OMP_NUM_THREADS" not in os.environ:
+            threads = len(os.sched_getaffinity(0))
+        if threads is not None:
+            torch.set_num_threads(threads)
+        with signs_of_life():
+            result = run(spec)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the disk of the log may be full
+            traceback.print_exc()
+        known = _classify(error)
+        send(ErrorMessage(**known.problem()))
+        return 1
+    send(ResultMessage(result=result))
+    return 0
+
+
+def finish() -> NoReturn:
+    """Run the spec, and end this process at once.
+
+    All is written by then, and threads that libraries left can hang the interpreter's own end. Nothing of a job is
+    read before the process is off the network, where the system allows that.
+    """
+    if (refused := seclude()) is not None:
+        print(f"This runner is not kept from the network: {refused}.", file=sys.stderr)
+    try:
+        ended = main()
+    except SystemExit as stopped:
+        ended = int(stopped.code or 0)
+    sys.stderr.flush()
+    os._exit(ended)
+
+
+if __name__ == "__main__":
+    finish()

@@ -1,0 +1,285 @@
+"""The runner's task on an image classifier: open, prune, recover, evaluate, write."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.methods import get_method
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.datasets.image_cache import Choice, ImagePlace, open_images
+from core.engine.datasets.image_set import ImageSet
+from core.engine.datasets.preprocessing import read_preprocessing
+from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
+from core.engine.evaluation.classifier_reload_check import write_expected
+from core.engine.evaluation.flops import count_flops
+from core.engine.exporters.hash_classifier import share_linears
+from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
+from core.engine.exporters.onnx import export_onnx
+from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
+from core.engine.options.layer_selection import prunable_linears, selection_of
+from core.engine.options.patterns import parse_pattern
+from core.engine.options.recovery import Recovery
+from core.engine.pruning.iterative.retraining import retrain
+from core.engine.pruning.iterative.round_store import Rounds
+from core.engine.pruning.network import Observer, Scene, weight_of, weights_of
+from core.engine.recovery.checkpoints import Checkpoints
+from core.engine.recovery.training import Observer as TrainingObserver
+from core.errors import ZerosRefilled
+from core.methods.classifiers import build_classifier_method
+from worker.runner.classifier_report import classifier_result, described_images
+from worker.runner.dense import dense_accuracy, dense_figures
+from worker.runner.messages import (
+    ClassifierSpec,
+    ImageSource,
+    LogMessage,
+    Message,
+    MetricMessage,
+    ProgressMessage,
+    StageMessage,
+)
+from worker.runner.recover import loss_curve
+
+Send = Callable[[Message], None]
+
+VERIFIED_IMAGES = 100
+"""Images whose logits the artifact is checked on, in both its forms."""
+_PRUNED = 0.45
+"""Share of the task's progress that pruning takes where recovery follows."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Image sets of one job, opened."""
+
+    calibration: ImageSet | None
+    recovery: ImageSet | None
+    evaluation: dict[str, ImageSet]
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Return the number of images in each set, for the report."""
+        return {
+            "calibration": None if self.calibration is None else len(self.calibration),
+            "recovery": None if self.recovery is None else len(self.recovery),
+            "evaluation": {name: len(each) for name, each in self.evaluation.items()},
+        }
+
+
+def prune_classifier(
+    spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Prune a classifier and return `metrics`, `report` and `expected`, as the supervisor expects them.
+
+    Raises RecoveryStopped once asked to stop and what it had done is saved.
+    """
+    send(StageMessage(stage="open"))
+    recipe, notes = spec.recipe, list[str]()
+    folder = open_classifier(spec.model.path)
+    model = load_classifier(folder, device)
+    recovery = None if recipe["recovery"] is None else Recovery.model_validate(recipe["recovery"])
+    images = open_image_sets(spec, folder, recovery, notes.append)
+    shape = _image_shape(folder, images)
+    parameters = parse_parameters(recipe["method"], recipe["parameters"])
+    layers = prunable_linears(folder.description, selection_of(parameters))
+    send(StageMessage(stage="evaluate"))
+    figures = dense_figures(spec, send)
+    dense = dense_accuracy(spec, folder, model, images.evaluation, figures, device)
+    dense_flops = count_flops(model, shape)
+    teacher = copy.deepcopy(model) if recovery is not None and recovery.method == "distill" else None
+    scene = Scene(
+        model,
+        layers,
+        sparsity=recipe["sparsity"] or 0.0,
+        pattern=parse_pattern(recipe["pattern"]),
+        images=images.calibration,
+        device=device,
+        observer=Observer(
+            on_progress=lambda done: send(ProgressMessage(progress=done * (_PRUNED if recovery else 0.9))),
+            on_log=lambda message: send(LogMessage(level="info", message=message)),
+            on_metric=lambda name, step, value: send(MetricMessage(name=name, step=step, value=value)),
+            should_stop=should_stop,
+        ),
+        rounds=Rounds(spec.work, fingerprint(spec, folder, device), spec.previous),
+        notes=notes,
+    )
+    prunes = get_method(recipe["method"]).prunes
+    if prunes:
+        send(StageMessage(stage="prune"))
+        build_classifier_method(recipe["method"], parameters).prune(scene)
+        model.eval()
+    round_to_stored(model, folder)
+    recovered: dict[str, Any] = {}
+    before: dict[str, Accuracy] = {}
+    if recovery is not None:
+        assert images.recovery is not None
+        before = dense
+        if prunes:
+            before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
+        send(StageMessage(stage="recover"))
+        recovered = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
+        round_to_stored(model, folder)
+        _require_zeros(model, layers, recovered.pop("held"))
+    send(StageMessage(stage="evaluate"))
+    hashed: dict[str, Any] = {}
+    if recipe["output"]["format"] == "hashed":
+        hashed["accuracy_before"] = {
+            name: measure_accuracy(model, each).top1 for name, each in images.evaluation.items()
+        }
+        hashed["compression"] = recipe["output"]["compression"]
+        hashed["layers"] = share_linears(scene, folder, compression=hashed["compression"], seed=parameters.seed)
+    pruned = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
+    artifact_bytes = write_classifier(model, folder, spec.artifact)
+    onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
+    expected = _write_expected(spec, model, images, shape)
+    result = classifier_result(
+        spec,
+        folder,
+        scene,
+        accuracy={name: (dense[name], pruned[name], before.get(name)) for name in images.evaluation},
+        flops=(dense_flops, count_flops(model, shape)),
+        image_shape=shape,
+        counts=images.counts,
+        sizes={"artifact": artifact_bytes, "onnx": onnx_bytes},
+        recovered=recovered,
+    )
+    figures.into(result["report"])
+    if hashed:
+        result["report"]["hashed"] = hashed
+    return result | {"expected": str(expected)}
+
+
+def open_image_sets(
+    spec: ClassifierSpec, folder: ClassifierFolder, recovery: Recovery | None, note: Callable[[str], None]
+) -> Images:
+    """Open the image sets of a job; remarks on their oddities go to `note`."""
+    recipe = spec.recipe
+    preprocessing = read_preprocessing(folder.path, folder.raw_config, folder.description.image)
+
+    def opened(source: ImageSource, choice: Choice) -> ImageSet:
+        place = ImagePlace(
+            source.name, source.path, source.format, source.sha256, source.image_field, source.label_field
+        )
+        return open_images(
+            place, preprocessing, folder.description.labels, choice=choice, cache=spec.work / "images", note=note
+        )
+
+    calibration = recovered = None
+    if spec.calibration is not None:
+        asked = recipe["calibration"]
+        calibration = opened(spec.calibration, Choice(asked["samples"], asked["seed"], "calibration"))
+    if spec.recovery is not None:
+        assert recovery is not None
+        recovered = opened(spec.recovery, Choice(recovery.samples, recovery.seed, "recovery"))
+    choice = Choice(recipe["evaluation"]["samples"])
+    return Images(calibration, recovered, {each.name: opened(each, choice) for each in spec.evaluation})
+
+
+def _image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int]:
+    """Return channels, height and width of the images to run the model on: the job's, else its config's."""
+    for each in (*images.evaluation.values(), images.calibration, images.recovery):
+        if each is not None:
+            channels, height, width = each.batch([0]).shape[1:]
+            return channels, height, width
+    image = folder.description.image
+    return image.channels, image.height or 224, image.width or 224
+
+
+def fingerprint(spec: ClassifierSpec, folder: ClassifierFolder, device: torch.device) -> str:
+    """Return a hash of everything the rounds of a method depend on."""
+    facts = [
+        {name: spec.recipe[name] for name in ("method", "sparsity", "pattern", "parameters", "calibration")},
+        spec.model.revision,
+        None if spec.calibration is None else spec.calibration.sha256,
+        device.type,
+        torch.get_num_threads(),
+        torch.__version__,
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _recover(
+    spec: ClassifierSpec,
+    folder: ClassifierFolder,
+    scene: Scene,
+    images: ImageSet,
+    recovery: Recovery,
+    teacher: nn.Module | None,
+    send: Send,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Train; return the report's part on it, and under `held` the zeros of each layer that had to stay."""
+    assert spec.recovery is not None
+    held = weights_of(scene.model, [layer for layer in scene.layers if _has_zeros(scene.model, layer)])
+    zeros = {name: each.detach() == 0 for name, each in held.items()}
+    weights = hashlib.sha256()
+    for each in scene.model.parameters():
+        weights.update(each.detach().cpu().numpy().tobytes())
+    facts = [recovery.model_dump(mode="json"), spec.recovery.sha256, weights.hexdigest(), torch.get_num_threads()]
+    checkpoints = Checkpoints(spec.work, hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest())
+
+    def on_step(done: int, steps: int, loss: float) -> None:
+        send(ProgressMessage(progress=_PRUNED + (0.9 - _PRUNED) * done / steps, block=done, blocks=steps))
+        if done % max(1, steps // 200) == 0 or done == steps:
+            send(MetricMessage(name="recovery_loss", step=done, value=loss))
+
+    losses = retrain(
+        scene.model,
+        images,
+        recovery,
+        held,
+        teacher=teacher,
+        checkpoints=checkpoints,
+        previous=checkpoints.newest(spec.previous),
+        observer=TrainingObserver(
+            on_step=on_step,
+            on_log=lambda message: send(LogMessage(level="info", message=message)),
+            should_stop=should_stop,
+        ),
+    )
+    total = sum(layer.numel for layer in scene.layers)
+    kept = sum(int(mask.sum()) for mask in zeros.values())
+    return {
+        "method": recovery.method,
+        "trained": "every parameter",
+        "trained_parameters": sum(each.numel() for each in scene.model.parameters()),
+        "steps": len(losses),
+        "images": len(losses) * recovery.batch_size,
+        "texts": [described_images(spec.recovery)],
+        "loss": loss_curve(losses),
+        "sparsity": {"before": kept / total, "after": kept / total},
+        "held": zeros,
+    }
+
+
+def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:
+    return bool((weight_of(model, layer.name) == 0).any())
+
+
+def _require_zeros(model: nn.Module, layers: list[LinearShape], held: dict[str, Tensor]) -> None:
+    """Require that recovery left pruned weights zero. Raises ZerosRefilled naming the first layer where it did not."""
+    for layer in layers:
+        zeros = held.get(f"{layer.name}.weight")
+        if zeros is not None and bool((weight_of(model, layer.name)[zeros] != 0).any()):
+            raise ZerosRefilled(f"recovery refilled pruned weights of {layer.name}")
+
+
+def _write_expected(spec: ClassifierSpec, model: nn.Module, images: Images, shape: tuple[int, int, int]) -> Path:
+    """Write the file of images and logits to check the artifact with: real images where the job has any."""
+    real = next((each for each in (*images.evaluation.values(), images.calibration, images.recovery) if each), None)
+    if real is None:
+        pixels_NCHW = torch.randn(VERIFIED_IMAGES, *shape, generator=torch.Generator().manual_seed(0))
+    else:
+        count = min(VERIFIED_IMAGES, len(real))
+        pixels_NCHW = real.batch(torch.arange(count) * len(real) // count)
+    file = spec.work / "expected.safetensors"
+    write_expected(model, pixels_NCHW, file)
+    return file

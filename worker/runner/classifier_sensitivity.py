@@ -1,0 +1,89 @@
+"""The runner's part in the sensitivity of an image classifier."""
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.engine.models.classifier import load_classifier, open_classifier
+from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.pruning.network import Observer, Scene
+from core.methods.sensitivity.classifier_pass import classifier_sensitivity
+from worker.runner.classifier import Send, fingerprint, open_image_sets
+from worker.runner.classifier_report import described_images
+from worker.runner.messages import ClassifierSpec, LogMessage, ProgressMessage, StageMessage
+from worker.runner.sensitivity import NO_MODEL, sensitivity_metrics, write_sensitivity
+
+
+def measure_classifier(
+    spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Measure a classifier's sensitivity: return `metrics` and `report`, and write figures and chart to the artifact.
+
+    Raises RecoveryStopped once asked to stop and the layer it was at is saved.
+    """
+    send(StageMessage(stage="open"))
+    notes: list[str] = []
+    folder = open_classifier(spec.model.path)
+    parameters = parse_parameters(spec.recipe["method"], spec.recipe["parameters"])
+    assert isinstance(parameters, SensitivityParameters) and parameters.pattern is not None
+    inner = parse_parameters(parameters.method, parameters.parameters)
+    if not isinstance(inner, Selection):  # of those that remove filters
+        inner = Selection(skip_modules=getattr(inner, "skip_modules", []))
+    opened = open_image_sets(spec, folder, None, notes.append)
+    ((dataset, images),) = opened.evaluation.items()
+    scene = Scene(
+        load_classifier(folder, device),
+        prunable_linears(folder.description, inner),
+        images=opened.calibration,
+        device=device,
+        observer=Observer(
+            on_progress=lambda done: send(ProgressMessage(progress=0.98 * done)),
+            on_log=lambda message: send(LogMessage(level="info", message=message)),
+            should_stop=should_stop,
+        ),
+        notes=notes,
+    )
+    (measured_on,) = spec.evaluation
+    facts = (fingerprint(spec, folder, device), measured_on.sha256, spec.recipe["evaluation"]["samples"])
+    send(StageMessage(stage="evaluate"))
+    dense, curves = classifier_sensitivity(
+        scene,
+        images,
+        parameters,
+        work=spec.work,
+        previous=spec.previous,
+        fingerprint=" ".join(map(str, facts)),
+    )
+    found = Sensitivity(
+        task="image-classification",
+        method=parameters.method,
+        pattern=parameters.pattern,
+        scope=parameters.scope,
+        rates=parameters.rates or [],
+        measured_on={"dataset": dataset, "images": len(images)},
+        dense=dense,
+        curves=curves,
+    )
+    write_sensitivity(found, spec.artifact)
+    report = {
+        "job": spec.job,
+        "attempt": spec.attempt,
+        "model": {"name": spec.model.name, "revision": spec.model.revision}
+        | folder.description.model_dump(mode="json", exclude={"linears", "labels"}),
+        "sensitivity": found.model_dump(mode="json"),
+        "images": {
+            "calibration": described_images(spec.calibration),
+            "evaluation": {each.name: described_images(each) for each in spec.evaluation},
+        },
+        "notes": [*notes, NO_MODEL],
+        "engine": {"device": device.type, "model_dtype": folder.description.dtype, "forward_dtype": "float32"},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("secateur-server", "torch", "transformers", "safetensors", "matplotlib")},
+    }
+    return {"metrics": sensitivity_metrics(found), "report": report}

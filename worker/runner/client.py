@@ -1,0 +1,264 @@
+"""One task of the runner, from the supervisor's side: start, hand over the spec, read messages, tell how it ended."""
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+from pydantic import ValidationError
+
+from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
+from core.telemetry import current_traceparent, span
+from worker.processes import ChildProcess, spawn
+from worker.runner.fork_server import LIBRARIES, fork_runner
+from worker.runner.messages import ErrorMessage, Message, ResultMessage, Spec, parse_message
+
+RUNNER: tuple[str, ...] = (sys.executable, "-m", "worker.runner")
+POLL_SECONDS = 0.2
+_FULL_DISK_BYTES = 2**16
+"""Free bytes below which a process may end without a word: not even its log can be written."""
+EXIT_SECONDS = 30
+"""Given to a runner that has closed its output to end by itself."""
+
+PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+PASSED_ON_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH", "CUBLAS_", "KMP_")
+
+
+class ReportedFailure(RunFailed):
+    """An error the runner reported itself; code, param and retryable are the runner's."""
+
+    def __init__(self, error: ErrorMessage) -> None:
+        super().__init__(error.message, param=error.param)
+        self._error = error
+
+    def problem(self) -> dict[str, Any]:
+        return {
+            "code": self._error.code,
+            "message": self._error.message,
+            "param": self._error.param,
+            "retryable": self._error.retryable,
+        }
+
+
+class Draining(Exception):
+    """Signal that the worker stops: the job goes back to the queue.
+
+    A runner that prunes may finish its block first, for at most `seconds`.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
+class Silent(RunnerLost):
+    """The runner ended well but without a result."""
+
+    retryable: ClassVar[bool] = False
+
+
+def run_task(
+    spec: Spec,
+    *,
+    log: Path,
+    on_message: Callable[[Message], None],
+    on_wait: Callable[[], None],
+    grace_seconds: float,
+    command: Sequence[str] = RUNNER,
+) -> dict[str, Any]:
+    """Run one task to its end and return its result.
+
+    `on_message` gets every message but result and error; `on_wait` is called a few times a second. Whatever either
+    raises ends the runner's group (SIGINT, `grace_seconds`, SIGKILL) and comes out of here. Only `Draining` waits: the
+    runner gets SIGTERM, at which one that prunes stops after its block and any other at once, and what was asked for
+    comes out of here when it has, or has not in time. `log` takes its stderr.
+
+    Raises what the runner reported (`ReportedFailure`), `OutOfMemory` where memory ran out, `RunnerLost` where a signal
+    ended it, `InternalError` for anything else.
+    """
+    with span(f"runner.{spec.task}"):
+        start = partial(_start, spec.task, command)
+        return _run(spec, log, on_message, on_wait, grace_seconds, start)
+
+
+def _start(task: str, command: Sequence[str], stderr: IO[bytes]) -> ChildProcess:
+    """Start the runner: forked where it is one like all others, else executed."""
+    name, variables = f"runner {task}", {}
+    if (traceparent := current_traceparent()) is not None:
+        variables["TRACEPARENT"] = traceparent
+    seen = runner_environment()
+    if command == RUNNER:
+        libraries = LIBRARIES.get(task, ())
+        forked = fork_runner(name=name, stderr=stderr, environment=seen, variables=variables, libraries=libraries)
+        if forked is not None:
+            return forked
+    return spawn(
+        command,
+        name=name,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        environment={**seen, **variables},
+    )
+
+
+def _run(
+    spec: Spec,
+    log: Path,
+    on_message: Callable[[Message], None],
+    on_wait: Callable[[], None],
+    grace_seconds: float,
+    start: Callable[[IO[bytes]], ChildProcess],
+) -> dict[str, Any]:
+    on_wait()
+    kills_before = memory_kills()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as stderr:
+        child = start(stderr)
+    waiting = _Waiting(child, on_wait)
+    outcome: ResultMessage | ErrorMessage | None = None
+    try:
+        with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
+            child.stdin.write(spec.model_dump_json().encode() + b"\n")
+            child.stdin.close()
+        for message in read_messages(child, waiting):
+            if isinstance(message, ResultMessage | ErrorMessage):
+                outcome = message
+            else:
+                on_message(message)
+        code = wait_for_exit(child, waiting)
+    finally:
+        child.end(grace_seconds, signal.SIGINT)
+    if waiting.draining is not None and not isinstance(outcome, ResultMessage):
+        raise waiting.draining
+    if isinstance(outcome, ErrorMessage):
+        raise ReportedFailure(outcome)
+    if outcome is None or code != 0:
+        raise unexplained_end(code, spec.task, log, memory_kills() > kills_before)
+    return outcome.result
+
+
+class _Waiting:
+    """Wait callback that, besides calling `on_wait`, gives a runner that is asked to drain its time."""
+
+    def __init__(self, child: ChildProcess, on_wait: Callable[[], None]) -> None:
+        self._child = child
+        self._on_wait = on_wait
+        self._until = 0.0
+        self.draining: Draining | None = None
+
+    def __call__(self) -> None:
+        try:
+            self._on_wait()
+        except Draining as draining:
+            if self.draining is None:
+                self.draining = draining
+                self._until = time.monotonic() + draining.seconds
+                self._child.send(signal.SIGTERM)
+            elif time.monotonic() >= self._until:
+                self._child.send_group(signal.SIGKILL)  # no grace: it has had its time
+                raise
+
+
+def runner_environment() -> dict[str, str]:
+    """Return the environment of the runner: an allow-list, so that no credential reaches it, and no way to a hub."""
+    passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
+    return passed | {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def memory_kills(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many processes the kernel's out-of-memory killer has ended.
+
+    Counted in our control group where it keeps count, else on the machine; 0 where neither counter can be read.
+    """
+    with contextlib.suppress(OSError, StopIteration):
+        own_group = next(line for line in (proc / "self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        folder = groups / own_group.removeprefix("0::").lstrip("/")
+        return _counter(folder / "memory.events", "oom_kill")
+    with contextlib.suppress(OSError, StopIteration):
+        return _counter(proc / "vmstat", "oom_kill")
+    return 0
+
+
+def _counter(path: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.split()[0] == name)
+
+
+def read_messages(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[Message]:
+    """Yield a process's messages until it ends or closes its stdout; `on_wait` is called a few times a second.
+
+    Raises InternalError at a line that is no message.
+    """
+    for line in _lines(child, on_wait):
+        try:
+            yield parse_message(line)
+        except ValidationError as error:
+            raise InternalError(f"The runner wrote a line that is no message: {line[:200]!r}") from error
+
+
+def _lines(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[bytes]:
+    """Yield lines of stdout until it is closed, or until the runner has ended and nothing more is there.
+
+    The second end is needed because a process the runner started may hold the pipe open after it.
+    """
+    pending = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            on_wait()
+            running = child.is_running()
+            if selector.select(POLL_SECONDS if running else 0):
+                chunk = os.read(child.stdout.fileno(), 1 << 16)
+                *lines, pending = (pending + chunk).split(b"\n")
+                yield from (line for line in lines if line.strip())
+                if chunk:
+                    continue
+                break
+            if not running:
+                break
+    if pending.strip():
+        yield pending
+
+
+def wait_for_exit(child: ChildProcess, on_wait: Callable[[], None]) -> int:
+    """Return the exit code of a process that has closed its stdout."""
+    deadline = time.monotonic() + EXIT_SECONDS
+    while time.monotonic() < deadline:
+        on_wait()
+        if (code := child.wait(POLL_SECONDS)) is not None:
+            return code
+    raise InternalError("The runner closed its output but did not end.")
+
+
+def unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) -> SecateurError:
+    """Return the error of a process that ended without a word, as its exit code, its log and the machine tell it."""
+    last_line = _last_line(log)
+    if code == -signal.SIGKILL and killed_for_memory:
+        return OutOfMemory(f"The system ended the runner ({task}) because memory ran out.")
+    if last_line.startswith(("MemoryError", "torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError")):
+        return OutOfMemory(f"The runner ({task}) ran out of memory: {last_line}")
+    if "No space left on device" in last_line or shutil.disk_usage(log.parent).free < _FULL_DISK_BYTES:
+        return DiskFull(f"no space left on the worker's disk: the runner ({task}) could not go on")
+    if code < 0:
+        return RunnerLost(f"The runner ({task}) was ended by {signal.Signals(-code).name}.")
+    if code == 0:
+        return Silent(f"The runner ({task}) ended without a result.")
+    return InternalError(f"The runner ({task}) ended with exit code {code}: {last_line or 'no message'}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,85 @@
+"""Facts that the dense model's figures depend on: under equal facts a job reuses them instead of measuring again."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+from core.engine.datasets.image_set import ImageSet
+from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
+from core.engine.models.classifier import ClassifierFolder
+from core.engine.models.folder import ModelFolder
+from core.pipeline.reports.dense_figures import DenseKind, Facts
+from worker.runner.dense_measurements import DenseFigures
+from worker.runner.messages import ClassifierSpec, LogMessage, Message, MetricMessage, PruneSpec
+
+_RELEASES = ("torch", "transformers")
+
+
+def dense_figures(spec: PruneSpec | ClassifierSpec, send: Callable[[Message], None]) -> DenseFigures:
+    """Return the dense figures of this job; each measurement sends a `dense_evaluation` metric, numbered from 1."""
+
+    def count(kind: DenseKind, name: str, before: int) -> None:
+        send(MetricMessage(name="dense_evaluation", step=before, value=before + 1))
+
+    return DenseFigures(
+        spec.baseline, spec.job, say=lambda message: send(LogMessage(level="info", message=message)), count=count
+    )
+
+
+def text_facts(
+    spec: PruneSpec, folder: ModelFolder, tokens: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Facts]:
+    """Return the facts of the dense perplexity on each evaluation set; `tokens` are ids [windows, time]."""
+    hashes = {text.name: text.sha256 for text in spec.evaluation}
+    return {
+        name: {
+            "model": spec.model.revision,
+            "dataset": hashes[name],
+            "tokens": hashlib.sha256(tokens_NT.contiguous().numpy().tobytes()).hexdigest(),
+            "samples": tokens_NT.shape[0],
+            "sequence_length": tokens_NT.shape[1],
+            "dtype": folder.description.dtype,
+            "device": device.type,
+            **_releases(),
+        }
+        for name, tokens_NT in tokens.items()
+    }
+
+
+def dense_accuracy(
+    spec: ClassifierSpec,
+    folder: ClassifierFolder,
+    model: torch.nn.Module,
+    evaluation: Mapping[str, ImageSet],
+    figures: DenseFigures,
+    device: torch.device,
+) -> dict[str, Accuracy]:
+    """Return the dense classifier's accuracy on each set, reused from an earlier job or measured."""
+    sources = {each.name: each for each in spec.evaluation}
+    found = {}
+    for name, images in evaluation.items():
+        facts: Facts = {
+            "model": spec.model.revision,
+            "dataset": sources[name].sha256,
+            "image_field": sources[name].image_field,
+            "label_field": sources[name].label_field,
+            "samples": len(images),
+            "dtype": folder.description.dtype,
+            "device": device.type,
+            **_releases(),
+        }
+        known = figures.take("accuracy", name, facts)
+        if known is not None:
+            found[name] = Accuracy(known["top1"], known["loss"], int(known["samples"]))
+            continue
+        found[name] = measure_accuracy(model, images)
+        figures.add("accuracy", name, facts, asdict(found[name]))
+    return found
+
+
+def _releases() -> Facts:
+    return {name: version(name) for name in _RELEASES}

@@ -1,0 +1,244 @@
+"""The runner's part in recovery: train the pruned model, write it, and measure it as the pruned one was measured."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from core.engine.datasets.text_files import read_documents
+from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows, training_windows
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import open_model
+from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.recovery import Recovery
+from core.engine.pruning.layerwise.measure import measure
+from core.engine.recovery.language import VERSIONS, Recovered, Teacher, recover
+from core.engine.recovery.sampling import Source
+from core.engine.recovery.training import Observer
+from core.errors import TooLittleText
+from worker.runner.messages import (
+    JobSpec,
+    LogMessage,
+    Message,
+    MetricMessage,
+    ModelSource,
+    ProgressMessage,
+    RecoverSpec,
+    StageMessage,
+    TextSource,
+)
+from worker.runner.report import described_text
+
+HELD_SEQUENCES = 8
+"""Most sequences held back of a stage's text: the model is measured on them, not trained."""
+LOSS_POINTS = 200
+"""Points of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
+
+
+def recover_artifact(
+    spec: RecoverSpec, *, device: torch.device, send: Callable[[Message], None], should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Train the artifact: return `perplexity`, `zeros` by layer, `expected` (logits to verify) and `recovery` (report).
+
+    Raises RecoveryStopped once `should_stop` says so and the step is saved.
+    """
+    send(StageMessage(stage="recover"))
+    folder = open_model(spec.model, own_artifact=True)  # this attempt has just written it
+    tokenizer = folder.tokenizer()
+    recovery = Recovery.model_validate(spec.recipe["recovery"])
+    sources: list[Source] = []
+    if recovery.stages:
+        sources = _stage_sources(spec, recovery, tokenizer, device)
+        windows_NT = torch.cat([source.windows_NT for source in sources])
+    else:
+        most = recovery.steps * recovery.batch_size
+        windows_NT = _windows(spec.texts[0], recovery, tokenizer, samples=recovery.samples, most=most)
+    evaluations = evaluation_sets(spec.recipe, spec.evaluation, tokenizer)
+    linears = prunable_linears(folder.description, Selection(include_lm_head=not folder.description.tied_embeddings))
+    recovered = recover(
+        folder,
+        recovery,
+        windows_NT,
+        linears=[linear.name for linear in linears],
+        work=spec.work,
+        previous=spec.previous,
+        teacher=_teacher(spec.teacher),
+        sources=sources,
+        device=device,
+        observer=Observer(
+            on_step=_reporter(send, recovery.steps),
+            on_log=lambda message: send(LogMessage(level="info", message=message)),
+            should_stop=should_stop,
+        ),
+    )
+    write_checkpoint(recovered.files, recovered.unchanged, spec.model, spec.artifact)
+    send(StageMessage(stage="evaluate"))
+    measured = measure(
+        open_model(spec.artifact, own_artifact=True),
+        evaluations,
+        work=spec.work / "measuring",
+        device=device,
+        micro_batch=spec.recipe["parameters"].get("micro_batch"),
+        activation_budget_bytes=spec.activation_budget_bytes,
+    )
+    return {
+        "perplexity": measured.perplexity,
+        "zeros": recovered.zeros,
+        "expected": str(measured.verification),
+        "recovery": _report(spec, recovery, recovered, windows_NT, sum(linear.numel for linear in linears)),
+    }
+
+
+def _windows(
+    text: TextSource, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, *, samples: int | None, most: int
+) -> Tensor:
+    assert recovery.sequence_length is not None
+    return training_windows(
+        read_documents(text.path, text.format, text.text_field),
+        tokenizer,
+        samples=samples,
+        most=most,
+        length=recovery.sequence_length,
+        seed=recovery.seed,
+        name=text.name,
+    )
+
+
+def _stage_sources(
+    spec: RecoverSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> list[Source]:
+    """Return each stage's texts, some sequences of each held back, and what the dense model loses on these.
+
+    Raises TooLittleText where a text has not two sequences.
+    """
+    assert recovery.stages is not None
+    stages = [(number, stage) for number, stage in enumerate(recovery.stages) for _ in stage.datasets]
+    sources = []
+    for (stage_number, stage), text in zip(stages, spec.texts, strict=True):
+        most = stage.steps * recovery.batch_size + HELD_SEQUENCES
+        windows_NT = _windows(text, recovery, tokenizer, samples=None, most=most)
+        if len(windows_NT) < 2:
+            raise TooLittleText(
+                f"recovery.stages.{stage_number}: {text.name!r} has one sequence of {windows_NT.shape[1]} tokens, two "
+                "are needed, one to measure on: register more text, or ask for shorter sequences",
+                param=f"recovery.stages.{stage_number}.datasets",
+            )
+        held = min(HELD_SEQUENCES, max(1, len(windows_NT) // 5))
+        sources.append(Source(text.name, stage_number, windows_NT[held:], windows_NT[:held], 0.0))
+    if spec.dense is None:
+        return sources
+    dense = measure(
+        open_model(spec.dense.path, own_artifact=spec.dense.own_artifact),
+        {str(number): source.held_NT for number, source in enumerate(sources)},
+        work=spec.work / "dense",
+        device=device,
+        activation_budget_bytes=spec.activation_budget_bytes,
+    ).perplexity
+    return [replace(source, reference=math.log(dense[str(number)])) for number, source in enumerate(sources)]
+
+
+def _teacher(source: ModelSource | None) -> Teacher | None:
+    if source is None:
+        return None
+    return Teacher(open_model(source.path, own_artifact=source.own_artifact), source.revision)
+
+
+def calibration_set(spec: JobSpec, tokenizer: PreTrainedTokenizerBase | None) -> Tensor | None:
+    """Return token ids [samples, time] of the calibration; None where the job has none.
+
+    They are of the calibration text and of what the model wrote, mixed by the seed, as the job body asks for them.
+    """
+    if spec.calibration is None:
+        return None
+    assert tokenizer is not None
+    asked = spec.recipe["calibration"]
+    parts = [(spec.calibration, asked["samples"])]
+    if spec.generated is not None:
+        parts.append((spec.generated, asked["generated"]))
+    windows = [
+        calibration_windows(
+            read_documents(source.path, source.format, source.text_field),
+            tokenizer,
+            samples=samples,
+            length=asked["sequence_length"],
+            seed=asked["seed"],
+            name=source.name,
+        )
+        for source, samples in parts
+    ]
+    return windows[0] if len(windows) == 1 else mixed_windows(windows, asked["seed"])
+
+
+def evaluation_sets(
+    recipe: dict[str, Any], sources: Sequence[TextSource], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Tensor]:
+    """Return token ids [windows, time] of each evaluation text, as the job body asks for them."""
+    asked = recipe["evaluation"]
+    return {
+        source.name: evaluation_windows(
+            read_documents(source.path, source.format, source.text_field),
+            tokenizer,
+            samples=asked["samples"],
+            length=asked["sequence_length"],
+            name=source.name,
+        )
+        for source in sources
+    }
+
+
+def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
+    """Return (steps done, mean loss) at up to LOSS_POINTS places, the last step among them."""
+    stride = _stride(len(losses))
+    ends = [*range(stride, len(losses), stride), len(losses)]
+    return [(end, _mean(losses[start:end])) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _stride(steps: int) -> int:
+    return max(1, -(-steps // LOSS_POINTS))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _reporter(send: Callable[[Message], None], steps: int) -> Callable[[int, int, float], None]:
+    """Return a callback that sends progress after every step, and the points of the loss curve as they come."""
+    since: list[float] = []
+
+    def on_step(done: int, of: int, loss: float) -> None:
+        since.append(loss)
+        send(ProgressMessage(progress=0.95 * done / of, block=done, blocks=of))
+        if done % _stride(steps) == 0 or done == of:
+            send(MetricMessage(name="recovery_loss", step=done, value=_mean(since)))
+            since.clear()
+
+    return on_step
+
+
+def _report(
+    spec: RecoverSpec, recovery: Recovery, recovered: Recovered, windows_NT: Tensor, prunable: int
+) -> dict[str, Any]:
+    before, after = (sum(pair[place] for pair in recovered.zeros.values()) for place in (0, 1))
+    return {
+        "method": recovery.method,
+        "trained": recovered.trained,
+        "trained_parameters": recovered.trained_parameters,
+        "steps": len(recovered.losses),
+        "rounds": recovered.rounds,
+        "tokens": recovered.tokens,
+        "windows": list(windows_NT.shape),
+        "texts": [described_text(text) for text in spec.texts],
+        "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
+        "loss": loss_curve(recovered.losses),
+        "seconds": recovered.seconds,
+        "resumed_from_step": recovered.resumed_from,
+        "processes": recovered.processes,
+        "zeros": {"before": before, "after": after},
+        "sparsity": {"before": before / prunable, "after": after / prunable},
+        "versions": {name: version(name) for name in VERSIONS},
+    }

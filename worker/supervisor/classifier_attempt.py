@@ -1,0 +1,62 @@
+"""An attempt at a job on an image classifier."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from core.catalogue.methods import get_method
+from core.service.sources.references import ImageReference
+from worker.runner.messages import ClassifierSpec, ImageSource, ModelPlace
+from worker.supervisor.attempt import Attempt, Made
+from worker.supervisor.inputs import Sources
+from worker.supervisor.work_folders import SAVED_CURVES, SAVED_ROUNDS, SAVED_STEPS
+
+
+class ClassifierAttempt(Attempt):
+    """Attempt on an image classifier.
+
+    One task of the runner prunes, recovers and evaluates; latency and the reload check are others'.
+    """
+
+    @property
+    def shares(self) -> Mapping[str, tuple[float, float]]:
+        return {
+            "classifier": (0.0, 0.90),
+            "measure": (0.90, 0.94),
+            "verify": (0.94, 0.98),
+            "pack": (0.98, 0.99),
+            "hash": (0.98, 0.99),
+        }
+
+    def _make(self, sources: Sources) -> Made:
+        claim, images = self._claim, self._claim.images
+        assert images is not None
+        model = sources.model(claim.model)
+
+        def source(reference: ImageReference | None, param: str) -> ImageSource | None:
+            return None if reference is None else sources.images(reference, param)
+
+        spec = ClassifierSpec(
+            job=claim.job_id,
+            attempt=claim.attempt,
+            recipe=claim.body,
+            model=model,
+            calibration=source(images.calibration, "calibration.dataset"),
+            recovery=source(images.recovery, "recovery.dataset"),
+            evaluation=[sources.images(each, "evaluation.datasets") for each in images.evaluation],
+            baseline=claim.baseline,
+            work=self._folder,
+            previous=self._earlier(SAVED_STEPS, SAVED_ROUNDS, SAVED_CURVES),
+            artifact=self._folder / "artifact",
+            device=self._settings.device,
+            threads=self._settings.threads,
+        )
+        sources.end_fetching()
+        self._on_wait()
+        made = self._task(spec)
+        metrics, report = made["metrics"], made["report"]
+        if get_method(claim.body["method"]).measures:
+            return Made(metrics, report, spec.artifact, None, model)
+        self._recorder.enter("evaluate")
+        pruned = ModelPlace(path=spec.artifact, own_artifact=True)
+        metrics["latency"] = self._latency(model, pruned, report, image_shape=report["images"]["shape"])
+        return Made(metrics, report, spec.artifact, Path(made["expected"]), model)

@@ -1,0 +1,156 @@
+"""Fetched content of an attempt: entries of this node's cache, held, and filled by the fetcher where missing."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.errors import RunnerLost
+from core.settings import Settings
+from core.telemetry import span
+from worker.fetcher.protocol import FetchSpec
+from worker.node_cache import HeldEntry, NodeCache
+from worker.processes import ChildProcess, spawn
+from worker.runner.client import (
+    PASSED_ON,
+    ReportedFailure,
+    memory_kills,
+    read_messages,
+    unexplained_end,
+    wait_for_exit,
+)
+from worker.runner.messages import ErrorMessage, Message, ResultMessage
+
+FETCHER: tuple[str, ...] = (sys.executable, "-m", "worker.fetcher")
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_TRIES = 3
+"""Tries to hold an entry: it may be removed, to make room for another job, before this one holds it."""
+
+
+class Fetching:
+    """Fetches of one attempt, whose own folder is `folder`. Entries lie safe in the cache until it is closed.
+
+    One fetcher, started when it is first needed, does what follows too, until `end`: its libraries take a second or two
+    to load. Whatever `on_wait` raises ends it and comes out of here.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        team_id: str,
+        on_message: Callable[[Message], None],
+        on_wait: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._team_id = team_id
+        self._on_message = on_message
+        self._on_wait = on_wait
+        self._fetcher: ChildProcess | None = None
+        self.cache = NodeCache(settings.cache_root.resolve(), max_bytes=settings.cache_max_bytes)
+        self._held: list[HeldEntry] = []
+
+    def end(self) -> None:
+        """End the fetcher, which holds memory; the next fetch starts another. Entries stay."""
+        if self._fetcher is not None:
+            self._fetcher.end()
+            self._fetcher = None
+
+    def close(self) -> None:
+        self.end()
+        for entry in self._held:
+            entry.close()
+
+    def entry(self, spec: FetchSpec, *, ask_first: bool) -> Path:
+        """Return the folder of an entry, fetched where it is not there.
+
+        `ask_first`: the fetcher asks the hub even where it is there. Raises what the fetcher reports.
+        """
+        if ask_first:
+            self.fetch(spec)
+        for _ in range(_TRIES):
+            if (entry := self.find(spec.key)) is not None:
+                return entry
+            self.fetch(spec)
+        if (entry := self.find(spec.key)) is not None:
+            return entry
+        raise RunnerLost("What was fetched for this job was removed again to make room for others.")
+
+    def find(self, key: str) -> Path | None:
+        """Return the folder of an entry, held from now on; None where it is not there."""
+        held = self.cache.find(key)
+        if held is None:
+            return None
+        self._held.append(held)
+        return held.path
+
+    def fetch(self, spec: FetchSpec) -> dict[str, Any]:
+        """Have the fetcher do it; its result. Raises `ReportedFailure`, and as `run_task` where it ended."""
+        with span(f"runner.{spec.task}"):
+            self._on_wait()
+            kills_before = memory_kills()
+            log = self._folder / "fetcher.log"
+            fetcher = self._fetcher = self._fetcher or self._start(log)
+            try:
+                outcome = self._ask(fetcher, spec)
+                code = 0 if outcome is not None else wait_for_exit(fetcher, self._on_wait)
+            except BaseException:
+                self.end()
+                raise
+            if isinstance(outcome, ErrorMessage):
+                raise ReportedFailure(outcome)
+            if outcome is None:
+                self.end()
+                raise unexplained_end(code, spec.task, log, memory_kills() > kills_before)
+            return outcome.result
+
+    def _start(self, log: Path) -> ChildProcess:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as stderr:
+            return spawn(
+                FETCHER,
+                name="fetcher",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                environment=fetcher_environment(self._settings, self._team_id),
+            )
+
+    def _ask(self, fetcher: ChildProcess, spec: FetchSpec) -> ResultMessage | ErrorMessage | None:
+        """Return how it ended; None where the fetcher did without a word."""
+        with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
+            fetcher.stdin.write(spec.model_dump_json().encode() + b"\n")
+            fetcher.stdin.flush()
+        for message in read_messages(fetcher, self._on_wait):
+            if isinstance(message, ResultMessage | ErrorMessage):
+                return message
+            self._on_message(message)
+        return None
+
+
+def fetcher_environment(settings: Settings, team_id: str) -> dict[str, str]:
+    """Return the environment of the fetcher: what the hub's libraries read at import, and a cloud's credentials.
+
+    What those libraries keep on disk is the team's alone.
+    """
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in PASSED_ON or name.upper() in _PROXIES or name.startswith(("LC_", "AWS_"))
+    }
+    home = settings.cache_root.resolve() / "hub-client" / team_id
+    return passed | {
+        "HF_ENDPOINT": settings.hub_endpoint.rstrip("/"),
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "USE_TORCH": "0",
+    }

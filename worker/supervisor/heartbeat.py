@@ -1,0 +1,142 @@
+"""A worker's signs of life: a thread of its parent process that tells what it has and does, until it ends."""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import session_factory, transaction
+from core.service.jobs import queue
+from core.settings import Settings
+from worker import alive
+from worker.machine import disk_room_bytes, disk_shortage, first_device, memory_bytes
+from worker.supervisor.work_folders import WorkFolders
+
+BEAT_SECONDS = 10.0
+_FIRST_SECONDS = 10.0
+
+logger = structlog.get_logger()
+
+
+class Heart:
+    """Thread that sends the worker's heartbeat every few seconds once started.
+
+    `on_space` is called when a disk that was too full no longer is: jobs may be waiting that nobody will hint at soon.
+    """
+
+    def __init__(self, worker_id: str, settings: Settings, *, on_space: Callable[[], None]) -> None:
+        self._worker_id = worker_id
+        self._settings = settings
+        self._on_space = on_space
+        self._wake = threading.Event()
+        self._ended = False
+        self._draining = False
+        self._shortage: str | None = None
+        self._has_beaten = threading.Event()
+        self._work = WorkFolders(settings.work_root)
+        self._sweep_at = 0.0
+        self._sweep: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._live, name="heart", daemon=True)
+
+    def start(self) -> None:
+        """Start beating, and wait for the first heartbeat: before, nobody knows for which jobs this worker has room."""
+        self._thread.start()
+        self._has_beaten.wait(_FIRST_SECONDS)
+
+    def drain(self) -> None:
+        """Tell at once that this worker takes no more jobs."""
+        self._draining = True
+        self._wake.set()
+
+    def stop(self, seconds: float) -> None:
+        """Stop beating and remove the worker's row; wait for that up to `seconds`."""
+        self._ended = True
+        self._wake.set()
+        self._thread.join(seconds)
+
+    def _live(self) -> None:
+        """Beat until ended, with an engine of its own, which no forked process inherits."""
+        sessions = session_factory(self._settings, "worker")
+        wait = min(BEAT_SECONDS, self._settings.worker_fresh_seconds / 3)
+        while not self._ended:
+            before, self._shortage = self._shortage, disk_shortage(self._settings)
+            self._start_sweep(sessions)
+            alive.touch("worker", self._settings)
+            facts = self._facts()
+            with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
+                self._beat(session, facts)
+            self._has_beaten.set()
+            if self._shortage != before:
+                self._tell(before)
+            self._wake.wait(wait)
+            self._wake.clear()
+        with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
+            queue.remove_worker(session, self._worker_id)
+        sessions.kw["bind"].dispose()
+
+    def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
+        """Start a sweep of the work folders in a thread of its own, at every beat where the disk is short.
+
+        Removing much takes long, and a worker without a heartbeat meanwhile would not be counted on.
+        """
+        is_due = self._shortage is not None or time.monotonic() >= self._sweep_at
+        if is_due and (self._sweep is None or not self._sweep.is_alive()):
+            self._sweep_at = time.monotonic() + self._settings.work_sweep_seconds
+            free = 0 if self._shortage is None else self._settings.disk_watermark_bytes
+            self._sweep = threading.Thread(target=self._sweep_work, args=(sessions, free), name="sweep", daemon=True)
+            self._sweep.start()
+
+    def _sweep_work(self, sessions: sessionmaker[Session], free_bytes: int) -> None:
+        try:
+            self._work.sweep(sessions, self._settings.resume_keep_seconds, free_bytes=free_bytes)
+        except (SQLAlchemyError, OSError) as error:  # the next one comes
+            logger.warning("work folders not swept", error=str(error).partition("\n")[0])
+        if free_bytes and disk_shortage(self._settings) is None:
+            self._wake.set()
+
+    def _tell(self, before: str | None) -> None:
+        if self._shortage is None:
+            logger.info("disk has space again", worker=self._worker_id)
+            self._on_space()
+        elif before is None:
+            logger.warning("claiming paused", worker=self._worker_id, reason=self._shortage)
+
+    def _facts(self) -> dict[str, Any]:
+        settings = self._settings
+        device = first_device() if settings.device != "cpu" else None
+        work = self._work.figures()
+        return {
+            "queue": settings.worker_queue,
+            "device": settings.device or ("cuda" if device or Path("/dev/nvidiactl").exists() else "cpu"),
+            "hostname": socket.gethostname(),
+            "pid": os.getpid(),
+            "device_name": device.name if device else None,
+            "device_memory_bytes": device.memory_bytes if device else None,
+            "device_memory_used_bytes": device.memory_used_bytes if device else None,
+            "memory_bytes": settings.worker_memory_bytes or memory_bytes(),
+            "disk_free_bytes": disk_room_bytes(settings),
+            "work_folders": work.folders,
+            "work_bytes": work.bytes,
+            "version": version("secateur-server"),
+        }
+
+    def _beat(self, session: Session, facts: dict[str, Any]) -> None:
+        job_id = queue.job_of_worker(session, self._worker_id)
+        state: queue.WorkerState = "idle"
+        if self._draining:
+            state = "draining"
+        elif job_id is not None:
+            state = "busy"
+        elif self._shortage is not None:
+            state = "paused"
+        reason = self._shortage if state == "paused" else None
+        queue.heartbeat(session, self._worker_id, **facts, job_id=job_id, state=state, reason=reason)

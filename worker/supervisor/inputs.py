@@ -1,0 +1,299 @@
+"""The fetch stage: what a claim names is brought to this machine, or is there, and is still what was registered."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import structlog
+
+from core.engine.datasets.formats import IMAGE_PARQUET
+from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
+from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
+from core.service.sources.folders import content_hash, dataset_hash, file_hash
+from core.service.sources.hub_access import HubAccess
+from core.service.sources.references import (
+    FileImages,
+    FileText,
+    FolderModel,
+    ImageReference,
+    ModelReference,
+    SelfText,
+    StoredImages,
+    StoredModel,
+    StoredText,
+    TaskReference,
+    TextReference,
+)
+from core.settings import Settings
+from core.storage import MANIFEST, Store
+from core.storage.store import GENERATED_PREFIX, full_disk_told
+from worker.fetcher.protocol import (
+    IMAGES_FILE,
+    TEXT_FILE,
+    FetchedImages,
+    FetchedText,
+    FetchGeneratedSpec,
+    FetchImagesSpec,
+    FetchModelSpec,
+    FetchTaskSpec,
+    FetchTextSpec,
+    generated_key,
+    images_key,
+    is_closed,
+    model_key,
+    questions_key,
+    text_key,
+    with_secrets,
+)
+from worker.node_cache import NodeCache
+from worker.runner.messages import GenerateTextSpec, ImageSource, Message, ModelSource, Spec, TextSource
+from worker.supervisor.fetched_inputs import Fetching
+
+logger = structlog.get_logger()
+
+
+class Sources:
+    """Sources of one attempt: model, texts and images, safe in this node's cache until this is closed.
+
+    `find_access` looks up the access to the hub for the job's team `team_id`, for each fetch anew; `run_runner` runs a
+    task of the runner; `folder` is the attempt's own, on its disk.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        team_id: str,
+        find_access: Callable[[], HubAccess],
+        folder: Path,
+        run_runner: Callable[[Spec], dict[str, Any]],
+        on_message: Callable[[Message], None],
+        on_wait: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._team_id = team_id
+        self._find_access = find_access
+        self._folder = folder
+        self._run_runner = run_runner
+        self._on_wait = on_wait
+        self._fetching = Fetching(settings, folder, team_id=team_id, on_message=on_message, on_wait=on_wait)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._fetching.close()
+
+    def end_fetching(self) -> None:
+        """End the fetcher, for its memory: all that the attempt needs is here, and stays."""
+        self._fetching.end()
+
+    @property
+    def cache(self) -> NodeCache:
+        return self._fetching.cache
+
+    def model(self, reference: ModelReference) -> ModelSource:
+        """Return the model's folder: in place where it lies on this machine, else in the cache.
+
+        Raises UnusableModel, and what the fetcher reports.
+        """
+        place = self._model_in_place(reference)
+        if place is not None:
+            self._check_model(reference, place)
+        else:
+            assert not isinstance(reference, FolderModel)
+            key = model_key(reference, self._team_id)
+            spec = FetchModelSpec(**self._asked_with(), key=key, model=reference)
+            place = self._fetching.entry(spec, ask_first=is_closed(reference))
+        return ModelSource(
+            path=place.resolve(),
+            own_artifact=isinstance(reference, StoredModel) and reference.is_artifact,
+            name=reference.name,
+            revision=reference.revision,
+        )
+
+    def text(self, reference: TextReference, model: ModelSource, param: str) -> TextSource:
+        """Return the text's file. Raises UnusableDataset, and what the fetcher or the runner reports."""
+        if isinstance(reference, SelfText):
+            return self._generated(reference, model)
+        if isinstance(reference, FileText):
+            return self._file(reference, reference.path, reference.sha256, param)
+        if isinstance(reference, StoredText):
+            folder = self._store.folder(reference.prefix)
+            if folder is not None:
+                return self._file(reference, folder / reference.file.path, reference.file.sha256, param)
+        spec = FetchTextSpec(**self._asked_with(), key=text_key(reference, self._team_id), text=reference)
+        entry = self._fetching.entry(spec, ask_first=is_closed(reference))
+        if isinstance(reference, StoredText):
+            return _text_source(reference, entry / TEXT_FILE, reference.file.sha256)
+        return _described_source(reference.name, entry)
+
+    def images(self, reference: ImageReference, param: str) -> ImageSource:
+        """Return the images' file or folder. Raises UnusableDataset, and what the fetcher reports."""
+        if isinstance(reference, FileImages):
+            return self._images_in_place(reference, reference.path, reference.sha256, param)
+        if isinstance(reference, StoredImages):
+            assert reference.file.sha256 is not None, reference
+            folder = self._store.folder(reference.prefix)
+            if folder is not None:
+                return self._images_in_place(reference, folder / reference.file.path, reference.file.sha256, param)
+        spec = FetchImagesSpec(**self._asked_with(), key=images_key(reference, self._team_id), images=reference)
+        entry = self._fetching.entry(spec, ask_first=is_closed(reference))
+        if isinstance(reference, StoredImages):
+            return _image_source(reference, entry / IMAGES_FILE, str(reference.file.sha256))
+        about = FetchedImages.model_validate_json((entry / MANIFEST).read_bytes())
+        return ImageSource(
+            name=reference.name,
+            path=(entry / IMAGES_FILE).resolve(),
+            format=IMAGE_PARQUET,
+            sha256=about.sha256,
+            origin=about.origin,
+        )
+
+    def questions(self, task: TaskReference) -> TextSource:
+        """Return the questions of a zero-shot task: this node's own copy, or else the hub's.
+
+        Raises UnusableDataset, and what the fetcher reports.
+        """
+        here = local_copy(self._settings.local_tasks.resolve(), TASKS[task.name])
+        if here is not None:
+            origin = {"kind": "local", "split": here.stem}
+            sha256 = file_hash(here, watch=self._on_wait)
+            return TextSource(name=task.name, path=here, format="jsonl", sha256=sha256, origin=origin)
+        if task.hub is None:
+            raise UnusableDataset(
+                f"The questions of {task.name} are a local copy: this worker lacks it in {self._settings.local_tasks}.",
+                param="evaluation.tasks",
+            )
+        spec = FetchTaskSpec(**self._asked_with(), key=questions_key(task.hub, self._team_id), questions=task.hub)
+        return _described_source(task.name, self._fetching.entry(spec, ask_first=is_closed(task.hub)))
+
+    def _asked_with(self) -> dict[str, Any]:
+        """Return what every spec has. The operator's token goes along only where it is lent to the team."""
+        access = self._find_access()
+        settings = self._settings if access.is_lent else self._settings.model_copy(update={"hub_token": None})
+        return {"settings": with_secrets(settings), "access": access}
+
+    def _model_in_place(self, reference: ModelReference) -> Path | None:
+        if isinstance(reference, FolderModel):
+            return reference.path
+        is_packed = isinstance(reference, StoredModel) and reference.unpacked_bytes is not None
+        return self._store.folder(reference.prefix) if isinstance(reference, StoredModel) and not is_packed else None
+
+    def _check_model(self, reference: ModelReference, folder: Path) -> None:
+        """Require the registered content, hashed again in full: a report claims to reproduce it. Raises UnusableModel.
+
+        Nothing cheaper than reading the bytes proves that (sizes and times survive an edit through a hard link). It
+        costs one read, from which the runner's own then finds the files cached.
+        """
+        if not folder.is_dir():
+            raise UnusableModel(f"The files of model {reference.name!r} are no longer there.", param="model")
+        if content_hash(folder, watch=self._on_wait) != reference.revision:
+            raise UnusableModel(
+                f"The files of model {reference.name!r} have changed since it was registered; register them under a "
+                "new name.",
+                param="model",
+            )
+
+    def _file(self, reference: FileText | StoredText, file: Path, sha256: str | None, param: str) -> TextSource:
+        if not file.is_file():
+            raise UnusableDataset(f"The file of dataset {reference.name!r} is no longer there.", param=param)
+        if file_hash(file, watch=self._on_wait) != sha256:
+            raise UnusableDataset(
+                f"The file of dataset {reference.name!r} has changed since it was registered.", param=param
+            )
+        return _text_source(reference, file, sha256)
+
+    def _images_in_place(
+        self, reference: FileImages | StoredImages, place: Path, sha256: str, param: str
+    ) -> ImageSource:
+        if not place.exists():
+            raise UnusableDataset(f"The images of dataset {reference.name!r} are no longer there.", param=param)
+        if dataset_hash(place, watch=self._on_wait) != sha256:
+            raise UnusableDataset(
+                f"The images of dataset {reference.name!r} have changed since they were registered.", param=param
+            )
+        return _image_source(reference, place, sha256)
+
+    def _generated(self, reference: SelfText, model: ModelSource) -> TextSource:
+        """Return the text generated once for the fleet: from this node's cache, else the store, else the model."""
+        key = generated_key(reference, model.revision)
+        prefix = f"{GENERATED_PREFIX}/{key}"
+        here = self._store.folder(prefix)
+        if here is not None and (here / MANIFEST).is_file():
+            os.utime(here / MANIFEST)  # read where it lies: not to be swept meanwhile
+            return _described_source(reference.name, here)
+        entry = self._fetching.find(key)
+        if entry is None and here is None:
+            spec = FetchGeneratedSpec(**self._asked_with(), key=key, prefix=prefix)
+            if self._fetching.fetch(spec)["found"]:
+                entry = self._fetching.find(key)
+        if entry is None:
+            entry = self._generate(reference, model, key, prefix)
+        return _described_source(reference.name, entry)
+
+    def _generate(self, reference: SelfText, model: ModelSource, key: str, prefix: str) -> Path:
+        folder = self._folder / key
+        folder.mkdir(parents=True, exist_ok=True)
+        self.end_fetching()  # the model needs the memory
+        asked = reference.model_dump(include={"samples", "sequence_length", "seed"})
+        made = self._run_runner(
+            GenerateTextSpec(
+                model=model.place,
+                target=folder / TEXT_FILE,
+                device=self._settings.device,
+                threads=self._settings.threads,
+                **asked,
+            )
+        )
+        about = FetchedText(
+            sha256=file_hash(folder / TEXT_FILE),
+            documents=made["documents"],
+            characters=made["characters"],
+            origin={"kind": "self", "model_revision": model.revision, **asked, "tokens": made["tokens"]},
+        )
+        with full_disk_told():
+            (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
+        try:
+            self._store.publish(folder, prefix, watch=self._on_wait)
+        except StoreUnavailable as error:  # the next job generates it again
+            logger.warning("generated text not stored", error=error.message)
+        return folder
+
+
+def _text_source(reference: FileText | StoredText, file: Path, sha256: str | None) -> TextSource:
+    return TextSource(
+        name=reference.name,
+        path=file.resolve(),
+        format=reference.format,
+        text_field=reference.text_field,
+        sha256=sha256,
+        origin={"kind": "registered"},
+    )
+
+
+def _described_source(name: str, folder: Path) -> TextSource:
+    """Return the source of a text that the fetcher or the runner wrote, as JSON lines."""
+    about = FetchedText.model_validate_json((folder / MANIFEST).read_bytes())
+    return TextSource(
+        name=name,
+        path=(folder / TEXT_FILE).resolve(),
+        format="jsonl",
+        sha256=about.sha256,
+        origin=about.origin,
+    )
+
+
+def _image_source(reference: FileImages | StoredImages, place: Path, sha256: str) -> ImageSource:
+    return ImageSource(
+        name=reference.name,
+        path=place.resolve(),
+        format=reference.format,
+        image_field=reference.image_field,
+        label_field=reference.label_field,
+        sha256=sha256,
+        origin={"kind": "registered"},
+    )

@@ -1,0 +1,150 @@
+"""An attempt at a job on a language model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.catalogue.methods import get_method
+from core.engine.architectures.heterogeneous import MODELLING_FILE
+from worker.runner.messages import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
+from worker.supervisor.attempt import Attempt, Made, keep_peak
+from worker.supervisor.inputs import Sources
+from worker.supervisor.recovery_stage import add_recovery, recover_spec
+from worker.supervisor.target_stage import search_spec
+from worker.supervisor.task_accuracy import TaskAccuracy
+from worker.supervisor.work_folders import SAVED_BLOCKS, SAVED_CUT
+
+_SHARES = {
+    "generate_text": (0.0, 0.0),
+    "search": (0.0, 0.0),
+    "sensitivity": (0.0, 0.99),
+    "prune": (0.0, 0.90),
+    "measure": (0.90, 0.91),
+    "generate": (0.91, 0.92),
+    "tasks": (0.92, 0.95),
+    "verify": (0.95, 0.98),
+    "pack": (0.98, 0.99),
+}
+_SHARES_WITH_RECOVERY = _SHARES | {"prune": (0.0, 0.40), "recover": (0.40, 0.90)}
+_OWN_TEXT = 0.25
+"""Share of the progress of a job whose model has to write its own text first."""
+
+
+class LanguageAttempt(Attempt):
+    """Attempt on a language model: prune, recover, evaluate on texts and tasks."""
+
+    @property
+    def shares(self) -> Mapping[str, tuple[float, float]]:
+        shares = _SHARES_WITH_RECOVERY if self._claim.recovery else _SHARES
+        if not self._has_written:
+            return shares
+        rest = 1 - _OWN_TEXT
+        behind = {task: (_OWN_TEXT + rest * start, _OWN_TEXT + rest * end) for task, (start, end) in shares.items()}
+        return behind | {"generate_text": (0.0, _OWN_TEXT)}
+
+    _has_written = False
+
+    def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+        if isinstance(spec, GenerateTextSpec):
+            self._has_written = True
+        return super()._task(spec, part)
+
+    def _make(self, sources: Sources) -> Made:
+        spec = self._prune_spec(sources)
+        questions = [sources.questions(task) for task in self._claim.tasks]
+        training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
+        sources.end_fetching()
+        if get_method(self._claim.body["method"]).measures:
+            measured = self._task(SensitivitySpec.model_validate(spec.model_dump(exclude={"task", "baseline"})))
+            return Made(measured["metrics"], measured["report"], spec.artifact, None, spec.model)
+        accuracy = TaskAccuracy(spec, questions, self._settings, sources.cache, self._say)
+        search = search_spec(self._claim, spec, sequence_length=self._timed_length)
+        found = None if search is None else self._task(search)
+        if found is not None:
+            spec = spec.model_copy(update={"recipe": spec.recipe | {"sparsity": found["sparsity"]}})
+        pruned = self._task(spec)
+        metrics: dict[str, Any] = pruned["metrics"]
+        report: dict[str, Any] = pruned["report"]
+        expected = Path(pruned["expected"])
+        keep_peak(report, "search", found or {})
+        if training is not None:
+            spec, expected = self._recover(spec, training, metrics, report)
+        self._recorder.enter("evaluate")
+        metrics["latency"] = self._latency(
+            spec.model, spec.made, report, sequence_length=self._timed_length, needed=found is not None
+        )
+        self._generate(spec, report)
+        metrics |= accuracy.compare(self._task, spec.made, report)
+        return Made(metrics, report, spec.artifact, expected, spec.model, found, accuracy.keep_pruned)
+
+    def _recover(
+        self, spec: PruneSpec, training: RecoverSpec, metrics: dict[str, Any], report: dict[str, Any]
+    ) -> tuple[PruneSpec, Path]:
+        """Train, and return the spec with the recovered artifact and the file of what it is expected to compute."""
+        recovered = self._task(training)
+        add_recovery(metrics, report, recovered)
+        keep_peak(report, "recover", recovered)
+        return spec.model_copy(update={"artifact": training.artifact}), Path(recovered["expected"])
+
+    def _generate(self, spec: PruneSpec, report: dict[str, Any]) -> None:
+        """Add the texts that dense and pruned generate for the job's prompts to the report, where it has any."""
+        asked = self._claim.body["evaluation"]
+        prompts = asked.get("prompts", [])  # jobs queued by an earlier release have none
+        if not prompts:
+            return
+        written = self._optional(
+            GenerateSpec(
+                models={"dense": spec.model.place, "pruned": spec.made},
+                prompts=prompts,
+                tokens=asked["prompt_tokens"],
+                device=self._settings.device,
+                threads=self._settings.threads,
+            ),
+            report,
+            otherwise="Nothing was generated",
+        )
+        skipped = [{"prompt": prompt, "dense": None, "pruned": None} for prompt in prompts]
+        report["generations"] = skipped if written is None else written["generations"]
+
+    def _verify(self, made: Made, expected: Path) -> None:
+        super()._verify(made, expected)
+        if made.report["verification"].get("trust_remote_code"):
+            made.report.setdefault("notes", []).append(
+                "Layers differ in shape: from_pretrained needs trust_remote_code=True, which runs this folder's own "
+                f"{MODELLING_FILE}."
+            )
+
+    def _prune_spec(self, sources: Sources) -> PruneSpec:
+        """Fetch model and texts, and return the spec of the prune stage."""
+        claim = self._claim
+        model = sources.model(claim.model)
+        method = get_method(claim.body["method"])
+        asked = claim.calibration if method.prunes or method.measures else None
+        calibration = asked and sources.text(asked, model, "calibration.dataset")
+        generated = claim.generated and asked and sources.text(claim.generated, model, "calibration.generated")
+        evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
+        self._on_wait()
+        # One that finished a block goes before one that only chose what goes.
+        earlier = self._earlier(SAVED_BLOCKS, SAVED_CUT)
+        return PruneSpec(
+            job=claim.job_id,
+            attempt=claim.attempt,
+            recipe=claim.body,
+            model=model,
+            calibration=calibration,
+            generated=generated,
+            evaluation=evaluation,
+            work=self._folder,
+            previous=earlier[0] if earlier else None,
+            artifact=self._folder / ("pruned" if claim.recovery else "artifact"),
+            device=self._settings.device,
+            threads=self._settings.threads,
+            activation_budget_bytes=self._settings.activation_budget_bytes,
+            baseline=claim.baseline,
+        )
+
+    @property
+    def _timed_length(self) -> int:
+        """Return the tokens of the sequence that models are timed on."""
+        parts = (self._claim.body["calibration"], self._claim.body["evaluation"])
+        return next((part["sequence_length"] for part in parts if part and part["sequence_length"]), 512)

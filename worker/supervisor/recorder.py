@@ -1,0 +1,136 @@
+"""Records that a running attempt writes to the queue: stages, progress, events, and its end."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core import telemetry
+from core.database import passing_fault, transaction
+from core.service.jobs import queue
+from core.service.jobs.states import EventType, Stage
+from worker.supervisor.lease import Lease
+
+PROGRESS_SECONDS = 0.5
+"""At most two progress events a second."""
+SIGN_SECONDS = 4.0
+"""Seconds between events of progress where there is none: less than five, with what a sign of life takes to come."""
+LONGEST_RETRY_SECONDS = 2.0
+
+Answer = TypeVar("Answer")
+
+logger = structlog.get_logger()
+
+
+class LeaseLost(Exception):
+    """The attempt is no longer ours: nothing more may be written for it."""
+
+
+class Recorder:
+    """Writes of one attempt to the queue.
+
+    Each is tried again while the database is away, or somebody holds the rows, for as long as the lease would hold.
+    """
+
+    def __init__(self, sessions: sessionmaker[Session], job_id: str, attempt: int, lease: Lease) -> None:
+        self._sessions = sessions
+        self._job_id = job_id
+        self._attempt = attempt
+        self._lease = lease
+        self._progress = 0.0
+        self._progress_at = 0.0
+        self._told_at = time.monotonic()
+        self._doing: str | None = None
+        self._stage: Stage = "fetch"
+        self._stage_at = self._entered_at = time.monotonic()
+        self._trace = telemetry.current_traceparent()
+        self.stage_seconds: dict[str, float] = {}
+
+    def enter(self, stage: Stage) -> None:
+        """Begin a stage; the time of the one before is added up."""
+        self.leave()
+        if stage != self._stage:
+            self._trace_stage()
+            self._stage, self._doing = stage, None
+            self._checked(lambda session: queue.set_stage(session, self._job_id, self._attempt, stage))
+
+    def leave(self) -> None:
+        """Add the time since the last call to the stage that runs."""
+        now = time.monotonic()
+        self.stage_seconds[self._stage] = self.stage_seconds.get(self._stage, 0.0) + now - self._stage_at
+        self._stage_at = now
+
+    def progress(self, progress: float, data: Mapping[str, Any] | None = None) -> None:
+        """Record progress of the whole job, 0 to 1; more than two a second are left out, and it never goes back."""
+        now = time.monotonic()
+        if progress <= self._progress or now < self._progress_at + PROGRESS_SECONDS:
+            return
+        self._progress, self._progress_at = min(progress, 1.0), now
+        self._tell_progress(data or {})
+
+    def alive(self, doing: str | None = None) -> None:
+        """Record a sign of life of whatever does the work, which is at `doing`.
+
+        It carries the current progress, and is written where none was for some seconds. A database that is away just
+        then misses it.
+        """
+        self._doing = doing
+        if time.monotonic() >= self._told_at + SIGN_SECONDS:
+            self._tell_progress({}, insist=False)
+
+    def _tell_progress(self, data: Mapping[str, Any], *, insist: bool = True) -> None:
+        self._told_at = time.monotonic()
+        told = {**data, **({} if self._doing is None else {"doing": self._doing})}
+        self._checked(
+            lambda session: queue.set_progress(session, self._job_id, self._attempt, self._progress, told),
+            insist=insist,
+        )
+
+    def event(self, kind: EventType, data: Mapping[str, Any]) -> None:
+        self._checked(lambda session: queue.append_event(session, self._job_id, self._attempt, kind, data))
+
+    def read(self, query: Callable[[Session], Answer]) -> Answer:
+        """Look something up, as patiently as what is written."""
+        answer = self._write(query)
+        assert answer is not None
+        return answer
+
+    def end(self, write: Callable[[Session], Answer | None]) -> Answer:
+        """Write the end of the attempt; the job's new state. Raises LeaseLost where the attempt is stale."""
+        self.leave()
+        self._trace_stage()
+        answer = self._write(write)
+        if answer is None:
+            self._lease.lose()
+            raise LeaseLost
+        return answer
+
+    def _trace_stage(self) -> None:
+        now = time.monotonic()
+        telemetry.record(f"stage.{self._stage}", now - self._entered_at, parent=self._trace)
+        self._entered_at = now
+
+    def _checked(self, write: Callable[[Session], bool], *, insist: bool = True) -> None:
+        if self._write(write, insist=insist) is False:
+            self._lease.lose()
+            raise LeaseLost
+
+    def _write(self, write: Callable[[Session], Answer], *, insist: bool = True) -> Answer | None:
+        """Write; return None where the database is away, and nothing is lost by not writing (not `insist`)."""
+        wait = 0.1
+        while self._lease.state != "lost":
+            try:
+                with transaction(self._sessions) as session:
+                    return write(session)
+            except DBAPIError as error:
+                if (fault := passing_fault(error)) is None:
+                    raise
+                if not insist:
+                    return None
+                logger.warning("not written, trying again", fault=fault, error=str(error.orig))
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_RETRY_SECONDS)
+        raise LeaseLost

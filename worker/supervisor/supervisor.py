@@ -1,0 +1,185 @@
+"""Supervisor of one claimed job, from fetch to store; it writes how the job ended.
+
+The supervisor fetches and stores; the runner, a process per task without credentials or network, opens, prunes,
+measures and verifies. This process never imports torch.
+"""
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from core import telemetry
+from core.errors import DiskFull, InternalError, SecateurError, TimeLimitExceeded
+from core.service.jobs import queue
+from core.service.jobs.queue import Claim
+from core.service.jobs.states import TERMINAL, JobStatus
+from core.settings import Settings
+from core.storage import Store, artifact_prefix
+from worker.runner.client import RUNNER, Draining
+from worker.supervisor.attempt import Outcome
+from worker.supervisor.classifier_attempt import ClassifierAttempt
+from worker.supervisor.language_attempt import LanguageAttempt
+from worker.supervisor.lease import Lease
+from worker.supervisor.recorder import LeaseLost, Recorder
+from worker.supervisor.work_folders import WorkFolders
+
+End = JobStatus | Literal["lost"]
+
+logger = structlog.get_logger()
+
+
+class CancelRequested(Exception):
+    """Signal that a user asked for the end of the job."""
+
+
+class Supervisor:
+    """Runner of jobs, one at a time.
+
+    `stop`, once set, gives the running job back and returns, within `drain_seconds` and a little: a block being pruned
+    may be finished first.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: sessionmaker[Session],
+        store: Store,
+        *,
+        stop: threading.Event,
+        runner: Sequence[str] = RUNNER,
+    ) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._store = store
+        self._stop = stop
+        self._runner = runner
+
+    def run(self, claim: Claim) -> End:
+        """Run a claimed job to the end of this attempt; the state the job is in then, or `lost` if it was taken away.
+
+        Raises nothing about the job: every end is written to the queue.
+        """
+        with (
+            structlog.contextvars.bound_contextvars(
+                job=claim.job_id, attempt=claim.attempt, request_id=claim.request_id
+            ),
+            telemetry.span(
+                "job.attempt",
+                kind="consumer",
+                parent=claim.traceparent,
+                attributes={
+                    "secateur.job": claim.job_id,
+                    "secateur.attempt": claim.attempt,
+                    "secateur.method": claim.body["method"],
+                },
+            ) as span,
+            Lease(
+                self._sessions,
+                claim.job_id,
+                claim.attempt,
+                lease_seconds=self._settings.lease_seconds,
+                renew_seconds=self._settings.lease_renew_seconds,
+            ) as lease,
+        ):
+            logger.info("job started", method=claim.body["method"], model=claim.model.name)
+            recorder = Recorder(self._sessions, claim.job_id, claim.attempt, lease)
+            try:
+                end = self._attempt(claim, lease, recorder)
+            except LeaseLost:
+                logger.warning("job lost: its lease is no longer ours")
+                return "lost"
+            work = WorkFolders(self._settings.work_root)
+            if end == "succeeded":
+                work.remove(claim.job_id)
+            elif end in TERMINAL:
+                work.keep_saved(claim.job_id)
+            if span is not None:
+                span.set_attribute("secateur.end", end)
+            logger.info("job ended", end=end)
+            return end
+
+    def _attempt(self, claim: Claim, lease: Lease, recorder: Recorder) -> End:
+        job = (claim.job_id, claim.attempt)
+        kind = ClassifierAttempt if claim.images is not None else LanguageAttempt
+        attempt = kind(
+            claim, self._settings, recorder, self._store, runner=self._runner, on_wait=self._watch(claim, lease)
+        )
+        try:
+            outcome = attempt.run()
+        except CancelRequested:
+            return recorder.end(lambda session: queue.finish_cancelled(session, *job, stages=recorder.stage_seconds))
+        except Draining:
+            return recorder.end(lambda session: queue.release(session, *job, stages=recorder.stage_seconds))
+        except LeaseLost:
+            raise
+        except Exception as error:
+            problem = _problem(error)
+            return recorder.end(lambda session: self._finish_failed(session, claim, problem, None, recorder))
+        if outcome.missed is not None:
+            problem = outcome.missed.problem()
+            return recorder.end(lambda session: self._finish_failed(session, claim, problem, outcome, recorder))
+        end: JobStatus = recorder.end(
+            lambda session: queue.finish_succeeded(
+                session,
+                *job,
+                metrics=outcome.metrics,
+                report=outcome.report,
+                files=outcome.files,
+                stages=recorder.stage_seconds,
+                measured=outcome.measured,
+            )
+        )
+        if end != "succeeded":  # cancelled at the last moment
+            self._store.delete(artifact_prefix(*job))
+        return end
+
+    def _finish_failed(
+        self, session: Session, claim: Claim, problem: dict[str, Any], outcome: Outcome | None, recorder: Recorder
+    ) -> JobStatus | None:
+        return queue.finish_failed(
+            session,
+            claim.job_id,
+            claim.attempt,
+            problem,
+            metrics=outcome.metrics if outcome else None,
+            report=outcome.report if outcome else None,
+            files=outcome.files if outcome else (),
+            retry_delay_seconds=self._settings.retry_delay_seconds,
+            worker_fresh_seconds=self._settings.worker_fresh_seconds,
+            stages=recorder.stage_seconds,
+            measured=outcome.measured if outcome else None,
+        )
+
+    def _watch(self, claim: Claim, lease: Lease) -> Callable[[], None]:
+        """Return the check made a few times a second while a job runs; it raises what ends the job."""
+        asked, ours = claim.body.get("time_limit_seconds"), self._settings.job_time_limit_seconds
+        limit = ours if asked is None else min(asked, ours)
+        whose = "this worker" if limit == ours else "the job"
+        deadline = time.monotonic() + limit
+
+        def watch() -> None:
+            state = lease.state
+            if state == "lost":
+                raise LeaseLost
+            if state == "cancelling":
+                raise CancelRequested
+            if self._stop.is_set():
+                raise Draining(self._settings.drain_seconds)
+            if time.monotonic() > deadline:
+                raise TimeLimitExceeded(f"The attempt ran longer than {limit:g} s, the limit of {whose}.")
+
+        return watch
+
+
+def _problem(error: Exception) -> dict[str, Any]:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        error = DiskFull(str(error))
+    if not isinstance(error, SecateurError):
+        logger.exception("unexpected end")
+        error = InternalError(f"{type(error).__name__}: {error}")
+    return error.problem()

@@ -1,0 +1,61 @@
+"""The supervisor's part in targets: the search that a latency needs, and whether the artifact is what was asked for."""
+
+from typing import Any
+
+from core.catalogue.targets import Target
+from core.service.jobs.gates import GateResult
+from core.service.jobs.queue import Claim
+from worker.runner.messages import PruneSpec, SearchSpec
+
+
+def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> SearchSpec | None:
+    """Return the spec of the search before pruning, where the sparsity has to be searched for."""
+    if (claim.body.get("target") or {}).get("latency_ratio") is None:
+        return None
+    return SearchSpec(
+        recipe=claim.body,
+        model=spec.model,
+        sequence_length=sequence_length,
+        work=spec.work,
+        previous=[spec.work.with_name(f"attempt-{number}") for number in claim.previous_attempts],
+        device=spec.device,
+        threads=spec.threads,
+    )
+
+
+def add_target(
+    body: dict[str, Any], metrics: dict[str, Any], report: dict[str, Any], found: dict[str, Any] | None
+) -> GateResult | None:
+    """Put what was asked and reached into metrics and report; the result of this limit, which is none of the gates.
+
+    A latency is met within the spread of its timings. `found` is the search's answer.
+    """
+    if body.get("target") is None:
+        return None
+    target = Target.model_validate(body["target"])
+    reached, spread = _reached(target, metrics, report)
+    met = reached <= target.asked * (1 + spread)
+    figures = {
+        "kind": target.kind,
+        "asked": target.asked,
+        "reached": reached,
+        "met": met,
+        "spread": spread,
+        "sparsity": body["sparsity"] if found is None else found["sparsity"],
+    }
+    metrics["target"] = figures
+    report["target"] = figures | ({} if found is None else {"search": found})
+    within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
+    name = f"target.{target.kind}"
+    message = f"{name}: {target.asked:,} was asked for, the artifact reached {reached:,.6g}{within}"
+    return GateResult(name, target.asked, reached, None, met, message)
+
+
+def _reached(target: Target, metrics: dict[str, Any], report: dict[str, Any]) -> tuple[float, float]:
+    """Return the artifact's own figure, and by how much, relative, the measurement of it may be off."""
+    if target.latency_ratio is not None:
+        latency = metrics["latency"]
+        return latency["pruned_ms"] / latency["dense_ms"], latency["spread"]
+    if target.parameters is not None:
+        return metrics["parameters"]["nonzero"], 0.0
+    return report["packed"]["bound_bytes"] if "packed" in report else metrics["bytes"]["artifact"], 0.0
