@@ -11,12 +11,12 @@ from fastapi import FastAPI
 from prometheus_client import start_http_server
 from starlette.responses import RedirectResponse, Response
 
-from api.bodies import BodyLimits
-from api.openapi import describe, operation_id
+from api.http.body_limits import BodyLimits
+from api.http.problem_documents import add_handlers
+from api.http.proxies import behind_proxies
+from api.http.request_log import Requests
+from api.openapi.document import describe, operation_id
 from api.portal.app import create_portal
-from api.problems import add_handlers
-from api.proxies import behind_proxies
-from api.requests import Requests
 from api.routes import (
     artifacts,
     audit,

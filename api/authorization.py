@@ -6,7 +6,7 @@ and compares what happens with this table.
 
 from typing import Any, Final, get_args
 
-from api.openapi import operations, required_role
+from api.openapi.document import operations, required_role
 from core.service.teams.schemas import Role
 from core.settings import Settings
 

@@ -7,11 +7,11 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.backing_metrics import metrics_registry
-from api.rates import Rates
-from api.readiness import ReadinessChecks
-from api.refusals import RefusedKeys
-from api.watch import EventWatch
+from api.events.listener import EventWatch
+from api.http.backing_metrics import metrics_registry
+from api.http.rate_limits import Rates
+from api.http.readiness import ReadinessChecks
+from api.http.refused_keys import RefusedKeys
 from core.database import session_factory
 from core.http.address_guard import Guard
 from core.service.jobs.broker import celery_app

@@ -62,7 +62,7 @@ def configure_logs(settings: Settings) -> None:
     for name in ("uvicorn", "uvicorn.error"):  # it has put up handlers of its own before the application is made
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    logging.getLogger("uvicorn.access").disabled = True  # `api.requests` writes that line, with more in it
+    logging.getLogger("uvicorn.access").disabled = True  # `api.http.request_log` writes that line, with more in it
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -5,8 +5,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.portal.folders import STATIC
-from api.portal.page import is_partial, page
+from api.http.problem_documents import Told, add_handlers, document
+from api.portal.paths import STATIC
+from api.portal.rendering import is_partial, page
 from api.portal.routes import (
     adding,
     audit,
@@ -28,7 +29,6 @@ from api.portal.routes import (
 )
 from api.portal.routes.sign_in import ask_to_sign_in
 from api.portal.static_files import StaticFolder
-from api.problems import Told, add_handlers, document
 from core.errors import Unauthenticated
 
 _HEADERS = {

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from api.portal.folders import STATIC
+from api.portal.paths import STATIC
 
 VERSION = "v"
 

@@ -4,9 +4,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.dependencies import DatabaseSession, Member, State, Viewer
-from api.downloads import Conditions, artifact_file
-from api.problems import problems
-from api.ranges import DOWNLOAD_ANSWERS
+from api.http.downloads import Conditions, artifact_file
+from api.http.problem_documents import problems
+from api.http.ranges import DOWNLOAD_ANSWERS
 from core.database import transaction
 from core.errors import Conflict, Forbidden, NotFound, RangeNotSatisfiable, StoreUnavailable, Unauthenticated
 from core.service.jobs import service

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api.dependencies import Admin, After, DatabaseSession, Limit
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.pagination import Page
 from core.service.teams.audit import list_audit as read_audit

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.database import transaction
 from core.errors import (
     Conflict,

@@ -10,8 +10,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.dependencies import State, Viewer
-from api.following import LARGEST_SEQUENCE, event_stream, last_event
-from api.problems import problems
+from api.events.stream import LARGEST_SEQUENCE, event_stream, last_event
+from api.http.problem_documents import problems
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, NotFound, Unauthenticated

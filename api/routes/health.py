@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.dependencies import State
-from api.problems import problem_response, problems
+from api.http.problem_documents import problem_response, problems
 from core.errors import Unavailable
 
 router = APIRouter(tags=["health"])

@@ -3,10 +3,10 @@
 from fastapi import APIRouter, BackgroundTasks, Request
 from starlette.responses import Response
 
-from api.deliveries import PAYLOAD, SentToUrl
 from api.dependencies import State
-from api.firings import firing_response
-from api.problems import problems
+from api.http.problem_documents import problems
+from api.http.trigger_answers import firing_response
+from api.http.trigger_payloads import PAYLOAD, SentToUrl
 from api.routes.jobs import SUBMIT_ERRORS
 from core.database import transaction
 from core.errors import (

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.dependencies import Admin, DatabaseSession, State
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.registry.schemas import HubToken, HubTokenBody
 from core.service.sources import hub_tokens

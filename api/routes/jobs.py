@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, Search, State, Viewer
-from api.hinting import hint_after_commit
-from api.problems import problems
+from api.events.after_commit import hint_after_commit
+from api.http.problem_documents import problems
 from core import telemetry
 from core.errors import (
     Conflict,

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
 from core.pagination import Page
 from core.service.teams import keys

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from api.dependencies import Viewer
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.catalogue.method_info import Needs, Paper
 from core.catalogue.methods import METHODS
 from core.errors import Unauthenticated

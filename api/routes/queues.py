@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from api.dependencies import DatabaseSession, Viewer
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.errors import Unauthenticated
 from core.service.jobs import fleet
 

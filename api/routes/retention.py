@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.dependencies import Admin, DatabaseSession
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.retention import service
 from core.service.retention.schemas import Retention, RetentionPolicy, RetentionPreview

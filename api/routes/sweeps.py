@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, State, Viewer
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.errors import (
     Conflict,
     Forbidden,

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.dependencies import DatabaseSession, Viewer
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.errors import Unauthenticated
 from core.service.teams import quotas
 from core.service.teams.schemas import Team

@@ -7,10 +7,10 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from api.deliveries import PAYLOAD, IdempotencyKey, SentByMember
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
-from api.firings import firing_response
-from api.problems import problems
+from api.http.problem_documents import problems
+from api.http.trigger_answers import firing_response
+from api.http.trigger_payloads import PAYLOAD, IdempotencyKey, SentByMember
 from api.routes.jobs import SUBMIT_ERRORS
 from core.database import transaction
 from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State
-from api.parts import OCTETS, take_part
-from api.problems import problems
+from api.http.problem_documents import problems
+from api.http.upload_parts import OCTETS, take_part
 from core.database import transaction
 from core.errors import (
     Conflict,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from api.dependencies import DatabaseSession, State, Viewer
-from api.problems import problems
+from api.http.problem_documents import problems
 from core.errors import Unauthenticated
 from core.service.jobs import fleet
 from core.service.jobs.queue import WorkerState

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
 from api.authorization import ALLOWED, CALLERS, OWN, expected, page
-from api.openapi import operations
+from api.openapi.document import operations
 from core.database import transaction
 from core.service.teams.tables import ApiKeyRow
 from core.settings import Settings

@@ -62,7 +62,7 @@ def test_a_page_of_events_goes_on_from_a_number(
 def test_a_stream_shows_events_as_they_come_and_ends_with_the_job(
     live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.following.KEEP_ALIVE_SECONDS", 600)  # nobody looks of their own accord
+    monkeypatch.setattr("api.events.stream.KEEP_ALIVE_SECONDS", 600)  # nobody looks of their own accord
     job = submit(live_api, job_body)
     seen: list[tuple[str, dict[str, Any]]] = []
 

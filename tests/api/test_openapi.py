@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from jsonschema_rs import Draft202012Validator
 
 from api.app import create_app
-from api.openapi import TAGS, operations, required_role
-from api.problems import PROBLEM_JSON
+from api.http.problem_documents import PROBLEM_JSON
+from api.openapi.document import TAGS, operations, required_role
 from core.catalogue.methods import METHODS
 from core.errors import SecateurError
 from core.settings import Settings
@@ -102,7 +102,7 @@ def test_every_error_has_an_example_of_its_own_code_and_status(document: Documen
     examples = document["components"]["examples"]
     for kind in _kinds():
         value = examples[kind.code]["value"]
-        assert value["detail"], f"{kind.code} has no example: add one to api/openapi_problems.py"
+        assert value["detail"], f"{kind.code} has no example: add one to api/openapi/problem_examples.py"
         assert (value["code"], value["type"]) == (kind.code, f"urn:secateur:problem:{kind.code}")
         assert value["status"] == kind.status or kind.__subclasses__(), kind
     for method, path, operation in operations(document):

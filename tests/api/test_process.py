@@ -79,7 +79,7 @@ def test_without_a_database_requests_are_told_to_come_back(tmp_path: Path) -> No
 def test_a_service_without_workers_can_take_jobs_and_says_that_it_cannot_run_them(
     api_client: TestClient, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.readiness.CACHED_SECONDS", 0.0)
+    monkeypatch.setattr("api.http.readiness.CACHED_SECONDS", 0.0)
     waiting = api_client.get("/readyz")
     assert waiting.status_code == 200
     assert waiting.json() == {
@@ -97,14 +97,14 @@ def test_a_service_without_workers_can_take_jobs_and_says_that_it_cannot_run_the
 def test_readiness_is_asked_once_in_a_moment_however_many_ask(
     api_client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.readiness.CACHED_SECONDS", 600.0)
+    monkeypatch.setattr("api.http.readiness.CACHED_SECONDS", 600.0)
     asked: list[object] = []
 
     def count(broker: object) -> bool:
         asked.append(broker)
         return True
 
-    monkeypatch.setattr("api.readiness.broker_answers", count)
+    monkeypatch.setattr("api.http.readiness.broker_answers", count)
     with ThreadPoolExecutor(8) as pool:
         answers = [each.status_code for each in pool.map(lambda _: api_client.get("/readyz"), range(16))]
     assert answers == [200] * 16 and len(asked) == 1

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from api.app import create_app
-from api.refusals import EACH, MANY, MOST_ADDRESSES, RefusedKeys
+from api.http.refused_keys import EACH, MANY, MOST_ADDRESSES, RefusedKeys
 from core.database import transaction
 from core.service.teams.audit import list_refusals
 from core.service.teams.tokens import new_token

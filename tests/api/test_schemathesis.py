@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.examples.triggers import EXAMPLES, PARAMETERS
+from api.openapi.examples.triggers import EXAMPLES, PARAMETERS
 from core.database import transaction
 from core.http.address_guard import Guard
 from core.service.teams.server_secret import server_secret

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.examples import EXAMPLES
+from api.openapi.examples import EXAMPLES
 from core.service.jobs.comparison import beaten_by, compare, compared_fields, layer_figures, names_of
 from core.service.jobs.schemas import Job
 from core.storage import Store

@@ -8,13 +8,13 @@ import pytest
 from starlette.datastructures import FormData
 from typer.testing import CliRunner
 
-from api.examples import EXAMPLES
-from api.portal.job_commands import commands_for
-from api.portal.job_defaults import with_calibration, with_evaluation, with_method, with_target
-from api.portal.job_fields import job_fields
-from api.portal.job_form import field_at_fault, form_of, minimal, read_body
-from api.portal.method_cards import method_groups
+from api.openapi.examples import EXAMPLES
+from api.portal.forms.job import field_at_fault, form_of, minimal, read_body
+from api.portal.forms.job_defaults import with_calibration, with_evaluation, with_method, with_target
+from api.portal.forms.job_fields import job_fields
 from api.portal.session import Form, read_form
+from api.portal.views.method_cards import method_groups
+from api.portal.views.reproduce import commands_for
 from core.catalogue.methods import METHODS
 from core.engine.architectures.describe import ShownDescription
 from core.errors import InvalidRequest

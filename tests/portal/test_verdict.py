@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from api.portal.advice import ADVICE, title_of
-from api.portal.curves import MOST_POINTS, curves_of
-from api.portal.layers import by_kind, layer_figures
-from api.portal.progress import remaining_seconds, stage_times
-from api.portal.verdict import verdict
+from api.portal.views.error_advice import ADVICE, title_of
+from api.portal.views.layer_table import by_kind, layer_figures
+from api.portal.views.metric_curves import MOST_POINTS, curves_of
+from api.portal.views.progress import remaining_seconds, stage_times
+from api.portal.views.summary import verdict
 from core import errors
 from core.service.jobs.schemas import JobAttempt, JobEvent
 from core.service.jobs.states import AttemptOutcome

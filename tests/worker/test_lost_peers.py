@@ -13,8 +13,8 @@ from limits.storage import RedisStorage
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from api.rates import Rates
-from api.watch import EventWatch
+from api.events.listener import EventWatch
+from api.http.rate_limits import Rates
 from bench.parts import free_port
 from core.database import passing_fault, session_factory
 from core.service.jobs.broker import celery_app

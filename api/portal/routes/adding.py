@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import DatabaseSession, State
-from api.portal.faults import faults_of, status_of
-from api.portal.files_form import Sender, sent_form, take_files
-from api.portal.page import page
+from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.upload import Sender, sent_form, take_files
+from api.portal.rendering import page
 from api.portal.session import CSRF_FIELD, Admin, Form, Member, Posted
 from api.state import ApiState
 from core.database import transaction

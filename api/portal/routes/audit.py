@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.dependencies import After, DatabaseSession
-from api.portal.page import page
+from api.portal.rendering import page
 from api.portal.session import Admin
 from core.service.teams import audit, keys
 

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.dependencies import DatabaseSession, Quality
-from api.portal.charts import IfNoneMatch, chart
-from api.portal.page import page
+from api.portal.rendering import page
 from api.portal.session import Viewer
-from api.portal.trade_off import COSTS, draw_trade_off, quality_in_words
+from api.portal.views.charts import IfNoneMatch, chart
+from api.portal.views.trade_off import COSTS, draw_trade_off, quality_in_words
 from core.service.jobs import service
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, Cost
 

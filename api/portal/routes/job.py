@@ -11,15 +11,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from api.dependencies import DatabaseSession, State
-from api.downloads import Conditions, artifact_file
-from api.following import LARGEST_SEQUENCE, event_stream, last_event
-from api.hinting import hint_after_commit
-from api.portal import job_page
-from api.portal.charts import IfNoneMatch, chart
-from api.portal.job_news import OVER, page_turn
-from api.portal.layers import by_kind, layer_figures
-from api.portal.page import page
+from api.events.after_commit import hint_after_commit
+from api.events.stream import LARGEST_SEQUENCE, event_stream, last_event
+from api.http.downloads import Conditions, artifact_file
+from api.portal.rendering import page
 from api.portal.session import COOKIE, Member, Viewer
+from api.portal.views import job_page
+from api.portal.views.charts import IfNoneMatch, chart
+from api.portal.views.layer_table import by_kind, layer_figures
+from api.portal.views.live_updates import OVER, page_turn
 from api.state import ApiState
 from core.catalogue.methods import METHODS
 from core.database import transaction

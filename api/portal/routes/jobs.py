@@ -9,8 +9,8 @@ from fastapi import APIRouter, BackgroundTasks, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, Search, State
-from api.hinting import hint_after_commit
-from api.portal.page import is_partial, page
+from api.events.after_commit import hint_after_commit
+from api.portal.rendering import is_partial, page
 from api.portal.routes.sign_in import own_path
 from api.portal.session import Member, Posted, Viewer
 from core.catalogue.methods import METHODS

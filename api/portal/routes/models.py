@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
-from api.portal.page import page
+from api.portal.rendering import page
 from api.portal.routes.adding import uploads_to_show
 from api.portal.session import Member, Viewer
 from api.state import ApiState

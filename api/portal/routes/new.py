@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State
-from api.hinting import hint_after_commit
-from api.portal import job_defaults
-from api.portal.job_commands import commands_for
-from api.portal.job_form import lines_of, minimal
-from api.portal.method_cards import method_groups
-from api.portal.new_job import FILLED_FOR, ONCE, SHOWN_FOR, Draft, draft, form_of_job
-from api.portal.page import is_partial, page
+from api.events.after_commit import hint_after_commit
+from api.portal.forms import job_defaults
+from api.portal.forms.job import lines_of, minimal
+from api.portal.forms.new_job import FILLED_FOR, ONCE, SHOWN_FOR, Draft, draft, form_of_job
+from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Posted, Viewer, read_form
+from api.portal.views.method_cards import method_groups
+from api.portal.views.reproduce import commands_for
 from api.state import ApiState
 from core.catalogue.methods import METHODS
 from core.database import transaction

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import DatabaseSession, State
-from api.portal.faults import faults_of, status_of
-from api.portal.page import is_partial, page
+from api.portal.forms.errors import faults_of, status_of
+from api.portal.rendering import is_partial, page
 from api.portal.session import CSRF_FIELD, SECRET_FIELDS, Form, Member, Posted, Viewer
 from core.database import transaction
 from core.errors import Conflict, SecateurError

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import DatabaseSession, State
-from api.portal.faults import faults_of, status_of
-from api.portal.page import page
+from api.portal.forms.errors import faults_of, status_of
+from api.portal.rendering import page
 from api.portal.session import Admin, Form, Posted
 from core.database import transaction
 from core.service.retention import service

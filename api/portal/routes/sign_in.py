@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State, refuse
-from api.portal.page import is_partial, page
+from api.http.problem_documents import Told
+from api.portal.rendering import is_partial, page
 from api.portal.session import (
     COOKIE,
     CSRF_FIELD,
@@ -19,7 +20,6 @@ from api.portal.session import (
     remember,
     require_same_origin,
 )
-from api.problems import Told
 from core.database import transaction
 from core.errors import Unauthenticated
 from core.service.teams import sessions

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, Quality, State
-from api.portal.charts import IfNoneMatch, chart
-from api.portal.faults import faults_of, status_of
-from api.portal.method_cards import method_groups
-from api.portal.page import is_partial, page
+from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.sweep import FIELDS, LIMITS, field_of, read_sweep
+from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Member, Posted, Viewer
-from api.portal.sweep_form import FIELDS, LIMITS, field_of, read_sweep
-from api.portal.trade_off import COSTS, draw_trade_off, quality_in_words
+from api.portal.views.charts import IfNoneMatch, chart
+from api.portal.views.method_cards import method_groups
+from api.portal.views.trade_off import COSTS, draw_trade_off, quality_in_words
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
-from api.portal.faults import faults_of, status_of
-from api.portal.page import page
+from api.portal.forms.errors import faults_of, status_of
+from api.portal.rendering import page
 from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer
 from core.database import transaction
 from core.errors import Conflict, InvalidRequest, SecateurError

@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
-from api.hinting import hint_after_commit
-from api.portal.faults import faults_of, status_of
-from api.portal.page import page
+from api.events.after_commit import hint_after_commit
+from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.trigger import EXAMPLE, FIELDS, payload_of, trigger_of, typed
+from api.portal.rendering import page
 from api.portal.session import Member, Posted, Viewer
-from api.portal.trigger_form import EXAMPLE, FIELDS, payload_of, trigger_of, typed
 from api.state import ApiState
 from core.database import transaction
 from core.errors import NotFound, SecateurError

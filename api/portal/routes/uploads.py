@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import DatabaseSession, State
-from api.parts import take_part
-from api.portal.files_form import abort
+from api.http.upload_parts import take_part
+from api.portal.forms.upload import abort
 from api.portal.session import Member
 from core.database import transaction
 from core.service.registry import uploads

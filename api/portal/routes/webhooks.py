@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, State
-from api.portal.faults import faults_of, status_of
-from api.portal.page import page
+from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.webhook import FIELDS, body_of, values_from, values_of
+from api.portal.rendering import page
 from api.portal.routes.team import GRACES
 from api.portal.session import Admin, Member, Posted, Viewer
-from api.portal.webhook_form import FIELDS, body_of, values_from, values_of
 from api.state import ApiState
 from core.database import transaction
 from core.errors import SecateurError

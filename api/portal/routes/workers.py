@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.dependencies import DatabaseSession, State
-from api.portal.page import is_partial, page
+from api.portal.rendering import is_partial, page
 from api.portal.session import Admin
 from api.routes.workers import workers_shown_to
 from core.service.jobs import fleet

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final
 
-from api.bodies import check_json
+from api.http.body_limits import check_json
 from api.portal.session import Form
 from core.errors import InvalidRequest
 from core.service.triggers.schemas import TriggerBody

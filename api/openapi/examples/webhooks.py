@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from api.examples.common import JOB, METRICS, MOMENT
+from api.openapi.examples.common import JOB, METRICS, MOMENT
 
 _WEBHOOK = "webhook_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _WEBHOOK_ANSWER = {

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from api.examples.common import JOB, LATER, MOMENT, OTHER_JOB
+from api.openapi.examples.common import JOB, LATER, MOMENT, OTHER_JOB
 
 _POLICY = {
     "keep_days": 30,

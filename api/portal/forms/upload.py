@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from api.parts import send_file
+from api.http.upload_parts import send_file
 from api.portal.session import Form, read_form, require_own_form, require_same_origin, session_of
 from api.state import ApiState
 from core.database import transaction

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.portal.verdict import apart, difference_within_noise
-from api.portal.words import count, duration, number, percent, size
+from api.portal.formatting import count, duration, number, percent, size
+from api.portal.views.summary import apart, difference_within_noise
 from core.engine.options.latency_budget import latency_noise
 from core.service.jobs.gates import TASK_MEAN, stored_bytes
 

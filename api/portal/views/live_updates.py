@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 from sse_starlette import ServerSentEvent
 
-from api.following import KEEP_ALIVE_SECONDS, Turn
-from api.portal import job_page
-from api.portal.curves import curves_of
-from api.portal.page import fragment
+from api.events.stream import KEEP_ALIVE_SECONDS, Turn
+from api.portal.rendering import fragment
+from api.portal.views import job_page
+from api.portal.views.metric_curves import curves_of
 from core.service.jobs.schemas import EventPage
 from core.service.jobs.snapshots import metric_names, take_snapshot
 

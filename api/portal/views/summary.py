@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
-from api.portal.words import number, percent
+from api.portal.formatting import number, percent
 from core.catalogue.methods import get_method
 from core.engine.options.latency_budget import latency_noise
 from core.service.jobs.gates import stored_bytes

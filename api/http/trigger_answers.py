@@ -3,7 +3,7 @@
 from fastapi import BackgroundTasks
 from starlette.responses import Response
 
-from api.hinting import hint_after_commit
+from api.events.after_commit import hint_after_commit
 from api.state import ApiState
 from core.service.triggers.firing import Fired
 

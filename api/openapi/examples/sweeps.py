@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from api.examples.common import CALIBRATION, COMPARISON, EVALUATION, JOB, LATER, MOMENT
+from api.openapi.examples.common import CALIBRATION, COMPARISON, EVALUATION, JOB, LATER, MOMENT
 
 _SWEEP = "swp_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _SWEEP_JOB = {"model": "smollm2-135m", "calibration": CALIBRATION, "evaluation": EVALUATION}

@@ -6,7 +6,7 @@
 
 from typing import Any, Final
 
-from api.examples import jobs, keeping, sweeps, triggers, webhooks
+from api.openapi.examples import jobs, keeping, sweeps, triggers, webhooks
 
 _FILES: Final = (jobs, keeping, sweeps, triggers, webhooks)
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
-from api.bodies import check_json
+from api.http.body_limits import check_json
 from api.portal.session import Form
 from core.errors import InvalidRequest
 

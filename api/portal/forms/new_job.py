@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from api.portal import job_defaults
-from api.portal.job_fields import Field, job_fields
-from api.portal.job_form import field_at_fault, form_of, minimal, read_body
+from api.http.problem_documents import fault
+from api.portal.forms import job_defaults
+from api.portal.forms.job import field_at_fault, form_of, minimal, read_body
+from api.portal.forms.job_fields import Field, job_fields
 from api.portal.session import Form
-from api.problems import fault
 from api.state import ApiState
 from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS

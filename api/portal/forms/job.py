@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from api.bodies import check_json
-from api.portal.job_fields import METADATA, PARAMETERS, Field, job_fields, json_or_text, one_a_line
+from api.http.body_limits import check_json
+from api.portal.forms.job_fields import METADATA, PARAMETERS, Field, job_fields, json_or_text, one_a_line
 from api.portal.session import Form
 from core.catalogue.methods import METHODS
 from core.service.jobs.schemas import JobBody

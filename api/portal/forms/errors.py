@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from pydantic import ValidationError
 
-from api.problems import fault
+from api.http.problem_documents import fault
 from core.errors import InvalidRequest, SecateurError
 
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import problem_response
+from api.http.problem_documents import problem_response
 from api.slow_clients import paced
 from core.errors import InvalidRequest, PayloadTooLarge, SecateurError
 

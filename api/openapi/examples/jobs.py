@@ -2,7 +2,18 @@
 
 from typing import Any, Final
 
-from api.examples.common import BODY, COMPARISON, JOB, JOB_ANSWER, LATER, METRICS, MOMENT, OTHER_JOB, SHA256, WHOLE_BODY
+from api.openapi.examples.common import (
+    BODY,
+    COMPARISON,
+    JOB,
+    JOB_ANSWER,
+    LATER,
+    METRICS,
+    MOMENT,
+    OTHER_JOB,
+    SHA256,
+    WHOLE_BODY,
+)
 
 _UPLOAD = "upload_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _DESCRIPTION = {

@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.portal.advice import advice_for, title_of
-from api.portal.curves import Curve, curves_of
-from api.portal.figures import cards, evaluation_rows, gate_rows
-from api.portal.layers import layer_figures
-from api.portal.progress import remaining_seconds, stage_times
-from api.portal.verdict import verdict
+from api.portal.views.error_advice import advice_for, title_of
+from api.portal.views.layer_table import layer_figures
+from api.portal.views.metric_curves import Curve, curves_of
+from api.portal.views.progress import remaining_seconds, stage_times
+from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
+from api.portal.views.summary import verdict
 from core.catalogue.methods import METHODS
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound

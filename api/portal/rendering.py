@@ -8,9 +8,9 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from api.portal.folders import TEMPLATES
+from api.portal.formatting import FILTERS
+from api.portal.paths import TEMPLATES
 from api.portal.static_files import static_url
-from api.portal.words import FILTERS
 
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES),

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from api.problems import problem_response
-from api.ranges import is_listed, wanted_range
+from api.http.problem_documents import problem_response
+from api.http.ranges import is_listed, wanted_range
 from api.state import ApiState
 from core.database import transaction
 from core.errors import RangeNotSatisfiable

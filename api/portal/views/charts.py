@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Header
 from starlette.responses import Response
 
-from api.ranges import is_listed
+from api.http.ranges import is_listed
 
 IfNoneMatch = Annotated[str | None, Header()]
 """ETag of the chart that a browser has."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from api.bodies import check_json
+from api.http.body_limits import check_json
 from core.errors import InvalidRequest, SecateurError
 from core.service.triggers.authentication import LONGEST_EVENT_ID, SentHeaders
 from core.service.triggers.firing import Delivery

@@ -3,9 +3,9 @@
 A route says what only it can know: its answer, its body, the errors it raises. The rest is added here, by what the
 route is: one that needs a key may answer 401, 429 and 503, one that needs a role 403, one with a body 408 and 413.
 
-**An example for a new call**: an entry in the `EXAMPLES` of a file in `api.examples`, under the name of the schema it
-takes or answers with (lists of it follow), or `"example": …` beside the `"schema"` in the route's own `responses=`. A
-new error: an entry in `PROBLEMS`. `tests/api/test_openapi.py` fails by name for what has none.
+**An example for a new call**: an entry in the `EXAMPLES` of a file in `api.openapi.examples`, under the name of the
+schema it takes or answers with (lists of it follow), or `"example": …` beside the `"schema"` in the route's own
+`responses=`. A new error: an entry in `PROBLEMS`. `tests/api/test_openapi.py` fails by name for what has none.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from api.examples import EXAMPLES, PARAMETERS
-from api.openapi_problems import PROBLEMS
-from api.problems import CODES, PROBLEM_JSON, Problem
+from api.http.problem_documents import CODES, PROBLEM_JSON, Problem
+from api.openapi.examples import EXAMPLES, PARAMETERS
+from api.openapi.problem_examples import PROBLEMS
 from core import errors
 from core.errors import SecateurError
 

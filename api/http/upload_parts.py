@@ -8,7 +8,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from api.problems import problem_response
+from api.http.problem_documents import problem_response
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, OffsetMismatch, PayloadTooLarge, UploadRefused

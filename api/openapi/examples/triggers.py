@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from api.examples.common import MOMENT
-from api.examples.jobs import EXAMPLES as OF_JOBS
+from api.openapi.examples.common import MOMENT
+from api.openapi.examples.jobs import EXAMPLES as OF_JOBS
 
 _ID = "trigger_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _COMMIT = "c379e821c9c95d613899e8c4343e4bfee2b0c600"
