@@ -18,7 +18,7 @@ from core.errors import SecateurError
 from core.settings import Settings
 from core.validation import message_of
 from secateur import errors as client_errors
-from secateur.refusals import BY_CODE, BY_STATUS
+from secateur.transport.problems import BY_CODE, BY_STATUS
 
 Document = dict[str, Any]
 

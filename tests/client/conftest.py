@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from secateur import Client, patience
+from secateur import Client
+from secateur.transport import retries
 from tests.client.both_clients import facing_as_client
 from tests.client.command_line import RunHere, run_here
 from tests.client.script import KEY, Script
@@ -37,7 +38,7 @@ def url(script: Script) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls are made again at once: how long the pauses are is tested by itself."""
-    monkeypatch.setattr(patience, "BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "BACKOFF_SECONDS", 0.01)
 
 
 @pytest.fixture(params=["blocking", "async"])

@@ -7,7 +7,7 @@ import pytest
 
 from core import errors as of_server
 from secateur import Client, errors
-from secateur.refusals import error_from
+from secateur.transport.problems import error_from
 from secateur.types import Job
 from tests.client.script import JOB_ID, Script, job, life
 

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 from secateur import Client, errors
 from secateur.client import AsyncClient
 from secateur.operations import Operations
-from secateur.patience import BACKOFF_LIMIT_SECONDS, PATIENCE_SECONDS, Patience
+from secateur.transport.retries import BACKOFF_LIMIT_SECONDS, PATIENCE_SECONDS, Patience
 from tests.client.both_clients import facing_as_client
 from tests.client.script import JOB_ID, KEY, Script, problem
 from tests.client.scripted_server import serving

@@ -25,7 +25,7 @@ def ended(live_api: httpx.Client, sessions: sessionmaker[Session], store: Store,
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client looks again soon."""
-    monkeypatch.setattr("secateur.operations.keeping._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("secateur.operations.retention._LOOK_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("dispatcher")

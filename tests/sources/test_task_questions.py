@@ -15,7 +15,7 @@ from core.database import transaction
 from core.service.jobs.tables import JobRow
 from core.service.sources.references import TaskReference
 from core.settings import Settings
-from secateur.patience import PATIENCE_SECONDS
+from secateur.transport.retries import PATIENCE_SECONDS
 from tests.sources.conftest import card
 from tests.sources.hub_server import HubState
 from tests.task_questions import questions, write_questions

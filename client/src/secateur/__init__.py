@@ -1,12 +1,12 @@
 """The Python SDK and command line of the Secateur pruning service.
 
 `client.py` is what one calls: `Client`, and `AsyncClient` for event loops, both over the one list of what the server
-offers in `operations/`. `types.py` and the files `…_types.py` are what comes back, `errors.py` and `refusals.py` what
-goes wrong. `summary.py` says how a job ended, as JSON, Markdown and JUnit XML, from the rows of `figures.py` and in the
-words of `words.py`. `transport.py` speaks HTTP, waiting in a thread or an event loop, and repeats calls as
-`patience.py` says. `events.py`, `downloads.py` and `uploads.py` carry on over connections that break,
-`configuration.py` finds the server, and `cli/` is the command line. What the server and this share, such as the forms
-in which weights travel, is in `secateur_wire`. Nothing here imports the server.
+offers in `operations/`. `types.py` and the files `…_types.py` are what comes back, `errors.py` what goes wrong.
+`summary.py` says how a job ended, as JSON, Markdown and JUnit XML, from the rows of `metrics_table.py`, written as
+`formatting.py` does. `transport/` speaks HTTP, waiting in a thread or an event loop. `events.py`, `downloads.py` and
+`uploads.py` carry on over connections that break, `configuration.py` finds the server, and `cli/` is the command line.
+What the server and this share, such as the forms in which weights travel, is in `secateur_wire`. Nothing here imports
+the server.
 """
 
 from secateur import errors

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from secateur.async_transport import AsyncTransport
-from secateur.blocking_transport import BlockingTransport, run
 from secateur.configuration import resolve
 from secateur.operations import Operations
-from secateur.patience import RETRIES, TIMEOUT_SECONDS, OnRetry, Patience
+from secateur.transport.asynchronous import AsyncTransport
+from secateur.transport.blocking import BlockingTransport, run
+from secateur.transport.retries import RETRIES, TIMEOUT_SECONDS, OnRetry, Patience
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -13,10 +13,10 @@ from typing import Final, Literal
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from pydantic import JsonValue
 
-from secateur.figures import Figure, figures
+from secateur.formatting import number, percent, printable
+from secateur.metrics_table import Figure, figures
 from secateur.report_types import GateResult, Report
 from secateur.types import Job
-from secateur.words import number, percent, printable
 
 Outcome = Literal["passed", "gate_missed", "failed", "cancelled", "unfinished"]
 

@@ -9,8 +9,8 @@ from pydantic import JsonValue
 from secateur.cli.output import JobArgument, JsonOption, connect, print_json, say
 from secateur.cli.transfer import transfer_bars
 from secateur.errors import DownloadError
+from secateur.formatting import size
 from secateur.types import ArtifactFile
-from secateur.words import size
 
 
 def download(

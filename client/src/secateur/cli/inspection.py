@@ -26,8 +26,8 @@ from secateur.cli.submit import (
     TaskLimitOption,
     TaskOption,
 )
+from secateur.formatting import count, duration, size
 from secateur.types import Inspection
-from secateur.words import count, duration, size
 
 
 def inspect(

@@ -20,9 +20,9 @@ from secateur.cli.output import (
     print_table,
     say,
 )
+from secateur.formatting import duration, number, printable
 from secateur.team_types import Attempt
 from secateur.types import Job, JobSort, JobStatus, Metrics
-from secateur.words import duration, number, printable
 
 jobs_app = typer.Typer(help="The team's jobs, and the attempts at one.", rich_markup_mode=None)
 

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from secateur.client import Client
 from secateur.errors import ApiError
-from secateur.figures import figures
+from secateur.formatting import duration, percent, size
+from secateur.metrics_table import figures
 from secateur.types import Job, Metrics, TargetReached
-from secateur.words import duration, percent, size
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, for example job_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]

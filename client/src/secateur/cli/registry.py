@@ -7,10 +7,10 @@ import typer
 
 from secateur.cli.output import JsonOption, age, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.transfer import UploadBars, transfer_bars
+from secateur.formatting import count, size
 from secateur.operations.registry import DatasetFormat
 from secateur.types import Dataset, Model
 from secateur.uploads import model_files
-from secateur.words import count, size
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
 NameOfArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")]

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from secateur.cli.output import JsonOption, age, connect, explain, moment, print_json, print_pairs, print_table, say
+from secateur.formatting import size
 from secateur.team_types import AuditEntry, Worker
-from secateur.words import size
 
 
 def team(as_json: JsonOption = False) -> None:

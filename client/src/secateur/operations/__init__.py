@@ -5,8 +5,8 @@ thread.
 """
 
 from secateur.operations.jobs import JobOperations
-from secateur.operations.keeping import KeepingOperations
 from secateur.operations.registry import RegistryOperations
+from secateur.operations.retention import KeepingOperations
 from secateur.operations.sweeps import SweepOperations
 from secateur.operations.team import TeamOperations
 from secateur.operations.triggers import TriggerOperations

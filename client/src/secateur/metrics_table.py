@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 from pydantic import JsonValue
 
+from secateur.formatting import count, milliseconds, number, share, size, times
 from secateur.types import Metrics
-from secateur.words import count, milliseconds, number, share, size, times
 
 Unit = Literal["number", "share", "count", "bytes", "milliseconds"]
 

@@ -1,8 +1,9 @@
 """HTTP to one server: authentication, limits of time, calls repeated where that can help, refusals turned into errors.
 
-Everything above this module is written once, as coroutines over `Transport`. There are two of them: `AsyncTransport`
-waits in the event loop, `BlockingTransport` in the calling thread. The latter's coroutines never suspend, so
-`blocking_transport.run` drives them to their end without any event loop.
+Everything above this package is written once, as coroutines over `Transport`. There are two of them: `AsyncTransport`
+(`asynchronous.py`) waits in the event loop, `BlockingTransport` (`blocking.py`) in the calling thread. The latter's
+coroutines never suspend, so `blocking.run` drives them to their end without any event loop. `retries.py` says which
+calls are repeated and when, `problems.py` makes errors of answers that refuse. Nothing here knows a single call.
 
 Every call may reach the server twice: those that create carry an idempotency key, all others are idempotent. That is
 why each of them is repeated after a connection that failed or broke, and after 408, 429, 502, 503 and 504.
@@ -23,8 +24,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from secateur.configuration import Configuration
 from secateur.errors import ApiError, ConfigurationError, NotFound, UnexpectedAnswer, Unreachable
-from secateur.patience import Patience
-from secateur.refusals import error_from
+from secateur.transport.problems import error_from
+from secateur.transport.retries import Patience
 
 CONNECT_SECONDS: Final = 10.0
 SLOW_SECONDS: Final = 3600.0

@@ -10,8 +10,8 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
 from secateur.configuration import Configuration
-from secateur.patience import Patience
 from secateur.transport import Arguments, Result, Stream, Transport
+from secateur.transport.retries import Patience
 
 
 class BlockingTransport(Transport):
