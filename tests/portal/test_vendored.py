@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from api.portal.folders import STATIC
+from api.portal.paths import STATIC
 
 _VENDOR = STATIC / "vendor"
 

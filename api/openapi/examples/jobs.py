@@ -2,18 +2,7 @@
 
 from typing import Any, Final
 
-from api.openapi.examples.common import (
-    BODY,
-    COMPARISON,
-    JOB,
-    JOB_ANSWER,
-    LATER,
-    METRICS,
-    MOMENT,
-    OTHER_JOB,
-    SHA256,
-    WHOLE_BODY,
-)
+from api.openapi.examples.common import BODY, JOB, JOB_ANSWER, LATER, METRICS, MOMENT, OTHER_JOB, SHA256, WHOLE_BODY
 
 _UPLOAD = "upload_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _DESCRIPTION = {
@@ -147,7 +136,6 @@ EXAMPLES: Final[dict[str, Any]] = {
     "ReceivedPart": {"path": "articles.jsonl", "bytes": 1_048_576, "received": 1_048_576},
     "JobBody": BODY,
     "Job": JOB_ANSWER,
-    "Comparison": COMPARISON,
     "get_report": {
         "job": WHOLE_BODY,
         "metrics": METRICS,

@@ -60,6 +60,7 @@ _POINT = {
 }
 
 EXAMPLES: Final[dict[str, Any]] = {
+    "Comparison": COMPARISON,
     "SweepBody": {"name": "how far SmolLM2 goes", "job": _SWEEP_JOB, "grid": _SWEEP_GRID, "max_concurrent": 2},
     "Sweep": _SWEEP_ANSWER,
     "SweepResults": {
