@@ -24,8 +24,8 @@ from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
 from core.database import libpq_url, migrate, session_factory
 from core.service.jobs import queue, service
+from core.service.jobs.quotas import get_team
 from core.service.teams.audit import list_audit
-from core.service.teams.quotas import get_team
 from core.settings import Settings
 from core.storage import open_store
 from worker.embedded.postgres import postgres

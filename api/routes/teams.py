@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from api.dependencies import DatabaseSession, Viewer
 from api.http.problem_documents import problems
 from core.errors import Unauthenticated
-from core.service.teams import quotas
+from core.service.jobs import quotas
 from core.service.teams.schemas import Team
 
 router = APIRouter(prefix="/v1/team", tags=["team"])

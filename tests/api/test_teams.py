@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from core.database import transaction
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.service.jobs.queue import claim, heartbeat, release
-from core.service.teams.administration import found_team, list_teams, set_limits
+from core.service.jobs.quotas import get_team, list_teams
+from core.service.teams.administration import found_team, set_limits
 from core.service.teams.keys import authenticate
 from core.service.teams.quotas import month_start
 from core.service.teams.tables import TeamRow
@@ -107,7 +108,8 @@ def test_the_operator_founds_teams_and_sets_their_quotas(sessions: Sessions) -> 
         assert authenticate(session, key.key, b"secret").role == "admin"
         with pytest.raises(Conflict):
             found_team(session, "pruners", {}, secret=b"secret")
-        assert set_limits(session, "pruners", {"max_running": None, "max_stored_bytes": 10}).quotas.max_running is None
+        pruners = set_limits(session, "pruners", {"max_running": None, "max_stored_bytes": 10})
+        assert get_team(session, pruners).quotas.max_running is None
         assert [team.name for team in list_teams(session)] == ["pruners"]
         with pytest.raises(NotFound):
             set_limits(session, "nobody", {})

@@ -20,9 +20,10 @@ from core.service.jobs.queue import (
     request_cancel,
     request_retry,
 )
+from core.service.jobs.quotas import get_team, require_room_in_queue
 from core.service.jobs.service import list_artifacts
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, JobRow
-from core.service.teams.quotas import get_team, release_stored, require_room_in_queue, reserve_stored
+from core.service.teams.quotas import release_stored, reserve_stored
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
 from tests.jobs.conftest import NewJob

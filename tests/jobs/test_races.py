@@ -30,9 +30,9 @@ from core.service.jobs.queue import (
     request_retry,
     set_progress,
 )
+from core.service.jobs.quotas import require_room_in_queue
 from core.service.jobs.states import HELD, TRANSITIONS
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
-from core.service.teams.quotas import require_room_in_queue
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
 from tests.jobs.conftest import NewJob

@@ -19,8 +19,8 @@ from core.service.jobs.queue import (
     request_retry,
     set_progress,
 )
+from core.service.jobs.quotas import get_team
 from core.service.jobs.tables import AttemptRow, JobEventRow, JobRow
-from core.service.teams.quotas import get_team
 from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]

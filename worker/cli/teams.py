@@ -51,7 +51,7 @@ teams_app = typer.Typer(help="Teams of this server, and their quotas.", no_args_
 def _list(as_json: JsonOption = False) -> None:
     """All teams: what they use, of what they may."""
     from core.database import transaction
-    from core.service.teams.administration import list_teams
+    from core.service.jobs.quotas import list_teams
 
     with home_here() as home, transaction(home.sessions) as session:
         teams = list_teams(session)
@@ -117,10 +117,11 @@ def _set(
     if not limits:
         raise typer.BadParameter("name at least one quota to set, such as --max-running 4")
     from core.database import transaction
+    from core.service.jobs.quotas import get_team
     from core.service.teams.administration import set_limits
 
     with home_here() as home, transaction(home.sessions) as session:
-        team = set_limits(session, name, limits)
+        team = get_team(session, set_limits(session, name, limits))
     _show([team], as_json)
 
 

@@ -18,6 +18,7 @@ from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
 from core.service.jobs.queue import request_cancel, request_retry, submitted
 from core.service.jobs.queue_names import require_queue
+from core.service.jobs.quotas import require_room_in_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import (
@@ -35,7 +36,6 @@ from core.service.jobs.waiting import waiting_reason
 from core.service.retention.in_use import needed_by_publications
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
-from core.service.teams.quotas import require_room_in_queue
 from core.settings import Settings
 from core.storage import Store
 

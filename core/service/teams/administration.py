@@ -1,4 +1,4 @@
-"""Administration of teams by the server's operator: create, list, set quotas. No key may."""
+"""Administration of teams by the server's operator: create, set quotas. No key may."""
 
 import re
 from collections.abc import Mapping
@@ -11,8 +11,7 @@ from core.errors import Conflict, InvalidRequest, NotFound
 from core.service.teams import audit
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
-from core.service.teams.quotas import get_team
-from core.service.teams.schemas import CreatedKey, Team
+from core.service.teams.schemas import CreatedKey
 from core.service.teams.tables import TeamRow
 
 SETTABLE = ("max_running", "max_queued", "max_device_seconds", "max_stored_bytes", "weight")
@@ -34,8 +33,8 @@ def found_team(session: Session, name: str, limits: Mapping[str, float | None], 
     return create_key(session, team_id, role="admin", name="first", expires_at=None, secret=secret)
 
 
-def set_limits(session: Session, name: str, limits: Mapping[str, float | None]) -> Team:
-    """Set some of SETTABLE (null: no limit). Raises NotFound, InvalidRequest."""
+def set_limits(session: Session, name: str, limits: Mapping[str, float | None]) -> str:
+    """Set some of SETTABLE (null: no limit) and return the team's id. Raises NotFound, InvalidRequest."""
     row = session.scalar(select(TeamRow).where(TeamRow.name == name).with_for_update(key_share=True))
     if row is None:
         raise NotFound(f"there is no team {name!r}")
@@ -50,7 +49,7 @@ def set_limits(session: Session, name: str, limits: Mapping[str, float | None]) 
     session.flush()
     if changes:
         audit.note(session, row.id, "team.set", row.id, changes)
-    return get_team(session, row.id)
+    return row.id
 
 
 def _check(limit: str, value: float | None) -> None:
@@ -69,8 +68,3 @@ def team_named(session: Session, name: str) -> str:
     if team_id is None:
         raise NotFound(f"there is no team {name!r}")
     return team_id
-
-
-def list_teams(session: Session) -> list[Team]:
-    """Return all teams, by name."""
-    return [get_team(session, team_id) for team_id in session.scalars(select(TeamRow.id).order_by(TeamRow.name)).all()]

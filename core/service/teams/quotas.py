@@ -1,4 +1,4 @@
-"""Quotas and use of a team: jobs queued and running, device time of the month, stored bytes.
+"""Counts of what a team uses of its quotas: jobs that run, device time of the month, stored bytes.
 
 Counts are columns of the team's row and change in the transaction of what they count. That row is locked last, whatever
 else a transaction locks, so a transaction that holds one waits for nothing.
@@ -10,9 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Interval,
-    bindparam,
     case,
-    extract,
     func,
     literal_column,
     or_,
@@ -22,8 +20,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from core.errors import QuotaExceeded
-from core.service.jobs.tables import JobRow
-from core.service.teams.schemas import Quotas, Team, Usage
 from core.service.teams.tables import TeamRow
 
 ASK_AGAIN_SECONDS = 60
@@ -35,7 +31,8 @@ def month_start() -> ColumnElement[datetime]:
     return func.date_trunc("month", func.clock_timestamp(), "UTC", type_=DateTime(timezone=True))
 
 
-def _month_end() -> ColumnElement[datetime]:
+def month_end() -> ColumnElement[datetime]:
+    """Return the end of the running calendar month (UTC), by the database's clock."""
     month = literal_column("interval '1 month'", Interval)
     return func.timezone("UTC", func.timezone("UTC", month_start()) + month, type_=DateTime(timezone=True))
 
@@ -43,43 +40,6 @@ def _month_end() -> ColumnElement[datetime]:
 def device_seconds_used() -> ColumnElement[float]:
     """Return the device seconds of the running month: 0 where the row's count is of an earlier one."""
     return case((TeamRow.device_month == month_start(), TeamRow.device_seconds), else_=0.0)
-
-
-_LIMITS = select(
-    TeamRow.max_queued,
-    TeamRow.max_device_seconds,
-    device_seconds_used().label("used"),
-    extract("epoch", _month_end() - func.clock_timestamp()).label("month_left"),
-).where(TeamRow.id == bindparam("team_id"))
-
-
-def require_room_in_queue(session: Session, team_id: str, *, adding: int) -> None:
-    """Require room in the queue for `adding` more jobs; raises QuotaExceeded, also without device time left this month.
-
-    Where the number is limited the team's row is locked, so that of two requests the second sees the first's job.
-    """
-    team = session.execute(_LIMITS, {"team_id": team_id}).one()
-    if team.max_device_seconds is not None and team.used >= team.max_device_seconds:
-        raise QuotaExceeded(
-            f"the team has used {team.used / 3600:.1f} device hours this month, of {team.max_device_seconds / 3600:g}: "
-            "there are more when the next month (UTC) begins",
-            retry_after=float(team.month_left),
-        )
-    if team.max_queued is None:
-        return
-    most = session.scalars(
-        select(TeamRow.max_queued).where(TeamRow.id == team_id).with_for_update(key_share=True)
-    ).one()
-    if most is None:
-        return
-    queued = select(JobRow.id).where(JobRow.team_id == team_id, JobRow.status == "queued")
-    first = queued.order_by(JobRow.queue).limit(most + 1).subquery()  # as the index of waiting jobs is ordered
-    waiting = session.scalar(select(func.count()).select_from(first)) or 0
-    if waiting + adding > most:
-        raise QuotaExceeded(
-            f"the team may have {most} jobs waiting, and has them: cancel some, or wait until some start",
-            retry_after=ASK_AGAIN_SECONDS,
-        )
 
 
 def count_ended(session: Session, team_id: str, seconds: float) -> None:
@@ -129,27 +89,4 @@ def release_stored(session: Session, team_id: str, count: int) -> None:
         .where(TeamRow.id == team_id)
         .values(stored_bytes=func.greatest(TeamRow.stored_bytes - count, 0))
         .execution_options(synchronize_session=False)
-    )
-
-
-def get_team(session: Session, team_id: str) -> Team:
-    """Return the team's quotas and use."""
-    row, used, month = session.execute(
-        select(TeamRow, device_seconds_used(), month_start()).where(TeamRow.id == team_id)
-    ).one()
-    waiting = select(func.count()).where(JobRow.team_id == team_id, JobRow.status == "queued")
-    return Team(
-        id=row.id,
-        object="team",
-        name=row.name,
-        weight=row.weight,
-        quotas=Quotas.model_validate(row, from_attributes=True),
-        usage=Usage(
-            running=row.running,
-            queued=session.scalar(waiting) or 0,
-            device_seconds=used,
-            month_started_at=month,
-            stored_bytes=row.stored_bytes,
-        ),
-        created_at=row.created_at,
     )
