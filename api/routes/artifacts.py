@@ -12,6 +12,7 @@ from core.errors import Conflict, Forbidden, NotFound, RangeNotSatisfiable, Stor
 from core.service.jobs import service
 from core.service.jobs.schemas import ArtifactList
 from core.service.retention import deletion
+from core.storage.removal import remove_prefixes
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 
@@ -32,7 +33,7 @@ def delete_artifacts(job_id: str, caller: Member, state: State) -> None:
     """Remove what a job left, to free space; its report stays. Not while it runs, or another job prunes it further."""
     with transaction(state.sessions) as session:
         prefixes = deletion.delete_artifacts(session, caller, job_id)
-    deletion.forget(state.store, prefixes)
+    remove_prefixes(state.store, prefixes)
 
 
 @router.head("/{job_id}/artifacts/{path:path}", include_in_schema=False)

@@ -22,7 +22,8 @@ from core.pagination import Page
 from core.service.registry import service
 from core.service.registry.schemas import Dataset, DatasetBody
 from core.service.registry.tables import DatasetRow
-from core.service.retention.deletion import delete_registered, forget
+from core.service.retention.deletion import delete_registered
+from core.storage.removal import remove_prefixes
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -76,4 +77,4 @@ def delete_dataset(name: str, caller: Member, state: State) -> None:
     """Forget a dataset that no job waits for or runs on. What was uploaded is removed, a path of the server is not."""
     with transaction(state.sessions) as session:
         prefixes = delete_registered(session, caller, DatasetRow, name)
-    forget(state.store, prefixes)
+    remove_prefixes(state.store, prefixes)

@@ -40,7 +40,8 @@ from core.service.jobs.schemas import InspectBody, Inspection
 from core.service.registry import service
 from core.service.registry.schemas import Model, ModelBody
 from core.service.registry.tables import ModelRow
-from core.service.retention.deletion import delete_registered, forget
+from core.service.retention.deletion import delete_registered
+from core.storage.removal import remove_prefixes
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -124,4 +125,4 @@ def delete_model(name: str, caller: Member, state: State) -> None:
     """Forget a model that no job waits for or runs on. What was uploaded is removed, a path of the server is not."""
     with transaction(state.sessions) as session:
         prefixes = delete_registered(session, caller, ModelRow, name)
-    forget(state.store, prefixes)
+    remove_prefixes(state.store, prefixes)

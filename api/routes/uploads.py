@@ -37,7 +37,7 @@ from core.pagination import Page
 from core.service.registry import uploads
 from core.service.registry.schemas import Dataset, Model, ReceivedPart, Upload, UploadBody, UploadKind, UploadStatus
 from core.service.registry.upload_completion import complete_upload
-from core.service.retention.deletion import forget
+from core.storage.removal import remove_prefixes
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -101,7 +101,7 @@ def abort_upload(upload_id: str, caller: Member, state: State) -> None:
     """Give an upload up: its parts are removed. The model or text of a complete one stays."""
     with transaction(state.sessions) as session:
         prefixes = uploads.abort_upload(session, caller, upload_id)
-    forget(state.store, prefixes)
+    remove_prefixes(state.store, prefixes)
 
 
 @router.put(

@@ -25,9 +25,9 @@ from core.errors import InvalidRequest, SecateurError, UploadRefused
 from core.service.registry import uploads
 from core.service.registry.schemas import Dataset, Model, Upload, UploadBody, UploadKind
 from core.service.registry.upload_completion import complete_upload
-from core.service.retention.deletion import forget
 from core.service.teams.principal import Principal
 from core.storage import full_disk_told
+from core.storage.removal import remove_prefixes
 
 _HASHED_AT_ONCE = 2**20
 
@@ -108,7 +108,7 @@ def abort(state: ApiState, caller: Principal, upload_id: str) -> None:
     """Give an upload up: its rows, then its parts."""
     with transaction(state.sessions) as session:
         prefixes = uploads.abort_upload(session, caller, upload_id)
-    forget(state.store, prefixes)
+    remove_prefixes(state.store, prefixes)
 
 
 def _announced(name: str, content: BinaryIO) -> dict[str, object]:

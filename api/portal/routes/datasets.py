@@ -12,8 +12,9 @@ from core.database import transaction
 from core.errors import Conflict
 from core.service.registry import service
 from core.service.registry.tables import DatasetRow
-from core.service.retention.deletion import delete_registered, forget
+from core.service.retention.deletion import delete_registered
 from core.service.teams.principal import Principal
+from core.storage.removal import remove_prefixes
 
 router = APIRouter(prefix="/datasets")
 
@@ -44,7 +45,7 @@ def delete_dataset(request: Request, name: str, caller: Member, state: State) ->
     except Conflict as error:
         with transaction(state.sessions) as session:
             return _dataset_page(request, session, caller, name, refused=error)
-    forget(state.store, prefixes)
+    remove_prefixes(state.store, prefixes)
     return RedirectResponse("/portal/datasets", 303)
 
 

@@ -16,8 +16,9 @@ from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody
 from core.service.registry import service
 from core.service.registry.tables import ModelRow
-from core.service.retention.deletion import delete_registered, forget
+from core.service.retention.deletion import delete_registered
 from core.service.teams.principal import Principal
+from core.storage.removal import remove_prefixes
 
 router = APIRouter(prefix="/models")
 
@@ -48,7 +49,7 @@ def delete_model(request: Request, name: str, caller: Member, state: State) -> R
     except Conflict as error:
         with transaction(state.sessions) as session:
             return _model_page(request, session, state, caller, name, refused=error)
-    forget(state.store, prefixes)
+    remove_prefixes(state.store, prefixes)
     return RedirectResponse("/portal/models", 303)
 
 

@@ -35,7 +35,6 @@ from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, Up
 from core.service.registry.upload_parts import file_prefix, parts_of
 from core.service.registry.upload_refusal import refuse_upload
 from core.service.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
-from core.service.retention.deletion import forget
 from core.service.sources.folders import content_hash_of
 from core.service.sources.header_only_folder import write_hollow
 from core.service.sources.references import FileReference
@@ -43,6 +42,7 @@ from core.service.teams import audit
 from core.service.teams.principal import Principal
 from core.service.teams.quotas import release_stored
 from core.storage import Store, open_stored
+from core.storage.removal import remove_prefixes
 
 LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 15.0
@@ -81,7 +81,7 @@ def complete_upload(
         with transaction(sessions) as session:
             _require_lease(session, upload_id, owner)
             answer, is_new, leftovers = _register(session, caller, upload_id, files, described)
-    forget(store, leftovers)
+    remove_prefixes(store, leftovers)
     return answer, is_new
 
 
@@ -182,7 +182,7 @@ def _store_file(
         session.execute(
             delete(UploadPartRow).where(UploadPartRow.upload_id == upload.id, UploadPartRow.path == file.path)
         )
-    forget(store, [parts_prefix])
+    remove_prefixes(store, [parts_prefix])
     return is_right
 
 

@@ -7,11 +7,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.errors import SecateurError
 from core.service.registry.uploads import find_upload, object_prefix, upload_prefix
-from core.service.retention.deletion import forget
 from core.service.teams import audit
 from core.service.teams.principal import Principal
 from core.service.teams.quotas import release_stored
 from core.storage import Store
+from core.storage.removal import remove_prefixes
 
 Refusal = TypeVar("Refusal", bound=SecateurError)
 
@@ -36,5 +36,5 @@ def refuse_upload(
         audit.note(session, caller, "upload.fail", upload_id, {"kind": upload.kind, "name": upload.name})
         release_stored(session, upload.team_id, upload.bytes)
         leftovers = (upload_prefix(upload_id), object_prefix(upload.kind, upload.object_id))
-    forget(store, leftovers)
+    remove_prefixes(store, leftovers)
     return refusal

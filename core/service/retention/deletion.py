@@ -1,16 +1,15 @@
 """Deletion of models, datasets and artifacts: not while a job that waits or runs needs them.
 
 Rows go first, in one transaction with the bytes given back to the team; the files named by what these functions return
-go from the store after the commit (`forget`).
+go from the store after the commit (`core.storage.removal`).
 """
 
 from collections.abc import Sequence
 
-import structlog
 from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict, NotFound, Unavailable
+from core.errors import Conflict, NotFound
 from core.service.jobs.states import TERMINAL
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.service import Row, get_row, noun
@@ -19,9 +18,7 @@ from core.service.retention.in_use import NOT_OVER, artifacts_in_use
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.quotas import release_stored
-from core.storage import Store, artifact_prefix
-
-logger = structlog.get_logger()
+from core.storage import artifact_prefix
 
 
 def delete_registered(session: Session, caller: Actor, table: type[Row], name: str) -> Sequence[str]:
@@ -80,12 +77,3 @@ def _require_unused(session: Session, team_id: str, used: ColumnElement[bool], w
     )
     if job_id is not None:
         raise Conflict(f"{what} is needed by job {job_id!r}, which is not over")
-
-
-def forget(store: Store, prefixes: Sequence[str]) -> None:
-    """Remove what no row names any more. Where the store is away, the sweep of orphans does it later."""
-    for prefix in prefixes:
-        try:
-            store.delete(prefix)
-        except (Unavailable, OSError) as error:
-            logger.warning("not removed from the store yet", prefix=prefix, error=str(error))

@@ -19,9 +19,9 @@ from core.service.jobs.states import HELD
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.service.registry.uploads import abort_upload, object_prefix, upload_prefix
-from core.service.retention.deletion import forget
 from core.settings import Settings
 from core.storage import Store, artifact_prefix
+from core.storage.removal import remove_prefixes
 from core.storage.store import GENERATED_PREFIX
 
 _BATCH = 500
@@ -52,7 +52,7 @@ def sweep_orphans(sessions: sessionmaker[Session], store: Store, settings: Setti
         for prefix in prefixes:
             touched = None if prefix in kept else store.touched(prefix)
             if touched is not None and touched < before:
-                forget(store, [prefix])
+                remove_prefixes(store, [prefix])
                 removed.append(prefix)
                 logger.info("orphan removed", prefix=prefix)
     return removed + _sweep_generated(store, settings)
@@ -70,7 +70,7 @@ def _sweep_generated(store: Store, settings: Settings) -> list[str]:
         prefix = f"{GENERATED_PREFIX}/{name}"
         touched = store.touched(prefix)
         if touched is not None and touched < before:
-            forget(store, [prefix])
+            remove_prefixes(store, [prefix])
             removed.append(prefix)
             logger.info("generated text removed", prefix=prefix)
     return removed
@@ -88,7 +88,7 @@ def _expire_uploads(sessions: sessionmaker[Session], store: Store) -> None:
             query = select(UploadRow).where(UploadRow.id == upload_id, *over)
             row = session.scalar(query.with_for_update(skip_locked=True))
             leftovers = () if row is None else abort_upload(session, row.team_id, row.id, action="upload.expire")
-        forget(store, leftovers)
+        remove_prefixes(store, leftovers)
 
 
 def _candidates(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:

@@ -13,7 +13,7 @@ from core.database import transaction
 from core.errors import Conflict, NotFound
 from core.service.jobs.states import TERMINAL
 from core.service.jobs.tables import ArtifactFileRow, JobRow
-from core.service.retention.deletion import delete_artifacts, forget
+from core.service.retention.deletion import delete_artifacts
 from core.service.retention.in_use import artifacts_in_use
 from core.service.retention.reads import being_read
 from core.service.retention.rules import Artifact, kept_by_rules
@@ -23,6 +23,7 @@ from core.service.teams import audit
 from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
 from core.storage import open_store
+from core.storage.removal import remove_prefixes
 
 MOST_SHOWN: Final = 1000
 _BATCH: Final = 500
@@ -174,7 +175,7 @@ def apply_retention(sessions: sessionmaker[Session], settings: Settings) -> int 
             found = [each for each in verdicts(session, team_id, policy) if each.goes]
         for each in found:
             prefixes = _remove(sessions, team_id, policy, each.job_id)
-            forget(store, prefixes)
+            remove_prefixes(store, prefixes)
             removed += bool(prefixes)
     return removed or None
 
