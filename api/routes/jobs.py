@@ -39,6 +39,7 @@ from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.jobs.schemas import AttemptPage, Job, JobBody
 from core.service.jobs.states import JobStatus
 from core.service.jobs.waiting import with_waiting_reason, with_waiting_reasons
+from core.service.publications.retry import retry
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -178,7 +179,7 @@ def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: Stat
     that missed a gate, figures, report and artifact, stays until another attempt has stored its own; while it is being
     published the job is not retried.
     """
-    job = service.retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
+    job = retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
         hint_after_commit(background, state, job)
     return with_waiting_reason(session, job, state.settings)

@@ -16,6 +16,7 @@ from core.database import transaction
 from core.service.jobs import queue, service
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.schemas import JobBody
+from core.service.publications.retry import retry
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.settings import Settings
@@ -184,7 +185,7 @@ def test_after_the_disk_filled_between_blocks_a_failed_job_that_is_retried_goes_
     require_clear_end(jobs, settings, job_id)
     free(disk)
     with transaction(jobs.sessions) as session:
-        service.retry(session, team, job_id, max_attempts=1)
+        retry(session, team, job_id, max_attempts=1)
     assert work() == "succeeded", jobs.job(job_id).error
     assert any("continuing after block" in line for line in jobs.logs(job_id))
     require_whole_artifact(jobs, settings, job_id, team)

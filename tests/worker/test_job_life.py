@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from core.database import transaction
 from core.service.jobs import queue, service
+from core.service.publications.retry import retry
 from core.settings import Settings
 from core.storage import LocalStore, StoredFile, artifact_prefix
 from tests.worker.conftest import Queue, SpawnWorker, StartWorker, boundaries, dispatched, eventually, is_alive
@@ -101,7 +102,7 @@ def test_cancel_ends_the_runner_and_all_it_started(
     attempt = settings.work_root / job_id / "attempt-1"
     assert boundaries(settings, job_id) and not (attempt / "artifact").exists()
     with transaction(jobs.sessions) as session:
-        service.retry(session, jobs.team, job_id, max_attempts=1)
+        retry(session, jobs.team, job_id, max_attempts=1)
     assert start_worker().result() == "succeeded"
     assert jobs.logs(job_id)[-1] == "previous attempt-1"
 

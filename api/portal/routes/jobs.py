@@ -18,6 +18,7 @@ from core.service.jobs import service
 from core.service.jobs.listing import JobFilters, JobSort
 from core.service.jobs.states import STATUSES, JobStatus
 from core.service.jobs.waiting import with_waiting_reasons
+from core.service.publications.retry import retry
 
 router = APIRouter(prefix="/jobs")
 
@@ -99,7 +100,7 @@ def retry_job(
     job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks, posted: Posted
 ) -> Response:
     """Retry a job, and redirect as after cancelling."""
-    job = service.retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
+    job = retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
         hint_after_commit(background, state, job)
     return RedirectResponse(own_path(posted.get("then", f"/portal/jobs/{job_id}")), 303)

@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 
 from core import telemetry
 from core.database import new_id
-from core.errors import Conflict, InvalidRequest, NotFound
+from core.errors import InvalidRequest, NotFound
 from core.pagination import Page, Window, read_page, read_window
 from core.pipeline.reports.dense_figures import Baseline
 from core.service.jobs.admission import needs_by, needs_columns
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
-from core.service.jobs.queue import request_cancel, request_retry, submitted
+from core.service.jobs.queue import request_cancel, submitted
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.quotas import require_room_in_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings
@@ -33,7 +33,6 @@ from core.service.jobs.schemas import (
 )
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow, kept_attempt
 from core.service.jobs.waiting import waiting_reason
-from core.service.retention.in_use import needed_by_publications
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
@@ -143,25 +142,6 @@ def cancel(session: Session, caller: Actor, job_id: str) -> Job:
     asked = request_cancel(session, row.id)
     if asked.changed:
         audit.note(session, caller, "job.cancel", row.id, {"status": asked.status})
-    session.refresh(row)
-    return job_answer(row)
-
-
-def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:
-    """Queue a failed or cancelled job again. Idempotent.
-
-    Raises NotFound, Conflict (also while the artifact of an attempt is being published: the new attempt would replace
-    it), QuotaExceeded where the team may not queue more.
-    """
-    row = find_job(session, team_of(caller), job_id, for_update=True)
-    user = needed_by_publications(session, row.team_id, [row.id]).get(row.id)
-    if user is not None and row.status != "succeeded":
-        raise Conflict(
-            f"the artifact of job {job_id!r} is needed by {user}: a retry would replace it; wait for it, or cancel it"
-        )
-    if request_retry(session, row.id, max_attempts).changed:
-        require_room_in_queue(session, row.team_id, adding=0)  # it is queued already: the job's row is locked first
-        audit.note(session, caller, "job.retry", row.id, {"status": "queued"})
     session.refresh(row)
     return job_answer(row)
 

@@ -28,3 +28,4 @@ HELD: tuple[JobStatus, ...] = ("running", "cancelling")
 """States in which a worker holds the job: it has a lease and counts on its team's row."""
 
 TERMINAL: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
+NOT_OVER: tuple[JobStatus, ...] = tuple(status for status in STATUSES if status not in TERMINAL)

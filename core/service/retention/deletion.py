@@ -10,11 +10,11 @@ from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
-from core.service.jobs.states import TERMINAL
+from core.service.jobs.states import NOT_OVER, TERMINAL
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.service import Row, get_row, noun
 from core.service.registry.tables import DatasetRow
-from core.service.retention.in_use import NOT_OVER, artifacts_in_use
+from core.service.retention.in_use import artifacts_in_use
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.quotas import release_stored

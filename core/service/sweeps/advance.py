@@ -20,6 +20,7 @@ from core.service.jobs.hints import SendHint, hint_or_note
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
+from core.service.publications.retry import retry
 from core.service.sweeps.grid import Document, verifying_body
 from core.service.sweeps.planning import Next, Over, Point, Start, StartVerification, Wait, next_of_grid, next_of_search
 from core.service.sweeps.records import baseline_of, change_status, read_points, request_of
@@ -147,7 +148,7 @@ def _queue(
     try:
         with session.begin_nested():
             if point.job_id is not None:
-                job = jobs.retry(session, actor, point.job_id, max_attempts=settings.max_attempts)
+                job = retry(session, actor, point.job_id, max_attempts=settings.max_attempts)
             else:
                 body = _parsed(point.body)
                 baseline = baseline_of(row)

@@ -1,0 +1,21 @@
+"""Artifacts that publications use."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.service.publications.states import OPEN
+from core.service.publications.tables import PublicationRow
+
+
+def used_by_publications(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+    """Return, for the jobs of `job_ids` whose artifact is on its way somewhere, the publication that carries it."""
+    users = session.execute(
+        select(PublicationRow.id, PublicationRow.job_id).where(
+            PublicationRow.team_id == team_id,
+            PublicationRow.status.in_(OPEN),
+            PublicationRow.job_id.in_(job_ids),
+        )
+    )
+    return {user.job_id: f"publication {user.id!r}, which is not over" for user in users}

@@ -1,0 +1,31 @@
+"""Retry of a job, which waits for the publications of its artifact."""
+
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict
+from core.service.jobs.queue import request_retry
+from core.service.jobs.quotas import require_room_in_queue
+from core.service.jobs.schemas import Job
+from core.service.jobs.service import find_job, job_answer
+from core.service.publications.in_use import used_by_publications
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+
+
+def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:
+    """Queue a failed or cancelled job again. Idempotent.
+
+    Raises NotFound, Conflict (also while the artifact of an attempt is being published: the new attempt would replace
+    it), QuotaExceeded where the team may not queue more.
+    """
+    row = find_job(session, team_of(caller), job_id, for_update=True)
+    user = used_by_publications(session, row.team_id, [row.id]).get(row.id)
+    if user is not None and row.status != "succeeded":
+        raise Conflict(
+            f"the artifact of job {job_id!r} is needed by {user}: a retry would replace it; wait for it, or cancel it"
+        )
+    if request_retry(session, row.id, max_attempts).changed:
+        require_room_in_queue(session, row.team_id, adding=0)  # it is queued already: the job's row is locked first
+        audit.note(session, caller, "job.retry", row.id, {"status": "queued"})
+    session.refresh(row)
+    return job_answer(row)

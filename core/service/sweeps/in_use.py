@@ -1,0 +1,18 @@
+"""Artifacts that sweeps use."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.service.sweeps.tables import SweepPointRow, SweepRow
+
+
+def used_by_sweeps(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+    """Return those of a sweep that goes on: any of its artifacts may turn out to be its best."""
+    users = session.execute(
+        select(SweepPointRow.sweep_id, SweepPointRow.job_id)
+        .join(SweepRow, SweepRow.id == SweepPointRow.sweep_id)
+        .where(SweepRow.team_id == team_id, SweepRow.status == "running", SweepPointRow.job_id.in_(job_ids))
+    )
+    return {job_id: f"sweep {sweep_id!r}, which goes on" for sweep_id, job_id in users if job_id is not None}
